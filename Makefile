@@ -80,7 +80,6 @@ test-simulator: $(SYNCED) ## the tests of the gateway simulator alone
 chaos: $(SYNCED) ## random kills and stops of all that writes, of each program, and odd lists (an hour)
 	@$(BIN)/python -m tests.chaos --kills 200 $(if $(SEED),--seed $(SEED)) $(ARGS)
 	@TESTS=all $(BIN)/pytest -q tests/unit tests/contract tests/integration/lake tests/integration/sync tests/integration/cli/test_stopping.py
-	@AUDIT_KILLS=20 $(BIN)/pytest -q tests/integration/defs/test_kills.py
 	@CHAOS_ROUNDS=10 $(BIN)/pytest -q -s tests/acceptance/test_recovery.py tests/chaos/test_ticks.py
 	@TESTS=all $(BIN)/pytest -q tests/acceptance/test_hosts.py
 	@FUZZ_MESSAGES=50000 FUZZ_SEED=random $(BIN)/pytest -q -o timeout=0 tests/integration/sync/test_fuzz.py \

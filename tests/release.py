@@ -64,10 +64,25 @@ def outside(folder: Path) -> dict[str, str]:
     return kept | {"XDG_DATA_HOME": str(folder / "data"), "UV_PYTHON_DOWNLOADS": "never"}
 
 
+def built(folder: Path, *source: Path) -> None:
+    """Build sdist and wheel, of the project or of a part of it, into a folder."""
+    run(UV, "build", "--quiet", "--python", ROOT / ".tools/bin/python", "--out-dir", folder,
+        *source, cwd=ROOT, env=os.environ)  # fmt: skip
+
+
+def installed(python: str, folder: Path, *packages: str | Path) -> Path:
+    """Install packages into an empty environment for a Python; return its bin."""
+    env = outside(folder)
+    named = Path(python).absolute() if "/" in python else python  # uv runs in another folder
+    run(UV, "venv", "--quiet", "--python", named, folder / "env", cwd=folder, env=env)
+    run(UV, "pip", "install", "--quiet", "--python", folder / "env/bin/python", *packages,
+        cwd=folder, env=env, within_s=900)  # fmt: skip
+    return folder / "env/bin"
+
+
 def build(folder: Path) -> Path:
     """Build sdist and wheel, and raise an error about their contents; return the wheel."""
-    run(UV, "build", "--quiet", "--python", ROOT / ".tools/bin/python", "--out-dir", folder,
-        cwd=ROOT, env=os.environ)  # fmt: skip
+    built(folder)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     names = set(zipfile.ZipFile(wheel).namelist())
     info = f"position_sync_dagster-{VERSION}.dist-info"
@@ -92,14 +107,9 @@ def build(folder: Path) -> Path:
 def check_simulator(folder: Path, python: str) -> None:
     """Build the distribution of the simulator alone, install it, and see that it serves a port."""
     folder.mkdir()
-    run(UV, "build", "--quiet", "--python", ROOT / ".tools/bin/python", "--out-dir", folder,
-        ROOT / "ib_gateway_simulator", cwd=ROOT, env=os.environ)  # fmt: skip
+    built(folder, ROOT / "ib_gateway_simulator")
     (wheel,), env = folder.glob("*.whl"), outside(folder)
-    named = Path(python).absolute() if "/" in python else python
-    run(UV, "venv", "--quiet", "--python", named, folder / "env", cwd=folder, env=env)
-    bin_folder = folder / "env/bin"
-    run(UV, "pip", "install", "--quiet", "--python", bin_folder / "python", wheel,
-        cwd=folder, env=env)  # fmt: skip
+    bin_folder = installed(python, folder, wheel)
     listed = run(UV, "pip", "list", "--python", bin_folder / "python", cwd=folder, env=env)
     heavy = re.findall(r"^(dagster|deltalake|polars|ib-async)\b", listed, re.M)
     if heavy or f"ib-gateway-simulator {VERSION}" not in listed:
@@ -114,11 +124,7 @@ def install(wheel: Path, python: str, folder: Path) -> Path:
     if not locked.exists():
         run(UV, "export", "--quiet", "--frozen", "--no-hashes", "--no-emit-project", "--all-extras",
             "--output-file", locked, cwd=ROOT, env=os.environ)  # fmt: skip
-    named = Path(python).absolute() if "/" in python else python  # uv runs in another folder
-    run(UV, "venv", "--quiet", "--python", named, folder / "env", cwd=folder, env=outside(folder))
-    run(UV, "pip", "install", "--quiet", "--python", folder / "env/bin/python", "--constraints",
-        locked, wheel, cwd=folder, env=outside(folder), within_s=900)  # fmt: skip
-    return folder / "env/bin"
+    return installed(python, folder, "--constraints", locked, wheel)
 
 
 def check_commands(programs: Path, folder: Path) -> None:

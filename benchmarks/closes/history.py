@@ -7,7 +7,7 @@ import polars as pl
 from position_sync_dagster.domain.closes import FLEX, GATEWAY, Cause, EventKind, Side, Stage
 from position_sync_dagster.domain.instrument import NEW_YORK, Right
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage.table import Table, append
+from position_sync_dagster.lake.storage.table import Table, write
 
 ACCOUNT = "DU1"
 SYMBOLS = 50
@@ -114,4 +114,4 @@ def add(table: Table, rows: pl.DataFrame) -> None:
         [spec.empty, rows.select(set(rows.columns) & {*spec.columns})], how="diagonal"
     )
     for part in named.sort(spec.order).iter_slices(max(1, named.height // 12 + 1)):
-        table.transact(lambda handle, part=part: append(handle, part, {}))
+        table.transact(lambda handle, part=part: write(handle, part, {}))

@@ -14,9 +14,9 @@ from position_sync_dagster.lake.schema import POSITION_QUEUE, new_ids, new_part
 from position_sync_dagster.lake.storage.table import (
     SMALL_BYTES,
     Table,
-    append,
     data_files,
     maintain,
+    write,
 )
 
 # Drains between two turns of maintenance: an hour of one drain every 5 s.
@@ -126,7 +126,7 @@ def _write_parts(contestant: LakeQueue, rows: int) -> None:
         frame = finished_rows(at, min(per_part, rows - first), new_part(at))
 
         def step(handle: DeltaTable, frame: pl.DataFrame = frame) -> None:
-            append(handle, frame, {"action": "compact"})
+            write(handle, frame, {"action": "compact"})
 
         contestant.queue.table.transact(step)
 
@@ -134,6 +134,6 @@ def _write_parts(contestant: LakeQueue, rows: int) -> None:
 def _rows_of_a_full_part(path: str, at: datetime) -> int:
     probe = LakeQueue(Path(path + "-probe"))
     frame = finished_rows(at, _PROBE_ROWS, new_part(at))
-    probe.queue.table.transact(lambda handle: append(handle, frame, {}))
+    probe.queue.table.transact(lambda handle: write(handle, frame, {}))
     size = int(probe.queue.table.snapshot(data_files).get_column("size_bytes").sum())
     return int(1.2 * SMALL_BYTES / size * _PROBE_ROWS)

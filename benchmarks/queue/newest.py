@@ -18,7 +18,7 @@ from benchmarks.timing import Samples
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
-from position_sync_dagster.lake.storage.table import Table, append, maintain
+from position_sync_dagster.lake.storage.table import Table, maintain, write
 
 DAYS = 20
 
@@ -101,7 +101,7 @@ def _append(table: PositionUpdatesTable, frame: pl.DataFrame) -> None:
             ledger_version=pl.lit(handle.version() + 1, pl.Int64),
             committed_at=pl.col("timestamp").max(),
         )
-        append(handle, rows, {"action": "compact"})
+        write(handle, rows, {"action": "compact"})
 
     table.table.transact(step)
 

@@ -145,11 +145,8 @@ def read_history(
         for leg in legs_of(lake.registry.table.rows())
         if leg.conid == conid and leg.account in (None, account)
     ]
-    breaks = [
-        one
-        for one in (*lake.breaks.open_breaks(), *lake.breaks.closed_breaks(None))
-        if (one.account, one.conid) == (account, conid)
-    ]
+    known = lake.breaks.all_breaks()
+    breaks = [one for one in known if (one.account, one.conid) == (account, conid)]
     of_holding = (pl.col("account") == account) & (pl.col("conid") == conid)
     return {
         "account": account,

@@ -62,11 +62,7 @@ def list_breaks(
 def show(break_id: BreakId, json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Show everything about open and closed breaks whose ids begin with the given text."""
     table = options.opened(home)[1].breaks
-    found = [
-        one
-        for one in (*table.open_breaks(), *table.closed_breaks(None))
-        if one.break_id.startswith(break_id)
-    ]
+    found = [one for one in table.all_breaks() if one.break_id.startswith(break_id)]
     lines = [
         f"{field.name:<14} {'–' if (value := getattr(one, field.name)) is None else value}"
         for one in found
@@ -111,7 +107,7 @@ def reconcile(
     if as_of is not None:
         past, table = Past(at=as_of), lake.breaks
         require_past(as_of, utc_now())
-        found = breaks_at([*table.open_breaks(), *table.closed_breaks(None)], as_of)
+        found = breaks_at(table.all_breaks(), as_of)
         typer.echo(str(past), err=json)
         print_breaks(found, none="No break was open.", json=json)
         return

@@ -13,13 +13,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, digits, parse_conid
 from position_sync_dagster.domain.leg import READERS, Description, Leg, LegState, few, make_leg
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy
-from position_sync_dagster.lake.strategies_file import (
-    as_strategies_file,
-    follow_file,
-    following_rolls,
-    load_strategies,
-    saved_file,
-)
+from position_sync_dagster.lake import strategies_file
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers, propose_strategies
 from position_sync_dagster.sync.reports.book import read_book
@@ -82,8 +76,8 @@ def list_legs(
     if explain is not None:
         file, active = settings.strategies_file, registry.get_all_active()
         held = propose_strategies.held(lake, settings)
-        conid, chosen = parse_conid(explain), [] if file is None else saved_file(file).rules
-        lines = rules.explain(conid, chosen, held, active, utc_now())
+        chosen = [] if file is None else strategies_file.saved_file(file).rules
+        lines = rules.explain(parse_conid(explain), chosen, held, active, utc_now())
         output.show({"explanation": lines}, lines, json=json)
         return
     legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
@@ -285,7 +279,7 @@ def export_file(home: options.HomeFolder = None) -> None:
     """Print the active legs as a strategies file, which `strategies import` reads."""
     registry = options.opened(home)[1].registry.sync
     legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
-    typer.echo(as_strategies_file(legs), nl=False)
+    typer.echo(strategies_file.as_strategies_file(legs), nl=False)
 
 
 @app.command("rolls")
@@ -307,7 +301,8 @@ def list_rolls(
     replaced = len(leg_followers.apply(lake, found)) if apply else 0
     lines = [*map(str, found)] or ["No leg of a strategy was rolled."]
     if found and apply:
-        if {one.before.strategy_id for one in found} - following_rolls(settings.strategies_file):
+        following = strategies_file.following_rolls(settings.strategies_file)
+        if {one.before.strategy_id for one in found} - following:
             warn_of_file(settings)
         lines.append(f"{replaced} legs are replaced.")
     elif found:
@@ -322,9 +317,9 @@ def import_file(
     home: options.HomeFolder = None,
 ) -> None:
     """Make the active legs equal to a strategies file. If it has an error, nothing changes."""
-    load_strategies(file)
+    strategies_file.load_strategies(file)
     settings, lake = options.opened(home, create=True)
-    added, removed = follow_file(lake.registry.sync, file)
+    added, removed = strategies_file.follow_file(lake.registry.sync, file)
     registry = lake.registry.sync
     active = len(registry.get_all_active()) + len(registry.get_unresolved())
     if settings.strategies_file is None or file.resolve() != settings.strategies_file.resolve():

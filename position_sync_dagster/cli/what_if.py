@@ -12,15 +12,11 @@ from pydantic import ValidationError
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
+from position_sync_dagster.risk import scenarios
 from position_sync_dagster.risk.scenario_file import OwnScenarios, Point
-from position_sync_dagster.risk.scenarios import (
-    Breakdown,
-    PricedLegs,
-    early_assignments,
-    expiries,
-)
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.terminal import output
+from position_sync_dagster.terminal.text import amount
 
 
 def _numbers(text: str) -> list[float]:
@@ -52,8 +48,8 @@ def what_if(
     ] = None,
     strategy: options.Strategy = None,
     level: Annotated[
-        Breakdown, typer.Option(help="What each row is of.", case_sensitive=False)
-    ] = Breakdown.STRATEGY,
+        scenarios.Breakdown, typer.Option(help="What each row is of.", case_sensitive=False)
+    ] = scenarios.Breakdown.STRATEGY,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -67,11 +63,9 @@ def what_if(
     moves = [*product(*(_numbers(text) for text in (spot, vol, days)))]
     if ratio and min(vol for _spot, vol, _days in moves) <= 0:
         raise typer.BadParameter("With --ratio each number of --vol is above 0.")
+    kind: dict[str, Any] = {"rate": rate, "in_moves": in_moves, "is_ratio": ratio}
     try:
-        points = [
-            Point(spot=s, vol=v, days=d, rate=rate, in_moves=in_moves, is_ratio=ratio)
-            for s, v, d in moves
-        ]
+        points = [Point(spot=s, vol=v, days=d, **kind) for s, v, d in moves]
     except ValidationError as error:
         wrong = error.errors()[0]
         why = f"--{wrong['loc'][0]} {wrong['input']:g}: {wrong['msg']}."
@@ -84,22 +78,18 @@ def what_if(
             raise typer.BadParameter(f"{scenario!r} is no scenario; scenarios.yaml has {known}.")
         points = [named]
     rows = legs.rows(points, level)
-    if json:
-        output.print_json(rows)
-    elif not rows:
-        output.show(None, ["Nothing is held."], json=False)
-    else:
+    notes = [f"{count} left out: {reason}" for reason, count in legs.left_out().items()]
+    if rows and not json:
         lines: dict[tuple[Any, ...], dict[str, str]] = {}
         for row in rows:
             key = tuple(row[name] for name in (*_TEXTS, "conid", "vol", "days"))
-            lines.setdefault(key, _head(row))[f"{row['spot']:+g}"] = _money(row["profit"])
+            lines.setdefault(key, _head(row))[f"{row['spot']:+g}"] = amount(row["profit"])
         texts = list(lines.values())
         output.print_table(texts, right=[name for name in texts[0] if name not in _TEXTS])
-        notes = [f"{count} left out: {reason}" for reason, count in legs.left_out().items()]
-        output.show(None, notes, json=False)
+    output.show(rows, notes if rows else ["Nothing is held."], json=json)
 
 
-def _read(strategy: str | None, home: Path | None) -> tuple[OwnScenarios, PricedLegs]:
+def _read(strategy: str | None, home: Path | None) -> tuple[OwnScenarios, scenarios.PricedLegs]:
     """Return the file of scenarios, and the legs of a strategy; None: all."""
     settings, lake = options.opened(home)
     book, own, legs = read_risk(lake, settings, utc_now())
@@ -122,10 +112,6 @@ def _head(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _money(amount: float | None) -> str:
-    return "–" if amount is None else f"{amount:,.0f}"
-
-
 def expiry(
     days: Annotated[
         int, typer.Option(min=0, max=3650, help="Only what expires within these days.")
@@ -140,8 +126,8 @@ def expiry(
     worth above it: a call by a dividend, a put by interest.
     """
     _own, legs = _read(strategy, home)
-    ending = expiries(legs, until=(legs.given.now + timedelta(days=days)).date())
-    early = early_assignments(legs)
+    ending = scenarios.expiries(legs, until=(legs.given.now + timedelta(days=days)).date())
+    early = scenarios.early_assignments(legs)
     lines = [
         f"{one['strategy_id']}: {digits(-one['position'])} short of {one['conid']} "
         f"({one['symbol']}) may be assigned early: {one['extrinsic']:,.2f} above its exercise, "

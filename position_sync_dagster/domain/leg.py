@@ -17,13 +17,7 @@ from typing import Any, Self, TypedDict
 
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.holding import BrokerPosition, Key
-from position_sync_dagster.domain.instrument import (
-    ContractDetails,
-    Instrument,
-    Right,
-    digits,
-    finite_number,
-)
+from position_sync_dagster.domain.instrument import ContractDetails, Right, finite_number
 from position_sync_dagster.errors import InvalidLegError, shown
 
 # The name, in place of a strategy, for the part of holdings that is in no strategy.
@@ -220,7 +214,9 @@ class UnresolvedLeg(Membership):
         return ActiveContract(**known | {"conid": conid}, resolved_at=at)
 
 
-def leg_of(terms: Instrument, strategy_id: str, added_at: datetime, **more: Any) -> ActiveContract:
+def leg_of(
+    terms: instrument.Instrument, strategy_id: str, added_at: datetime, **more: Any
+) -> ActiveContract:
     """Return a leg of a strategy whose contract is known from a holding."""
     known = (terms.conid, terms.symbol, terms.right, terms.strike, terms.expiry)
     return ActiveContract(*known, strategy_id, added_at, **more)
@@ -322,7 +318,7 @@ def word(value: object) -> str:
     ('12500000', 'none')
     """
     if isinstance(value, float):
-        return digits(value)
+        return instrument.digits(value)
     return "none" if value is None else str(value)
 
 

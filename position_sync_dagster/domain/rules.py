@@ -80,17 +80,14 @@ def legs_of_rules(
     held.sort(key=lambda one: (str(one.instrument.expiry), one.instrument.conid, one.account))
     today, found = exchange_date(now), list[ActiveContract]()
     for rule in rules:
-        left, conids = list[BrokerPosition](), set[int]()
-        for one in held:
-            conid = one.instrument.conid
-            has_room = rule.limit is None or conid in conids or len(conids) < rule.limit
-            if has_room and rule.refuses(one, today) is None:
-                conids.add(conid)
-                share = {"account": one.account, "priority": rule.priority}
-                found.append(leg_of(one.instrument, rule.name, now, **share))
-            else:
-                left.append(one)
-        held = left
+        fits = [one for one in held if rule.refuses(one, today) is None]
+        conids = {*[*dict.fromkeys(one.instrument.conid for one in fits)][: rule.limit]}
+        own = [one for one in fits if one.instrument.conid in conids]
+        for one in own:
+            share = {"account": one.account, "priority": rule.priority}
+            found.append(leg_of(one.instrument, rule.name, now, **share))
+        keys = {one.key for one in own}
+        held = [one for one in held if one.key not in keys]
     return found
 
 

@@ -637,11 +637,7 @@ class StreamedHolding:
             self._factor = self._factor if agrees is None else agrees
 
     def _differs_from_broker(
-        self,
-        update: PositionUpdate,
-        holding: BrokerPosition,
-        quote: Quote | None,
-        at: Moment,
+        self, update: PositionUpdate, holding: BrokerPosition, quote: Quote | None, at: Moment
     ) -> bool:
         """Compare a row with the broker's value; return whether it must be valued again.
 

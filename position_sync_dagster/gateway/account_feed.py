@@ -26,18 +26,11 @@ from position_sync_dagster.domain.clock import NEVER, Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED, SET_ASIDE
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.leg import few
+from position_sync_dagster.gateway import translate
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, GatewayCode, MessageType
 from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.ib_async_internals import read_messages
 from position_sync_dagster.gateway.login import Login
-from position_sync_dagster.gateway.translate import (
-    PORTFOLIO_FIELDS,
-    POSITION_FIELDS,
-    HoldingRow,
-    OddRow,
-    portfolio_row,
-    position_row,
-)
 from position_sync_dagster.outage_log import LimitedLog
 
 logger = logging.getLogger(__name__)
@@ -253,7 +246,7 @@ class PortfolioDownloads:
         """Make an account overdue at once."""
         self.accounts[account].again_at_s = time.monotonic()
 
-    def put_row(self, row: HoldingRow) -> bool:
+    def put_row(self, row: translate.HoldingRow) -> bool:
         """Merge a portfolio row; ignore it and return False while IB calls its account invalid."""
         account = row.key[0]
         if self.accounts[account].spoiled == NOT_READY:
@@ -593,7 +586,6 @@ class AccountFeed:
         book: The holdings.
         accounts: The accounts of the login.
         snapshot_at: When the newest list of positions arrived whole; None: none is valid.
-        downloaded_at: When the newest download of every account ended; None: none is valid.
         connectivity: Whether the gateway has IB.
         values: The downloads of the accounts' values.
         odd_rows: Why the newest row of a holding cannot be used; cleared when a list begins.
@@ -609,7 +601,6 @@ class AccountFeed:
         )
         self.accounts = accounts
         self.snapshot_at: datetime | None = None
-        self.downloaded_at: datetime | None = None
         self.odd_rows: dict[Key, str] = {}
         self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=time.monotonic)
         self.book.confirmed.doubted = self.emptied
@@ -692,7 +683,7 @@ class AccountFeed:
     def invalidate(self) -> None:
         """Mark all holdings as unconfirmed: the gateway dropped every subscription."""
         self.emptied.take_back()
-        self.snapshot_at = self.downloaded_at = None
+        self.snapshot_at = None
         self.book.invalidate()
         self.values.invalidate()
 
@@ -784,10 +775,7 @@ class AccountFeed:
             GatewayLostError: The connection ended.
         """
         async with self._requesting:
-            listed_at = self.snapshot_at
             await self.values.download(self.accounts if accounts is None else accounts)
-            if accounts is None and self.snapshot_at is listed_at:
-                self.downloaded_at = utc_now()
 
     async def ensure(self, max_age: timedelta) -> None:
         """Request what is missing for a snapshot and values no older than `max_age`.
@@ -818,9 +806,9 @@ class AccountFeed:
         return demoted
 
     def _downloaded_within(self, max_age: timedelta) -> bool:
-        # If it is in the future, the clock was set back since: its age is unknown.
-        downloaded_at = self.downloaded_at
-        return downloaded_at is not None and timedelta() <= utc_now() - downloaded_at <= max_age
+        # One in the future is from before the clock was set back: its age is unknown.
+        now, ended = utc_now(), [one.ended_at for one in self.values.accounts.values()]
+        return all(at is not None and timedelta() <= now - at <= max_age for at in ended)
 
     def _rate(self, account: str) -> None:
         """Set the completeness of an account, and doubt its holdings that were set aside."""
@@ -836,12 +824,13 @@ class AccountFeed:
             self._demoted |= self.completeness[account] is Completeness.COMPLETE
             self.completeness[account] = rating
 
-    def _usable(self, row: HoldingRow | OddRow) -> HoldingRow | None:
+    def _usable(self, row: translate.HoldingRow | translate.OddRow) -> translate.HoldingRow | None:
         """Return a row that can be used; set another one aside by its account and conid."""
         account = row.key[0]
         if account not in self.accounts:
-            row = OddRow(row.key, "an account of another login" if account else "no account")
-        if isinstance(row, HoldingRow):
+            why = "an account of another login" if account else "no account"
+            row = translate.OddRow(row.key, why)
+        if isinstance(row, translate.HoldingRow):
             if self.odd_rows.pop(row.key, None) is not None:
                 self._rate(account)
             return row
@@ -853,9 +842,9 @@ class AccountFeed:
         return None
 
     def _read_position(self, fields: list[str]) -> bool:
-        if len(fields) != POSITION_FIELDS:
+        if len(fields) != translate.POSITION_FIELDS:
             return False
-        row = self._usable(position_row(fields))
+        row = self._usable(translate.position_row(fields))
         if row is None:
             return True
         self._named.add(row.key)
@@ -885,10 +874,10 @@ class AccountFeed:
         return time.monotonic() - at_s <= LATE_S
 
     def _read_portfolio(self, fields: list[str]) -> bool:
-        if len(fields) != PORTFOLIO_FIELDS:
+        if len(fields) != translate.PORTFOLIO_FIELDS:
             self.values.miss_row()
             return False
-        row = self._usable(portfolio_row(fields))
+        row = self._usable(translate.portfolio_row(fields))
         if row is None or not self.values.put_row(row):
             return True
         self._named.add(row.key)

@@ -29,15 +29,10 @@ from position_sync_dagster.domain.instrument import (
     digits,
 )
 from position_sync_dagster.domain.leg import UnresolvedLeg
-from position_sync_dagster.gateway import codes, ib_async_internals
+from position_sync_dagster.gateway import codes, ib_async_internals, subscriptions
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.login import Login, log_in
-from position_sync_dagster.gateway.subscriptions import (
-    AccountSummaries,
-    MarketDataLines,
-    PnlSubscriptions,
-)
 from position_sync_dagster.gateway.translate import details_of, instrument_of, known
 from position_sync_dagster.outage_log import LimitedLog
 from position_sync_dagster.settings import Settings, load_settings
@@ -302,9 +297,10 @@ class GatewayConnection:
         self.connectivity = login.connectivity
         self.accounts = login.accounts
         self.feed = AccountFeed(login, give_up=self.drop)
-        self.lines = MarketDataLines(ib, settings=settings)
-        self.pnl = PnlSubscriptions(ib, self.feed.book, silence_s=settings.line_silence_s)
-        self.summaries = AccountSummaries(login)
+        self.lines = subscriptions.MarketDataLines(ib, settings=settings)
+        silence_s = settings.line_silence_s
+        self.pnl = subscriptions.PnlSubscriptions(ib, self.feed.book, silence_s=silence_s)
+        self.summaries = subscriptions.AccountSummaries(login)
         self.on_message: list[Callable[[int, str], None]] = []
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
@@ -522,9 +518,7 @@ class GatewayConnection:
 
 
 async def connect(
-    settings: Settings,
-    *,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    settings: Settings, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> GatewayConnection:
     """Open a connection with the first free client id of the pool.
 

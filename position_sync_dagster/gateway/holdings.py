@@ -319,17 +319,11 @@ class HoldingsBook:
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
         """Return every holding, closed ones with a position of 0.0."""
-        stated, now = self.confirmed.stated, self._clock()
-        return tuple(
-            stated(key, self._valued(key, holding, now)) for key, holding in self._holdings.items()
-        )
+        return tuple(self._all(self._holdings).values())
 
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
-        holding = self._holdings.get(key)
-        if holding is None:
-            return None
-        return self.confirmed.stated(key, self._valued(key, holding, self._clock()))
+        return self._all((key,)).get(key)
 
     def values(self, keys: Iterable[Key]) -> dict[Key, float | None]:
         """Return the newest value of each of these holdings; None: unknown."""
@@ -361,10 +355,16 @@ class HoldingsBook:
         They lack later confirmations of the account. By default all are returned, also those of
         accounts that the login does not manage.
         """
+        if keys is None:
+            return self.unmanaged | self._all(self._holdings, newer=False)
+        return self._all(keys, newer=False)
+
+    def _all(self, keys: Iterable[Key], *, newer: bool = True) -> dict[Key, BrokerPosition]:
+        """Return these holdings with their newest values; see `Confirmations.stated`."""
         stated, now = self.confirmed.stated, self._clock()
-        return (self.unmanaged if keys is None else {}) | {
-            key: stated(key, self._valued(key, holding, now), newer=False)
-            for key in (self._holdings if keys is None else keys)
+        return {
+            key: stated(key, self._valued(key, holding, now), newer=newer)
+            for key in keys
             if (holding := self._holdings.get(key)) is not None
         }
 
@@ -397,8 +397,7 @@ class HoldingsBook:
 
     def of_conid(self, conid: int) -> Iterable[BrokerPosition]:
         """Return the holdings of a conid."""
-        found = map(self.get, self.keys_of(conid))
-        return [holding for holding in found if holding is not None]
+        return self._all(self.keys_of(conid)).values()
 
     def remember(self, holdings: Iterable[BrokerPosition]) -> None:
         """Add the holdings of an earlier connection, so that closes since then are noticed."""

@@ -24,23 +24,9 @@ from ib_async import IB, AccountValue, Contract, Ticker
 from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.holding import AccountSummary, Key, key_of
 from position_sync_dagster.domain.instrument import ContractDetails, Quote
-from position_sync_dagster.gateway import codes, ib_async_internals
-from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType, is_notice
-from position_sync_dagster.gateway.holdings import (
-    ChangeNotifier,
-    HoldingsBook,
-    PendingChanges,
-    PnlValues,
-)
+from position_sync_dagster.gateway import codes, holdings, ib_async_internals, translate
+from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType
 from position_sync_dagster.gateway.login import Login
-from position_sync_dagster.gateway.translate import (
-    UNSET,
-    Arrivals,
-    known,
-    number_of,
-    quote_of,
-    streamable,
-)
 from position_sync_dagster.settings import Settings
 
 # After a code that the product does not know, a line that never ticked has this long to tick: the
@@ -105,7 +91,7 @@ class MarketDataLines:
         self._lines: dict[int, _Line] = {}
         self._by_request: dict[int, _Line] = {}
         self._retired: deque[int] = deque()
-        self._ticked: ChangeNotifier[int] = ChangeNotifier()
+        self._ticked: holdings.ChangeNotifier[int] = holdings.ChangeNotifier()
         self.heard_at = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
@@ -128,7 +114,7 @@ class MarketDataLines:
             line.holders += 1
             return
         kind = market_data_type or self._market_data_type
-        self._request(_Line(streamable(details), kind))
+        self._request(_Line(translate.streamable(details), kind))
 
     def cancel(self, conid: int) -> None:
         """Release a line; the last caller that releases it frees it."""
@@ -205,9 +191,9 @@ class MarketDataLines:
         line = self._lines.get(conid)
         if line is None:
             return None
-        return quote_of(line.ticker, line.arrivals)
+        return translate.quote_of(line.ticker, line.arrivals)
 
-    def watch(self) -> PendingChanges[int]:
+    def watch(self) -> holdings.PendingChanges[int]:
         """Collect from now on which conids tick."""
         return self._ticked.watch()
 
@@ -221,7 +207,7 @@ class MarketDataLines:
             ticks = f"{ticks},{codes.DIVIDENDS_GENERIC_TICK}"
         line.ticker = self._ib.reqMktData(line.contract, ticks)
         line.request_id = ib_async_internals.request_id_of(self._ib, line.ticker)
-        line.arrivals = Arrivals()
+        line.arrivals = translate.Arrivals()
         self._lines[line.contract.conId] = self._by_request[line.request_id] = line
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
@@ -283,14 +269,14 @@ class _Line:
     with_dividends: bool = False
     ticker: Ticker = field(default_factory=Ticker)
     request_id: int = -1
-    arrivals: Arrivals = field(default_factory=Arrivals)
+    arrivals: translate.Arrivals = field(default_factory=translate.Arrivals)
 
 
 # A subscription that has been silent for this many seconds may have ended without a notice.
 SILENT_S = 900.0
 
 # The number of values in a message: of an account daily, unrealized and realized profit.
-NUMBER_OF_VALUES = {MessageType.PNL: 3, MessageType.PNL_SINGLE: len(PnlValues._fields)}
+NUMBER_OF_VALUES = {MessageType.PNL: 3, MessageType.PNL_SINGLE: len(holdings.PnlValues._fields)}
 
 
 @dataclass(slots=True, eq=False)
@@ -416,7 +402,7 @@ class ProfitSubscriptions(Generic[One]):
         if one is None:
             return False
         try:
-            sent = [float(text or UNSET) for text in fields[2 : self._end]]
+            sent = [float(text or translate.UNSET) for text in fields[2 : self._end]]
         except ValueError:
             return False
         if self._take(one, sent):
@@ -426,7 +412,7 @@ class ProfitSubscriptions(Generic[One]):
         return True
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
-        one = None if is_notice(code) else self._by_request.pop(str(request), None)
+        one = None if codes.is_notice(code) else self._by_request.pop(str(request), None)
         if one is not None:
             one.request = None  # no cancel: the gateway has forgotten it, and would answer 300
             self._postpone(one)
@@ -450,7 +436,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         silence_s: The first delay, in seconds.
     """
 
-    def __init__(self, ib: IB, book: HoldingsBook, *, silence_s: float) -> None:
+    def __init__(self, ib: IB, book: holdings.HoldingsBook, *, silence_s: float) -> None:
         send, withdraw = ib.client.reqPnLSingle, ib.client.cancelPnLSingle
         super().__init__(ib, MessageType.PNL_SINGLE, send, withdraw, silence_s)
         self._book = book
@@ -530,7 +516,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
             self._ended(one)
 
     def _take(self, one: Subscription, sent: list[float]) -> bool:
-        counts = self._book.put_pnl(one.key, PnlValues(*sent))
+        counts = self._book.put_pnl(one.key, holdings.PnlValues(*sent))
         if counts:
             self._fresh = True
             self._valued.add(one.key)
@@ -663,18 +649,18 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         if value.currency in ("", "BASE") or not one.is_ready:
             return
         if value.tag == EXCHANGE_RATE:
-            rate = number_of(value.value)
+            rate = translate.number_of(value.value)
             if rate is not None and rate > 0:
                 one.rates[value.currency] = rate, utc_now()
             else:
                 one.rates.pop(value.currency, None)
         elif value.tag in TAGS:
-            one.values[value.tag] = (number_of(value.value), value.currency)
+            one.values[value.tag] = (translate.number_of(value.value), value.currency)
             one.values_at = utc_now()
 
     def _take(self, one: _Account, sent: list[float]) -> bool:
         if self._connectivity.lost is None:
-            one.pnl = tuple(map(known, sent))
+            one.pnl = tuple(map(translate.known, sent))
             one.pnl_at, one.is_answered = utc_now(), True
         return True
 

@@ -349,7 +349,7 @@ def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     OddRow(key=('DU1', 7), why="quantity ''")
     """
     account, terms, (quantity, cost) = fields[2], fields[3:14], fields[14:]
-    return _row(account, terms, quantity, {"average_cost": cost or "nan"})
+    return _row(account, terms, quantity, {"average_cost": cost})
 
 
 # The amounts of message 7, by the names of the columns.
@@ -382,20 +382,13 @@ def _row(
         position = number_of(quantity)
         if position is None:
             raise ValueError(f"quantity {shown(quantity)}")
-        named["conId"], named["strike"] = int(conid), _sent("strike", named["strike"] or "0")
+        named["conId"], named["strike"] = int(conid), number_of(named["strike"])
         contract = Contract(**named)
-        amounts = {name: known(_sent(name, text)) for name, text in sent.items()}
+        amounts = {name: number_of(text) for name, text in sent.items()}
         key = key_of(account, contract.conId)
         return HoldingRow(key, instrument_of(contract), position, amounts)
     except ValueError as error:
         return OddRow((account, int(number_of(conid) or 0)), str(error))
-
-
-def _sent(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{name} {shown(text)}") from None
 
 
 def _side(price: float) -> float | None:

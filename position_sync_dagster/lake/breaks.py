@@ -201,6 +201,10 @@ class ReconciliationBreaks:
         found = _in_order(self._lifecycle.snapshot().live)
         return [one for one in found if gateway_id in (None, one.gateway_id)]
 
+    def all_breaks(self) -> list[Break]:
+        """Return the breaks that are there now, and then those that are gone."""
+        return self.open_breaks() + self.closed_breaks(None)
+
     def closed_breaks(self, limit: int | None = 50) -> list[Break]:
         """Return the breaks that are gone, newest first.
 

@@ -192,7 +192,8 @@ class BrokerPositionsTable:
             owner = None if session is None else (gateway_id, session.fencing_token)
             storage.bind(handle, self.table.path, _modes_of(rows), owner)
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
-            storage.overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
+            predicate = _rows_of(gateway_id)
+            storage.write(handle, numbered, _commit_info(session), predicate=predicate)
             self._replaced[gateway_id] = self._base(handle, session)
             # The cached rows are outdated now; an owner reads its rows only when it starts.
             self._cached.pop(gateway_id, None)
@@ -241,15 +242,11 @@ class BrokerPositionsTable:
                 return None
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             files = storage.files_in(handle, gateway_id=gateway_id)
+            predicate = None
             if is_fragmented(files, rows.height):
-                storage.overwrite(
-                    handle,
-                    newest(pl.concat([self.table.read_rows(files), numbered])),
-                    _rows_of(gateway_id),
-                    _commit_info(session),
-                )
-            else:
-                storage.append(handle, numbered, _commit_info(session))
+                numbered = newest(pl.concat([self.table.read_rows(files), numbered]))
+                predicate = _rows_of(gateway_id)
+            storage.write(handle, numbered, _commit_info(session), predicate=predicate)
             return handle.version()
 
         return self.table.transact(step)
@@ -339,7 +336,7 @@ class ContractsTable:
 
     def _overwrite(self, handle: DeltaTable, rows: pl.DataFrame) -> None:
         older = f"conid IN ({','.join(map(str, rows['conid']))})"
-        storage.overwrite(handle, rows, older, {}, [Transaction(WRITER, handle.version() + 1)])
+        storage.write(handle, rows, {}, [Transaction(WRITER, handle.version() + 1)], older)
 
     def not_given(self) -> dict[int, tuple[int, datetime]]:
         """Return how often, and when last, the gateway gave no details, by conid."""

@@ -21,7 +21,7 @@ from position_sync_dagster.domain.reconciliation import Discrepancy, Discrepancy
 from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake.position_updates import HOLDING, SyncUpdates
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, fields_of, frame_of
-from position_sync_dagster.lake.storage.table import EVERY, Table, data_files, overwrite
+from position_sync_dagster.lake.storage.table import EVERY, Table, data_files, write
 
 # Maximum age of the value at a close, in days: a long weekend.
 LOOK_BACK_DAYS = 4
@@ -94,7 +94,7 @@ def replace(
         changed = not _same(table.read_rows(data_files(handle).filter(chosen)), wanted)
         if changed:
             commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
-            overwrite(handle, wanted, predicate, commit_info)
+            write(handle, wanted, commit_info, predicate=predicate)
         return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
 
     return table.transact(step)
@@ -124,14 +124,14 @@ def values_at_close(
         closed: The close of the exchange on that day.
         confirmed: Confirmations before the close: the columns `update_id` and `confirmed_at`.
     """
-    newest = confirmed.filter(pl.col("confirmed_at") <= closed.astimezone(UTC)).group_by(
-        "update_id"
-    )
+    earlier = confirmed.filter(pl.col("confirmed_at") <= closed.astimezone(UTC))
+    newest = earlier.group_by("update_id").agg(pl.col("confirmed_at").max())
+    age = pl.lit(closed) - pl.max_horizontal(_valued_at(), "confirmed_at")
     held = (pl.col("position") != 0) | (pl.col("timestamp") >= opened.astimezone(UTC))
     return (
         updates.last_before(closed, LOOK_BACK_DAYS)
         .filter(held)
-        .join(newest.agg(pl.col("confirmed_at").max()), on="update_id", how="left")
+        .join(newest, on="update_id", how="left")
         .with_columns(
             pl.when(pl.col("greeks_source").ne_missing(update.GreeksSource.MODEL.value))
             .then(name)
@@ -141,10 +141,7 @@ def values_at_close(
         .with_columns(
             session_date=pl.lit(day),
             closed_at=pl.lit(closed).dt.cast_time_unit("us"),
-            age_s=(
-                pl.lit(closed) - pl.max_horizontal(_valued_at(), "confirmed_at")
-            ).dt.total_milliseconds()
-            / 1000,
+            age_s=age.dt.total_milliseconds() / 1000,
         )
         .select(list(DAILY_POSITIONS.columns))
     )
@@ -166,10 +163,9 @@ def _valued_at() -> pl.Expr:
 
 
 def _same(found: pl.DataFrame, wanted: pl.DataFrame) -> bool:
-    if found.height != wanted.height:
-        return False
     order = wanted.columns
-    return found.select(order).sort(order).equals(wanted.sort(order), null_equal=True)
+    is_as_long = found.height == wanted.height
+    return is_as_long and found.select(order).sort(order).equals(wanted.sort(order))
 
 
 # Minimum tolerance for the value of one unit, in currency: half the spread of a cheap option.

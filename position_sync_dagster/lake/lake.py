@@ -13,19 +13,15 @@ from position_sync_dagster.domain.clock import Clock, RetryPolicy, utc_now
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import MomentError
-from position_sync_dagster.lake import broker_positions, records, schema
+from position_sync_dagster.lake import broker_positions as broker
+from position_sync_dagster.lake import records, schema
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.sessions import GatewaySessions
+from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.object_store import LEASE_OPTIONS
-from position_sync_dagster.lake.storage.table import (
-    MaintenanceResult,
-    Table,
-    TableOptions,
-    maintain,
-    together,
-)
+from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 
@@ -72,10 +68,8 @@ class Lake:
             known=self.derived_table(schema.LATEST_POSITIONS),
             **options,
         )
-        self.broker_positions = broker_positions.BrokerPositionsTable(
-            table(schema.BROKER_POSITIONS)
-        )
-        self.contracts = broker_positions.ContractsTable(table(schema.CONTRACTS))
+        self.broker_positions = broker.BrokerPositionsTable(table(schema.BROKER_POSITIONS))
+        self.contracts = broker.ContractsTable(table(schema.CONTRACTS))
         self.sessions = self.open_sessions()
         self.breaks = ReconciliationBreaks(table(schema.RECONCILIATION_BREAKS), clock)
         self.executions = records.ExecutionsTable(table(schema.EXECUTIONS))
@@ -84,9 +78,7 @@ class Lake:
         self.closures = records.ClosuresTable(table(schema.CLOSURES))
         self.dividends = records.DividendsTable(table(schema.DIVIDENDS))
         self.risk_scenarios = records.RiskScenariosTable(table(schema.RISK_SCENARIOS))
-        self.account_values = broker_positions.AccountValuesTable(
-            table(schema.ACCOUNT_VALUES), clock
-        )
+        self.account_values = broker.AccountValuesTable(table(schema.ACCOUNT_VALUES), clock)
 
     @classmethod
     def of(cls, settings: Settings, *, clock: Clock = utc_now) -> "Lake":
@@ -144,13 +136,13 @@ class Lake:
     def initialize_sync(self) -> None:
         """Initialize as `initialize` does, and block."""
         # In parallel: in an object store each table takes dozens of requests in sequence.
-        together(Table.initialize, self.tables)
+        storage.together(Table.initialize, self.tables)
         self.registry.sync.refresh()
 
-    def maintain(self, *, clean_now: bool = False) -> list[MaintenanceResult]:
+    def maintain(self, *, clean_now: bool = False) -> list[storage.MaintenanceResult]:
         """Maintain every table that is there; blocks. See `maintenance.maintain`."""
         there = (*self.tables, *(table for table in self.derived_tables if table.exists()))
-        return [maintain(table, clean_now=clean_now) for table in there]
+        return [storage.maintain(table, clean_now=clean_now) for table in there]
 
 
 def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:

@@ -33,19 +33,9 @@ from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.queue_transitions import FAILED, IS_REQUEST, Action, claim_order
 from position_sync_dagster.lake.schema import storable
-from position_sync_dagster.lake.storage.lifecycle_table import (
-    Change,
-    LifecycleTable,
-    Snapshot,
-    in_bucket,
-)
-from position_sync_dagster.lake.storage.table import (
-    Table,
-    TableOptions,
-    may_have,
-    may_have_one_of,
-    offloaded,
-)
+from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
+from position_sync_dagster.lake.storage.table import Table, TableOptions, offloaded
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +55,7 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
     if others:
         raise wrong_state(others, "only a FAILED request is retried")
     wanted = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
-    chosen = in_bucket(FAILED) & may_have_one_of("request_id", wanted.to_series())
+    chosen = storage.in_bucket(FAILED) & storage.may_have_one_of("request_id", wanted.to_series())
     rows = snapshot.finished(chosen, None).filter(pl.col("bucket") == FAILED)
     failed = rows.filter(pl.col("request_id").is_in(ids))
     parts = failed.get_column("part").unique()
@@ -83,7 +73,7 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     live = snapshot.live.filter(pl.col("request_id").is_in(ids))
     found = dict(live.select(columns).iter_rows())
     absent = pl.Series([i for i in ids if i not in found], dtype=pl.String)
-    rows = snapshot.finished(may_have_one_of("request_id", absent), columns)
+    rows = snapshot.finished(storage.may_have_one_of("request_id", absent), columns)
     found |= dict(rows.filter(pl.col("request_id").is_in(absent.implode())).iter_rows())
     unknown = [i for i in ids if i not in found]
     if unknown:
@@ -256,7 +246,7 @@ class SyncQueue:
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
         live = self.store.snapshot().live
-        finished = self.store.finished(may_have("request_id", prefix, prefix + schema.LAST))
+        finished = self.store.finished(storage.may_have("request_id", prefix, prefix + schema.LAST))
         is_wanted = pl.col("request_id").str.starts_with(prefix)
         found = pl.concat([live, finished]).filter(is_wanted, IS_REQUEST)
         single = found.unique("request_id", keep="first", maintain_order=True)
@@ -378,11 +368,7 @@ class SyncQueue:
         self.mark_failed_many(errors, retryable=retryable, lease_token=lease_token)
 
     def mark_failed_many(
-        self,
-        errors: Mapping[str, str],
-        *,
-        retryable: bool = True,
-        lease_token: str | None = None,
+        self, errors: Mapping[str, str], *, retryable: bool = True, lease_token: str | None = None
     ) -> None:
         """Record that many requests failed, in one commit.
 
@@ -390,20 +376,14 @@ class SyncQueue:
             errors: Error message by request id.
         """
         texts = {storable(one): storable(text) for one, text in errors.items()}
-        following = partial(
-            next_attempt, retryable=retryable, policy=self.policy, random=self.random
-        )
-        step = partial(transitions.fail, errors=texts, following=following, new_ids=self.new_ids)
+        after = partial(next_attempt, retryable=retryable, policy=self.policy, random=self.random)
+        step = partial(transitions.fail, errors=texts, following=after, new_ids=self.new_ids)
         self._change_claimed([*texts], Action.MARK, lease_token, step, {"action": "failure"})
         for request_id, text in texts.items():
             logger.info("request %s failed: %s", request_id, text)
 
     def release(
-        self,
-        request_ids: str | Iterable[str],
-        reason: str = "",
-        *,
-        lease_token: str | None = None,
+        self, request_ids: str | Iterable[str], reason: str = "", *, lease_token: str | None = None
     ) -> None:
         """Return claimed requests to PENDING at once, without using up an attempt.
 
@@ -477,7 +457,7 @@ class SyncQueue:
         requests. The ids of requests sort by the time of insertion, so few files are read.
         """
         first = schema.id_prefix(since)
-        chosen = in_bucket(transitions.SUCCESS) & may_have("request_id", first)
+        chosen = storage.in_bucket(transitions.SUCCESS) & storage.may_have("request_id", first)
         names = ["request_id", "update_id", "confirmed_at", "updated_at"]
         answered = self.store.finished(chosen, names).filter(
             pl.col("request_id") >= first, pl.col("updated_at") <= until.astimezone(UTC)

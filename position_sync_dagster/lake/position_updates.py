@@ -36,25 +36,11 @@ from position_sync_dagster.domain.holding import (
     trading_mode_of,
 )
 from position_sync_dagster.errors import TokenError
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.coercion import NUMBERS, coerce_update
-from position_sync_dagster.lake.schema import (
-    POSITION_UPDATES,
-    content_id,
-    moment,
-    one_of,
-    storable,
-    update_rows,
-    updates_of,
-)
+from position_sync_dagster.lake.schema import POSITION_UPDATES, content_id, moment, one_of
 from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.table import (
-    EVERY,
-    Table,
-    TableOptions,
-    data_files,
-    offload,
-    offloaded,
-)
+from position_sync_dagster.lake.storage.table import Table, TableOptions, offload, offloaded
 
 
 def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
@@ -134,15 +120,9 @@ def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
     since = _contradicted_since(rows, found)
     if since.is_empty():
         return newest
-    later = rows.join(since.lazy(), on=HOLDING, how="inner").filter(
-        pl.col(ADDED) >= pl.col("_since")
-    )
-    return pl.concat(
-        [
-            newest.join(since, on=HOLDING, how="anti"),
-            newest_rows(later.drop("_since")),
-        ]
-    )
+    later = rows.join(since.lazy(), on=HOLDING).filter(pl.col(ADDED) >= pl.col("_since"))
+    kept = newest.join(since, on=HOLDING, how="anti")
+    return pl.concat([kept, newest_rows(later.drop("_since"))])
 
 
 def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFrame:
@@ -276,7 +256,7 @@ def identified(
     own = isinstance(updates, OwnUpdates)
     listed = list(updates) if own else [coerce_update(update) for update in updates]
     if not listed:
-        return update_rows([])
+        return schema.update_rows([])
     ids = [update.update_id or _update_id(update) for update in listed]
     batch = batch_id or content_id(max(update.timestamp for update in listed), *sorted(ids))
     found: dict[str, list[Any]] = {
@@ -285,7 +265,7 @@ def identified(
         "run_id": [update.run_id or run_id for update in listed],
         "trading_mode": [update.trading_mode or _trading_mode(update) for update in listed],
     }
-    rows = update_rows(listed, found)
+    rows = schema.update_rows(listed, found)
     if own and not all(rows.select(pl.col(NUMBERS).is_finite().all()).row(0)):
         return identified(listed, batch_id, run_id)
     if len(set(ids)) == len(ids):
@@ -380,7 +360,7 @@ def append_rows(
         # Rows that were copied from another table may have greater versions.
         added = max(version, last_added(present) + 1)
         new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(clock()))
-        storage.append(handle, new, commit_info, [Transaction(table.spec.name, version)])
+        storage.write(handle, new, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)
 
     return table.transact(step)
@@ -500,7 +480,7 @@ class AddedRows:
         """
         key, answer = (self._table.cache_key(handle), place), None
         if key not in self._answers:
-            files = data_files(handle)
+            files = storage.data_files(handle)
             self._check(handle, files, place)
             if last_added(files) > place.version:
                 rows = self._read(files, place.version)
@@ -511,7 +491,7 @@ class AddedRows:
 
     def place(self, handle: DeltaTable, version: int) -> Place:
         """Return the place behind the rows of a version."""
-        rows = added_by(self._table, data_files(handle), version).select("update_id", _AT)
+        rows = added_by(self._table, storage.data_files(handle), version).select("update_id", _AT)
         last = rows.sort("update_id").tail(1).collect().rows()
         return Place(_ledger(handle), version, *(last[0] if last else ("",)))
 
@@ -743,7 +723,7 @@ class SyncUpdates:
 
     def existing(self, update_ids: Iterable[str]) -> set[str]:
         """Return which of these ids the table holds."""
-        ids = pl.Series(list(map(storable, update_ids)), dtype=pl.String)
+        ids = pl.Series(list(map(schema.storable, update_ids)), dtype=pl.String)
         return self.table.read(lambda files: stored_ids(self.table, files, "update_id", ids))
 
     def latest(self) -> pl.DataFrame:
@@ -761,7 +741,7 @@ class SyncUpdates:
 
     def latest_updates(self) -> list[PositionUpdate]:
         """Return the newest update per (account, conid)."""
-        return updates_of(self.latest())
+        return schema.updates_of(self.latest())
 
     def newest_of(self, conids: Collection[int], since: datetime) -> NewestRows:
         """Return the newest row of each holding of some contracts, if it is not older than `since`.
@@ -770,7 +750,7 @@ class SyncUpdates:
         """
         rows, through = self._latest.read_through()
         recent = rows.filter(one_of("conid", conids), pl.col("timestamp") >= since.astimezone(UTC))
-        found = {(row.account, row.conid): row for row in updates_of(recent)}
+        found = {(row.account, row.conid): row for row in schema.updates_of(recent)}
         return NewestRows(rows=found, through=through)
 
     def as_of(self, moment: datetime, *, as_known_now: bool = False) -> pl.DataFrame:
@@ -835,7 +815,7 @@ class SyncUpdates:
         Args:
             conids: The contracts that are wanted; None: all.
         """
-        wanted = EVERY if conids is None else one_of("conid", conids)
+        wanted = storage.EVERY if conids is None else one_of("conid", conids)
         return self.table.read(
             lambda files: rows_between(self.table, files, first, last).filter(wanted).collect()
         ).sort(BY_TIME)
@@ -982,10 +962,7 @@ class DeltaLakePositionWriter:
 
     async def on_position_updates(self, updates: Iterable[PositionUpdate]) -> None:
         """Write updates in one commit."""
-        listed = list(updates)
-        if not listed:
-            return
-        done = await self.table.append(listed)
+        done = await self.table.append(updates)
         if done.rows:
             self.last_version = done.version
             self.rows_written += done.rows

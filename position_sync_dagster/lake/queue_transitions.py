@@ -105,9 +105,8 @@ def claim_order(now: datetime, promote_after_s: float) -> list[pl.Expr]:
     flow of requests of priority 1 cannot starve the others.
     """
     undated = is_in_future("created_at", now)
-    old = undated | (
-        pl.col("created_at") <= schema.moment(now - timedelta(seconds=promote_after_s))
-    )
+    before = schema.moment(now - timedelta(seconds=promote_after_s))
+    old = undated | (pl.col("created_at") <= before)
     rank = pl.when(old).then(pl.min_horizontal("priority", ACTIVE_PRIORITY)).otherwise("priority")
     age = pl.when(undated).then(schema.moment(None)).otherwise("created_at")  # nulls come first
     return [rank, age, pl.col("request_id")]
@@ -307,12 +306,7 @@ class Action(Enum):
 
 
 def check_leases(
-    rows: pl.DataFrame,
-    ids: Sequence[str],
-    tokens: Mapping[str, str],
-    *,
-    action: Action,
-    now: datetime,
+    rows: pl.DataFrame, ids: Sequence[str], tokens: Mapping[str, str], action: Action, now: datetime
 ) -> list[str]:
     """Check that the caller may act on requests, in the order of their ids.
 
@@ -374,11 +368,7 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
 
 
 def retry(
-    live: pl.DataFrame,
-    failed: pl.DataFrame,
-    siblings: pl.DataFrame,
-    *,
-    now: datetime,
+    live: pl.DataFrame, failed: pl.DataFrame, siblings: pl.DataFrame, *, now: datetime
 ) -> Change[list[str]]:
     """Return FAILED requests to PENDING with all their attempts.
 

@@ -47,7 +47,7 @@ def add_unknown(
             guard()
             # Concurrent appends with equal ids conflict: each one sees what the other stored.
             mark = Transaction(table.spec.name, handle.version() + 1)
-            storage.append(handle, new, commit_info, [mark])
+            storage.write(handle, new, commit_info, [mark])
         return new.height
 
     return table.transact(step)

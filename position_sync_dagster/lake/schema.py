@@ -285,17 +285,13 @@ _OF_HOLDINGS = {
 }
 _REPORTED = UPDATE_COLUMNS | _OF_HOLDINGS | columns_of(_Published)
 
-_IN_ORDER = """
-    gateway_id account conid symbol sec_type currency multiplier right strike expiry local_symbol
-    trading_class exchange position average_cost market_price market_value unrealized_pnl
-    realized_pnl daily_pnl value_source value_time received_at position_time snapshot_id
-    completeness confirmed_at trading_mode session_id fencing_token captured_at published_version
-    account_confirmed_at followed account_followed_until
-"""
+_INSTRUMENT = tuple(Instrument.__dataclass_fields__)
+_BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f not in ("instrument", "greeks"))
+_WRITER = ("trading_mode", "fencing_token", *columns_of(_Published))
 
 BROKER_POSITIONS = TableSpec(
     "broker_positions",
-    {name: _REPORTED[name] for name in (*_IN_ORDER.split(), *GREEKS_COLUMNS)},
+    {name: _REPORTED[name] for name in (*_BROKER, *_INSTRUMENT, *_WRITER, *GREEKS_COLUMNS)},
     version=6,
     partition_by=("gateway_id",),
     indexed=("confirmed_at", "fencing_token", "published_version"),
@@ -386,10 +382,7 @@ ACCOUNT_VALUES = TableSpec(
 )
 
 DIVIDENDS = TableSpec(
-    "dividends",
-    columns_of(ExpectedDividend),
-    indexed=("conid", "seen_at"),
-    order="seen_at",
+    "dividends", columns_of(ExpectedDividend), indexed=("conid", "seen_at"), order="seen_at"
 )
 
 
@@ -458,10 +451,7 @@ class _Confirmed:
 
 
 LATEST_POSITIONS = TableSpec(
-    "latest_positions",
-    _VALUES | columns_of(_Confirmed),
-    version=5,
-    indexed=("account", "conid"),
+    "latest_positions", _VALUES | columns_of(_Confirmed), version=5, indexed=("account", "conid")
 )
 
 
@@ -552,10 +542,7 @@ class _Exposure:
 
 
 STRATEGY_EXPOSURE = TableSpec(
-    "strategy_exposure",
-    columns_of(_Exposure),
-    indexed=("strategy_id",),
-    version=6,
+    "strategy_exposure", columns_of(_Exposure), indexed=("strategy_id",), version=6
 )
 
 
@@ -660,8 +647,6 @@ DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINE
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_INSTRUMENT = tuple(Instrument.__dataclass_fields__)
-_BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f not in ("instrument", "greeks"))
 _UPDATE = tuple(UPDATE_COLUMNS)
 _MICROSECOND = timedelta(microseconds=1)
 

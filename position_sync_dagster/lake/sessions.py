@@ -13,19 +13,10 @@ import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.gateway_session import (
-    ALIVE,
-    GatewaySession,
-    Owner,
-    SessionState,
-)
+from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import TradingMode
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.storage.lifecycle_table import (
-    Change,
-    LifecycleTable,
-    Snapshot,
-)
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import EVERY, Table, bind, mode_of
 
 T = TypeVar("T", GatewaySession, GatewaySession | None)
@@ -47,14 +38,7 @@ class GatewaySessions:
         self._clock = clock
 
     def acquire(
-        self,
-        gateway_id: str,
-        owner: Owner,
-        *,
-        lease_s: float,
-        run_id: str | None,
-        host: str,
-        pid: int,
+        self, gateway_id: str, owner: Owner, lease_s: float, run_id: str | None, host: str, pid: int
     ) -> GatewaySession:
         """Acquire a login for `lease_s` seconds.
 

@@ -104,23 +104,17 @@ def _days(text: object) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _each(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
-Texts = Annotated[frozenset[Text], BeforeValidator(_each)]
-
-
-def _in_capitals(names: frozenset[str]) -> frozenset[str]:
-    return frozenset(map(str.upper, names))
+Texts = Annotated[
+    frozenset[Text],
+    BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
+]
+Symbols = Annotated[Texts, AfterValidator(lambda names: frozenset(map(str.upper, names)))]
 
 
 class MatchPart(Part):
     """The conditions of a rule, of which a holding meets each one: fields of `Rule`."""
 
-    underlyings: Annotated[Texts, AfterValidator(_in_capitals)] | None = Field(
-        None, alias="underlying"
-    )
+    underlyings: Symbols | None = Field(None, alias="underlying")
     right: Right | None = None
     days: Annotated[tuple[int, int], BeforeValidator(_days)] | None = None
     side: HoldingSide | None = Field(None, description="Write long or short")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
-from typing import TypeVar, Unpack
+from typing import Unpack
 
 import polars as pl
 
@@ -32,7 +32,6 @@ from position_sync_dagster.lake.storage.table import EVERY, Table, TableOptions,
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 # The key of a leg: with its conid, or with the terms that describe its contract.
 LegKey = tuple[str, str | None, int | Terms]
 
@@ -42,9 +41,7 @@ _Legs = Mapping[LegKey, Leg]
 REMOVED = "removed"
 
 
-def in_order(
-    legs: Iterable[Leg],
-) -> tuple[tuple[ActiveContract, ...], tuple[UnresolvedLeg, ...]]:
+def in_order(legs: Iterable[Leg]) -> tuple[tuple[ActiveContract, ...], tuple[UnresolvedLeg, ...]]:
     """Return legs by conid, account and strategy, and separately those without a conid."""
     listed = list(legs)
     known = [leg for leg in listed if isinstance(leg, ActiveContract)]
@@ -142,16 +139,8 @@ class SyncRegistry:
         Raises:
             InvalidLegError: A field does not parse, or two strategies would hold the whole.
         """
-        leg = make_leg(
-            conid=conid,
-            symbol=symbol,
-            right=right,
-            strike=strike,
-            expiry=expiry,
-            strategy_id=strategy_id,
-            added_at=self.clock(),
-            **more,
-        )
+        terms = {"conid": conid, "right": right, "strike": strike, "expiry": expiry, **more}
+        leg = make_leg(symbol=symbol, strategy_id=strategy_id, added_at=self.clock(), **terms)
         return self.add_many([leg])[0]
 
     def add_many(self, legs: Iterable[Leg]) -> list[Leg]:
@@ -159,16 +148,16 @@ class SyncRegistry:
 
         A leg with a conid replaces a leg with the same description and no conid.
         """
-        wanted = list(legs)
+        wanted, added = list(legs), list[Leg]()
 
-        def step(before: _Legs, _: Snapshot) -> tuple[_Legs, list[Leg]]:
-            added = distinct_legs(with_known_contracts(wanted, before.values()))
+        def step(before: _Legs, _: Snapshot) -> _Legs:
+            added[:] = distinct_legs(with_known_contracts(wanted, before.values()))
             replaced = {(leg.strategy_id, leg.account, leg.terms) for leg in added}
             kept = {key: leg for key, leg in before.items() if key not in replaced}
-            after = kept | _memberships_of(added, before)
-            return after, [after[leg.key] for leg in added]
+            return kept | _memberships_of(added, before)
 
-        return self._change(step, "add")
+        _before, after = self._change(step, "add")
+        return [after[leg.key] for leg in added]
 
     def remove_active(
         self,
@@ -194,29 +183,22 @@ class SyncRegistry:
             AmbiguousRemovalError: Several memberships match; the message names them.
         """
         if conid is None and not described.get("symbol"):
-            raise errors.InvalidLegError(
-                "The leg has neither conid nor symbol.", remedy="Give one."
-            )
+            raise errors.InvalidLegError("A leg has neither conid nor symbol.", remedy="Give one.")
         given = {"conid": conid, **described}
         wanted = {
-            name: READERS.get(name, str)(value)
-            for name, value in given.items()
-            if value is not None
+            name: READERS.get(name, str)(one) for name, one in given.items() if one is not None
         }
 
-        def step(before: _Legs, _: Snapshot) -> tuple[_Legs, Leg]:
+        def step(before: _Legs, _: Snapshot) -> _Legs:
             leg = find_membership(before.values(), strategy_id, account, wanted)
-            after = {key: other for key, other in before.items() if key != leg.key}
-            return after, leg.ended(self.clock())
+            return {key: other for key, other in before.items() if key != leg.key}
 
-        return self._change(step, "remove")
+        before, after = self._change(step, "remove")
+        [key] = before.keys() - after.keys()
+        return before[key].ended(self.clock())
 
     def replace_all(
-        self,
-        legs: Iterable[Leg],
-        *,
-        following: Collection[str] = (),
-        rules: Collection[str] = (),
+        self, legs: Iterable[Leg], *, following: Collection[str] = (), rules: Collection[str] = ()
     ) -> tuple[int, int]:
         """Make the active legs equal to these, in one commit.
 
@@ -230,21 +212,19 @@ class SyncRegistry:
         """
         given = list(legs)
 
-        def step(before: _Legs, snapshot: Snapshot) -> tuple[_Legs, tuple[int, int]]:
+        def step(before: _Legs, snapshot: Snapshot) -> _Legs:
             known = with_known_contracts(given, before.values())
             if following:
                 # A description that was rolled is found among the legs that ended.
                 rows = legs_of(snapshot.finished(EVERY, None))
                 ended = [leg for leg in rows if isinstance(leg, ActiveContract)]
                 known = with_rolls(known, before.values(), ended, following)
-            of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
-            wanted = distinct_legs([*known, *without_listed(of_rules, known)])
-            after = _memberships_of(wanted, before)
-            joined = sum(before.get(key) != leg for key, leg in after.items())
-            left = sum(after.get(key) != leg for key, leg in before.items())
-            return after, (joined, left)
+            own = [leg for leg in before.values() if leg.strategy_id in rules]
+            return _memberships_of(distinct_legs([*known, *without_listed(own, known)]), before)
 
-        return self._change(step, "replace")
+        before, after = self._change(step, "replace")
+        joined, left = after.items() - before.items(), before.items() - after.items()
+        return len(joined), len(left)
 
     def follow_rules(
         self, rules: Collection[str], accounts: Collection[str], legs: Iterable[ActiveContract]
@@ -258,18 +238,17 @@ class SyncRegistry:
         """
         chosen = list(legs)
 
-        def step(before: _Legs, _: Snapshot) -> tuple[_Legs, bool]:
+        def step(before: _Legs, _: Snapshot) -> _Legs:
             listed = [leg for leg in before.values() if leg.strategy_id not in rules]
             kept = {
                 leg.key: leg
                 for leg in before.values()
                 if leg.strategy_id not in rules or leg.account not in accounts
             }
-            own = without_listed(chosen, listed)
-            after = kept | _memberships_of(own, before)
-            return after, before != after
+            return kept | _memberships_of(without_listed(chosen, listed), before)
 
-        return self._change(step, "rules")
+        before, after = self._change(step, "rules")
+        return before != after
 
     def exchange(
         self, pairs: Iterable[tuple[ActiveContract, ActiveContract]]
@@ -280,16 +259,16 @@ class SyncRegistry:
         """
         wanted = list(pairs)
 
-        def step(before: _Legs, _: Snapshot) -> tuple[_Legs, list[ActiveContract]]:
-            after, new_legs = dict(before), list[ActiveContract]()
+        def step(before: _Legs, _: Snapshot) -> _Legs:
+            after = dict(before)
             for old, new in wanted:
                 if after.get(old.key) == old and new.key not in after:
                     del after[old.key]
                     after[new.key] = new
-                    new_legs.append(new)
-            return after, new_legs
+            return after
 
-        return self._change(step, "roll")
+        _before, after = self._change(step, "roll")
+        return [new for _old, new in wanted if after.get(new.key) is new]
 
     def settle(self, findings: Iterable[tuple[UnresolvedLeg, int | str]]) -> None:
         """Record in one commit which contracts were found, and why others were not.
@@ -302,35 +281,34 @@ class SyncRegistry:
         """
         found, now = list(findings), self.clock()
 
-        def step(before: _Legs, _: Snapshot) -> tuple[_Legs, None]:
-            after = before
+        def step(legs: _Legs, _: Snapshot) -> _Legs:
             for leg, finding in found:
-                after = settled(after, leg, finding, now)
-            return after, None
+                legs = settled(legs, leg, finding, now)
+            return legs
 
         self._change(step, "settle", ends=False)
 
     def _change(
-        self, step: Callable[[_Legs, Snapshot], tuple[_Legs, T]], action: str, *, ends: bool = True
-    ) -> T:
-        """Run a step on the active legs by key, and commit those that it returns.
+        self, step: Callable[[_Legs, Snapshot], _Legs], action: str, *, ends: bool = True
+    ) -> tuple[_Legs, _Legs]:
+        """Run a step on the active legs by key, commit those that it returns, and return both.
 
         Args:
-            step: Returns the legs after it, and the result.
+            step: Returns the legs after it.
             action: Its name in the log.
             ends: Whether the memberships that are gone have ended; their rows are kept.
         """
 
-        def of_rows(snapshot: Snapshot) -> Change[T]:
+        def of_rows(snapshot: Snapshot) -> Change[tuple[_Legs, _Legs]]:
             before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
-            after, result = step(before, snapshot)
+            after = step(before, snapshot)
             if before == after:
-                return Change(result)
+                return Change((before, after))
             refuse_two_whole_holders(after.values() if ends else ())
             now = self.clock()
             left = [leg.ended(now) for key, leg in before.items() if ends and after.get(key) != leg]
             ended = leg_rows(left).with_columns(bucket=pl.lit(REMOVED))
-            return Change(result, leg_rows(after.values()), ended)
+            return Change((before, after), leg_rows(after.values()), ended)
 
         result = self._memberships.change(of_rows, {"action": action})
         self.refresh()

@@ -62,6 +62,9 @@ _GROUPS = {
 }
 
 
+_SUMMED = ("account", "currency", "value", "profit", "left_out")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assumptions:
     """What the legs are priced with, besides their own rows.
@@ -195,29 +198,23 @@ class PricedLegs:
             The columns `point` (its number), those that name the group, `currency`, `value`,
             `profit` and `left_out`. A sum leaves out unknown numbers; it is null if all are.
         """
-        changes = self.changes(points)
-        by = [*_GROUPS[level], "currency"]
+        by = [*_GROUPS[level], "currency", "point"]
         parts = self.parts.select(
-            *by,
+            *by[:-1],
             size=_SIZE,
             # A future has no value of its own: its market value is what it stands for.
             now=pl.when(pl.col("sec_type") == "FUT").then(0.0).otherwise("market_value"),
+            point=pl.lit([*range(len(points))]),
+            change=pl.Series(self.changes(points)).arr.to_list(),
+        ).explode("point", "change")
+        profit = pl.col("change").fill_nan(None) * pl.col("size")
+        value = (pl.col("now") + profit).drop_nulls()
+        sums = parts.group_by(by).agg(
+            value=pl.when(value.count() > 0).then(value.sum()),
+            profit=pl.when(profit.count() > 0).then(profit.sum()),
+            left_out=profit.null_count(),
         )
-        found = []
-        for number in range(len(points)):
-            change = pl.Series(changes[:, number], dtype=pl.Float64).fill_nan(None)
-            rows = parts.with_columns(profit=change * pl.col("size"))
-            known = pl.col("profit").is_not_null()
-            value = (pl.col("now") + pl.col("profit")).filter(known)
-            found.append(
-                rows.group_by(by).agg(
-                    point=pl.lit(number),
-                    value=pl.when(value.count() > 0).then(value.sum()),
-                    profit=pl.when(known.any()).then(pl.col("profit").sum()),
-                    left_out=(~known).sum(),
-                )
-            )
-        return pl.concat(found).sort(*by, "point", nulls_last=True)
+        return sums.sort(by, nulls_last=True)
 
     def rows(self, points: Sequence[Point], level: Breakdown) -> list[dict[str, Any]]:
         """Return the rows of `scenarios` for a program; those of legs with what prices them."""
@@ -230,20 +227,16 @@ class PricedLegs:
         for row in self.scenarios(points, level).iter_rows(named=True):
             point, conid = points[row["point"]], row.get("conid")
             of_leg = priced.get((row["account"], conid), {})
-            found.append(
-                {
-                    "level": level.value,
-                    "name": of_leg.get("leg") or (None if row[name] is None else str(row[name])),
-                    "strategy": row.get("strategy_id"),
-                    "account": row["account"],
-                    "conid": conid,
-                    "currency": row["currency"],
-                    "scenario": point.name,
-                    **{one: getattr(point, one) for one in ("spot", "vol", "days")},
-                    **{one: row[one] for one in ("value", "profit", "left_out")},
-                    **of_leg,
-                }
-            )
+            names = {
+                "level": level.value,
+                "name": of_leg.get("leg") or (None if row[name] is None else str(row[name])),
+                "strategy": row.get("strategy_id"),
+                "conid": conid,
+                "scenario": point.name,
+            }
+            sums = {one: row[one] for one in _SUMMED}
+            moves = {one: getattr(point, one) for one in ("spot", "vol", "days")}
+            found.append(names | moves | sums | of_leg)
         return found
 
     def profits(self, points: Sequence[Point], level: Breakdown) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ priced as what they are, or not at all, with the reason. The greeks of all optio
 are computed as one batch.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -15,7 +14,7 @@ from itertools import repeat
 
 import numpy as np
 
-from position_sync_dagster.domain.holding import HoldingGreeks
+from position_sync_dagster.domain.holding import HoldingGreeks, grouped
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
     DividendSource,
@@ -107,13 +106,9 @@ def dividends_of_shares(
 
 def dated_dividends(rows: Iterable[ExpectedDividend]) -> dict[int, tuple[DatedDividend, ...]]:
     """Return the dividends of each underlying, by conid; those that are STATED count first."""
-    of: dict[int, list[ExpectedDividend]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: row.source, reverse=True):
-        if not of[row.conid] or of[row.conid][0].source is row.source:
-            of[row.conid].append(row)
     found = {}
-    for conid, known in of.items():
-        first = known[0]
+    for conid, known in grouped(lambda row: row.conid, rows).items():
+        first = max(known, key=lambda row: row.source)
         if first.source is DividendSource.STATED and first.ex_date and first.amount is not None:
             opens = ex_moment(first.ex_date)
             found[conid] = dividends_stated(opens, first.amount, first.next_year)
@@ -121,7 +116,7 @@ def dated_dividends(rows: Iterable[ExpectedDividend]) -> dict[int, tuple[DatedDi
             found[conid] = tuple(
                 DatedDividend(ex_date=ex_moment(one.ex_date), share=one.share)
                 for one in known
-                if one.ex_date is not None and one.share
+                if one.source is first.source and one.ex_date is not None and one.share
             )
     return found
 

@@ -672,10 +672,7 @@ class QueueWorker:
         started = self._clock()
         view = await self._values.view(())  # without a view, nothing is claimed
         batch = await self.queue.claim_batch(
-            limit,
-            owner=self._owner,
-            lease_s=self._settings.lease_s,
-            except_accounts=view.unavailable,
+            limit, self._owner, self._settings.lease_s, except_accounts=view.unavailable
         )
         (batch_id,) = schema.new_ids(started, 1)
         plan, appended, failure = BatchPlan(), None, None
@@ -720,14 +717,9 @@ class QueueWorker:
             last_batch_s=report.duration_s,
             waiting=max(0, (stats.waiting or 0) - report.claimed),
         )
-        logger.info(
-            "batch of %d in %.2f s: %d succeeded, %d failed, %d released",
-            report.claimed,
-            report.duration_s,
-            report.succeeded,
-            report.failed,
-            report.released,
-        )
+        text = "batch of %d in %.2f s: %d succeeded, %d failed, %d released"
+        counts = report.succeeded, report.failed, report.released
+        logger.info(text, report.claimed, report.duration_s, *counts)
 
     @retry(
         retry=retry_if_exception_type(errors.NewerRowError),
@@ -808,9 +800,8 @@ class ConnectionValues:
         try:
             connection = await self.manager.get_connection()
             connection.connectivity.require_ib()
-            await connection.feed.ensure(
-                timedelta(seconds=self.manager.settings.refresh_interval_s)
-            )
+            since = timedelta(seconds=self.manager.settings.refresh_interval_s)
+            await connection.feed.ensure(since)
         except errors.GatewayError as error:
             raise errors.BrokerUnavailableError(error.what, remedy=error.remedy) from error
         connection.connectivity.require_ib()

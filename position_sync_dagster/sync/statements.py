@@ -330,10 +330,6 @@ def _identified(cash: AccountSummary, run_id: str | None) -> AccountSummary:
     return replace(cash, row_id=row_id, run_id=run_id)
 
 
-# Prefix of the gateway_id of breaks between rows and a statement; the day follows it.
-STATEMENT_BREAKS = "statement:"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedDay:
     """The rows of one trading day, from the ledger and from statements.
@@ -472,12 +468,9 @@ class ClosingService:
 
     def record_differences(self, days: Mapping[date, ClosedDay], run_id: str | None = None) -> None:
         """Open, confirm and resolve the breaks of days."""
-        breaks = self.lake.breaks
-        known = {one.gateway_id for one in breaks.open_breaks()}
         for day, found in days.items():
-            name = f"{STATEMENT_BREAKS}{day}"
-            if found.differences or name in known:
-                breaks.record({name: found.differences}, self.clock(), run_id=run_id)
+            differences = {f"statement:{day}": found.differences}
+            self.lake.breaks.record(differences, self.clock(), run_id=run_id)
 
     def _day(
         self, day: date, closed: datetime, opened: datetime, statements: Collection[Statement]

@@ -139,30 +139,28 @@ class Feed:
     async def _read_on(self) -> None:
         while time.monotonic() - self._asked_at < 2 * WAIT_S:
             began = time.monotonic()
-            self._state, worked_s = await asyncio.to_thread(self._timed_read, self._state)
+            self._state, worked_s = await asyncio.to_thread(self._read, self._state)
             newer, self._newer = self._newer, asyncio.Event()
             newer.set()
             await asyncio.sleep(began + max(PERIOD_S, worked_s / SHARE) - time.monotonic())
         self._state = None  # an old state is not shown as new later
 
-    def _timed_read(self, before: State | None) -> tuple[State, float]:
+    def _read(self, before: State | None) -> tuple[State, float]:
         """Return the next state, and the processor time that it took in this thread."""
-        began = time.thread_time()
-        return self._read(before), time.thread_time() - began
-
-    def _read(self, before: State | None) -> State:
+        began, trouble = time.thread_time(), None
         # The time makes the numbers of two starts of the server differ.
         sequence = before.sequence + 1 if before else round(time.time() * 1000)
         try:
             rows, figures = self._open().read(utc_now())
-            return next_state(before, sequence, rows, figures | {**self._more, "trouble": None})
+            figures |= self._more
         except Exception as error:  # the values from before must not look like present ones
             trouble = str(error)
             if not isinstance(error, PositionSyncError):
                 logger.exception("The money page could not be read.")
                 trouble = f"The tables cannot be read: {type(error).__name__}, {error}."
             rows, figures = (dict(before.rows), dict(before.figures)) if before else ({}, {})
-            return next_state(before, sequence, rows, figures | {"trouble": trouble})
+        state = next_state(before, sequence, rows, figures | {"trouble": trouble})
+        return state, time.thread_time() - began
 
 
 def _open_figures() -> FiguresSource:

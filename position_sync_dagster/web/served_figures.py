@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 from starlette.responses import JSONResponse, Response
 
-from position_sync_dagster.domain.clock import elapsed
+from position_sync_dagster.domain.clock import NEVER, elapsed
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.scenario_file import STANDARD
@@ -34,9 +34,6 @@ from position_sync_dagster.terminal.text import cell_text, foreign
 # How often the curves of the day are read again, which read half a day of the ledger, and scenarios
 # are computed.
 SLOW_EVERY = timedelta(minutes=1)
-
-# How often curves are read while they have no line yet.
-BEGINNING = timedelta(seconds=5)
 
 FRESH = timedelta(seconds=0.9)
 
@@ -69,11 +66,10 @@ class PageFigures:
         self._lock = Lock()
         self._last: Figures | None = None
         self._curves: list[dict[str, Any]] = []
-        self._curves_at: datetime | None = None
+        self._curves_at = self._scenarios_at = NEVER
         self._thread = ThreadPoolExecutor(1, "scenarios")
         self._computing: Future[dict[str, Any]] | None = None
         self._scenarios: dict[str, Any] = {"at": None, "names": [], "rows": []}
-        self._scenarios_at: datetime | None = None
 
     def read(self, now: datetime) -> tuple[dict[str, Row], dict[str, Any]]:
         """Return the parts of the holdings by their key, and all other figures; blocks.
@@ -82,8 +78,7 @@ class PageFigures:
             LakeError: A table cannot be used.
         """
         figures = self.figures(now)
-        every = SLOW_EVERY if any(len(c["points"]) > 1 for c in self._curves) else BEGINNING
-        if self._curves_at is None or elapsed(self._curves_at, now) >= every:
+        if elapsed(self._curves_at, now) >= SLOW_EVERY:
             self._curves, self._curves_at = read_curves(self._lake, figures.book), now
         more = {"curves": plain(self._curves), "scenarios": self._computed(now)}
         return parts_of(figures), shown(figures) | more
@@ -92,8 +87,7 @@ class PageFigures:
         """Return the newest scenarios; they are computed beside the reads."""
         if self._computing is not None and self._computing.done():
             self._scenarios, self._computing = self._computing.result(), None
-        at = self._scenarios_at
-        if self._computing is None and (at is None or elapsed(at, now) >= SLOW_EVERY):
+        if self._computing is None and elapsed(self._scenarios_at, now) >= SLOW_EVERY:
             self._computing = self._thread.submit(scenarios_of, self._settings, now)
             self._scenarios_at = now
         return self._scenarios

@@ -9,15 +9,8 @@ import pytest
 from selenium.common.exceptions import WebDriverException
 
 from position_sync_dagster.processes.supervisor import is_serving
-from tests.support.browser import (
-    GROUPS,
-    LINEAGE,
-    MISSING,
-    WHOLE_GRAPH,
-    Page,
-    is_installed,
-    open_page,
-)
+from tests.support import browser
+from tests.support.browser import GROUPS, LINEAGE, MISSING, WHOLE_GRAPH, Page, is_installed
 from tests.support.command_line import json_of
 from tests.support.demo_program import ACCOUNT, Demo, command, wait_for
 
@@ -42,7 +35,7 @@ def demo(chain_home) -> Demo:
 
 @pytest.fixture(scope="module")
 def page(demo: Demo) -> Iterator[Page]:
-    with open_page(demo.ui_port) as page:
+    with browser.open_page(demo.ui_port) as page:
         yield page
 
 

@@ -51,8 +51,8 @@ def die_at(point: str, how: str, owner: Any, name: str, when: Call = lambda *_: 
     setattr(owner, name, call)
 
 
-def has_rows(_handle: DeltaTable, frame: Any, *_: Any) -> bool:
-    return bool(frame.height > 0)
+def is_of_ledger(*args: Any) -> bool:
+    return any(isinstance(arg, Mapping) and "batch_id" in arg for arg in args)
 
 
 def is_commit_of(action: str) -> Call:
@@ -65,35 +65,30 @@ def is_commit_of(action: str) -> Call:
 # The points of each work: how this process dies there, instead of or after which call.
 POINTS: dict[str, dict[str, tuple[Any, ...]]] = {
     "drain": {
-        "before the claim": ("before", table, "overwrite", is_commit_of("claim")),
-        "the claim's file is written": ("uncommitted", table, "overwrite", is_commit_of("claim")),
+        "before the claim": ("before", table, "write", is_commit_of("claim")),
+        "the claim's file is written": ("uncommitted", table, "write", is_commit_of("claim")),
         "after the claim": ("after", SyncQueue, "claim_batch"),
         "after the value": ("before", SyncUpdates, "append"),
-        "the ledger's file is written": ("uncommitted", table, "append", has_rows),
+        "the ledger's file is written": ("uncommitted", table, "write", is_of_ledger),
         "after the ledger": ("after", SyncUpdates, "append"),
-        "the mark's files are written": (
-            "uncommitted",
-            table,
-            "overwrite",
-            is_commit_of("success"),
-        ),
+        "the mark's files are written": ("uncommitted", table, "write", is_commit_of("success")),
         "after the mark": ("after", SyncQueue, "mark_success"),
     },
     "maintain": {
-        "before the merge": ("before", table, "overwrite", is_commit_of("compact")),
-        "the merge's file is written": ("uncommitted", table, "overwrite", is_commit_of("compact")),
-        "after the merge": ("after", table, "overwrite", is_commit_of("compact")),
+        "before the merge": ("before", table, "write", is_commit_of("compact")),
+        "the merge's file is written": ("uncommitted", table, "write", is_commit_of("compact")),
+        "after the merge": ("after", table, "write", is_commit_of("compact")),
         "before the checkpoint": ("before", DeltaTable, "create_checkpoint"),
         "after the checkpoint": ("after", DeltaTable, "create_checkpoint"),
         "after the cleanup": ("after", DeltaTable, "cleanup_metadata"),
         "after the vacuum": ("after", DeltaTable, "vacuum"),
     },
     "insert": {
-        "its file is written": ("uncommitted", table, "overwrite", is_commit_of("insert")),
+        "its file is written": ("uncommitted", table, "write", is_commit_of("insert")),
         "after the insert": ("after", SyncQueue, "insert_many"),
     },
     "insert_many": {
-        "its file is written": ("uncommitted", table, "append", is_commit_of("insert")),
+        "its file is written": ("uncommitted", table, "write", is_commit_of("insert")),
         "after the insert": ("after", SyncQueue, "insert_many"),
     },
 }

@@ -1,11 +1,14 @@
 """Rows and legs with every number that a person sees."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import polars as pl
+from rich.console import Console, Group
+from rich.text import Text
 
 from position_sync_dagster.domain.holding import AccountSummary, PositionUpdate
 from position_sync_dagster.domain.instrument import Right
@@ -50,3 +53,10 @@ def book_of(rows: Sequence[PositionUpdate], legs: Sequence[ActiveContract], **va
     betas = values.pop("betas", None)
     found = split(active, priced, end_of=closes.end_of, betas=betas)
     return Book(now=NOW, priced=priced, legs=active, split=found, **values)
+
+
+def shown(table: Sequence[Text], width: int) -> list[str]:
+    """Return the lines of a table on a terminal."""
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(Group(*table))
+    return [line.rstrip() for line in console.export_text().splitlines()]

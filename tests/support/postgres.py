@@ -7,12 +7,11 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg2
-from psycopg2 import sql
 
 from tests.support.demo_program import wait_for
 from tests.support.ports import free_port
@@ -61,7 +60,7 @@ class Postgres:
             "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-sync",
         )  # fmt: skip
         self.start()
-        self.execute(f"CREATE DATABASE {DATABASE}", dbname="postgres")
+        self.query(f"CREATE DATABASE {DATABASE}", dbname="postgres")
 
     @property
     def data(self) -> Path:
@@ -77,30 +76,18 @@ class Postgres:
     def environment(self) -> dict[str, str]:
         """Return the variables by which each program finds the database."""
         return {
-            "PGHOST": "127.0.0.1",
-            "PGPORT": str(self.port),
-            "PGUSER": USER,
-            "PGPASSWORD": PASSWORD,
-            "PGDATABASE": DATABASE,
-            "PGCONNECT_TIMEOUT": "5",
-        }
+            "PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": USER, "PGPASSWORD": PASSWORD,
+            "PGDATABASE": DATABASE, "PGCONNECT_TIMEOUT": "5",
+        }  # fmt: skip
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         with (self._folder / "log").open("ab") as log:
+            words = ["-D", self.data, "-p", str(self.port), "-h", "127.0.0.1", "-k", self._folder]
             self._process = subprocess.Popen(
-                [
-                    self._binaries / "postgres",
-                    *("-D", self.data, "-p", str(self.port), "-h", "127.0.0.1"),
-                    *("-k", self._folder, "-c", "fsync=off"),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                start_new_session=True,
-                **self._account,
-            )
+                [self._binaries / "postgres", *words, "-c", "fsync=off"], stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, cwd="/", start_new_session=True, **self._account,
+            )  # fmt: skip
         ready = [self._binaries / "pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-q"]
         wait_for("Postgres answers", lambda: subprocess.run(ready, check=False).returncode == 0)
 
@@ -120,22 +107,13 @@ class Postgres:
         finally:
             self.start()
 
-    def execute(self, statement: str | sql.Composed, dbname: str = DATABASE) -> None:
-        """Execute a statement."""
-        connection = psycopg2.connect(**self.arguments | {"dbname": dbname})
-        connection.autocommit = True
-        connection.cursor().execute(statement)
-        connection.close()
-
-    def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query."""
-        connection = psycopg2.connect(**self.arguments)
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-                return cursor.fetchall()
-        finally:
-            connection.close()
+    def query(self, statement: str, dbname: str = DATABASE) -> list[tuple[Any, ...]]:
+        """Execute a statement, and return its rows."""
+        with closing(psycopg2.connect(**self.arguments | {"dbname": dbname})) as connection:
+            connection.autocommit = True
+            cursor = connection.cursor()
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(

@@ -1,10 +1,16 @@
 """A server on this machine that a test answers for, and one that takes messages of apprise."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+
+import uvicorn
+from starlette.applications import Starlette
+
+from tests.support.ports import free_port
 
 PASSWORD = "hunter2"  # noqa: S105 - of a receiver that these tests start
 
@@ -77,3 +83,16 @@ def running_receiver() -> Iterator[Receiver]:
     receiver = Receiver()
     with serving(receiver.take) as receiver.port:
         yield receiver
+
+
+@contextmanager
+def serving_app(app: Starlette) -> Iterator[int]:
+    """Serve an app from a thread of this process, and yield the port."""
+    server = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_level="warning"))
+    thread = Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield server.config.port
+    server.should_exit = True
+    thread.join()

@@ -1,5 +1,6 @@
 """Recordings as the input of a stream: the small one of the tests, and the legs of any."""
 
+from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,15 +36,15 @@ def legs_of(recording: Recording) -> list[ActiveContract]:
     ]  # fmt: skip
 
 
-def held_in(recording: Recording) -> dict[tuple[str, int], float]:
-    """Return the newest position of each holding that was told."""
-    held: dict[tuple[str, int], float] = {}
+def told_in(recording: Recording) -> dict[tuple[str, int], list[float]]:
+    """Return the positions of each holding that were told, the newest one last."""
+    told: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
     for entry in recording.entries:
         match entry:
             case Message(name="position", fields=fields) if fields:
-                held[fields[2], int(fields[3])] = float(fields[14])
+                told[fields[2], int(fields[3])].append(float(fields[14]))
             case Message(name="updatePortfolio", fields=fields) if fields:
-                held[fields[19], int(fields[2])] = float(fields[13])
+                told[fields[19], int(fields[2])].append(float(fields[13]))
             case _:
                 pass
-    return held
+    return told

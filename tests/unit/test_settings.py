@@ -8,17 +8,11 @@ from pathlib import Path
 import pytest
 
 from position_sync_dagster import cli
+from position_sync_dagster import settings as all_settings
 from position_sync_dagster.errors import InvalidRequestError, SettingsError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.child_process import MARKER
-from position_sync_dagster.settings import (
-    OWN_VARIABLES,
-    PREFIX,
-    Settings,
-    load_settings,
-    read_env_file,
-    warnings_of,
-)
+from position_sync_dagster.settings import PREFIX, Settings, load_settings, warnings_of
 from tests.support.settings import make_settings
 
 
@@ -164,7 +158,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
 def test_comments_quotes_exports_and_empty_values_are_read(tmp_path):
     file = tmp_path / ".env"
     file.write_text("# a\nexport A=1\nB='x y' # b\nC=\n\n")
-    assert read_env_file(file) == {"A": "1", "B": "x y", "C": ""}
+    assert all_settings.read_env_file(file) == {"A": "1", "B": "x y", "C": ""}
 
 
 def test_a_mistyped_name_is_found_with_the_nearest_setting():
@@ -176,8 +170,8 @@ def test_a_mistyped_name_is_found_with_the_nearest_setting():
 
 def test_no_setting_is_unknown_and_neither_is_the_mark_of_our_own_processes():
     own = {PREFIX + name.upper() for name in Settings.model_fields}
-    assert {MARKER} == OWN_VARIABLES
-    assert warnings_of(own | OWN_VARIABLES, env_file=None) == []
+    assert {MARKER} == all_settings.OWN_VARIABLES
+    assert warnings_of(own | all_settings.OWN_VARIABLES, env_file=None) == []
 
 
 def test_what_is_a_constant_is_said_with_its_value():

@@ -389,9 +389,7 @@ def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     What to do: Import the statement of the day, which names trades and bookings, and fill the
     day again; compare the quantities with TWS.
     """
-    table = lake.derived_table(PROFIT_EXPLAINED)
-    rows = table.rows() if table.exists() else PROFIT_EXPLAINED.empty
-    newest = of_newest_day(rows)
+    newest = of_newest_day(lake.derived_table(PROFIT_EXPLAINED).rows())
     found = unexplained(newest.iter_rows(named=True))
     if not found:
         return passed("", strategies=newest.height)

@@ -19,8 +19,7 @@ from position_sync_dagster.domain.reconciliation import Break, BreakState, Discr
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.position_updates import rows_between
-from position_sync_dagster.lake.storage.lifecycle_table import in_bucket
-from position_sync_dagster.lake.storage.table import may_have
+from position_sync_dagster.lake.storage.table import in_bucket, may_have
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import reconciliation
 

@@ -56,11 +56,6 @@ class Change(Generic[T]):
         return before.filter(~self.replaced)
 
 
-def in_bucket(bucket: str) -> pl.Expr:
-    """Return which data files have the rows of a bucket."""
-    return pl.col("partition.bucket") == bucket
-
-
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One version of the table: its live rows in memory, its finished rows on demand.
@@ -90,16 +85,16 @@ class LifecycleTable:
         """Create, check or migrate the table."""
         self.table.initialize()
 
-    def change(self, step: Step[T], commit_info: Mapping[str, str], part: str = "") -> T:
+    def change(self, step: Step[T], info: Mapping[str, str], part: str = "") -> T:
         """Run a step on the newest live rows and commit its decision, all or nothing.
 
         Args:
             step: Decides; it runs again if another change was committed first.
-            commit_info: What the log says of the commit.
+            info: What the log says of the commit.
             part: The step sees and replaces the live rows of this part alone, if it has any: a
                 change of another part does not conflict, and one of all live rows does.
         """
-        return self.table.transact(lambda handle: self._commit(handle, step, commit_info, part))
+        return self.table.transact(lambda handle: self._commit(handle, step, info, part))
 
     def snapshot(self) -> Snapshot:
         """Read the newest live rows."""
@@ -153,12 +148,10 @@ class LifecycleTable:
     def _finished(
         self, handle: DeltaTable, chosen: pl.Expr, columns: list[str] | None
     ) -> pl.DataFrame:
-        files = storage.data_files(handle).filter(~in_bucket(LIVE), chosen)
+        files = storage.data_files(handle).filter(~storage.in_bucket(LIVE), chosen)
         return self.table.read_rows(files, columns)
 
-    def _commit(
-        self, handle: DeltaTable, step: Step[T], commit_info: Mapping[str, str], part: str
-    ) -> T:
+    def _commit(self, handle: DeltaTable, step: Step[T], info: Mapping[str, str], part: str) -> T:
         own = storage.files_in(handle, bucket=LIVE, part=part) if part else pl.DataFrame()
         if own.is_empty():
             snapshot, replaced = self._snapshot(handle), f"bucket = '{LIVE}'"
@@ -171,20 +164,20 @@ class LifecycleTable:
         if change.live is None:
             return change.result
         before, kept, added = snapshot.live, change.kept(snapshot.live), change.live
-        live = frame = pl.concat([kept, added], rechunk=True)
-        only_adds = kept.height == before.height and change.finished is None
+        live = pl.concat([kept, added], rechunk=True)
+        frame, terms, finished = live, [replaced, *filter(None, [change.reopened])], change.finished
+        if finished is not None and not finished.is_empty():
+            new = new_part(self._clock())
+            buckets = sorted(finished.get_column("bucket").unique())
+            terms += [storage.in_parts(bucket, [new]) for bucket in buckets]
+            frame = pl.concat([live, finished.with_columns(part=pl.lit(new))], rechunk=True)
+        predicate: str | None = " OR ".join(terms)
+        only_adds = kept.height == before.height and finished is None
         if only_adds and added.height >= max(before.height, 1):
             # An append costs a quarter less. It is used only if it at least doubles the rows, so
             # that the live rows stay in few files.
-            storage.append(handle, added, commit_info, transactions)
-        else:
-            terms, finished = [replaced, *filter(None, [change.reopened])], change.finished
-            if finished is not None and not finished.is_empty():
-                new = new_part(self._clock())
-                buckets = sorted(finished.get_column("bucket").unique())
-                terms += [storage.in_parts(bucket, [new]) for bucket in buckets]
-                frame = pl.concat([live, finished.with_columns(part=pl.lit(new))], rechunk=True)
-            storage.overwrite(handle, frame, " OR ".join(terms), commit_info, transactions)
+            frame, predicate = added, None
+        storage.write(handle, frame, info, transactions, predicate)
         if transactions:
             self._live = (self.table.cache_key(handle), live)
         return change.result
@@ -192,6 +185,6 @@ class LifecycleTable:
 
 def _counts(handle: DeltaTable) -> pl.DataFrame:
     """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
-    finished = storage.data_files(handle).filter(~in_bucket(LIVE))
+    finished = storage.data_files(handle).filter(~storage.in_bucket(LIVE))
     by_bucket = finished.group_by("partition.bucket")
     return by_bucket.agg(pl.col("num_records").sum(), pl.col("max.updated_at").max())

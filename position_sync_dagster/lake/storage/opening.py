@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Thread
@@ -48,8 +49,7 @@ def make_private_folder(path: str) -> None:
     lake = Path(path).parent
     new = [folder for folder in (lake, *lake.parents) if not folder.exists()]
     try:
-        lake.parent.mkdir(parents=True, exist_ok=True)
-        lake.mkdir(mode=OWNER_ONLY, exist_ok=True)
+        lake.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
         Path(path).mkdir(mode=OWNER_ONLY, exist_ok=True)
         durability.sync_paths(folder.parent for folder in new)
     except OSError as error:
@@ -137,6 +137,7 @@ REOPEN_AFTER_S = 20.0
 _Entry = tuple[int, int, int]
 
 
+@dataclass(eq=False, repr=False)
 class TableHandle:
     """The open handle of the table at a path, which it creates, checks, migrates or refuses.
 
@@ -151,30 +152,25 @@ class TableHandle:
             handle was opened.
 
     Attributes:
-        is_remote: Whether the table lies in an object store.
         generation: Grows by one each time the table was replaced while this process had it open.
     """
 
-    def __init__(
-        self,
-        path: str,
-        spec: schema.TableSpec,
-        options: Mapping[str, str] | None,
-        use: Use,
-        on_replaced: Callable[[], None],
-    ) -> None:
-        self._path = path
-        self._spec = spec
-        self._given = options
-        self._use = use
-        self._on_replaced = on_replaced
-        self.is_remote = object_store.is_remote(path)
-        self._handle: DeltaTable | None = None
-        self._opened_at = 0.0
-        self._opened_version = -1
-        self._last_entry: _Entry | None = None
-        self._table_id: str | None = None
-        self.generation = 0
+    path: str
+    spec: schema.TableSpec
+    options: Mapping[str, str] | None
+    use: Use
+    on_replaced: Callable[[], None]
+    generation: int = 0
+    _handle: DeltaTable | None = None
+    _opened_at: float = 0.0
+    _opened_version: int = -1
+    _last_entry: _Entry | None = None
+    _table_id: str | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the table lies in an object store."""
+        return object_store.is_remote(self.path)
 
     def exists(self) -> bool:
         """Return whether there is a log at the path.
@@ -184,8 +180,8 @@ class TableHandle:
         """
         if not self.is_remote:
             with suppress(FileNotFoundError, NotADirectoryError):
-                os.stat(f"{self._path}/{durability.LOG}")
-        return DeltaTable.is_deltatable(self._path, self._options())
+                os.stat(f"{self.path}/{durability.LOG}")
+        return DeltaTable.is_deltatable(self.path, self._options())
 
     def ready(self) -> DeltaTable:
         """Return the handle, opened if there is none; it may be behind the log."""
@@ -196,12 +192,12 @@ class TableHandle:
                 logger.error(
                     "%s was deleted, replaced or repaired while this process had it open; the "
                     "process continues with the table that is there now",
-                    self._path,
+                    self.path,
                 )
-                self._on_replaced()
+                self.on_replaced()
                 self._last_entry = None
             if self._last_entry is None and not self.is_remote:
-                durability.refuse_torn(Path(self._path))
+                durability.refuse_torn(Path(self.path))
             self._handle, self._table_id = handle, str(handle.metadata().id)
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
@@ -234,7 +230,7 @@ class TableHandle:
         is_far = handle.version() - self._opened_version >= REOPEN_EVERY
         # A later release that migrates the table is noticed: opened again, it is refused.
         stored = handle.metadata().configuration.get(schema.VERSION_PROPERTY)
-        return is_aged or is_far or stored != str(self._spec.version)
+        return is_aged or is_far or stored != str(self.spec.version)
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
@@ -261,7 +257,7 @@ class TableHandle:
         return (version, 0, 0)
 
     def _entry_path(self, version: int) -> str:
-        return f"{self._path}/{durability.LOG}/{durability.entry_name(version)}"
+        return f"{self.path}/{durability.LOG}/{durability.entry_name(version)}"
 
     def _open(self) -> DeltaTable:
         """Open the newest version; create the table where there is none.
@@ -271,38 +267,38 @@ class TableHandle:
             RetryCommit: The table was migrated or created meanwhile; open it again.
         """
         try:
-            handle = DeltaTable(self._path, storage_options=self._options())
+            handle = DeltaTable(self.path, storage_options=self._options())
         except TableNotFoundError as missing:
             unexpected = self.unexpected_content()
             if unexpected and self.exists():
                 raise commit_errors.RetryCommit from missing  # another process has created it
             if unexpected:
                 raise unexpected from missing
-            if self._use == "look" or self._last_entry is not None:
+            if self.use == "look" or self._last_entry is not None:
                 raise errors.BrokenTableError(
-                    f"The table {self._path} was deleted or moved away while this process had it "
+                    f"The table {self.path} was deleted or moved away while this process had it "
                     "open.",
                     remedy="Put it back from a copy. To begin with an empty one, end the program "
                     "and start it again.",
                 ) from missing
             return self._create()
         except commit_errors.STORAGE_ERRORS as unreadable:
-            if not self.is_remote and os.path.isfile(self._path):
+            if not self.is_remote and os.path.isfile(self.path):
                 raise self._foreign("it is a file") from unreadable
             if not self.is_remote:
-                durability.refuse_torn(Path(self._path))
+                durability.refuse_torn(Path(self.path))
             raise
         self._check(handle)
         return handle
 
     def _create(self) -> DeltaTable:
-        make_private_folder(self._path)
+        make_private_folder(self.path)
         return DeltaTable.create(
-            self._path,
-            schema=self._spec.delta,
-            partition_by=list(self._spec.partition_by),
-            name=self._spec.name,
-            configuration=self._spec.configuration,
+            self.path,
+            schema=self.spec.delta,
+            partition_by=list(self.spec.partition_by),
+            name=self.spec.name,
+            configuration=self.spec.configuration,
             storage_options=self._options(),
             raise_if_key_not_exists=False,
             # With retries the loser of a race would create the table again, as version 1, and
@@ -311,25 +307,25 @@ class TableHandle:
         )
 
     def _options(self) -> dict[str, str] | None:
-        return object_store.delta_options(self._given) if self.is_remote else None
+        return object_store.delta_options(self.options) if self.is_remote else None
 
     def unexpected_content(self) -> errors.BrokenTableError | errors.ForeignTableError | None:
         """Return the error for a folder without a log; None where a table may be created."""
-        if self.is_remote or not os.path.exists(self._path):
+        if self.is_remote or not os.path.exists(self.path):
             return None
         try:
             found = sorted(
                 name
-                for name in os.listdir(self._path)
+                for name in os.listdir(self.path)
                 if name != WRITER_LOCK and not name.startswith(durability.SET_ASIDE)
             )
         except OSError as error:
-            commit_errors.fail(error, self._path)
+            commit_errors.fail(error, self.path)
         if found in ([], [durability.LOG]):
             return None
         if durability.LOG in found:
             return errors.BrokenTableError(
-                f"The table {self._path} has data but no log.",
+                f"The table {self.path} has data but no log.",
                 remedy="Restore its _delta_log from a copy, or move the folder away to start with "
                 "an empty table.",
             )
@@ -345,38 +341,38 @@ class TableHandle:
         properties = handle.metadata().configuration
         name = properties.get(schema.NAME_PROPERTY)
         text = properties.get(schema.VERSION_PROPERTY, "")
-        if name != self._spec.name or not text.isdigit():
+        if name != self.spec.name or not text.isdigit():
             raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
-        if int(text) > self._spec.version:
+        if int(text) > self.spec.version:
             raise errors.NewerTableError(
-                f"The table {self._path} has schema version {text}; this release knows "
-                f"{self._spec.version}.",
+                f"The table {self.path} has schema version {text}; this release knows "
+                f"{self.spec.version}.",
                 remedy="Install the release that wrote it, or a later one.",
             )
         found = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
-        wanted = self._spec.columns
+        wanted = self.spec.columns
         missing = [column for column in wanted if column not in found]
-        is_older = int(text) < self._spec.version
+        is_older = int(text) < self.spec.version
         wrong = [column for column, kind in found.items() if wanted.get(column) != kind]
         wrong += [] if is_older else missing
-        if wrong or list(handle.metadata().partition_columns) != list(self._spec.partition_by):
+        if wrong or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
             detail = ", ".join(wrong) or "partitions"
             raise self._foreign(f"its schema is another one ({detail})")
-        if is_older and self._use != "look":
+        if is_older and self.use != "look":
             self._migrate(handle, missing)
 
     def _migrate(self, handle: DeltaTable, missing: list[str]) -> None:
-        logger.info("migrating %s to schema version %d", self._path, self._spec.version)
+        logger.info("migrating %s to schema version %d", self.path, self.spec.version)
         # Columns first: if this process dies in between, the next one does the rest.
         if missing:
-            handle.alter.add_columns([f for f in self._spec.delta.fields if f.name in missing])
+            handle.alter.add_columns([f for f in self.spec.delta.fields if f.name in missing])
         changed = (schema.VERSION_PROPERTY, schema.STATISTICS_PROPERTY)
-        properties = {name: self._spec.configuration[name] for name in changed}
+        properties = {name: self.spec.configuration[name] for name in changed}
         handle.alter.set_table_properties(properties, raise_if_not_exists=False)
         raise commit_errors.RetryCommit
 
     def _foreign(self, detail: str) -> errors.ForeignTableError:
         return errors.ForeignTableError(
-            f"{self._path} is not the table {self._spec.name!r} of this package: {detail}.",
+            f"{self.path} is not the table {self.spec.name!r} of this package: {detail}.",
             remedy="Point POSITION_SYNC_LAKE at another folder, or move this one away.",
         )

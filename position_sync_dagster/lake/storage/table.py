@@ -28,14 +28,9 @@ from threading import RLock
 from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar
 from urllib.parse import unquote
 
+import deltalake
 import polars as pl
-from deltalake import (
-    CommitProperties,
-    DeltaTable,
-    PostCommitHookProperties,
-    Transaction,
-    write_deltalake,
-)
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from position_sync_dagster import errors
@@ -45,7 +40,7 @@ from position_sync_dagster.lake.storage import commit_errors, durability, object
 from position_sync_dagster.lake.storage.opening import TableHandle, Use, WriterLock
 
 # A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced.
-NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+NO_HOOKS = deltalake.PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 _PROPERTY = "positionSync.owner."
 
@@ -148,43 +143,33 @@ def check_room(table: str, needed: float = 0) -> None:
 _FILE = "file"
 
 
-def overwrite(
+def write(
     handle: DeltaTable,
     frame: pl.DataFrame,
-    predicate: str | None,
     commit_info: Mapping[str, str],
     transactions: list[Transaction] | None = None,
+    predicate: str | None = None,
 ) -> None:
-    """Replace the rows that match the predicate.
+    """Append rows, or replace the rows that match a predicate by them.
 
-    Conflicts with every commit that changes or adds rows that match it.
+    An append conflicts only with a commit that names the same application transaction; a
+    replacement with every commit that changes or adds rows that match.
 
     Args:
-        predicate: Of partitions and of the column of order; None adds rows, as `append`.
+        predicate: Of partitions and of the column of order.
     """
     check_room(handle.table_uri, frame.estimated_size())
     metadata = {**commit_info, durability.TRANSACTIONS: str(len(transactions or []))}
-    properties = CommitProperties(custom_metadata=metadata, app_transactions=transactions)
     options: dict[str, Any] = {"mode": "append"}
     if predicate is not None:
         options = {"mode": "overwrite", "predicate": predicate}
     write_deltalake(
         handle,
         frame,
-        commit_properties=properties,
+        commit_properties=CommitProperties(metadata, app_transactions=transactions),
         post_commithook_properties=NO_HOOKS,
         **options,
     )
-
-
-def append(
-    handle: DeltaTable,
-    frame: pl.DataFrame,
-    commit_info: Mapping[str, str],
-    transactions: list[Transaction] | None = None,
-) -> None:
-    """Append rows; conflicts only with a commit that names the same application transaction."""
-    overwrite(handle, frame, None, commit_info, transactions)
 
 
 def text_literal(text: str) -> str:
@@ -269,6 +254,11 @@ def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
     """Return one row for each data file of a partition; no path is ever given twice."""
     wanted = (pl.col(f"partition.{name}") == value for name, value in partition.items())
     return data_files(handle).filter(*wanted)
+
+
+def in_bucket(bucket: str) -> pl.Expr:
+    """Return which data files have the rows of a bucket."""
+    return pl.col("partition.bucket") == bucket
 
 
 T = TypeVar("T")
@@ -505,10 +495,7 @@ class Table:
         self.transact(lambda handle: bind(handle, self.path, owner=(gateway_id, token)))
 
     def rows(
-        self,
-        only: pl.Expr = EVERY,
-        chosen: pl.Expr = EVERY,
-        columns: Sequence[str] | None = None,
+        self, only: pl.Expr = EVERY, chosen: pl.Expr = EVERY, columns: Sequence[str] | None = None
     ) -> pl.DataFrame:
         """Read the rows that one expression chooses, from data files that another one chooses.
 
@@ -640,7 +627,7 @@ WRITER_SMALL_BYTES = 1024 * 1024
 # Writers merge files below the first bound after their commits, `maintain` below the second.
 SMALL_BYTES = 16 * 1024 * 1024
 
-# Maximum number of parts that one commit merges; the others wait for the next compaction.
+# Maximum number of parts that one commit merges.
 MAX_FILES = 512
 
 # Maximum size that one merge reads, besides its first file, as a multiple of the size below which
@@ -729,38 +716,33 @@ def compact(table: Table, small_bytes: int) -> int:
     Finished rows are merged by their parts, so that changes of live rows go on. Other tables are
     merged along their `order`: rows that are appended meanwhile come after the merged ones.
     """
-    if "part" in table.spec.partition_by:
-        buckets = set(table.snapshot(data_files).get_column("partition.bucket")) - {schema.LIVE}
-        return sum(_merge_parts(table, bucket, small_bytes) for bucket in sorted(buckets))
-    if not table.spec.order:
-        return 0
+    merge = _merge_parts if "part" in table.spec.partition_by else _merge_in_order
     merged = 0
-    while done := table.transact(lambda handle: _merge_in_order(table, handle, small_bytes)):
+    while table.spec.order and (done := table.transact(partial(merge, table, small_bytes))):
         merged += done
     return merged
 
 
-def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
-    def step(handle: DeltaTable) -> int:
-        files = files_in(handle, bucket=bucket)
-        sizes = files.group_by("partition.part").agg(
-            pl.col("size_bytes").sum(), pl.len().alias("files")
-        )
-        small = sizes.filter(pl.col("size_bytes") < small_bytes).sort("partition.part")
-        chosen = small.head(MAX_FILES)
-        if chosen.height < COMPACT_FROM:
-            return 0
-        part = schema.new_part(datetime.now(UTC))
-        names = chosen.get_column("partition.part").to_list()
-        rows = table.read_rows(files.filter(pl.col("partition.part").is_in(names)))
-        ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
-        overwrite(handle, ordered, in_parts(bucket, [*names, part]), {"action": "compact"})
-        return int(chosen.get_column("files").sum())
+def _merge_parts(table: Table, small_bytes: int, handle: DeltaTable) -> int:
+    """Merge the small finished parts of one bucket; return how many files."""
+    files = data_files(handle).filter(~in_bucket(schema.LIVE))
+    by_part = ["partition.bucket", "partition.part"]
+    sizes = files.group_by(by_part).agg(pl.col("size_bytes").sum(), pl.len().alias("files"))
+    small = sizes.filter(pl.col("size_bytes") < small_bytes)
+    many = small.filter(pl.len().over("partition.bucket") >= COMPACT_FROM).sort(by_part)
+    if many.is_empty():
+        return 0
+    bucket = many.item(0, "partition.bucket")
+    chosen = many.filter(pl.col("partition.bucket") == bucket).head(MAX_FILES)
+    part = schema.new_part(datetime.now(UTC))
+    rows = table.read_rows(files.join(chosen, on=by_part, how="semi"))
+    ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
+    replaced = in_parts(bucket, [*chosen["partition.part"], part])
+    write(handle, ordered, {"action": "compact"}, predicate=replaced)
+    return int(chosen["files"].sum())
 
-    return table.transact(step)
 
-
-def _merge_in_order(table: Table, handle: DeltaTable, small_bytes: int) -> int:
+def _merge_in_order(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     """Merge the small files of one partition that follow each other; return how many.
 
     `maintain` leaves no two small files of a day that is over: else a few of each day would never
@@ -796,7 +778,7 @@ def _merge_in_order(table: Table, handle: DeltaTable, small_bytes: int) -> int:
     within = files.filter(overlaps, *(pl.col(key).eq_missing(run[key]) for key in keys))
     in_range = pl.col(spec.order).is_between(run[first], until)
     rows = table.read_rows(within).filter(in_range).sort(spec.order)
-    overwrite(handle, rows, predicate, {"action": "compact"})
+    write(handle, rows, {"action": "compact"}, predicate=predicate)
     return int(run["files"])
 
 

@@ -149,8 +149,8 @@ class Book:
         reported: What the broker last reported of the followed types: rows of `broker_positions`.
         live_since: For each connected login: values that their source confirmed since then are
             current. It is the start of the connection, at most two refresh intervals ago.
-        streamed: The conids whose newest row the stream wrote within the last two refresh
-            intervals, for logins whose owner is connected; None while none is.
+        streamed: The conids whose newest row the stream wrote recently (`written_by`), for logins
+            whose owner is connected; None while none is.
         accounts: The newest values of the accounts, with their exchange rates.
         closes: What closed, and why.
         logins: All logins, connected or not.
@@ -348,14 +348,10 @@ def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
     )
     since = now - timedelta(seconds=2 * settings.refresh_interval_s)
     sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
-    live_since = {
-        one.gateway_id: max(one.state_since, since)
-        for one in sessions
-        if one is not None and one.is_live(now)
-    }
-    streamed = written_by(Source.STREAM, priced, settings, now).filter(
-        pl.col("gateway_id").is_in(list(live_since))
-    )
+    live = [one for one in sessions if one is not None and one.is_live(now)]
+    live_since = {one.gateway_id: max(one.state_since, since) for one in live}
+    is_live = pl.col("gateway_id").is_in(list(live_since))
+    streamed = written_by(Source.STREAM, priced, settings, now).filter(is_live)
     seldom = versions_of(lake.closures, lake.registry, lake.contracts, lake.executions)
     return replace(
         _book(now, legs, priced, _known(lake, seldom), settings),

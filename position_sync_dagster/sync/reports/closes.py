@@ -107,18 +107,12 @@ class Closes:
         # The parts of a profit that is divided are not known.
         own = pl.when(~pl.col("is_divided").fill_null(value=False)).then("realized_pnl")
         parted = rows.with_columns(own.alias("realized_pnl"))
+        named = parted.rename({"strategies": "name"}).explode("name").drop_nulls("name")
         nobody = pl.col("strategies").is_null() | pl.col("is_part")
+        rest = parted.filter(nobody).with_columns(name=pl.lit(UNATTRIBUTED))
+        total = rows.with_columns(name=pl.lit(None, pl.String))
         columns = ["name", "account", "currency", "realized_pnl"]
-        listed = pl.concat(
-            one.select(columns)
-            for one in (
-                rows.with_columns(name=pl.lit(None, pl.String)),
-                parted.filter(nobody).with_columns(name=pl.lit(UNATTRIBUTED)),
-                parted.explode("strategies")
-                .drop_nulls("strategies")
-                .rename({"strategies": "name"}),
-            )
-        )
+        listed = pl.concat(one.select(columns) for one in (total, rest, named))
         everywhere = listed.with_columns(account=pl.lit(None, pl.String))
         profit = pl.col("realized_pnl")
         sums = (

@@ -405,14 +405,11 @@ def exposures(found: Split, now: datetime, version: int | None = None) -> pl.Dat
         Rows of the table `strategy_exposure`, which describes its columns. Their sums leave out
         unknown values.
     """
-    underlyings: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
     by_symbol = summed(found.parts, (*_GROUP, "symbol"), now)
-    for row in by_symbol.select(*_GROUP, "symbol", *_OF_UNDERLYING).iter_rows():
-        (*group, symbol), sums = row[:5], row[5:]
-        underlyings[tuple(group)][symbol] = dict(zip(_OF_UNDERLYING, sums, strict=True))
+    underlyings = by_symbol.select(*_GROUP, "symbol", pl.struct(_OF_UNDERLYING)).rows_by_key(_GROUP)
     rows = summed_legs(found, _GROUP, now)
     groups = (underlyings.get(group) for group in rows.select(_GROUP).iter_rows())
-    texts = [json.dumps(sums) if sums else None for sums in groups]
+    texts = [json.dumps(dict(sums)) if sums else None for sums in groups]
     return rows.with_columns(
         pl.Series("by_underlying", texts, pl.String),
         oldest_value_at=PRICED,

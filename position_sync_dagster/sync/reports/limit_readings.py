@@ -113,11 +113,10 @@ def _doubt(limit: Limit, book: Book, found: Split) -> str:
     if limit.account is not None and parts.is_empty() and limit.account not in known:
         return "nothing is known of this account"
     legs_of = [leg.conid for leg in book.matching if leg.strategy_id == limit.strategy_id]
-    of_legs, of_account = (
-        pl.col("conid").is_in(legs_of),
-        pl.col("account").eq_missing(limit.account),
-    )
-    unwritten = book.unwritten.filter(of_legs if limit.account is None else of_account)
+    of = pl.col("conid").is_in(legs_of)
+    if limit.account is not None:
+        of = pl.col("account") == limit.account
+    unwritten = book.unwritten.filter(of)
     if not unwritten.is_empty():
         return f"the quantity has changed, and no row has been written since: {_named(unwritten)}"
     late = parts.filter(~is_current(book.live_since))

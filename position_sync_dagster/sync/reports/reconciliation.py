@@ -74,9 +74,9 @@ class PositionReconciler:
         """
         rows = update_rows(list(latest))
         coverage = Coverage(complete=complete)
-        return self.compare(broker_rows(snapshot, None), rows, legs, coverage, details or {})
+        return self._compare(broker_rows(snapshot, None), rows, legs, coverage, details or {})
 
-    def compare(
+    def _compare(
         self,
         holdings: pl.DataFrame,
         latest: pl.DataFrame,
@@ -229,7 +229,7 @@ class ReconciliationService:
         )
         legs = self._lake.registry.legs
         details = await offload(self._lake.contracts.get, {leg.conid for leg in legs})
-        result = self._reconciler.compare(holdings, latest, legs, coverage, details)
+        result = self._reconciler._compare(holdings, latest, legs, coverage, details)
         return result, holdings, coverage
 
     def _judged(self, result: breaks.ReconciliationResult) -> breaks.ReconciliationResult:

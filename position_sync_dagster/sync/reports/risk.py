@@ -103,9 +103,8 @@ def explain_day(
     Raises:
         LakeError: A table cannot be used.
     """
-    before, after = (
-        rows_of_logins(lake.updates.sync.last_before(at), settings) for at in (since, closed)
-    )
+    ends = map(lake.updates.sync.last_before, (since, closed))
+    before, after = (rows_of_logins(rows, settings) for rows in ends)
     if before.is_empty():
         begun = lake.updates.sync.begun_at()
         if after.is_empty() or begun is None or begun > since:
@@ -195,11 +194,9 @@ def explain(
     start = before.select(*names, pl.col(_STATE).name.suffix("_0"))
     end = after.select(*names, pl.col(_STATE).name.suffix("_1"))
     joined = start.join(end, on=names, how="full", coalesce=True)
-    joined = joined.join(_sums_of_trades(trades), on=names, how="full", coalesce=True).with_columns(
-        pl.col("position_0", "position_1", "quantity", "paid", "fees", "booked_quantity").fill_null(
-            0.0
-        )
-    )
+    amounts = pl.col("position_0", "position_1", "quantity", "paid", "fees", "booked_quantity")
+    joined = joined.join(_sums_of_trades(trades), on=names, how="full", coalesce=True)
+    joined = joined.with_columns(amounts.fill_null(0.0))
     size = pl.coalesce("multiplier_0", "multiplier_1", "trade_multiplier")
     # What is gone has the price at which it went: 0 if it was booked.
     is_gone = (pl.col("position_1") == 0) & (pl.col("booked_quantity") != 0)
@@ -235,13 +232,11 @@ def _split(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     """Split what was held by the greeks, and add the profit and its parts."""
     units = pl.col("position_0") * pl.col("size")
     moved = (pl.col("underlying_price_1") - pl.col("underlying_price_0")) / pl.col("magnifier_0")
+    points = (pl.col("implied_vol_1") - pl.col("implied_vol_0")) * 100
     by_greeks = {
         "delta": units * pl.col("delta_0") * moved,
         "gamma": units * pl.col("gamma_0") * moved**2 / 2,
-        "vega": units
-        * pl.col("vega_0")
-        * (pl.col("implied_vol_1") - pl.col("implied_vol_0"))
-        * 100,
+        "vega": units * pl.col("vega_0") * points,
         "theta": units * pl.col("theta_0") * days,
     }
     # 0 of what was booked for an assignment: all that it earned is of that.
@@ -283,14 +278,9 @@ def _shares(
     """Return the share of each strategy in what was held at the beginning, or at the end."""
     kept = before.filter(pl.col("position") != 0)
     new = after.join(kept.select(KEY), on=KEY, how="anti").filter(pl.col("position") != 0)
-    empty = pl.lit(None, pl.Datetime("us", "UTC"))
     rows = pl.concat([kept, new], how="diagonal_relaxed")
-    rows = rows.with_columns(priced_at=empty, confirmed_until=empty)
-    legs = {
-        (leg.strategy_id, leg.account, leg.conid): leg
-        for at in (since, closed)
-        for leg in legs_at(lake, at)
-    }
+    active = [*legs_at(lake, since), *legs_at(lake, closed)]
+    legs = {(leg.strategy_id, leg.account, leg.conid): leg for leg in active}
     return split(legs.values(), rows).parts.select(*KEY, "strategy_id", "share")
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from sys import intern
 from typing import Any
 
+from position_sync_dagster.domain import login_lines
 from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, elapsed, has_come, utc_now
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
@@ -22,15 +23,6 @@ from position_sync_dagster.domain.leg import (
     contract_mismatch,
     matching_contracts,
     problem_of,
-)
-from position_sync_dagster.domain.login_lines import (
-    Awaited,
-    Demand,
-    Denial,
-    LineLimit,
-    LoginLines,
-    demands,
-    rank,
 )
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -419,9 +411,9 @@ OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
 
 # What lifts a refusal with a code when it arrives.
-AWAITED: dict[int, Awaited] = {
-    codes.GatewayCode.NO_CONTRACT: Awaited.DEFINITIONS,
-    codes.GatewayCode.CUT_BY_FARM: Awaited.MARKET_DATA,
+AWAITED: dict[int, login_lines.Awaited] = {
+    codes.GatewayCode.NO_CONTRACT: login_lines.Awaited.DEFINITIONS,
+    codes.GatewayCode.CUT_BY_FARM: login_lines.Awaited.MARKET_DATA,
 }
 
 # The kind of market data to request, by whether it is delayed; None: that of the settings.
@@ -443,10 +435,10 @@ class LineManager:
         self._wanted_as_of: tuple[object, ...] | None = None
         self._underlyings: tuple[int, ...] = ()
         self._connected: MarketDataLines | None = None
-        self.login = LoginLines(
+        self.login = login_lines.LoginLines(
             silence_s=self.context.settings.line_silence_s,
             session_open=self.contracts.session_open,
-            limit=LineLimit(
+            limit=login_lines.LineLimit(
                 configured=self.context.settings.max_lines,
                 reserve=self.context.settings.reserved_lines,
                 wait=PROBE_WAIT,
@@ -480,7 +472,7 @@ class LineManager:
     def follow(self, connection: GatewayConnection) -> None:
         """Advance the time, and record which holdings and legs need a line now."""
         now = self.context.monotonic()
-        waiting = self.login.waiting_for(Awaited.DETAILS, now)
+        waiting = self.login.waiting_for(login_lines.Awaited.DETAILS, now)
         self.contracts.want(waiting, first=True)
         self.login.arrived(self.contracts.available(set(waiting)), now)
         self.login.limit = self.login.limit.probed(connection.lines.in_use, now)
@@ -507,8 +499,8 @@ class LineManager:
         details = await self.contracts.details(connection, requested)
         self._update_wanted(connection)  # a leg may turn out to be another contract
         for conid in sorted(requested - details.keys() - self.held):
-            reason = "the gateway gave no contract details"
-            self._deny(conid, Denial(reason=reason, wait=REFETCH, awaits=Awaited.DETAILS))
+            reason, awaits = "the gateway gave no contract details", login_lines.Awaited.DETAILS
+            self._deny(conid, login_lines.Denial(reason=reason, wait=REFETCH, awaits=awaits))
         chosen = self.chosen(connection)  # a line may have been refused in the meantime
         now = self.context.monotonic()
         for conid in self.held - chosen:
@@ -519,7 +511,7 @@ class LineManager:
             login.line(conid).requested(now)
         held, denials = self.held, login.denials(now)
         for conid in sorted(
-            (chosen - held) & details.keys(), key=lambda c: rank(login.wanted[c], held)
+            (chosen - held) & details.keys(), key=lambda c: login_lines.rank(login.wanted[c], held)
         ):
             delayed = conid in denials
             lines.subscribe(details[conid], market_data_type=KINDS[delayed])
@@ -540,9 +532,9 @@ class LineManager:
     def restored(self) -> None:
         """Record that data are expected again: each line must tick soon."""
         self.login.restored(self.context.monotonic())
-        self.arrived(Awaited.MARKET_DATA)
+        self.arrived(login_lines.Awaited.MARKET_DATA)
 
-    def arrived(self, awaited: Awaited) -> None:
+    def arrived(self, awaited: login_lines.Awaited) -> None:
         """Record that what some refusals wait for is there."""
         now = self.context.monotonic()
         self.login.arrived(self.login.waiting_for(awaited, now), now)
@@ -564,7 +556,7 @@ class LineManager:
             and refusal.market_data_type not in codes.DELAYED_TYPES
         )
         usual = OTHER_RETRY_WAIT if refusal.code in codes.ENDS_LINE else UNKNOWN_RETRY_WAIT
-        denial = Denial(
+        denial = login_lines.Denial(
             reason=text,
             wait=RETRY_WAITS.get(refusal.code, usual),
             delayed=fallback,
@@ -607,11 +599,11 @@ class LineManager:
         book, contracts = connection.feed.book, self.contracts
         as_of = (book.moves, contracts.version, self._underlyings)
         if as_of != self._wanted_as_of:
-            found = demands(
+            found = login_lines.demands(
                 book.of_conid, contracts.matching, sec_types=self.context.settings.sec_types
             )
             of_options = {
-                conid: Demand(conid=conid, priority=place, of_options=True)
+                conid: login_lines.Demand(conid=conid, priority=place, of_options=True)
                 for place, conid in enumerate(self._underlyings)
             }
             self.login.wanted = of_options | {demand.conid: demand for demand in found}
@@ -621,13 +613,13 @@ class LineManager:
         demand = self.login.wanted.get(conid)
         return demand is not None and demand.of_options
 
-    def _deny(self, conid: int, denial: Denial) -> None:
+    def _deny(self, conid: int, denial: login_lines.Denial) -> None:
         denial = self.login.line(conid).deny(self.context.monotonic(), denial)
         self.login.share_refusals()
         level = logging.WARNING if denial.times == 1 else logging.INFO
         logger.log(level, "%s", self._text_of(conid, denial))
 
-    def _text_of(self, conid: int, denial: Denial) -> str:
+    def _text_of(self, conid: int, denial: login_lines.Denial) -> str:
         has = "streams delayed data" if denial.delayed else "has no market data"
         name = f"underlying {conid}" if self._is_underlying(conid) else str(conid)
         return f"{name} {has}: {denial.reason}"

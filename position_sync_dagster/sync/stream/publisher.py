@@ -44,11 +44,7 @@ from position_sync_dagster.lake.broker_positions import AccountValuesTable, Brok
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.table import offload
-from position_sync_dagster.sync.explain_closes import (
-    CloseExplainer,
-    after_changes,
-    changes_between,
-)
+from position_sync_dagster.sync.explain_closes import CloseExplainer, after_changes, changes_between
 from position_sync_dagster.sync.leg_followers import RollFollower
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
@@ -415,10 +411,7 @@ class Publisher:
         await self.enqueue(routes, filter(self._is_moved, monitored))
 
     async def enqueue(
-        self,
-        routes: Mapping[Key, LegState],
-        keys: Iterable[Key],
-        reason: Reason = Reason.CHANGED,
+        self, routes: Mapping[Key, LegState], keys: Iterable[Key], reason: Reason = Reason.CHANGED
     ) -> int:
         """Queue these holdings, as far as they were published, in one commit.
 
@@ -529,10 +522,7 @@ class StreamPricer:
             del self._holdings[key]
 
     def flush(
-        self,
-        connection: GatewayConnection,
-        ticked: Collection[int],
-        valued: Iterable[Key] = (),
+        self, connection: GatewayConnection, ticked: Collection[int], valued: Iterable[Key] = ()
     ) -> list[tuple[PositionUpdate, BrokerPosition]]:
         """Value the holdings that are due; return the rows worth writing, each with its holding.
 

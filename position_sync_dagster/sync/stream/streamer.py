@@ -16,11 +16,7 @@ from typing import Any
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, utc_now
-from position_sync_dagster.domain.gateway_session import (
-    GatewayRun,
-    Owner,
-    SessionState,
-)
+from position_sync_dagster.domain.gateway_session import GatewayRun, Owner, SessionState
 from position_sync_dagster.domain.holding import (
     Key,
     OwnUpdates,
@@ -137,9 +133,8 @@ class BrokerLink:
             connection = await self.manager.get_connection()
         except errors.GatewayRefusedError as error:
             # A machine or a name that cannot be reached says nothing of the gateway.
-            if not isinstance(error.__cause__, OSError) or isinstance(
-                error.__cause__, ConnectionRefusedError
-            ):
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or isinstance(cause, ConnectionRefusedError):
                 self.gateway_run = self.gateway_run.after_refusal()
             raise
         if connection is not self._attached:

@@ -17,7 +17,7 @@ import pytest
 
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.home import find_marked
-from tests.support.demo_program import LIMIT_S, started, wait_for
+from tests.support.demo_program import LIMIT_S, kill_all, started, wait_for
 from tests.support.extent import EVERYTHING
 from tests.support.ports import free_port
 
@@ -59,11 +59,8 @@ class Run:
 
     def close(self) -> None:
         """End all processes, in whatever state they are."""
-        self.process.kill()
+        kill_all(self.home)
         self.process.wait()
-        for process in find_marked(self.dagster_home):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
 
 
 @pytest.fixture

@@ -76,7 +76,8 @@ async def test_a_clock_that_was_set_back_makes_the_feed_request_the_values_again
     feed = connection.feed
     await feed.ensure(timedelta(seconds=60))
     (before,) = sim.stats()["requests"].values()
-    feed.downloaded_at += timedelta(hours=1)
+    for account in feed.values.accounts.values():
+        account.ended_at += timedelta(hours=1)
     await feed.ensure(timedelta(seconds=60))
     (after,) = sim.stats()["requests"].values()
     assert after["reqAccountUpdates"] > before["reqAccountUpdates"]

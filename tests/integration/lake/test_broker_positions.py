@@ -15,7 +15,7 @@ from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.broker_positions import FOLD_FILES
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.table import append, data_files
+from position_sync_dagster.lake.storage.table import data_files, write
 from tests.support.holdings import make_holding
 
 LOGIN = "127.0.0.1:7497"
@@ -189,13 +189,13 @@ async def test_of_a_commit_race_with_a_newer_owner_the_older_one_writes_nothing(
     first, second = followed(lake, clock)
     other = Lake(lake.path).broker_positions
 
-    def overtaken(*args):
+    def overtaken(*args, **more):
         monkeypatch.undo()
         other.replace(LOGIN, [holding(clock, 1, 5.0)], second)
-        append(*args)
+        write(*args, **more)
 
     # The writer lock only keeps the order; what is proved here must hold without it.
-    monkeypatch.setattr(storage, "append", overtaken)
+    monkeypatch.setattr(storage, "write", overtaken)
     monkeypatch.setattr(other.table._writer_lock, "fair", nullcontext)
     with pytest.raises(LeaseLostError, match="newer owner"):
         lake.broker_positions.update(LOGIN, [holding(clock, 1, 9.0)], first, **CHANGES)

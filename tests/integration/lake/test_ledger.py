@@ -1,7 +1,8 @@
-"""The ledger of values: each row once, one newest row per holding, one trading mode."""
+"""The ledger of values: each row once and as it is meant, one newest row, one trading mode."""
 
+import math
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -9,28 +10,31 @@ import pytest
 from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.holding import PositionUpdate, PositionUpdateHandler, TradingMode
-from position_sync_dagster.errors import LeaseLostError, TradingModeError
-from position_sync_dagster.lake.position_updates import (
-    DeltaLakePositionWriter,
-    PositionUpdatesTable,
+from position_sync_dagster.domain.holding import (
+    OwnUpdates,
+    PositionUpdate,
+    PositionUpdateHandler,
+    TradingMode,
 )
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, TradingModeError
+from position_sync_dagster.lake import position_updates
 from position_sync_dagster.lake.schema import POSITION_UPDATES, new_ids, update_rows
 from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.table import Table, append, maintain
+from position_sync_dagster.lake.storage.table import Table, maintain, write
 
 
 @pytest.fixture
 def ledger(home):
-    return PositionUpdatesTable(f"{home}/updates")
+    return position_updates.PositionUpdatesTable(f"{home}/updates")
 
 
 @pytest.fixture
 def other(ledger, monkeypatch):
     """Return the ledger as another process has it open; no writer waits for the other."""
     monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
-    return PositionUpdatesTable(ledger.table.path)
+    return position_updates.PositionUpdatesTable(ledger.table.path)
 
 
 @pytest.mark.in_store
@@ -185,7 +189,7 @@ def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
         [replace(make_update(c, update_id=f"row-{c}"), batch_id="b-1") for c in (1, 2)]
     )
     Table(ledger.table.path, older).transact(
-        lambda handle: append(handle, rows.drop("daily_pnl"), {"batch_id": "b-1"})
+        lambda handle: write(handle, rows.drop("daily_pnl"), {"batch_id": "b-1"})
     )
     clock.advance(3600)
     new = replace(make_update(2, update_id="row-3", position=3.0), daily_pnl=7.0)
@@ -197,7 +201,7 @@ def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
 
 
 async def test_a_repeated_streamed_update_writes_nothing(ledger, make_update, clock):
-    writer = DeltaLakePositionWriter(table=ledger)
+    writer = position_updates.DeltaLakePositionWriter(table=ledger)
     assert isinstance(writer, PositionUpdateHandler)
     await writer.on_position_update(make_update(1))
     await writer.on_position_updates([make_update(1), make_update(1)])
@@ -217,7 +221,7 @@ def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(home, m
     ]
     newest = []
     for seed in range(4):
-        one = PositionUpdatesTable(f"{home}/u{seed}")
+        one = position_updates.PositionUpdatesTable(f"{home}/u{seed}")
         shuffled = Random(seed).sample(updates, len(updates))
         for start in range(0, len(shuffled), 3):
             one.sync.append(shuffled[start : start + 3])
@@ -232,9 +236,9 @@ def test_the_fence_survives_when_files_are_merged_and_the_log_is_cut(ledger, mak
         clock.advance(1)
         ledger.sync.append([make_update(1)])
     maintain(ledger.table, clean_now=True)
-    maintain(PositionUpdatesTable(ledger.table.path).table, clean_now=True)
+    maintain(position_updates.PositionUpdatesTable(ledger.table.path).table, clean_now=True)
     with pytest.raises(LeaseLostError):
-        PositionUpdatesTable(ledger.table.path).sync.fence("g:1", 6)
+        position_updates.PositionUpdatesTable(ledger.table.path).sync.fence("g:1", 6)
 
 
 def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, other, make_update):
@@ -304,7 +308,7 @@ def test_a_scan_whose_files_are_vacuumed_meanwhile_is_repeated(ledger, make_upda
     def slow_read(handle: DeltaTable) -> int:
         tries.append(handle.version())
         if len(tries) == 1:
-            maintain(PositionUpdatesTable(ledger.table.path).table, clean_now=True)
+            maintain(position_updates.PositionUpdatesTable(ledger.table.path).table, clean_now=True)
         return ledger.table.read_rows(storage.data_files(handle), ["conid"]).height
 
     assert ledger.table.snapshot(slow_read) == 40
@@ -359,7 +363,7 @@ def test_a_lake_of_one_trading_mode_refuses_the_others_and_keeps_its_rows(ledger
 
 
 async def test_an_update_of_an_account_has_its_trading_mode_and_one_without_has_none(home):
-    table = PositionUpdatesTable(f"{home}/position_updates")
+    table = position_updates.PositionUpdatesTable(f"{home}/position_updates")
     now = datetime.now(UTC)
     plain = PositionUpdate(1, "SPY", None, 1.0, 2.0, 200.0, 150.0, 50.0, now)
     await table.append([plain, replace(plain, conid=2, account="DU123")])
@@ -452,3 +456,87 @@ def test_a_row_that_was_contradicted_does_not_come_back_when_its_file_is_merged(
     assert maintain(reader.table).compacted == 5  # the two of the day before as well
     for ledger in (reader, open_ledger()):
         assert ledger.latest()["position"].to_list() == [3.0, 9.0, 9.0]
+
+
+DBL_MAX = 1.7976931348623157e308
+
+
+LOCAL = datetime(2026, 1, 2, 15, 0, 1)  # noqa: DTZ001 - a time without a zone
+EXPIRY = date(2026, 2, 20)
+MEANT = {
+    "timestamp": [(LOCAL, LOCAL.astimezone(UTC))],
+    "value_time": [(LOCAL, LOCAL.astimezone(UTC))],
+    "right": [
+        *(("P", Right.PUT), ("call", Right.CALL), ("", None), (None, None)),
+        (Right.PUT, Right.PUT),
+    ],
+    "expiry": [
+        *(("20260220", EXPIRY), ("2026-02-20", EXPIRY), (20260220, EXPIRY), ("", None)),
+        (datetime(2026, 2, 20, tzinfo=UTC), EXPIRY),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "stored"), [(name, *pair) for name in MEANT for pair in MEANT[name]]
+)
+def test_a_local_time_a_right_as_ib_spells_it_and_an_expiry_as_text_are_read_as_they_are_meant(
+    ledger, make_update, field, given, stored
+):
+    ledger.sync.append([replace(make_update(), **{field: given})])
+    [read] = ledger.sync.latest_updates()
+    assert getattr(read, field) == stored
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, DBL_MAX, -DBL_MAX, 1.797e308])
+def test_a_number_that_is_not_finite_is_unknown(ledger, make_update, value):
+    ledger.sync.append([replace(make_update(), market_price=value, delta=value)])
+    [stored] = ledger.sync.latest_updates()
+    assert (stored.market_price, stored.delta, stored.market_value) == (None, None, 150.0)
+
+
+REFUSED = {
+    "position": (None, math.nan, DBL_MAX, "3"),
+    "multiplier": (math.inf,),
+    "market_price": ("1.5", True),
+    "right": ("X",),
+    "expiry": ("20260230",),
+    "timestamp": (None, "2026-01-02", date(2026, 1, 2)),
+    "conid": ("1", None, 1.5),
+    "symbol": (None, 5),
+    "source": ("RADIO", None),
+    "price_kind": ("GUESS",),
+    "market_data_type": ("live",),
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(name, value) for name in REFUSED for value in REFUSED[name]]
+)
+def test_a_value_that_cannot_be_stored_is_refused_with_the_name_of_its_field(
+    ledger, make_update, field, value
+):
+    ledger.sync.append([make_update(2)])
+    with pytest.raises(InvalidRequestError, match=f"{field} .*cannot be stored") as caught:
+        ledger.sync.append([make_update(3), replace(make_update(), **{field: value})])
+    assert repr(value) in str(caught.value)
+    assert caught.value.remedy
+    assert [u.conid for u in ledger.sync.latest_updates()] == [2], "all or nothing"
+
+
+def test_an_update_that_needs_no_change_is_returned_as_it_is(make_update):
+    update = make_update()
+    assert position_updates.coerce_update(update) is update
+
+
+def test_our_own_updates_are_not_checked_field_by_field(make_update, monkeypatch):
+    monkeypatch.setattr(position_updates, "coerce_update", None)
+    assert position_updates.identified(OwnUpdates([make_update(1)]))["conid"].to_list() == [1]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_of_our_own_that_is_not_finite_is_unknown_too(ledger, make_update, value):
+    updates = [replace(make_update(1), market_value=value), make_update(2)]
+    ledger.sync.append(OwnUpdates(updates))
+    stored = {one.conid: one.market_value for one in ledger.sync.latest_updates()}
+    assert stored == {1: None, 2: 150.0}

@@ -14,18 +14,12 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.errors import TokenError
 from position_sync_dagster.lake import position_updates
-from position_sync_dagster.lake.position_updates import (
-    NOW,
-    START,
-    Follower,
-    Place,
-    PositionUpdatesTable,
-)
+from position_sync_dagster.lake.position_updates import NOW, START
 from position_sync_dagster.lake.storage.table import Table, maintain
 from tests.support.queues import newest_entry
 
 
-def conids(reader: Follower) -> list[list[int]]:
+def conids(reader: position_updates.Follower) -> list[list[int]]:
     """Return the contracts of each of the reads until there is nothing new."""
     read = []
     while (added := reader.read()) is not None:
@@ -141,7 +135,7 @@ def test_a_text_that_is_no_token_is_refused_by_name(ledger, token):
 
 def test_a_token_of_another_ledger_or_of_the_future_is_refused(ledger, make_update, tmp_path):
     token = ledger.follow(NOW).read().token
-    place = Place.of(token)
+    place = position_updates.Place.of(token)
     with pytest.raises(TokenError, match="of another ledger"):
         ledger.follow(place._replace(ledger="elsewhere").token).read()
     with pytest.raises(TokenError, match="of version 99"):
@@ -197,13 +191,13 @@ def test_a_token_of_a_row_that_a_restored_backup_has_again_in_its_version_is_ref
     restored.append([row, make_update(9)])
     with pytest.raises(TokenError, match="a repair or a restored backup took it back"):
         restored.follow(token).read()
-    place = Place.of(token)._replace(at=None)  # as an older release wrote it
+    place = position_updates.Place.of(token)._replace(at=None)  # as an older release wrote it
     assert conids(restored.follow(place.token)) == []
     assert conids(restored.follow(restored.follow(NOW).read().token)) == []
 
 
 async def test_an_async_reader_waits_without_holding_up_other_tasks(open_ledger, make_update, home):
-    table = PositionUpdatesTable(f"{home}/updates")
+    table = position_updates.PositionUpdatesTable(f"{home}/updates")
     await table.initialize()
     seen: list[int] = []
     began = asyncio.Event()

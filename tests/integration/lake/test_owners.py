@@ -12,7 +12,7 @@ from position_sync_dagster.domain.holding import TradingMode
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError, TradingModeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import table
-from position_sync_dagster.lake.storage.table import maintain, offload, overwrite
+from position_sync_dagster.lake.storage.table import maintain, offload, write
 from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.lake_worker import Worker, workers
 from tests.support.settings import make_settings
@@ -311,14 +311,14 @@ def overtaken_by(other, monkeypatch):
     """Let something else commit right before the next change of the sessions does."""
     commits = []
 
-    def late(*args):
+    def late(*args, **more):
         commits.append(args)
         if len(commits) == 1:
             other()
-        overwrite(*args)
+        write(*args, **more)
 
     # The writer lock only keeps the order; what is proved here must hold without it.
-    monkeypatch.setattr(table, "overwrite", late)
+    monkeypatch.setattr(table, "write", late)
     return commits
 
 

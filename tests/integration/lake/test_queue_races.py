@@ -7,7 +7,7 @@ from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import opening, table
-from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, append
+from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, write
 from tests.support.demo_program import wait_for
 from tests.support.drains import assert_each_ended_once, drain_later
 from tests.support.empty_lakes import put_tables
@@ -66,11 +66,11 @@ def test_the_first_inserts_of_two_hosts_at_once_are_one_request(tmp_path, monkey
     ids = []
 
     def after_the_other(*arguments, **more):
-        monkeypatch.setattr(table, "append", append)
+        monkeypatch.setattr(table, "write", write)
         ids.append(other.insert(1, "SPY"))
-        append(*arguments, **more)
+        write(*arguments, **more)
 
-    monkeypatch.setattr(table, "append", after_the_other)
+    monkeypatch.setattr(table, "write", after_the_other)
     ids.append(one.insert(1, "SPY"))
     assert len(set(ids)) == 1 < len(ids)
     assert one.counts()[QueueStatus.PENDING] == 1

@@ -3,13 +3,16 @@
 import asyncio
 import json
 import math
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from ib_gateway_simulator import SimulatedGateway
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
@@ -20,6 +23,8 @@ from position_sync_dagster.processes.preflight import Finding, Level, of_account
 from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.ports import free_port
 from tests.support.queues import newest_entry
+from tests.support.streams import settings_for, simulate
+from tests.support.waiting import eventually
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, CENTS = 921000001, 921000002, 921000004
@@ -31,22 +36,17 @@ strategies:
 """
 
 
-@pytest.fixture
-def look(tmp_path):
-    """Return a function that runs the preflight beside the simulator's event loop."""
-
-    async def run(settings, environ=None) -> dict[str, list[Finding]]:
-        found = await asyncio.to_thread(
-            run_preflight, settings, environ or {}, env_file=None,
-            dagster_home=tmp_path / "dagster_home", ui_port=free_port(),
-        )  # fmt: skip
-        by_check: dict[str, list[Finding]] = {}
-        for one in found:
-            assert bool(one.remedy) == (one.level is not Level.GOOD), one
-            by_check.setdefault(one.check, []).append(one)
-        return by_check
-
-    return run
+async def look(sim: SimulatedGateway, **settings: Any) -> dict[str, list[Finding]]:
+    """Run the preflight beside the simulator's event loop, in the folder of the test."""
+    found = await asyncio.to_thread(
+        run_preflight, settings_for(sim, **settings), {}, env_file=None,
+        dagster_home=Path.cwd() / "dagster_home", ui_port=free_port(),
+    )  # fmt: skip
+    by_check: dict[str, list[Finding]] = {}
+    for one in found:
+        assert bool(one.remedy) == (one.level is not Level.GOOD), one
+        by_check.setdefault(one.check, []).append(one)
+    return by_check
 
 
 def levels(found: dict[str, list[Finding]]) -> dict[str, set[Level]]:
@@ -57,17 +57,13 @@ def trace(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(
-    simulate, settings_for, look, tmp_path, eventually
-):
+async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(tmp_path):
     (tmp_path / "s.yaml").write_text(FILE)
     async with simulate() as sim:
         before = trace(tmp_path)
-        settings = settings_for(sim, strategies_file=tmp_path / "s.yaml", trading_mode="SIMULATED")
-        found = await look(settings)
+        found = await look(sim, strategies_file=tmp_path / "s.yaml", trading_mode="SIMULATED")
         expected = {
-            "settings", "strategies file", "tables", "disk", "Dagster home", "UI port",
-            "programs",
+            "settings", "strategies file", "tables", "disk", "Dagster home", "UI port", "programs",
             "gateway", "accounts", "read-only", "clock", "account feed", "positions", "market data",
             "lines", "legs", "gateway's zone",
         }  # fmt: skip
@@ -85,23 +81,21 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(
         assert trace(tmp_path) == before
 
 
-async def test_a_line_without_greeks_says_so(simulate, settings_for, look, monkeypatch):
+async def test_a_line_without_greeks_says_so(monkeypatch):
     monkeypatch.setattr(preflight, "ANSWER_S", 1.5)
     async with simulate() as sim:
         sim.set_permission(PUT, 10091)
         sim.set_permission(CALL, 10091)
-        found = (await look(settings_for(sim)))["market data"]
+        found = (await look(sim))["market data"]
     [silent] = [one for one in found if "no greeks (tick 13) came within 1.5 s" in one.text]
     assert silent.level is Level.WARNING
     assert "underlying" in silent.remedy
 
 
-async def test_a_line_is_tried_for_each_exchange_held_and_a_refused_one_says_what_to_subscribe(
-    simulate, settings_for, look
-):
+async def test_a_line_is_tried_for_each_exchange_held_and_a_refused_one_says_what_to_subscribe():
     async with simulate() as sim:
         sim.set_permission(CENTS, 354)
-        found = (await look(settings_for(sim)))["market data"]
+        found = (await look(sim))["market data"]
         [refused] = [one for one in found if one.level is not Level.GOOD]
         assert refused.level is Level.WARNING
         assert "(FOP, CBOT)" in refused.text
@@ -112,9 +106,7 @@ async def test_a_line_is_tried_for_each_exchange_held_and_a_refused_one_says_wha
         assert (sim.stats()["peak_lines"], sim.stats()["lines_in_use"]) == (1, 0)
 
 
-async def test_a_contract_without_details_does_not_hide_that_a_line_is_free(
-    simulate, settings_for, look, monkeypatch
-):
+async def test_a_contract_without_details_does_not_hide_that_a_line_is_free(monkeypatch):
     details = GatewayConnection.details
 
     async def without_the_first(self, conids):
@@ -123,31 +115,26 @@ async def test_a_contract_without_details_does_not_hide_that_a_line_is_free(
 
     monkeypatch.setattr(GatewayConnection, "details", without_the_first)
     async with simulate() as sim:
-        found = await look(settings_for(sim))
+        found = await look(sim)
     assert "has no details" in found["market data"][0].text
     assert levels(found)["lines"] == {Level.GOOD}
 
 
-@pytest.fixture
-def other(settings_for):
-    """Return a function that connects a program of somebody else for the time of a block."""
-
-    @asynccontextmanager
-    async def connected(sim):
-        connection = await connect(settings_for(sim, gateway_client_id=90))
-        try:
-            yield connection
-        finally:
-            await connection.close()
-
-    return connected
+@asynccontextmanager
+async def other(sim: SimulatedGateway) -> AsyncIterator[GatewayConnection]:
+    """Connect a program of somebody else for the time of a block."""
+    connection = await connect(settings_for(sim, gateway_client_id=90))
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
-async def test_a_login_without_a_free_line_is_bad(simulate, settings_for, look, other):
+async def test_a_login_without_a_free_line_is_bad():
     async with simulate(max_lines=1) as sim, other(sim) as program:
         details = await program.details([PUT])
         program.lines.subscribe(details[PUT])
-        found = await look(settings_for(sim))
+        found = await look(sim)
     assert levels(found)["lines"] == {Level.BAD}
     assert "101" in found["lines"][0].text
 
@@ -159,13 +146,11 @@ OTHERS = """\
 """
 
 
-async def test_legs_are_compared_with_their_contracts_or_looked_up_and_nothing_is_stored(
-    simulate, settings_for, look, tmp_path
-):
+async def test_legs_are_compared_with_their_contracts_or_looked_up_and_nothing_is_stored(tmp_path):
     (tmp_path / "s.yaml").write_text(FILE + OTHERS)
     before = trace(tmp_path)
     async with simulate() as sim:
-        found = (await look(settings_for(sim, strategies_file=tmp_path / "s.yaml")))["legs"]
+        found = (await look(sim, strategies_file=tmp_path / "s.yaml"))["legs"]
     agreed, differs, looked_up, unknown = found
     assert agreed.text.startswith("1 of the active legs agree")
     assert f"{PUT} of one" in differs.text
@@ -183,9 +168,9 @@ async def test_legs_are_compared_with_their_contracts_or_looked_up_and_nothing_i
         ("Asia/Kolkata", Level.WARNING, "is the present one neither here nor in UTC"),
     ],
 )
-async def test_the_zone_of_the_gateway_is_named(simulate, settings_for, look, zone, level, part):
+async def test_the_zone_of_the_gateway_is_named(zone, level, part):
     async with simulate(time_zone=zone) as sim:
-        [found] = (await look(settings_for(sim)))["gateway's zone"]
+        [found] = (await look(sim))["gateway's zone"]
     assert (found.level, part in found.text) == (level, True)
 
 
@@ -196,31 +181,29 @@ def test_a_zone_that_cannot_be_known_is_a_warning(text):
     assert "unknown" in found.text
 
 
-async def test_an_account_that_another_client_follows_is_named(simulate, settings_for, look, other):
+async def test_an_account_that_another_client_follows_is_named():
     async with simulate() as sim, other(sim) as program:
         program.ib.client.reqAccountUpdates(True, B)
         await program.ib.reqCurrentTimeAsync()  # its requests were read in order
-        found = await look(settings_for(sim))
+        found = await look(sim)
     assert levels(found)["account feed"] == {Level.WARNING}
     assert "2101" in found["account feed"][0].text
     assert Level.WARNING in levels(found)["positions"]
 
 
-async def test_while_a_stream_owns_the_login_its_session_is_read_instead(
-    simulate, settings_for, look, tmp_path
-):
+async def test_while_a_stream_owns_the_login_its_session_is_read_instead(tmp_path):
     lake = Lake(tmp_path / "lake")
     await lake.initialize()
     async with simulate() as sim:
         settings = settings_for(sim, lake=str(tmp_path / "lake"))
         async with Ownership(lake.sessions, settings, owner=Owner.STREAM):
-            found = await look(settings)
+            found = await look(sim, lake=settings.lake)
             assert "owns the login" in found["gateway"][0].text
             assert "market data" not in found
             assert sim.stats()["connections"]["total"] == 0
 
 
-async def test_the_clock_is_compared_with_the_gateways(simulate, other):
+async def test_the_clock_is_compared_with_the_gateways():
     async with simulate() as sim, other(sim) as program:
         for ahead_s in (0, 30, -30):
             wrong = timedelta(seconds=ahead_s)

@@ -62,35 +62,13 @@ async def client(sim, connect):
 
 
 @pytest.fixture
-async def connect_ib():
-    """Return a function that connects the real ib_async, and requests nothing more.
-
-    Codes and texts of notices and errors are appended to `listen`.
-    """
-    libraries: list[IB] = []
-
-    async def open_library(sim, client_id=1, listen=None):
-        ib = IB()
-        libraries.append(ib)
-        if listen is not None:
-            ib.errorEvent += lambda _id, code, text, _contract: listen.append((code, text))
-        await ib.connectAsync(
-            "127.0.0.1",
-            sim.port,
-            clientId=client_id,
-            timeout=DEADLINE_S,
-            fetchFields=StartupFetchNONE,
-        )
-        return ib
-
-    yield open_library
-    for ib in libraries:
-        ib.disconnect()
-
-
-@pytest.fixture
-async def ib(sim, connect_ib):
-    return await connect_ib(sim)
+async def ib(sim):
+    """Return the real ib_async, connected; it has requested nothing."""
+    ib = IB()
+    options = {"clientId": 1, "timeout": DEADLINE_S, "fetchFields": StartupFetchNONE}
+    await ib.connectAsync("127.0.0.1", sim.port, **options)
+    yield ib
+    ib.disconnect()
 
 
 @pytest.fixture

@@ -1,14 +1,11 @@
 """Market data lines: what streams and what is refused, faults of a line, venues and farms."""
 
-import asyncio
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from ib_async import IB, Contract, Ticker
 
 from ib_gateway_simulator import ActionError, Book, BookError, SimulatedGateway, load_book
-from tests.support.waiting import DEADLINE_S
 
 CALL, PUT, CENTS, ES_PUT = (921000000 + n for n in (1, 2, 4, 5))
 STOCK, FUTURE, INDEX = 920000001, 920000002, 920000004
@@ -217,7 +214,7 @@ async def test_an_advisory_code_leaves_the_ticks_but_not_the_greeks(sim, connect
 async def test_a_pinned_quote_can_be_crossed_half_or_missing(sim, client):
     sim.pin_quote(CALL, bid=3.0, ask=2.5, last=2.7)
     await client.line(1, CALL, ticks="232")
-    prices = {m[3]: float(m[4]) for m in client.of(1)}
+    prices = prices_of(client)
     assert (prices["1"], prices["2"], prices["4"]) == (3.0, 2.5, 2.7)
     sim.pin_quote(CALL, bid=3.0, ask=2.5, last=2.7)
     since = len(client.messages)
@@ -336,131 +333,93 @@ async def test_dividends_come_with_generic_tick_456_and_are_announced(sim, clien
     assert len(found[-1][2]) == 8
 
 
-class Ticks:
-    """Counts the ticks of one ticker, by kind."""
-
-    def __init__(self, ticker: Ticker) -> None:
-        self.ticker = ticker
-        self.count = 0
-        ticker.updateEvent += self._on_update
-
-    def _on_update(self, _ticker: Ticker) -> None:
-        self.count += 1
-
-
-def listen(ib: IB, conid: int) -> Ticks:
-    return Ticks(ib.reqMktData(Contract(conId=conid, exchange="SMART"), "232"))
-
-
-async def ticked(sim: SimulatedGateway, eventually, ticks: Ticks) -> None:
-    """Advance the market until one more tick of a ticker arrives."""
-    before = ticks.count
-
-    def stepped() -> bool:
-        sim.step()
-        return ticks.count > before
-
-    await eventually(stepped)
-
-
-async def test_a_silenced_line_speaks_again_after_a_reset(sim, post, ib, eventually):
-    dead = listen(ib, CALL)
-    await eventually(lambda: dead.count)
+async def test_a_silenced_line_speaks_again_after_a_reset(sim, post, client):
+    await client.line(1, CALL)
     await post("silence_line", conid=CALL)
+    since = len(client.messages)
+    await client.step(sim, 5)
+    assert client.about(1, since) == []
     assert await post("silence_line", conid=CALL, reset=True) == 1
-    await ticked(sim, eventually, dead)
+    await client.step(sim, 5)
+    assert client.about(1, since) != []
     assert await post("silence_line", conid=PUT) == 0
 
 
-async def test_a_restored_farm_leaves_the_lines_of_other_farms_alive(sim, ib, eventually):
+async def test_a_restored_farm_leaves_the_lines_of_other_farms_alive(sim, client):
     sim.after_restore("dead")
-    live = listen(ib, CALL)
-    await eventually(lambda: live.count)
+    since = await client.line(1, CALL)
     sim.farm("usfuture", 2103)
     sim.farm("usfuture", 2104)
-    await ticked(sim, eventually, live)
+    await client.step(sim, 5)
+    assert client.about(1, since) != []
     with pytest.raises(ActionError, match="lines"):
         sim.after_restore("half")  # type: ignore[arg-type]
 
 
-async def test_a_contract_may_tick_with_sizes_only_and_then_with_all_again(
-    sim, post, ib, eventually
-):
-    ticks = listen(ib, CALL)
-    ticker = ticks.ticker
-    await eventually(lambda: ticker.modelGreeks)
+async def test_a_contract_may_tick_with_sizes_only_and_then_with_all_again(sim, post, client):
+    await client.line(1, CALL, ticks="232")
     await post("ticking", conid=CALL, only=["size"])
-    seen = (ticker.bid, ticker.ask, ticker.last, ticker.markPrice, ticker.modelGreeks)
-    for _ in range(20):
-        await ticked(sim, eventually, ticks)
-    assert {tick.tickType for tick in ticker.ticks} <= {0, 3, 8}
-    assert seen == (ticker.bid, ticker.ask, ticker.last, ticker.markPrice, ticker.modelGreeks)
-    assert ticker.bidSize > 0
+    since = len(client.messages)
+    await client.step(sim, 20)
+    sizes = client.about(1, since)
+    assert {(m[0], m[3]) for m in sizes} <= {("2", "0"), ("2", "3"), ("2", "8")}
+    assert max(float(m[4]) for m in sizes if m[3] == "0") > 0
     await post("ticking", conid=CALL, only=None)
-    sim.step()
-    await eventually(lambda: ticker.markPrice != seen[3] and ticker.modelGreeks != seen[4])
+    since = len(client.messages)
+    await client.step(sim)
+    assert {"1", "21"} <= {m[0] for m in client.about(1, since)}
+
+
+def prices_of(client):
+    """Return the newest price of each kind."""
+    return {m[3]: float(m[4]) for m in client.of(1)}
 
 
 @pytest.mark.parametrize("mark", [9.5, 0.0])
-async def test_a_mark_may_lie_outside_the_quote_and_be_zero(post, ib, eventually, mark):
+async def test_a_mark_may_lie_outside_the_quote_and_be_zero(post, client, mark):
     await post("quote", conid=CALL, bid=1.0, ask=1.2, last=1.1, mark=mark)
-    ticker = listen(ib, CALL).ticker
-    await eventually(lambda: ticker.markPrice == mark)
-    assert (ticker.bid, ticker.ask, ticker.last) == (1.0, 1.2, 1.1)
-    await asyncio.wait_for(ib.reqAccountUpdatesAsync("DUSIM0001"), 60)
-    [row] = [item for item in ib.portfolio("DUSIM0001") if item.contract.conId == CALL]
-    assert row.marketPrice == mark
+    await client.line(1, CALL, ticks="232")
+    assert {"37": mark, "1": 1.0, "2": 1.2, "4": 1.1}.items() <= prices_of(client).items()
+    await client.download("DUSIM0001")
+    [row] = [m for m in client.of(7) if m[2] == str(CALL)]
+    assert float(row[14]) == mark
 
 
-NOW_S = 1_789_996_400
+CLOCK = {"s": 1_789_996_400}
 
 
-def trade_times(ib: IB) -> list[int]:
-    """Return the list to which the time of every last trade is appended (tick 45)."""
-    times: list[int] = []
-    handle = ib.client.decoder.handlers[46]
-
-    def record(fields: list[str]) -> None:
-        if fields[3] == "45":
-            times.append(int(fields[4]))
-        handle(fields)
-
-    ib.client.decoder.handlers[46] = record
-    return times
+def trade_times(client):
+    return [int(m[4]) for m in client.of(46) if m[3] == "45"]
 
 
-@pytest.mark.parametrize("options", [{"autostep": False, "now": lambda: NOW_S}])
-async def test_a_pinned_last_trade_may_be_old_and_stay_so(sim, post, ib, eventually):
-    times = trade_times(ib)
+@pytest.mark.parametrize("options", [{"autostep": False, "now": lambda: CLOCK["s"]}])
+async def test_a_pinned_last_trade_may_be_old_and_stay_so(sim, post, client):
     await post("quote", conid=CALL, bid=1.0, ask=9.0, last=1.2, last_age_s=3600)
-    ticks = listen(ib, CALL)
-    await eventually(lambda: ticks.ticker.last == 1.2)
-    for _ in range(30):
-        await ticked(sim, eventually, ticks)
-    assert times == [NOW_S - 3600]
+    await client.line(1, CALL)
+    assert prices_of(client)["4"] == 1.2
+    await client.step(sim, 30)
+    assert trade_times(client) == [CLOCK["s"] - 3600]
     await post("quote", conid=CALL, bid=1.0, ask=9.0, last=1.2)
-    sim.step(10)
-    await eventually(lambda: times[-1] == NOW_S)
+    await client.step(sim, 10)
+    assert trade_times(client)[-1] == CLOCK["s"]
     with pytest.raises(ActionError, match="last_age_s"):
         sim.pin_quote(CALL, last=1.2, last_age_s=-1)
 
 
-async def test_in_a_frozen_market_the_last_trade_was_before(small, connect_ib, eventually):
-    clock = [NOW_S]
-    async with SimulatedGateway(small, autostep=False, now=lambda: clock[0]) as sim:
-        ib = await connect_ib(sim)
-        times = trade_times(ib)
-        sim.freeze()
-        clock[0] += 86_400
-        sim.freeze()
-        ib.reqMarketDataType(2)
-        ticks = listen(ib, CALL)
-        await eventually(lambda: ticks.ticker.last > 0)
-        assert ticks.ticker.marketDataType == 2
-        assert times == [NOW_S]
-        sim.freeze(False)
-        sim.step(10)
-        await eventually(lambda: times[-1] == clock[0])
+@pytest.mark.parametrize("options", [{"autostep": False, "now": lambda: CLOCK["s"]}])
+async def test_in_a_frozen_market_the_last_trade_was_before(sim, client, monkeypatch):
+    began = CLOCK["s"]
+    sim.freeze()
+    monkeypatch.setitem(CLOCK, "s", began + 86_400)
+    sim.freeze()
+    client.send(59, 1, 2)
+    await client.line(1, CALL)
+    assert prices_of(client)["4"] > 0
+    assert client.about(1)[0] == ["58", "1", "1", "2"]
+    assert trade_times(client) == [began]
+    sim.freeze(False)
+    await client.step(sim, 10)
+    assert trade_times(client)[-1] == CLOCK["s"]
 
 
 FIRST_OF_CHAIN = 922000001
@@ -482,63 +441,58 @@ chains:
 
 
 @pytest.fixture
-def venues(tmp_path):
+async def of_venues(tmp_path, connect):
+    """A simulator of a book that names exchanges and farms, and a client of it."""
     path = tmp_path / "venues.yaml"
     path.write_text(BOOK)
-    return load_book(path)
+    async with SimulatedGateway(load_book(path), autostep=False) as sim:
+        yield sim, await connect(sim.port)
 
 
-async def details_of(ib: IB, contract: Contract) -> list[tuple[str, str]]:
-    found = await asyncio.wait_for(ib.reqContractDetailsAsync(contract), DEADLINE_S)
-    return [(details.contract.exchange, details.validExchanges) for details in found]
+async def details_of(client, *contract):
+    """Return where the details of a contract say that it is, and its exchanges."""
+    since = len(client.messages)
+    client.contract_details(5, *contract)
+    await client.wait_id(52, since)
+    return [(m[7], m[16]) for m in client.of(10, since=since)]
 
 
-async def test_algo_venues_are_among_several_contract_details(venues, connect_ib):
-    async with SimulatedGateway(venues) as sim:
-        ib = await connect_ib(sim)
-        assert await details_of(ib, Contract(conId=FUTURE)) == [
-            ("QBALGO", "CME,QBALGO"),
-            ("CME", "CME,QBALGO"),
-        ]
-        chain = await details_of(ib, Contract(conId=FIRST_OF_CHAIN))
-        assert [exchange for exchange, _ in chain] == ["QBALGO", "JEFFALGO", "CME"]
-        at_venue = await details_of(ib, Contract(conId=FUTURE, exchange="QBALGO"))
-        assert at_venue == [("QBALGO", "CME,QBALGO")]
+async def test_algo_venues_are_among_several_contract_details(of_venues):
+    _sim, client = of_venues
+    both = [("QBALGO", "CME,QBALGO"), ("CME", "CME,QBALGO")]
+    assert await details_of(client, FUTURE) == both
+    chain = await details_of(client, FIRST_OF_CHAIN)
+    assert [exchange for exchange, _ in chain] == ["QBALGO", "JEFFALGO", "CME"]
+    at_venue = ("", "", "", 0.0, "", "", "QBALGO", *[""] * 4)
+    assert await details_of(client, FUTURE, *at_venue) == both[:1]
 
 
 @pytest.mark.parametrize(
-    ("conid", "good", "bad"), [(FUTURE, "CME", "QBALGO"), (CALL, "CBOE", "SMART")]
+    ("conid", "sec_type", "good", "bad"),
+    [(FUTURE, "FUT", "CME", "QBALGO"), (CALL, "OPT", "CBOE", "SMART")],
 )
-async def test_market_data_come_from_a_listed_exchange_only(
-    venues, connect_ib, eventually, conid, good, bad
-):
-    async with SimulatedGateway(venues) as sim:
-        ib = await connect_ib(sim, listen=(errors := []))
-        ib.reqMktData(Contract(conId=conid, exchange=bad))
-        await eventually(lambda: 200 in [code for code, _ in errors])
-        ticker = ib.reqMktData(Contract(conId=conid, exchange=good))
-        await eventually(lambda: ticker.bid > 0)
-        assert sim.stats()["lines_by_conid"] == {str(conid): 1}
+async def test_market_data_come_from_a_listed_exchange_only(of_venues, conid, sec_type, good, bad):
+    sim, client = of_venues
+    client.market_data(1, conid, exchange=bad, sec_type=sec_type)
+    await client.wait_error(200, 1)
+    await client.line(2, conid, exchange=good, sec_type=sec_type)
+    assert prices_of(client)["1"] > 0
+    assert sim.stats()["lines_by_conid"] == {str(conid): 1}
 
 
-async def test_a_farm_with_a_dot_is_not_the_one_before_the_dot(venues, connect_ib, eventually):
-    async with SimulatedGateway(venues, autostep=False) as sim:
-        ib = await connect_ib(sim, listen=(notices := []))
-        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-        farms = [text.split(":")[1] for code, text in notices if code == 2104]
-        assert farms == ["usfarm", "usfarm.nj", "usfuture", "usfuture.nj"]
-        ticker = ib.reqMktData(Contract(conId=CALL, exchange="CBOE"))
-        await eventually(lambda: ticker.modelGreeks)
-        before = ticker.modelGreeks
-        sim.farm("usfarm")
-        sim.step()
-        await eventually(lambda: ticker.modelGreeks != before)
-        sim.farm("usfarm.nj")
-        await eventually(lambda: notices[-1] == (2103, notices[-1][1]))
-        before = ticker.modelGreeks
-        sim.step(5)
-        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-        assert ticker.modelGreeks == before
+async def test_a_farm_with_a_dot_is_not_the_one_before_the_dot(of_venues):
+    sim, client = of_venues
+    farms = [m[4].split(":")[1] for m in client.of(4) if m[3] == "2104"]
+    assert farms == ["usfarm", "usfarm.nj", "usfuture", "usfuture.nj"]
+    since = await client.line(1, CALL, exchange="CBOE")
+    sim.farm("usfarm")
+    await client.step(sim)
+    assert client.of(21, since=since) != []
+    sim.farm("usfarm.nj")
+    since = await client.barrier()
+    assert [m[4].split(":")[1] for m in client.of(4) if m[3] == "2103"] == ["usfarm", "usfarm.nj"]
+    await client.step(sim, 5)
+    assert client.about(1, since) == []
 
 
 def test_an_exchange_that_is_not_among_the_exchanges_is_a_mistake(tmp_path):

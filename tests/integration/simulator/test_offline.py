@@ -1,9 +1,9 @@
-"""A gateway that has lost IB before or while the real ib_async logs in."""
+"""A gateway that has lost IB, before or while a client logs in, and its broken farms."""
 
 import asyncio
 
 import pytest
-from ib_async import IB, Contract
+from ib_async import IB
 
 from ib_gateway_simulator import ActionError, SimulatedGateway
 from tests.support.waiting import DEADLINE_S
@@ -46,63 +46,66 @@ async def test_without_answers_a_login_waits_and_ends_after_the_restore(
         ib.disconnect()
 
 
+async def notices_at_login(sim, connect):
+    """Return the codes and texts that a client gets at its log-in."""
+    client = await connect(sim.port, start=False)
+    client.greet()
+    await client.log_in()
+    await client.barrier()
+    return [(int(m[3]), m[4]) for m in client.of(4)]
+
+
 @pytest.mark.parametrize("code", [1100, 2110])
 async def test_a_login_while_offline_gets_1100_or_2110_instead_of_farm_notices(
-    sim, post, connect_ib, code
+    sim, post, connect, code
 ):
     await post("connectivity", state="lost", login_code=code)
-    ib = await connect_ib(sim, listen=(codes := []))
-    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-    assert [c for c, _ in codes] == [code]
+    assert [c for c, _ in await notices_at_login(sim, connect)] == [code]
     with pytest.raises(ActionError, match="login_code"):
         sim.connectivity("lost", login_code=2104)
 
 
-async def test_a_farm_that_is_broken_at_login_is_announced_whatever_its_name(sim, post, connect_ib):
+async def test_a_farm_that_is_broken_at_login_is_announced_whatever_its_name(sim, post, connect):
     for farm in ("usfarm", "usfarm.nj", "usbond"):
         await post("farm", farm=farm)
     await post("farm", farm="euhmds", code=2105)
     await post("farm", farm="usbond", code=2104)
-    ib = await connect_ib(sim, listen=(notices := []))
-    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+    notices = await notices_at_login(sim, connect)
     assert sorted((code, text.split(":")[1]) for code, text in notices) == [
-        (2103, "usfarm"),
-        (2103, "usfarm.nj"),
-        (2104, "usfuture"),
-        (2105, "euhmds"),
-        (2106, "ushmds"),
-        (2158, "secdefnj"),
+        *((2103, "usfarm"), (2103, "usfarm.nj"), (2104, "usfuture")),
+        *((2105, "euhmds"), (2106, "ushmds"), (2158, "secdefnj")),
     ]
 
 
+CLOCK = {"s": 1_789_996_400.0}
+
+
+@pytest.mark.parametrize("options", [{"autostep": False, "now": lambda: CLOCK["s"]}])
 async def test_cached_answers_are_those_of_the_moment_when_the_connection_was_lost(
-    small, connect_ib, eventually
+    sim, client, monkeypatch
 ):
-    clock = [1_789_996_400.0]
-    async with SimulatedGateway(small, autostep=False, now=lambda: clock[0]) as sim:
-        ib = await connect_ib(sim)
-        times: list[str] = []
-        ib.client.decoder.handlers[8] = lambda fields: times.append(fields[2])
-        await asyncio.wait_for(ib.reqAccountUpdatesAsync("DUSIM0001"), DEADLINE_S)
-        before = {item.contract.conId: item for item in ib.portfolio("DUSIM0001")}
-        values = ib.accountValues("DUSIM0001")
-        sim.connectivity("lost")
-        sim.step(50)
-        sim.fill("DUSIM0001", CALL, 1)
-        clock[0] += 3600
-        listed = await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)
-        [held] = [p for p in listed if p.contract.conId == CALL and p.account == "DUSIM0001"]
-        assert held.position == 5
-        await asyncio.wait_for(ib.reqAccountUpdatesAsync("DUSIM0001"), DEADLINE_S)
-        assert {item.contract.conId: item for item in ib.portfolio("DUSIM0001")} == before
-        assert ib.accountValues("DUSIM0001") == values
-        assert set(times) == {"13:13"}
-        sim.connectivity("restored_data_kept")
-        await eventually(lambda: times[-1] == "14:13")
-        await eventually(lambda: 6 in [p.position for p in ib.positions("DUSIM0001")])
-        await asyncio.wait_for(ib.reqAccountUpdatesAsync("DUSIM0001"), DEADLINE_S)
-        after = {item.contract.conId: item for item in ib.portfolio("DUSIM0001")}
-        assert after[CALL].marketPrice != before[CALL].marketPrice
+    async def downloaded():
+        since = len(client.messages)
+        await client.download("DUSIM0001")
+        return client.of(6, 7, 8, since=since)
+
+    before = await downloaded()
+    sim.connectivity("lost")
+    sim.step(50)
+    sim.fill("DUSIM0001", CALL, 1)
+    monkeypatch.setitem(CLOCK, "s", CLOCK["s"] + 3600)
+    await client.positions()
+    assert [m[14] for m in client.of(61) if m[2:4] == ["DUSIM0001", str(CALL)]] == ["5"]
+    assert await downloaded() == before
+    assert {m[2] for m in client.of(8)} == {"13:13"}
+    sim.connectivity("restored_data_kept")
+    await client.wait(lambda m: m[0] == "8" and m[2] == "14:13")
+    await client.wait(lambda m: m[0] == "61" and m[3] == str(CALL) and m[14] == "6")
+    (then, *_), (now, *_) = (
+        [m[14] for m in some if m[0] == "7" and m[2] == str(CALL)]
+        for some in (before, await downloaded())
+    )
+    assert now != then
 
 
 async def test_kept_requests_are_answered_in_their_order_and_not_to_a_client_that_left(
@@ -124,21 +127,16 @@ async def test_kept_requests_are_answered_in_their_order_and_not_to_a_client_tha
     assert kinds == ["62", "54", "4"]
 
 
-async def test_a_farm_that_is_still_broken_is_named_when_the_connection_is_restored(
-    sim, connect_ib, eventually
-):
-    ib = await connect_ib(sim, listen=(notices := []))
-    ticker = ib.reqMktData(Contract(conId=CALL, exchange="SMART"))
-    await eventually(lambda: ticker.modelGreeks)
+@pytest.mark.parametrize("options", [{"autostep": False}])
+async def test_a_farm_that_is_still_broken_is_named_when_the_connection_is_restored(sim, client):
+    await client.line(1, CALL)
     sim.farm("usfarm", 2103)
     sim.connectivity("lost")
     sim.connectivity("restored_data_kept")
-    await eventually(lambda: notices[-1][0] == 1102)
-    assert notices[-1][1].endswith(
+    assert (await client.wait_error(1102))[4].endswith(
         "data maintained. The following farms are connected: usfuture. "
         "The following farms are not connected: usfarm."
     )
-    before = ticker.modelGreeks
-    sim.step(5)
-    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-    assert ticker.modelGreeks == before
+    since = await client.barrier()
+    await client.step(sim, 5)
+    assert client.about(1, since) == []

@@ -20,14 +20,7 @@ from position_sync_dagster.domain.holding import ValueOrigin
 from position_sync_dagster.gateway import account_feed, subscriptions
 from position_sync_dagster.lake.lake import Lake
 from tests.integration.sync.test_fuzz import MESSAGES, assert_finite, faultless, play_seeds
-from tests.support.fake_gateway import (
-    ACCOUNTS,
-    END,
-    KEPT,
-    LOST,
-    portfolio,
-    position,
-)
+from tests.support.fake_gateway import ACCOUNTS, END, KEPT, LOST, portfolio, position
 from tests.support.settings import make_settings
 from tests.support.streams import Recorder
 from tests.support.waiting import eventually

@@ -31,10 +31,7 @@ async def test_registry_queue_streamer_and_worker_in_one_script(monkeypatch, cap
 
         await eventually(all_current)
         rows = await table.latest()
-        assert sorted(rows["source"].value_counts().iter_rows()) == [
-            ("QUEUE", 180),
-            ("STREAM", 20),
-        ]
+        assert sorted(rows["source"].value_counts().iter_rows()) == [("QUEUE", 180), ("STREAM", 20)]
         assert rows["market_value"].null_count() == 0
         assert sim.stats()["peak_lines"] == 20
         assert sim.stats()["connections"]["total"] == 1

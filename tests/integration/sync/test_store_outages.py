@@ -13,7 +13,6 @@ from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableErro
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.booked_legs import PUT, leg
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
@@ -21,7 +20,7 @@ from tests.support.forked_workers import ForkedWorker
 from tests.support.object_store import SECRET
 from tests.support.promises import assert_one_writer_each
 from tests.support.store_proxy import HANG, TOKEN, Rule
-from tests.support.streams import eventually, settings_for, simulate
+from tests.support.streams import Service, eventually, settings_for, simulate
 
 ACCOUNT = "DUSIM0001"
 # Conids that nobody holds: a request of one ends as FAILED, once.
@@ -114,25 +113,22 @@ async def test_a_stream_keeps_its_session_when_its_lease_runs_out_while_the_stor
     async with simulate() as sim:
         # The failed renewal is known before the lease runs out, also where the machine stalls.
         settings = settings_for(sim, lake=lake.path, session_lease_s=12.0)
-        stop = asyncio.Event()
-        running = asyncio.create_task(stream(Lake.of(settings), settings, stop=stop))
+        service = Service(Lake.of(settings), settings)
 
         async def streams(since) -> bool:
-            assert not running.done(), running.exception()
+            assert not service.task.done(), service.task.exception()
             return await _streamed(lake, since)
 
         await eventually(lambda: streams(utc_now() - timedelta(seconds=30)))
-        before = lake.sessions.current(settings.gateway_id)
+        before = service.session
         store.proxy.fail(Rule("slow down"))
         await eventually(lambda: sim.stats()["lines_in_use"] == 0)
         await eventually(lambda: utc_now() > before.expires_at)
         store.proxy.fail()
         back = utc_now()
         await eventually(lambda: streams(back))
-        after = await eventually(lambda: lake.sessions.current(settings.gateway_id))
-        assert after.session_id == before.session_id
-        stop.set()
-        await running
+        assert (await eventually(lambda: service.session)).session_id == before.session_id
+        await service.end()
     rows = lake.updates.table.rows()
     assert_one_writer_each(lake)
     assert rows.get_column("update_id").is_unique().all()

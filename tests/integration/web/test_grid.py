@@ -1,28 +1,22 @@
 """The grid of the money page in headless Chromium, over values that are partly unknown."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
-import uvicorn
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.action_chains import ActionChains
 from starlette.applications import Starlette
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import PositionUpdate, ValueOrigin
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
-from tests.integration.web.test_page_figures import row as figures_row
+from tests.integration.web.test_figures import row as figures_row
 from tests.support.browser import MISSING, is_installed, open_page
 from tests.support.demo_program import wait_for
-from tests.support.empty_lakes import put_tables
 from tests.support.legs import leg
-from tests.support.ports import free_port
+from tests.support.receiver import serving_app
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
@@ -42,23 +36,13 @@ def row(conid: int, **values: object) -> PositionUpdate:
 
 
 @pytest.fixture
-def port(tmp_path: Path) -> Iterator[int]:
-    put_tables(tmp_path / "lake")
-    settings = Settings(lake=str(tmp_path / "lake"), gateway_id="gate")
-    lake = Lake.of(settings)
+def port(lake, settings) -> Iterator[int]:
     lake.registry.sync.add_many([leg(1, "known"), leg(2, "partly"), leg(3, "partly")])
     delayed = {"value_source": ValueOrigin.TICK, "market_data_type": 3, "value_time": None}
     lake.updates.sync.append([row(1), row(2), row(3, daily_pnl=None, **delayed)])
     routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
-    port = free_port()
-    config = uvicorn.Config(Starlette(routes=routes), port=port, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_for("it serves", lambda: server.started)
-    yield port
-    server.should_exit = True
-    thread.join()
+    with serving_app(Starlette(routes=routes)) as port:
+        yield port
 
 
 def test_a_group_with_an_unknown_age_or_profit_says_so(port):

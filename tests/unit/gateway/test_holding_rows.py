@@ -34,6 +34,7 @@ def test_a_row_has_what_is_held_and_the_values_that_the_broker_knows():
     }
     assert (option.instrument.strike, option.instrument.multiplier) == (550.5, 100.0)
     assert (stock.amounts["unrealized_pnl"], stock.amounts["realized_pnl"]) == (None, None)
+    assert portfolio_row(changed(OPTION, -6, "x")).amounts["market_price"] is None
     assert (recorded.position, recorded.instrument.exchange) == (4.0, "KRX")
 
 
@@ -54,8 +55,6 @@ def test_an_empty_cost_of_a_position_is_unknown(sent, cost):
         (-7, "", "quantity ''"),
         (-7, "nan", "quantity 'nan'"),
         (-7, "1.7976931348623157E308", "quantity '1.7976931348623157E308'"),
-        (6, "x", "strike 'x'"),
-        (-6, "x", "market_price 'x'"),
         (8, "", "multiplier '' (OPT)"),
         (8, "0", "multiplier '0' (OPT)"),
         (8, "-100", "multiplier '-100' (OPT)"),

@@ -6,14 +6,7 @@ from datetime import date, datetime
 import pytest
 
 from position_sync_dagster.domain.holding import QueueStatus
-from position_sync_dagster.lake.schema import (
-    DAILY_POSITIONS,
-    LATEST_POSITIONS,
-    STRATEGY_EXPOSURE,
-    TABLES,
-    StoredColumn,
-    columns_of,
-)
+from position_sync_dagster.lake import schema
 
 
 @dataclass
@@ -33,13 +26,13 @@ class Row:
 
 
 def test_a_column_has_the_type_and_the_description_of_its_field():
-    assert columns_of(Row) == {
-        "status": StoredColumn(kind=str, description="Its state.", choices=QueueStatus),
-        "price": StoredColumn(
+    assert schema.columns_of(Row) == {
+        "status": schema.StoredColumn(kind=str, description="Its state.", choices=QueueStatus),
+        "price": schema.StoredColumn(
             kind=float, description="Its price, of one. Unit: USD.", nullable=False
         ),
-        "day": StoredColumn(kind=date, nullable=False),
-        "at": StoredColumn(kind=datetime),
+        "day": schema.StoredColumn(kind=date, nullable=False),
+        "at": schema.StoredColumn(kind=datetime),
     }
 
 
@@ -49,12 +42,12 @@ def test_a_field_that_no_column_can_hold_is_refused_by_name():
         parts: bytes
 
     with pytest.raises(TypeError, match="parts"):
-        columns_of(Odd)
+        schema.columns_of(Odd)
 
 
 @pytest.mark.parametrize(
     "spec",
-    [*TABLES, LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS],
+    [*schema.TABLES, schema.LATEST_POSITIONS, schema.STRATEGY_EXPOSURE, schema.DAILY_POSITIONS],
     ids=lambda spec: spec.name,
 )
 def test_every_column_of_every_table_is_described_for_people(spec):

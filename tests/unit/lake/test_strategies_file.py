@@ -12,12 +12,8 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import Bound, Measure
 from position_sync_dagster.domain.rules import HoldingSide, Rule
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.strategies_file import (
-    StrategiesFile,
-    load_strategies,
-    saved_file,
-    saved_limits,
-)
+from position_sync_dagster.lake import strategies_file
+from position_sync_dagster.lake.strategies_file import StrategiesFile, load_strategies, saved_limits
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 GOOD = """\
@@ -48,7 +44,7 @@ def read(tmp_path, text):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="this file, which nobody can read, is of Linux")
-@pytest.mark.parametrize("read_part", [load_strategies, saved_limits, saved_file])
+@pytest.mark.parametrize("read_part", [load_strategies, saved_limits, strategies_file.saved_file])
 def test_a_file_that_cannot_be_read_is_named(read_part):
     """Else the definitions could not be loaded beside it."""
     with pytest.raises(StrategiesFileError, match="/proc/self/mem: it cannot be read"):

@@ -10,13 +10,8 @@ import pytest
 
 from position_sync_dagster.domain.closes import Cause, Closure, Execution
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.lake.schema import (
-    CLOSURES,
-    EXECUTIONS,
-    POSITION_CHANGES,
-    frame_of,
-    leg_rows,
-)
+from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.schema import CLOSURES, EXECUTIONS, POSITION_CHANGES, frame_of
 from position_sync_dagster.sync.reports.closes import Closes
 from position_sync_dagster.sync.reports.figures import sums_of
 from tests.support.legs import ADDED_AT, leg
@@ -72,7 +67,7 @@ def campaign(
     known = Closes(
         rows=frame_of(CLOSURES, [asdict(one) for one, _before, _cost in closes]),
         since=ADDED_AT,
-        legs=leg_rows(legs),
+        legs=schema.leg_rows(legs),
         before=frame_of(POSITION_CHANGES, changes),
         executions=frame_of(EXECUTIONS, map(asdict, fills)),
     )

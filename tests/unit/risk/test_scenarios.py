@@ -1,5 +1,6 @@
-"""The holdings under other prices, volatilities and days."""
+"""The holdings under other prices, volatilities and days: scenarios, curves, and what expires."""
 
+import xml.etree.ElementTree as xml
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -9,9 +10,11 @@ import pytest
 
 from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.risk import scenarios
 from position_sync_dagster.risk.scenario_file import Point
-from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, PricedLegs
+from position_sync_dagster.risk.scenarios import Breakdown, curves, early_assignments, expiries
 from position_sync_dagster.risk.terms import DatedDividend, NotPriced
+from position_sync_dagster.web.risk_page import as_svg
 from tests.support import money_rows
 from tests.support.contracts import contract_details
 from tests.support.legs import leg
@@ -56,9 +59,9 @@ LEGS = [
 ]
 
 
-def priced(rows: list[PositionUpdate] = ROWS, **given: object) -> PricedLegs:
+def priced(rows: list[PositionUpdate] = ROWS, **given: object) -> scenarios.PricedLegs:
     parts = money_rows.book_of(rows, LEGS).split.parts
-    return PricedLegs(parts, Assumptions(now=NOW, **{"rates": RATES} | given))  # type: ignore[arg-type]
+    return scenarios.PricedLegs(parts, scenarios.Assumptions(now=NOW, **{"rates": RATES} | given))  # type: ignore[arg-type]
 
 
 POINTS = [Point(spot=s, vol=v, days=d) for s in (-10, 0, 5) for v in (-5, 0) for d in (0, 30)]
@@ -163,3 +166,81 @@ def test_a_strategy_has_its_share_of_a_holding() -> None:
 
 def test_without_a_holding_there_is_nothing() -> None:
     assert priced([]).rows(POINTS, Breakdown.STRATEGY) == []
+
+
+def call(conid: int, strike: float, position: float, price: float):
+    money = {"market_price": price, "market_value": position * 100 * price, "unrealized_pnl": 0.0}
+    return option(conid, right="CALL", strike=strike, position=position, **money)
+
+
+def model_price(strike: float) -> float:
+    (curve,) = curves(priced([call(31, strike, 1.0, 0.0)]))
+    return -curve.greatest_loss / 100  # what a worthless expiry loses
+
+
+def test_a_spread_has_bounds_and_a_break_even_and_a_naked_call_has_an_unbounded_loss() -> None:
+    low, high = model_price(600.0), model_price(620.0)
+    (curve,) = curves(priced([call(31, 600.0, 1.0, low), call(32, 620.0, -1.0, high)]))
+    assert curve.greatest_loss == pytest.approx(-100 * (low - high), abs=1)
+    assert curve.greatest_profit == pytest.approx(2000 - 100 * (low - high), abs=1)
+    (at,) = curve.break_evens
+    assert at == pytest.approx(600 + low - high, abs=0.5)
+    (naked,) = curves(priced([call(32, 620.0, -1.0, high)]))
+    assert naked.greatest_loss is None
+    assert naked.greatest_profit == pytest.approx(100 * high, abs=1)
+    assert xml.fromstring(as_svg(curve)).tag == "svg"  # noqa: S314 - our own picture
+
+
+def test_a_leg_without_a_price_or_a_known_profit_is_in_no_number_and_is_counted() -> None:
+    (alone,) = curves(priced([call(31, 600.0, 1.0, 20.0)]))
+    unknown = replace(call(32, 620.0, -1.0, 9.0), unrealized_pnl=None)
+    unpriced = replace(call(33, 630.0, -1.0, 9.0), unrealized_pnl=500.0, implied_vol=None)
+    (curve,) = curves(priced([call(31, 600.0, 1.0, 20.0), unknown, unpriced]))
+    assert (alone.left_out, curve.left_out) == (0, 2)
+    assert curve.at_expiry[-1] == pytest.approx(alone.at_expiry[-1])
+
+
+SHORT_CALL = option(
+    21, symbol="IWM", right="CALL", strike=200.0, underlying_price=210.0, position=-3.0,
+    market_price=10.4, market_value=-3 * 1040.0,
+)  # fmt: skip
+COVER = share(22, symbol="IWM", position=200.0, market_price=210.0, market_value=42_000.0)
+
+
+def test_a_short_call_in_the_money_takes_shares_and_is_uncovered_beyond_those_held():
+    (found,) = expiries(priced([SHORT_CALL, COVER]), until=EXPIRY)
+    assert (found["units"], found["cash"], found["is_uncovered"]) == (-300.0, 60_000.0, True)
+    covered = replace(SHORT_CALL, position=-2.0, market_value=-2080.0)
+    (found,) = expiries(priced([covered, COVER]), until=EXPIRY)
+    assert (found["units"], found["is_uncovered"], found["is_pinned"]) == (-200.0, False, False)
+    assert expiries(priced([SHORT_CALL]), until=EXPIRY - timedelta(days=1)) == []
+
+
+def test_an_option_near_its_strike_is_pinned_and_one_on_an_index_is_settled_in_cash():
+    near = replace(SHORT_CALL, underlying_price=200.9)
+    (found,) = expiries(priced([near]), until=EXPIRY)
+    assert found["is_pinned"]
+    days = {"last_trade_date": EXPIRY - timedelta(days=1), "expires_on": EXPIRY}
+    index = contract_details(21, symbol="IWM", under_sec_type="IND", strike=200.0, **days)
+    (found,) = expiries(priced([SHORT_CALL], details={21: index}), until=EXPIRY)
+    assert (found["units"], found["cash"]) == (0.0, pytest.approx(-3000.0))
+    assert (found["is_cash_settled"], found["is_in_the_morning"]) == (True, True)
+
+
+def test_a_short_call_worth_less_above_its_exercise_than_the_dividend_may_be_assigned():
+    def found(amount: float):
+        paid = [DatedDividend(ex_date=NOW + timedelta(days=1), amount=amount)]
+        return early_assignments(priced([SHORT_CALL], dividends={"IWM": paid}))
+
+    assert [(one["conid"], one["gain"]) for one in found(1.5)] == [(21, 1.5)]
+    assert found(0.3) == []
+    assert early_assignments(priced([SHORT_CALL])) == []  # no dividend is known
+
+
+def test_a_short_put_deep_in_the_money_may_be_assigned_for_the_interest():
+    put = replace(
+        SHORT_CALL, right="PUT", strike=300.0, market_price=90.2, market_value=-3 * 9020.0
+    )
+    (found,) = early_assignments(priced([put]))
+    assert found["extrinsic"] == pytest.approx(0.2)
+    assert found["gain"] > 3

@@ -8,14 +8,9 @@ from typing import Any
 import pytest
 
 from position_sync_dagster.domain.instrument import Instrument, Right
+from position_sync_dagster.risk import terms as risk_terms
 from position_sync_dagster.risk.model import Exercise
-from position_sync_dagster.risk.terms import (
-    NotPriced,
-    OptionTerms,
-    dividends_of_shares,
-    dividends_stated,
-    option_terms,
-)
+from position_sync_dagster.risk.terms import NotPriced, OptionTerms, dividends_stated, option_terms
 from tests.support.contracts import contract_details
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
@@ -80,12 +75,12 @@ def test_a_class_of_another_exchange_may_have_a_name_of_its_own() -> None:
 
 def test_the_parts_of_the_price_until_expiries_give_dividends_between_them() -> None:
     known = [(NOW + timedelta(days=days), share) for days, share in ((30, 0.0), (60, 0.004))]
-    found = dividends_of_shares(known, NOW)
+    found = risk_terms.dividends_of_shares(known, NOW)
     assert found[0].share == pytest.approx(0.004)
     assert NOW + timedelta(days=30) < found[0].ex_date < NOW + timedelta(days=60)
     gaps = {later.ex_date - one.ex_date for one, later in pairwise(found)}
     assert gaps == {timedelta(days=365 / 4)}
-    assert dividends_of_shares([(NOW + timedelta(days=90), 0.0)], NOW) == ()
+    assert risk_terms.dividends_of_shares([(NOW + timedelta(days=90), 0.0)], NOW) == ()
 
 
 def test_a_stated_dividend_is_paid_again_as_often_as_the_sum_of_a_year_says() -> None:

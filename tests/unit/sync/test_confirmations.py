@@ -168,10 +168,7 @@ def test_no_other_value_of_the_broker_confirms_a_price(other):
 
 def test_a_portfolio_row_of_a_later_time_confirms_a_price_until_the_account_was_confirmed():
     row_at_broker = replace(
-        AT_BROKER,
-        value_source=ValueOrigin.PORTFOLIO,
-        value_time=ago(s=30),
-        confirmed_at=ago(s=5),
+        AT_BROKER, value_source=ValueOrigin.PORTFOLIO, value_time=ago(s=30), confirmed_at=ago(s=5)
     )
     assert priced_at(QUOTED, row_at_broker) == ago(s=5)
     assert priced_at(QUOTED, replace(row_at_broker, confirmed_at=None)) == ago(s=30)

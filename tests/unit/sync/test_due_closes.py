@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.closes import FLEX, GATEWAY, EventKind
+from position_sync_dagster.domain.closes import FLEX, GATEWAY
 from position_sync_dagster.sync.explain_closes import due_closes
 
 NOW = datetime(2026, 3, 20, 20, tzinfo=UTC)
@@ -16,7 +16,7 @@ MOMENT = pl.Datetime("us", "UTC")
 TIMES = {"since": MOMENT, "seen_at": MOMENT}
 SAID = {
     "account": pl.String, "conid": pl.Int64, "time": MOMENT, "stated_at": MOMENT,
-    "source": pl.String, "day": pl.Date, "kind": pl.String, "first_day": pl.Date,
+    "source": pl.String, "day": pl.Date, "first_day": pl.Date,
 }  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def period(ago: timedelta, stated_ago: timedelta) -> dict[str, object]:
     day = (NOW - ago).date()
     return {
         "account": "A", "stated_at": NOW - stated_ago, "source": FLEX, "day": day,
-        "first_day": day, "kind": EventKind.PERIOD,
+        "first_day": day,
     }  # fmt: skip
 
 

@@ -16,11 +16,7 @@ from position_sync_dagster.sync.reports.changes import ChangeKind, DayChange
 from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.status import Status
-from position_sync_dagster.terminal.board import (
-    board,
-    current_text,
-    describe,
-)
+from position_sync_dagster.terminal.board import board, current_text, describe
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.support.money_rows import NOW, priced_rows, row

@@ -1,13 +1,10 @@
 """The money on a terminal: what fits into 80 columns, and what a wide one shows besides."""
 
-import io
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import pytest
-from rich.console import Console, Group
-from rich.text import Text
 
 from position_sync_dagster.domain.holding import (
     AccountSummary,
@@ -26,17 +23,11 @@ from position_sync_dagster.terminal.money_tables import (
 from position_sync_dagster.terminal.output import fitted_table
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
-from tests.support.money_rows import NOW, book_of, money, row
+from tests.support.money_rows import NOW, book_of, money, row, shown
 
 
 def sums_shown(heading: str, rows: Iterable[Sums], width: int) -> list[str]:
     return shown(fitted_table(*sums_table(heading, rows), width), width)
-
-
-def shown(table: list[Text], width: int) -> list[str]:
-    console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(Group(*table))
-    return [line.rstrip() for line in console.export_text().splitlines()]
 
 
 def strategies_shown(found: Book, width: int) -> list[str]:

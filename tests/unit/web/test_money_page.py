@@ -4,7 +4,6 @@ import asyncio
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
@@ -13,7 +12,6 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
@@ -22,8 +20,7 @@ from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.web import money_page
 from position_sync_dagster.web.money_page import Feed, money_routes, next_state
-from tests.support.demo_program import wait_for
-from tests.support.ports import free_port
+from tests.support.receiver import serving_app
 
 LEG = "SPY 575P"
 VERSION = metadata.version("perspective-python")
@@ -68,15 +65,10 @@ PATHS = sorted(route.path for route in money_routes() if isinstance(route, Route
 
 @pytest.fixture
 def client(app) -> Iterator[httpx.Client]:
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_for("it serves", lambda: server.started)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
-        yield client
-    server.should_exit = True
-    thread.join()
+    with serving_app(app) as port:
+        base = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=base, trust_env=False, timeout=60) as client:
+            yield client
 
 
 def test_the_page_and_its_files_are_served_compressed_and_its_bundle_is_cached(client):

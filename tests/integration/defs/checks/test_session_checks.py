@@ -7,13 +7,8 @@ import pytest
 
 from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.checks.strategies import legs_are_resolved
-from position_sync_dagster.domain.gateway_session import (
-    EMPTIED,
-    NOT_MANAGED,
-    Owner,
-    SessionState,
-    WeekState,
-)
+from position_sync_dagster.domain import gateway_session
+from position_sync_dagster.domain.gateway_session import EMPTIED, Owner, SessionState, WeekState
 from position_sync_dagster.domain.holding import Source, TradingMode
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.gateway.account_feed import describe_odd_rows
@@ -36,7 +31,7 @@ def test_holdings_set_aside_and_unknown_accounts_are_named_as_the_feed_says_it(w
     odd = describe_odd_rows({("DU1", 7): "quantity 'nan, or (so)'"})
     others = [
         f"account DU2 {EMPTIED}: all 3 are unknown until a second list or trades confirm it",
-        f"account DU3 {NOT_MANAGED}: its 4 holdings are unknown",
+        f"account DU3 {gateway_session.NOT_MANAGED}: its 4 holdings are unknown",
     ]
     live(detail="; ".join(["account DU4: its download did not end", *others, odd]))
     result = world.fails(tables.holdings_are_usable)

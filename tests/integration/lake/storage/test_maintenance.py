@@ -16,14 +16,6 @@ from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.table import (
-    CHECKPOINT_EVERY,
-    COMPACT_FROM,
-    Table,
-    append,
-    data_files,
-    maintain,
-)
 from tests.support.queues import finish_each
 
 
@@ -35,16 +27,16 @@ def queue(tmp_path: Path) -> PositionQueue:
 
 
 def test_finished_requests_are_merged_and_live_ones_left_alone(queue):
-    ids = finish_each(queue, range(1, COMPACT_FROM + 1))
+    ids = finish_each(queue, range(1, storage.COMPACT_FROM + 1))
     queue.sync.insert_many(QueueRequest(conid, "SPY") for conid in range(1000, 1010))
     live = {uri for uri in queue.table.snapshot(DeltaTable.file_uris) if "bucket=live" in uri}
-    result = maintain(queue.table)
-    assert (result.compacted, result.skipped) == (COMPACT_FROM, None)
+    result = storage.maintain(queue.table)
+    assert (result.compacted, result.skipped) == (storage.COMPACT_FROM, None)
     assert result.files == len(live) + 1
     assert live < set(queue.table.snapshot(DeltaTable.file_uris))
     done = queue.sync.get_batch(priority=None, status=QueueStatus.SUCCESS, limit=100)
     assert {r.request_id for r in done} == set(ids)
-    assert queue.sync.counts()[QueueStatus.SUCCESS] == COMPACT_FROM
+    assert queue.sync.counts()[QueueStatus.SUCCESS] == storage.COMPACT_FROM
 
 
 async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch, eventually):
@@ -53,7 +45,7 @@ async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch
     begun, go_on, merged = threading.Event(), threading.Event(), []
     monkeypatch.setattr("position_sync_dagster.lake.storage.table.COMPACT_EVERY", 2)
 
-    def slow(of: Table, _small_bytes: int) -> None:
+    def slow(of: storage.Table, _small_bytes: int) -> None:
         begun.set()
         assert go_on.wait(60)
         merged.append(of.path)
@@ -73,7 +65,7 @@ def test_the_counts_of_a_queue_need_no_read_of_finished_requests(queue):
     queue.sync.mark_failed(failed, "no such contract", retryable=False)
     queue.sync.insert_many(QueueRequest(c, "SPY", 1) for c in (1000, 1001))
     expected = queue.sync.overview()
-    maintain(queue.table)  # a checkpoint: opening the table does not check older files
+    storage.maintain(queue.table)  # a checkpoint: opening the table does not check older files
     for bucket in (QueueStatus.SUCCESS, QueueStatus.FAILED):
         [file] = Path(queue.table.path, f"bucket={bucket}").rglob("*.parquet")
         file.unlink()
@@ -88,14 +80,14 @@ def test_the_counts_of_a_queue_need_no_read_of_finished_requests(queue):
 
 def test_files_and_folders_that_no_version_needs_are_deleted_only_after_the_retention(queue):
     finish_each(queue, range(1, 41))
-    assert maintain(queue.table).deleted == 0
+    assert storage.maintain(queue.table).deleted == 0
     folders = list(Path(queue.table.path).glob("bucket=*/part=*"))
     assert len(folders) > 40
-    assert maintain(queue.table, clean_now=True).deleted > 40
+    assert storage.maintain(queue.table, clean_now=True).deleted > 40
     left = {folder.name for folder in folders if folder.exists() and not any(folder.iterdir())}
     assert left <= {"part=0"}
     files = [p for p in Path(queue.table.path).rglob("*.parquet") if "_delta_log" not in p.parts]
-    assert len(files) == maintain(queue.table).files == 1
+    assert len(files) == storage.maintain(queue.table).files == 1
     finish_each(queue, [200])
     assert queue.sync.counts()[QueueStatus.SUCCESS] == 41
 
@@ -148,18 +140,18 @@ def a_row(number: int, spec: schema.TableSpec = schema.LATEST_POSITIONS) -> pl.D
     return pl.DataFrame(places, schema=spec.polars)
 
 
-def write(table: Table, number: int) -> None:
+def write(table: storage.Table, number: int) -> None:
     row = a_row(number, table.spec)
     if table.spec not in schema.DERIVED:
-        table.transact(lambda handle: append(handle, row, {}))
+        table.transact(lambda handle: storage.write(handle, row, {}))
     elif table.spec.partition_by:
         day = row.get_column(table.spec.partition_by[0]).item()
-        derived.replace(Table(table.path, table.spec), {day: row})
+        derived.replace(storage.Table(table.path, table.spec), {day: row})
     else:
-        derived.replace(Table(table.path, table.spec), row)
+        derived.replace(storage.Table(table.path, table.spec), row)
 
 
-def stored(table: Table) -> tuple[int, int]:
+def stored(table: storage.Table) -> tuple[int, int]:
     """Return the number of data files, and of entries and checkpoints in the log."""
     folder = Path(table.path)
     log = list((folder / "_delta_log").iterdir())
@@ -171,7 +163,7 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypa
     lake = Lake(tmp_path, fsync=False)
     lake.initialize_sync()
     for table in lake.all_tables:
-        Table(table.path, table.spec).initialize()
+        storage.Table(table.path, table.spec).initialize()
         retention = {"delta.logRetentionDuration": "interval 0 seconds"}
         DeltaTable(table.path).alter.set_table_properties(retention)
     afterwards = []
@@ -184,30 +176,34 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypa
     for table in lake.all_tables:
         files, entries = zip(*(one[table.spec.name] for one in afterwards), strict=True)
         assert max(files) < DUE, table.spec.name
-        assert max(entries) <= 2 * CHECKPOINT_EVERY, table.spec.name
+        assert max(entries) <= 2 * storage.CHECKPOINT_EVERY, table.spec.name
         rows = 1 if table.spec in schema.DERIVED else HOURS * COMMITS
         assert table.count() == rows, table.spec.name
 
 
 @pytest.mark.parametrize("spec", [schema.POSITION_UPDATES, schema.ACCOUNT_VALUES])
 def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
-    table = Table(tmp_path / spec.name, spec, fsync=False)
+    table = storage.Table(tmp_path / spec.name, spec, fsync=False)
     table.initialize()
     for number in range(6):
         row = a_row(number, spec).with_columns(date=NOW.date() + timedelta(days=number // 2))
-        table.transact(lambda handle, row=row: append(handle, row, {}))
+        table.transact(lambda handle, row=row: storage.write(handle, row, {}))
     before = table.rows().sort(spec.order)
-    assert maintain(table).compacted == 4
+    assert storage.maintain(table).compacted == 4
     assert table.rows().sort(spec.order).equals(before, null_equal=True)
-    files = table.snapshot(data_files).group_by("partition.date").len().sort("partition.date")
-    assert files.get_column("len").to_list() == [1, 1, 2]  # the last day may get more
-    assert maintain(table).compacted == 0
+    by_day = table.snapshot(storage.data_files).group_by("partition.date").len()
+    assert by_day.sort("partition.date").get_column("len").to_list() == [
+        1,
+        1,
+        2,
+    ]  # the last day may get more
+    assert storage.maintain(table).compacted == 0
 
 
 @pytest.mark.parametrize("spec", [schema.POSITION_UPDATES, schema.ACCOUNT_VALUES])
 def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, spec, monkeypatch):
     monkeypatch.setattr(storage, "COMPACT_FROM", DUE)
-    table, other = (Table(tmp_path / spec.name, spec, fsync=False) for _ in range(2))
+    table, other = (storage.Table(tmp_path / spec.name, spec, fsync=False) for _ in range(2))
     table.initialize()
     for number in range(DUE):
         write(table, number)
@@ -223,21 +219,21 @@ def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, spec, m
         return transact(once)
 
     monkeypatch.setattr(table, "transact", beside)
-    result = maintain(table)
+    result = storage.maintain(table)
     assert (result.compacted, result.files, result.skipped) == (DUE, 2, None)
     assert len(tries) == 2  # the merge, and the look that found nothing more
 
 
 def test_small_files_behind_some_larger_ones_are_merged(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "COMPACT_FROM", DUE)
-    table = Table(tmp_path / "position_updates", schema.POSITION_UPDATES, fsync=False)
+    table = storage.Table(tmp_path / "position_updates", schema.POSITION_UPDATES, fsync=False)
     table.initialize()
     for number in range(2 * DUE):
         row = a_row(number, schema.POSITION_UPDATES)
         if number < 6:  # as the first rows of a day, when all holdings are written
             row = row.with_columns(note=pl.lit(os.urandom(30_000).hex()))
-        table.transact(lambda handle, row=row: append(handle, row, {}))
-    sizes = sorted(table.snapshot(data_files).get_column("size_bytes"))
+        table.transact(lambda handle, row=row: storage.write(handle, row, {}))
+    sizes = sorted(table.snapshot(storage.data_files).get_column("size_bytes"))
     assert sizes[-1] < 100_000 < storage.MAX_SMALL * 100_000 < sum(sizes[-6:])
     assert storage.compact(table, 100_000) >= 2 * DUE - 6
     assert table.count() == 2 * DUE

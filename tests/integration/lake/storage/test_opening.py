@@ -13,23 +13,11 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
-from position_sync_dagster.errors import (
-    BrokenTableError,
-    ForeignTableError,
-    LakeError,
-    LakeNotWritableError,
-    NewerTableError,
-)
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.schema import (
-    POSITION_QUEUE,
-    TABLES,
-    VERSION_PROPERTY,
-    StoredColumn,
-    TableSpec,
-)
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import lake_path_error
@@ -39,8 +27,8 @@ from tests.support.queues import entry, filled_queue
 async def test_a_lake_is_made_with_every_table_and_opens_again_as_it_is(tmp_path):
     await Lake(tmp_path).initialize()
     await Lake(tmp_path).initialize()
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(spec.name for spec in TABLES)
-    for spec in TABLES:
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(spec.name for spec in schema.TABLES)
+    for spec in schema.TABLES:
         table = DeltaTable(tmp_path / spec.name)
         assert [f.name for f in table.schema().fields] == list(spec.columns)
         assert table.version() == 0
@@ -57,13 +45,15 @@ def test_a_relative_path_does_not_move_with_the_working_directory(tmp_path, monk
     assert list(elsewhere.iterdir()) == []
 
 
-def new(kind: type) -> StoredColumn:
-    return StoredColumn(kind=kind, description="New.")
+def new(kind: type) -> schema.StoredColumn:
+    return schema.StoredColumn(kind=kind, description="New.")
 
 
-def newer_queue(**columns: StoredColumn) -> TableSpec:
-    described = {**POSITION_QUEUE.described, **columns}
-    return replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, described=described)
+def newer_queue(**columns: schema.StoredColumn) -> schema.TableSpec:
+    described = {**schema.POSITION_QUEUE.described, **columns}
+    return replace(
+        schema.POSITION_QUEUE, version=schema.POSITION_QUEUE.version + 1, described=described
+    )
 
 
 def thesis(path: Path) -> None:
@@ -73,26 +63,27 @@ def thesis(path: Path) -> None:
 
 def foreign_schema(path: Path) -> None:
     spec = newer_queue(conid=new(str))
-    Table(path, replace(spec, version=POSITION_QUEUE.version)).initialize()
+    Table(path, replace(spec, version=schema.POSITION_QUEUE.version)).initialize()
 
 
 @pytest.mark.parametrize(
     ("make", "error", "said"),
     [
-        (thesis, ForeignTableError, "thesis"),
-        (lambda path: path.write_text("a file"), ForeignTableError, "it is a file"),
-        (lambda path: write_deltalake(path, pl.DataFrame({"a": [1]})), ForeignTableError,
+        (thesis, errors.ForeignTableError, "thesis"),
+        (lambda path: path.write_text("a file"), errors.ForeignTableError, "it is a file"),
+        (lambda path: write_deltalake(path, pl.DataFrame({"a": [1]})), errors.ForeignTableError,
          "foreign table"),
-        (lambda path: Lake(path.parent).updates.table.initialize(), ForeignTableError,
+        (lambda path: Lake(path.parent).updates.table.initialize(), errors.ForeignTableError,
          "'position_updates'"),
-        (foreign_schema, ForeignTableError, "conid"),
-        (lambda path: path.parent.write_text(""), LakeNotWritableError, "POSITION_SYNC_LAKE"),
+        (foreign_schema, errors.ForeignTableError, "conid"),
+        (lambda path: path.parent.write_text(""), errors.LakeNotWritableError,
+         "POSITION_SYNC_LAKE"),
     ],
     ids=["a folder", "a file", "a foreign table", "another table", "a foreign schema", "no folder"],
 )  # fmt: skip
 def test_what_is_no_table_of_this_name_is_refused_and_left_alone(tmp_path, make, error, said):
     path = tmp_path / "lake" / "position_updates"
-    if error is ForeignTableError:
+    if error is errors.ForeignTableError:
         path.parent.mkdir()
     make(path)
     before = sorted(tmp_path.rglob("*"))
@@ -112,8 +103,8 @@ def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp
     assert rows.height == 3
     assert rows.get_column("note").is_null().all()
     properties = DeltaTable(tmp_path / "q").metadata().configuration
-    assert properties[VERSION_PROPERTY] == str(newer.version)
-    with pytest.raises(NewerTableError):
+    assert properties[schema.VERSION_PROPERTY] == str(newer.version)
+    with pytest.raises(errors.NewerTableError):
         PositionQueue(tmp_path / "q").sync.counts()
 
 
@@ -125,7 +116,9 @@ def test_a_process_that_has_a_table_open_is_refused_each_time_once_a_newer_relea
     table.initialize()
     migrated = table.version()
     for _ in range(3):
-        with pytest.raises(NewerTableError, match=f"this release knows {POSITION_QUEUE.version}"):
+        with pytest.raises(
+            errors.NewerTableError, match=f"this release knows {schema.POSITION_QUEUE.version}"
+        ):
             older.sync.insert_many([QueueRequest(9, "SPY")])
     assert table.version() == migrated
     assert table.count() == 3
@@ -154,7 +147,7 @@ def without_data(table: Path) -> None:
 def test_a_damaged_table_is_called_broken(tmp_path, damage, said):
     filled_queue(tmp_path / "q")
     damage(tmp_path / "q")
-    with pytest.raises(BrokenTableError, match=said):
+    with pytest.raises(errors.BrokenTableError, match=said):
         PositionQueue(tmp_path / "q").sync.get_batch()
 
 
@@ -163,7 +156,7 @@ def test_a_table_taken_away_under_a_running_process_is_reported_missing_until_it
     (tmp_path / "q").rename(tmp_path / "away")
     for step in (queue.sync.counts, lambda: queue.sync.insert_many([QueueRequest(9, "SPY")])):
         with pytest.raises(
-            BrokenTableError, match="deleted or moved away while this process had it open"
+            errors.BrokenTableError, match="deleted or moved away while this process had it open"
         ):
             step()
         assert not (tmp_path / "q" / "_delta_log").exists()
@@ -223,7 +216,7 @@ def test_a_lake_that_may_not_be_read_is_no_lake_without_tables(tmp_path):
     try:
         if user == 0:
             os.seteuid(65_534)  # no rights stop root
-        with pytest.raises(LakeError, match="Permission denied"):
+        with pytest.raises(errors.LakeError, match="Permission denied"):
             _ = lake.exists
     finally:
         os.seteuid(user)

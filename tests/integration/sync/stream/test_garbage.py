@@ -2,17 +2,13 @@
 
 import asyncio
 import struct
-from contextlib import asynccontextmanager
-from functools import partial
 
 import pytest
 
-from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import GatewayTimeoutError
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.sync.stream import streamer as link
 from tests.support.booked_legs import PUT
 from tests.support.messages import frame
 from tests.support.streams import eventually, settings_for, simulate, updates_continue
@@ -22,23 +18,6 @@ GIVEN_UP = {
     "half a message": "a message has been incomplete",
     "longer than any message": "it sent a frame longer than any message",
 }
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
-
-
-@pytest.fixture
-def live(stream_legs):
-    """Stream one leg, and give the test a check that updates continue."""
-
-    @asynccontextmanager
-    async def run(**more):
-        async with stream_legs(PUT, **more) as (sim, streamer, received):
-            yield sim, streamer, partial(updates_continue, streamer, received)
-
-    return run
 
 
 @pytest.mark.parametrize(
@@ -53,12 +32,12 @@ def live(stream_legs):
     ids=["text", "binary", "unknown type", "short", "short tick"],
 )
 async def test_a_message_that_cannot_be_read_is_left_out_and_logged_once(
-    live, caplog, garbage, expected
+    stream_legs, caplog, garbage, expected
 ):
-    async with live() as (sim, streamer, updates_continue):
+    async with stream_legs(PUT) as (sim, streamer, received):
         for _ in range(50):
             sim.send_raw(garbage)
-        await updates_continue()
+        await updates_continue(streamer, received)
         assert streamer.counts.reconnects == 0
         lines = [r.getMessage() for r in caplog.records if UNREADABLE in r.getMessage()]
         assert len(lines) == 1
@@ -68,13 +47,13 @@ async def test_a_message_that_cannot_be_read_is_left_out_and_logged_once(
         assert not [r for r in caplog.records if r.name == "ib_async.Decoder"]
 
 
-async def test_ticks_of_requests_that_nobody_made_write_no_log(live, caplog):
-    async with live() as (sim, streamer, updates_continue):
+async def test_ticks_of_requests_that_nobody_made_write_no_log(stream_legs, caplog):
+    async with stream_legs(PUT) as (sim, streamer, received):
         for _ in range(50):
             sim.send_raw(frame(1, 6, 7777, 1, 1.5, 3, 0) + frame(2, 6, 7777, 8, 12))
             sim.send_raw(frame(45, 6, 7777, 49, 0.0) + frame(46, 6, 7777, 45, "1772463600"))
             sim.send_raw(frame(58, 1, 7777, 1) + frame(81, 7777, 0.01, "", 3))
-        await updates_continue()
+        await updates_continue(streamer, received)
         assert streamer.counts.reconnects == 0
         assert "7777" not in caplog.text
 
@@ -115,32 +94,32 @@ async def test_positions_of_which_one_cannot_be_read_are_no_snapshot(garbage):
     ids=["the longest length", "15 MB", "half a length"],
 )
 async def test_half_a_message_ends_the_connection_even_if_others_follow(
-    live, caplog, monkeypatch, half, why
+    stream_legs, caplog, monkeypatch, half, why
 ):
     monkeypatch.setattr(connection, "SILENCE_S", 0.4)
-    async with live() as (sim, streamer, updates_continue):
+    async with stream_legs(PUT) as (sim, streamer, received):
         sim.send_raw(bytes.fromhex(half))
         await eventually(lambda: streamer.counts.reconnects == 1)
-        await updates_continue()
+        await updates_continue(streamer, received)
         assert f"is given up: {GIVEN_UP[why]}" in caplog.text
 
 
 async def test_half_a_message_ends_the_connection_even_if_nothing_follows(
-    live, caplog, monkeypatch
+    stream_legs, caplog, monkeypatch
 ):
     monkeypatch.setattr(connection, "SILENCE_S", 0.4)
-    async with live(gateway_timeout_s=0.5) as (sim, streamer, updates_continue):
+    async with stream_legs(PUT, gateway_timeout_s=0.5) as (sim, streamer, received):
         sim.send_raw(bytes.fromhex("0000004036"))
         sim.pause()
         await eventually(lambda: streamer.state is SessionState.BLIND)
         sim.resume()
-        await updates_continue()
+        await updates_continue(streamer, received)
         assert GIVEN_UP["half a message"] in caplog.text
 
 
-async def test_a_gateway_that_sends_only_garbage_is_disconnected(live, caplog, monkeypatch):
+async def test_a_gateway_that_sends_only_garbage_is_disconnected(stream_legs, caplog, monkeypatch):
     monkeypatch.setattr(connection, "SILENCE_S", 0.3)
-    async with live(gateway_timeout_s=0.5) as (sim, streamer, updates_continue):
+    async with stream_legs(PUT, gateway_timeout_s=0.5) as (sim, streamer, received):
         send = connection.IB.reqCurrentTimeAsync
         monkeypatch.setattr(connection.IB, "reqCurrentTimeAsync", _never)
         sim.freeze()
@@ -152,7 +131,7 @@ async def test_a_gateway_that_sends_only_garbage_is_disconnected(live, caplog, m
         await eventually(left)
         monkeypatch.setattr(connection.IB, "reqCurrentTimeAsync", send)
         sim.freeze(False)
-        await updates_continue()
+        await updates_continue(streamer, received)
         assert "it has not answered" in caplog.text
 
 
@@ -160,11 +139,11 @@ async def _never(_ib):
     await asyncio.Event().wait()
 
 
-async def test_a_quiet_market_ends_no_connection(live, monkeypatch):
+async def test_a_quiet_market_ends_no_connection(stream_legs, monkeypatch):
     monkeypatch.setattr(connection, "SILENCE_S", 0.2)
-    async with live() as (sim, streamer, updates_continue):
+    async with stream_legs(PUT) as (sim, streamer, received):
         sim.freeze()
         await asyncio.sleep(1.0)  # what must not happen cannot be waited for
         sim.freeze(False)
-        await updates_continue()
+        await updates_continue(streamer, received)
         assert streamer.counts.reconnects == 0

@@ -5,14 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.closes import (
-    Cause,
-    Closure,
-    Execution,
-    PositionChange,
-    Side,
-    Stage,
-)
+from position_sync_dagster.domain.closes import Cause, Closure, Execution, PositionChange, Side
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.sync.reports.changes import (
@@ -22,42 +15,28 @@ from position_sync_dagster.sync.reports.changes import (
     day_began,
     realized_of,
 )
+from tests.unit.domain import test_causes as cases
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 NAMES = {1: "QQQ 555C 15Dec28", 2: "QQQ 600C 15Dec28", 3: "QQQ"}
 
 
-def made_of(kind, **values):
-    return kind(**dict.fromkeys(field.name for field in fields(kind)) | values)
-
-
 def change(conid: int, before: float, after: float, **values) -> PositionChange:
-    terms = {"right": Right.CALL, "strike": 555.0} if conid != 3 else {}
-    usual = {
-        "change_id": f"change-{conid}", "account": "U1", "conid": conid, "symbol": "QQQ",
-        "sec_type": "OPT", "multiplier": 100.0, "currency": "USD", "before": before,
-        "after": after, "since": NOW - timedelta(minutes=1), "seen_at": NOW,
-    }  # fmt: skip
-    return made_of(PositionChange, **usual | terms | values)
+    right, strike = (None, None) if conid == 3 else (Right.CALL, 555.0)
+    terms = {"symbol": "QQQ", "right": right, "strike": strike, "expiry": None}
+    usual = terms | {"change_id": f"change-{conid}"}
+    return cases.change(conid, before, after, NOW, **usual | values)
 
 
 def execution(conid: int, side: Side, price: float, profit: float | None, **values) -> Execution:
-    usual = {
-        "execution_id": f"execution-{conid}", "account": "U1", "conid": conid, "symbol": "QQQ",
-        "sec_type": "OPT", "time": NOW, "side": side, "quantity": 1.0, "price": price,
-        "realized_pnl": profit, "currency": "USD", "source": "GATEWAY", "statement": "",
-        "order_id": "7",
-    }  # fmt: skip
-    return made_of(Execution, **usual | values)
+    quantity = 1.0 if side is Side.BUY else -1.0
+    return cases.fill(conid, quantity, NOW, price, realized_pnl=profit, **values)
 
 
 def closure(conid: int, cause: Cause, profit: float | None, **values) -> Closure:
-    usual = {
-        "change_id": f"change-{conid}", "account": "U1", "conid": conid, "symbol": "QQQ",
-        "sec_type": "OPT", "quantity": -1.0, "cause": cause, "stage": Stage.PROVISIONAL,
-        "closed_at": NOW, "realized_pnl": profit, "currency": "USD", "detail": "",
-    }  # fmt: skip
-    return made_of(Closure, **usual | values)
+    (one,) = cases.CASES["sold on its day"].found()
+    usual = {"change_id": f"change-{conid}", "conid": conid, "quantity": -1.0, "closed_at": NOW}
+    return replace(one, cause=cause, realized_pnl=profit, **usual | values)
 
 
 def lines(**values) -> list[str]:
@@ -107,10 +86,10 @@ def test_a_change_without_an_execution_has_a_line_of_its_own(after, causes, line
 
 
 def test_an_outage_that_nobody_watched_is_listed_and_one_that_lasts_says_so():
-    session = made_of(
-        GatewaySession, gateway_id="g", owner=Owner.STREAM, session_id="s", started_at=NOW,
-        heartbeat_at=NOW, expires_at=NOW, state=SessionState.BLIND, state_since=NOW, detail="1100",
-    )  # fmt: skip
+    known = {"gateway_id": "g", "owner": Owner.STREAM, "session_id": "s", "detail": "1100"}
+    times = dict.fromkeys(("started_at", "heartbeat_at", "expires_at", "state_since"), NOW)
+    without = dict.fromkeys(field.name for field in fields(GatewaySession))
+    session = GatewaySession(**without | known | times | {"state": SessionState.BLIND})
     later = NOW + timedelta(minutes=5)
     back = session.outages_after(SessionState.LIVE, later, later)
     live = replace(session, state=SessionState.LIVE, state_since=later, outages=back)
@@ -129,7 +108,7 @@ def test_the_realised_profit_of_a_holding_is_known_once_everything_is_explained(
 
     def found(*executions: Execution, closures=()):
         day = Day(since=NOW, changes=[two], executions=executions, closures=closures)
-        return realized_of(day).get(("U1", 1), "not yet")
+        return realized_of(day).get((cases.ACCOUNT, 1), "not yet")
 
     other = replace(sold, execution_id="2", realized_pnl=5.0)
     assert found(sold) == "not yet"

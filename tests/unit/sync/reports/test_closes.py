@@ -1,13 +1,10 @@
 """What closed of the legs of strategies: how it is said, and its realised profit."""
 
-import io
 from dataclasses import asdict, replace
 from datetime import timedelta
 
 import polars as pl
 import pytest
-from rich.console import Console, Group
-from rich.text import Text
 
 from position_sync_dagster.defs.assets.derived_tables import money_metadata
 from position_sync_dagster.domain.closes import Cause, Closure, end_text
@@ -18,7 +15,7 @@ from position_sync_dagster.sync.reports.exposure import exposures
 from position_sync_dagster.terminal.money_tables import money_lines, sums_table
 from position_sync_dagster.terminal.output import fitted_table
 from tests.support.legs import ADDED_AT, leg
-from tests.support.money_rows import NOW, book_of, row
+from tests.support.money_rows import NOW, book_of, row, shown
 from tests.unit.domain.test_causes import CALL, CASES, OTHER
 
 ACCOUNT = "DU1"
@@ -77,12 +74,6 @@ def book(found: Closes, strategy: str | None = None) -> Book:
     assert (of_table["legs"], of_table["legs_held"]) == (4, 3)
     assert (of_table["legs_closed"], of_table["closed"]) == (1, "one expired on 2026-03-20")
     return held.of_strategy(strategy)
-
-
-def shown(table: list[Text]) -> list[str]:
-    console = Console(width=160, file=io.StringIO(), record=True)
-    console.print(Group(*table))
-    return [line.rstrip() for line in console.export_text().splitlines()]
 
 
 def test_a_strategy_of_which_a_leg_expired_says_so_and_does_not_miss_it() -> None:
@@ -156,9 +147,8 @@ def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
 
 def test_realised_profit_is_a_column_with_since_when_and_how_many_closes() -> None:
     found = book(closes(EXPIRED, _1=end(EXPIRED)))
-    heading, condor, *_rest = shown(
-        fitted_table(*sums_table("strategy", [*found.strategies, *found.totals]), 160)
-    )
+    table = fitted_table(*sums_table("strategy", [*found.strategies, *found.totals]), 160)
+    heading, condor, *_rest = shown(table, 160)
     assert "realised" in heading.split()
     assert "-112" in condor.split()
     assert "total USD: 1 close since 2026-01-03" in money_lines(found)

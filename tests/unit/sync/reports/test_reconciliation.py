@@ -34,9 +34,9 @@ def test_a_quantity_that_is_not_known_agrees_with_nothing_and_is_no_close(quanti
     row = update_rows([ROW])
     no_number = row.with_columns(position=pl.lit(quantity, pl.Float64))
     for holdings, latest in [(odd, row), (broker_rows([HELD], None), no_number), (odd, no_number)]:
-        result = RECONCILER.compare(holdings, latest, [], Coverage(complete=True), {})
+        result = RECONCILER._compare(holdings, latest, [], Coverage(complete=True), {})
         assert [d.type for d in result.discrepancies] == ["QUANTITY"]
-    result = RECONCILER.compare(odd, row.clear(), [], Coverage(complete=True), {})
+    result = RECONCILER._compare(odd, row.clear(), [], Coverage(complete=True), {})
     assert [d.type for d in result.discrepancies] == ["MISSING"]
 
 

@@ -1,6 +1,8 @@
 """Contract details in the background, few at once, and when a described leg is looked up again."""
 
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -65,16 +67,12 @@ def clock():
     return HandClock()
 
 
-@pytest.fixture
-def steps(clock):
-    async def take(cache, gateway, number):
-        for _step in range(number):
-            await cache.fetch_due(gateway, ())
-
-    return take
+async def steps(cache, gateway, number):
+    for _step in range(number):
+        await cache.fetch_due(gateway, ())
 
 
-async def test_details_of_many_contracts_are_stored_in_few_commits(clock, steps):
+async def test_details_of_many_contracts_are_stored_in_few_commits(clock):
     gateway, table = Gateway(clock), Table()
     cache = ContractCache(table, clock=clock)
     cache.want(range(1, 1051))
@@ -84,7 +82,7 @@ async def test_details_of_many_contracts_are_stored_in_few_commits(clock, steps)
     assert sorted(conid for commit in table.commits for conid in commit) == list(range(1, 1051))
 
 
-async def test_details_of_legs_are_known_before_they_are_stored(clock, steps):
+async def test_details_of_legs_are_known_before_they_are_stored(clock):
     table = Table()
     cache = ContractCache(table, clock=clock)
     cache.follow([leg(1, "a")])
@@ -94,7 +92,7 @@ async def test_details_of_legs_are_known_before_they_are_stored(clock, steps):
     assert not table.commits
 
 
-async def test_details_in_the_table_are_not_requested_again(clock, steps):
+async def test_details_in_the_table_are_not_requested_again(clock):
     gateway = Gateway(clock)
     table = Table(*(contract_details(conid, seen_at=clock.now) for conid in (1, 2)))
     cache = ContractCache(table, clock=clock)
@@ -112,7 +110,7 @@ async def test_new_legs_are_compared_before_they_are_routed(clock):
     assert cache.matching == ()
 
 
-async def test_details_that_could_not_be_stored_are_stored_later(clock, steps):
+async def test_details_that_could_not_be_stored_are_stored_later(clock):
     gateway, table = Gateway(clock), Table(fails=1)
     cache = ContractCache(table, clock=clock)
     cache.want(range(1, 11))
@@ -150,7 +148,7 @@ TERMS = {"right": Right.CALL, "strike": 5000.0, "expiry": date(2026, 2, 19)}
 RENAMED = {"symbol": "NEW", "trading_class": "NEW"}
 
 
-async def test_stored_details_that_contradict_a_leg_are_fetched_before_that_counts(clock, steps):
+async def test_stored_details_that_contradict_a_leg_are_fetched_before_that_counts(clock):
     old = clock.now - timedelta(days=3)
     gateway, table = Gateway(clock, **RENAMED), Table(contract_details(1, seen_at=old))
     cache = ContractCache(table, clock=clock)
@@ -163,7 +161,7 @@ async def test_stored_details_that_contradict_a_leg_are_fetched_before_that_coun
     assert table.stored[1].symbol == "NEW"
 
 
-async def test_details_that_contradict_a_leg_still_are_fetched_once(clock, steps):
+async def test_details_that_contradict_a_leg_still_are_fetched_once(clock):
     old = clock.now - timedelta(days=3)
     gateway, table = Gateway(clock), Table(contract_details(1, seen_at=old))
     cache = ContractCache(table, clock=clock)
@@ -175,7 +173,7 @@ async def test_details_that_contradict_a_leg_still_are_fetched_once(clock, steps
     assert (len(gateway.asked), len(cache.mismatches)) == (1, 1)
 
 
-async def test_a_gateway_that_does_not_answer_leaves_the_contradiction(clock, steps):
+async def test_a_gateway_that_does_not_answer_leaves_the_contradiction(clock):
     old = clock.now - timedelta(days=3)
     gateway = Gateway(clock, knows=False)
     cache = ContractCache(Table(contract_details(1, seen_at=old)), clock=clock)
@@ -185,9 +183,7 @@ async def test_a_gateway_that_does_not_answer_leaves_the_contradiction(clock, st
     assert (len(cache.mismatches), cache.matching) == (1, ())
 
 
-async def test_details_that_were_not_given_before_the_clock_was_set_back_are_requested_again(
-    clock, steps
-):
+async def test_details_that_were_not_given_before_the_clock_was_set_back_are_requested_again(clock):
     cache = ContractCache(Table(), clock=clock)
     cache.want([1])
     await steps(cache, Gateway(clock, knows=False), 2)
@@ -201,9 +197,7 @@ async def test_details_that_were_not_given_before_the_clock_was_set_back_are_req
 A_DAY_S = 86_400.0
 
 
-async def test_a_contract_that_the_gateway_does_not_know_is_not_asked_for_forever(
-    clock, steps, caplog
-):
+async def test_a_contract_that_the_gateway_does_not_know_is_not_asked_for_forever(clock, caplog):
     gateway, table = Gateway(clock, knows=False), Table()
     mistyped = leg(1, "a", added_at=clock.now)
     for process in range(3):
@@ -225,7 +219,7 @@ async def test_a_contract_that_the_gateway_does_not_know_is_not_asked_for_foreve
     assert table.refused[1][0] == 1
 
 
-async def test_silence_is_no_refusal_however_long_it_lasts(clock, steps, caplog):
+async def test_silence_is_no_refusal_however_long_it_lasts(clock, caplog):
     gateway, table = Gateway(clock, knows=False, silent=True), Table()
     cache = ContractCache(table, clock=clock)
     for _minute in range(3 * MOST_TIMES):
@@ -237,7 +231,7 @@ async def test_silence_is_no_refusal_however_long_it_lasts(clock, steps, caplog)
     assert "expired" not in caplog.text
 
 
-async def test_details_that_were_not_given_once_are_fetched_in_the_background_alone(clock, steps):
+async def test_details_that_were_not_given_once_are_fetched_in_the_background_alone(clock):
     gateway = Gateway(clock, knows=False, silent=True)
     cache = ContractCache(Table(), clock=clock)
     for _minute in range(3):
@@ -270,16 +264,6 @@ LEG = make_leg(
 )
 
 
-class Registry:
-    """A registry with one leg without a conid."""
-
-    def __init__(self):
-        self.unresolved = (LEG,)
-
-    async def settle(self, findings):
-        """Store nothing."""
-
-
 class Searched:
     """A connection that answers what a test has set, and counts the requests."""
 
@@ -295,7 +279,8 @@ class Searched:
 async def requests_of_an_hour(answer):
     gateway, now_s = Searched(answer), 0.0
     context = OwnerContext(settings=Settings(), monotonic=lambda: now_s)
-    resolver = LegResolver(context, Registry(), ContractCache(None))
+    registry = SimpleNamespace(unresolved=(LEG,), settle=AsyncMock())
+    resolver = LegResolver(context, registry, ContractCache(None))
     for minute in range(60):
         now_s = 60.0 * minute
         await resolver.resolve_due(gateway)

@@ -41,8 +41,10 @@ class Table(Listener):
         self.batches = []
         self.open = asyncio.Event()
         self.open.set()
+        self.task = None
 
     async def on_position_updates(self, updates):
+        self.task = asyncio.current_task()
         await self.open.wait()
         if self.fails:
             self.fails -= 1
@@ -50,11 +52,17 @@ class Table(Listener):
         self.batches.append([(u.conid, u.market_price) for u in updates])
 
 
+async def delivered(handler, *updates):
+    """Deliver updates of one flush; return the delivery after its end."""
+    delivery = Delivery(handler)
+    delivery.put(updates or [pending(1, 1.0), pending(2, 2.0)])
+    await delivery.close(timeout_s=5)
+    return delivery
+
+
 async def test_a_handler_of_batches_gets_each_flush_in_one_call():
     table = Table()
-    delivery = Delivery(table)
-    delivery.put([pending(1, 1.0), pending(2, 2.0)])
-    await delivery.close(timeout_s=5)
+    await delivered(table)
     assert table.batches == [[(1, 1.0), (2, 2.0)]]
 
 
@@ -62,8 +70,7 @@ async def test_a_slow_table_gets_the_newest_value_of_each_position():
     table = Table()
     delivery = Delivery(table)
     delivery.put([pending(1, 1.0)])
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await turns()
     table.open.clear()
     for price in range(2, 50):
         delivery.put([pending(1, float(price)), pending(2, float(price))])
@@ -87,10 +94,7 @@ async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(ca
 
 async def test_an_error_that_another_attempt_cannot_repair_is_not_retried():
     table = Table(fails=9, error=TradingModeError("another mode", remedy="move"))
-    delivery = Delivery(table)
-    delivery.put([pending(1, 1.0)])
-    await delivery.close(timeout_s=5)
-    assert delivery.failures == 1
+    assert (await delivered(table)).failures == 1
 
 
 async def test_a_table_that_raises_gets_the_newest_values_again(caplog):
@@ -109,11 +113,8 @@ async def test_a_table_that_raises_gets_the_newest_values_again(caplog):
 
 async def test_a_listener_that_raises_receives_the_others_of_the_flush():
     listener = Listener(fails=1)
-    delivery = Delivery(listener)
-    delivery.put([pending(1, 1.0), pending(2, 2.0)])
-    await delivery.close(timeout_s=5)
+    assert (await delivered(listener)).failures == 1
     assert listener.received == [(2, 2.0)]
-    assert delivery.failures == 1
 
 
 class Picky(Listener):
@@ -170,10 +171,7 @@ async def test_a_handler_that_raises_before_it_is_awaited_is_reported():
         def on_position_update(self, update):
             raise RuntimeError("no coroutine")
 
-    delivery = Delivery(Plain())
-    delivery.put([pending(1, 1.0)])
-    await delivery.close(timeout_s=5)
-    assert delivery.failures == 1
+    assert (await delivered(Plain(), pending(1, 1.0))).failures == 1
 
 
 class Panic(BaseException):
@@ -183,14 +181,7 @@ class Panic(BaseException):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), Panic("index out of bounds")])
 async def test_a_handler_that_ends_its_own_delivery_is_served_again(error):
-    class Ending(Table):
-        task = None
-
-        async def on_position_updates(self, updates):
-            self.task = asyncio.current_task()
-            await super().on_position_updates(updates)
-
-    table = Ending(fails=1, error=error)
+    table = Table(fails=1, error=error)
     delivery = Delivery(table)
     delivery.put([pending(1, 1.0), pending(2, 2.0)])
     await eventually(lambda: table.task is not None and table.task.done())
@@ -202,8 +193,6 @@ async def test_a_handler_that_ends_its_own_delivery_is_served_again(error):
 @pytest.mark.parametrize("swallowed", [False, True])
 async def test_closing_a_delivery_ends_its_task_whatever_the_handler_does(swallowed):
     class Stubborn(Table):
-        task = None
-
         async def on_position_updates(self, updates):
             self.task = asyncio.current_task()
             try:

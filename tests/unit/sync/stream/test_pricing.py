@@ -210,9 +210,7 @@ def test_a_holding_without_its_line_is_left_to_the_queue(two_lines):
     assert QUIET not in two_lines.flush(100)
 
 
-def test_when_all_lines_stop_without_a_notice_one_is_probed_and_then_all_are_requested_again(
-    lines,
-):
+def test_when_all_lines_stop_without_a_notice_one_is_probed_and_then_all_are_requested_again(lines):
     lines.flush(59.9)
     assert lines.due_for_renewal() == []
     lines.flush(60)

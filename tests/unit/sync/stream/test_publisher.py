@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -311,18 +312,11 @@ class Gateway:
         return self.answer
 
 
-class Explainer:
-    """An explainer that finds nothing."""
-
-    def explain(self, executions, asked):
-        return None
-
-
 async def requests_of_a_start(*, answer=None, later_s=()):
     gateway, now_s = Gateway(), 50.0
     gateway.answer = answer
     context = OwnerContext(settings=Settings(), monotonic=lambda: now_s)
-    watcher = CloseWatcher(context, Explainer())
+    watcher = CloseWatcher(context, SimpleNamespace(explain=lambda *_: None))
     for delay_s in (0.0, 1.0, *LOOKS_S[1:], *later_s):
         now_s = 50.0 + delay_s
         await watcher.look_if_due(gateway)
@@ -334,7 +328,7 @@ async def test_what_a_process_left_without_a_cause_is_looked_at_after_the_next_s
 
 
 async def test_a_close_is_looked_at_although_its_table_did_not_confirm_it():
-    gateway, explainer = Gateway(), Explainer()
+    gateway, explainer = Gateway(), SimpleNamespace(explain=lambda *_: None)
     watcher = CloseWatcher(OwnerContext(settings=Settings(), monotonic=lambda: 50.0), explainer)
 
     def fail(_changes):

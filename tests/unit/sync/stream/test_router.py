@@ -55,8 +55,9 @@ class Gateway:
 class Day:
     """Steps once a second, and keeps in which second what was done."""
 
-    def __init__(self, *, pnl_subscriptions=0, **settings):
+    def __init__(self, routes=None, *, values=None, pnl_subscriptions=0, **settings):
         self.second, self.done, self.greeks = 0, [], PublishedGreeks()
+        self.routes, self.gateway = routes or Routes(), Gateway(values)
         settings = make_settings(pnl_subscriptions=pnl_subscriptions, **settings)
         context = OwnerContext(settings=settings, monotonic=lambda: float(self.second))
         self.legs = FollowedHoldings(context, self)
@@ -71,10 +72,9 @@ class Day:
         self.done.append(("queued", self.second))
         assert KEY in keys
 
-    async def pass_(self, seconds, routes, *, may_queue=True, gateway=None):
-        gateway = gateway or Gateway()
+    async def pass_(self, seconds, *, may_queue=True):
         for _ in range(seconds):
-            await self.legs.step(gateway, routes, may_queue=may_queue)
+            await self.legs.step(self.gateway, self.routes, may_queue=may_queue)
             self.second += 1
 
     def at(self, what):
@@ -88,34 +88,31 @@ def routes():
     return found
 
 
-async def test_values_are_published_steadily_and_when_the_legs_are_queued(routes):
-    day = Day(overflow_interval_s=30.0)
-    await day.pass_(40, routes)
-    assert day.at("queued") == [0, 30]
-    assert day.at("published") == [0, 4, 8, 12, 16, 20, 24, 28, 30, 34, 38]
+@pytest.mark.parametrize(
+    ("every_s", "flush_s", "seconds", "may_queue", "published", "queued"),
+    [
+        (30.0, 0.5, 40, True, [0, 4, 8, 12, 16, 20, 24, 28, 30, 34, 38], [0, 30]),
+        (3.0, 0.5, 10, True, [0, 3, 6, 9], [0, 3, 6, 9]),
+        (60.0, 15.0, 40, True, [0, 15, 30], [0]),  # no more often than rows are flushed
+        (5.0, 0.5, 14, False, [0, 4, 8, 12], []),  # a download will queue them
+    ],
+)
+async def test_values_are_published_steadily_and_when_the_legs_are_queued(
+    routes, every_s, flush_s, seconds, may_queue, published, queued
+):
+    day = Day(routes, overflow_interval_s=every_s, flush_interval_s=flush_s)
+    await day.pass_(seconds, may_queue=may_queue)
+    assert (day.at("published"), day.at("queued")) == (published, queued)
 
 
 async def test_the_newest_values_are_published_before_the_legs_are_queued(routes):
-    day = Day(overflow_interval_s=25.0)
-    await day.pass_(26, routes)
+    day = Day(routes, overflow_interval_s=25.0)
+    await day.pass_(26)
     assert day.done[-2:] == [("published", 25), ("queued", 25)]
 
 
-async def test_legs_that_are_queued_often_are_published_often(routes):
-    day = Day(overflow_interval_s=3.0)
-    await day.pass_(10, routes)
-    assert day.at("published") == [0, 3, 6, 9]
-
-
-async def test_nothing_is_queued_while_a_download_will_queue_it(routes):
-    day = Day(overflow_interval_s=5.0)
-    await day.pass_(14, routes, may_queue=False)
-    assert day.at("queued") == []
-    assert day.at("published") == [0, 4, 8, 12]
-
-
 async def test_a_slow_commit_is_followed_by_a_rest_of_three_times_its_time(routes):
-    day = Day(overflow_interval_s=30.0)
+    day = Day(routes, overflow_interval_s=30.0)
     publish = day.publish
 
     async def slowly(feed):
@@ -123,69 +120,64 @@ async def test_a_slow_commit_is_followed_by_a_rest_of_three_times_its_time(route
         day.second += 2
 
     day.publish = slowly
-    await day.pass_(14, routes)
+    await day.pass_(14)
     assert day.at("published") == [0, 8, 16]
 
 
-async def test_values_are_published_no_more_often_than_rows_are_flushed(routes):
-    day = Day(overflow_interval_s=60.0, flush_interval_s=15.0)
-    await day.pass_(40, routes)
-    assert day.at("published") == [0, 15, 30]
-
-
 async def test_what_has_no_new_value_is_not_published(routes):
-    day, gateway = Day(overflow_interval_s=30.0), Gateway()
-    gateway.take_fresh = lambda: False
-    await day.pass_(35, routes, gateway=gateway)
+    day = Day(routes, overflow_interval_s=30.0)
+    day.gateway.take_fresh = lambda: False
+    await day.pass_(35)
     assert (day.at("queued"), day.at("published")) == ([0, 30], [])
 
 
 async def test_without_such_legs_nothing_is_published_or_queued():
     day = Day()
-    await day.pass_(40, Routes())
+    await day.pass_(40)
     assert (day.at("published"), day.at("queued")) == ([], [])
 
 
 async def test_holdings_are_chosen_when_routes_change_and_when_values_may_have(routes):
     values = {("DU1", conid): float(conid) for conid in range(10, 15)}
     routes.update(dict.fromkeys(values, LegState.MONITORED) | {("DU1", 8): LegState.STREAMED})
-    day, gateway = Day(pnl_subscriptions=3), Gateway(values)
-    await day.pass_(10, routes, gateway=gateway)
+    day = Day(routes, values=values, pnl_subscriptions=3)
+    gateway = day.gateway
+    await day.pass_(10)
     largest = [("DU1", conid) for conid in (14, 13, 12)]
     assert (gateway.keys, gateway.kept) == ([KEY, ("DU1", 8), *largest], 1)
     values["DU1", 10] = 14.9  # not a quarter more than the smallest of them
     values["DU1", 11] = -15.1
-    await day.pass_(int(CHOOSE_S), routes, gateway=gateway)
+    await day.pass_(int(CHOOSE_S))
     assert (set(gateway.keys[2:]), gateway.kept) == ({*largest[:2], ("DU1", 11)}, 2)
     routes.update({("DU1", 14): LegState.CLOSED})
-    await day.pass_(1, routes, gateway=gateway)
+    await day.pass_(1)
     assert ("DU1", 14) not in gateway.keys
 
 
 async def test_no_monitored_holding_is_followed_before_the_values_are_known(routes):
     routes.update({("DU1", 9): LegState.MONITORED})
-    day, gateway = Day(pnl_subscriptions=3), Gateway()
-    await day.pass_(3, routes, gateway=gateway, may_queue=False)
+    day = Day(routes, pnl_subscriptions=3)
+    gateway = day.gateway
+    await day.pass_(3, may_queue=False)
     assert gateway.keys == [KEY]
-    await day.pass_(1, routes, gateway=gateway)
+    await day.pass_(1)
     assert gateway.keys == [KEY, ("DU1", 9)]
-    await day.pass_(3, routes, gateway=gateway, may_queue=False)
+    await day.pass_(3, may_queue=False)
     assert gateway.keys == [KEY, ("DU1", 9)]
 
 
 async def test_streamed_holdings_are_followed_up_to_a_bound_also_where_no_other_is():
     streamed, routes = [("DU1", conid) for conid in range(1, MAX_STREAMED + 9)], Routes()
     routes.update(dict.fromkeys(streamed, LegState.STREAMED))
-    day, gateway = Day(), Gateway()
-    await day.pass_(1, routes, gateway=gateway)
-    assert gateway.keys == streamed[:MAX_STREAMED]
+    day = Day(routes)
+    await day.pass_(1)
+    assert day.gateway.keys == streamed[:MAX_STREAMED]
 
 
-async def test_values_that_moved_are_published_steadily_and_queued_together():
-    routes, gateway = Routes(), Gateway()
+async def test_values_that_moved_are_published_steadily_and_queued_together(routes):
     routes.update({KEY: LegState.MONITORED})
-    day = Day(pnl_subscriptions=9)
-    await day.pass_(2 * int(MOVED_S) + 1, routes, gateway=gateway)
+    day = Day(routes, pnl_subscriptions=9)
+    await day.pass_(2 * int(MOVED_S) + 1)
     assert day.at("published")[:3] == [0, 4, 8]
     assert day.at("moved") == [0, int(MOVED_S), 2 * int(MOVED_S)]
 
@@ -194,9 +186,11 @@ async def test_values_that_moved_are_published_steadily_and_queued_together():
     ("state", "method", "what"),
     [(LegState.OVERFLOW, "enqueue", "queued"), (LegState.MONITORED, "enqueue_moved", "moved")],
 )
-async def test_holdings_that_could_not_be_queued_are_due_at_the_next_step(state, method, what):
-    routes, day = Routes(), Day(pnl_subscriptions=9)
+async def test_holdings_that_could_not_be_queued_are_due_at_the_next_step(
+    routes, state, method, what
+):
     routes.update({KEY: state})
+    day = Day(routes, pnl_subscriptions=9)
     queue = getattr(day, method)
 
     async def refused(*_):
@@ -205,19 +199,20 @@ async def test_holdings_that_could_not_be_queued_are_due_at_the_next_step(state,
 
     setattr(day, method, refused)
     with pytest.raises(LakeError):
-        await day.pass_(1, routes)
+        await day.pass_(1)
     day.second += 1
-    await day.pass_(3, routes)
+    await day.pass_(3)
     assert day.at(what) == [1]
 
 
 async def test_the_values_of_many_holdings_are_published_less_often():
-    routes, gateway, day = Routes(), Gateway(), Day(pnl_subscriptions=2 * MANY)
+    routes = Routes()
+    day = Day(routes, pnl_subscriptions=2 * MANY)
     routes.update(dict.fromkeys([("DU1", conid) for conid in range(MANY)], LegState.MONITORED))
-    await day.pass_(10, routes, gateway=gateway)
+    await day.pass_(10)
     assert day.at("published") == [0, 4, 8]
     routes.update({("DU1", MANY): LegState.MONITORED})
-    await day.pass_(14, routes, gateway=gateway)
+    await day.pass_(14)
     assert day.at("published") == [0, 4, 8, 12, 18]
 
 
@@ -283,32 +278,38 @@ class Feed:
     """An account feed whose downloads end when the test says so."""
 
     def __init__(self):
-        self.downloads = []
+        self.downloads, self.overdue = [], []
         self.ended = asyncio.Event()
         self.positions_due = self.lapsed = False
-        self.overdue = []
 
     def lapse(self):
         lapsed, self.lapsed = self.lapsed, False
         return lapsed
 
-    async def snapshot(self):
-        self.downloads.append("positions")
-        self.positions_due = False
+    async def _download(self, what):
+        self.downloads.append(what)
         await self.ended.wait()
+
+    async def snapshot(self):
+        self.positions_due = False
+        await self._download("positions")
 
     async def ensure(self, _max_age):
-        self.downloads.append("all")
-        await self.ended.wait()
+        await self._download("all")
 
     async def download(self, accounts):
-        self.downloads.append(sorted(accounts))
-        await self.ended.wait()
+        await self._download(sorted(accounts))
 
 
-class Publisher:
+class Refreshing:
+    """An account refresh, and all that it works with: the publisher too."""
+
     def __init__(self):
+        self.now, self.feed = 1000.0, Feed()
         self.enqueued, self.published = [], 0
+        settings = Settings(refresh_interval_s=INTERVAL_S)
+        context = OwnerContext(settings=settings, monotonic=lambda: self.now)
+        self.refresh = AccountRefresh(context, self)
 
     async def publish(self, _feed):
         self.published += 1
@@ -316,26 +317,11 @@ class Publisher:
     async def enqueue_all(self, _routes, reason):
         self.enqueued.append(reason)
 
-
-class Refreshing:
-    """An account refresh, and all that it works with."""
-
-    def __init__(self):
-        self.now = 1000.0
-        self.feed, self.publisher = Feed(), Publisher()
-        settings = Settings(refresh_interval_s=INTERVAL_S)
-        context = OwnerContext(settings=settings, monotonic=lambda: self.now)
-        self.refresh = AccountRefresh(context, self.publisher)
-
     async def step(self, *, after_s=0.0):
         self.now += after_s
         await asyncio.sleep(0)
         await self.refresh.step(self.feed, {})
         await asyncio.sleep(0)
-
-    @property
-    def published(self):
-        return self.publisher.published
 
     async def finish_download(self):
         self.feed.ended.set()
@@ -357,7 +343,7 @@ async def test_the_first_download_is_published_and_queues_every_holding(refreshi
     assert (refreshing.refresh.opening, refreshing.published) == (True, 0)
     await refreshing.finish_download()
     assert (refreshing.refresh.opening, refreshing.refresh.idle) == (False, True)
-    assert (refreshing.published, refreshing.publisher.enqueued) == (1, [Reason.SNAPSHOT])
+    assert (refreshing.published, refreshing.enqueued) == (1, [Reason.SNAPSHOT])
 
 
 async def test_a_refresh_starts_when_its_interval_is_over(refreshing):
@@ -368,7 +354,7 @@ async def test_a_refresh_starts_when_its_interval_is_over(refreshing):
     assert refreshing.feed.downloads == ["all", "all"]
     assert (refreshing.refresh.opening, refreshing.refresh.idle) == (False, False)
     await refreshing.finish_download()
-    assert refreshing.publisher.enqueued == [Reason.SNAPSHOT, Reason.REFRESH]
+    assert refreshing.enqueued == [Reason.SNAPSHOT, Reason.REFRESH]
 
 
 async def test_an_interrupted_download_does_not_count_as_whole(refreshing):
@@ -376,7 +362,7 @@ async def test_an_interrupted_download_does_not_count_as_whole(refreshing):
     refreshing.refresh.interrupt()
     refreshing.feed.ended.set()
     await refreshing.step()
-    assert (refreshing.published, refreshing.publisher.enqueued) == (0, [])
+    assert (refreshing.published, refreshing.enqueued) == (0, [])
     assert refreshing.refresh.idle
 
 
@@ -390,7 +376,7 @@ async def test_positions_and_accounts_that_are_due_are_requested_one_after_the_o
     assert refreshing.feed.downloads == ["all", "positions", ["A"]]
     refreshing.feed.overdue = []
     await refreshing.finish_download()
-    assert refreshing.publisher.enqueued == [Reason.SNAPSHOT]
+    assert refreshing.enqueued == [Reason.SNAPSHOT]
 
 
 async def test_an_account_that_fell_silent_is_published_at_once(refreshing):
