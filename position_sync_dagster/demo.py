@@ -592,10 +592,7 @@ def start(
     before = int(settings.get(f"{PREFIX}GATEWAY_PORT", GATEWAY_PORT))
     with start_simulator(home, options, options.gateway_port or before) as gateway:
         if is_first:
-            lake = Lake(home.lake)
-            lake.initialize_sync()
-            if not options.empty:
-                lake.registry.sync.replace_all(load_strategies(BOOKS / "demo_strategies.yaml"))
+            import_strategies(home.lake, empty=options.empty)
         gateway_port, control_port = wait_until_ready(gateway, stop)
         settings = home.update_settings(
             {
@@ -626,6 +623,14 @@ def start(
                 control_port=control_port,
                 children=(gateway, dagster),
             )
+
+
+def import_strategies(lake_path: Path, *, empty: bool = False) -> None:
+    """Make the tables, with the demo's strategies unless `empty`: changes by the user stay."""
+    lake = Lake(lake_path)
+    lake.initialize_sync()
+    if not empty:
+        lake.registry.sync.replace_all(load_strategies(BOOKS / "demo_strategies.yaml"))
 
 
 UI_PORT = 3000
