@@ -297,14 +297,15 @@ async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]
     """Compare each leg with its contract, or look that up, as the stream will; store nothing."""
     yesterday = (utc_now() - timedelta(days=1)).date()
     looked_at = legs[:MOST_LEGS]
+    alive = [leg for leg in looked_at if leg.expiry is None or leg.expiry >= yesterday]
     details = await connection.details(
-        {leg.conid for leg in looked_at if isinstance(leg, ActiveContract)}
+        {leg.conid for leg in alive if isinstance(leg, ActiveContract)}
     )
     few = asyncio.Semaphore(AT_ONCE)
 
     async def one(leg: Leg) -> Finding | None:
         name = f"{leg.described} of {leg.strategy_id}"
-        if leg.expiry is not None and leg.expiry < yesterday:
+        if leg not in alive:
             return warning("legs", f"{name}: expired", "Remove the leg.")
         if isinstance(leg, ActiveContract):
             absent = leg.conid in connection.unknown
