@@ -37,7 +37,7 @@ from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes import home as homes
 from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess, StopRequest, StopRequested
-from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, exchange_json
+from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, NoAnswerError, exchange_json
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
@@ -328,7 +328,7 @@ def record(demo_run: "DemoRun") -> None:
     """Launch the runs that import the statements and record the newest of the sessions.
 
     Raises:
-        OSError, ValueError: Dagster's UI does not answer or refuses.
+        NoAnswerError: Dagster's UI does not answer or refuses.
     """
     days = past_sessions(demo_run.settings.calendar, datetime.now(UTC))[-RECORDED:]
     launch(demo_run.ui_port, "import_statements", {})
@@ -341,8 +341,8 @@ def state_the_day(demo_run: "DemoRun") -> None:
     """Write the statements of the day, as the simulator makes them, and import them.
 
     Raises:
-        SimulatorProcessError: The simulator does not answer.
-        OSError, ValueError: The folder cannot be written, or Dagster's UI does not answer.
+        NoAnswerError: The simulator or Dagster's UI does not answer.
+        OSError: The folder cannot be written.
     """
     day = datetime.now(UTC).date()
     for account, text in demo_run.ask("/statements").items():
@@ -365,7 +365,7 @@ def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
     """Launch a job of the project through the UI's GraphQL.
 
     Raises:
-        OSError, ValueError: The UI does not answer, or it refuses; the message says why.
+        NoAnswerError: The UI does not answer, or it refuses; the message says why.
     """
     selector = {
         "repositoryLocationName": "position_sync_dagster",
@@ -381,7 +381,8 @@ def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
     answer = exchange_json(ui_port, "/graphql", request, timeout_s=LAUNCH_S)
     result = (answer.get("data") or {}).get("launchRun") or {}
     if result.get("__typename") != "LaunchRunSuccess":
-        raise ValueError(f"{job} was not launched: {result.get('message') or answer}")
+        why = result.get("message") or answer
+        raise NoAnswerError(f"{job} was not launched: {why}.", remedy="Launch it in Dagster.")
 
 
 def past_sessions(calendar: str, now: datetime) -> list[date]:
@@ -400,10 +401,6 @@ def past_sessions(calendar: str, now: datetime) -> list[date]:
 SIMULATOR_GRACE_S = 1.0
 POLL_S = 0.05
 ANSWER_TIMEOUT_S = 5.0
-
-
-class SimulatorProcessError(PositionSyncError):
-    """The simulator does not answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -512,15 +509,9 @@ class DemoRun:
         """Return what the simulator's control port has at a path.
 
         Raises:
-            SimulatorProcessError: The simulator does not answer.
+            NoAnswerError: The simulator does not answer.
         """
-        try:
-            return exchange_json(self.control_port, path, timeout_s=ANSWER_TIMEOUT_S)
-        except (OSError, ValueError) as error:
-            raise SimulatorProcessError(
-                f"The simulator's control port {self.control_port} does not answer: {error}.",
-                remedy="See the simulator's log.",
-            ) from error
+        return exchange_json(self.control_port, path, timeout_s=ANSWER_TIMEOUT_S)
 
     def addresses(self) -> dict[str, str]:
         """Return the addresses and folders of the parts."""
@@ -538,7 +529,7 @@ class DemoRun:
 
         Raises:
             LakeError: A table cannot be used.
-            SimulatorProcessError: The simulator does not answer.
+            NoAnswerError: The simulator does not answer.
         """
         found = read_figures(self._lake, self.settings, utc_now())
         if self.complete_after_s is None:
@@ -547,16 +538,13 @@ class DemoRun:
 
     def _paths(self, found: Figures) -> tuple[Paths, Paths]:
         """Return the path that each leg must have, and those that it has in this run."""
-        expected = expect_paths(self._held(), found.book.legs)
+        rows = self.ask("/positions")
+        held = {(row["account"], row["conid"]) for row in rows if row["quantity"]}
+        expected = expect_paths(held, found.book.legs)
         current = current_paths(found.book.priced, since=self.since)
         if self.complete_after_s is None and is_complete(expected, current):
             self.complete_after_s = (found.status.at - self.since).total_seconds()
         return expected, current
-
-    def _held(self) -> frozenset[Key]:
-        """Return the positions held at the simulator."""
-        rows = self.ask("/positions")
-        return frozenset((row["account"], row["conid"]) for row in rows if row["quantity"])
 
     def _underlyings(self, expected: Paths) -> int:
         """Return how many underlyings of the holdings need a line of their own."""
@@ -639,7 +627,7 @@ def start(
 
 def import_strategies(lake_path: Path, *, empty: bool = False) -> None:
     """Make the tables, with the demo's strategies unless `empty`: changes by the user stay."""
-    lake = Lake(str(lake_path))
+    lake = Lake(lake_path)
     lake.initialize_sync()
     if not empty:
         lake.registry.sync.replace_all(load_strategies(BOOKS / "demo_strategies.yaml"))
@@ -720,7 +708,7 @@ def watch(
                 _, missing, act = due.pop(0)
                 try:
                     act(demo_run)
-                except (OSError, ValueError, SimulatorProcessError) as error:
+                except (OSError, PositionSyncError) as error:
                     screen.note(f"No {missing}: {printable(str(error))}")
             left_s = deadline - time.time()
             if left_s <= 0:

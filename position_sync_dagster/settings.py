@@ -298,8 +298,7 @@ class Settings(BaseSettings):
     # Write each commit to the disk: it survives a loss of power.
     fsync: bool = True
     strategies_file: FilePath | None = Field(
-        None,
-        description="YAML file of the active legs; unset: the table and the CLI decide.",
+        None, description="YAML file of the active legs; unset: the table and the CLI decide."
     )
 
     # Stream delayed data where the login lacks the live subscription.

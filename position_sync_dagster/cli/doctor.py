@@ -18,8 +18,7 @@ UI_PORT = 3000
 
 def doctor(
     repair: Annotated[
-        bool,
-        typer.Option("--repair", help="Set the torn last commit of each table aside."),
+        bool, typer.Option("--repair", help="Set the torn last commit of each table aside.")
     ] = False,
     ui_port: Annotated[
         int | None,

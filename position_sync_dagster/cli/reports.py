@@ -42,8 +42,7 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     book = books.read_book(lake, settings, now)
     found = read_status(lake, settings, now, book=book)
     if json:
-        money = book
-        output.print_json(found.to_dict() | {"totals": [*money.totals, *money.in_base]})
+        output.print_json(found.to_dict() | {"totals": [*book.totals, *book.in_base]})
         return
     _print_labelled(board.describe(found))
 
@@ -389,10 +388,9 @@ class Tools:
         at = datetime.fromisoformat(time)
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
         book = books.book_at(self.lake, self.settings, Past(at=at), utc_now())
-        money = book
         found = {
             "at": at,
-            "strategies": [sums_of(one, "strategy") for one in (*money.strategies, *money.rest)],
+            "strategies": [sums_of(one, "strategy") for one in (*book.strategies, *book.rest)],
             "positions": books.open_positions(book).select(COLUMNS).to_dicts(),
         }
         return dict(plain(found))

@@ -16,7 +16,6 @@ from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy
 from position_sync_dagster.lake import strategies_file
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers, propose_strategies
-from position_sync_dagster.sync.reports.book import read_book
 from position_sync_dagster.sync.reports.status import leg_states
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import amount, as_typed, printable, quantity
@@ -82,7 +81,7 @@ def list_legs(
         return
     legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
     legs.sort(key=lambda leg: (leg.strategy_id, leg.symbol, str(leg.expiry), leg.strike or 0.0))
-    states = leg_states(legs, read_book(lake, settings, utc_now()), settings)
+    states = leg_states(legs, lake, settings, utc_now())
     if json:
         listed = zip(map(asdict, legs), states, strict=True)
         output.print_json([{"problem": None} | leg | {"state": state} for leg, state in listed])

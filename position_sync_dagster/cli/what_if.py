@@ -16,6 +16,7 @@ from position_sync_dagster.risk import scenarios
 from position_sync_dagster.risk.scenario_file import OwnScenarios, Point
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.terminal import output
+from position_sync_dagster.terminal.text import amount
 
 
 def _numbers(text: str) -> list[float]:
@@ -77,19 +78,15 @@ def what_if(
             raise typer.BadParameter(f"{scenario!r} is no scenario; scenarios.yaml has {known}.")
         points = [named]
     rows = legs.rows(points, level)
-    if json:
-        output.print_json(rows)
-    elif not rows:
-        output.show(None, ["Nothing is held."], json=False)
-    else:
+    notes = [f"{count} left out: {reason}" for reason, count in legs.left_out().items()]
+    if rows and not json:
         lines: dict[tuple[Any, ...], dict[str, str]] = {}
         for row in rows:
             key = tuple(row[name] for name in (*_TEXTS, "conid", "vol", "days"))
-            lines.setdefault(key, _head(row))[f"{row['spot']:+g}"] = _money(row["profit"])
+            lines.setdefault(key, _head(row))[f"{row['spot']:+g}"] = amount(row["profit"])
         texts = list(lines.values())
         output.print_table(texts, right=[name for name in texts[0] if name not in _TEXTS])
-        notes = [f"{count} left out: {reason}" for reason, count in legs.left_out().items()]
-        output.show(None, notes, json=False)
+    output.show(rows, notes if rows else ["Nothing is held."], json=json)
 
 
 def _read(strategy: str | None, home: Path | None) -> tuple[OwnScenarios, scenarios.PricedLegs]:
@@ -113,10 +110,6 @@ def _head(row: Mapping[str, Any]) -> dict[str, str]:
         "days": f"{row['days']:g}",
         "left out": str(row["left_out"]),
     }
-
-
-def _money(amount: float | None) -> str:
-    return "–" if amount is None else f"{amount:,.0f}"
 
 
 def expiry(

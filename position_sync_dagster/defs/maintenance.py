@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 
 import dagster as dg
 import sqlalchemy as sql
@@ -69,12 +68,10 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
     own = [dg.AssetKey(name).to_string() for name in assets]
 
     def delete(query: str, before: datetime, connect: Connect = storage.index_connection) -> int:
-        values: tuple[sql.BindParameter[Any], ...] = (
-            sql.bindparam("own", own, expanding=True),
-            sql.bindparam("before", before.astimezone(UTC).replace(tzinfo=None), sql.DateTime),
-        )
+        old = sql.bindparam("before", before.astimezone(UTC).replace(tzinfo=None), sql.DateTime)
+        found = sql.text(query).bindparams(sql.bindparam("own", own, expanding=True), old)
         with connect() as connection:
-            return connection.execute(sql.text(query).bindparams(*values)).rowcount
+            return connection.execute(found).rowcount
 
     delete(DELETE_TAGS, before)
     deleted = delete(DELETE_EVENTS, before) + delete(DELETE_RESULTS, before)

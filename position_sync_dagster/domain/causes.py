@@ -43,7 +43,10 @@ from position_sync_dagster.domain.instrument import (
 )
 
 # Holdings that close and arrive within this time may belong to one event of the broker.
-NEAR = timedelta(minutes=15)
+ONE_EVENT = timedelta(minutes=15)
+
+# A price of this time before the end of an option says where it stood.
+LAST_PRICE = timedelta(minutes=15)
 
 A_DAY = timedelta(days=1)
 
@@ -234,7 +237,7 @@ class _History:
     def moved_with(self, change: PositionChange, conid: int | None) -> bool:
         """Return whether another holding of the account changed at about the same time."""
         others = self.cases.get((change.account, conid or 0), ())
-        return any(abs(one.change.seen_at - change.seen_at) <= NEAR for one in others)
+        return any(abs(one.change.seen_at - change.seen_at) <= ONE_EVENT for one in others)
 
     def counter_of(self, one: Execution | StatementEvent) -> int | None:
         """Return the other contract of a corporate action; None if it is not known."""
@@ -299,7 +302,7 @@ def _moneyness(case: _Case, prices: Mapping[int, float]) -> Moneyness:
     if abs(above) >= clear:
         return Moneyness.IN if (above > 0) is (change.right is Right.CALL) else Moneyness.OUT
     # Without details its price is in dollars, and its strike perhaps in cents.
-    if details is None or price is None or since is None or since < ended - NEAR:
+    if details is None or price is None or since is None or since < ended - LAST_PRICE:
         return Moneyness.UNCLEAR
     own = price * details.price_magnifier
     if own >= clear and own > WORTHLESS:
@@ -472,7 +475,7 @@ def _explain_deliveries(history: _History) -> None:
         for one in sorted(listed, key=lambda one: one.change.seen_at):
             # A change seen after a gap may have happened right after the last confirmation.
             since = one.change.since
-            if not groups or (since and since - groups[-1][-1].change.seen_at > NEAR):
+            if not groups or (since and since - groups[-1][-1].change.seen_at > ONE_EVENT):
                 groups.append([])
             groups[-1].append(one)
         for group in groups:
@@ -508,10 +511,10 @@ def _explain_group(history: _History, under: Key, group: Sequence[_Case]) -> Non
     # All shares of these options must have come by now. What changed in a longer gap may have come
     # and gone at any time in it, and for other reasons.
     last = max(one.change.seen_at for one in options)
-    is_complete = options[0].asked[1] >= last + NEAR and all(map(_names_all, options))
+    is_complete = options[0].asked[1] >= last + ONE_EVENT and all(map(_names_all, options))
     if shares:
         gaps = (one.change.seen_at - (one.change.since or NEVER) for one in group)
-        is_complete = is_complete and max(gaps) <= NEAR
+        is_complete = is_complete and max(gaps) <= ONE_EVENT
     if not ended and shares and is_complete:
         ended, near = near, []
     came = sorted(one.rest for one in shares)

@@ -398,7 +398,7 @@ def _structures(lots: Sequence[Piece]) -> list[_Group]:
     for order in sorted(by_order, key=str):
         parts = _together(by_order[order])
         if len(parts) > 1 and any(part.is_option for part in parts):
-            unit = tuple((part.conid, part.quantity) for part in _grouped(parts).unit)
+            unit = tuple((part.conid, part.quantity) for part in _as_group(parts).unit)
             by_unit[unit] += parts
         else:
             alone += by_order[order]
@@ -406,12 +406,12 @@ def _structures(lots: Sequence[Piece]) -> list[_Group]:
     for unit, parts in by_unit.items():
         count = len(parts) // len(unit)
         many = f"{count} orders of the same legs" if count > 1 else "one order"
-        groups.append(_grouped(parts, f"opened by {many}", 0))
+        groups.append(_as_group(parts, f"opened by {many}", 0))
     alone.sort(key=lambda lot: (lot.at, lot.conid))
     separate: list[Piece] = []
     while alone:
         near = [lot for lot in alone if lot.at - alone[0].at <= TOGETHER]
-        group = _grouped(near, "opened within a minute", 1)
+        group = _as_group(near, "opened within a minute", 1)
         if len(group.unit) > 1 and group.kind is not None:
             groups.append(group)
         else:
@@ -430,7 +430,7 @@ def _structures(lots: Sequence[Piece]) -> list[_Group]:
     return groups + known + _matched([*rest, *_without(separate, known)])
 
 
-def _grouped(parts: Iterable[Piece], why: str = ALONE, rank: int = 3) -> _Group:
+def _as_group(parts: Iterable[Piece], why: str = ALONE, rank: int = 3) -> _Group:
     """Return all of some contracts as one group, by their greatest common divisor."""
     whole = _together(parts)
     amounts, units = [abs(one.quantity) for one in whole], 1
@@ -549,14 +549,14 @@ def _matched(given: Iterable[Piece]) -> list[_Group]:
     """
     parts = sorted(_together(given), key=lambda part: part.conid)
     if len(parts) > 1 and kind_of(parts) is not None:
-        return [_grouped(parts, "all that is held of the underlying", 2)]
+        return [_as_group(parts, "all that is held of the underlying", 2)]
     groups: list[_Group] = []
     options = [part for part in parts if part.is_option]
     for _day, own in sorted(grouped(attrgetter("day"), options).items()):
         if len(own) > 1 and kind_of(own) not in APART:
-            groups.append(_grouped(own, "all options of the expiry", 2))
+            groups.append(_as_group(own, "all options of the expiry", 2))
         else:
-            groups += [_grouped([part]) for part in own]
+            groups += [_as_group([part]) for part in own]
     for stock in parts:
         if options and _is_stock(stock):
             per = min(_units_of(one, stock) for one in options)

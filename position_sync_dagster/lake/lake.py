@@ -140,7 +140,7 @@ class Lake:
         self.registry.sync.refresh()
 
     def maintain(self, *, clean_now: bool = False) -> list[storage.MaintenanceResult]:
-        """Maintain every table that is there; blocks. See `maintenance.maintain`."""
+        """Maintain every table that is there; blocks. See `storage.table.maintain`."""
         there = (*self.tables, *(table for table in self.derived_tables if table.exists()))
         return [storage.maintain(table, clean_now=clean_now) for table in there]
 

@@ -1,7 +1,7 @@
 """The ledger of values, `position_updates`: appended once per `update_id`, read, and followed.
 
-`SyncUpdates` has blocking calls, `PositionUpdatesTable` is for asyncio. The handler that writes
-streamed updates to the ledger is here too.
+`SyncUpdates` has blocking calls, `PositionUpdatesTable` is for asyncio. A handler that
+writes streamed updates, for a program without a lake, is here too.
 
 Files are chosen by the statistics in the log, and read directly. The newest rows are kept up to
 date by reading only what was added. A row whose id the ledger holds is not written again: a

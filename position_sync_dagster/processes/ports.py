@@ -7,7 +7,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
-from position_sync_dagster.errors import UserError
+from position_sync_dagster.errors import PositionSyncError, UserError
 
 LOOPBACK = "127.0.0.1"
 # The number of ports that are tried if the wanted one is taken.
@@ -18,6 +18,10 @@ _OPENER = build_opener(ProxyHandler({}))  # a proxy of the environment must not 
 
 class PortTakenError(UserError):
     """Another program listens at a port that is needed."""
+
+
+class NoAnswerError(PositionSyncError):
+    """A program of ours does not answer at its port, or refuses."""
 
 
 def is_free(port: int) -> bool:
@@ -57,20 +61,20 @@ def first_free(wanted: int) -> int:
     raise PortTakenError(f"The ports from {wanted} on are all taken.", remedy="Name a free port.")
 
 
-def exchange_json(port: int, path: str, value: Any = None, *, timeout_s: float = 2.0) -> Any:
+def exchange_json(port: int, path: str, value: Any = None, *, timeout_s: float) -> Any:
     """Return the JSON value that the server on 127.0.0.1 answers with.
 
     Args:
         value: What is posted, as JSON; None asks by GET.
 
     Raises:
-        OSError: The server does not answer, or not with status 200.
-        ValueError: The answer is not JSON.
+        NoAnswerError: The server does not answer, or not with status 200 and JSON.
     """
     body = None if value is None else json.dumps(value).encode()
     url, headers = f"http://{LOOPBACK}:{port}{path}", {"Content-Type": "application/json"}
     try:
         with _OPENER.open(Request(url, body, headers), timeout=timeout_s) as answer:
             return json.load(answer)
-    except HTTPException as error:
-        raise OSError(f"it does not speak HTTP: {error!r}") from error
+    except (OSError, ValueError, HTTPException) as error:
+        what = f"Port {port} of {LOOPBACK} does not answer: {error}."
+        raise NoAnswerError(what, remedy="See the log of its program.") from error

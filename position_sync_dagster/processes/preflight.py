@@ -251,22 +251,21 @@ async def _lines(
         found.append(warning("market data", "not tried: nothing is held", remedy))
         return
     details = await connection.details(conids)
-    until = time.monotonic() + TRIALS_S
-    is_free = False
-    for at, conid in enumerate(conids):
-        if time.monotonic() > until:
-            text = f"not tried, because the time was up: {', '.join(map(str, conids[at:]))}"
-            found.append(warning("market data", text, "Run it again."))
-            return
+    for conid in conids:
         if conid not in details:
             text = f"not tried: the gateway has no details of {conid}"
             found.append(warning("market data", text, AGAIN))
-            continue
+    until = time.monotonic() + TRIALS_S
+    tried = [conid for conid in conids if conid in details]
+    for at, conid in enumerate(tried):
+        if time.monotonic() > until:
+            text = f"not tried, because the time was up: {', '.join(map(str, tried[at:]))}"
+            found.append(warning("market data", text, "Run it again."))
+            return
         found.append(await _trial(connection, details[conid]))
         if found[-1].check == "lines":
             return
-        if not is_free:
-            is_free = True
+        if at == 0:
             free = f"at least one of {settings.max_lines} is free"
             found.append(good("lines", f"{free}; no gateway reports how many others use"))
 
@@ -298,14 +297,15 @@ async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]
     """Compare each leg with its contract, or look that up, as the stream will; store nothing."""
     yesterday = (utc_now() - timedelta(days=1)).date()
     looked_at = legs[:MOST_LEGS]
+    alive = [leg for leg in looked_at if leg.expiry is None or leg.expiry >= yesterday]
     details = await connection.details(
-        {leg.conid for leg in looked_at if isinstance(leg, ActiveContract)}
+        {leg.conid for leg in alive if isinstance(leg, ActiveContract)}
     )
     few = asyncio.Semaphore(AT_ONCE)
 
     async def one(leg: Leg) -> Finding | None:
         name = f"{leg.described} of {leg.strategy_id}"
-        if leg.expiry is not None and leg.expiry < yesterday:
+        if leg not in alive:
             return warning("legs", f"{name}: expired", "Remove the leg.")
         if isinstance(leg, ActiveContract):
             absent = leg.conid in connection.unknown

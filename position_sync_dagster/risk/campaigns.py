@@ -18,7 +18,7 @@ from position_sync_dagster.domain.leg import NEGLIGIBLE
 
 DELIVERED = (Cause.ASSIGNED.value, Cause.EXERCISED.value)
 # Maximum time between the change of an option and that of the shares: statements come late.
-NEAR = timedelta(days=5)
+SOON = timedelta(days=5)
 
 ROUNDING = 1e-6
 
@@ -139,7 +139,7 @@ def _start(option: Mapping[str, Any], moved: pl.DataFrame) -> tuple[float | None
     """Return what a strategy had of a contract that is a leg of it, before the first delivery."""
     near = (pl.col("seen_at") - option["closed_at"]).abs()
     is_same = (pl.col("after") - pl.col("before") - _units(option)).abs() < ROUNDING
-    at = moved.filter(near <= NEAR, is_same).sort(near).select("before", "average_cost").rows()
+    at = moved.filter(near <= SOON, is_same).sort(near).select("before", "average_cost").rows()
     before, cost = at[0] if at else (None, None)
     return (before if cost is not None or not before else None), cost or 0.0
 

@@ -205,7 +205,7 @@ class PricedLegs:
             # A future has no value of its own: its market value is what it stands for.
             now=pl.when(pl.col("sec_type") == "FUT").then(0.0).otherwise("market_value"),
             point=pl.lit([*range(len(points))]),
-            change=pl.Series(self.changes(points).tolist(), dtype=pl.List(pl.Float64)),
+            change=pl.Series(self.changes(points)).arr.to_list(),
         ).explode("point", "change")
         profit = pl.col("change").fill_nan(None) * pl.col("size")
         value = (pl.col("now") + profit).drop_nulls()

@@ -9,7 +9,14 @@ from operator import attrgetter
 
 import polars as pl
 
-from position_sync_dagster.domain.causes import A_DAY, BOOKED, NEAR, Facts, closures_of, last_trade
+from position_sync_dagster.domain.causes import (
+    A_DAY,
+    BOOKED,
+    LAST_PRICE,
+    Facts,
+    closures_of,
+    last_trade,
+)
 from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.closes import (
     FLEX,
@@ -212,10 +219,10 @@ class CloseExplainer:
             known = self.lake.contracts.table.rows(columns=["conid", "under_conid"])
             of_these = pl.col("under_conid").is_in(list(unders.values()))
             under_of = dict(known.filter(of_these).iter_rows())
-            rows = self.lake.updates.sync.between(ended - NEAR, ended, under_of)
+            rows = self.lake.updates.sync.between(ended - LAST_PRICE, ended, under_of)
             priced = rows.filter(
                 pl.col("underlying_price").is_not_null(),
-                pl.col("greeks_time").is_between(ended - NEAR, ended),
+                pl.col("greeks_time").is_between(ended - LAST_PRICE, ended),
             ).sort("greeks_time")["conid", "underlying_price"]
             last = {under_of[conid]: price for conid, price in priced.iter_rows()}
             self._prices |= {conid: last[under] for conid, under in unders.items() if under in last}

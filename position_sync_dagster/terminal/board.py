@@ -130,7 +130,7 @@ def board(
     foot = [_shown_lines(addresses), Text("Ctrl-C ends it.", style="dim")]
     if overview is None:
         return Group(*head, *foot)
-    status, money = overview.status, overview.book
+    status, book = overview.status, overview.book
     accounts = {printable(one.account) for one in status.accounts}
     lines = figures_of(overview)
     gateways, most = [line for line in lines if line[0] == "gateway"], console.height // 4
@@ -139,13 +139,13 @@ def board(
     head.append(_shown_lines(gateways[:most], width if status.logins else None))
     head += [*_more(len(gateways) - most), _shown_lines(others, width)]
     room = console.height - len(console.render_lines(Group(*head, *foot))) - 1
-    if money.strategies or money.rest:
-        ends = [*money.rest, *money.totals, *money.in_base]
+    if book.strategies or book.rest:
+        ends = [*book.rest, *book.totals, *book.in_base]
         # The worst first: what is cut hurts least.
-        worst = sorted(money.strategies, key=lambda one: one["daily_pnl"] or 0.0)
+        worst = sorted(book.strategies, key=lambda one: one["daily_pnl"] or 0.0)
         worst = worst[: max(room - len(ends) - LEAST_CHANGES - 2, 1)]
         table = sums_table("strategy", [*worst, *ends])
-        more = _more(len(money.strategies) - len(worst))
+        more = _more(len(book.strategies) - len(worst))
         head += [*fitted_table(*table, width, totals=len(ends)), *more]
         room -= 1 + len(worst) + len(ends) + len(more)
     return Group(*head, *(_change(one, width) for one in changes[: max(room, 0)]), *foot)

@@ -185,24 +185,24 @@ def _known_greeks(one: Row) -> str:
     return known + modelled
 
 
-def not_in_sums(money: Book) -> list[str]:
+def not_in_sums(book: Book) -> list[str]:
     """Return a line about holdings whose present quantity is in no sum; none without any."""
-    count = money.unwritten.height
+    count = book.unwritten.height
     if not count:
         return []
     holdings = "1 holding is" if count == 1 else f"{count} holdings are"
     return [f"{holdings} new or changed: the sums have the quantity from before, or nothing"]
 
 
-def money_lines(money: Book) -> list[str]:
+def money_lines(book: Book) -> list[str]:
     """Return what has no column in the tables of the money."""
-    lines = not_in_sums(money)
+    lines = not_in_sums(book)
 
     def add(one: Row, text: str, *names: str) -> None:
         title = " ".join(one[name] for name in ("name", *names) if one[name])
         lines.append(f"{title}: {text}")
 
-    for one in money.totals:
+    for one in book.totals:
         if one["options"]:
             add(one, _known_greeks(one), "account", "currency")
         if one["closes"] and one["account"] is None:
@@ -210,12 +210,12 @@ def money_lines(money: Book) -> list[str]:
             closes = f"{count} {'close' if count == 1 else 'closes'}{_since(one['realized_since'])}"
             without = f", {unknown} of them without a known profit" if unknown else ""
             add(one, closes + without, "currency")
-    for one in money.in_base:
+    for one in book.in_base:
         text = f"by the broker's exchange rates, {duration(one['rates_age_s'])} old"
         if one["without_rate"]:
             text = f"unknown, no exchange rate of {', '.join(one['without_rate'])}"
         add(one, text, "account", "currency")
-    for one in (*money.strategies, *money.rest):
+    for one in (*book.strategies, *book.rest):
         if one["closed"]:
             missing = one["legs"] - one["legs_held"] - one["legs_closed"]
             rest = f", {'one' if missing == 1 else missing} missing" if missing else ""

@@ -15,6 +15,7 @@ from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown, Curve, PricedLegs, curves
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.risk import PARTS, of_newest_day, read_risk
+from position_sync_dagster.terminal.text import amount
 
 STYLE = (
     "body{font:14px system-ui;margin:1.5em;color-scheme:light dark}"
@@ -71,14 +72,14 @@ def _scenarios(title: str, legs: PricedLegs, level: Breakdown, points: Sequence[
         name, *rest = (escape(str(row[key])) for key in ("name", "account", "currency"))
         if level is Breakdown.STRATEGY:
             name = f"<a href='/money/risk?strategy={quote(row['name'])}'>{name}</a>"
-        lines.append([name, *rest, *map(_money, row["profits"]), str(max(row["left_out"]))])
+        lines.append([name, *rest, *map(amount, row["profits"]), str(max(row["left_out"]))])
     names = (escape(one.name or "") for one in points)
     return _table(title, ["", "account", "currency", *names, "left out"], lines)
 
 
 def _drawn(curve: Curve) -> str:
     profit, loss = (
-        "unbounded" if one is None else _money(one)
+        "unbounded" if one is None else amount(one)
         for one in (curve.greatest_profit, curve.greatest_loss)
     )
     evens = ", ".join(f"{at:,.2f}" for at in curve.break_evens) or "none"
@@ -115,18 +116,9 @@ def as_svg(curve: Curve) -> str:
 
 
 def _explained(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [
-        [
-            escape(row["strategy_id"]),
-            escape(row["account"]),
-            f"{_money(row['profit'])} {escape(row['currency'])}",
-            *(_money(row[name]) for name in PARTS),
-        ]
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        names = (escape(row[of]) for of in ("strategy_id", "account", "currency"))
+        lines.append([*names, *(amount(row[of]) for of in ("profit", *PARTS))])
     title = f"Where the profit of {rows[0]['session_date'] if rows else ''} came from"
-    return _table(title, ["", "account", "profit", *PARTS], lines)
-
-
-def _money(amount: float | None) -> str:
-    return "–" if amount is None else f"{round(amount):,}"
+    return _table(title, ["", "account", "currency", "profit", *PARTS], lines)

@@ -34,7 +34,6 @@ QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
 def table_asset(
     spec: schema.TableSpec,
     *,
-    described: Callable[..., Any] | None = None,
     metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
     job: str | None = None,
     money_first: bool = False,
@@ -46,8 +45,6 @@ def table_asset(
 
     Args:
         spec: The table; the asset has its name.
-        described: The function whose docstring is the description that Dagster shows; None is the
-            decorated one.
         metadata: Further metadata, such as `column_lineage` of a derived table.
         job: The job that writes the table.
         money_first: Whether the UI links the descriptions of the columns, instead of showing them
@@ -60,7 +57,7 @@ def table_asset(
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
         asset: dg.AssetsDefinition = dg.asset(
             name=spec.name,
-            description=inspect.getdoc(described or function),
+            description=inspect.getdoc(function),
             kinds={"deltalake", "python"},
             config_schema={},  # without it, Launchpad would take any value
             metadata={**columns, **(metadata or {})},
@@ -106,7 +103,6 @@ def derived_asset(
     def decorate(derive: Derive) -> dg.AssetsDefinition:
         DERIVE[spec.name] = derive
 
-        @table_asset(spec, described=derive, **options)
         def materialize(
             context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
         ) -> dg.MaterializeResult[None]:
@@ -116,7 +112,8 @@ def derived_asset(
             version = dg.DataVersion(made.version)
             return dg.MaterializeResult(metadata=made.metadata, data_version=version)
 
-        return materialize
+        materialize.__doc__ = inspect.getdoc(derive)
+        return table_asset(spec, **options)(materialize)
 
     return decorate
 

@@ -104,7 +104,7 @@ def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResu
 
 
 # The check fails when this share of the line limit is in use.
-NEAR = 0.9
+SCARCE = 0.9
 
 
 @check.table_check("gateway_sessions", each_login=True, driven=True)
@@ -125,7 +125,7 @@ def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     without = newest_values(lake, login).filter(*is_without)
     return check.judged(
         f"{used} of {limit} lines are in use by legs; {without.height} active holdings have none.",
-        holds=used < NEAR * limit,
+        holds=used < SCARCE * limit,
         lines_in_use=used,
         underlying_lines=underlyings,
         line_limit=limit,

@@ -149,8 +149,8 @@ class Book:
         reported: What the broker last reported of the followed types: rows of `broker_positions`.
         live_since: For each connected login: values that their source confirmed since then are
             current. It is the start of the connection, at most two refresh intervals ago.
-        streamed: The conids whose newest row the stream wrote within the last two refresh
-            intervals, for logins whose owner is connected; None while none is.
+        streamed: The conids whose newest row the stream wrote recently (`written_by`), for logins
+            whose owner is connected; None while none is.
         accounts: The newest values of the accounts, with their exchange rates.
         closes: What closed, and why.
         logins: All logins, connected or not.

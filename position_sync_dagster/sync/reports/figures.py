@@ -172,8 +172,7 @@ class Figures:
 
     def to_dict(self, *, positions: bool = True) -> dict[str, Any]:
         """Return the figures as plain values for JSON; see `VERSION`."""
-        money = self.book
-        rows = (*money.strategies, *money.rest)
+        book = self.book
         found = {
             "version": VERSION,
             "at": self.at,
@@ -184,14 +183,14 @@ class Figures:
             "current": self.current,
             "held": self.held,
             "accounts": self.accounts,
-            "strategies": [sums_of(one, "strategy") for one in rows],
-            "underlyings": [sums_of(one, "underlying") for one in money.underlyings],
+            "strategies": [sums_of(one, "strategy") for one in (*book.strategies, *book.rest)],
+            "underlyings": [sums_of(one, "underlying") for one in book.underlyings],
             "expiries": [
                 sums_of(one, "expiry")
                 | {"days": (one["nearest_expiry"] - exchange_date(self.at)).days}
-                for one in money.expiries
+                for one in book.expiries
             ],
-            "totals": [sums_of(one, "total") for one in (*money.totals, *money.in_base)],
+            "totals": [sums_of(one, "total") for one in (*book.totals, *book.in_base)],
             "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
             "changes": self.changes,
             "limits": [limit_of(one) for one in self.limits],

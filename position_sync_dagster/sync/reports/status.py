@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from position_sync_dagster import dagster_files
 from position_sync_dagster.domain import gateway_session as sessions
 from position_sync_dagster.domain.clock import seconds_since
@@ -21,7 +23,7 @@ from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
 from position_sync_dagster.domain.holding import AccountSummary, QueueStatus, Source, TradingMode
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
@@ -177,7 +179,8 @@ def read_status(
     )
     overview = lake.queue.sync.overview()
     active = {leg.conid for leg in book.legs}
-    held = set(book.held.get_column("conid"))
+    positions = all_broker_rows(lake, settings).filter(pl.col("position") != 0)
+    held = set(positions.get_column("conid"))
     ends = {leg.conid: book.closes.end_of(leg) for leg in book.legs if leg.conid not in held}
     streamed, queued = (
         written_by(source, book.priced, settings, now).height
@@ -194,7 +197,7 @@ def read_status(
             f"{leg.described} of strategy {leg.strategy_id}: {leg.problem or NOT_LOOKED_UP}"
             for leg in lake.registry.unresolved
         ),
-        positions=book.held.height,
+        positions=positions.height,
         queue={status.value: overview.counts.get(status, 0) for status in QueueStatus},
         oldest_pending_age_s=seconds_since(overview.oldest_pending_at, now),
         updates_rows=lake.updates.sync.count(),
@@ -229,16 +232,23 @@ def _attention(strategies_file: Path | None, failed: int) -> Iterator[str]:
         )
 
 
-def leg_states(legs: Iterable[Leg], book: Book, settings: Settings) -> list[LegState]:
+def leg_states(
+    legs: Iterable[Leg], lake: Lake, settings: Settings, now: datetime
+) -> list[LegState]:
     """Return the state of each active leg, in order, as far as the tables show it.
 
     ARMED: the broker reports no holding of it, in the leg's account if it names one. A leg with a
     mistyped conid stays ARMED, as does a leg without a conid until its contract is found. STREAMED:
     the stream wrote the newest row of a holding recently. OVERFLOW: held, and not streamed. CLOSED:
     it was held, and it is known why it is gone.
+
+    Raises:
+        LakeError: A table cannot be used.
     """
-    held = dict(book.held.group_by("conid").agg("account").iter_rows())
-    rows = written_by(Source.STREAM, book.priced, settings, book.now)
+    book = read_book(lake, settings, now)
+    opened = all_broker_rows(lake, settings).filter(pl.col("position") != 0)
+    held = dict(opened.group_by("conid").agg("account").iter_rows())
+    rows = written_by(Source.STREAM, book.priced, settings, now)
     streamed = set(rows.select(KEY).iter_rows())
 
     def state(leg: Leg) -> LegState:

@@ -234,7 +234,7 @@ def test_a_port_in_use_moments_ago_is_free():
 
 def test_a_simulator_that_does_not_answer_is_named():
     port = free_port()
-    with pytest.raises(demo.SimulatorProcessError, match=str(port)):
+    with pytest.raises(ports.NoAnswerError, match=str(port)):
         demo.DemoRun.ask(Mock(control_port=port), "/stats")
 
 

@@ -6,13 +6,19 @@ from contextlib import asynccontextmanager
 import pytest
 
 from position_sync_dagster import IBPositionStreamer, StreamTables
-from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import DeltaLakePositionWriter
 from position_sync_dagster.sync.stream import router
+from position_sync_dagster.sync.stream import streamer as link
 from tests.support.booked_legs import leg
 from tests.support.empty_lakes import put_tables
 from tests.support.streams import Recorder, settings_for, simulate
+
+
+@pytest.fixture(autouse=True)
+def _reconnects_at_once(monkeypatch):
+    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
 
 
 @pytest.fixture

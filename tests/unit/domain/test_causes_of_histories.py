@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from position_sync_dagster.domain import closes
-from position_sync_dagster.domain.causes import NEAR, SLACK, Facts, closures_of
+from position_sync_dagster.domain.causes import ONE_EVENT, SLACK, Facts, closures_of
 from position_sync_dagster.domain.closes import Cause, Closure, EventKind, Execution, PositionChange
 from position_sync_dagster.gateway.connection import day_begin
 from tests.support.extent import EVERYTHING
@@ -198,7 +198,7 @@ def is_coincidence(days: Days, one: PositionChange, down: timedelta) -> bool:
     Shares that are transferred near an option, or in the same gap, look as if it had been
     exercised; and a transfer near a trade of the same contract looks like that trade.
     """
-    span = NEAR + SLACK + down
+    span = ONE_EVENT + SLACK + down
     near = [move for move in days.moves if abs(move.at - one.seen_at) <= span]
     transferred = {move.conid for move in near if move.cause is Cause.TRANSFERRED}
     traded = {move.conid for move in near if move.cause is Cause.TRADED}

@@ -5,12 +5,10 @@ import struct
 
 import pytest
 
-from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import GatewayTimeoutError
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.sync.stream import streamer as link
 from tests.support.booked_legs import PUT
 from tests.support.messages import frame
 from tests.support.streams import eventually, settings_for, simulate, updates_continue
@@ -20,11 +18,6 @@ GIVEN_UP = {
     "half a message": "a message has been incomplete",
     "longer than any message": "it sent a frame longer than any message",
 }
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
 
 
 @pytest.mark.parametrize(

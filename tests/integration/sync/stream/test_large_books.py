@@ -6,10 +6,8 @@ import polars as pl
 import pytest
 from ib_async.client import Client
 
-from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.lake.storage.table import data_files
-from position_sync_dagster.sync.stream import streamer as link
 from tests.support.booked_legs import FIRST, A, book_of_chain, terms_of
 from tests.support.extent import EVERYTHING
 from tests.support.streams import eventually, offline, published
@@ -67,9 +65,8 @@ async def test_a_fill_is_published_without_the_rest_of_the_book(stream_large, la
 
 
 async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commits(
-    stream_large, lake, monkeypatch
+    stream_large, lake
 ):
-    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     async with stream_large(1, second_list_s=1.0) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, FIRST) and _enough(lake, HOLDINGS - 1))
         batch = await lake.queue.claim_batch(2 * HOLDINGS)

@@ -14,7 +14,6 @@ from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes.preflight import Level, of_gateway
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import read_book
 from position_sync_dagster.sync.reports.status import leg_states, read_status
 from position_sync_dagster.sync.stream import contracts
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
@@ -162,7 +161,7 @@ async def test_an_ambiguous_leg_names_its_candidates_and_harms_no_other(
         assert received.newest(A, MONTHLY) is None
         assert streamer.routes[(A, MONTHLY)] is LegState.MONITORED
         settings = settings_for(sim)
-        assert leg_states([leg], read_book(lake, settings, utc_now()), settings) == [LegState.ARMED]
+        assert leg_states([leg], lake, settings, utc_now()) == [LegState.ARMED]
         status = read_status(lake, settings, utc_now())
         assert status.unresolved_legs == (f"{leg.described} of strategy s: {leg.problem}",)
         said = [r for r in caplog.records if "6000 PUT of strategy s is not" in r.getMessage()]

@@ -29,9 +29,7 @@ from tests.support.streams import (
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    quick = Backoff(first_s=0.05, longest_s=0.05)
-    monkeypatch.setattr(account_feed, "AGAIN", quick)
-    monkeypatch.setattr(link, "RECONNECT", quick)
+    monkeypatch.setattr(account_feed, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
 
 
 async def test_after_a_dropped_connection_it_streams_again_by_itself(stream_legs):

@@ -7,11 +7,9 @@ import pytest
 
 from ib_gateway_simulator.recordings.recording import load_recording
 from ib_gateway_simulator.replay.server import Replay
-from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain import drain
-from position_sync_dagster.sync.stream import streamer as link
 from tests.support.booked_legs import CALL, CENTS, PUT, WORTHLESS, A, leg
 from tests.support.empty_lakes import put_tables
 from tests.support.streams import eventually, simulate
@@ -24,9 +22,8 @@ SAME = (
 
 
 @pytest.fixture
-def stream_to(tmp_path, streaming, monkeypatch):
+def stream_to(tmp_path, streaming):
     """Run a stream into tables of its own while a script goes on; return the newest rows."""
-    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
 
     async def run(server, name, script):
         lake = Lake(tmp_path / name, fsync=False)

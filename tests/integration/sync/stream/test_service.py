@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain.clock import Backoff, utc_now
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.holding import TradingMode
 from position_sync_dagster.errors import (
@@ -223,10 +223,7 @@ async def test_without_a_gateway_the_stream_is_blind_and_runs_on(lake):
     assert await lake.updates.count() == 0
 
 
-async def test_a_gateway_that_waited_for_the_weekly_login_is_known_to_be_logged_in_afterwards(
-    lake, monkeypatch
-):
-    monkeypatch.setattr(streamer, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+async def test_a_gateway_that_waited_for_the_weekly_login_is_known_to_be_logged_in_afterwards(lake):
     async with simulate() as sim:
         service = Service(lake, settings_for(sim))
         await service.reaches(LIVE)
