@@ -8,6 +8,7 @@ handler of its own when it is imported.
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -27,6 +28,9 @@ POLL_S, PAUSE_S = 0.05, 0.2
 # Dagster in it.
 MARKER = "POSITION_SYNC_LAUNCHED_FROM"
 
+# A log file that has become larger is begun anew: a program may run for months.
+MOST_LOG_BYTES = 32 * 1024 * 1024
+
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -42,8 +46,8 @@ class ChildProcess:
         command: The program and its arguments.
         env: The whole environment.
         cwd: The working directory.
-        log: The file for the program's output; the one before is kept beside it. None leaves the
-            output on this terminal.
+        log: The file for the program's output, which `check` begins anew once it is large. The one
+            before is kept beside it. None leaves the output on this terminal.
         grace_s: Seconds from the request to end until what still runs is killed.
     """
 
@@ -84,6 +88,10 @@ class ChildProcess:
         """
         code = self._process.poll()
         if code is None:
+            with suppress(OSError):  # a full disk, or there is no file
+                if self.log is not None and self.log.stat().st_size > MOST_LOG_BYTES:
+                    shutil.copyfile(self.log, before(self.log))
+                    os.truncate(self.log, 0)  # the programs that write to it have it open
             return
         tail = self.tail()
         if self.log is not None and not self.log.exists():
@@ -153,8 +161,13 @@ def living(belongs: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
 def open_log(log: Path) -> BinaryIO:
     """Open an empty log file. An existing one is renamed to `<name>.previous.<suffix>` before."""
     if log.exists():
-        log.replace(log.with_name(f"{log.stem}.previous{log.suffix}"))
-    return log.open("ab")
+        log.replace(before(log))
+    return log.open("ab")  # at the end, also after it was begun anew
+
+
+def before(log: Path) -> Path:
+    """Return where the log before is kept."""
+    return log.with_name(f"{log.stem}.previous{log.suffix}")
 
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -21,6 +21,7 @@ STYLE = (
     "body{font:14px system-ui;margin:1.5em;color-scheme:light dark}"
     "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .7em;text-align:right}"
     "td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#8882}"
+    ".bar{display:inline-block;height:.7em;background:currentColor;opacity:.5}"
 )
 
 
@@ -116,9 +117,15 @@ def as_svg(curve: Curve) -> str:
 
 
 def _explained(rows: Sequence[Mapping[str, Any]]) -> str:
+    largest = max((abs(row[part]) for row in rows for part in PARTS), default=0.0) or 1.0
+
+    def bar(part: float) -> str:
+        width = f"{60 * abs(part) / largest:.0f}px"
+        return f"{amount(part)}<br><span class='bar' style='width:{width}'></span>"
+
     lines = []
     for row in rows:
         names = (escape(row[of]) for of in ("strategy_id", "account", "currency"))
-        lines.append([*names, *(amount(row[of]) for of in ("profit", *PARTS))])
+        lines.append([*names, amount(row["profit"]), *(bar(row[part]) for part in PARTS)])
     title = f"Where the profit of {rows[0]['session_date'] if rows else ''} came from"
     return _table(title, ["", "account", "currency", "profit", *PARTS], lines)

@@ -35,6 +35,9 @@ from position_sync_dagster.terminal.text import cell_text, foreign
 # are computed.
 SLOW_EVERY = timedelta(minutes=1)
 
+# How often curves are read while they have no line yet.
+BEGINNING = timedelta(seconds=5)
+
 FRESH = timedelta(seconds=0.9)
 
 MOST_CHANGES = 200
@@ -78,7 +81,8 @@ class PageFigures:
             LakeError: A table cannot be used.
         """
         figures = self.figures(now)
-        if elapsed(self._curves_at, now) >= SLOW_EVERY:
+        every = SLOW_EVERY if any(len(c["points"]) > 1 for c in self._curves) else BEGINNING
+        if elapsed(self._curves_at, now) >= every:
             self._curves, self._curves_at = read_curves(self._lake, figures.book), now
         more = {"curves": plain(self._curves), "scenarios": self._computed(now)}
         return parts_of(figures), shown(figures) | more

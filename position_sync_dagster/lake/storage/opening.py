@@ -152,6 +152,7 @@ class TableHandle:
             handle was opened.
 
     Attributes:
+        is_remote: Whether the table lies in an object store.
         generation: Grows by one each time the table was replaced while this process had it open.
     """
 
@@ -167,10 +168,8 @@ class TableHandle:
     _last_entry: _Entry | None = None
     _table_id: str | None = None
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether the table lies in an object store."""
-        return object_store.is_remote(self.path)
+    def __post_init__(self) -> None:
+        self.is_remote = object_store.is_remote(self.path)
 
     def exists(self) -> bool:
         """Return whether there is a log at the path.

@@ -13,6 +13,8 @@ from position_sync_dagster.domain.closes import Cause, EventKind, StatementEvent
 from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.domain.instrument import DividendSource, ExpectedDividend, Right
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake.derived import replace as replace_days
+from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.risk import explain_day, read_risk, risk_rows
 from position_sync_dagster.web.risk_page import risk_html
@@ -109,11 +111,16 @@ def test_an_option_that_was_sold_and_assigned_on_one_day_is_explained(lake):
     )  # fmt: skip
     own = replace(paid, event_id="own", type="Deposits", amount=900.0)
     lake.statement_events.add([paid, own])
-    (found,) = explain_day(lake, load_settings(), day, since=since, closed=closed).to_dicts()
+    explained = explain_day(lake, load_settings(), day, since=since, closed=closed)
+    (found,) = explained.to_dicts()
     # The premium, what the shares that came and those that went earned, and a dividend.
     assert found["profit"] == pytest.approx(1100 - 1000 + 1000 + 40)
     assert found["cash"] == 40
     assert found["unexplained"] == 0
+    replace_days(lake.derived_table(PROFIT_EXPLAINED), {day: explained})
+    page = risk_html(lake, load_settings(), utc_now(), None)
+    assert f"Where the profit of {day} came from" in page
+    assert "<span class='bar' style='width:60px'>" in page
 
 
 def test_the_day_on_which_the_ledger_began_has_no_profit(lake):

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from position_sync_dagster import demo
+from position_sync_dagster.processes import child_process, ports
 from position_sync_dagster.processes import home as home_module
-from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.child_process import (
     MARKER,
     ChildProcess,
@@ -205,6 +205,18 @@ def test_a_group_ends_whole_also_what_ignores_an_interrupt(start):
     end_group(leader.pid, grace_s=0.3)
     assert leader.wait() == -signal.SIGKILL
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_large_log_is_begun_anew_and_the_part_before_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(child_process, "MOST_LOG_BYTES", 3)
+    log = tmp_path / "program.log"
+    command = [sys.executable, "-c", f"print('many words', flush=True); {SLEEP}"]
+    settings = {"env": os.environ, "cwd": tmp_path, "log": log, "grace_s": 1.0}
+    with child_process.ChildProcess("The program", command, **settings) as program:
+        wait_for("its output", program.tail)
+        program.check()
+        assert log.read_text() == ""
+    assert (tmp_path / "program.previous.log").read_text() == "many words\n"
 
 
 @pytest.fixture
