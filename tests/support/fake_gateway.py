@@ -62,7 +62,7 @@ class FakeGateway:
         listing: What follows the next reqPositions.
         downloads: What follows the next reqAccountUpdates of an account.
         said: The messages since the test cleared it.
-        list_at: Where the answer to the newest reqPositions begins in `said`.
+        lists_at: Where the answers to reqPositions begin in `said`.
         lines: conid → the request of its market data line that runs.
         profits: conid → the request of its profit and loss that runs.
         most: The most clients that were connected at once.
@@ -73,7 +73,7 @@ class FakeGateway:
         self.listing: Sequence[Message] = (END,)
         self.downloads: dict[str, Sequence[Message]] = {}
         self.said: list[Message] = []
-        self.list_at = 0
+        self.lists_at: list[int] = []
         self.most = 0
         self.lines: dict[int, int] = {}
         self.profits: dict[int, int] = {}
@@ -140,7 +140,7 @@ class FakeGateway:
                 login = account_messages.managed_accounts(self.accounts)
                 self.say([login, messages.next_valid_id(1)])
             case ["61", *_]:
-                self.list_at = len(self.said)
+                self.lists_at.append(len(self.said))
                 self.say(self.listing)
                 # Interrupted, it is requested again: the answer is then without an interruption.
                 self.listing = [m for m in self.listing if m not in (LOST, DROPPED, KEPT)]

@@ -226,7 +226,7 @@ class Session:
         feed, gateway = connection.feed, self.gateway
         be_patient(feed, SHORT_S)
         gateway.said.clear()
-        gateway.list_at = 0
+        gateway.lists_at.clear()
         if kind == "refresh":
             self.told.emptied |= self.refresh_emptied
         listed_at, began = feed.snapshot_at, datetime.now(UTC)
@@ -255,13 +255,18 @@ class Session:
         listed = feed.snapshot_at not in (None, listed_at)
         if listed:
             self.played["whole lists"] += 1
-            assert is_whole(said[gateway.list_at :]), "a list that is not whole counts"
+            assert is_whole(said[gateway.lists_at[-1] :]), "a list that is not whole counts"
         for message in said:
             if message in (LOST, KEPT, DROPPED):
                 self.offline = message == LOST
-        list_at = gateway.list_at if listed else None
-        allowed = self.told.after(said, list_at=list_at)
-        self.told.hear(said, list_at=list_at, whole=whole)
+        *before, newest = (*gateway.lists_at, None) if not listed else gateway.lists_at
+        parts, allowed = [(said, newest)], {}
+        if listed and before and is_whole(said[before[-1] : newest]):  # a refresh asks twice
+            parts = [(said[:newest], before[-1]), (said[newest:], 0)]
+        for part, list_at in parts:
+            for key, found in self.told.after(part, list_at=list_at).items():
+                allowed.setdefault(key, set()).update(found)
+            self.told.hear(part, list_at=list_at, whole=whole)
         self.check(feed, (kind, script))
         if whole and self.offline:
             assert connection.connectivity.lost is not None, "the gateway has lost IB, and counts"

@@ -189,7 +189,7 @@ def quick(monkeypatch):
 
     Its day begins twelve hours ago, at whatever hour the test runs.
     """
-    monkeypatch.setattr(causes, "NEAR", timedelta(seconds=NEAR_S))
+    monkeypatch.setattr(causes, "ONE_EVENT", timedelta(seconds=NEAR_S))
     monkeypatch.setattr(leg_followers, "SETTLED", timedelta())
     monkeypatch.setattr(publisher, "LOOKS_S", (0.0, 1.0, 3.0, NEAR_S + 1.0))
     monkeypatch.setattr(connection, "_DAYS", (f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",))
