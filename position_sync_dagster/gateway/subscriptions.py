@@ -9,6 +9,7 @@ import asyncio
 import json
 import math
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
@@ -307,7 +308,7 @@ class Subscription:
 One = TypeVar("One", bound=Subscription)
 
 
-class ProfitSubscriptions(Generic[One]):
+class ProfitSubscriptions(ABC, Generic[One]):
     """Subscriptions to profits that are requested until messages come, and again without them.
 
     One that is refused or silent, or whose values do not count, is requested again after a delay
@@ -356,13 +357,13 @@ class ProfitSubscriptions(Generic[One]):
         self._all.clear()
         self._by_request.clear()
 
+    @abstractmethod
     def _take(self, one: One, sent: list[float]) -> bool:
         """Take the values of a message, and return whether they count."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _ended(self, one: One) -> None:
         """Forget the values of a request that the gateway has ended."""
-        raise NotImplementedError
 
     def _request_due(self, names: Iterable[object], most: int) -> None:
         """Request the first few of these that are due."""
