@@ -18,6 +18,7 @@ import polars as pl
 from pydantic import TypeAdapter
 
 from position_sync_dagster import errors
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER, Clock, utc_now
 from position_sync_dagster.domain.closes import (
     FLEX,
@@ -26,7 +27,8 @@ from position_sync_dagster.domain.closes import (
     StatementPosition,
     current_executions,
 )
-from position_sync_dagster.domain.holding import AccountSummary, Key, trading_mode_of
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.position_update import trading_mode_of
 from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.lake.derived import join_rows, stated_rows, values_at_close
