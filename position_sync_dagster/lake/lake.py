@@ -16,6 +16,7 @@ from position_sync_dagster.errors import MomentError
 from position_sync_dagster.lake import broker_positions as broker
 from position_sync_dagster.lake import records, schema
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
+from position_sync_dagster.lake.movements import MovementsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.sessions import GatewaySessions
@@ -76,6 +77,7 @@ class Lake:
         self.statement_events = records.events_table(table(schema.STATEMENT_EVENTS))
         self.position_changes = records.changes_table(table(schema.POSITION_CHANGES))
         self.closures = records.ClosuresTable(table(schema.CLOSURES))
+        self.movements = MovementsTable(table(schema.MOVEMENTS))
         self.dividends = records.DividendsTable(table(schema.DIVIDENDS))
         self.risk_scenarios = records.RiskScenariosTable(table(schema.RISK_SCENARIOS))
         self.account_values = broker.AccountValuesTable(table(schema.ACCOUNT_VALUES), clock)

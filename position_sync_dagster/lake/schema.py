@@ -42,6 +42,7 @@ from position_sync_dagster.domain.holding import (
 )
 from position_sync_dagster.domain.instrument import ContractDetails, ExpectedDividend, Instrument
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
+from position_sync_dagster.domain.movements import Movement
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import InvalidRequestError
 
@@ -369,6 +370,14 @@ CLOSURES = TableSpec(
     columns_of(Closure),
     indexed=("change_id", "closed_at", "judged_at"),
     order="judged_at",
+)
+
+MOVEMENTS = TableSpec(
+    "movements",
+    columns_of(Movement),
+    indexed=("day", "session_date", "account"),
+    order="day",
+    key=("movement_id",),
 )
 
 ACCOUNT_VALUES = TableSpec(
