@@ -30,6 +30,7 @@ from position_sync_dagster.domain import closes, instrument
 from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.exchange_time import NEW_YORK, zone_of
+from position_sync_dagster.domain.statement import BookedAmounts, StatedEquity
 from position_sync_dagster.errors import FlexServiceError, StatementError, shown
 from position_sync_dagster.settings import SECURITY_TYPES
 
@@ -329,6 +330,59 @@ def cash_of(fields: Fields) -> AccountSummary:
     )
 
 
+_AMOUNTS = _columns(
+    BookedAmounts,
+    report_date="reportDate", settle_date="settleDateTarget settleDate", multiplier="multiplier",
+    proceeds="proceeds", net_cash="netCash", amount="amount", value="value",
+    cash_transfer="cashTransfer", position_amount="positionAmount", transfer_price="transferPrice",
+    taxes="taxes", commission="ibCommission", commission_currency="ibCommissionCurrency",
+    transaction_id="transactionID", trade_id="tradeID", action_id="actionID",
+    level_of_detail="levelOfDetail",
+)  # fmt: skip
+
+
+def booked_amounts(attributes: Mapping[str, str], element: str, file: str) -> BookedAmounts:
+    """Return what a row of `executions` or `statement_events` says of money.
+
+    Args:
+        attributes: As the row has them in its JSON.
+        element: Trade, Transfer, …; for messages.
+        file: For messages.
+
+    Raises:
+        StatementError: A field cannot be read.
+    """
+    fields = Fields(attributes=_known(attributes), file=file, element=element)
+    return BookedAmounts(**fields.row(_AMOUNTS))
+
+
+# What an EquitySummaryByReportDateInBase says of where it stands, and the sums of its parts.
+_NO_PART = {"accountId", "acctAlias", "model", "currency", "reportDate", "total"}
+
+
+def equity_of(fields: Fields) -> StatedEquity:
+    """Return net liquidation and its parts.
+
+    A part that is split again into Long and Short is counted once; brokerCashComponent and the like
+    repeat what another part has.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    parts = {
+        name: fields.required(NUMBER, name)
+        for name in fields.attributes
+        if name not in _NO_PART and not name.endswith(("Long", "Short", "Component"))
+    }
+    return StatedEquity(
+        account=fields.required(TEXT, "accountId"),
+        day=fields.required(DAY, "reportDate"),
+        currency=fields.get(TEXT, "currency"),
+        total=fields.get(NUMBER, "total"),
+        parts=parts,
+    )
+
+
 # The largest statement, in bytes; a day of 20,000 holdings takes some 15 MB.
 LARGEST_STATEMENT = 512 * 2**20
 
@@ -344,7 +398,9 @@ class _Record(NamedTuple):
 _RECORDS = {
     "OpenPosition": _Record("positions", position_of, ("SUMMARY",)),
     "Trade": _Record("executions", execution_of, ("EXECUTION",)),
-    "EquitySummaryByReportDateInBase": _Record("cash", cash_of, ()),
+    "EquitySummaryByReportDateInBase": _Record(
+        "cash", lambda fields: (cash_of(fields), equity_of(fields)), ()
+    ),
     **dict.fromkeys(_KINDS, _Record("events", event_of)),
     "CashTransaction": _Record("money", event_of),
 }
@@ -467,7 +523,9 @@ class _Content:
             | {account},
             positions=tuple(positions),
             executions=tuple(replace(one, stated_at=made) for one in executions),
-            cash=tuple(one for _fields, one in self._rows["cash"]),
+            cash=tuple(cash for _fields, (cash, _equity) in self._rows["cash"]),
+            equity=tuple(equity for _fields, (_cash, equity) in self._rows["cash"]),
+            sections=frozenset(self._sections),
             events=tuple(replace(one, stated_at=made) for one in events),
             lacks_positions=bool(self._flaws["positions"]),
             left_out=tuple((one.what, one.remedy) for ones in self._flaws.values() for one in ones),

@@ -19,6 +19,7 @@ from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.movements import MovementsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.sessions import GatewaySessions
@@ -79,6 +80,7 @@ class Lake:
         self.statement_events = records.events_table(table(schema.STATEMENT_EVENTS))
         self.position_changes = records.changes_table(table(schema.POSITION_CHANGES))
         self.closures = records.ClosuresTable(table(schema.CLOSURES))
+        self.movements = MovementsTable(table(schema.MOVEMENTS))
         self.dividends = records.DividendsTable(table(schema.DIVIDENDS))
         self.risk_scenarios = records.RiskScenariosTable(table(schema.RISK_SCENARIOS))
         self.account_values = AccountValuesTable(table(schema.ACCOUNT_VALUES), clock)

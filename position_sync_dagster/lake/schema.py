@@ -33,6 +33,7 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS, BrokerPosition, HoldingGreeks
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
+from position_sync_dagster.domain.movements import Movement
 from position_sync_dagster.domain.position_update import (
     PositionUpdate,
     ValueOrigin,
@@ -366,6 +367,14 @@ CLOSURES = TableSpec(
     columns_of(Closure),
     indexed=("change_id", "closed_at", "judged_at"),
     order="judged_at",
+)
+
+MOVEMENTS = TableSpec(
+    "movements",
+    columns_of(Movement),
+    indexed=("day", "session_date", "account"),
+    order="day",
+    key=("movement_id",),
 )
 
 ACCOUNT_VALUES = TableSpec(
