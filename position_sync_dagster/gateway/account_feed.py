@@ -22,10 +22,11 @@ from uuid import uuid4
 from ib_async import AccountValue
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import NEVER, Backoff, utc_now
+from position_sync_dagster.domain.clock import NEVER, utc_now
 from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED, SET_ASIDE
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.leg import few
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import translate
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, GatewayCode, MessageType
 from position_sync_dagster.gateway.holdings import HoldingsBook

@@ -17,30 +17,35 @@ from datetime import timedelta
 import polars as pl
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import Backoff, rest_s
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.closes import Execution, PositionChange
 from position_sync_dagster.domain.holding import (
-    ACTIVE_PRIORITY,
-    MONITORING_PRIORITY,
     AccountConfirmation,
-    AccountSummary,
     BrokerPosition,
     Key,
-    PositionUpdate,
-    PositionUpdateHandler,
-    QueueRequest,
-    Reason,
-    ValueOrigin,
     has_moved,
     is_repeated,
 )
 from position_sync_dagster.domain.leg import QUEUED, LegState
 from position_sync_dagster.domain.login_lines import LoginLines
+from position_sync_dagster.domain.position_update import (
+    PositionUpdate,
+    PositionUpdateHandler,
+    ValueOrigin,
+)
+from position_sync_dagster.domain.queue_request import (
+    ACTIVE_PRIORITY,
+    MONITORING_PRIORITY,
+    QueueRequest,
+    Reason,
+)
+from position_sync_dagster.domain.retry import Backoff, rest_s
 from position_sync_dagster.domain.valuation import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
-from position_sync_dagster.lake.broker_positions import AccountValuesTable, BrokerPositionsTable
+from position_sync_dagster.lake.account_values import AccountValuesTable
+from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.table import offload

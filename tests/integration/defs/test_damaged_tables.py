@@ -19,7 +19,7 @@ from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.evaluation import UNEVALUATED, UNKNOWN
 from position_sync_dagster.defs.drain import TICK_DERIVED, drain_queue
-from position_sync_dagster.domain.holding import QueueStatus
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue

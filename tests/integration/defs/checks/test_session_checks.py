@@ -9,8 +9,8 @@ from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.checks.strategies import legs_are_resolved
 from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.gateway_session import EMPTIED, Owner, SessionState, WeekState
-from position_sync_dagster.domain.holding import Source, TradingMode
 from position_sync_dagster.domain.leg import make_leg
+from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.gateway.account_feed import describe_odd_rows
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal.board import describe

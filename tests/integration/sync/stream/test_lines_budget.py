@@ -10,9 +10,9 @@ import pytest
 
 from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import QueueStatus
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.domain.login_lines import Trust
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.sync.stream.contracts import ContractCache, LineManager

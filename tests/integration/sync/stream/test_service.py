@@ -10,7 +10,7 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.domain.holding import TradingMode
+from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
     LeaseLostError,
