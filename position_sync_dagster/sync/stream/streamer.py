@@ -16,7 +16,12 @@ from typing import Any
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, utc_now
-from position_sync_dagster.domain.gateway_session import GatewayRun, Owner, SessionState
+from position_sync_dagster.domain.gateway_session import (
+    GatewayRun,
+    Owner,
+    SessionState,
+    UnusableHoldings,
+)
 from position_sync_dagster.domain.holding import (
     Key,
     OwnUpdates,
@@ -408,6 +413,12 @@ class IBPositionStreamer:
         return "; ".join(problem for part in parts for problem in part.problems()) or None
 
     @property
+    def unusable_holdings(self) -> UnusableHoldings:
+        """What of the broker's holdings is unknown or cannot be used; empty while not LIVE."""
+        connection = self._link.live_connection()
+        return UnusableHoldings() if connection is None else connection.feed.unusable_holdings
+
+    @property
     def lines_in_use(self) -> int:
         """The number of market data lines held."""
         return len(self._router.lines.held)
@@ -645,6 +656,7 @@ def _status(streamer: IBPositionStreamer) -> dict[str, Any]:
     names = "state", "live_since", "lines_in_use", "line_limit", "underlying_lines", "detail"
     return {
         **{name: getattr(streamer, name) for name in (*names, "greeks")},
+        **streamer.unusable_holdings.as_columns(),
         "gateway_running_since": streamer.gateway_run.running_since,
         "gateway_started_at": streamer.gateway_run.started_at,
     }

@@ -9,7 +9,12 @@ from datetime import timedelta
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.gateway_session import (
+    Owner,
+    SessionState,
+    UnusableHoldings,
+    unusable_holdings_of,
+)
 from position_sync_dagster.domain.holding import TradingMode
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
@@ -113,6 +118,25 @@ async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(lake):
         assert service.session.state is SessionState.ENDED
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
         assert sim.stats()["lines_in_use"] == 0
+
+
+async def test_the_session_names_the_holdings_and_accounts_that_are_unusable(lake):
+    async with simulate() as sim:
+        sim.holding(A, CALL, "nan")
+        service = Service(lake, settings_for(sim, heartbeat_s=0.05))
+        await service.reaches(LIVE)
+        await eventually(lambda: unusable_holdings_of(service.session).set_aside)
+        set_aside = unusable_holdings_of(service.session).set_aside
+        assert [(row.account, row.conid) for row in set_aside.first] == [(A, CALL)]
+        assert set_aside.text in service.session.detail
+
+        sim.log_in_as([B])
+        await eventually(lambda: unusable_holdings_of(service.session).unknown_accounts)
+        (unknown,) = unusable_holdings_of(service.session).unknown_accounts
+        assert (unknown.account, unknown.reason, unknown.holdings) == (A, "NOT_MANAGED", 4)
+
+        await service.end()
+        assert unusable_holdings_of(service.session) == UnusableHoldings()
 
 
 async def test_each_row_of_a_close_names_the_run_that_wrote_it(lake):
