@@ -130,7 +130,6 @@ class GatewaySessions:
         Raises:
             LeaseLostError: A newer session has followed, or this one has ended.
         """
-
         of_end: dict[str, Any] = {**dict.fromkeys(OF_A_HEARTBEAT), "detail": detail}
 
         def change(stored: GatewaySession, now: datetime) -> GatewaySession:

@@ -41,6 +41,7 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream import memory_and_threads
+from position_sync_dagster.sync.stream.delivery import Flusher
 from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
     Ownership,
@@ -48,7 +49,6 @@ from position_sync_dagster.sync.stream.ownership import (
     Unowned,
     end_tasks,
 )
-from position_sync_dagster.sync.stream.publisher import Flusher
 from position_sync_dagster.sync.stream.router import Router, StreamTables
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ import pytest
 from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.errors import CommitContentionError, TradingModeError
-from position_sync_dagster.sync.stream import publisher as module
-from position_sync_dagster.sync.stream.publisher import Delivery
+from position_sync_dagster.sync.stream import delivery as module
+from position_sync_dagster.sync.stream.delivery import Delivery
 from tests.support.streams import eventually
 
 

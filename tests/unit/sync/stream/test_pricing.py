@@ -17,7 +17,7 @@ from position_sync_dagster.domain.login_lines import (
 )
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from position_sync_dagster.sync.stream.publisher import StreamPricer
+from position_sync_dagster.sync.stream.pricing import StreamPricer
 from tests.support.holdings import make_holding
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
