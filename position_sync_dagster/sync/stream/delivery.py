@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import KW_ONLY, asdict, dataclass, replace
+from enum import Enum
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Backoff, rest_s
@@ -29,8 +30,13 @@ from position_sync_dagster.sync.stream.publisher import Announcements
 
 logger = logging.getLogger(__name__)
 
-# Errors that another attempt cannot repair.
-FINAL = (errors.LeaseLostError, errors.TradingModeError, errors.ForeignTableError)
+# Errors of a table that another attempt cannot repair: nothing more of this stream is written.
+ENDS_STREAM = (
+    errors.LeaseLostError,
+    errors.TradingModeError,
+    errors.ForeignTableError,
+    errors.NewerTableError,
+)
 
 # Delays between attempts. They are shorter than the time that `close` waits for a delivery.
 RETRY = Backoff(first_s=0.5, longest_s=2.0)
@@ -43,6 +49,18 @@ QUIET_S = 60.0
 CANCEL_TIMEOUT_S = 1.0
 
 
+class Outcome(Enum):
+    """What follows a call of a handler.
+
+    DELIVERED: the updates are done. RETRY: the handler gets them again. END_STREAM: they stay
+    undelivered, and the stream ends with the error.
+    """
+
+    DELIVERED = "DELIVERED"
+    RETRY = "RETRY"
+    END_STREAM = "END_STREAM"
+
+
 @dataclass(eq=False, repr=False)
 class Delivery:
     """Delivers updates to one handler; a slow or failing handler does not affect the others.
@@ -50,11 +68,12 @@ class Delivery:
     A newer update of a position replaces an undelivered older one: memory is bounded by the number
     of positions, and the newest value is never lost.
 
-    A handler with the method `on_position_updates` gets each flush in one call. After any error,
-    unless the lease is lost, it gets the updates again, replaced by newer values where there are
-    any. A handler without this method gets each update once, since it may have acted on the update
-    before it raised: the error is logged, and the update counts as delivered. After what is no
-    `Exception`, as a panic of a library in Rust, either gets the flush again with the next one.
+    A handler with the method `on_position_updates` gets each flush in one call. After an error it
+    gets the updates again, replaced by newer values where there are any; an error of `ENDS_STREAM`
+    ends the stream. A handler without this method gets each update once, since it may have acted on
+    the update before it raised: the error is logged, and the update counts as delivered. After what
+    is no `Exception`, as a panic of a library in Rust, either gets the flush again with the next
+    one.
 
     After a slow flush, a handler of whole flushes gets nothing for `rest_s`, unless an update is
     urgent.
@@ -64,7 +83,7 @@ class Delivery:
 
     Attributes:
         failures: How often the handler raised.
-        refused: The error of a table that a later release has migrated: nothing more is written.
+        refused: The error that ends the stream: nothing more is written.
     """
 
     handler: PositionUpdateHandler
@@ -73,11 +92,12 @@ class Delivery:
 
     def __post_init__(self) -> None:
         self.failures = 0
-        self.refused: errors.NewerTableError | None = None
+        self.refused: errors.LakeError | None = None
         self._batched = getattr(self.handler, "on_position_updates", None)
         self._failed_s: dict[str, float] = {}
         self._pending: dict[Key, PositionUpdate] = {}
-        self._is_closing = self._is_closed = False
+        self._is_closing = False
+        self._is_closed = False
         self._urgent = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -89,8 +109,11 @@ class Delivery:
         """
         if urgent:
             self._urgent.set()
-        self._pending |= {(one.account, one.conid): one for one in updates}
-        if self._pending and (self._task is None or self._task.done()):
+        for update in updates:
+            self._pending[update.account, update.conid] = update
+
+        is_running = self._task is not None and not self._task.done()
+        if self._pending and not is_running and self.refused is None:
             self._task = asyncio.create_task(self._run())
 
     async def close(self, *, timeout_s: float) -> None:
@@ -99,6 +122,7 @@ class Delivery:
         self.put((), urgent=True)
         if self._task is None:
             return
+
         await asyncio.wait({self._task}, timeout=timeout_s)
         if not self._task.done():
             logger.error("%s did not accept its last updates", type(self.handler).__name__)
@@ -108,49 +132,59 @@ class Delivery:
 
     async def _run(self) -> None:
         """Deliver until nothing is pending."""
-        failures, loop = 0, asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        failures = 0
         while self._pending and not self._is_closed:
             self._urgent.clear()
-            pending, self._pending = self._pending, {}
-            began = loop.time()
+            taken, self._pending = self._pending, {}
+            began_s = loop.time()
+            outcome = Outcome.RETRY
             try:
-                failed = await self._deliver(list(pending.values()))
-            except BaseException:
-                self._pending = pending | self._pending
-                raise
-            if failed:
-                self._pending = pending | self._pending
+                outcome = await self._deliver(list(taken.values()))
+            finally:
+                if outcome is not Outcome.DELIVERED:
+                    self._pending = taken | self._pending
+
+            if outcome is Outcome.END_STREAM:
+                return
+            if outcome is Outcome.RETRY:
                 failures += 1
                 await asyncio.sleep(RETRY.delay_s(failures))
                 continue
+
             failures = 0
             if self._batched is not None and not self._is_closing:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._urgent.wait(), rest_s(loop.time() - began))
+                    await asyncio.wait_for(self._urgent.wait(), rest_s(loop.time() - began_s))
 
-    async def _deliver(self, updates: list[PositionUpdate]) -> bool:
-        """Call the handler, and return whether it must get the updates again."""
+    async def _deliver(self, updates: list[PositionUpdate]) -> Outcome:
+        """Call the handler, and return what follows."""
         if self._batched is None:
             for update in updates:
                 try:
                     await self.handler.on_position_update(update)
                 except Exception as error:  # noqa: BLE001 - a handler's own code: log it, go on
                     self._log_failure(error)
-            return False
+            return Outcome.DELIVERED
+
         try:
             await self._batched(updates)
+        except ENDS_STREAM as error:
+            self._log_failure(error)
+            self.refused = error
+            return Outcome.END_STREAM
         except Exception as error:  # noqa: BLE001 - as above
             self._log_failure(error)
-            if isinstance(error, errors.NewerTableError):
-                self.refused = error
-            return not isinstance(error, FINAL)
-        return False
+            return Outcome.RETRY
+        return Outcome.DELIVERED
 
     def _log_failure(self, error: Exception) -> None:
         """Log the error; each kind once per outage."""
         self.failures += 1
-        kind, now_s = type(error).__name__, self.monotonic()
-        last_s, self._failed_s[kind] = self._failed_s.get(kind, float("-inf")), now_s
+        kind = type(error).__name__
+        now_s = self.monotonic()
+        last_s = self._failed_s.get(kind, float("-inf"))
+        self._failed_s[kind] = now_s
         if now_s - last_s > QUIET_S:
             trace = None if isinstance(error, errors.PositionSyncError) else error
             name, text = type(self.handler).__name__, str(error) or kind
@@ -245,8 +279,7 @@ class Flusher:
             live_connection: Returns the connection, or None while nothing may be flushed.
 
         Raises:
-            LeaseLostError: The login belongs to another process now.
-            NewerTableError: A later release has migrated a table.
+            LakeError: A handler raised an error of `ENDS_STREAM`, or the lease is lost.
         """
         while True:
             await asyncio.sleep(self.context.settings.flush_interval_s)

@@ -485,7 +485,8 @@ class IBPositionStreamer:
         Raises:
             LeaseLostError: The login belongs to another process now.
             LakeError: The tables cannot be used at the start.
-            NewerTableError: A later release has migrated a table.
+            LakeError: A table refuses the rows for good, as NewerTableError, TradingModeError,
+                ForeignTableError.
         """
         await self._initialize()
         self._stop = stop

@@ -18,12 +18,14 @@ from position_sync_dagster.domain.gateway_session import (
 from position_sync_dagster.domain.holding import TradingMode
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
+    ForeignTableError,
     LeaseLostError,
     LoginOwnedError,
     NewerTableError,
     TradingModeError,
 )
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, POSITION_UPDATES, StoredColumn
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import Table, offload
@@ -368,3 +370,19 @@ async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_
         assert newer.version() == migrated
         assert sim.stats()["lines_in_use"] == 0
     assert service.session.state is SessionState.ENDED
+
+
+@pytest.mark.parametrize("error", [ForeignTableError, TradingModeError])
+async def test_a_stream_whose_ledger_refuses_its_rows_for_good_ends(lake, monkeypatch, error):
+    async def refuse(_table, _updates):
+        raise error("The ledger is another one.", remedy="Name another folder.")
+
+    monkeypatch.setattr(PositionUpdatesTable, "append", refuse)
+    await lake.registry.add_active(**leg(CALL))
+    async with simulate() as sim:
+        service = Service(lake, settings_for(sim))
+        with pytest.raises(error, match="The ledger is another one"):
+            await asyncio.wait_for(service.task, DEADLINE_S)
+    session = service.session
+    assert session.state is SessionState.ENDED
+    assert session.detail.startswith(f"{error.__name__}: The ledger is another one.")
