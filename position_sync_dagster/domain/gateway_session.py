@@ -15,8 +15,9 @@ from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.holding import Key, TradingMode
-from position_sync_dagster.domain.instrument import NEW_YORK
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.position_update import TradingMode
 
 # A gateway that was out of sight for no longer was not restarted: an automatic restart takes about
 # 35 s (Lean.Brokerages.InteractiveBrokers issues/246).

@@ -22,7 +22,7 @@ from uuid import uuid4
 from ib_async import AccountValue
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import NEVER, Backoff, utc_now
+from position_sync_dagster.domain.clock import NEVER, utc_now
 from position_sync_dagster.domain.gateway_session import (
     UnknownAccount,
     UnknownReason,
@@ -30,6 +30,7 @@ from position_sync_dagster.domain.gateway_session import (
     set_aside_of,
 )
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import translate
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, GatewayCode, MessageType
 from position_sync_dagster.gateway.holdings import HoldingsBook

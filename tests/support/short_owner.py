@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.domain.holding import Completeness, Reason
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.leg import route
+from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake

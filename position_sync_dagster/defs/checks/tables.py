@@ -14,7 +14,8 @@ from position_sync_dagster.defs.assets.table_asset import Derived, known, state_
 from position_sync_dagster.defs.checks import evaluation as check
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import CONFIRM, unusable_holdings_of
-from position_sync_dagster.domain.holding import QueueStatus, Source
+from position_sync_dagster.domain.position_update import Source
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.domain.reconciliation import Break, BreakState, DiscrepancyType
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables

@@ -9,21 +9,18 @@ from itertools import islice
 from sys import intern
 from typing import Any
 
-from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, elapsed, has_come, utc_now
-from position_sync_dagster.domain.instrument import (
-    ContractDetails,
-    TradingHours,
-    parse_trading_hours,
-)
-from position_sync_dagster.domain.leg import (
-    ActiveContract,
-    UnresolvedLeg,
+from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, has_come, utc_now
+from position_sync_dagster.domain.contract_match import (
     contract_mismatch,
     matching_contracts,
     problem_of,
 )
+from position_sync_dagster.domain.exchange_time import TradingHours, parse_trading_hours
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.lake.broker_positions import ContractsTable
+from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.sync.stream.ownership import OwnerContext

@@ -13,16 +13,13 @@ from dataclasses import KW_ONLY, asdict, dataclass, replace
 from enum import Enum
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import Backoff, rest_s
-from position_sync_dagster.domain.holding import (
-    AccountSummary,
-    Key,
-    PositionUpdate,
-    PositionUpdateHandler,
-)
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.position_update import PositionUpdate, PositionUpdateHandler
+from position_sync_dagster.domain.retry import Backoff, rest_s
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
-from position_sync_dagster.lake.broker_positions import AccountValuesTable
+from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext
 from position_sync_dagster.sync.stream.pricing import StreamPricer

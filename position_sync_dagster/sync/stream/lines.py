@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from position_sync_dagster.domain import login_lines
-from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.instrument import (
-    Quote,
-)
+from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.subscriptions import MarketDataLines, Refusal

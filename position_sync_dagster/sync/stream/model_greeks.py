@@ -17,10 +17,11 @@ from operator import attrgetter, itemgetter
 from typing import TypeVar
 
 from position_sync_dagster.domain.clock import elapsed
+from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, Key
-from position_sync_dagster.domain.instrument import ExpectedDividend, Quote
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
 from position_sync_dagster.domain.login_lines import largest
+from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import price_of
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges

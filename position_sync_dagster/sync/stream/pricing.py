@@ -4,13 +4,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from position_sync_dagster.domain.holding import (
-    BrokerPosition,
-    Key,
-    PositionUpdate,
-)
+from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.login_lines import LoginLines
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.valuation import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.sync.stream.contracts import ContractCache

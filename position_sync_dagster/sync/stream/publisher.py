@@ -9,18 +9,20 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 import polars as pl
 
 from position_sync_dagster.domain.holding import (
-    ACTIVE_PRIORITY,
-    MONITORING_PRIORITY,
     AccountConfirmation,
     BrokerPosition,
     Key,
-    QueueRequest,
-    Reason,
-    ValueOrigin,
     has_moved,
     is_repeated,
 )
 from position_sync_dagster.domain.leg import QUEUED, LegState
+from position_sync_dagster.domain.position_update import ValueOrigin
+from position_sync_dagster.domain.queue_request import (
+    ACTIVE_PRIORITY,
+    MONITORING_PRIORITY,
+    QueueRequest,
+    Reason,
+)
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable

@@ -15,20 +15,21 @@ from random import Random
 from typing import Any
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, utc_now
+from position_sync_dagster.domain.clock import NEVER, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
     GatewayRun,
     Owner,
     SessionState,
     UnusableHoldings,
 )
-from position_sync_dagster.domain.holding import (
-    Key,
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.position_update import (
     OwnUpdates,
     PositionUpdate,
     PositionUpdateHandler,
 )
-from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode, said
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.lake import Lake

@@ -6,10 +6,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from position_sync_dagster.domain.clock import Backoff, utc_now
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.holding import Completeness, ValueOrigin
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.position_update import ValueOrigin
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError, LakeNotWritableError
 from position_sync_dagster.gateway import account_feed, connection
 from position_sync_dagster.gateway.connection import IBConnectionManager

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.gateway_session import (
     UnusableHoldings,
     unusable_holdings_of,
 )
-from position_sync_dagster.domain.holding import TradingMode
+from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
     ForeignTableError,

@@ -3,8 +3,8 @@
 import asyncio
 
 from position_sync_dagster.domain import valuation as streamed_holding
-from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.holding import ValueOrigin
+from position_sync_dagster.domain.position_update import ValueOrigin
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.codes import GatewayCode
 from position_sync_dagster.sync.stream import lines
 from tests.support.booked_legs import CALL, PUT, STOCK, A

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from position_sync_dagster.domain.clock import Backoff, utc_now
-from position_sync_dagster.domain.holding import PositionUpdate
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import CommitContentionError
 from position_sync_dagster.sync.stream import delivery as module
 from position_sync_dagster.sync.stream.delivery import Delivery
