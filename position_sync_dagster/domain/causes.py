@@ -33,15 +33,9 @@ from position_sync_dagster.domain.closes import (
     StatementEvent,
     current_executions,
 )
+from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment, parse_trading_hours
 from position_sync_dagster.domain.holding import Key, grouped
-from position_sync_dagster.domain.instrument import (
-    NEW_YORK,
-    ContractDetails,
-    Right,
-    digits,
-    expiry_moment,
-    parse_trading_hours,
-)
+from position_sync_dagster.domain.instrument import ContractDetails, Right, digits
 
 # An option and its delivery are seen within this time of each other.
 ONE_EVENT = timedelta(minutes=15)

@@ -9,9 +9,12 @@ from enum import StrEnum
 from hashlib import sha256
 from operator import attrgetter, itemgetter
 
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.holding import AccountSummary, Key, grouped
-from position_sync_dagster.domain.instrument import NEW_YORK, Right, contract_name
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.instrument import Right, contract_name
+from position_sync_dagster.domain.statement import StatedEquity
 
 # The source of rows from a Flex statement.
 FLEX = "FLEX"
@@ -210,6 +213,9 @@ class Statement:
             without positions is not known to be flat.
         accounts: The accounts that it names.
         events: With that of the PERIOD, if it has the section of trades, and each can be read.
+        equity: Net liquidation at the end of its days, with the parts.
+        sections: The sections that it has, by their elements: Trades, Transfers, … It states
+            everything of these for its days; it says nothing of a section that is absent.
         lacks_positions: Whether a position cannot be read: what it does not list may be held.
         left_out: The rows that cannot be read: for each, what is wrong and the remedy.
     """
@@ -225,12 +231,14 @@ class Statement:
     executions: tuple[Execution, ...] = ()
     cash: tuple[AccountSummary, ...] = ()
     events: tuple[StatementEvent, ...] = ()
+    equity: tuple[StatedEquity, ...] = ()
+    sections: frozenset[str] = frozenset()
     lacks_positions: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
 
     def without_rows(self) -> "Statement":
         """Return what it covers, without its rows."""
-        return replace(self, positions=(), executions=(), cash=(), events=())
+        return replace(self, positions=(), executions=(), cash=(), events=(), equity=())
 
 
 def current_executions(executions: Iterable[Execution]) -> list[Execution]:

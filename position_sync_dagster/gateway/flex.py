@@ -26,10 +26,11 @@ from xml.etree import ElementTree as Xml
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from position_sync_dagster.domain import closes as statement
-from position_sync_dagster.domain import instrument
+from position_sync_dagster.domain import closes, instrument
+from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import AccountSource, AccountSummary
+from position_sync_dagster.domain.exchange_time import NEW_YORK, zone_of
+from position_sync_dagster.domain.statement import BookedAmounts, StatedEquity
 from position_sync_dagster.errors import FlexServiceError, StatementError, shown
 from position_sync_dagster.settings import SECURITY_TYPES
 
@@ -42,7 +43,7 @@ UNKNOWN = ("", "-", "--", "N/A")
 # The times of a statement are New York's, whatever the account's country, unless they name a zone.
 #
 # Source: IB, "Flex Queries", times are Eastern.
-STATEMENT_ZONE = instrument.NEW_YORK
+STATEMENT_ZONE = NEW_YORK
 
 # The time in New York that the values of a statement's day get: a statement has only the date.
 STATED_AT = clock_time(16, 0)
@@ -77,7 +78,7 @@ def _moment(text: str) -> datetime:
     """Return a time such as 20260305;153000 in UTC; a day alone is its midnight in New York."""
     day, clock, *zone = [*re.sub("[;,T]", " ", text, count=1).split(maxsplit=2), ""][:3]
     digits = (clock or "000000").replace(":", "")
-    known = instrument.zone_of(zone[0]) if zone and zone[0] else STATEMENT_ZONE
+    known = zone_of(zone[0]) if zone and zone[0] else STATEMENT_ZONE
     if known is None or len(digits) != 6:  # strptime takes 1530 for 15:03
         raise ValueError(text)
     at = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - its zone is below
@@ -207,7 +208,7 @@ class Fields:
 
 
 _POSITION = _columns(
-    statement.StatementPosition,
+    closes.StatementPosition,
     account="accountId", day="reportDate", conid="conid", symbol="underlyingSymbol symbol",
     sec_type="assetCategory", right="putCall", strike="strike", expiry="expiry",
     currency="currency", local_symbol="symbol", position="position", market_price="markPrice",
@@ -215,7 +216,7 @@ _POSITION = _columns(
 )  # fmt: skip
 
 
-def position_of(fields: Fields) -> statement.StatementPosition:
+def position_of(fields: Fields) -> closes.StatementPosition:
     """Return an OpenPosition.
 
     Raises:
@@ -231,11 +232,11 @@ def position_of(fields: Fields) -> statement.StatementPosition:
     average = None if price is None else price * multiplier
     if cost is not None and row["position"]:
         average = abs(cost / row["position"])
-    return statement.StatementPosition(**row, multiplier=multiplier, average_cost=average)
+    return closes.StatementPosition(**row, multiplier=multiplier, average_cost=average)
 
 
 _EXECUTION = _columns(
-    statement.Execution,
+    closes.Execution,
     account="accountId", conid="conid", symbol="underlyingSymbol symbol", sec_type="assetCategory",
     price="tradePrice", commission_currency="ibCommissionCurrency", realized_pnl="fifoPnlRealized",
     currency="currency", codes="notes code", open_close="openCloseIndicator",
@@ -246,7 +247,7 @@ _EXECUTION = _columns(
 )  # fmt: skip
 
 
-def execution_of(fields: Fields) -> statement.Execution:
+def execution_of(fields: Fields) -> closes.Execution:
     """Return a Trade.
 
     An exercise, an assignment and an expiry have no `ibExecID`: their `tradeID` or
@@ -259,21 +260,21 @@ def execution_of(fields: Fields) -> statement.Execution:
     commission = fields.get(NUMBER, "ibCommission")
     parts = (fields.attributes.get(name, "") for name in ("tradeDate", "tradeTime"))
     dated = replace(fields, attributes={"dateTime": " ".join(parts), **fields.attributes})
-    return statement.Execution(
+    return closes.Execution(
         **fields.row(_EXECUTION),
         execution_id=fields.get(TEXT, "ibExecID", "tradeID", "transactionID") or "",
         time=dated.required(TIME, "dateTime"),
-        side=statement.Side.SELL if quantity < 0 else statement.Side.BUY,
+        side=closes.Side.SELL if quantity < 0 else closes.Side.BUY,
         quantity=abs(quantity),
         commission=None if commission is None else 0.0 - commission,
-        source=statement.FLEX,
+        source=closes.FLEX,
         statement=fields.file,
         attributes=fields.as_json(),
     )
 
 
 _EVENT = _columns(
-    statement.StatementEvent,
+    closes.StatementEvent,
     account="accountId", type="transactionType type", conid="conid",
     symbol="underlyingSymbol symbol", sec_type="assetCategory", currency="currency",
     quantity="quantity", price="tradePrice transferPrice", amount="amount proceeds cashTransfer",
@@ -283,14 +284,14 @@ _EVENT = _columns(
 
 # The elements that are events.
 _KINDS = {
-    "OptionEAE": statement.EventKind.OPTION_EVENT,
-    "CorporateAction": statement.EventKind.CORPORATE_ACTION,
-    "Transfer": statement.EventKind.TRANSFER,
-    "CashTransaction": statement.EventKind.CASH,
+    "OptionEAE": closes.EventKind.OPTION_EVENT,
+    "CorporateAction": closes.EventKind.CORPORATE_ACTION,
+    "Transfer": closes.EventKind.TRANSFER,
+    "CashTransaction": closes.EventKind.CASH,
 }
 
 
-def event_of(fields: Fields) -> statement.StatementEvent:
+def event_of(fields: Fields) -> closes.StatementEvent:
     """Return an event.
 
     Raises:
@@ -300,14 +301,14 @@ def event_of(fields: Fields) -> statement.StatementEvent:
     local = at.astimezone(STATEMENT_ZONE)
     attributes = fields.as_json()
     own_id = fields.get(TEXT, "transactionID", "tradeID", "actionID")
-    return statement.StatementEvent(
+    return closes.StatementEvent(
         **fields.row(_EVENT),
         event_id=f"{fields.element}:{own_id or sha256(attributes.encode()).hexdigest()[:32]}",
         kind=_KINDS[fields.element],
         day=local.date(),
         time=at if local.time() != clock_time() else None,
         attributes=attributes,
-        source=statement.FLEX,
+        source=closes.FLEX,
         statement=fields.file,
     )
 
@@ -329,6 +330,59 @@ def cash_of(fields: Fields) -> AccountSummary:
     )
 
 
+_AMOUNTS = _columns(
+    BookedAmounts,
+    report_date="reportDate", settle_date="settleDateTarget settleDate", multiplier="multiplier",
+    proceeds="proceeds", net_cash="netCash", amount="amount", value="value",
+    cash_transfer="cashTransfer", position_amount="positionAmount", transfer_price="transferPrice",
+    taxes="taxes", commission="ibCommission", commission_currency="ibCommissionCurrency",
+    transaction_id="transactionID", trade_id="tradeID", action_id="actionID",
+    level_of_detail="levelOfDetail",
+)  # fmt: skip
+
+
+def booked_amounts(attributes: Mapping[str, str], element: str, file: str) -> BookedAmounts:
+    """Return what a row of `executions` or `statement_events` says of money.
+
+    Args:
+        attributes: As the row has them in its JSON.
+        element: Trade, Transfer, …; for messages.
+        file: For messages.
+
+    Raises:
+        StatementError: A field cannot be read.
+    """
+    fields = Fields(attributes=_known(attributes), file=file, element=element)
+    return BookedAmounts(**fields.row(_AMOUNTS))
+
+
+# What an EquitySummaryByReportDateInBase says of where it stands, and the sums of its parts.
+_NO_PART = {"accountId", "acctAlias", "model", "currency", "reportDate", "total"}
+
+
+def equity_of(fields: Fields) -> StatedEquity:
+    """Return net liquidation and its parts.
+
+    A part that is split again into Long and Short is counted once; brokerCashComponent and the like
+    repeat what another part has.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    parts = {
+        name: fields.required(NUMBER, name)
+        for name in fields.attributes
+        if name not in _NO_PART and not name.endswith(("Long", "Short", "Component"))
+    }
+    return StatedEquity(
+        account=fields.required(TEXT, "accountId"),
+        day=fields.required(DAY, "reportDate"),
+        currency=fields.get(TEXT, "currency"),
+        total=fields.get(NUMBER, "total"),
+        parts=parts,
+    )
+
+
 # The largest statement, in bytes; a day of 20,000 holdings takes some 15 MB.
 LARGEST_STATEMENT = 512 * 2**20
 
@@ -344,7 +398,9 @@ class _Record(NamedTuple):
 _RECORDS = {
     "OpenPosition": _Record("positions", position_of, ("SUMMARY",)),
     "Trade": _Record("executions", execution_of, ("EXECUTION",)),
-    "EquitySummaryByReportDateInBase": _Record("cash", cash_of, ()),
+    "EquitySummaryByReportDateInBase": _Record(
+        "cash", lambda fields: (cash_of(fields), equity_of(fields)), ()
+    ),
     **dict.fromkeys(_KINDS, _Record("events", event_of)),
     "CashTransaction": _Record("money", event_of),
 }
@@ -415,7 +471,7 @@ class _Content:
         except StatementError as error:
             self._flaws[record.kind].append(error)
 
-    def stated(self) -> statement.Statement:
+    def stated(self) -> closes.Statement:
         """Return what was read.
 
         Raises:
@@ -442,21 +498,21 @@ class _Content:
         if "Trades" in self._sections and not self._flaws["executions"] + self._flaws["events"]:
             again = f":{made.isoformat()}" if made else ""
             events.append(
-                statement.StatementEvent(
-                    event_id=f"{statement.EventKind.PERIOD}:{account}:{first}:{last}{again}",
-                    kind=statement.EventKind.PERIOD,
+                closes.StatementEvent(
+                    event_id=f"{closes.EventKind.PERIOD}:{account}:{first}:{last}{again}",
+                    kind=closes.EventKind.PERIOD,
                     account=account,
                     day=last,
                     first_day=first,
                     attributes="{}",
-                    source=statement.FLEX,
+                    source=closes.FLEX,
                     statement=fields.file,
                 )
             )
         days = {one.day for one in positions}
         if "OpenPositions" in self._sections and not self._flaws["positions"]:
             days.add(last)
-        return statement.Statement(
+        return closes.Statement(
             file=fields.file,
             account=account,
             first=first,
@@ -467,13 +523,15 @@ class _Content:
             | {account},
             positions=tuple(positions),
             executions=tuple(replace(one, stated_at=made) for one in executions),
-            cash=tuple(one for _fields, one in self._rows["cash"]),
+            cash=tuple(cash for _fields, (cash, _equity) in self._rows["cash"]),
+            equity=tuple(equity for _fields, (_cash, equity) in self._rows["cash"]),
+            sections=frozenset(self._sections),
             events=tuple(replace(one, stated_at=made) for one in events),
             lacks_positions=bool(self._flaws["positions"]),
             left_out=tuple((one.what, one.remedy) for ones in self._flaws.values() for one in ones),
         )
 
-    def _holdings(self) -> list[statement.StatementPosition]:
+    def _holdings(self) -> list[closes.StatementPosition]:
         """Return one position for each holding and day, without the lots that it sums up."""
         groups: defaultdict[tuple[str, date, int], list[tuple[Fields, Any]]] = defaultdict(list)
         for fields, one in self._rows["positions"]:
@@ -490,10 +548,10 @@ class _Content:
         ]
         return [found[0][1] for found in groups.values() if len(found) == 1]
 
-    def _executions(self) -> list[statement.Execution]:
+    def _executions(self) -> list[closes.Execution]:
         """Return the executions. A row without an id and a level may be the sum of others."""
         totals: Counter[tuple[int, str | None]] = Counter()
-        found: list[statement.Execution] = []
+        found: list[closes.Execution] = []
         for _fields, one in self._rows["executions"]:
             if one.execution_id:
                 found.append(one)
@@ -508,7 +566,7 @@ class _Content:
         return found
 
 
-def read_statements(data: bytes, file: str) -> list[statement.Statement]:
+def read_statements(data: bytes, file: str) -> list[closes.Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
     Each element is emptied after it was read, so that a year needs little memory. A row that
@@ -525,7 +583,7 @@ def read_statements(data: bytes, file: str) -> list[statement.Statement]:
     """
     if answer := answer_of(data):
         raise refusal(answer, file)
-    found: list[statement.Statement] = []
+    found: list[closes.Statement] = []
     root, content = "", None
     try:
         for event, element in Xml.iterparse(BytesIO(data), ("start", "end")):  # noqa: S314

@@ -18,7 +18,7 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import explain_closes, leg_followers, statements
+from position_sync_dagster.sync import explain_closes, leg_followers, statement_folder
 
 FOLDER = "flex_statements"
 
@@ -98,7 +98,7 @@ def imported(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Download the query of the settings, and import the folder, also if that fails."""
     lake, settings = position_sync.lake, position_sync.settings
-    downloaded, done = statements.download_and_import(lake, settings, context.run.run_id)
+    downloaded, done = statement_folder.download_and_import(lake, settings, context.run.run_id)
     for error in done.unreadable:
         context.log.warning(f"A statement was left out: {error}")
     listed = table_asset.table_of([_listed(one) for one in done.found[:SHOWN]])

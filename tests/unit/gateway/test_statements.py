@@ -17,10 +17,11 @@ from position_sync_dagster.domain.closes import (
     StatementEvent,
     current_executions,
 )
-from position_sync_dagster.domain.instrument import NEW_YORK, Right
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import StatementError
 from position_sync_dagster.gateway import flex
-from position_sync_dagster.gateway.flex import read_statements
+from position_sync_dagster.gateway.flex import booked_amounts, read_statements
 from tests.support.flex_files import element, period, position, statement, trade
 from tests.unit.domain.test_causes import CALL, fill
 
@@ -120,6 +121,37 @@ def test_cash_and_net_liquidation_are_those_of_their_day() -> None:
     assert (one.cash, one.net_liquidation, one.source) == (10.5, 99.0, "FLEX")
     assert one.timestamp == datetime(2026, 3, 5, 21, tzinfo=UTC)
     assert one.account == "DUSIM0001"
+
+
+def test_the_parts_of_net_liquidation_are_each_there_once() -> None:
+    row = {
+        "reportDate": "20260305", "currency": "USD", "cash": "10.5", "cashLong": "10.5",
+        "cashShort": "0", "stock": "90", "dividendAccruals": "-1.5", "total": "99",
+        "brokerCashComponent": "10.5",
+    }  # fmt: skip
+    found = read(statement(more=element("EquitySummaryByReportDateInBase", row)))
+    (equity,) = found.equity
+    assert (equity.account, equity.day, equity.currency) == (
+        "DUSIM0001", date(2026, 3, 5), "USD",
+    )  # fmt: skip
+    assert equity.parts == {"cash": 10.5, "stock": 90.0, "dividendAccruals": -1.5}
+    assert equity.total == sum(equity.parts.values())
+    assert found.sections >= {"OpenPositions", "Trades"}
+    assert "Transfers" not in found.sections
+
+
+def test_what_a_row_says_of_money_is_read_and_nothing_is_filled_in() -> None:
+    sold = one_trade(
+        netCash="248.7", proceeds="250", multiplier="100", reportDate="20260306", taxes="",
+        transactionID="12", ibCommissionCurrency="EUR",
+    )  # fmt: skip
+    booked = booked_amounts(json.loads(sold.attributes or ""), "Trade", "a.xml")
+    assert (booked.net_cash, booked.proceeds, booked.multiplier) == (248.7, 250.0, 100.0)
+    assert (booked.commission, booked.commission_currency) == (-1.3, "EUR")
+    assert (booked.report_date, booked.transaction_id) == (date(2026, 3, 6), "12")
+    assert (booked.taxes, booked.position_amount, booked.settle_date) == (None, None, None)
+    with pytest.raises(StatementError, match=r"a.xml: Trade has netCash='much'"):
+        booked_amounts({"netCash": "much"}, "Trade", "a.xml")
 
 
 def test_an_account_without_positions_is_flat_only_where_the_section_is_there() -> None:

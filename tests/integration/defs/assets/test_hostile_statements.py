@@ -15,7 +15,7 @@ from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import LARGEST_STATEMENT
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.statements import StatementFolder, download, foreign_to
+from position_sync_dagster.sync.statement_folder import StatementFolder, download, foreign_to
 from tests.support.flex_files import element, position, refused, statement, trade
 
 GOOD = statement(position(), trades=(trade("good"),))

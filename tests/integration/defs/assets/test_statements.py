@@ -16,9 +16,14 @@ from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
-from position_sync_dagster.sync import statements
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.statements import INDEX_FILE, ClosingService, import_statements
+from position_sync_dagster.sync.past_days import ClosingService
+from position_sync_dagster.sync.statement_folder import (
+    INDEX_FILE,
+    StatementFolder,
+    import_statements,
+    known_accounts,
+)
 from tests.integration.defs.assets.test_daily_positions import DAILY, partition_range, utc
 from tests.support.flex_files import element, of_day, position, statement, trade
 from tests.unit.domain.test_causes import CALL, change
@@ -175,7 +180,7 @@ def test_nothing_of_a_statement_of_a_foreign_account_is_written(world, fill, fol
 
 def test_an_account_whose_holdings_closed_long_ago_is_no_foreign_one(lake):
     CloseExplainer(lake).record([change(CALL, 2, 0, account="DUSIM0002")])
-    assert statements.known_accounts(lake) == {"DUSIM0002"}
+    assert known_accounts(lake) == {"DUSIM0002"}
 
 
 def test_a_broken_file_fails_the_days_that_it_may_be_the_source_of(world, fill, folder, rows):
@@ -282,7 +287,7 @@ def test_in_a_folder_that_cannot_be_written_all_is_read_without_an_index(folder,
     (folder / "a.xml").write_bytes(of_day(date(2026, 3, 5)))
     (folder / INDEX_FILE).mkdir()
     for _ in range(2):
-        assert statements.StatementFolder(folder).first_day() == date(2026, 3, 5)
+        assert StatementFolder(folder).first_day() == date(2026, 3, 5)
     assert parsed == ["a.xml"] * 2
 
 
