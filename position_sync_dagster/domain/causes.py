@@ -158,14 +158,14 @@ class Booking:
     def __post_init__(self) -> None:
         self.unclaimed = self.quantity
 
-    def claim(self, wanted: float) -> "Claim":
+    def claim(self, wanted: float) -> "Evidence":
         """Take of what is unclaimed as much as is wanted, or all of it."""
         part = copysign(min(abs(wanted), abs(self.unclaimed)), self.unclaimed)
         self.unclaimed = rounded(self.unclaimed - part)
-        return Claim(self, part)
+        return Evidence(self, part)
 
 
-class Claim(NamedTuple):
+class Evidence(NamedTuple):
     """The part of a booking that explains a change, or a part of it."""
 
     booking: Booking
@@ -197,7 +197,7 @@ class Case:
         ended: When it could be traded last; None where it does not expire.
         asked: From when and until when the gateway named all executions of the account.
         moneyness: Where an option stood at its end, if it was seen after it.
-        claims: The bookings that explain it.
+        evidence: The bookings that explain it.
         has_stray: Whether an execution of the day that went the same way explains no change: its
             time may be wrong, or a message lost.
         inference: The cause that the last day of options, or a delivery, shows.
@@ -208,14 +208,14 @@ class Case:
     ended: datetime | None
     asked: tuple[datetime, datetime]
     moneyness: Moneyness = Moneyness.UNCLEAR
-    claims: list[Claim] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)
     has_stray: bool = False
     inference: Inference | None = None
 
     @property
     def unexplained(self) -> float:
         """Return the part of the change that no booking explains, with its sign."""
-        return rounded(self.change.by - sum(claim.quantity for claim in self.claims))
+        return rounded(self.change.by - sum(part.quantity for part in self.evidence))
 
     @property
     def is_over(self) -> bool:
@@ -228,7 +228,7 @@ class Case:
 
         No exercise and no expiry turns a long option into a short one.
         """
-        has_trades = bool(self.claims) or self.has_stray or not self.is_covered
+        has_trades = bool(self.evidence) or self.has_stray or not self.is_covered
         passes_zero = self.change.is_option and rounded(self.change.by + self.change.closed) != 0
         return not has_trades and not passes_zero
 
@@ -615,7 +615,7 @@ def _claim_within(reach: Reach, case: Case, bookings: Sequence[Booking]) -> None
         return
 
     if abs(net) <= abs(unexplained):
-        case.claims += [booking.claim(booking.unclaimed) for booking in near]
+        case.evidence += [booking.claim(booking.unclaimed) for booking in near]
         return
 
     # One that fits exactly comes before an older one.
@@ -623,7 +623,7 @@ def _claim_within(reach: Reach, case: Case, bookings: Sequence[Booking]) -> None
     for booking in near:
         wanted = case.unexplained
         if wanted and booking.unclaimed * wanted > 0:
-            case.claims.append(booking.claim(wanted))
+            case.evidence.append(booking.claim(wanted))
 
 
 def _unclaimed_near(
@@ -847,19 +847,19 @@ def _closures_of_case(
         counter_conid: The underlying, if it changed with the option.
     """
     change = case.change
-    by_reason: defaultdict[tuple[Cause, Stage, str], list[Claim]] = defaultdict(list)
-    for claim in case.claims:
-        if claim.quantity * change.closed < 0:  # it reduced the holding
-            booking = claim.booking
-            by_reason[booking.cause, booking.stage, booking.detail].append(claim)
+    by_reason: defaultdict[tuple[Cause, Stage, str], list[Evidence]] = defaultdict(list)
+    for part in case.evidence:
+        if part.quantity * change.closed < 0:  # it reduced the holding
+            booking = part.booking
+            by_reason[booking.cause, booking.stage, booking.detail].append(part)
 
     closures: list[Closure] = []
     open_quantity = abs(change.closed)
-    for claims in by_reason.values():
-        quantity = min(open_quantity, sum(abs(claim.quantity) for claim in claims))
+    for evidence in by_reason.values():
+        quantity = min(open_quantity, sum(abs(part.quantity) for part in evidence))
         open_quantity = rounded(open_quantity - quantity)
         if quantity:
-            closures.append(_stated_closure(case, claims, quantity, counter_conid, now))
+            closures.append(_stated_closure(case, evidence, quantity, counter_conid, now))
 
     if open_quantity:
         closures.append(_inferred_closure(change, inference, open_quantity, now))
@@ -871,11 +871,15 @@ def _terms_of(change: PositionChange) -> dict[str, object]:
 
 
 def _stated_closure(
-    case: Case, claims: Sequence[Claim], quantity: float, counter_conid: int | None, now: datetime
+    case: Case,
+    evidence: Sequence[Evidence],
+    quantity: float,
+    counter_conid: int | None,
+    now: datetime,
 ) -> Closure:
     """Return the cause of a part of a close, with the bookings as evidence."""
     change = case.change
-    bookings = [claim.booking for claim in claims]
+    bookings = [part.booking for part in evidence]
     executions = [booking.execution for booking in bookings if booking.execution is not None]
     booking = bookings[0]
     counter = booking.counter_conid
@@ -886,11 +890,11 @@ def _stated_closure(
         **_terms_of(change),  # type: ignore[arg-type]
         closed_at=max((execution.time for execution in executions), default=change.seen_at),
         quantity=copysign(quantity, change.closed),
-        price=_average_price(claims),
+        price=_average_price(evidence),
         cause=booking.cause,
         stage=booking.stage,
         detail=booking.detail,
-        realized_pnl=_realized(claims),
+        realized_pnl=_realized(evidence),
         executions=_joined(execution.execution_id for execution in executions),
         order_ids=_joined(execution.order_id for execution in executions),
         events=_joined(booking.event_id for booking in bookings),
@@ -919,24 +923,24 @@ def _inferred_closure(
     )
 
 
-def _average_price(claims: Sequence[Claim]) -> float | None:
+def _average_price(evidence: Sequence[Evidence]) -> float | None:
     """Return the average price of bookings; None if one has no price."""
     paid = 0.0
-    for claim in claims:
-        if claim.booking.price is None:
+    for part in evidence:
+        if part.booking.price is None:
             return None
-        paid += claim.booking.price * abs(claim.quantity)
-    return paid / sum(abs(claim.quantity) for claim in claims)
+        paid += part.booking.price * abs(part.quantity)
+    return paid / sum(abs(part.quantity) for part in evidence)
 
 
-def _realized(claims: Sequence[Claim]) -> float | None:
+def _realized(evidence: Sequence[Evidence]) -> float | None:
     """Return the realised profit of parts of bookings; None if that of one is not known."""
     realized = 0.0
-    for claim in claims:
-        if claim.booking.realized_pnl is None:
+    for part in evidence:
+        if part.booking.realized_pnl is None:
             return None
-        share = abs(claim.quantity / claim.booking.quantity)
-        realized += claim.booking.realized_pnl * share
+        share = abs(part.quantity / part.booking.quantity)
+        realized += part.booking.realized_pnl * share
     return realized
 
 
