@@ -323,7 +323,7 @@ CONTRACTS = TableSpec(
 GATEWAY_SESSIONS = TableSpec(
     "gateway_sessions",
     columns_of(GatewaySession) | _PARTITION,
-    version=4,
+    version=5,
     partition_by=PARTITION_COLUMNS,
     indexed=("started_at",),
     order="started_at",

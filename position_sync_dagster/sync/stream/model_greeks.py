@@ -39,7 +39,8 @@ from position_sync_dagster.risk.terms import (
     expires_at,
     option_terms,
 )
-from position_sync_dagster.sync.stream.contracts import ContractCache, LineManager
+from position_sync_dagster.sync.stream.contracts import ContractCache
+from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Unowned
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from position_sync_dagster.sync.stream.publisher import StreamPricer
+from position_sync_dagster.sync.stream.pricing import StreamPricer
 from tests.support.holdings import make_holding
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
