@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -211,13 +211,15 @@ class Statement:
         first, last: The days that it covers.
         days: The days whose positions it states. Without the section of positions, an account
             without positions is not known to be flat.
-        accounts: The accounts that it names.
+        accounts: The accounts that it names and that are served.
         events: With that of the PERIOD, if it has the section of trades, and each can be read.
         equity: Net liquidation at the end of its days, with the parts.
         sections: The sections that it has, by their elements: Trades, Transfers, … It states
             everything of these for its days; it says nothing of a section that is absent.
+        foreign_rows: How many rows it has of each account that is not served; they are not read.
         lacks_positions: Whether a position cannot be read: what it does not list may be held.
         left_out: The rows that cannot be read: for each, what is wrong and the remedy.
+        notes: What was read, and is not valued.
     """
 
     file: str
@@ -233,8 +235,10 @@ class Statement:
     events: tuple[StatementEvent, ...] = ()
     equity: tuple[StatedEquity, ...] = ()
     sections: frozenset[str] = frozenset()
+    foreign_rows: Mapping[str, int] = field(default_factory=dict)
     lacks_positions: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def without_rows(self) -> "Statement":
         """Return what it covers, without its rows."""
@@ -312,6 +316,11 @@ class Cause(StrEnum):
     TRANSFERRED = "TRANSFERRED"
     CORRECTED = "CORRECTED"
     UNEXPLAINED = "UNEXPLAINED"
+
+
+# Types whose holdings are not valued: a bill that matures, a bond, a currency. A close of one of
+# these needs no person if its cause is not known.
+NOT_VALUED = frozenset({"BILL", "BOND", "CASH"})
 
 
 class Stage(StrEnum):
@@ -458,6 +467,11 @@ class Closure(ChangedHolding):
     def name(self) -> str:
         """Return the contract as a trader writes it."""
         return contract_name(self)
+
+    @property
+    def needs_person(self) -> bool:
+        """Return whether no fact says the cause, and somebody should look it up."""
+        return self.cause is Cause.UNEXPLAINED and self.sec_type not in NOT_VALUED
 
 
 _WORDS = {

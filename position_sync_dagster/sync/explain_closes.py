@@ -66,7 +66,8 @@ class Explained:
 
     Attributes:
         rows: How many rows were added to `closures`.
-        unexplained: The closes whose cause is not known after `GRACE`, oldest first.
+        unexplained: The closes whose cause is not known after `GRACE`, oldest first, and that need
+            a person.
     """
 
     rows: int
@@ -135,8 +136,8 @@ class CloseExplainer:
         }
         rows = lake.closures.add(chain.from_iterable(replaced.values()), run_id=self.run_id)
         newest = chain.from_iterable((counting | replaced).values())
-        unexplained = (one for one in newest if one.cause is Cause.UNEXPLAINED)
-        waiting = [one for one in unexplained if elapsed(one.closed_at, now) >= GRACE]
+        unexplained = (closure for closure in newest if closure.needs_person)
+        waiting = [closure for closure in unexplained if elapsed(closure.closed_at, now) >= GRACE]
         waiting.sort(key=attrgetter("closed_at"))
         # Breaks of closes before the window stay as they are.
         keys = set(closes.select(_KEY).iter_rows())
