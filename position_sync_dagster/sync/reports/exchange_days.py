@@ -38,6 +38,11 @@ class ExchangeDays:
     holidays: tuple[date, ...]
 
     @property
+    def zone(self) -> ZoneInfo:
+        """Return the time zone of the exchange."""
+        return ZoneInfo(self.timezone)
+
+    @property
     def settled_at(self) -> time:
         """The local time from which a day can be recorded; half days close earlier."""
         return (datetime.combine(date(2000, 1, 1), self.closes_at) + SETTLE).time()

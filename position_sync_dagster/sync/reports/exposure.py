@@ -242,6 +242,12 @@ def _magnifier(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
     return pl.coalesce(named, *tried, modelled)
 
 
+def magnifiers_of(latest: pl.DataFrame) -> dict[int, float]:
+    """Return the price magnifiers that fit the values of rows, by conid; others are not known."""
+    rows = latest.select("conid", magnifier=_magnifier({}).cast(pl.Float64))
+    return dict(rows.drop_nulls("magnifier").iter_rows())
+
+
 _LEG_COLUMNS: dict[str, Any] = {
     "leg": pl.Int64,
     **dict.fromkeys(("strategy_id", "account", "currency", "asset_class"), pl.String),
