@@ -29,8 +29,9 @@ from rich.text import Text
 from ib_gateway_simulator.books.loader import BOOKS, load_book
 from ib_gateway_simulator.statements import write_statements
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import Key, Source
+from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies

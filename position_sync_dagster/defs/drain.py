@@ -33,7 +33,8 @@ from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.tables import breaks_state
 from position_sync_dagster.domain.clock import SKEW, elapsed
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.holding import QueueStatus, Source
+from position_sync_dagster.domain.position_update import Source
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import InvalidLegError, PositionSyncError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema

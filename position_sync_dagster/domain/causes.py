@@ -32,15 +32,9 @@ from position_sync_dagster.domain.closes import (
     StatementEvent,
     current_executions,
 )
+from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment, parse_trading_hours
 from position_sync_dagster.domain.holding import Key, grouped
-from position_sync_dagster.domain.instrument import (
-    NEW_YORK,
-    ContractDetails,
-    Right,
-    digits,
-    expiry_moment,
-    parse_trading_hours,
-)
+from position_sync_dagster.domain.instrument import ContractDetails, Right, digits
 
 # Holdings that close and arrive within this time may belong to one event of the broker.
 ONE_EVENT = timedelta(minutes=15)

@@ -9,9 +9,11 @@ from enum import StrEnum
 from hashlib import sha256
 from operator import attrgetter, itemgetter
 
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.holding import AccountSummary, Key, grouped
-from position_sync_dagster.domain.instrument import NEW_YORK, Right, contract_name
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.instrument import Right, contract_name
 from position_sync_dagster.domain.statement import StatedEquity
 
 # The source of rows from a Flex statement.

@@ -21,14 +21,11 @@ from ib_async import ContractDetails as IBContractDetails
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.closes import GATEWAY, Execution, Side
-from position_sync_dagster.domain.holding import TradingMode, grouped, trading_mode_of
-from position_sync_dagster.domain.instrument import (
-    CONIDS,
-    ContractDetails,
-    UnknownZoneError,
-    digits,
-)
+from position_sync_dagster.domain.exchange_time import UnknownZoneError
+from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
+from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway import codes, ib_async_internals, subscriptions
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.codes import MessageType

@@ -26,10 +26,10 @@ from xml.etree import ElementTree as Xml
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from position_sync_dagster.domain import closes as statement
-from position_sync_dagster.domain import instrument
+from position_sync_dagster.domain import closes, instrument
+from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import AccountSource, AccountSummary
+from position_sync_dagster.domain.exchange_time import NEW_YORK, zone_of
 from position_sync_dagster.domain.statement import BookedAmounts, StatedEquity
 from position_sync_dagster.errors import FlexServiceError, StatementError, shown
 from position_sync_dagster.settings import SECURITY_TYPES
@@ -43,7 +43,7 @@ UNKNOWN = ("", "-", "--", "N/A")
 # The times of a statement are New York's, whatever the account's country, unless they name a zone.
 #
 # Source: IB, "Flex Queries", times are Eastern.
-STATEMENT_ZONE = instrument.NEW_YORK
+STATEMENT_ZONE = NEW_YORK
 
 # The time in New York that the values of a statement's day get: a statement has only the date.
 STATED_AT = clock_time(16, 0)
@@ -78,7 +78,7 @@ def _moment(text: str) -> datetime:
     """Return a time such as 20260305;153000 in UTC; a day alone is its midnight in New York."""
     day, clock, *zone = [*re.sub("[;,T]", " ", text, count=1).split(maxsplit=2), ""][:3]
     digits = (clock or "000000").replace(":", "")
-    known = instrument.zone_of(zone[0]) if zone and zone[0] else STATEMENT_ZONE
+    known = zone_of(zone[0]) if zone and zone[0] else STATEMENT_ZONE
     if known is None or len(digits) != 6:  # strptime takes 1530 for 15:03
         raise ValueError(text)
     at = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - its zone is below
@@ -208,7 +208,7 @@ class Fields:
 
 
 _POSITION = _columns(
-    statement.StatementPosition,
+    closes.StatementPosition,
     account="accountId", day="reportDate", conid="conid", symbol="underlyingSymbol symbol",
     sec_type="assetCategory", right="putCall", strike="strike", expiry="expiry",
     currency="currency", local_symbol="symbol", position="position", market_price="markPrice",
@@ -216,7 +216,7 @@ _POSITION = _columns(
 )  # fmt: skip
 
 
-def position_of(fields: Fields) -> statement.StatementPosition:
+def position_of(fields: Fields) -> closes.StatementPosition:
     """Return an OpenPosition.
 
     Raises:
@@ -232,11 +232,11 @@ def position_of(fields: Fields) -> statement.StatementPosition:
     average = None if price is None else price * multiplier
     if cost is not None and row["position"]:
         average = abs(cost / row["position"])
-    return statement.StatementPosition(**row, multiplier=multiplier, average_cost=average)
+    return closes.StatementPosition(**row, multiplier=multiplier, average_cost=average)
 
 
 _EXECUTION = _columns(
-    statement.Execution,
+    closes.Execution,
     account="accountId", conid="conid", symbol="underlyingSymbol symbol", sec_type="assetCategory",
     price="tradePrice", commission_currency="ibCommissionCurrency", realized_pnl="fifoPnlRealized",
     currency="currency", codes="notes code", open_close="openCloseIndicator",
@@ -247,7 +247,7 @@ _EXECUTION = _columns(
 )  # fmt: skip
 
 
-def execution_of(fields: Fields) -> statement.Execution:
+def execution_of(fields: Fields) -> closes.Execution:
     """Return a Trade.
 
     An exercise, an assignment and an expiry have no `ibExecID`: their `tradeID` or
@@ -260,21 +260,21 @@ def execution_of(fields: Fields) -> statement.Execution:
     commission = fields.get(NUMBER, "ibCommission")
     parts = (fields.attributes.get(name, "") for name in ("tradeDate", "tradeTime"))
     dated = replace(fields, attributes={"dateTime": " ".join(parts), **fields.attributes})
-    return statement.Execution(
+    return closes.Execution(
         **fields.row(_EXECUTION),
         execution_id=fields.get(TEXT, "ibExecID", "tradeID", "transactionID") or "",
         time=dated.required(TIME, "dateTime"),
-        side=statement.Side.SELL if quantity < 0 else statement.Side.BUY,
+        side=closes.Side.SELL if quantity < 0 else closes.Side.BUY,
         quantity=abs(quantity),
         commission=None if commission is None else 0.0 - commission,
-        source=statement.FLEX,
+        source=closes.FLEX,
         statement=fields.file,
         attributes=fields.as_json(),
     )
 
 
 _EVENT = _columns(
-    statement.StatementEvent,
+    closes.StatementEvent,
     account="accountId", type="transactionType type", conid="conid",
     symbol="underlyingSymbol symbol", sec_type="assetCategory", currency="currency",
     quantity="quantity", price="tradePrice transferPrice", amount="amount proceeds cashTransfer",
@@ -284,14 +284,14 @@ _EVENT = _columns(
 
 # The elements that are events.
 _KINDS = {
-    "OptionEAE": statement.EventKind.OPTION_EVENT,
-    "CorporateAction": statement.EventKind.CORPORATE_ACTION,
-    "Transfer": statement.EventKind.TRANSFER,
-    "CashTransaction": statement.EventKind.CASH,
+    "OptionEAE": closes.EventKind.OPTION_EVENT,
+    "CorporateAction": closes.EventKind.CORPORATE_ACTION,
+    "Transfer": closes.EventKind.TRANSFER,
+    "CashTransaction": closes.EventKind.CASH,
 }
 
 
-def event_of(fields: Fields) -> statement.StatementEvent:
+def event_of(fields: Fields) -> closes.StatementEvent:
     """Return an event.
 
     Raises:
@@ -301,14 +301,14 @@ def event_of(fields: Fields) -> statement.StatementEvent:
     local = at.astimezone(STATEMENT_ZONE)
     attributes = fields.as_json()
     own_id = fields.get(TEXT, "transactionID", "tradeID", "actionID")
-    return statement.StatementEvent(
+    return closes.StatementEvent(
         **fields.row(_EVENT),
         event_id=f"{fields.element}:{own_id or sha256(attributes.encode()).hexdigest()[:32]}",
         kind=_KINDS[fields.element],
         day=local.date(),
         time=at if local.time() != clock_time() else None,
         attributes=attributes,
-        source=statement.FLEX,
+        source=closes.FLEX,
         statement=fields.file,
     )
 
@@ -471,7 +471,7 @@ class _Content:
         except StatementError as error:
             self._flaws[record.kind].append(error)
 
-    def stated(self) -> statement.Statement:
+    def stated(self) -> closes.Statement:
         """Return what was read.
 
         Raises:
@@ -498,21 +498,21 @@ class _Content:
         if "Trades" in self._sections and not self._flaws["executions"] + self._flaws["events"]:
             again = f":{made.isoformat()}" if made else ""
             events.append(
-                statement.StatementEvent(
-                    event_id=f"{statement.EventKind.PERIOD}:{account}:{first}:{last}{again}",
-                    kind=statement.EventKind.PERIOD,
+                closes.StatementEvent(
+                    event_id=f"{closes.EventKind.PERIOD}:{account}:{first}:{last}{again}",
+                    kind=closes.EventKind.PERIOD,
                     account=account,
                     day=last,
                     first_day=first,
                     attributes="{}",
-                    source=statement.FLEX,
+                    source=closes.FLEX,
                     statement=fields.file,
                 )
             )
         days = {one.day for one in positions}
         if "OpenPositions" in self._sections and not self._flaws["positions"]:
             days.add(last)
-        return statement.Statement(
+        return closes.Statement(
             file=fields.file,
             account=account,
             first=first,
@@ -531,7 +531,7 @@ class _Content:
             left_out=tuple((one.what, one.remedy) for ones in self._flaws.values() for one in ones),
         )
 
-    def _holdings(self) -> list[statement.StatementPosition]:
+    def _holdings(self) -> list[closes.StatementPosition]:
         """Return one position for each holding and day, without the lots that it sums up."""
         groups: defaultdict[tuple[str, date, int], list[tuple[Fields, Any]]] = defaultdict(list)
         for fields, one in self._rows["positions"]:
@@ -548,10 +548,10 @@ class _Content:
         ]
         return [found[0][1] for found in groups.values() if len(found) == 1]
 
-    def _executions(self) -> list[statement.Execution]:
+    def _executions(self) -> list[closes.Execution]:
         """Return the executions. A row without an id and a level may be the sum of others."""
         totals: Counter[tuple[int, str | None]] = Counter()
-        found: list[statement.Execution] = []
+        found: list[closes.Execution] = []
         for _fields, one in self._rows["executions"]:
             if one.execution_id:
                 found.append(one)
@@ -566,7 +566,7 @@ class _Content:
         return found
 
 
-def read_statements(data: bytes, file: str) -> list[statement.Statement]:
+def read_statements(data: bytes, file: str) -> list[closes.Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
     Each element is emptied after it was read, so that a year needs little memory. A row that
@@ -583,7 +583,7 @@ def read_statements(data: bytes, file: str) -> list[statement.Statement]:
     """
     if answer := answer_of(data):
         raise refusal(answer, file)
-    found: list[statement.Statement] = []
+    found: list[closes.Statement] = []
     root, content = "", None
     try:
         for event, element in Xml.iterparse(BytesIO(data), ("start", "end")):  # noqa: S314

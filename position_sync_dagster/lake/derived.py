@@ -13,10 +13,15 @@ from typing import TypeVar
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain import holding as update
 from position_sync_dagster.domain.causes import rounded
 from position_sync_dagster.domain.closes import FLEX, StatementPosition
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS, Key
+from position_sync_dagster.domain.position_update import (
+    GreeksSource,
+    PriceKind,
+    ValueOrigin,
+    trading_mode_of,
+)
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake.position_updates import HOLDING, SyncUpdates
@@ -133,7 +138,7 @@ def values_at_close(
         .filter(held)
         .join(newest, on="update_id", how="left")
         .with_columns(
-            pl.when(pl.col("greeks_source").ne_missing(update.GreeksSource.MODEL.value))
+            pl.when(pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value))
             .then(name)
             .alias(name)
             for name in GREEKS_COLUMNS
@@ -154,10 +159,10 @@ def _valued_at() -> pl.Expr:
     and frozen data are older than their rows, by an unknown time where they have none of their own.
     """
     from_feed = pl.col("value_source").is_in(
-        [update.ValueOrigin.PORTFOLIO.value, update.ValueOrigin.PNL_SINGLE.value]
+        [ValueOrigin.PORTFOLIO.value, ValueOrigin.PNL_SINGLE.value]
     )
     earlier = (pl.col("position") != 0) & (pl.col("value_time") < pl.col("timestamp"))
-    by_line = pl.col("value_source") == update.ValueOrigin.TICK.value
+    by_line = pl.col("value_source") == ValueOrigin.TICK.value
     is_late = by_line & (pl.col("market_data_type") > 1).fill_null(value=False)
     return pl.when((from_feed & earlier) | is_late).then("value_time").otherwise("timestamp")
 
@@ -190,13 +195,13 @@ def stated_rows(
                 "closed_at": closed,
                 "age_s": 0.0,
                 "update_id": f"{FLEX}:{one.account}:{one.conid}:{day}",
-                "price_kind": None if one.market_price is None else update.PriceKind.MARK,
+                "price_kind": None if one.market_price is None else PriceKind.MARK,
                 "timestamp": closed,
                 "value_time": closed,
                 "source": FLEX,
                 "value_source": FLEX,
                 "gateway_id": "",
-                "trading_mode": update.trading_mode_of(one.account),
+                "trading_mode": trading_mode_of(one.account),
                 "batch_id": file,
                 "note": f"from the broker's statement {file}",
             }

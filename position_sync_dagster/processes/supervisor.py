@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.processes.child_process import MARKER, ChildProcess, end_group
 from position_sync_dagster.processes.ports import LOOPBACK, first_free
 

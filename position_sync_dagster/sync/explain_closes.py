@@ -29,8 +29,9 @@ from position_sync_dagster.domain.closes import (
     Stage,
     knows_more,
 )
+from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
-from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails, Instrument
+from position_sync_dagster.domain.instrument import ContractDetails, Instrument
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import LookedAt

@@ -14,9 +14,10 @@ import polars as pl
 from pydantic import TypeAdapter
 
 from position_sync_dagster import errors
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.closes import Statement
-from position_sync_dagster.domain.holding import AccountSummary, trading_mode_of
+from position_sync_dagster.domain.position_update import trading_mode_of
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import content_id

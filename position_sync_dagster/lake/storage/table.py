@@ -34,7 +34,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.holding import TradingMode
+from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import commit_errors, durability, object_store
 from position_sync_dagster.lake.storage.opening import TableHandle, Use, WriterLock

@@ -15,14 +15,11 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from position_sync_dagster.domain.closes import counted_ends
-from position_sync_dagster.domain.holding import GreeksSource, Key
+from position_sync_dagster.domain.contract_match import contract_mismatch
+from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
-from position_sync_dagster.domain.leg import (
-    NEGLIGIBLE,
-    UNATTRIBUTED,
-    ActiveContract,
-    contract_mismatch,
-)
+from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.lake.schema import STRATEGY_EXPOSURE, moment

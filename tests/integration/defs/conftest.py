@@ -17,7 +17,9 @@ from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.resources import LOGINS, POSITION_SYNC, STREAM_JOB
 from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.holding import Completeness, QueueRequest, Source, TradingMode
+from position_sync_dagster.domain.holding import Completeness
+from position_sync_dagster.domain.position_update import Source, TradingMode
+from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import TableSpec
 from position_sync_dagster.lake.storage.table import Table

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.processes import supervisor as module
 from position_sync_dagster.processes.ports import LOOPBACK
 from position_sync_dagster.processes.supervisor import CannotRunError, Program, Supervisor

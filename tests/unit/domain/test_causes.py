@@ -8,7 +8,8 @@ import pytest
 from position_sync_dagster.domain import closes
 from position_sync_dagster.domain.causes import Facts, closures_of
 from position_sync_dagster.domain.closes import FLEX, Cause, EventKind, Execution, PositionChange
-from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails, Right
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.instrument import ContractDetails, Right
 
 ACCOUNT = "DU1"
 CALL, PUT, OTHER, SHARES, INDEX_CALL, INDEX, NEW_SHARES = 1, 2, 3, 10, 20, 21, 11

@@ -17,7 +17,8 @@ from position_sync_dagster.domain.closes import (
     StatementEvent,
     current_executions,
 )
-from position_sync_dagster.domain.instrument import NEW_YORK, Right
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import StatementError
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import booked_amounts, read_statements
