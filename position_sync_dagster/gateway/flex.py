@@ -156,11 +156,13 @@ class Fields:
 
     Attributes:
         file, element: For messages.
+        inherited: The attributes that are the statement's: the row does not have them.
     """
 
     attributes: Mapping[str, str]
     file: str
     element: str
+    inherited: Collection[str] = ()
 
     def __str__(self) -> str:
         """Return what names the row in a message."""
@@ -199,8 +201,15 @@ class Fields:
         }
 
     def as_json(self) -> str:
-        """Return the attributes as JSON in the order of names."""
-        return json.dumps(self.attributes, sort_keys=True, ensure_ascii=False)
+        """Return the attributes as JSON in the order of names.
+
+        The day of the statement is among them only if the row names none: the same booking has the
+        same text in every statement that names it.
+        """
+        is_dated = any(name in self.attributes for name in ("dateTime", "tradeDate", "date"))
+        left_out = {*self.inherited} & {"reportDate"} if is_dated else ()
+        written = {name: text for name, text in self.attributes.items() if name not in left_out}
+        return json.dumps(written, sort_keys=True, ensure_ascii=False)
 
     def error(self, what: str, remedy: str = _FIELDS) -> StatementError:
         """Return the error of this row."""
@@ -465,7 +474,12 @@ class _Content:
             kind = "lots"
         elif level is not None and level not in record.levels:
             return
-        fields = replace(self._fields, attributes=self._inherited | own, element=tag)
+        fields = replace(
+            self._fields,
+            attributes=self._inherited | own,
+            element=tag,
+            inherited=self._inherited.keys() - own.keys(),
+        )
         try:
             self._rows[kind].append((fields, record.parse(fields)))
         except StatementError as error:

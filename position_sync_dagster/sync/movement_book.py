@@ -72,9 +72,9 @@ class MovementBook:
         """
         return self.lake.movements.derive(lambda: self._counting(statements), run_id=self.run_id)
 
-    def covers(self, file: str) -> bool:
-        """Return whether a file's statements were stored before."""
-        return any(covered.statement == file for covered in self._coverage())
+    def covered_files(self) -> set[str]:
+        """Return the files whose statements were stored."""
+        return {covered.statement for covered in self._coverage()}
 
     def _counting(self, statements: Collection[Statement]) -> list[Movement]:
         reported = self._reported()

@@ -20,8 +20,8 @@ from position_sync_dagster.domain.closes import (
     Statement,
     StatementEvent,
 )
+from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.instrument import (
-    NEW_YORK,
     RIGHTS,
     ContractDetails,
     Right,
@@ -570,9 +570,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     return [ended, _delivery(ended, counter_conid, magnifier, terms)]
 
 
-def _delivery(
-    option: Movement, conid: int, magnifier: float | None, terms: Terms
-) -> Movement:
+def _delivery(option: Movement, conid: int, magnifier: float | None, terms: Terms) -> Movement:
     """Return what an option that was assigned or exercised delivered, at its strike."""
     is_future = option.sec_type == "FOP"
     # One future for an option on it, whose multiplier is that of the option.
@@ -602,4 +600,3 @@ def _delivery(
         ),
         terms,
     )
-

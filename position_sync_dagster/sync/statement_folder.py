@@ -22,6 +22,7 @@ from position_sync_dagster.gateway import flex
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import content_id
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.movement_book import MovementBook, sections_of
 from position_sync_dagster.yaml_file import first_bytes, saved_state
 
 
@@ -110,6 +111,7 @@ class StatementFolder:
         *,
         lake_id: str = "",
         store: Callable[[list[Statement]], None] | None = None,
+        stored: Callable[[list[Statement]], None] = lambda _found: None,
     ) -> Statements:
         """Return what the files have; one that cannot be read does not affect the others.
 
@@ -120,6 +122,8 @@ class StatementFolder:
             refused: Refuses a file for what one of its statements is.
             lake_id: Names the tables that have the rows of files that were stored.
             store: Stores statements.
+            stored: Called after all of them with the statements of all files, before the index says
+                that the lake has them.
         """
         try:
             paths = sorted(
@@ -152,6 +156,7 @@ class StatementFolder:
             if store is not None and is_due and parsed is not None:
                 store(parsed)
                 index[path.name] = replace(known, stored_in=known.stored_in | {lake_id})
+        stored(found)
         if index != before:
             self._keep(index)
         found.sort(key=lambda one: (one.generated_at or NEVER, one.last, one.file), reverse=True)
@@ -295,24 +300,43 @@ def download(settings: Settings, refused: Refusal) -> int:
 def import_statements(lake: Lake, settings: Settings, run_id: str | None = None) -> Imported:
     """Store what statements say that the lake does not have: of new and of changed files.
 
-    Their executions are stored first: a day that is covered has no others.
+    Their executions are stored first: a day that is covered has no others. Then `movements` follows
+    from all of them.
     """
     counts = Counter[str]()
+    folder = StatementFolder(settings.flex_folder)
+    book = MovementBook(lake, settings.calendar, run_id=run_id)
+    before = book.covered_files()
+    new: list[Statement] = []
 
     def store(found: list[Statement]) -> None:
+        new.extend(replace(one, positions=()) for one in found)
         executions = (row for one in found for row in one.executions)
         events = (row for one in found for row in one.events)
+        sections = (row for one in found for row in sections_of(one))
         values = (_identified(row, run_id) for one in found for row in one.cash)
         counts.update(
             executions=lake.executions.add(executions, run_id=run_id),
             events=lake.statement_events.add(events, run_id=run_id),
             account_values=lake.account_values.append(values).rows,
         )
+        lake.statement_events.add(sections, run_id=run_id)
 
-    tables = (lake.executions, lake.statement_events, lake.account_values)
+    def record_movements(found: list[Statement]) -> None:
+        files = {one.file for one in new}
+        if files & before:
+            # What these files stated before may have replaced what others state.
+            for file in sorted({one.file for one in found} - files):
+                new.extend(
+                    replace(one, positions=()) for one in statements_in(folder.folder / file)
+                )
+        book.update(new)
+
+    tables = (lake.executions, lake.statement_events, lake.account_values, lake.movements)
     lake_id = " ".join(one.table.table_id() for one in tables)
-    folder = StatementFolder(settings.flex_folder)
-    read = folder.read(foreign_to(lake, settings), lake_id=lake_id, store=store)
+    read = folder.read(
+        foreign_to(lake, settings), lake_id=lake_id, store=store, stored=record_movements
+    )
     return Imported(**read._asdict() | counts)
 
 

@@ -71,6 +71,7 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
         zone, closes_at = "America/New_York", time(16, 0)
     else:
         found = _calendar(calendar)
+        first = max(first, found.first_session.date())
         last = min(last, found.last_session.date())
         zone, closes_at = str(found.tz), found.close_times[-1][1]
         days = (first + timedelta(days=n) for n in range((last - first).days + 1))
