@@ -58,8 +58,8 @@ def _data() -> Path:
 # The file of the last tick that did its work.
 SENSORS = "sensors"
 
-# The file of the last tick that found an error, as while the store is away: nothing is drained,
-# but the programs work.
+# The file of the last tick that found errors, with their text: the programs work, and a table
+# cannot be read, or the store is away.
 FAILED_TICK = "failed tick"
 
 # The file that is there while a supervisor has not ended regularly.
@@ -72,6 +72,10 @@ ENDED = "ended"
 # messages blocks the others for some seconds.
 LATE_S = 30.0
 
+# Seconds for which an error of a tick counts after a tick without one: sensors that look seldom
+# share the files with those that look often.
+FAILING_S = 15.0
+
 # The same from the start to the first tick.
 FIRST_TICK_S = 120.0
 
@@ -81,15 +85,17 @@ class Programs:
     """The state of the programs, from their files.
 
     Attributes:
-        ticked_at: The last tick that did its work; None if there was none.
+        ticked_at: The last tick, also one that found errors; None if there was none.
         late: Whether a supervisor runs, and the tick was too long ago, or lies as far ahead: the
             clock was set back since.
         ended: Why everything ended, if the end was not requested.
+        failing: What the last ticks could not do, and why.
     """
 
     ticked_at: datetime | None = None
     late: bool = False
     ended: str | None = None
+    failing: str | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -98,7 +104,7 @@ class Programs:
         if self.ended:
             return (f"Everything ended by itself. {self.ended} {todo}",)
         if not self.late:
-            return ()
+            return (f"The sensors tick, and find errors. {self.failing}",) if self.failing else ()
         last = "no sensor has ticked since the start"
         if self.ticked_at is not None:
             last = f"the last sensor tick was at {self.ticked_at:%H:%M:%S} UTC"
@@ -144,13 +150,22 @@ def newest_tick() -> tuple[float | None, float | None]:
 
 def read(home: Path | None = None) -> Programs:
     """Read the state of the programs from a home of Dagster, by default that of this process."""
-    ticked, started = changed_at(SENSORS, home), changed_at(SUPERVISOR, home)
+    worked, failed = changed_at(SENSORS, home), changed_at(FAILED_TICK, home)
+    ticks = [at for at in (worked, failed) if at is not None]
+    ticked = max(ticks, default=None)
+    started = changed_at(SUPERVISOR, home)
     limit_s = FIRST_TICK_S if ticked is None else LATE_S
-    ended = None
-    with suppress(OSError):
-        ended = file_of(ENDED, home).read_text(encoding="utf-8") or None
+    # Another sensor may tick without an error meanwhile.
+    is_failing = failed is not None and (worked is None or failed > worked - FAILING_S)
     return Programs(
         ticked_at=None if ticked is None else datetime.fromtimestamp(ticked, UTC),
         late=started is not None and abs(time.time() - (ticked or started)) > limit_s,
-        ended=ended,
+        ended=_text_of(ENDED, home),
+        failing=_text_of(FAILED_TICK, home) if is_failing else None,
     )
+
+
+def _text_of(name: str, home: Path | None) -> str | None:
+    with suppress(OSError):
+        return file_of(name, home).read_text(encoding="utf-8") or None
+    return None

@@ -98,9 +98,13 @@ def _state_of(
             what_to_do=f"Read the run's log: {ui}/runs/{record.run_id}",
         )
     to_do = evaluation.metadata.get(checks.WHAT_TO_DO)
+    # The state of a limit's number says that it is unknown: the limit itself stays as it was.
+    is_broken = checks.UNEVALUATED in evaluation.metadata
+    is_broken &= not key.name.startswith(strategies.PREFIX)
+    is_unknown = checks.UNKNOWN in evaluation.metadata and not is_broken
     return state(
         at=datetime.fromtimestamp(record.event.timestamp, UTC),
-        passed=None if checks.UNKNOWN in evaluation.metadata else evaluation.passed,
+        passed=None if is_unknown else evaluation.passed,
         severity=evaluation.severity.value,
         description=evaluation.description or "",
         what_to_do="" if to_do is None else str(to_do.value),

@@ -277,7 +277,10 @@ def risk_scenarios(lake: tables.Lake, settings: Settings, run_id: str | None) ->
             "left_out": sum(legs.left_out().values()),
             "scenarios": str(len(own.recorded)),
         },
-        checks={key: EVALUATE[key](lake, settings) for key in RISK_CHECKS},
+        checks={
+            check.check_key: EVALUATE[check.check_key](lake, settings)
+            for check in (losses_are_within_their_limits, early_assignment)
+        },
     )
 
 
@@ -327,6 +330,3 @@ def early_assignment(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
         for one in found[:MOST_NAMED]
     )
     return failed(f"{len(found)} short options may be assigned early: {named}.", options=len(found))
-
-
-RISK_CHECKS = (losses_are_within_their_limits.check_key, early_assignment.check_key)
