@@ -68,9 +68,15 @@ SUPERVISOR = "supervisor"
 # The file with the reason of an end that was not requested.
 ENDED = "ended"
 
+# The file that is there while a person has switched the sensors off.
+SWITCHED_OFF = "switched off"
+
 # Seconds without a tick after which it is late. Sensors tick every 5 s, and one that sends
 # messages blocks the others for some seconds.
 LATE_S = 30.0
+
+# Seconds by which a file may be ahead of the clock: other programs write while this one looks.
+AHEAD_S = 5.0
 
 # Seconds for which an error of a tick counts after a tick without one: sensors that look seldom
 # share the files with those that look often.
@@ -86,14 +92,17 @@ class Programs:
 
     Attributes:
         ticked_at: The last tick, also one that found errors; None if there was none.
-        late: Whether a supervisor runs, and the tick was too long ago, or lies as far ahead: the
-            clock was set back since.
+        late: Whether a supervisor runs, and the tick was too long ago, or lies as far ahead.
+        set_back: Whether the tick lies ahead of the clock, which was set back since.
+        switched_off: Whether a person switched the sensors off.
         ended: Why everything ended, if the end was not requested.
         failing: What the last ticks could not do, and why.
     """
 
     ticked_at: datetime | None = None
     late: bool = False
+    set_back: bool = False
+    switched_off: bool = False
     ended: str | None = None
     failing: str | None = None
 
@@ -103,13 +112,28 @@ class Programs:
         todo = "Read Dagster's log, and start the program again if it has ended."
         if self.ended:
             return (f"Everything ended by itself. {self.ended} {todo}",)
+        if self.set_back:
+            return (
+                f"The clock was set back: no sensor ticks until {self.ticked_at:{TIME}}. {MEND}",
+            )
+        if self.switched_off:
+            return (f"The sensors are switched off: nothing is drained or checked. {SWITCH_ON}",)
         if not self.late:
             return (f"The sensors tick, and find errors. {self.failing}",) if self.failing else ()
         last = "no sensor has ticked since the start"
         if self.ticked_at is not None:
-            last = f"the last sensor tick was at {self.ticked_at:%H:%M:%S} UTC"
+            last = f"the last sensor tick was at {self.ticked_at:{TIME}}"
         return (f"Programs have stopped or hang: {last}. {todo}",)
 
+
+TIME = "%H:%M:%S UTC"
+
+# What to do about a clock that was set back, and about sensors that are off.
+MEND = (
+    "`dev` and `demo` mend that within two minutes; beside another Dagster, run `python -m "
+    "position_sync_dagster.defs.sensor_states`."
+)
+SWITCH_ON = "Switch them on in Dagster under Automation."
 
 # No program runs.
 NONE = Programs()
@@ -130,9 +154,26 @@ def note(name: str, text: str = "") -> None:
 
 def clear() -> None:
     """Remove the files at a regular end."""
-    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED):
-        with suppress(OSError):
-            file_of(name).unlink()
+    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED, SWITCHED_OFF):
+        remove(name)
+
+
+def remove(name: str) -> None:
+    """Remove a file, if it is there."""
+    with suppress(OSError):
+        file_of(name).unlink()
+
+
+def are_ahead() -> bool:
+    """Return whether the folder of the files, or one of them, was changed after now.
+
+    The clock was set back since: also the end that removed the files changed the folder.
+    """
+    folder = file_of(SENSORS).parent
+    changed = [changed_at(name) for name in (SENSORS, FAILED_TICK, SUPERVISOR)]
+    with suppress(OSError):
+        changed.append(folder.stat().st_mtime)
+    return max((at for at in changed if at is not None), default=0.0) > time.time() + AHEAD_S
 
 
 def changed_at(name: str, home: Path | None = None) -> float | None:
@@ -160,6 +201,8 @@ def read(home: Path | None = None) -> Programs:
     return Programs(
         ticked_at=None if ticked is None else datetime.fromtimestamp(ticked, UTC),
         late=started is not None and abs(time.time() - (ticked or started)) > limit_s,
+        set_back=ticked is not None and ticked > time.time() + LATE_S,
+        switched_off=changed_at(SWITCHED_OFF, home) is not None,
         ended=_text_of(ENDED, home),
         failing=_text_of(FAILED_TICK, home) if is_failing else None,
     )
