@@ -19,14 +19,15 @@ from position_sync_dagster.domain.closes import (
     current_executions,
 )
 from position_sync_dagster.domain.movements import (
-    Coverage,
     Movement,
     MovementSource,
     Section,
+    StatedSection,
     counting_movements,
 )
 from position_sync_dagster.lake.derived import Replaced
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
 from position_sync_dagster.sync.movement_sources import (
     SessionOf,
     Terms,
@@ -36,8 +37,7 @@ from position_sync_dagster.sync.movement_sources import (
     reported_movement,
     stated_movements,
 )
-from position_sync_dagster.sync.reports.exchange_days import ExchangeDays, exchange_days
-from position_sync_dagster.sync.reports.exposure import magnifiers_of
+from position_sync_dagster.sync.price_magnifiers import magnifiers_of
 
 # The longest time without a session of an exchange: Golden Week, Lunar New Year.
 LONGEST_HOLIDAYS = timedelta(days=14)
@@ -107,7 +107,7 @@ class MovementBook:
         counting = self.lake.closures.current()
         return [closure for closure in counting if closure.stage is Stage.PROVISIONAL]
 
-    def _coverage(self) -> list[Coverage]:
+    def _coverage(self) -> list[StatedSection]:
         """Return the sections of all statements; of a file that was replaced only the newest."""
         is_sections = pl.col("kind") == EventKind.SECTIONS.value
         events = self.lake.statement_events.records(None, is_sections)
@@ -115,7 +115,7 @@ class MovementBook:
         for event in sorted(events, key=lambda event: event.stated_at or NEVER):
             newest[event.statement, event.account] = event.stated_at
 
-        coverage: list[Coverage] = []
+        coverage: list[StatedSection] = []
         for event in events:
             if newest[event.statement, event.account] == event.stated_at:
                 coverage += _covered_by(event)
@@ -188,9 +188,9 @@ def sections_of(statement: Statement) -> list[StatementEvent]:
     ]
 
 
-def _covered_by(event: StatementEvent) -> list[Coverage]:
+def _covered_by(event: StatementEvent) -> list[StatedSection]:
     return [
-        Coverage(
+        StatedSection(
             account=event.account,
             section=Section(section),
             first=event.first_day or event.day,

@@ -29,11 +29,11 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.domain.movements import (
     DELIVERIES,
-    Coverage,
     Movement,
     MovementKind,
     MovementSource,
     Section,
+    StatedSection,
 )
 from position_sync_dagster.domain.statement import BookedAmounts
 from position_sync_dagster.errors import InvalidLegError, StatementError
@@ -128,7 +128,7 @@ class Terms:
         return 1.0 if stated is None and sec_type in SINGLE_TYPES else stated
 
 
-def coverage_of(statement: Statement) -> list[Coverage]:
+def coverage_of(statement: Statement) -> list[StatedSection]:
     """Return the sections that a statement has, for each account that it names.
 
     A statement of which a trade cannot be read does not state all trades of its days.
@@ -138,7 +138,7 @@ def coverage_of(statement: Statement) -> list[Coverage]:
         sections.add(Section.TRADES)
 
     return [
-        Coverage(
+        StatedSection(
             account=account,
             section=section,
             first=statement.first,
