@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -214,13 +214,15 @@ class Statement:
         first, last: The days that it covers.
         days: The days whose positions it states. Without the section of positions, an account
             without positions is not known to be flat.
-        accounts: The accounts that it names.
+        accounts: The accounts that it names and that are served.
         events: With that of the PERIOD, if it has the section of trades, and each can be read.
         equity: Net liquidation at the end of its days, with the parts.
         sections: The sections that it has, by their elements: Trades, Transfers, … It states
             everything of these for its days; it says nothing of a section that is absent.
+        foreign_rows: How many rows it has of each account that is not served; they are not read.
         lacks_positions: Whether a position cannot be read: what it does not list may be held.
         left_out: The rows that cannot be read: for each, what is wrong and the remedy.
+        notes: What was read, and is not valued.
     """
 
     file: str
@@ -236,8 +238,10 @@ class Statement:
     events: tuple[StatementEvent, ...] = ()
     equity: tuple[StatedEquity, ...] = ()
     sections: frozenset[str] = frozenset()
+    foreign_rows: Mapping[str, int] = field(default_factory=dict)
     lacks_positions: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def without_rows(self) -> "Statement":
         """Return what it covers, without its rows."""

@@ -32,8 +32,8 @@ from position_sync_dagster.sync.movement_sources import (
     SessionOf,
     Terms,
     completed,
-    coverage_of,
     inferred_movements,
+    named_sections,
     reported_movement,
     stated_movements,
 )
@@ -60,42 +60,56 @@ class MovementBook:
     _: KW_ONLY
     run_id: str | None = None
 
-    def update(self, statements: Collection[Statement] = ()) -> Replaced:
+    def update(
+        self,
+        files: Collection[str] = (),
+        executions: Collection[Execution] = (),
+        events: Collection[StatementEvent] = (),
+    ) -> Replaced:
         """Make the table equal to what the sources say now.
 
+        What the table has of other files stays, as far as no newer statement states it newly.
+
         Args:
-            statements: Those that are new; what their files stated before is gone. What the table
-                has of other statements stays, as far as these do not state it newly.
+            files: Files whose statements are new; what these stated before is gone.
+            executions: Those of these files.
+            events: Those of these files.
 
         Raises:
             CommitContentionError: Other writers committed first each time; nothing was changed.
         """
-        return self.lake.movements.derive(lambda: self._counting(statements), run_id=self.run_id)
 
-    def covered_files(self) -> set[str]:
+        def counting() -> list[Movement]:
+            return self._counting(files, executions, events)
+
+        return self.lake.movements.derive(counting, run_id=self.run_id)
+
+    def files(self) -> set[str]:
         """Return the files whose statements were stored."""
-        return {covered.statement for covered in self._coverage()}
+        return {section.statement for section in self._sections()}
 
-    def _counting(self, statements: Collection[Statement]) -> list[Movement]:
+    def _counting(
+        self,
+        files: Collection[str],
+        executions: Collection[Execution],
+        events: Collection[StatementEvent],
+    ) -> list[Movement]:
         reported = self._reported()
         closures = self._provisional()
-        replaced = {statement.file for statement in statements}
         is_stated = pl.col("source") == MovementSource.STATEMENT.value
-        stated = [
+        kept = [
             movement
             for movement in self.lake.movements.records(only=is_stated)
-            if movement.statement not in replaced
+            if movement.statement not in files
         ]
-        days = _days_of(stated, reported, closures, statements)
-        terms = self._terms(days, stated, reported, closures, statements)
+        terms = self._terms(kept, (*reported, *executions), events, closures)
 
-        movements = [_again(movement, terms) for movement in stated]
-        for statement in statements:
-            movements += stated_movements(statement, terms)
+        movements = [_again(movement, terms) for movement in kept]
+        movements += stated_movements(executions, events, terms)
         movements += [reported_movement(execution, terms) for execution in reported]
         for closure in closures:
             movements += inferred_movements(closure, terms)
-        return counting_movements(movements, self._coverage())
+        return counting_movements(movements, self._sections())
 
     def _reported(self) -> list[Execution]:
         """Return the executions that gateways reported, each in its newest revision."""
@@ -107,7 +121,7 @@ class MovementBook:
         counting = self.lake.closures.current()
         return [closure for closure in counting if closure.stage is Stage.PROVISIONAL]
 
-    def _coverage(self) -> list[StatedSection]:
+    def _sections(self) -> list[StatedSection]:
         """Return the sections of all statements; of a file that was replaced only the newest."""
         is_sections = pl.col("kind") == EventKind.SECTIONS.value
         events = self.lake.statement_events.records(None, is_sections)
@@ -115,28 +129,40 @@ class MovementBook:
         for event in sorted(events, key=lambda event: event.stated_at or NEVER):
             newest[event.statement, event.account] = event.stated_at
 
-        coverage: list[StatedSection] = []
+        sections: list[StatedSection] = []
         for event in events:
             if newest[event.statement, event.account] == event.stated_at:
-                coverage += _covered_by(event)
-        return coverage
+                sections += _sections_in(event)
+        return sections
 
     def _terms(
         self,
-        days: Collection[date],
-        stated: Iterable[Movement],
-        reported: Iterable[Execution],
+        kept: Iterable[Movement],
+        executions: Iterable[Execution],
+        events: Iterable[StatementEvent],
         closures: Iterable[Closure],
-        statements: Iterable[Statement],
     ) -> Terms:
-        """Return what is known of the contracts of movements."""
-        conids = {movement.conid for movement in stated if movement.conid is not None}
-        conids |= {execution.conid for execution in reported}
-        conids |= {closure.conid for closure in closures}
-        for statement in statements:
-            conids |= {execution.conid for execution in statement.executions}
-            conids |= {event.conid for event in statement.events if event.conid is not None}
+        """Return what is known of the contracts of movements, and of the days between them."""
+        conids: set[int] = set()
+        days: set[date] = set()
+        of_gateways: set[int] = set()
+        for movement in kept:
+            days.add(movement.day)
+            if movement.conid is not None:
+                conids.add(movement.conid)
+        for execution in executions:
+            days.add(execution.time.date())
+            conids.add(execution.conid)
+            of_gateways |= {execution.conid} if execution.source != FLEX else set()
+        for event in events:
+            days.add(event.day)
+            if event.conid is not None:
+                conids.add(event.conid)
+        for closure in closures:
+            days.add(closure.closed_at.date())
+            of_gateways.add(closure.conid)
 
+        conids |= of_gateways
         details = self.lake.contracts.get(conids)
         changes = self.lake.position_changes.rows(columns=("conid", "seen_at", "multiplier"))
         changed = changes.sort("seen_at").select("conid", "multiplier")
@@ -148,8 +174,6 @@ class MovementBook:
             for conid, one in details.items()
             if one.price_magnifier
         }
-        of_gateways = {execution.conid for execution in reported}
-        of_gateways |= {closure.conid for closure in closures}
         if of_gateways - magnifiers.keys():
             magnifiers = magnifiers_of(self.lake.updates.sync.latest()) | magnifiers
 
@@ -163,32 +187,50 @@ class MovementBook:
         )
 
 
-def sections_of(statement: Statement) -> list[StatementEvent]:
-    """Return the rows of `statement_events` that say which sections a statement has."""
-    of_account: dict[str, list[str]] = {}
-    for covered in coverage_of(statement):
-        of_account.setdefault(covered.account, []).append(covered.section.value)
+def sections_of(
+    statements: Iterable[Statement], events: Iterable[StatementEvent]
+) -> list[StatementEvent]:
+    """Return the rows of `statement_events` that say which sections statements have.
 
+    Args:
+        statements: The statements; their rows need not be there.
+        events: Their events.
+    """
+    periods = {
+        (event.statement, event.first_day, event.day)
+        for event in events
+        if event.kind is EventKind.PERIOD
+    }
+    rows: list[StatementEvent] = []
+    for statement in statements:
+        sections = named_sections(statement.sections)
+        # A statement of which a trade cannot be read does not state all trades of its days.
+        if (statement.file, statement.first, statement.last) in periods:
+            sections.append(Section.TRADES)
+        rows += (_sections_row(statement, account, sections) for account in statement.accounts)
+    return rows
+
+
+def _sections_row(
+    statement: Statement, account: str, sections: Iterable[Section]
+) -> StatementEvent:
     kind = EventKind.SECTIONS
     made = statement.generated_at.isoformat() if statement.generated_at else ""
     period = f"{statement.first}:{statement.last}:{made}"
-    return [
-        StatementEvent(
-            event_id=f"{kind}:{account}:{statement.file}:{period}",
-            kind=kind,
-            account=account,
-            day=statement.last,
-            first_day=statement.first,
-            attributes=json.dumps(sections),
-            source=FLEX,
-            statement=statement.file,
-            stated_at=statement.generated_at,
-        )
-        for account, sections in of_account.items()
-    ]
+    return StatementEvent(
+        event_id=f"{kind}:{account}:{statement.file}:{period}",
+        kind=kind,
+        account=account,
+        day=statement.last,
+        first_day=statement.first,
+        attributes=json.dumps(sorted(sections)),
+        source=FLEX,
+        statement=statement.file,
+        stated_at=statement.generated_at,
+    )
 
 
-def _covered_by(event: StatementEvent) -> list[StatedSection]:
+def _sections_in(event: StatementEvent) -> list[StatedSection]:
     return [
         StatedSection(
             account=event.account,
@@ -206,23 +248,6 @@ def _again(movement: Movement, terms: Terms) -> Movement:
     """Return a stored movement with what is known of its contract and its calendar now."""
     session = terms.session_of(movement.day)
     return completed(replace(movement, session_date=session), terms)
-
-
-def _days_of(
-    stated: Iterable[Movement],
-    reported: Iterable[Execution],
-    closures: Iterable[Closure],
-    statements: Iterable[Statement],
-) -> list[date]:
-    """Return days between which all movements lie, as far as one zone differs from another."""
-    days = [movement.day for movement in stated]
-    days += [execution.time.date() for execution in reported]
-    days += [closure.closed_at.date() for closure in closures]
-    for statement in statements:
-        days += [statement.first, statement.last]
-        days += [execution.time.date() for execution in statement.executions]
-        days += [event.day for event in statement.events]
-    return days
 
 
 def _calendar_of(name: str, days: Collection[date]) -> ExchangeDays:

@@ -4,8 +4,8 @@ A multiplier, a unit and an amount are read from their source; what it does not 
 """
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, tzinfo
 from math import copysign
@@ -17,7 +17,6 @@ from position_sync_dagster.domain.closes import (
     Closure,
     EventKind,
     Execution,
-    Statement,
     StatementEvent,
 )
 from position_sync_dagster.domain.exchange_time import NEW_YORK
@@ -33,7 +32,6 @@ from position_sync_dagster.domain.movements import (
     MovementKind,
     MovementSource,
     Section,
-    StatedSection,
 )
 from position_sync_dagster.domain.statement import BookedAmounts
 from position_sync_dagster.errors import InvalidLegError, StatementError
@@ -128,48 +126,32 @@ class Terms:
         return 1.0 if stated is None and sec_type in SINGLE_TYPES else stated
 
 
-def coverage_of(statement: Statement) -> list[StatedSection]:
-    """Return the sections that a statement has, for each account that it names.
-
-    A statement of which a trade cannot be read does not state all trades of its days.
-    """
-    sections = {_SECTIONS[element] for element in statement.sections & _SECTIONS.keys()}
-    if any(event.kind is EventKind.PERIOD for event in statement.events):
-        sections.add(Section.TRADES)
-
-    return [
-        StatedSection(
-            account=account,
-            section=section,
-            first=statement.first,
-            last=statement.last,
-            statement=statement.file,
-            stated_at=statement.generated_at,
-        )
-        for account in sorted(statement.accounts)
-        for section in sorted(sections)
-    ]
+def named_sections(elements: Iterable[str]) -> list[Section]:
+    """Return the sections that elements of a statement are of, beside that of trades."""
+    return sorted({_SECTIONS[element] for element in elements if element in _SECTIONS})
 
 
-def stated_movements(statement: Statement, terms: Terms) -> list[Movement]:
-    """Return what a statement names, as it is; equal rows are several bookings."""
-    movements = [_stated_trade(execution, terms) for execution in statement.executions]
-    for event in statement.events:
+def stated_movements(
+    executions: Iterable[Execution], events: Iterable[StatementEvent], terms: Terms
+) -> list[Movement]:
+    """Return what statements name, as it is; equal rows of one statement are several bookings."""
+    movements = [_stated_trade(execution, terms) for execution in executions]
+    for event in events:
         movements += _stated_event(event, terms)
 
-    deliveries = _with_counterparts(movements)
-    return _with_ids(without_double_settlements(deliveries))
+    return _with_ids(_without_double_settlements(_with_counterparts(movements)))
 
 
 def _with_ids(movements: Iterable[Movement]) -> list[Movement]:
     """Return movements with an id each: that of the booking, and a number if it is there again."""
-    counts = Counter[str]()
+    counts = Counter[tuple[str, str | None]]()
     named: list[Movement] = []
     for movement in movements:
         booking = movement.booking or movement.event_id
         name = f"{movement.source}:{movement.account}:{movement.section}:{booking}"
-        counts[name] += 1
-        number = f"#{counts[name]}" if counts[name] > 1 else ""
+        counts[name, movement.statement] += 1
+        count = counts[name, movement.statement]
+        number = f"#{count}" if count > 1 else ""
         named.append(replace(movement, movement_id=name + number))
     return named
 
@@ -415,56 +397,56 @@ def _option_event(
     return completed(moved, terms)
 
 
-def without_double_settlements(movements: Iterable[Movement]) -> list[Movement]:
+# Statement, account and day of an option's end, and the contract.
+_End = tuple[str | None, str, date, int | None]
+
+
+def _end_of(movement: Movement, conid: int | None) -> _End:
+    return movement.statement, movement.account, movement.day, conid
+
+
+def _without_double_settlements(movements: Sequence[Movement]) -> list[Movement]:
     """Return movements where a cash settlement has no quantity that the end of its option has too.
 
     The section of option events names both.
     """
-    listed = list(movements)
-    ended = {
-        (movement.account, movement.conid, movement.day)
-        for movement in listed
-        if movement.section is Section.OPTION_EVENTS
-        and movement.kind is not MovementKind.CASH_SETTLEMENT
-    }
-    return [
-        replace(movement, quantity=0.0)
-        if movement.section is Section.OPTION_EVENTS
-        and movement.kind is MovementKind.CASH_SETTLEMENT
-        and (movement.account, movement.conid, movement.day) in ended
-        else movement
-        for movement in listed
-    ]
+    ended: set[_End] = set()
+    for movement in movements:
+        is_event = movement.section is Section.OPTION_EVENTS
+        if is_event and movement.kind is not MovementKind.CASH_SETTLEMENT:
+            ended.add(_end_of(movement, movement.conid))
+
+    single: list[Movement] = []
+    for movement in movements:
+        is_event = movement.section is Section.OPTION_EVENTS
+        is_settled = is_event and movement.kind is MovementKind.CASH_SETTLEMENT
+        is_twice = is_settled and _end_of(movement, movement.conid) in ended
+        single.append(replace(movement, quantity=0.0) if is_twice else movement)
+    return single
 
 
-def _with_counterparts(movements: Iterable[Movement]) -> list[Movement]:
+def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:
     """Return movements where deliveries name the other holding, if only one can be meant.
 
-    Also the rows Buy and Sell of option events get the kind of the option's row.
+    The rows Buy and Sell of option events get the kind of the option's row.
     """
-    listed = list(movements)
-    options: dict[tuple[str, date, int], list[Movement]] = {}
-    for movement in listed:
+    options: defaultdict[_End, list[Movement]] = defaultdict(list)
+    for movement in movements:
         if movement.kind in DELIVERIES and movement.underlying_conid:
-            key = (movement.account, movement.day, movement.underlying_conid)
-            options.setdefault(key, []).append(movement)
+            options[_end_of(movement, movement.underlying_conid)].append(movement)
 
     linked: list[Movement] = []
-    for movement in listed:
-        if movement.kind not in DELIVERIES or movement.conid is None:
+    for movement in movements:
+        if movement.kind not in DELIVERIES:
             linked.append(movement)
             continue
 
-        of_option = options.get((movement.account, movement.day, movement.conid), [])
-        conids = {option.conid for option in of_option}
-        kinds = {option.kind for option in of_option}
-        linked.append(
-            replace(
-                movement,
-                counter_conid=conids.pop() if len(conids) == 1 else movement.underlying_conid,
-                kind=kinds.pop() if len(kinds) == 1 else movement.kind,
-            )
-        )
+        delivered_by = options.get(_end_of(movement, movement.conid), [])
+        conids = {option.conid for option in delivered_by}
+        kinds = {option.kind for option in delivered_by}
+        counter_conid = conids.pop() if len(conids) == 1 else movement.underlying_conid
+        kind = kinds.pop() if len(kinds) == 1 else movement.kind
+        linked.append(replace(movement, counter_conid=counter_conid, kind=kind))
     return linked
 
 

@@ -118,7 +118,7 @@ def imported(
     added = {lake.executions.table: done.executions, lake.statement_events.table: done.events}
     for table, rows in added.items():
         of_asset[table.spec.name] = {"added": rows, **table_asset.state_of(table)}
-    checks = [judge_files(len(done.found), done.unreadable)]
+    checks = [judge_files(len(done.found), done.unreadable, done.notes)]
     for name, metadata in of_asset.items():
         if dg.AssetKey(name) in context.selected_asset_keys:
             yield dg.MaterializeResult(
@@ -129,10 +129,19 @@ def imported(
             )
 
 
-def judge_files(found: int, unreadable: Sequence[PositionSyncError]) -> dg.AssetCheckResult:
-    """Return the result of the check for the download and the files of the folder; pure."""
+def judge_files(
+    found: int, unreadable: Sequence[PositionSyncError], notes: Sequence[str]
+) -> dg.AssetCheckResult:
+    """Return the result of the check for the download and the files of the folder; pure.
+
+    Args:
+        found: The number of statements that can be used.
+        unreadable: What cannot.
+        notes: What is not read or not valued, and is no error.
+    """
     if not unreadable:
-        return passed(f"All {found} statements of the folder can be used.")
+        said = " ".join((f"All {found} statements of the folder can be used.", *notes))
+        return passed(said, notes=list(notes))
     return failed(
         f"{len(unreadable)} statements or rows of them are left out: "
         + " ".join(error.what for error in unreadable[:FAULTS_SHOWN]),
