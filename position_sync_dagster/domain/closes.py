@@ -321,6 +321,11 @@ class Cause(StrEnum):
     UNEXPLAINED = "UNEXPLAINED"
 
 
+# Types whose holdings are not valued: a bill that matures, a bond, a currency. A close of one of
+# these needs no person if its cause is not known.
+NOT_VALUED = frozenset({"BILL", "BOND", "CASH"})
+
+
 class Stage(StrEnum):
     """Whether a cause is provisional, or stated by the broker, which replaces the former."""
 
@@ -465,6 +470,11 @@ class Closure(ChangedHolding):
     def name(self) -> str:
         """Return the contract as a trader writes it."""
         return contract_name(self)
+
+    @property
+    def needs_person(self) -> bool:
+        """Return whether no fact says the cause, and somebody should look it up."""
+        return self.cause is Cause.UNEXPLAINED and self.sec_type not in NOT_VALUED
 
 
 _WORDS = {

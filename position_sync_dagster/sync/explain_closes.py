@@ -67,7 +67,8 @@ class Explained:
 
     Attributes:
         rows: How many rows were added to `closures`.
-        unexplained: The closes whose cause is not known after `GRACE`, oldest first.
+        unexplained: The closes whose cause is not known after `GRACE`, oldest first, and that need
+            a person.
     """
 
     rows: int
@@ -139,8 +140,8 @@ class CloseExplainer:
         if new_executions or rows:
             MovementBook(lake, self.calendar, run_id=self.run_id).update()
         newest = chain.from_iterable((counting | replaced).values())
-        unexplained = (one for one in newest if one.cause is Cause.UNEXPLAINED)
-        waiting = [one for one in unexplained if elapsed(one.closed_at, now) >= GRACE]
+        unexplained = (closure for closure in newest if closure.needs_person)
+        waiting = [closure for closure in unexplained if elapsed(closure.closed_at, now) >= GRACE]
         waiting.sort(key=attrgetter("closed_at"))
         # Breaks of closes before the window stay as they are.
         keys = set(closes.select(_KEY).iter_rows())
