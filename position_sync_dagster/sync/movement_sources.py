@@ -167,7 +167,7 @@ def _amounts_of(attributes: str | None, element: str, file: str) -> BookedAmount
 
 def _stated_trade(execution: Execution, terms: Terms) -> Movement:
     amounts = _amounts_of(execution.attributes, "Trade", execution.statement)
-    cause, _why = cause_of_execution(execution, long=execution.change < 0)
+    cause, _why = cause_of_execution(execution)
     kind = _OF_CASE.get(execution.sec_type) or _OF_CAUSE.get(cause, MovementKind.TRADE)
     is_derivative = execution.sec_type not in SINGLE_TYPES
     if kind in DELIVERIES and is_derivative and execution.price:
