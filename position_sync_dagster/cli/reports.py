@@ -27,6 +27,7 @@ from position_sync_dagster.sync.reports.book import (
     Book,
     book_at,
     is_leg_of,
+    known_strategy,
     open_positions,
     read_book,
 )
@@ -155,7 +156,7 @@ def _looking(
     def look() -> Book:
         of = (lake, settings)
         book = book_at(*of, past, utc_now()) if past else read_book(*of, utc_now())
-        options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
         return book
 
     if past is None:
@@ -198,7 +199,7 @@ def positions(
         if watch:
             raise typer.BadParameter("--closed does not go with --watch.")
         found = read_closes(opened[1], past)
-        options.known_strategy(strategy, found.legs.get_column("strategy_id"))
+        known_strategy(strategy, found.legs.get_column("strategy_id"))
         if past is not None:
             typer.echo(str(past), err=json)
         _print_closes(*found.chosen(strategy, underlying, limit), found.since, json=json)
@@ -302,7 +303,7 @@ def follow(
     """
     settings, lake = options.opened(home)
     legs, waiting = lake.registry.sync.get_all_active(), lake.registry.unresolved
-    options.known_strategy(
+    known_strategy(
         strategy, (leg.strategy_id for leg in legs), (leg.strategy_id for leg in waiting)
     )
     reader = lake.updates.sync.follow(since)
@@ -378,8 +379,13 @@ class Tools:
     def positions(
         self, strategy: str | None = None, symbol: str | None = None
     ) -> list[dict[str, Any]]:
-        """Return the open positions, all or those of a strategy or an underlying."""
-        rows = open_positions(self._read().book, strategy, symbol)
+        """Return the open positions, all or those of a strategy or an underlying.
+
+        A strategy that is not active is an error, which names those that are.
+        """
+        book = self._read().book
+        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+        rows = open_positions(book, strategy, symbol)
         return list(plain(rows.select(COLUMNS).to_dicts()))
 
     def changes(self) -> list[dict[str, Any]]:

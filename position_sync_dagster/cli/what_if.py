@@ -14,6 +14,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.risk import scenarios
 from position_sync_dagster.risk.scenario_file import OwnScenarios, Point
+from position_sync_dagster.sync.reports.book import known_strategy
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import amount
@@ -93,7 +94,7 @@ def _read(strategy: str | None, home: Path | None) -> tuple[OwnScenarios, scenar
     """Return the file of scenarios, and the legs of a strategy; None: all."""
     settings, lake = options.opened(home)
     book, own, legs = read_risk(lake, settings, utc_now())
-    options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+    known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
     return own, legs.of_strategy(strategy)
 
 

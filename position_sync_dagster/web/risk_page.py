@@ -14,6 +14,7 @@ from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown, Curve, PricedLegs, curves
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.book import known_strategy
 from position_sync_dagster.sync.reports.risk import PARTS, of_newest_day, read_risk
 from position_sync_dagster.terminal.text import amount
 
@@ -39,9 +40,11 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
         strategy: The strategy whose curves are drawn; None: none.
 
     Raises:
+        UnknownStrategyError: The strategy is not active.
         PositionSyncError: A table or the file of scenarios cannot be used.
     """
-    _book, own, legs = read_risk(lake, settings, now)
+    book, own, legs = read_risk(lake, settings, now)
+    known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
     parts = [
         f"<p>{now:%Y-%m-%d %H:%M} UTC · <a href='/money'>money</a></p>",
         _scenarios("Strategies", legs, Breakdown.STRATEGY, own.recorded),

@@ -21,6 +21,7 @@ from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.rules import exchange_date
+from position_sync_dagster.errors import UnknownStrategyError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake, Past
 from position_sync_dagster.lake.schema import moment
@@ -44,6 +45,32 @@ def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.E
             account = pl.col("account") if leg.account is None else pl.lit(leg.account)
             wanted |= (pl.col("conid") == leg.conid) & (pl.col("account") == account)
     return wanted
+
+
+def known_strategy(
+    strategy: str | None, active: Iterable[str], unresolved: Iterable[str] = ()
+) -> None:
+    """Raise if a strategy has no leg with a contract: an empty answer would look like no holding.
+
+    Args:
+        strategy: The name that a person gave.
+        active: The strategies of the legs whose contract is known.
+        unresolved: The strategies of the legs whose contract is still to be found.
+
+    Raises:
+        UnknownStrategyError: No leg of it is active, or none of these has its contract; the message
+            says which.
+    """
+    known = sorted(set(active))
+    if strategy is None or strategy in known:
+        return
+    if strategy in unresolved:
+        raise UnknownStrategyError(
+            f"No leg of the strategy {strategy!r} has its contract yet.",
+            remedy="`position-sync strategies list` says why.",
+        )
+    listed = f"Active are: {', '.join(known)}." if known else "No strategy is active."
+    raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=listed)
 
 
 # Sums in one currency over the known values; None if all are unknown. The names:
