@@ -53,7 +53,7 @@ class SilentLogin:
     _probes: int = 0
 
     def heard(self, lines: int, now_s: float) -> None:
-        """Record that this number of lines ticked by themselves, not in answer to a probe."""
+        """Record that this number of lines ticked."""
         if not lines:
             return
         self._heard_at_s = now_s
@@ -327,11 +327,9 @@ class LoginLines:
             if self._lines[conid].priced_at != before.priced_at:
                 priced.append(conid)
 
-        probed = None if self._probe is None else self._probe.conid
-        by_themselves = [conid for conid in priced if conid != probed]
         self._pace.answered(priced)
         self._judge_probe(quotes, priced, now_s)
-        self._login.heard(len(by_themselves), now_s)
+        self._login.heard(len(priced), now_s)
         if self._probe is None and self._login.is_due(now_s):
             self._probe_one(now_s)
 
