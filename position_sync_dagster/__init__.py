@@ -9,19 +9,12 @@ from importlib import import_module
 
 _HOMES = {
     "component": ("PositionSyncComponent",),
-    "domain.clock": ("RetryPolicy",),
     "domain.leg": ("ActiveContract", "LegState"),
     "domain.reconciliation": ("Discrepancy", "DiscrepancyType", "ReconciliationResult"),
-    "domain.holding": (
-        "BrokerPosition",
-        "Completeness",
-        "PositionUpdate",
-        "PositionUpdateHandler",
-        "QueuedPosition",
-        "QueueRequest",
-        "QueueStatus",
-        "Reason",
-    ),
+    "domain.holding": ("BrokerPosition", "Completeness"),
+    "domain.position_update": ("PositionUpdate", "PositionUpdateHandler"),
+    "domain.queue_request": ("QueuedPosition", "QueueRequest", "QueueStatus", "Reason"),
+    "domain.retry": ("RetryPolicy",),
     "errors": ("PositionSyncError",),
     "gateway.connection": ("GatewayConnection", "IBConnectionManager"),
     "lake.lake": ("Lake",),

@@ -1,22 +1,24 @@
 """What type checkers read; `__init__.py` imports the same names when they are first used."""
 
 from position_sync_dagster.component import PositionSyncComponent as PositionSyncComponent
-from position_sync_dagster.domain.clock import RetryPolicy as RetryPolicy
 from position_sync_dagster.domain.holding import BrokerPosition as BrokerPosition
 from position_sync_dagster.domain.holding import Completeness as Completeness
-from position_sync_dagster.domain.holding import PositionUpdate as PositionUpdate
-from position_sync_dagster.domain.holding import PositionUpdateHandler as PositionUpdateHandler
-from position_sync_dagster.domain.holding import QueuedPosition as QueuedPosition
-from position_sync_dagster.domain.holding import QueueRequest as QueueRequest
-from position_sync_dagster.domain.holding import QueueStatus as QueueStatus
-from position_sync_dagster.domain.holding import Reason as Reason
 from position_sync_dagster.domain.leg import ActiveContract as ActiveContract
 from position_sync_dagster.domain.leg import LegState as LegState
+from position_sync_dagster.domain.position_update import PositionUpdate as PositionUpdate
+from position_sync_dagster.domain.position_update import (
+    PositionUpdateHandler as PositionUpdateHandler,
+)
+from position_sync_dagster.domain.queue_request import QueuedPosition as QueuedPosition
+from position_sync_dagster.domain.queue_request import QueueRequest as QueueRequest
+from position_sync_dagster.domain.queue_request import QueueStatus as QueueStatus
+from position_sync_dagster.domain.queue_request import Reason as Reason
 from position_sync_dagster.domain.reconciliation import Discrepancy as Discrepancy
 from position_sync_dagster.domain.reconciliation import DiscrepancyType as DiscrepancyType
 from position_sync_dagster.domain.reconciliation import (
     ReconciliationResult as ReconciliationResult,
 )
+from position_sync_dagster.domain.retry import RetryPolicy as RetryPolicy
 from position_sync_dagster.errors import PositionSyncError as PositionSyncError
 from position_sync_dagster.gateway.connection import GatewayConnection as GatewayConnection
 from position_sync_dagster.gateway.connection import IBConnectionManager as IBConnectionManager

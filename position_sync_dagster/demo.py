@@ -29,8 +29,9 @@ from rich.text import Text
 from ib_gateway_simulator.books.loader import BOOKS, load_book
 from ib_gateway_simulator.statements import write_statements
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import Key, Source
+from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
@@ -40,7 +41,7 @@ from position_sync_dagster.processes.child_process import ChildProcess, StopRequ
 from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, NoAnswerError, exchange_json
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
-from position_sync_dagster.sync.reports.exchange_days import exchange_days
+from position_sync_dagster.sync.exchange_days import exchange_days
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.terminal.board import Lines, board, figures_of
 from position_sync_dagster.terminal.output import print_table

@@ -27,7 +27,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from position_sync_dagster.domain.holding import LEASE_S, TradingMode
+from position_sync_dagster.domain.position_update import TradingMode
+from position_sync_dagster.domain.queue_request import LEASE_S
 from position_sync_dagster.errors import GatewaysFileError, SettingsError, shown
 from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
 

@@ -10,8 +10,9 @@ import polars as pl
 
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
-from position_sync_dagster.domain.holding import BrokerPosition, Completeness, QueueRequest, Reason
+from position_sync_dagster.domain.holding import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import Instrument, Right
+from position_sync_dagster.domain.queue_request import QueueRequest, Reason
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import SHARE, LakeValues, QueueWorker, drain

@@ -16,7 +16,7 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from benchmarks.stream.latency import SETTLE_S, activate, quantile, run_beside_simulator
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import PositionUpdate
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 
 READERS, READER = 50, "benchmarks.follow.reader"

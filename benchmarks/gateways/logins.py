@@ -17,16 +17,10 @@ from itertools import count
 
 from benchmarks.gateways.work import Measured, Work, account_of, name_of
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.holding import (
-    AccountConfirmation,
-    BrokerPosition,
-    Completeness,
-    PositionUpdate,
-    QueueRequest,
-    Source,
-    ValueOrigin,
-)
+from position_sync_dagster.domain.holding import AccountConfirmation, BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.position_update import PositionUpdate, Source, ValueOrigin
+from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.lake.lake import Lake
 

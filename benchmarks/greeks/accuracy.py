@@ -17,7 +17,8 @@ from benchmarks.outcome import Line, Target
 from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.market.underlying import OptionMarket, Underlying
 from ib_gateway_simulator.protocol.contract import Contract, SecType
-from position_sync_dagster.domain.instrument import Right, expiry_moment
+from position_sync_dagster.domain.exchange_time import expiry_moment
+from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import ModelledLeg, OptionTerms, compute, dividends_of_shares
 

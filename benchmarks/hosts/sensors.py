@@ -18,7 +18,7 @@ from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.resources import LOGINS, PARTITION, STREAM_JOB
 from position_sync_dagster.defs.stream import RUNS_SEEN, recent_runs, supervise_stream
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.holding import QueueRequest
+from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
 from tests.support import postgres

@@ -3,7 +3,12 @@
 from pathlib import Path
 
 from benchmarks.queue.contestant import BATCH, REFRESH
-from position_sync_dagster.domain.holding import QueuedPosition, QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.queue_request import (
+    QueuedPosition,
+    QueueRequest,
+    QueueStatus,
+    Reason,
+)
 from position_sync_dagster.lake.position_queue import PositionQueue
 
 ACCOUNT = "DUSIM0001"

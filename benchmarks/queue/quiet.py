@@ -9,15 +9,10 @@ from benchmarks.outcome import Line
 from benchmarks.queue.values import FIRST_CONID
 from benchmarks.timing import median
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.holding import (
-    BrokerPosition,
-    Completeness,
-    QueueRequest,
-    QueueStatus,
-    Reason,
-    ValueOrigin,
-)
+from position_sync_dagster.domain.holding import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.position_update import ValueOrigin
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus, Reason
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import drain

@@ -5,14 +5,14 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.holding import (
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.position_update import (
     PositionUpdate,
     PriceKind,
     Source,
     TradingMode,
     ValueOrigin,
 )
-from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.lake.schema import POSITION_UPDATES, new_ids
 
 ACCOUNTS = 4

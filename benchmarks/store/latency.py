@@ -10,12 +10,8 @@ from unittest.mock import patch
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line
 from benchmarks.timing import Samples, median
-from position_sync_dagster.domain.holding import (
-    PositionUpdate,
-    QueuedPosition,
-    QueueRequest,
-    Source,
-)
+from position_sync_dagster.domain.position_update import PositionUpdate, Source
+from position_sync_dagster.domain.queue_request import QueuedPosition, QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from tests.support.object_store import running_store
 

@@ -26,7 +26,7 @@ from benchmarks.bench import Bench
 from benchmarks.book.generated import GeneratedBook, generate
 from benchmarks.book.running import LINES, simulate
 from benchmarks.outcome import Line, Target
-from position_sync_dagster.domain.holding import ValueOrigin
+from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.gateway.translate import details_of
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.settings import Settings

@@ -13,9 +13,9 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.dagster_files import dagster_home
-from position_sync_dagster.domain.holding import QueuedPosition
 from position_sync_dagster.domain.instrument import parse_conid
 from position_sync_dagster.domain.leg import Leg
+from position_sync_dagster.domain.queue_request import QueuedPosition
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake, breaks_at, lasted

@@ -9,7 +9,7 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import QueuedPosition, QueueStatus
+from position_sync_dagster.domain.queue_request import QueuedPosition, QueueStatus
 from position_sync_dagster.errors import RequestStateError
 from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.terminal import output

@@ -22,8 +22,14 @@ from position_sync_dagster.lake.position_updates import POLL_S
 from position_sync_dagster.lake.schema import UPDATE_COLUMNS, updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
-from position_sync_dagster.sync.reports import book as books
-from position_sync_dagster.sync.reports.book import COLUMNS, Book
+from position_sync_dagster.sync.reports.book import (
+    COLUMNS,
+    Book,
+    book_at,
+    is_leg_of,
+    open_positions,
+    read_book,
+)
 from position_sync_dagster.sync.reports.changes import ChangeKind
 from position_sync_dagster.sync.reports.closes import read_closes
 from position_sync_dagster.sync.reports.figures import Figures, read_figures, sums_of
@@ -39,7 +45,7 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     """
     settings, lake = options.opened(home)
     now = utc_now()
-    book = books.read_book(lake, settings, now)
+    book = read_book(lake, settings, now)
     found = read_status(lake, settings, now, book=book)
     if json:
         output.print_json(found.to_dict() | {"totals": [*book.totals, *book.in_base]})
@@ -148,7 +154,7 @@ def _looking(
 
     def look() -> Book:
         of = (lake, settings)
-        book = books.book_at(*of, past, utc_now()) if past else books.read_book(*of, utc_now())
+        book = book_at(*of, past, utc_now()) if past else read_book(*of, utc_now())
         options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
         return book
 
@@ -200,13 +206,13 @@ def positions(
 
     look = _looking(opened, strategy, past, json=json, watch=watch)
     if json:
-        rows = books.open_positions(look(), strategy, underlying)[:limit]
+        rows = open_positions(look(), strategy, underlying)[:limit]
         output.print_json(rows.select(*UPDATE_COLUMNS, *_MORE).to_dicts())
         return
 
     def render(width: int) -> Iterator[RenderableType]:
         book = look()
-        rows = books.open_positions(book, strategy, underlying)
+        rows = open_positions(book, strategy, underlying)
         shown = rows[:limit]
         if shown.height:
             lines, totals, note = money_tables.positions_table(shown, book)
@@ -304,7 +310,7 @@ def follow(
     def wanted(rows: pl.DataFrame) -> pl.DataFrame:
         rows = rows_of_logins(rows, settings)
         if strategy is not None:
-            rows = rows.filter(books.is_leg_of(lake, strategy, lake.registry.sync.get_all_active()))
+            rows = rows.filter(is_leg_of(lake, strategy, lake.registry.sync.get_all_active()))
         for column, value in (("account", account), ("conid", conid)):
             if value is not None:
                 rows = rows.filter(pl.col(column) == value)
@@ -373,7 +379,7 @@ class Tools:
         self, strategy: str | None = None, symbol: str | None = None
     ) -> list[dict[str, Any]]:
         """Return the open positions, all or those of a strategy or an underlying."""
-        rows = books.open_positions(self._read().book, strategy, symbol)
+        rows = open_positions(self._read().book, strategy, symbol)
         return list(plain(rows.select(COLUMNS).to_dicts()))
 
     def changes(self) -> list[dict[str, Any]]:
@@ -387,11 +393,11 @@ class Tools:
         """
         at = datetime.fromisoformat(time)
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-        book = books.book_at(self.lake, self.settings, Past(at=at), utc_now())
+        book = book_at(self.lake, self.settings, Past(at=at), utc_now())
         found = {
             "at": at,
             "strategies": [sums_of(one, "strategy") for one in (*book.strategies, *book.rest)],
-            "positions": books.open_positions(book).select(COLUMNS).to_dicts(),
+            "positions": open_positions(book).select(COLUMNS).to_dicts(),
         }
         return dict(plain(found))
 

@@ -25,8 +25,9 @@ from typing import NamedTuple
 import dagster as dg
 
 from position_sync_dagster.defs import resources
-from position_sync_dagster.domain.clock import SKEW, Backoff
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import ALIVE, PAUSED, GatewaySession, Owner
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings

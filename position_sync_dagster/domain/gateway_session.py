@@ -9,13 +9,15 @@ before it need nobody. Until a person confirms the login, the gateway refuses co
 """
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.holding import TradingMode
-from position_sync_dagster.domain.instrument import NEW_YORK
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.position_update import TradingMode
 
 # A gateway that was out of sight for no longer was not restarted: an automatic restart takes about
 # 35 s (Lean.Brokerages.InteractiveBrokers issues/246).
@@ -188,6 +190,10 @@ class GatewaySession:
             refused others: it was restarted, and logged in (UTC). Null if that was never seen.
         outages: JSON: the last outages of the session that are over, each as [from, until, why];
             null without one.
+        unknown_accounts: JSON: the accounts whose holdings are unknown, each with account, reason
+            (EMPTIED, NOT_MANAGED) and number of holdings; null without one, or while not LIVE.
+        set_aside: JSON: how many holdings have a newest row that cannot be used, and the first of
+            them with account, conid and why; null without one, or while not LIVE.
     """
 
     gateway_id: str
@@ -210,6 +216,8 @@ class GatewaySession:
     gateway_running_since: datetime | None = None
     gateway_started_at: datetime | None = None
     outages: str | None = None
+    unknown_accounts: str | None = None
+    set_aside: str | None = None
 
     @property
     def outages_over(self) -> list[tuple[datetime, datetime, str | None]]:
@@ -324,32 +332,144 @@ class GatewaySession:
         return now if changed and SessionState.LIVE in (state, self.state) else self.state_since
 
 
-EMPTIED = "has none of its holdings in the list of positions"
-# The phrases in a session's detail for accounts with unknown holdings; see `unknown_accounts`.
-NOT_MANAGED = "is not managed by this login now"
+class UnknownReason(StrEnum):
+    """Why the holdings of an account are unknown.
 
-
-def unknown_accounts(detail: str | None) -> dict[str, str]:
-    """Return the parts of a session's detail that name accounts with unknown holdings, by account.
-
-    >>> unknown_accounts("a farm is broken; account DU1 is not managed by this login now: its …")
-    {'DU1': 'account DU1 is not managed by this login now: its …'}
+    EMPTIED: one list of positions names none of them, and nothing else has closed them yet.
+    NOT_MANAGED: the login does not manage the account now, and an earlier login did.
     """
-    return {
-        part.split()[1]: part
-        for part in (detail or "").split("; ")
-        if part.startswith("account ") and (EMPTIED in part or NOT_MANAGED in part)
-    }
+
+    EMPTIED = "EMPTIED"
+    NOT_MANAGED = "NOT_MANAGED"
 
 
-# The phrase in a session's detail for holdings whose rows cannot be used; see `set_aside`.
-SET_ASIDE = "set aside: "
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownAccount:
+    """An account whose holdings are unknown, and how many they were.
 
-
-def set_aside(detail: str | None) -> str | None:
-    """Return the part of a session's detail that names holdings which are set aside.
-
-    >>> set_aside("a farm is broken; 1 holding is set aside: conid 7 of DU1 (quantity 'nan')")
-    "1 holding is set aside: conid 7 of DU1 (quantity 'nan')"
+    >>> unknown = UnknownAccount(account="DU1", reason=UnknownReason.NOT_MANAGED, holdings=4)
+    >>> unknown.text
+    'account DU1 is not managed by this login now: its 4 holdings are unknown'
     """
-    return next((part for part in (detail or "").split("; ") if SET_ASIDE in part), None)
+
+    account: str
+    reason: UnknownReason
+    holdings: int
+
+    @property
+    def text(self) -> str:
+        """The fact in words."""
+        if self.reason is UnknownReason.EMPTIED:
+            return (
+                f"account {self.account} has none of its holdings in the list of positions: "
+                f"all {self.holdings} are unknown until a second list or trades confirm it"
+            )
+        return (
+            f"account {self.account} is not managed by this login now: "
+            f"its {self.holdings} holdings are unknown"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAsideHolding:
+    """A holding whose newest row cannot be used, and why."""
+
+    account: str
+    conid: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """The holdings that are set aside: their number, and the first of them.
+
+    >>> row = SetAsideHolding(account="DU1", conid=7, why="no symbol")
+    >>> SetAside(count=1, first=(row,)).text
+    '1 holding is set aside: conid 7 of DU1 (no symbol)'
+    """
+
+    count: int
+    first: tuple[SetAsideHolding, ...]
+
+    @property
+    def text(self) -> str:
+        """The fact in words."""
+        named = [
+            f"conid {row.conid} of {row.account or 'no account'} ({row.why})" for row in self.first
+        ]
+        unnamed = self.count - len(named)
+        more = f" and {unnamed} more" if unnamed else ""
+        noun = "holding is" if self.count == 1 else "holdings are"
+        return f"{self.count} {noun} set aside: {', '.join(named)}{more}"
+
+
+# How many of the holdings that are set aside a session names.
+SET_ASIDE_NAMED = 3
+
+
+def set_aside_of(reasons: Mapping[Key, str]) -> SetAside | None:
+    """Return the holdings that are set aside, given why each of them is; None without one."""
+    if not reasons:
+        return None
+
+    first = []
+    for (account, conid), why in sorted(reasons.items())[:SET_ASIDE_NAMED]:
+        first.append(SetAsideHolding(account=account, conid=conid, why=why))
+    return SetAside(count=len(reasons), first=tuple(first))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnusableHoldings:
+    """What the gateway sent of holdings that cannot be used now, or is unknown.
+
+    Attributes:
+        unknown_accounts: The accounts whose holdings are unknown.
+        set_aside: The holdings whose newest rows cannot be used.
+    """
+
+    unknown_accounts: tuple[UnknownAccount, ...] = ()
+    set_aside: SetAside | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """The facts in words."""
+        texts = [unknown.text for unknown in self.unknown_accounts]
+        return texts if self.set_aside is None else [*texts, self.set_aside.text]
+
+    def as_columns(self) -> dict[str, str | None]:
+        """Return the columns of a session that store them; see `GatewaySession`."""
+        accounts = [asdict(unknown) for unknown in self.unknown_accounts]
+        set_aside = self.set_aside and asdict(self.set_aside)
+        return {
+            "unknown_accounts": json.dumps(accounts) if accounts else None,
+            "set_aside": json.dumps(set_aside) if set_aside else None,
+        }
+
+
+def unusable_holdings_of(session: GatewaySession) -> UnusableHoldings:
+    """Read the columns of a session that `UnusableHoldings.as_columns` wrote.
+
+    >>> at = datetime(2027, 1, 4, tzinfo=UTC)
+    >>> unknown = UnknownAccount(account="DU1", reason=UnknownReason.EMPTIED, holdings=3)
+    >>> unusable = UnusableHoldings(unknown_accounts=(unknown,))
+    >>> session = GatewaySession(
+    ...     gateway_id="g", owner=Owner.STREAM, session_id="s", run_id=None, host="h", pid=1,
+    ...     fencing_token=1, started_at=at, heartbeat_at=at, expires_at=at,
+    ...     state=SessionState.LIVE, state_since=at, **unusable.as_columns(),
+    ... )
+    >>> unusable_holdings_of(session) == unusable
+    True
+    """
+    accounts = []
+    for stored in json.loads(session.unknown_accounts or "[]"):
+        reason = UnknownReason(stored["reason"])
+        accounts.append(UnknownAccount(**{**stored, "reason": reason}))
+
+    if session.set_aside is None:
+        return UnusableHoldings(unknown_accounts=tuple(accounts))
+
+    stored = json.loads(session.set_aside)
+    first = tuple(SetAsideHolding(**row) for row in stored["first"])
+    return UnusableHoldings(
+        unknown_accounts=tuple(accounts), set_aside=SetAside(count=stored["count"], first=first)
+    )

@@ -12,10 +12,11 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
-from position_sync_dagster.domain.clock import NEVER, Backoff
+from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
-from position_sync_dagster.domain.instrument import Quote
 from position_sync_dagster.domain.leg import ActiveContract, few
+from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.retry import Backoff
 
 # The first probe of a limit learned from code 101 tries this many lines above the reserve.
 PROBE_STEP = 5

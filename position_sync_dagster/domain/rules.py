@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
+from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import BrokerPosition
-from position_sync_dagster.domain.instrument import NEW_YORK, HasTerms, Right, contract_name
+from position_sync_dagster.domain.instrument import HasTerms, Right, contract_name
 from position_sync_dagster.domain.leg import ActiveContract, Leg, few, leg_of
 
 

@@ -6,18 +6,18 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
-from position_sync_dagster.domain.holding import (
-    BrokerPosition,
+from position_sync_dagster.domain.exchange_time import TradingHours
+from position_sync_dagster.domain.holding import BrokerPosition, Key
+from position_sync_dagster.domain.login_lines import DIFFERS, Line
+from position_sync_dagster.domain.position_update import (
     GreeksSource,
-    Key,
     PositionUpdate,
     PriceKind,
     Source,
     ValueOrigin,
     trading_mode_of,
 )
-from position_sync_dagster.domain.instrument import GREEKS, Quote, TradingHours
-from position_sync_dagster.domain.login_lines import DIFFERS, Line
+from position_sync_dagster.domain.quote import GREEKS, Quote
 
 # The columns whose change makes a row worth writing. Times, sizes and ids are not among them.
 VALUES = (

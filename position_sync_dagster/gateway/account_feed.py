@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -22,10 +22,15 @@ from uuid import uuid4
 from ib_async import AccountValue
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import NEVER, Backoff, utc_now
-from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED, SET_ASIDE
+from position_sync_dagster.domain.clock import NEVER, utc_now
+from position_sync_dagster.domain.gateway_session import (
+    UnknownAccount,
+    UnknownReason,
+    UnusableHoldings,
+    set_aside_of,
+)
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
-from position_sync_dagster.domain.leg import few
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import translate
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, GatewayCode, MessageType
 from position_sync_dagster.gateway.holdings import HoldingsBook
@@ -466,27 +471,8 @@ class PortfolioDownloads:
                 self._end(account, STOPPED)
 
 
-# Number of rows set aside that the detail of the session names; the others are counted.
-NAMED = 3
-
 # Seconds between two log lines for a holding whose row is set aside.
 LOG_EVERY_S = 86_400.0
-
-
-def describe_odd_rows(odd_rows: Mapping[Key, str]) -> str | None:
-    """Return how many rows are set aside, with the first of them by name; None without one.
-
-    >>> describe_odd_rows({("DU1", 7): "no symbol"})
-    '1 holding is set aside: conid 7 of DU1 (no symbol)'
-    """
-    if not odd_rows:
-        return None
-    named = [
-        f"conid {conid} of {account or 'no account'} ({why})"
-        for (account, conid), why in sorted(odd_rows.items())
-    ]
-    noun = "holding is" if len(named) == 1 else "holdings are"
-    return f"{len(named)} {noun} {SET_ASIDE}{few(named, NAMED)}"
 
 
 class _FirstList(NamedTuple):
@@ -650,18 +636,32 @@ class AccountFeed:
     @property
     def problems(self) -> list[str]:
         """Return what a person should know: accounts without current values, rows set aside."""
-        odd = describe_odd_rows(self.odd_rows)
-        return [*self._unknown_accounts(), *self.values.problems, *([odd] if odd else [])]
+        unusable = self.unusable_holdings
+        unknown = [account.text for account in unusable.unknown_accounts]
+        set_aside = [] if unusable.set_aside is None else [unusable.set_aside.text]
+        return [*unknown, *self.values.problems, *set_aside]
 
-    def _unknown_accounts(self) -> Iterator[str]:
+    @property
+    def unusable_holdings(self) -> UnusableHoldings:
+        """Return the accounts whose holdings are unknown, and the rows that are set aside."""
+        return UnusableHoldings(
+            unknown_accounts=tuple(self._unknown_accounts()),
+            set_aside=set_aside_of(self.odd_rows),
+        )
+
+    def _unknown_accounts(self) -> Iterator[UnknownAccount]:
         for account in sorted(self.emptied):
-            yield (
-                f"account {account} {EMPTIED}: all {self.book.open_in(account)} are unknown until "
-                "a second list or trades confirm it"
+            yield UnknownAccount(
+                account=account,
+                reason=UnknownReason.EMPTIED,
+                holdings=self.book.open_in(account),
             )
-        others = Counter(row.account for row in self.book.unmanaged.values() if row.position)
-        for account, count in sorted(others.items()):
-            yield f"account {account} {NOT_MANAGED}: its {count} holdings are unknown"
+
+        unmanaged = Counter(row.account for row in self.book.unmanaged.values() if row.position)
+        for account, holdings in sorted(unmanaged.items()):
+            yield UnknownAccount(
+                account=account, reason=UnknownReason.NOT_MANAGED, holdings=holdings
+            )
 
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""

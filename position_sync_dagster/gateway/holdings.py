@@ -12,15 +12,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.domain.holding import (
-    BrokerPosition,
-    Completeness,
-    Key,
-    ValueOrigin,
-    changed,
-    key_of,
-)
+from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key, changed, key_of
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.valuation import ROUNDING, price_of_value
 from position_sync_dagster.gateway.codes import Connectivity
 from position_sync_dagster.gateway.translate import known

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import ib_async
 from ib_async import IB, Contract, Event, Ticker
 
-from position_sync_dagster.domain.instrument import read_time
+from position_sync_dagster.domain.exchange_time import read_time
 from position_sync_dagster.gateway.codes import MessageType
 
 # The release of ib_async, without its patch number, that the tests run with.

@@ -10,7 +10,7 @@ from random import Random
 from ib_async import IB, StartupFetchNONE
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.codes import Connectivity, GatewayCode, said
 from position_sync_dagster.settings import Settings

@@ -22,9 +22,12 @@ from typing import Any, Generic, TypeVar
 
 from ib_async import IB, AccountValue, Contract, Ticker
 
-from position_sync_dagster.domain.clock import Backoff, utc_now
-from position_sync_dagster.domain.holding import AccountSummary, Key, key_of
-from position_sync_dagster.domain.instrument import ContractDetails, Quote
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.holding import Key, key_of
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import codes, holdings, ib_async_internals, translate
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType
 from position_sync_dagster.gateway.login import Login

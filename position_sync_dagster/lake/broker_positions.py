@@ -1,28 +1,19 @@
-"""What the broker reported: the newest positions with their values, and the details of contracts.
+"""What the broker reported: the newest positions with their values.
 
 A holding may have several rows in `broker_positions`; the one that was added last counts.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 import polars as pl
-from deltalake import DeltaTable, Transaction
+from deltalake import DeltaTable
 
-from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.holding import (
-    AccountConfirmation,
-    AccountSource,
-    AccountSummary,
-    BrokerPosition,
-    TradingMode,
-    trading_mode_of,
-)
-from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.lake import position_updates as ledger
+from position_sync_dagster.domain.holding import AccountConfirmation, BrokerPosition
+from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
@@ -296,179 +287,3 @@ def _commit_info(session: GatewaySession | None) -> dict[str, str]:
 
 def _rows_of(gateway_id: str) -> str:
     return f"gateway_id = {storage.text_literal(gateway_id)}"
-
-
-# The application id in the Delta transaction of every commit. Concurrent commits with equal ids
-# conflict, so that each one sees what the other stored.
-WRITER = "contracts"
-
-
-class ContractsTable:
-    """The table `contracts`: one row per conid."""
-
-    def __init__(self, table: Table) -> None:
-        self.table = table
-
-    def put(self, details: Iterable[ContractDetails]) -> None:
-        """Store the details of these contracts in one commit; older ones are replaced."""
-        rows = schema.frame_of(schema.CONTRACTS, details).unique(
-            "conid", keep="last", maintain_order=True
-        )
-        if rows.is_empty():
-            return
-        self.table.transact(lambda handle: self._overwrite(handle, rows))
-
-    def put_not_given(self, asked: Mapping[int, tuple[int, datetime]]) -> None:
-        """Store in one commit how often, and when last, the gateway gave no details of contracts.
-
-        What is known of them stays.
-        """
-        names, conids = ("not_given", "not_given_at"), schema.one_of("conid", asked)
-        kinds = {name: schema.CONTRACTS.polars[name] for name in ("conid", *names)}
-        news = pl.DataFrame([(conid, *one) for conid, one in asked.items()], kinds, orient="row")
-
-        def step(handle: DeltaTable) -> None:
-            stored = self.table.read_rows(storage.data_files(handle)).filter(conids)
-            rows = news.join(stored.drop(*names), on="conid", how="left").select(stored.columns)
-            self._overwrite(handle, rows)
-
-        self.table.transact(step)
-
-    def _overwrite(self, handle: DeltaTable, rows: pl.DataFrame) -> None:
-        older = f"conid IN ({','.join(map(str, rows['conid']))})"
-        storage.write(handle, rows, {}, [Transaction(WRITER, handle.version() + 1)], older)
-
-    def not_given(self) -> dict[int, tuple[int, datetime]]:
-        """Return how often, and when last, the gateway gave no details, by conid."""
-        rows = self.table.rows().filter(pl.col("not_given").is_not_null())
-        found = rows.select("conid", "not_given", "not_given_at").iter_rows()
-        return {conid: (times, at) for conid, times, at in found}
-
-    def unexpired(self, since: date, besides: Iterable[int]) -> dict[int, ContractDetails]:
-        """Return the details of contracts that had not expired on a day, and of some others."""
-        ends = pl.coalesce("expires_on", "last_trade_date")
-        held = ends.is_null() | (ends >= since) | pl.col("conid").is_in(set(besides))
-        return self._details(held)
-
-    def quoted_in_cents(self) -> dict[int, ContractDetails]:
-        """Return the details of the contracts with another price magnifier than 1, by conid."""
-        return self._details(pl.col("price_magnifier") != 1)
-
-    def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
-        """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
-        wanted = storage.EVERY if conids is None else schema.one_of("conid", set(conids))
-        return self._details(wanted)
-
-    def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
-        known = self.table.rows(only).filter(pl.col("symbol").is_not_null())
-        return {one.conid: one for one in schema.records_of(ContractDetails, known)}
-
-
-# How far `latest` looks back from the day of the last commit, so that its cost does not grow with
-# the history.
-LOOK_BACK = timedelta(days=14)
-
-# The column of the log's statistics by which files sort by their newest row.
-LAST_ADDED = f"max.{ledger.ADDED}"
-
-
-class AccountValuesTable:
-    """The table `account_values`: what each account was worth, one row per change.
-
-    Args:
-        clock: Returns the current time, which each commit records.
-
-    >>> lake.account_values.latest().select("account", "net_liquidation")  # doctest: +SKIP
-    """
-
-    def __init__(self, table: Table, clock: Clock = utc_now) -> None:
-        self.table = table
-        self._clock = clock
-        self._newest = ((-1, -1), schema.ACCOUNT_VALUES.empty)
-
-    def append(self, summaries: Iterable[AccountSummary]) -> ledger.AppendResult:
-        """Write rows in one commit; a row whose id the table holds is not written again.
-
-        An empty `row_id` is filled in from the content of the row, so that the same row of a
-        statement is written once.
-
-        Raises:
-            TradingModeError: The table holds data of another trading mode.
-            LeaseLostError: A later owner of the gateway has fenced the table.
-        """
-        rows = schema.frame_of(schema.ACCOUNT_VALUES, map(_identified, summaries))
-        single = rows.unique("row_id", keep="first", maintain_order=True)
-        dated = single.with_columns(date=pl.col("timestamp").dt.date())
-        return ledger.append_rows(self.table, dated, clock=self._clock)
-
-    def fence(self, gateway_id: str, token: int) -> None:
-        """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
-
-        Raises:
-            LeaseLostError: An owner with a greater token has fenced the table already.
-        """
-        self.table.fence(gateway_id, token)
-
-    def latest(self) -> pl.DataFrame:
-        """Return the newest row of the gateway for each account, in the order of accounts.
-
-        The newest row is the one that was written last, whatever its timestamp, since one owner
-        writes at a time. Rows of statements do not count. An account is left out if its last row
-        is more than two weeks older than the last commit.
-        """
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            key = self.table.cache_key(handle)
-            before, rows = self._newest
-            if before != key:
-                known = rows if before[0] == key[0] else rows.clear()
-                self._newest = (key, self._newest_since(known, storage.data_files(handle)))
-            return self._newest[1]
-
-        return self.table.snapshot(step)
-
-    def _newest_since(self, known: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:
-        """Return the newest rows; of what is known already only the rest is read."""
-        # The greatest date is not used: one row of a clock that ran ahead would hide the others.
-        days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
-        first = pl.lit(days[-1] - LOOK_BACK if len(days) else None)
-        recent = files.filter(pl.col("partition.date") >= first)
-        rows = ledger.added_after(self.table, recent, ledger.newest_version(known))
-        return _newest(pl.concat([known.lazy(), rows]).filter(pl.col("date") >= first))
-
-    def latest_summaries(self) -> list[AccountSummary]:
-        """Return the newest row of each account as values; see `latest`."""
-        return schema.records_of(AccountSummary, self.latest())
-
-    def between(self, first: datetime, last: datetime) -> pl.DataFrame:
-        """Return all rows with `first` <= timestamp <= `last`, in order of time."""
-        rows = self.table.read(
-            lambda files: ledger.rows_between(self.table, files, first, last).collect()
-        )
-        return rows.sort("timestamp", "row_id")
-
-
-def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
-    return (
-        rows.filter(pl.col("source") == AccountSource.GATEWAY.value)
-        .group_by("account")
-        .agg(pl.all().sort_by(ledger.ADDED, "timestamp", "row_id").last())
-        .select(list(schema.ACCOUNT_VALUES.columns))
-        .sort("account")
-        .collect()
-    )
-
-
-def _identified(summary: AccountSummary) -> AccountSummary:
-    content = (
-        summary.source.value,
-        summary.gateway_id,
-        summary.account,
-        summary.timestamp.astimezone(UTC).isoformat(),
-        *summary.amounts,
-    )
-    return replace(
-        summary,
-        row_id=summary.row_id or schema.content_id(summary.timestamp, *content),
-        trading_mode=summary.trading_mode or trading_mode_of(summary.account).value,
-    )

@@ -13,10 +13,15 @@ from typing import TypeVar
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain import holding as update
 from position_sync_dagster.domain.causes import rounded
 from position_sync_dagster.domain.closes import FLEX, StatementPosition
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS, Key
+from position_sync_dagster.domain.position_update import (
+    GreeksSource,
+    PriceKind,
+    ValueOrigin,
+    trading_mode_of,
+)
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake.position_updates import HOLDING, SyncUpdates
@@ -84,8 +89,8 @@ def replace(
         if not rows:
             return Replaced(version=seen or 0, rows=0, changed=False)
         predicate, chosen = _of_days(table, rows)
-        rows = pl.concat(rows.values())
-    wanted = rows.select(list(spec.columns)).cast(spec.polars)
+        rows = pl.concat([_typed(table, of_day) for of_day in rows.values()])
+    wanted = _typed(table, rows)
 
     def step(handle: DeltaTable) -> Replaced:
         if seen not in (None, handle.version()):
@@ -98,6 +103,11 @@ def replace(
         return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
 
     return table.transact(step)
+
+
+def _typed(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows in the schema of a table: a day without rows may have other types."""
+    return rows.select(list(table.spec.columns)).cast(table.spec.polars)
 
 
 def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
@@ -133,7 +143,7 @@ def values_at_close(
         .filter(held)
         .join(newest, on="update_id", how="left")
         .with_columns(
-            pl.when(pl.col("greeks_source").ne_missing(update.GreeksSource.MODEL.value))
+            pl.when(pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value))
             .then(name)
             .alias(name)
             for name in GREEKS_COLUMNS
@@ -154,10 +164,10 @@ def _valued_at() -> pl.Expr:
     and frozen data are older than their rows, by an unknown time where they have none of their own.
     """
     from_feed = pl.col("value_source").is_in(
-        [update.ValueOrigin.PORTFOLIO.value, update.ValueOrigin.PNL_SINGLE.value]
+        [ValueOrigin.PORTFOLIO.value, ValueOrigin.PNL_SINGLE.value]
     )
     earlier = (pl.col("position") != 0) & (pl.col("value_time") < pl.col("timestamp"))
-    by_line = pl.col("value_source") == update.ValueOrigin.TICK.value
+    by_line = pl.col("value_source") == ValueOrigin.TICK.value
     is_late = by_line & (pl.col("market_data_type") > 1).fill_null(value=False)
     return pl.when((from_feed & earlier) | is_late).then("value_time").otherwise("timestamp")
 
@@ -190,13 +200,13 @@ def stated_rows(
                 "closed_at": closed,
                 "age_s": 0.0,
                 "update_id": f"{FLEX}:{one.account}:{one.conid}:{day}",
-                "price_kind": None if one.market_price is None else update.PriceKind.MARK,
+                "price_kind": None if one.market_price is None else PriceKind.MARK,
                 "timestamp": closed,
                 "value_time": closed,
                 "source": FLEX,
                 "value_source": FLEX,
                 "gateway_id": "",
-                "trading_mode": update.trading_mode_of(one.account),
+                "trading_mode": trading_mode_of(one.account),
                 "batch_id": file,
                 "note": f"from the broker's statement {file}",
             }

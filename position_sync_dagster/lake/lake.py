@@ -9,13 +9,17 @@ from typing import Unpack
 
 import polars as pl
 
-from position_sync_dagster.domain.clock import Clock, RetryPolicy, utc_now
+from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.reconciliation import Break
+from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.errors import MomentError
-from position_sync_dagster.lake import broker_positions as broker
 from position_sync_dagster.lake import records, schema
+from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
+from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
+from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.movements import MovementsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.sessions import GatewaySessions
@@ -68,17 +72,18 @@ class Lake:
             known=self.derived_table(schema.LATEST_POSITIONS),
             **options,
         )
-        self.broker_positions = broker.BrokerPositionsTable(table(schema.BROKER_POSITIONS))
-        self.contracts = broker.ContractsTable(table(schema.CONTRACTS))
+        self.broker_positions = BrokerPositionsTable(table(schema.BROKER_POSITIONS))
+        self.contracts = ContractsTable(table(schema.CONTRACTS))
         self.sessions = self.open_sessions()
         self.breaks = ReconciliationBreaks(table(schema.RECONCILIATION_BREAKS), clock)
         self.executions = records.ExecutionsTable(table(schema.EXECUTIONS))
         self.statement_events = records.events_table(table(schema.STATEMENT_EVENTS))
         self.position_changes = records.changes_table(table(schema.POSITION_CHANGES))
         self.closures = records.ClosuresTable(table(schema.CLOSURES))
+        self.movements = MovementsTable(table(schema.MOVEMENTS))
         self.dividends = records.DividendsTable(table(schema.DIVIDENDS))
         self.risk_scenarios = records.RiskScenariosTable(table(schema.RISK_SCENARIOS))
-        self.account_values = broker.AccountValuesTable(table(schema.ACCOUNT_VALUES), clock)
+        self.account_values = AccountValuesTable(table(schema.ACCOUNT_VALUES), clock)
 
     @classmethod
     def of(cls, settings: Settings, *, clock: Clock = utc_now) -> "Lake":

@@ -19,8 +19,8 @@ from typing import Any, Unpack
 import polars as pl
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import Clock, RetryPolicy, next_attempt, utc_now
-from position_sync_dagster.domain.holding import (
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.queue_request import (
     LEASE_S,
     MONITORING_PRIORITY,
     Answer,
@@ -29,6 +29,7 @@ from position_sync_dagster.domain.holding import (
     QueueStatus,
     Reason,
 )
+from position_sync_dagster.domain.retry import RetryPolicy, next_attempt
 from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.queue_transitions import FAILED, IS_REQUEST, Action, claim_order

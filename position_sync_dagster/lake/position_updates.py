@@ -27,8 +27,8 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.holding import (
-    Key,
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.position_update import (
     OwnUpdates,
     PositionUpdate,
     Source,

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.holding import QueuedPosition
+from position_sync_dagster.domain.queue_request import QueuedPosition
 from position_sync_dagster.lake.position_updates import BY_TIME
 from position_sync_dagster.lake.schema import LAST
 from position_sync_dagster.lake.storage import table as storage

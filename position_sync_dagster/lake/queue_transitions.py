@@ -10,14 +10,15 @@ from enum import Enum, auto
 
 import polars as pl
 
-from position_sync_dagster.domain.clock import SKEW, NextAttempt
-from position_sync_dagster.domain.holding import (
+from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
     Answer,
     QueueRequest,
     QueueStatus,
     Reason,
 )
+from position_sync_dagster.domain.retry import NextAttempt
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage.lifecycle_table import Change

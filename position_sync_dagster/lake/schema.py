@@ -26,22 +26,20 @@ import polars as pl
 from deltalake import Field, Schema
 from deltalake.schema import PrimitiveType
 
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.closes import Closure, Execution, PositionChange, StatementEvent
+from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.holding import (
-    GREEKS_COLUMNS,
-    AccountSummary,
-    BrokerPosition,
-    HoldingGreeks,
+from position_sync_dagster.domain.holding import GREEKS_COLUMNS, BrokerPosition, HoldingGreeks
+from position_sync_dagster.domain.instrument import ContractDetails, Instrument
+from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
+from position_sync_dagster.domain.movements import Movement
+from position_sync_dagster.domain.position_update import (
     PositionUpdate,
-    QueuedPosition,
-    QueueRequest,
-    QueueStatus,
     ValueOrigin,
     trading_mode_of,
 )
-from position_sync_dagster.domain.instrument import ContractDetails, ExpectedDividend, Instrument
-from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
+from position_sync_dagster.domain.queue_request import QueuedPosition, QueueRequest, QueueStatus
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import InvalidRequestError
 
@@ -325,7 +323,7 @@ CONTRACTS = TableSpec(
 GATEWAY_SESSIONS = TableSpec(
     "gateway_sessions",
     columns_of(GatewaySession) | _PARTITION,
-    version=4,
+    version=5,
     partition_by=PARTITION_COLUMNS,
     indexed=("started_at",),
     order="started_at",
@@ -369,6 +367,14 @@ CLOSURES = TableSpec(
     columns_of(Closure),
     indexed=("change_id", "closed_at", "judged_at"),
     order="judged_at",
+)
+
+MOVEMENTS = TableSpec(
+    "movements",
+    columns_of(Movement),
+    indexed=("day", "session_date", "account"),
+    order="day",
+    key=("movement_id",),
 )
 
 ACCOUNT_VALUES = TableSpec(

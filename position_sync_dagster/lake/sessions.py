@@ -14,7 +14,7 @@ import polars as pl
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.holding import TradingMode
+from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import EVERY, Table, bind, mode_of
@@ -24,6 +24,9 @@ T = TypeVar("T", GatewaySession, GatewaySession | None)
 # Decides on the session that follows the newest one of a login; the same one: nothing changes.
 Decide = Callable[[GatewaySession | None, datetime], T]
 
+
+# The columns that say how things are at a heartbeat, and nothing later.
+OF_A_HEARTBEAT = ("detail", "greeks", "unknown_accounts", "set_aside")
 
 # The bucket of sessions that a newer session has followed.
 PAST = "past"
@@ -91,7 +94,8 @@ class GatewaySessions:
     ) -> GatewaySession:
         """Renew the lease: it ends `lease_s` seconds from now. Record the state of the owner.
 
-        A column that is not named stays as it is, except `detail` and `greeks`, which are cleared.
+        A column that is not named stays as it is, except those of `OF_A_HEARTBEAT`, which are
+        cleared.
 
         Args:
             session: The session of the owner.
@@ -115,7 +119,7 @@ class GatewaySessions:
                 state=state or known.state,
                 state_since=known.since_after(state, live_since, now),
                 outages=known.outages_after(state, live_since, now),
-                **{"detail": None, "greeks": None, **columns},
+                **{**dict.fromkeys(OF_A_HEARTBEAT), **columns},
             )
 
         return self._change_own(session, change, "heartbeat")
@@ -126,6 +130,7 @@ class GatewaySessions:
         Raises:
             LeaseLostError: A newer session has followed, or this one has ended.
         """
+        of_end: dict[str, Any] = {**dict.fromkeys(OF_A_HEARTBEAT), "detail": detail}
 
         def change(stored: GatewaySession, now: datetime) -> GatewaySession:
             return replace(
@@ -136,8 +141,7 @@ class GatewaySessions:
                 state_since=now if stored.state is SessionState.LIVE else stored.state_since,
                 lines_in_use=0,
                 underlying_lines=0,
-                greeks=None,
-                detail=detail,
+                **of_end,
             )
 
         return self._change_own(session, change, "end")

@@ -12,17 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model, model
 
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.leg import (
-    OF_ACCOUNTS,
-    READERS,
-    SUMS_OF_MONEY,
-    Bound,
-    Leg,
-    Limit,
-    Measure,
-    make_leg,
-    strategy_name,
-)
+from position_sync_dagster.domain.leg import READERS, Leg, make_leg, strategy_name
+from position_sync_dagster.domain.limits import OF_ACCOUNTS, SUMS_OF_MONEY, Bound, Limit, Measure
 from position_sync_dagster.domain.rules import HoldingSide, Rule
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError, shown
 from position_sync_dagster.lake import strategy_registry

@@ -19,11 +19,13 @@ from itertools import chain
 from pathlib import Path
 
 from position_sync_dagster import dagster_files, errors
-from position_sync_dagster.domain import holding
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.holding import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import ActiveContract, Leg, contract_mismatch
+from position_sync_dagster.domain.leg import ActiveContract, Leg
+from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway.account_feed import zone_of
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
@@ -36,7 +38,7 @@ from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import holder_of
 from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.alerts import not_understood
-from position_sync_dagster.sync.reports.exchange_days import require_known
+from position_sync_dagster.sync.exchange_days import require_known
 from position_sync_dagster.sync.stream.contracts import AT_ONCE, look_up
 
 
@@ -200,8 +202,8 @@ def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Fin
     yield good("gateway", f"{connection.gateway_id} answers, server version {version}")
     if (problem := version_problem()) is not None:
         yield warning("ib_async", *problem)
-    modes = sorted({str(holding.trading_mode_of(account)) for account in connection.accounts})
-    chosen = modes != [holding.TradingMode.LIVE] or settings.trading_mode is not None
+    modes = sorted({str(trading_mode_of(account)) for account in connection.accounts})
+    chosen = modes != [TradingMode.LIVE] or settings.trading_mode is not None
     text = f"{', '.join(connection.accounts)}: {', '.join(modes)}"
     text += "" if chosen else "; any mode is accepted"
     remedy = "Set POSITION_SYNC_TRADING_MODE=LIVE once that is what you mean."
@@ -234,7 +236,7 @@ def _accounts(
         valued = sum(row.market_value is not None for row in held)
         state = feed.completeness[account]
         text = f"{account}: {len(held)} positions, {valued} with a value, {state}"
-        fine = state is holding.Completeness.COMPLETE and valued == len(held)
+        fine = state is Completeness.COMPLETE and valued == len(held)
         remedy = "See docs/operations.md, “An account is PARTIAL”."
         yield warning("positions", text, remedy, unless=fine)
     for problem in feed.problems:
@@ -347,7 +349,7 @@ def of_account_time(newest: str, now: datetime) -> Finding:
 
 
 def trial_conids(
-    holdings: Iterable[holding.BrokerPosition], legs: Iterable[Leg], sec_types: Iterable[str]
+    holdings: Iterable[BrokerPosition], legs: Iterable[Leg], sec_types: Iterable[str]
 ) -> list[int]:
     """Return the conids for the trial lines: one of each exchange held, active legs first."""
     active = {leg.conid for leg in legs if isinstance(leg, ActiveContract)}

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.domain.instrument import NEW_YORK, expiry_moment
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs

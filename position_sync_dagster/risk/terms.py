@@ -14,16 +14,10 @@ from itertools import repeat
 
 import numpy as np
 
+from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend, StatedDividends
+from position_sync_dagster.domain.exchange_time import expiry_moment
 from position_sync_dagster.domain.holding import HoldingGreeks, grouped
-from position_sync_dagster.domain.instrument import (
-    ContractDetails,
-    DividendSource,
-    ExpectedDividend,
-    Instrument,
-    Right,
-    StatedDividends,
-    expiry_moment,
-)
+from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.model import DAYS_PER_YEAR, Exercise, NoVolatility, VanillaOptions
 

@@ -6,7 +6,8 @@ import polars as pl
 
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.holding import GREEKS_COLUMNS, PriceKind, Source, ValueOrigin
+from position_sync_dagster.domain.holding import GREEKS_COLUMNS
+from position_sync_dagster.domain.position_update import PriceKind, Source, ValueOrigin
 from position_sync_dagster.lake.schema import moment
 
 # The column that `with_confirmed` adds.

@@ -23,19 +23,19 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.domain.holding import (
-    Answer,
-    BrokerPosition,
-    Completeness,
-    Key,
+from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
+from position_sync_dagster.domain.position_update import (
     OwnUpdates,
     PositionUpdate,
+    Source,
+    ValueOrigin,
+)
+from position_sync_dagster.domain.queue_request import (
+    Answer,
     QueuedPosition,
     QueueRequest,
     QueueStatus,
     Reason,
-    Source,
-    ValueOrigin,
 )
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.gateway.connection import IBConnectionManager

@@ -7,8 +7,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.gateway_session import PAUSED, SessionState
-from position_sync_dagster.domain.holding import AccountSummary
 from position_sync_dagster.sync.reports.changes import DayChange
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.status import LoginStatus, Status

@@ -4,21 +4,18 @@ It is made at each request, for a person who asks seldom; the browser runs no pr
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-import polars as pl
-
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
+from position_sync_dagster.risk.curve import Curve, curve_of
 from position_sync_dagster.risk.payoff import Payoff, payoffs
-from position_sync_dagster.risk.priced_legs import SIZE, PricedLegs
+from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenario_file import Point
-from position_sync_dagster.risk.scenarios import Breakdown, changes, profits
+from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.risk import PARTS, leg_notes, of_newest_day, read_risk
 from position_sync_dagster.terminal.text import amount
@@ -84,64 +81,6 @@ def _scenarios(title: str, legs: PricedLegs, level: Breakdown, points: Sequence[
         lines.append([name, *rest, *map(amount, row["profits"]), str(max(row["left_out"]))])
     names = (escape(one.name or "") for one in points)
     return _table(title, ["", "account", "currency", *names, "left out"], lines)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
-    """The profit since the legs were opened, over the price of one underlying.
-
-    Attributes:
-        spot: The price now.
-        prices: The prices of the underlying.
-        today: The profit at each of them now; None: a leg has no price of the model.
-        at_expiry: The profit at the next expiry.
-    """
-
-    spot: float
-    prices: Sequence[float]
-    today: Sequence[float] | None
-    at_expiry: Sequence[float]
-    break_evens: Sequence[float]
-
-
-# The moves in percent between which a curve is drawn.
-MOVES = tuple(range(-30, 31))
-
-
-def curve_of(payoff: Payoff, legs: PricedLegs) -> Curve | None:
-    """Return the curve of a payoff; None where the payoff or the price is not known.
-
-    Args:
-        payoff: One of `payoffs(legs)`.
-        legs: Parts of holdings.
-    """
-    own = legs.where(
-        (pl.col("strategy_id") == payoff.strategy)
-        & (pl.col("account") == payoff.account)
-        & (pl.col("under") == payoff.under)
-        & (pl.col("currency") == payoff.currency)
-    )
-    spot = own.parts.get_column("spot").median()
-    gained = own.parts.get_column("unrealized_pnl").to_numpy()
-    if payoff.profit_at is None or not isinstance(spot, float):
-        return None
-
-    strikes = [100 * (corner.price / spot - 1) for corner in payoff.corners]
-    within = [move for move in strikes if MOVES[0] <= move <= MOVES[-1]]
-    moves = sorted({*MOVES, *within})
-    prices = [spot * (1 + move / 100) for move in moves]
-    today = None
-    if not own.left_out() and not np.isnan(gained).any():
-        changed = changes(own, [Point(spot=move) for move in moves])
-        sizes = own.parts.select(SIZE).to_series().to_numpy()
-        today = (gained.sum() + sizes @ changed).tolist()
-    return Curve(
-        spot=spot,
-        prices=prices,
-        today=today,
-        at_expiry=payoff.profit_at(np.array(prices)).tolist(),
-        break_evens=payoff.break_evens or (),
-    )
 
 
 def _drawn(payoff: Payoff, legs: PricedLegs) -> str:

@@ -16,7 +16,7 @@ from time import monotonic, sleep
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import LakeError, LeaseLostError, TokenError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import START

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from position_sync_dagster.defs.resources import POSITION_SYNC, set_component_settings
-from position_sync_dagster.domain.holding import QueueStatus
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import load_settings

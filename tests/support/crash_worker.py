@@ -11,7 +11,7 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.holding import QueueRequest
+from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.lake.position_updates import SyncUpdates

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from position_sync_dagster.domain.holding import BrokerPosition, QueueStatus
+from position_sync_dagster.domain.holding import BrokerPosition
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import LeaseLostError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain import BrokerView, QueueWorker

@@ -6,8 +6,9 @@ from typing import Any
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.holding import BrokerPosition, PositionUpdate
+from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.gateway.codes import Connectivity
 from position_sync_dagster.gateway.holdings import HoldingsBook

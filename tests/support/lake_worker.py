@@ -12,7 +12,8 @@ from typing import Any
 
 from position_sync_dagster.cli.queue import retry_all
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.holding import PositionUpdate, QueueRequest, QueueStatus
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import LakeError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
 from tests.support.drains import drain_for_ever

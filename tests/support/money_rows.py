@@ -10,9 +10,10 @@ import polars as pl
 from rich.console import Console, Group
 from rich.text import Text
 
-from position_sync_dagster.domain.holding import AccountSummary, PositionUpdate
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.lake.lake import NO_HOLDINGS
 from position_sync_dagster.lake.schema import update_rows
 from position_sync_dagster.sync.confirmations import with_priced

@@ -8,7 +8,7 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.domain.holding import QueueStatus
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.reports.figures import Figures

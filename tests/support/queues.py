@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from position_sync_dagster.domain.holding import QueueRequest
+from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.durability import parse_entry
 from position_sync_dagster.lake.storage.table import Table

@@ -7,16 +7,18 @@ from typing import NamedTuple
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.domain.holding import Completeness, Reason
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.leg import route
+from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
+from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Ownership
-from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
+from position_sync_dagster.sync.stream.publisher import Announcements, Publisher
 
 
 class RefreshReport(NamedTuple):

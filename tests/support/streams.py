@@ -9,7 +9,8 @@ from ib_gateway_simulator import Book, SimulatedGateway, load_book
 from position_sync_dagster import IBPositionStreamer
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.domain.holding import BrokerPosition, PositionUpdate
+from position_sync_dagster.domain.holding import BrokerPosition
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.status import Status, read_status

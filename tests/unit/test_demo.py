@@ -15,7 +15,7 @@ from ib_gateway_simulator.control.actions import perform
 from ib_gateway_simulator.control.scenario import load_scenario
 from position_sync_dagster import demo
 from position_sync_dagster.demo import STATED_S, AcceptanceResult, choose_display, expect_paths
-from position_sync_dagster.domain.holding import Source
+from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.processes.child_process import StopRequested
 from position_sync_dagster.sync.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.changes import ChangeKind, DayChange

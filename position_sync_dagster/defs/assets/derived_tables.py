@@ -277,7 +277,10 @@ def risk_scenarios(lake: tables.Lake, settings: Settings, run_id: str | None) ->
             "left_out": sum(legs.left_out().values()),
             "scenarios": str(len(own.recorded)),
         },
-        checks={key: EVALUATE[key](lake, settings) for key in RISK_CHECKS},
+        checks={
+            check.check_key: EVALUATE[check.check_key](lake, settings)
+            for check in (losses_are_within_their_limits, early_assignment)
+        },
     )
 
 
@@ -344,6 +347,3 @@ def _assignment_text(row: Mapping[str, Any]) -> str:
         return f"{name} is not judged: {row['reason']}"
     gains = f"{name} gains {row['gain']:,.2f} by exercise"
     return f"{gains}, and is worth {row['extrinsic']:,.2f} above it"
-
-
-RISK_CHECKS = (losses_are_within_their_limits.check_key, early_assignment.check_key)

@@ -25,9 +25,10 @@ from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import statements
-from position_sync_dagster.sync.reports import exchange_days
+from position_sync_dagster.sync import exchange_days
+from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService
 from position_sync_dagster.sync.reports.risk import explain_day, of_newest_day, unexplained
+from position_sync_dagster.sync.statement_folder import StatementFolder
 
 # A trading day is recorded after its close; an exchange is never closed for more than four
 # days.
@@ -74,10 +75,10 @@ def daily_asset(
         """
         lake, settings = position_sync.lake, position_sync.settings
         days = [date.fromisoformat(key) for key in context.partition_keys]
-        service = statements.ClosingService(lake, settings, clock=clock)
+        service = ClosingService(lake, settings, clock=clock)
         table, run_id = lake.derived_table(DAILY_POSITIONS), context.run.run_id
 
-        def make() -> tuple[statements.ClosedDays, dict[date, pl.DataFrame]]:
+        def make() -> tuple[ClosedDays, dict[date, pl.DataFrame]]:
             found = service.collect(days)
             # A day that has rows is not filled again: they come last.
             service.record_differences(found.filled, run_id=run_id)
@@ -114,7 +115,7 @@ def daily_asset(
     return daily_positions
 
 
-def describe(closed: statements.ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
+def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day: counts, and the profit and loss by currency."""
     rows = closed.rows
     held = rows.filter(rows["position"] != 0)
@@ -179,7 +180,7 @@ def _first_day(settings: Settings) -> date:
     """Return the setting, or the first day of the ledger or of a statement; else today."""
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
-    stated = statements.StatementFolder(settings.flex_folder).first_day()
+    stated = StatementFolder(settings.flex_folder).first_day()
     found = (first_ledger_day(settings.table("position_updates")), stated)
     return min((day for day in found if day is not None), default=datetime.now(UTC).date())
 
@@ -298,12 +299,12 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     without = set(over) - found.keys()
     if first in without and not settings.daily_start:
         (closed,) = exchange_days.closing_times(settings.calendar, [first]).values()
-        stated = statements.StatementFolder(settings.flex_folder).first_day()
+        stated = StatementFolder(settings.flex_folder).first_day()
         if stated != first and lake.updates.sync.last_before(closed).is_empty():
             over.remove(first)
     if not over:
         return passed("No trading day is over yet.")
-    missing = without & {*over} - statements.ClosingService(lake, settings).flat_days(without)
+    missing = without & {*over} - ClosingService(lake, settings).flat_days(without)
     older = {day for day in over if (last := found.get(day)) is not None and last < day}
     to_fill = sorted(missing | older)
     numbers: dict[str, dg.RawMetadataValue] = {

@@ -5,8 +5,8 @@ import asyncio
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.resources import STREAM_JOB
-from position_sync_dagster.domain.holding import QueueStatus
 from position_sync_dagster.domain.instrument import contract_name
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.strategies_file import follow_file

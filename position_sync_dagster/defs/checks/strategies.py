@@ -15,7 +15,7 @@ from position_sync_dagster.defs.checks import evaluation as check
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
-from position_sync_dagster.domain.leg import Limit, LimitState
+from position_sync_dagster.domain.limits import Limit, LimitState
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import strategies_file

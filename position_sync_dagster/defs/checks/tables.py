@@ -13,8 +13,9 @@ import polars as pl
 from position_sync_dagster.defs.assets.table_asset import Derived, known, state_of
 from position_sync_dagster.defs.checks import evaluation as check
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.gateway_session import CONFIRM, set_aside, unknown_accounts
-from position_sync_dagster.domain.holding import QueueStatus, Source
+from position_sync_dagster.domain.gateway_session import CONFIRM, unusable_holdings_of
+from position_sync_dagster.domain.position_update import Source
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.domain.reconciliation import Break, BreakState, DiscrepancyType
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
@@ -94,12 +95,28 @@ def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResu
     session = lake.sessions.current(login.gateway_id)
     if session is None or not session.is_live(datetime.now(UTC)):
         return check.unknown_result("no owner of the login sees the gateway now.")
-    unknown, text = unknown_accounts(session.detail), set_aside(session.detail)
-    found = [*unknown.values(), *([text] if text else [])]
+    problems = unusable_holdings_of(session).texts
     return check.rows_result(
-        [{"problem": one} for one in found],
+        [{"problem": problem} for problem in problems],
         none="The gateway sent no holding that cannot be used, and no account is unknown.",
-        found="shown: " + "; ".join(found),
+        found="shown: " + "; ".join(problems),
+    )
+
+
+@check.table_check("position_updates", driven=True)
+def tables_can_be_read(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckResult:
+    """Whether each table can be read: its log, and the files that the log names.
+
+    What to do: The checks of a table that cannot be read are unknown, and its values are not
+    current. Put back what was moved or deleted; `position-sync doctor` examines each table.
+    """
+    examined = [table.damage() for table in lake.all_tables]
+    damaged = [error for error in examined if error is not None]
+    return check.rows_result(
+        [{"problem": str(error)} for error in damaged],
+        none="Each table can be read.",
+        found="tables cannot be read: " + " ".join(error.what for error in damaged),
+        error=True,
     )
 
 

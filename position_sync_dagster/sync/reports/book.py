@@ -13,11 +13,13 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.causes import A_DAY
 from position_sync_dagster.domain.clock import SKEW, seconds_since
-from position_sync_dagster.domain.holding import AccountSummary, Source
+from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
-from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake, Past

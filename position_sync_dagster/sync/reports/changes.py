@@ -13,9 +13,10 @@ from operator import attrgetter
 import polars as pl
 
 from position_sync_dagster.domain import closes
+from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
-from position_sync_dagster.domain.instrument import NEW_YORK, contract_name, digits, leg_name
+from position_sync_dagster.domain.instrument import contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.lake.lake import Lake

@@ -14,9 +14,10 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER, seconds_since
-from position_sync_dagster.domain.holding import AccountSummary, ValueOrigin
-from position_sync_dagster.domain.leg import Limit
+from position_sync_dagster.domain.limits import Limit
+from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake
@@ -25,9 +26,24 @@ from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import PRICED
-from position_sync_dagster.sync.reports import book as books
-from position_sync_dagster.sync.reports import changes as days
-from position_sync_dagster.sync.reports.book import COLUMNS, KEY, Book, Sums
+from position_sync_dagster.sync.reports.book import (
+    COLUMNS,
+    KEY,
+    Book,
+    Sums,
+    open_positions,
+    position_rows,
+    read_book,
+    versions_of,
+)
+from position_sync_dagster.sync.reports.changes import (
+    Day,
+    DayChange,
+    changes_of,
+    day_began,
+    read_day,
+    realized_of,
+)
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
 from position_sync_dagster.sync.reports.status import Status, plain, read_status
 
@@ -73,7 +89,7 @@ class Figures:
 
     status: Status
     book: Book
-    day: days.Day = field(default_factory=lambda: days.Day(since=NEVER))
+    day: Day = field(default_factory=lambda: Day(since=NEVER))
     limits: Sequence[Evaluated] = ()
     before: pl.DataFrame = field(default_factory=pl.DataFrame)
     versions: tuple[object, ...] = ()
@@ -89,14 +105,14 @@ class Figures:
         return newest_version(self.book.priced) or None
 
     @cached_property
-    def changes(self) -> list[days.DayChange]:
+    def changes(self) -> list[DayChange]:
         """What happened today, the newest first."""
-        return days.changes_of(self.day)
+        return changes_of(self.day)
 
     @cached_property
     def positions(self) -> pl.DataFrame:
         """The open holdings: the columns of the JSON, and the times that ages count from."""
-        return books.open_positions(self.book)
+        return open_positions(self.book)
 
     @cached_property
     def closed_today(self) -> pl.DataFrame:
@@ -118,7 +134,7 @@ class Figures:
             .filter(~pl.col("_brief") | pl.col("realized_pnl").is_not_null())
             .select(gone.columns)
         )
-        return books.position_rows(rows, self.book).sort("timestamp", descending=True)
+        return position_rows(rows, self.book).sort("timestamp", descending=True)
 
     @property
     def _realized(self) -> pl.DataFrame:
@@ -127,7 +143,7 @@ class Figures:
         Of the broker only a portfolio row counts that came after the close.
         """
         kinds = {"account": pl.String, "conid": pl.Int64, "_realized": pl.Float64}
-        found = [(*key, profit) for key, profit in days.realized_of(self.day).items()]
+        found = [(*key, profit) for key, profit in realized_of(self.day).items()]
         stated = self.book.reported.filter(
             pl.col("position") == 0, pl.col("value_source") == ValueOrigin.PORTFOLIO.value
         ).select(*KEY, _stated="realized_pnl")
@@ -222,7 +238,7 @@ class Figures:
         return None if at.null_count() else seconds_since(at.min(), self.at)  # type: ignore[arg-type]
 
 
-def base_of(rows: pl.DataFrame, day: days.Day) -> pl.DataFrame:
+def base_of(rows: pl.DataFrame, day: Day) -> pl.DataFrame:
     """Return what the profit of a holding, since it was opened, was at the close of the day before.
 
     Profit of the day = unrealised + realised today − this: trades of the day do not change it. A
@@ -274,11 +290,11 @@ def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
     Raises:
         LakeError: A table cannot be used.
     """
-    since = days.day_began(now)
-    book = books.read_book(lake, settings, now)
+    since = day_began(now)
+    book = read_book(lake, settings, now)
     of_day = (lake.position_changes, lake.executions, lake.closures, lake.breaks)
     others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
-    versions = books.versions_of(*of_day, *others, lake.account_values)
+    versions = versions_of(*of_day, *others, lake.account_values)
     changed = (*versions[: len(of_day)], lake.sessions.table.version())
     gone = book.priced.filter(pl.col("position") == 0, pl.col("timestamp") >= moment(since))
     return Figures(
@@ -292,8 +308,8 @@ def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
 
 
 @lru_cache(maxsize=2)
-def _day(lake: Lake, since: datetime, _versions: tuple[int, ...]) -> days.Day:
-    return days.read_day(lake, since)
+def _day(lake: Lake, since: datetime, _versions: tuple[int, ...]) -> Day:
+    return read_day(lake, since)
 
 
 @lru_cache(maxsize=2)

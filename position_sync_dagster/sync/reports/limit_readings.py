@@ -11,14 +11,14 @@ from datetime import datetime
 import polars as pl
 
 from position_sync_dagster.domain.clock import seconds_since
-from position_sync_dagster.domain.leg import (
+from position_sync_dagster.domain.leg import few
+from position_sync_dagster.domain.limits import (
     OF_ACCOUNTS,
     SUMS_OF_MONEY,
     Limit,
     LimitState,
     Measure,
     Reading,
-    few,
     judge,
 )
 from position_sync_dagster.domain.rules import exchange_date

@@ -10,11 +10,13 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain import reconciliation as breaks
+from position_sync_dagster.domain import reconciliation
 from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
-from position_sync_dagster.domain.holding import BrokerPosition, Key, PositionUpdate, grouped
+from position_sync_dagster.domain.contract_match import contract_mismatch
+from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract, contract_mismatch
+from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.breaks import break_key
@@ -64,7 +66,7 @@ class PositionReconciler:
         *,
         complete: bool,
         details: Mapping[int, ContractDetails] | None = None,
-    ) -> breaks.ReconciliationResult:
+    ) -> reconciliation.ReconciliationResult:
         """Return every difference between the snapshot, the rows and the legs.
 
         Args:
@@ -83,7 +85,7 @@ class PositionReconciler:
         legs: Iterable[ActiveContract],
         coverage: Coverage,
         details: Mapping[int, ContractDetails],
-    ) -> breaks.ReconciliationResult:
+    ) -> reconciliation.ReconciliationResult:
         """Compare what the broker holds with the rows and the registry.
 
         Args:
@@ -108,7 +110,7 @@ class PositionReconciler:
         is_claimed = pl.col("conid").is_in([leg.conid for leg in legs])
         of_legs = pairs.filter(is_claimed).drop_nulls("held")
         held = {(account, conid): at for account, conid, at in of_legs[*_KEY, "held"].iter_rows()}
-        return breaks.ReconciliationResult(
+        return reconciliation.ReconciliationResult(
             at=now,
             complete=coverage.complete,
             checked=pairs.height,
@@ -176,7 +178,7 @@ class ReconciliationService:
                 outage.report(error.what, text=str(error))
             await asyncio.sleep(self.interval)
 
-    async def run(self, run_id: str | None = None) -> breaks.ReconciliationResult:
+    async def run(self, run_id: str | None = None) -> reconciliation.ReconciliationResult:
         """Compare, record the breaks of each login in one commit, and return the result.
 
         Discrepancies that a person has accepted are counted apart; those that were first seen less
@@ -201,7 +203,7 @@ class ReconciliationService:
         )
         return self._judged(result)
 
-    async def look(self) -> breaks.ReconciliationResult:
+    async def look(self) -> reconciliation.ReconciliationResult:
         """Compare as `run` does, without a write.
 
         Raises:
@@ -211,7 +213,7 @@ class ReconciliationService:
 
     async def _compare(
         self,
-    ) -> tuple[breaks.ReconciliationResult, pl.DataFrame, Coverage]:
+    ) -> tuple[reconciliation.ReconciliationResult, pl.DataFrame, Coverage]:
         """Return the result, the broker's holdings, and which accounts they cover."""
         holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
@@ -232,10 +234,12 @@ class ReconciliationService:
         result = self._reconciler._compare(holdings, latest, legs, coverage, details)
         return result, holdings, coverage
 
-    def _judged(self, result: breaks.ReconciliationResult) -> breaks.ReconciliationResult:
+    def _judged(
+        self, result: reconciliation.ReconciliationResult
+    ) -> reconciliation.ReconciliationResult:
         known = {break_key(one): one for one in self._lake.breaks.open_breaks()}
         found = [(one, known.get(break_key(one))) for one in result.discrepancies]
-        accepted = breaks.BreakState.ACCEPTED
+        accepted = reconciliation.BreakState.ACCEPTED
         left = [(one, of) for one, of in found if of is None or of.state is not accepted]
         return replace(
             result,
@@ -258,7 +262,7 @@ class ReconciliationService:
 _OF_OTHERS = (DiscrepancyType.STATEMENT, DiscrepancyType.UNEXPLAINED)
 
 
-def _is_compared(one: breaks.Break, held: Collection[Key], coverage: Coverage) -> bool:
+def _is_compared(one: reconciliation.Break, held: Collection[Key], coverage: Coverage) -> bool:
     """Return whether a break would have been found again if it was still there.
 
     Args:

@@ -16,12 +16,14 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.domain import gateway_session as sessions
+from position_sync_dagster.domain import gateway_session
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.closes import counted_ends
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
-from position_sync_dagster.domain.holding import AccountSummary, QueueStatus, Source, TradingMode
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
+from position_sync_dagster.domain.position_update import Source, TradingMode
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.lake.strategies_file import load_strategies
@@ -285,13 +287,13 @@ def _login_status(
 ) -> LoginStatus:
     if session is None:
         return LoginStatus(gateway_id=login.gateway_id)
-    alive, ended = session.is_alive(now), session.state not in sessions.ALIVE
+    alive, ended = session.is_alive(now), session.state not in gateway_session.ALIVE
     week = session.login_week(now, mode, login.login_notice_h)
     since = session.heartbeat_at if ended else min(session.expires_at, now)
     return LoginStatus(
         gateway_id=login.gateway_id,
         # A session whose lease has expired is LOST, whatever its row says.
-        session_state=session.state if alive or ended else sessions.SessionState.LOST,
+        session_state=session.state if alive or ended else gateway_session.SessionState.LOST,
         session_owner=session.owner,
         session_since=session.state_since if alive else since,
         session_detail=session.detail,

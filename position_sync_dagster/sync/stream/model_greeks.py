@@ -17,10 +17,11 @@ from operator import attrgetter, itemgetter
 from typing import TypeVar
 
 from position_sync_dagster.domain.clock import elapsed
+from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, Key
-from position_sync_dagster.domain.instrument import ExpectedDividend, Quote
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
 from position_sync_dagster.domain.login_lines import largest
+from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import price_of
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
@@ -38,7 +39,8 @@ from position_sync_dagster.risk.terms import (
     expires_at,
     option_terms,
 )
-from position_sync_dagster.sync.stream.contracts import ContractCache, LineManager
+from position_sync_dagster.sync.stream.contracts import ContractCache
+from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Unowned
 
 logger = logging.getLogger(__name__)

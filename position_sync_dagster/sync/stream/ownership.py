@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVarTuple
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.holding import TradingMode
+from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import offload

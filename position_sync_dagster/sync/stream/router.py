@@ -11,19 +11,18 @@ from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from position_sync_dagster.domain.clock import rest_s
-from position_sync_dagster.domain.holding import Key, Reason, grouped
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.leg import QUEUED, LegState, route
 from position_sync_dagster.domain.login_lines import Awaited, largest
+from position_sync_dagster.domain.queue_request import Reason
+from position_sync_dagster.domain.retry import rest_s
 from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import HoldingsBook, PendingChanges
-from position_sync_dagster.lake.broker_positions import (
-    AccountValuesTable,
-    BrokerPositionsTable,
-    ContractsTable,
-)
+from position_sync_dagster.lake.account_values import AccountValuesTable
+from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
+from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.records import DividendsTable
@@ -32,15 +31,13 @@ from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
-from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver, LineManager
+from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
+from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
+from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext, Ownership
-from position_sync_dagster.sync.stream.publisher import (
-    Announcements,
-    CloseWatcher,
-    Publisher,
-    StreamPricer,
-)
+from position_sync_dagster.sync.stream.pricing import StreamPricer
+from position_sync_dagster.sync.stream.publisher import Announcements, Publisher
 
 logger = logging.getLogger(__name__)
 

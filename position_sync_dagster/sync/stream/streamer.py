@@ -15,15 +15,21 @@ from random import Random
 from typing import Any
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, utc_now
-from position_sync_dagster.domain.gateway_session import GatewayRun, Owner, SessionState
-from position_sync_dagster.domain.holding import (
-    Key,
+from position_sync_dagster.domain.clock import NEVER, Clock, utc_now
+from position_sync_dagster.domain.gateway_session import (
+    GatewayRun,
+    Owner,
+    SessionState,
+    UnusableHoldings,
+)
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.position_update import (
     OwnUpdates,
     PositionUpdate,
     PositionUpdateHandler,
 )
-from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode, said
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
@@ -36,6 +42,7 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream import memory_and_threads
+from position_sync_dagster.sync.stream.delivery import Flusher
 from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
     Ownership,
@@ -43,7 +50,6 @@ from position_sync_dagster.sync.stream.ownership import (
     Unowned,
     end_tasks,
 )
-from position_sync_dagster.sync.stream.publisher import Flusher
 from position_sync_dagster.sync.stream.router import Router, StreamTables
 
 logger = logging.getLogger(__name__)
@@ -408,6 +414,12 @@ class IBPositionStreamer:
         return "; ".join(problem for part in parts for problem in part.problems()) or None
 
     @property
+    def unusable_holdings(self) -> UnusableHoldings:
+        """What of the broker's holdings is unknown or cannot be used; empty while not LIVE."""
+        connection = self._link.live_connection()
+        return UnusableHoldings() if connection is None else connection.feed.unusable_holdings
+
+    @property
     def lines_in_use(self) -> int:
         """The number of market data lines held."""
         return len(self._router.lines.held)
@@ -474,7 +486,8 @@ class IBPositionStreamer:
         Raises:
             LeaseLostError: The login belongs to another process now.
             LakeError: The tables cannot be used at the start.
-            NewerTableError: A later release has migrated a table.
+            LakeError: A table refuses the rows for good, as NewerTableError, TradingModeError,
+                ForeignTableError.
         """
         await self._initialize()
         self._stop = stop
@@ -611,7 +624,9 @@ def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionSt
             contracts=lake.contracts,
             account_values=lake.account_values,
             dividends=lake.dividends,
-            closes=CloseExplainer(lake, run_id=own.session.run_id, guard=own.check),
+            closes=CloseExplainer(
+                lake, run_id=own.session.run_id, calendar=settings.calendar, guard=own.check
+            ),
             rolls=RollFollower(lake, settings),
             rules=None if file is None else RuleFollower(lake.registry, file),
             ownership=own,
@@ -645,6 +660,7 @@ def _status(streamer: IBPositionStreamer) -> dict[str, Any]:
     names = "state", "live_since", "lines_in_use", "line_limit", "underlying_lines", "detail"
     return {
         **{name: getattr(streamer, name) for name in (*names, "greeks")},
+        **streamer.unusable_holdings.as_columns(),
         "gateway_running_since": streamer.gateway_run.running_since,
         "gateway_started_at": streamer.gateway_run.started_at,
     }

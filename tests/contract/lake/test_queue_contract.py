@@ -6,8 +6,13 @@ from datetime import timedelta
 import pytest
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain import holding
-from position_sync_dagster.domain.holding import QueuedPosition, QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import (
+    Answer,
+    QueuedPosition,
+    QueueRequest,
+    QueueStatus,
+    Reason,
+)
 from position_sync_dagster.lake.position_queue import PositionQueue
 
 P1, P2 = 1, 2
@@ -51,7 +56,7 @@ async def test_an_inserted_request_is_read_as_it_was_inserted(queue, clock):
         created_at=clock.now,
         updated_at=clock.now,
         account="DUSIM1",
-        reason=holding.Reason.MANUAL,
+        reason=Reason.MANUAL,
     )
 
 
@@ -223,13 +228,13 @@ async def test_a_change_during_processing_is_followed_by_a_new_request(queue, cl
     first = await queue.insert(1, "SPY", account="A")
     await queue.claim_batch()
     clock.advance(1)
-    assert await queue.insert(1, "SPY", account="A", reason=holding.Reason.CHANGED) == first
+    assert await queue.insert(1, "SPY", account="A", reason=Reason.CHANGED) == first
     clock.advance(1)
     await queue.mark_success([first])
     [follower] = await queue.get_batch(priority=None)
     assert follower.request_id != first
     assert (follower.conid, follower.account, follower.status) == (1, "A", PENDING)
-    assert (follower.reason, follower.created_at) == (holding.Reason.CHANGED, clock.now)
+    assert (follower.reason, follower.created_at) == (Reason.CHANGED, clock.now)
     assert await counts_of(queue) == (1, 0, 1, 0)
 
 
@@ -327,7 +332,7 @@ async def test_a_table_that_was_not_initialized_is_created_at_its_first_use(make
 @pytest.mark.in_store
 async def test_a_request_keeps_the_row_that_answers_it_and_when_it_was_confirmed(queue, clock):
     first, second = await queue.insert_many([QueueRequest(1, "SPY"), QueueRequest(2, "SPY")])
-    answer = holding.Answer(update_id="row-1", confirmed_at=clock.now)
+    answer = Answer(update_id="row-1", confirmed_at=clock.now)
     await queue.claim_batch(limit=2)
     assert (await queue.overview()).last_success_at is None
     clock.advance(20)

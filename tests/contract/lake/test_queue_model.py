@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import RetryPolicy
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.position_queue import PROMOTE_AFTER_S, PositionQueue, SyncQueue
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import maintain

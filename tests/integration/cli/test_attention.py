@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.domain.holding import QueueRequest
+from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.errors import LakeError, SettingsError
 from position_sync_dagster.processes.preflight import check_settings
 from position_sync_dagster.settings import load_settings

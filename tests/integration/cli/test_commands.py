@@ -9,8 +9,8 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.holding import Source, ValueOrigin
 from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.status import read_status

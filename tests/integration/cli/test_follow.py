@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from position_sync_dagster.cli import reports
-from position_sync_dagster.domain.holding import PositionUpdate
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import TokenError
 from tests.support import legs
 from tests.support.command_line import call

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from position_sync_dagster.domain.holding import PositionUpdate
-from position_sync_dagster.domain.instrument import NEW_YORK
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from tests.support.command_line import json_of, run
 from tests.support.holdings import make_row

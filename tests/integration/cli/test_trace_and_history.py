@@ -8,7 +8,8 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.holding import Answer, QueueRequest, Source
+from position_sync_dagster.domain.position_update import Source
+from position_sync_dagster.domain.queue_request import Answer, QueueRequest
 from position_sync_dagster.domain.reconciliation import DiscrepancyType
 from position_sync_dagster.lake.schema import content_id, new_ids
 from tests.support.command_line import call, json_of, run

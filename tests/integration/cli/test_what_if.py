@@ -10,8 +10,9 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closes import Cause, EventKind, StatementEvent
-from position_sync_dagster.domain.holding import PositionUpdate
-from position_sync_dagster.domain.instrument import DividendSource, ExpectedDividend, Right
+from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import PROFIT_EXPLAINED

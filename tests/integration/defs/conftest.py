@@ -17,11 +17,14 @@ from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.resources import LOGINS, POSITION_SYNC, STREAM_JOB
 from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.holding import Completeness, QueueRequest, Source, TradingMode
+from position_sync_dagster.domain.holding import Completeness
+from position_sync_dagster.domain.position_update import Source, TradingMode
+from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import TableSpec
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync import alerts
 from position_sync_dagster.sync.reports import reconciliation
 from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding, make_row
@@ -84,6 +87,7 @@ def receiver(settings, monkeypatch) -> Iterator[Receiver]:
     with running_receiver() as found:
         monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", found.url)
         monkeypatch.setattr(Settings, "alert_after_s", 0.0)
+        monkeypatch.setattr(alerts, "WAIT_S", 120.0)
         yield found
 
 

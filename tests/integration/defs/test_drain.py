@@ -18,7 +18,8 @@ from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks.evaluation import UNKNOWN
 from position_sync_dagster.defs.drain import TickCursor, drain_queue
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.holding import Completeness, QueueStatus
+from position_sync_dagster.domain.holding import Completeness
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 

@@ -14,7 +14,7 @@ from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs import maintenance as history
 from position_sync_dagster.defs.maintenance import OWN_ASSETS, PRUNED_JOBS, maintain_lake
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from tests.support import postgres
 

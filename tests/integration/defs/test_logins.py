@@ -21,7 +21,9 @@ from position_sync_dagster.defs.resources import LOGINS, POSITION_SYNC
 from position_sync_dagster.defs.stream import LOOK_S, stream_definitions, stream_job
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.domain.holding import Completeness, QueueRequest, QueueStatus, Source
+from position_sync_dagster.domain.holding import Completeness
+from position_sync_dagster.domain.position_update import Source
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings

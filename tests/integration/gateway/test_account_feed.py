@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from ib_gateway_simulator.protocol import account_messages, wire
-from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.holding import Completeness
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayLostError
 from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import connect

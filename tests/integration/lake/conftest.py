@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.holding import PositionUpdate, Source, TradingMode
+from position_sync_dagster.domain.position_update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake import position_updates
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable, SyncUpdates

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.crash_worker import BATCH, MANY, POINTS, large_insert

@@ -10,13 +10,13 @@ import pytest
 from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.holding import (
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.position_update import (
     OwnUpdates,
     PositionUpdate,
     PositionUpdateHandler,
     TradingMode,
 )
-from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, TradingModeError
 from position_sync_dagster.lake import position_updates
 from position_sync_dagster.lake.schema import POSITION_UPDATES, new_ids, update_rows

@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from position_sync_dagster.domain.holding import AccountConfirmation, Completeness, PositionUpdate
+from position_sync_dagster.domain.holding import AccountConfirmation, Completeness
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import BrokenTableError, NewerRowError
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake

@@ -11,7 +11,7 @@ import pytest
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError, UnsafeStoreError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import object_store as store_probe

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import QueueStatus
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import VERSION_PROPERTY
 from position_sync_dagster.processes.preflight import Level, run_preflight

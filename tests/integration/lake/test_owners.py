@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.domain.holding import TradingMode
+from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError, TradingModeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import table

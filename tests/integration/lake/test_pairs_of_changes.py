@@ -19,7 +19,9 @@ from deltalake import write_deltalake
 
 from position_sync_dagster.domain.closes import Execution
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.holding import BrokerPosition, PositionUpdate, QueueRequest
+from position_sync_dagster.domain.holding import BrokerPosition
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import derived

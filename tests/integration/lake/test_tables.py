@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.holding import AccountSource, AccountSummary
+from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
 from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import LeaseLostError, UnknownRequestError
 from position_sync_dagster.lake.storage.table import Table, data_files

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from position_sync_dagster import IBPositionStreamer, StreamTables
-from position_sync_dagster.domain.clock import Backoff, utc_now
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import DeltaLakePositionWriter
 from position_sync_dagster.sync.stream import router

@@ -8,7 +8,8 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.domain.holding import Completeness, QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.holding import Completeness
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus, Reason
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
     LakeError,

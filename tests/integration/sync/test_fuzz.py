@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from ib_gateway_simulator.protocol import account_messages, messages
-from position_sync_dagster.domain.holding import PositionUpdate
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.gateway.connection import IBConnectionManager, MessageReader
 from position_sync_dagster.lake.lake import Lake

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ib_gateway_simulator.protocol import messages
 from position_sync_dagster import IBPositionStreamer, StreamTables
-from position_sync_dagster.domain.holding import ValueOrigin
+from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.gateway import account_feed, subscriptions
 from position_sync_dagster.lake.lake import Lake
 from tests.integration.sync.test_fuzz import MESSAGES, assert_finite, faultless, play_seeds

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import Source
+from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.lake.lake import Lake

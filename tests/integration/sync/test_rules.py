@@ -14,7 +14,7 @@ import pytest
 
 import position_sync_dagster as ps
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import PositionUpdate
+from position_sync_dagster.domain.position_update import PositionUpdate
 from tests.support.booked_legs import CALL, terms_of
 from tests.support.streams import simulate
 

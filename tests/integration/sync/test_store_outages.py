@@ -8,7 +8,7 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import offload

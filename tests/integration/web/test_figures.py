@@ -17,8 +17,8 @@ from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster.cli.reports import Tools
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.figures import COLUMNS as REPORTED

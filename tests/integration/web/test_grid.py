@@ -9,7 +9,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from starlette.applications import Starlette
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import PositionUpdate, ValueOrigin
+from position_sync_dagster.domain.position_update import PositionUpdate, ValueOrigin
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.web.test_figures import row as figures_row

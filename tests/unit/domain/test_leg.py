@@ -4,8 +4,12 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from position_sync_dagster.domain import leg as legs
-from position_sync_dagster.domain.leg import LegState, make_leg, matching_contracts, problem_of
+from position_sync_dagster.domain.contract_match import (
+    contract_mismatch,
+    matching_contracts,
+    problem_of,
+)
+from position_sync_dagster.domain.leg import LegState, make_leg, route
 from position_sync_dagster.errors import InvalidLegError
 from tests.support.contracts import contract_details
 from tests.support.holdings import make_holding
@@ -88,7 +92,7 @@ def described(**more):
 def test_a_leg_may_name_the_last_trade_or_the_expiry_of_its_contract(expiry, expires_on, agrees):
     leg = described(conid=1, expiry=expiry)
     details = contract_details(expires_on=expires_on)
-    assert (legs.contract_mismatch(leg, details) is None) is agrees
+    assert (contract_mismatch(leg, details) is None) is agrees
 
 
 def test_a_description_that_fits_one_contract_finds_it_at_whichever_venue_it_was_listed():
@@ -121,7 +125,7 @@ def test_a_contract_that_differs_in_anything_given_is_not_the_one(terms):
 def test_a_day_soon_after_the_last_trade_is_not_certain_enough_to_choose_by():
     unsure = contract_details(1, expires_on=None)
     assert matching_contracts(described(), [unsure]) == []
-    assert legs.contract_mismatch(described(), unsure) is None
+    assert contract_mismatch(described(), unsure) is None
 
 
 def test_where_nothing_fits_the_nearest_contracts_are_named():
@@ -141,7 +145,7 @@ def held(conid, account, **more):
 def test_each_holding_has_its_route():
     open_ones = [held(*one) for one in ((1, "A"), (1, "B"), (2, "A"), (2, "B"), (3, "A"))]
     holdings = [*open_ones, held(4, "A", position=0.0), held(5, "A", sec_type="BOND")]
-    routes = legs.route(holdings, [leg(1), leg(2, account="A")], frozenset({1}), sec_types=("OPT",))
+    routes = route(holdings, [leg(1), leg(2, account="A")], frozenset({1}), sec_types=("OPT",))
     assert routes == {
         ("A", 1): LegState.STREAMED,
         ("B", 1): LegState.STREAMED,

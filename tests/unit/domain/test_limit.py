@@ -2,7 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.domain.leg import Bound, Limit, LimitState, Measure, Reading, judge
+from position_sync_dagster.domain.limits import Bound, Limit, LimitState, Measure, Reading, judge
 
 HOLDS, BROKEN, UNKNOWN = LimitState.HOLDS, LimitState.BROKEN, LimitState.UNKNOWN
 

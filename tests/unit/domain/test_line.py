@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.instrument import Quote
 from position_sync_dagster.domain.login_lines import GRACE_S, Denial, Line, Trust
+from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.retry import Backoff
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 

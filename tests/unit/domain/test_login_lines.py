@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.instrument import Quote
 from position_sync_dagster.domain.login_lines import LOGIN_SILENT, LineLimit, LoginLines
+from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.retry import Backoff
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 LIMIT = LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0))

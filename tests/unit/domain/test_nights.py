@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.holding import ValueOrigin
-from position_sync_dagster.domain.instrument import Instrument, Quote, parse_trading_hours
+from position_sync_dagster.domain.exchange_time import parse_trading_hours
+from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.login_lines import Demand, Denial, LineLimit, LoginLines
+from position_sync_dagster.domain.position_update import ValueOrigin
+from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.valuation import StreamedHolding
 from tests.support.extent import EVERYTHING
 from tests.support.holdings import make_holding

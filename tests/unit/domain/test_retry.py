@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.domain.clock import RetryPolicy, next_attempt
-from position_sync_dagster.domain.holding import QueueStatus
+from position_sync_dagster.domain.queue_request import QueueStatus
+from position_sync_dagster.domain.retry import RetryPolicy, next_attempt
 
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from position_sync_dagster.domain.instrument import Quote
 from position_sync_dagster.domain.login_lines import MANY_TICKS, SilentLogin, missed
+from position_sync_dagster.domain.quote import Quote
 
 
 @pytest.fixture

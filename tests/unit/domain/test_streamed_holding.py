@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from position_sync_dagster.domain.holding import PriceKind, ValueOrigin
-from position_sync_dagster.domain.instrument import Instrument, Quote, parse_trading_hours
+from position_sync_dagster.domain.exchange_time import parse_trading_hours
+from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.login_lines import Line, Trust
+from position_sync_dagster.domain.position_update import PriceKind, ValueOrigin
+from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import Moment, Provenance, StreamedHolding, StreamRules
 from tests.support.holdings import make_holding
 

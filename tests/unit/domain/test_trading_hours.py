@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from position_sync_dagster.domain.instrument import parse_trading_hours
+from position_sync_dagster.domain.exchange_time import parse_trading_hours
 
 ZONES = ("US/Eastern", "US/Central", "Europe/Berlin", "Asia/Tokyo", "UTC")
 TWO_DAYS = "20260406:0930-20260406:1600;20260407:0930-20260407:1600"

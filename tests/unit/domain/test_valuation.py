@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain import valuation
-from position_sync_dagster.domain.holding import (
+from position_sync_dagster.domain.instrument import Instrument, Right
+from position_sync_dagster.domain.position_update import (
     GreeksSource,
     PriceKind,
     Source,
@@ -14,7 +15,7 @@ from position_sync_dagster.domain.holding import (
     ValueOrigin,
     trading_mode_of,
 )
-from position_sync_dagster.domain.instrument import Instrument, Quote, Right
+from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import Provenance, factor_agrees, from_portfolio
 from tests.support.holdings import make_holding
 

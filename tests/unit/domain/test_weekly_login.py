@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.gateway_session import GatewayRun, SessionState, WeekState
-from position_sync_dagster.domain.holding import TradingMode
+from position_sync_dagster.domain.position_update import TradingMode
 from tests.support.holdings import make_session
 
 # 01:00 in New York, in winter.

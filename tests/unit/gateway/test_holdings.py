@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.holding import Completeness, ValueOrigin
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.gateway.codes import Connectivity, GatewayCode
 from position_sync_dagster.gateway.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET

@@ -17,10 +17,11 @@ from position_sync_dagster.domain.closes import (
     StatementEvent,
     current_executions,
 )
-from position_sync_dagster.domain.instrument import NEW_YORK, Right
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import StatementError
-from position_sync_dagster.gateway import flex
-from position_sync_dagster.gateway.flex import read_statements
+from position_sync_dagster.gateway import flex, flex_fields
+from position_sync_dagster.gateway.flex import StatementRows, booked_amounts, read_statements
 from tests.support.flex_files import element, period, position, statement, trade
 from tests.unit.domain.test_causes import CALL, fill
 
@@ -122,6 +123,37 @@ def test_cash_and_net_liquidation_are_those_of_their_day() -> None:
     assert one.account == "DUSIM0001"
 
 
+def test_the_parts_of_net_liquidation_are_each_there_once() -> None:
+    row = {
+        "reportDate": "20260305", "currency": "USD", "cash": "10.5", "cashLong": "10.5",
+        "cashShort": "0", "stock": "90", "dividendAccruals": "-1.5", "total": "99",
+        "brokerCashComponent": "10.5",
+    }  # fmt: skip
+    found = read(statement(more=element("EquitySummaryByReportDateInBase", row)))
+    (equity,) = found.equity
+    assert (equity.account, equity.day, equity.currency) == (
+        "DUSIM0001", date(2026, 3, 5), "USD",
+    )  # fmt: skip
+    assert equity.parts == {"cash": 10.5, "stock": 90.0, "dividendAccruals": -1.5}
+    assert equity.total == sum(equity.parts.values())
+    assert found.sections >= {"OpenPositions", "Trades"}
+    assert "Transfers" not in found.sections
+
+
+def test_what_a_row_says_of_money_is_read_and_nothing_is_filled_in() -> None:
+    sold = one_trade(
+        netCash="248.7", proceeds="250", multiplier="100", reportDate="20260306", taxes="",
+        transactionID="12", ibCommissionCurrency="EUR",
+    )  # fmt: skip
+    booked = booked_amounts(json.loads(sold.attributes or ""), "Trade", "a.xml")
+    assert (booked.net_cash, booked.proceeds, booked.multiplier) == (248.7, 250.0, 100.0)
+    assert (booked.commission, booked.commission_currency) == (-1.3, "EUR")
+    assert (booked.report_date, booked.transaction_id) == (date(2026, 3, 6), "12")
+    assert (booked.taxes, booked.position_amount, booked.settle_date) == (None, None, None)
+    with pytest.raises(StatementError, match=r"a.xml: Trade has netCash='much'"):
+        booked_amounts({"netCash": "much"}, "Trade", "a.xml")
+
+
 def test_an_account_without_positions_is_flat_only_where_the_section_is_there() -> None:
     assert read(statement()).days == {date(2026, 3, 5)}
     silent = statement().replace(b"<OpenPositions></OpenPositions>", b"")
@@ -139,7 +171,9 @@ def test_an_account_without_positions_is_flat_only_where_the_section_is_there() 
         (position(currency=""), "conid '1', symbol .* has no valid currency", "operations.md"),
         (position(assetCategory=""), "has no valid assetCategory", "operations.md"),
         (trade(assetCategory=""), "has no valid assetCategory", "operations.md"),
-        (position(assetCategory="XYZ"), "assetCategory='XYZ', which is not known", "operations.md"),
+        (position(position="1e400"), "position='1e400', which is no number", "decimal point"),
+        (trade(ibCommission="-1e999"), "Commission='-1e999', which is no number", "decimal point"),
+        (trade(dateTime="20260305153000"), "where nothing separates day and time", "choose ;"),
         (trade(tradePrice="312,50"), "tradePrice='312,50', which is no number", "decimal point"),
         (trade(dateTime="20260305;9am"), "which is no time", "HHmmss"),
         (trade(dateTime="20260305;1530"), "'20260305;1530', which is no time", "HHmmss"),
@@ -164,7 +198,7 @@ def test_a_row_that_cannot_be_read_is_named_and_the_others_are_read(
 
 
 def test_what_a_statement_says_is_from_1990_to_tomorrow(monkeypatch) -> None:
-    monkeypatch.setattr(flex, "utc_now", lambda: datetime(2026, 3, 5, 23, tzinfo=UTC))
+    monkeypatch.setattr(flex_fields, "utc_now", lambda: datetime(2026, 3, 5, 23, tzinfo=UTC))
     for day, usable in {
         "19891231": False,
         "19900101": True,
@@ -336,6 +370,102 @@ NO_IDS = {"tradeID": "", "transactionID": "N/A"}
 
 def section(name: str, *rows: str) -> str:
     return f"<{name}>{''.join(rows)}</{name}>"
+
+
+MIXED_LEVELS = {
+    "as written": ("SUMMARY", "LOT", "EXECUTION", "CLOSED_LOT", "SYMBOL_SUMMARY", "DETAIL"),
+    "small": ("summary", "lot", "execution", "closed_lot", "symbol_summary", "detail"),
+    "mixed": ("Summary", "Lot", "Execution", "Closed Lots", "Symbol Summary", "Detail"),
+}
+
+
+@pytest.mark.parametrize("letters", MIXED_LEVELS)
+def test_levels_of_detail_are_known_in_whatever_letters_they_are_written(letters: str) -> None:
+    summary, lot, executed, closed, total, detail = MIXED_LEVELS[letters]
+    fees = [
+        element("CashTransaction", FEE | {"transactionID": name, "levelOfDetail": level})
+        for name, level in {"1": detail, "2": summary}.items()
+    ]
+    found = read(
+        statement(
+            position(levelOfDetail=summary),
+            position(levelOfDetail=lot),
+            trades=(
+                trade("e1", levelOfDetail=executed),
+                trade("", levelOfDetail=closed),
+                trade("", levelOfDetail=total),
+            ),
+            more=section("CashTransactions", *fees),
+        )
+    )
+    assert found.left_out == ()
+    assert [one.conid for one in found.positions] == [1]
+    assert [one.execution_id for one in found.executions] == ["e1"]
+    assert [one.event_id for one in found.events if one.kind is EventKind.CASH] == [
+        "CashTransaction:1"
+    ]
+    assert period(found) is not None
+
+
+@pytest.mark.parametrize("name", ["OpenPosition", "Trade", "CashTransaction"])
+def test_rows_of_an_unknown_level_are_counted_and_what_they_may_say_is_not_known(name: str) -> None:
+    unknown = {"levelOfDetail": "Tax Parcel"}
+    rows = {
+        "OpenPosition": statement(position(), position(2, **unknown), position(3, **unknown)),
+        "Trade": statement(trades=(trade(), trade("e2", **unknown), trade("e3", **unknown))),
+        "CashTransaction": statement(more=element("CashTransaction", FEE | unknown) * 2),
+    }
+    what, remedy = left_out(rows[name])
+    assert f"2 rows {name} of DUSIM0001 have levelOfDetail='Tax Parcel'" in what
+    assert "Summary for Open Positions" in remedy
+    found = read(rows[name])
+    assert found.lacks_positions is (name == "OpenPosition")
+    assert (period(found) is None) is (name != "OpenPosition")
+
+
+def test_types_are_known_in_whatever_letters_and_one_that_is_not_is_named() -> None:
+    bill = position(4, assetCategory="Carbon", symbol="EUA DEC26")
+    kinds = {1: "stk", 2: "Opt", 3: "FXCFD"}
+    found = read(statement(*(position(n, assetCategory=t) for n, t in kinds.items()), bill))
+    assert [one.sec_type for one in found.positions] == ["STK", "OPT", "CFD", "CARBON"]
+    assert (found.left_out, found.lacks_positions) == ((), False)
+    assert found.notes == (
+        "a.xml: 'EUA DEC26' of DUSIM0001 are of the type 'CARBON', which is not valued.",
+    )
+
+
+def test_rows_of_accounts_that_are_not_served_are_counted_and_not_read() -> None:
+    others = {"accountId": "DUSIM0001-P"}, {"accountId": "Savings"}
+    data = statement(
+        position(),
+        *(position(2, position="much", **other) for other in others),
+        trades=(trade("e1"), trade("e2", **others[0])),
+        more=element("CashTransaction", FEE | others[0]),
+    )
+    (found,) = read_statements(data, "a.xml", serves={"DUSIM0001"}.__contains__)
+    assert [one.conid for one in found.positions] == [1]
+    assert [one.execution_id for one in found.executions] == ["e1"]
+    assert found.foreign_rows == {"DUSIM0001-P": 3, "Savings": 1}
+    assert (found.accounts, found.left_out) == ({"DUSIM0001"}, ())
+    assert period(found) is not None
+
+    (other,) = read_statements(data, "a.xml", serves={"Savings"}.__contains__)
+    assert (period(other), other.accounts) == (None, {"Savings"})
+
+
+def test_rows_that_are_stored_are_given_in_parts_and_not_kept(monkeypatch) -> None:
+    monkeypatch.setattr(flex, "ROWS_AT_ONCE", 2)
+    parts: list[list[str]] = []
+
+    def store(rows: StatementRows) -> None:
+        executed = [one.execution_id for one in rows.executions]
+        parts.append([*executed, *(one.kind for one in rows.events)])
+
+    names = [f"e{number}" for number in range(5)]
+    data = statement(position(), trades=tuple(map(trade, names)))
+    (found,) = read_statements(data, "a.xml", store=store)
+    assert parts == [names[:2], names[2:4], [names[4], "PERIOD"]]
+    assert (found.executions, found.events, len(found.positions)) == ((), (), 1)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from datetime import date, datetime
 
 import pytest
 
-from position_sync_dagster.domain.holding import QueueStatus
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake import schema
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.leg import Bound, Measure
+from position_sync_dagster.domain.limits import Bound, Measure
 from position_sync_dagster.domain.rules import HoldingSide, Rule
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake import strategies_file

@@ -9,9 +9,9 @@ import yaml
 
 from ib_gateway_simulator import load_book
 from ib_gateway_simulator.market.market import Market
-from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.domain.instrument import parse_expiry, parse_right
 from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs
 from position_sync_dagster.risk.scenarios import Breakdown, Point, scenarios
 from position_sync_dagster.risk.terms import DatedDividend, dividends_stated

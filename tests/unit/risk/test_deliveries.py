@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.risk.deliveries import early_assignments, expiries, undated_options
 from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs
 from position_sync_dagster.risk.terms import DatedDividend, NotPriced

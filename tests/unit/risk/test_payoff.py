@@ -7,11 +7,12 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from position_sync_dagster.domain.holding import PositionUpdate
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.risk.curve import curve_of
 from position_sync_dagster.risk.payoff import Payoff, payoffs
 from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs
 from position_sync_dagster.risk.terms import DatedDividend, NotPriced
-from position_sync_dagster.web.risk_page import as_svg, curve_of
+from position_sync_dagster.web.risk_page import as_svg
 from tests.support import money_rows
 from tests.support.contracts import contract_details
 from tests.support.legs import leg as claim

@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows, scenarios

@@ -14,7 +14,7 @@ from ib_gateway_simulator.market.pricing import Greeks, black_scholes, round_to
 from ib_gateway_simulator.market.sessions import Sessions, checked, listing
 from ib_gateway_simulator.market.underlying import OptionMarket, Underlying
 from ib_gateway_simulator.protocol.contract import Contract, SecType
-from position_sync_dagster.domain.instrument import parse_trading_hours
+from position_sync_dagster.domain.exchange_time import parse_trading_hours
 
 
 def price(call: bool = True, **changes: float) -> Greeks:

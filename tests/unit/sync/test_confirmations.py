@@ -8,16 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from position_sync_dagster.domain.holding import (
-    BrokerPosition,
+from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks
+from position_sync_dagster.domain.position_update import (
     GreeksSource,
-    HoldingGreeks,
     PositionUpdate,
     PriceKind,
     Source,
     ValueOrigin,
 )
-from position_sync_dagster.domain.instrument import Quote
+from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import (
     OUTSIDE_SESSION,
     Provenance,

@@ -8,15 +8,13 @@ from itertools import pairwise
 import pytest
 
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.holding import (
+from position_sync_dagster.domain.holding import Completeness
+from position_sync_dagster.domain.position_update import PriceKind, Source, ValueOrigin
+from position_sync_dagster.domain.queue_request import (
     Answer,
-    Completeness,
-    PriceKind,
     QueuedPosition,
     QueueRequest,
     QueueStatus,
-    Source,
-    ValueOrigin,
 )
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, LakeError, NewerRowError

@@ -8,8 +8,10 @@ from datetime import timedelta
 import pytest
 from rich.console import Console
 
-from position_sync_dagster.domain.holding import AccountSummary, BrokerPosition, ValueOrigin
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.lake.schema import broker_rows
 from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.changes import ChangeKind, DayChange

@@ -6,12 +6,8 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.holding import (
-    AccountSummary,
-    PositionUpdate,
-    PriceKind,
-    ValueOrigin,
-)
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.position_update import PositionUpdate, PriceKind, ValueOrigin
 from position_sync_dagster.lake.schema import broker_rows
 from position_sync_dagster.sync.reports.book import Book, Sums, open_positions
 from position_sync_dagster.terminal.money_tables import (

@@ -9,12 +9,13 @@ import pytest
 from position_sync_dagster.defs.assets import past_days
 from position_sync_dagster.defs.assets.past_days import daily, daily_asset, days_are_complete
 from position_sync_dagster.defs.resources import resources
-from position_sync_dagster.domain.holding import Answer, GreeksSource, ValueOrigin
+from position_sync_dagster.domain.position_update import GreeksSource, ValueOrigin
+from position_sync_dagster.domain.queue_request import Answer
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.exchange_days import exchange_days
+from position_sync_dagster.sync.exchange_days import exchange_days
 from tests.support.flex_files import statement
 
 DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from position_sync_dagster.cli.app import COMMANDS, app
 from position_sync_dagster.defs.assets.table_asset import reconciliation_breaks
 from position_sync_dagster.defs.checks import tables
-from position_sync_dagster.domain.holding import AccountSummary, Answer, Completeness
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.holding import Completeness
+from position_sync_dagster.domain.queue_request import Answer
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import reconciliation
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService

@@ -7,11 +7,17 @@ import pytest
 
 from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.checks.strategies import legs_are_resolved
-from position_sync_dagster.domain import gateway_session
-from position_sync_dagster.domain.gateway_session import EMPTIED, Owner, SessionState, WeekState
-from position_sync_dagster.domain.holding import Source, TradingMode
+from position_sync_dagster.domain.gateway_session import (
+    Owner,
+    SessionState,
+    UnknownAccount,
+    UnknownReason,
+    UnusableHoldings,
+    WeekState,
+    set_aside_of,
+)
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.gateway.account_feed import describe_odd_rows
+from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal.board import describe
 
@@ -28,17 +34,23 @@ def live(world, lake):
 
 
 def test_holdings_set_aside_and_unknown_accounts_are_named_as_the_feed_says_it(world, live):
-    odd = describe_odd_rows({("DU1", 7): "quantity 'nan, or (so)'"})
-    others = [
-        f"account DU2 {EMPTIED}: all 3 are unknown until a second list or trades confirm it",
-        f"account DU3 {gateway_session.NOT_MANAGED}: its 4 holdings are unknown",
-    ]
-    live(detail="; ".join(["account DU4: its download did not end", *others, odd]))
+    unusable = UnusableHoldings(
+        unknown_accounts=(
+            UnknownAccount(account="DU2", reason=UnknownReason.EMPTIED, holdings=3),
+            UnknownAccount(account="DU3", reason=UnknownReason.NOT_MANAGED, holdings=4),
+        ),
+        set_aside=set_aside_of({("DU1", 7): "quantity 'nan; or, (so)'"}),
+    )
+    live(detail="account DU4: its download did not end", **unusable.as_columns())
     result = world.fails(tables.holdings_are_usable)
     problems = [record.data["problem"] for record in result.metadata["rows"].records]
-    assert problems == [*others, odd]
+    assert problems == unusable.texts
     assert all(text in result.description for text in problems)
-    assert "conid 7 of DU1" in result.description
+    assert "conid 7 of DU1 (quantity 'nan; or, (so)')" in result.description
+    assert "DU2 has none of its holdings" in result.description
+    assert "DU3 is not managed by this login now: its 4 holdings" in result.description
+    live(detail="account DU2 has none of its holdings in the list of positions, says a person")
+    assert world.check(tables.holdings_are_usable).passed, "the text alone is no fact"
 
 
 def test_a_gateway_without_odd_holdings_passes(world, live):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.durability import torn_entries

@@ -10,7 +10,7 @@ import pytest
 from deltalake import DeltaTable
 
 import position_sync_dagster
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake.lake import Lake

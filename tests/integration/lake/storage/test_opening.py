@@ -14,7 +14,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import CommitContentionError, LakeNotWritableError, StalledError
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.schema import BROKER_POSITIONS, POSITION_QUEUE, POSITION_UPDATES

@@ -9,7 +9,7 @@ import pytest
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeNotWritableError
-from position_sync_dagster.lake.broker_positions import AccountValuesTable
+from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.sync.stream import ownership
 from position_sync_dagster.terminal.board import describe
 from tests.support.booked_legs import STOCK, A, B, book_of_one_account

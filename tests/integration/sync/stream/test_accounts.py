@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from position_sync_dagster.domain.holding import QueueStatus
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.sync.drain import ConnectionValues, QueueWorker, drain
 from tests.support.booked_legs import book_of_chain

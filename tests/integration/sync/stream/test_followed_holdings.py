@@ -9,7 +9,7 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.holding import Source, ValueOrigin
+from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.gateway import holdings, subscriptions
 from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.drain import BrokerView, QueueWorker

@@ -8,8 +8,9 @@ from datetime import date, timedelta
 import pytest
 
 from ib_gateway_simulator import load_book
-from position_sync_dagster.domain.clock import Backoff, utc_now
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes.preflight import Level, of_gateway

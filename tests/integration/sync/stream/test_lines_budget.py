@@ -8,15 +8,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import QueueStatus
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.domain.login_lines import Trust
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
-from position_sync_dagster.sync.stream.contracts import ContractCache, LineManager
+from position_sync_dagster.sync.stream.contracts import ContractCache
+from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.router import StreamTables
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, book_of_chain, terms_of
 from tests.support.streams import Service, eventually, requests, settings_for, simulate
 

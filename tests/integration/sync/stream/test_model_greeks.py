@@ -9,10 +9,10 @@ import pytest
 from ib_gateway_simulator import load_book
 from ib_gateway_simulator.market.underlying import OptionMarket
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.exchange_time import parse_trading_hours
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.holding import GreeksSource, Source
-from position_sync_dagster.domain.instrument import parse_trading_hours
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.position_update import GreeksSource, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.gateway import holdings
 from position_sync_dagster.sync.stream import model_greeks, router

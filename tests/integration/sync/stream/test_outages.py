@@ -6,15 +6,17 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from position_sync_dagster.domain.clock import Backoff, utc_now
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.holding import Completeness, ValueOrigin
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.position_update import ValueOrigin
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError, LakeNotWritableError
 from position_sync_dagster.gateway import account_feed, connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.drain import ConnectionValues
-from position_sync_dagster.sync.stream import model_greeks, publisher
+from position_sync_dagster.sync.stream import delivery, model_greeks
 from position_sync_dagster.sync.stream import streamer as link
 from tests.support.booked_legs import CALL, PUT, A, B, leg
 from tests.support.streams import (
@@ -66,7 +68,7 @@ async def test_the_end_of_a_connection_makes_the_stream_blind_before_anything_lo
     monkeypatch.setattr(model_greeks, "PRICES_S", 3600.0)
     async with stream_legs(PUT, pnl_subscriptions=0) as (sim, streamer, _received):
         parked: list[bool] = []
-        monkeypatch.setattr(publisher.Flusher, "_flush", lambda *_: parked.append(True))
+        monkeypatch.setattr(delivery.Flusher, "_flush", lambda *_: parked.append(True))
         await eventually(lambda: parked)
         slow, began = make_slow(lake.broker_positions, monkeypatch)
         try:

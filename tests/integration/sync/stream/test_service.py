@@ -9,16 +9,23 @@ from datetime import timedelta
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.domain.holding import TradingMode
+from position_sync_dagster.domain.gateway_session import (
+    Owner,
+    SessionState,
+    UnusableHoldings,
+    unusable_holdings_of,
+)
+from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
+    ForeignTableError,
     LeaseLostError,
     LoginOwnedError,
     NewerTableError,
     TradingModeError,
 )
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, POSITION_UPDATES, StoredColumn
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import Table, offload
@@ -113,6 +120,25 @@ async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(lake):
         assert service.session.state is SessionState.ENDED
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
         assert sim.stats()["lines_in_use"] == 0
+
+
+async def test_the_session_names_the_holdings_and_accounts_that_are_unusable(lake):
+    async with simulate() as sim:
+        sim.holding(A, CALL, "nan")
+        service = Service(lake, settings_for(sim, heartbeat_s=0.05))
+        await service.reaches(LIVE)
+        await eventually(lambda: unusable_holdings_of(service.session).set_aside)
+        set_aside = unusable_holdings_of(service.session).set_aside
+        assert [(row.account, row.conid) for row in set_aside.first] == [(A, CALL)]
+        assert set_aside.text in service.session.detail
+
+        sim.log_in_as([B])
+        await eventually(lambda: unusable_holdings_of(service.session).unknown_accounts)
+        (unknown,) = unusable_holdings_of(service.session).unknown_accounts
+        assert (unknown.account, unknown.reason, unknown.holdings) == (A, "NOT_MANAGED", 4)
+
+        await service.end()
+        assert unusable_holdings_of(service.session) == UnusableHoldings()
 
 
 async def test_each_row_of_a_close_names_the_run_that_wrote_it(lake):
@@ -344,3 +370,19 @@ async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_
         assert newer.version() == migrated
         assert sim.stats()["lines_in_use"] == 0
     assert service.session.state is SessionState.ENDED
+
+
+@pytest.mark.parametrize("error", [ForeignTableError, TradingModeError])
+async def test_a_stream_whose_ledger_refuses_its_rows_for_good_ends(lake, monkeypatch, error):
+    async def refuse(_table, _updates):
+        raise error("The ledger is another one.", remedy="Name another folder.")
+
+    monkeypatch.setattr(PositionUpdatesTable, "append", refuse)
+    await lake.registry.add_active(**leg(CALL))
+    async with simulate() as sim:
+        service = Service(lake, settings_for(sim))
+        with pytest.raises(error, match="The ledger is another one"):
+            await asyncio.wait_for(service.task, DEADLINE_S)
+    session = service.session
+    assert session.state is SessionState.ENDED
+    assert session.detail.startswith(f"{error.__name__}: The ledger is another one.")

@@ -3,10 +3,10 @@
 import asyncio
 
 from position_sync_dagster.domain import valuation as streamed_holding
-from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.holding import ValueOrigin
+from position_sync_dagster.domain.position_update import ValueOrigin
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.codes import GatewayCode
-from position_sync_dagster.sync.stream import contracts
+from position_sync_dagster.sync.stream import lines
 from tests.support.booked_legs import CALL, PUT, STOCK, A
 from tests.support.streams import eventually, offline, requests
 
@@ -79,7 +79,7 @@ async def test_while_another_session_has_the_data_one_line_is_requested_for_all(
     stream_legs, monkeypatch
 ):
     waits = {GatewayCode.COMPETING_SESSION: Backoff(first_s=0.5, longest_s=2.0)}
-    monkeypatch.setattr(contracts, "RETRY_WAITS", waits)
+    monkeypatch.setattr(lines, "RETRY_WAITS", waits)
     async with stream_legs(CALL, PUT, STOCK, min_hold_s=0.1) as (sim, streamer, _received):
         sim.freeze()
         before = requests(sim, "reqMktData")

@@ -6,8 +6,8 @@ from importlib.resources import files
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import Reason
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.strategies_file import follow_file, load_strategies
 from position_sync_dagster.sync import propose_strategies

@@ -12,8 +12,9 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.holding import PriceKind, QueueStatus, ValueOrigin
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.position_update import PriceKind, ValueOrigin
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from position_sync_dagster.domain.holding import PositionUpdate, ValueOrigin
 from position_sync_dagster.domain.instrument import ContractDetails, Right
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.position_update import PositionUpdate, ValueOrigin
 from position_sync_dagster.sync.reports import exposure
 from position_sync_dagster.sync.reports.exposure import claims_of
 from tests.support import money_rows

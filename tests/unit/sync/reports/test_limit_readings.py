@@ -7,17 +7,18 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.holding import AccountSummary, PositionUpdate
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.leg import (
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.limits import (
     OF_ACCOUNTS,
     SUMS_OF_MONEY,
-    ActiveContract,
     Bound,
     Limit,
     LimitState,
     Measure,
 )
+from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.lake.schema import broker_rows, update_rows
 from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.book import Book

@@ -7,9 +7,10 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.holding import BrokerPosition, Source
+from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.leg import make_leg
+from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.reconciliation import DiscrepancyType
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.schema import broker_rows, update_rows

@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
-from position_sync_dagster.domain.clock import Backoff, utc_now
-from position_sync_dagster.domain.holding import PositionUpdate
-from position_sync_dagster.errors import CommitContentionError, TradingModeError
-from position_sync_dagster.sync.stream import publisher as module
-from position_sync_dagster.sync.stream.publisher import Delivery
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.errors import CommitContentionError
+from position_sync_dagster.sync.stream import delivery as module
+from position_sync_dagster.sync.stream.delivery import Delivery
 from tests.support.streams import eventually
 
 
@@ -92,9 +93,16 @@ async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(ca
     assert "Table did not accept its last updates" in caplog.text
 
 
-async def test_an_error_that_another_attempt_cannot_repair_is_not_retried():
-    table = Table(fails=9, error=TradingModeError("another mode", remedy="move"))
-    assert (await delivered(table)).failures == 1
+@pytest.mark.parametrize("error", module.ENDS_STREAM)
+async def test_an_error_that_another_attempt_cannot_repair_ends_the_stream(error):
+    table = Table(fails=9, error=error("not this table", remedy="move"))
+    delivery = await delivered(table)
+    assert delivery.failures == 1
+    assert delivery.refused is table.error
+    table.fails = 0
+    delivery.put([pending(1, 2.0)])
+    await delivery.close(timeout_s=5)
+    assert table.batches == [], "no row follows one that was refused for good"
 
 
 async def test_a_table_that_raises_gets_the_newest_values_again(caplog):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from position_sync_dagster.domain.holding import HoldingGreeks
-from position_sync_dagster.domain.instrument import Quote, Right
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import (

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.instrument import Instrument, Quote
+from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.login_lines import (
     RENEWALS_AT_ONCE,
@@ -15,9 +14,11 @@ from position_sync_dagster.domain.login_lines import (
     LineLimit,
     LoginLines,
 )
+from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from position_sync_dagster.sync.stream.publisher import StreamPricer
+from position_sync_dagster.sync.stream.pricing import StreamPricer
 from tests.support.holdings import make_holding
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)

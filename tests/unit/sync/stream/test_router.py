@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from position_sync_dagster.domain.holding import Reason
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks

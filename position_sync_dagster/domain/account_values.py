@@ -1,0 +1,131 @@
+"""The values of an account, as the broker last reported them: a row of `account_values`."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class AccountSource(StrEnum):
+    """Where a row of `account_values` came from: the gateway, or a Flex statement of the broker."""
+
+    GATEWAY = "GATEWAY"
+    FLEX = "FLEX"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountSummary:
+    """The net liquidation, cash and profits of one account, in its base currency.
+
+    None is unknown, zero is zero. This class is the one definition of the table's columns.
+
+    Attributes:
+        row_id: Unique id of the row; ids sort by timestamp.
+        account: Account id.
+        currency: Base currency of the account, in which all amounts are; null until the broker
+            named it with the net liquidation.
+        net_liquidation: What the account would be worth if all of it was sold now (tag
+            NetLiquidation). Unit: `currency`.
+        cash: Cash of all currencies (tag TotalCashValue). Unit: `currency`.
+        available_funds: Funds that are free for new positions (tag AvailableFunds). Unit:
+            `currency`.
+        maintenance_margin: Margin to keep the positions (tag MaintMarginReq). Unit: `currency`.
+        excess_liquidity: What can be lost until positions are liquidated (tag ExcessLiquidity).
+            Unit: `currency`.
+        initial_margin: Margin to open the positions (tag InitMarginReq). Unit: `currency`.
+        daily_pnl: Profit and loss of the day, as the broker reports it. Unit: `currency`.
+        unrealized_pnl: Unrealized profit and loss, as the broker reports it. Unit: `currency`.
+        realized_pnl: Realized profit and loss of the day. Unit: `currency`.
+        timestamp: When the row was made; of a statement, the time for which it holds (UTC).
+        values_received_at: When the newest of net_liquidation, cash, the funds and the margins was
+            received: their age counts from here (UTC).
+        pnl_received_at: When the profits and losses were received: their age counts from here
+            (UTC).
+        exchange_rates: JSON: currency → what one unit of it is worth in the base currency (tag
+            ExchangeRate); null until the broker sent one. Unit: `currency`.
+        rates_received_at: When the oldest of exchange_rates was received: their age counts from
+            here (UTC).
+        source: GATEWAY, or FLEX for a row of one of the broker's statements.
+        gateway_id: The login, as in gateway_sessions; null for a statement.
+        trading_mode: LIVE, PAPER or SIMULATED.
+        session_id: The session of gateway_sessions that wrote the row.
+        fencing_token: The fencing token of that session; rows of an older one are refused.
+        run_id: The Dagster run that wrote the row.
+    """
+
+    row_id: str = ""
+    account: str
+    currency: str | None = None
+    net_liquidation: float | None = None
+    cash: float | None = None
+    available_funds: float | None = None
+    maintenance_margin: float | None = None
+    daily_pnl: float | None = None
+    unrealized_pnl: float | None = None
+    realized_pnl: float | None = None
+    timestamp: datetime
+    values_received_at: datetime | None = None
+    pnl_received_at: datetime | None = None
+    exchange_rates: str | None = None
+    rates_received_at: datetime | None = None
+    source: AccountSource = AccountSource.GATEWAY
+    gateway_id: str | None = None
+    trading_mode: str | None = None
+    session_id: str | None = None
+    fencing_token: int | None = None
+    run_id: str | None = None
+    excess_liquidity: float | None = None
+    initial_margin: float | None = None
+
+    @property
+    def cushion(self) -> float | None:
+        """The part of the net liquidation that is excess liquidity, as IB's tag Cushion.
+
+        >>> from datetime import UTC
+        >>> at = datetime(2027, 1, 4, tzinfo=UTC)
+        >>> values = dict(net_liquidation=200.0, excess_liquidity=50.0)
+        >>> AccountSummary(account="U1", timestamp=at, **values).cushion
+        0.25
+        """
+        if self.excess_liquidity is None or not self.net_liquidation:
+            return None
+        return self.excess_liquidity / self.net_liquidation
+
+    @property
+    def amounts(self) -> tuple[str | float | None, ...]:
+        """Return currency, rates and amounts in whole cents; a row is due only when they change.
+
+        >>> from datetime import UTC
+        >>> at = datetime(2027, 1, 4, tzinfo=UTC)
+        >>> AccountSummary(account="U1", cash=1.001, timestamp=at).amounts[3]
+        1.0
+        """
+        money = (
+            self.net_liquidation, self.cash, self.available_funds, self.maintenance_margin,
+            self.daily_pnl, self.unrealized_pnl, self.realized_pnl,
+            self.excess_liquidity, self.initial_margin,
+        )  # fmt: skip
+        cents = (None if amount is None else round(amount, 2) for amount in money)
+        return (self.currency, self.exchange_rates, *cents)
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Return what a unit of each currency is worth in the base currency; empty if unknown.
+
+        >>> from datetime import UTC
+        >>> at = datetime(2027, 1, 4, tzinfo=UTC)
+        >>> values = AccountSummary(
+        ...     account="U1", timestamp=at, currency="EUR", exchange_rates='{"USD": 0.8}'
+        ... )
+        >>> values.rates
+        {'USD': 0.8, 'EUR': 1.0}
+        """
+        if self.currency is None:
+            return {}
+        sent: dict[str, float] = json.loads(self.exchange_rates or "{}")
+        return sent | {self.currency: 1.0}
+
+    @property
+    def is_known(self) -> bool:
+        """Return whether the broker has sent any of the amounts."""
+        return any(amount is not None for amount in self.amounts[2:])

@@ -1,0 +1,236 @@
+"""Times as a broker writes them: names of zones, moments of expiry, and trading hours.
+
+A gateway writes a time in the zone of its login, in that of the instrument, or in UTC with a
+hyphen; which one is a setting of TWS. Names of zones are free text: those of the IANA database,
+abbreviations of Java ("IST"), or names of the operating system ("China Standard Time").
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+# The zone of closes and statements, and of an expiry whose details name none.
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+# The names of zones that the IANA database does not have, or has for another time. An abbreviation
+# of standard time is the zone of the city also in summer: "EST" is what clocks in New York show
+# [R: ib_async issues/143, vnpy_ib issues/27]. IST is India [R: ib-re-actor pull/5], CST is Chicago,
+# as in Java. Long names: [R: rust-ibapi v1.2.2 and pull/364, Jib.jl issues/6].
+_NAMES = {
+    "America/New_York": "EST, EDT, Eastern Standard Time, Eastern Daylight Time, Eastern Time",
+    "America/Chicago": "CST, CDT, Central Standard Time, Central Daylight Time, Central Time",
+    "America/Denver": "MDT, Mountain Standard Time, Mountain Daylight Time",
+    "America/Los_Angeles": "PST, PDT, Pacific Standard Time, Pacific Daylight Time",
+    "America/Halifax": "Atlantic Standard Time, Atlantic Daylight Time",
+    "America/Sao_Paulo": "BRT, Brasilia Time, Brasilia Standard Time",
+    "Pacific/Honolulu": "HST, Hawaii Standard Time, Hawaii-Aleutian Standard Time",
+    "Europe/London": "BST, British Summer Time, GMT Standard Time",
+    "Europe/Lisbon": "WEST, Western European Time, Western European Summer Time",
+    "Europe/Berlin": "CEST, MEST, Central European Time, Central European Standard Time, "
+    "Central European Summer Time, W. Europe Standard Time, Romance Standard Time, "
+    "Central Europe Standard Time",
+    "Europe/Helsinki": "EEST, Eastern European Time, Eastern European Standard Time, "
+    "Eastern European Summer Time, FLE Standard Time, GTB Standard Time",
+    "Europe/Moscow": "MSK, Moscow Standard Time, Russian Standard Time",
+    "Asia/Jerusalem": "IDT, Israel Standard Time, Israel Daylight Time",
+    "Asia/Dubai": "GST, Gulf Standard Time, Arabian Standard Time",
+    "Asia/Kolkata": "IST, India Standard Time",
+    "Asia/Bangkok": "ICT, Indochina Time, SE Asia Standard Time",
+    "Asia/Shanghai": "CTT, China Standard Time, China Time, 中国标准时间",
+    "Asia/Hong_Kong": "HKT, Hong Kong Time, Hong Kong Standard Time",
+    "Asia/Taipei": "Taipei Standard Time, Taiwan Standard Time, 台北标准时间",
+    "Asia/Singapore": "SGT, Singapore Time, Singapore Standard Time",
+    "Asia/Tokyo": "JST, Japan Time, Japan Standard Time, Tokyo Standard Time",
+    "Asia/Seoul": "KST, Korea Standard Time, Korean Standard Time",
+    "Australia/Sydney": "AEST, AEDT, Australian Eastern Standard Time, "
+    "Australian Eastern Daylight Time, AUS Eastern Standard Time",
+    "Pacific/Auckland": "NZST, NZDT, New Zealand Standard Time, New Zealand Daylight Time",
+    "Africa/Johannesburg": "SAST, South Africa Standard Time",
+    "UTC": "Z, Coordinated Universal Time, Universal Time, Greenwich Mean Time",
+}
+
+_ZONES = {
+    name.strip().casefold(): zone for zone, names in _NAMES.items() for name in names.split(",")
+}
+
+# The IANA database has a zone of this name without daylight saving time, although people mean the
+# clocks of Denver.
+UNSURE = frozenset({"MST"})
+
+_OFFSET = re.compile(r"(?:GMT|UTC)?([+-])(\d{1,2})(?::?(\d{2}))?")
+
+_TIME = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)(-|\s+)(\d\d?:\d\d(?::\d\d)?)(?:\.\d+)?(?:\s+(\S.*))?")
+
+
+class UnknownZoneError(ValueError):
+    """A zone has a name that is not known, so that the time beside it is not known either."""
+
+
+@lru_cache(maxsize=256)
+def zone_of(text: str | None) -> tzinfo | None:
+    """Return the zone of a name as the broker writes it; None where it is not known.
+
+    >>> zone_of("US/Central (Chicago)"), zone_of("EST"), zone_of("somewhere"), zone_of("GMT+08:00")
+    (zoneinfo.ZoneInfo(key='US/Central'), zoneinfo.ZoneInfo(key='America/New_York'), None, \
+datetime.timezone(datetime.timedelta(seconds=28800)))
+    """
+    name = (text or "").split(" (")[0].strip()
+    if not name or name in UNSURE:
+        return None
+    if offset := _OFFSET.fullmatch(name):
+        hours, minutes = int(offset[2]), int(offset[3] or 0)
+        if hours > 14 or minutes > 59:
+            return None
+        length = timedelta(hours=hours, minutes=minutes)
+        return timezone(-length if offset[1] == "-" else length)
+    try:
+        return ZoneInfo(_ZONES.get(name.casefold(), name))
+    except (LookupError, ValueError, OSError):
+        return None
+
+
+def read_time(text: str) -> datetime:
+    """Read a date and a time as a gateway writes them; without a zone it is of this machine's.
+
+    Args:
+        text: Such as `20261126 20:32:38 Asia/Kolkata` or, in UTC, `20261126-15:02:38`.
+
+    Raises:
+        UnknownZoneError: The zone that it names is not known.
+        ValueError: It is no time.
+
+    >>> read_time("20261126 20:32:38 IST").astimezone(UTC).isoformat()
+    '2026-11-26T15:02:38+00:00'
+    >>> read_time("20261126-15:02:38").isoformat()
+    '2026-11-26T15:02:38+00:00'
+    """
+    found = _TIME.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no time of a gateway")
+    day = date(int(found[1]), int(found[2]), int(found[3]))
+    hour, rest = found[5].split(":", 1)
+    at = datetime.combine(day, time.fromisoformat(f"{hour:0>2}:{rest}"))
+    zone: tzinfo | None = UTC if found[4] == "-" else None
+    if found[6]:
+        zone = zone_of(found[6])
+        if zone is None:
+            raise UnknownZoneError(f"the time zone {found[6]!r} is not known")
+    return at.astimezone() if zone is None else at.replace(tzinfo=zone)
+
+
+_SESSION = re.compile(r"(\d{8}):(\d{4})-(?:(\d{8}):)?(\d{4})")
+_CLOSED = re.compile(r"(\d{8}):CLOSED")
+
+# When an option expires whose details name no time or no zone, in New York.
+USUAL_LAST_TRADE = time(16)
+
+
+@lru_cache(maxsize=4096)
+def expiry_moment(
+    day: date,
+    clock: str | None = None,
+    time_zone: str | None = None,
+    *,
+    usual: time = USUAL_LAST_TRADE,
+) -> datetime:
+    """Return when a contract can be traded last; thousands of options share a few moments.
+
+    Args:
+        day: The last day.
+        clock: The time of its last trade, as the broker writes it ("15:00:00").
+        time_zone: The zone of that time.
+        usual: The time in New York that counts where one of the two is not known.
+
+    >>> expiry_moment(date(2028, 12, 15), "15:00:00", "US/Central").isoformat()
+    '2028-12-15T15:00:00-06:00'
+    """
+    zone = zone_of(time_zone)
+    try:
+        at = time.fromisoformat(clock or "")
+    except ValueError:
+        zone = None
+    return datetime.combine(day, usual if zone is None else at, zone or NEW_YORK)
+
+
+@dataclass(frozen=True, slots=True)
+class TradingHours:
+    """The sessions that the broker lists for a contract.
+
+    Attributes:
+        sessions: Beginning and end of each, in UTC: times of two zones take ten times as long to
+            compare, and each row of a streamed holding compares some.
+        begins, ends: The span of time that the list covers.
+    """
+
+    sessions: tuple[tuple[datetime, datetime], ...]
+    begins: datetime
+    ends: datetime
+
+    def is_open(self, now: datetime) -> bool | None:
+        """Return whether a session is open; None outside the days that are listed."""
+        for opens, closes in self.sessions:
+            if opens <= now < closes:
+                return True
+        return False if self.begins <= now < self.ends else None
+
+
+@lru_cache(maxsize=4096)
+def parse_trading_hours(text: str | None, time_zone: str | None) -> TradingHours | None:
+    """Read trading hours as the broker writes them; None where they cannot be read.
+
+    Source: IB, "Requesting Contract Details"
+    (interactivebrokers.github.io/tws-api/contract_details.html): days are separated by ";",
+    sessions of a day by ","; since version 970 the end has a date too.
+    The time zone is that of `timeZoneId`, for example "US/Central".
+
+    >>> hours = parse_trading_hours("20260406:0930-20260406:1600;20260407:CLOSED", "US/Eastern")
+    >>> from datetime import UTC
+    >>> hours.is_open(datetime(2026, 4, 6, 14, 0, tzinfo=UTC))
+    True
+    >>> hours.is_open(datetime(2026, 4, 7, 14, 0, tzinfo=UTC))
+    False
+    >>> hours.is_open(datetime(2026, 4, 9, 14, 0, tzinfo=UTC)) is None
+    True
+    """
+    zone = zone_of(time_zone)
+    if not text or zone is None:
+        return None
+    try:
+        return _read(text, zone)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _read(text: str, zone: tzinfo) -> TradingHours | None:
+    sessions, days = [], set()
+    parts = [part.strip() for part in re.split("[;,]", text)]
+    for part in filter(None, parts):
+        if closed := _CLOSED.fullmatch(part):
+            days.add(date.fromisoformat(closed[1]))
+            continue
+        session = _SESSION.fullmatch(part)
+        if session is None:
+            return None
+        first, last = map(date.fromisoformat, (session[1], session[3] or session[1]))
+        opens, closes = _at(first, session[2], zone), _at(last, session[4], zone)
+        if session[3] is None and closes <= opens:
+            closes = _at(first + timedelta(days=1), session[4], zone)
+        if closes < opens:
+            return None
+        sessions.append((opens, closes))
+        days |= {first, last}
+    if not days:
+        return None
+    begins = min([_at(min(days), "0000", zone), *(opens for opens, _ in sessions)])
+    ends = max([_at(max(days) + timedelta(days=1), "0000", zone), *(c for _, c in sessions)])
+    return TradingHours(tuple(sessions), begins, ends)
+
+
+def _at(day: date, clock: str, zone: tzinfo) -> datetime:
+    hour, minute = int(clock[:2]), int(clock[2:])
+    if (hour, minute) == (24, 0):
+        day, hour = day + timedelta(days=1), 0
+    return datetime.combine(day, time(hour, minute), zone).astimezone(UTC)

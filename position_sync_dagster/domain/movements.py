@@ -1,0 +1,336 @@
+"""Movements: what the broker did to holdings and cash of an account, each once; and which counts.
+
+Several sources name the same trade: the gateway on its day, the statement of the night, and later
+statements that correct it. `counting_movements` is the one rule that chooses among them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+
+from position_sync_dagster.domain.clock import NEVER
+
+
+class MovementKind(StrEnum):
+    """What moved a holding or cash.
+
+    TRADE: bought or sold. ASSIGNMENT, EXERCISE: an option that ended by delivery, and what was
+    delivered. EXPIRATION: an option that ended without value. CASH_SETTLEMENT: one that was paid in
+    cash. TRANSFER: holdings that came from, or went to, another account or broker.
+    CORPORATE_ACTION: a split, a merger and the like. CONVERSION: one currency for another.
+    DIVIDEND: also a payment in lieu. WITHHOLDING: tax. INTEREST: also a coupon. FEE: any that is no
+    commission. DEPOSIT, WITHDRAWAL: the owner's own cash, also that of a transfer. OTHER: cash of
+    another type.
+    """
+
+    TRADE = "TRADE"
+    ASSIGNMENT = "ASSIGNMENT"
+    EXERCISE = "EXERCISE"
+    EXPIRATION = "EXPIRATION"
+    CASH_SETTLEMENT = "CASH_SETTLEMENT"
+    TRANSFER = "TRANSFER"
+    CORPORATE_ACTION = "CORPORATE_ACTION"
+    CONVERSION = "CONVERSION"
+    DIVIDEND = "DIVIDEND"
+    WITHHOLDING = "WITHHOLDING"
+    INTEREST = "INTEREST"
+    FEE = "FEE"
+    DEPOSIT = "DEPOSIT"
+    WITHDRAWAL = "WITHDRAWAL"
+    OTHER = "OTHER"
+
+
+# The ends of options by delivery: the option has such a movement, and what was delivered another.
+DELIVERIES = frozenset({MovementKind.ASSIGNMENT, MovementKind.EXERCISE})
+
+# Cash that is profit, and of no quantity.
+INCOME = frozenset({
+    MovementKind.DIVIDEND, MovementKind.WITHHOLDING, MovementKind.INTEREST, MovementKind.FEE,
+    MovementKind.OTHER,
+})  # fmt: skip
+
+# Cash that the owner brought or took: it is no profit.
+OWNERS_CASH = frozenset({MovementKind.DEPOSIT, MovementKind.WITHDRAWAL})
+
+
+class MovementSource(StrEnum):
+    """Who says it: the gateway on its day, a statement, or the cause of a close that follows."""
+
+    API = "API"
+    STATEMENT = "STATEMENT"
+    INFERRED = "INFERRED"
+
+
+class Section(StrEnum):
+    """A section of a statement; movements of other sources are in the one that would name them."""
+
+    TRADES = "TRADES"
+    OPTION_EVENTS = "OPTION_EVENTS"
+    CORPORATE_ACTIONS = "CORPORATE_ACTIONS"
+    TRANSFERS = "TRANSFERS"
+    CASH = "CASH"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Movement:
+    """One thing that the broker did to an account's holdings or cash: a row of `movements`.
+
+    Attributes:
+        movement_id: Unique; it is the same each time the same sources are read.
+        kind: TRADE, ASSIGNMENT, EXERCISE, EXPIRATION, CASH_SETTLEMENT, TRANSFER, CORPORATE_ACTION,
+            CONVERSION, DIVIDEND, WITHHOLDING, INTEREST, FEE, DEPOSIT, WITHDRAWAL or OTHER.
+        section: The section of a statement that names such a movement.
+        account: IB account.
+        day: Its report date; else the day of its time in the zone of the calendar.
+        session_date: The trading day to which it belongs: `day`, or the next one with a session.
+        at: When it happened (UTC); null where only a day is known.
+        conid: IB's contract id; null of money alone. Of a dividend: the contract that pays.
+        symbol: Symbol of the underlying, as IB writes it; null of money alone.
+        sec_type: IB's security type: OPT, FOP, STK, FUT, …; null of money alone.
+        right: CALL or PUT; null of what is no option, or where the source does not say it.
+        strike: Strike of an option, as the source writes it.
+        expiry: Expiry of an option or a future, where the source says it.
+        quantity: By how much the holding changed, with a sign; null of money alone, and where it is
+            not known. Unit: contracts or shares; of a bond or a bill as its source counts it.
+        price: Price of one unit, in the major unit of `currency`, also of what is quoted in cents;
+            of a bond in percent of its face. Null where it is not known: no price is not 0.
+        multiplier: As the execution, the statement or the contract states it; 1 of stocks,
+            currencies and indices whose source leaves it empty; null where it is not known.
+        currency: ISO code of the currency of price and cash.
+        cash: What was received for it, without `fee`; negative was paid; of a future the notional.
+            Null where it is not known, 0 where nothing was paid. Unit: `currency`.
+        value: What a transfer brought in kind, as stated; negative was taken out. Null of other
+            kinds, and where it is not known. Unit: `currency`.
+        fee: Commission; negative was paid. Null where it is not known yet, 0 where there is none.
+            Unit: `fee_currency`.
+        fee_currency: ISO code of the currency of the fee.
+        realized_pnl: Realized profit, as the broker states it. Unit: `currency`.
+        fx_rate_to_base: Rate of `currency`. Unit: base currency of the account per `currency`.
+        source: API, STATEMENT or INFERRED.
+        execution_id: The broker's id of the execution; null of what is none.
+        event_id: The id of the row of `statement_events`; null of others.
+        change_id: The id of the row of `position_changes` of an inferred one; null of others.
+        trade_id: The statement's id of the trade.
+        transaction_id: The statement's id of the booking.
+        corrects: The trade_id of the trade that this one cancels or corrects.
+        order_id: The order's permanent id, equal for all legs of a combo order.
+        underlying_conid: Contract id of the underlying, where it is known.
+        counter_conid: Of a delivery: the other holding, the option's or what was delivered.
+        type: What it is, as the broker writes it: ExchTrade, BookTrade, FS, ACATS, Dividends, …
+        codes: The broker's codes, separated by semicolons: A, Ex, Ep, Ca, …
+        open_close: Whether it opened or closed, as the broker says: O, C or C;O.
+        description: The broker's words.
+        statement: The statement that states it, the newest one: the file's name; else null.
+        stated_at: When that statement was made, the gateway was asked, or the cause was judged.
+    """
+
+    movement_id: str
+    kind: MovementKind
+    section: Section
+    account: str
+    day: date
+    session_date: date
+    at: datetime | None = None
+    conid: int | None = None
+    symbol: str | None = None
+    sec_type: str | None = None
+    right: str | None = None
+    strike: float | None = None
+    expiry: date | None = None
+    quantity: float | None = None
+    price: float | None = None
+    multiplier: float | None = None
+    currency: str | None = None
+    cash: float | None = None
+    value: float | None = None
+    fee: float | None = None
+    fee_currency: str | None = None
+    realized_pnl: float | None = None
+    fx_rate_to_base: float | None = None
+    source: MovementSource
+    execution_id: str | None = None
+    event_id: str | None = None
+    change_id: str | None = None
+    trade_id: str | None = None
+    transaction_id: str | None = None
+    corrects: str | None = None
+    order_id: str | None = None
+    underlying_conid: int | None = None
+    counter_conid: int | None = None
+    type: str | None = None
+    codes: str | None = None
+    open_close: str | None = None
+    description: str | None = None
+    statement: str | None = None
+    stated_at: datetime | None = None
+
+    @property
+    def booking(self) -> str | None:
+        """Return the id that all statements give it; None: it has none."""
+        return self.transaction_id or self.trade_id or self.execution_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatedSection:
+    """A section that a statement has: it states everything of these days.
+
+    Attributes:
+        account: IB account.
+        section: The section.
+        first, last: The report dates that it covers.
+        statement: The file's name.
+        stated_at: When the statement was made; None: it does not say.
+    """
+
+    account: str
+    section: Section
+    first: date
+    last: date
+    statement: str
+    stated_at: datetime | None
+
+    @property
+    def rank(self) -> tuple[datetime, date, str]:
+        """Return what is greater in the newer of two statements."""
+        return self.stated_at or NEVER, self.last, self.statement
+
+
+# How much later than an option's end the broker may book it: over a long weekend.
+BOOKED = timedelta(days=5)
+
+# Account and section.
+_Part = tuple[str, Section]
+
+
+def counting_movements(
+    movements: Iterable[Movement], coverage: Iterable[StatedSection]
+) -> list[Movement]:
+    """Return those movements that count, each once, in order of day.
+
+    For each account, report date and section that a statement has, the newest statement states
+    everything: what it does not name is gone. Equal rows of one statement are several bookings. A
+    section that is absent says nothing. Where no statement covers the day, what the gateway says
+    counts, and without that what follows from the cause of a close.
+
+    A statement may also name what has another day than its own: what was booked late. Of such a
+    booking the newest row counts, unless a newer statement covers its day. The end of an option is
+    in two sections: the one of trades counts.
+
+    Args:
+        movements: Of all sources and of all statements.
+        coverage: The sections of all statements.
+    """
+    covering = _covering(coverage)
+    stated: list[Movement] = []
+    unstated: list[Movement] = []
+    for movement in movements:
+        newest = _newest_of(covering[movement.account, movement.section], movement.day)
+        if movement.source is MovementSource.STATEMENT:
+            is_late = newest is None or _rank_of(movement) > (newest.stated_at or NEVER)
+            if is_late or (newest is not None and newest.statement == movement.statement):
+                stated.append(movement)
+        elif newest is None and not _is_inferred_and_stated(movement, covering):
+            unstated.append(movement)
+
+    counting = _without_repeated_ends(_newest_bookings(stated))
+    counting += _not_named_by(counting, unstated)
+    return sorted(counting, key=lambda movement: (movement.day, movement.movement_id))
+
+
+def _covering(coverage: Iterable[StatedSection]) -> defaultdict[_Part, list[StatedSection]]:
+    """Return what covers each account and section, the newest statement first."""
+    parts: defaultdict[_Part, list[StatedSection]] = defaultdict(list)
+    for covered in coverage:
+        parts[covered.account, covered.section].append(covered)
+
+    for statements in parts.values():
+        statements.sort(key=lambda covered: covered.rank, reverse=True)
+    return parts
+
+
+def _newest_of(statements: Iterable[StatedSection], day: date) -> StatedSection | None:
+    """Return the first statement that covers a day."""
+    return next((covered for covered in statements if covered.first <= day <= covered.last), None)
+
+
+def _rank_of(movement: Movement) -> datetime:
+    return movement.stated_at or NEVER
+
+
+def _is_inferred_and_stated(
+    movement: Movement, covering: defaultdict[_Part, list[StatedSection]]
+) -> bool:
+    """Return whether a statement names all ends of options of the day of an inferred one."""
+    if movement.source is not MovementSource.INFERRED:
+        return False
+    trades = covering[movement.account, Section.TRADES]
+    return _newest_of(trades, movement.day) is not None
+
+
+def _newest_bookings(stated: Iterable[Movement]) -> list[Movement]:
+    """Return of each booking the rows of the newest statement that names it."""
+    of_booking: defaultdict[tuple[object, ...], list[Movement]] = defaultdict(list)
+    for movement in stated:
+        name = movement.booking or movement.event_id
+        of_booking[movement.account, movement.section, name].append(movement)
+
+    newest: list[Movement] = []
+    for rows in of_booking.values():
+        last = max(rows, key=lambda movement: (_rank_of(movement), movement.statement or ""))
+        newest += [movement for movement in rows if movement.statement == last.statement]
+    return newest
+
+
+def _without_repeated_ends(stated: Iterable[Movement]) -> list[Movement]:
+    """Return movements without those option events that the section of trades names too."""
+    events: list[Movement] = []
+    counting: list[Movement] = []
+    trades: defaultdict[tuple[str, int | None, float], list[Movement]] = defaultdict(list)
+    for movement in stated:
+        if movement.section is Section.OPTION_EVENTS:
+            events.append(movement)
+            continue
+
+        counting.append(movement)
+        if movement.section is Section.TRADES and movement.kind is not MovementKind.TRADE:
+            trades[_size_of(movement)].append(movement)
+
+    for event in events:
+        same = trades[_size_of(event)]
+        booked = next((trade for trade in same if abs(trade.day - event.day) <= BOOKED), None)
+        if booked is None:
+            counting.append(event)
+        else:
+            same.remove(booked)
+    return counting
+
+
+def _size_of(movement: Movement) -> tuple[str, int | None, float]:
+    """Return account, contract and the size of a change; statements give an event either sign."""
+    return movement.account, movement.conid, abs(movement.quantity or 0.0)
+
+
+def _not_named_by(stated: Iterable[Movement], unstated: Iterable[Movement]) -> list[Movement]:
+    """Return what no statement names, also not under another day: a trade of the evening."""
+    named = set()
+    for movement in stated:
+        named.add((movement.account, uncorrected(movement.execution_id)))
+
+    return [
+        movement
+        for movement in unstated
+        if movement.execution_id is None
+        or (movement.account, uncorrected(movement.execution_id)) not in named
+    ]
+
+
+def uncorrected(execution_id: str | None) -> str | None:
+    """Return an id without its last part, the number of the correction, if it has one.
+
+    >>> uncorrected("0000e1.01"), uncorrected("77"), uncorrected(None)
+    ('0000e1', '77', None)
+    """
+    base, _, revision = (execution_id or "").rpartition(".")
+    return base if base and revision.isdecimal() else execution_id

@@ -1,0 +1,125 @@
+"""The table `account_values`: what each account was worth, one row per change."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+from deltalake import DeltaTable
+
+from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.position_update import trading_mode_of
+from position_sync_dagster.lake import position_updates as ledger
+from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.table import Table
+
+# How far `latest` looks back from the day of the last commit, so that its cost does not grow with
+# the history.
+LOOK_BACK = timedelta(days=14)
+
+# The column of the log's statistics by which files sort by their newest row.
+LAST_ADDED = f"max.{ledger.ADDED}"
+
+
+class AccountValuesTable:
+    """The table `account_values`: what each account was worth, one row per change.
+
+    Args:
+        clock: Returns the current time, which each commit records.
+
+    >>> lake.account_values.latest().select("account", "net_liquidation")  # doctest: +SKIP
+    """
+
+    def __init__(self, table: Table, clock: Clock = utc_now) -> None:
+        self.table = table
+        self._clock = clock
+        self._newest = ((-1, -1), schema.ACCOUNT_VALUES.empty)
+
+    def append(self, summaries: Iterable[AccountSummary]) -> ledger.AppendResult:
+        """Write rows in one commit; a row whose id the table holds is not written again.
+
+        An empty `row_id` is filled in from the content of the row, so that the same row of a
+        statement is written once.
+
+        Raises:
+            TradingModeError: The table holds data of another trading mode.
+            LeaseLostError: A later owner of the gateway has fenced the table.
+        """
+        rows = schema.frame_of(schema.ACCOUNT_VALUES, map(_identified, summaries))
+        single = rows.unique("row_id", keep="first", maintain_order=True)
+        dated = single.with_columns(date=pl.col("timestamp").dt.date())
+        return ledger.append_rows(self.table, dated, clock=self._clock)
+
+    def fence(self, gateway_id: str, token: int) -> None:
+        """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
+
+        Raises:
+            LeaseLostError: An owner with a greater token has fenced the table already.
+        """
+        self.table.fence(gateway_id, token)
+
+    def latest(self) -> pl.DataFrame:
+        """Return the newest row of the gateway for each account, in the order of accounts.
+
+        The newest row is the one that was written last, whatever its timestamp, since one owner
+        writes at a time. Rows of statements do not count. An account is left out if its last row
+        is more than two weeks older than the last commit.
+        """
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            key = self.table.cache_key(handle)
+            before, rows = self._newest
+            if before != key:
+                known = rows if before[0] == key[0] else rows.clear()
+                self._newest = (key, self._newest_since(known, storage.data_files(handle)))
+            return self._newest[1]
+
+        return self.table.snapshot(step)
+
+    def _newest_since(self, known: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:
+        """Return the newest rows; of what is known already only the rest is read."""
+        # The greatest date is not used: one row of a clock that ran ahead would hide the others.
+        days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
+        first = pl.lit(days[-1] - LOOK_BACK if len(days) else None)
+        recent = files.filter(pl.col("partition.date") >= first)
+        rows = ledger.added_after(self.table, recent, ledger.newest_version(known))
+        return _newest(pl.concat([known.lazy(), rows]).filter(pl.col("date") >= first))
+
+    def latest_summaries(self) -> list[AccountSummary]:
+        """Return the newest row of each account as values; see `latest`."""
+        return schema.records_of(AccountSummary, self.latest())
+
+    def between(self, first: datetime, last: datetime) -> pl.DataFrame:
+        """Return all rows with `first` <= timestamp <= `last`, in order of time."""
+        rows = self.table.read(
+            lambda files: ledger.rows_between(self.table, files, first, last).collect()
+        )
+        return rows.sort("timestamp", "row_id")
+
+
+def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
+    return (
+        rows.filter(pl.col("source") == AccountSource.GATEWAY.value)
+        .group_by("account")
+        .agg(pl.all().sort_by(ledger.ADDED, "timestamp", "row_id").last())
+        .select(list(schema.ACCOUNT_VALUES.columns))
+        .sort("account")
+        .collect()
+    )
+
+
+def _identified(summary: AccountSummary) -> AccountSummary:
+    content = (
+        summary.source.value,
+        summary.gateway_id,
+        summary.account,
+        summary.timestamp.astimezone(UTC).isoformat(),
+        *summary.amounts,
+    )
+    return replace(
+        summary,
+        row_id=summary.row_id or schema.content_id(summary.timestamp, *content),
+        trading_mode=summary.trading_mode or trading_mode_of(summary.account).value,
+    )

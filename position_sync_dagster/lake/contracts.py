@@ -1,0 +1,77 @@
+"""The table `contracts`: the newest details of each contract."""
+
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+
+import polars as pl
+from deltalake import DeltaTable, Transaction
+
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.table import Table
+
+# The application id in the Delta transaction of every commit. Concurrent commits with equal ids
+# conflict, so that each one sees what the other stored.
+WRITER = "contracts"
+
+
+class ContractsTable:
+    """The table `contracts`: one row per conid."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def put(self, details: Iterable[ContractDetails]) -> None:
+        """Store the details of these contracts in one commit; older ones are replaced."""
+        rows = schema.frame_of(schema.CONTRACTS, details).unique(
+            "conid", keep="last", maintain_order=True
+        )
+        if rows.is_empty():
+            return
+        self.table.transact(lambda handle: self._overwrite(handle, rows))
+
+    def put_not_given(self, asked: Mapping[int, tuple[int, datetime]]) -> None:
+        """Store in one commit how often, and when last, the gateway gave no details of contracts.
+
+        What is known of them stays.
+        """
+        names, conids = ("not_given", "not_given_at"), schema.one_of("conid", asked)
+        kinds = {name: schema.CONTRACTS.polars[name] for name in ("conid", *names)}
+        news = pl.DataFrame([(conid, *one) for conid, one in asked.items()], kinds, orient="row")
+
+        def step(handle: DeltaTable) -> None:
+            stored = self.table.read_rows(storage.data_files(handle)).filter(conids)
+            rows = news.join(stored.drop(*names), on="conid", how="left").select(stored.columns)
+            self._overwrite(handle, rows)
+
+        self.table.transact(step)
+
+    def _overwrite(self, handle: DeltaTable, rows: pl.DataFrame) -> None:
+        older = f"conid IN ({','.join(map(str, rows['conid']))})"
+        storage.write(handle, rows, {}, [Transaction(WRITER, handle.version() + 1)], older)
+
+    def not_given(self) -> dict[int, tuple[int, datetime]]:
+        """Return how often, and when last, the gateway gave no details, by conid."""
+        rows = self.table.rows().filter(pl.col("not_given").is_not_null())
+        found = rows.select("conid", "not_given", "not_given_at").iter_rows()
+        return {conid: (times, at) for conid, times, at in found}
+
+    def unexpired(self, since: date, besides: Iterable[int]) -> dict[int, ContractDetails]:
+        """Return the details of contracts that had not expired on a day, and of some others."""
+        ends = pl.coalesce("expires_on", "last_trade_date")
+        held = ends.is_null() | (ends >= since) | pl.col("conid").is_in(set(besides))
+        return self._details(held)
+
+    def quoted_in_cents(self) -> dict[int, ContractDetails]:
+        """Return the details of the contracts with another price magnifier than 1, by conid."""
+        return self._details(pl.col("price_magnifier") != 1)
+
+    def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
+        """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
+        wanted = storage.EVERY if conids is None else schema.one_of("conid", set(conids))
+        return self._details(wanted)
+
+    def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
+        known = self.table.rows(only).filter(pl.col("symbol").is_not_null())
+        return {one.conid: one for one in schema.records_of(ContractDetails, known)}

@@ -1,0 +1,312 @@
+"""Delivers rows of streamed holdings to the handlers, and the amounts of accounts to their table.
+
+`Flusher` values what changed once per interval. Each handler gets the rows at its own pace: if a
+slow table has not taken rows yet, it later gets only the newest row of each holding.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import KW_ONLY, asdict, dataclass, replace
+from enum import Enum
+
+from position_sync_dagster import errors
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.position_update import PositionUpdate, PositionUpdateHandler
+from position_sync_dagster.domain.retry import Backoff, rest_s
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.holdings import PendingChanges
+from position_sync_dagster.lake.account_values import AccountValuesTable
+from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext
+from position_sync_dagster.sync.stream.pricing import StreamPricer
+from position_sync_dagster.sync.stream.publisher import Announcements
+
+logger = logging.getLogger(__name__)
+
+# Errors of a table that another attempt cannot repair: nothing more of this stream is written.
+ENDS_STREAM = (
+    errors.LeaseLostError,
+    errors.TradingModeError,
+    errors.ForeignTableError,
+    errors.NewerTableError,
+)
+
+# Delays between attempts. They are shorter than the time that `close` waits for a delivery.
+RETRY = Backoff(first_s=0.5, longest_s=2.0)
+
+# An error is logged again after this long without one of its kind: a handler may raise for one leg
+# only.
+QUIET_S = 60.0
+
+# Maximum wait for a cancelled handler to end.
+CANCEL_TIMEOUT_S = 1.0
+
+
+class Outcome(Enum):
+    """What follows a call of a handler.
+
+    DELIVERED: the updates are done. RETRY: the handler gets them again. END_STREAM: they stay
+    undelivered, and the stream ends with the error.
+    """
+
+    DELIVERED = "DELIVERED"
+    RETRY = "RETRY"
+    END_STREAM = "END_STREAM"
+
+
+@dataclass(eq=False, repr=False)
+class Delivery:
+    """Delivers updates to one handler; a slow or failing handler does not affect the others.
+
+    A newer update of a position replaces an undelivered older one: memory is bounded by the number
+    of positions, and the newest value is never lost.
+
+    A handler with the method `on_position_updates` gets each flush in one call. After an error it
+    gets the updates again, replaced by newer values where there are any; an error of `ENDS_STREAM`
+    ends the stream. A handler without this method gets each update once, since it may have acted on
+    the update before it raised: the error is logged, and the update counts as delivered. After what
+    is no `Exception`, as a panic of a library in Rust, either gets the flush again with the next
+    one.
+
+    After a slow flush, a handler of whole flushes gets nothing for `rest_s`, unless an update is
+    urgent.
+
+    Args:
+        monotonic: The clock that times the failures, in seconds.
+
+    Attributes:
+        failures: How often the handler raised.
+        refused: The error that ends the stream: nothing more is written.
+    """
+
+    handler: PositionUpdateHandler
+    _: KW_ONLY
+    monotonic: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.failures = 0
+        self.refused: errors.LakeError | None = None
+        self._batched = getattr(self.handler, "on_position_updates", None)
+        self._failed_s: dict[str, float] = {}
+        self._pending: dict[Key, PositionUpdate] = {}
+        self._is_closing = False
+        self._is_closed = False
+        self._urgent = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, updates: Iterable[PositionUpdate], *, urgent: bool = False) -> None:
+        """Add updates; a newer one of a position replaces an undelivered older one.
+
+        Args:
+            urgent: Whether to deliver at once, without a pause: a position itself changed.
+        """
+        if urgent:
+            self._urgent.set()
+        for update in updates:
+            self._pending[update.account, update.conid] = update
+
+        is_running = self._task is not None and not self._task.done()
+        if self._pending and not is_running and self.refused is None:
+            self._task = asyncio.create_task(self._run())
+
+    async def close(self, *, timeout_s: float) -> None:
+        """Deliver the remaining updates, for at most `timeout_s` seconds, and end."""
+        self._is_closing = True
+        self.put((), urgent=True)
+        if self._task is None:
+            return
+
+        await asyncio.wait({self._task}, timeout=timeout_s)
+        if not self._task.done():
+            logger.error("%s did not accept its last updates", type(self.handler).__name__)
+            self._is_closed = True
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=CANCEL_TIMEOUT_S)
+
+    async def _run(self) -> None:
+        """Deliver until nothing is pending."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while self._pending and not self._is_closed:
+            self._urgent.clear()
+            taken, self._pending = self._pending, {}
+            began_s = loop.time()
+            outcome = Outcome.RETRY
+            try:
+                outcome = await self._deliver(list(taken.values()))
+            finally:
+                if outcome is not Outcome.DELIVERED:
+                    self._pending = taken | self._pending
+
+            if outcome is Outcome.END_STREAM:
+                return
+            if outcome is Outcome.RETRY:
+                failures += 1
+                await asyncio.sleep(RETRY.delay_s(failures))
+                continue
+
+            failures = 0
+            if self._batched is not None and not self._is_closing:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._urgent.wait(), rest_s(loop.time() - began_s))
+
+    async def _deliver(self, updates: list[PositionUpdate]) -> Outcome:
+        """Call the handler, and return what follows."""
+        if self._batched is None:
+            for update in updates:
+                try:
+                    await self.handler.on_position_update(update)
+                except Exception as error:  # noqa: BLE001 - a handler's own code: log it, go on
+                    self._log_failure(error)
+            return Outcome.DELIVERED
+
+        try:
+            await self._batched(updates)
+        except ENDS_STREAM as error:
+            self._log_failure(error)
+            self.refused = error
+            return Outcome.END_STREAM
+        except Exception as error:  # noqa: BLE001 - as above
+            self._log_failure(error)
+            return Outcome.RETRY
+        return Outcome.DELIVERED
+
+    def _log_failure(self, error: Exception) -> None:
+        """Log the error; each kind once per outage."""
+        self.failures += 1
+        kind = type(error).__name__
+        now_s = self.monotonic()
+        last_s = self._failed_s.get(kind, float("-inf"))
+        self._failed_s[kind] = now_s
+        if now_s - last_s > QUIET_S:
+            trace = None if isinstance(error, errors.PositionSyncError) else error
+            name, text = type(self.handler).__name__, str(error) or kind
+            logger.error("%s failed: %s", name, text, exc_info=trace)
+
+
+# Minimum seconds between two commits of the amounts of accounts: one costs as much as a commit of
+# the ledger.
+ACCOUNT_EVERY_S = 5.0
+
+
+@dataclass(eq=False, repr=False)
+class AccountRecorder:
+    """Writes a row for each account whose amounts changed, in one commit.
+
+    Net liquidation and profit change with each tick: there is at most one commit each
+    `ACCOUNT_EVERY_S`, with the newest amounts, and no flush waits for it.
+
+    After a commit that failed, the table is read again, and what it lacks is due again.
+    """
+
+    context: OwnerContext
+    table: AccountValuesTable
+
+    def __post_init__(self) -> None:
+        self._written: dict[str, AccountSummary] | None = None
+        self._next_at = float("-inf")
+
+    async def record(self, connection: GatewayConnection) -> None:
+        """Write the changes since the last commit, if that is due.
+
+        Raises:
+            LakeError: The table cannot be used.
+        """
+        began = self.context.monotonic()
+        if began < self._next_at:
+            return
+        written, self._written = self._written, None
+        if written is None:
+            summaries = await offload(self.table.latest_summaries)
+            written = {row.account: row for row in summaries}
+        provenance = asdict(self.context.lease.provenance)
+        rows = {
+            row.account: replace(row, **provenance)
+            for row in connection.summaries.current()
+            if (before := written.get(row.account)) is None or before.amounts != row.amounts
+        }
+        if rows:
+            await offload(self.table.append, list(rows.values()))
+            ended = self.context.monotonic()
+            self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
+        self._written = written | rows
+
+
+# Time limit for each handler to accept its last updates at the end of the stream.
+CLOSE_TIMEOUT_S = 5.0
+
+
+@dataclass(eq=False, repr=False)
+class Flusher:
+    """Delivers the newest value of each streamed holding to the handlers, once per interval.
+
+    Args:
+        announced: States of holdings with a row or request already; a close is written once.
+        account_values: Gets the values of the accounts; with None, they are not subscribed.
+    """
+
+    context: OwnerContext
+    pricer: StreamPricer
+    announced: Announcements
+    account_values: AccountValuesTable | None = None
+
+    def __post_init__(self) -> None:
+        self._ticks: PendingChanges[int] = PendingChanges()
+        self._deliveries: list[Delivery] = []
+        table = self.account_values
+        self._accounts = None if table is None else AccountRecorder(self.context, table)
+        self._beside = BackgroundWork(self.context.monotonic)
+
+    def add_handler(self, handler: PositionUpdateHandler) -> None:
+        """Add a handler that gets each flush."""
+        self._deliveries.append(Delivery(handler, monotonic=self.context.monotonic))
+
+    def watch(self, connection: GatewayConnection) -> None:
+        """Collect the ticks of a new connection."""
+        self._ticks = connection.lines.watch()
+
+    async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
+        """Flush once per interval, independent of the tables and requests of other steps.
+
+        Args:
+            live_connection: Returns the connection, or None while nothing may be flushed.
+
+        Raises:
+            LakeError: A handler raised an error of `ENDS_STREAM`, or the lease is lost.
+        """
+        while True:
+            await asyncio.sleep(self.context.settings.flush_interval_s)
+            connection = live_connection()
+            for delivery in self._deliveries:
+                if delivery.refused is not None:
+                    raise delivery.refused
+            if connection is not None and not self.context.lease.suspended:
+                self._flush(connection)
+
+    async def close(self) -> None:
+        """Deliver the remaining updates, and end the deliveries."""
+        for delivery in self._deliveries:
+            await delivery.close(timeout_s=CLOSE_TIMEOUT_S)
+        await self._beside.end(within_s=CLOSE_TIMEOUT_S)
+
+    def _flush(self, connection: GatewayConnection) -> None:
+        self.context.lease.check()
+        valued = self.pricer.flush(connection, self._ticks.take(), connection.pnl.take_valued())
+        due = [
+            (update, holding)
+            for update, holding in valued
+            if update.position or not self.announced.is_held(holding.key, 0.0)
+        ]
+        urgent = not all(
+            self.announced.is_held(holding.key, update.position) for update, holding in due
+        )
+        self.announced.record(holding for _update, holding in due)
+        for delivery in self._deliveries:
+            delivery.put([update for update, _holding in due], urgent=urgent)
+        if self._accounts is not None:
+            connection.summaries.subscribe()
+            self._beside.begin("account_values", self._accounts.record, connection)
