@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
 from position_sync_dagster.risk.curve import Curve, curve_of
@@ -47,7 +48,8 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
         PositionSyncError: A table or the file of scenarios cannot be used.
     """
     book, own, legs = read_risk(lake, settings, now)
-    known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+    if strategy != UNATTRIBUTED:
+        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
     parts = [
         f"<p>{now:%Y-%m-%d %H:%M} UTC · <a href='/money'>money</a></p>",
         _scenarios("Strategies", legs, Breakdown.STRATEGY, own.recorded),
