@@ -134,7 +134,8 @@ class EventKind(StrEnum):
 
     OPTION_EVENT: an exercise, an assignment or an expiry (OptionEAE). CASH: interest, a fee, a
     dividend, a deposit (CashTransaction). PERIOD: the statement itself, where it names the trades
-    of its days: what it does not name did not happen.
+    of its days: what it does not name did not happen. SECTIONS: the days of a statement and the
+    sections that it has, of whatever kind.
     """
 
     OPTION_EVENT = "OPTION_EVENT"
@@ -142,6 +143,7 @@ class EventKind(StrEnum):
     TRANSFER = "TRANSFER"
     CASH = "CASH"
     PERIOD = "PERIOD"
+    SECTIONS = "SECTIONS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,13 +152,14 @@ class StatementEvent:
 
     Attributes:
         event_id: The broker's id of the event; the same in each statement.
-        kind: OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH or PERIOD (the days of a statement).
+        kind: OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH, PERIOD (the days of a statement) or
+            SECTIONS (its days and sections).
         account: IB account that it concerns.
-        day: The day that the statement names; of a PERIOD the last one.
-        attributes: JSON: every attribute of the element, as written.
+        day: The day that the statement names; of a PERIOD or of SECTIONS the last one.
+        attributes: JSON: every attribute of the element, as written; of SECTIONS their names.
         source: Where the row came from: FLEX.
         statement: The statement that named it first: the file's name.
-        first_day: The first day of a PERIOD.
+        first_day: The first day of a PERIOD, and of SECTIONS.
         time: When it happened (UTC); null with a day alone.
         type: What it is, as the broker writes it: Assignment, Expiration, FS (forward split),
             ACATS, Broker Interest Paid, …
@@ -318,6 +321,11 @@ class Cause(StrEnum):
     UNEXPLAINED = "UNEXPLAINED"
 
 
+# Types whose holdings are not valued: a bill that matures, a bond, a currency. A close of one of
+# these needs no person if its cause is not known.
+NOT_VALUED = frozenset({"BILL", "BOND", "CASH"})
+
+
 class Stage(StrEnum):
     """Whether a cause is provisional, or stated by the broker, which replaces the former."""
 
@@ -462,6 +470,11 @@ class Closure(ChangedHolding):
     def name(self) -> str:
         """Return the contract as a trader writes it."""
         return contract_name(self)
+
+    @property
+    def needs_person(self) -> bool:
+        """Return whether no fact says the cause, and somebody should look it up."""
+        return self.cause is Cause.UNEXPLAINED and self.sec_type not in NOT_VALUED
 
 
 _WORDS = {

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from ib_async import IB, CommissionReport, Contract, Fill
 from ib_async import ContractDetails as IBContractDetails
+from ib_async import Execution as IBExecution
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
@@ -98,16 +99,19 @@ def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Exec
         source=GATEWAY,
         statement="",
         order_id=str(done.permId) if done.permId else None,
-        attributes=json.dumps(
-            {
-                name: value
-                for name, value in sorted(vars(done).items())
-                if isinstance(value, int | float | str) and value
-            },
-            ensure_ascii=False,
-        ),
+        attributes=json.dumps(_written(done, fill.contract), ensure_ascii=False),
         stated_at=asked_at,
     )
+
+
+def _written(done: IBExecution, contract: Contract) -> dict[str, int | float | str]:
+    """Return what the gateway said of an execution, and the multiplier of its contract."""
+    written = {
+        name: value
+        for name, value in sorted(vars(done).items())
+        if isinstance(value, int | float | str) and value
+    }
+    return written | ({"multiplier": contract.multiplier} if contract.multiplier else {})
 
 
 # Maximum number of requests that wait at once: the gateway answers them one after the other.

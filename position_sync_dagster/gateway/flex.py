@@ -403,6 +403,7 @@ class _StatementReader:
             file=self._fields.file,
             element=tag,
             stated_at=self._made,
+            inherited=self._inherited.keys() - own.keys(),
         )
         try:
             self._read(fields, element, own)

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple, get_args, get_type_hints
@@ -165,12 +165,14 @@ class Fields:
     Attributes:
         file, element: For messages.
         stated_at: When the statement was made; None: it does not say.
+        inherited: The attributes that are the statement's: the row does not have them.
     """
 
     attributes: Mapping[str, str]
     file: str
     element: str
     stated_at: datetime | None = None
+    inherited: Collection[str] = ()
 
     def __str__(self) -> str:
         """Return what names the row in a message."""
@@ -206,8 +208,15 @@ class Fields:
         }
 
     def as_json(self) -> str:
-        """Return the attributes as JSON in the order of names."""
-        return json.dumps(self.attributes, sort_keys=True, ensure_ascii=False)
+        """Return the attributes as JSON in the order of names.
+
+        The day of the statement is among them only if the row names none: the same booking has the
+        same text in every statement that names it.
+        """
+        is_dated = any(name in self.attributes for name in ("dateTime", "tradeDate", "date"))
+        left_out = {*self.inherited} & {"reportDate"} if is_dated else set()
+        written = {name: text for name, text in self.attributes.items() if name not in left_out}
+        return json.dumps(written, sort_keys=True, ensure_ascii=False)
 
     def error(self, what: str, remedy: str = _FIELDS) -> StatementError:
         """Return the error of this row."""

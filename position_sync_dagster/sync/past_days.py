@@ -23,7 +23,7 @@ from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.lake.derived import join_rows, stated_rows, values_at_close
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.exchange_days import closing_times, time_zone_of
+from position_sync_dagster.sync.exchange_days import closing_times, time_zone_of
 from position_sync_dagster.sync.statement_folder import ServedAccounts, StatementFolder
 
 

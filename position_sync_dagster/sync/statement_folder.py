@@ -28,6 +28,7 @@ from position_sync_dagster.gateway.flex_service import LARGEST_STATEMENT, FlexSe
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import content_id
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.movement_book import MovementBook, sections_of
 from position_sync_dagster.yaml_file import first_bytes, open_regular, saved_state
 
 
@@ -159,7 +160,13 @@ class StatementFolder:
     accounts: ServedAccounts | None = None
     _parsed: dict[str, list[Statement]] = field(default_factory=dict, init=False)
 
-    def read(self, *, lake_id: str = "", store: StoreRows | None = None) -> Statements:
+    def read(
+        self,
+        *,
+        lake_id: str = "",
+        store: StoreRows | None = None,
+        stored: Callable[[list[Statement], set[str]], None] = lambda _statements, _new: None,
+    ) -> Statements:
         """Return what the files have; one that cannot be read does not affect the others.
 
         A file is parsed if it is new or was changed, if other accounts are served now, and if the
@@ -168,6 +175,8 @@ class StatementFolder:
         Args:
             lake_id: Names the tables that have the rows of files that were stored.
             store: Stores rows.
+            stored: Called after all of them, before the index says that the lake has them: with the
+                statements of all files, and the names of the files whose rows were stored now.
         """
         try:
             paths = sorted(path for path in self.folder.iterdir() if path.name[0] != ".")
@@ -195,6 +204,7 @@ class StatementFolder:
                 continue
             statements += indexed.statements
 
+        stored(statements, _read_anew(index, index_before))
         if index != index_before:
             self._keep(index)
         return _newest_first(statements, unreadable)
@@ -272,6 +282,11 @@ class StatementFolder:
         """Store the index; in a folder that cannot be written, each read parses all files."""
         with suppress(OSError):
             self.write(INDEX_FILE, _INDEX.dump_json(dict(index)))
+
+
+def _read_anew(index: Mapping[str, _IndexedFile], before: Mapping[str, _IndexedFile]) -> set[str]:
+    """Return the files that were parsed."""
+    return {name for name, indexed in index.items() if indexed is not before.get(name)}
 
 
 def _forget(_rows: StatementRows) -> None:
@@ -443,20 +458,41 @@ def import_statements(lake: Lake, settings: Settings, run_id: str | None = None)
     """Store what statements say that the lake does not have: of new and of changed files.
 
     The days that a statement covers are stored after its executions: a day that is covered has no
-    others.
+    others. Then `movements` follows from all of them.
     """
     counts = Counter[str]()
+    served = ServedAccounts(lake, settings)
+    folder = StatementFolder(settings.flex_folder, served)
+    book = MovementBook(lake, settings.calendar, run_id=run_id)
+    known_files = book.files()
+    new = StatementRows()
+
+    def keep(rows: StatementRows) -> None:
+        new.executions.extend(rows.executions)
+        new.events.extend(rows.events)
 
     def store(rows: StatementRows) -> None:
+        keep(rows)
         counts["executions"] += lake.executions.add(rows.executions, run_id=run_id)
         counts["events"] += lake.statement_events.add(rows.events, run_id=run_id)
         values = [_identified(row, run_id) for row in rows.cash]
         counts["account_values"] += lake.account_values.append(values).rows
 
-    tables = (lake.executions, lake.statement_events, lake.account_values)
+    def record_movements(statements: list[Statement], files: set[str]) -> None:
+        if files & known_files:
+            # What these files stated before may have replaced what others state.
+            for file in {each.file for each in statements} - files:
+                statements_in(folder.folder / file, served, keep)
+            files = {each.file for each in statements}
+
+        read = [each for each in statements if each.file in files]
+        sections = sections_of(read, new.events)
+        lake.statement_events.add(sections, run_id=run_id)
+        book.update(files, new.executions, new.events)
+
+    tables = (lake.executions, lake.statement_events, lake.account_values, lake.movements)
     lake_id = " ".join(each.table.table_id() for each in tables)
-    folder = StatementFolder(settings.flex_folder, ServedAccounts(lake, settings))
-    read = folder.read(lake_id=lake_id, store=store)
+    read = folder.read(lake_id=lake_id, store=store, stored=record_movements)
     return Imported(**read._asdict() | counts)
 
 

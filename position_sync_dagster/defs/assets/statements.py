@@ -18,7 +18,12 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import explain_closes, leg_followers, statement_folder
+from position_sync_dagster.sync import (
+    explain_closes,
+    leg_followers,
+    movement_book,
+    statement_folder,
+)
 
 FOLDER = "flex_statements"
 
@@ -169,7 +174,9 @@ def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Deriv
     rows are kept: of the rows of a change_id those with the greatest judged_at count, and their
     quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
     """
-    found = explain_closes.CloseExplainer(lake, run_id=run_id).explain()
+    explainer = explain_closes.CloseExplainer(lake, run_id=run_id, calendar=settings.calendar)
+    found = explainer.explain()
+    movements = movement_book.MovementBook(lake, settings.calendar, run_id=run_id).update()
     rolls = leg_followers.RollFollower(lake, settings).follow()
     followed = {"rolls_followed": [*map(str, rolls.due)], "rolls_refused": rolls.refused}
     return Derived(
@@ -177,6 +184,7 @@ def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Deriv
             "added": found.rows,
             **table_asset.state_of(lake.closures.table),
             "unexplained": len(found.unexplained),
+            "movements": movements.rows,
             **{name: "; ".join(texts) for name, texts in followed.items() if texts},
         },
         checks={closes_are_explained.check_key: judge_causes(found.unexplained)},

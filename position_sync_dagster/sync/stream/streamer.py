@@ -624,7 +624,9 @@ def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionSt
             contracts=lake.contracts,
             account_values=lake.account_values,
             dividends=lake.dividends,
-            closes=CloseExplainer(lake, run_id=own.session.run_id, guard=own.check),
+            closes=CloseExplainer(
+                lake, run_id=own.session.run_id, calendar=settings.calendar, guard=own.check
+            ),
             rolls=RollFollower(lake, settings),
             rules=None if file is None else RuleFollower(lake.registry, file),
             ownership=own,

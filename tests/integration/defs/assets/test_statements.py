@@ -250,7 +250,7 @@ def test_an_import_reads_each_file_once_a_changed_one_again_and_stores_a_trade_o
     assert parsed == ["a.xml", "b.xml"]
     (folder / "b.xml").write_bytes(statement(trades=(trade("e3"), trade("e4"))))
     assert added() == [1, 0]
-    assert parsed == ["a.xml", "b.xml", "b.xml"]
+    assert parsed == ["a.xml", "b.xml", "b.xml", "a.xml"], "what b stated may have replaced a"
     found = lake.executions.read()
     assert found["execution_id"].to_list() == ["e1", "e2", "e3", "e4"]
     assert set(found["source"]) == {"FLEX"}
