@@ -27,7 +27,7 @@ from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
-from position_sync_dagster.gateway import codes, ib_async_internals, subscriptions
+from position_sync_dagster.gateway import codes, ib_async_internals, market_data, subscriptions
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.login import Login, log_in
@@ -298,7 +298,7 @@ class GatewayConnection:
         self.connectivity = login.connectivity
         self.accounts = login.accounts
         self.feed = AccountFeed(login, give_up=self.drop)
-        self.lines = subscriptions.MarketDataLines(ib, settings=settings)
+        self.lines = market_data.MarketDataRequests(ib, settings=settings)
         silence_s = settings.line_silence_s
         self.pnl = subscriptions.PnlSubscriptions(ib, self.feed.book, silence_s=silence_s)
         self.summaries = subscriptions.AccountSummaries(login)
