@@ -33,7 +33,7 @@ from position_sync_dagster.sync.reports.book import (
 )
 from position_sync_dagster.sync.reports.changes import ChangeKind
 from position_sync_dagster.sync.reports.closes import read_closes
-from position_sync_dagster.sync.reports.figures import Figures, read_figures, sums_of
+from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.status import plain, read_status
 from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.text import amount, as_typed, number, printable, quantity
@@ -49,7 +49,8 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     book = read_book(lake, settings, now)
     found = read_status(lake, settings, now, book=book)
     if json:
-        output.print_json(found.to_dict() | {"totals": [*book.totals, *book.in_base]})
+        totals = [total.model_dump() for total in (*book.totals, *book.in_base)]
+        output.print_json(found.to_dict() | {"totals": totals})
         return
     _print_labelled(board.describe(found))
 
@@ -115,7 +116,8 @@ def exposure(
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
     look = _looking(options.opened(home), strategy, past, json=json, watch=watch)
     if json:
-        output.print_json(look().of_strategy(strategy).sums)
+        tables = look().of_strategy(strategy).sums
+        output.print_json({name: [row.model_dump() for row in tables[name]] for name in tables})
         return
 
     def render(width: int) -> Iterator[RenderableType]:
@@ -402,7 +404,7 @@ class Tools:
         book = book_at(self.lake, self.settings, Past(at=at), utc_now())
         found = {
             "at": at,
-            "strategies": [sums_of(one, "strategy") for one in (*book.strategies, *book.rest)],
+            "strategies": [*book.strategies, *book.rest],
             "positions": open_positions(book).select(COLUMNS).to_dicts(),
         }
         return dict(plain(found))
