@@ -91,12 +91,18 @@ def test_the_multiplier_is_that_of_the_statement(books):
 
 
 def test_a_trade_without_a_multiplier_of_anybody_is_unknown(books):
-    books.state(THURSDAY, Booked(held=[held(MES, 2, 6500)]))
-    books.state(FRIDAY, Booked(trades=[traded(MES | {"multiplier": ""}, -2, 6510, FRIDAY)]))
+    books.state(THURSDAY, Booked(held=[held(STOCK, 1, 220)]))
+    unstated = MES | {"multiplier": ""}
+    trades = [traded(unstated, -2, 6510, FRIDAY), traded(unstated, 2, 6500, FRIDAY)]
+    books.state(FRIDAY, Booked(held=[held(STOCK, 1, 221)], trades=trades))
     (row,) = books.explained(FRIDAY).to_dicts()
     assert (row["profit"], row["unexplained"]) == (None, None)
     assert row["why_unknown"] == "MES 20: what a movement paid"
     assert row["legs_unknown"] == 1
+    # A statement that holds it says it.
+    books.state(THURSDAY, Booked(held=[held(STOCK, 1, 220), held(MES, 1, 6500)]))
+    books.state(FRIDAY, Booked(held=[held(STOCK, 1, 221), held(MES, 1, 6500)], trades=trades))
+    assert books.profit(FRIDAY) == {"USD": cents(1 + 100)}
 
 
 def test_a_statement_prices_in_pounds_what_is_quoted_in_pence(books):
