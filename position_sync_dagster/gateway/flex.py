@@ -7,6 +7,7 @@ and refuses one for a code that it does not know, such as GEA.
 """
 
 import json
+import math
 import re
 import time
 from collections import Counter, defaultdict
@@ -58,7 +59,10 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+|\d{1,3}(?:,\d{3})+\.\d+)(?:[eE][+
 def _number(text: str) -> float:
     if _NUMBER.fullmatch(text) is None:
         raise ValueError(text)
-    return float(text.replace(",", ""))
+    number = float(text.replace(",", ""))
+    if not math.isfinite(number):  # 1e400
+        raise ValueError(text)
+    return number
 
 
 def _conid(text: str) -> int | None:
