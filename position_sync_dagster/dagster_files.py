@@ -58,8 +58,8 @@ def _data() -> Path:
 # The file of the last tick that did its work.
 SENSORS = "sensors"
 
-# The file of the last tick that found an error, as while the store is away: nothing is drained,
-# but the programs work.
+# The file of the last tick that found errors, with their text: the programs work, and a table
+# cannot be read, or the store is away.
 FAILED_TICK = "failed tick"
 
 # The file that is there while a supervisor has not ended regularly.
@@ -68,9 +68,19 @@ SUPERVISOR = "supervisor"
 # The file with the reason of an end that was not requested.
 ENDED = "ended"
 
+# The file that is there while a person has switched the sensors off.
+SWITCHED_OFF = "switched off"
+
 # Seconds without a tick after which it is late. Sensors tick every 5 s, and one that sends
 # messages blocks the others for some seconds.
 LATE_S = 30.0
+
+# Seconds by which a file may be ahead of the clock: other programs write while this one looks.
+AHEAD_S = 5.0
+
+# Seconds for which an error of a tick counts after a tick without one: sensors that look seldom
+# share the files with those that look often.
+FAILING_S = 15.0
 
 # The same from the start to the first tick.
 FIRST_TICK_S = 120.0
@@ -81,15 +91,20 @@ class Programs:
     """The state of the programs, from their files.
 
     Attributes:
-        ticked_at: The last tick that did its work; None if there was none.
-        late: Whether a supervisor runs, and the tick was too long ago, or lies as far ahead: the
-            clock was set back since.
+        ticked_at: The last tick, also one that found errors; None if there was none.
+        late: Whether a supervisor runs, and the tick was too long ago, or lies as far ahead.
+        set_back: Whether the tick lies ahead of the clock, which was set back since.
+        switched_off: Whether a person switched the sensors off.
         ended: Why everything ended, if the end was not requested.
+        failing: What the last ticks could not do, and why.
     """
 
     ticked_at: datetime | None = None
     late: bool = False
+    set_back: bool = False
+    switched_off: bool = False
     ended: str | None = None
+    failing: str | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -97,13 +112,28 @@ class Programs:
         todo = "Read Dagster's log, and start the program again if it has ended."
         if self.ended:
             return (f"Everything ended by itself. {self.ended} {todo}",)
+        if self.set_back:
+            return (
+                f"The clock was set back: no sensor ticks until {self.ticked_at:{TIME}}. {MEND}",
+            )
+        if self.switched_off:
+            return (f"The sensors are switched off: nothing is drained or checked. {SWITCH_ON}",)
         if not self.late:
-            return ()
+            return (f"The sensors tick, and find errors. {self.failing}",) if self.failing else ()
         last = "no sensor has ticked since the start"
         if self.ticked_at is not None:
-            last = f"the last sensor tick was at {self.ticked_at:%H:%M:%S} UTC"
+            last = f"the last sensor tick was at {self.ticked_at:{TIME}}"
         return (f"Programs have stopped or hang: {last}. {todo}",)
 
+
+TIME = "%H:%M:%S UTC"
+
+# What to do about a clock that was set back, and about sensors that are off.
+MEND = (
+    "`dev` and `demo` mend that within two minutes; beside another Dagster, run `python -m "
+    "position_sync_dagster.defs.sensor_states`."
+)
+SWITCH_ON = "Switch them on in Dagster under Automation."
 
 # No program runs.
 NONE = Programs()
@@ -124,9 +154,26 @@ def note(name: str, text: str = "") -> None:
 
 def clear() -> None:
     """Remove the files at a regular end."""
-    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED):
-        with suppress(OSError):
-            file_of(name).unlink()
+    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED, SWITCHED_OFF):
+        remove(name)
+
+
+def remove(name: str) -> None:
+    """Remove a file, if it is there."""
+    with suppress(OSError):
+        file_of(name).unlink()
+
+
+def are_ahead() -> bool:
+    """Return whether the folder of the files, or one of them, was changed after now.
+
+    The clock was set back since: also the end that removed the files changed the folder.
+    """
+    folder = file_of(SENSORS).parent
+    changed = [changed_at(name) for name in (SENSORS, FAILED_TICK, SUPERVISOR)]
+    with suppress(OSError):
+        changed.append(folder.stat().st_mtime)
+    return max((at for at in changed if at is not None), default=0.0) > time.time() + AHEAD_S
 
 
 def changed_at(name: str, home: Path | None = None) -> float | None:
@@ -144,13 +191,24 @@ def newest_tick() -> tuple[float | None, float | None]:
 
 def read(home: Path | None = None) -> Programs:
     """Read the state of the programs from a home of Dagster, by default that of this process."""
-    ticked, started = changed_at(SENSORS, home), changed_at(SUPERVISOR, home)
+    worked, failed = changed_at(SENSORS, home), changed_at(FAILED_TICK, home)
+    ticks = [at for at in (worked, failed) if at is not None]
+    ticked = max(ticks, default=None)
+    started = changed_at(SUPERVISOR, home)
     limit_s = FIRST_TICK_S if ticked is None else LATE_S
-    ended = None
-    with suppress(OSError):
-        ended = file_of(ENDED, home).read_text(encoding="utf-8") or None
+    # Another sensor may tick without an error meanwhile.
+    is_failing = failed is not None and (worked is None or failed > worked - FAILING_S)
     return Programs(
         ticked_at=None if ticked is None else datetime.fromtimestamp(ticked, UTC),
         late=started is not None and abs(time.time() - (ticked or started)) > limit_s,
-        ended=ended,
+        set_back=ticked is not None and ticked > time.time() + LATE_S,
+        switched_off=changed_at(SWITCHED_OFF, home) is not None,
+        ended=_text_of(ENDED, home),
+        failing=_text_of(FAILED_TICK, home) if is_failing else None,
     )
+
+
+def _text_of(name: str, home: Path | None) -> str | None:
+    with suppress(OSError):
+        return file_of(name, home).read_text(encoding="utf-8") or None
+    return None

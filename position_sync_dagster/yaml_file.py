@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeGuard, TypeVar, get_args
+from typing import Annotated, Any, BinaryIO, NoReturn, TypeGuard, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -41,18 +41,27 @@ P = TypeVar("P", bound=Part)
 Text = Annotated[str, Field(min_length=1)]
 
 
-def first_bytes(path: Path, most: int) -> bytes:
-    """Return the first bytes of a regular file.
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; a pipe or a device would never end.
 
     Raises:
-        OSError: It is not a regular file, or it cannot be read.
+        OSError: It is not a regular file, or it cannot be opened.
     """
     # O_NONBLOCK: opening a pipe would otherwise wait for a writer.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "it is not a regular file")
-    with open(fd, "rb") as file:
+    return open(fd, "rb")
+
+
+def first_bytes(path: Path, most: int) -> bytes:
+    """Return the first bytes of a regular file.
+
+    Raises:
+        OSError: It is not a regular file, or it cannot be read.
+    """
+    with open_regular(path) as file:
         return file.read(most)
 
 

@@ -15,6 +15,9 @@ from position_sync_dagster.defs.checks import strategies
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.sync import alerts
 
+# The messages that are on their way to the receivers.
+DELIVERIES = alerts.Deliveries()
+
 # Seconds between two ticks while there is no receiver: a tick costs as much as one of the
 # drain's resources.sensor.
 WITHOUT_RECEIVERS_S = 60
@@ -51,7 +54,7 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         severities=settings.alert_severities,
         receivers=len(urls),
     )
-    cursor, sent = alerts.send_due(cursor, urls, utc_now)
+    cursor, sent = DELIVERIES.send_due(cursor, urls, utc_now)
     left = sum(map(len, cursor.outbox.values()))
     waiting = f"; {left} messages wait" if left else ""
     return dg.SensorResult(
@@ -98,9 +101,13 @@ def _state_of(
             what_to_do=f"Read the run's log: {ui}/runs/{record.run_id}",
         )
     to_do = evaluation.metadata.get(checks.WHAT_TO_DO)
+    # The state of a limit's number says that it is unknown: the limit itself stays as it was.
+    is_broken = checks.UNEVALUATED in evaluation.metadata
+    is_broken &= not key.name.startswith(strategies.PREFIX)
+    is_unknown = checks.UNKNOWN in evaluation.metadata and not is_broken
     return state(
         at=datetime.fromtimestamp(record.event.timestamp, UTC),
-        passed=None if checks.UNKNOWN in evaluation.metadata else evaluation.passed,
+        passed=None if is_unknown else evaluation.passed,
         severity=evaluation.severity.value,
         description=evaluation.description or "",
         what_to_do="" if to_do is None else str(to_do.value),

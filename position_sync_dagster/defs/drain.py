@@ -24,19 +24,25 @@ from pydantic import AwareDatetime
 from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import (
-    derived_tables,
+    derived_tables,  # noqa: F401 - it defines how the tables are derived
     queue_and_ledger,
     statements,  # noqa: F401 - it defines how closures are derived
     table_asset,
 )
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
-from position_sync_dagster.defs.checks import evaluation
-from position_sync_dagster.defs.checks.tables import breaks_state
+from position_sync_dagster.defs.checks import evaluation, strategies
+from position_sync_dagster.defs.checks.tables import breaks_state, tables_can_be_read
 from position_sync_dagster.domain.clock import SKEW, elapsed
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.queue_request import QueueStatus
-from position_sync_dagster.errors import InvalidLegError, PositionSyncError, StrategiesFileError
+from position_sync_dagster.errors import (
+    InvalidLegError,
+    PositionSyncError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    StrategiesFileError,
+)
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.position_updates import AddedCounts
@@ -81,6 +87,7 @@ class TickCursor:
         statements: The Delta version of `statement_events` that the causes of closes follow.
         released: The requests that the last drain released without a value.
         risk_registry: The Delta version of `active_strategies` that the scenarios of risk had.
+        damage: The tables that could not be read when that was last checked; "" when all could.
         at: When each of these was last done: "ledger", "derived" and "all" were reported, requests
             were "released", and "risk" was recorded.
     """
@@ -92,6 +99,7 @@ class TickCursor:
     statements: int | None = None
     released: int = 0
     risk_registry: int | None = None
+    damage: str = ""
     at: dict[str, AwareDatetime] = field(default_factory=dict)
 
 
@@ -102,15 +110,19 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     Each tick applies a changed strategies file, drains the queue for at most 20 s, derives
     latest_positions and strategy_exposure when rows came, records risk_scenarios each quarter of an
     hour, and evaluates the checks that are due. The result has a materialization for what was
-    written, and a skip reason with the numbers. A tick that fails leaves requests whose leases
-    expire; the next one goes on.
+    written, and a skip reason with the numbers. Each part fails alone: the checks of a table that
+    cannot be read become unknown, and the skip reason names it. Requests of a drain that failed
+    have leases that expire; a later tick goes on.
     """
     settings = resources.POSITION_SYNC.read_settings()
     lake = resources.cached_lake(settings)
     cursor = resources.cursor_of(TickCursor, context.cursor)
     work = Work(lake, settings, resources.cached_instance(context), datetime.now(UTC), cursor)
     events = work.tick()
-    dagster_files.note(dagster_files.FAILED_TICK if work.failed else dagster_files.SENSORS)
+    if work.problems:
+        dagster_files.note(dagster_files.FAILED_TICK, "; ".join(work.problems))
+    else:
+        dagster_files.note(dagster_files.SENSORS)
     return_freed_memory()
     return dg.SensorResult(
         asset_events=events,
@@ -141,7 +153,7 @@ class Work:
     Attributes:
         cursor: What the tick before kept; after the tick, what the next one gets.
         said: What the tick did, with numbers, for its skip reason.
-        failed: Whether an error prevented the drain.
+        problems: What it could not do, and why; also in `said`.
     """
 
     lake: tables.Lake
@@ -152,27 +164,54 @@ class Work:
 
     def __post_init__(self) -> None:
         self.said: list[str] = []
-        self.failed = False
+        self.problems: list[str] = []
+        # Why the object store of all tables cannot be used: no other request waits for it.
+        self._outage: str | None = None
         self._events: list[Event] = []
         self._results: list[tuple[dg.AssetCheckKey, dg.AssetCheckResult]] = []
 
     def tick(self) -> list[Event]:
-        """Do the work that is due; return the events, sources first."""
-        states = gateway_states(self.lake, self.settings, self.now)
-        all_due = self._is_due("all", ALL_EVERY)
-        all_due |= states != self.cursor.states
-        all_due |= self._apply_strategies()
-        drained = self._alone("Nothing is drained", self._drain)
-        self.failed = drained is None
+        """Do the work that is due; return the events, sources first.
+
+        Each part fails alone, so that a table that cannot be read keeps no event and no result of
+        the others back.
+        """
+        states = self._alone("The state of the gateways is unknown", self._states)
+        is_changed = self._alone("The strategies are not read", self._apply_strategies)
+        has_news = bool(is_changed) or (states is not None and states != self.cursor.states)
+        all_due = has_news or self._is_due("all", ALL_EVERY)
+        drained = self._alone("Nothing is drained", self._drain) or drain.NOTHING
+
         if all_due:
             self._report_tables(states)
             self._keep("all", states=states)
-        is_live = SessionState.LIVE in states.values()
-        self._report_rows(drained or drain.NOTHING, all_due=all_due, is_live=is_live)
+        self._report_rows(drained, all_due=all_due, states=states or {})
         self._explain_closes(all_due=all_due)
         self._record_risk()
-        self._results += _checks_of(self.lake).results(self.lake, self.settings)
+
+        self._evaluate_checks()
         return self._events + evaluation.news(self.instance, self._results, self.now)
+
+    def _states(self) -> dict[str, str]:
+        return gateway_states(self.lake, self.settings, self.now)
+
+    def _evaluate_checks(self) -> None:
+        """Evaluate the checks that are due; report all tables anew once one broke or is mended."""
+        if self._outage is not None:
+            unknown = evaluation.unevaluated(self._outage)
+            self._results += [(key, unknown) for key in evaluation.DRIVEN]
+            for name in TICK_DERIVED:
+                self._cannot_evaluate(name)
+            return
+
+        results = dict(_checks_of(self.lake).results(self.lake, self.settings))
+        self._results += results.items()
+        whole = results.get(tables_can_be_read.check_key)
+        if whole is None:
+            return
+        damage = "" if whole.passed else whole.description or ""
+        if damage != self.cursor.damage:
+            self.cursor = replace(self.cursor, damage=damage, at={})
 
     def _is_due(self, what: str, every: timedelta) -> bool:
         last = self.cursor.at.get(what)
@@ -216,10 +255,11 @@ class Work:
         self._keep("released", released=report.released)
         return report
 
-    def _report_tables(self, states: dict[str, str]) -> None:
-        """Report the gateways, and the tables that the stream writes."""
+    def _report_tables(self, states: dict[str, str] | None) -> None:
+        """Report the gateways, unless their states are unknown, and the stream's tables."""
         lake, settings = self.lake, self.settings
-        self._report(resources.GATEWAY, partial(gateway_state, lake, states))
+        if states is not None:
+            self._report(resources.GATEWAY, partial(gateway_state, lake, states))
         strategies_state = partial(queue_and_ledger.strategies_state, lake, settings)
         self._report(schema.ACTIVE_STRATEGIES.name, strategies_state)
         self._report(schema.RECONCILIATION_BREAKS.name, partial(breaks_state, lake))
@@ -227,10 +267,19 @@ class Work:
             if table.spec.name not in DERIVE and table is not lake.breaks.table:
                 self._report(table.spec.name, partial(followed_state, table))
 
-    def _report_rows(self, report: drain.DrainReport, *, all_due: bool, is_live: bool) -> None:
+    def _report_rows(
+        self, report: drain.DrainReport, *, all_due: bool, states: Mapping[str, str]
+    ) -> None:
         """Report the rows that no event has yet; derive what follows from them."""
         reported = self.cursor.ledger_version
-        span = unreported(self.lake, self.instance, reported)
+        count = partial(unreported, self.lake, self.instance, reported)
+        span = self._alone(f"{schema.POSITION_UPDATES.name} is not reported", count)
+        if span is None:
+            for name in (schema.LATEST_POSITIONS.name, schema.STRATEGY_EXPOSURE.name):
+                self._cannot_evaluate(name)
+            return
+
+        is_live = SessionState.LIVE in states.values()
         came, went_back = span.added.rows, span.since < (reported or 0)
         if went_back:
             self.said.append(
@@ -253,9 +302,12 @@ class Work:
 
     def _explain_closes(self, *, all_due: bool) -> None:
         """Explain closes after an import of statements, and each hour."""
-        version = self.lake.statement_events.table.version()
-        if version != self.cursor.statements or all_due:
-            self._report(schema.CLOSURES.name)
+        name, statement_events = schema.CLOSURES.name, self.lake.statement_events.table
+        version = self._alone(f"{name} is not reported", statement_events.version)
+        if version is None:
+            self._cannot_evaluate(name)
+        elif version != self.cursor.statements or all_due:
+            self._report(name)
             self._keep(statements=version)
 
     def _record_risk(self) -> None:
@@ -273,8 +325,6 @@ class Work:
             _RECORDING[lake] = recording
             return
         if not self._report(name, recording.result):
-            unknown = evaluation.unknown_result(self.said[-1])
-            self._results += [(key, unknown) for key in derived_tables.RISK_CHECKS]
             registry = None  # it is tried again in a minute
         self._keep("risk", risk_registry=registry)
 
@@ -284,11 +334,12 @@ class Work:
         """Report what `make` says of a table, or else derive it with its checks.
 
         Returns:
-            Whether that succeeded.
+            Whether that succeeded; otherwise the checks that come with the table become unknown.
         """
         derive = partial(DERIVE[name], self.lake, self.settings, None) if make is None else make
         made = self._alone(f"{name} is not reported", derive)
         if made is None:
+            self._cannot_evaluate(name)
             return False
         self._results += made.checks.items()
         if is_shown:
@@ -296,16 +347,50 @@ class Work:
             self._events.append(table_asset.runless(name, made, registry))
         return True
 
+    def _cannot_evaluate(self, name: str) -> None:
+        """Make the checks that come with a table unknown, for the problem that was found last."""
+        unknown = evaluation.unevaluated(self.problems[-1])
+        keys = evaluation.evaluated_with(name)
+        if name == schema.STRATEGY_EXPOSURE.name:
+            keys |= set(strategies.watched_limits(self.settings))
+        self._results += [(key, unknown) for key in keys]
+
     def _alone(self, what: str, make: Callable[[], T]) -> T | None:
-        """Keep an error of one table to itself: it is logged, and named in the skip reason."""
+        """Keep an error of one part to itself: it is logged, and named in the skip reason.
+
+        While an object store is away nothing else is asked of it: each request would wait in vain.
+        """
+        if self._outage is not None:
+            self.problems.append(f"{what}: {self._outage}")
+            return None
+
         try:
             return make()
         except PositionSyncError as error:
-            self.said.append(f"{what}: {error}")
+            problem = f"{what}: {error}"
+            if isinstance(error, STORE_ERRORS):
+                self._outage = str(error)
         except Exception as error:
             logger.exception("%s", what)
-            self.said.append(f"{what}: {type(error).__name__}: {error}")
+            problem = f"{what}: {type(error).__name__}: {error}"
+        self.said.append(problem)
+        self.problems.append(problem)
         return None
+
+
+# The tables that ticks derive, with checks of their own.
+TICK_DERIVED = tuple(
+    spec.name
+    for spec in (
+        schema.LATEST_POSITIONS,
+        schema.STRATEGY_EXPOSURE,
+        schema.CLOSURES,
+        schema.RISK_SCENARIOS,
+    )
+)
+
+# Errors of the store of all tables: no table can be read.
+STORE_ERRORS = (StoreUnavailableError, StoreRefusedError)
 
 
 LEDGER = dg.AssetKey(schema.POSITION_UPDATES.name)

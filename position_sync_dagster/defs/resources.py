@@ -7,7 +7,7 @@ tick. Opening the tables takes another 30 ms. Both can be kept open and shared b
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, cached_property, lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -15,8 +15,9 @@ import dagster as dg
 from pydantic import Field, TypeAdapter, ValidationError
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.errors import LakeError, PositionSyncError
 from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.storage.table import Table, together
 from position_sync_dagster.settings import Settings, load_settings
 
 STREAM_JOB = "stream_positions"
@@ -113,10 +114,18 @@ def _opened(ref: str) -> dg.DagsterInstance:
 
 @lru_cache(maxsize=2)
 def cached_lake(settings: Settings) -> tables.Lake:
-    """Return the tables of the settings, created or migrated at the first tick."""
+    """Return the tables of the settings, created or migrated at the first tick.
+
+    A table that cannot be is left out: its first use raises why, and the ticks use the others.
+    """
     lake = tables.Lake.of(settings)
-    lake.initialize_sync()
+    together(_initialize, lake.tables)
     return lake
+
+
+def _initialize(table: Table) -> None:
+    with suppress(LakeError):
+        table.initialize()
 
 
 Tick = Callable[[dg.SensorEvaluationContext], Any]
@@ -147,7 +156,7 @@ def sensor(
             try:
                 result = tick(context)
             except PositionSyncError as error:
-                dagster_files.note(dagster_files.FAILED_TICK)
+                dagster_files.note(dagster_files.FAILED_TICK, str(error))
                 found = error.what.partition(": ")[0]  # the rest may differ in each attempt
                 if found == fault:
                     return dg.SkipReason(str(error))

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -134,7 +134,8 @@ class EventKind(StrEnum):
 
     OPTION_EVENT: an exercise, an assignment or an expiry (OptionEAE). CASH: interest, a fee, a
     dividend, a deposit (CashTransaction). PERIOD: the statement itself, where it names the trades
-    of its days: what it does not name did not happen.
+    of its days: what it does not name did not happen. SECTIONS: the days of a statement and the
+    sections that it has, of whatever kind.
     """
 
     OPTION_EVENT = "OPTION_EVENT"
@@ -142,6 +143,7 @@ class EventKind(StrEnum):
     TRANSFER = "TRANSFER"
     CASH = "CASH"
     PERIOD = "PERIOD"
+    SECTIONS = "SECTIONS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,13 +152,14 @@ class StatementEvent:
 
     Attributes:
         event_id: The broker's id of the event; the same in each statement.
-        kind: OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH or PERIOD (the days of a statement).
+        kind: OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH, PERIOD (the days of a statement) or
+            SECTIONS (its days and sections).
         account: IB account that it concerns.
-        day: The day that the statement names; of a PERIOD the last one.
-        attributes: JSON: every attribute of the element, as written.
+        day: The day that the statement names; of a PERIOD or of SECTIONS the last one.
+        attributes: JSON: every attribute of the element, as written; of SECTIONS their names.
         source: Where the row came from: FLEX.
         statement: The statement that named it first: the file's name.
-        first_day: The first day of a PERIOD.
+        first_day: The first day of a PERIOD, and of SECTIONS.
         time: When it happened (UTC); null with a day alone.
         type: What it is, as the broker writes it: Assignment, Expiration, FS (forward split),
             ACATS, Broker Interest Paid, …
@@ -211,13 +214,15 @@ class Statement:
         first, last: The days that it covers.
         days: The days whose positions it states. Without the section of positions, an account
             without positions is not known to be flat.
-        accounts: The accounts that it names.
+        accounts: The accounts that it names and that are served.
         events: With that of the PERIOD, if it has the section of trades, and each can be read.
         equity: Net liquidation at the end of its days, with the parts.
         sections: The sections that it has, by their elements: Trades, Transfers, … It states
             everything of these for its days; it says nothing of a section that is absent.
+        foreign_rows: How many rows it has of each account that is not served; they are not read.
         lacks_positions: Whether a position cannot be read: what it does not list may be held.
         left_out: The rows that cannot be read: for each, what is wrong and the remedy.
+        notes: What was read, and is not valued.
     """
 
     file: str
@@ -233,8 +238,10 @@ class Statement:
     events: tuple[StatementEvent, ...] = ()
     equity: tuple[StatedEquity, ...] = ()
     sections: frozenset[str] = frozenset()
+    foreign_rows: Mapping[str, int] = field(default_factory=dict)
     lacks_positions: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def without_rows(self) -> "Statement":
         """Return what it covers, without its rows."""
@@ -312,6 +319,11 @@ class Cause(StrEnum):
     TRANSFERRED = "TRANSFERRED"
     CORRECTED = "CORRECTED"
     UNEXPLAINED = "UNEXPLAINED"
+
+
+# Types whose holdings are not valued: a bill that matures, a bond, a currency. A close of one of
+# these needs no person if its cause is not known.
+NOT_VALUED = frozenset({"BILL", "BOND", "CASH"})
 
 
 class Stage(StrEnum):
@@ -458,6 +470,11 @@ class Closure(ChangedHolding):
     def name(self) -> str:
         """Return the contract as a trader writes it."""
         return contract_name(self)
+
+    @property
+    def needs_person(self) -> bool:
+        """Return whether no fact says the cause, and somebody should look it up."""
+        return self.cause is Cause.UNEXPLAINED and self.sec_type not in NOT_VALUED
 
 
 _WORDS = {

@@ -634,34 +634,29 @@ class AccountFeed:
         return self.values.overdue
 
     @property
-    def problems(self) -> list[str]:
-        """Return what a person should know: accounts without current values, rows set aside."""
-        unusable = self.unusable_holdings
-        unknown = [account.text for account in unusable.unknown_accounts]
-        set_aside = [] if unusable.set_aside is None else [unusable.set_aside.text]
-        return [*unknown, *self.values.problems, *set_aside]
-
-    @property
-    def unusable_holdings(self) -> UnusableHoldings:
-        """Return the accounts whose holdings are unknown, and the rows that are set aside."""
-        return UnusableHoldings(
-            unknown_accounts=tuple(self._unknown_accounts()),
-            set_aside=set_aside_of(self.odd_rows),
-        )
-
-    def _unknown_accounts(self) -> Iterator[UnknownAccount]:
+    def unknown_accounts(self) -> tuple[UnknownAccount, ...]:
+        """Return the accounts whose holdings are unknown, and why."""
+        unknown = []
         for account in sorted(self.emptied):
-            yield UnknownAccount(
-                account=account,
-                reason=UnknownReason.EMPTIED,
-                holdings=self.book.open_in(account),
+            held = self.book.open_in(account)
+            unknown.append(
+                UnknownAccount(account=account, reason=UnknownReason.EMPTIED, holdings=held)
             )
 
         unmanaged = Counter(row.account for row in self.book.unmanaged.values() if row.position)
-        for account, holdings in sorted(unmanaged.items()):
-            yield UnknownAccount(
-                account=account, reason=UnknownReason.NOT_MANAGED, holdings=holdings
+        for account, held in sorted(unmanaged.items()):
+            unknown.append(
+                UnknownAccount(account=account, reason=UnknownReason.NOT_MANAGED, holdings=held)
             )
+        return tuple(unknown)
+
+    @property
+    def problems(self) -> list[str]:
+        """Return what a person should know: accounts without current values, rows set aside."""
+        unusable = UnusableHoldings(
+            unknown_accounts=self.unknown_accounts, set_aside=set_aside_of(self.odd_rows)
+        )
+        return [*self.values.problems, *unusable.texts]
 
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""

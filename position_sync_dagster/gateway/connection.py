@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from ib_async import IB, CommissionReport, Contract, Fill
 from ib_async import ContractDetails as IBContractDetails
+from ib_async import Execution as IBExecution
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
@@ -26,7 +27,7 @@ from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
-from position_sync_dagster.gateway import codes, ib_async_internals, subscriptions
+from position_sync_dagster.gateway import codes, ib_async_internals, market_data, subscriptions
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.login import Login, log_in
@@ -98,16 +99,19 @@ def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Exec
         source=GATEWAY,
         statement="",
         order_id=str(done.permId) if done.permId else None,
-        attributes=json.dumps(
-            {
-                name: value
-                for name, value in sorted(vars(done).items())
-                if isinstance(value, int | float | str) and value
-            },
-            ensure_ascii=False,
-        ),
+        attributes=json.dumps(_written(done, fill.contract), ensure_ascii=False),
         stated_at=asked_at,
     )
+
+
+def _written(done: IBExecution, contract: Contract) -> dict[str, int | float | str]:
+    """Return what the gateway said of an execution, and the multiplier of its contract."""
+    written = {
+        name: value
+        for name, value in sorted(vars(done).items())
+        if isinstance(value, int | float | str) and value
+    }
+    return written | ({"multiplier": contract.multiplier} if contract.multiplier else {})
 
 
 # Maximum number of requests that wait at once: the gateway answers them one after the other.
@@ -294,7 +298,7 @@ class GatewayConnection:
         self.connectivity = login.connectivity
         self.accounts = login.accounts
         self.feed = AccountFeed(login, give_up=self.drop)
-        self.lines = subscriptions.MarketDataLines(ib, settings=settings)
+        self.lines = market_data.MarketDataRequests(ib, settings=settings)
         silence_s = settings.line_silence_s
         self.pnl = subscriptions.PnlSubscriptions(ib, self.feed.book, silence_s=silence_s)
         self.summaries = subscriptions.AccountSummaries(login)

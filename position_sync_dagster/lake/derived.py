@@ -89,8 +89,8 @@ def replace(
         if not rows:
             return Replaced(version=seen or 0, rows=0, changed=False)
         predicate, chosen = _of_days(table, rows)
-        rows = pl.concat(rows.values())
-    wanted = rows.select(list(spec.columns)).cast(spec.polars)
+        rows = pl.concat([_typed(table, of_day) for of_day in rows.values()])
+    wanted = _typed(table, rows)
 
     def step(handle: DeltaTable) -> Replaced:
         if seen not in (None, handle.version()):
@@ -103,6 +103,11 @@ def replace(
         return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
 
     return table.transact(step)
+
+
+def _typed(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows in the schema of a table: a day without rows may have other types."""
+    return rows.select(list(table.spec.columns)).cast(table.spec.polars)
 
 
 def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:

@@ -38,7 +38,7 @@ from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import holder_of
 from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.alerts import not_understood
-from position_sync_dagster.sync.reports.exchange_days import require_known
+from position_sync_dagster.sync.exchange_days import require_known
 from position_sync_dagster.sync.stream.contracts import AT_ONCE, look_up
 
 

@@ -3,8 +3,11 @@
 It starts what a deployment starts: the code server (`dagster api grpc`), the daemon and the
 webserver. A sensor ticks every few seconds and each tick writes a file of the Dagster home
 (`dagster_files`): without ticks the code server and the daemon are started again, whichever of them
-hangs. Runs are processes of their own and outlive both. All share one process group, which ends
-with this program, and this program ends with the process that started it.
+hangs, unless a person switched the sensor off. When the clock was set back, Dagster would wait for
+the stored times of its sensors' ticks: they are removed (`defs/sensor_states.py`).
+
+Runs are processes of their own and outlive both. All share one process group, which ends with this
+program, and this program ends with the process that started it.
 
 Run as `python -m position_sync_dagster.processes.supervisor PORT OWNER`, with DAGSTER_HOME.
 """
@@ -38,7 +41,7 @@ MOST_FAILURES, MOST_AT_FIRST = 100, 2
 STEADY_S = 60.0
 
 # Seconds without a tick after which code server and daemon are started again. It doubles each
-# time: a person may have switched the sensors off.
+# time.
 TICK_S, LONGEST_TICK_S = 90.0, 900.0
 
 # The webserver starts with the first tick, or this long after the daemon: the first stream would
@@ -53,6 +56,13 @@ LONGEST_SOCKET = 100
 
 # Seconds without a home after which everything ends.
 GONE_S = 30.0
+
+# The clock was set back if it lost this many seconds between two looks.
+SET_BACK_S = 5.0
+
+# The program that reads and mends what Dagster stores of sensors, and how long it may take.
+SENSOR_STATES = "position_sync_dagster.defs.sensor_states"
+ANSWER_S = 60.0
 
 LOCATION = "position_sync_dagster"
 logger = logging.getLogger("position_sync_dagster.supervisor")
@@ -148,6 +158,7 @@ class Supervisor:
         self._addresses = ((self.code_server, code_address), (self.webserver, (LOOPBACK, port)))
         self._tick, self._tick_s = dagster_files.newest_tick(), TICK_S
         self._ticked = self._seen = time.monotonic()
+        self._clock_offset = time.time() - time.monotonic()
         self._workspace = workspace
 
     def look(self) -> None:
@@ -157,6 +168,7 @@ class Supervisor:
             CannotRunError: A program cannot be kept running.
         """
         self._judge_home()
+        self._judge_clock()
         self.code_server.keep()
         for program, address in self._addresses:
             if program.process and not program.works and listens(address):
@@ -175,17 +187,59 @@ class Supervisor:
             home = os.path.dirname(self._workspace)
             raise CannotRunError(f"The home {home} was deleted or moved, or its disk is away.")
 
+    def _judge_clock(self) -> None:
+        """Let the sensors tick on after the clock was set back.
+
+        The daemon ends first: it would store the time of a tick that has begun.
+        """
+        offset = time.time() - time.monotonic()
+        lost_s = self._clock_offset - offset
+        self._clock_offset = offset
+        if lost_s > SET_BACK_S:
+            self.daemon.restart(f"ran while the clock lost {lost_s:.0f} s", has_failed=False)
+            mend_sensor_states()
+
     def _judge_ticks(self) -> None:
         now, tick = time.monotonic(), dagster_files.newest_tick()
         if tick != self._tick:
-            self._tick, self._ticked, self._tick_s = tick, now, TICK_S
+            self._tick = tick
+            self._ticked = now
+            self._tick_s = TICK_S
             self.daemon.worked()
+            dagster_files.remove(dagster_files.SWITCHED_OFF)
         silent_s = now - max(self._ticked, self.daemon.started, self.code_server.started)
         if self.code_server.process and silent_s > self._tick_s:
             self._tick_s = min(2 * self._tick_s, LONGEST_TICK_S)
+            if mend_sensor_states():
+                logger.info("The sensor drain_queue is switched off: no program is restarted.")
+                dagster_files.note(dagster_files.SWITCHED_OFF)
+                self._ticked = time.monotonic()
+                return
             why = f"has let no sensor tick for {silent_s:.0f} s"
             for program in (self.code_server, self.daemon):
-                program.restart(why, has_failed=False)  # it may be the person who lets none tick
+                program.restart(why, has_failed=False)
+
+
+def mend_sensor_states() -> bool:
+    """Remove stored times of ticks that are ahead of the clock.
+
+    Returns:
+        Whether a person switched the sensor off that shows whether the programs work.
+    """
+    command = [sys.executable, "-m", SENSOR_STATES]
+    try:
+        answer = subprocess.run(  # noqa: S603 - our own program
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=ANSWER_S, check=True
+        )
+        found = json.loads(answer.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        logger.warning("What Dagster stores of its sensors cannot be read: %s", error)
+        return False
+
+    if found["reset"]:
+        names = ", ".join(found["reset"])
+        logger.warning("The clock was set back: %s tick now, and not when it is passed.", names)
+    return bool(found["is_switched_off"])
 
 
 MODULE = "position_sync_dagster.processes.supervisor"
@@ -242,10 +296,13 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    was_set_back = dagster_files.are_ahead()
     dagster_files.clear()
     dagster_files.note(dagster_files.SUPERVISOR)
     reason = ""
     try:
+        if was_set_back:
+            mend_sensor_states()
         supervisor = Supervisor(port)
         while os.getppid() == owner and not stop.wait(LOOK_S):
             supervisor.look()

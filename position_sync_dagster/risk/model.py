@@ -176,6 +176,19 @@ class VanillaOptions:
         found: Array = np.maximum((spots - money) * slope, 1e-9 * self.strike[:, None])
         return found
 
+    def slope_far_above(self) -> Array:
+        """Return the delta of each option at a price of the underlying that grows beyond all.
+
+        A call that may be exercised early is worth its exercise before the next dividend; at
+        expiry alone it is worth what the dividends leave of the price.
+        """
+        years = np.maximum(self.years, 0.0)
+        share = self.kept(np.zeros((len(self), 1)))[1][:, 0]
+        of_future = np.exp(-self.rate * years)
+        at_expiry = np.where(self.on_future, of_future, share)
+        early = np.where(self.is_american, np.maximum(1.0, at_expiry), at_expiry)
+        return np.where(self.is_call, early, 0.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greeks:

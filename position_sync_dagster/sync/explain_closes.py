@@ -36,6 +36,7 @@ from position_sync_dagster.domain.reconciliation import Discrepancy, Discrepancy
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import LookedAt
 from position_sync_dagster.lake.schema import content_id, moment, one_of, records_of
+from position_sync_dagster.sync.movement_book import MovementBook
 
 # Time in which a close is judged again: its statement may come late, and may be corrected.
 WINDOW = timedelta(days=60)
@@ -66,7 +67,8 @@ class Explained:
 
     Attributes:
         rows: How many rows were added to `closures`.
-        unexplained: The closes whose cause is not known after `GRACE`, oldest first.
+        unexplained: The closes whose cause is not known after `GRACE`, oldest first, and that need
+            a person.
     """
 
     rows: int
@@ -75,10 +77,11 @@ class Explained:
 
 @dataclass(eq=False, repr=False)
 class CloseExplainer:
-    """Judges the closes of the last weeks; blocks, and may be called by any process.
+    """Judges the closes of the last weeks, and keeps `movements`; any process may do it.
 
     Args:
         run_id: The Dagster run that is written into the rows.
+        calendar: The exchange whose trading days movements belong to.
         guard: Checks the lease of the owner that sees the changes, right before they are stored.
 
     Example:
@@ -89,6 +92,7 @@ class CloseExplainer:
     _: KW_ONLY
     clock: Clock = utc_now
     run_id: str | None = None
+    calendar: str = "XNYS"
     guard: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -109,8 +113,7 @@ class CloseExplainer:
                 the absence of an execution proves nothing.
         """
         lake, now = self.lake, self.clock()
-        if executions:
-            lake.executions.add(executions, run_id=self.run_id)
+        new_executions = lake.executions.add(executions, run_id=self.run_id) if executions else 0
         looked = self._looked(now)
         since = max(looked.since, now - WINDOW)
         closes = lake.position_changes.rows(since, IS_CLOSE, _CLOSE)
@@ -134,9 +137,11 @@ class CloseExplainer:
             if knows_more(new, counting[change_id])
         }
         rows = lake.closures.add(chain.from_iterable(replaced.values()), run_id=self.run_id)
+        if new_executions or rows:
+            MovementBook(lake, self.calendar, run_id=self.run_id).update()
         newest = chain.from_iterable((counting | replaced).values())
-        unexplained = (one for one in newest if one.cause is Cause.UNEXPLAINED)
-        waiting = [one for one in unexplained if elapsed(one.closed_at, now) >= GRACE]
+        unexplained = (closure for closure in newest if closure.needs_person)
+        waiting = [closure for closure in unexplained if elapsed(closure.closed_at, now) >= GRACE]
         waiting.sort(key=attrgetter("closed_at"))
         # Breaks of closes before the window stay as they are.
         keys = set(closes.select(_KEY).iter_rows())

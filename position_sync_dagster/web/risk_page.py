@@ -9,12 +9,17 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
+from position_sync_dagster.risk.curve import Curve, curve_of
+from position_sync_dagster.risk.payoff import Payoff, payoffs
+from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenario_file import Point
-from position_sync_dagster.risk.scenarios import Breakdown, Curve, PricedLegs, curves
+from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.risk import PARTS, of_newest_day, read_risk
+from position_sync_dagster.sync.reports.book import known_strategy
+from position_sync_dagster.sync.reports.risk import PARTS, leg_notes, of_newest_day, read_risk
 from position_sync_dagster.terminal.text import amount
 
 STYLE = (
@@ -39,9 +44,12 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
         strategy: The strategy whose curves are drawn; None: none.
 
     Raises:
+        UnknownStrategyError: The strategy is not active.
         PositionSyncError: A table or the file of scenarios cannot be used.
     """
-    _book, own, legs = read_risk(lake, settings, now)
+    book, own, legs = read_risk(lake, settings, now)
+    if strategy != UNATTRIBUTED:
+        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
     parts = [
         f"<p>{now:%Y-%m-%d %H:%M} UTC · <a href='/money'>money</a></p>",
         _scenarios("Strategies", legs, Breakdown.STRATEGY, own.recorded),
@@ -49,8 +57,10 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
         *(f"<p>{count} left out: {escape(why)}</p>" for why, count in legs.left_out().items()),
     ]
     if strategy is not None:
-        chosen = curves(legs.of_strategy(strategy))
-        parts += [f"<h2>{escape(strategy)}</h2>", *map(_drawn, chosen)]
+        of_strategy = legs.of_strategy(strategy)
+        parts.append(f"<h2>{escape(strategy)}</h2>")
+        of_each = payoffs(of_strategy, leg_notes(book))
+        parts += [_drawn(payoff, of_strategy) for payoff in of_each]
     table = lake.derived_table(PROFIT_EXPLAINED)
     if table.exists():
         parts.append(_explained(of_newest_day(table.rows()).to_dicts()))
@@ -69,7 +79,7 @@ def _table(title: str, head: Iterable[str], lines: Iterable[Iterable[str]]) -> s
 def _scenarios(title: str, legs: PricedLegs, level: Breakdown, points: Sequence[Point]) -> str:
     """Return the profit of each group of a level in each scenario."""
     lines = []
-    for row in legs.profits(points, level):
+    for row in profits(legs, points, level):
         name, *rest = (escape(str(row[key])) for key in ("name", "account", "currency"))
         if level is Breakdown.STRATEGY:
             name = f"<a href='/money/risk?strategy={quote(row['name'])}'>{name}</a>"
@@ -78,40 +88,60 @@ def _scenarios(title: str, legs: PricedLegs, level: Breakdown, points: Sequence[
     return _table(title, ["", "account", "currency", *names, "left out"], lines)
 
 
-def _drawn(curve: Curve) -> str:
-    profit, loss = (
-        "unbounded" if one is None else amount(one)
-        for one in (curve.greatest_profit, curve.greatest_loss)
-    )
-    evens = ", ".join(f"{at:,.2f}" for at in curve.break_evens) or "none"
+def _drawn(payoff: Payoff, legs: PricedLegs) -> str:
+    """Return the payoff of a strategy with its picture."""
+    curve = curve_of(payoff, legs)
+    title = f"{payoff.underlying} {payoff.currency} {payoff.account}"
+    picture = "<p>No picture: a price or a profit is not known.</p>"
+    if curve is not None:
+        dashed = "today" if curve.today is not None else "not known, a leg has no price"
+        day = payoff.expiry or "any day"
+        picture = f"{as_svg(curve)}<p>Dashed: {dashed}. Solid: on {day}.</p>"
+
+    evens = "not known"
+    bound = "not known"
+    if payoff.break_evens is not None:
+        evens = ", ".join(f"{price:,.2f}" for price in payoff.break_evens) or "none"
+        bound = "unbounded"
+    bounds = [
+        bound if amount_or_none is None else f"{amount_or_none:,.2f}"
+        for amount_or_none in (payoff.greatest_profit, payoff.greatest_loss)
+    ]
+    notes = "".join(f"<p>{escape(text)}.</p>" for text in (payoff.why, payoff.note) if text)
     return (
-        f"<h3>{escape(curve.symbol)} {escape(curve.currency)}</h3>{as_svg(curve)}"
-        f"<p>Dashed: today. Solid: in {curve.days:,.1f} days, at the next expiry. "
-        f"Break-even: {evens}. Greatest profit: {profit}; greatest loss: {loss}. "
-        f"Left out: {curve.left_out}.</p>"
+        f"<h3>{escape(title)}</h3><p>{escape(', '.join(payoff.legs))}</p>{picture}"
+        f"<p>Break-even: {evens}. Greatest profit: {bounds[0]}; greatest loss: {bounds[1]}.</p>"
+        f"{notes}"
     )
 
 
 def as_svg(curve: Curve) -> str:
     """Return the curve as a picture: today dashed, at the expiry solid."""
-    low, high = min(*curve.today, *curve.at_expiry, 0.0), max(*curve.today, *curve.at_expiry, 0.0)
-    span, first, last = (high - low) or 1.0, curve.prices[0], curve.prices[-1]
+    today = curve.today or ()
+    low = min(*today, *curve.at_expiry, 0.0)
+    high = max(*today, *curve.at_expiry, 0.0)
+    first, last = curve.prices[0], curve.prices[-1]
+    span = (high - low) or 1.0
 
     def line(prices: Sequence[float], profits: Sequence[float], look: str) -> str:
-        points = " ".join(
-            f"{WIDTH * (price - first) / (last - first):.1f},{HEIGHT * (high - profit) / span:.1f}"
-            for price, profit in zip(prices, profits, strict=True)
-        )
-        return f'<polyline points="{points}" fill="none" {look}/>'
+        points = []
+        for price, profit in zip(prices, profits, strict=True):
+            x = WIDTH * (price - first) / (last - first)
+            y = HEIGHT * (high - profit) / span
+            points.append(f"{x:.1f},{y:.1f}")
+        return f'<polyline points="{" ".join(points)}" fill="none" {look}/>'
 
-    marks = [at for at in curve.break_evens if first <= at <= last]
+    whole = (low, high)
     lines = [
         line((first, last), (0.0, 0.0), 'stroke="gray"'),
-        line((curve.spot, curve.spot), (low, high), 'stroke="gray" stroke-dasharray="2 4"'),
-        *(line((at, at), (low, high), 'stroke="gray"') for at in marks),
-        line(curve.prices, curve.today, 'stroke="currentColor" stroke-dasharray="5 4"'),
-        line(curve.prices, curve.at_expiry, 'stroke="currentColor" stroke-width="2"'),
+        line((curve.spot, curve.spot), whole, 'stroke="gray" stroke-dasharray="2 4"'),
     ]
+    shown = [price for price in curve.break_evens if first <= price <= last]
+    lines += [line((price, price), whole, 'stroke="gray"') for price in shown]
+    if today:
+        lines.append(line(curve.prices, today, 'stroke="currentColor" stroke-dasharray="5 4"'))
+    lines.append(line(curve.prices, curve.at_expiry, 'stroke="currentColor" stroke-width="2"'))
+
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     return f'<svg {size} role="img">{"".join(lines)}</svg>'
 

@@ -21,7 +21,7 @@ from position_sync_dagster.domain.clock import NEVER, elapsed
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.scenario_file import STANDARD
-from position_sync_dagster.risk.scenarios import Breakdown
+from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import COLUMNS as POSITION_COLUMNS
 from position_sync_dagster.sync.reports.book import read_curves
@@ -118,7 +118,7 @@ def scenarios_of(settings: Settings, now: datetime) -> dict[str, Any]:
     points = [one for one in STANDARD if not one.vol and abs(one.spot) <= MOST_SHOWN_PERCENT]
     points = [*points, *own.points.values()][:MOST_SCENARIOS]
     levels = (Breakdown.STRATEGY, Breakdown.UNDERLYING)
-    rows = [{"level": one, **row} for one in levels for row in legs.profits(points, one)]
+    rows = [{"level": one, **row} for one in levels for row in profits(legs, points, one)]
     found = {"at": now, "names": [one.name for one in points], "rows": rows}
     return dict(_printable(plain(found)))
 

@@ -25,8 +25,8 @@ from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import exchange_days
 from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService
-from position_sync_dagster.sync.reports import exchange_days
 from position_sync_dagster.sync.reports.risk import explain_day, of_newest_day, unexplained
 from position_sync_dagster.sync.statement_folder import StatementFolder
 

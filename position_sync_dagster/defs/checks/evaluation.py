@@ -33,6 +33,10 @@ SHOWN = 20
 # Metadata key of a result that could not compare anything; alerts ignore such a result.
 UNKNOWN = "unknown"
 
+# Metadata key of an unknown result whose check could not be evaluated: a table cannot be read.
+# A message is sent as for a failure.
+UNEVALUATED = "unevaluated"
+
 # Metadata key of a failing check: what its reader should do.
 WHAT_TO_DO = "what_to_do"
 
@@ -86,10 +90,10 @@ def table_check(
                 else:
                     found = evaluate(lake, settings)
             except PositionSyncError as error:
-                return unknown_result(str(error))
+                return unevaluated(str(error))
             except Exception as error:  # a mistake of ours stops no other check
                 logger.exception("the check %s cannot be evaluated", called)
-                return unknown_result(f"the check itself failed: {type(error).__name__}: {error}")
+                return unevaluated(f"the check itself failed: {type(error).__name__}: {error}")
             if found.passed or not advice or {UNKNOWN, WHAT_TO_DO} & found.metadata.keys():
                 return found
             what_to_do = {WHAT_TO_DO: dg.MetadataValue.text(advice)}
@@ -141,6 +145,17 @@ passed, failed = partial(judged, holds=True), partial(judged, holds=False)
 def unknown_result(why: str, **metadata: "dg.RawMetadataValue") -> dg.AssetCheckResult:
     """Return the warning of a check that could not compare anything."""
     return failed(f"Unknown: {why}", **metadata, snapshot_complete=False, unknown=True)
+
+
+def unevaluated(why: str) -> dg.AssetCheckResult:
+    """Return the warning of a check that could not be evaluated: a person has to mend something."""
+    return unknown_result(why, **{UNEVALUATED: True})
+
+
+def evaluated_with(asset: str) -> set[Key]:
+    """Return the checks that are evaluated together with a table, and not by the driver."""
+    of_asset = dg.AssetKey(asset)
+    return {key for key in EVALUATE if key.asset_key == of_asset and key not in DRIVEN}
 
 
 def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
@@ -287,7 +302,7 @@ def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
 
 
 def _outcome(one: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> object:
-    return one.passed or (one.severity, UNKNOWN in one.metadata)
+    return one.passed or (one.severity, UNKNOWN in one.metadata, UNEVALUATED in one.metadata)
 
 
 def _is_hidden(record: Any, materialization: dg.EventLogRecord | None) -> bool:

@@ -103,6 +103,23 @@ def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResu
     )
 
 
+@check.table_check("position_updates", driven=True)
+def tables_can_be_read(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckResult:
+    """Whether each table can be read: its log, and the files that the log names.
+
+    What to do: The checks of a table that cannot be read are unknown, and its values are not
+    current. Put back what was moved or deleted; `position-sync doctor` examines each table.
+    """
+    examined = [table.damage() for table in lake.all_tables]
+    damaged = [error for error in examined if error is not None]
+    return check.rows_result(
+        [{"problem": str(error)} for error in damaged],
+        none="Each table can be read.",
+        found="tables cannot be read: " + " ".join(error.what for error in damaged),
+        error=True,
+    )
+
+
 # The check fails when this share of the line limit is in use.
 SCARCE = 0.9
 

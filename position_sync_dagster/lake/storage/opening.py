@@ -171,6 +171,11 @@ class TableHandle:
     def __post_init__(self) -> None:
         self.is_remote = object_store.is_remote(self.path)
 
+    @property
+    def was_opened(self) -> bool:
+        """Whether this process has read or created the table."""
+        return self._last_entry is not None
+
     def exists(self) -> bool:
         """Return whether there is a log at the path.
 

@@ -420,10 +420,33 @@ class Table:
         try:
             if not self.exists():
                 return self._handle.unexpected_content()
-            self.version()
         except errors.LakeError as error:
             return error
-        return None
+        return self.damage()
+
+    def damage(self) -> errors.LakeError | None:
+        """Return why the table cannot be read: its log, or a file that is not there.
+
+        None if it can be, or if it was never there.
+
+        The files of an object store are not looked for: that would take a request each.
+        """
+        try:
+            if not (self._handle.was_opened or self.exists()):
+                return None
+            missing = self.read(self._missing_file)
+        except errors.LakeError as error:
+            return error
+        if missing is None:
+            return None
+        return errors.BrokenTableError(
+            f"The table {self.path} cannot be read whole: its file {missing} is missing.",
+            remedy="Put the file back from a copy, or restore the table from a backup.",
+        )
+
+    def _missing_file(self, files: pl.DataFrame) -> str | None:
+        paths = () if self.is_remote else map(unquote, files.get_column("path"))
+        return next((path for path in paths if not os.path.exists(f"{self.path}/{path}")), None)
 
     def remove_torn(self) -> list[durability.TornEntry]:
         """Set the torn last commits of a local table aside; see `durability.remove_torn`."""

@@ -21,9 +21,9 @@ from position_sync_dagster.domain.instrument import ContractDetails, contract_na
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.domain.rules import exchange_date
-from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.lake.schema import STRATEGY_EXPOSURE, moment
 from position_sync_dagster.sync.confirmations import FEEDS, PRICED
+from position_sync_dagster.sync.price_magnifiers import magnifier_in
 
 
 class Claim(NamedTuple):
@@ -187,7 +187,7 @@ def _parts(
     )
     found = pl.concat([rows.join(claimed, on=key, how="inner"), rest], how="diagonal").with_columns(
         pl.col("sec_type").replace_strict(_CLASSES, default="OTHER").alias("asset_class"),
-        _magnifier(contracts).alias("magnifier"),
+        magnifier_in(contracts).alias("magnifier"),
     )
     is_option, share = pl.col("right").is_not_null(), pl.col("share")
     is_future = pl.col("asset_class") == "FUTURE"
@@ -217,26 +217,6 @@ def _parts(
         short_unknown=is_short & in_money.is_null(),
         delayed=(pl.col("value_source") == "TICK") & pl.col("market_data_type").is_in(list(FEEDS)),
     )
-
-
-def _magnifier(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
-    """Return the price magnifier of each row: its contract's, else the one that fits its value.
-
-    The row has price, quantity, multiplier and value; a magnifier is 1, or 100 for cents.
-    """
-    known = {conid: one.price_magnifier for conid, one in contracts.items() if one.price_magnifier}
-    quoted = pl.col("position") * pl.col("market_price") * pl.col("multiplier")
-    tried = [
-        pl.when(
-            quoted != 0, (pl.col("market_value") - of).abs() <= FACTOR_TOLERANCE * of.abs()
-        ).then(by)
-        for by in (1, 100)
-        for of in (quoted / by,)
-    ]
-    named = pl.col("conid").replace_strict(known, default=None, return_dtype=pl.Int64)
-    # Computed greeks need details, and `contracts` has all details with a magnifier other than 1.
-    modelled = pl.when(pl.col("greeks_source") == GreeksSource.MODEL.value).then(1)
-    return pl.coalesce(named, *tried, modelled)
 
 
 _LEG_COLUMNS: dict[str, Any] = {

@@ -12,12 +12,18 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster.domain.closes import Cause, EventKind, Side
-from position_sync_dagster.domain.instrument import MULTIPLIED_TYPES, ContractDetails, Right
+from position_sync_dagster.domain.instrument import (
+    MULTIPLIED_TYPES,
+    ContractDetails,
+    Right,
+    contract_name,
+)
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import Lake, legs_at, rows_of_logins
 from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
+from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs
 from position_sync_dagster.risk.scenario_file import OwnScenarios, folder_of, read_scenarios
-from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, PricedLegs
+from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
 from position_sync_dagster.risk.terms import OPTION_TYPES, dated_dividends
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import Book, read_book
@@ -46,7 +52,22 @@ def read_risk(
         dividends={symbols[conid]: paid for conid, paid in dated_dividends(rows).items()},
         betas=own.betas,
     )
-    return book, own, PricedLegs(book.split.parts, given)
+    return book, own, PricedLegs.of(book.split.parts, given)
+
+
+def leg_notes(book: Book) -> dict[str, list[str]]:
+    """Return what is wrong with the legs of each strategy: another quantity, or nothing held."""
+    notes: dict[str, list[str]] = {}
+    for row in book.split.legs.iter_rows(named=True):
+        if row["strategy_id"] == UNATTRIBUTED:
+            continue
+        if row["difference"] is not None:
+            notes.setdefault(row["strategy_id"], []).append(row["difference"])
+        elif not row["is_held"] and row["mismatch"] is None:
+            leg = contract_name(book.legs[row["leg"]])
+            end = row["closed"] or "not held"
+            notes.setdefault(row["strategy_id"], []).append(f"{leg}: {end}")
+    return notes
 
 
 def risk_rows(
@@ -65,7 +86,7 @@ def risk_rows(
             "largest_loss": losses[row["scenario"]].get(row["strategy"]),
             "run_id": run_id,
         }
-        for row in legs.rows(points, Breakdown.STRATEGY)
+        for row in scenario_rows(legs, points, Breakdown.STRATEGY)
     ]
 
 

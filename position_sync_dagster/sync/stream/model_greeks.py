@@ -20,7 +20,7 @@ from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, Key
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
-from position_sync_dagster.domain.login_lines import largest
+from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import price_of
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -40,7 +40,7 @@ from position_sync_dagster.risk.terms import (
     option_terms,
 )
 from position_sync_dagster.sync.stream.contracts import ContractCache
-from position_sync_dagster.sync.stream.lines import LineManager
+from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Unowned
 
 logger = logging.getLogger(__name__)
@@ -304,7 +304,7 @@ class ModelGreeks:
 
     context: OwnerContext
     contracts: ContractCache
-    lines: LineManager
+    lines: StreamLines
     published: PublishedGreeks
     dividends: DividendsTable | None = None
 
@@ -450,7 +450,7 @@ class ModelGreeks:
         self._add(connection, options)
         for conid in self._greeks.stale(self._clock()):
             # A new request opens with the present price, or shows that trading is halted.
-            self.lines.login.line(conid).doubted(self._monotonic(), STALE)
+            self.lines.doubt(conid, STALE)
 
     async def _read_dividends(self, connection: GatewayConnection) -> None:
         """Store what the lines say of dividends: of a stock, or until the expiries of its options.

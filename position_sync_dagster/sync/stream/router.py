@@ -13,7 +13,8 @@ from datetime import timedelta
 
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.leg import QUEUED, LegState, route
-from position_sync_dagster.domain.login_lines import Awaited, largest
+from position_sync_dagster.domain.line import Awaited
+from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.domain.retry import rest_s
 from position_sync_dagster.errors import LakeError, NewerTableError
@@ -33,7 +34,7 @@ from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
-from position_sync_dagster.sync.stream.lines import LineManager
+from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext, Ownership
 from position_sync_dagster.sync.stream.pricing import StreamPricer
@@ -339,7 +340,7 @@ class Router:
             watcher=self._watcher,
         )
         self.contracts = ContractCache(tables.contracts, clock=context.clock)
-        self.lines = LineManager(context, self.contracts)
+        self.lines = StreamLines(context, self.contracts)
         self.pricer = StreamPricer(context, self.lines.login, self.contracts, greeks)
         self.greeks = ModelGreeks(context, self.contracts, self.lines, greeks, tables.dividends)
         self._registry_outage = OutageLog(logger)

@@ -21,6 +21,7 @@ from position_sync_dagster.domain.gateway_session import (
     Owner,
     SessionState,
     UnusableHoldings,
+    set_aside_of,
 )
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.leg import LegState
@@ -120,7 +121,7 @@ class BrokerLink:
         farms = [
             f"data farm {farm} is broken" for farm in sorted(connection.connectivity.broken_farms)
         ]
-        return farms + connection.feed.problems
+        return farms + connection.feed.values.problems
 
     def live_connection(self) -> GatewayConnection | None:
         """Return the open connection; None while the stream is not LIVE."""
@@ -410,14 +411,25 @@ class IBPositionStreamer:
         """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
         if self.state is not SessionState.LIVE:
             return self._link.outage.fault
-        parts = (self._link, self._router, self._router.lines)
-        return "; ".join(problem for part in parts for problem in part.problems()) or None
+        problems = [
+            *self._link.problems(),
+            *self.unusable_holdings.texts,
+            *self._router.problems(),
+            *self._router.lines.problems(),
+        ]
+        return "; ".join(problems) or None
 
     @property
     def unusable_holdings(self) -> UnusableHoldings:
         """What of the broker's holdings is unknown or cannot be used; empty while not LIVE."""
         connection = self._link.live_connection()
-        return UnusableHoldings() if connection is None else connection.feed.unusable_holdings
+        if connection is None:
+            return UnusableHoldings()
+        feed = connection.feed
+        return UnusableHoldings(
+            unknown_accounts=feed.unknown_accounts,
+            set_aside=set_aside_of({**self._router.pricer.set_aside, **feed.odd_rows}),
+        )
 
     @property
     def lines_in_use(self) -> int:
@@ -624,7 +636,9 @@ def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionSt
             contracts=lake.contracts,
             account_values=lake.account_values,
             dividends=lake.dividends,
-            closes=CloseExplainer(lake, run_id=own.session.run_id, guard=own.check),
+            closes=CloseExplainer(
+                lake, run_id=own.session.run_id, calendar=settings.calendar, guard=own.check
+            ),
             rolls=RollFollower(lake, settings),
             rules=None if file is None else RuleFollower(lake.registry, file),
             ownership=own,

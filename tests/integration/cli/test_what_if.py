@@ -49,6 +49,31 @@ def lake(lake):
 run = partial(command_line.run, "what-if")
 
 
+def test_payoff_prints_an_object_for_each_strategy_account_and_underlying(lake):
+    (payoff,) = json.loads(command_line.run("payoff", "--json"))
+    names = ["strategy", "account", "underlying", "currency", "expiry", "break_evens"]
+    assert set(names) <= set(payoff)
+    # Four short calls at 100 a contract, and 100 shares that cost 100 each.
+    assert payoff["greatest_profit"] == 100 * 600 - 10_000 + 400
+    assert payoff["greatest_loss"] is None
+    assert payoff["why"] == "the greatest loss is unbounded"
+    assert payoff["corners"][0] == {"price": 0.0, "profit": 400 - 10_000.0}
+    printed = command_line.run("payoff")
+    assert "unbounded" in printed
+    assert "break-even" in printed.splitlines()[0]
+
+
+def test_expiry_prints_deliveries_and_what_may_be_assigned_early(lake):
+    found = json.loads(command_line.run("expiry", "--days", "100", "--json"))
+    assert set(found) == {"expiries", "early_assignments", "not_judged", "undated"}
+    names = {"strategy_id", "account", "conid", "symbol", "currency", "expires_at", "position"}
+    names |= {"units", "cash", "is_pinned", "is_uncovered", "is_cash_settled", "missing"}
+    assert all(names <= set(row) for row in found["expiries"])
+    assert [row["conid"] for row in found["expiries"]] == [CALL, UNKNOWN]
+    assert "expires (New York)" in command_line.run("expiry", "--days", "100").splitlines()[0]
+    assert command_line.run("expiry", "--days", "1").startswith("Nothing expires within 1 days.")
+
+
 def test_json_has_a_row_for_each_group_and_point_and_legs_say_what_priced_them(lake):
     found = json.loads(run("--spot", "-10,0", "--vol", "0,5", "--level", "leg", "--json"))
     assert len(found) == 3 * 4

@@ -1,5 +1,6 @@
 """The supervisor: what ends or stops working is started again, and all ends together."""
 
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -82,6 +83,7 @@ def test_a_program_that_ends_again_and_again_ends_everything_sooner_if_it_never_
 def three(running, monkeypatch, tmp_path) -> Iterator[Supervisor]:
     """Return a supervisor of programs that do nothing, whose code server is reached."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "mend_sensor_states", lambda: False)
     port = free_port()
     one = Supervisor(port)
     one.code_server = running(Program("code server", *SLEEPS))
@@ -105,19 +107,56 @@ def test_without_ticks_code_server_and_daemon_are_started_again_also_if_there_ne
     until(three.look, lambda: "has let no sensor tick" in caplog.text)
     until(three.look, lambda: three.code_server.process and three.daemon.process)
     assert {three.code_server.process.pid, three.daemon.process.pid}.isdisjoint(before)
-    assert three._tick_s == 0.6, "the patience grows: sensors may be switched off"
+    assert three._tick_s == 0.6, "the patience grows"
     dagster_files.note(dagster_files.SENSORS)
     until(three.look, lambda: three.daemon.works)
     assert three._tick_s == 0.3
 
 
-def test_sensors_that_a_person_switched_off_end_nothing_however_long(three, monkeypatch, caplog):
-    """The stream goes on, and would end with everything."""
+def test_a_person_who_switches_the_sensors_off_is_believed_and_no_program_is_started_again(
+    three, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
     monkeypatch.setattr(module, "TICK_S", 0.02)
     monkeypatch.setattr(module, "LONGEST_TICK_S", 0.02)
+    monkeypatch.setattr(module, "mend_sensor_states", lambda: True)
     three._tick_s = 0.02
-    times = 2 * (module.MOST_FAILURES + 2)
-    until(three.look, lambda: caplog.text.count("has let no sensor tick") >= times)
+    until(three.look, lambda: three.daemon.process)
+    before = three.code_server.process.pid, three.daemon.process.pid
+    until(three.look, lambda: caplog.text.count("is switched off") >= 3)
+    assert (three.code_server.process.pid, three.daemon.process.pid) == before
+    assert "switched off" in dagster_files.read().problems[0]
+    dagster_files.note(dagster_files.SENSORS)
+    until(three.look, lambda: three.daemon.works)
+    assert dagster_files.read().problems == ()
+
+
+def test_a_clock_that_was_set_back_is_noticed_and_the_daemon_ends_before_tick_times_are_mended(
+    three, monkeypatch, caplog
+):
+    mended = []
+    monkeypatch.setattr(
+        module, "mend_sensor_states", lambda: mended.append(three.daemon.process) and False
+    )
+    until(three.look, lambda: three.daemon.process)
+    code_server = three.code_server.process.pid
+    hour_ago = time.time() - 3600
+    monkeypatch.setattr(module.time, "time", lambda: hour_ago + time.monotonic() % 1)
+    until(three.look, lambda: three.daemon.process and mended)
+    assert mended == [None]
+    assert "ran while the clock lost 3" in caplog.text
+    assert three.code_server.process.pid == code_server
+
+
+def test_what_dagster_stores_of_sensors_is_mended_by_a_program_of_its_own(
+    monkeypatch, tmp_path, caplog
+):
+    shutil.copyfile(dagster_files.instance_file(), tmp_path / "dagster.yaml")
+    assert module.mend_sensor_states() is False
+    assert caplog.messages == []
+    monkeypatch.setattr(module, "SENSOR_STATES", "position_sync_dagster.no_such_module")
+    assert module.mend_sensor_states() is False
+    assert "cannot be read" in caplog.text
 
 
 def test_ticks_keep_the_programs_and_a_failed_tick_counts(three, monkeypatch):

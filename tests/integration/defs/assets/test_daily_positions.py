@@ -15,7 +15,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.exchange_days import exchange_days
+from position_sync_dagster.sync.exchange_days import exchange_days
 from tests.support.flex_files import statement
 
 DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))

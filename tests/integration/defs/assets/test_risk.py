@@ -69,3 +69,19 @@ def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(
     assert world.materialize(asset, partition_key=DAY).success
     failed = checked(profits_are_explained, lake)
     assert "SPY 911" in (failed.description or "")
+
+
+def test_a_range_that_begins_before_the_first_rows_is_filled_in_one_run(world, lake):
+    lake.updates.sync.append([
+        call(CLOSE - timedelta(days=1, minutes=5), 28.0),
+        call(CLOSE - timedelta(minutes=5), 27.0),
+    ])  # fmt: skip
+    world.set(daily_start="2026-03-02")
+    asset = explained_asset(exchange_partitions(*known_days(load_settings())))
+    days = {"start": "2026-03-03", "end": DAY}
+    tags = {f"dagster/asset_partition_range_{end}": day for end, day in days.items()}
+    assert world.materialize(asset, tags=tags).success
+    filled = world.read(PROFIT_EXPLAINED)
+    assert {str(day): profit for day, profit in filled["session_date", "profit"].iter_rows()} == {
+        DAY: 200.0
+    }

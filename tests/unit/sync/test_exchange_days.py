@@ -5,7 +5,7 @@ from datetime import date, time
 import pytest
 
 from position_sync_dagster.errors import SettingsError
-from position_sync_dagster.sync.reports.exchange_days import (
+from position_sync_dagster.sync.exchange_days import (
     NoTradingDayError,
     closing_times,
     exchange_days,

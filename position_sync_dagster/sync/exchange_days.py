@@ -38,6 +38,11 @@ class ExchangeDays:
     holidays: tuple[date, ...]
 
     @property
+    def zone(self) -> ZoneInfo:
+        """Return the time zone of the exchange."""
+        return ZoneInfo(self.timezone)
+
+    @property
     def settled_at(self) -> time:
         """The local time from which a day can be recorded; half days close earlier."""
         return (datetime.combine(date(2000, 1, 1), self.closes_at) + SETTLE).time()
@@ -66,6 +71,7 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
         zone, closes_at = "America/New_York", time(16, 0)
     else:
         found = _calendar(calendar)
+        first = max(first, found.first_session.date())
         last = min(last, found.last_session.date())
         zone, closes_at = str(found.tz), found.close_times[-1][1]
         days = (first + timedelta(days=n) for n in range((last - first).days + 1))

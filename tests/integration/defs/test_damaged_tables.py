@@ -1,0 +1,200 @@
+"""Ticks while a table cannot be read: the others go on, and no check stays green unevaluated."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import unquote
+
+import dagster as dg
+import pytest
+from deltalake import DeltaTable, Field
+from deltalake.schema import PrimitiveType
+
+from position_sync_dagster import dagster_files
+from position_sync_dagster.defs import alerts as alerts_module
+from position_sync_dagster.defs import drain as defs_drain
+from position_sync_dagster.defs import resources
+from position_sync_dagster.defs.checks import evaluation
+from position_sync_dagster.defs.checks.evaluation import UNEVALUATED, UNKNOWN
+from position_sync_dagster.defs.drain import TICK_DERIVED, drain_queue
+from position_sync_dagster.domain.queue_request import QueueStatus
+from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.storage import opening
+from position_sync_dagster.lake.storage.table import data_files
+from position_sync_dagster.processes.preflight import Level, check_lake, check_programs
+
+BASE_TABLES = [spec.name for spec in schema.TABLES]
+WHOLE = dg.AssetCheckKey(dg.AssetKey("position_updates"), "tables_can_be_read")
+
+
+@contextmanager
+def moved_away(path: Path) -> Iterator[None]:
+    aside = path.with_name(f"{path.name}.aside")
+    path.rename(aside)
+    yield
+    aside.rename(path)
+
+
+@contextmanager
+def without_its_folder(table: Path) -> Iterator[None]:
+    with moved_away(table):
+        yield
+
+
+@contextmanager
+def without_a_file(table: Path) -> Iterator[None]:
+    first = data_files(DeltaTable(table)).get_column("path")[0]
+    with moved_away(table / unquote(first)):
+        yield
+
+
+@contextmanager
+def with_a_foreign_column(table: Path) -> Iterator[None]:
+    copy = table.with_name(f"{table.name}.copy")
+    shutil.copytree(table, copy)
+    DeltaTable(table).alter.add_columns([Field("theirs", PrimitiveType("string"))])
+    yield
+    shutil.rmtree(table)
+    copy.rename(table)
+
+
+Damage = Callable[[Path], object]
+
+
+@pytest.fixture
+def tick(
+    instance: dg.DagsterInstance, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], dg.SensorResult]:
+    """Return what evaluates the sensor, with every check due, and stores what it returns."""
+    resources.cached_lake.cache_clear()
+    monkeypatch.setattr(defs_drain, "RISK_WAIT_S", 60.0)
+    monkeypatch.setattr(evaluation, "ALL_EVERY_S", 0.0)
+    monkeypatch.setattr(evaluation, "FAILED_EVERY_S", 0.0)
+    monkeypatch.setattr(opening, "REOPEN_AFTER_S", 0.0)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    cursor: list[str | None] = [None]
+
+    def evaluate() -> dg.SensorResult:
+        with dg.build_sensor_context(instance=instance, cursor=cursor[0]) as context:
+            result = drain_queue(context)
+        for event in result.asset_events:
+            instance.report_runless_asset_event(event)
+        cursor[0] = result.cursor
+        return result
+
+    return evaluate
+
+
+@pytest.fixture
+def stored(instance: dg.DagsterInstance) -> Callable[[], dict[dg.AssetCheckKey, object]]:
+    """Return the newest stored result of each check of the ticks."""
+
+    def read() -> dict[dg.AssetCheckKey, object]:
+        keys = [*evaluation.DRIVEN]
+        for name in TICK_DERIVED:
+            keys += evaluation.evaluated_with(name)
+        records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+        return {key: evaluation.evaluation_of(record) for key, record in records.items()}
+
+    return read
+
+
+@pytest.fixture
+def begun(world, tick) -> None:
+    """Let the tables have rows, and the first ticks be over."""
+    world.hold(1, 2)
+    world.ask(1)
+    world.row(1, 5)
+    tick()
+    tick()
+
+
+@pytest.mark.usefixtures("begun")
+@pytest.mark.parametrize(
+    "damaged", [without_its_folder, without_a_file, with_a_foreign_column], ids=lambda f: f.__name__
+)
+@pytest.mark.parametrize("name", BASE_TABLES)
+def test_no_check_stays_green_that_cannot_be_evaluated_and_the_table_is_named(
+    world, tick, stored, lake, settings, name, damaged, tmp_path
+):
+    path = Path(lake.table_path(name))
+    if damaged is without_a_file and data_files(DeltaTable(path)).is_empty():
+        pytest.skip("an empty table has no file")
+
+    with damaged(path):
+        tick()
+        result = tick()
+        results = stored()
+        for key, kept in results.items():
+            if kept.passed:
+                now = evaluation.EVALUATE[key](resources.cached_lake(settings), settings)
+                assert UNEVALUATED not in now.metadata, (key, now.description)
+        assert str(path) in results[WHOLE].description
+        assert not results[WHOLE].passed
+        unknown = [one for one in results.values() if UNEVALUATED in one.metadata]
+        for one in unknown:
+            assert UNKNOWN in one.metadata
+            assert one.severity is dg.AssetCheckSeverity.WARN
+            assert one.description.startswith("Unknown: ")
+            assert name in one.description
+        if unknown:
+            (programs,) = check_programs(tmp_path)
+            is_said = programs.level is Level.BAD and name in programs.text
+            tables = check_lake(Lake(settings.lake, use="look"))
+            assert is_said or any(name in one.text and one.level != Level.GOOD for one in tables)
+        assert result.skip_reason.skip_message
+
+    tick()
+    world.later(timedelta(seconds=61))
+    tick()
+    mended = stored()
+    assert mended[WHOLE].passed
+    assert not [key for key, one in mended.items() if UNEVALUATED in one.metadata]
+
+
+@pytest.mark.usefixtures("begun")
+@pytest.mark.parametrize("name", ["statement_events", "closures", "contracts", "dividends"])
+def test_a_drain_goes_on_while_a_table_that_it_does_not_need_is_away(world, tick, lake, name):
+    world.ask(2)
+    with moved_away(Path(lake.table_path(name))):
+        tick()
+    counts = PositionQueue(lake.table_path("position_queue")).sync.counts()
+    assert counts[QueueStatus.PENDING] == 0
+
+
+@pytest.mark.usefixtures("begun")
+def test_a_code_server_that_starts_beside_a_damaged_table_reads_the_others(tick, lake, stored):
+    with with_a_foreign_column(Path(lake.table_path("statement_events"))):
+        resources.cached_lake.cache_clear()
+        tick()
+        tick()
+        assert not stored()[WHOLE].passed
+        watch = stored()[evaluation.WATCH]
+        assert watch.passed, watch.description
+
+
+@pytest.mark.usefixtures("receiver", "begun")
+def test_a_message_is_sent_about_a_check_that_cannot_be_evaluated(tick, lake, instance, receiver):
+    def tell() -> None:
+        with dg.build_sensor_context(instance=instance, cursor=cursor[0]) as context:
+            result = alerts_module.tell_people(context)
+        cursor[0] = result.cursor
+
+    cursor: list[str | None] = [None]
+    tell()
+    assert receiver.taken() == []
+    with moved_away(Path(lake.table_path("gateway_sessions"))):
+        tick()
+        tell()
+        bodies = "\n".join(f"{title}\n{body}" for title, body in receiver.taken())
+    assert "position_updates: a_stream_watches" in bodies
+    assert "gateway_sessions" in bodies
+    tick()
+    tell()
+    bodies = "\n".join(f"{title}\n{body}" for title, body in receiver.taken())
+    assert "Passes again: position_updates: a_stream_watches" in bodies
+    assert dagster_files.read().problems == () or "find errors" in dagster_files.read().problems[0]
