@@ -137,9 +137,9 @@ def is_usable(name: str, kind: pl.DataType) -> pl.Expr:
     if kind == pl.Float64:
         return column.is_between(-UNSET, UNSET, closed="none")
     if kind == pl.Datetime:
-        return column.is_between(*map(moment, TIMES))
+        return column.is_between(moment(TIMES[0]), moment(TIMES[1]))
     if kind == pl.Date:
-        return column.is_between(*map(pl.lit, DAYS))
+        return column.is_between(pl.lit(DAYS[0]), pl.lit(DAYS[1]))
     return column.is_not_null()
 
 
