@@ -357,6 +357,7 @@ STATEMENT_EVENTS = TableSpec(
 POSITION_CHANGES = TableSpec(
     "position_changes",
     columns_of(PositionChange),
+    version=2,
     indexed=("change_id", "seen_at", "account"),
     order="seen_at",
     key=("change_id",),
