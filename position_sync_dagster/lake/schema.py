@@ -415,6 +415,7 @@ STATEMENT_EVENTS = TableSpec(
 POSITION_CHANGES = TableSpec(
     "position_changes",
     columns_of(PositionChange),
+    version=2,
     indexed=("change_id", "seen_at", "account"),
     order="seen_at",
     key=("change_id",),
@@ -660,7 +661,8 @@ class _Explained:
         strategy_id: The strategy; UNATTRIBUTED for what no strategy has.
         account: IB account.
         currency: Currency of the money.
-        profit: Profit of the time, the sum of the parts below. Unit: `currency`.
+        profit: Profit of the time, the sum of the parts below; they and it are null where the
+            profit of a holding is not known. Unit: `currency`.
         delta: By the move of the underlyings. Unit: `currency`.
         gamma: By the change of delta during that move. Unit: `currency`.
         vega: By the change of the implied volatilities. Unit: `currency`.
@@ -668,14 +670,17 @@ class _Explained:
         repricing: The rest of the change of the prices. Unit: `currency`.
         trades: From the prices of trades to the last prices. Unit: `currency`.
         fees: Commissions; below 0 is a cost. Unit: `currency`.
-        assignments: Assignments, exercises and expiries, and the shares they left. Unit:
-            `currency`.
+        assignments: Assignments, exercises, expiries, transfers and corporate actions, and what
+            they left. Unit: `currency`.
         cash: Dividends, interest and fees that a statement names. Unit: `currency`.
-        unexplained: Quantities that no trade explains. Unit: `currency`.
+        unexplained: The value of quantities that came or went without a movement, which makes the
+            profit unknown; else 0. Unit: `currency`.
         gross_move: The sum of the sizes of the parts. Unit: `currency`.
         legs: Holdings with a part in it.
         without_greeks: Those of them whose greeks were not known: their price is repricing.
         unexplained_legs: Which holdings are unexplained.
+        legs_unknown: Holdings, and cash, of which the profit is not known.
+        why_unknown: Which these are, and what is not known of each.
     """
 
     session_date: dt.date
@@ -684,26 +689,29 @@ class _Explained:
     strategy_id: str
     account: str
     currency: str
-    profit: float
-    delta: float
-    gamma: float
-    vega: float
-    theta: float
-    repricing: float
-    trades: float
-    fees: float
-    assignments: float
-    cash: float
-    unexplained: float
-    gross_move: float
+    profit: float | None
+    delta: float | None
+    gamma: float | None
+    vega: float | None
+    theta: float | None
+    repricing: float | None
+    trades: float | None
+    fees: float | None
+    assignments: float | None
+    cash: float | None
+    unexplained: float | None
+    gross_move: float | None
     legs: int
     without_greeks: int
-    unexplained_legs: str
+    unexplained_legs: str | None
+    legs_unknown: int
+    why_unknown: str | None
 
 
 PROFIT_EXPLAINED = TableSpec(
     "profit_explained",
     columns_of(_Explained),
+    version=2,
     partition_by=("session_date",),
     indexed=("strategy_id", "account"),
 )

@@ -115,6 +115,16 @@ def close_before(calendar: str, day: date) -> datetime:
     return close.astimezone(UTC)
 
 
+def session_before(calendar: str, day: date) -> date:
+    """Return the trading day before a trading day.
+
+    Raises:
+        SettingsError: The calendar is not known.
+    """
+    earlier: date = _calendar(calendar).previous_session(day.isoformat()).date()
+    return earlier
+
+
 def time_zone_of(calendar: str) -> ZoneInfo:
     """Return the time zone of an exchange.
 
