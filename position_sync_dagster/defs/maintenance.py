@@ -78,7 +78,7 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
     if not isinstance(storage, SqlEventLogStorage):
         return 0
     own = [dg.AssetKey(name).to_string() for name in assets]
-    of_own = sql.bindparam("own", own, expanding=True)
+    of_own: sql.BindParameter[str] = sql.bindparam("own", own, expanding=True)
     old = sql.bindparam("before", before.astimezone(UTC).replace(tzinfo=None), sql.DateTime)
 
     with storage.index_connection() as connection:
