@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from position_sync_dagster.domain.clock import utc_now
@@ -238,12 +238,22 @@ def money_routes(
         return _answer(request, found, "application/json", headers)
 
     def api(request: Request) -> Response:
-        from position_sync_dagster.web import served_figures
+        from position_sync_dagster.settings import load_settings
+        from position_sync_dagster.web.api import Source, answer, read_priced
 
-        name, known = request.path_params["name"], request.headers.get("if-none-match", "")
-        found = served_figures.answer(name, known, lambda: opened().figures(utc_now()))
-        found.headers.update({**HEADERS, "Cache-Control": "no-cache"})
-        return found
+        source = Source(
+            figures=lambda: opened().figures(utc_now()),
+            risk=lambda: read_priced(load_settings(), utc_now()),
+        )
+        known_tags = request.headers.get("if-none-match", "")
+        response = answer(request.path_params["name"], request.query_params, known_tags, source)
+        response.headers.update({**HEADERS, "Cache-Control": "no-cache"})
+        return response
+
+    def description(request: Request) -> Response:
+        from position_sync_dagster.web.api import openapi
+
+        return JSONResponse(openapi(), headers={**HEADERS, "Cache-Control": "no-cache"})
 
     def risk(request: Request) -> Response:
         from position_sync_dagster.lake.lake import Lake
@@ -267,7 +277,7 @@ def money_routes(
 
     always = [
         Route("/money/risk", risk, methods=["GET"]),
-        static("/api/v1/openapi.json", STATIC / "openapi.json"),
+        Route("/api/v1/openapi.json", description, methods=["GET"]),
         Route("/api/v1/{name}", api, methods=["GET"]),
     ]
     vendor = _perspective()
