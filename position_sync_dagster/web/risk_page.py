@@ -20,7 +20,8 @@ from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import known_strategy
-from position_sync_dagster.sync.reports.risk import PARTS, leg_notes, of_newest_day, read_risk
+from position_sync_dagster.sync.reports.profit import PARTS, of_newest_day
+from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
 from position_sync_dagster.terminal.text import amount
 
 STYLE = (
@@ -166,9 +167,11 @@ def as_svg(curve: Curve) -> str:
 
 
 def _explained(rows: Sequence[Mapping[str, Any]]) -> str:
-    largest = max((abs(row[part]) for row in rows for part in PARTS), default=0.0) or 1.0
+    largest = max((abs(row[part] or 0.0) for row in rows for part in PARTS), default=0.0) or 1.0
 
-    def bar(part: float) -> str:
+    def bar(part: float | None) -> str:
+        if part is None:
+            return amount(None)
         width = f"{60 * abs(part) / largest:.0f}px"
         return f"{amount(part)}<br><span class='bar' style='width:{width}'></span>"
 

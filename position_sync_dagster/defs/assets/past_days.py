@@ -6,9 +6,9 @@ close on. The job `close_day` records them after the close, and again at night.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
-from itertools import count, islice
+from itertools import count, islice, product
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -26,8 +26,9 @@ from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
+from position_sync_dagster.sync.movement_book import MovementBook
 from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService
-from position_sync_dagster.sync.reports.risk import explain_day, of_newest_day, unexplained
+from position_sync_dagster.sync.reports.profit import explain_day, of_newest_day, unknown_profits
 from position_sync_dagster.sync.statement_folder import StatementFolder
 
 # A trading day is recorded after its close; an exchange is never closed for more than four
@@ -159,21 +160,32 @@ def known_days(settings: Settings) -> tuple[exchange_days.ExchangeDays, date]:
 def exchange_partitions(
     days: exchange_days.ExchangeDays, first: date
 ) -> dg.TimeWindowPartitionsDefinition:
-    """Return one partition per trading day, which begins when the day can be recorded.
+    """Return one partition per trading day, which Dagster offers once the day can be recorded.
 
-    The window of a day lasts from its close to the next one, so that Dagster offers the day only
-    from its close on. Weekends are left out by the cron schedule: as exclusions, they would make
-    Dagster offer Monday from Saturday on.
+    Dagster offers a partition when its window is over. The window of a day is the minute before the
+    day can be recorded: the windows between two days, and those of holidays, are left out.
     """
-    at = days.settled_at
+    over = days.settled_at
+    begin = (datetime.combine(first, over) - timedelta(minutes=1)).time()
+    hours = sorted({begin.hour, over.hour})
+    minutes = sorted({begin.minute, over.minute})
+    # A cron schedule has each minute in each hour: all but the begin of the window are left out.
+    others = [
+        f"{minute} {hour} * * 1-5"
+        for hour, minute in product(hours, minutes)
+        if (hour, minute) != (begin.hour, begin.minute)
+    ]
     return dg.TimeWindowPartitionsDefinition(
         start=first.isoformat(),
         fmt="%Y-%m-%d",
         timezone=days.timezone,
-        cron_schedule=f"{at.minute} {at.hour} * * 1-5",
-        end_offset=1,
-        exclusions=days.settled_holidays(),
+        cron_schedule=f"{_listed(minutes)} {_listed(hours)} * * 1-5",
+        exclusions=[*others, *days.holidays_at(begin)],
     )
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def _first_day(settings: Settings) -> date:
@@ -355,11 +367,14 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         lake, settings = position_sync.lake, position_sync.settings
         days = [date.fromisoformat(key) for key in context.partition_keys]
         closes = exchange_days.closing_times(settings.calendar, days)
+        # What the new rows of daily_positions say of contracts may make a movement's cash known.
+        MovementBook(lake, settings.calendar, run_id=context.run.run_id).update()
         frames = {
             day: explain_day(
                 lake,
                 settings,
                 day,
+                before=exchange_days.session_before(settings.calendar, day),
                 since=exchange_days.close_before(settings.calendar, day),
                 closed=closes[day],
             )
@@ -368,9 +383,12 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         table = lake.derived_table(PROFIT_EXPLAINED)
         result = derived.replace(table, frames, run_id=context.run.run_id)
         for day, rows in frames.items():
-            sums = {name: float(rows[name].sum()) for name in ("profit", "unexplained")}
+            unknown: dict[str, float] = {"legs_unknown": int(rows["legs_unknown"].sum())}
+            if not rows["profit"].has_nulls():
+                unknown["profit"] = float(rows["profit"].sum())
             context.add_asset_metadata(
-                {"dagster/partition_row_count": rows.height, **sums}, partition_key=day.isoformat()
+                {"dagster/partition_row_count": rows.height, **unknown},
+                partition_key=day.isoformat(),
             )
         return dg.MaterializeResult(
             metadata=table_asset.replacement_metadata(result),
@@ -382,20 +400,20 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
 
 @table_check(PROFIT_EXPLAINED.name)
 def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether less than 5 % of the gross move of each strategy, or 25 units, is unexplained.
+    """Whether the profit of each strategy is known: what moved its holdings, and both values.
 
-    It looks at the newest recorded day. What is unexplained is a quantity that came or went without
-    an execution, a close with a known cause, or a booking of a statement.
+    It looks at the newest recorded day. A profit is not known if a quantity came or went without a
+    movement, beyond a value of 25 units, or if a value, a price paid or a commission is not known.
 
     What to do: Import the statement of the day, which names trades and bookings, and fill the
     day again; compare the quantities with TWS.
     """
     newest = of_newest_day(lake.derived_table(PROFIT_EXPLAINED).rows())
-    found = unexplained(newest.iter_rows(named=True))
-    if not found:
+    unknown = unknown_profits(newest.iter_rows(named=True))
+    if not unknown:
         return passed("", strategies=newest.height)
     return failed(
-        f"Not explained: {'; '.join(found[:STRATEGIES_SHOWN])}.",
+        f"Not known: {'; '.join(unknown[:STRATEGIES_SHOWN])}.",
         strategies=newest.height,
-        unexplained=len(found),
+        unexplained=len(unknown),
     )
