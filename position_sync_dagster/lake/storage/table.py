@@ -804,7 +804,7 @@ def _compact(table: Table) -> None:
         compact(table, WRITER_SMALL_BYTES)
     except (*commit_errors.STORAGE_ERRORS, errors.LakeError) as error:
         # The commit before it is whole; the next compaction merges more.
-        logger.info("cannot compact %s now: %s", table.path, commit_errors.plain(str(error)))
+        logger.warning("cannot compact %s now: %s", table.path, commit_errors.plain(str(error)))
 
 
 def compact(table: Table, small_bytes: int) -> int:
