@@ -258,5 +258,12 @@ def test_a_gap_ends_explanation_and_is_never_profit(books):
 
 
 def test_the_first_day_of_what_was_held_before_has_no_profit(books):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 223)]))
+    dividend = paid("Dividends", 10, THURSDAY)
+    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 223)], cash=[dividend]))
     assert books.explained(THURSDAY).is_empty()
+
+
+def test_an_account_that_begins_with_nothing_has_a_profit_on_its_first_day(books):
+    bought = traded(STOCK, 100, 222, THURSDAY)
+    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 223)], trades=[bought]))
+    assert books.profit(THURSDAY) == {"USD": cents(100)}
