@@ -376,6 +376,8 @@ class PositionChange(ChangedHolding):
         average_cost: Average cost of one contract or share before. Unit: `currency`.
         market_price: Price of one unit by the broker's last value before; null where it sent none.
             Unit: `currency`, also of what is quoted in cents.
+        daily_pnl: Profit of the day in the message that had this value; null where it was of an
+            earlier day than the change, in New York, or where it is not known. Unit: `currency`.
         since: Until when the broker is known to have confirmed `before` (UTC).
         seen_at: When the new quantity was received (UTC).
         gateway_id: The login that saw it.
@@ -394,6 +396,7 @@ class PositionChange(ChangedHolding):
     gateway_id: str
     snapshot_id: str
     run_id: str | None = None
+    daily_pnl: float | None = None
 
     @property
     def key(self) -> Key:
