@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import dagster as dg
+from pydantic import AwareDatetime
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import resources
@@ -99,7 +100,7 @@ class TickCursor:
     released: int = 0
     risk_registry: int | None = None
     damage: str = ""
-    at: dict[str, datetime] = field(default_factory=dict)
+    at: dict[str, AwareDatetime] = field(default_factory=dict)
 
 
 @resources.sensor()
@@ -238,7 +239,7 @@ class Work:
     def _drain(self) -> drain.DrainReport:
         """Drain what waits, unless the last drain could not value the same requests."""
         backlog = self.lake.queue.sync.overview()
-        claimable = backlog.claimable + backlog.expired
+        claimable = backlog.claimable + backlog.expired + backlog.unreadable
         counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
         is_left = self.cursor.released >= claimable > 0
         is_left = is_left and not self._is_due("released", RELEASED_FOR)

@@ -47,10 +47,9 @@ class ExchangeDays:
         """The local time from which a day can be recorded; half days close earlier."""
         return (datetime.combine(date(2000, 1, 1), self.closes_at) + SETTLE).time()
 
-    def settled_holidays(self) -> list[datetime]:
-        """Return each holiday at `settled_at`; at another time it would exclude no partition."""
-        zone = ZoneInfo(self.timezone)
-        return [datetime.combine(day, self.settled_at, zone) for day in self.holidays]
+    def holidays_at(self, at: time) -> list[datetime]:
+        """Return each holiday at a local time."""
+        return [datetime.combine(day, at, self.zone) for day in self.holidays]
 
     def is_trading_day(self, day: date) -> bool:
         """Return whether the exchange trades on a day."""

@@ -6,9 +6,9 @@ close on. The job `close_day` records them after the close, and again at night.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
-from itertools import count, islice
+from itertools import count, islice, product
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -160,21 +160,32 @@ def known_days(settings: Settings) -> tuple[exchange_days.ExchangeDays, date]:
 def exchange_partitions(
     days: exchange_days.ExchangeDays, first: date
 ) -> dg.TimeWindowPartitionsDefinition:
-    """Return one partition per trading day, which begins when the day can be recorded.
+    """Return one partition per trading day, which Dagster offers once the day can be recorded.
 
-    The window of a day lasts from its close to the next one, so that Dagster offers the day only
-    from its close on. Weekends are left out by the cron schedule: as exclusions, they would make
-    Dagster offer Monday from Saturday on.
+    Dagster offers a partition when its window is over. The window of a day is the minute before the
+    day can be recorded: the windows between two days, and those of holidays, are left out.
     """
-    at = days.settled_at
+    over = days.settled_at
+    begin = (datetime.combine(first, over) - timedelta(minutes=1)).time()
+    hours = sorted({begin.hour, over.hour})
+    minutes = sorted({begin.minute, over.minute})
+    # A cron schedule has each minute in each hour: all but the begin of the window are left out.
+    others = [
+        f"{minute} {hour} * * 1-5"
+        for hour, minute in product(hours, minutes)
+        if (hour, minute) != (begin.hour, begin.minute)
+    ]
     return dg.TimeWindowPartitionsDefinition(
         start=first.isoformat(),
         fmt="%Y-%m-%d",
         timezone=days.timezone,
-        cron_schedule=f"{at.minute} {at.hour} * * 1-5",
-        end_offset=1,
-        exclusions=days.settled_holidays(),
+        cron_schedule=f"{_listed(minutes)} {_listed(hours)} * * 1-5",
+        exclusions=[*others, *days.holidays_at(begin)],
     )
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def _first_day(settings: Settings) -> date:

@@ -21,7 +21,7 @@ import polars as pl
 from position_sync_dagster.defs.assets.table_asset import check_evaluation, table_of
 from position_sync_dagster.defs.resources import PositionSyncResource, dagster_failures
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.errors import GatewayError, PositionSyncError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 
@@ -89,6 +89,8 @@ def table_check(
                     found = merged({one.gateway_id: evaluate(lake, one) for one in settings.logins})
                 else:
                     found = evaluate(lake, settings)
+            except GatewayError as error:
+                return unknown_result(f"no gateway: {error}")
             except PositionSyncError as error:
                 return unevaluated(str(error))
             except Exception as error:  # a mistake of ours stops no other check

@@ -54,14 +54,29 @@ def refuse_stale_owner(handle: DeltaTable, gateway_id: str, token: int) -> int |
     Raises:
         LeaseLostError: The newest token is greater.
     """
-    text = handle.metadata().configuration.get(_PROPERTY + schema.storable(gateway_id))
-    newest = None if text is None else int(text)
+    newest = _fence_of(handle, gateway_id)
     if newest is not None and token < newest:
         raise errors.LeaseLostError(
             f"The login {gateway_id} has a newer owner (token {newest}; this session has {token}).",
             remedy="End this session; the newer owner writes for the login.",
         )
     return newest
+
+
+def _fence_of(handle: DeltaTable, gateway_id: str) -> int | None:
+    """Return the token of the gateway's newest owner; None before the first.
+
+    A text that is no token was written by another program. It fences nobody; the next owner
+    replaces it.
+    """
+    text = handle.metadata().configuration.get(_PROPERTY + schema.storable(gateway_id))
+    if text is None:
+        return None
+    is_token = text.isascii() and text.isdigit() and len(text) <= len(str(schema.MOST_VERSIONS))
+    if not is_token:
+        logger.warning("the fence of %s is %s, no token: it is replaced", gateway_id, text[:60])
+        return None
+    return int(text)
 
 
 def mode_of(handle: DeltaTable) -> TradingMode | None:
@@ -474,11 +489,18 @@ class Table:
         """Return the rows of data files of a snapshot, read side by side.
 
         In an object store each file takes one request, where a predicate of Delta takes three, one
-        file after the other.
+        file after the other. What no program can compute with is unknown (`TableSpec.required`).
 
         Args:
             files: Rows of `data_files`.
         """
+        rows = self.scan_stored(files)
+        if self.spec.readable is not None:
+            rows = rows.filter(self.spec.readable)
+        return rows.select(self.spec.usable)
+
+    def scan_stored(self, files: pl.DataFrame) -> pl.LazyFrame:
+        """Return the rows of data files of a snapshot exactly as they are stored."""
         spec = self.spec
         if files.is_empty():
             return spec.empty.lazy()
@@ -725,7 +747,7 @@ def _compact(table: Table) -> None:
         compact(table, WRITER_SMALL_BYTES)
     except (*commit_errors.STORAGE_ERRORS, errors.LakeError) as error:
         # The commit before it is whole; the next compaction merges more.
-        logger.info("cannot compact %s now: %s", table.path, commit_errors.plain(str(error)))
+        logger.warning("cannot compact %s now: %s", table.path, commit_errors.plain(str(error)))
 
 
 def compact(table: Table, small_bytes: int) -> int:
@@ -758,7 +780,7 @@ def _merge_parts(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     bucket = many.item(0, "partition.bucket")
     chosen = many.filter(pl.col("partition.bucket") == bucket).head(MAX_FILES)
     part = schema.new_part(datetime.now(UTC))
-    rows = table.read_rows(files.join(chosen, on=by_part, how="semi"))
+    rows = table.scan_stored(files.join(chosen, on=by_part, how="semi")).collect()
     ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
     replaced = in_parts(bucket, [*chosen["partition.part"], part])
     write(handle, ordered, {"action": "compact"}, predicate=replaced)
@@ -776,6 +798,8 @@ def _merge_in_order(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     first, last = f"min.{spec.order}", f"max.{spec.order}"
     keys = [f"partition.{name}" for name in spec.partition_by]
     known = files.filter(pl.col(first).is_not_null(), pl.col(f"null_count.{spec.order}") == 0)
+    if files.schema[last] == pl.Int64:
+        known = known.filter(pl.col(last) <= schema.MOST_VERSIONS)  # else it is no version
     small, enough = pl.col("size_bytes") < small_bytes, pl.col("files") >= COMPACT_FROM
     if small_bytes == SMALL_BYTES and keys and files.schema[keys[0]] == pl.Date:
         today = pl.lit(files.get_column(keys[0]).max(), pl.Date)
@@ -800,7 +824,7 @@ def _merge_in_order(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     overlaps = may_have(spec.order, run[first], until)
     within = files.filter(overlaps, *(pl.col(key).eq_missing(run[key]) for key in keys))
     in_range = pl.col(spec.order).is_between(run[first], until)
-    rows = table.read_rows(within).filter(in_range).sort(spec.order)
+    rows = table.scan_stored(within).filter(in_range).sort(spec.order).collect()
     write(handle, rows, {"action": "compact"}, predicate=predicate)
     return int(run["files"])
 

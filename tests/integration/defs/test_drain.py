@@ -241,9 +241,17 @@ def test_results_of_checks_are_stored_when_they_change(world, tick, instance, la
     assert record.run_id == ""  # as that of a materialization without a run
 
 
-def test_the_cursor_of_another_release_is_no_error(world, tick):
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"unowned_since": {"a": "b"}}',
+        '{"at": {"all": "2026-01-02T03:04:05"}}',  # a time without a zone
+        '{"at": {"all": 1e400}, "ledger_version": 1e400}',
+    ],
+)
+def test_a_cursor_that_cannot_be_read_is_begun_anew(world, tick, text):
     world.own()
-    tick.cursor = '{"unowned_since": {"a": "b"}}'
+    tick.cursor = text
     tick()
     assert resources.cursor_of(TickCursor, tick.cursor).registry_version is not None
 
