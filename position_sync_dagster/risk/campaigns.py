@@ -355,10 +355,10 @@ def _realised(closes: pl.DataFrame, lots: Sequence[DeliveredLot]) -> dict[_Key, 
 
     # What lots have realised is in them.
     key = ["strategies", "account", "conid"]
-    schema = pl.Schema({
-        "strategies": pl.String, "account": pl.String, "conid": pl.Int64,
+    schema = {
+        "strategies": pl.String(), "account": pl.String(), "conid": pl.Int64(),
         "first": pl.Datetime("us", "UTC"),
-    })  # fmt: skip
+    }  # fmt: skip
     first_of_lots = [(lot.strategy_id, lot.account, lot.conid, lot.first) for lot in lots]
     since = pl.DataFrame(first_of_lots, schema=schema, orient="row").unique(key)
     is_before = (pl.col("closed_at") < pl.col("first")) & ~pl.col("cause").is_in(DELIVERED)
