@@ -33,7 +33,7 @@ from position_sync_dagster.sync.reports.book import (
     known_strategy,
     open_positions,
 )
-from position_sync_dagster.sync.reports.figures import VERSION, Figures
+from position_sync_dagster.sync.reports.figures import VERSION, Figures, limit_of
 from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
 from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.terminal.text import cell_text
@@ -86,6 +86,24 @@ def _check_strategy(strategy: str | None, book: Book) -> None:
 
 def _figures(source: Source, _query: NoQuery) -> str:
     return source.figures().to_json()
+
+
+def _header(source: Source, _query: NoQuery) -> dict[str, Any]:
+    figures = source.figures()
+    status = figures.status
+    return {
+        "at": figures.at,
+        "gateways": [login.gateway for login in status.each_login],
+        "attention": [*status.attention, *status.unresolved_legs],
+        "limits": [limit_of(evaluated) for evaluated in figures.limits],
+        "accounts": figures.accounts,
+        "current": figures.current,
+        "held": figures.held,
+        "oldest_age_s": figures.oldest_age_s,
+        "lines": status.lines_text,
+        "mode": status.trading_mode,
+        "changes": figures.changes[:1],
+    }
 
 
 def _accounts(source: Source, _query: NoQuery) -> dict[str, Any]:
@@ -167,6 +185,12 @@ class ApiRoute:
 ROUTES = {
     "figures": ApiRoute(
         summary="All figures", query=NoQuery, answer=api_answers.FiguresAnswer, read=_figures
+    ),
+    "header": ApiRoute(
+        summary="What the header of a page says",
+        query=NoQuery,
+        answer=api_answers.HeaderAnswer,
+        read=_header,
     ),
     "accounts": ApiRoute(
         summary="Accounts, and the profit of the day in its parts",

@@ -192,6 +192,27 @@ class FiguresAnswer(Answer):
     positions: list[Position]
 
 
+class HeaderAnswer(Answer):
+    """The header of a page: accounts, logins, how old all is, and what needs attention."""
+
+    at: datetime
+    gateways: list[Gateway]
+    attention: list[str]
+    limits: list[LimitState]
+    accounts: list[Account]
+    current: int
+    """The holdings whose value is current."""
+    held: int
+    oldest_age_s: float | None
+    """The age of the oldest price; null if one is unknown."""
+    lines: str | None
+    """The market data lines in use."""
+    mode: str | None
+    """LIVE, PAPER or SIMULATED."""
+    changes: list[Change]
+    """The newest change of today."""
+
+
 class AccountsAnswer(Answer):
     """The accounts at a moment."""
 

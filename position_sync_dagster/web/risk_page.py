@@ -1,6 +1,7 @@
 """The page `/money/risk`: scenarios of strategies and underlyings, curves, and explained profit.
 
-It is made at each request, for a person who asks seldom; the browser runs no program for it.
+It is made at each request, for a person who asks seldom. The browser draws the header of all pages
+above it, which says how old everything is.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,12 +25,20 @@ from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
 from position_sync_dagster.terminal.text import amount
 
 STYLE = (
-    "body{font:14px system-ui;margin:1.5em;color-scheme:light dark}"
-    "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .7em;text-align:right}"
+    "#report{display:block;overflow:auto;padding:0 12px 2em;font-size:14px}"
+    "#report svg{width:640px;height:260px;max-width:100%}"
+    "#report table{width:auto;border-collapse:collapse;margin:1em 0}"
+    "td,th{padding:.2em .7em;text-align:right}"
     "td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#8882}"
     ".bar{display:inline-block;height:.7em;background:currentColor;opacity:.5}"
 )
 
+
+# The header of every page, which `static/header.js` fills.
+HEADER = (
+    "<header><dl id='accounts'></dl><dl id='state'></dl></header>"
+    "<p id='notice' role='status'>Reading the tables …</p>"
+)
 
 # The size of the picture of a curve.
 WIDTH, HEIGHT = 640, 260
@@ -52,7 +61,8 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
     if strategy != UNATTRIBUTED:
         known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
     parts = [
-        f"<p>{now:%Y-%m-%d %H:%M} UTC · <a href='/money'>money</a></p>",
+        f"<p>{now:%Y-%m-%d %H:%M:%S} UTC, <span id='computed' data-at='{now.isoformat()}'></span>"
+        " · <a href='/money'>money</a></p>",
         _scenarios("Strategies", legs, Breakdown.STRATEGY, own.recorded),
         _scenarios("Underlyings", legs, Breakdown.UNDERLYING, own.recorded),
         *(f"<p>{count} left out: {escape(why)}</p>" for why, count in legs.left_out().items()),
@@ -66,8 +76,11 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
     if table.exists():
         parts.append(_explained(of_newest_day(table.rows()).to_dicts()))
     return (
-        "<!doctype html><html lang='en'><meta charset='utf-8'><title>Risk</title>"
-        f"<style>{STYLE}</style><body><h1>Risk</h1>{''.join(parts)}</body></html>"
+        "<!doctype html><html lang='en'><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'><title>Risk</title>"
+        f"<link rel='stylesheet' href='/money/money.css'><style>{STYLE}</style>"
+        "<script type='module' src='/money/risk.js'></script><body>"
+        f"{HEADER}<main id='report'><h1>Risk</h1>{''.join(parts)}</main></body></html>"
     )
 
 
@@ -84,9 +97,15 @@ def _scenarios(title: str, legs: PricedLegs, level: Breakdown, points: Sequence[
         name, *rest = (escape(str(row[key])) for key in ("name", "account", "currency"))
         if level is Breakdown.STRATEGY:
             name = f"<a href='/money/risk?strategy={quote(row['name'])}'>{name}</a>"
-        lines.append([name, *rest, *map(amount, row["profits"]), str(max(row["left_out"]))])
+        cells = map(_starred, row["profits"], row["left_out"])
+        lines.append([name, *rest, *cells, str(max(row["left_out"]))])
     names = (escape(one.name or "") for one in points)
     return _table(title, ["", "account", "currency", *names, "left out"], lines)
+
+
+def _starred(profit: float | None, left_out: int) -> str:
+    """Return an amount; a star marks a sum that leaves out a leg."""
+    return amount(profit) + ("*" if left_out and profit is not None else "")
 
 
 def _drawn(payoff: Payoff, legs: PricedLegs) -> str:
