@@ -248,7 +248,7 @@ def lots_of(closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame) -> 
         lot = DeliveredLot(
             strategy_id=str(strategy),
             account=str(account),
-            conid=int(conid),  # type: ignore[call-overload]
+            conid=int(conid),
             currency=str(currency),
             first=first["closed_at"],
             size=first["multiplier"] if first["sec_type"] == "FOP" else 1.0,
@@ -356,7 +356,7 @@ def _realised(closes: pl.DataFrame, lots: Sequence[DeliveredLot]) -> dict[_Key, 
     # What lots have realised is in them.
     key = ["strategies", "account", "conid"]
     schema = {
-        "strategies": pl.String, "account": pl.String, "conid": pl.Int64,
+        "strategies": pl.String(), "account": pl.String(), "conid": pl.Int64(),
         "first": pl.Datetime("us", "UTC"),
     }  # fmt: skip
     first_of_lots = [(lot.strategy_id, lot.account, lot.conid, lot.first) for lot in lots]
