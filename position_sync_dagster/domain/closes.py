@@ -137,7 +137,8 @@ class EventKind(StrEnum):
     OPTION_EVENT: an exercise, an assignment or an expiry (OptionEAE). CASH: interest, a fee, a
     dividend, a deposit (CashTransaction). PERIOD: the statement itself, where it names the trades
     of its days: what it does not name did not happen. SECTIONS: the days of a statement and the
-    sections that it has, of whatever kind.
+    sections that it has, of whatever kind. NET_LIQUIDATION: the value of the account at the end of
+    a day, in its base currency, with its parts.
     """
 
     OPTION_EVENT = "OPTION_EVENT"
@@ -146,6 +147,7 @@ class EventKind(StrEnum):
     CASH = "CASH"
     PERIOD = "PERIOD"
     SECTIONS = "SECTIONS"
+    NET_LIQUIDATION = "NET_LIQUIDATION"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,11 +156,12 @@ class StatementEvent:
 
     Attributes:
         event_id: The broker's id of the event; the same in each statement.
-        kind: OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH, PERIOD (the days of a statement) or
-            SECTIONS (its days and sections).
+        kind: OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH, PERIOD (the days of a statement),
+            SECTIONS (its days and sections) or NET_LIQUIDATION (its total is the amount).
         account: IB account that it concerns.
         day: The day that the statement names; of a PERIOD or of SECTIONS the last one.
-        attributes: JSON: every attribute of the element, as written; of SECTIONS their names.
+        attributes: JSON: every attribute of the element, as written; of SECTIONS their names,
+            of NET_LIQUIDATION its parts.
         source: Where the row came from: FLEX.
         statement: The statement that named it first: the file's name.
         first_day: The first day of a PERIOD, and of SECTIONS.
