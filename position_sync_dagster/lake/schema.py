@@ -797,7 +797,60 @@ PROFIT_EXPLAINED = TableSpec(
     kept=A_WEEK,
 )
 
-DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINED)
+
+class _Books:
+    """The columns of `books`: why the net liquidation of an account moved.
+
+    Attributes:
+        session_date: Partition: the exchange's trading day.
+        account: IB account.
+        currency: Base currency of the account; null where the statement does not say it.
+        net_liquidation_before: That of the statement of the trading day before. Unit: `currency`.
+        net_liquidation: That of the statement of the day. Unit: `currency`.
+        change: The second less the first; the parts and the difference add up to it. Unit:
+            `currency`.
+        profit: Profit of holdings, without commissions; null, as all parts, where one is not known.
+            Unit: `currency`.
+        income: Dividends, and tax on them. Unit: `currency`.
+        fees: Commissions and fees; below 0 is a cost. Unit: `currency`.
+        interest: Interest and coupons. Unit: `currency`.
+        accruals: Dividends and interest that became due, less what was paid of them; null where the
+            statement names no parts. Unit: `currency`.
+        rates: Effect of exchange rates. Unit: `currency`.
+        owner: What the owner brought or took, in cash and in kind. Unit: `currency`.
+        difference: What nothing explains. Unit: `currency`.
+        why_unknown: Which parts are not known.
+        statement: The statement of the day.
+    """
+
+    session_date: dt.date
+    account: str
+    currency: str | None
+    net_liquidation_before: float
+    net_liquidation: float
+    change: float
+    profit: float | None
+    income: float | None
+    fees: float | None
+    interest: float | None
+    accruals: float | None
+    rates: float | None
+    owner: float | None
+    difference: float | None
+    why_unknown: str | None
+    statement: str
+
+
+BOOKS = TableSpec(
+    "books",
+    columns_of(_Books),
+    partition_by=("session_date",),
+    indexed=("account",),
+    description="Why the net liquidation of each account moved on each trading day.",
+    kept=A_WEEK,
+)
+
+DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINED, BOOKS)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

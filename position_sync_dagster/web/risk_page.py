@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
+from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.risk.curve import Curve, curve_of
 from position_sync_dagster.risk.payoff import Payoff, payoffs
 from position_sync_dagster.risk.priced_legs import PricedLegs
@@ -20,6 +20,7 @@ from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import known_strategy
+from position_sync_dagster.sync.reports.books import EXPLAINS
 from position_sync_dagster.sync.reports.profit import PARTS, of_newest_day
 from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
 from position_sync_dagster.terminal.text import amount
@@ -75,6 +76,9 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
     table = lake.derived_table(PROFIT_EXPLAINED)
     if table.exists():
         parts.append(_explained(of_newest_day(table.rows()).to_dicts()))
+    books = lake.derived_table(BOOKS)
+    if books.exists():
+        parts.append(_books(of_newest_day(books.rows()).to_dicts()))
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'><title>Risk</title>"
@@ -164,6 +168,19 @@ def as_svg(curve: Curve) -> str:
 
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     return f'<svg {size} role="img">{"".join(lines)}</svg>'
+
+
+def _books(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return why net liquidation moved; a part that is not known is a dash."""
+    columns = ("change", *EXPLAINS, "difference")
+    lines = []
+    for row in rows:
+        names = [escape(row["account"]), escape(row["currency"] or "")]
+        unknown = escape(row["why_unknown"] or "")
+        lines.append([*names, *(amount(row[name]) for name in columns), unknown])
+
+    title = f"The books of {rows[0]['session_date'] if rows else ''}"
+    return _table(title, ["", "currency", *columns, "not known"], lines)
 
 
 def _explained(rows: Sequence[Mapping[str, Any]]) -> str:
