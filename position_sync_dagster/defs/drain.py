@@ -119,6 +119,7 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     cursor = resources.cursor_of(TickCursor, context.cursor)
     work = Work(lake, settings, resources.cached_instance(context), datetime.now(UTC), cursor)
     events = work.tick()
+    dagster_files.note_checks(work.failing)
     if work.problems:
         dagster_files.note(dagster_files.FAILED_TICK, "; ".join(work.problems))
     else:
@@ -154,6 +155,7 @@ class Work:
         cursor: What the tick before kept; after the tick, what the next one gets.
         said: What the tick did, with numbers, for its skip reason.
         problems: What it could not do, and why; also in `said`.
+        failing: The checks that fail, once the tick is over.
     """
 
     lake: tables.Lake
@@ -165,6 +167,7 @@ class Work:
     def __post_init__(self) -> None:
         self.said: list[str] = []
         self.problems: list[str] = []
+        self.failing: list[dagster_files.FailingCheck] = []
         # Why the object store of all tables cannot be used: no other request waits for it.
         self._outage: str | None = None
         self._events: list[Event] = []
@@ -190,6 +193,7 @@ class Work:
         self._record_risk()
 
         self._evaluate_checks()
+        self.failing = _checks_of(self.lake).failing(self._results)
         return self._events + evaluation.news(self.instance, self._results, self.now)
 
     def _states(self) -> dict[str, str]:

@@ -153,6 +153,10 @@ RETENTION: Mapping[str, str] = {
 }
 
 
+# Tables that change a few times an hour keep their versions for a week, for time travel.
+A_WEEK = "interval 7 days"
+
+
 @dataclass(frozen=True)
 class TableSpec:
     """The name, columns and partitions of a table, and the columns with file statistics.
@@ -167,6 +171,8 @@ class TableSpec:
         key: Columns that no two rows share; all columns but the partitions by default.
         required: Columns of which a row needs a usable value: a row without is left out of what is
             read. In any other column such a value is unknown (null).
+        description: What the table holds, for people who read it.
+        kept: How long old versions of it can be read, where it is longer than in RETENTION.
     """
 
     name: str
@@ -177,6 +183,8 @@ class TableSpec:
     order: str = ""
     key: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
+    description: str = ""
+    kept: str | None = None
 
     @cached_property
     def columns(self) -> Mapping[str, str]:
@@ -228,13 +236,30 @@ class TableSpec:
     @cached_property
     def delta(self) -> Schema:
         """Return the schema in the form that Delta Lake takes."""
-        return Schema([Field(name, PrimitiveType(kind)) for name, kind in self.columns.items()])
+        return Schema(
+            [
+                Field(name, PrimitiveType(kind), metadata=self.comment_of(name))
+                for name, kind in self.columns.items()
+            ]
+        )
+
+    def comment_of(self, name: str) -> dict[str, str]:
+        """Return the text of a column as Delta's metadata; empty under `python -OO`."""
+        text = self.described[name].description
+        return {"comment": text} if text else {}
+
+    @property
+    def retention(self) -> dict[str, str]:
+        """Return the properties that say how long old versions can be read."""
+        durations = [name for name in RETENTION if name.endswith("Duration")]
+        return {name: self.kept or RETENTION[name] for name in durations}
 
     @property
     def configuration(self) -> dict[str, str]:
         """Return the table properties of a new table."""
         return {
             **RETENTION,
+            **self.retention,
             NAME_PROPERTY: self.name,
             VERSION_PROPERTY: str(self.version),
             STATISTICS_PROPERTY: ",".join(self.indexed),
@@ -264,6 +289,8 @@ ACTIVE_STRATEGIES = TableSpec(
     partition_by=PARTITION_COLUMNS,
     indexed=("added_at", "removed_at"),
     order="removed_at",
+    description="The legs of active strategies, and those that left them: a row for each stay "
+    "of a leg in a strategy.",
 )
 
 POSITION_QUEUE = TableSpec(
@@ -274,6 +301,8 @@ POSITION_QUEUE = TableSpec(
     indexed=("request_id", "created_at", "updated_at"),
     order="updated_at",
     key=("request_id",),
+    description="Requests to value a position: live ones in the bucket live, finished ones in "
+    "SUCCESS and FAILED.",
 )
 
 # The columns of `position_updates` that callers fill, in the order of the dataclass.
@@ -307,6 +336,8 @@ POSITION_UPDATES = TableSpec(
     order="ledger_version",
     key=("update_id",),
     required=("account", "conid", "symbol", "position", "multiplier", "timestamp"),
+    description="The ledger: every value of every holding, each row written once and kept for "
+    "good.",
 )
 
 
@@ -334,12 +365,12 @@ class _Published:
     account_followed_until: dt.datetime
 
 
-_OF_HOLDINGS = {
-    name: column
-    for name, column in columns_of(BrokerPosition, besides={"instrument", "greeks"}).items()
-    if column.description
+_OF_HOLDINGS = columns_of(BrokerPosition, besides={"instrument", "greeks"})
+_REPORTED = {
+    name: column if column.description else UPDATE_COLUMNS.get(name, column)
+    for name, column in _OF_HOLDINGS.items()
 }
-_REPORTED = UPDATE_COLUMNS | _OF_HOLDINGS | columns_of(_Published)
+_REPORTED = UPDATE_COLUMNS | _REPORTED | columns_of(_Published)
 
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f not in ("instrument", "greeks"))
@@ -353,6 +384,8 @@ BROKER_POSITIONS = TableSpec(
     indexed=("confirmed_at", "fencing_token", "published_version"),
     order="published_version",
     key=("gateway_id", "account", "conid", "published_version"),
+    description="What the broker last said of each holding; of several rows of a holding the "
+    "one added last counts.",
 )
 
 
@@ -376,6 +409,7 @@ CONTRACTS = TableSpec(
     order="conid",
     key=("conid",),
     version=4,
+    description="The newest details of each contract: multiplier, trading hours, last trading day.",
 )
 
 GATEWAY_SESSIONS = TableSpec(
@@ -386,6 +420,7 @@ GATEWAY_SESSIONS = TableSpec(
     indexed=("started_at",),
     order="started_at",
     key=("session_id",),
+    description="Who owned a login, from when to when: the leases of streams and of drains.",
 )
 
 RECONCILIATION_BREAKS = TableSpec(
@@ -395,6 +430,8 @@ RECONCILIATION_BREAKS = TableSpec(
     indexed=("opened_at",),
     order="opened_at",
     key=("break_id",),
+    description="Differences between the strategies and the broker, from their opening to "
+    "their decision.",
 )
 
 EXECUTIONS = TableSpec(
@@ -403,6 +440,8 @@ EXECUTIONS = TableSpec(
     indexed=("execution_id", "time", "account"),
     order="time",
     version=2,
+    description="Executions of the gateway's API and of statements: one trade may be there in "
+    "several wordings.",
 )
 
 STATEMENT_EVENTS = TableSpec(
@@ -410,6 +449,8 @@ STATEMENT_EVENTS = TableSpec(
     columns_of(StatementEvent),
     indexed=("event_id", "day", "account"),
     order="day",
+    description="What the broker's statements say of holdings besides trades: exercises, "
+    "transfers, cash.",
 )
 
 POSITION_CHANGES = TableSpec(
@@ -419,6 +460,7 @@ POSITION_CHANGES = TableSpec(
     indexed=("change_id", "seen_at", "account"),
     order="seen_at",
     key=("change_id",),
+    description="Each change of a quantity, as the stream saw it.",
 )
 
 CLOSURES = TableSpec(
@@ -426,6 +468,8 @@ CLOSURES = TableSpec(
     columns_of(Closure),
     indexed=("change_id", "closed_at", "judged_at"),
     order="judged_at",
+    description="Why holdings closed, as it was known at each judgement; the newest one of a "
+    "change counts.",
 )
 
 MOVEMENTS = TableSpec(
@@ -434,6 +478,8 @@ MOVEMENTS = TableSpec(
     indexed=("day", "session_date", "account"),
     order="day",
     key=("movement_id",),
+    description="Each movement of quantity and cash, once, in its newest wording.",
+    kept=A_WEEK,
 )
 
 ACCOUNT_VALUES = TableSpec(
@@ -445,10 +491,16 @@ ACCOUNT_VALUES = TableSpec(
     order="ledger_version",
     key=("row_id",),
     required=("account", "timestamp"),
+    description="What each account was worth: a row for each change of a value.",
 )
 
 DIVIDENDS = TableSpec(
-    "dividends", columns_of(ExpectedDividend), indexed=("conid", "seen_at"), order="seen_at"
+    "dividends",
+    columns_of(ExpectedDividend),
+    indexed=("conid", "seen_at"),
+    order="seen_at",
+    description="The dividends that are expected of an underlying, as they were known at each "
+    "time.",
 )
 
 
@@ -496,10 +548,27 @@ RISK_SCENARIOS = TableSpec(
     indexed=("made_at",),
     order="made_at",
     key=("made_at", "strategy_id", "account", "currency", "scenario"),
+    description="The value of each strategy in each scenario, recorded each quarter of an hour.",
 )
 
-# The tables above. Those below are derived from them.
-TABLES = tuple(one for one in [*globals().values()] if isinstance(one, TableSpec))
+# The tables that hold what happened. Those below are derived from them.
+TABLES = (
+    ACTIVE_STRATEGIES,
+    POSITION_QUEUE,
+    POSITION_UPDATES,
+    BROKER_POSITIONS,
+    CONTRACTS,
+    GATEWAY_SESSIONS,
+    RECONCILIATION_BREAKS,
+    EXECUTIONS,
+    STATEMENT_EVENTS,
+    POSITION_CHANGES,
+    CLOSURES,
+    MOVEMENTS,
+    ACCOUNT_VALUES,
+    DIVIDENDS,
+    RISK_SCENARIOS,
+)
 
 
 _VALUES = {name: one for name, one in POSITION_UPDATES.described.items() if name != "date"}
@@ -517,7 +586,11 @@ class _Confirmed:
 
 
 LATEST_POSITIONS = TableSpec(
-    "latest_positions", _VALUES | columns_of(_Confirmed), version=5, indexed=("account", "conid")
+    "latest_positions",
+    _VALUES | columns_of(_Confirmed),
+    version=5,
+    indexed=("account", "conid"),
+    description="The newest row of each holding, with the time until which its value is confirmed.",
 )
 
 
@@ -608,7 +681,11 @@ class _Exposure:
 
 
 STRATEGY_EXPOSURE = TableSpec(
-    "strategy_exposure", columns_of(_Exposure), indexed=("strategy_id",), version=6
+    "strategy_exposure",
+    columns_of(_Exposure),
+    indexed=("strategy_id",),
+    version=6,
+    description="Money, greeks and counts of each strategy, account, currency and class.",
 )
 
 
@@ -648,6 +725,8 @@ DAILY_POSITIONS = TableSpec(
     version=4,
     partition_by=("session_date",),
     indexed=("account", "conid"),
+    description="The holdings at the close of each trading day, from own rows and statements.",
+    kept=A_WEEK,
 )
 
 
@@ -714,9 +793,64 @@ PROFIT_EXPLAINED = TableSpec(
     version=2,
     partition_by=("session_date",),
     indexed=("strategy_id", "account"),
+    description="The profit of each trading day, strategy, account and currency, and its parts.",
+    kept=A_WEEK,
 )
 
-DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINED)
+
+class _Books:
+    """The columns of `books`: why the net liquidation of an account moved.
+
+    Attributes:
+        session_date: Partition: the exchange's trading day.
+        account: IB account.
+        currency: Base currency of the account; null where the statement does not say it.
+        net_liquidation_before: That of the statement of the trading day before. Unit: `currency`.
+        net_liquidation: That of the statement of the day. Unit: `currency`.
+        change: The second less the first; the parts and the difference add up to it. Unit:
+            `currency`.
+        profit: Profit of holdings, without commissions; null, as all parts, where one is not known.
+            Unit: `currency`.
+        income: Dividends, and tax on them. Unit: `currency`.
+        fees: Commissions and fees; below 0 is a cost. Unit: `currency`.
+        interest: Interest and coupons. Unit: `currency`.
+        accruals: Dividends and interest that became due, less what was paid of them; null where the
+            statement names no parts. Unit: `currency`.
+        rates: Effect of exchange rates. Unit: `currency`.
+        owner: What the owner brought or took, in cash and in kind. Unit: `currency`.
+        difference: What nothing explains. Unit: `currency`.
+        why_unknown: Which parts are not known.
+        statement: The statement of the day.
+    """
+
+    session_date: dt.date
+    account: str
+    currency: str | None
+    net_liquidation_before: float
+    net_liquidation: float
+    change: float
+    profit: float | None
+    income: float | None
+    fees: float | None
+    interest: float | None
+    accruals: float | None
+    rates: float | None
+    owner: float | None
+    difference: float | None
+    why_unknown: str | None
+    statement: str
+
+
+BOOKS = TableSpec(
+    "books",
+    columns_of(_Books),
+    partition_by=("session_date",),
+    indexed=("account",),
+    description="Why the net liquidation of each account moved on each trading day.",
+    kept=A_WEEK,
+)
+
+DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINED, BOOKS)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

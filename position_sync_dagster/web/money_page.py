@@ -239,15 +239,16 @@ def money_routes(
 
     def api(request: Request) -> Response:
         from position_sync_dagster.settings import load_settings
-        from position_sync_dagster.web.api import Source, answer, read_priced
+        from position_sync_dagster.web.api import ApiSource, answer, read_priced
 
-        source = Source(
+        source = ApiSource(
             figures=lambda: opened().figures(utc_now()),
             risk=lambda: read_priced(load_settings(), utc_now()),
         )
         known_tags = request.headers.get("if-none-match", "")
         response = answer(request.path_params["name"], request.query_params, known_tags, source)
-        response.headers.update({**HEADERS, "Cache-Control": "no-cache"})
+        at = str(round(utc_now().timestamp() * 1000))
+        response.headers.update({**HEADERS, "Cache-Control": "no-cache", "Server-Time": at})
         return response
 
     def description(request: Request) -> Response:
@@ -277,6 +278,9 @@ def money_routes(
 
     always = [
         Route("/money/risk", risk, methods=["GET"]),
+        static("/money/money.css", STATIC / "money.css"),
+        static("/money/header.js", STATIC / "header.js"),
+        static("/money/risk.js", STATIC / "risk.js"),
         Route("/api/v1/openapi.json", description, methods=["GET"]),
         Route("/api/v1/{name}", api, methods=["GET"]),
     ]
@@ -287,7 +291,6 @@ def money_routes(
     return [
         static("/money", STATIC / "money.html"),
         static("/money/money.js", STATIC / "money.js"),
-        static("/money/money.css", STATIC / "money.css"),
         static(f"{folder}/perspective.js", vendor / "perspective-anywidget.js", FOR_EVER),
         static(f"{folder}/perspective.css", vendor / "perspective-anywidget.css", FOR_EVER),
         Route("/money/data", data, methods=["GET"]),

@@ -14,6 +14,7 @@ from position_sync_dagster.risk.scenario_file import STANDARD
 from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import read_curves
+from position_sync_dagster.sync.reports.exposure import lacks
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.sync.reports.status import plain
@@ -42,10 +43,15 @@ OF_PART = (
     "market_value", "notional", "unrealized_pnl", "daily_pnl", "delta", "gamma_1pct", "theta",
     "vega", "dollar_delta", "implied_vol", "underlying_price", "run_id",
 )  # fmt: skip
+# The sums of parts that get a star where they leave out a part.
+STARRED = (
+    "market_value", "notional", "unrealized_pnl", "daily_pnl", "delta", "gamma_1pct", "theta",
+    "vega", "dollar_delta",
+)  # fmt: skip
 # The columns of a part of a holding: times in milliseconds, null for what is unknown.
 COLUMNS = (
-    "key", "strategy", "quantity", "source", "current", "unvalued", "greekless", "priced_at",
-    "greeks_at", "written_at", *OF_LEG, *OF_PART,
+    "key", "strategy", "quantity", "source", "current", "unvalued", "greekless", "lacks",
+    "priced_at", "greeks_at", "written_at", *OF_LEG, *OF_PART,
 )  # fmt: skip
 
 
@@ -134,6 +140,9 @@ def parts_of(figures: Figures) -> dict[str, Row]:
     feed = pl.when("delayed").then(pl.lit(" delayed")).otherwise(pl.lit(""))
     of_leg = figures.positions.select(*key, *OF_LEG, "current", "confirmed_at", "greeks_at")
     times = ("confirmed_at", "greeks_at", "timestamp")
+    # Which sums leave out this part.
+    unknown = [pl.when(lacks(name)).then(pl.lit(name)) for name in STARRED]
+    lacking = pl.concat_list(unknown).list.drop_nulls()
     rows = (
         figures.book.split.parts.select(
             *of,
@@ -142,6 +151,7 @@ def parts_of(figures: Figures) -> dict[str, Row]:
             (pl.col("position") * pl.col("share")).alias("quantity"),
             (source + feed).alias("source"),
             pl.col("valueless").cast(pl.Int64).alias("unvalued"),
+            lacking.alias("lacks"),
             (pl.col("is_option") & pl.col("greekless")).cast(pl.Int64).alias("greekless"),
             "timestamp",
             *(name for name in OF_PART if name not in key),

@@ -101,6 +101,7 @@ class Booked:
 
     Attributes:
         cash, actions, transfers, events: Rows of these sections; None: it has no such section.
+        worth: Net liquidation and its parts; None: it has no such section.
     """
 
     held: Iterable[str] = ()
@@ -109,6 +110,7 @@ class Booked:
     actions: Iterable[str] | None = None
     transfers: Iterable[str] | None = None
     events: Iterable[str] | None = None
+    worth: dict[str, float] | None = None
 
     def xml(self, first: date, last: date, generated: str, account: str) -> str:
         sections = {
@@ -116,6 +118,10 @@ class Booked:
             "CorporateActions": self.actions, "Transfers": self.transfers,
             "OptionEAE": self.events,
         }  # fmt: skip
+        if self.worth is not None:
+            total = {"currency": "USD", "reportDate": f"{last:%Y%m%d}"}
+            written = total | {name: f"{amount:.2f}" for name, amount in self.worth.items()}
+            sections["EquitySummaryInBase"] = [element("EquitySummaryByReportDateInBase", written)]
         texts = [
             f"<{name}>{''.join(rows)}</{name}>"
             for name, rows in sections.items()

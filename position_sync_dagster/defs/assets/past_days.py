@@ -1,8 +1,9 @@
-"""The assets of past days: `daily_positions` and `profit_explained`, with their checks.
+"""The assets of past days: `daily_positions`, `profit_explained`, `books`, with their checks.
 
 The first has every holding at the close of each trading day, the second where the profit of the
-day came from. The trading days of an exchange are the partitions of both; each exists from its
-close on. The job `close_day` records them after the close, and again at night.
+day came from, the third why net liquidation moved. The trading days of an exchange are the
+partitions of all; each exists from its close on. The job `close_day` records them after the close,
+and again at night.
 """
 
 import inspect
@@ -22,12 +23,13 @@ from position_sync_dagster.defs.checks.evaluation import failed, passed, table_c
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
+from position_sync_dagster.lake.schema import BOOKS, DAILY_POSITIONS, PROFIT_EXPLAINED
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
 from position_sync_dagster.sync.movement_book import MovementBook
 from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService
+from position_sync_dagster.sync.reports.books import close_books, open_books
 from position_sync_dagster.sync.reports.profit import explain_day, of_newest_day, unknown_profits
 from position_sync_dagster.sync.statement_folder import StatementFolder
 
@@ -210,11 +212,12 @@ def daily() -> dg.Definitions:
     days, first = known_days(resources.POSITION_SYNC.read_settings())
     partitions = exchange_partitions(days, first)
     asset, explained = daily_asset(partitions), explained_asset(partitions)
+    books = books_asset(partitions)
     job = dg.define_asset_job(
         resources.CLOSE_JOB,
         executor_def=dg.in_process_executor,
-        selection=dg.AssetSelection.assets(asset, explained)
-        | dg.AssetSelection.checks_for_assets(asset, explained),
+        selection=dg.AssetSelection.assets(asset, explained, books)
+        | dg.AssetSelection.checks_for_assets(asset, explained, books),
         description="Record every holding at the close of a trading day, or of a range of them.",
     )
     importing = dg.define_asset_job(
@@ -225,8 +228,8 @@ def daily() -> dg.Definitions:
         "statements.",
     )
     return dg.Definitions(
-        assets=[asset, explained],
-        asset_checks=[days_are_complete, profits_are_explained],
+        assets=[asset, explained, books],
+        asset_checks=[days_are_complete, profits_are_explained, books_close],
         jobs=[job, importing],
         schedules=schedules_of(days, first),
     )
@@ -396,6 +399,71 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         )
 
     return profit_explained
+
+
+def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+    """Build the asset over the trading days of an exchange."""
+
+    @table_asset.table_asset(
+        BOOKS,
+        deps=["profit_explained", "statement_events"],
+        job=resources.CLOSE_JOB,
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "session_date"},
+    )
+    def books(
+        context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
+    ) -> dg.MaterializeResult[None]:
+        """Why the net liquidation of each account moved on each trading day.
+
+        Written by the job close_day, after profit_explained, and by backfills of any range.
+
+        How to read it: change = profit + income + fees + interest + accruals + rates + owner +
+        difference, in the base currency of the account, by the statements of the day and of the
+        day before. Where a part is not known, so is the difference.
+        """
+        lake, settings = position_sync.lake, position_sync.settings
+        days = [date.fromisoformat(key) for key in context.partition_keys]
+        frames = {}
+        for day in days:
+            before = exchange_days.session_before(settings.calendar, day)
+            frames[day] = close_books(lake, settings, day, before=before)
+
+        table = lake.derived_table(BOOKS)
+        result = derived.replace(table, frames, run_id=context.run.run_id)
+        return dg.MaterializeResult(
+            metadata=table_asset.replacement_metadata(result),
+            data_version=dg.DataVersion(str(result.version)),
+        )
+
+    return books
+
+
+@table_check(BOOKS.name)
+def books_close(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether the change of net liquidation of each account is explained on the newest day.
+
+    It fails where more than 1 unit of the base currency, and more than 0.01 % of net liquidation,
+    is not explained. An account of which a part is not known is not judged.
+
+    What to do: Compare the largest part with the statement: a booking that no section of the Flex
+    query has, or a holding of a type that is not followed, is missing.
+    """
+    newest = of_newest_day(lake.derived_table(BOOKS).rows()).to_dicts()
+    differences = open_books(newest)
+    numbers: dict[str, dg.RawMetadataValue] = {
+        "accounts": len(newest),
+        "not_known": sum(row["difference"] is None for row in newest),
+    }
+    if differences:
+        named = "; ".join(differences[:ACCOUNTS_SHOWN])
+        return failed(f"Not explained: {named}.", open=len(differences), **numbers)
+    return passed("", **numbers)
+
+
+# Maximum number of accounts that the check of the books names.
+ACCOUNTS_SHOWN = 5
 
 
 @table_check(PROFIT_EXPLAINED.name)

@@ -25,7 +25,7 @@ from position_sync_dagster.errors import UnknownStrategyError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake, Past
 from position_sync_dagster.lake.schema import moment
-from position_sync_dagster.risk.campaigns import open_profit
+from position_sync_dagster.risk.campaigns import Realised, open_profit
 from position_sync_dagster.risk.scenario_file import ScenariosFileError, folder_of, read_scenarios
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
@@ -256,7 +256,7 @@ class Book:
         """Return the campaign of a strategy in a currency."""
         strategy, currency = key
         campaigns = self.closes.campaigns
-        realised, fees = campaigns.realised.get(key, (0.0, 0.0))
+        realised = campaigns.realised.get(key, Realised())
 
         # A strategy without a holding has nothing open: that is 0, and not unknown.
         open_now = None if "unrealized_pnl" in sums.unknown else sums.unrealized_pnl or 0.0
@@ -265,8 +265,15 @@ class Book:
             parts = self.split.parts.filter(strategy_id=strategy, currency=currency)
             open_now = open_profit(lots, parts, self.priced)
 
-        profit = None if realised is None or open_now is None else realised + open_now
-        return Campaign(since=since, realised=realised, open=open_now, fees=fees, profit=profit)
+        is_known = realised.profit is not None and open_now is not None
+        return Campaign(
+            since=since,
+            realised=realised.profit,
+            open=open_now,
+            fees=realised.fees,
+            other_fees=dict(realised.other_fees),
+            profit=realised.profit + open_now if is_known else None,  # type: ignore[operator]
+        )
 
     def _in_base(self, account: AccountSummary) -> TotalSum | None:
         """Return the total of an account in its base currency, if it holds another one."""
@@ -341,7 +348,7 @@ def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
     live_since = {one.gateway_id: max(one.state_since, since) for one in live}
     is_live = pl.col("gateway_id").is_in(list(live_since))
     streamed = written_by(Source.STREAM, priced, settings, now).filter(is_live)
-    seldom = versions_of(lake.closures, lake.registry, lake.contracts, lake.executions)
+    seldom = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
     return replace(
         _book(now, legs, priced, _known(lake, seldom), settings),
         reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),
@@ -535,22 +542,40 @@ def curves_of(
     Returns:
         The name of each strategy, the currency and the points, by strategy and currency.
     """
-    found: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
+    points: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
+    numbered = dict(enumerate(legs))
     newest = {(row["account"], row["conid"]): row for row in still.iter_rows(named=True)}
-    for part in rows.partition_by("slot", maintain_order=True):
-        slot: datetime = part.item(0, "slot")
-        newest |= {(row["account"], row["conid"]): row for row in part.iter_rows(named=True)}
-        held = {key: row["position"] for key, row in newest.items()}
-        sums: dict[tuple[str, str], list[float | None]] = defaultdict(list)
-        for n, holding, share in exposure.claims_of(dict(enumerate(legs)), held):
-            row = newest[holding]
-            is_of_day = row["daily_pnl"] is not None and slot - row["timestamp"] <= A_DAY
-            profit = row["daily_pnl"] * share if is_of_day else None
-            sums[legs[n].strategy_id, row["currency"]].append(profit)
-        for key, values in sums.items():
-            known = [value for value in values if value is not None]
-            found[key].append((slot, sum(known) if len(known) == len(values) else None))
+    for rows_of_slot in rows.partition_by("slot", maintain_order=True):
+        slot: datetime = rows_of_slot.item(0, "slot")
+        for row in rows_of_slot.iter_rows(named=True):
+            newest[row["account"], row["conid"]] = row
+
+        for key, profits in _profits_at(slot, newest, numbered).items():
+            points[key].append((slot, _sum_if_known(profits)))
+
     return [
-        {"name": strategy, "currency": currency, "points": points}
-        for (strategy, currency), points in sorted(found.items())
+        {"name": strategy, "currency": currency, "points": points[strategy, currency]}
+        for strategy, currency in sorted(points)
     ]
+
+
+def _profits_at(
+    slot: datetime,
+    newest: Mapping[tuple[str, int], Mapping[str, Any]],
+    legs: Mapping[int, ActiveContract],
+) -> dict[tuple[str, str], list[float | None]]:
+    """Return the profit of the day of each part, by strategy and currency; None: not known."""
+    held = {key: row["position"] for key, row in newest.items()}
+    profits: dict[tuple[str, str], list[float | None]] = defaultdict(list)
+    for claim in exposure.claims_of(legs, held):
+        row = newest[claim.key]
+        is_of_day = row["daily_pnl"] is not None and slot - row["timestamp"] <= A_DAY
+        profit = row["daily_pnl"] * claim.share if is_of_day else None
+        profits[legs[claim.leg].strategy_id, row["currency"]].append(profit)
+    return profits
+
+
+def _sum_if_known(amounts: Sequence[float | None]) -> float | None:
+    """Return the sum; None if one of the amounts is not known."""
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if len(known) == len(amounts) else None

@@ -34,7 +34,9 @@ class Campaign(BaseModel):
     open: float | None
     """What is open would earn."""
     fees: float | None
-    """The fees of both."""
+    """The fees of both, as far as they are in this currency."""
+    other_fees: dict[str, float]
+    """Fees of both in other currencies, by currency; they are in no sum."""
     profit: float | None
     """Realised and open; null if one of them is not known."""
 

@@ -44,6 +44,9 @@ ROUNDING = 1e-6
 # How much earlier than the close before a movement may be booked that belongs to the day.
 BOOKED_BEFORE = timedelta(days=14)
 
+# How near to the close a trade may be whose quantity our last row has, or has not.
+NEAR = timedelta(minutes=20)
+
 NO_CLOSE_BEFORE = "no close before"
 
 _STATE = ("position", "market_value", "multiplier", "magnifier", "right", "underlying_price",
@@ -79,10 +82,10 @@ def explain_day(
 
     moved = movements_between(movements, start, end, (before, since), (day, closed), settings)
     holdings = explain_holdings(start, end, moved, days=(closed - since) / timedelta(days=1))
-    earlier = recorded.filter(pl.col("session_date") < day).get_column("account")
-    holdings = _of_known_ends(holdings, start["account"], end["account"], earlier)
     income = _income(movements.filter(session_date=day))
     rows = pl.concat([holdings, _fees_elsewhere(moved), income], how="diagonal_relaxed")
+    earlier = recorded.filter(pl.col("session_date") < day).get_column("account")
+    rows = _of_known_ends(rows, start["account"], end["account"], earlier)
     if rows.is_empty():
         return PROFIT_EXPLAINED.empty
 
@@ -126,8 +129,11 @@ def movements_between(
     of_others = of_holdings.join(held, on=KEY, how="anti").filter(~is_followed)
     of_holdings = of_holdings.join(of_others.select("movement_id"), on="movement_id", how="anti")
 
-    included = _included(of_holdings, start, opening).rename({"is_before": "before_start"})
-    included = _included(included, end, closing).rename({"is_before": "before_end"})
+    names = {"is_before": "before_start", "is_near": "near_start"}
+    included = _included(of_holdings, start, opening).rename(names)
+    names = {"is_before": "before_end", "is_near": "near_end"}
+    included = _included(included, end, closing).rename(names)
+    included = _as_quantities_say(included, start, end)
     moved = included.filter(pl.col("before_end") & ~pl.col("before_start"))
 
     # What is not followed, and one currency for another, is in no profit; their fees are.
@@ -144,7 +150,11 @@ def movements_between(
 
 
 def _included(movements: pl.DataFrame, rows: pl.DataFrame, end: _Close) -> pl.DataFrame:
-    """Return movements with `is_before`: whether the quantities of an end have them."""
+    """Return movements with `is_before`: whether the quantities of an end have them.
+
+    Also with `is_near`: whether that is not certain, since our own rows are a little older than the
+    close, and not every booking has a time.
+    """
     session, closed = end
     is_stated = pl.col("source") == FLEX
     of_holdings = rows.select(*KEY, is_stated=is_stated).unique(KEY)
@@ -164,7 +174,50 @@ def _included(movements: pl.DataFrame, rows: pl.DataFrame, end: _Close) -> pl.Da
         .then(at_close)
         .otherwise(pl.col("session_date") <= session)  # the account had nothing then
     )
-    return joined.with_columns(is_before=is_before).drop("is_stated", "is_stated_account")
+    is_own = ~pl.coalesce("is_stated", "is_stated_account")
+    near_close = pl.col("at").is_between(closed - NEAR, closed + NEAR)
+    is_near = is_own & pl.when(pl.col("at").is_null()).then(pl.col("day") == session).otherwise(
+        near_close
+    )
+    return joined.with_columns(
+        is_before=is_before,
+        is_near=is_near.fill_null(value=False),  # the account had nothing then
+    ).drop("is_stated", "is_stated_account")
+
+
+def _as_quantities_say(
+    included: pl.DataFrame, start: pl.DataFrame, end: pl.DataFrame
+) -> pl.DataFrame:
+    """Return movements where those near a close are before it or after it as the quantities say."""
+    held = start.select(*KEY, first="position").join(
+        end.select(*KEY, last="position"), on=KEY, how="full", coalesce=True
+    )
+    # A holding without a row at one end was not held then.
+    change = pl.col("last").fill_null(0.0) - pl.col("first").fill_null(0.0)
+    quantity = pl.col("quantity")
+    before_start, before_end = pl.col("before_start"), pl.col("before_end")
+    is_between = before_end & ~before_start
+    at_end = pl.col("near_end") & ~before_start
+    at_start = pl.col("near_start") & before_end
+    sums = included.group_by(KEY).agg(
+        moved=quantity.filter(is_between).sum(),
+        by_end=pl.when(before_end).then(-quantity).otherwise(quantity).filter(at_end).sum(),
+        by_start=pl.when(before_start).then(quantity).otherwise(-quantity).filter(at_start).sum(),
+    )
+    missing = change.fill_null(0.0) - pl.col("moved")
+    is_missing = missing.abs() > ROUNDING
+    fits_end = (missing - pl.col("by_end")).abs() < ROUNDING
+    fits_start = (missing - pl.col("by_start")).abs() < ROUNDING
+    fits_both = (missing - pl.col("by_end") - pl.col("by_start")).abs() < ROUNDING
+    choices = sums.join(held, on=KEY, how="left").select(
+        *KEY,
+        turn_end=is_missing & (fits_end | (fits_both & ~fits_start)),
+        turn_start=is_missing & ~fits_end & (fits_start | fits_both),
+    )
+    return included.join(choices, on=KEY, how="left").with_columns(
+        before_end=before_end ^ (pl.col("near_end") & pl.col("turn_end")),
+        before_start=before_start ^ (pl.col("near_start") & pl.col("turn_start")),
+    )
 
 
 def explain_holdings(
@@ -370,26 +423,26 @@ def _income(movements: pl.DataFrame) -> pl.DataFrame:
 
 
 def _of_known_ends(
-    holdings: pl.DataFrame, start: pl.Series, end: pl.Series, earlier: pl.Series
+    rows: pl.DataFrame, start: pl.Series, end: pl.Series, earlier: pl.Series
 ) -> pl.DataFrame:
-    """Return the holdings of accounts whose two closes are known, or were empty.
+    """Return the rows of accounts whose two closes are known, or were empty.
 
     An account without rows at one end was empty then, if its movements explain all quantities. If
     they do not, there is no such close: on its first day, and while the program and the statements
     say nothing of it, it has no row; on the day after such a gap its profit is not known.
 
     Args:
-        holdings: What `explain_holdings` returned.
+        rows: What `explain_holdings` returned, and the money of accounts.
         start, end: The accounts of the rows at both ends.
         earlier: The accounts that have rows of any day before.
     """
-    accounts = set(holdings.filter(pl.col("missing").abs() > ROUNDING)["account"])
+    accounts = set(rows.filter(pl.col("missing").abs() > ROUNDING)["account"])
     without_close = accounts - set(end)
     without_start = accounts - set(start)
     lost = without_start & set(earlier)
     left_out = without_close | (without_start - lost)
 
-    known = holdings.filter(~pl.col("account").is_in(list(left_out)))
+    known = rows.filter(~pl.col("account").is_in(list(left_out)))
     is_lost = pl.col("account").is_in(list(lost))
     numbers = ("profit", *PARTS, "gross_move")
     return known.with_columns(

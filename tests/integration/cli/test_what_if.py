@@ -13,7 +13,7 @@ from position_sync_dagster.domain.dividends import DividendSource, ExpectedDivid
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.derived import replace as replace_days
-from position_sync_dagster.lake.schema import PROFIT_EXPLAINED, frame_of
+from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED, frame_of
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.profit import PARTS
 from position_sync_dagster.sync.reports.risk import read_risk, risk_rows
@@ -118,7 +118,11 @@ def test_the_page_of_risk_says_where_a_profit_came_from_and_what_is_not_known(la
     usual = {"session_date": day, "account": "A", "currency": "USD"}
     explained = frame_of(PROFIT_EXPLAINED, [usual | known, usual | unknown])
     replace_days(lake.derived_table(PROFIT_EXPLAINED), {day: explained})
+    booked = {"session_date": day, "account": "A", "change": 70.0, "why_unknown": "a rate"}
+    replace_days(lake.derived_table(BOOKS), {day: frame_of(BOOKS, [booked])})
     page = risk_html(lake, load_settings(), utc_now(), None)
+    assert f"The books of {day}" in page
+    assert "<td>70</td>" in page or "<td>70.0</td>" in page
     assert f"Where the profit of {day} came from" in page
     assert "<span class='bar' style='width:60px'>" in page
     assert "<td>\N{EN DASH}</td>" in page

@@ -320,6 +320,7 @@ def test_while_nothing_can_be_drained_rows_and_checks_are_reported_all_the_same(
     monkeypatch.setattr(defs_drain.queue_and_ledger, "queue_state", fail)
     result = tick()
     assert "Nothing is drained: The queue is damaged." in said(result)
+    assert "The queue is damaged" in dagster_files.read(tmp_path).problems[0]
     assert tick.rows() == 1
     assert any(isinstance(one, dg.AssetCheckEvaluation) for one in result.asset_events)
     assert dagster_files.changed_at(dagster_files.FAILED_TICK)

@@ -127,6 +127,21 @@ def test_a_trade_after_the_close_is_of_the_next_day(books, lake, write):
     assert books.profit(MONDAY) == {"USD": pytest.approx(300 + 20 - 1)}
 
 
+def test_a_booking_without_a_time_counts_on_the_day_whose_rows_have_it(books, lake, write):
+    """Shares that came in a transfer are there at the close of their day, or on the next one."""
+    transfer = (
+        f'<Transfer accountId="{ACCOUNT}" conid="10" assetCategory="STK" currency="USD" '
+        'symbol="SPY" type="ACATS" direction="IN" quantity="50" positionAmount="11000" '
+        'date="20260309" reportDate="20260309" transactionID="1" />'
+    )
+    write(share, FRIDAYS_CLOSE, 10, 100.0, 220.0)
+    write(share, MONDAYS_CLOSE, 10, 150.0, 221.0)
+    write(share, MONDAYS_CLOSE + timedelta(days=1), 10, 150.0, 222.0)
+    books.state(MONDAY, Booked(held=[held(STOCK, 150, 221)], transfers=[transfer]))
+    assert books.profit(MONDAY) == {"USD": pytest.approx(100 + 50)}
+    assert books.profit(MONDAY + timedelta(days=1)) == {"USD": pytest.approx(150)}
+
+
 def test_an_option_opened_and_closed_within_the_day_is_its_strategys(books, lake, write):
     write(share, FRIDAYS_CLOSE, 10, 1.0, 220.0)
     write(share, MONDAYS_CLOSE, 10, 1.0, 220.0)

@@ -3,6 +3,12 @@
 import pytest
 
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.books import (
+    EXPLAINS,
+    close_books,
+    is_closed,
+    open_books,
+)
 from tests.support.booked_days import (
     BOND,
     ES,
@@ -258,5 +264,74 @@ def test_a_gap_ends_explanation_and_is_never_profit(books):
 
 
 def test_the_first_day_of_what_was_held_before_has_no_profit(books):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 223)]))
+    dividend = paid("Dividends", 10, THURSDAY)
+    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 223)], cash=[dividend]))
     assert books.explained(THURSDAY).is_empty()
+
+
+def test_an_account_that_begins_with_nothing_has_a_profit_on_its_first_day(books):
+    bought = traded(STOCK, 100, 222, THURSDAY)
+    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 223)], trades=[bought]))
+    assert books.profit(THURSDAY) == {"USD": cents(100)}
+
+
+def worth(total: float, **parts: float) -> dict[str, float]:
+    return {"total": total, **parts}
+
+
+def closed_books(books: Books) -> dict[str, object]:
+    books.explained(FRIDAY)
+    (row,) = close_books(books.lake, books.settings, FRIDAY, before=THURSDAY).to_dicts()
+    return row
+
+
+def test_the_books_close_with_every_part_of_the_change(books):
+    """100 shares, 10 bought, a dividend that became due, one that was paid, interest, a deposit."""
+    before = worth(32_000, cash=10_000, stock=22_000, dividendAccruals=0)
+    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 220)], worth=before))
+    said = Booked(
+        held=[held(STOCK, 110, 225)],
+        trades=[traded(STOCK, 10, 222, FRIDAY, ibCommission="-1")],
+        cash=[
+            paid("Dividends", 40, FRIDAY), paid("Withholding Tax", -6, FRIDAY),
+            paid("Broker Interest Paid", -3, FRIDAY), paid("Other Fees", -2, FRIDAY),
+            paid("Deposits/Withdrawals", 500, FRIDAY),
+        ],
+        worth=worth(33_073, cash=8_308, stock=24_750, dividendAccruals=15),
+    )  # fmt: skip
+    books.state(FRIDAY, said)
+    row = closed_books(books)
+    parts = {name: row[name] for name in EXPLAINS}
+    assert parts == {
+        "profit": cents(530), "income": cents(34), "fees": cents(-3), "interest": cents(-3),
+        "accruals": cents(15), "rates": 0.0, "owner": cents(500),
+    }  # fmt: skip
+    assert row["difference"] == cents(0)
+    assert open_books([row]) == []
+
+
+def test_what_no_part_explains_is_the_difference_and_is_named(books):
+    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 220)], worth=worth(22_000)))
+    books.state(FRIDAY, Booked(held=[held(STOCK, 100, 221)], worth=worth(22_150)))
+    row = closed_books(books)
+    assert (row["difference"], row["change"]) == (cents(50), cents(150))
+    (sentence,) = open_books([row])
+    assert "DUSIM0001 on 2026-03-06: +50.00 USD of +150.00" in sentence
+    assert "the largest part is profit with +100.00" in sentence
+    assert is_closed(row | {"difference": 2.2})
+    assert not is_closed(row | {"difference": 2.3})
+
+
+@pytest.mark.parametrize(
+    ("held_there", "why"),
+    [
+        (held(VOD, 10, 0.74), "the effect of the rates of GBP"),
+        (held(SPY, 1, 600, positionValue="-", markPrice="-"), "the profit of its holdings"),
+    ],
+)
+def test_books_with_a_part_that_is_not_known_are_not_judged(books, held_there, why):
+    for day, total in ((THURSDAY, 22_000), (FRIDAY, 23_000)):
+        books.state(day, Booked(held=[held(STOCK, 100, 220), held_there], worth=worth(total)))
+    row = closed_books(books)
+    assert (row["difference"], row["profit"], row["why_unknown"]) == (None, None, why)
+    assert is_closed(row)

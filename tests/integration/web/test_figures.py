@@ -278,6 +278,35 @@ async def test_the_description_names_every_route_and_every_column(client):
                 and one.get("additionalProperties") is not False]  # fmt: skip
 
 
+async def test_a_part_says_which_sums_leave_it_out(lake, settings):
+    stock = {"right": None, "strike": None, "expiry": None, "sec_type": "STK", "multiplier": 1.0}
+    future = stock | {"sec_type": "FUT", "multiplier": 50.0, "market_price": 6.0}
+    lake.updates.sync.append(
+        [
+            row(1, delta=-0.5, underlying_price=600.0, theta=-0.1, daily_pnl=None),
+            row(2, **stock, position=100.0, market_value=None),
+            row(3, **future),
+        ]
+    )
+    rows, figures = PageFigures(settings).read(utc_now())
+    lacks = {one["conid"]: set(one["lacks"]) for one in named(rows)}
+    assert lacks == {
+        1: {"daily_pnl", "gamma_1pct", "vega"},
+        2: {"market_value", "dollar_delta"},
+        3: set(),
+    }
+    (total,) = figures["totals"]
+    starred = {"today", "gamma_1pct", "vega", "market_value", "dollar_delta"}
+    assert set(total["unknown"]) == starred
+
+
+async def test_the_header_of_pages_says_how_old_all_is(client, lake):
+    lake.updates.sync.append([row(1)])
+    found = (await client.get("/api/v1/header")).json()
+    assert [one["state"] for one in found["gateways"]] == [None]
+    assert (found["current"], found["held"], found["mode"]) == (0, 0, None)
+
+
 async def test_accounts_strategies_and_positions_have_answers_of_their_own(client, lake):
     lake.registry.sync.add_many([leg(1, "a"), leg(3, "b")])
     lake.updates.sync.append([row(1), row(2, symbol="QQQ"), row(3, daily_pnl=None)])
