@@ -27,12 +27,13 @@ from position_sync_dagster.sync.reports.book import (
     Book,
     book_at,
     is_leg_of,
+    known_strategy,
     open_positions,
     read_book,
 )
 from position_sync_dagster.sync.reports.changes import ChangeKind
 from position_sync_dagster.sync.reports.closes import read_closes
-from position_sync_dagster.sync.reports.figures import Figures, read_figures, sums_of
+from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.status import plain, read_status
 from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.text import amount, as_typed, number, printable, quantity
@@ -48,7 +49,8 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     book = read_book(lake, settings, now)
     found = read_status(lake, settings, now, book=book)
     if json:
-        output.print_json(found.to_dict() | {"totals": [*book.totals, *book.in_base]})
+        totals = [total.model_dump() for total in (*book.totals, *book.in_base)]
+        output.print_json(found.to_dict() | {"totals": totals})
         return
     _print_labelled(board.describe(found))
 
@@ -114,7 +116,8 @@ def exposure(
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
     look = _looking(options.opened(home), strategy, past, json=json, watch=watch)
     if json:
-        output.print_json(look().of_strategy(strategy).sums)
+        tables = look().of_strategy(strategy).sums
+        output.print_json({name: [row.model_dump() for row in tables[name]] for name in tables})
         return
 
     def render(width: int) -> Iterator[RenderableType]:
@@ -155,7 +158,7 @@ def _looking(
     def look() -> Book:
         of = (lake, settings)
         book = book_at(*of, past, utc_now()) if past else read_book(*of, utc_now())
-        options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
         return book
 
     if past is None:
@@ -198,7 +201,7 @@ def positions(
         if watch:
             raise typer.BadParameter("--closed does not go with --watch.")
         found = read_closes(opened[1], past)
-        options.known_strategy(strategy, found.legs.get_column("strategy_id"))
+        known_strategy(strategy, found.legs.get_column("strategy_id"))
         if past is not None:
             typer.echo(str(past), err=json)
         _print_closes(*found.chosen(strategy, underlying, limit), found.since, json=json)
@@ -302,7 +305,7 @@ def follow(
     """
     settings, lake = options.opened(home)
     legs, waiting = lake.registry.sync.get_all_active(), lake.registry.unresolved
-    options.known_strategy(
+    known_strategy(
         strategy, (leg.strategy_id for leg in legs), (leg.strategy_id for leg in waiting)
     )
     reader = lake.updates.sync.follow(since)
@@ -378,8 +381,13 @@ class Tools:
     def positions(
         self, strategy: str | None = None, symbol: str | None = None
     ) -> list[dict[str, Any]]:
-        """Return the open positions, all or those of a strategy or an underlying."""
-        rows = open_positions(self._read().book, strategy, symbol)
+        """Return the open positions, all or those of a strategy or an underlying.
+
+        A strategy that is not active is an error, which names those that are.
+        """
+        book = self._read().book
+        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+        rows = open_positions(book, strategy, symbol)
         return list(plain(rows.select(COLUMNS).to_dicts()))
 
     def changes(self) -> list[dict[str, Any]]:
@@ -396,7 +404,7 @@ class Tools:
         book = book_at(self.lake, self.settings, Past(at=at), utc_now())
         found = {
             "at": at,
-            "strategies": [sums_of(one, "strategy") for one in (*book.strategies, *book.rest)],
+            "strategies": [*book.strategies, *book.rest],
             "positions": open_positions(book).select(COLUMNS).to_dicts(),
         }
         return dict(plain(found))

@@ -18,7 +18,7 @@ from position_sync_dagster.risk.payoff import Payoff, payoffs
 from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenario_file import OwnScenarios, Point
 from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
-from position_sync_dagster.sync.reports.book import Book
+from position_sync_dagster.sync.reports.book import Book, known_strategy
 from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import amount
@@ -99,7 +99,7 @@ def _read(strategy: str | None, home: Path | None) -> tuple[Book, OwnScenarios, 
     """Return the book, the file of scenarios, and all legs, if the strategy is known."""
     settings, lake = options.opened(home)
     book, own, legs = read_risk(lake, settings, utc_now())
-    options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+    known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
     return book, own, legs
 
 

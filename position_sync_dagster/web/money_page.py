@@ -28,7 +28,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.errors import MissingExtraError, PositionSyncError
+from position_sync_dagster.errors import (
+    MissingExtraError,
+    PositionSyncError,
+    UnknownStrategyError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -250,6 +254,8 @@ def money_routes(
         try:
             strategy = request.query_params.get("strategy")
             text = risk_html(Lake.of(settings), settings, utc_now(), strategy)
+        except UnknownStrategyError as error:
+            return PlainTextResponse(str(error), 404, HEADERS)
         except PositionSyncError as error:
             return PlainTextResponse(str(error), 503, HEADERS)
         headers = {**HEADERS, "Cache-Control": "no-store"}

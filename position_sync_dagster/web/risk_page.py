@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
 from position_sync_dagster.risk.curve import Curve, curve_of
@@ -17,6 +18,7 @@ from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.book import known_strategy
 from position_sync_dagster.sync.reports.risk import PARTS, leg_notes, of_newest_day, read_risk
 from position_sync_dagster.terminal.text import amount
 
@@ -42,9 +44,12 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
         strategy: The strategy whose curves are drawn; None: none.
 
     Raises:
+        UnknownStrategyError: The strategy is not active.
         PositionSyncError: A table or the file of scenarios cannot be used.
     """
     book, own, legs = read_risk(lake, settings, now)
+    if strategy != UNATTRIBUTED:
+        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
     parts = [
         f"<p>{now:%Y-%m-%d %H:%M} UTC · <a href='/money'>money</a></p>",
         _scenarios("Strategies", legs, Breakdown.STRATEGY, own.recorded),

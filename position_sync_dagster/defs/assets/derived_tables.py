@@ -48,24 +48,24 @@ def money_metadata(found: Book) -> "dict[str, dg.RawMetadataValue]":
     A star marks a sum that leaves out a holding; such a sum is not plotted.
     """
     listed = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals, *found.in_base]
-    currencies = dict.fromkeys(one["currency"] for one in (*found.totals, *found.in_base, *listed))
+    currencies = dict.fromkeys(sums.currency for sums in (*found.totals, *found.in_base, *listed))
     shown: dict[str, dg.RawMetadataValue] = {}
     for label, columns in (("money", _MONEY), ("risk", _RISK)):
         for currency in list(currencies)[:MOST_CURRENCIES]:
-            rows = [one for one in listed if one["currency"] == currency]
+            rows = [sums for sums in listed if sums.currency == currency]
             (title, *_others), lines = sums_table("strategy", rows)
             unit = currency or NOT_VALUED
             shown[f"{label} {unit}"] = aligned_table([title, *columns], lines)
     numbers: dict[str, float | None] = {
-        f"{label} {one['currency']}": one[of]
-        for one in found.totals
-        for label, of in PLOTS.items()
-        if one["account"] is None and of not in one["unknown"]
+        f"{label} {total.currency}": getattr(total, name)
+        for total in found.totals
+        for label, name in PLOTS.items()
+        if total.account is None and name not in total.unknown
     }
     numbers |= {
-        f"daily {one['account']} in {one['currency']}": one["daily_pnl"]
-        for one in found.in_base
-        if "daily_pnl" not in one["unknown"]
+        f"daily {total.account} in {total.currency}": total.daily_pnl
+        for total in found.in_base
+        if "daily_pnl" not in total.unknown
     }
     notes = money_lines(found)
     texts = {"notes": dg.MetadataValue.text("; ".join(notes))} if notes else {}

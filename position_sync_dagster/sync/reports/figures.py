@@ -18,7 +18,6 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER, seconds_since
 from position_sync_dagster.domain.limits import Limit
 from position_sync_dagster.domain.position_update import ValueOrigin
-from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import newest_version
@@ -30,7 +29,6 @@ from position_sync_dagster.sync.reports.book import (
     COLUMNS,
     KEY,
     Book,
-    Sums,
     open_positions,
     position_rows,
     read_book,
@@ -49,21 +47,6 @@ from position_sync_dagster.sync.reports.status import Status, plain, read_status
 
 # The version of the shape of the JSON.
 VERSION = 1
-
-
-# The names in the JSON of what `Money` names otherwise.
-_NAMES = {
-    "value": "market_value", "unrealized_pnl": "unrealized", "daily_pnl": "today",
-    "realized_pnl": "realised", "realized_since": "realised_since", "oldest_age_s": "age_s",
-    "oldest_greeks_s": "greeks_age_s", "differences": "note",
-}  # fmt: skip
-
-
-def sums_of(one: Sums, kind: str) -> dict[str, Any]:
-    """Return a row of sums for the JSON; `unknown` counts what each sum leaves out."""
-    found = {_NAMES.get(name, name): value for name, value in one.items() if name != "name"}
-    unknown = {_NAMES.get(name, name): count for name, count in one["unknown"].items()}
-    return {kind: one["name"]} | found | {"unknown": unknown}
 
 
 # What an account has as the broker reports it, in its base currency. The cushion is the excess
@@ -199,14 +182,10 @@ class Figures:
             "current": self.current,
             "held": self.held,
             "accounts": self.accounts,
-            "strategies": [sums_of(one, "strategy") for one in (*book.strategies, *book.rest)],
-            "underlyings": [sums_of(one, "underlying") for one in book.underlyings],
-            "expiries": [
-                sums_of(one, "expiry")
-                | {"days": (one["nearest_expiry"] - exchange_date(self.at)).days}
-                for one in book.expiries
-            ],
-            "totals": [sums_of(one, "total") for one in (*book.totals, *book.in_base)],
+            "strategies": [*book.strategies, *book.rest],
+            "underlyings": book.underlyings,
+            "expiries": book.expiries,
+            "totals": [*book.totals, *book.in_base],
             "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
             "changes": self.changes,
             "limits": [limit_of(one) for one in self.limits],

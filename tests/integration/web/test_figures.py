@@ -20,6 +20,7 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.rules import exchange_date
+from position_sync_dagster.errors import UnknownStrategyError
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.figures import COLUMNS as REPORTED
 from position_sync_dagster.sync.reports.figures import read_figures
@@ -239,6 +240,19 @@ async def test_the_description_names_every_column(client):
     assert [*description["paths"]] == [f"/api/v1/{name}" for name in served_figures.BODIES]
     positions = description["components"]["schemas"]["Position"]["properties"]
     assert [*positions] == [*REPORTED]
+
+
+async def test_a_mistyped_strategy_is_an_error_for_an_assistant_and_a_reader_of_the_risk_page(
+    client, lake, settings, monkeypatch
+):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+    lake.registry.sync.add_many([leg(1, "iron-condor-1")])
+    lake.updates.sync.append([row(1)])
+    with pytest.raises(UnknownStrategyError, match="Active are: iron-condor-1"):
+        Tools(settings, lake).positions(strategy="iron-condr-1")
+    answer = await client.get("/money/risk?strategy=iron-condr-1")
+    assert answer.status_code == 404
+    assert "There is no active strategy 'iron-condr-1'" in answer.text
 
 
 def test_an_assistant_gets_the_same_figures(lake, settings):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.schema import CLOSURES, EXECUTIONS, POSITION_CHANGES, frame_of
 from position_sync_dagster.sync.reports.closes import Closes
-from position_sync_dagster.sync.reports.figures import sums_of
+from position_sync_dagster.sync.reports.money_sums import Campaign
 from tests.support.legs import ADDED_AT, leg
 from tests.support.money_rows import book_of, row
 from tests.unit.domain import test_causes as cases
@@ -60,7 +59,7 @@ def campaign(
     fills: Sequence[Execution] = (),
     legs: list[Any] | None = None,
     more: Sequence[dict[str, Any]] = (),
-) -> SimpleNamespace:
+) -> Campaign:
     """Return the campaign of the wheel; a close comes with the quantity before and its cost."""
     legs = legs or [leg(PUT, "wheel"), leg(NEXT, "wheel")]
     changes = [*more, *(changed(*one) for one in closes)]
@@ -76,8 +75,10 @@ def campaign(
     rows = [replace(one, account=ACCOUNT) for one in held]
     rows += [row(conid, position=0.0, account=ACCOUNT) for conid in gone]
     money = book_of(rows, active, closes=known)
-    sums = {(one["name"], one["currency"]): one for one in money.strategies}
-    return SimpleNamespace(**sums_of(sums["wheel", "USD"], "strategy")["campaign"])
+    sums = {(one.name, one.currency): one for one in money.strategies}
+    found = sums["wheel", "USD"].campaign
+    assert found is not None
+    return found
 
 
 def put(conid: int = NEXT, **values: Any) -> Any:
