@@ -245,6 +245,14 @@ def money_routes(
         found.headers.update({**HEADERS, "Cache-Control": "no-cache"})
         return found
 
+    def what_if(request: Request) -> Response:
+        from position_sync_dagster.settings import load_settings
+        from position_sync_dagster.web.served_figures import what_if_answer
+
+        answer = what_if_answer(request.query_params, load_settings(), utc_now())
+        answer.headers.update({**HEADERS, "Cache-Control": "no-store"})
+        return answer
+
     def risk(request: Request) -> Response:
         from position_sync_dagster.lake.lake import Lake
         from position_sync_dagster.settings import load_settings
@@ -253,12 +261,15 @@ def money_routes(
         settings = load_settings()
         try:
             strategy = request.query_params.get("strategy")
-            text = risk_html(Lake.of(settings), settings, utc_now(), strategy)
+            trade = request.query_params.get("trade")
+            text = risk_html(Lake.of(settings), settings, utc_now(), strategy, trade)
         except UnknownStrategyError as error:
             return PlainTextResponse(str(error), 404, HEADERS)
         except PositionSyncError as error:
             return PlainTextResponse(str(error), 503, HEADERS)
-        headers = {**HEADERS, "Cache-Control": "no-store"}
+        # The form of this page asks for it again, with a trade.
+        policy = POLICY.replace("form-action 'none'", "form-action 'self'")
+        headers = {**HEADERS, "Content-Security-Policy": policy, "Cache-Control": "no-store"}
         return Response(text, headers=headers, media_type="text/html")
 
     def missing(_: Request) -> Response:
@@ -268,6 +279,7 @@ def money_routes(
     always = [
         Route("/money/risk", risk, methods=["GET"]),
         static("/api/v1/openapi.json", STATIC / "openapi.json"),
+        Route("/api/v1/what-if", what_if, methods=["GET"]),
         Route("/api/v1/{name}", api, methods=["GET"]),
     ]
     vendor = _perspective()

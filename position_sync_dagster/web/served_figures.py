@@ -8,19 +8,21 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any
 
 import polars as pl
+from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, Response
 
 from position_sync_dagster.domain.clock import NEVER, elapsed
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.domain.instrument import finite_number
+from position_sync_dagster.errors import PositionSyncError, UserError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.risk.scenario_file import STANDARD
+from position_sync_dagster.risk.scenario_file import STANDARD, Point
 from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import COLUMNS as POSITION_COLUMNS
@@ -28,6 +30,7 @@ from position_sync_dagster.sync.reports.book import read_curves
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.sync.reports.status import plain
+from position_sync_dagster.sync.reports.what_if import USUAL_MOVES, read_changes, read_what_if
 from position_sync_dagster.terminal.money_tables import not_in_sums
 from position_sync_dagster.terminal.text import cell_text, foreign
 
@@ -229,3 +232,50 @@ def answer(name: str, known: str, read: Callable[[], Figures]) -> Response:
         return Response(body(figures), headers=headers, media_type=kind)
     except PositionSyncError as error:
         return JSONResponse({"error": error.what, "remedy": error.remedy}, 503)
+
+
+# How many trades and moves a request may name: each is computed while it waits.
+MOST_NAMED_TRADES = 50
+
+
+def what_if_answer(query: QueryParams, settings: Settings, now: datetime) -> Response:
+    """Return the rows of `what-if` before and after trades; blocks, nothing is stored.
+
+    Args:
+        query: `trade`, `close` and `roll` (STRATEGY:EXPIRY), each as often as wanted; `spot`, a
+            list of moves in percent; `account` and `strategy` of the trades.
+        settings: The settings.
+        now: The present moment.
+    """
+    try:
+        rolled = []
+        for text in query.getlist("roll"):
+            name, _colon, expiry = text.rpartition(":")
+            rolled.append((name, expiry))
+        texts = query.getlist("trade")[:MOST_NAMED_TRADES]
+        changes = read_changes(
+            texts, query.getlist("close"), rolled, query.get("account"), query.get("strategy")
+        )
+        moves = _moves(query.get("spot"))
+        compared = read_what_if(Lake.of(settings), settings, now, changes)
+        rows = compared.rows([Point(spot=move) for move in moves], Breakdown.STRATEGY)
+        return JSONResponse(_printable(plain({"rows": rows, "notes": compared.notes})))
+    except UserError as error:
+        return JSONResponse({"error": error.what, "remedy": error.remedy}, 400)
+    except PositionSyncError as error:
+        return JSONResponse({"error": error.what, "remedy": error.remedy}, 503)
+
+
+def _moves(text: str | None) -> Sequence[float]:
+    """Return the moves of a query, in percent.
+
+    Raises:
+        InvalidLegError: One is no number from -100 to 10,000.
+    """
+    if not text:
+        return USUAL_MOVES
+    moves = []
+    for part in text.split(",")[:MOST_NAMED_TRADES]:
+        move = finite_number(part, "move", "-5,0,5", lambda number: -100 <= number <= 10_000)
+        moves.append(move)
+    return moves

@@ -237,7 +237,8 @@ async def test_the_csv_has_the_strategies_and_no_cell_that_a_spreadsheet_runs(cl
 
 async def test_the_description_names_every_column(client):
     description = (await client.get("/api/v1/openapi.json")).json()
-    assert [*description["paths"]] == [f"/api/v1/{name}" for name in served_figures.BODIES]
+    names = [*served_figures.BODIES]
+    assert {*description["paths"]} == {f"/api/v1/{name}" for name in (*names, "what-if")}
     positions = description["components"]["schemas"]["Position"]["properties"]
     assert [*positions] == [*REPORTED]
 
@@ -253,6 +254,33 @@ async def test_a_mistyped_strategy_is_an_error_for_an_assistant_and_a_reader_of_
     answer = await client.get("/money/risk?strategy=iron-condr-1")
     assert answer.status_code == 404
     assert "There is no active strategy 'iron-condr-1'" in answer.text
+
+
+async def test_a_trade_that_is_thought_of_is_answered_over_http_for_an_assistant_and_by_a_form(
+    client, lake, settings, monkeypatch
+):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+    later = exchange_date(datetime.now(UTC)) + timedelta(days=60)
+    lake.updates.sync.append([row(1, underlying_price=600.0, implied_vol=0.2, expiry=later)])
+    trade = f"-1 SPY {later:%Y%m%d} P 575 @1.60"
+    answer = await client.get("/api/v1/what-if", params={"trade": trade, "spot": "0,5"})
+    rows = answer.json()["rows"]
+    assert [row["spot"] for row in rows] == [0, 5]
+    assert rows[0]["after"]["value"] == rows[0]["before"]["value"] * 1.5
+    assert "the price that was given" in answer.json()["notes"][0]
+    of_assistant = Tools(settings, lake).what_if(trades=[trade], spot=[0.0, 5.0])
+    assert [row["after"]["profit"] for row in of_assistant] == [
+        pytest.approx(row["after"]["profit"], rel=0.01) for row in rows
+    ]
+    wrong = await client.get("/api/v1/what-if", params={"trade": "<b>"})
+    assert (wrong.status_code, set(wrong.json())) == (400, {"error", "remedy"})
+
+    page = await client.get("/money/risk", params={"trade": trade})
+    assert "form-action 'self'" in page.headers["content-security-policy"]
+    assert "Before and after" in page.text
+    refused = await client.get("/money/risk", params={"trade": "<b>"})
+    assert "is no trade" in refused.text
+    assert "<b>" not in refused.text
 
 
 def test_an_assistant_gets_the_same_figures(lake, settings):
