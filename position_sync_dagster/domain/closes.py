@@ -135,7 +135,8 @@ class EventKind(StrEnum):
     OPTION_EVENT: an exercise, an assignment or an expiry (OptionEAE). CASH: interest, a fee, a
     dividend, a deposit (CashTransaction). PERIOD: the statement itself, where it names the trades
     of its days: what it does not name did not happen. SECTIONS: the days of a statement and the
-    sections that it has, of whatever kind.
+    sections that it has, of whatever kind. NET_LIQUIDATION: the value of the account at the end of
+    a day, in its base currency, with its parts.
     """
 
     OPTION_EVENT = "OPTION_EVENT"
@@ -144,6 +145,7 @@ class EventKind(StrEnum):
     CASH = "CASH"
     PERIOD = "PERIOD"
     SECTIONS = "SECTIONS"
+    NET_LIQUIDATION = "NET_LIQUIDATION"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,11 +154,12 @@ class StatementEvent:
 
     Attributes:
         event_id: The broker's id of the event; the same in each statement.
-        kind: OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH, PERIOD (the days of a statement) or
-            SECTIONS (its days and sections).
+        kind: OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH, PERIOD (the days of a statement),
+            SECTIONS (its days and sections) or NET_LIQUIDATION (its total is the amount).
         account: IB account that it concerns.
         day: The day that the statement names; of a PERIOD or of SECTIONS the last one.
-        attributes: JSON: every attribute of the element, as written; of SECTIONS their names.
+        attributes: JSON: every attribute of the element, as written; of SECTIONS their names,
+            of NET_LIQUIDATION its parts.
         source: Where the row came from: FLEX.
         statement: The statement that named it first: the file's name.
         first_day: The first day of a PERIOD, and of SECTIONS.
@@ -373,6 +376,8 @@ class PositionChange(ChangedHolding):
         average_cost: Average cost of one contract or share before. Unit: `currency`.
         market_price: Price of one unit by the broker's last value before; null where it sent none.
             Unit: `currency`, also of what is quoted in cents.
+        daily_pnl: Profit of the day in the message that had this value; null where it was of an
+            earlier day than the change, in New York, or where it is not known. Unit: `currency`.
         since: Until when the broker is known to have confirmed `before` (UTC).
         seen_at: When the new quantity was received (UTC).
         gateway_id: The login that saw it.
@@ -391,6 +396,7 @@ class PositionChange(ChangedHolding):
     gateway_id: str
     snapshot_id: str
     run_id: str | None = None
+    daily_pnl: float | None = None
 
     @property
     def key(self) -> Key:

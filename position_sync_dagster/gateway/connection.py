@@ -502,7 +502,7 @@ class GatewayConnection:
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         self.connectivity.take(code, text)
         if code in codes.OFFLINE:
-            self.feed.emptied.take_back()  # the next empty list is a first one
+            self.feed.interrupted()
         elif code in codes.RESTORED:
             self.feed.restored()
         if code == codes.GatewayCode.RESTORED_DATA_LOST:

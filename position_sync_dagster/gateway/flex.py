@@ -6,6 +6,7 @@ Asset Value in Base. The parser of the package ibflex is not used: it holds a wh
 and refuses one for a code that it does not know, such as GEA.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -225,6 +226,23 @@ def equity_of(fields: Fields) -> StatedEquity:
 
 # What an element of a statement becomes, by the field of `Statement` that has it.
 POSITIONS, EXECUTIONS, CASH, EVENTS = "positions", "executions", "cash", "events"
+
+
+def equity_event(equity: StatedEquity, fields: Fields) -> closes.StatementEvent:
+    """Return net liquidation and its parts as an event."""
+    kind = closes.EventKind.NET_LIQUIDATION
+    return closes.StatementEvent(
+        event_id=f"{kind}:{equity.account}:{equity.day}",
+        kind=kind,
+        account=equity.account,
+        day=equity.day,
+        attributes=json.dumps(dict(equity.parts), sort_keys=True),
+        source=closes.FLEX,
+        statement=fields.file,
+        currency=equity.currency,
+        amount=equity.total,
+        stated_at=fields.stated_at,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -486,7 +504,9 @@ class _StatementReader:
             self._add_execution(fields)
         elif element.becomes == CASH:
             self._rows.cash.append(cash_of(fields))
-            self._equity.append(equity_of(fields))
+            equity = equity_of(fields)
+            self._equity.append(equity)
+            self._rows.events.append(equity_event(equity, fields))
         else:
             self._rows.events.append(event_of(fields))
             self._flush(at_least=ROWS_AT_ONCE)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from tempfile import TemporaryFile
 
-from pydantic import SecretStr
+from pydantic import AwareDatetime, SecretStr
 
 from position_sync_dagster.domain.clock import Clock, elapsed, has_come
 from position_sync_dagster.errors import MissingExtraError
@@ -74,7 +74,7 @@ class FailedCheck:
         told: Whether a message about it was created.
     """
 
-    since: datetime
+    since: AwareDatetime
     told: bool = False
 
 
@@ -99,7 +99,7 @@ class AlertCursor:
 
     breaks: dict[str, FailedCheck] = field(default_factory=dict)
     outbox: dict[int, tuple[Message, ...]] = field(default_factory=dict)
-    failing: dict[int, datetime] = field(default_factory=dict)
+    failing: dict[int, AwareDatetime] = field(default_factory=dict)
 
 
 def follow(

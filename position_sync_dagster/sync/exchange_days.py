@@ -47,10 +47,9 @@ class ExchangeDays:
         """The local time from which a day can be recorded; half days close earlier."""
         return (datetime.combine(date(2000, 1, 1), self.closes_at) + SETTLE).time()
 
-    def settled_holidays(self) -> list[datetime]:
-        """Return each holiday at `settled_at`; at another time it would exclude no partition."""
-        zone = ZoneInfo(self.timezone)
-        return [datetime.combine(day, self.settled_at, zone) for day in self.holidays]
+    def holidays_at(self, at: time) -> list[datetime]:
+        """Return each holiday at a local time."""
+        return [datetime.combine(day, at, self.zone) for day in self.holidays]
 
     def is_trading_day(self, day: date) -> bool:
         """Return whether the exchange trades on a day."""
@@ -113,6 +112,16 @@ def close_before(calendar: str, day: date) -> datetime:
     earlier = found.previous_session(day.isoformat())
     close: datetime = found.session_close(earlier).to_pydatetime()
     return close.astimezone(UTC)
+
+
+def session_before(calendar: str, day: date) -> date:
+    """Return the trading day before a trading day.
+
+    Raises:
+        SettingsError: The calendar is not known.
+    """
+    earlier: date = _calendar(calendar).previous_session(day.isoformat()).date()
+    return earlier
 
 
 def time_zone_of(calendar: str) -> ZoneInfo:

@@ -33,6 +33,7 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import LookedAt
 from position_sync_dagster.lake.schema import content_id, moment, one_of, records_of
@@ -368,11 +369,15 @@ def changes_between(
         quantity = known.position if known is not None else 0.0
         if holding.account not in accounts or holding.position == quantity:
             continue
-        times, price, cost, began = [confirmed.get(holding.account)], None, None, None
+        times = [confirmed.get(holding.account)]
+        price = cost = daily = None
+        began = holding.position_time
         if known is not None:
             times += known.confirmed_at, known.position_time
-            price, cost, began = _price_of(known), known.average_cost, known.position_time
-        began = began or holding.position_time
+            price = _price_of(known)
+            cost = known.average_cost
+            daily = _profit_of_day(known, holding.position_time)
+            began = known.position_time
         # Later times are from before the clock was set back.
         since = max((at for at in times if at and at <= holding.position_time), default=None)
         found.append(
@@ -384,6 +389,7 @@ def changes_between(
                 after=holding.position,
                 average_cost=cost,
                 market_price=price,
+                daily_pnl=daily,
                 since=since,
                 seen_at=holding.position_time,
                 gateway_id=holding.gateway_id,
@@ -391,6 +397,12 @@ def changes_between(
             )
         )
     return found
+
+
+def _profit_of_day(holding: BrokerPosition, at: datetime) -> float | None:
+    """Return the profit of the day that came with a holding's value; None of another day."""
+    is_of_day = exchange_date(holding.received_at) == exchange_date(at)
+    return holding.daily_pnl if is_of_day else None
 
 
 def _price_of(holding: BrokerPosition) -> float | None:

@@ -27,6 +27,7 @@ from position_sync_dagster.domain.movements import (
 )
 from position_sync_dagster.lake.derived import Replaced
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
 from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
 from position_sync_dagster.sync.movement_sources import (
     SessionOf,
@@ -37,7 +38,7 @@ from position_sync_dagster.sync.movement_sources import (
     reported_movement,
     stated_movements,
 )
-from position_sync_dagster.sync.price_magnifiers import magnifiers_of
+from position_sync_dagster.sync.price_magnifiers import VALUED, magnifiers_of
 
 # The longest time without a session of an exchange: Golden Week, Lunar New Year.
 LONGEST_HOLIDAYS = timedelta(days=14)
@@ -164,18 +165,17 @@ class MovementBook:
 
         conids |= of_gateways
         details = self.lake.contracts.get(conids)
-        changes = self.lake.position_changes.rows(columns=("conid", "seen_at", "multiplier"))
-        changed = changes.sort("seen_at").select("conid", "multiplier")
-        multipliers = dict(changed.iter_rows())
-        multipliers |= {conid: one.multiplier for conid, one in details.items()}
-
+        multipliers = {conid: one.multiplier for conid, one in details.items()}
         magnifiers = {
             conid: float(one.price_magnifier)
             for conid, one in details.items()
             if one.price_magnifier
         }
-        if of_gateways - magnifiers.keys():
-            magnifiers = magnifiers_of(self.lake.updates.sync.latest()) | magnifiers
+        without_details = conids - magnifiers.keys()
+        if without_details:
+            rows = self._valued(without_details)
+            multipliers = dict(rows.select("conid", "multiplier").iter_rows()) | multipliers
+            magnifiers = magnifiers_of(rows) | magnifiers
 
         calendar = _calendar_of(self.calendar, days)
         return Terms(
@@ -185,6 +185,16 @@ class MovementBook:
             multipliers=multipliers,
             magnifiers=magnifiers,
         )
+
+    def _valued(self, conids: Collection[int]) -> pl.DataFrame:
+        """Return what the broker said of holdings of these contracts, the newest last."""
+        daily = self.lake.derived_table(DAILY_POSITIONS)
+        rows = [self.lake.updates.sync.latest()]
+        if daily.exists():
+            rows.append(daily.rows(one_of("conid", conids)))
+        columns = ["conid", "timestamp", *VALUED]
+        named = [frame.filter(one_of("conid", conids)).select(columns) for frame in rows]
+        return pl.concat(named).sort("timestamp")
 
 
 def sections_of(

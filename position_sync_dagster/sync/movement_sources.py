@@ -44,6 +44,11 @@ SINGLE_TYPES = frozenset({"STK", "CASH", "IND"})
 # Source: IB, "Flex Queries", bonds; TWS API, "Bonds".
 PERCENT_TYPES = frozenset({"BOND", "BILL"})
 
+# Shares in these currencies, and options on them, are quoted in pence, cents or agorot; of other
+# currencies only futures and options on them may be (grains in Chicago).
+MINOR_CURRENCIES = frozenset({"GBP", "ZAR", "ILS", None})
+MAJOR_TYPES = frozenset({"STK", "OPT", "CASH"})
+
 # The elements of each section, and of its rows.
 _SECTIONS = {
     "OptionEAE": Section.OPTION_EVENTS,
@@ -124,6 +129,11 @@ class Terms:
         """Return the multiplier of a contract; None where it is not known."""
         stated = self.multipliers.get(conid)
         return 1.0 if stated is None and sec_type in SINGLE_TYPES else stated
+
+    def magnifier_of(self, conid: int, sec_type: str | None, currency: str | None) -> float | None:
+        """Return the divisor of a quoted price; None where it is not known."""
+        may_be_in_cents = currency in MINOR_CURRENCIES or sec_type not in MAJOR_TYPES
+        return self.magnifiers.get(conid, None if may_be_in_cents else 1.0)
 
 
 def named_sections(elements: Iterable[str]) -> list[Section]:
@@ -455,7 +465,7 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
     written = json.loads(execution.attributes or "{}")
     stated = str(written.get("multiplier") or "")
     multiplier = float(stated) if stated.replace(".", "", 1).isdecimal() else None
-    magnifier = terms.magnifiers.get(execution.conid)
+    magnifier = terms.magnifier_of(execution.conid, execution.sec_type, execution.currency)
     price = None
     if execution.price is not None and magnifier is not None:
         price = execution.price / magnifier
@@ -506,7 +516,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
 
     assert kind is not None  # noqa: S101 - for the type checker
     multiplier = terms.multiplier_of(closure.conid, closure.sec_type)
-    magnifier = terms.magnifiers.get(closure.conid)
+    magnifier = terms.magnifier_of(closure.conid, closure.sec_type, closure.currency)
     details = terms.details.get(closure.conid)
     if kind in DELIVERIES and details is not None and details.under_sec_type == "IND":
         kind = MovementKind.CASH_SETTLEMENT

@@ -8,6 +8,9 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 
+# The columns from which the magnifier of a row follows, apart from its conid.
+VALUED = ("position", "market_price", "multiplier", "market_value", "greeks_source")
+
 
 def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
     """Return the price magnifier of each row: its contract's, else the one that fits its value.

@@ -486,8 +486,7 @@ def import_statements(lake: Lake, settings: Settings, run_id: str | None = None)
             files = {each.file for each in statements}
 
         read = [each for each in statements if each.file in files]
-        sections = sections_of(read, new.events)
-        lake.statement_events.add(sections, run_id=run_id)
+        lake.statement_events.add(sections_of(read, new.events), run_id=run_id)
         book.update(files, new.executions, new.events)
 
     tables = (lake.executions, lake.statement_events, lake.account_values, lake.movements)

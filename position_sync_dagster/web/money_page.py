@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from position_sync_dagster.domain.clock import utc_now
@@ -238,20 +238,24 @@ def money_routes(
         return _answer(request, found, "application/json", headers)
 
     def api(request: Request) -> Response:
-        from position_sync_dagster.web import served_figures
-
-        name, known = request.path_params["name"], request.headers.get("if-none-match", "")
-        found = served_figures.answer(name, known, lambda: opened().figures(utc_now()))
-        found.headers.update({**HEADERS, "Cache-Control": "no-cache"})
-        return found
-
-    def what_if(request: Request) -> Response:
         from position_sync_dagster.settings import load_settings
-        from position_sync_dagster.web.served_figures import what_if_answer
+        from position_sync_dagster.web.api import Source, answer, read_compared, read_priced
 
-        answer = what_if_answer(request.query_params, load_settings(), utc_now())
-        answer.headers.update({**HEADERS, "Cache-Control": "no-store"})
-        return answer
+        source = Source(
+            figures=lambda: opened().figures(utc_now()),
+            risk=lambda: read_priced(load_settings(), utc_now()),
+            compared=lambda changes: read_compared(load_settings(), utc_now(), changes),
+        )
+        known_tags = request.headers.get("if-none-match", "")
+        response = answer(request.path_params["name"], request.query_params, known_tags, source)
+        at = str(round(utc_now().timestamp() * 1000))
+        response.headers.update({**HEADERS, "Cache-Control": "no-cache", "Server-Time": at})
+        return response
+
+    def description(request: Request) -> Response:
+        from position_sync_dagster.web.api import openapi
+
+        return JSONResponse(openapi(), headers={**HEADERS, "Cache-Control": "no-cache"})
 
     def risk(request: Request) -> Response:
         from position_sync_dagster.lake.lake import Lake
@@ -278,8 +282,10 @@ def money_routes(
 
     always = [
         Route("/money/risk", risk, methods=["GET"]),
-        static("/api/v1/openapi.json", STATIC / "openapi.json"),
-        Route("/api/v1/what-if", what_if, methods=["GET"]),
+        static("/money/money.css", STATIC / "money.css"),
+        static("/money/header.js", STATIC / "header.js"),
+        static("/money/risk.js", STATIC / "risk.js"),
+        Route("/api/v1/openapi.json", description, methods=["GET"]),
         Route("/api/v1/{name}", api, methods=["GET"]),
     ]
     vendor = _perspective()
@@ -289,7 +295,6 @@ def money_routes(
     return [
         static("/money", STATIC / "money.html"),
         static("/money/money.js", STATIC / "money.js"),
-        static("/money/money.css", STATIC / "money.css"),
         static(f"{folder}/perspective.js", vendor / "perspective-anywidget.js", FOR_EVER),
         static(f"{folder}/perspective.css", vendor / "perspective-anywidget.css", FOR_EVER),
         Route("/money/data", data, methods=["GET"]),

@@ -1,6 +1,7 @@
 """The page `/money/risk`: scenarios of strategies and underlyings, curves, and explained profit.
 
-It is made at each request, for a person who asks seldom; the browser runs no program for it.
+It is made at each request, for a person who asks seldom. The browser draws the header of all pages
+above it, which says how old everything is.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from urllib.parse import quote
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.errors import UserError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
+from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.risk.curve import Curve, curve_of
 from position_sync_dagster.risk.payoff import Payoff, payoffs
 from position_sync_dagster.risk.priced_legs import PricedLegs
@@ -22,17 +23,27 @@ from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import known_strategy
-from position_sync_dagster.sync.reports.risk import PARTS, leg_notes, of_newest_day, read_risk
+from position_sync_dagster.sync.reports.books import EXPLAINS
+from position_sync_dagster.sync.reports.profit import PARTS, of_newest_day
+from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
 from position_sync_dagster.sync.reports.what_if import USUAL_MOVES, read_changes, read_what_if
 from position_sync_dagster.terminal.text import amount
 
 STYLE = (
-    "body{font:14px system-ui;margin:1.5em;color-scheme:light dark}"
-    "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .7em;text-align:right}"
+    "#report{display:block;overflow:auto;padding:0 12px 2em;font-size:14px}"
+    "#report svg{width:640px;height:260px;max-width:100%}"
+    "#report table{width:auto;border-collapse:collapse;margin:1em 0}"
+    "td,th{padding:.2em .7em;text-align:right}"
     "td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#8882}"
     ".bar{display:inline-block;height:.7em;background:currentColor;opacity:.5}"
 )
 
+
+# The header of every page, which `static/header.js` fills.
+HEADER = (
+    "<header><dl id='accounts'></dl><dl id='state'></dl></header>"
+    "<p id='notice' role='status'>Reading the tables …</p>"
+)
 
 # The size of the picture of a curve.
 WIDTH, HEIGHT = 640, 260
@@ -62,7 +73,8 @@ def risk_html(
     if strategy != UNATTRIBUTED:
         known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
     parts = [
-        f"<p>{now:%Y-%m-%d %H:%M} UTC · <a href='/money'>money</a></p>",
+        f"<p>{now:%Y-%m-%d %H:%M:%S} UTC, <span id='computed' data-at='{now.isoformat()}'></span>"
+        " · <a href='/money'>money</a></p>",
         _scenarios("Strategies", legs, Breakdown.STRATEGY, own.recorded),
         _scenarios("Underlyings", legs, Breakdown.UNDERLYING, own.recorded),
         *(f"<p>{count} left out: {escape(why)}</p>" for why, count in legs.left_out().items()),
@@ -78,9 +90,15 @@ def risk_html(
     table = lake.derived_table(PROFIT_EXPLAINED)
     if table.exists():
         parts.append(_explained(of_newest_day(table.rows()).to_dicts()))
+    books = lake.derived_table(BOOKS)
+    if books.exists():
+        parts.append(_books(of_newest_day(books.rows()).to_dicts()))
     return (
-        "<!doctype html><html lang='en'><meta charset='utf-8'><title>Risk</title>"
-        f"<style>{STYLE}</style><body><h1>Risk</h1>{''.join(parts)}</body></html>"
+        "<!doctype html><html lang='en'><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'><title>Risk</title>"
+        f"<link rel='stylesheet' href='/money/money.css'><style>{STYLE}</style>"
+        "<script type='module' src='/money/risk.js'></script><body>"
+        f"{HEADER}<main id='report'><h1>Risk</h1>{''.join(parts)}</main></body></html>"
     )
 
 
@@ -97,7 +115,8 @@ def _scenarios(title: str, legs: PricedLegs, level: Breakdown, points: Sequence[
         name, *rest = (escape(str(row[key])) for key in ("name", "account", "currency"))
         if level is Breakdown.STRATEGY:
             name = f"<a href='/money/risk?strategy={quote(row['name'])}'>{name}</a>"
-        lines.append([name, *rest, *map(amount, row["profits"]), str(max(row["left_out"]))])
+        cells = map(_starred, row["profits"], row["left_out"])
+        lines.append([name, *rest, *cells, str(max(row["left_out"]))])
     names = (escape(one.name or "") for one in points)
     return _table(title, ["", "account", "currency", *names, "left out"], lines)
 
@@ -131,6 +150,11 @@ def _compared(lake: Lake, settings: Settings, now: datetime, trade: str) -> str:
     head += ["profit before", "after", "delta before", "after", "theta before", "after"]
     notes = "".join(f"<p>{escape(note)}</p>" for note in compared.notes)
     return notes + _table("Before and after", head, lines)
+
+
+def _starred(profit: float | None, left_out: int) -> str:
+    """Return an amount; a star marks a sum that leaves out a leg."""
+    return amount(profit) + ("*" if left_out and profit is not None else "")
 
 
 def _drawn(payoff: Payoff, legs: PricedLegs) -> str:
@@ -191,10 +215,25 @@ def as_svg(curve: Curve) -> str:
     return f'<svg {size} role="img">{"".join(lines)}</svg>'
 
 
-def _explained(rows: Sequence[Mapping[str, Any]]) -> str:
-    largest = max((abs(row[part]) for row in rows for part in PARTS), default=0.0) or 1.0
+def _books(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return why net liquidation moved; a part that is not known is a dash."""
+    columns = ("change", *EXPLAINS, "difference")
+    lines = []
+    for row in rows:
+        names = [escape(row["account"]), escape(row["currency"] or "")]
+        unknown = escape(row["why_unknown"] or "")
+        lines.append([*names, *(amount(row[name]) for name in columns), unknown])
 
-    def bar(part: float) -> str:
+    title = f"The books of {rows[0]['session_date'] if rows else ''}"
+    return _table(title, ["", "currency", *columns, "not known"], lines)
+
+
+def _explained(rows: Sequence[Mapping[str, Any]]) -> str:
+    largest = max((abs(row[part] or 0.0) for row in rows for part in PARTS), default=0.0) or 1.0
+
+    def bar(part: float | None) -> str:
+        if part is None:
+            return amount(None)
         width = f"{60 * abs(part) / largest:.0f}px"
         return f"{amount(part)}<br><span class='bar' style='width:{width}'></span>"
 

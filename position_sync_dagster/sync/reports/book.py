@@ -25,7 +25,7 @@ from position_sync_dagster.errors import UnknownStrategyError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake, Past
 from position_sync_dagster.lake.schema import moment
-from position_sync_dagster.risk.campaigns import open_profit
+from position_sync_dagster.risk.campaigns import Realised, open_profit
 from position_sync_dagster.risk.scenario_file import ScenariosFileError, folder_of, read_scenarios
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
@@ -256,7 +256,7 @@ class Book:
         """Return the campaign of a strategy in a currency."""
         strategy, currency = key
         campaigns = self.closes.campaigns
-        realised, fees = campaigns.realised.get(key, (0.0, 0.0))
+        realised = campaigns.realised.get(key, Realised())
 
         # A strategy without a holding has nothing open: that is 0, and not unknown.
         open_now = None if "unrealized_pnl" in sums.unknown else sums.unrealized_pnl or 0.0
@@ -265,8 +265,15 @@ class Book:
             parts = self.split.parts.filter(strategy_id=strategy, currency=currency)
             open_now = open_profit(lots, parts, self.priced)
 
-        profit = None if realised is None or open_now is None else realised + open_now
-        return Campaign(since=since, realised=realised, open=open_now, fees=fees, profit=profit)
+        is_known = realised.profit is not None and open_now is not None
+        return Campaign(
+            since=since,
+            realised=realised.profit,
+            open=open_now,
+            fees=realised.fees,
+            other_fees=dict(realised.other_fees),
+            profit=realised.profit + open_now if is_known else None,  # type: ignore[operator]
+        )
 
     def _in_base(self, account: AccountSummary) -> TotalSum | None:
         """Return the total of an account in its base currency, if it holds another one."""
@@ -341,7 +348,7 @@ def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
     live_since = {one.gateway_id: max(one.state_since, since) for one in live}
     is_live = pl.col("gateway_id").is_in(list(live_since))
     streamed = written_by(Source.STREAM, priced, settings, now).filter(is_live)
-    seldom = versions_of(lake.closures, lake.registry, lake.contracts, lake.executions)
+    seldom = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
     return replace(
         _book(now, legs, priced, _known(lake, seldom), settings),
         reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),

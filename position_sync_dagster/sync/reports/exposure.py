@@ -288,6 +288,11 @@ def figure_of(name: str) -> pl.Expr:
     return {"market_value": ~is_future, "notional": is_future}.get(name, pl.lit(value=True))
 
 
+def lacks(name: str) -> pl.Expr:
+    """Return which parts have a figure that is not known: a sum leaves them out."""
+    return pl.col(name).is_null() & figure_of(name)
+
+
 # What is counted of the holdings of a group, and of its legs: the column of parts that says so.
 _COUNTS = {
     "options": "is_option", "options_with_greeks": "has_greeks", "options_modelled": "is_modelled",
@@ -320,10 +325,7 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
     with_legs = _COUNTS_OF_LEGS | {"legs_expiring": soon}
     sums = parts.group_by(by).agg(
         *(pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in SUMS),
-        **{
-            f"without_{name}": count("holding", pl.col(name).is_null() & figure_of(name))
-            for name in SUMS
-        },
+        **{f"without_{name}": count("holding", lacks(name)) for name in SUMS},
         **{name: count("holding", of) for name, of in _COUNTS.items()},
         **{name: count("leg", of) for name, of in with_legs.items()},
         holdings=pl.col("holding").n_unique(),

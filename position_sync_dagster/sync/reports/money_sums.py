@@ -25,7 +25,7 @@ TOTAL, BASE_TOTAL = "total", "total in base"
 class Campaign(BaseModel):
     """What a strategy has earned since its first leg, through rolls and assignments."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     since: datetime | None
     """When its first leg was opened."""
@@ -34,7 +34,9 @@ class Campaign(BaseModel):
     open: float | None
     """What is open would earn."""
     fees: float | None
-    """The fees of both."""
+    """The fees of both, as far as they are in this currency."""
+    other_fees: dict[str, float]
+    """Fees of both in other currencies, by currency; they are in no sum."""
     profit: float | None
     """Realised and open; null if one of them is not known."""
 
@@ -48,7 +50,12 @@ class MoneySum(BaseModel):
     """Sums in one currency over the known values of holdings; null if all are unknown."""
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", populate_by_name=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
+        json_schema_extra={"additionalProperties": False},
     )
     # The column that names the rows; None: the rows are totals.
     named_by: ClassVar[str | None] = None

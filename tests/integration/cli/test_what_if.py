@@ -2,26 +2,24 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.closes import Cause, EventKind, StatementEvent
 from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
-from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.derived import replace as replace_days
-from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
+from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED, frame_of
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.risk import explain_day, read_risk, risk_rows
+from position_sync_dagster.sync.reports.profit import PARTS
+from position_sync_dagster.sync.reports.risk import read_risk, risk_rows
 from position_sync_dagster.web.risk_page import risk_html
 from tests.support import command_line
 from tests.support.legs import leg
-from tests.unit.domain import test_causes as cases
 from tests.unit.risk.test_scenarios import option, share
 
 CALL, SHARE, UNKNOWN = 911, 912, 913
@@ -113,48 +111,22 @@ def test_a_mistake_in_the_file_of_scenarios_names_it(lake):
         run()
 
 
-def test_an_option_that_was_sold_and_assigned_on_one_day_is_explained(lake):
-    """The shares of the assignment have closes and changes of their own, which count once."""
-    since = datetime.now(UTC)
-    at, closed = since + timedelta(seconds=0.5), since + timedelta(seconds=1)
-    kept, put, account = rows(at)[1], 700, rows(at)[1].account
-    later = replace(kept, conid=701, market_price=490.0, market_value=49_000.0)
-    lake.updates.sync.append([later, replace(kept, position=0.0, market_value=0.0)])
-    lake.executions.add([cases.fill(put, -1, at, 11.0, account=account)])
-    (sold,) = cases.CASES["sold on its day"].found()
-    assigned = replace(
-        sold, account=account, conid=put, quantity=-1.0, cause=Cause.ASSIGNED, right=Right.PUT,
-        strike=500.0, counter_conid=701, closed_at=at, executions=None, change_id="put",
-    )  # fmt: skip
-    called = replace(assigned, conid=702, right=Right.CALL, strike=610.0, counter_conid=SHARE)
-    away = replace(called, conid=SHARE, right=None, strike=None, quantity=100.0, sec_type="STK")
-    lake.closures.add(
-        [assigned, replace(called, change_id="call"), replace(away, change_id="shares")]
-    )
+def test_the_page_of_risk_says_where_a_profit_came_from_and_what_is_not_known(lake):
     day = date(2026, 11, 25)
-    paid = StatementEvent(
-        event_id="d", kind=EventKind.CASH, account=account, day=day, attributes="{}", source="FLEX",
-        statement="", type="Dividends", currency="USD", amount=40.0,
-    )  # fmt: skip
-    own = replace(paid, event_id="own", type="Deposits", amount=900.0)
-    lake.statement_events.add([paid, own])
-    explained = explain_day(lake, load_settings(), day, since=since, closed=closed)
-    (found,) = explained.to_dicts()
-    # The premium, what the shares that came and those that went earned, and a dividend.
-    assert found["profit"] == pytest.approx(1100 - 1000 + 1000 + 40)
-    assert found["cash"] == 40
-    assert found["unexplained"] == 0
+    parts = dict.fromkeys(PARTS, 0.0)
+    known = {"strategy_id": "condor", "profit": 40.0} | parts | {"cash": 40.0}
+    unknown = {"strategy_id": "roll", "profit": None} | dict.fromkeys(PARTS)
+    usual = {"session_date": day, "account": "A", "currency": "USD"}
+    explained = frame_of(PROFIT_EXPLAINED, [usual | known, usual | unknown])
     replace_days(lake.derived_table(PROFIT_EXPLAINED), {day: explained})
+    booked = {"session_date": day, "account": "A", "change": 70.0, "why_unknown": "a rate"}
+    replace_days(lake.derived_table(BOOKS), {day: frame_of(BOOKS, [booked])})
     page = risk_html(lake, load_settings(), utc_now(), None)
+    assert f"The books of {day}" in page
+    assert "<td>70</td>" in page or "<td>70.0</td>" in page
     assert f"Where the profit of {day} came from" in page
     assert "<span class='bar' style='width:60px'>" in page
-
-
-def test_the_day_on_which_the_ledger_began_has_no_profit(lake):
-    """What was held at the close before is not known, and the whole book is no profit."""
-    since, closed = datetime.now(UTC) - timedelta(days=1), datetime.now(UTC) + timedelta(seconds=1)
-    day = date(2026, 11, 25)
-    assert explain_day(lake, load_settings(), day, since=since, closed=closed).is_empty()
+    assert "<td>\N{EN DASH}</td>" in page
 
 
 def test_the_page_of_risk_has_scenarios_and_the_curve_of_a_strategy(lake):

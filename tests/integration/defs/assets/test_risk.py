@@ -9,6 +9,7 @@ import pytest
 
 from position_sync_dagster.defs.assets import derived_tables as risk
 from position_sync_dagster.defs.assets.past_days import (
+    daily_asset,
     exchange_partitions,
     explained_asset,
     known_days,
@@ -56,17 +57,27 @@ def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(
     before = CLOSE - timedelta(days=1, minutes=5)
     later = call(CLOSE - timedelta(minutes=5), 27.0, underlying_price=594.0)
     world.set(daily_start="2026-03-02")
-    asset = explained_asset(exchange_partitions(*known_days(load_settings())))
-    assert world.materialize(asset, partition_key=DAY).success  # as the first of a new home
+    partitions = exchange_partitions(*known_days(load_settings()))
+    daily, explained = daily_asset(partitions), explained_asset(partitions)
+
+    def filled() -> bool:
+        tags = {
+            f"dagster/asset_partition_range_{end}": day
+            for end, day in (("start", "2026-03-05"), ("end", DAY))
+        }
+        is_filled = world.materialize(daily, tags=tags).success
+        return is_filled and world.materialize(explained, partition_key=DAY).success
+
+    assert world.materialize(explained, partition_key=DAY).success  # as the first of a new home
     assert checked(profits_are_explained, lake).passed
     lake.updates.sync.append([call(before, 30.0), later])
-    assert world.materialize(asset, partition_key=DAY).success
+    assert filled()
     (found,) = lake.derived_table(PROFIT_EXPLAINED).rows().to_dicts()
     assert (found["profit"], found["unexplained"]) == (pytest.approx(600.0), 0.0)
     assert checked(profits_are_explained, lake).passed
     bought = {"position": -3.0, "market_value": -8100.0}
     lake.updates.sync.append([replace(later, timestamp=CLOSE - timedelta(minutes=1), **bought)])
-    assert world.materialize(asset, partition_key=DAY).success
+    assert filled()
     failed = checked(profits_are_explained, lake)
     assert "SPY 911" in (failed.description or "")
 
@@ -77,10 +88,11 @@ def test_a_range_that_begins_before_the_first_rows_is_filled_in_one_run(world, l
         call(CLOSE - timedelta(minutes=5), 27.0),
     ])  # fmt: skip
     world.set(daily_start="2026-03-02")
-    asset = explained_asset(exchange_partitions(*known_days(load_settings())))
+    partitions = exchange_partitions(*known_days(load_settings()))
     days = {"start": "2026-03-03", "end": DAY}
     tags = {f"dagster/asset_partition_range_{end}": day for end, day in days.items()}
-    assert world.materialize(asset, tags=tags).success
+    for asset in (daily_asset(partitions), explained_asset(partitions)):
+        assert world.materialize(asset, tags=tags).success
     filled = world.read(PROFIT_EXPLAINED)
     assert {str(day): profit for day, profit in filled["session_date", "profit"].iter_rows()} == {
         DAY: 200.0
