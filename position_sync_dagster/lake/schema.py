@@ -846,6 +846,8 @@ BOOKS = TableSpec(
     columns_of(_Books),
     partition_by=("session_date",),
     indexed=("account",),
+    description="Why the net liquidation of each account moved on each trading day.",
+    kept=A_WEEK,
 )
 
 DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINED, BOOKS)

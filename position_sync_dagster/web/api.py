@@ -40,7 +40,7 @@ from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, read_wha
 from position_sync_dagster.terminal.text import cell_text
 from position_sync_dagster.web import api_answers
 from position_sync_dagster.web.api_answers import (
-    Answer,
+    ApiModel,
     NoQuery,
     PayoffQuery,
     PositionsQuery,
@@ -53,7 +53,7 @@ MOST_POINTS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class ApiSource:
     """Where an answer is read from.
 
     Attributes:
@@ -96,11 +96,11 @@ def _check_strategy(strategy: str | None, book: Book) -> None:
         known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
 
 
-def _figures(source: Source, _query: NoQuery) -> str:
+def _figures(source: ApiSource, _query: NoQuery) -> str:
     return source.figures().to_json()
 
 
-def _header(source: Source, _query: NoQuery) -> dict[str, Any]:
+def _header(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
     figures = source.figures()
     status = figures.status
     return {
@@ -118,12 +118,12 @@ def _header(source: Source, _query: NoQuery) -> dict[str, Any]:
     }
 
 
-def _accounts(source: Source, _query: NoQuery) -> dict[str, Any]:
+def _accounts(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
     figures = source.figures()
     return {"at": figures.at, "accounts": figures.accounts}
 
 
-def _strategies(source: Source, _query: NoQuery) -> dict[str, Any]:
+def _strategies(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
     figures = source.figures()
     book = figures.book
     return {
@@ -135,14 +135,14 @@ def _strategies(source: Source, _query: NoQuery) -> dict[str, Any]:
     }
 
 
-def _positions(source: Source, query: PositionsQuery) -> dict[str, Any]:
+def _positions(source: ApiSource, query: PositionsQuery) -> dict[str, Any]:
     figures = source.figures()
     _check_strategy(query.strategy, figures.book)
     rows = open_positions(figures.book, query.strategy, query.underlying)
     return {"at": figures.at, "positions": rows.select(COLUMNS).to_dicts()}
 
 
-def _positions_csv(source: Source, _query: NoQuery) -> str:
+def _positions_csv(source: ApiSource, _query: NoQuery) -> str:
     """Return the open positions as CSV; unknown cells are empty, texts begin no formula."""
     rows = source.figures().positions.select(COLUMNS).unnest("greeks")
     text = io.StringIO()
@@ -152,7 +152,7 @@ def _positions_csv(source: Source, _query: NoQuery) -> str:
     return text.getvalue()
 
 
-def _what_if(source: Source, query: WhatIfQuery) -> dict[str, Any]:
+def _what_if(source: ApiSource, query: WhatIfQuery) -> dict[str, Any]:
     points = query.points()
     if len(points) > MOST_POINTS:
         raise UserError(
@@ -172,7 +172,7 @@ def _what_if(source: Source, query: WhatIfQuery) -> dict[str, Any]:
     return {"at": book.now, "rows": rows, "left_out": left_out}
 
 
-def _compared(source: Source, query: WhatIfQuery, changes: Changes) -> dict[str, Any]:
+def _compared(source: ApiSource, query: WhatIfQuery, changes: Changes) -> dict[str, Any]:
     """Return what groups are before and after trades."""
     found = source.compared(changes)
     rows = found.rows(query.points(), query.level)
@@ -183,7 +183,7 @@ def _compared(source: Source, query: WhatIfQuery, changes: Changes) -> dict[str,
     return {"at": found.before.now, "rows": rows, "left_out": left_out, "notes": found.notes}
 
 
-def _payoff(source: Source, query: PayoffQuery) -> dict[str, Any]:
+def _payoff(source: ApiSource, query: PayoffQuery) -> dict[str, Any]:
     book, legs = source.risk()
     _check_strategy(query.strategy, book)
     found = payoffs(legs.of_strategy(query.strategy), leg_notes(book))
@@ -203,9 +203,9 @@ class ApiRoute:
     """
 
     summary: str
-    query: type[Answer]
-    answer: type[Answer] | None
-    read: Callable[[Source, Any], str | dict[str, Any]]
+    query: type[ApiModel]
+    answer: type[ApiModel] | None
+    read: Callable[[ApiSource, Any], str | dict[str, Any]]
     is_tagged: bool = True
 
 
@@ -258,7 +258,7 @@ ROUTES = {
 }
 
 
-def answer(name: str, parameters: QueryParams, known_tags: str, source: Source) -> Response:
+def answer(name: str, parameters: QueryParams, known_tags: str, source: ApiSource) -> Response:
     """Return the answer to a request; blocks.
 
     Args:
@@ -386,7 +386,7 @@ def _reference(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
-def _parameters(query: type[Answer]) -> list[dict[str, Any]]:
+def _parameters(query: type[ApiModel]) -> list[dict[str, Any]]:
     """Return the description of the parameters of a query; lists are separated by commas."""
     schema = query.model_json_schema(ref_template="#/components/schemas/{model}")
     parameters: list[dict[str, Any]] = []

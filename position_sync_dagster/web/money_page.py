@@ -239,9 +239,9 @@ def money_routes(
 
     def api(request: Request) -> Response:
         from position_sync_dagster.settings import load_settings
-        from position_sync_dagster.web.api import Source, answer, read_compared, read_priced
+        from position_sync_dagster.web.api import ApiSource, answer, read_compared, read_priced
 
-        source = Source(
+        source = ApiSource(
             figures=lambda: opened().figures(utc_now()),
             risk=lambda: read_priced(load_settings(), utc_now()),
             compared=lambda changes: read_compared(load_settings(), utc_now(), changes),
