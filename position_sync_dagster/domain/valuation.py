@@ -107,26 +107,29 @@ def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price |
     1.25
     """
     sides = _sides(quote)
-    ahead = quote.mark_time is not None and quote.mark_time > now
-    if quote.mark is not None and not ahead and not _contradicts(quote.mark, quote, sides):
+    is_ahead = quote.mark_time is not None and quote.mark_time > now
+    if quote.mark is not None and not is_ahead and not _contradicts(quote.mark, quote, sides):
         return Price(value=quote.mark, kind=PriceKind.MARK, at=quote.mark_time)
+
     if sides is not None:
         bid, ask = sides
-        if (
-            quote.last is not None
-            and bid <= quote.last <= ask
-            and quote.last_time is not None
-            and -CLOCK_LEAD <= now - quote.last_time <= max_last_age
-        ):
+        is_recent = _is_recent(quote.last_time, now, max_last_age)
+        if quote.last is not None and is_recent and bid <= quote.last <= ask:
             return Price(value=quote.last, kind=PriceKind.LAST, at=quote.last_time)
+
         mid = (bid + ask) / 2
-        if not quote.halted and ask - bid <= max(
-            WIDEST_MID * abs(mid), WIDEST_TICKS * (quote.min_tick or 0.0)
-        ):
+        widest = max(WIDEST_MID * abs(mid), WIDEST_TICKS * (quote.min_tick or 0.0))
+        if not quote.halted and ask - bid <= widest:
             return Price(value=mid, kind=PriceKind.MID, at=quote.quote_time)
+
     if quote.model_price is not None:
         return Price(value=quote.model_price, kind=PriceKind.MODEL, at=quote.greeks_time)
     return None
+
+
+def _is_recent(traded_at: datetime | None, now: datetime, max_age: timedelta) -> bool:
+    """Return whether a trade is recent by the exchange's time; not where that is unknown."""
+    return traded_at is not None and -CLOCK_LEAD <= now - traded_at <= max_age
 
 
 def has_two_sides(quote: Quote) -> bool:
@@ -172,27 +175,27 @@ def in_quoted_unit(quote: Quote, strike: float | None, price_magnifier: int | No
         price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
 
     >>> cents = Quote(conid=1, mark=12.5, model_price=0.126, vega=0.02, underlying_price=4.5)
-    >>> found = in_quoted_unit(cents, 460.0, 100)
-    >>> found.model_price, found.vega, found.underlying_price
+    >>> quoted = in_quoted_unit(cents, 460.0, 100)
+    >>> quoted.model_price, quoted.vega, quoted.underlying_price
     (12.6, 2.0, 450.0)
     >>> in_quoted_unit(cents, 4.6, 100).vega is None
     True
     """
     if price_magnifier == 1:
         return quote
+
     sides = _sides(quote)
-    price = quote.mark or (sum(sides) / 2 if sides is not None else None)
-    factors = {
-        factor
-        for amount, quoted in ((quote.model_price, price), (quote.underlying_price, strike))
-        if (factor := _factor_between(amount, quoted, price_magnifier)) is not None
-    }
+    middle = sum(sides) / 2 if sides is not None else None
+    by_price = _factor_between(quote.model_price, quote.mark or middle, price_magnifier)
+    by_strike = _factor_between(quote.underlying_price, strike, price_magnifier)
+    factors = {by_price, by_strike} - {None}
     if factors == {1}:
         return quote
-    known = factors.pop() if len(factors) == 1 else None
+
+    factor = factors.pop() if len(factors) == 1 else None
     amounts = ("model_price", "underlying_price", "pv_dividend", "vega", "theta")
-    converted: dict[str, Any] = {name: _times(getattr(quote, name), known) for name in amounts}
-    return replace(quote, **converted, gamma=_over(quote.gamma, known))
+    converted: dict[str, Any] = {name: _times(getattr(quote, name), factor) for name in amounts}
+    return replace(quote, **converted, gamma=_over(quote.gamma, factor))
 
 
 def _times(amount: float | None, factor: float | None) -> float | None:
@@ -320,20 +323,25 @@ def revalue(
         note: Why the value is not the usual one.
         max_last_age: An older last trade is not used.
     """
-    price, price_magnifier = None, at.price_magnifier
+    price_magnifier = at.price_magnifier
+    price = None
     if quote is not None:
         quote = in_quoted_unit(quote, holding.instrument.strike, price_magnifier)
-    if quote is not None and (trusted or holding.market_value is None):
-        price = price_of(quote, now=at.now, max_last_age=max_last_age)
-    unknown_money = price_magnifier is None and holding.market_value is not None
-    older = quote is not None and quote.is_delayed and _is_present(holding, at.now)
-    if quote is None or price is None or unknown_money or older:
+        if trusted or holding.market_value is None:
+            price = price_of(quote, now=at.now, max_last_age=max_last_age)
+
+    broker_counts = price_magnifier is None and holding.market_value is not None
+    is_older = quote is not None and quote.is_delayed and _is_present(holding, at.now)
+    if quote is None or price is None or broker_counts or is_older:
         return _row(holding, _broker_worth(holding), at, quote, note=note)
-    value = pnl = None
+
+    value: float | None = None
+    pnl: float | None = None
     if price_magnifier is not None:
         value = holding.position * price.value * holding.instrument.multiplier / price_magnifier
         if holding.average_cost is not None:
             pnl = value - holding.position * holding.average_cost
+
     worth = {
         "market_price": price.value,
         "price_kind": price.kind,

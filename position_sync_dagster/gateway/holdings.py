@@ -43,7 +43,8 @@ class PendingChanges(Generic[K]):
 
     def take(self) -> set[K]:
         """Return what changed since the last call, and start anew."""
-        noted, self._noted = self._noted, set()
+        noted = self._noted
+        self._noted = set()
         self.urgent.clear()
         return noted
 
@@ -166,8 +167,8 @@ class Confirmations:
                 than the newest one because the clock was set back, is replaced in any case.
         """
         completeness = self.completeness.get(key[0], Completeness.UNKNOWN)
-        has_value, before = holding.market_value is not None, holding.confirmed_at
-        confirmed_at = self.of(key, has_value=has_value)
+        before = holding.confirmed_at
+        confirmed_at = self.of(key, has_value=holding.market_value is not None)
         older = before is None or (confirmed_at is not None and before < confirmed_at)
         same = before == confirmed_at or (older and not newer)
         if same and holding.completeness is completeness:
@@ -201,12 +202,14 @@ class Profit:
     def take(self, sent: PnlValues, at: datetime) -> bool:
         """Take a message; return False if its value has still not moved."""
         if sent.value != self.sent.value:
-            self.same_since, self.stands_still = at, False
+            self.same_since = at
+            self.stands_still = False
         elif self.stands_still:
             return False
         if sent.daily != self.sent.daily:
             self.value_at_daily = sent.value
-        self.sent, self.at = sent, at
+        self.sent = sent
+        self.at = at
         return True
 
     def follows(
@@ -224,7 +227,8 @@ class Profit:
             band: The part of the value by which the two may differ.
         """
         # Later times are from before the clock was set back.
-        self.at, self.same_since = min(self.at, now), min(self.same_since, now)
+        self.at = min(self.at, now)
+        self.same_since = min(self.same_since, now)
         if value is None:
             return True
         if now - self.at > FOLLOWED:
@@ -322,12 +326,13 @@ class HoldingsBook:
 
     def values(self, keys: Iterable[Key]) -> dict[Key, float | None]:
         """Return the newest value of each of these holdings; None: unknown."""
-        found: dict[Key, float | None] = {}
+        values: dict[Key, float | None] = {}
         for key in keys:
-            profit, holding = self.profits.get(key), self._holdings.get(key)
+            holding = self._holdings.get(key)
+            profit = self.profits.get(key)
             if holding is not None:
-                found[key] = profit.sent.value if profit is not None else holding.market_value
-        return found
+                values[key] = holding.market_value if profit is None else profit.sent.value
+        return values
 
     def newest_value(self, key: Key) -> tuple[float, datetime] | None:
         """Return the newest value of a holding for each of its units, and when it was true.
@@ -356,12 +361,14 @@ class HoldingsBook:
 
     def _all(self, keys: Iterable[Key], *, newer: bool = True) -> dict[Key, BrokerPosition]:
         """Return these holdings with their newest values; see `Confirmations.stated`."""
-        stated, now = self.confirmed.stated, self._clock()
-        return {
-            key: stated(key, self._valued(key, holding, now), newer=newer)
-            for key in keys
-            if (holding := self._holdings.get(key)) is not None
-        }
+        now = self._clock()
+        holdings = {}
+        for key in keys:
+            holding = self._holdings.get(key)
+            if holding is not None:
+                valued = self._valued(key, holding, now)
+                holdings[key] = self.confirmed.stated(key, valued, newer=newer)
+        return holdings
 
     def watch(self) -> PendingChanges[Key]:
         """Collect from now on which holdings change; a changed quantity is urgent."""
@@ -373,12 +380,12 @@ class HoldingsBook:
 
     def followed_until(self) -> dict[str, datetime]:
         """Return by account until when PnLSingle has confirmed each holding that is followed."""
-        found: dict[str, datetime] = {}
+        until: dict[str, datetime] = {}
         now = self._clock()
         for (account, _conid), profit in self.profits.items():
             if now - profit.at <= FOLLOWED and not profit.stands_still:
-                found[account] = min(profit.at, found.get(account, profit.at))
-        return found
+                until[account] = min(profit.at, until.get(account, profit.at))
+        return until
 
     def keys_of(self, conid: int) -> list[Key]:
         """Return the keys of the holdings of a conid; a login has few accounts."""
@@ -422,13 +429,13 @@ class HoldingsBook:
             return False
         now = self._clock()
         if before is not None and before.position == position:
-            found = replace(
+            listed = replace(
                 before,
                 instrument=with_exchange(instrument, before),
                 average_cost=cost if cost is not None else before.average_cost,
                 snapshot_id=self.snapshot_id,
             )
-            self._store(key, before, found)
+            self._store(key, before, listed)
             return False
         self.put(self._row(key, instrument, position, before, now, average_cost=cost))
         return True
@@ -443,11 +450,14 @@ class HoldingsBook:
         now = self._clock()
         if self._connectivity.lost is None:
             self.confirmed.holdings[key] = now
-        value, profit = values["market_value"], self.profits.get(key)
+
+        value = values["market_value"]
+        profit = self.profits.get(key)
         if before is None or before.position != position:
             self.profits.pop(key, None)
         elif profit is not None and not profit.follows(before, value, now, self._band):
             self._missed.add(key)
+
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
         row = self._row(key, instrument, position, before, now, value_source=origin, **values)
         self._put(key, before, self.confirmed.stated(key, row))
@@ -475,7 +485,8 @@ class HoldingsBook:
 
     def take_missed(self) -> set[Key]:
         """Return the holdings of which PnLSingle missed a move since the last call."""
-        missed, self._missed = self._missed, set()
+        missed = self._missed
+        self._missed = set()
         return missed
 
     def forget_pnl(self, key: Key) -> None:

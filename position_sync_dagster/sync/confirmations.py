@@ -46,8 +46,8 @@ def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
         holdings: Rows of `broker_positions`: at most one for each account and conid.
     """
     names = (*_MONEY, *GREEKS_COLUMNS, "position", "received_at")
-    found = holdings.select(*_KEY, pl.col(names).name.prefix("_"))
-    joined = rows.join(found, on=_KEY, how="left", maintain_order="left")
+    published = holdings.select(*_KEY, pl.col(names).name.prefix("_"))
+    joined = rows.join(published, on=_KEY, how="left", maintain_order="left")
     same = (pl.col("source") == Source.QUEUE.value) & (pl.col("position") == pl.col("_position"))
     newer = (
         same
@@ -99,14 +99,18 @@ def _with_reported(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
 def _confirmed(now: datetime) -> pl.Expr:
     """Return the column of `with_confirmed`, of rows with the columns that decide it."""
     latest = moment(now + SKEW)
+
     # An unknown origin counts as NONE.
     source = pl.col("value_source").replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
     no_value = (source == _NONE) & pl.col("market_value").is_null()
     of_broker = source.is_in([origin.value for origin in valuation.BROKER])
-    agree = pl.col("_position").is_not_null() & pl.all_horizontal(
+    same = [
         pl.col(name).eq_missing(pl.col(f"_{name}"))
         for name in ("position", "market_price", "market_value")
-    )
+    ]
+    agree = pl.col("_position").is_not_null() & pl.all_horizontal(same)
+
+    # When the source of the broker's value last confirmed it.
     is_pnl = pl.col("_value_source") == ValueOrigin.PNL_SINGLE.value
     times = [
         pl.when(no_value).then("timestamp").otherwise("value_time"),
@@ -114,7 +118,9 @@ def _confirmed(now: datetime) -> pl.Expr:
         pl.when(agree & ~is_pnl).then("_value_time"),
         pl.when(agree & is_pnl).then("_received_at"),
     ]
-    known = pl.max_horizontal(pl.when(at <= latest).then(at) for at in times)
+    by_broker = pl.max_horizontal(pl.when(at <= latest).then(at) for at in times)
+
+    # A row from outside the session is repeated rarely: confirmations of the holding count.
     is_open = pl.col("position") != 0
     same_quantity = pl.col("position").eq_missing(pl.col("_position"))
     outside = (source == ValueOrigin.TICK.value) & pl.col("note").str.starts_with(
@@ -122,8 +128,9 @@ def _confirmed(now: datetime) -> pl.Expr:
     )
     confirmed = pl.when(same_quantity, pl.col("_confirmed_at") <= latest).then("_confirmed_at")
     written = pl.when(pl.col("timestamp") <= latest).then("timestamp")
+
     at = pl.coalesce(
-        pl.when(is_open, no_value | of_broker).then(known),
+        pl.when(is_open, no_value | of_broker).then(by_broker),
         pl.when(is_open, outside).then(pl.max_horizontal(confirmed, written)),
         "timestamp",
     )
@@ -149,25 +156,28 @@ def with_priced(
         now: The current time.
         band: The part of a value by which the broker's may differ.
     """
-    own, arrived = pl.col("market_value"), pl.col("value_time")
+    own = pl.col("market_value")
+    arrived = pl.col("value_time")
+    latest = moment(now + SKEW)
+
+    # A bid that does not exist counts as 0, as in the stream.
     width = (pl.col("ask") - pl.col("bid").fill_null(0.0)).clip(0.0)
     unit = pl.when(pl.col("market_price") != 0).then(own / pl.col("market_price")).abs()
     allowed = pl.max_horizontal(own.abs() * band, width * unit, pl.lit(valuation.ROUNDING))
+
+    # When the broker calculated its value; a portfolio row without a time may be that old.
     is_portfolio = pl.col("_value_source") == ValueOrigin.PORTFOLIO.value
-    calculated = (
-        pl.when(is_portfolio)
-        .then(pl.coalesce("_value_time", pl.col("_received_at") - valuation.BROKER_CADENCE))
-        .otherwise("_received_at")
-    )
-    confirmed = (
-        pl.col("_value_source").is_in([origin.value for origin in valuation.BROKER])
-        & (pl.col("position") == pl.col("_position"))
-        & ((own - pl.col("_market_value")).abs() <= allowed)
-        & (arrived.is_null() | (calculated > arrived))
-    )
+    of_row = pl.coalesce("_value_time", pl.col("_received_at") - valuation.BROKER_CADENCE)
+    calculated = pl.when(is_portfolio).then(of_row).otherwise("_received_at")
+
+    is_of_broker = pl.col("_value_source").is_in([origin.value for origin in valuation.BROKER])
+    is_same_quantity = pl.col("position") == pl.col("_position")
+    agrees = (own - pl.col("_market_value")).abs() <= allowed
+    is_newer = arrived.is_null() | (calculated > arrived)
+    confirmed = is_of_broker & is_same_quantity & agrees & is_newer
+
     by_account = pl.when(confirmed & is_portfolio).then("_confirmed_at")
     times = [arrived, pl.when(confirmed).then(calculated), by_account]
-    latest = moment(now + SKEW)
     of_line = pl.max_horizontal(pl.when(at <= latest).then(at) for at in times)
     is_tick = pl.col("value_source") == ValueOrigin.TICK.value
     priced = pl.when(is_tick).then(of_line).otherwise(CONFIRMED).alias(PRICED)

@@ -70,15 +70,14 @@ def unconfirmed(
     """
     interval_s = max(settings.refresh_interval_s, settings.account_interval_s)
     span = timedelta(seconds=2 * interval_s + TIME_LIMIT_S)
-    return frozenset(
-        row.key
-        for row in rows
-        if row.completeness is Completeness.UNKNOWN
-        or not (
-            _is_recent(row.confirmed_at, span, now)
-            or (row.value_source is not ValueOrigin.NONE and _is_recent(row.received_at, span, now))
-        )
-    )
+    keys = set()
+    for row in rows:
+        has_value = row.value_source is not ValueOrigin.NONE
+        has_recent_value = has_value and _is_recent(row.received_at, span, now)
+        is_confirmed = _is_recent(row.confirmed_at, span, now) or has_recent_value
+        if row.completeness is Completeness.UNKNOWN or not is_confirmed:
+            keys.add(row.key)
+    return frozenset(keys)
 
 
 def unavailable_reason(
@@ -197,8 +196,8 @@ class LakeValues:
         rows, coverage = await self.rows()
         wanted = rows if conids is None else rows.filter(pl.col("conid").is_in(list(conids)))
         holdings = schema.broker_positions_of(wanted)
-        newest = rows.select("gateway_id", "published_version", "session_id", "captured_at")
-        newest = newest.sort("published_version").unique("gateway_id", keep="last")
+        published = rows.select("gateway_id", "published_version", "session_id", "captured_at")
+        newest = published.sort("published_version").unique("gateway_id", keep="last")
         return BrokerView(
             **asdict(coverage),
             holdings={holding.key: holding for holding in holdings},
@@ -212,8 +211,8 @@ class LakeValues:
         Raises:
             BrokerUnavailableError: No login has current rows; the message says why.
         """
-        found: list[pl.DataFrame] = []
-        whole: list[bool] = []
+        current: list[pl.DataFrame] = []
+        complete: list[bool] = []
         covered: dict[str, bool] = {}
         unavailable: dict[str, Collection[str]] = {}
         for login in self.settings.logins:
@@ -223,19 +222,22 @@ class LakeValues:
             last = last_time(rows.get_column("confirmed_at"), now)
             why = unavailable_reason(session, last, login, now)
             if why is None:
-                found.append(rows)
+                current.append(rows)
             else:
                 unavailable[why] = login.accounts or ()
+
             are_complete = rows.get_column("completeness") == Completeness.COMPLETE.value
-            whole.append(why is None and rows.height > 0 and are_complete.all())
-            covered |= dict.fromkeys(login.accounts or (), whole[-1])
-        if not found:
+            is_complete = why is None and rows.height > 0 and are_complete.all()
+            complete.append(is_complete)
+            covered |= dict.fromkeys(login.accounts or (), is_complete)
+
+        if not current:
             raise errors.BrokerUnavailableError(
                 " ".join(unavailable),
                 remedy="Nothing to do: the requests wait, and none is lost or marked FAILED.",
             )
-        return pl.concat(found), Coverage(
-            complete=all(whole),
+        return pl.concat(current), Coverage(
+            complete=all(complete),
             covered=covered,
             unavailable=frozenset(chain.from_iterable(unavailable.values())),
         )
@@ -294,47 +296,95 @@ def plan_batch(
         keep: A row that is older than this is written again, even with the same values.
         written: Ids of the requests' own rows that the ledger holds; see `own_ids`.
     """
-    plan, planned = BatchPlan(), dict[Key, PositionUpdate]()
+    plan = BatchPlan()
+    newest_or_planned = dict(newest)
     answered: dict[str, tuple[PositionUpdate, BrokerPosition]] = {}
     for request in batch:
         holdings = match_holdings(request, view)
+        if holdings is None:
+            plan.not_covered.append(request.request_id)
+            continue
         if not holdings:
-            left = plan.not_covered if holdings is None else plan.not_held
-            left.append(request.request_id)
-        for holding in holdings or ():
-            known = planned.get(holding.key) or newest.get(holding.key)
-            own_id = _own_id(request, holding.key)
-            made = replace(
-                from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance),
-                request_id=request.request_id,
-                update_id=own_id,
-            )
-            row: PositionUpdate | None = made
-            if own_id in written:
-                # A later row of the holding does not show when the value of the own row was true.
-                row = known if known is not None and known.update_id == own_id else None
-                if known is None or known.position != holding.position:
-                    # The request may also be that of a change which came after its own row.
-                    later_id = schema.content_id(now, request.request_id, *holding.key)
-                    row, planned[holding.key] = None, replace(made, update_id=later_id)
-                    plan.rows.append(planned[holding.key])
-            elif known is not None and _answers(known, made, view, now, keep):
-                row = known
+            plan.not_held.append(request.request_id)
+            continue
+
+        for holding in holdings:
+            own_row = _own_row(request, holding, now, provenance)
+            newest_row = newest_or_planned.get(holding.key)
+            if own_row.update_id in written:
+                decided = _after_own_row(request, own_row, newest_row, now)
+            elif newest_row is not None and _answers(newest_row, own_row, view, now, keep):
+                decided = _Decision(answer=newest_row)
             else:
-                plan.rows.append(made)
-                planned[holding.key] = made
-            if request.request_id not in plan.answers:
-                update_id = own_id if row is None else row.update_id
-                plan.answers[request.request_id] = Answer(update_id=update_id)
-                if row is not None:
-                    answered[request.request_id] = (row, holding)
-    if answered:
-        rows = schema.update_rows([row for row, _holding in answered.values()])
-        held = {holding.key: holding for _row, holding in answered.values()}
-        found = with_confirmed(rows, schema.broker_rows(held.values(), None), now)
-        for request_id, at in zip(answered, found.get_column(CONFIRMED), strict=True):
-            plan.answers[request_id] = replace(plan.answers[request_id], confirmed_at=at)
+                decided = _Decision(answer=own_row, row=own_row)
+
+            if decided.row is not None:
+                plan.rows.append(decided.row)
+                newest_or_planned[holding.key] = decided.row
+            if request.request_id in plan.answers:
+                continue  # the row of another account answers it
+            answer = decided.answer
+            update_id = own_row.update_id if answer is None else answer.update_id
+            plan.answers[request.request_id] = Answer(update_id=update_id)
+            if answer is not None:
+                answered[request.request_id] = (answer, holding)
+
+    _date_answers(plan, answered, now)
     return plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decision:
+    """What follows for one holding of a request.
+
+    Attributes:
+        answer: The row that answers the request; None: its own row, which is in the ledger already.
+        row: The row to write; None: none.
+    """
+
+    answer: PositionUpdate | None = None
+    row: PositionUpdate | None = None
+
+
+def _own_row(
+    request: QueuedPosition, holding: BrokerPosition, now: datetime, provenance: Provenance
+) -> PositionUpdate:
+    """Return the row of a holding that a request would write."""
+    row = from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance)
+    own_id = _own_id(request, holding.key)
+    return replace(row, request_id=request.request_id, update_id=own_id)
+
+
+def _after_own_row(
+    request: QueuedPosition,
+    own_row: PositionUpdate,
+    newest_row: PositionUpdate | None,
+    now: datetime,
+) -> _Decision:
+    """Decide about a request whose own row an earlier claim has written."""
+    if newest_row is None or newest_row.position != own_row.position:
+        # The request may also be that of a change which came after its own row.
+        key = (own_row.account, own_row.conid)
+        later_id = schema.content_id(now, request.request_id, *key)
+        return _Decision(row=replace(own_row, update_id=later_id))
+    # A later row of the holding does not show when the value of the own row was true.
+    is_own = newest_row.update_id == own_row.update_id
+    return _Decision(answer=newest_row if is_own else None)
+
+
+def _date_answers(
+    plan: BatchPlan,
+    answered: Mapping[str, tuple[PositionUpdate, BrokerPosition]],
+    now: datetime,
+) -> None:
+    """Record until when the broker has confirmed the value of each answer."""
+    if not answered:
+        return
+    rows = schema.update_rows([row for row, _holding in answered.values()])
+    holdings = {holding.key: holding for _row, holding in answered.values()}
+    confirmed = with_confirmed(rows, schema.broker_rows(holdings.values(), None), now)
+    for request_id, at in zip(answered, confirmed.get_column(CONFIRMED), strict=True):
+        plan.answers[request_id] = replace(plan.answers[request_id], confirmed_at=at)
 
 
 def own_ids(
@@ -351,13 +401,14 @@ def own_ids(
     Args:
         newest: The newest row of each holding that has a row after `since`.
     """
-    found: list[str] = []
+    ids: list[str] = []
     for request in batch:
         for holding in match_holdings(request, view) or ():
-            known = newest.get(holding.key)
-            if (known.timestamp if known is not None else since) > request.created_at - SKEW:
-                found.append(_own_id(request, holding.key))
-    return found
+            row = newest.get(holding.key)
+            newest_at = since if row is None else row.timestamp
+            if newest_at > request.created_at - SKEW:
+                ids.append(_own_id(request, holding.key))
+    return ids
 
 
 def _own_id(request: QueuedPosition, key: Key) -> str:
@@ -365,7 +416,7 @@ def _own_id(request: QueuedPosition, key: Key) -> str:
 
 
 def _answers(
-    known: PositionUpdate, row: PositionUpdate, view: BrokerView, now: datetime, keep: timedelta
+    newest: PositionUpdate, row: PositionUpdate, view: BrokerView, now: datetime, keep: timedelta
 ) -> bool:
     """Return whether the newest row of a holding makes another row unnecessary.
 
@@ -373,12 +424,13 @@ def _answers(
     uses one clock for both, so that the two times can be compared. Rows of other writers are
     compared by their values, never by their time.
     """
-    if known.timestamp > now + SKEW:
+    if newest.timestamp > now + SKEW:
         return False
-    captured_at = view.captured.get(known.session_id) if known.session_id else None
-    if known.source is Source.STREAM and captured_at is not None and known.timestamp > captured_at:
-        return True
-    return now - known.timestamp < keep and says_the_same(row, known)
+    if newest.source is Source.STREAM and newest.session_id:
+        captured_at = view.captured.get(newest.session_id)
+        if captured_at is not None and newest.timestamp > captured_at:
+            return True
+    return now - newest.timestamp < keep and says_the_same(row, newest)
 
 
 def match_holdings(request: QueuedPosition, view: BrokerView) -> tuple[BrokerPosition, ...] | None:
@@ -390,12 +442,16 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> tuple[BrokerPos
     """
     if request.account is not None:
         holding = view.holdings.get((request.account, request.conid))
-        found = [holding] if holding is not None else []
+        holdings = [] if holding is None else [holding]
     else:
-        found = [h for (_, conid), h in view.holdings.items() if conid == request.conid]
-    if any(holding.key in view.unconfirmed and holding.position for holding in found):
+        holdings = []
+        for (_account, conid), holding in view.holdings.items():
+            if conid == request.conid:
+                holdings.append(holding)
+
+    if any(holding.key in view.unconfirmed and holding.position for holding in holdings):
         return None
-    return tuple(found) if found or view.covers(request.account) else None
+    return tuple(holdings) if holdings or view.covers(request.account) else None
 
 
 # A batch claims the number of waiting requests divided by this.
@@ -557,7 +613,8 @@ class QueueWorker:
     async def stop(self) -> None:
         """Finish the batch in progress and stop."""
         self._stop.set()
-        task, self._task = self._task, None
+        task = self._task
+        self._task = None
         try:
             if task is not None:
                 await task
@@ -606,14 +663,18 @@ class QueueWorker:
         if overview.expired and await self.queue.rescue():
             overview = await self.queue.overview()
         limit = self._limit(overview)
+
         batches: list[DrainReport] = []
         unreleased: list[Sequence[QueuedPosition]] = []
-        exhausted, unavailable, failure = False, None, None
+        exhausted = False
+        unavailable: str | None = None
+        failure: errors.LakeError | None = None
         try:
             while not (exhausted or self._stop.is_set()) and loop.time() < until:
                 report, not_covered = await self._process(limit)
                 unreleased.append(not_covered)
-                batches += [report] if report.claimed else []
+                if report.claimed:
+                    batches.append(report)
                 if report.error is not None:
                     raise report.error
                 exhausted = report.claimed < limit
@@ -626,9 +687,11 @@ class QueueWorker:
         finally:
             for requests in unreleased:
                 await self._release(requests, NOT_COVERED)
-        waits_s = [one.oldest_wait_s for one in batches if one.oldest_wait_s is not None]
+
+        sums = {name: sum(getattr(batch, name) for batch in batches) for name in _COUNTS}
+        waits_s = [batch.oldest_wait_s for batch in batches if batch.oldest_wait_s is not None]
         return DrainReport(
-            **{name: sum(getattr(one, name) for one in batches) for name in _COUNTS},
+            **sums,
             batches=tuple(batches),
             oldest_wait_s=max(waits_s, default=None),
             duration_s=loop.time() - started,
@@ -675,7 +738,10 @@ class QueueWorker:
             limit, self._owner, self._settings.lease_s, except_accounts=view.unavailable
         )
         (batch_id,) = schema.new_ids(started, 1)
-        plan, appended, failure = BatchPlan(), None, None
+
+        plan = BatchPlan()
+        appended: AppendResult | None = None
+        failure: errors.LakeError | None = None
         try:
             if batch:
                 plan, appended = await self._plan_and_append(batch, batch_id)
@@ -685,9 +751,11 @@ class QueueWorker:
                 await self._release(batch, _why_released(error))
             if appended is None or not isinstance(error, errors.LakeError):
                 raise
-            plan, failure = BatchPlan(), error
+            plan = BatchPlan()
+            failure = error
+
         now = self._clock()
-        waits_s = ((now - request.created_at).total_seconds() for request in batch)
+        waits_s = [(now - request.created_at).total_seconds() for request in batch]
         report = DrainReport(
             rows=appended.rows if appended is not None else 0,
             claimed=len(batch),
@@ -701,7 +769,8 @@ class QueueWorker:
             error=failure,
         )
         self._count(report)
-        return report, [one for one in batch if one.request_id in plan.not_covered]
+        not_covered = [request for request in batch if request.request_id in plan.not_covered]
+        return report, not_covered
 
     def _count(self, report: DrainReport) -> None:
         if not report.claimed:
@@ -737,7 +806,9 @@ class QueueWorker:
         interval = timedelta(seconds=self._settings.monitored_row_interval_s)
         newest = await self._updates.newest_of(conids, now - interval)
         view = await self._values.view(conids)
-        own = own_ids(batch, view, newest.rows, now - interval)
+        earlier_ids = own_ids(batch, view, newest.rows, now - interval)
+        written = await self._updates.existing(earlier_ids) if earlier_ids else ()
+
         plan = plan_batch(
             batch,
             view,
@@ -745,7 +816,7 @@ class QueueWorker:
             now=now,
             provenance=self._by,
             keep=interval - timedelta(seconds=self._settings.refresh_interval_s),
-            written=await self._updates.existing(own) if own else (),
+            written=written,
         )
         if not plan.rows:
             return plan, None
@@ -762,8 +833,8 @@ class QueueWorker:
             )
 
     async def _mark(self, batch: Sequence[QueuedPosition], plan: BatchPlan) -> None:
-        lease, answered = batch[0].lease_token, list(plan.answers)
-        await self.queue.mark_success(answered, answers=plan.answers, lease_token=lease)
+        lease = batch[0].lease_token
+        await self.queue.mark_success(list(plan.answers), answers=plan.answers, lease_token=lease)
         await self.queue.mark_failed_many(
             dict.fromkeys(plan.not_held, NOT_HELD), retryable=False, lease_token=lease
         )
@@ -805,8 +876,13 @@ class ConnectionValues:
         except errors.GatewayError as error:
             raise errors.BrokerUnavailableError(error.what, remedy=error.remedy) from error
         connection.connectivity.require_ib()
+
         feed = connection.feed
-        holdings = [h for h in feed.holdings if conids is None or h.instrument.conid in conids]
+        holdings = [
+            holding
+            for holding in feed.holdings
+            if conids is None or holding.instrument.conid in conids
+        ]
         return BrokerView(
             holdings={holding.key: holding for holding in holdings},
             complete=feed.is_complete and not feed.book.unmanaged,
@@ -857,11 +933,14 @@ async def enqueue_monitored(lake: Lake, settings: Settings) -> list[str]:
         The ids of the requests; a holding with a live request has the id of that one.
     """
     await lake.registry.refresh()
-    held = all_broker_rows(lake, settings).filter(
-        (pl.col("position") != 0) & pl.col("sec_type").is_in(list(settings.sec_types))
-    )
-    return await lake.queue.insert_many(
-        QueueRequest(conid=conid, symbol=symbol, account=account, reason=Reason.REFRESH)
-        for account, conid, symbol in held.select("account", "conid", "symbol").iter_rows()
-        if not lake.registry.is_active(conid, account)
-    )
+    is_followed = pl.col("sec_type").is_in(list(settings.sec_types))
+    held = all_broker_rows(lake, settings).filter(pl.col("position") != 0, is_followed)
+
+    requests = []
+    for account, conid, symbol in held.select("account", "conid", "symbol").iter_rows():
+        if not lake.registry.is_active(conid, account):
+            request = QueueRequest(
+                conid=conid, symbol=symbol, account=account, reason=Reason.REFRESH
+            )
+            requests.append(request)
+    return await lake.queue.insert_many(requests)

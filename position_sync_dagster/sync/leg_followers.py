@@ -69,8 +69,8 @@ def apply(lake: Lake, changes: Sequence[LegChange]) -> list[LegChange]:
 
     A leg that was changed or removed meanwhile is left alone.
     """
-    new = lake.registry.sync.exchange([(one.before, one.after) for one in changes])
-    return [one for one in changes if one.after in new]
+    new = lake.registry.sync.exchange([(change.before, change.after) for change in changes])
+    return [change for change in changes if change.after in new]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,17 +145,19 @@ class RollFollower:
             LakeError: A table cannot be used.
         """
         try:
-            found = rolls_to_follow(self.lake, self.settings, self.clock())
-            done = apply(self.lake, found.due) if found.due else []
+            rolls = rolls_to_follow(self.lake, self.settings, self.clock())
+            replaced = apply(self.lake, rolls.due) if rolls.due else []
         except (errors.StrategiesFileError, errors.InvalidLegError) as error:
-            found, done = Followed(refused=(f"no roll is followed: {error}",)), []
-        for one in done:
-            logger.warning("the strategy follows a roll: %s", one)
-        for text in found.refused:
+            rolls = Followed(refused=(f"no roll is followed: {error}",))
+            replaced = []
+
+        for change in replaced:
+            logger.warning("the strategy follows a roll: %s", change)
+        for text in rolls.refused:
             if text not in self._said:
                 logger.warning("a roll is not followed: %s. Change the strategies file.", text)
-        self._said = set(found.refused)
-        return Followed(due=tuple(done), refused=found.refused)
+        self._said = set(rolls.refused)
+        return Followed(due=tuple(replaced), refused=rolls.refused)
 
 
 # Maximum time between what was closed and what was opened in its place.
@@ -269,7 +271,9 @@ class RuleFollower:
         sides = {key: quantity > 0 for key, quantity in positions.items() if quantity}
         if first or any(before.get(key) is not sides.get(key) for key in positions):
             self._followed = None
-        self._sides = {key: one for key, one in before.items() if key not in positions} | sides
+
+        unchanged = {key: side for key, side in before.items() if key not in positions}
+        self._sides = unchanged | sides
         return self._followed != self._inputs()
 
     def follow(self, holdings: Iterable[BrokerPosition], accounts: Collection[str]) -> None:
@@ -284,23 +288,32 @@ class RuleFollower:
         """
         inputs = self._inputs()
         if self._saved != inputs[0]:
-            try:
-                # Also what is listed: an older state of the rules may have been written since.
-                follow_file(self.registry.sync, self.file)
-                self._rules = saved_file(self.file).rules
-            except (errors.StrategiesFileError, errors.InvalidLegError) as error:
-                logger.warning("the legs stay as they were read last: %s", error)
+            self._apply_file()
             self._saved = inputs[0]
-        if names := {rule.name for rule in self._rules}:
-            active: tuple[Leg, ...] = (*self.registry.legs, *self.registry.unresolved)
-            listed: list[Leg] = [leg for leg in active if leg.strategy_id not in names]
-            legs = legs_of_rules(self._rules, holdings, listed, self.clock())
-            try:
-                if self.registry.sync.follow_rules(names, accounts, legs):
-                    logger.info("the rules have %d legs", len(legs))
-            except errors.InvalidLegError as error:  # it must not end the stream, which calls this
-                logger.warning("the legs of the rules stay as they were: %s", error)
+        if self._rules:
+            self._apply_rules(holdings, accounts)
         self._followed = inputs
+
+    def _apply_file(self) -> None:
+        """Apply what the file lists, and read its rules; a mistake leaves both as they were."""
+        try:
+            # Also what is listed: an older state of the rules may have been written since.
+            follow_file(self.registry.sync, self.file)
+            self._rules = saved_file(self.file).rules
+        except (errors.StrategiesFileError, errors.InvalidLegError) as error:
+            logger.warning("the legs stay as they were read last: %s", error)
+
+    def _apply_rules(self, holdings: Iterable[BrokerPosition], accounts: Collection[str]) -> None:
+        """Replace the legs of the rules by what they choose now."""
+        names = {rule.name for rule in self._rules}
+        active: tuple[Leg, ...] = (*self.registry.legs, *self.registry.unresolved)
+        listed: list[Leg] = [leg for leg in active if leg.strategy_id not in names]
+        legs = legs_of_rules(self._rules, holdings, listed, self.clock())
+        try:
+            if self.registry.sync.follow_rules(names, accounts, legs):
+                logger.info("the rules have %d legs", len(legs))
+        except errors.InvalidLegError as error:  # it must not end the stream, which calls this
+            logger.warning("the legs of the rules stay as they were: %s", error)
 
     def _inputs(self) -> tuple[object, ...]:
         saved, today = saved_state(self.file), exchange_date(self.clock())

@@ -17,10 +17,10 @@ from position_sync_dagster.domain.position_update import (
     ValueOrigin,
 )
 from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.streamed_holding import allowed_difference
 from position_sync_dagster.domain.valuation import (
     OUTSIDE_SESSION,
     Provenance,
-    allowed_difference,
     from_portfolio,
 )
 from position_sync_dagster.lake.schema import broker_rows, update_rows, updates_of
