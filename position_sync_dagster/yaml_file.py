@@ -23,6 +23,10 @@ LARGEST_FILE = 4 * 2**20
 # The most levels of nesting; a correct file has 6, and thousands would end the process.
 DEEPEST = 16
 
+# The most values that a file may stand for, with each alias counted as what it repeats. A leg has
+# up to twenty.
+MOST_VALUES = 4_000_000
+
 _NULL = "tag:yaml.org,2002:null"
 
 # The path to a value in a file: names of fields and numbers of entries, from the root.
@@ -86,6 +90,7 @@ class YamlFile:
         self._holds = holds
         self._error = error
         self._root = self._compose()
+        self._require_few_values()
         self._values: dict[int, Any] = {}
         self.data = self._value(self._root)
 
@@ -142,6 +147,13 @@ class YamlFile:
                 pairs = (pair for pair in node.value if pair[0].value == step)
                 key, node = next(pairs, (node, node))
         return node
+
+    def _require_few_values(self) -> None:
+        """Raise if aliases make the file stand for too many values: each would be read again."""
+        count = _expanded(self._root, {})
+        if count > MOST_VALUES:
+            cause = f"with its aliases it stands for {count:,} values; the most are {MOST_VALUES:,}"
+            raise self._error_at(self._root, cause, f"Write fewer {self._holds}")
 
     def _value(self, node: Node) -> Any:
         if id(node) in self._values:  # an alias
@@ -214,6 +226,20 @@ class YamlFile:
         return self._error(
             f"{_named(self.path, *at)}: {cause.rstrip('.')}.", remedy=f"{remedy.rstrip('.')}."
         )
+
+
+def _expanded(node: Node, counted: dict[int, int]) -> int:
+    """Return for how many values a node stands, without a walk through what aliases repeat."""
+    if id(node) in counted:
+        return counted[id(node)]
+    counted[id(node)] = 0  # an alias of what is around it is an error where it stands
+    count = 1
+    if isinstance(node, SequenceNode):
+        count += sum(_expanded(item, counted) for item in node.value)
+    elif isinstance(node, MappingNode):
+        count += sum(1 + _expanded(value, counted) for _key, value in node.value)
+    counted[id(node)] = count
+    return count
 
 
 def _named(path: Path, *at: int) -> str:
