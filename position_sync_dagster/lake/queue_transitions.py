@@ -120,7 +120,7 @@ def _why_unreadable(row: Mapping[str, object], checks: Mapping[str, bool | None]
 
 
 def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
-    """Return which rows are requests that may be claimed: PENDING, and no back-off is left.
+    """Return which requests may be claimed: they are PENDING, and no back-off is left.
 
     Args:
         now: The time.
@@ -128,14 +128,14 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Exp
     """
     waited = pl.col("available_at").is_null() | (pl.col("available_at") <= schema.moment(now))
     found = (pl.col("status") == PENDING) & (waited | is_in_future("updated_at", now))
-    return found & IS_REQUEST & is_of_others(except_accounts)
+    return found & is_of_others(except_accounts)
 
 
 def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
     """Return which requests are PROCESSING under a lease that has expired; see `is_claimable`."""
     expired = pl.col("lease_expires_at") <= schema.moment(now)
     found = (pl.col("status") == PROCESSING) & (expired | is_in_future("updated_at", now))
-    return found & IS_REQUEST & is_of_others(except_accounts)
+    return found & is_of_others(except_accounts)
 
 
 def is_of_others(accounts: Collection[str]) -> pl.Expr:
@@ -213,7 +213,7 @@ def claim(
     Returns:
         The granted rows, in claim order.
     """
-    chosen = live.filter(allowed).sort(order).head(limit)
+    chosen = live.filter(allowed, IS_REQUEST).sort(order).head(limit)
     aside = set_aside(live, now, new_ids)
     if chosen.is_empty() and aside.is_empty():
         return Change(chosen)
@@ -445,7 +445,7 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
     Returns:
         Their ids.
     """
-    expired = live.select(lease_has_expired(now)).to_series()
+    expired = live.select(lease_has_expired(now) & IS_REQUEST).to_series()
     rows = live.filter(expired)
     ids = rows.get_column("request_id").sort().to_list()
     return Change(ids, as_pending(rows, now), replaced=expired) if ids else Change(ids)

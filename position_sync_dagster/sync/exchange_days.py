@@ -7,9 +7,6 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
-from runpy import run_path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from position_sync_dagster.errors import PositionSyncError, SettingsError
@@ -66,7 +63,7 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
         SettingsError: The calendar is not known.
     """
     if calendar == "XNYS":
-        closed = sorted(_new_york()(years=range(first.year, last.year + 1)))
+        closed = _holidays_of_new_york(first, last)
         zone, closes_at = "America/New_York", time(16, 0)
     else:
         found = _calendar(calendar)
@@ -133,15 +130,11 @@ def time_zone_of(calendar: str) -> ZoneInfo:
     return ZoneInfo(str(_calendar(calendar).tz))
 
 
-@cache
-def _new_york() -> Any:
-    """Return the class of the exchange of New York, from its file alone.
+def _holidays_of_new_york(first: date, last: date) -> list[date]:
+    # Its import takes a third of a second, which commands without days need not wait for.
+    from holidays import financial_holidays
 
-    Its package imports all exchanges and countries: 20 MB and a third of a second in each process.
-    """
-    import holidays
-
-    return run_path(f"{holidays.__path__[0]}/financial/ny_stock_exchange.py")["XNYS"]
+    return sorted(financial_holidays("XNYS", years=range(first.year, last.year + 1)))
 
 
 def _calendar(calendar: str):  # type: ignore[no-untyped-def]

@@ -36,10 +36,11 @@ from position_sync_dagster.sync.reports.book import (
 from position_sync_dagster.sync.reports.figures import VERSION, Figures, limit_of
 from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
 from position_sync_dagster.sync.reports.status import plain
+from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, read_what_if
 from position_sync_dagster.terminal.text import cell_text
 from position_sync_dagster.web import api_answers
 from position_sync_dagster.web.api_answers import (
-    Answer,
+    ApiModel,
     NoQuery,
     PayoffQuery,
     PositionsQuery,
@@ -52,16 +53,27 @@ MOST_POINTS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class ApiSource:
     """Where an answer is read from.
 
     Attributes:
         figures: Reads the figures of now; all requests of a second share a read.
         risk: Reads the book and its legs as the option model has them.
+        compared: Reads the book before and after trades.
     """
 
     figures: Callable[[], Figures]
     risk: Callable[[], tuple[Book, PricedLegs]]
+    compared: Callable[[Changes], WhatIf]
+
+
+def read_compared(settings: Settings, now: datetime, changes: Changes) -> WhatIf:
+    """Read the book before and after trades that somebody thinks of; blocks.
+
+    Raises:
+        PositionSyncError: A table or the file of scenarios cannot be used, or a trade.
+    """
+    return read_what_if(Lake.of(settings), settings, now, changes)
 
 
 def read_priced(settings: Settings, now: datetime) -> tuple[Book, PricedLegs]:
@@ -84,11 +96,11 @@ def _check_strategy(strategy: str | None, book: Book) -> None:
         known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
 
 
-def _figures(source: Source, _query: NoQuery) -> str:
+def _figures(source: ApiSource, _query: NoQuery) -> str:
     return source.figures().to_json()
 
 
-def _header(source: Source, _query: NoQuery) -> dict[str, Any]:
+def _header(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
     figures = source.figures()
     status = figures.status
     return {
@@ -106,12 +118,12 @@ def _header(source: Source, _query: NoQuery) -> dict[str, Any]:
     }
 
 
-def _accounts(source: Source, _query: NoQuery) -> dict[str, Any]:
+def _accounts(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
     figures = source.figures()
     return {"at": figures.at, "accounts": figures.accounts}
 
 
-def _strategies(source: Source, _query: NoQuery) -> dict[str, Any]:
+def _strategies(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
     figures = source.figures()
     book = figures.book
     return {
@@ -123,14 +135,14 @@ def _strategies(source: Source, _query: NoQuery) -> dict[str, Any]:
     }
 
 
-def _positions(source: Source, query: PositionsQuery) -> dict[str, Any]:
+def _positions(source: ApiSource, query: PositionsQuery) -> dict[str, Any]:
     figures = source.figures()
     _check_strategy(query.strategy, figures.book)
     rows = open_positions(figures.book, query.strategy, query.underlying)
     return {"at": figures.at, "positions": rows.select(COLUMNS).to_dicts()}
 
 
-def _positions_csv(source: Source, _query: NoQuery) -> str:
+def _positions_csv(source: ApiSource, _query: NoQuery) -> str:
     """Return the open positions as CSV; unknown cells are empty, texts begin no formula."""
     rows = source.figures().positions.select(COLUMNS).unnest("greeks")
     text = io.StringIO()
@@ -140,13 +152,17 @@ def _positions_csv(source: Source, _query: NoQuery) -> str:
     return text.getvalue()
 
 
-def _what_if(source: Source, query: WhatIfQuery) -> dict[str, Any]:
+def _what_if(source: ApiSource, query: WhatIfQuery) -> dict[str, Any]:
     points = query.points()
     if len(points) > MOST_POINTS:
         raise UserError(
             f"These are {len(points)} scenarios, and at most {MOST_POINTS} are computed at once.",
             remedy="Ask for fewer numbers of spot, vol or days.",
         )
+
+    changes = query.changes()
+    if changes:
+        return _compared(source, query, changes)
 
     book, legs = source.risk()
     _check_strategy(query.strategy, book)
@@ -156,7 +172,18 @@ def _what_if(source: Source, query: WhatIfQuery) -> dict[str, Any]:
     return {"at": book.now, "rows": rows, "left_out": left_out}
 
 
-def _payoff(source: Source, query: PayoffQuery) -> dict[str, Any]:
+def _compared(source: ApiSource, query: WhatIfQuery, changes: Changes) -> dict[str, Any]:
+    """Return what groups are before and after trades."""
+    found = source.compared(changes)
+    rows = found.rows(query.points(), query.level)
+    if query.strategy is not None:
+        rows = [row for row in rows if row["strategy"] in (None, query.strategy)]
+    reasons = found.after_legs.left_out().items()
+    left_out = [{"reason": reason, "legs": count} for reason, count in reasons]
+    return {"at": found.before.now, "rows": rows, "left_out": left_out, "notes": found.notes}
+
+
+def _payoff(source: ApiSource, query: PayoffQuery) -> dict[str, Any]:
     book, legs = source.risk()
     _check_strategy(query.strategy, book)
     found = payoffs(legs.of_strategy(query.strategy), leg_notes(book))
@@ -176,9 +203,9 @@ class ApiRoute:
     """
 
     summary: str
-    query: type[Answer]
-    answer: type[Answer] | None
-    read: Callable[[Source, Any], str | dict[str, Any]]
+    query: type[ApiModel]
+    answer: type[ApiModel] | None
+    read: Callable[[ApiSource, Any], str | dict[str, Any]]
     is_tagged: bool = True
 
 
@@ -231,7 +258,7 @@ ROUTES = {
 }
 
 
-def answer(name: str, parameters: QueryParams, known_tags: str, source: Source) -> Response:
+def answer(name: str, parameters: QueryParams, known_tags: str, source: ApiSource) -> Response:
     """Return the answer to a request; blocks.
 
     Args:
@@ -359,7 +386,7 @@ def _reference(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
-def _parameters(query: type[Answer]) -> list[dict[str, Any]]:
+def _parameters(query: type[ApiModel]) -> list[dict[str, Any]]:
     """Return the description of the parameters of a query; lists are separated by commas."""
     schema = query.model_json_schema(ref_template="#/components/schemas/{model}")
     parameters: list[dict[str, Any]] = []

@@ -17,9 +17,10 @@ from position_sync_dagster.sync.reports.money_sums import (
     TotalSum,
     UnderlyingSum,
 )
+from position_sync_dagster.sync.reports.what_if import Changes, read_changes
 
 
-class Answer(BaseModel):
+class ApiModel(BaseModel):
     """A part of an answer; it has no other names than these."""
 
     model_config = ConfigDict(
@@ -30,7 +31,7 @@ class Answer(BaseModel):
     )
 
 
-class Gateway(Answer):
+class Gateway(ApiModel):
     """The state of a login and its owner."""
 
     gateway_id: str
@@ -47,7 +48,7 @@ class Gateway(Answer):
     line_limit: int | None
 
 
-class Today(Answer):
+class Today(ApiModel):
     """The profit of the day of an account, in its parts."""
 
     account: float | None
@@ -66,7 +67,7 @@ class Today(Answer):
     holdings_age_s: float | None
 
 
-class Account(Answer):
+class Account(ApiModel):
     """An account as the broker reports it, in its base currency."""
 
     account: str
@@ -85,7 +86,7 @@ class Account(Answer):
     total: float | None
 
 
-class Greeks(Answer):
+class PositionGreeks(ApiModel):
     """The greeks of one unit."""
 
     delta: float | None
@@ -96,7 +97,7 @@ class Greeks(Answer):
     underlying_price: float | None
 
 
-class Position(Answer):
+class Position(ApiModel):
     """A holding with its newest row."""
 
     account: str
@@ -125,7 +126,7 @@ class Position(Answer):
     """A part of the strike, above 0 in the money."""
     extrinsic: float | None
     """Of one unit."""
-    greeks: Greeks
+    greeks: PositionGreeks
     greeks_source: str | None
     days: int | None
     """Days to the expiry."""
@@ -140,7 +141,7 @@ class Position(Answer):
     """The part of each strategy; what is missing from 1 belongs to nobody."""
 
 
-class Change(Answer):
+class ListedChange(ApiModel):
     """One thing that happened today."""
 
     at: datetime
@@ -153,7 +154,7 @@ class Change(Answer):
     currency: str | None
 
 
-class LimitState(Answer):
+class JudgedLimit(ApiModel):
     """A limit of the strategies file, and the number that it is compared with."""
 
     subject: str
@@ -168,7 +169,7 @@ class LimitState(Answer):
     text: str
 
 
-class FiguresAnswer(Answer):
+class FiguresAnswer(ApiModel):
     """All figures of a moment."""
 
     version: Literal[1]
@@ -187,18 +188,18 @@ class FiguresAnswer(Answer):
     expiries: list[ExpirySum]
     totals: list[TotalSum]
     closed_today: list[Position]
-    changes: list[Change]
-    limits: list[LimitState]
+    changes: list[ListedChange]
+    limits: list[JudgedLimit]
     positions: list[Position]
 
 
-class HeaderAnswer(Answer):
+class HeaderAnswer(ApiModel):
     """The header of a page: accounts, logins, how old all is, and what needs attention."""
 
     at: datetime
     gateways: list[Gateway]
     attention: list[str]
-    limits: list[LimitState]
+    limits: list[JudgedLimit]
     accounts: list[Account]
     current: int
     """The holdings whose value is current."""
@@ -209,18 +210,18 @@ class HeaderAnswer(Answer):
     """The market data lines in use."""
     mode: str | None
     """LIVE, PAPER or SIMULATED."""
-    changes: list[Change]
+    changes: list[ListedChange]
     """The newest change of today."""
 
 
-class AccountsAnswer(Answer):
+class AccountsAnswer(ApiModel):
     """The accounts at a moment."""
 
     at: datetime
     accounts: list[Account]
 
 
-class StrategiesAnswer(Answer):
+class StrategiesAnswer(ApiModel):
     """The sums of strategies, of underlyings, of expiries, and of all, at a moment."""
 
     at: datetime
@@ -230,21 +231,81 @@ class StrategiesAnswer(Answer):
     totals: list[TotalSum]
 
 
-class PositionsAnswer(Answer):
+class PositionsAnswer(ApiModel):
     """The open positions at a moment."""
 
     at: datetime
     positions: list[Position]
 
 
-class Dividend(Answer):
+class Dividend(ApiModel):
     """A dividend that an option is priced with."""
 
     ex_date: date
     amount: float
 
 
-class WhatIfRow(Answer):
+class PayoffCorner(ApiModel):
+    """A price of the underlying, and the profit there."""
+
+    price: float
+    profit: float
+
+
+class PayoffRow(ApiModel):
+    """The profit of a strategy at its next expiry, over the price of one underlying."""
+
+    strategy: str
+    account: str
+    underlying: str
+    currency: str
+    expiry: date | None
+    break_evens: list[float] | None
+    """Null: not known."""
+    greatest_profit: float | None
+    """Null with break-evens: unbounded."""
+    greatest_loss: float | None
+    """Null with break-evens: unbounded."""
+    why: str | None
+    """What is unbounded or not known."""
+    note: str | None
+    corners: list[PayoffCorner]
+    legs: list[str]
+
+
+class UncoveredCall(ApiModel):
+    """A short call that its account could not deliver if all calls were exercised."""
+
+    strategy_id: str
+    account: str
+    conid: int
+    symbol: str
+    currency: str
+    leg: str
+    expires_at: datetime
+    missing: float
+    """Shares or futures."""
+
+
+class WhatIfSide(ApiModel):
+    """What a group is before or after trades; of a strategy or an account also its sums."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    value: float | None
+    profit: float | None
+    left_out: int
+    dollar_delta: float | None = None
+    delta: float | None = None
+    gamma_1pct: float | None = None
+    theta: float | None = None
+    vega: float | None = None
+    payoffs: list[PayoffRow] = []
+    uncovered: list[UncoveredCall] = []
+    limits_broken: list[str] = []
+
+
+class WhatIfRow(ApiModel):
     """Value and profit of a group in a scenario; of a leg also what it is priced with."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
@@ -271,59 +332,39 @@ class WhatIfRow(Answer):
     exercise: str | None = None
     expires_at: datetime | None = None
     reason: str | None = None
+    before: WhatIfSide | None = None
+    """Before the trades; null: it was not there."""
+    after: WhatIfSide | None = None
+    """After the trades; null: it is gone."""
 
 
-class LeftOut(Answer):
+class LeftOut(ApiModel):
     """Why legs are in no sum, and how many."""
 
     reason: str
     legs: int
 
 
-class WhatIfAnswer(Answer):
+class WhatIfAnswer(ApiModel):
     """Value and profit under other prices, volatilities and days."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     at: datetime
     rows: list[WhatIfRow]
     left_out: list[LeftOut]
+    notes: list[str] = []
+    """What priced each trade."""
 
 
-class Corner(Answer):
-    """A price of the underlying, and the profit there."""
-
-    price: float
-    profit: float
-
-
-class PayoffRow(Answer):
-    """The profit of a strategy at its next expiry, over the price of one underlying."""
-
-    strategy: str
-    account: str
-    underlying: str
-    currency: str
-    expiry: date | None
-    break_evens: list[float] | None
-    """Null: not known."""
-    greatest_profit: float | None
-    """Null with break-evens: unbounded."""
-    greatest_loss: float | None
-    """Null with break-evens: unbounded."""
-    why: str | None
-    """What is unbounded or not known."""
-    note: str | None
-    corners: list[Corner]
-    legs: list[str]
-
-
-class PayoffAnswer(Answer):
+class PayoffAnswer(ApiModel):
     """The payoffs of strategies at their next expiry."""
 
     at: datetime
     payoffs: list[PayoffRow]
 
 
-class Problem(Answer):
+class Problem(ApiModel):
     """An error (RFC 9457), with media type `application/problem+json`."""
 
     type: str = "about:blank"
@@ -336,20 +377,23 @@ class Problem(Answer):
 
 
 def _numbers(value: Any) -> Any:
-    """Read numbers that are separated by commas, as in a query."""
+    """Read numbers or texts that are separated by commas, as in a query."""
     return value.split(",") if isinstance(value, str) else value
 
 
 Numbers = Annotated[list[float], BeforeValidator(_numbers), Field(min_length=1, max_length=50)]
 
 
-class NoQuery(Answer):
+Texts = Annotated[list[str], BeforeValidator(_numbers), Field(max_length=50)]
+
+
+class NoQuery(ApiModel):
     """The query of what takes none; what a client adds, to get past a cache, is ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class PositionsQuery(Answer):
+class PositionsQuery(ApiModel):
     """Which positions."""
 
     strategy: str | None = None
@@ -358,14 +402,14 @@ class PositionsQuery(Answer):
     """Only contracts on this symbol."""
 
 
-class PayoffQuery(Answer):
+class PayoffQuery(ApiModel):
     """Which payoffs."""
 
     strategy: str | None = None
     """Only this strategy."""
 
 
-class WhatIfQuery(Answer):
+class WhatIfQuery(ApiModel):
     """The scenarios: each move with each change of volatility and each number of days."""
 
     spot: Numbers = [-10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0]
@@ -377,7 +421,27 @@ class WhatIfQuery(Answer):
     level: Breakdown = Breakdown.STRATEGY
     """What each row is of."""
     strategy: str | None = None
-    """Only this strategy."""
+    """Only this strategy; what a trade opens is a leg of it."""
+    trade: Texts = []
+    """Trades to compare before and after, such as -2 SPY 20270115 C 650 @3.20, by commas."""
+    close: Texts = []
+    """Strategies that are closed, separated by commas."""
+    roll: Texts = []
+    """STRATEGY:EXPIRY of strategies whose nearest options are rolled, separated by commas."""
+    account: str | None = None
+    """The account of the trades."""
+
+    def changes(self) -> Changes:
+        """Return the trades, none if no parameter names one.
+
+        Raises:
+            UserError: One cannot be read.
+        """
+        rolled = []
+        for text in self.roll:
+            name, _colon, expiry = text.rpartition(":")
+            rolled.append((name, expiry))
+        return read_changes(self.trade, self.close, rolled, self.account, self.strategy)
 
     def points(self) -> list[Point]:
         """Return the scenarios.

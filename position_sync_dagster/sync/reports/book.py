@@ -542,22 +542,40 @@ def curves_of(
     Returns:
         The name of each strategy, the currency and the points, by strategy and currency.
     """
-    found: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
+    points: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
+    numbered = dict(enumerate(legs))
     newest = {(row["account"], row["conid"]): row for row in still.iter_rows(named=True)}
-    for part in rows.partition_by("slot", maintain_order=True):
-        slot: datetime = part.item(0, "slot")
-        newest |= {(row["account"], row["conid"]): row for row in part.iter_rows(named=True)}
-        held = {key: row["position"] for key, row in newest.items()}
-        sums: dict[tuple[str, str], list[float | None]] = defaultdict(list)
-        for n, holding, share in exposure.claims_of(dict(enumerate(legs)), held):
-            row = newest[holding]
-            is_of_day = row["daily_pnl"] is not None and slot - row["timestamp"] <= A_DAY
-            profit = row["daily_pnl"] * share if is_of_day else None
-            sums[legs[n].strategy_id, row["currency"]].append(profit)
-        for key, values in sums.items():
-            known = [value for value in values if value is not None]
-            found[key].append((slot, sum(known) if len(known) == len(values) else None))
+    for rows_of_slot in rows.partition_by("slot", maintain_order=True):
+        slot: datetime = rows_of_slot.item(0, "slot")
+        for row in rows_of_slot.iter_rows(named=True):
+            newest[row["account"], row["conid"]] = row
+
+        for key, profits in _profits_at(slot, newest, numbered).items():
+            points[key].append((slot, _sum_if_known(profits)))
+
     return [
-        {"name": strategy, "currency": currency, "points": points}
-        for (strategy, currency), points in sorted(found.items())
+        {"name": strategy, "currency": currency, "points": points[strategy, currency]}
+        for strategy, currency in sorted(points)
     ]
+
+
+def _profits_at(
+    slot: datetime,
+    newest: Mapping[tuple[str, int], Mapping[str, Any]],
+    legs: Mapping[int, ActiveContract],
+) -> dict[tuple[str, str], list[float | None]]:
+    """Return the profit of the day of each part, by strategy and currency; None: not known."""
+    held = {key: row["position"] for key, row in newest.items()}
+    profits: dict[tuple[str, str], list[float | None]] = defaultdict(list)
+    for claim in exposure.claims_of(legs, held):
+        row = newest[claim.key]
+        is_of_day = row["daily_pnl"] is not None and slot - row["timestamp"] <= A_DAY
+        profit = row["daily_pnl"] * claim.share if is_of_day else None
+        profits[legs[claim.leg].strategy_id, row["currency"]].append(profit)
+    return profits
+
+
+def _sum_if_known(amounts: Sequence[float | None]) -> float | None:
+    """Return the sum; None if one of the amounts is not known."""
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if len(known) == len(amounts) else None
