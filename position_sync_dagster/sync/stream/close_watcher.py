@@ -63,11 +63,12 @@ class CloseWatcher:
         Raises:
             LakeError: The table cannot be read.
         """
-        seen = [one.confirmed_at or one.received_at for one in published.values()]
-        since = max(seen) - CLOSED_KEPT if seen else None
+        times = [holding.confirmed_at or holding.received_at for holding in published.values()]
+        since = max(times) - CLOSED_KEPT if times else None
         changes = await offload(self.explainer.lake.position_changes.records, since)
         gateway_id = self.context.settings.gateway_id
-        return after_changes(published, (one for one in changes if one.gateway_id == gateway_id))
+        of_login = [change for change in changes if change.gateway_id == gateway_id]
+        return after_changes(published, of_login)
 
     def _looks(self) -> list[float]:
         now_s = self.context.monotonic()
