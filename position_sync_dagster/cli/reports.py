@@ -20,6 +20,8 @@ from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.lake import Lake, Past, rows_of_logins
 from position_sync_dagster.lake.position_updates import POLL_S
 from position_sync_dagster.lake.schema import UPDATE_COLUMNS, updates_of
+from position_sync_dagster.risk.scenario_file import Point
+from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
 from position_sync_dagster.sync.reports.book import (
@@ -35,6 +37,7 @@ from position_sync_dagster.sync.reports.changes import ChangeKind
 from position_sync_dagster.sync.reports.closes import read_closes
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.status import plain, read_status
+from position_sync_dagster.sync.reports.what_if import USUAL_MOVES, read_changes, read_what_if
 from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.text import amount, as_typed, number, printable, quantity
 
@@ -394,6 +397,23 @@ class Tools:
         """Return what happened today: trades, closes, outages and breaks, the newest first."""
         return list(plain(self._read().changes))
 
+    def what_if(
+        self,
+        trades: list[str] | None = None,
+        close: list[str] | None = None,
+        roll: dict[str, str] | None = None,
+        spot: list[float] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return value, profit and greeks of each strategy before and after trades; none is sent.
+
+        A trade is text such as "-2 SPY 20270115 C 650 @3.20". `close` names strategies, `roll` has
+        the new expiry of each strategy that is rolled, `spot` moves of the prices in percent.
+        """
+        changes = read_changes(trades or (), close or (), (roll or {}).items())
+        compared = read_what_if(self.lake, self.settings, utc_now(), changes)
+        points = [Point(spot=move) for move in spot or USUAL_MOVES]
+        return list(plain(compared.rows(points, Breakdown.STRATEGY)))
+
     def as_of(self, time: str) -> dict[str, Any]:
         """Return strategies and positions as they were known at a time such as 2026-03-09T15:30Z.
 
@@ -413,7 +433,7 @@ class Tools:
 def mcp(home: options.HomeFolder = None) -> None:
     """Serve the figures to an assistant by the Model Context Protocol, over stdio, read only.
 
-    It needs the extra `mcp`. The tools are figures, positions, changes and as_of.
+    It needs the extra `mcp`. The tools are figures, positions, changes, as_of and what_if.
     """
     try:
         from mcp.server.fastmcp import FastMCP
@@ -422,6 +442,6 @@ def mcp(home: options.HomeFolder = None) -> None:
         raise MissingExtraError("mcp", "mcp") from error
     tools = Tools(*options.opened(home))
     server = FastMCP("position-sync", log_level="WARNING")
-    for tool in (tools.figures, tools.positions, tools.changes, tools.as_of):
+    for tool in (tools.figures, tools.positions, tools.changes, tools.as_of, tools.what_if):
         server.add_tool(tool, annotations=ToolAnnotations(readOnlyHint=True))
     server.run("stdio")

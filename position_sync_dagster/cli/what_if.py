@@ -1,6 +1,6 @@
 """The command `what-if`: value and profit of the holdings in scenarios."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from itertools import product
 from pathlib import Path
@@ -20,6 +20,7 @@ from position_sync_dagster.risk.scenario_file import OwnScenarios, Point
 from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
 from position_sync_dagster.sync.reports.book import Book, known_strategy
 from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
+from position_sync_dagster.sync.reports.what_if import WhatIf, read_changes, read_what_if
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import amount
 
@@ -51,6 +52,20 @@ def what_if(
     scenario: Annotated[
         str | None, typer.Option(metavar="NAME", help="A scenario of scenarios.yaml instead.")
     ] = None,
+    trade: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRADE", help='After this, such as "-2 SPY 20270115 C 650 @3.20".'),
+    ] = None,
+    close: Annotated[
+        list[str] | None, typer.Option(metavar="STRATEGY", help="After closing this strategy.")
+    ] = None,
+    roll: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="STRATEGY EXPIRY", help="After rolling its nearest options."),
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option(help="The account of --trade, if several hold its underlying.")
+    ] = None,
     strategy: options.Strategy = None,
     level: Annotated[
         Breakdown, typer.Option(help="What each row is of.", case_sensitive=False)
@@ -62,6 +77,10 @@ def what_if(
 
     Each option keeps its own volatility. A leg that cannot be priced is left out and counted. The
     strategies and UNATTRIBUTED together are the account; currencies are never added.
+
+    With --trade, --close or --roll each row has what it is before and after: value and profit,
+    greeks, payoff at expiry, what is uncovered, and which limits are broken. With --strategy what
+    a trade opens is a leg of that strategy. Nothing is sent and nothing is stored.
     """
     if ratio and vol == "0":
         vol = "1"
@@ -75,6 +94,7 @@ def what_if(
         wrong = error.errors()[0]
         why = f"--{wrong['loc'][0]} {wrong['input']:g}: {wrong['msg']}."
         raise typer.BadParameter(why) from None
+    changes = read_changes(trade or (), close or (), [roll] if roll else (), account, strategy)
     _book, own, legs = _read(strategy, home)
     legs = legs.of_strategy(strategy)
     if scenario is not None:
@@ -83,6 +103,11 @@ def what_if(
             known = ", ".join(own.points) or "none"
             raise typer.BadParameter(f"{scenario!r} is no scenario; scenarios.yaml has {known}.")
         points = [named]
+    if changes:
+        settings, lake = options.opened(home)
+        compared = read_what_if(lake, settings, utc_now(), changes)
+        _show_compared(compared, points, level, strategy, json=json)
+        return
     rows = scenario_rows(legs, points, level)
     notes = [f"{count} left out: {reason}" for reason, count in legs.left_out().items()]
     if rows and not json:
@@ -93,6 +118,55 @@ def what_if(
         texts = list(lines.values())
         output.print_table(texts, right=[name for name in texts[0] if name not in _TEXTS])
     output.show(rows, notes if rows else ["Nothing is held."], json=json)
+
+
+def _show_compared(
+    compared: WhatIf, points: Sequence[Point], level: Breakdown, strategy: str | None, *, json: bool
+) -> None:
+    """Print what the groups that differ are before and after some trades."""
+    rows = compared.rows(points, level)
+    if strategy is not None and level is not Breakdown.ACCOUNT:
+        rows = [row for row in rows if row["strategy"] in (None, strategy)]
+    differing = [row for row in rows if row["before"] != row["after"]]
+    if differing and not json:
+        output.print_table(
+            [*map(_compared_line, differing)], right=("before", "after", "delta", "theta")
+        )
+    output.show(rows, [*compared.notes, *_warnings(differing)], json=json)
+
+
+def _compared_line(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of a group in a scenario, before and after."""
+    before = row["before"] or {}
+    after = row["after"] or {}
+    return {
+        "name": str(row["name"]),
+        "account": row["account"],
+        "currency": row["currency"] or "–",
+        "spot": f"{row['spot']:+g}",
+        "vol": f"{row['vol']:+g}",
+        "days": f"{row['days']:g}",
+        "before": amount(before.get("profit")),
+        "after": amount(after.get("profit")),
+        "delta": amount(after.get("dollar_delta")),
+        "theta": amount(after.get("theta")),
+    }
+
+
+def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the payoffs, what is uncovered and the broken limits after the trades, each once."""
+    lines: dict[str, None] = {}
+    for row in rows:
+        after = row["after"] or {}
+        for payoff in after.get("payoffs", ()):
+            extremes = f"{amount(payoff['greatest_profit'])} to {amount(payoff['greatest_loss'])}"
+            why = f" ({payoff['why']})" if payoff["why"] else ""
+            lines[f"{payoff['strategy']} {payoff['underlying']} at expiry: {extremes}{why}"] = None
+        for leg in after.get("uncovered", ()):
+            lines[f"{leg['strategy_id']}: {leg['leg']} would miss {leg['missing']:g}"] = None
+        for text in after.get("limits_broken", ()):
+            lines[text] = None
+    return list(lines)
 
 
 def _read(strategy: str | None, home: Path | None) -> tuple[Book, OwnScenarios, PricedLegs]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import Completeness
@@ -85,7 +85,7 @@ class AccountEvent(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Occurrence:
+class AccountOccurrence:
     """An event of an account, with what it says.
 
     Attributes:
@@ -196,8 +196,10 @@ class AccountState:
         jitter: float = 1.0,
         stays_open: bool = False,
     ) -> "AccountState":
-        """Return the account after an event, by `TABLE`; see `Occurrence` for the arguments."""
-        occurrence = Occurrence(now_s=now_s, at=at, why=why, jitter=jitter, stays_open=stays_open)
+        """Return the account after an event, by `TABLE`; what it says is an occurrence."""
+        occurrence = AccountOccurrence(
+            now_s=now_s, at=at, why=why, jitter=jitter, stays_open=stays_open
+        )
         account = self
         of_positions = OF_POSITIONS.get((self.positions, event))
         if of_positions is not None:
@@ -211,19 +213,19 @@ class AccountState:
         return account
 
 
-def _nothing_more(account: AccountState, _event: Occurrence) -> AccountState:
+def _nothing_more(account: AccountState, _event: AccountOccurrence) -> AccountState:
     return account
 
 
-def _begin_doubt(account: AccountState, event: Occurrence) -> AccountState:
+def _begin_doubt(account: AccountState, event: AccountOccurrence) -> AccountState:
     return replace(account, emptied_at_s=event.now_s)
 
 
-def _end_doubt(account: AccountState, _event: Occurrence) -> AccountState:
+def _end_doubt(account: AccountState, _event: AccountOccurrence) -> AccountState:
     return replace(account, emptied_at_s=None)
 
 
-def _begin(account: AccountState, event: Occurrence) -> AccountState:
+def _begin(account: AccountState, event: AccountOccurrence) -> AccountState:
     """Begin a download: what becomes due from now on is not part of it."""
     return replace(
         account,
@@ -235,22 +237,22 @@ def _begin(account: AccountState, event: Occurrence) -> AccountState:
     )
 
 
-def _note_end(account: AccountState, event: Occurrence) -> AccountState:
+def _note_end(account: AccountState, event: AccountOccurrence) -> AccountState:
     return replace(account, ended_at=event.at)
 
 
-def _complete(account: AccountState, event: Occurrence) -> AccountState:
+def _complete(account: AccountState, event: AccountOccurrence) -> AccountState:
     """Let its values count; a subscription that stays open has to last first."""
     failures = account.failures if event.stays_open else 0
     return replace(account, whole_since_s=event.now_s, problem=None, failures=failures)
 
 
-def _complete_late(account: AccountState, event: Occurrence) -> AccountState:
+def _complete_late(account: AccountState, event: AccountOccurrence) -> AccountState:
     """Let its values count; it need not be requested again."""
     return replace(_complete(account, event), again_at_s=math.inf)
 
 
-def _fail(account: AccountState, event: Occurrence) -> AccountState:
+def _fail(account: AccountState, event: AccountOccurrence) -> AccountState:
     """Request it again later; at once after a subscription that lasted."""
     whole_since_s = account.whole_since_s
     has_lasted = whole_since_s is not None and event.now_s - whole_since_s >= account.lasts_s
@@ -261,28 +263,28 @@ def _fail(account: AccountState, event: Occurrence) -> AccountState:
     )
 
 
-def _spoil(account: AccountState, event: Occurrence) -> AccountState:
+def _spoil(account: AccountState, event: AccountOccurrence) -> AccountState:
     return replace(account, spoiled=event.why)
 
 
-def _spoil_whole(account: AccountState, event: Occurrence) -> AccountState:
+def _spoil_whole(account: AccountState, event: AccountOccurrence) -> AccountState:
     return _fail(_spoil(account, event), event)
 
 
-def _take_end(account: AccountState, _event: Occurrence) -> AccountState:
+def _take_end(account: AccountState, _event: AccountOccurrence) -> AccountState:
     return replace(account, end_is_due=False)
 
 
-def _make_due(account: AccountState, event: Occurrence) -> AccountState:
+def _make_due(account: AccountState, event: AccountOccurrence) -> AccountState:
     return replace(account, again_at_s=event.now_s)
 
 
-def _make_waiting_due(account: AccountState, event: Occurrence) -> AccountState:
+def _make_waiting_due(account: AccountState, event: AccountOccurrence) -> AccountState:
     """Request at once what waits for its next request."""
     return account if account.again_at_s == math.inf else _make_due(account, event)
 
 
-def _forget_values(account: AccountState, _event: Occurrence) -> AccountState:
+def _forget_values(account: AccountState, _event: AccountOccurrence) -> AccountState:
     return AccountState(
         lasts_s=account.lasts_s,
         second_s=account.second_s,
@@ -297,7 +299,7 @@ class PositionsTransition(NamedTuple):
     states: tuple[PositionsState, ...]
     event: AccountEvent
     to: PositionsState
-    follow: Callable[[AccountState, Occurrence], AccountState]
+    follow: Callable[[AccountState, AccountOccurrence], AccountState]
 
 
 class ValuesTransition(NamedTuple):
@@ -313,7 +315,7 @@ class ValuesTransition(NamedTuple):
     states: tuple[ValuesState, ...]
     event: AccountEvent
     to: ValuesState | None
-    follow: Callable[[AccountState, Occurrence], AccountState]
+    follow: Callable[[AccountState, AccountOccurrence], AccountState]
 
 
 _KNOWN, _EMPTIED, _CONTRADICTED = PositionsState
@@ -402,21 +404,9 @@ class AccountStates:
         """Record a whole list; see `AccountState.after_list`."""
         self._states[account] = self._states[account].after_list(now_s, is_emptied=is_emptied)
 
-    def record(
-        self,
-        account: str,
-        event: AccountEvent,
-        now_s: float,
-        *,
-        at: datetime = NEVER,
-        why: str | None = None,
-        jitter: float = 1.0,
-        stays_open: bool = False,
-    ) -> None:
-        """Record an event of an account; see `AccountState.after`."""
-        self._states[account] = self._states[account].after(
-            event, now_s, at=at, why=why, jitter=jitter, stays_open=stays_open
-        )
+    def record(self, account: str, event: AccountEvent, now_s: float, **what: Any) -> None:
+        """Record an event of an account; `what` are the arguments of `AccountState.after`."""
+        self._states[account] = self._states[account].after(event, now_s, **what)
 
     def record_all(self, event: AccountEvent, now_s: float) -> None:
         """Record an event of every account."""

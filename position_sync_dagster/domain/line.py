@@ -84,7 +84,7 @@ class LineEvent(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Occurrence:
+class LineOccurrence:
     """An event of a line, with what it says.
 
     Attributes:
@@ -245,12 +245,14 @@ class Line:
         delayed: bool = False,
         holding: Key | None = None,
     ) -> "Line":
-        """Return the line after an event, by `TRANSITIONS`; see `Occurrence` for the arguments."""
+        """Return the line after an event, by `TABLE`; what it says is an occurrence."""
         transition = TRANSITIONS.get((self.state, event))
         if transition is None:
             return self
 
-        occurrence = Occurrence(now_s=now_s, at=at, reason=reason, delayed=delayed, holding=holding)
+        occurrence = LineOccurrence(
+            now_s=now_s, at=at, reason=reason, delayed=delayed, holding=holding
+        )
         line = transition.follow(self, occurrence)
         if transition.to is None:
             return line
@@ -345,7 +347,7 @@ class Line:
         return denial if denial is not None and now_s < denial.until_s else None
 
 
-def _await_answer(line: Line, event: Occurrence) -> Line:
+def _await_answer(line: Line, event: LineOccurrence) -> Line:
     """Give a new request its time to tick."""
     return replace(
         line,
@@ -356,25 +358,25 @@ def _await_answer(line: Line, event: Occurrence) -> Line:
     )
 
 
-def _hold(line: Line, event: Occurrence) -> Line:
+def _hold(line: Line, event: LineOccurrence) -> Line:
     held = replace(line, held_since_s=event.now_s, delayed=event.delayed)
     return _await_answer(held, event)
 
 
-def _begin_anew(line: Line, event: Occurrence) -> Line:
+def _begin_anew(line: Line, event: LineOccurrence) -> Line:
     """Forget what the connection before it showed."""
     anew = replace(line, renew_at_s=-math.inf, dispute=None, renewals=0)
     return _await_answer(anew, event)
 
 
-def _count_renewal(line: Line, event: Occurrence) -> Line:
+def _count_renewal(line: Line, event: LineOccurrence) -> Line:
     """Record that it was requested again; the next time is later."""
     renewals = line.renewals + 1
     renew_at_s = event.now_s + RENEWAL.delay_s(renewals)
     return replace(line, renewals=renewals, was_renewed=True, renew_at_s=renew_at_s)
 
 
-def _release(line: Line, _event: Occurrence) -> Line:
+def _release(line: Line, _event: LineOccurrence) -> Line:
     """Forget the request; only the denial stays."""
     return replace(
         line,
@@ -389,7 +391,7 @@ def _release(line: Line, _event: Occurrence) -> Line:
     )
 
 
-def _end(line: Line, event: Occurrence) -> Line:
+def _end(line: Line, event: LineOccurrence) -> Line:
     """Let nothing that it said count any more."""
     return replace(
         line,
@@ -401,7 +403,7 @@ def _end(line: Line, event: Occurrence) -> Line:
     )
 
 
-def _take_price(line: Line, _event: Occurrence) -> Line:
+def _take_price(line: Line, _event: LineOccurrence) -> Line:
     """Let the price count; the parts that ticked before are awaited on."""
     dispute = line.dispute
     if dispute is not None and line.was_renewed:
@@ -412,11 +414,11 @@ def _take_price(line: Line, _event: Occurrence) -> Line:
     )
 
 
-def _stop_waiting(line: Line, _event: Occurrence) -> Line:
+def _stop_waiting(line: Line, _event: LineOccurrence) -> Line:
     return replace(line, lacks_parts=False, overdue_at_s=math.inf)
 
 
-def _postpone(line: Line, event: Occurrence) -> Line:
+def _postpone(line: Line, event: LineOccurrence) -> Line:
     """Give it the whole time to tick once its session opens."""
     return replace(line, overdue_at_s=event.now_s + line.silence_s)
 
@@ -426,23 +428,23 @@ def _suspect(line: Line, reason: str | None) -> Line:
     return replace(line, reason=reason, lacks_parts=False, overdue_at_s=math.inf, since=since)
 
 
-def _suspect_silent(line: Line, _event: Occurrence) -> Line:
+def _suspect_silent(line: Line, _event: LineOccurrence) -> Line:
     """Suspect a line that did not answer; why it waited stays the reason."""
     return _suspect(line, line.reason or NOT_TICKED)
 
 
-def _suspect_quiet(line: Line, event: Occurrence) -> Line:
+def _suspect_quiet(line: Line, event: LineOccurrence) -> Line:
     """Suspect a trusted line, which may only be quiet: it has a moment to answer."""
     suspect = _suspect(line, event.reason or NOT_TICKED)
     return replace(suspect, withheld_until_s=event.now_s + GRACE_S)
 
 
-def _dispute(line: Line, event: Occurrence) -> Line:
+def _dispute(line: Line, event: LineOccurrence) -> Line:
     """Suspect a line whose value differs from the broker's."""
     return replace(_suspect(line, DIFFERS), dispute=Dispute(holding=event.holding))
 
 
-def _agree(line: Line, event: Occurrence) -> Line:
+def _agree(line: Line, event: LineOccurrence) -> Line:
     """End the difference, unless it is that of another holding."""
     dispute = line.dispute
     if dispute is not None and event.holding not in (None, dispute.holding):
@@ -450,7 +452,7 @@ def _agree(line: Line, event: Occurrence) -> Line:
     return replace(line, dispute=None, renewals=0)
 
 
-def _interrupt(line: Line, event: Occurrence) -> Line:
+def _interrupt(line: Line, event: LineOccurrence) -> Line:
     """Let nothing from before the interruption count; it has its time to tick again."""
     return replace(
         line,
@@ -462,13 +464,13 @@ def _interrupt(line: Line, event: Occurrence) -> Line:
     )
 
 
-def _await_soon(line: Line, event: Occurrence) -> Line:
+def _await_soon(line: Line, event: LineOccurrence) -> Line:
     """Await a tick, not later than before: a farm may return again and again."""
     overdue_at_s = min(line.overdue_at_s, event.now_s + line.silence_s)
     return replace(line, lacks_parts=False, overdue_at_s=overdue_at_s)
 
 
-def _await_return(line: Line, event: Occurrence) -> Line:
+def _await_return(line: Line, event: LineOccurrence) -> Line:
     """Await a tick; a line that was interrupted for longer has the whole time to tick."""
     if line.overdue_at_s <= event.now_s:
         line = replace(line, overdue_at_s=math.inf)
@@ -488,7 +490,7 @@ class Transition(NamedTuple):
     states: frozenset[LineState]
     event: LineEvent
     to: LineState | None
-    follow: Callable[[Line, Occurrence], Line]
+    follow: Callable[[Line, LineOccurrence], Line]
 
 
 def _in(*states: LineState) -> frozenset[LineState]:

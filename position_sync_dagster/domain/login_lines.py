@@ -9,10 +9,9 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.domain.line import RENEWAL, Awaited, Denial, Line, LineEvent
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines, rank
@@ -264,21 +263,9 @@ class LoginLines:
 
     # Events.
 
-    def record(
-        self,
-        conid: int,
-        event: LineEvent,
-        now_s: float,
-        *,
-        at: datetime = NEVER,
-        reason: str | None = None,
-        delayed: bool = False,
-        holding: Key | None = None,
-    ) -> None:
-        """Record an event of one line; see `Line.after`."""
-        self._lines[conid] = self.line(conid).after(
-            event, now_s, at=at, reason=reason, delayed=delayed, holding=holding
-        )
+    def record(self, conid: int, event: LineEvent, now_s: float, **what: Any) -> None:
+        """Record an event of one line; `what` are the arguments of `Line.after`."""
+        self._lines[conid] = self.line(conid).after(event, now_s, **what)
 
     def reopened(self, now_s: float) -> None:
         """Record that the connection opens again: every line has to tick before it counts."""

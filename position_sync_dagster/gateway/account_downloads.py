@@ -84,7 +84,7 @@ LONGEST_TIMEOUTS = 4
 
 
 @dataclass(slots=True, kw_only=True)
-class Subscription:
+class AccountSubscription:
     """The subscription to the values of one account, of which a gateway serves one at a time.
 
     Attributes:
@@ -163,7 +163,7 @@ class AccountDownloads:
         self._quiet_s = settings.account_quiet_s
         self._only_one = len(login.accounts) == 1
 
-        self._subscription: Subscription | None = None
+        self._subscription: AccountSubscription | None = None
         self._own_stops = 0  # that the gateway has not confirmed by 2100 yet
 
         self._ib.accountValueEvent += self._on_account_value
@@ -248,11 +248,11 @@ class AccountDownloads:
         if not self._only_one:
             self._stop()
 
-    def _begin(self, account: str, *, expects_late_end: bool) -> Subscription:
+    def _begin(self, account: str, *, expects_late_end: bool) -> AccountSubscription:
         """Record that a download begins."""
         now_s = time.monotonic()
         self.accounts.record(account, AccountEvent.REQUESTED, now_s, at=utc_now())
-        return Subscription(
+        return AccountSubscription(
             account=account,
             interruptions=self._connectivity.interruptions,
             expects_late_end=expects_late_end,
@@ -262,7 +262,7 @@ class AccountDownloads:
             result=asyncio.get_running_loop().create_future(),
         )
 
-    async def _end_of(self, subscription: Subscription, *, is_impatient: bool) -> str | None:
+    async def _end_of(self, subscription: AccountSubscription, *, is_impatient: bool) -> str | None:
         """Wait until a download ends or falls silent.
 
         Args:
@@ -287,12 +287,12 @@ class AccountDownloads:
             await asyncio.wait({result}, timeout=min(left_s, self._quiet_s))
         return result.result()
 
-    def _is_uninterrupted(self, subscription: Subscription) -> bool:
+    def _is_uninterrupted(self, subscription: AccountSubscription) -> bool:
         """Return whether the gateway has had IB since a subscription began."""
         has_ib = self._connectivity.lost is None
         return has_ib and self._connectivity.interruptions == subscription.interruptions
 
-    def _complete(self, subscription: Subscription) -> None:
+    def _complete(self, subscription: AccountSubscription) -> None:
         """Record that the download of an account ended whole, and what it confirms."""
         account = subscription.account
         self._date_rows(subscription)
@@ -397,7 +397,7 @@ class AccountDownloads:
         self._hear(subscription.account)
         return True
 
-    def _date_rows(self, subscription: Subscription) -> None:
+    def _date_rows(self, subscription: AccountSubscription) -> None:
         """Date the rows since the last call by the times that followed them.
 
         The rows of a download may show times hours ago. They are dated at its end, if its last time

@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from math import inf
 from random import Random
 from typing import Any, Generic, TypeVar
@@ -56,10 +55,10 @@ class Subscription:
         return (account, "", conid) if conid else (account, "")
 
 
-One = TypeVar("One", bound=Subscription)
+Kind = TypeVar("Kind", bound=Subscription)
 
 
-class ProfitSubscriptions(ABC, Generic[One]):
+class ProfitSubscriptions(ABC, Generic[Kind]):
     """Subscriptions to profits that are requested until messages come, and again without them.
 
     One that is refused or silent, or whose values do not count, is requested again after a delay
@@ -85,15 +84,15 @@ class ProfitSubscriptions(ABC, Generic[One]):
         self._end = 2 + NUMBER_OF_VALUES[kind]
         self._backoff = Backoff(first_s=silence_s, longest_s=900.0, jitter=(0.8, 1.2))
         self._random = Random()  # noqa: S311 - jitter of a delay
-        self._all: dict[Any, One] = {}
-        self._by_request: dict[str, One] = {}
+        self._all: dict[Any, Kind] = {}
+        self._by_request: dict[str, Kind] = {}
         ib_async_internals.read_messages(ib, kind, self._read)
         ib.errorEvent += self._on_error
 
     def restored(self) -> None:
         """Expect a message of each: one without is requested again (code 1102)."""
-        for one in self._all.values():
-            self._expect(one)
+        for subscription in self._all.values():
+            self._expect(subscription)
 
     def dropped(self) -> None:
         """Forget all of them: the gateway dropped them (code 1101).
@@ -101,74 +100,81 @@ class ProfitSubscriptions(ABC, Generic[One]):
         Nothing is requested here: positions and lines are requested first. A request whose value is
         awaited is cancelled: if it reached the gateway after the drop, it still runs.
         """
-        for one in self._all.values():
-            if one.request is not None and one.due_at != inf:
-                self._cancel(one)
-            self._ended(one)
+        for subscription in self._all.values():
+            if subscription.request is not None and subscription.due_at != inf:
+                self._cancel(subscription)
+            self._ended(subscription)
         self._all.clear()
         self._by_request.clear()
 
     @abstractmethod
-    def _take(self, one: One, sent: list[float]) -> bool:
+    def _take(self, subscription: Kind, sent: list[float]) -> bool:
         """Take the values of a message, and return whether they count."""
 
     @abstractmethod
-    def _ended(self, one: One) -> None:
+    def _ended(self, subscription: Kind) -> None:
         """Forget the values of a request that the gateway has ended."""
 
     def _request_due(self, names: Iterable[object], most: int) -> None:
         """Request the first few of these that are due."""
         now = time.monotonic()
-        for one in self._all.values():
-            if one.due_at == inf and one.heard_at <= now - SILENT_S:
-                self._expect(one)
-        due = (one for name in names if (one := self._all[name]).due_at <= now)
-        for one in islice(due, most):
-            self._cancel(one)
+        for subscription in self._all.values():
+            if subscription.due_at == inf and subscription.heard_at <= now - SILENT_S:
+                self._expect(subscription)
+
+        due = [self._all[name] for name in names if self._all[name].due_at <= now]
+        for subscription in due[:most]:
+            self._cancel(subscription)
             request = self._ib.client.getReqId()
-            self._send(request, *one.target)
-            one.request = str(request)
-            self._by_request[one.request] = one
-            one.attempts += 1
-            self._postpone(one)
+            self._send(request, *subscription.target)
+            subscription.request = str(request)
+            self._by_request[subscription.request] = subscription
+            subscription.attempts += 1
+            self._postpone(subscription)
 
-    def _expect(self, one: One) -> None:
+    def _expect(self, subscription: Kind) -> None:
         """Make it due after a delay at the latest, unless a message that counts comes before."""
-        before = one.due_at
-        self._postpone(one)
-        one.due_at = min(before, one.due_at)
+        before = subscription.due_at
+        self._postpone(subscription)
+        subscription.due_at = min(before, subscription.due_at)
 
-    def _postpone(self, one: One) -> None:
+    def _postpone(self, subscription: Kind) -> None:
         """Make it due after the delay of its attempts."""
-        one.attempts = max(one.attempts, 1)
-        one.due_at = time.monotonic() + self._backoff.delay_s(one.attempts, self._random)
+        subscription.attempts = max(subscription.attempts, 1)
+        subscription.due_at = time.monotonic() + self._backoff.delay_s(
+            subscription.attempts, self._random
+        )
 
-    def _cancel(self, one: One) -> None:
-        if one.request is not None:
-            self._withdraw(int(one.request))
-            del self._by_request[one.request]
-            one.request = None
+    def _cancel(self, subscription: Kind) -> None:
+        if subscription.request is not None:
+            self._withdraw(int(subscription.request))
+            del self._by_request[subscription.request]
+            subscription.request = None
 
     def _read(self, fields: list[str]) -> bool:
-        one = self._by_request.get(fields[1]) if len(fields) >= self._end else None
-        if one is None:
+        subscription = self._by_request.get(fields[1]) if len(fields) >= self._end else None
+        if subscription is None:
             return False
         try:
             sent = [float(text or translate.UNSET) for text in fields[2 : self._end]]
         except ValueError:
             return False
-        if self._take(one, sent):
-            one.due_at, one.attempts, one.heard_at = inf, 0, time.monotonic()
-        elif one.due_at == inf:
-            self._expect(one)
+        if self._take(subscription, sent):
+            subscription.due_at = inf
+            subscription.attempts = 0
+            subscription.heard_at = time.monotonic()
+        elif subscription.due_at == inf:
+            self._expect(subscription)
         return True
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
-        one = None if codes.is_notice(code) else self._by_request.pop(str(request), None)
-        if one is not None:
-            one.request = None  # no cancel: the gateway has forgotten it, and would answer 300
-            self._postpone(one)
-            self._ended(one)
+        subscription = None if codes.is_notice(code) else self._by_request.pop(str(request), None)
+        if subscription is not None:
+            subscription.request = (
+                None  # no cancel: the gateway has forgotten it, and would answer 300
+            )
+            self._postpone(subscription)
+            self._ended(subscription)
 
 
 # Maximum number of holdings requested in one step: half of what the whole process may send in a
@@ -200,7 +206,9 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
     @property
     def keys(self) -> frozenset[Key]:
         """Return the (account, conid) that are subscribed or requested."""
-        return frozenset(key for key, one in self._all.items() if one.request is not None)
+        return frozenset(
+            key for key, subscription in self._all.items() if subscription.request is not None
+        )
 
     def keep(self, owner: object, keys: Iterable[Key]) -> None:
         """Subscribe to exactly these holdings for an owner, besides those of other owners.
@@ -263,19 +271,19 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
 
     def _end_unwanted(self) -> None:
         for key in self._all.keys() - set(self._wanted):
-            one = self._all.pop(key)
-            self._cancel(one)
-            self._ended(one)
+            subscription = self._all.pop(key)
+            self._cancel(subscription)
+            self._ended(subscription)
 
-    def _take(self, one: Subscription, sent: list[float]) -> bool:
-        counts = self._book.put_pnl(one.key, holdings.PnlValues(*sent))
+    def _take(self, subscription: Subscription, sent: list[float]) -> bool:
+        counts = self._book.put_pnl(subscription.key, holdings.PnlValues(*sent))
         if counts:
             self._fresh = True
-            self._valued.add(one.key)
+            self._valued.add(subscription.key)
         return counts
 
-    def _ended(self, one: Subscription) -> None:
-        self._book.forget_pnl(one.key)
+    def _ended(self, subscription: Subscription) -> None:
+        self._book.forget_pnl(subscription.key)
 
 
 # Maximum number of accounts subscribed in one step: the gateway takes 50 messages a second, and
@@ -364,57 +372,69 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         Args:
             without: Accounts to leave out.
         """
-        waited = time.monotonic() - self._since >= self._login.settings.gateway_timeout_s
-        return [
-            summary
-            for account, one in self._all.items()
-            if account not in without
-            and (waited or (one.is_answered and one.values_at is not None))
-            and (summary := self._summary(account, one)).is_known
-        ]
+        has_waited = time.monotonic() - self._since >= self._login.settings.gateway_timeout_s
+        summaries = []
+        for name, account in self._all.items():
+            has_answered = account.is_answered and account.values_at is not None
+            if name in without or not (has_waited or has_answered):
+                continue
+            summary = self._summary(account)
+            if summary.is_known:
+                summaries.append(summary)
+        return summaries
 
-    def _summary(self, account: str, one: _Account) -> AccountSummary:
-        _, currency = one.values.get(NET_LIQUIDATION, (None, None))
-        amounts: dict[str, Any] = {
-            TAGS[tag]: amount for tag, (amount, unit) in one.values.items() if unit == currency
-        }
-        amounts |= zip(("daily_pnl", "unrealized_pnl", "realized_pnl"), one.pnl, strict=True)
-        rates = {unit: rate for unit, (rate, _at) in one.rates.items()}
+    def _summary(self, account: _Account) -> AccountSummary:
+        _, currency = account.values.get(NET_LIQUIDATION, (None, None))
+        amounts: dict[str, Any] = {}
+        for tag, (amount, unit) in account.values.items():
+            if unit == currency:
+                amounts[TAGS[tag]] = amount
+        daily_pnl, unrealized_pnl, realized_pnl = account.pnl
+
+        rates = {unit: rate for unit, (rate, _at) in account.rates.items()}
+        rate_times = [at for _rate, at in account.rates.values()]
         return AccountSummary(
-            account=account,
+            account=account.key[0],
             currency=currency,
             **amounts,
+            daily_pnl=daily_pnl,
+            unrealized_pnl=unrealized_pnl,
+            realized_pnl=realized_pnl,
             timestamp=utc_now(),
             exchange_rates=json.dumps(rates, sort_keys=True) if rates else None,
-            rates_received_at=min((at for _rate, at in one.rates.values()), default=None),
-            values_received_at=one.values_at if currency is not None else None,
-            pnl_received_at=one.pnl_at,
+            rates_received_at=min(rate_times, default=None),
+            values_received_at=account.values_at if currency is not None else None,
+            pnl_received_at=account.pnl_at,
             gateway_id=self._login.settings.gateway_id,
         )
 
     def _on_value(self, value: AccountValue) -> None:
-        one = self._all.get(value.account)
-        if one is None or value.modelCode or self._connectivity.lost is not None:
+        account = self._all.get(value.account)
+        if account is None or value.modelCode or self._connectivity.lost is not None:
             return
         if value.tag == ACCOUNT_READY:
-            one.is_ready = value.value != "false"
-        if value.currency in ("", "BASE") or not one.is_ready:
+            account.is_ready = value.value != "false"
+        if value.currency in ("", "BASE") or not account.is_ready:
             return
+
         if value.tag == EXCHANGE_RATE:
             rate = translate.number_of(value.value)
             if rate is not None and rate > 0:
-                one.rates[value.currency] = rate, utc_now()
+                account.rates[value.currency] = (rate, utc_now())
             else:
-                one.rates.pop(value.currency, None)
+                account.rates.pop(value.currency, None)
         elif value.tag in TAGS:
-            one.values[value.tag] = (translate.number_of(value.value), value.currency)
-            one.values_at = utc_now()
+            account.values[value.tag] = (translate.number_of(value.value), value.currency)
+            account.values_at = utc_now()
 
-    def _take(self, one: _Account, sent: list[float]) -> bool:
+    def _take(self, account: _Account, sent: list[float]) -> bool:
         if self._connectivity.lost is None:
-            one.pnl = tuple(map(translate.known, sent))
-            one.pnl_at, one.is_answered = utc_now(), True
+            account.pnl = tuple(map(translate.known, sent))
+            account.pnl_at = utc_now()
+            account.is_answered = True
         return True
 
-    def _ended(self, one: _Account) -> None:
-        one.pnl, one.pnl_at, one.is_answered = (None, None, None), None, True
+    def _ended(self, account: _Account) -> None:
+        account.pnl = (None, None, None)
+        account.pnl_at = None
+        account.is_answered = True

@@ -90,10 +90,7 @@ def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> l
         Rows as `ExpiringLeg.row` has them, by their moment in New York.
     """
     deliveries = list(_deliveries(legs))
-    held_by = grouped(_account_and_underlying, legs)
-    going_by = grouped(lambda delivery: _account_and_underlying(delivery.leg), deliveries)
-    for key, going in going_by.items():
-        _count_missing(going, held_by[key])
+    _count_all_missing(deliveries, legs)
 
     chosen = []
     for delivery in deliveries:
@@ -101,6 +98,36 @@ def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> l
         if is_of_strategy and exchange_date(delivery.expires_at) <= until:
             chosen.append(delivery.row)
     return sorted(chosen, key=lambda row: (row["expires_at"], row["strategy_id"], row["conid"]))
+
+
+def uncovered_calls(legs: PricedLegs) -> list[dict[str, Any]]:
+    """Return the short calls that their account could not deliver if all calls were exercised.
+
+    Returns:
+        Rows with the leg, `expires_at` and `missing`.
+    """
+    deliveries = []
+    for delivery in _deliveries(legs):
+        terms = delivery.leg.delivered_terms
+        if terms is None or delivery.is_cash_settled:
+            continue
+        is_of_future = terms.exercise.is_on_future
+        size = delivery.leg.quantity if is_of_future else delivery.leg.size
+        delivery.units = size if terms.right == "CALL" else 0.0
+        deliveries.append(delivery)
+    _count_all_missing(deliveries, legs)
+
+    rows = [delivery.row for delivery in deliveries]
+    names = (*_LEG, "leg", "expires_at", "missing")
+    return [{name: row[name] for name in names} for row in rows if row["is_uncovered"]]
+
+
+def _count_all_missing(deliveries: Sequence[ExpiringLeg], legs: PricedLegs) -> None:
+    """Set how many units are missing for each delivery, account by account."""
+    held_by = grouped(_account_and_underlying, legs)
+    going_by = grouped(lambda delivery: _account_and_underlying(delivery.leg), deliveries)
+    for key, going in going_by.items():
+        _count_missing(going, held_by[key])
 
 
 def undated_options(legs: PricedLegs) -> list[dict[str, Any]]:

@@ -33,9 +33,6 @@ ROUNDING_DIGITS = 6
 # What is smaller than this part of the gross amount is zero.
 ZERO = 1e-10
 
-# Steps of a lattice: the few prices of a payoff are exact to a twentieth of a cent.
-FINE: model.Steps = {float("inf"): 640}
-
 # Standard deviations beyond the last corner at which a curve is as straight as its limit.
 FAR = 8.0
 
@@ -269,7 +266,7 @@ def _profit_of(legs: Sequence[PricedLeg], expiry: date | None, now: datetime) ->
     def values(prices: model.Array) -> model.Array:
         """Return a row of prices for each option that lives on."""
         rows = np.tile(prices, (len(living), 1))
-        return model.prices(later, rows, volatility, FINE)
+        return model.prices(later, rows, volatility, model.FINE)
 
     spread = volatility * np.sqrt(np.maximum(later.years, 0.0))
     return _Profit(

@@ -67,6 +67,11 @@ class PricedLeg:
     terms: OptionTerms | None
 
     @property
+    def delivered_terms(self) -> ExerciseTerms | None:
+        """What an option delivers; None: it is none, or that is not known."""
+        return self.delivered if isinstance(self.delivered, ExerciseTerms) else None
+
+    @property
     def size(self) -> float:
         """The number of units of the underlying, negative for a short part."""
         return float(self.row["position"] * self.row["multiplier"] * self.row["share"])

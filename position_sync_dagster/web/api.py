@@ -36,6 +36,7 @@ from position_sync_dagster.sync.reports.book import (
 from position_sync_dagster.sync.reports.figures import VERSION, Figures, limit_of
 from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
 from position_sync_dagster.sync.reports.status import plain
+from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, read_what_if
 from position_sync_dagster.terminal.text import cell_text
 from position_sync_dagster.web import api_answers
 from position_sync_dagster.web.api_answers import (
@@ -58,10 +59,21 @@ class ApiSource:
     Attributes:
         figures: Reads the figures of now; all requests of a second share a read.
         risk: Reads the book and its legs as the option model has them.
+        compared: Reads the book before and after trades.
     """
 
     figures: Callable[[], Figures]
     risk: Callable[[], tuple[Book, PricedLegs]]
+    compared: Callable[[Changes], WhatIf]
+
+
+def read_compared(settings: Settings, now: datetime, changes: Changes) -> WhatIf:
+    """Read the book before and after trades that somebody thinks of; blocks.
+
+    Raises:
+        PositionSyncError: A table or the file of scenarios cannot be used, or a trade.
+    """
+    return read_what_if(Lake.of(settings), settings, now, changes)
 
 
 def read_priced(settings: Settings, now: datetime) -> tuple[Book, PricedLegs]:
@@ -148,12 +160,27 @@ def _what_if(source: ApiSource, query: WhatIfQuery) -> dict[str, Any]:
             remedy="Ask for fewer numbers of spot, vol or days.",
         )
 
+    changes = query.changes()
+    if changes:
+        return _compared(source, query, changes)
+
     book, legs = source.risk()
     _check_strategy(query.strategy, book)
     legs = legs.of_strategy(query.strategy)
     left_out = [{"reason": reason, "legs": count} for reason, count in legs.left_out().items()]
     rows = scenario_rows(legs, points, query.level)
     return {"at": book.now, "rows": rows, "left_out": left_out}
+
+
+def _compared(source: ApiSource, query: WhatIfQuery, changes: Changes) -> dict[str, Any]:
+    """Return what groups are before and after trades."""
+    found = source.compared(changes)
+    rows = found.rows(query.points(), query.level)
+    if query.strategy is not None:
+        rows = [row for row in rows if row["strategy"] in (None, query.strategy)]
+    reasons = found.after_legs.left_out().items()
+    left_out = [{"reason": reason, "legs": count} for reason, count in reasons]
+    return {"at": found.before.now, "rows": rows, "left_out": left_out, "notes": found.notes}
 
 
 def _payoff(source: ApiSource, query: PayoffQuery) -> dict[str, Any]:

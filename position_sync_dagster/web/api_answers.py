@@ -17,6 +17,7 @@ from position_sync_dagster.sync.reports.money_sums import (
     TotalSum,
     UnderlyingSum,
 )
+from position_sync_dagster.sync.reports.what_if import Changes, read_changes
 
 
 class ApiModel(BaseModel):
@@ -244,50 +245,6 @@ class Dividend(ApiModel):
     amount: float
 
 
-class WhatIfRow(ApiModel):
-    """Value and profit of a group in a scenario; of a leg also what it is priced with."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
-
-    level: Breakdown
-    name: str | None
-    strategy: str | None
-    conid: int | None
-    scenario: str | None
-    spot: float
-    vol: float
-    days: float
-    account: str | None
-    currency: str | None
-    value: float | None
-    profit: float | None
-    left_out: int
-    """The legs that cannot be priced; the sums leave them out."""
-    leg: str | None = None
-    underlying_price: float | None = None
-    implied_vol: float | None = None
-    rate: float | None = None
-    dividends: list[Dividend] | None = None
-    exercise: str | None = None
-    expires_at: datetime | None = None
-    reason: str | None = None
-
-
-class LeftOut(ApiModel):
-    """Why legs are in no sum, and how many."""
-
-    reason: str
-    legs: int
-
-
-class WhatIfAnswer(ApiModel):
-    """Value and profit under other prices, volatilities and days."""
-
-    at: datetime
-    rows: list[WhatIfRow]
-    left_out: list[LeftOut]
-
-
 class PayoffCorner(ApiModel):
     """A price of the underlying, and the profit there."""
 
@@ -316,6 +273,90 @@ class PayoffRow(ApiModel):
     legs: list[str]
 
 
+class UncoveredCall(ApiModel):
+    """A short call that its account could not deliver if all calls were exercised."""
+
+    strategy_id: str
+    account: str
+    conid: int
+    symbol: str
+    currency: str
+    leg: str
+    expires_at: datetime
+    missing: float
+    """Shares or futures."""
+
+
+class WhatIfSide(ApiModel):
+    """What a group is before or after trades; of a strategy or an account also its sums."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    value: float | None
+    profit: float | None
+    left_out: int
+    dollar_delta: float | None = None
+    delta: float | None = None
+    gamma_1pct: float | None = None
+    theta: float | None = None
+    vega: float | None = None
+    payoffs: list[PayoffRow] = []
+    uncovered: list[UncoveredCall] = []
+    limits_broken: list[str] = []
+
+
+class WhatIfRow(ApiModel):
+    """Value and profit of a group in a scenario; of a leg also what it is priced with."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    level: Breakdown
+    name: str | None
+    strategy: str | None
+    conid: int | None
+    scenario: str | None
+    spot: float
+    vol: float
+    days: float
+    account: str | None
+    currency: str | None
+    value: float | None
+    profit: float | None
+    left_out: int
+    """The legs that cannot be priced; the sums leave them out."""
+    leg: str | None = None
+    underlying_price: float | None = None
+    implied_vol: float | None = None
+    rate: float | None = None
+    dividends: list[Dividend] | None = None
+    exercise: str | None = None
+    expires_at: datetime | None = None
+    reason: str | None = None
+    before: WhatIfSide | None = None
+    """Before the trades; null: it was not there."""
+    after: WhatIfSide | None = None
+    """After the trades; null: it is gone."""
+
+
+class LeftOut(ApiModel):
+    """Why legs are in no sum, and how many."""
+
+    reason: str
+    legs: int
+
+
+class WhatIfAnswer(ApiModel):
+    """Value and profit under other prices, volatilities and days."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    at: datetime
+    rows: list[WhatIfRow]
+    left_out: list[LeftOut]
+    notes: list[str] = []
+    """What priced each trade."""
+
+
 class PayoffAnswer(ApiModel):
     """The payoffs of strategies at their next expiry."""
 
@@ -336,11 +377,14 @@ class Problem(ApiModel):
 
 
 def _numbers(value: Any) -> Any:
-    """Read numbers that are separated by commas, as in a query."""
+    """Read numbers or texts that are separated by commas, as in a query."""
     return value.split(",") if isinstance(value, str) else value
 
 
 Numbers = Annotated[list[float], BeforeValidator(_numbers), Field(min_length=1, max_length=50)]
+
+
+Texts = Annotated[list[str], BeforeValidator(_numbers), Field(max_length=50)]
 
 
 class NoQuery(ApiModel):
@@ -377,7 +421,27 @@ class WhatIfQuery(ApiModel):
     level: Breakdown = Breakdown.STRATEGY
     """What each row is of."""
     strategy: str | None = None
-    """Only this strategy."""
+    """Only this strategy; what a trade opens is a leg of it."""
+    trade: Texts = []
+    """Trades to compare before and after, such as -2 SPY 20270115 C 650 @3.20, by commas."""
+    close: Texts = []
+    """Strategies that are closed, separated by commas."""
+    roll: Texts = []
+    """STRATEGY:EXPIRY of strategies whose nearest options are rolled, separated by commas."""
+    account: str | None = None
+    """The account of the trades."""
+
+    def changes(self) -> Changes:
+        """Return the trades, none if no parameter names one.
+
+        Raises:
+            UserError: One cannot be read.
+        """
+        rolled = []
+        for text in self.roll:
+            name, _colon, expiry = text.rpartition(":")
+            rolled.append((name, expiry))
+        return read_changes(self.trade, self.close, rolled, self.account, self.strategy)
 
     def points(self) -> list[Point]:
         """Return the scenarios.

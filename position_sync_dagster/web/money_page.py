@@ -239,11 +239,12 @@ def money_routes(
 
     def api(request: Request) -> Response:
         from position_sync_dagster.settings import load_settings
-        from position_sync_dagster.web.api import ApiSource, answer, read_priced
+        from position_sync_dagster.web.api import ApiSource, answer, read_compared, read_priced
 
         source = ApiSource(
             figures=lambda: opened().figures(utc_now()),
             risk=lambda: read_priced(load_settings(), utc_now()),
+            compared=lambda changes: read_compared(load_settings(), utc_now(), changes),
         )
         known_tags = request.headers.get("if-none-match", "")
         response = answer(request.path_params["name"], request.query_params, known_tags, source)
@@ -264,12 +265,15 @@ def money_routes(
         settings = load_settings()
         try:
             strategy = request.query_params.get("strategy")
-            text = risk_html(Lake.of(settings), settings, utc_now(), strategy)
+            trade = request.query_params.get("trade")
+            text = risk_html(Lake.of(settings), settings, utc_now(), strategy, trade)
         except UnknownStrategyError as error:
             return PlainTextResponse(str(error), 404, HEADERS)
         except PositionSyncError as error:
             return PlainTextResponse(str(error), 503, HEADERS)
-        headers = {**HEADERS, "Cache-Control": "no-store"}
+        # The form of this page asks for it again, with a trade.
+        policy = POLICY.replace("form-action 'none'", "form-action 'self'")
+        headers = {**HEADERS, "Content-Security-Policy": policy, "Cache-Control": "no-store"}
         return Response(text, headers=headers, media_type="text/html")
 
     def missing(_: Request) -> Response:

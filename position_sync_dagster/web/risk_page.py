@@ -7,15 +7,18 @@ above it, which says how old everything is.
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
+from itertools import product
 from typing import Any
 from urllib.parse import quote
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.errors import UserError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.risk.curve import Curve, curve_of
 from position_sync_dagster.risk.payoff import Payoff, payoffs
 from position_sync_dagster.risk.priced_legs import PricedLegs
+from position_sync_dagster.risk.proposed_trade import EXAMPLE
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.settings import Settings
@@ -23,6 +26,7 @@ from position_sync_dagster.sync.reports.book import known_strategy
 from position_sync_dagster.sync.reports.books import EXPLAINS
 from position_sync_dagster.sync.reports.profit import PARTS, of_newest_day
 from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
+from position_sync_dagster.sync.reports.what_if import USUAL_MOVES, read_changes, read_what_if
 from position_sync_dagster.terminal.text import amount
 
 STYLE = (
@@ -45,7 +49,13 @@ HEADER = (
 WIDTH, HEIGHT = 640, 260
 
 
-def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | None) -> str:
+def risk_html(
+    lake: Lake,
+    settings: Settings,
+    now: datetime,
+    strategy: str | None,
+    trade: str | None = None,
+) -> str:
     """Return the page; blocks.
 
     Args:
@@ -53,6 +63,7 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
         settings: The logins, rates and file of scenarios.
         now: The present moment.
         strategy: The strategy whose curves are drawn; None: none.
+        trade: A trade that is thought of, as `parse_trade` reads it; None: none.
 
     Raises:
         UnknownStrategyError: The strategy is not active.
@@ -73,6 +84,9 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
         parts.append(f"<h2>{escape(strategy)}</h2>")
         of_each = payoffs(of_strategy, leg_notes(book))
         parts += [_drawn(payoff, of_strategy) for payoff in of_each]
+    parts.append(_trade_form(trade))
+    if trade:
+        parts.append(_compared(lake, settings, now, trade))
     table = lake.derived_table(PROFIT_EXPLAINED)
     if table.exists():
         parts.append(_explained(of_newest_day(table.rows()).to_dicts()))
@@ -105,6 +119,37 @@ def _scenarios(title: str, legs: PricedLegs, level: Breakdown, points: Sequence[
         lines.append([name, *rest, *cells, str(max(row["left_out"]))])
     names = (escape(one.name or "") for one in points)
     return _table(title, ["", "account", "currency", *names, "left out"], lines)
+
+
+def _trade_form(trade: str | None) -> str:
+    """Return the form for a trade that is thought of."""
+    return (
+        "<h2>What if</h2><form action='/money/risk'>"
+        f"<input name='trade' size='40' value='{escape(trade or '')}' placeholder='{EXAMPLE}'> "
+        "<button>Show before and after</button></form>"
+    )
+
+
+def _compared(lake: Lake, settings: Settings, now: datetime, trade: str) -> str:
+    """Return what strategies are before and after a trade; of a wrong one what is wrong."""
+    try:
+        compared = read_what_if(lake, settings, now, read_changes([trade], (), ()))
+    except UserError as error:
+        return f"<p>{escape(str(error))}</p>"
+
+    lines = []
+    for row in compared.rows([Point(spot=move) for move in USUAL_MOVES], Breakdown.STRATEGY):
+        if row["before"] == row["after"]:
+            continue
+        sides = (row["before"] or {}, row["after"] or {})
+        shown = product(("profit", "dollar_delta", "theta"), sides)
+        numbers = [amount(side.get(name)) for name, side in shown]
+        names = (escape(str(row[name])) for name in ("name", "account", "currency"))
+        lines.append([*names, f"{row['spot']:+g} %", *numbers])
+    head = ["", "account", "currency", "move"]
+    head += ["profit before", "after", "delta before", "after", "theta before", "after"]
+    notes = "".join(f"<p>{escape(note)}</p>" for note in compared.notes)
+    return notes + _table("Before and after", head, lines)
 
 
 def _starred(profit: float | None, left_out: int) -> str:

@@ -144,19 +144,23 @@ class BrokerLink:
             if not isinstance(cause, OSError) or isinstance(cause, ConnectionRefusedError):
                 self.gateway_run = self.gateway_run.after_refusal()
             raise
+
         if connection is not self._attached:
             now = self.context.clock()
             self.gateway_run = self.gateway_run.after_connection(now, self._ended_at or now)
         self._ended_at = None
         await self._lease.claim_mode(connection.trading_mode)
+
         await self.router.reset()
         if connection is not self._attached:
             await self._attach(connection)
+
         connection.connectivity.require_ib()
         await connection.feed.snapshot()
         connection.connectivity.require_ib()
         await self.router.step(connection, first=True)
         connection.connectivity.require_ib()
+
         listed_at = connection.feed.snapshot_at
         if listed_at is None:
             raise errors.BrokerUnavailableError(
@@ -180,9 +184,11 @@ class BrokerLink:
             self._opened = None
         if self._ended_at is None and self._attached and not self._attached.is_connected:
             self._ended_at = self.context.clock()
+
         await self.pause(RECONNECT.delay_s(self._attempts, self._random), stop)
         if stop.is_set():
             return
+
         self._attempts += 1
         try:
             await run_until(self.open(), stop, self._lease.lost)
@@ -241,7 +247,8 @@ class BrokerLink:
             self.router.detach(self._attached)
             self._attached.on_message.remove(self._on_message)
             self._attached.ib.disconnectedEvent -= self._on_lost
-            self._attached = self._opened = None
+            self._attached = None
+            self._opened = None
         await self.manager.close()
 
     async def _attach(self, connection: GatewayConnection) -> None:
@@ -255,7 +262,8 @@ class BrokerLink:
         self._attached = connection
 
     def _become_live(self, since: datetime) -> None:
-        self.state, self.live_since = SessionState.LIVE, since
+        self.state = SessionState.LIVE
+        self.live_since = since
         self.outage.fault = None
         self._lease.renew_now()
 
@@ -368,19 +376,26 @@ class IBPositionStreamer:
     ) -> None:
         self.settings = settings or (manager.settings if manager else load_settings())
         self.registry = registry or StrategyRegistry()
-        self.queue = queue = queue or PositionQueue()
-        self._tables = tables = tables or StreamTables()
-        self._context = context = OwnerContext(
+        self.queue = queue or PositionQueue()
+        self._tables = tables or StreamTables()
+        self._context = OwnerContext(
             settings=self.settings,
-            lease=tables.ownership or Unowned(),
+            lease=self._tables.ownership or Unowned(),
             clock=clock,
             monotonic=self._monotonic,
         )
-        self.counts = context.counts
-        self._router = router = Router(context, self.registry, queue, tables)
-        self._flusher = Flusher(context, router.pricer, router.announced, tables.account_values)
+        self.counts = self._context.counts
+
+        self._router = Router(self._context, self.registry, self.queue, self._tables)
+        self._flusher = Flusher(
+            self._context,
+            self._router.pricer,
+            self._router.announced,
+            self._tables.account_values,
+        )
         manager = manager or IBConnectionManager(self.settings)
-        self._link = BrokerLink(context, manager, router, self._flusher)
+        self._link = BrokerLink(self._context, manager, self._router, self._flusher)
+
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._early_step_at = float("-inf")
@@ -506,13 +521,13 @@ class IBPositionStreamer:
         await self._run()
 
     async def _initialize(self) -> None:
-        written = self._tables
-        if written.ownership is None:
+        tables = self._tables
+        if tables.ownership is None:
             await self.registry.initialize()
             await self.queue.initialize()
-            for one in (written.broker_positions, written.contracts, written.account_values):
-                if one is not None:
-                    await offload(one.table.initialize)
+            for written in (tables.broker_positions, tables.contracts, tables.account_values):
+                if written is not None:
+                    await offload(written.table.initialize)
         await self.registry.refresh()
         await self._router.contracts.load(self.registry.legs)
 
@@ -562,9 +577,10 @@ class IBPositionStreamer:
 
     async def _pause(self) -> None:
         """Wait for a flush interval or the end of a download; return early once for a fill."""
-        interval_s, downloaded = self.settings.flush_interval_s, self._router.account_refresh.ended
-        wakes = [self._stop, downloaded]
+        interval_s = self.settings.flush_interval_s
+        downloaded = self._router.account_refresh.ended
         fill = self._router.urgent
+        wakes = [self._stop, downloaded]
         may_be_early = self._monotonic() - self._early_step_at >= interval_s
         if may_be_early and self.state is SessionState.LIVE:
             wakes.append(fill)
@@ -669,9 +685,14 @@ class UpdatesWriter:
 
 
 def _status(streamer: IBPositionStreamer) -> dict[str, Any]:
-    names = "state", "live_since", "lines_in_use", "line_limit", "underlying_lines", "detail"
     return {
-        **{name: getattr(streamer, name) for name in (*names, "greeks")},
+        "state": streamer.state,
+        "live_since": streamer.live_since,
+        "lines_in_use": streamer.lines_in_use,
+        "line_limit": streamer.line_limit,
+        "underlying_lines": streamer.underlying_lines,
+        "detail": streamer.detail,
+        "greeks": streamer.greeks,
         **streamer.unusable_holdings.as_columns(),
         "gateway_running_since": streamer.gateway_run.running_since,
         "gateway_started_at": streamer.gateway_run.started_at,

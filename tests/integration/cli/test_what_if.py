@@ -19,6 +19,7 @@ from position_sync_dagster.sync.reports.profit import PARTS
 from position_sync_dagster.sync.reports.risk import read_risk, risk_rows
 from position_sync_dagster.web.risk_page import risk_html
 from tests.support import command_line
+from tests.support.legs import leg
 from tests.unit.risk.test_scenarios import option, share
 
 CALL, SHARE, UNKNOWN = 911, 912, 913
@@ -134,3 +135,72 @@ def test_the_page_of_risk_has_scenarios_and_the_curve_of_a_strategy(lake):
     assert "<svg" in page
     assert "-10 %" in page
     assert "1 left out: its implied volatility is not known" in page
+
+
+NEW = (utc_now() + timedelta(days=60)).date()
+
+
+def compared(*args: str) -> dict[tuple[str, float], dict]:
+    rows = json.loads(run(*args, "--json"))
+    return {(row["name"], row["spot"]): row for row in rows}
+
+
+def test_a_trade_that_is_thought_of_has_a_before_and_an_after_in_each_row(lake):
+    rows = compared("--trade", f"-1 SPY {NEW:%Y%m%d} C 640 @4.10", "--spot", "-5,0,5")
+    row = rows["UNATTRIBUTED", 5]
+    assert row["profit"] == row["after"]["profit"]
+    assert row["after"]["profit"] < row["before"]["profit"]
+    assert row["after"]["value"] < row["before"]["value"]
+    still = rows["UNATTRIBUTED", 0]
+    assert still["after"]["value"] == pytest.approx(still["before"]["value"] - 410)
+    assert still["after"]["profit"] == pytest.approx(still["before"]["profit"], abs=1e-6)
+    assert still["after"]["dollar_delta"] < still["before"]["dollar_delta"]
+
+    def missing(side: str) -> float:
+        return sum(row["missing"] for row in still[side]["uncovered"])
+
+    assert (missing("before"), missing("after")) == (300, 400)
+    assert read_risk(lake, load_settings(), utc_now())[0].priced.height == 3  # nothing is stored
+
+
+def test_a_contract_without_a_price_takes_a_volatility_between_those_held_and_says_which(lake):
+    printed = run("--trade", f"-1 SPY {NEW:%Y%m%d} C 640")
+    assert "a volatility of 20.0% from SPY 600C" in printed
+    assert "would miss" in printed
+    with pytest.raises(PositionSyncError, match="Nothing like QQQ"):
+        run("--trade", "-1 QQQ 20290119 C 600 @2")
+    with pytest.raises(PositionSyncError, match="is no trade"):
+        run("--trade", "sell something")
+
+
+def test_shares_that_are_sold_realise_and_what_is_left_keeps_its_cost(lake):
+    rows = compared("--trade", "-40 SPY", "--level", "leg", "--spot", "-10")
+    row = rows["SPY", -10]
+    assert row["before"]["profit"] == pytest.approx(-6000)
+    assert row["after"]["profit"] == pytest.approx(-3600)
+
+
+@pytest.fixture
+def strategy(lake):
+    lake.registry.sync.add_many([leg(CALL, "calls", right="CALL", strike=600.0, expiry=EXPIRY)])
+    return "calls"
+
+
+def test_a_strategy_that_is_closed_is_gone_after(lake, strategy):
+    row = compared("--close", strategy, "--spot", "5")[strategy, 5]
+    assert row["after"] is None
+    assert row["before"]["profit"] < 0
+    with pytest.raises(PositionSyncError, match="holds nothing"):
+        run("--close", "nobody")
+
+
+def test_a_strategy_that_is_rolled_has_its_contracts_at_the_new_expiry(lake, strategy):
+    later = EXPIRY + timedelta(days=60)
+    row = compared("--roll", strategy, f"{later:%Y%m%d}", "--spot", "5")[strategy, 5]
+    (before,) = row["before"]["payoffs"]
+    (after,) = row["after"]["payoffs"]
+    assert (before["expiry"], after["expiry"]) == (f"{EXPIRY}", f"{later}")
+    assert after["greatest_profit"] > before["greatest_profit"]
+    assert after["note"] is None
+    with pytest.raises(PositionSyncError, match="No option of"):
+        run("--roll", strategy, f"{EXPIRY:%Y%m%d}")

@@ -28,6 +28,7 @@ from position_sync_dagster.sync.reports.figures import COLUMNS as REPORTED
 from position_sync_dagster.sync.reports.figures import read_figures
 from position_sync_dagster.web import served_figures
 from position_sync_dagster.web.api import ROUTES, openapi
+from position_sync_dagster.web.api_answers import WhatIfAnswer
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.support.holdings import make_holding
@@ -385,6 +386,36 @@ async def test_a_mistyped_strategy_is_an_error_for_an_assistant_and_a_reader_of_
     answer = await client.get("/money/risk?strategy=iron-condr-1")
     assert answer.status_code == 404
     assert "There is no active strategy 'iron-condr-1'" in answer.text
+
+
+async def test_a_trade_that_is_thought_of_is_answered_over_http_for_an_assistant_and_by_a_form(
+    client, lake, settings, monkeypatch
+):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+    later = exchange_date(datetime.now(UTC)) + timedelta(days=60)
+    lake.updates.sync.append([row(1, underlying_price=600.0, implied_vol=0.2, expiry=later)])
+    trade = f"-1 SPY {later:%Y%m%d} P 575 @1.60"
+    answer = (await client.get("/api/v1/what-if", params={"trade": trade, "spot": "0,5"})).json()
+    assert [row["spot"] for row in answer["rows"]] == [0, 5]
+    still = answer["rows"][0]
+    assert still["after"]["value"] == still["before"]["value"] * 1.5
+    assert "the price that was given" in answer["notes"][0]
+    WhatIfAnswer.model_validate(answer)
+
+    of_assistant = Tools(settings, lake).what_if(trades=[trade], spot=[0.0, 5.0])
+    assert [row["after"]["profit"] for row in of_assistant] == [
+        pytest.approx(row["after"]["profit"], rel=0.01) for row in answer["rows"]
+    ]
+    wrong = await client.get("/api/v1/what-if", params={"trade": "<b>"})
+    assert wrong.status_code == 422
+    assert "is no trade" in wrong.json()["detail"]
+
+    page = await client.get("/money/risk", params={"trade": trade})
+    assert "form-action 'self'" in page.headers["content-security-policy"]
+    assert "Before and after" in page.text
+    refused = await client.get("/money/risk", params={"trade": "<b>"})
+    assert "is no trade" in refused.text
+    assert "<b>" not in refused.text
 
 
 def test_an_assistant_gets_the_same_figures(lake, settings):

@@ -8,7 +8,12 @@ import pytest
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.risk.deliveries import early_assignments, expiries, undated_options
+from position_sync_dagster.risk.deliveries import (
+    early_assignments,
+    expiries,
+    uncovered_calls,
+    undated_options,
+)
 from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs
 from position_sync_dagster.risk.terms import DatedDividend, NotPriced
 from tests.support import money_rows
@@ -232,3 +237,11 @@ def test_what_cannot_be_judged_is_listed_and_in_doubt_if_it_may_be_in_the_money(
         1: True, 2: None, 3: False,
     }  # fmt: skip
     assert [row["conid"] for row in result.doubtful] == [1, 2]
+
+
+def test_a_call_sold_above_the_price_without_shares_is_uncovered_if_it_is_exercised():
+    calls = (leg(1, "CALL", 120.0, -2.0), leg(2, "CALL", 130.0, 1.0))
+    assert [(row["conid"], row["missing"]) for row in uncovered_calls(priced(*calls))] == [
+        (1, 100.0)
+    ]
+    assert uncovered_calls(priced(*calls, shares(100.0))) == []
