@@ -11,8 +11,9 @@ from position_sync_dagster.domain.holding import (
 )
 from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
 from position_sync_dagster.lake.storage.table import offload
-from position_sync_dagster.sync.explain_closes import CloseExplainer, after_changes
+from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower
+from position_sync_dagster.sync.position_changes import after_changes
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 # How long a closed holding stays in `broker_positions`; longer if its zero row was not written.

@@ -29,7 +29,7 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.table import offload
-from position_sync_dagster.sync.explain_closes import changes_between
+from position_sync_dagster.sync.position_changes import changes_between
 from position_sync_dagster.sync.stream.close_watcher import CLOSED_KEPT, CloseWatcher
 from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import OwnerContext

@@ -15,7 +15,7 @@ from position_sync_dagster.gateway.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.explain_closes import changes_between
+from position_sync_dagster.sync.position_changes import changes_between
 from position_sync_dagster.sync.stream.close_watcher import LOOKS_S, CloseWatcher
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.publisher import Announcements, Publisher
