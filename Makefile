@@ -59,6 +59,10 @@ demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live
 dev: $(SYNCED) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see .env.example)
 	@exec $(BIN)/position-sync dev --end-with $$PPID $(if $(UI_PORT),--ui-port $(UI_PORT)) $(ARGS)
 
+.PHONY: tables
+tables: $(SYNCED) ## docs/tables.md, the data dictionary, from the code
+	@$(BIN)/python -m position_sync_dagster.lake.data_dictionary > docs/tables.md
+
 # Some tests wait while others compute: six processes fill two cores.
 .PHONY: test
 test: $(SYNCED) ## every promise once, about 5 minutes on two cores (ARGS='-n 0': one test after the other)

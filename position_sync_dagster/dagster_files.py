@@ -9,10 +9,12 @@ together. The supervisor removes the files at a regular end: an old file belongs
 stopped by themselves, or hang.
 """
 
+import json
 import os
 import time
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -71,6 +73,12 @@ ENDED = "ended"
 # The file that is there while a person has switched the sensors off.
 SWITCHED_OFF = "switched off"
 
+# The file with the checks that fail, as JSON.
+CHECKS = "checks"
+
+# The beginning of the name of the file of a program that ended, with how, until it works again.
+DOWN = "down "
+
 # Seconds without a tick after which it is late. Sensors tick every 5 s, and one that sends
 # messages blocks the others for some seconds.
 LATE_S = 30.0
@@ -97,6 +105,7 @@ class Programs:
         switched_off: Whether a person switched the sensors off.
         ended: Why everything ended, if the end was not requested.
         failing: What the last ticks could not do, and why.
+        down: How programs ended that do not work again yet.
     """
 
     ticked_at: datetime | None = None
@@ -105,6 +114,7 @@ class Programs:
     switched_off: bool = False
     ended: str | None = None
     failing: str | None = None
+    down: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -119,7 +129,8 @@ class Programs:
         if self.switched_off:
             return (f"The sensors are switched off: nothing is drained or checked. {SWITCH_ON}",)
         if not self.late:
-            return (f"The sensors tick, and find errors. {self.failing}",) if self.failing else ()
+            errors = f"The sensors tick, and find errors. {self.failing}"
+            return (*self.down, errors) if self.failing else self.down
         last = "no sensor has ticked since the start"
         if self.ticked_at is not None:
             last = f"the last sensor tick was at {self.ticked_at:{TIME}}"
@@ -154,8 +165,10 @@ def note(name: str, text: str = "") -> None:
 
 def clear() -> None:
     """Remove the files at a regular end."""
-    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED, SWITCHED_OFF):
+    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED, SWITCHED_OFF, CHECKS):
         remove(name)
+    for file in _down_files():
+        remove(file.name)
 
 
 def remove(name: str) -> None:
@@ -205,7 +218,44 @@ def read(home: Path | None = None) -> Programs:
         switched_off=changed_at(SWITCHED_OFF, home) is not None,
         ended=_text_of(ENDED, home),
         failing=_text_of(FAILED_TICK, home) if is_failing else None,
+        down=tuple(filter(None, (_text_of(file.name, home) for file in _down_files(home)))),
     )
+
+
+def _down_files(home: Path | None = None) -> list[Path]:
+    return sorted(file_of(SENSORS, home).parent.glob(f"{DOWN}*"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailingCheck:
+    """A check that fails, or cannot be evaluated.
+
+    Attributes:
+        name: "asset: check".
+        is_of_values: Whether values cannot be relied on while it fails.
+        text: What was found.
+    """
+
+    name: str
+    is_of_values: bool
+    text: str
+
+
+def note_checks(failing: Iterable[FailingCheck]) -> None:
+    """Write which checks fail."""
+    note(CHECKS, json.dumps([asdict(check) for check in failing]))
+
+
+def failing_checks(home: Path) -> list[FailingCheck]:
+    """Return the checks that failed at the last tick; none if that was long ago."""
+    written = changed_at(CHECKS, home)
+    text = _text_of(CHECKS, home)
+    if written is None or text is None or abs(time.time() - written) > LATE_S:
+        return []
+    try:
+        return [FailingCheck(**check) for check in json.loads(text)]
+    except (ValueError, TypeError):  # it is being written
+        return []
 
 
 def _text_of(name: str, home: Path | None) -> str | None:

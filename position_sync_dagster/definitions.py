@@ -23,6 +23,7 @@ GROUPS = {
         "strategy_exposure",
         "daily_positions",
         "profit_explained",
+        "books",
         "risk_scenarios",
         "reconciliation_breaks",
     ),

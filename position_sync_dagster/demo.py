@@ -41,7 +41,7 @@ from position_sync_dagster.processes.child_process import ChildProcess, StopRequ
 from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, NoAnswerError, exchange_json
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
-from position_sync_dagster.sync.reports.exchange_days import exchange_days
+from position_sync_dagster.sync.exchange_days import exchange_days
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.terminal.board import Lines, board, figures_of
 from position_sync_dagster.terminal.output import print_table

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeGuard, TypeVar, get_args
+from typing import Annotated, Any, BinaryIO, NoReturn, TypeGuard, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,6 +22,10 @@ LARGEST_FILE = 4 * 2**20
 
 # The most levels of nesting; a correct file has 6, and thousands would end the process.
 DEEPEST = 16
+
+# The most values that a file may stand for, with each alias counted as what it repeats. A leg has
+# up to twenty.
+MOST_VALUES = 4_000_000
 
 _NULL = "tag:yaml.org,2002:null"
 
@@ -41,18 +45,27 @@ P = TypeVar("P", bound=Part)
 Text = Annotated[str, Field(min_length=1)]
 
 
-def first_bytes(path: Path, most: int) -> bytes:
-    """Return the first bytes of a regular file.
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; a pipe or a device would never end.
 
     Raises:
-        OSError: It is not a regular file, or it cannot be read.
+        OSError: It is not a regular file, or it cannot be opened.
     """
     # O_NONBLOCK: opening a pipe would otherwise wait for a writer.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "it is not a regular file")
-    with open(fd, "rb") as file:
+    return open(fd, "rb")
+
+
+def first_bytes(path: Path, most: int) -> bytes:
+    """Return the first bytes of a regular file.
+
+    Raises:
+        OSError: It is not a regular file, or it cannot be read.
+    """
+    with open_regular(path) as file:
         return file.read(most)
 
 
@@ -77,6 +90,7 @@ class YamlFile:
         self._holds = holds
         self._error = error
         self._root = self._compose()
+        self._require_few_values()
         self._values: dict[int, Any] = {}
         self.data = self._value(self._root)
 
@@ -133,6 +147,13 @@ class YamlFile:
                 pairs = (pair for pair in node.value if pair[0].value == step)
                 key, node = next(pairs, (node, node))
         return node
+
+    def _require_few_values(self) -> None:
+        """Raise if aliases make the file stand for too many values: each would be read again."""
+        count = _expanded(self._root, {})
+        if count > MOST_VALUES:
+            cause = f"with its aliases it stands for {count:,} values; the most are {MOST_VALUES:,}"
+            raise self._error_at(self._root, cause, f"Write fewer {self._holds}")
 
     def _value(self, node: Node) -> Any:
         if id(node) in self._values:  # an alias
@@ -205,6 +226,20 @@ class YamlFile:
         return self._error(
             f"{_named(self.path, *at)}: {cause.rstrip('.')}.", remedy=f"{remedy.rstrip('.')}."
         )
+
+
+def _expanded(node: Node, counted: dict[int, int]) -> int:
+    """Return for how many values a node stands, without a walk through what aliases repeat."""
+    if id(node) in counted:
+        return counted[id(node)]
+    counted[id(node)] = 0  # an alias of what is around it is an error where it stands
+    count = 1
+    if isinstance(node, SequenceNode):
+        count += sum(_expanded(item, counted) for item in node.value)
+    elif isinstance(node, MappingNode):
+        count += sum(1 + _expanded(value, counted) for _key, value in node.value)
+    counted[id(node)] = count
+    return count
 
 
 def _named(path: Path, *at: int) -> str:

@@ -11,7 +11,7 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from ib_gateway_simulator.books.loader import load_book
 from ib_gateway_simulator.statements import write_statements
-from position_sync_dagster.sync.reports.exchange_days import exchange_days
+from position_sync_dagster.sync.exchange_days import exchange_days
 
 YEAR = 252
 

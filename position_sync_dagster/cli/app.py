@@ -34,6 +34,7 @@ COMMANDS = {
     "figures": f"{CLI}.reports:figures",
     "changes": f"{CLI}.reports:changes",
     "what-if": f"{CLI}.what_if:what_if",
+    "payoff": f"{CLI}.what_if:payoff",
     "expiry": f"{CLI}.what_if:expiry",
     "money": f"{CLI}.dev:money",
     "mcp": f"{CLI}.reports:mcp",

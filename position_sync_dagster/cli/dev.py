@@ -21,7 +21,7 @@ from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess, StopRequest, StopRequested
 from position_sync_dagster.processes.home import HomeError, exclusive_use
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
-from position_sync_dagster.sync.reports.exchange_days import require_known
+from position_sync_dagster.sync.exchange_days import require_known
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 
 UI_URL = f"{PREFIX}UI_URL"

@@ -1,7 +1,6 @@
 """Options and settings that several commands share."""
 
 import os
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from position_sync_dagster.errors import LakeError, UnknownStrategyError
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.processes.home import Home, adopt_environment
 from position_sync_dagster.settings import Settings, load_settings, warnings_of
@@ -115,32 +114,6 @@ def opened(home: Path | None, *, create: bool = False) -> tuple[Settings, Lake]:
             "POSITION_SYNC_LAKE (--home .demo for the demo's).",
         )
     return settings, lake
-
-
-def known_strategy(
-    strategy: str | None, active: Iterable[str], unresolved: Iterable[str] = ()
-) -> None:
-    """Raise if a strategy has no leg with a contract: an empty answer would look like no holding.
-
-    Args:
-        strategy: The name that a person gave.
-        active: The strategies of the legs whose contract is known.
-        unresolved: The strategies of the legs whose contract is still to be found.
-
-    Raises:
-        UnknownStrategyError: No leg of it is active, or none of these has its contract; the message
-            says which.
-    """
-    known = sorted(set(active))
-    if strategy is None or strategy in known:
-        return
-    if strategy in unresolved:
-        raise UnknownStrategyError(
-            f"No leg of the strategy {strategy!r} has its contract yet.",
-            remedy="`position-sync strategies list` says why.",
-        )
-    listed = f"Active are: {', '.join(known)}." if known else "No strategy is active."
-    raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=listed)
 
 
 def settings_for(home: Path | None, *, warn: bool = True) -> Settings:

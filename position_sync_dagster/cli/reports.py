@@ -20,6 +20,8 @@ from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.lake import Lake, Past, rows_of_logins
 from position_sync_dagster.lake.position_updates import POLL_S
 from position_sync_dagster.lake.schema import UPDATE_COLUMNS, updates_of
+from position_sync_dagster.risk.scenario_file import Point
+from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
 from position_sync_dagster.sync.reports.book import (
@@ -27,13 +29,15 @@ from position_sync_dagster.sync.reports.book import (
     Book,
     book_at,
     is_leg_of,
+    known_strategy,
     open_positions,
     read_book,
 )
 from position_sync_dagster.sync.reports.changes import ChangeKind
 from position_sync_dagster.sync.reports.closes import read_closes
-from position_sync_dagster.sync.reports.figures import Figures, read_figures, sums_of
+from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.status import plain, read_status
+from position_sync_dagster.sync.reports.what_if import USUAL_MOVES, read_changes, read_what_if
 from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.text import amount, as_typed, number, printable, quantity
 
@@ -48,7 +52,8 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     book = read_book(lake, settings, now)
     found = read_status(lake, settings, now, book=book)
     if json:
-        output.print_json(found.to_dict() | {"totals": [*book.totals, *book.in_base]})
+        totals = [total.model_dump() for total in (*book.totals, *book.in_base)]
+        output.print_json(found.to_dict() | {"totals": totals})
         return
     _print_labelled(board.describe(found))
 
@@ -114,7 +119,8 @@ def exposure(
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
     look = _looking(options.opened(home), strategy, past, json=json, watch=watch)
     if json:
-        output.print_json(look().of_strategy(strategy).sums)
+        tables = look().of_strategy(strategy).sums
+        output.print_json({name: [row.model_dump() for row in tables[name]] for name in tables})
         return
 
     def render(width: int) -> Iterator[RenderableType]:
@@ -155,7 +161,7 @@ def _looking(
     def look() -> Book:
         of = (lake, settings)
         book = book_at(*of, past, utc_now()) if past else read_book(*of, utc_now())
-        options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
         return book
 
     if past is None:
@@ -198,7 +204,7 @@ def positions(
         if watch:
             raise typer.BadParameter("--closed does not go with --watch.")
         found = read_closes(opened[1], past)
-        options.known_strategy(strategy, found.legs.get_column("strategy_id"))
+        known_strategy(strategy, found.legs.get_column("strategy_id"))
         if past is not None:
             typer.echo(str(past), err=json)
         _print_closes(*found.chosen(strategy, underlying, limit), found.since, json=json)
@@ -302,7 +308,7 @@ def follow(
     """
     settings, lake = options.opened(home)
     legs, waiting = lake.registry.sync.get_all_active(), lake.registry.unresolved
-    options.known_strategy(
+    known_strategy(
         strategy, (leg.strategy_id for leg in legs), (leg.strategy_id for leg in waiting)
     )
     reader = lake.updates.sync.follow(since)
@@ -378,13 +384,35 @@ class Tools:
     def positions(
         self, strategy: str | None = None, symbol: str | None = None
     ) -> list[dict[str, Any]]:
-        """Return the open positions, all or those of a strategy or an underlying."""
-        rows = open_positions(self._read().book, strategy, symbol)
+        """Return the open positions, all or those of a strategy or an underlying.
+
+        A strategy that is not active is an error, which names those that are.
+        """
+        book = self._read().book
+        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+        rows = open_positions(book, strategy, symbol)
         return list(plain(rows.select(COLUMNS).to_dicts()))
 
     def changes(self) -> list[dict[str, Any]]:
         """Return what happened today: trades, closes, outages and breaks, the newest first."""
         return list(plain(self._read().changes))
+
+    def what_if(
+        self,
+        trades: list[str] | None = None,
+        close: list[str] | None = None,
+        roll: dict[str, str] | None = None,
+        spot: list[float] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return value, profit and greeks of each strategy before and after trades; none is sent.
+
+        A trade is text such as "-2 SPY 20270115 C 650 @3.20". `close` names strategies, `roll` has
+        the new expiry of each strategy that is rolled, `spot` moves of the prices in percent.
+        """
+        changes = read_changes(trades or (), close or (), (roll or {}).items())
+        compared = read_what_if(self.lake, self.settings, utc_now(), changes)
+        points = [Point(spot=move) for move in spot or USUAL_MOVES]
+        return list(plain(compared.rows(points, Breakdown.STRATEGY)))
 
     def as_of(self, time: str) -> dict[str, Any]:
         """Return strategies and positions as they were known at a time such as 2026-03-09T15:30Z.
@@ -396,7 +424,7 @@ class Tools:
         book = book_at(self.lake, self.settings, Past(at=at), utc_now())
         found = {
             "at": at,
-            "strategies": [sums_of(one, "strategy") for one in (*book.strategies, *book.rest)],
+            "strategies": [*book.strategies, *book.rest],
             "positions": open_positions(book).select(COLUMNS).to_dicts(),
         }
         return dict(plain(found))
@@ -405,7 +433,7 @@ class Tools:
 def mcp(home: options.HomeFolder = None) -> None:
     """Serve the figures to an assistant by the Model Context Protocol, over stdio, read only.
 
-    It needs the extra `mcp`. The tools are figures, positions, changes and as_of.
+    It needs the extra `mcp`. The tools are figures, positions, changes, as_of and what_if.
     """
     try:
         from mcp.server.fastmcp import FastMCP
@@ -414,6 +442,6 @@ def mcp(home: options.HomeFolder = None) -> None:
         raise MissingExtraError("mcp", "mcp") from error
     tools = Tools(*options.opened(home))
     server = FastMCP("position-sync", log_level="WARNING")
-    for tool in (tools.figures, tools.positions, tools.changes, tools.as_of):
+    for tool in (tools.figures, tools.positions, tools.changes, tools.as_of, tools.what_if):
         server.add_tool(tool, annotations=ToolAnnotations(readOnlyHint=True))
     server.run("stdio")

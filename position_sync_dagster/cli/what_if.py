@@ -1,6 +1,6 @@
 """The command `what-if`: value and profit of the holdings in scenarios."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from itertools import product
 from pathlib import Path
@@ -12,9 +12,15 @@ from pydantic import ValidationError
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
-from position_sync_dagster.risk import scenarios
+from position_sync_dagster.domain.rules import exchange_date
+from position_sync_dagster.risk.deliveries import early_assignments, expiries, undated_options
+from position_sync_dagster.risk.payoff import Payoff, payoffs
+from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenario_file import OwnScenarios, Point
-from position_sync_dagster.sync.reports.risk import read_risk
+from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
+from position_sync_dagster.sync.reports.book import Book, known_strategy
+from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
+from position_sync_dagster.sync.reports.what_if import WhatIf, read_changes, read_what_if
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import amount
 
@@ -46,10 +52,24 @@ def what_if(
     scenario: Annotated[
         str | None, typer.Option(metavar="NAME", help="A scenario of scenarios.yaml instead.")
     ] = None,
+    trade: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRADE", help='After this, such as "-2 SPY 20270115 C 650 @3.20".'),
+    ] = None,
+    close: Annotated[
+        list[str] | None, typer.Option(metavar="STRATEGY", help="After closing this strategy.")
+    ] = None,
+    roll: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="STRATEGY EXPIRY", help="After rolling its nearest options."),
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option(help="The account of --trade, if several hold its underlying.")
+    ] = None,
     strategy: options.Strategy = None,
     level: Annotated[
-        scenarios.Breakdown, typer.Option(help="What each row is of.", case_sensitive=False)
-    ] = scenarios.Breakdown.STRATEGY,
+        Breakdown, typer.Option(help="What each row is of.", case_sensitive=False)
+    ] = Breakdown.STRATEGY,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -57,6 +77,10 @@ def what_if(
 
     Each option keeps its own volatility. A leg that cannot be priced is left out and counted. The
     strategies and UNATTRIBUTED together are the account; currencies are never added.
+
+    With --trade, --close or --roll each row has what it is before and after: value and profit,
+    greeks, payoff at expiry, what is uncovered, and which limits are broken. With --strategy what
+    a trade opens is a leg of that strategy. Nothing is sent and nothing is stored.
     """
     if ratio and vol == "0":
         vol = "1"
@@ -70,14 +94,21 @@ def what_if(
         wrong = error.errors()[0]
         why = f"--{wrong['loc'][0]} {wrong['input']:g}: {wrong['msg']}."
         raise typer.BadParameter(why) from None
-    own, legs = _read(strategy, home)
+    changes = read_changes(trade or (), close or (), [roll] if roll else (), account, strategy)
+    _book, own, legs = _read(strategy, home)
+    legs = legs.of_strategy(strategy)
     if scenario is not None:
         named = own.points.get(scenario)
         if named is None:
             known = ", ".join(own.points) or "none"
             raise typer.BadParameter(f"{scenario!r} is no scenario; scenarios.yaml has {known}.")
         points = [named]
-    rows = legs.rows(points, level)
+    if changes:
+        settings, lake = options.opened(home)
+        compared = read_what_if(lake, settings, utc_now(), changes)
+        _show_compared(compared, points, level, strategy, json=json)
+        return
+    rows = scenario_rows(legs, points, level)
     notes = [f"{count} left out: {reason}" for reason, count in legs.left_out().items()]
     if rows and not json:
         lines: dict[tuple[Any, ...], dict[str, str]] = {}
@@ -89,12 +120,61 @@ def what_if(
     output.show(rows, notes if rows else ["Nothing is held."], json=json)
 
 
-def _read(strategy: str | None, home: Path | None) -> tuple[OwnScenarios, scenarios.PricedLegs]:
-    """Return the file of scenarios, and the legs of a strategy; None: all."""
+def _show_compared(
+    compared: WhatIf, points: Sequence[Point], level: Breakdown, strategy: str | None, *, json: bool
+) -> None:
+    """Print what the groups that differ are before and after some trades."""
+    rows = compared.rows(points, level)
+    if strategy is not None and level is not Breakdown.ACCOUNT:
+        rows = [row for row in rows if row["strategy"] in (None, strategy)]
+    differing = [row for row in rows if row["before"] != row["after"]]
+    if differing and not json:
+        output.print_table(
+            [*map(_compared_line, differing)], right=("before", "after", "delta", "theta")
+        )
+    output.show(rows, [*compared.notes, *_warnings(differing)], json=json)
+
+
+def _compared_line(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of a group in a scenario, before and after."""
+    before = row["before"] or {}
+    after = row["after"] or {}
+    return {
+        "name": str(row["name"]),
+        "account": row["account"],
+        "currency": row["currency"] or "–",
+        "spot": f"{row['spot']:+g}",
+        "vol": f"{row['vol']:+g}",
+        "days": f"{row['days']:g}",
+        "before": amount(before.get("profit")),
+        "after": amount(after.get("profit")),
+        "delta": amount(after.get("dollar_delta")),
+        "theta": amount(after.get("theta")),
+    }
+
+
+def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the payoffs, what is uncovered and the broken limits after the trades, each once."""
+    lines: dict[str, None] = {}
+    for row in rows:
+        after = row["after"] or {}
+        for payoff in after.get("payoffs", ()):
+            extremes = f"{amount(payoff['greatest_profit'])} to {amount(payoff['greatest_loss'])}"
+            why = f" ({payoff['why']})" if payoff["why"] else ""
+            lines[f"{payoff['strategy']} {payoff['underlying']} at expiry: {extremes}{why}"] = None
+        for leg in after.get("uncovered", ()):
+            lines[f"{leg['strategy_id']}: {leg['leg']} would miss {leg['missing']:g}"] = None
+        for text in after.get("limits_broken", ()):
+            lines[text] = None
+    return list(lines)
+
+
+def _read(strategy: str | None, home: Path | None) -> tuple[Book, OwnScenarios, PricedLegs]:
+    """Return the book, the file of scenarios, and all legs, if the strategy is known."""
     settings, lake = options.opened(home)
     book, own, legs = read_risk(lake, settings, utc_now())
-    options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
-    return own, legs.of_strategy(strategy)
+    known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+    return book, own, legs
 
 
 _TEXTS = ("name", "strategy", "account", "currency")
@@ -112,6 +192,50 @@ def _head(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def payoff(
+    strategy: Annotated[
+        str | None, typer.Argument(metavar="[STRATEGY]", help="Only this strategy.")
+    ] = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
+) -> None:
+    """Show break-evens, greatest profit and greatest loss of strategies at their next expiry.
+
+    With one expiry they are exact: what exercise gives, less what the legs cost. Legs that live on
+    are priced by the model.
+    """
+    book, _own, legs = _read(strategy, home)
+    found = payoffs(legs.of_strategy(strategy), leg_notes(book))
+    if found and not json:
+        output.print_table([*map(_payoff_line, found)], right=("greatest profit", "greatest loss"))
+    notes = [f"{one.strategy} {one.underlying}: {text}" for one in found
+             for text in (one.why, one.note) if text]  # fmt: skip
+    rows = [one.row for one in found]
+    output.show(rows, notes if found else ["Nothing is held."], json=json)
+
+
+def _payoff_line(found: Payoff) -> dict[str, str]:
+    """Return the cells of a payoff."""
+    evens = found.break_evens
+    return {
+        "strategy": found.strategy,
+        "account": found.account,
+        "underlying": found.underlying,
+        "currency": found.currency,
+        "expiry": f"{found.expiry or '–'}",
+        "break-even": "–" if evens is None else ", ".join(f"{at:,.2f}" for at in evens) or "none",
+        "greatest profit": _bound(found, found.greatest_profit),
+        "greatest loss": _bound(found, found.greatest_loss),
+    }
+
+
+def _bound(found: Payoff, amount_or_none: float | None) -> str:
+    """Return a greatest profit or loss; a payoff with break-evens has no bound where it is null."""
+    if amount_or_none is not None:
+        return f"{amount_or_none:,.2f}"
+    return "not known" if found.break_evens is None else "unbounded"
+
+
 def expiry(
     days: Annotated[
         int, typer.Option(min=0, max=3650, help="Only what expires within these days.")
@@ -122,23 +246,39 @@ def expiry(
 ) -> None:
     """Show what expiring legs leave at the present price, and what may be assigned early.
 
-    A short option may be assigned early if its holder gains more by exercise than the option is
-    worth above it: a call by a dividend, a put by interest.
+    Days and times are those of New York. A short option may be assigned early if its holder gains
+    nothing more by selling it. What cannot be priced is listed with the reason.
     """
-    _own, legs = _read(strategy, home)
-    ending = scenarios.expiries(legs, until=(legs.given.now + timedelta(days=days)).date())
-    early = scenarios.early_assignments(legs)
+    _book, _own, legs = _read(strategy, home)
+    until = exchange_date(legs.given.now) + timedelta(days=days)
+    ending = expiries(legs, until=until, strategy=strategy)
+    of_strategy = legs.of_strategy(strategy)
+    early = early_assignments(of_strategy)
+    undated = undated_options(of_strategy)
+
     lines = [
-        f"{one['strategy_id']}: {digits(-one['position'])} short of {one['conid']} "
-        f"({one['symbol']}) may be assigned early: {one['extrinsic']:,.2f} above its exercise, "
-        f"which gains {one['gain']:,.2f}"
-        for one in early
+        f"{row['strategy_id']}: {digits(-row['position'])} short of {row['leg']} may be assigned "
+        f"early: {row['extrinsic']:,.2f} above its exercise, which gains {row['gain']:,.2f}"
+        for row in early.likely
     ]
-    if ending and not json:
-        output.print_table([*map(_expiring, ending)], right=("qty", "units", "cash"))
-    elif not ending:
+    lines += [
+        f"{row['strategy_id']}: {row['leg']} is not judged: {row['reason']}"
+        for row in early.left_out
+    ]
+    lines += [
+        f"{row['strategy_id']}: {row['leg']} is not listed: {row['reason']}" for row in undated
+    ]
+    if not ending:
         lines.insert(0, f"Nothing expires within {days} days.")
-    output.show({"expiries": ending, "early_assignments": early}, lines, json=json)
+    elif not json:
+        output.print_table([*map(_expiring, ending)], right=("qty", "units", "cash", "missing"))
+    result = {
+        "expiries": ending,
+        "early_assignments": early.likely,
+        "not_judged": early.left_out,
+        "undated": undated,
+    }
+    output.show(result, lines, json=json)
 
 
 _MARKS = {
@@ -149,15 +289,23 @@ _MARKS = {
 }
 
 
-def _expiring(one: Mapping[str, Any]) -> dict[str, str]:
+def _expiring(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of a leg that expires."""
+    marks = [text for name, text in _MARKS.items() if row[name]]
+    if row["reason"] is not None:
+        marks.append(row["reason"])
     return {
-        "expires": f"{one['expires_at']:%Y-%m-%d %H:%M}",
-        "strategy": one["strategy_id"],
-        "account": one["account"],
-        "conid": str(one["conid"]),
-        "symbol": one["symbol"],
-        "qty": digits(one["position"]),
-        "units": f"{one['units']:+,.0f}",
-        "cash": f"{one['cash']:+,.0f}",
-        "": ", ".join(text for name, text in _MARKS.items() if one[name]),
+        "expires (New York)": f"{row['expires_at']:%Y-%m-%d %H:%M}",
+        "strategy": row["strategy_id"],
+        "account": row["account"],
+        "leg": row["leg"],
+        "qty": digits(row["position"]),
+        "units": _signed(row["units"]),
+        "cash": _signed(row["cash"]),
+        "missing": _signed(-row["missing"] if row["missing"] else None),
+        "": ", ".join(marks),
     }
+
+
+def _signed(number: float | None) -> str:
+    return "–" if number is None else f"{number:+,.0f}"

@@ -15,6 +15,9 @@ from position_sync_dagster.defs.checks import strategies
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.sync import alerts
 
+# The messages that are on their way to the receivers.
+DELIVERIES = alerts.Deliveries()
+
 # Seconds between two ticks while there is no receiver: a tick costs as much as one of the
 # drain's resources.sensor.
 WITHOUT_RECEIVERS_S = 60
@@ -51,7 +54,7 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         severities=settings.alert_severities,
         receivers=len(urls),
     )
-    cursor, sent = alerts.send_due(cursor, urls, utc_now)
+    cursor, sent = DELIVERIES.send_due(cursor, urls, utc_now)
     left = sum(map(len, cursor.outbox.values()))
     waiting = f"; {left} messages wait" if left else ""
     return dg.SensorResult(

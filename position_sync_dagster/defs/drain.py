@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import dagster as dg
+from pydantic import AwareDatetime
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import resources
@@ -99,7 +100,7 @@ class TickCursor:
     released: int = 0
     risk_registry: int | None = None
     damage: str = ""
-    at: dict[str, datetime] = field(default_factory=dict)
+    at: dict[str, AwareDatetime] = field(default_factory=dict)
 
 
 @resources.sensor()
@@ -118,6 +119,7 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     cursor = resources.cursor_of(TickCursor, context.cursor)
     work = Work(lake, settings, resources.cached_instance(context), datetime.now(UTC), cursor)
     events = work.tick()
+    dagster_files.note_checks(work.failing)
     if work.problems:
         dagster_files.note(dagster_files.FAILED_TICK, "; ".join(work.problems))
     else:
@@ -153,6 +155,7 @@ class Work:
         cursor: What the tick before kept; after the tick, what the next one gets.
         said: What the tick did, with numbers, for its skip reason.
         problems: What it could not do, and why; also in `said`.
+        failing: The checks that fail, once the tick is over.
     """
 
     lake: tables.Lake
@@ -164,6 +167,7 @@ class Work:
     def __post_init__(self) -> None:
         self.said: list[str] = []
         self.problems: list[str] = []
+        self.failing: list[dagster_files.FailingCheck] = []
         # Why the object store of all tables cannot be used: no other request waits for it.
         self._outage: str | None = None
         self._events: list[Event] = []
@@ -189,6 +193,7 @@ class Work:
         self._record_risk()
 
         self._evaluate_checks()
+        self.failing = _checks_of(self.lake).failing(self._results)
         return self._events + evaluation.news(self.instance, self._results, self.now)
 
     def _states(self) -> dict[str, str]:
@@ -238,7 +243,7 @@ class Work:
     def _drain(self) -> drain.DrainReport:
         """Drain what waits, unless the last drain could not value the same requests."""
         backlog = self.lake.queue.sync.overview()
-        claimable = backlog.claimable + backlog.expired
+        claimable = backlog.claimable + backlog.expired + backlog.unreadable
         counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
         is_left = self.cursor.released >= claimable > 0
         is_left = is_left and not self._is_due("released", RELEASED_FOR)

@@ -5,13 +5,12 @@ results of checks. They are deleted here from the tables of its storage, which a
 SQLite and Postgres. An instance may serve other projects as well: theirs are kept.
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 import dagster as dg
 import sqlalchemy as sql
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 
 from position_sync_dagster.defs import resources
@@ -19,10 +18,12 @@ from position_sync_dagster.lake import schema
 
 KEPT = timedelta(days=90)
 
+# Metadata with which an output has no event: assets downstream run, and no partition counts as
+# filled. Without it, one day without a source would keep the profits of all days of its run back.
+WITHOUT_EVENTS = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
+
 # The run id of an event without a run.
 NO_RUN = ""
-
-Connect = Callable[[], AbstractContextManager[sql.Connection]]
 
 
 def delete_old_runs(instance: dg.DagsterInstance, jobs: Iterable[str], before: datetime) -> int:
@@ -37,11 +38,16 @@ def delete_old_runs(instance: dg.DagsterInstance, jobs: Iterable[str], before: d
     return deleted
 
 
-# Events without a run have an empty run id.
-_RUNLESS = "run_id = '' AND (asset_key IS NULL OR asset_key IN :own)"
+# Results of checks have no asset in the table of events: the table of results names theirs.
+_OWN_RESULTS = """
+    SELECT evaluation_event_storage_id FROM asset_check_executions
+    WHERE asset_key IN :own AND evaluation_event_storage_id IS NOT NULL
+"""
+_OWN_EVENTS = f"run_id = '' AND (asset_key IN :own OR id IN ({_OWN_RESULTS}))"
 _OLD_EVENTS = f"""
-    SELECT id FROM event_logs WHERE {_RUNLESS} AND timestamp < :before AND id NOT IN (
-        SELECT MAX(id) FROM event_logs WHERE {_RUNLESS} GROUP BY dagster_event_type, asset_key)
+    SELECT id FROM event_logs WHERE {_OWN_EVENTS} AND timestamp < :before AND id NOT IN (
+        SELECT MAX(id) FROM event_logs
+        WHERE run_id = '' AND asset_key IN :own GROUP BY dagster_event_type, asset_key)
 """  # noqa: S608 - of constants
 DELETE_TAGS = f"DELETE FROM asset_event_tags WHERE event_id IN ({_OLD_EVENTS})"  # noqa: S608
 DELETE_EVENTS = f"DELETE FROM event_logs WHERE id IN ({_OLD_EVENTS})"  # noqa: S608
@@ -49,6 +55,17 @@ DELETE_RESULTS = """
     DELETE FROM asset_check_executions
     WHERE asset_key IN :own AND evaluation_event_timestamp < :before AND id NOT IN (
         SELECT MAX(id) FROM asset_check_executions GROUP BY asset_key, check_name, partition)
+"""
+
+# SQLite has each event a second time, in a file for the log of a run, without a table of results:
+# there the text of a result names its asset.
+DELETE_COPIES = """
+    DELETE FROM event_logs WHERE run_id = '' AND asset_key IN :own AND id NOT IN (
+        SELECT MAX(id) FROM event_logs WHERE run_id = '' GROUP BY dagster_event_type, asset_key)
+"""
+DELETE_COPIES_OF_RESULTS = """
+    DELETE FROM event_logs
+    WHERE run_id = '' AND dagster_event_type = 'ASSET_CHECK_EVALUATION' AND event LIKE :text
 """
 
 
@@ -66,19 +83,20 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
     if not isinstance(storage, SqlEventLogStorage):
         return 0
     own = [dg.AssetKey(name).to_string() for name in assets]
+    of_own: sql.BindParameter[str] = sql.bindparam("own", own, expanding=True)
+    old = sql.bindparam("before", before.astimezone(UTC).replace(tzinfo=None), sql.DateTime)
 
-    def delete(query: str, before: datetime, connect: Connect = storage.index_connection) -> int:
-        old = sql.bindparam("before", before.astimezone(UTC).replace(tzinfo=None), sql.DateTime)
-        found = sql.text(query).bindparams(sql.bindparam("own", own, expanding=True), old)
-        with connect() as connection:
-            return connection.execute(found).rowcount
-
-    delete(DELETE_TAGS, before)
-    deleted = delete(DELETE_EVENTS, before) + delete(DELETE_RESULTS, before)
+    with storage.index_connection() as connection:
+        connection.execute(sql.text(DELETE_TAGS).bindparams(of_own, old))
+        events = connection.execute(sql.text(DELETE_EVENTS).bindparams(of_own, old))
+        results = connection.execute(sql.text(DELETE_RESULTS).bindparams(of_own, old))
     if isinstance(storage, SqliteEventLogStorage):
-        # SQLite has each a second time, in a file for the log of a run: nothing shows it.
-        delete(DELETE_EVENTS, datetime.now(UTC), partial(storage.run_connection, NO_RUN))
-    return deleted
+        with storage.run_connection(NO_RUN) as connection:
+            connection.execute(sql.text(DELETE_COPIES).bindparams(of_own))
+            for key in own:
+                copies = sql.text(DELETE_COPIES_OF_RESULTS).bindparams(text=f"%{key}%")
+                connection.execute(copies)
+    return events.rowcount + results.rowcount
 
 
 MAINTENANCE_JOB = "maintain_lake"
@@ -99,13 +117,18 @@ PRUNED_JOBS = (resources.STREAM_JOB, resources.IMPORT_JOB, MAINTENANCE_JOB)
 def maintain_tables(
     context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
 ) -> None:
-    """Compact files, write checkpoints and clean the log of every table."""
+    """Compact files, write checkpoints and clean the log of every table.
+
+    Work that was left for the next maintenance, such as a compaction that failed, is a warning:
+    a table that is never compacted gets slower.
+    """
     for result in position_sync.lake.maintain():
         context.log.info(
             f"{result.table}: {result.compacted} files merged, {result.deleted} deleted, "
             f"{result.files} left at version {result.version}"
-            + (f"; {result.skipped}" if result.skipped else "")
         )
+        if result.skipped:
+            context.log.warning(f"{result.table}: {result.skipped}")
 
 
 @dg.op(tags={"domain": "upkeep"}, config_schema={})

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain, takewhile
@@ -38,6 +38,13 @@ from position_sync_dagster.sync.stream.ownership import StreamCounts
 PACKAGE = "position_sync_dagster"
 
 Status = dg.DagsterRunStatus
+
+# The states of a run that a person terminates: asked to end, and forced to be over. After the code
+# server was restarted Dagster cannot reach the process of the run, which sees the state alone.
+TERMINATED = (Status.CANCELING, Status.CANCELED)
+
+# The states in which the stream of a run ends.
+ENDING = (*resources.ENDED, Status.CANCELING)
 
 # Seconds of each wait of the main thread: an interrupt is raised between two waits.
 POLL_S = 0.5
@@ -123,7 +130,8 @@ def stream_legs(
     The op runs until it is interrupted, its rotation is due, its login was changed or removed in
     the gateways file, or its run was deleted from Dagster or has ended there. The supervisor then
     starts another one. An interrupt ends it cleanly, and the run succeeds. A termination in the UI
-    ends it in the same way, but as a canceled run, which pauses the stream.
+    ends it in the same way, also one that cannot reach its process, but as a canceled run: the
+    stream is paused.
     """
     limit_native_threads()
     lake, instance = position_sync.lake, context.instance
@@ -136,14 +144,15 @@ def stream_legs(
                 # The supervisor gives up a run that has no lease in time: nobody can terminate it.
                 thread.wait(
                     until=lambda: (
-                        login_is_gone(settings)
-                        or status_of(instance, context.run_id) in resources.ENDED
+                        login_is_gone(settings) or status_of(instance, context.run_id) in ENDING
                     )
                 )
         except dg.DagsterExecutionInterruptedError:
             if status_of(instance, context.run_id) is Status.CANCELING:
                 raise
         total = thread.result()
+    if status_of(instance, context.run_id) in TERMINATED:
+        raise dg.DagsterExecutionInterruptedError
     context.log.info(
         f"The stream ended: {total.rows} rows in {total.commits} commits, "
         f"{total.enqueued} requests enqueued, {total.reconnects} reconnects."
@@ -235,6 +244,8 @@ class JobRun:
         since: When it began; before that, when it was created or launched.
         ended_at: None while it is in progress.
         own_fault: It failed by an error of its own; it was not interrupted, killed or given up.
+        terminated_at: When a person asked for its end, whatever state it ended in; None if nobody
+            did. It is read of the newest run alone.
     """
 
     run_id: str
@@ -242,6 +253,7 @@ class JobRun:
     since: datetime
     ended_at: datetime | None = None
     own_fault: bool = False
+    terminated_at: datetime | None = None
 
 
 def recent_runs(
@@ -256,7 +268,20 @@ def recent_runs(
     """
     tags = {} if login is None else {resources.PARTITION: login}
     of_login = dg.RunsFilter(job_name=resources.STREAM_JOB, tags=tags)
-    return [_run_of(record) for record in instance.get_run_records(of_login, limit=limit)]
+    runs = [_run_of(record) for record in instance.get_run_records(of_login, limit=limit)]
+    if runs and runs[0].state in resources.ENDED:
+        runs[0] = replace(runs[0], terminated_at=_terminated_at(instance, runs[0].run_id))
+    return runs
+
+
+# The events of a termination: that it was asked for, and that Dagster called the run over. An
+# interrupt without such a request leaves neither.
+TERMINATION = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCELED}
+
+
+def _terminated_at(instance: dg.DagsterInstance, run_id: str) -> datetime | None:
+    found = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
+    return utc(found[0].timestamp) if found else None
 
 
 _IN_PROGRESS = [status for status in Status if status not in resources.ENDED]
@@ -368,13 +393,14 @@ def supervise(
         return Supervision(reason, start=True, lost=lost)
     if not recent:
         return Supervision("no stream has run yet", start=True)
-    newest, ended_at = recent[0], recent[0].ended_at or now
-    if newest.state is Status.CANCELED and (
-        supervised_since is None or ended_at > supervised_since
-    ):
+    terminated_at = recent[0].terminated_at
+    if terminated_at is not None and (supervised_since is None or terminated_at > supervised_since):
         how = "switch this sensor off and on, or launch the job, to resume"
-        reason = f"{PAUSED} at {ended_at:%Y-%m-%d %H:%M:%S} UTC: {how}"
+        reason = f"{PAUSED} at {terminated_at:%Y-%m-%d %H:%M:%S} UTC: {how}"
         return Supervision(reason, paused=True)
+
+    newest = recent[0]
+    ended_at = newest.ended_at or now
     crashes = sum(takewhile(bool, map(_crashed, recent)))
     past_s = (now - ended_at).total_seconds()
     wait_s = RESTART.delay_s(crashes - 1) - past_s

@@ -1,8 +1,10 @@
 """Why a holding closed: from facts to a cause; pure.
 
 The broker announces no assignment and no expiry: the position is just not there any more. A cause
-is PROVISIONAL while it follows from what a gateway says, and STATED when a statement says it. What
-no fact explains is UNEXPLAINED; a fact that is missing never makes a cause.
+is PROVISIONAL while it follows from what a gateway says, and STATED when a statement says it.
+Before the statement there are three kinds of evidence: executions, the last day of an option with
+where it stood, and one option with exactly the delivery of its own multiplier. Everything else is
+UNEXPLAINED until the statement; a fact that is missing never makes a cause.
 """
 
 import json
@@ -11,12 +13,11 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from itertools import chain
 from math import copysign
 from operator import attrgetter
-from typing import Any
+from typing import NamedTuple
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.closes import (
@@ -36,7 +37,7 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment, 
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Right, digits
 
-# Holdings that close and arrive within this time may belong to one event of the broker.
+# An option and its delivery are seen within this time of each other.
 ONE_EVENT = timedelta(minutes=15)
 
 # A price of this time before the end of an option says where it stood.
@@ -48,10 +49,10 @@ A_DAY = timedelta(days=1)
 # unless that is much for its strike: an option on a currency is quoted at 0.02 for one of 1.05.
 WORTHLESS = 0.05
 
-CLEAR = 0.01
 # An option is clearly in or out of the money if its underlying is at least this far from the
 # strike, as a part of the strike. Options that are settled at the open do not trade in the night
 # before.
+CLEAR = 0.01
 CLEAR_AT_THE_OPEN = 0.05
 
 # When the last session of listed options in the US ends (Cboe, curb session), in New York.
@@ -72,21 +73,15 @@ BOOKED = timedelta(days=5)
 EVENING = timedelta(hours=24 - LAST_TRADES.hour)
 
 # Types of corporate actions that are splits. Source: ibflex 1.1, `enums.Reorg`.
-_SPLITS = frozenset({"FS", "FI", "RS", "CS", "CC"})
+SPLITS = frozenset({"FS", "FI", "RS", "CS", "CC"})
 
-# The codes of trades that are known. Sources: ibflex 1.1, `enums.Code`; IB, "Notes/Legal Notes" of
-# statements (GEA: exercise or assignment that results from offsetting positions; IPO).
-CODES = {
-    "A", "AEx", "AFx", "Adj", "Al", "Aw", "B", "Bo", "C", "CD", "CP", "Ca", "Co", "Cx", "D",
-    "ETF", "Ep", "Ex", "FP", "G", "GEA", "HC", "HFI", "HFR", "I", "IA", "INV", "IPO", "L", "LD",
-    "LF", "LI", "LT", "Lo", "M", "MEx", "ML", "MLG", "MLL", "MSG", "MSL", "O", "P", "PI", "Po",
-    "Pr", "R", "RED", "RI", "RP", "Re", "SI", "SL", "SO", "SS", "ST", "SY", "T",
-}  # fmt: skip
+BY_EXERCISE = frozenset({Cause.ASSIGNED, Cause.EXERCISED})
 
-_BY_EXERCISE = frozenset({Cause.ASSIGNED, Cause.EXERCISED})
-_EXERCISES = frozenset({"Ex", "AEx", "MEx"})
-_TRADES = frozenset({None, "ExchTrade", "DvpTrade", "FracShare", "TradeCorrect"})
-_OPTION_EVENTS = {
+EXERCISE_CODES = frozenset({"Ex", "AEx", "MEx"})
+
+CANCELS = frozenset({"TradeCancel", "FracShareCancel"})
+
+CAUSE_OF_OPTION_EVENT = {
     "assignment": Cause.ASSIGNED,
     "exercise": Cause.EXERCISED,
     "expiration": Cause.EXPIRED_WORTHLESS,
@@ -117,145 +112,6 @@ class Facts:
     prices: Mapping[int, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Row:
-    """An execution or an event, which may explain a change or a part of it.
-
-    Attributes:
-        at: Its time; of an event the beginning of its day in New York.
-        by: By how much it changed the position; of an option's event it has no sign: in statements
-            of different accounts it has either, and ends a holding in both cases.
-        lead: How much earlier `at` may be than the effect that a gateway shows.
-    """
-
-    at: datetime
-    by: float
-    lead: timedelta
-    of: Execution | StatementEvent
-
-    def by_of(self, change: PositionChange) -> float:
-        """Return by how much it changed the position, if it is a part of a change."""
-        is_event = isinstance(self.of, StatementEvent) and self.of.kind is EventKind.OPTION_EVENT
-        return copysign(self.by, change.by) if is_event else self.by
-
-
-def _row_of(one: Execution) -> _Row:
-    lead = timedelta()
-    if one.source == FLEX and (one.transaction_type == "BookTrade" or not one.price):
-        lead = BOOKED
-    elif one.source == FLEX and one.time.astimezone(NEW_YORK).time() == time():
-        lead = A_DAY  # without the field Date/Time a statement names the day alone
-    return _Row(one.time, one.change, lead, one)
-
-
-def _row_of_event(one: StatementEvent) -> _Row | None:
-    """Return the row of an event; None if it explains no change, or by how much is not known."""
-    is_option = one.kind is EventKind.OPTION_EVENT
-    # The event of an option has a row of the shares that came with it: Buy, Sell.
-    is_other = is_option and _type_of(one) not in _OPTION_EVENTS
-    if one.kind is EventKind.CASH or is_other or not one.quantity:
-        return None
-    by = one.quantity
-    if one.kind is EventKind.TRANSFER and one.direction is not None:
-        by = abs(by) * (1 if one.direction.strip().upper() == "IN" else -1)
-    return _Row(datetime.combine(one.day, time(), NEW_YORK).astimezone(UTC), by, BOOKED, one)
-
-
-# What shares that came or went say of an option, or an option of its shares; the other one.
-_Counter = tuple[Cause | None, int | None]
-
-
-@dataclass(slots=True, eq=False)
-class _Case:
-    """A change, what is known of its contract, and what explains it.
-
-    Attributes:
-        details: The contract details.
-        ended: When it could be traded last; None where it does not expire.
-        asked: From when and until when the gateway named all executions of the account.
-        rows: The executions and events that explain it.
-        spare: Whether an execution of the day that went the same way fits no change: its time may
-            be wrong, or a message lost.
-        counter: What explains it without an execution.
-    """
-
-    change: PositionChange
-    details: ContractDetails | None
-    ended: datetime | None
-    asked: tuple[datetime, datetime]
-    rows: list[_Row] = field(default_factory=list)
-    spare: bool = False
-    counter: _Counter = (None, None)
-
-    @property
-    def rest(self) -> float:
-        """Return the part of the change that is not explained, with its sign."""
-        return rounded(self.change.by - sum(row.by_of(self.change) for row in self.rows))
-
-    @property
-    def is_over(self) -> bool:
-        """Return whether it was seen after the last trade of the contract."""
-        return self.ended is not None and self.change.seen_at >= self.ended
-
-    @property
-    def under_conid(self) -> int | None:
-        """Return the contract id of an option's underlying."""
-        return self.details.under_conid if self.change.is_option and self.details else None
-
-
-class _History:
-    """The facts, by holding and in order of time; each look-up costs what it finds."""
-
-    def __init__(self, facts: Facts) -> None:
-        self.prices = facts.prices
-        self.cases: defaultdict[Key, list[_Case]] = defaultdict(list)
-        for change in sorted(facts.changes, key=lambda one: (one.seen_at, one.change_id)):
-            details, never = facts.contracts.get(change.conid), (change.seen_at, NEVER)
-            asked = facts.asked.get(change.account, never)
-            case = _Case(change, details, last_trade(change, details), asked)
-            self.cases[change.key].append(case)
-        versions = sorted(facts.events, key=lambda one: one.stated_at or NEVER)
-        newest = {(one.account, one.conid, one.event_id): one for one in versions}
-        events = sorted(newest.values(), key=lambda one: (one.day, one.event_id))
-        executions = map(_row_of, current_executions(facts.executions))
-        # Those that explain no change yet.
-        found = filter(None, chain(map(_row_of_event, events), executions))
-        self.rows = grouped(
-            attrgetter("of.account", "of.conid"), sorted(found, key=attrgetter("at"))
-        )
-        # By the broker's id of a corporate action.
-        self._actions = grouped(_action_of, events)
-        periods = (one for one in events if one.kind is EventKind.PERIOD)
-        self.periods = grouped(attrgetter("account"), periods)
-
-    def moved_with(self, change: PositionChange, conid: int | None) -> bool:
-        """Return whether another holding of the account changed at about the same time."""
-        others = self.cases.get((change.account, conid or 0), ())
-        return any(abs(one.change.seen_at - change.seen_at) <= ONE_EVENT for one in others)
-
-    def counter_of(self, one: Execution | StatementEvent) -> int | None:
-        """Return the other contract of a corporate action; None if it is not known."""
-        action = _action_of(one) if isinstance(one, StatementEvent) else None
-        others = {it.conid for it in self._actions[action]} - {one.conid} if action else set()
-        return others.pop() if len(others) == 1 else None
-
-
-def _action_of(one: StatementEvent) -> tuple[str, str] | None:
-    found = json.loads(one.attributes).get("actionID")
-    is_action = one.kind is EventKind.CORPORATE_ACTION and found
-    return (one.account, str(found)) if is_action else None
-
-
-def _between(rows: Sequence[_Row], first: datetime, last: datetime) -> Sequence[_Row]:
-    begin = bisect_left(rows, first, key=attrgetter("at"))
-    return rows[begin : bisect_right(rows, last, key=attrgetter("at"))]
-
-
-def rounded(quantity: float) -> float:
-    """Return a quantity without the error of a binary sum; fractions of shares have four digits."""
-    return round(quantity, 6) + 0.0
-
-
 class Moneyness(StrEnum):
     """Where an option stood when it was last known.
 
@@ -269,131 +125,184 @@ class Moneyness(StrEnum):
     UNCLEAR = "UNCLEAR"
 
 
-def last_trade(change: PositionChange, details: ContractDetails | None) -> datetime | None:
-    """Return when a derivative could be traded last; None where it does not expire."""
-    day = details.last_trade_date if details and details.last_trade_date else change.expiry
-    if day is None:
-        return None
-    clock, zone = (details.last_trade_time, details.time_zone) if details else (None, None)
-    return expiry_moment(day, clock, zone, usual=USUAL_CLOSE).astimezone(UTC)
+@dataclass(slots=True, eq=False, kw_only=True)
+class Booking:
+    """What the broker names of one holding, an execution or an event, and the cause that it states.
 
-
-def settles_in_cash(details: ContractDetails | None) -> bool | None:
-    """Return whether an option is settled in cash, as all options on an index; None: not known."""
-    kind = details.under_sec_type if details is not None else None
-    return None if not kind else kind == "IND"
-
-
-def _moneyness(case: _Case, prices: Mapping[int, float]) -> Moneyness:
-    """Return where an option stood at its end, only if it is clear; see `Facts` for the prices."""
-    change, details, ended = case.change, case.details, case.ended
-    if ended is None or change.strike is None or change.right is None:
-        return Moneyness.UNCLEAR
-    price, since = change.market_price, change.since
-    at_the_open = details is not None and details.is_settled_at_the_open
-    clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
-    above = prices.get(change.conid, change.strike) - change.strike
-    if abs(above) >= clear:
-        return Moneyness.IN if (above > 0) is (change.right is Right.CALL) else Moneyness.OUT
-    # Without details its price is in dollars, and its strike perhaps in cents.
-    if details is None or price is None or since is None or since < ended - LAST_PRICE:
-        return Moneyness.UNCLEAR
-    own = price * details.price_magnifier
-    if own >= clear and own > WORTHLESS:
-        return Moneyness.IN
-    quoted_out = own <= min(WORTHLESS, clear) and not at_the_open
-    return Moneyness.QUOTED_OUT if quoted_out else Moneyness.UNCLEAR
-
-
-def _covers(case: _Case) -> bool:
-    """Return whether every execution that may have made a change would be known.
-
-    That is so if the contract had ended when the previous quantity was confirmed, or if the
-    gateway named all executions from then until the change was seen or the contract ended.
+    Attributes:
+        at: Its time; of an event the beginning of its day in New York.
+        lead: How much earlier `at` may be than the effect that a gateway shows.
+        quantity: By how much it changed the position.
+        has_sign: Whether the sign of the quantity is known: of an option's event it differs between
+            the statements of accounts, and ends a holding in both cases.
+        unclaimed: The part of the quantity that explains no change yet.
+        execution: The execution; None of an event.
+        counter_conid: The other contract of a corporate action; None if it is not known.
     """
-    since, until = case.change.since, min(case.change.seen_at, case.ended or case.change.seen_at)
-    if since is None or (case.ended is not None and since >= case.ended):
-        return since is not None
-    return case.asked[1] >= until and _names_all(case)
+
+    at: datetime
+    lead: timedelta
+    quantity: float
+    has_sign: bool = True
+    unclaimed: float = field(init=False)
+    cause: Cause
+    stage: Stage
+    detail: str
+    price: float | None
+    realized_pnl: float | None
+    statement: str
+    execution: Execution | None = None
+    event_id: str | None = None
+    counter_conid: int | None = None
+
+    def __post_init__(self) -> None:
+        self.unclaimed = self.quantity
+
+    def claim(self, wanted: float) -> "Evidence":
+        """Take of what is unclaimed as much as is wanted, or all of it."""
+        part = copysign(min(abs(wanted), abs(self.unclaimed)), self.unclaimed)
+        self.unclaimed = rounded(self.unclaimed - part)
+        return Evidence(self, part)
 
 
-def _names_all(case: _Case) -> bool:
-    """Return whether the gateway named all executions since the quantity before was confirmed."""
-    since, (begin, _end), details = case.change.since, case.asked, case.details
-    if since is None or begin <= since:
-        return since is not None
-    hours = parse_trading_hours(details.trading_hours, details.time_zone) if details else None
-    if hours is None or not hours.begins <= since <= begin < hours.ends:
-        return False
-    return not any(opens < begin and closes > since for opens, closes in hours.sessions)
+class Evidence(NamedTuple):
+    """The part of a booking that explains a change, or a part of it."""
+
+    booking: Booking
+    quantity: float
 
 
-def codes_of(text: str | None) -> frozenset[str]:
-    """Return the codes of a text of the broker.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inference:
+    """The cause of what no booking explains.
 
-    >>> sorted(codes_of("A;C"))
-    ['A', 'C']
+    Attributes:
+        cost: What one contract had cost, if that is what was realised.
     """
-    return frozenset(filter(None, (part.strip() for part in re.split("[;,]", text or ""))))
+
+    cause: Cause
+    stage: Stage = Stage.PROVISIONAL
+    detail: str
+    price: float | None = None
+    cost: float | None = None
+    counter_conid: int | None = None
 
 
-def cause_of_execution(one: Execution, *, long: bool) -> tuple[Cause, str]:
-    """Return the cause that an execution states, with the reason in words.
+@dataclass(slots=True, eq=False, kw_only=True)
+class Case:
+    """A change, what is known of its contract, and what explains it.
 
-    Args:
-        one: The execution, which reduced a holding.
-        long: Whether the holding was long.
+    Attributes:
+        details: The contract details.
+        ended: When it could be traded last; None where it does not expire.
+        asked: From when and until when the gateway named all executions of the account.
+        moneyness: Where an option stood at its end, if it was seen after it.
+        evidence: The bookings that explain it.
+        has_stray: Whether an execution of the day that went the same way explains no change: its
+            time may be wrong, or a message lost.
+        inference: The cause that the last day of options, or a delivery, shows.
     """
-    codes, kind = codes_of(one.codes), one.transaction_type
-    if one.source != FLEX:
-        return (Cause.TRADED, "traded") if one.price else (Cause.UNEXPLAINED, "a trade at no price")
-    unknown = sorted(codes - CODES)
-    if unknown:
-        return Cause.UNEXPLAINED, f"the statement's code {', '.join(unknown)} is not known"
-    if "Ca" in codes or kind in ("TradeCancel", "FracShareCancel"):
-        return Cause.CORRECTED, "the broker cancelled a trade"
-    if "GEA" in codes:
-        return (Cause.EXERCISED if long else Cause.ASSIGNED), "offset against another position"
-    if "A" in codes:
-        return Cause.ASSIGNED, "assigned"
-    if codes & _EXERCISES:
-        return Cause.EXERCISED, "exercised"
-    if "Ep" in codes:
-        if one.price:
-            return Cause.CASH_SETTLED, f"expired, settled at {digits(one.price)}"
-        return Cause.EXPIRED_WORTHLESS, "expired worthless"
-    if codes & {"T", "I"} and kind == "BookTrade":
-        return Cause.TRANSFERRED, "transferred"
-    if kind in _TRADES and (one.price or kind is not None):
-        return Cause.TRADED, "traded"
-    return Cause.UNEXPLAINED, f"the statement books it as {kind or 'a trade at no price'}"
+
+    change: PositionChange
+    details: ContractDetails | None
+    ended: datetime | None
+    asked: tuple[datetime, datetime]
+    moneyness: Moneyness = Moneyness.UNCLEAR
+    evidence: list[Evidence] = field(default_factory=list)
+    has_stray: bool = False
+    inference: Inference | None = None
+
+    @property
+    def unexplained(self) -> float:
+        """Return the part of the change that no booking explains, with its sign."""
+        return rounded(self.change.by - sum(part.quantity for part in self.evidence))
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether it was seen after the last trade of the contract."""
+        return self.ended is not None and self.change.seen_at >= self.ended
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether no trade, known or unknown, may have been a part of it.
+
+        No exercise and no expiry turns a long option into a short one.
+        """
+        has_trades = bool(self.evidence) or self.has_stray or not self.is_covered
+        passes_zero = self.change.is_option and rounded(self.change.by + self.change.closed) != 0
+        return not has_trades and not passes_zero
+
+    @property
+    def is_gap(self) -> bool:
+        """Return whether it may have happened long before it was seen."""
+        since = self.change.since
+        return since is None or self.change.seen_at - since > ONE_EVENT
+
+    @property
+    def under_key(self) -> Key | None:
+        """Return the holding of the underlying: an option's, or its own; None if not known."""
+        if not self.change.is_option:
+            return self.change.key
+        if self.details is None or not self.details.under_conid:
+            return None
+        return self.change.account, self.details.under_conid
+
+    @property
+    def is_covered(self) -> bool:
+        """Return whether every execution that may have made the change would be known.
+
+        That is so if the contract had ended when the previous quantity was confirmed, or if the
+        gateway named all executions from then until the change was seen or the contract ended.
+        """
+        since = self.change.since
+        if since is None:
+            return False
+        if self.ended is None:
+            return self.asked[1] >= self.change.seen_at and self._names_all
+        if since >= self.ended:
+            return True
+        return self.asked[1] >= min(self.change.seen_at, self.ended) and self._names_all
+
+    @property
+    def _names_all(self) -> bool:
+        """Return whether the gateway named all executions since the last confirmation."""
+        since, begin = self.change.since, self.asked[0]
+        if since is None:
+            return False
+        if begin <= since:
+            return True
+
+        if self.details is None:
+            return False
+        hours = parse_trading_hours(self.details.trading_hours, self.details.time_zone)
+        if hours is None or not hours.begins <= since <= begin < hours.ends:
+            return False
+        return not any(opens < begin and closes > since for opens, closes in hours.sessions)
+
+    def named_until(self, until: datetime) -> bool:
+        """Return whether the gateway named all executions from the confirmation until a time."""
+        return self.asked[1] >= until and self._names_all
 
 
-def _type_of(one: Execution | StatementEvent) -> str:
-    return (one.type or "").strip().lower() if isinstance(one, StatementEvent) else ""
+class Reach(NamedTuple):
+    """How far a booking may be from the change that it explains.
+
+    Attributes:
+        slack: By how much the two clocks may differ.
+        lead: How much earlier the broker may have booked what it does itself.
+    """
+
+    slack: timedelta
+    lead: timedelta
 
 
-def _cause_of_event(one: StatementEvent) -> tuple[Cause, str]:
-    if one.kind is EventKind.OPTION_EVENT:
-        cause = _OPTION_EVENTS[_type_of(one)]
-        if cause is Cause.EXPIRED_WORTHLESS and one.price:
-            cause = Cause.CASH_SETTLED
-        return cause, f"the statement says: {one.type}"
-    if one.kind is EventKind.TRANSFER:
-        return Cause.TRANSFERRED, f"transferred ({one.type or 'of an unknown type'})"
-    words = " ".join(part for part in (one.type, one.description) if part) or "of an unknown type"
-    cause = Cause.SPLIT if one.type in _SPLITS else Cause.CORPORATE_ACTION
-    return cause, f"corporate action {words[:200]}"
-
-
-# How rows are looked for, one way after the other: by how much their times may be off, how much
-# earlier the broker may have booked them, and whether a part of the quantity is enough. Exact
-# matches come first: what is a little off, or was booked days before, may fit two changes.
-_WAYS = (
-    (timedelta(), timedelta(), False),
-    (SLACK, timedelta(), False),
-    (SLACK, A_DAY, False),
-    (SLACK, BOOKED, True),
+# The nearest bookings of every change come first: what is a little off, or was booked days before,
+# may belong to two changes.
+REACHES = (
+    Reach(timedelta(), timedelta()),
+    Reach(SLACK, timedelta()),
+    Reach(SLACK, A_DAY),
+    Reach(SLACK, BOOKED),
 )
 
 
@@ -403,261 +312,673 @@ def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None)
     Args:
         only: Ids of the changes to judge, all by default; the others are facts.
     """
-    history = _History(facts)
-    for key, cases in history.cases.items():
-        left = history.rows[key]
-        for way in _WAYS:
-            for case in cases:
-                if not case.rows:
-                    case.rows = _matching(case.change, left, *way)
-                    for row in case.rows:
-                        left.remove(row)
-        for case in cases:
-            at = case.change.seen_at
-            case.spare = any(
-                row.by * case.change.by > 0 and isinstance(row.of, Execution)
-                for row in _between(left, at - A_DAY, at + A_DAY)
-            )
-    _explain_deliveries(history)
-    case_of = {case.change.change_id: case for case in chain.from_iterable(history.cases.values())}
-    due = [one.change_id for one in facts.changes if one.closed]
-    judged = [_judged(case_of[one], history, now) for one in due if only is None or one in only]
-    return [*chain.from_iterable(judged)]
+    cases = _cases_of(facts)
+    bookings = bookings_of(facts.executions, facts.events)
+    for key, cases_of_holding in cases.items():
+        _claim_bookings(cases_of_holding, bookings[key])
+
+    all_cases = [case for cases_of_holding in cases.values() for case in cases_of_holding]
+    for under_key, event in _events_of(all_cases):
+        _explain_event(event, bookings[under_key])
+
+    periods = [event for event in facts.events if event.kind is EventKind.PERIOD]
+    periods_of = grouped(attrgetter("account"), periods)
+    by_id = {case.change.change_id: case for case in all_cases}
+    closures: list[Closure] = []
+    for change in facts.changes:
+        if not change.closed or (only is not None and change.change_id not in only):
+            continue
+
+        case = by_id[change.change_id]
+        is_stated = _is_stated(change, periods_of[change.account])
+        inference = _NOT_NAMED if is_stated else _inferred(case)
+        counter_conid = _underlying_that_moved(case, cases)
+        closures += _closures_of_case(case, inference, counter_conid, now)
+    return closures
 
 
-def _matching(
-    change: PositionChange, rows: Sequence[_Row], slack: timedelta, most: timedelta, partly: bool
-) -> list[_Row]:
-    """Return the rows that make up a whole change, in order of time; none without a match."""
-    begin, early = change.since or change.seen_at - BOOKED, max(slack, RESOLUTION)
-    near = [
-        row
-        for row in _between(rows, begin - early - most, change.seen_at + slack)
-        if begin - early - min(most, row.lead) < row.at
-    ]
-
-    def explained(found: Sequence[_Row]) -> float:
-        return rounded(sum(row.by_of(change) for row in found))
-
-    old = sum(row.at <= begin - early for row in near)
-    until = sum(row.at <= change.seen_at for row in near)
-    before = sum(row.at <= change.seen_at - early for row in near)
-    # Try all rows until then first, then add later ones, and last leave out the newest ones, whose
-    # effect is the next change.
-    counts = (*range(until, len(near) + 1), *range(until - 1, before - 1, -1))
-    runs = (near[first:count] for first in range(old, -1, -1) for count in counts)
-    alone = ([row] for row in near if most)
-    for found in chain(runs, alone):
-        if found and explained(found) == rounded(change.by):
-            return found
-    for found in (near[old:until], near[:until]):
-        if partly and 0 < explained(found) / change.by < 1:
-            return found
-    return []
-
-
-def _explain_deliveries(history: _History) -> None:
-    """Find which options and shares explain each other without an execution."""
-    by_under: defaultdict[Key, list[_Case]] = defaultdict(list)
-    for case in chain.from_iterable(history.cases.values()):
-        change = case.change
-        under = case.under_conid if change.is_option else change.conid
-        if case.rest and under is not None and (change.closed or not change.is_option):
-            by_under[change.account, under].append(case)
-    for key, listed in by_under.items():
-        groups: list[list[_Case]] = []
-        for one in sorted(listed, key=lambda one: one.change.seen_at):
-            # A change seen after a gap may have happened right after the last confirmation.
-            since = one.change.since
-            if not groups or (since and since - groups[-1][-1].change.seen_at > ONE_EVENT):
-                groups.append([])
-            groups[-1].append(one)
-        for group in groups:
-            _explain_group(history, key, group)
-
-
-def _explain_group(history: _History, under: Key, group: Sequence[_Case]) -> None:
-    """Find what a group of options and shares of one underlying says; nothing if it is unclear.
-
-    The sign of an exercise are exactly the shares of the option. Each option in the money at its
-    end, or gone before it, has its own; without such an option it is one near its strike.
-    """
-    options = [one for one in group if one.change.is_option]
-    shares = [one for one in group if not one.change.is_option]
-    if (
-        not options
-        or not all(_covers(one) and not one.spare for one in group)
-        or settles_in_cash(options[0].details)
-        # Shares may have come, and have been traded away, while nobody looked.
-        or any(
-            row.at >= group[0].change.seen_at - A_DAY and isinstance(row.of, Execution)
-            for row in history.rows[under]
+def _cases_of(facts: Facts) -> defaultdict[Key, list[Case]]:
+    """Return the changes of each holding, oldest first, with what is known of the contract."""
+    cases: defaultdict[Key, list[Case]] = defaultdict(list)
+    for change in sorted(facts.changes, key=attrgetter("seen_at", "change_id")):
+        details = facts.contracts.get(change.conid)
+        never_asked = (change.seen_at, NEVER)
+        case = Case(
+            change=change,
+            details=details,
+            ended=last_trade(change, details),
+            asked=facts.asked.get(change.account, never_asked),
         )
-        # No exercise and no expiry turns a long position into a short one.
-        or any(rounded(one.change.by + one.change.closed) for one in options)
-    ):
-        return
-    stood = grouped(
-        lambda one: _moneyness(one, history.prices) if one.is_over else Moneyness.IN, options
-    )
-    ended, worthless = stood[Moneyness.IN], stood[Moneyness.OUT]
-    near = stood[Moneyness.QUOTED_OUT] + stood[Moneyness.UNCLEAR]
-    # All shares of these options must have come by now. What changed in a longer gap may have come
-    # and gone at any time in it, and for other reasons.
-    last = max(one.change.seen_at for one in options)
-    is_complete = options[0].asked[1] >= last + ONE_EVENT and all(map(_names_all, options))
-    if shares:
-        gaps = (one.change.seen_at - (one.change.since or NEVER) for one in group)
-        is_complete = is_complete and max(gaps) <= ONE_EVENT
-    if not ended and shares and is_complete:
-        ended, near = near, []
-    came = sorted(one.rest for one in shares)
-    if sorted(rounded(one.change.units or 0.0) for one in ended) != came:
-        return
-    for one in ended:
-        one.counter = (_by_exercise(one.change), under[1])
-    if not near or (is_complete and not stood[Moneyness.UNCLEAR]):
-        worthless += near
-        for one in (one for one in shares if one.change.closed):
-            option = next(it.change for it in ended if rounded(it.change.units or 0.0) == one.rest)
-            one.counter = (_by_exercise(option), option.conid)
-    for one in worthless:
-        one.counter = (Cause.EXPIRED_WORTHLESS, None)
+        if case.is_over:
+            case.moneyness = moneyness(case, facts.prices.get(change.conid))
+        cases[change.key].append(case)
+    return cases
 
 
-def _by_exercise(option: PositionChange) -> Cause:
-    return Cause.EXERCISED if option.closed > 0 else Cause.ASSIGNED
+def rounded(quantity: float) -> float:
+    """Return a quantity without the error of a binary sum; fractions of shares have four digits."""
+    return round(quantity, 6) + 0.0
 
 
-# What the broker states of a close, or what follows from the facts, with the reason in words.
-_Reason = tuple[Cause, Stage, str]
+def last_trade(change: PositionChange, details: ContractDetails | None) -> datetime | None:
+    """Return when a derivative could be traded last; None where it does not expire."""
+    day = details.last_trade_date if details is not None else None
+    day = day or change.expiry
+    if day is None:
+        return None
+
+    clock = details.last_trade_time if details is not None else None
+    zone = details.time_zone if details is not None else None
+    return expiry_moment(day, clock, zone, usual=USUAL_CLOSE).astimezone(UTC)
 
 
-def _judged(case: _Case, history: _History, now: datetime) -> list[Closure]:
-    """Return the causes of one close, whose quantities add up to what was closed."""
-    change = case.change
-    groups: dict[_Reason, list[_Row]] = {}
-    booked = _between(history.rows[change.key], change.seen_at - BOOKED - A_DAY, change.seen_at)
-    in_cash = any(_type_of(row.of) == "cash settlement" for row in booked)
-    for row in case.rows:
-        if row.by_of(change) * change.closed < 0:  # it reduced the holding
-            reason = _reason_of(row.of, long=change.closed > 0, in_cash=in_cash)
-            groups.setdefault(reason, []).append(row)
-    parts: list[tuple[float, _Reason, dict[str, Any]]] = []
-    left = abs(change.closed)
-    for reason, rows in groups.items():
-        quantity = min(left, sum(abs(row.by) for row in rows))
-        left = rounded(left - quantity)
-        parts.append((quantity, reason, _evidence(rows, history.counter_of(rows[0].of))))
-    parts.append((left, *_inferred(case, left, history)))
-    usual: dict[str, Any] = {name: getattr(change, name) for name in (*TERMS, "currency")}
-    usual |= {"closed_at": change.seen_at, "judged_at": now}
-    came = case.under_conid if history.moved_with(change, case.under_conid) else None
-    found: list[Closure] = []
-    for quantity, (cause, stage, why), known in parts:
-        if cause in _BY_EXERCISE and known.get("counter_conid") is None:
-            known["counter_conid"] = came
-        if quantity:
-            signed = copysign(quantity, change.closed)
-            values = usual | known
-            found.append(Closure(**values, quantity=signed, cause=cause, stage=stage, detail=why))
-    return found
+# ---- what the broker names: executions and events, as bookings
 
 
-def _reason_of(one: Execution | StatementEvent, *, long: bool, in_cash: bool) -> _Reason:
-    """Return what a row states of a long or a short holding, which may be settled in cash."""
-    if isinstance(one, StatementEvent):
-        cause, why = _cause_of_event(one)
-        return cause, Stage.STATED, why
-    cause, why = cause_of_execution(one, long=long)
-    if in_cash and cause in _BY_EXERCISE:
-        cause, why = Cause.CASH_SETTLED, "settled in cash"
-    if one.source != FLEX:
-        return cause, Stage.PROVISIONAL, why
-    if one.codes is None and one.transaction_type is None:
-        why = "a trade of a statement without the fields Notes/Codes and Transaction Type"
-        return cause, Stage.PROVISIONAL, why
-    return cause, Stage.STATED, why
-
-
-def _evidence(rows: Sequence[_Row], counter_conid: int | None) -> dict[str, Any]:
-    """Return columns of a closure that rows explain."""
-    ones = [row.of for row in rows]
-    executions = [one for one in ones if isinstance(one, Execution)]
-    paid = _sum(None if row.of.price is None else row.of.price * abs(row.by) for row in rows)
-    found = {
-        "price": None if paid is None else paid / sum(abs(row.by) for row in rows),
-        "realized_pnl": _sum(one.realized_pnl for one in ones),
-        "executions": _joined(one.execution_id for one in executions),
-        "order_ids": _joined(one.order_id for one in executions),
-        "events": _joined(one.event_id for one in ones if isinstance(one, StatementEvent)),
-        "statement": _joined(one.statement for one in ones),
-        "counter_conid": counter_conid,
+def bookings_of(
+    executions: Iterable[Execution], events: Iterable[StatementEvent]
+) -> defaultdict[Key, list[Booking]]:
+    """Return what the broker names, by holding and in order of time."""
+    newest = _newest(events)
+    counter_conids = _counter_conids(newest)
+    settled_in_cash = {
+        (event.account, event.conid) for event in newest if _option_event(event) == CASH_SETTLEMENT
     }
-    return found | ({"closed_at": max(one.time for one in executions)} if executions else {})
+
+    bookings: defaultdict[Key, list[Booking]] = defaultdict(list)
+    for execution in current_executions(executions):
+        key = (execution.account, execution.conid)
+        bookings[key].append(_booking_of_execution(execution, in_cash=key in settled_in_cash))
+
+    for event in newest:
+        if event.conid is None or not event.quantity:
+            continue
+        booking = _booking_of_event(event, bookings[event.account, event.conid])
+        if booking is not None:
+            booking.counter_conid = counter_conids.get(event.event_id)
+            bookings[event.account, event.conid].append(booking)
+
+    for booked in bookings.values():
+        booked.sort(key=attrgetter("at"))
+    return bookings
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
-    listed = list(values)
-    return None if None in listed else sum(value or 0.0 for value in listed)
+CASH_SETTLEMENT = "cash settlement"
+
+
+def _newest(events: Iterable[StatementEvent]) -> list[StatementEvent]:
+    """Return the events as the newest statements have them, in order of time."""
+    newest: dict[tuple[str, int | None, str], StatementEvent] = {}
+    for event in sorted(events, key=lambda event: event.stated_at or NEVER):
+        newest[event.account, event.conid, event.event_id] = event
+    return sorted(newest.values(), key=attrgetter("day", "event_id"))
+
+
+def _counter_conids(events: Iterable[StatementEvent]) -> dict[str, int]:
+    """Return, by the event of a corporate action, the one other contract of the same action."""
+    by_action: defaultdict[tuple[str, str], list[StatementEvent]] = defaultdict(list)
+    for event in events:
+        action_id = json.loads(event.attributes).get("actionID")
+        if event.kind is EventKind.CORPORATE_ACTION and action_id:
+            by_action[event.account, str(action_id)].append(event)
+
+    counter_conids: dict[str, int] = {}
+    for action in by_action.values():
+        conids = {event.conid for event in action if event.conid is not None}
+        for event in action:
+            counters = conids - {event.conid}
+            if len(counters) == 1:
+                counter_conids[event.event_id] = counters.pop()
+    return counter_conids
+
+
+def _option_event(event: StatementEvent) -> str:
+    """Return the type of an option's event; empty of other events."""
+    return (event.type or "").strip().lower() if event.kind is EventKind.OPTION_EVENT else ""
+
+
+def _booking_of_execution(execution: Execution, *, in_cash: bool) -> Booking:
+    is_of_statement = execution.source == FLEX
+    cause, detail = cause_of_execution(execution)
+    if in_cash and cause in BY_EXERCISE:
+        cause = Cause.CASH_SETTLED
+        detail = "settled in cash"
+    stage = Stage.STATED if is_of_statement else Stage.PROVISIONAL
+    if is_of_statement and execution.codes is None and execution.transaction_type is None:
+        stage = Stage.PROVISIONAL
+        detail = "a trade of a statement without the fields Notes/Codes and Transaction Type"
+
+    return Booking(
+        at=execution.time,
+        lead=_lead_of(execution),
+        quantity=execution.change,
+        cause=cause,
+        stage=stage,
+        detail=detail,
+        price=execution.price,
+        realized_pnl=execution.realized_pnl,
+        statement=execution.statement,
+        execution=execution,
+    )
+
+
+def _lead_of(execution: Execution) -> timedelta:
+    if execution.source != FLEX:
+        return timedelta()
+    if execution.transaction_type == "BookTrade" or not execution.price:
+        return BOOKED
+    # Without the field Date/Time a statement names the day alone.
+    names_day_alone = execution.time.astimezone(NEW_YORK).time() == time()
+    return A_DAY if names_day_alone else timedelta()
+
+
+def codes_of(text: str | None) -> frozenset[str]:
+    """Return the codes of a text of the broker.
+
+    >>> sorted(codes_of("A;C"))
+    ['A', 'C']
+    """
+    parts = re.split("[;,]", text or "")
+    return frozenset(part.strip() for part in parts if part.strip())
+
+
+def cause_of_execution(execution: Execution) -> tuple[Cause, str]:
+    """Return the cause that an execution states of what it closed, with the reason in words.
+
+    Sources of the codes: ibflex 1.1, `enums.Code`; IB, "Notes/Legal Notes" of statements (GEA:
+    exercise or assignment that results from offsetting positions). A code that has no rule here
+    does not make a trade anything else; the reason names it.
+    """
+    if execution.source != FLEX:
+        if execution.price:
+            return Cause.TRADED, "traded"
+        return Cause.UNEXPLAINED, "a trade at no price"
+
+    codes = codes_of(execution.codes)
+    kind = execution.transaction_type
+    closes_long = execution.change < 0
+    if "Ca" in codes or kind in CANCELS:
+        return Cause.CORRECTED, "the broker cancelled a trade"
+    if "GEA" in codes:
+        cause = Cause.EXERCISED if closes_long else Cause.ASSIGNED
+        return cause, "offset against another position"
+
+    if "A" in codes:
+        return Cause.ASSIGNED, "assigned"
+    if codes & EXERCISE_CODES:
+        return Cause.EXERCISED, "exercised"
+    if "Ep" in codes:
+        if execution.price:
+            return Cause.CASH_SETTLED, f"expired, settled at {digits(execution.price)}"
+        return Cause.EXPIRED_WORTHLESS, "expired worthless"
+
+    if codes & {"T", "I"} and kind == "BookTrade":
+        return Cause.TRANSFERRED, "transferred"
+    if execution.price or codes:
+        named = f", with the codes {execution.codes}" if codes else ""
+        return Cause.TRADED, f"traded{named}"
+    return Cause.UNEXPLAINED, f"the statement books it as {kind or 'a trade'} at no price"
+
+
+def _booking_of_event(event: StatementEvent, executions: Sequence[Booking]) -> Booking | None:
+    """Return what an event says of its holding; None if an execution says it, or if it is none."""
+    is_among_trades = any(_books_the_same(booking, event) for booking in executions)
+    if event.kind is EventKind.OPTION_EVENT and is_among_trades:
+        return None
+    stated = _cause_of_event(event)
+    if stated is None:
+        return None
+
+    cause, detail = stated
+    return Booking(
+        at=beginning_of(event.day),
+        lead=BOOKED,
+        quantity=_quantity_of_event(event),
+        has_sign=event.kind is not EventKind.OPTION_EVENT,
+        cause=cause,
+        stage=Stage.STATED,
+        detail=detail,
+        price=event.price,
+        realized_pnl=event.realized_pnl,
+        statement=event.statement,
+        event_id=event.event_id,
+    )
+
+
+def _cause_of_event(event: StatementEvent) -> tuple[Cause, str] | None:
+    """Return the cause that an event states, with the reason in words; None of another event."""
+    if event.kind is EventKind.OPTION_EVENT:
+        cause = CAUSE_OF_OPTION_EVENT.get(_option_event(event))
+        if cause is None:  # the row of the shares that came: Buy, Sell
+            return None
+        if cause is Cause.EXPIRED_WORTHLESS and event.price:
+            cause = Cause.CASH_SETTLED
+        return cause, f"the statement says: {event.type}"
+
+    if event.kind is EventKind.TRANSFER:
+        return Cause.TRANSFERRED, f"transferred ({event.type or 'of an unknown type'})"
+    if event.kind is EventKind.CORPORATE_ACTION:
+        cause = Cause.SPLIT if event.type in SPLITS else Cause.CORPORATE_ACTION
+        words = " ".join(filter(None, (event.type, event.description)))
+        return cause, f"corporate action {words[:200] or 'of an unknown type'}"
+    return None
+
+
+def _quantity_of_event(event: StatementEvent) -> float:
+    """Return by how much an event changed its holding."""
+    quantity = event.quantity or 0.0
+    if event.kind is not EventKind.TRANSFER or event.direction is None:
+        return quantity
+    is_in = event.direction.strip().upper() == "IN"
+    return abs(quantity) if is_in else -abs(quantity)
+
+
+def _books_the_same(booking: Booking, event: StatementEvent) -> bool:
+    """Return whether an execution is the broker's own booking of an option's event."""
+    return booking.lead == BOOKED and abs(booking.at - beginning_of(event.day)) <= BOOKED
+
+
+def beginning_of(day: date) -> datetime:
+    """Return midnight in New York (UTC)."""
+    return datetime.combine(day, time(), NEW_YORK).astimezone(UTC)
+
+
+# ---- executions and events that explain changes
+
+
+def _claim_bookings(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
+    """Find for each change of a holding the bookings that explain it, the nearest ones first."""
+    for reach in REACHES:
+        for case in cases:
+            if case.unexplained:
+                _claim_within(reach, case, bookings)
+
+    for case in cases:
+        seen_at = case.change.seen_at
+        for booking in _between(bookings, seen_at - A_DAY, seen_at + A_DAY):
+            is_same_way = booking.unclaimed * case.change.by > 0
+            if booking.execution is not None and is_same_way:
+                case.has_stray = True
+
+
+def _between(bookings: Sequence[Booking], first: datetime, last: datetime) -> Sequence[Booking]:
+    begin = bisect_left(bookings, first, key=attrgetter("at"))
+    return bookings[begin : bisect_right(bookings, last, key=attrgetter("at"))]
+
+
+def _claim_within(reach: Reach, case: Case, bookings: Sequence[Booking]) -> None:
+    """Claim the bookings in reach; of more than the change needs, the oldest of its direction."""
+    near = _unclaimed_near(case.change, bookings, reach)
+    net = rounded(sum(booking.unclaimed for booking in near))
+    unexplained = case.unexplained
+    if net * unexplained <= 0:
+        return
+
+    if abs(net) <= abs(unexplained):
+        case.evidence += [booking.claim(booking.unclaimed) for booking in near]
+        return
+
+    # One that fits exactly comes before an older one.
+    near.sort(key=lambda booking: (booking.unclaimed != unexplained, booking.at))
+    for booking in near:
+        wanted = case.unexplained
+        if wanted and booking.unclaimed * wanted > 0:
+            case.evidence.append(booking.claim(wanted))
+
+
+def _unclaimed_near(
+    change: PositionChange, bookings: Sequence[Booking], reach: Reach
+) -> list[Booking]:
+    """Return the bookings in reach of a change of which something is unclaimed."""
+    begin = change.since or change.seen_at - BOOKED
+    earliest = begin - max(reach.slack, RESOLUTION)
+    near: list[Booking] = []
+    for booking in _between(bookings, earliest - reach.lead, change.seen_at + reach.slack):
+        is_in_reach = booking.at > earliest - min(reach.lead, booking.lead)
+        if not booking.unclaimed or not is_in_reach:
+            continue
+
+        if not booking.has_sign:
+            booking.unclaimed = copysign(booking.unclaimed, change.by)
+        near.append(booking)
+    return near
+
+
+# ---- the last day of options, and what they deliver
+
+
+def moneyness(case: Case, underlying_price: float | None) -> Moneyness:
+    """Return where an option stood at its end, only if it is clear.
+
+    Args:
+        underlying_price: The last price of the underlying before the end.
+    """
+    change = case.change
+    if change.strike is None or change.right is None:
+        return Moneyness.UNCLEAR
+
+    at_the_open = case.details is not None and case.details.is_settled_at_the_open
+    clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
+    if underlying_price is not None and abs(underlying_price - change.strike) >= clear:
+        is_above = underlying_price > change.strike
+        return Moneyness.IN if is_above is (change.right is Right.CALL) else Moneyness.OUT
+
+    quote = _quote_at_the_end(case)
+    if quote is None:
+        return Moneyness.UNCLEAR
+    if quote >= clear and quote > WORTHLESS:
+        return Moneyness.IN
+    if quote <= min(WORTHLESS, clear) and not at_the_open:
+        return Moneyness.QUOTED_OUT
+    return Moneyness.UNCLEAR
+
+
+def _quote_at_the_end(case: Case) -> float | None:
+    """Return the price of an option right before its end, in the unit of its strike, if known."""
+    change = case.change
+    # Without details its price is in dollars, and its strike perhaps in cents.
+    if case.details is None or case.ended is None:
+        return None
+    if change.market_price is None or change.since is None:
+        return None
+
+    is_of_the_end = change.since >= case.ended - LAST_PRICE
+    return change.market_price * case.details.price_magnifier if is_of_the_end else None
+
+
+def settles_in_cash(details: ContractDetails | None) -> bool | None:
+    """Return whether an option is settled in cash, as all options on an index; None: not known."""
+    if details is None or not details.under_sec_type:
+        return None
+    return details.under_sec_type == "IND"
+
+
+def _events_of(cases: Iterable[Case]) -> list[tuple[Key, list[Case]]]:
+    """Return the unexplained changes that may belong to one event, with the underlying of each.
+
+    These are changes of the underlying, and closes of its options that may be exercised. A change
+    that is seen after a gap may have happened right after the last confirmation.
+    """
+    families: defaultdict[Key, list[Case]] = defaultdict(list)
+    for case in cases:
+        is_candidate = not case.change.is_option or _may_be_exercised(case)
+        if case.under_key is not None and case.unexplained and is_candidate:
+            families[case.under_key].append(case)
+
+    events: list[tuple[Key, list[Case]]] = []
+    for under_key, family in families.items():
+        family.sort(key=attrgetter("change.seen_at"))
+        seen_at = NEVER
+        for case in family:
+            since = case.change.since or NEVER
+            if seen_at is NEVER or since - seen_at > ONE_EVENT:
+                events.append((under_key, []))
+            events[-1][1].append(case)
+            seen_at = case.change.seen_at
+    return events
+
+
+def _may_be_exercised(option: Case) -> bool:
+    """Return whether an option closed that may have been exercised, assigned, or have expired."""
+    is_out = option.moneyness is Moneyness.OUT
+    return bool(option.change.closed) and not is_out and not settles_in_cash(option.details)
+
+
+def _explain_event(event: Sequence[Case], bookings: Sequence[Booking]) -> None:
+    """Explain one option with exactly its delivery, or options that were all quoted at nothing.
+
+    Everything else waits for the statement.
+
+    Args:
+        bookings: Those of the underlying. If a trade of it explains no change, what an option
+            delivered may have come, and have been traded away, while nobody looked.
+    """
+    earliest = event[0].change.seen_at - A_DAY
+    until = event[-1].change.seen_at + ONE_EVENT
+    for booking in bookings:
+        if booking.execution is not None and booking.unclaimed and booking.at >= earliest:
+            return
+    if not all(case.is_whole for case in event):
+        return
+
+    options = [case for case in event if case.change.is_option]
+    if len(options) == 1 and len(event) == 2:
+        delivery = next(case for case in event if not case.change.is_option)
+        _explain_delivery(options[0], delivery, until)
+    elif len(options) == len(event):
+        are_out = all(option.moneyness is Moneyness.QUOTED_OUT for option in options)
+        if are_out and all(option.named_until(until) for option in options):
+            for option in options:
+                option.inference = _worthless(option)
+
+
+def _explain_delivery(option: Case, delivery: Case, until: datetime) -> None:
+    """Explain an option and the change of its underlying, if that has exactly its units.
+
+    What changed in a long gap may have come for another reason, and gone again: then only an option
+    that was in the money, or is gone before its last day, is likely enough.
+    """
+    is_likely = option.moneyness is Moneyness.IN or not option.is_over
+    has_gap = option.is_gap or delivery.is_gap
+    if not is_likely and (has_gap or not option.named_until(until)):
+        return
+    if option.change.units != delivery.unexplained:
+        return
+
+    cause = Cause.EXERCISED if option.change.closed > 0 else Cause.ASSIGNED
+    units = f"{option.change.units:+g}"
+    option.inference = Inference(
+        cause=cause,
+        detail=f"{units} of the underlying came without an execution, as the option has them",
+        price=0.0,
+        counter_conid=delivery.change.conid,
+    )
+    delivery.inference = Inference(
+        cause=cause,
+        detail=f"with the option {option.change.conid}, without an execution",
+        counter_conid=option.change.conid,
+    )
+
+
+def _worthless(option: Case) -> Inference:
+    return Inference(
+        cause=Cause.EXPIRED_WORTHLESS,
+        detail="out of the money at its end, and nothing came of the underlying",
+        price=0.0,
+        cost=option.change.average_cost,
+    )
+
+
+# ---- the causes of one close
+
+
+_NOT_NAMED = Inference(
+    cause=Cause.UNEXPLAINED,
+    stage=Stage.STATED,
+    detail="the statement of these days names no trade, no event and no transfer of it",
+)
+_NOT_COVERED = Inference(
+    cause=Cause.UNEXPLAINED,
+    detail="the executions of the time in which it closed are not known",
+)
+_NOTHING_FITS = Inference(
+    cause=Cause.UNEXPLAINED,
+    detail="no execution, and nothing that came with it, explains it",
+)
+_SETTLED_IN_CASH = Inference(
+    cause=Cause.CASH_SETTLED,
+    detail="an index option, in the money at its end",
+)
+
+
+def _inferred(case: Case) -> Inference:
+    """Return the cause of what no booking explains."""
+    if case.inference is not None:
+        return case.inference
+    if not case.is_covered:
+        return _NOT_COVERED
+
+    is_known_option = case.change.is_option and case.under_key is not None
+    if is_known_option and case.is_over and case.is_whole:
+        if case.moneyness is Moneyness.OUT:
+            return _worthless(case)
+        if case.moneyness is Moneyness.IN and settles_in_cash(case.details):
+            return _SETTLED_IN_CASH
+    return _NOTHING_FITS
+
+
+def _underlying_that_moved(case: Case, cases: Mapping[Key, Sequence[Case]]) -> int | None:
+    """Return the underlying of an option if it changed at about the same time."""
+    if not case.change.is_option or case.under_key is None:
+        return None
+    for moved in cases.get(case.under_key, ()):
+        if abs(moved.change.seen_at - case.change.seen_at) <= ONE_EVENT:
+            return case.under_key[1]
+    return None
+
+
+def _closures_of_case(
+    case: Case, inference: Inference, counter_conid: int | None, now: datetime
+) -> list[Closure]:
+    """Return the causes of one close, whose quantities add up to what was closed.
+
+    Args:
+        inference: The cause of what no booking explains.
+        counter_conid: The underlying, if it changed with the option.
+    """
+    change = case.change
+    by_reason: defaultdict[tuple[Cause, Stage, str], list[Evidence]] = defaultdict(list)
+    for part in case.evidence:
+        if part.quantity * change.closed < 0:  # it reduced the holding
+            booking = part.booking
+            by_reason[booking.cause, booking.stage, booking.detail].append(part)
+
+    closures: list[Closure] = []
+    open_quantity = abs(change.closed)
+    for evidence in by_reason.values():
+        quantity = min(open_quantity, sum(abs(part.quantity) for part in evidence))
+        open_quantity = rounded(open_quantity - quantity)
+        if quantity:
+            closures.append(_stated_closure(case, evidence, quantity, counter_conid, now))
+
+    if open_quantity:
+        closures.append(_inferred_closure(change, inference, open_quantity, now))
+    return closures
+
+
+def _terms_of(change: PositionChange) -> dict[str, object]:
+    return {name: getattr(change, name) for name in (*TERMS, "currency")}
+
+
+def _stated_closure(
+    case: Case,
+    evidence: Sequence[Evidence],
+    quantity: float,
+    counter_conid: int | None,
+    now: datetime,
+) -> Closure:
+    """Return the cause of a part of a close, with the bookings as evidence."""
+    change = case.change
+    bookings = [part.booking for part in evidence]
+    executions = [booking.execution for booking in bookings if booking.execution is not None]
+    booking = bookings[0]
+    counter = booking.counter_conid
+    if counter is None and booking.cause in BY_EXERCISE:
+        counter = counter_conid
+
+    return Closure(
+        **_terms_of(change),  # type: ignore[arg-type]
+        closed_at=max((execution.time for execution in executions), default=change.seen_at),
+        quantity=copysign(quantity, change.closed),
+        price=_average_price(evidence),
+        cause=booking.cause,
+        stage=booking.stage,
+        detail=booking.detail,
+        realized_pnl=_realized(evidence),
+        executions=_joined(execution.execution_id for execution in executions),
+        order_ids=_joined(execution.order_id for execution in executions),
+        events=_joined(booking.event_id for booking in bookings),
+        statement=_joined(booking.statement for booking in bookings),
+        counter_conid=counter,
+        judged_at=now,
+    )
+
+
+def _inferred_closure(
+    change: PositionChange, inference: Inference, quantity: float, now: datetime
+) -> Closure:
+    """Return the cause of a part of a close that no booking explains."""
+    closed = copysign(quantity, change.closed)
+    return Closure(
+        **_terms_of(change),  # type: ignore[arg-type]
+        closed_at=change.seen_at,
+        quantity=closed,
+        price=inference.price,
+        cause=inference.cause,
+        stage=inference.stage,
+        detail=inference.detail,
+        realized_pnl=None if inference.cost is None else -closed * inference.cost + 0.0,
+        counter_conid=inference.counter_conid,
+        judged_at=now,
+    )
+
+
+def _average_price(evidence: Sequence[Evidence]) -> float | None:
+    """Return the average price of bookings; None if one has no price."""
+    paid = 0.0
+    for part in evidence:
+        if part.booking.price is None:
+            return None
+        paid += part.booking.price * abs(part.quantity)
+    return paid / sum(abs(part.quantity) for part in evidence)
+
+
+def _realized(evidence: Sequence[Evidence]) -> float | None:
+    """Return the realised profit of parts of bookings; None if that of one is not known."""
+    realized = 0.0
+    for part in evidence:
+        if part.booking.realized_pnl is None:
+            return None
+        share = abs(part.quantity / part.booking.quantity)
+        realized += part.booking.realized_pnl * share
+    return realized
 
 
 def _joined(texts: Iterable[str | None]) -> str | None:
+    """Return the texts, each once, separated by commas; None without any."""
     return ",".join(dict.fromkeys(filter(None, texts))) or None
 
 
-def _inferred(case: _Case, quantity: float, history: _History) -> tuple[_Reason, dict[str, Any]]:
-    """Return the cause of what no execution and no event explains, and columns of its closure."""
-    change, (cause, other), known = case.change, case.counter, dict[str, Any]()
-    if _is_stated(change, history.periods[change.account]):
-        why = "the statement of these days names no trade, no event and no transfer of it"
-        return (Cause.UNEXPLAINED, Stage.STATED, why), known
-    is_covered, in_cash = _covers(case), settles_in_cash(case.details)
-    where = _moneyness(case, history.prices)
-    is_end = is_covered and case.is_over
-    is_out = cause is Cause.EXPIRED_WORTHLESS or (in_cash and where is Moneyness.OUT)
-    if cause is not None and not change.is_option:
-        why, known = f"with the option {other}, without an execution", {"counter_conid": other}
-    elif not change.is_option or case.rows or case.spare:
-        cause = None
-    elif cause in _BY_EXERCISE:
-        units = change.units or 0.0
-        why = f"{units:+g} of the underlying came without an execution, as the option has them"
-        known = {"counter_conid": other, "price": 0.0}
-    elif is_end and in_cash and where is Moneyness.IN:
-        cause, why = Cause.CASH_SETTLED, "an index option, in the money at its end"
-    elif is_end and is_out:
-        cause, cost = Cause.EXPIRED_WORTHLESS, change.average_cost
-        why = "out of the money at its end, and nothing came of the underlying"
-        lost = None if cost is None else -copysign(quantity, change.closed) * cost + 0.0
-        known = {"price": 0.0, "realized_pnl": lost}
-    else:
-        cause = None
-    if cause is None:
-        cause, why = Cause.UNEXPLAINED, "no execution, and nothing that came with it, explains it"
-        if not is_covered:
-            why = "the executions of the time in which it closed are not known"
-    return (cause, Stage.PROVISIONAL, why), known
+# ---- the days that statements cover
 
 
 def _is_stated(change: PositionChange, periods: Sequence[StatementEvent]) -> bool:
     """Return whether statements cover every weekday in which the position may have closed.
 
-    A statement that was made on a day covers that day until it was made; the trades of a day end at
-    `LAST_TRADES`, and what is traded in the `EVENING` is a trade of the next one.
+    The trades of a day end at `LAST_TRADES`, and what is traded in the `EVENING` is a trade of the
+    next one.
     """
-    if change.since is None:
+    if change.since is None or not periods:
         return False
-    day, last = (at.astimezone(NEW_YORK).date() for at in (change.since, change.seen_at + EVENING))
-    days = (day + timedelta(days=step) for step in range((last - day).days + 1))
-    wanted = [one for one in days if one.weekday() < 5]
-    return bool(wanted) and all(
-        any(
-            (one.first_day or one.day) <= day <= one.day
-            # One that names no time counts as made at the beginning of its last day.
-            and (one.stated_at or datetime.combine(one.day, time(), NEW_YORK))
-            >= min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK))
-            for one in periods
-        )
-        for day in wanted
-    )
+
+    day = change.since.astimezone(NEW_YORK).date()
+    last_day = (change.seen_at + EVENING).astimezone(NEW_YORK).date()
+    is_stated = False
+    while day <= last_day:
+        if day.weekday() < 5:
+            until = min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK))
+            if not any(_covers(period, day, until) for period in periods):
+                return False
+            is_stated = True
+        day += A_DAY
+    return is_stated
+
+
+def _covers(period: StatementEvent, day: date, until: datetime) -> bool:
+    """Return whether a statement covers a day until a time.
+
+    A statement that was made on a day covers that day until it was made. One that names no time
+    counts as made at the beginning of its last day.
+    """
+    stated_at = period.stated_at or beginning_of(period.day)
+    return (period.first_day or period.day) <= day <= period.day and stated_at >= until

@@ -1,18 +1,15 @@
-"""Why holdings closed, what was rolled, and what the broker states of it: executions and events."""
+"""Why holdings closed, and what the broker states of it: executions and events."""
 
-from bisect import bisect_left, bisect_right
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from hashlib import sha256
-from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import Right, contract_name
 from position_sync_dagster.domain.statement import StatedEquity
 
@@ -21,6 +18,11 @@ FLEX = "FLEX"
 
 # The source of executions that a gateway reported on their day.
 GATEWAY = "GATEWAY"
+
+
+# Maximum delay of the time of an execution after its effect: there are two clocks, and messages
+# wait.
+SLACK = timedelta(minutes=2)
 
 
 class Side(StrEnum):
@@ -134,7 +136,9 @@ class EventKind(StrEnum):
 
     OPTION_EVENT: an exercise, an assignment or an expiry (OptionEAE). CASH: interest, a fee, a
     dividend, a deposit (CashTransaction). PERIOD: the statement itself, where it names the trades
-    of its days: what it does not name did not happen.
+    of its days: what it does not name did not happen. SECTIONS: the days of a statement and the
+    sections that it has, of whatever kind. NET_LIQUIDATION: the value of the account at the end of
+    a day, in its base currency, with its parts.
     """
 
     OPTION_EVENT = "OPTION_EVENT"
@@ -142,6 +146,8 @@ class EventKind(StrEnum):
     TRANSFER = "TRANSFER"
     CASH = "CASH"
     PERIOD = "PERIOD"
+    SECTIONS = "SECTIONS"
+    NET_LIQUIDATION = "NET_LIQUIDATION"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,13 +156,15 @@ class StatementEvent:
 
     Attributes:
         event_id: The broker's id of the event; the same in each statement.
-        kind: OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH or PERIOD (the days of a statement).
+        kind: OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH, PERIOD (the days of a statement),
+            SECTIONS (its days and sections) or NET_LIQUIDATION (its total is the amount).
         account: IB account that it concerns.
-        day: The day that the statement names; of a PERIOD the last one.
-        attributes: JSON: every attribute of the element, as written.
+        day: The day that the statement names; of a PERIOD or of SECTIONS the last one.
+        attributes: JSON: every attribute of the element, as written; of SECTIONS their names,
+            of NET_LIQUIDATION its parts.
         source: Where the row came from: FLEX.
         statement: The statement that named it first: the file's name.
-        first_day: The first day of a PERIOD.
+        first_day: The first day of a PERIOD, and of SECTIONS.
         time: When it happened (UTC); null with a day alone.
         type: What it is, as the broker writes it: Assignment, Expiration, FS (forward split),
             ACATS, Broker Interest Paid, …
@@ -211,13 +219,15 @@ class Statement:
         first, last: The days that it covers.
         days: The days whose positions it states. Without the section of positions, an account
             without positions is not known to be flat.
-        accounts: The accounts that it names.
+        accounts: The accounts that it names and that are served.
         events: With that of the PERIOD, if it has the section of trades, and each can be read.
         equity: Net liquidation at the end of its days, with the parts.
         sections: The sections that it has, by their elements: Trades, Transfers, … It states
             everything of these for its days; it says nothing of a section that is absent.
+        foreign_rows: How many rows it has of each account that is not served; they are not read.
         lacks_positions: Whether a position cannot be read: what it does not list may be held.
         left_out: The rows that cannot be read: for each, what is wrong and the remedy.
+        notes: What was read, and is not valued.
     """
 
     file: str
@@ -233,8 +243,10 @@ class Statement:
     events: tuple[StatementEvent, ...] = ()
     equity: tuple[StatedEquity, ...] = ()
     sections: frozenset[str] = frozenset()
+    foreign_rows: Mapping[str, int] = field(default_factory=dict)
     lacks_positions: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def without_rows(self) -> "Statement":
         """Return what it covers, without its rows."""
@@ -314,6 +326,11 @@ class Cause(StrEnum):
     UNEXPLAINED = "UNEXPLAINED"
 
 
+# Types whose holdings are not valued: a bill that matures, a bond, a currency. A close of one of
+# these needs no person if its cause is not known.
+NOT_VALUED = frozenset({"BILL", "BOND", "CASH"})
+
+
 class Stage(StrEnum):
     """Whether a cause is provisional, or stated by the broker, which replaces the former."""
 
@@ -361,6 +378,8 @@ class PositionChange(ChangedHolding):
         average_cost: Average cost of one contract or share before. Unit: `currency`.
         market_price: Price of one unit by the broker's last value before; null where it sent none.
             Unit: `currency`, also of what is quoted in cents.
+        daily_pnl: Profit of the day in the message that had this value; null where it was of an
+            earlier day than the change, in New York, or where it is not known. Unit: `currency`.
         since: Until when the broker is known to have confirmed `before` (UTC).
         seen_at: When the new quantity was received (UTC).
         gateway_id: The login that saw it.
@@ -379,6 +398,7 @@ class PositionChange(ChangedHolding):
     gateway_id: str
     snapshot_id: str
     run_id: str | None = None
+    daily_pnl: float | None = None
 
     @property
     def key(self) -> Key:
@@ -459,6 +479,11 @@ class Closure(ChangedHolding):
         """Return the contract as a trader writes it."""
         return contract_name(self)
 
+    @property
+    def needs_person(self) -> bool:
+        """Return whether no fact says the cause, and somebody should look it up."""
+        return self.cause is Cause.UNEXPLAINED and self.sec_type not in NOT_VALUED
+
 
 _WORDS = {
     Cause.TRADED: "traded",
@@ -527,193 +552,3 @@ def _known(ones: Sequence[Closure]) -> float:
 
 def _content(one: Closure) -> Closure:
     return replace(one, judged_at=None, run_id=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Roll:
-    """A position that was traded away, and the one that took its place.
-
-    Attributes:
-        roll_id: The permanent id of the combo order, or an id of the executions.
-        quantity: What was rolled, with its sign.
-        complete: Whether nothing of the closed position is left.
-        opened: The change that opened the other contract.
-    """
-
-    roll_id: str
-    account: str
-    at: datetime
-    closed_conid: int
-    closed_name: str
-    quantity: float
-    complete: bool
-    opened: PositionChange
-
-    @property
-    def opened_name(self) -> str:
-        """Return the new contract as a trader writes it."""
-        return contract_name(self.opened)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnclearRoll:
-    """Positions that were closed and opened; it is unclear which replaced which."""
-
-    account: str
-    closed: tuple[PositionChange, ...]
-    opened: tuple[PositionChange, ...]
-
-    def __str__(self) -> str:
-        """Return which positions these are, for people."""
-        gone, new = (
-            " and ".join(sorted(map(contract_name, ones))) for ones in (self.closed, self.opened)
-        )
-        return f"it is not clear which of {new} took the place of {gone} of {self.account}"
-
-
-def rolls_of(
-    closures: Iterable[Closure],
-    changes: Iterable[PositionChange],
-    executions: Iterable[Execution],
-    within: timedelta,
-) -> tuple[list[Roll], list[UnclearRoll]]:
-    """Return the rolls, oldest first, and what may be one.
-
-    Both sides have the same account, underlying, type and right, and equal quantities. They have
-    the same order, or executions that lie near each other. A position takes the place of at most
-    one other, and at most one takes its place. If several fit, the one of the same order counts;
-    without such a position the roll is unclear.
-
-    Args:
-        closures: The causes that count.
-        within: How far apart the executions of two orders may be.
-    """
-    made = grouped(attrgetter("account", "conid"), current_executions(executions))
-    other = {one.change_id for one in closures if one.cause is not Cause.TRADED}
-    traded = {one.change_id for one in closures if one.cause is Cause.TRADED} - other
-    sides = _in_one_order(
-        _Side(one, executions_of(one, made[one.key]))
-        for one in sorted(changes, key=lambda one: (one.seen_at, one.change_id))
-        if one.change_id not in other
-    )
-    of_order: defaultdict[tuple[object, ...], list[_Side]] = defaultdict(list)
-    of_kind: defaultdict[tuple[object, ...], list[tuple[datetime, _Side]]] = defaultdict(list)
-    for side in sides:
-        if side.change.before * side.change.after >= 0:
-            kind = _kind_of(side.change, side.change.by)
-            for order in side.orders:
-                of_order[kind, order].append(side)
-            of_kind[kind] += [(one.time, side) for one in side.executions]
-    for opened in of_kind.values():
-        opened.sort(key=itemgetter(0))
-    closed = [side for side in sides if side.id in traded and side.executions]
-    for old in closed:
-        kind = _kind_of(old.change, old.change.closed)
-        old.choose(new for order in old.orders for new in of_order[kind, order])
-    taken = {name for old in closed for name in old.choices}
-    for old in closed:
-        if not old.choices:
-            opened = of_kind[_kind_of(old.change, old.change.closed)]
-            near = (new for one in old.executions for new in _near(opened, one.time, within))
-            old.choose(new for new in near if new.id not in taken)
-    rivals_of: defaultdict[str, dict[str, _Side]] = defaultdict(dict)
-    for old in closed:
-        for name in old.choices:
-            rivals_of[name][old.id] = old
-    rolls: list[Roll] = []
-    unclear: dict[frozenset[str], UnclearRoll] = {}
-    for old in closed:
-        rivals = {name: one for new in old.choices for name, one in rivals_of[new].items()}
-        new = [*old.choices.values()]
-        if len(new) == len(rivals) == 1:
-            rolls.append(_roll(old, new[0]))
-        elif new:
-            unclear[frozenset(rivals.keys() | old.choices.keys())] = UnclearRoll(
-                account=old.change.account,
-                closed=tuple(one.change for one in rivals.values()),
-                opened=tuple(one.change for one in new),
-            )
-    return rolls, list(unclear.values())
-
-
-@dataclass(slots=True, eq=False)
-class _Side:
-    """A change, the executions that made it, and what may have taken its place, by the change."""
-
-    change: PositionChange
-    executions: list[Execution]
-    choices: dict[str, "_Side"] = field(default_factory=dict)
-
-    @property
-    def id(self) -> str:
-        return self.change.change_id
-
-    @property
-    def orders(self) -> set[str]:
-        return {one.order_id for one in self.executions if one.order_id is not None}
-
-    def choose(self, found: Iterable["_Side"]) -> None:
-        """Keep those of another contract."""
-        self.choices = {one.id: one for one in found if one.change.conid != self.change.conid}
-
-
-def _kind_of(change: PositionChange, quantity: float) -> tuple[object, ...]:
-    """Return what the old and the new contract of a roll have in common."""
-    return change.account, change.symbol, change.sec_type, change.right, quantity
-
-
-def _near(
-    opened: Sequence[tuple[datetime, _Side]], at: datetime, within: timedelta
-) -> Iterable[_Side]:
-    """Return what was opened by executions near a time; the executions are in order of time."""
-    first = bisect_left(opened, at - within, key=itemgetter(0))
-    last = bisect_right(opened, at + within, key=itemgetter(0))
-    return (side for _time, side in opened[first:last])
-
-
-def _in_one_order(sides: Iterable[_Side]) -> list[_Side]:
-    """Return the changes; consecutive ones of a contract by one order are merged."""
-    found: list[_Side] = []
-    last_of: dict[Key, _Side] = {}
-    for side in sides:
-        change, last = side.change, last_of.get(side.change.key)
-        is_one = last is not None and len(side.orders) == 1 and side.orders == last.orders
-        if last is not None and is_one and _goes_on(last.change, change):
-            last.change = replace(change, before=last.change.before, since=last.change.since)
-            last.executions = list(dict.fromkeys((*last.executions, *side.executions)))
-        else:
-            last_of[change.key] = side
-            found.append(side)
-    return found
-
-
-def _goes_on(first: PositionChange, then: PositionChange) -> bool:
-    return then.before == first.after and then.by * first.by > 0
-
-
-def _roll(old: _Side, new: _Side) -> Roll:
-    ids = sorted(one.execution_id for one in (*old.executions, *new.executions))
-    common = sorted(old.orders & new.orders)
-    return Roll(
-        roll_id=common[0] if common else sha256(repr(ids).encode()).hexdigest()[:16],
-        account=old.change.account,
-        at=max(one.time for one in new.executions),
-        closed_conid=old.change.conid,
-        closed_name=contract_name(old.change),
-        quantity=old.change.closed,
-        complete=old.change.after == 0,
-        opened=new.change,
-    )
-
-
-# Maximum delay of the time of an execution after its effect: there are two clocks, and messages
-# wait.
-SLACK = timedelta(minutes=2)
-
-
-def executions_of(change: PositionChange, listed: Sequence[Execution]) -> list[Execution]:
-    """Return those of a holding's executions, in order of time, that may have made a change."""
-    begin = (change.since or change.seen_at) - SLACK
-    first = bisect_left(listed, begin, key=attrgetter("time"))
-    last = bisect_right(listed, change.seen_at + SLACK, key=attrgetter("time"))
-    return [one for one in listed[first:last] if one.change * change.by > 0]

@@ -1,596 +1,25 @@
-"""The market data lines of a login: who gets one, which are trusted, or probed; pure.
+"""The set of the market data lines of a login: which are to be held, requested again, or probed.
 
 Only all lines together show which of them should be held, and whether they died without a notice.
-Times are seconds of a monotonic clock that the caller reads, unless they are called a moment.
+What one line does is in `domain/line.py`, who gets one in `domain/line_allocation.py`. Times are
+seconds of a monotonic clock that the caller reads, unless they are called a moment.
 """
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from enum import StrEnum
-from operator import attrgetter
-from typing import NamedTuple, TypeVar
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
-from position_sync_dagster.domain.leg import ActiveContract, few
+from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.leg import few
+from position_sync_dagster.domain.line import RENEWAL, Awaited, Denial, Line, LineEvent
+from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines, rank
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
 
-# The first probe of a limit learned from code 101 tries this many lines above the reserve.
-PROBE_STEP = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
-    """A conid that a strategy wants streamed and that an account holds, or an underlying.
-
-    Attributes:
-        priority: The best (smallest) priority of its legs; of an underlying its place by the value
-            of its options.
-        since: When the oldest of its legs was added.
-        of_options: It is no leg, but the underlying of held options, for their greeks.
-    """
-
-    conid: int
-    priority: int
-    since: datetime = NEVER
-    of_options: bool = False
-
-
-def demands(
-    holdings_of: Callable[[int], Iterable[BrokerPosition]],
-    legs: Iterable[ActiveContract],
-    *,
-    sec_types: Iterable[str],
-) -> list[Demand]:
-    """Return the conids that want a line: active in an account that holds them.
-
-    Args:
-        holdings_of: Returns the holdings of a conid.
-        legs: The legs of strategies.
-        sec_types: Holdings of other security types want no line.
-    """
-    allowed = frozenset(sec_types)
-    present = (leg for leg in legs if leg.removed_at is None)
-    wanted: list[Demand] = []
-    for conid, active in grouped(attrgetter("conid"), present).items():
-        accounts = {
-            holding.account
-            for holding in holdings_of(conid)
-            if holding.position and holding.instrument.sec_type in allowed
-        }
-        held = [leg for leg in active if accounts and leg.account in (None, *accounts)]
-        if held:
-            priority, since = min(leg.priority for leg in held), min(leg.added_at for leg in held)
-            wanted.append(Demand(conid=conid, priority=priority, since=since))
-    return wanted
-
-
-def rank(demand: Demand, held: Collection[int]) -> tuple[bool, int, bool, datetime, int]:
-    """Return the sort key of a demand: the smaller is served first.
-
-    Every leg comes before every underlying. The smaller priority number comes first; then the conid
-    that has a line already, so that a line does not go back and forth; then the older leg; then the
-    smaller conid.
-
-    Args:
-        demand: The conid.
-        held: The conids that have a line.
-    """
-    return (
-        demand.of_options,
-        demand.priority,
-        demand.conid not in held,
-        demand.since,
-        demand.conid,
-    )
-
-
-def allocate_lines(
-    wanted: Iterable[Demand],
-    held: Mapping[int, float],
-    *,
-    limit: int,
-    reserve: int,
-    now: float,
-    min_hold_s: float,
-) -> frozenset[int]:
-    """Choose the conids that hold a line from now on, by `rank`; add none above limit − reserve.
-
-    A line younger than `min_hold_s` is kept in any case, and counts; that of an underlying is given
-    up at once for a leg. If the limit has fallen below the number of young lines, they are kept and
-    none is added.
-
-    Args:
-        wanted: The demands.
-        held: conid → when its line was requested.
-        limit: The number of lines of the login.
-        reserve: The lines that are left to other programs.
-        now: The present moment.
-        min_hold_s: The shortest time that a line is kept.
-
-    >>> from datetime import UTC
-    >>> at = datetime(2026, 1, 2, tzinfo=UTC)
-    >>> legs = [Demand(conid=c, priority=1, since=at) for c in (3, 1, 2)]
-    >>> sorted(allocate_lines(legs, {}, limit=3, reserve=1, now=0.0, min_hold_s=5.0))
-    [1, 2]
-    """
-    wanted = list(wanted)
-    released = {demand.conid for demand in wanted if demand.of_options}
-    chosen = {
-        conid for conid, since in held.items() if now - since < min_hold_s and conid not in released
-    }
-    free = limit - reserve - len(chosen)
-    if free > 0:
-        others = (demand for demand in wanted if demand.conid not in chosen)
-        ranked = sorted(others, key=lambda demand: rank(demand, held))
-        chosen.update(demand.conid for demand in ranked[:free])
-    return frozenset(chosen)
-
-
-# A holding that is followed gives way only to one whose value is greater by this factor.
-STAYS = 1.25
-
-
-Named = TypeVar("Named", Key, int)
-
-
-def largest(
-    values: Mapping[Named, float | None], followed: Collection[Named], limit: int
-) -> list[Named]:
-    """Return the holdings or underlyings to follow: those without a value, then the largest.
-
-    Args:
-        values: The value of each holding; None: unknown.
-        followed: The holdings that are followed now.
-        limit: How many may be followed.
-
-    >>> values = {("A", 1): 100.0, ("A", 2): -120.0, ("A", 3): None, ("A", 4): 200.0}
-    >>> largest(values, {("A", 1)}, 3)
-    [('A', 3), ('A', 4), ('A', 1)]
-    """
-
-    def order(key: Named) -> tuple[float, Named]:
-        value = values[key]
-        return (
-            -math.inf if value is None else -abs(value) * (STAYS if key in followed else 1.0),
-            key,
-        )
-
-    return sorted(values, key=order)[:limit]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineLimit:
-    """The line limit of a login: as configured, or as learned from code 101.
-
-    A learned limit is probed upwards. The first probe goes above the reserve, so that the gateway
-    really gets a request; each probe that it grants doubles the next one. After a probe that it
-    refuses, the next one waits twice as long.
-
-    Attributes:
-        configured: The upper bound.
-        reserve: The number of lines that is always left free.
-        wait: The time before a learned limit is probed.
-        given: The lines in use when the gateway refused one; None: it has refused none.
-        raised: The lines above `given` that a probe tries; 0 before a probe.
-        failures: Refused probes in a row.
-        probe_at: When the next probe is due.
-
-    >>> wait = Backoff(first_s=60, longest_s=900)
-    >>> limit = LineLimit(configured=100, reserve=5, wait=wait)
-    >>> limit = limit.refused(61, now=0.0).refused(60, now=0.1)
-    >>> limit.lines, limit.probed(60, now=59.0).lines, limit.probed(60, now=61.0).lines
-    (60, 60, 70)
-    """
-
-    configured: int
-    reserve: int
-    wait: Backoff
-    given: int | None = None
-    raised: int = 0
-    failures: int = 0
-    probe_at: float = math.inf
-
-    @property
-    def lines(self) -> int:
-        """The number of lines, the reserve included."""
-        if self.given is None:
-            return self.configured
-        return min(self.configured, self.given + self.raised)
-
-    def refused(self, in_use: int, now: float) -> "LineLimit":
-        """Return the limit after code 101: the gateway gives no more than are in use.
-
-        In a burst of refusals only the last one shows the true limit, and only the first one can
-        be the answer to a probe.
-        """
-        failures = self.failures + (self.raised > 0)
-        return replace(
-            self,
-            given=min(in_use, self.configured),
-            raised=0,
-            failures=failures,
-            probe_at=now + self.wait.delay_s(failures + 1),
-        )
-
-    def probed(self, in_use: int, now: float) -> "LineLimit":
-        """Return the limit with more lines if a probe is due; an unused probe continues."""
-        if self.given is None or now < self.probe_at:
-            return self
-        granted = self.raised > 0 and in_use > self.given
-        if granted and self.lines == self.configured:
-            return replace(self, given=None, raised=0, failures=0, probe_at=math.inf)
-        raised = self.raised or self.reserve + PROBE_STEP
-        return replace(
-            self,
-            raised=2 * raised if granted else raised,
-            failures=0 if granted else self.failures,
-            probe_at=now + self.wait.first_s,
-        )
-
-
-# Time between two requests of a suspect line; it starts anew once the line ticks again and agrees
-# with the broker's value. It is also the time between two trials while no line answers
-# (`RenewalPace`).
-RENEWAL = Backoff(first_s=30.0, longest_s=900.0)
-
-# Longest time between two probes of a silent login; a denial that ended this long ago is over.
+# Longest time between two probes of a silent login.
 LONGEST_S = 900.0
-
-DIFFERS = "the broker's newer value differs from that of the line"
-NOT_TICKED = "the line has not ticked since its data should flow"
-
-# A line that was requested, or that may have been interrupted, has this long to tick before a row
-# says that it does not. Farms often break and return within seconds (recorded: IBC issues/143).
-GRACE_S = 5.0
-
-
-class Trust(StrEnum):
-    """How far the values of a line count.
-
-    IDLE: not requested. WAITING: requested, and not ticked yet. TRUSTED: its newest values are the
-    present ones, however old they are, since a gateway ticks on change. INTERRUPTED: its farm broke
-    or connectivity was lost after its last tick. SUSPECT: it seems dead and is requested again.
-    REFUSED: the gateway ended it. A price makes a line that is held TRUSTED; one that is IDLE or
-    REFUSED has to be requested first.
-    """
-
-    IDLE = "IDLE"
-    WAITING = "WAITING"
-    TRUSTED = "TRUSTED"
-    INTERRUPTED = "INTERRUPTED"
-    SUSPECT = "SUSPECT"
-    REFUSED = "REFUSED"
-
-
-class Awaited(StrEnum):
-    """What lifts a denial when it arrives, before its wait has passed.
-
-    DETAILS: the contract details, without which no line can be requested. DEFINITIONS: the farm of
-    definitions is back (2158), or IB (1102). MARKET_DATA: a farm of market data is back (2104).
-    """
-
-    DETAILS = "DETAILS"
-    DEFINITIONS = "DEFINITIONS"
-    MARKET_DATA = "MARKET_DATA"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Denial:
-    """A refusal of live data for one contract.
-
-    Attributes:
-        wait: The delays before live data are requested again.
-        delayed: Whether delayed data may be requested meanwhile.
-        of_login: The refusal concerns the login and not the contract. One of the contracts that
-            were refused so is requested again, and the others follow when it is granted.
-        awaits: What lifts it when it arrives.
-        times: Number of refusals in a row.
-        until_s: When live data may be requested again.
-    """
-
-    reason: str
-    wait: Backoff
-    delayed: bool = False
-    of_login: bool = False
-    awaits: Awaited | None = None
-    times: int = 0
-    until_s: float = -math.inf
-
-
-@dataclass(slots=True)
-class Line:
-    """The line of one contract, which all holdings of the contract share.
-
-    Single lines may stay dead for hours after a farm notice of OK or after 1102 (nautilus_trader
-    pull/3968, IBC issues/143).
-
-    Attributes:
-        silence_s: A line is suspect when it has not ticked for this long after its request, or
-            after the data should flow again.
-        held_since_s: When it was requested; None while it is not held.
-        delayed: Whether it was requested as delayed data.
-        denial: The last refusal of live data; it may be over.
-        reason: Why the line is not trusted; None while it is, or waits for its first tick.
-        withheld_until_s: Until then no row says that the line is not trusted.
-        overdue_at_s: When it becomes suspect unless it ticks.
-        renew_at_s: It is requested again at this time at the earliest.
-        renewals: Number of times in a row that it was requested again without success.
-        disagreed: A newer value of the broker differed, and none has agreed since.
-        answered: It was requested again since it disagreed, and has sent a price since.
-        changes: How often its trust changed.
-        since: What arrived until then does not count any more.
-        priced_at: When its newest price arrived that counted.
-        quote: Its market data when it ticked last.
-
-    >>> line = Line(silence_s=30.0)
-    >>> line.requested(0.0)
-    >>> line.elapsed(31.0)
-    True
-    >>> line.is_due_for_renewal(31.0), line.trusted
-    (True, False)
-    >>> line.renewed(31.0)
-    >>> line.ticked()
-    >>> line.trusted
-    True
-    """
-
-    silence_s: float
-    held_since_s: float | None = None
-    delayed: bool = False
-    denial: Denial | None = None
-    state: Trust = Trust.IDLE
-    reason: str | None = None
-    withheld_until_s: float = -math.inf
-    overdue_at_s: float = math.inf
-    renew_at_s: float = -math.inf
-    renewals: int = 0
-    disagreed: bool = False
-    answered: bool = False
-    changes: int = 0
-    since: datetime = NEVER
-    priced_at: datetime = NEVER
-    quote: Quote | None = None
-    _disagreed_by: Key | None = None
-    _renewed: bool = False
-    _incomplete: bool = False
-    _heard_at: datetime = NEVER
-
-    @property
-    def held(self) -> bool:
-        """Return whether the line is held: requested, and neither cancelled nor refused."""
-        return self.held_since_s is not None
-
-    @property
-    def live(self) -> bool:
-        """Return whether the line is held, and was requested as live data."""
-        return self.held and not self.delayed
-
-    @property
-    def trusted(self) -> bool:
-        """Return whether its newest values count."""
-        return self.state is Trust.TRUSTED
-
-    @property
-    def suspect(self) -> bool:
-        """Return whether it seems dead and is requested again."""
-        return self.state is Trust.SUSPECT
-
-    @property
-    def refused(self) -> bool:
-        """Return whether the gateway ended it and it was not requested since."""
-        return self.state is Trust.REFUSED
-
-    @property
-    def is_awaited(self) -> bool:
-        """Return whether it becomes suspect unless it ticks."""
-        return self.overdue_at_s < math.inf and not self.suspect
-
-    def requested(self, now_s: float, *, delayed: bool = False) -> None:
-        """Record that the line was requested: for the first time, or as another kind of data."""
-        self.held_since_s, self.delayed = now_s, delayed
-        self._follow_request(now_s)
-
-    def reopened(self, now_s: float) -> None:
-        """Record that its connection opens again: its trust begins anew."""
-        self.renew_at_s = -math.inf
-        self.agrees()
-        self._follow_request(now_s)
-
-    def cancelled(self) -> None:
-        """Record that the line was cancelled; only the denial stays."""
-        self.held_since_s, self.delayed = None, False
-        self.renew_at_s = -math.inf
-        self.agrees()
-        self.withheld_until_s, self.overdue_at_s = -math.inf, math.inf
-        self._become(Trust.IDLE, None)
-
-    def heard(self, quote: Quote, now: datetime) -> bool:
-        """Record ticks, and return whether a price that counts was among them.
-
-        A price or size of the quote and a mark are prices. Values of the model come from another
-        part of the gateway, and show nothing about the prices.
-
-        Args:
-            quote: The newest market data of the line.
-            now: The time. A later time of a tick is from before the clock was set back.
-        """
-        self.quote, self._heard_at = quote, min(quote.received_at or NEVER, now)
-        times = [at for at in (quote.quote_time, quote.mark_time) if at is not None and at <= now]
-        newest = max(times, default=NEVER)
-        is_new = self.since < newest and newest != self.priced_at
-        parts = (quote.quote_time, quote.mark_time, quote.greeks_time)
-        whole = all(at is None or self.since < at for at in parts)
-        if is_new:
-            self.priced_at = newest
-            self.ticked(whole=whole)
-        elif whole and self._incomplete:
-            self._incomplete, self.overdue_at_s = False, math.inf
-        return is_new
-
-    def counted(self, quote: Quote | None, now: datetime) -> Quote | None:
-        """Return the part of its newest market data that counts; None if it is not held."""
-        if quote is None or not self.held:
-            return None
-        silence = timedelta(seconds=self.silence_s)
-        return quote.counted(since=self.since, now=now, model_silence=silence)
-
-    def ticked(self, *, whole: bool = True) -> None:
-        """Record a price, which came after everything that was recorded before.
-
-        Args:
-            whole: Each part of the line that ticked before has ticked again. A part that does not
-                may have died: the line is requested again then.
-        """
-        if not self.held:
-            return
-        self._incomplete = not whole
-        if whole:
-            self.overdue_at_s = math.inf
-        if not self.disagreed:
-            self.renewals = 0
-        self.answered |= self.disagreed and self._renewed
-        self._renewed = False
-        if not self.trusted:
-            self._become(Trust.TRUSTED, None)
-
-    def ended(self, now_s: float, reason: str) -> None:
-        """Record that the gateway refused or ended it: nothing that it said counts any more."""
-        self.held_since_s, self.delayed = None, False
-        self.withheld_until_s, self.overdue_at_s = now_s + GRACE_S, math.inf
-        self._become(Trust.REFUSED, reason)
-
-    def interrupted(self, at: datetime, now_s: float, reason: str) -> None:
-        """Record that its farm broke or that connectivity was lost.
-
-        Args:
-            at: The moment; what came before it does not count any more.
-            now_s: The same in seconds.
-            reason: The cause, for people.
-        """
-        self.since = max(self.since, at)
-        if self.held:
-            self.withheld_until_s, self.overdue_at_s = now_s + GRACE_S, now_s + self.silence_s
-            self._incomplete = False
-            self._become(Trust.INTERRUPTED, reason)
-
-    def restored(self, now_s: float) -> None:
-        """Record that the data should flow again (2104, 1102).
-
-        A line that was interrupted for longer has the whole time to tick.
-        """
-        if self.held:
-            self._incomplete = False
-            if self.state is Trust.INTERRUPTED and self.overdue_at_s <= now_s:
-                self.overdue_at_s = math.inf
-            self.overdue_at_s = min(self.overdue_at_s, now_s + self.silence_s)
-
-    def elapsed(self, now_s: float, *, session_open: bool = True) -> bool:
-        """Record that time passed, and return whether the line became suspect.
-
-        Outside the session a silent line says nothing: its trust stays as it is, and it has the
-        whole time to tick once the session opens.
-        """
-        if not self.is_awaited:
-            return False
-        if not session_open:
-            self.overdue_at_s = now_s + self.silence_s
-        if now_s < self.overdue_at_s:
-            return False
-        if self.trusted:
-            self.doubted(now_s, NOT_TICKED)
-        else:
-            self._suspect(self.reason or NOT_TICKED)
-        return True
-
-    def doubted(self, now_s: float, reason: str) -> None:
-        """Record that a trusted line may be dead, or only quiet: a new request shows which.
-
-        The line has a moment to answer before a row calls it silent.
-        """
-        if self.trusted:
-            self.withheld_until_s = now_s + GRACE_S
-            self._suspect(reason)
-
-    def disagrees(self, now_s: float, holding: Key | None = None) -> bool:
-        """Record that a newer value of the broker differs; return whether it became suspect.
-
-        A line that was requested again lately is left alone: its value is a fresh one.
-
-        Args:
-            now_s: The time.
-            holding: Whose value it is: holdings of several accounts share a line.
-        """
-        if not self.trusted or now_s < self.renew_at_s:
-            return False
-        self.disagreed, self.answered, self._disagreed_by = True, False, holding
-        self._suspect(DIFFERS)
-        return True
-
-    def agrees(self, holding: Key | None = None) -> None:
-        """Record that a newer value of the broker is about the same.
-
-        Args:
-            holding: Whose value it is; the difference of another holding stays. None: all.
-        """
-        if holding is None or not self.disagreed or holding == self._disagreed_by:
-            self.disagreed, self.answered, self.renewals = False, False, 0
-
-    def is_due_for_renewal(self, now_s: float, *, session_open: bool = True) -> bool:
-        """Return whether the line is to be cancelled and requested with a new id now.
-
-        Outside the session this holds only for a line that the broker's value contradicts.
-        """
-        due = self.suspect and now_s >= self.renew_at_s
-        return due and (session_open or self.disagreed)
-
-    def renewed(self, now_s: float) -> None:
-        """Record that a suspect line was requested again; its next tick makes it trusted."""
-        self.renewals += 1
-        self._renewed = True
-        self.renew_at_s = now_s + RENEWAL.delay_s(self.renewals)
-
-    def deny(self, now_s: float, denial: Denial) -> Denial:
-        """Record that there is no live data, and return until when; the wait grows each time.
-
-        A refusal long after the one before begins anew: live data were granted meanwhile.
-        """
-        before, times = self.denial, 0
-        if before is not None and now_s - before.until_s < LONGEST_S:
-            times = before.times
-        if self.denied(now_s) is None:  # else delayed data were refused too
-            times += 1
-        until_s = now_s + denial.wait.delay_s(times)
-        self.denial = replace(denial, times=times, until_s=until_s)
-        return self.denial
-
-    def lift(self, now_s: float) -> None:
-        """End the denial: what it waited for has arrived."""
-        if self.denial is not None:
-            self.denial = replace(self.denial, until_s=min(self.denial.until_s, now_s))
-
-    def denied(self, now_s: float) -> Denial | None:
-        """Return the refusal of live data that still counts, if any."""
-        denial = self.denial
-        return denial if denial is not None and now_s < denial.until_s else None
-
-    def _follow_request(self, now_s: float) -> None:
-        self.withheld_until_s = now_s + GRACE_S
-        self.overdue_at_s = now_s + self.silence_s
-        self._become(Trust.WAITING, None)
-
-    def _suspect(self, reason: str) -> None:
-        self.overdue_at_s = math.inf
-        self.since = max(self.since, self._heard_at)
-        self._become(Trust.SUSPECT, reason)
-
-    def _become(self, state: Trust, reason: str | None) -> None:
-        self.state, self.reason = state, reason
-        self.changes += 1
-
 
 # After this many ticks a login counts as busy again, and its next silence is probed soon.
 MANY_TICKS = 100
@@ -623,12 +52,13 @@ class SilentLogin:
     _probes: int = 0
 
     def heard(self, lines: int, now_s: float) -> None:
-        """Record that this number of lines ticked by themselves, not in answer to a probe."""
-        if lines:
-            self._heard_at_s = now_s
-            self._ticks += lines
-            if self._ticks >= MANY_TICKS:
-                self._probes = 0
+        """Record that this number of lines ticked."""
+        if not lines:
+            return
+        self._heard_at_s = now_s
+        self._ticks += lines
+        if self._ticks >= MANY_TICKS:
+            self._probes = 0
 
     def is_due(self, now_s: float) -> bool:
         """Return whether a line should be probed now; never before the first tick."""
@@ -637,12 +67,18 @@ class SilentLogin:
 
     def rested(self, now_s: float) -> None:
         """Record that no line could tick until now: every contract is outside its session."""
-        self._heard_at_s, self._probes = now_s, 0
+        self._heard_at_s = now_s
+        self._probes = 0
 
     def probed(self, now_s: float) -> None:
         """Record that a line is requested again; the next probe waits twice as long."""
-        self._heard_at_s, self._ticks = now_s, 0
+        self._heard_at_s = now_s
+        self._ticks = 0
         self._probes += 1
+
+
+# The part of a tick by which a difference of two prices may be rounded: 0.3 − 0.25 < 0.05.
+TICK_ROUNDING = 1e-6
 
 
 def missed(before: Quote, opened: Quote | None) -> bool | None:
@@ -661,18 +97,19 @@ def missed(before: Quote, opened: Quote | None) -> bool | None:
     >>> missed(Quote(conid=1, bid=1.0, mark=1.0), Quote(conid=1, bid=1.0)) is None
     True
     """
-    pairs = [
-        (getattr(before, name), getattr(opened, name, None)) for name in ("bid", "ask", "mark")
-    ]
-    known = [(old, new) for old, new in pairs if old is not None]
-    least = (before.min_tick or 0.0) * (1 - TICK_ROUNDING)
-    if any(new is not None and new != old and abs(new - old) >= least for old, new in known):
-        return True
-    return None if opened is None or any(new is None for _, new in known) else False
+    smallest_change = (before.min_tick or 0.0) * (1 - TICK_ROUNDING)
+    is_whole = opened is not None
+    for name in ("bid", "ask", "mark"):
+        price_before = getattr(before, name)
+        if price_before is None:
+            continue
+        price = getattr(opened, name, None)
+        if price is None:
+            is_whole = False
+        elif price != price_before and abs(price - price_before) >= smallest_change:
+            return True
+    return False if is_whole else None
 
-
-# The part of a tick by which a difference of two prices may be rounded: 0.3 − 0.25 < 0.05.
-TICK_ROUNDING = 1e-6
 
 # A probed line has this long to open at least.
 PROBE_S = 10.0
@@ -735,7 +172,7 @@ class RenewalPace:
             self._trials += 1
             self._trial_at_s = now_s + RENEWAL.delay_s(self._trials)
 
-    def answered(self, conids: Sequence[int]) -> None:
+    def answered(self, conids: Collection[int]) -> None:
         """Record that these lines sent a price."""
         if not self._unanswered.isdisjoint(conids):
             self._begin_anew(RENEWALS_AT_ONCE)
@@ -745,8 +182,10 @@ class RenewalPace:
         self._begin_anew(UNANSWERED)
 
     def _begin_anew(self, at_once: int) -> None:
-        self._unanswered, self._at_once = set(), at_once
-        self._trials, self._trial_at_s = 0, -math.inf
+        self._unanswered = set()
+        self._at_once = at_once
+        self._trials = 0
+        self._trial_at_s = -math.inf
 
 
 LOGIN_SILENT = "no line of the login has ticked"
@@ -778,7 +217,7 @@ class LoginLines:
     ...     limit=LineLimit(configured=100, reserve=5, wait=RENEWAL),
     ... )
     >>> for conid in (1, 2):
-    ...     lines.line(conid).requested(0.0)
+    ...     lines.record(conid, LineEvent.REQUESTED, 0.0)
     >>> lines.ticked({}, datetime.now(UTC), 31.0)
     >>> lines.take_due_for_renewal(31.0)
     [1]
@@ -798,18 +237,15 @@ class LoginLines:
         self.wanted: dict[int, Demand] = {}
         self._begin_anew()
 
-    def reopened(self, now_s: float) -> None:
-        """Record that the connection opens again: every line has to tick before it counts."""
-        for line in self._held_lines():
-            line.reopened(now_s)
-        self._begin_anew()
+    def _begin_anew(self) -> None:
+        self._login = SilentLogin(silence_s=2 * self.silence_s)
+        self._probe: Probe | None = None
+        self._pace = RenewalPace()
 
     def line(self, conid: int) -> Line:
-        """Return the record of a contract's line, which is a new one where it is not known."""
+        """Return the line of a contract, an idle one where it has none."""
         line = self._lines.get(conid)
-        if line is None:
-            line = self._lines[conid] = Line(silence_s=self.silence_s)
-        return line
+        return Line(silence_s=self.silence_s) if line is None else line
 
     @property
     def held(self) -> dict[int, float]:
@@ -820,88 +256,22 @@ class LoginLines:
             if line.held_since_s is not None
         }
 
-    def waiting_for(self, awaited: Awaited, now_s: float) -> list[int]:
-        """Return the contracts whose denial is lifted when this arrives."""
-        return [c for c, denial in self.denials(now_s).items() if denial.awaits is awaited]
+    def is_underlying(self, conid: int) -> bool:
+        """Return whether a contract is wanted as an underlying alone."""
+        demand = self.wanted.get(conid)
+        return demand is not None and demand.of_options
 
-    def arrived(self, conids: Iterable[int], now_s: float) -> None:
-        """Record that what the denials of these contracts waited for has arrived."""
-        for conid in conids:
-            self.line(conid).lift(now_s)
+    # Events.
 
-    def chosen(self, in_use: int, now_s: float) -> frozenset[int]:
-        """Return the conids that are to hold a line now.
+    def record(self, conid: int, event: LineEvent, now_s: float, **what: Any) -> None:
+        """Record an event of one line; `what` are the arguments of `Line.after`."""
+        self._lines[conid] = self.line(conid).after(event, now_s, **what)
 
-        Args:
-            in_use: The lines of the connection, those of other streams too.
-            now_s: The time.
-        """
-        held = self.held
-        others = max(0, in_use - len(held))
-        denied = {c for c, denial in self.denials(now_s).items() if not denial.delayed}
-        return allocate_lines(
-            (demand for conid, demand in self.wanted.items() if conid not in denied),
-            held,
-            limit=self.limit.lines - others,
-            reserve=self.limit.reserve,
-            now=now_s,
-            min_hold_s=self.min_hold_s,
-        )
-
-    def denials(self, now_s: float) -> dict[int, Denial]:
-        """Return the contracts that may not have live data now, each with the reason."""
-        waiting = self._waiting_for_trial(now_s)
-        return {
-            conid: line.denial
-            for conid, line in self._lines.items()
-            if line.denial is not None and (line.denied(now_s) is not None or conid in waiting)
-        }
-
-    def share_refusals(self) -> None:
-        """Set the same wait for every contract that was refused for a cause of the login."""
-        refused = self._refused_by_login()
-        if not refused:
-            return
-        latest = max(refused.values(), key=lambda denial: denial.until_s)
-        for conid, denial in refused.items():
-            self._lines[conid].denial = replace(denial, until_s=latest.until_s, times=latest.times)
-
-    def _refused_by_login(self) -> dict[int, Denial]:
-        """Return the refusals of wanted contracts for a cause of the login, by conid."""
-        return {
-            conid: line.denial
-            for conid, line in self._lines.items()
-            if conid in self.wanted and line.denial and line.denial.of_login and not line.live
-        }
-
-    def _waiting_for_trial(self, now_s: float) -> set[int]:
-        """Return the contracts that wait for a trial of another one, after a refusal of the login.
-
-        The trial counts as granted when it has sent a price, or was not refused for the time in
-        which a line has to tick.
-        """
-        refused = self._refused_by_login()
-        if not refused:
-            return set()
-        since_s = max(denial.until_s for denial in refused.values())
-        trials = [
-            line
-            for line in self._lines.values()
-            if line.live and line.denial is not None and line.denial.of_login
-            if line.held_since_s is not None and line.held_since_s >= since_s
-        ]
-        if any(t.trusted or now_s >= (t.held_since_s or 0.0) + self.silence_s for t in trials):
-            return set()
-        if not trials and now_s >= since_s:
-            held = self.held
-            del refused[min(refused, key=lambda conid: rank(self.wanted[conid], held))]
-        return set(refused)
-
-    def due_for_live(self, now_s: float) -> list[int]:
-        """Return the lines with delayed data for which live data may be requested again."""
-        delayed = [conid for conid, line in self._lines.items() if line.held and line.delayed]
-        denials = self.denials(now_s) if delayed else {}
-        return sorted(conid for conid in delayed if conid not in denials)
+    def reopened(self, now_s: float) -> None:
+        """Record that the connection opens again: every line has to tick before it counts."""
+        for conid in self._lines:
+            self.record(conid, LineEvent.REOPENED, now_s)
+        self._begin_anew()
 
     def interrupted(self, at: datetime, now_s: float, reason: str) -> None:
         """Record that a farm broke or that connectivity was lost.
@@ -912,14 +282,14 @@ class LoginLines:
             reason: The cause, for people.
         """
         self._pace.interrupted()
-        for line in self._held_lines():
-            line.interrupted(at, now_s, reason)
+        for conid in self._lines:
+            self.record(conid, LineEvent.INTERRUPTED, now_s, at=at, reason=reason)
 
     def restored(self, now_s: float) -> None:
         """Record that the data of all lines should flow again."""
         self._pace.interrupted()
-        for line in self._held_lines():
-            line.restored(now_s)
+        for conid in self._lines:
+            self.record(conid, LineEvent.RESTORED, now_s)
 
     def ticked(self, quotes: Mapping[int, Quote | None], now: datetime, now_s: float) -> None:
         """Record which lines ticked since the last call, and that time passed.
@@ -932,20 +302,66 @@ class LoginLines:
             now: The moment.
             now_s: The same in seconds.
         """
-        for line in self._lines.values():
-            line.since = min(line.since, now)  # a later one is from before the clock was set back
-        priced = [
-            conid
-            for conid, its_quote in quotes.items()
-            if its_quote is not None
-            and conid in self._lines
-            and self._lines[conid].heard(its_quote, now)
-        ]
+        for conid, line in self._lines.items():
+            self._lines[conid] = line.since_at_most(now)
+
+        priced = []
+        for conid, quote in quotes.items():
+            before = self._lines.get(conid)
+            if before is None or quote is None:
+                continue
+            self._lines[conid] = before.heard(quote, now, now_s)
+            if self._lines[conid].priced_at != before.priced_at:
+                priced.append(conid)
+
         self._pace.answered(priced)
-        self._look_for_silence(quotes, priced, now_s)
+        self._judge_probe(quotes, priced, now_s)
+        self._login.heard(len(priced), now_s)
+        if self._probe is None and self._login.is_due(now_s):
+            self._probe_one(now_s)
+
         for conid, line in self._lines.items():
             if line.is_awaited:
-                line.elapsed(now_s, session_open=self.session_open(conid))
+                self._lines[conid] = line.elapsed(now_s, session_open=self.session_open(conid))
+
+    # Requests that are due.
+
+    def chosen(self, in_use: int, now_s: float) -> frozenset[int]:
+        """Return the conids that are to hold a line now.
+
+        Args:
+            in_use: The lines of the connection, those of other streams too.
+            now_s: The time.
+        """
+        held = self.held
+        of_others = max(0, in_use - len(held))
+        denials = self.denials(now_s)
+
+        wanted = []
+        for conid, demand in self.wanted.items():
+            denial = denials.get(conid)
+            if denial is None or denial.delayed:
+                wanted.append(demand)
+
+        return allocate_lines(
+            wanted,
+            held,
+            limit=self.limit.lines - of_others,
+            reserve=self.limit.reserve,
+            now=now_s,
+            min_hold_s=self.min_hold_s,
+        )
+
+    def in_order(self, conids: Iterable[int]) -> list[int]:
+        """Return wanted conids in the order in which their lines are requested."""
+        held = self.held
+        return sorted(conids, key=lambda conid: rank(self.wanted[conid], held))
+
+    def due_for_live(self, now_s: float) -> list[int]:
+        """Return the lines with delayed data for which live data may be requested again."""
+        delayed = [conid for conid, line in self._lines.items() if line.held and line.delayed]
+        denials = self.denials(now_s) if delayed else {}
+        return sorted(conid for conid in delayed if conid not in denials)
 
     def take_due_for_renewal(self, now_s: float) -> list[int]:
         """Return the lines to request again now, a few at once; they count as requested then.
@@ -953,25 +369,155 @@ class LoginLines:
         A probed line, and a line that the broker's value contradicts, are requested once in any
         case; the others are requested at a pace that depends on the answers.
         """
-        due = [
-            conid
-            for conid, line in self._lines.items()
-            if line.suspect
-            and line.is_due_for_renewal(now_s, session_open=self.session_open(conid))
-        ]
+        due = []
+        for conid, line in self._lines.items():
+            if line.suspect:
+                session_open = self.session_open(conid)
+                if line.is_due_for_renewal(now_s, session_open=session_open):
+                    due.append(conid)
         due.sort(key=lambda conid: self._lines[conid].renew_at_s)
-        sure = [conid for conid in due if self._is_sure(conid)][:RENEWALS_AT_ONCE]
-        allowed = min(self._pace.allowed(now_s), RENEWALS_AT_ONCE - len(sure))
-        paced = [conid for conid in due if not self._is_sure(conid)][:allowed]
-        self._pace.requested(paced, now_s)
-        for conid in sure + paced:
-            self._lines[conid].renewed(now_s)
-        return sure + paced
 
-    def _is_sure(self, conid: int) -> bool:
+        unpaced = [conid for conid in due if self._is_unpaced(conid)][:RENEWALS_AT_ONCE]
+        allowed = min(self._pace.allowed(now_s), RENEWALS_AT_ONCE - len(unpaced))
+        paced = [conid for conid in due if not self._is_unpaced(conid)][:allowed]
+        self._pace.requested(paced, now_s)
+
+        renewed = unpaced + paced
+        for conid in renewed:
+            self.record(conid, LineEvent.RENEWED, now_s)
+        return renewed
+
+    def _is_unpaced(self, conid: int) -> bool:
         line = self._lines[conid]
-        probed = self._probe is not None and conid == self._probe.conid
-        return probed or (line.disagreed and not line.renewals)
+        is_probed = self._probe is not None and conid == self._probe.conid
+        return is_probed or (line.dispute is not None and not line.renewals)
+
+    # Denials.
+
+    def deny(self, conid: int, denial: Denial, now_s: float) -> Denial:
+        """Record a refusal of live data; return it with the wait that it has by itself.
+
+        Contracts that were refused for a cause of the login share one wait.
+        """
+        line = self.line(conid).denied_again(denial, now_s)
+        self._lines[conid] = line
+        self._share_refusals()
+        return denial if line.denial is None else line.denial
+
+    def _share_refusals(self) -> None:
+        """Set the same wait for every contract that was refused for a cause of the login."""
+        refused = self._refused_by_login()
+        if not refused:
+            return
+        latest = max(refused.values(), key=lambda denial: denial.until_s)
+        for conid, denial in refused.items():
+            shared = replace(denial, until_s=latest.until_s, times=latest.times)
+            self._lines[conid] = replace(self._lines[conid], denial=shared)
+
+    def arrived(self, awaited: Awaited, now_s: float, only: Collection[int] | None = None) -> None:
+        """Record that what denials wait for has arrived.
+
+        Args:
+            awaited: What it is.
+            now_s: The time.
+            only: Only for these contracts; by default for all.
+        """
+        for conid in self.waiting_for(awaited, now_s):
+            if only is None or conid in only:
+                self._lines[conid] = self._lines[conid].lifted(now_s)
+
+    def waiting_for(self, awaited: Awaited, now_s: float) -> list[int]:
+        """Return the contracts whose denial is lifted when this arrives."""
+        denials = self.denials(now_s)
+        return [conid for conid, denial in denials.items() if denial.awaits is awaited]
+
+    def denials(self, now_s: float) -> dict[int, Denial]:
+        """Return the contracts that may not have live data now, each with the reason."""
+        waiting = self._waiting_for_trial(now_s)
+        denials = {}
+        for conid, line in self._lines.items():
+            if line.denial is not None and (line.denied(now_s) is not None or conid in waiting):
+                denials[conid] = line.denial
+        return denials
+
+    def _refused_by_login(self) -> dict[int, Denial]:
+        """Return the refusals of wanted contracts for a cause of the login, by conid."""
+        refused = {}
+        for conid, line in self._lines.items():
+            denial = line.denial
+            if denial is not None and denial.of_login and not line.live and conid in self.wanted:
+                refused[conid] = denial
+        return refused
+
+    def _waiting_for_trial(self, now_s: float) -> set[int]:
+        """Return the contracts that wait for a trial of another one, after a refusal of the login.
+
+        The trial counts as granted when it has sent a price, or was not refused for the time in
+        which a line has to tick.
+        """
+        refused = self._refused_by_login()
+        if not refused:
+            return set()
+
+        may_be_tried_at_s = max(denial.until_s for denial in refused.values())
+        is_tried = False
+        for line in self._lines.values():
+            of_login = line.denial is not None and line.denial.of_login
+            if not of_login or line.delayed or line.held_since_s is None:
+                continue
+            if line.held_since_s < may_be_tried_at_s:
+                continue
+            if line.trusted or now_s >= line.held_since_s + self.silence_s:
+                return set()  # the trial is granted: all may be requested
+            is_tried = True
+
+        waiting = set(refused)
+        if not is_tried and now_s >= may_be_tried_at_s:
+            waiting.discard(self.in_order(refused)[0])
+        return waiting
+
+    # A login on which nothing ticks.
+
+    def _judge_probe(
+        self, quotes: Mapping[int, Quote | None], priced: Collection[int], now_s: float
+    ) -> None:
+        """Suspect every line if the probed one shows that ticks were missed, or does not open."""
+        probe = self._probe
+        if probe is None:
+            return
+        missed_ticks = missed(probe.before, quotes.get(probe.conid))
+        if missed_ticks is None and now_s < probe.judge_at_s:
+            return
+
+        self._probe = None
+        if missed_ticks is False or not self._lines[probe.conid].held:
+            return
+        self._pace.interrupted()
+        for conid in self._lines:
+            has_opened = missed_ticks and conid == probe.conid
+            if not has_opened and conid not in priced:
+                self.record(conid, LineEvent.DOUBTED, now_s, reason=LOGIN_SILENT)
+
+    def _probe_one(self, now_s: float) -> None:
+        """Request the line that ticked last again, of those that trade now.
+
+        It is trusted, and was not requested again lately.
+        """
+        trading = [c for c, line in self._lines.items() if line.held and self.session_open(c)]
+        if not trading:
+            self._login.rested(now_s)
+            return
+
+        candidates = [conid for conid in trading if self._lines[conid].may_be_disputed(now_s)]
+        if not candidates:
+            return
+        newest_first = reversed(candidates)
+        conid = max(newest_first, key=lambda candidate: self._lines[candidate].priced_at)
+        before = self._lines[conid].quote or Quote(conid=conid)
+        self.record(conid, LineEvent.DOUBTED, now_s, reason=LOGIN_SILENT)
+        self._login.probed(now_s)
+        judge_at_s = now_s + max(self.silence_s, PROBE_S)
+        self._probe = Probe(conid, before, judge_at_s)
 
     def problems(self) -> list[str]:
         """Return which lines are suspect and why, a few of them by name."""
@@ -980,48 +526,3 @@ class LoginLines:
         return [
             f"requested again: {few(conids, NAMED)}: {reason}" for reason, conids in reasons.items()
         ]
-
-    def _begin_anew(self) -> None:
-        self._login = SilentLogin(silence_s=2 * self.silence_s)
-        self._probe: Probe | None = None
-        self._pace = RenewalPace()
-
-    def _held_lines(self) -> list[Line]:
-        return [line for line in self._lines.values() if line.held]
-
-    def _look_for_silence(
-        self, quotes: Mapping[int, Quote | None], priced: Sequence[int], now_s: float
-    ) -> None:
-        probe = self._probe
-        found = None if probe is None else missed(probe.before, quotes.get(probe.conid))
-        if probe is not None and (found is not None or now_s >= probe.judge_at_s):
-            self._probe = None
-            if found is not False and self._lines[probe.conid].held:
-                opened = set() if found is None else {probe.conid}
-                self._pace.interrupted()
-                for conid in self._lines.keys() - opened - set(priced):
-                    self._lines[conid].doubted(now_s, LOGIN_SILENT)
-        self._login.heard(sum(probe is None or conid != probe.conid for conid in priced), now_s)
-        if self._login.is_due(now_s) and self._probe is None:
-            self._probe_one(now_s)
-
-    def _probe_one(self, now_s: float) -> None:
-        """Request the line that ticked last again, of those that trade now.
-
-        It is trusted, and was not requested again lately.
-        """
-        if not any(line.held and self.session_open(c) for c, line in self._lines.items()):
-            self._login.rested(now_s)
-            return
-        trusted = [
-            conid
-            for conid, line in reversed(self._lines.items())
-            if line.trusted and now_s >= line.renew_at_s and self.session_open(conid)
-        ]
-        if trusted:
-            conid = max(trusted, key=lambda conid: self._lines[conid].priced_at)
-            line = self._lines[conid]
-            line.doubted(now_s, LOGIN_SILENT)
-            self._login.probed(now_s)
-            judge_at_s = now_s + max(self.silence_s, PROBE_S)
-            self._probe = Probe(conid, line.quote or Quote(conid=conid), judge_at_s)

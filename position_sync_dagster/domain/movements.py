@@ -173,7 +173,7 @@ class Movement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Coverage:
+class StatedSection:
     """A section that a statement has: it states everything of these days.
 
     Attributes:
@@ -205,7 +205,7 @@ _Part = tuple[str, Section]
 
 
 def counting_movements(
-    movements: Iterable[Movement], coverage: Iterable[Coverage]
+    movements: Iterable[Movement], coverage: Iterable[StatedSection]
 ) -> list[Movement]:
     """Return those movements that count, each once, in order of day.
 
@@ -239,9 +239,9 @@ def counting_movements(
     return sorted(counting, key=lambda movement: (movement.day, movement.movement_id))
 
 
-def _covering(coverage: Iterable[Coverage]) -> defaultdict[_Part, list[Coverage]]:
+def _covering(coverage: Iterable[StatedSection]) -> defaultdict[_Part, list[StatedSection]]:
     """Return what covers each account and section, the newest statement first."""
-    parts: defaultdict[_Part, list[Coverage]] = defaultdict(list)
+    parts: defaultdict[_Part, list[StatedSection]] = defaultdict(list)
     for covered in coverage:
         parts[covered.account, covered.section].append(covered)
 
@@ -250,7 +250,7 @@ def _covering(coverage: Iterable[Coverage]) -> defaultdict[_Part, list[Coverage]
     return parts
 
 
-def _newest_of(statements: Iterable[Coverage], day: date) -> Coverage | None:
+def _newest_of(statements: Iterable[StatedSection], day: date) -> StatedSection | None:
     """Return the first statement that covers a day."""
     return next((covered for covered in statements if covered.first <= day <= covered.last), None)
 
@@ -260,7 +260,7 @@ def _rank_of(movement: Movement) -> datetime:
 
 
 def _is_inferred_and_stated(
-    movement: Movement, covering: defaultdict[_Part, list[Coverage]]
+    movement: Movement, covering: defaultdict[_Part, list[StatedSection]]
 ) -> bool:
     """Return whether a statement names all ends of options of the day of an inferred one."""
     if movement.source is not MovementSource.INFERRED:

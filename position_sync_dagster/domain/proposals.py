@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import chain, combinations, groupby, product
+from itertools import chain, combinations, groupby, pairwise, product
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.clock import NEVER
@@ -103,49 +103,155 @@ def _has_equal_strikes(legs: Sequence[Piece]) -> bool:
 
 
 _Rule = Callable[[Sequence[Piece]], bool]
-_SPREADS = "+P<-P -P<+P +C<-C -C<+C"
-_OF_TIME, _DOUBLES = "-P/+P +P/-P -C/+C +C/-C", "-C-P/+C+P +C+P/-C-P"
-_BUTTERFLIES = "+P<-P<+P -P<+P<-P +C<-C<+C -C<+C<-C"
+# The parts of a shape. A stock or future that is held itself comes first. Options of one expiry
+# follow by strike, the put first where two have the same; those of two by expiry, then by right.
+LONG_STOCK, SHORT_STOCK = "long stock", "short stock"
+LONG_PUT, SHORT_PUT = "long put", "short put"
+LONG_CALL, SHORT_CALL = "long call", "short call"
 
-# What contracts are together, by the side and the kind of each. A stock or future (S) comes first.
-# Options of one expiry follow by strike, the put first where two have the same: "<" if it is above
-# the one before, "=" if it is equal. Those of two follow by right, with "/" between the expiries.
-# Then what quantities and strikes must fit: the first structure counts that does.
-_STRUCTURES: tuple[tuple[str, str, _Rule | None], ...] = (
-    ("single", "+P -P +C -C", None),
-    ("covered-call", "+S-C", _fits_stock),
-    ("covered-put", "-S-P", _fits_stock),
-    ("protective-put", "+S+P", _fits_stock),
-    ("protective-call", "-S+C", _fits_stock),
-    ("collar", "+S+P-C +S-C+P -S+C-P -S-P+C", _fits_stock),
+# How an option lies to the one before it: its strike, or its expiry.
+ABOVE, SAME_STRIKE, LATER = "above", "same strike", "later"
+
+# The parts of a structure in their order, with the steps between options.
+Shape = tuple[str, ...]
+
+_SPREADS: tuple[Shape, ...] = (
+    (LONG_PUT, ABOVE, SHORT_PUT),
+    (SHORT_PUT, ABOVE, LONG_PUT),
+    (LONG_CALL, ABOVE, SHORT_CALL),
+    (SHORT_CALL, ABOVE, LONG_CALL),
+)
+
+_OF_TIME: tuple[Shape, ...] = (
+    (SHORT_PUT, LATER, LONG_PUT),
+    (LONG_PUT, LATER, SHORT_PUT),
+    (SHORT_CALL, LATER, LONG_CALL),
+    (LONG_CALL, LATER, SHORT_CALL),
+)
+
+_DOUBLES: tuple[Shape, ...] = (
+    (SHORT_CALL, SHORT_PUT, LATER, LONG_CALL, LONG_PUT),
+    (LONG_CALL, LONG_PUT, LATER, SHORT_CALL, SHORT_PUT),
+)
+
+_BUTTERFLIES: tuple[Shape, ...] = (
+    (LONG_PUT, ABOVE, SHORT_PUT, ABOVE, LONG_PUT),
+    (SHORT_PUT, ABOVE, LONG_PUT, ABOVE, SHORT_PUT),
+    (LONG_CALL, ABOVE, SHORT_CALL, ABOVE, LONG_CALL),
+    (SHORT_CALL, ABOVE, LONG_CALL, ABOVE, SHORT_CALL),
+)
+
+# What contracts are together. Of the structures of one shape, the first counts whose quantities and
+# strikes fit.
+_STRUCTURES: tuple[tuple[str, tuple[Shape, ...], _Rule | None], ...] = (
+    ("single", ((LONG_PUT,), (SHORT_PUT,), (LONG_CALL,), (SHORT_CALL,)), None),
+    ("covered-call", ((LONG_STOCK, SHORT_CALL),), _fits_stock),
+    ("covered-put", ((SHORT_STOCK, SHORT_PUT),), _fits_stock),
+    ("protective-put", ((LONG_STOCK, LONG_PUT),), _fits_stock),
+    ("protective-call", ((SHORT_STOCK, LONG_CALL),), _fits_stock),
+    (
+        "collar",
+        (
+            (LONG_STOCK, LONG_PUT, SHORT_CALL),
+            (LONG_STOCK, SHORT_CALL, LONG_PUT),
+            (SHORT_STOCK, LONG_CALL, SHORT_PUT),
+            (SHORT_STOCK, SHORT_PUT, LONG_CALL),
+        ),
+        _fits_stock,
+    ),
     ("vertical", _SPREADS, lambda legs: _net(legs) == 0),
     ("ratio-spread", _SPREADS, lambda legs: _net(legs) < 0),
     ("back-spread", _SPREADS, lambda legs: _net(legs) > 0),
-    ("straddle", "+P=+C -P=-C", None),
-    ("strangle", "+P<+C +C<+P -P<-C -C<-P", None),
-    ("risk-reversal", "+P<-C -C<+P -P<+C +C<-P", None),
-    ("synthetic", "+P=-C -P=+C", None),
+    ("straddle", ((LONG_PUT, SAME_STRIKE, LONG_CALL), (SHORT_PUT, SAME_STRIKE, SHORT_CALL)), None),
+    (
+        "strangle",
+        (
+            (LONG_PUT, ABOVE, LONG_CALL),
+            (LONG_CALL, ABOVE, LONG_PUT),
+            (SHORT_PUT, ABOVE, SHORT_CALL),
+            (SHORT_CALL, ABOVE, SHORT_PUT),
+        ),
+        None,
+    ),
+    (
+        "risk-reversal",
+        (
+            (LONG_PUT, ABOVE, SHORT_CALL),
+            (SHORT_CALL, ABOVE, LONG_PUT),
+            (SHORT_PUT, ABOVE, LONG_CALL),
+            (LONG_CALL, ABOVE, SHORT_PUT),
+        ),
+        None,
+    ),
+    ("synthetic", ((LONG_PUT, SAME_STRIKE, SHORT_CALL), (SHORT_PUT, SAME_STRIKE, LONG_CALL)), None),
     ("calendar", _OF_TIME, _has_equal_strikes),
     ("diagonal", _OF_TIME, None),
     ("double-calendar", _DOUBLES, _has_equal_strikes),
     ("double-diagonal", _DOUBLES, None),
     ("butterfly", _BUTTERFLIES, _has_even_wings),
     ("broken-wing-butterfly", _BUTTERFLIES, lambda legs: _net(legs) == 0),
-    ("condor", "+P<-P<-P<+P -P<+P<+P<-P +C<-C<-C<+C -C<+C<+C<-C", _is_even),
-    ("iron-butterfly", "+P<-P=-C<+C", None),
-    ("iron-condor", "+P<-P<-C<+C", None),
-    ("reverse-iron-butterfly", "-P<+P=+C<-C", None),
-    ("reverse-iron-condor", "-P<+P<+C<-C", None),
-    ("jade-lizard", "-P<-C<+C -P=-C<+C", lambda legs: _net(legs[1:]) == 0),
-    ("reverse-jade-lizard", "+P<-P<-C +P<-P=-C", lambda legs: _net(legs[:2]) == 0),
-    ("box", "-P=+C<+P=-C +P=-C<-P=+C", lambda legs: len({abs(p.quantity) for p in legs}) == 1),
+    (
+        "condor",
+        (
+            (LONG_PUT, ABOVE, SHORT_PUT, ABOVE, SHORT_PUT, ABOVE, LONG_PUT),
+            (SHORT_PUT, ABOVE, LONG_PUT, ABOVE, LONG_PUT, ABOVE, SHORT_PUT),
+            (LONG_CALL, ABOVE, SHORT_CALL, ABOVE, SHORT_CALL, ABOVE, LONG_CALL),
+            (SHORT_CALL, ABOVE, LONG_CALL, ABOVE, LONG_CALL, ABOVE, SHORT_CALL),
+        ),
+        _is_even,
+    ),
+    (
+        "iron-butterfly",
+        ((LONG_PUT, ABOVE, SHORT_PUT, SAME_STRIKE, SHORT_CALL, ABOVE, LONG_CALL),),
+        None,
+    ),
+    ("iron-condor", ((LONG_PUT, ABOVE, SHORT_PUT, ABOVE, SHORT_CALL, ABOVE, LONG_CALL),), None),
+    (
+        "reverse-iron-butterfly",
+        ((SHORT_PUT, ABOVE, LONG_PUT, SAME_STRIKE, LONG_CALL, ABOVE, SHORT_CALL),),
+        None,
+    ),
+    (
+        "reverse-iron-condor",
+        ((SHORT_PUT, ABOVE, LONG_PUT, ABOVE, LONG_CALL, ABOVE, SHORT_CALL),),
+        None,
+    ),
+    (
+        "jade-lizard",
+        (
+            (SHORT_PUT, ABOVE, SHORT_CALL, ABOVE, LONG_CALL),
+            (SHORT_PUT, SAME_STRIKE, SHORT_CALL, ABOVE, LONG_CALL),
+        ),
+        lambda legs: _net(legs[1:]) == 0,
+    ),
+    (
+        "reverse-jade-lizard",
+        (
+            (LONG_PUT, ABOVE, SHORT_PUT, ABOVE, SHORT_CALL),
+            (LONG_PUT, ABOVE, SHORT_PUT, SAME_STRIKE, SHORT_CALL),
+        ),
+        lambda legs: _net(legs[:2]) == 0,
+    ),
+    (
+        "box",
+        (
+            (SHORT_PUT, SAME_STRIKE, LONG_CALL, ABOVE, LONG_PUT, SAME_STRIKE, SHORT_CALL),
+            (LONG_PUT, SAME_STRIKE, SHORT_CALL, ABOVE, SHORT_PUT, SAME_STRIKE, LONG_CALL),
+        ),
+        lambda legs: len({abs(p.quantity) for p in legs}) == 1,
+    ),
 )
 
 
-_KINDS = grouped(
-    lambda row: row[0],
-    ((text, kind, rule) for kind, texts, rule in _STRUCTURES for text in texts.split()),
-)
+def _structures_by_shape() -> dict[Shape, list[tuple[str, _Rule | None]]]:
+    by_shape: dict[Shape, list[tuple[str, _Rule | None]]] = {}
+    for kind, shapes, rule in _STRUCTURES:
+        for shape in shapes:
+            by_shape.setdefault(shape, []).append((kind, rule))
+    return by_shape
+
+
+_BY_SHAPE = _structures_by_shape()
 
 
 def kind_of(parts: Iterable[Piece]) -> str | None:
@@ -155,22 +261,44 @@ def kind_of(parts: Iterable[Piece]) -> str | None:
         parts: Contracts of one underlying, each once.
     """
     legs = sorted(parts, key=attrgetter("order"))
-    has_stock = any(not one.is_option for one in legs)
-    if not has_stock and len({one.instrument.multiplier for one in legs}) > 1:
+    has_stock = any(not leg.is_option for leg in legs)
+    if not has_stock and len({leg.instrument.multiplier for leg in legs}) > 1:
         return None
-    is_of_time = not has_stock and len({one.day for one in legs}) > 1
+
+    shape = _shape_of(legs) if has_stock else _shape_of_options(legs)
+    for kind, rule in _BY_SHAPE.get(shape, ()):
+        if rule is None or rule(legs):
+            return kind
+    return None
+
+
+def _shape_of(legs: Iterable[Piece]) -> Shape:
+    """Return the parts of a structure with a stock: no strike is compared."""
+    return tuple(_part_of(leg) for leg in legs)
+
+
+def _shape_of_options(legs: list[Piece]) -> Shape:
+    """Return the parts of options with the steps between them; puts the legs in their order."""
+    is_of_time = len({leg.day for leg in legs}) > 1
     if is_of_time:
-        legs.sort(key=lambda one: (one.day, str(one.instrument.right)))
-    text = ""
-    for before, one in zip([legs[0], *legs], legs, strict=False):
-        if is_of_time:
-            text += "" if one.day == before.day else "/"
-        elif text and not has_stock:
-            text += "<" if before.strike < one.strike else "="
-        kind = str(one.instrument.right)[0] if one.is_option else "?"
-        text += ("+" if one.quantity > 0 else "-") + ("S" if _is_stock(one) else kind)
-    fitting = (kind for _text, kind, rule in _KINDS.get(text, ()) if rule is None or rule(legs))
-    return next(fitting, None)
+        legs.sort(key=lambda leg: (leg.day, str(leg.instrument.right)))
+
+    parts = [_part_of(legs[0])]
+    for before, leg in pairwise(legs):
+        if not is_of_time:
+            parts.append(ABOVE if before.strike < leg.strike else SAME_STRIKE)
+        elif before.day != leg.day:
+            parts.append(LATER)
+        parts.append(_part_of(leg))
+    return tuple(parts)
+
+
+def _part_of(leg: Piece) -> str:
+    side = "long" if leg.quantity > 0 else "short"
+    if _is_stock(leg):
+        return f"{side} stock"
+    right = leg.instrument.right if leg.is_option else None
+    return f"{side} {'other' if right is None else right.lower()}"
 
 
 def _is_stock(one: Piece) -> bool:

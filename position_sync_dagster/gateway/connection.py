@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from ib_async import IB, CommissionReport, Contract, Fill
 from ib_async import ContractDetails as IBContractDetails
+from ib_async import Execution as IBExecution
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
@@ -26,7 +27,7 @@ from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
-from position_sync_dagster.gateway import codes, ib_async_internals, subscriptions
+from position_sync_dagster.gateway import codes, ib_async_internals, market_data, subscriptions
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.login import Login, log_in
@@ -98,16 +99,19 @@ def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Exec
         source=GATEWAY,
         statement="",
         order_id=str(done.permId) if done.permId else None,
-        attributes=json.dumps(
-            {
-                name: value
-                for name, value in sorted(vars(done).items())
-                if isinstance(value, int | float | str) and value
-            },
-            ensure_ascii=False,
-        ),
+        attributes=json.dumps(_written(done, fill.contract), ensure_ascii=False),
         stated_at=asked_at,
     )
+
+
+def _written(done: IBExecution, contract: Contract) -> dict[str, int | float | str]:
+    """Return what the gateway said of an execution, and the multiplier of its contract."""
+    written = {
+        name: value
+        for name, value in sorted(vars(done).items())
+        if isinstance(value, int | float | str) and value
+    }
+    return written | ({"multiplier": contract.multiplier} if contract.multiplier else {})
 
 
 # Maximum number of requests that wait at once: the gateway answers them one after the other.
@@ -284,20 +288,23 @@ class GatewayConnection:
     """
 
     def __init__(self, login: Login) -> None:
-        ib, settings = login.ib, login.settings
+        ib = login.ib
+        settings = login.settings
         self.ib = ib
         self.client_id = login.client_id
         self.gateway_id = settings.gateway_id
+        self.connectivity = login.connectivity
+        self.accounts = login.accounts
         self.unknown: set[int] = set()
         self.lost = asyncio.Event()
         ib.disconnectedEvent += self.lost.set
-        self.connectivity = login.connectivity
-        self.accounts = login.accounts
+
         self.feed = AccountFeed(login, give_up=self.drop)
-        self.lines = subscriptions.MarketDataLines(ib, settings=settings)
+        self.lines = market_data.MarketDataRequests(ib, settings=settings)
         silence_s = settings.line_silence_s
         self.pnl = subscriptions.PnlSubscriptions(ib, self.feed.book, silence_s=silence_s)
         self.summaries = subscriptions.AccountSummaries(login)
+
         self.on_message: list[Callable[[int, str], None]] = []
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
@@ -394,12 +401,14 @@ class GatewayConnection:
             return None
         asked_at = utc_now()
         fills, refusals, whole = await self._ask(self.ib.reqExecutionsAsync)
-        failed = any(request > 0 and about is None for request, _code, about in refusals)
-        if fills is None or failed or not self.sees_ib:
+        has_failed = any(request > 0 and about is None for request, _code, about in refusals)
+        if fills is None or has_failed or not self.sees_ib:
             return None
+
         # ib_async adds the commission to the fill of the first answer alone (2.1.0, wrapper.py).
         reports = {fill.execution.execId: fill.commissionReport for fill in self.ib.fills()}
-        read, begin = list[Execution](), asked_at
+        executions = list[Execution]()
+        begin = asked_at
         if whole:
             # The day of the answer; it has begun if the gateway's clock is ahead of ours.
             begin = day_begin(utc_now() + SKEW)
@@ -407,10 +416,11 @@ class GatewayConnection:
             if fill.contract.secType == "BAG" or not fill.execution.shares:
                 continue  # the legs of a combo are named too
             try:
-                read.append(_execution(fill, reports[fill.execution.execId], asked_at))
+                report = reports[fill.execution.execId]
+                executions.append(_execution(fill, report, asked_at))
             except ValueError:
                 begin = asked_at
-        return DayExecutions(read, begin, asked_at)
+        return DayExecutions(executions, begin, asked_at)
 
     async def candidates(
         self, leg: UnresolvedLeg, *, like: bool = False
@@ -434,18 +444,24 @@ class GatewayConnection:
         if not self.sees_ib:
             return None
         pattern = _pattern(leg, like=like)
-        found, refusals, whole = await self._ask(self.ib.reqContractDetailsAsync, pattern)
-        if found is None or not whole or self.connectivity.lost is not None:
+        answer, refusals, whole = await self._ask(self.ib.reqContractDetailsAsync, pattern)
+        if answer is None or not whole or self.connectivity.lost is not None:
             return None
-        answers = [code for _request, code, about in refusals if about is pattern]
-        if answers and not self._knows_contracts:
+
+        refused_with = [code for _request, code, about in refusals if about is pattern]
+        if refused_with and not self._knows_contracts:
             return None
-        if answers != ([] if found else [codes.GatewayCode.NO_CONTRACT]):
+        if refused_with != ([] if answer else [codes.GatewayCode.NO_CONTRACT]):
             return None  # ib_async ends an answer at any error
-        by_conid = grouped(attrgetter("contract.conId"), (one for one in found if one.contract))
-        candidates = [_readable(each, utc_now()) for each in by_conid.values()]
-        # A contract that cannot be read may be the one that the leg describes.
-        return None if None in candidates else [each for each in candidates if each is not None]
+
+        named = [details for details in answer if details.contract]
+        candidates = []
+        for listings in grouped(attrgetter("contract.conId"), named).values():
+            candidate = _readable(listings, utc_now())
+            if candidate is None:
+                return None  # it may be the one that the leg describes
+            candidates.append(candidate)
+        return candidates
 
     async def _ask(
         self, request: Callable[..., Awaitable[Answer]], *about: Contract
@@ -498,7 +514,7 @@ class GatewayConnection:
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         self.connectivity.take(code, text)
         if code in codes.OFFLINE:
-            self.feed.emptied.take_back()  # the next empty list is a first one
+            self.feed.interrupted()
         elif code in codes.RESTORED:
             self.feed.restored()
         if code == codes.GatewayCode.RESTORED_DATA_LOST:

@@ -1,4 +1,4 @@
-"""Flex statements of the broker: downloaded from its web service, and read from XML.
+"""Flex statements of the broker, read from XML.
 
 Source of the names: IB, "Flex Queries" reference, sections Open Positions, Trades, Option
 Exercises, Assignments and Expirations, Corporate Actions, Transfers, Cash Transactions and Net
@@ -8,206 +8,40 @@ and refuses one for a code that it does not know, such as GEA.
 
 import json
 import re
-import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
 from datetime import time as clock_time
+from functools import lru_cache
 from hashlib import sha256
-from http.client import HTTPException
 from io import BytesIO
-from typing import Any, NamedTuple, get_args, get_type_hints
-from urllib.error import HTTPError
-from urllib.parse import quote_plus, urlencode, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from typing import IO
 from xml.etree import ElementTree as Xml
-
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from position_sync_dagster.domain import closes, instrument
 from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
-from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.exchange_time import NEW_YORK, zone_of
 from position_sync_dagster.domain.statement import BookedAmounts, StatedEquity
-from position_sync_dagster.errors import FlexServiceError, StatementError, shown
+from position_sync_dagster.errors import StatementError, shown
+from position_sync_dagster.gateway.flex_fields import (
+    CONID,
+    DAY,
+    NUMBER,
+    STATEMENT_ZONE,
+    TEXT,
+    TIME,
+    Fields,
+    columns_of,
+    flaw,
+    with_values,
+)
+from position_sync_dagster.gateway.flex_service import answer_of, refusal
 from position_sync_dagster.settings import SECURITY_TYPES
-
-# The earliest day of a statement: the broker's first customers traded later.
-FIRST_DAY = date(1990, 1, 1)
-
-# The texts that the broker writes if it has no value. Source of N/A: ibflex, parser.py.
-UNKNOWN = ("", "-", "--", "N/A")
-
-# The times of a statement are New York's, whatever the account's country, unless they name a zone.
-#
-# Source: IB, "Flex Queries", times are Eastern.
-STATEMENT_ZONE = NEW_YORK
 
 # The time in New York that the values of a statement's day get: a statement has only the date.
 STATED_AT = clock_time(16, 0)
 
-# The types of statements that a gateway names otherwise: options with the margin of a future.
-SEC_TYPES = {"FSFOP": "FOP", "FSOPT": "OPT"}
-
-# A comma groups thousands only before a decimal point: 2,500 may be two and a half.
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+|\d{1,3}(?:,\d{3})+\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-
-
-def _number(text: str) -> float:
-    if _NUMBER.fullmatch(text) is None:
-        raise ValueError(text)
-    return float(text.replace(",", ""))
-
-
-def _conid(text: str) -> int | None:
-    # More digits are out of range, and Python refuses to parse thousands of them.
-    is_number = text.isascii() and text.isdigit() and len(text) <= 10
-    return int(text) if is_number and int(text) in instrument.CONIDS else None
-
-
-def _day(text: str) -> date:
-    found = date.fromisoformat(text)
-    if not FIRST_DAY <= found <= utc_now().date() + timedelta(days=1):
-        raise ValueError(text)
-    return found
-
-
-def _moment(text: str) -> datetime:
-    """Return a time such as 20260305;153000 in UTC; a day alone is its midnight in New York."""
-    day, clock, *zone = [*re.sub("[;,T]", " ", text, count=1).split(maxsplit=2), ""][:3]
-    digits = (clock or "000000").replace(":", "")
-    known = zone_of(zone[0]) if zone and zone[0] else STATEMENT_ZONE
-    if known is None or len(digits) != 6:  # strptime takes 1530 for 15:03
-        raise ValueError(text)
-    at = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - its zone is below
-    return datetime.combine(_day(day), at, known).astimezone(UTC)
-
-
-_FIELDS = "In the Flex query choose the fields that docs/operations.md lists"
-_DAYS = "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd"
-
-
-class _Kind(NamedTuple):
-    """A kind of value: how it is read, its name in a message, and what to choose in the query.
-
-    `parse` raises ValueError for a text that is of another kind, or returns None if that is no
-    error.
-    """
-
-    parse: Callable[[str], Any]
-    noun: str
-    remedy: str = _FIELDS
-
-
-TEXT = _Kind(str, "text")
-NUMBER = _Kind(
-    _number,
-    "number",
-    "In the Client Portal choose numbers with a decimal point and without separators",
-)
-CONID = _Kind(_conid, "conid")
-DAY = _Kind(_day, "day from 1990 to tomorrow", _DAYS)
-TIME = _Kind(
-    _moment,
-    "time from 1990 to tomorrow, in a zone that is known",
-    f"{_DAYS} and the time format HHmmss or HH:mm:ss",
-)
-
-_OF_TYPE = {str: TEXT, float: NUMBER, int: CONID, date: DAY, datetime: TIME} | {
-    instrument.Right: _Kind(lambda text: instrument.RIGHTS.get(text.upper()), "right")
-}
-_OF_COLUMN = {
-    "sec_type": _Kind(lambda text: SEC_TYPES.get(text, text), "type"),
-    "expiry": _Kind(date.fromisoformat, "day", _DAYS),
-}
-
-
-# A column of a record: its kind, whether it is required, and the fields of which the first that is
-# there has its value.
-_Columns = dict[str, tuple[_Kind, bool, Sequence[str]]]
-
-
-def _columns(record: type, **fields: str) -> _Columns:
-    """Return how columns of a record are read; their types say of what kind they are.
-
-    A column that cannot be None is required.
-    """
-    types, found = get_type_hints(record), _Columns()
-    for name, written in fields.items():
-        kind, *optional = get_args(types[name]) or (types[name],)
-        found[name] = (_OF_COLUMN.get(name, _OF_TYPE[kind]), not optional, written.split())
-    return found
-
-
-def _flaw(what: str, remedy: str = _FIELDS) -> StatementError:
-    return StatementError(what, remedy=f"{remedy}, and download it again.")
-
-
-def _known(attributes: Mapping[str, str]) -> dict[str, str]:
-    """Return the attributes that have a value."""
-    return {name: text for name, text in attributes.items() if text.strip() not in UNKNOWN}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fields:
-    """The attributes of one element that have a value.
-
-    Attributes:
-        file, element: For messages.
-    """
-
-    attributes: Mapping[str, str]
-    file: str
-    element: str
-
-    def __str__(self) -> str:
-        """Return what names the row in a message."""
-        names = ("conid", "symbol", "tradeID", "transactionID", "dateTime")
-        found = (f"{n} {shown(self.attributes[n])}" for n in names if n in self.attributes)
-        known = ", ".join(found)
-        return f"{self.file}: {self.element}{f' ({known})' if known else ''}"
-
-    def get(self, kind: _Kind, *names: str, is_required: bool = False) -> Any:
-        """Return the value of the first of these fields that is there; None if none is.
-
-        Raises:
-            StatementError: It is of another kind, or it is required and not there.
-        """
-        found, name = None, next((one for one in names if one in self.attributes), None)
-        if name is not None:
-            text = self.attributes[name].strip()
-            try:
-                found = kind.parse(text)
-            except ValueError:
-                what = f"has {name}={shown(text)}, which is no {kind.noun}"
-                raise self.error(what, kind.remedy) from None
-        if found is None and is_required:
-            raise self.error(f"has no valid {names[-1]}", kind.remedy)
-        return found
-
-    def required(self, kind: _Kind, *names: str) -> Any:
-        """Return the value of the first of these fields that is there; see `get`."""
-        return self.get(kind, *names, is_required=True)
-
-    def row(self, columns: _Columns) -> dict[str, Any]:
-        """Return the values of columns; see `get`."""
-        return {
-            name: self.get(kind, *fields, is_required=is_required)
-            for name, (kind, is_required, fields) in columns.items()
-        }
-
-    def as_json(self) -> str:
-        """Return the attributes as JSON in the order of names."""
-        return json.dumps(self.attributes, sort_keys=True, ensure_ascii=False)
-
-    def error(self, what: str, remedy: str = _FIELDS) -> StatementError:
-        """Return the error of this row."""
-        return _flaw(f"{self} {what}.", remedy)
-
-
-_POSITION = _columns(
+_POSITION = columns_of(
     closes.StatementPosition,
     account="accountId", day="reportDate", conid="conid", symbol="underlyingSymbol symbol",
     sec_type="assetCategory", right="putCall", strike="strike", expiry="expiry",
@@ -223,19 +57,20 @@ def position_of(fields: Fields) -> closes.StatementPosition:
         StatementError: A field is missing or cannot be read.
     """
     row = fields.row(_POSITION)
-    if row["sec_type"] not in SECURITY_TYPES:
-        raise fields.error(f"has assetCategory={shown(row['sec_type'])}, which is not known")
     multiplier = fields.get(NUMBER, "multiplier") or 1.0
     if row["sec_type"] in instrument.MULTIPLIED_TYPES:
         multiplier = fields.required(NUMBER, "multiplier")
-    cost, price = (fields.get(NUMBER, name) for name in ("costBasisMoney", "costBasisPrice"))
+
+    cost = fields.get(NUMBER, "costBasisMoney")
+    price = fields.get(NUMBER, "costBasisPrice")
     average = None if price is None else price * multiplier
     if cost is not None and row["position"]:
         average = abs(cost / row["position"])
+
     return closes.StatementPosition(**row, multiplier=multiplier, average_cost=average)
 
 
-_EXECUTION = _columns(
+_EXECUTION = columns_of(
     closes.Execution,
     account="accountId", conid="conid", symbol="underlyingSymbol symbol", sec_type="assetCategory",
     price="tradePrice", commission_currency="ibCommissionCurrency", realized_pnl="fifoPnlRealized",
@@ -258,8 +93,12 @@ def execution_of(fields: Fields) -> closes.Execution:
     """
     quantity = fields.required(NUMBER, "quantity")
     commission = fields.get(NUMBER, "ibCommission")
-    parts = (fields.attributes.get(name, "") for name in ("tradeDate", "tradeTime"))
-    dated = replace(fields, attributes={"dateTime": " ".join(parts), **fields.attributes})
+
+    dated = fields
+    if "dateTime" not in fields.attributes:
+        parts = (fields.attributes.get(name, "") for name in ("tradeDate", "tradeTime"))
+        dated = replace(fields, attributes={**fields.attributes, "dateTime": " ".join(parts)})
+
     return closes.Execution(
         **fields.row(_EXECUTION),
         execution_id=fields.get(TEXT, "ibExecID", "tradeID", "transactionID") or "",
@@ -269,11 +108,12 @@ def execution_of(fields: Fields) -> closes.Execution:
         commission=None if commission is None else 0.0 - commission,
         source=closes.FLEX,
         statement=fields.file,
+        stated_at=fields.stated_at,
         attributes=fields.as_json(),
     )
 
 
-_EVENT = _columns(
+_EVENT = columns_of(
     closes.StatementEvent,
     account="accountId", type="transactionType type", conid="conid",
     symbol="underlyingSymbol symbol", sec_type="assetCategory", currency="currency",
@@ -310,10 +150,11 @@ def event_of(fields: Fields) -> closes.StatementEvent:
         attributes=attributes,
         source=closes.FLEX,
         statement=fields.file,
+        stated_at=fields.stated_at,
     )
 
 
-_CASH = _columns(
+_CASH = columns_of(
     AccountSummary, account="accountId", currency="currency", net_liquidation="total", cash="cash"
 )
 
@@ -330,7 +171,7 @@ def cash_of(fields: Fields) -> AccountSummary:
     )
 
 
-_AMOUNTS = _columns(
+_AMOUNTS = columns_of(
     BookedAmounts,
     report_date="reportDate", settle_date="settleDateTarget settleDate", multiplier="multiplier",
     proceeds="proceeds", net_cash="netCash", amount="amount", value="value",
@@ -352,7 +193,7 @@ def booked_amounts(attributes: Mapping[str, str], element: str, file: str) -> Bo
     Raises:
         StatementError: A field cannot be read.
     """
-    fields = Fields(attributes=_known(attributes), file=file, element=element)
+    fields = Fields(attributes=with_values(attributes), file=file, element=element)
     return BookedAmounts(**fields.row(_AMOUNTS))
 
 
@@ -383,26 +224,62 @@ def equity_of(fields: Fields) -> StatedEquity:
     )
 
 
-# The largest statement, in bytes; a day of 20,000 holdings takes some 15 MB.
-LARGEST_STATEMENT = 512 * 2**20
+# What an element of a statement becomes, by the field of `Statement` that has it.
+POSITIONS, EXECUTIONS, CASH, EVENTS = "positions", "executions", "cash", "events"
 
 
-class _Record(NamedTuple):
-    """An element that is read: what it is, and the levels of detail that do not repeat others."""
+def equity_event(equity: StatedEquity, fields: Fields) -> closes.StatementEvent:
+    """Return net liquidation and its parts as an event."""
+    kind = closes.EventKind.NET_LIQUIDATION
+    return closes.StatementEvent(
+        event_id=f"{kind}:{equity.account}:{equity.day}",
+        kind=kind,
+        account=equity.account,
+        day=equity.day,
+        attributes=json.dumps(dict(equity.parts), sort_keys=True),
+        source=closes.FLEX,
+        statement=fields.file,
+        currency=equity.currency,
+        amount=equity.total,
+        stated_at=fields.stated_at,
+    )
 
-    kind: str
-    parse: Callable[[Fields], Any]
-    levels: Collection[str] = ("DETAIL", "TRANSFER", "TRANSACTION")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Element:
+    """An element that is read.
+
+    Attributes:
+        becomes: What its rows become.
+        levels: The levels of detail that are read.
+        repeated: The levels whose rows say again what others say: they are not read.
+    """
+
+    becomes: str
+    levels: frozenset[str]
+    repeated: frozenset[str]
 
 
-_RECORDS = {
-    "OpenPosition": _Record("positions", position_of, ("SUMMARY",)),
-    "Trade": _Record("executions", execution_of, ("EXECUTION",)),
-    "EquitySummaryByReportDateInBase": _Record(
-        "cash", lambda fields: (cash_of(fields), equity_of(fields)), ()
+_SUMS = frozenset({"ORDER", "SUMMARY", "SYMBOL_SUMMARY", "ASSET_SUMMARY", "ASSET_CLASS"})
+_LOTS = frozenset({"LOT", "LOTS", "CLOSED_LOT", "CLOSED_LOTS", "WASH_SALE", "WASH_SALES"})
+_EVENT_ELEMENT = _Element(
+    becomes=EVENTS,
+    levels=frozenset({"DETAIL", "DETAILS", "TRANSFER", "TRANSACTION", "TRANSACTIONS"}),
+    repeated=_SUMS | _LOTS,
+)
+_ELEMENTS = {
+    "OpenPosition": _Element(
+        becomes=POSITIONS, levels=frozenset({"SUMMARY"}), repeated=frozenset({"LOT", "LOTS"})
     ),
-    **dict.fromkeys(_KINDS, _Record("events", event_of)),
-    "CashTransaction": _Record("money", event_of),
+    "Trade": _Element(
+        becomes=EXECUTIONS,
+        levels=frozenset({"EXECUTION", "EXECUTIONS"}),
+        repeated=_SUMS | _LOTS,
+    ),
+    "EquitySummaryByReportDateInBase": _Element(
+        becomes=CASH, levels=frozenset({"SUMMARY", "DETAIL"}), repeated=frozenset()
+    ),
+    **dict.fromkeys(_KINDS, _EVENT_ELEMENT),
 }
 
 # The attributes that only say where an element belongs: one with no others is a section.
@@ -414,14 +291,14 @@ _LOT = {"openDateTime", "holdingPeriodDateTime", "originatingOrderID", "originat
 # The elements that state positions and executions, also in the levels of detail that are not read:
 # beside them, none at all does not mean that the account is flat or has not traded.
 _IN_DETAIL = {
-    "positions": {"OpenPosition"},
-    "executions": {"Trade", "Order", "SymbolSummary", "AssetSummary", "Lot"},
+    POSITIONS: {"OpenPosition"},
+    EXECUTIONS: {"Trade", "Order", "SymbolSummary", "AssetSummary", "Lot"},
 }
 
 # The elements of an activity statement, at least one of which it has.
 _SECTIONS = {
     "OpenPositions", "Trades", "EquitySummaryInBase", "CorporateActions", "Transfers",
-    "CashTransactions", *_RECORDS, *_IN_DETAIL["executions"],
+    "CashTransactions", *_ELEMENTS, *_IN_DETAIL[EXECUTIONS],
 }  # fmt: skip
 
 _LEVELS = "In the Flex query choose Summary for Open Positions and Execution for Trades"
@@ -431,142 +308,334 @@ _MODELS = (
     "its own"
 )
 _ONE_FILE = "Put the XML of an activity Flex query into the folder, and nothing else."
+_AS_XML = "In the Flex query choose the format XML, and download it again."
+
+# Maximum number of holdings of an unknown type that a message names.
+_NAMED = 10
+
+# What is read of a file to tell what it is, in bytes: an answer of the service is shorter.
+_BEGIN = 65_536
+
+# Rows are stored in parts of so many: a year of trades needs little memory.
+ROWS_AT_ONCE = 5_000
 
 
-class _Content:
-    """The rows of one statement, as they are read.
+def every_account(_account: str) -> bool:
+    """Return that each account is served."""
+    return True
+
+
+@lru_cache(maxsize=256)
+def level_of(text: str) -> str:
+    """Return a level of detail in one form, whatever letters and separators it is written in.
+
+    >>> level_of("Closed Lots"), level_of("execution")
+    ('CLOSED_LOTS', 'EXECUTION')
+    """
+    return re.sub(r"[\s_-]+", "_", text.strip()).upper()
+
+
+@dataclass(slots=True)
+class StatementRows:
+    """Rows of one statement for the tables."""
+
+    executions: list[closes.Execution] = field(default_factory=list)
+    events: list[closes.StatementEvent] = field(default_factory=list)
+    cash: list[AccountSummary] = field(default_factory=list)
+
+
+StoreRows = Callable[[StatementRows], None]
+
+_PositionKey = tuple[str, date, int]
+
+
+class _StatementReader:
+    """Reads the elements of one statement.
 
     Args:
         fields: Those of the element around them.
+        serves: Whether the rows of an account are read; others are counted.
+        store: Takes executions, events and cash in parts, and the statement has none; None: the
+            statement has them.
     """
 
-    def __init__(self, fields: Fields) -> None:
-        self._fields = fields
-        names = {"accountId": "accountId", "toDate": "reportDate"}
-        self._inherited = {names[it]: text for it, text in fields.attributes.items() if it in names}
+    def __init__(
+        self, fields: Fields, serves: Callable[[str], bool], store: StoreRows | None
+    ) -> None:
+        self._made = fields.get(TIME, "whenGenerated")
+        self._fields = replace(fields, stated_at=self._made)
+        self._account = fields.required(TEXT, "accountId")
+        self._first = fields.required(DAY, "fromDate")
+        self._last = fields.required(DAY, "toDate")
+        self._inherited = {
+            "accountId": fields.attributes["accountId"], "reportDate": fields.attributes["toDate"]
+        }  # fmt: skip
+        self._serves = serves
+        self._store = store
+
         self._sections: set[str] = set()
-        self._rows: defaultdict[str, list[tuple[Fields, Any]]] = defaultdict(list)
-        self._flaws: defaultdict[str, list[StatementError]] = defaultdict(list)
+        self._served_elements: set[str] = set()
+        self._accounts = {self._account} if serves(self._account) else set[str]()
+        self._foreign_rows: Counter[str] = Counter()
+        self._unknown_levels: Counter[tuple[str, str]] = Counter()
+        self._unknown_types: dict[str, list[str]] = {}
+
+        self._positions: dict[_PositionKey, closes.StatementPosition] = {}
+        self._named_twice: dict[_PositionKey, str] = {}
+        self._lots: dict[_PositionKey, str] = {}
+        self._rows = StatementRows()
+        self._executed = 0
+        self._equity: list[StatedEquity] = []
+        # Trades without an id may be sums of others: what each order and contract traded.
+        self._without_id: list[tuple[Fields, closes.Execution]] = []
+        self._traded: Counter[tuple[int, str | None]] = Counter()
+        self._flaws: dict[str, list[StatementError]] = {
+            POSITIONS: [], EXECUTIONS: [], CASH: [], EVENTS: []
+        }  # fmt: skip
 
     def add(self, tag: str, attributes: Mapping[str, str]) -> None:
         """Read an element. Where a row names no account or day, they are the statement's.
 
         A row that names a dash as its account is a sum over several.
         """
-        own, record = _known(attributes), _RECORDS.get(tag)
-        if record is not None and not own.keys() - _PLACE:
+        element = _ELEMENTS.get(tag)
+        own = with_values(attributes)
+        if element is not None and not own.keys() - _PLACE:
             return
-        self._sections.add(tag)
-        if record is None or attributes.get("accountId", "").strip() in ("-", "--"):
-            return
-        kind, level = record.kind, own.get("levelOfDetail")
-        is_lot = level == "LOT" or (level is None and bool(own.keys() & _LOT))
-        if kind == "positions" and is_lot:
-            kind = "lots"
-        elif level is not None and level not in record.levels:
-            return
-        fields = replace(self._fields, attributes=self._inherited | own, element=tag)
-        try:
-            self._rows[kind].append((fields, record.parse(fields)))
-        except StatementError as error:
-            self._flaws[record.kind].append(error)
 
-    def stated(self) -> closes.Statement:
-        """Return what was read.
+        self._sections.add(tag)
+        if attributes.get("accountId", "").strip() in ("-", "--"):
+            return
+
+        account = own.get("accountId", self._account).strip()
+        if not self._serves(account):
+            self._foreign_rows[account] += element is not None
+            return
+
+        self._served_elements.add(tag)
+        if element is None:
+            return
+
+        fields = Fields(
+            attributes=self._inherited | own,
+            file=self._fields.file,
+            element=tag,
+            stated_at=self._made,
+            inherited=self._inherited.keys() - own.keys(),
+        )
+        try:
+            self._read(fields, element, own)
+        except StatementError as error:
+            self._flaws[element.becomes].append(error)
+
+    def finished(self) -> closes.Statement:
+        """Return the statement, after its last element.
 
         Raises:
-            StatementError: It is no activity statement, or its days cannot be read.
+            StatementError: It is no activity statement.
         """
-        fields, made = self._fields, self._fields.get(TIME, "whenGenerated")
-        first, last = (fields.required(DAY, name) for name in ("fromDate", "toDate"))
-        account = fields.required(TEXT, "accountId")
         if not self._sections & _SECTIONS:
             listed = ", ".join(sorted(self._sections)[:5]) or "nothing"
             raise StatementError(
-                f"{fields.file} is no activity statement: it has {shown(listed)}, and none of Open "
-                "Positions, Trades and the other sections that are read.",
+                f"{self._fields.file} is no activity statement: it has {shown(listed)}, and none "
+                "of Open Positions, Trades and the other sections that are read.",
                 remedy=_ONE_FILE,
             )
-        positions, executions = self._holdings(), self._executions()
-        for kind, tags in _IN_DETAIL.items():
-            unread = not self._rows[kind] and not self._flaws[kind]
-            if unread and (found := tags & self._sections):
-                listed = ", ".join(sorted(found))
-                what = f"{fields.file}: {account} has no {kind}, but {listed}."
-                self._flaws[kind].append(_flaw(what, _LEVELS))
-        events = [one for kind in ("events", "money") for _fields, one in self._rows[kind]]
-        if "Trades" in self._sections and not self._flaws["executions"] + self._flaws["events"]:
-            again = f":{made.isoformat()}" if made else ""
-            events.append(
-                closes.StatementEvent(
-                    event_id=f"{closes.EventKind.PERIOD}:{account}:{first}:{last}{again}",
-                    kind=closes.EventKind.PERIOD,
-                    account=account,
-                    day=last,
-                    first_day=first,
-                    attributes="{}",
-                    source=closes.FLEX,
-                    statement=fields.file,
-                )
-            )
-        days = {one.day for one in positions}
-        if "OpenPositions" in self._sections and not self._flaws["positions"]:
-            days.add(last)
+
+        self._check_trades_without_id()
+        self._check_levels()
+        positions = self._single_positions()
+        self._check_that_sections_say_something(positions)
+
+        if self._states_all_trades():
+            self._rows.events.append(self._period())
+        self._flush()
+
         return closes.Statement(
-            file=fields.file,
-            account=account,
-            first=first,
-            last=last,
-            generated_at=made,
-            days=frozenset(days),
-            accounts=frozenset(one.account for one in (*positions, *executions, *events))
-            | {account},
+            file=self._fields.file,
+            account=self._account,
+            first=self._first,
+            last=self._last,
+            generated_at=self._made,
+            days=self._days_of(positions),
+            accounts=frozenset(self._accounts),
             positions=tuple(positions),
-            executions=tuple(replace(one, stated_at=made) for one in executions),
-            cash=tuple(cash for _fields, (cash, _equity) in self._rows["cash"]),
-            equity=tuple(equity for _fields, (_cash, equity) in self._rows["cash"]),
+            executions=tuple(self._rows.executions),
+            cash=tuple(self._rows.cash),
+            events=tuple(self._rows.events),
+            equity=tuple(self._equity),
             sections=frozenset(self._sections),
-            events=tuple(replace(one, stated_at=made) for one in events),
-            lacks_positions=bool(self._flaws["positions"]),
-            left_out=tuple((one.what, one.remedy) for ones in self._flaws.values() for one in ones),
+            foreign_rows=dict(self._foreign_rows),
+            lacks_positions=bool(self._flaws[POSITIONS]),
+            left_out=tuple(
+                (error.what, error.remedy) for errors in self._flaws.values() for error in errors
+            ),
+            notes=tuple(self._notes()),
         )
 
-    def _holdings(self) -> list[closes.StatementPosition]:
-        """Return one position for each holding and day, without the lots that it sums up."""
-        groups: defaultdict[tuple[str, date, int], list[tuple[Fields, Any]]] = defaultdict(list)
-        for fields, one in self._rows["positions"]:
-            groups[one.account, one.day, one.conid].append((fields, one))
-        lots = {(one.account, one.day, one.conid): fields for fields, one in self._rows["lots"]}
-        self._flaws["positions"] += [
-            _flaw(f"{found[0][0]}: {account} has conid {conid} twice on {day}.", _MODELS)
-            for (account, day, conid), found in groups.items()
-            if len(found) > 1
-        ] + [
-            fields.error("is a lot, and its summary is not there", _LEVELS)
-            for key, fields in lots.items()
-            if key not in groups
+    def _read(self, fields: Fields, element: _Element, own: Mapping[str, str]) -> None:
+        """Read a row, if its level of detail does not repeat what others say.
+
+        Raises:
+            StatementError: It cannot be read.
+        """
+        level = level_of(own["levelOfDetail"]) if "levelOfDetail" in own else None
+        is_lot = level in _LOTS or (level is None and bool(own.keys() & _LOT))
+        if element.becomes == POSITIONS and is_lot:
+            key = (
+                fields.required(TEXT, "accountId"),
+                fields.required(DAY, "reportDate"),
+                fields.required(CONID, "conid"),
+            )
+            self._lots.setdefault(key, str(fields))
+            return
+
+        if level in element.repeated:
+            return
+
+        if level is not None and level not in element.levels:
+            self._unknown_levels[fields.element, own["levelOfDetail"]] += 1
+            return
+
+        self._accounts.add(fields.attributes["accountId"].strip())
+        if element.becomes == POSITIONS:
+            self._add_position(fields)
+        elif element.becomes == EXECUTIONS:
+            self._add_execution(fields)
+        elif element.becomes == CASH:
+            self._rows.cash.append(cash_of(fields))
+            equity = equity_of(fields)
+            self._equity.append(equity)
+            self._rows.events.append(equity_event(equity, fields))
+        else:
+            self._rows.events.append(event_of(fields))
+            self._flush(at_least=ROWS_AT_ONCE)
+
+    def _add_position(self, fields: Fields) -> None:
+        position = position_of(fields)
+        if position.sec_type not in SECURITY_TYPES:
+            named = self._unknown_types.setdefault(position.sec_type, [])
+            named.append(position.local_symbol or position.symbol)
+
+        key = (position.account, position.day, position.conid)
+        if key in self._positions:
+            self._named_twice[key] = str(fields)
+        self._positions[key] = position
+
+    def _add_execution(self, fields: Fields) -> None:
+        execution = execution_of(fields)
+        if not execution.execution_id:
+            self._without_id.append((fields, execution))
+            return
+
+        self._executed += 1
+        self._rows.executions.append(execution)
+        for order in {None, execution.order_id or execution.brokerage_order_id}:
+            self._traded[execution.conid, order] += execution.change  # type: ignore[assignment]
+        self._flush(at_least=ROWS_AT_ONCE)
+
+    def _flush(self, at_least: int = 1) -> None:
+        """Store the rows that were read, if there are as many."""
+        count = len(self._rows.executions) + len(self._rows.events) + len(self._rows.cash)
+        if self._store is not None and count >= at_least:
+            self._store(self._rows)
+            self._rows = StatementRows()
+
+    def _check_trades_without_id(self) -> None:
+        """Name the trades without an id that are no sum of others."""
+        for fields, execution in self._without_id:
+            order = execution.order_id or execution.brokerage_order_id
+            has_level = "levelOfDetail" in fields.attributes
+            is_sum = not has_level and self._traded.get((execution.conid, order)) == (
+                execution.change
+            )
+            if not is_sum:
+                error = fields.error("has no ibExecID, tradeID or transactionID", _IDS)
+                self._flaws[EXECUTIONS].append(error)
+
+    def _check_levels(self) -> None:
+        """Name the levels of detail that are not known: their rows may be no repetition."""
+        for (tag, level), count in self._unknown_levels.items():
+            what = (
+                f"{self._fields.file}: {count} rows {tag} of {self._account} have levelOfDetail="
+                f"{shown(level)}, which is not known."
+            )
+            self._flaws[_ELEMENTS[tag].becomes].append(flaw(what, _LEVELS))
+
+    def _single_positions(self) -> list[closes.StatementPosition]:
+        """Return the holdings of each day, without those that are there twice."""
+        for (account, day, conid), named in self._named_twice.items():
+            what = f"{named}: {account} has conid {conid} twice on {day}."
+            self._flaws[POSITIONS].append(flaw(what, _MODELS))
+
+        for key, named in self._lots.items():
+            if key not in self._positions:
+                what = f"{named} is a lot, and its summary is not there."
+                self._flaws[POSITIONS].append(flaw(what, _LEVELS))
+
+        return [
+            position for key, position in self._positions.items() if key not in self._named_twice
         ]
-        return [found[0][1] for found in groups.values() if len(found) == 1]
 
-    def _executions(self) -> list[closes.Execution]:
-        """Return the executions. A row without an id and a level may be the sum of others."""
-        totals: Counter[tuple[int, str | None]] = Counter()
-        found: list[closes.Execution] = []
-        for _fields, one in self._rows["executions"]:
-            if one.execution_id:
-                found.append(one)
-                for order in {None, one.order_id or one.brokerage_order_id}:
-                    totals[one.conid, order] += one.change
-        for fields, one in self._rows["executions"]:
-            key = (one.conid, one.order_id or one.brokerage_order_id)
-            is_sum = "levelOfDetail" not in fields.attributes and totals.get(key) == one.change
-            if not one.execution_id and not is_sum:
-                flaw = fields.error("has no ibExecID, tradeID or transactionID", _IDS)
-                self._flaws["executions"].append(flaw)
-        return found
+    def _check_that_sections_say_something(self, positions: list[closes.StatementPosition]) -> None:
+        """Name the sections that have rows, of which none was read."""
+        read = {POSITIONS: len(positions), EXECUTIONS: self._executed}
+        for becomes, tags in _IN_DETAIL.items():
+            present = tags & self._served_elements
+            if read[becomes] or self._flaws[becomes] or not present:
+                continue
+
+            listed = ", ".join(sorted(present))
+            what = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
+            self._flaws[becomes].append(flaw(what, _LEVELS))
+
+    def _states_all_trades(self) -> bool:
+        """Return whether what the statement does not name did not happen."""
+        is_read = not self._flaws[EXECUTIONS] and not self._flaws[EVENTS]
+        return "Trades" in self._sections and is_read and self._serves(self._account)
+
+    def _period(self) -> closes.StatementEvent:
+        days = f"{self._account}:{self._first}:{self._last}"
+        again = f":{self._made.isoformat()}" if self._made else ""
+        return closes.StatementEvent(
+            event_id=f"{closes.EventKind.PERIOD}:{days}{again}",
+            kind=closes.EventKind.PERIOD,
+            account=self._account,
+            day=self._last,
+            first_day=self._first,
+            attributes="{}",
+            source=closes.FLEX,
+            statement=self._fields.file,
+            stated_at=self._made,
+        )
+
+    def _days_of(self, positions: list[closes.StatementPosition]) -> frozenset[date]:
+        days = {position.day for position in positions}
+        if "OpenPositions" in self._sections and not self._flaws[POSITIONS]:
+            days.add(self._last)
+        return frozenset(days)
+
+    def _notes(self) -> list[str]:
+        """Return what was read and is not valued."""
+        notes: list[str] = []
+        for sec_type, names in self._unknown_types.items():
+            unique = list(dict.fromkeys(names))
+            more = f" and {len(unique) - _NAMED} more" if len(unique) > _NAMED else ""
+            listed = ", ".join(map(shown, unique[:_NAMED])) + more
+            notes.append(
+                f"{self._fields.file}: {listed} of {self._account} are of the type "
+                f"{shown(sec_type)}, which is not valued."
+            )
+        return notes
 
 
-def read_statements(data: bytes, file: str) -> list[closes.Statement]:
+def read_statements(
+    data: bytes | IO[bytes],
+    file: str,
+    *,
+    serves: Callable[[str], bool] = every_account,
+    store: StoreRows | None = None,
+) -> list[closes.Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
     Each element is emptied after it was read, so that a year needs little memory. A row that
@@ -574,198 +643,71 @@ def read_statements(data: bytes, file: str) -> list[closes.Statement]:
     entities, and expat bounds the growth of others.
 
     Args:
+        data: The content, or a file that is open at its begin.
         file: The name of the file, for messages and for the rows.
+        serves: Whether the rows of an account are read. Those of others are counted.
+        store: Takes executions, events and cash in parts, as they are read; the statements have
+            none then. Of a file that turns out to be cut off, it was given what came before.
 
     Raises:
         StatementError: It is no activity statement, it is cut off, or its days cannot be read.
         FlexServiceError: It is an answer of the service instead of a statement: an error, or
             "in progress".
+        OSError: The file cannot be read.
     """
-    if answer := answer_of(data):
+    source = BytesIO(data) if isinstance(data, bytes) else data
+    begin = source.read(_BEGIN)
+    source.seek(0)
+    _check_kind(begin, file)
+    if answer := answer_of(begin):
         raise refusal(answer, file)
-    found: list[closes.Statement] = []
-    root, content = "", None
+
+    statements: list[closes.Statement] = []
+    reader: _StatementReader | None = None
+    root = None
     try:
-        for event, element in Xml.iterparse(BytesIO(data), ("start", "end")):  # noqa: S314
-            tag, root = element.tag, root or element.tag
+        for event, element in Xml.iterparse(source, ("start", "end")):  # noqa: S314
+            tag = element.tag
+            root = root or tag
             if event == "end":
-                if tag == "FlexStatement" and content is not None:
-                    found.append(content.stated())
-                    content = None
+                if tag == "FlexStatement" and reader is not None:
+                    statements.append(reader.finished())
+                    reader = None
                 element.clear()
             elif tag == "FlexStatement":
-                fields = Fields(attributes=_known(element.attrib), file=file, element=tag)
-                content = _Content(fields)
-            elif content is not None:
-                content.add(tag, element.attrib)
+                fields = Fields(attributes=with_values(element.attrib), file=file, element=tag)
+                reader = _StatementReader(fields, serves, store)
+            elif reader is not None:
+                reader.add(tag, element.attrib)
     except (Xml.ParseError, LookupError, ValueError) as error:  # an encoding that Python lacks too
         raise StatementError(
             f"{file} is not complete XML in UTF-8: {str(error)[:80]}.",
             remedy="Download it again and replace the file.",
         ) from None
-    if not found:
+
+    if not statements:
         raise StatementError(
-            f"{file} has no statement of an account: its root is {shown(root)}.",
+            f"{file} has no statement of an account: its root is {shown(root or '')}.",
             remedy=f"Choose at least one account in the Flex query. {_ONE_FILE}",
         )
-    return found
+    return statements
 
 
-def answer_of(data: bytes) -> dict[str, str]:
-    """Return the texts of an answer of the service by name; empty for anything else."""
-    if b"<FlexStatementResponse" in data[:4096]:
-        with suppress(Xml.ParseError, LookupError, ValueError):
-            return {one.tag: (one.text or "").strip() for one in Xml.fromstring(data)}  # noqa: S314
-    return {}
+def _check_kind(begin: bytes, file: str) -> None:
+    """Refuse what is no XML, by what it is.
 
-
-# Codes after which the same request may succeed.
-#
-# Source: IB, "Flex Web Service", error codes.
-_LATER = {
-    "1001", "1003", "1004", "1005", "1006", "1007", "1008", "1009", "1018", "1019", "1021",
-}  # fmt: skip
-
-_SETTINGS = "(POSITION_SYNC_FLEX_TOKEN, POSITION_SYNC_FLEX_QUERY_ID)"
-_REMEDIES = {
-    "1010": "Use an activity Flex query of the present kind: legacy queries are not served.",
-    "1011": "Activate the Flex Web Service in the Client Portal (Settings, Reporting).",
-    "1012": f"Make a new token in the Client Portal and set it {_SETTINGS}.",
-    "1013": "Allow this machine's address for the token in the Client Portal, or remove the limit.",
-    "1014": f"Correct the query id {_SETTINGS}; the Client Portal shows it beside the query.",
-    "1015": f"Correct the token {_SETTINGS}; the Client Portal shows it.",
-    "1016": "Use token and query of the same login.",
-    "1017": "Request the statement again: the reference is not known any more.",
-    "1018": "Wait ten minutes: one request a second and ten a minute are allowed.",
-    "1019": "Wait a few minutes and download it again; replace the file, if it is one.",
-    "1020": f"Correct token and query id {_SETTINGS}.",
-}
-
-
-class _LaterError(FlexServiceError):
-    """An answer after which the same request may succeed."""
-
-
-def refusal(texts: Mapping[str, str], what: str) -> FlexServiceError:
-    """Return the error of an answer that is no statement.
-
-    Args:
-        texts: The elements of the answer, by name.
-        what: The file or the query, for the message.
+    Raises:
+        StatementError: The file begins as a page, a table or an archive.
     """
-    code = texts.get("ErrorCode") or texts.get("code") or "no code"
-    said = (texts.get("ErrorMessage") or "no statement and no error")[:200].rstrip(".")
-    kind = _LaterError if code in _LATER else FlexServiceError
-    return kind(
-        f"{what}: the Flex service answered {code}: {said}.",
-        remedy=_REMEDIES.get(code, "See the error codes of IB's Flex Web Service."),
-    )
-
-
-# The addresses of IB, to which a token may be sent.
-_OF_BROKER = re.compile(
-    r"https://([a-z0-9-]+\.)*(interactivebrokers\.(com|co\.uk)|ibkr\.com)(:443)?/[^?#@\s]*", re.I
-)
-
-
-def is_of_broker(url: str) -> bool:
-    """Return whether an address is one of IB's, over https.
-
-    >>> is_of_broker("https://gdcdyn.interactivebrokers.com/Universal/servlet/GetStatement")
-    True
-    >>> is_of_broker("https://interactivebrokers.com.example/GetStatement")
-    False
-    """
-    return _OF_BROKER.fullmatch(url) is not None
-
-
-# Source: IB, "Flex Web Service" (version 3).
-FLEX_URL = "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService"
-
-
-class _NoRedirects(HTTPRedirectHandler):
-    """Makes a redirect an error: the request has the token in its address."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
-_OPENER = build_opener(_NoRedirects)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlexService:
-    """The service that makes statements; neither its messages nor its logs contain the token.
-
-    Args:
-        url: Its address.
-        timeout_s: Longest wait for one answer.
-        patience_s: Longest wait for a statement that is being made, and for a busy service.
-        sleep: Waits between two requests.
-
-    Example:
-        data = FlexService().download(token, "123456")
-    """
-
-    url: str = FLEX_URL
-    timeout_s: float = 30.0
-    patience_s: float = 300.0
-    sleep: Callable[[float], None] = time.sleep
-
-    def download(self, token: str, query_id: str) -> bytes:
-        """Return the XML of a statement that is complete.
-
-        Raises:
-            FlexServiceError: The service refused, or was not ready in time; it names the query,
-                the code and the remedy.
-        """
-        url = f"{self.url}/SendRequest"
-        asked = answer_of(self._until_ready(url, token, query_id, query_id))
-        reference = asked.get("ReferenceCode", "")
-        if not reference:
-            raise refusal(_without(token, asked), f"query {query_id}")
-        named = asked.get("Url", "")
-        url = named if is_of_broker(named) else f"{self.url}/GetStatement"
-        return self._until_ready(url, token, reference, query_id)
-
-    def _ask(self, url: str, token: str, subject: str, query_id: str) -> bytes:
-        address = f"{url}?" + urlencode({"t": token, "q": subject, "v": 3})
-        # The service refuses requests without a User-Agent.
-        request = Request(address, headers={"User-Agent": "Python/3"})  # noqa: S310 - checked
-        try:
-            with _OPENER.open(request, timeout=self.timeout_s) as answer:
-                data: bytes = answer.read(LARGEST_STATEMENT)
-        except (HTTPException, OSError, ValueError) as error:
-            kind: type[FlexServiceError] = _LaterError
-            reason = getattr(error, "reason", None) or type(error).__name__
-            why = _without(token, {"": str(reason)})[""]
-            if isinstance(error, HTTPError):
-                error.close()
-                is_redirect = 300 <= error.code < 400
-                why = f"{'a redirect, which is refused' if is_redirect else 'HTTP'} {error.code}"
-                kind = _LaterError if error.code >= 500 or error.code == 429 else FlexServiceError
-            host = urlsplit(self.url).hostname
-            raise kind(
-                f"query {query_id}: the Flex service at {host} gave no answer: {why}.",
-                remedy="Try again later; check the network.",
-            ) from None
-        texts = _without(token, answer_of(data))
-        if texts and texts.get("Status") != "Success":
-            raise refusal(texts, f"query {query_id}")
-        return data
-
-    def _until_ready(self, *request: str) -> bytes:
-        attempts = Retrying(
-            retry=retry_if_exception_type(_LaterError),
-            stop=stop_after_delay(self.patience_s),
-            wait=wait_exponential(multiplier=2.0, max=30.0),
-            sleep=self.sleep,
-            reraise=True,
+    text = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
+    first_line = text.partition(b"\n")[0]
+    if text[:14].lower().startswith((b"<!doctype html", b"<html")):
+        raise StatementError(
+            f"{file} is a web page, and no statement.",
+            remedy="The session of the Client Portal had ended: log in and download it again.",
         )
-        return attempts(self._ask, *request)
-
-
-def _without(token: str, texts: Mapping[str, str]) -> dict[str, str]:
-    """Return texts of the service without the token, which it may repeat."""
-    hidden = {name: text.replace(token, "***") for name, text in texts.items()}
-    return {name: text.replace(quote_plus(token), "***") for name, text in hidden.items()}
+    if text.startswith((b"PK\x03\x04", b"\x1f\x8b", b"%PDF")):
+        raise StatementError(f"{file} is an archive or a PDF, and no XML.", remedy=_AS_XML)
+    is_text = b"\0" not in first_line and not text.startswith(b"<")
+    if is_text and any(separator in first_line for separator in (b",", b";", b"|", b"\t")):
+        raise StatementError(f"{file} is CSV, and no XML.", remedy=_AS_XML)

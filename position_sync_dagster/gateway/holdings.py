@@ -106,7 +106,8 @@ class Confirmations:
     Attributes:
         completeness: How much of each account the broker has sent.
         accounts: When the broker last confirmed every holding of an account.
-        doubted: The accounts whose holdings are in doubt: no message confirms all of them.
+        is_doubted: Whether the holdings of an account are in doubt: then no message confirms all
+            of them.
         holdings: When the newest message of each single holding arrived.
     """
 
@@ -115,7 +116,7 @@ class Confirmations:
     ) -> None:
         self.completeness = dict.fromkeys(accounts, Completeness.UNKNOWN)
         self._connectivity = connectivity
-        self.doubted: Container[str] = ()
+        self.is_doubted: Callable[[str], bool] = lambda _account: False
         self._clock = clock
         self.accounts: dict[str, datetime] = {}
         self.holdings: dict[Key, datetime] = {}
@@ -131,7 +132,7 @@ class Confirmations:
             account: The account.
             at: When the message arrived; by default now. Ignored if earlier than the newest one.
         """
-        if account in self.doubted or self._connectivity.lost is not None:
+        if self.is_doubted(account) or self._connectivity.lost is not None:
             return
         newest = self.accounts.get(account)
         if at is None or newest is None or at > newest:
@@ -529,7 +530,7 @@ class HoldingsBook:
 
     def doubt_before(self, account: str, since: datetime) -> None:
         """Doubt the values of an account whose rows came before a moment."""
-        if account in self.confirmed.doubted:
+        if self.confirmed.is_doubted(account):
             return  # nothing confirms them anyway
         for key, holding in self._holdings.items():
             of_row = holding.value_source is ValueOrigin.PORTFOLIO and holding.position

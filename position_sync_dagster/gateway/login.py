@@ -91,10 +91,12 @@ async def _log_in_as(client_id: int, settings: Settings) -> Login:
     `connectAsync` fails at its timeout then; `errorEvent` comes before.
     """
     ib = IB()
+    address = f"{settings.gateway_host}:{settings.gateway_port}"
     ib_async_internals.set_pace(ib, max_requests=MAX_REQUESTS, interval_s=REQUESTS_INTERVAL_S)
     ib_async_internals.skip_positions(ib)
     ib_async_internals.skip_account_summaries(ib)
-    listener = _LoginListener(ib, client_id, f"{settings.gateway_host}:{settings.gateway_port}")
+
+    listener = _LoginListener(ib, client_id, address)
     attempt = asyncio.ensure_future(
         ib.connectAsync(
             settings.gateway_host,
@@ -105,6 +107,7 @@ async def _log_in_as(client_id: int, settings: Settings) -> Login:
             fetchFields=StartupFetchNONE,
         )
     )
+
     try:
         await asyncio.wait({attempt, listener.failure}, return_when=asyncio.FIRST_COMPLETED)
         error = attempt.exception() if attempt.done() else None

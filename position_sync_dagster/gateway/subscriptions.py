@@ -1,280 +1,27 @@
-"""Lines of market data, and subscriptions that take none: PnLSingle of holdings, PnL of accounts.
+"""Subscriptions that take no line: PnLSingle of holdings, and PnL of accounts with their values.
 
-A line is a subscription of one conid, counted as the gateway counts them. A subscription to profits
-that is refused, brings no message, or falls silent is requested again; the values of accounts come
-with those of their profits.
+A subscription to profits that is refused, brings no message, or falls silent is requested again.
 """
 
-import asyncio
 import json
-import math
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from math import inf
 from random import Random
 from typing import Any, Generic, TypeVar
 
-from ib_async import IB, AccountValue, Contract, Ticker
+from ib_async import IB, AccountValue
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import Key, key_of
-from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import codes, holdings, ib_async_internals, translate
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType
 from position_sync_dagster.gateway.login import Login
-from position_sync_dagster.settings import Settings
-
-# After a code that the product does not know, a line that never ticked has this long to tick: the
-# code may be advice. Then it counts as a refusal.
-UNKNOWN_CODE_S = 5.0
-
-# Cancelled requests whose late ticks are still recognized.
-MAX_RETIRED = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """The gateway's message that ended or refused a line.
-
-    Attributes:
-        market_data_type: The requested `MarketDataType`.
-    """
-
-    conid: int
-    code: int
-    text: str
-    market_data_type: int
-
-
-# How often a trial looks for a tick.
-TRIAL_POLL_S = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineTrial:
-    """The result of a market data line that was requested as a trial and cancelled.
-
-    Attributes:
-        refusal: The gateway's message that refused or ended it.
-        market_data_type: The type of the ticks that came (1 live, 2 frozen, 3 delayed, 4 delayed
-            frozen); None if no tick came.
-        greeks: Whether greeks came; None for a contract that has none.
-    """
-
-    refusal: Refusal | None
-    market_data_type: int | None
-    greeks: bool | None
-
-
-class MarketDataLines:
-    """The lines that this connection holds; callers of the same conid share its line.
-
-    Args:
-        ib: The connection.
-        settings: The kind of market data to request.
-
-    Attributes:
-        on_refusal: Listeners, called when the gateway ends or refuses a line, which is free then.
-        heard_at: When the newest tick of a line came, in monotonic seconds.
-    """
-
-    def __init__(self, ib: IB, *, settings: Settings) -> None:
-        self._ib = ib
-        self._market_data_type = settings.market_data_type
-        self._requested_type = 0
-        self._knows_dividends = True
-        self._lines: dict[int, _Line] = {}
-        self._by_request: dict[int, _Line] = {}
-        self._retired: deque[int] = deque()
-        self._ticked: holdings.ChangeNotifier[int] = holdings.ChangeNotifier()
-        self.heard_at = -math.inf
-        self.on_refusal: list[Callable[[Refusal], None]] = []
-        ib.pendingTickersEvent += self._on_ticks
-        ib.errorEvent += self._on_error
-
-    @property
-    def in_use(self) -> int:
-        """The number of lines that this connection holds."""
-        return len(self._lines)
-
-    def subscribe(self, details: ContractDetails, *, market_data_type: int | None = None) -> None:
-        """Request a line for a contract, or share the one that it has.
-
-        Args:
-            details: The contract.
-            market_data_type: Instead of the setting's; 3 requests delayed data.
-        """
-        line = self._lines.get(details.conid)
-        if line is not None:
-            line.holders += 1
-            return
-        kind = market_data_type or self._market_data_type
-        self._request(_Line(translate.streamable(details), kind))
-
-    def cancel(self, conid: int) -> None:
-        """Release a line; the last caller that releases it frees it."""
-        line = self._lines.get(conid)
-        if line is None:
-            return
-        line.holders -= 1
-        if line.holders == 0:
-            self._retire(line)
-            if self._ib.isConnected():
-                self._ib.client.cancelMktData(line.request_id)
-
-    def switch(self, conid: int, *, market_data_type: int | None = None) -> None:
-        """Request a held line again as another kind of data, for all that share it.
-
-        Args:
-            conid: Nothing happens when it has no line.
-            market_data_type: Instead of the setting's.
-        """
-        line = self._lines.get(conid)
-        if line is None:
-            return
-        self._retire(line)
-        self._ib.client.cancelMktData(line.request_id)
-        line.market_data_type = market_data_type or self._market_data_type
-        self._request(line)
-
-    def resubscribe(self) -> None:
-        """Request every line again with new ids: the gateway dropped them (code 1101).
-
-        A line that has not ticked yet is cancelled first: if its request reached the gateway after
-        the drop, it still runs.
-        """
-        for line in list(self._lines.values()):
-            self._retire(line)
-            if line.ticker.time is None:
-                self._ib.client.cancelMktData(line.request_id)
-            self._request(line)
-
-    def cancel_all(self) -> None:
-        """Free every line, also shared ones."""
-        for conid, line in list(self._lines.items()):
-            line.holders = 1
-            self.cancel(conid)
-
-    async def trial(self, details: ContractDetails, *, wait_s: float) -> LineTrial:
-        """Request a line, wait for its first tick or its refusal, and cancel it.
-
-        Of an option the greeks are awaited as well.
-        """
-        refusals: list[Refusal] = []
-        self.on_refusal.append(refusals.append)
-        self.subscribe(details)
-        kind, greeks = None, None if details.right is None else False
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    while not refusals and self._ib.isConnected():
-                        quote = self.quote(details.conid)
-                        if quote is not None and quote.received_at is not None:
-                            kind = quote.market_data_type or 1
-                            greeks = None if greeks is None else quote.delta is not None
-                        if kind is not None and greeks is not False:
-                            break
-                        await asyncio.sleep(TRIAL_POLL_S)
-        finally:
-            self.cancel(details.conid)
-            self.on_refusal.remove(refusals.append)
-        refusal = refusals[0] if refusals else None
-        return LineTrial(refusal=refusal, market_data_type=kind, greeks=greeks)
-
-    def quote(self, conid: int) -> Quote | None:
-        """Return the newest market data of a line; None when the conid has none."""
-        line = self._lines.get(conid)
-        if line is None:
-            return None
-        return translate.quote_of(line.ticker, line.arrivals)
-
-    def watch(self) -> holdings.PendingChanges[int]:
-        """Collect from now on which conids tick."""
-        return self._ticked.watch()
-
-    def _request(self, line: "_Line") -> None:
-        if line.market_data_type != self._requested_type:
-            self._ib.reqMarketDataType(line.market_data_type)
-            self._requested_type = line.market_data_type
-        ticks = codes.MARK_PRICE_GENERIC_TICK
-        line.with_dividends = self._knows_dividends and line.contract.secType == "STK"
-        if line.with_dividends:
-            ticks = f"{ticks},{codes.DIVIDENDS_GENERIC_TICK}"
-        line.ticker = self._ib.reqMktData(line.contract, ticks)
-        line.request_id = ib_async_internals.request_id_of(self._ib, line.ticker)
-        line.arrivals = translate.Arrivals()
-        self._lines[line.contract.conId] = self._by_request[line.request_id] = line
-
-    def _on_ticks(self, tickers: set[Ticker]) -> None:
-        for ticker in tickers:
-            contract = ticker.contract
-            line = self._lines.get(contract.conId) if contract else None
-            if line is not None and line.ticker is ticker:
-                self._ticked.note(line.contract.conId)
-                self.heard_at = time.monotonic()
-                line.arrivals.note(ticker)
-
-    def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
-        line = self._by_request.get(request_id)
-        if line is None or code in codes.ADVICE or codes.is_notice(code):
-            return
-        if code == codes.GatewayCode.REQUEST_INVALID and line.with_dividends:
-            self._knows_dividends = False
-            self._retire(line)
-            self._request(line)
-            return
-        conid, kind = line.contract.conId, line.market_data_type
-        refusal = Refusal(conid=conid, code=code, text=text, market_data_type=kind)
-        if code in codes.ENDS_LINE:
-            self._end(line, refusal)
-        elif line.ticker.time is None:
-            loop = asyncio.get_running_loop()
-            loop.call_later(UNKNOWN_CODE_S, self._end_unless_ticked, request_id, refusal)
-
-    def _end_unless_ticked(self, request_id: int, refusal: Refusal) -> None:
-        """End a line that has not ticked since it got an unknown code."""
-        line = self._by_request.get(request_id)
-        if line is not None and line.ticker.time is None and self._ib.isConnected():
-            self._ib.client.cancelMktData(request_id)
-            self._end(line, refusal)
-
-    def _end(self, line: "_Line", refusal: Refusal) -> None:
-        self._retire(line)
-        for listener in list(self.on_refusal):
-            listener(refusal)
-
-    def _retire(self, line: "_Line") -> None:
-        """Remove a line, so that a later one of the conid starts without old prices."""
-        conid = line.contract.conId
-        del self._lines[conid]
-        del self._by_request[line.request_id]
-        self._ticked.forget(conid)
-        ib_async_internals.retire_ticker(self._ib, line.ticker, line.contract)
-        # Ticks of a cancelled request may still arrive: they must not find the next ticker.
-        self._retired.append(line.request_id)
-        if len(self._retired) > MAX_RETIRED:
-            ib_async_internals.forget_request(self._ib, self._retired.popleft())
-
-
-@dataclass(slots=True)
-class _Line:
-    contract: Contract
-    market_data_type: int
-    holders: int = 1
-    with_dividends: bool = False
-    ticker: Ticker = field(default_factory=Ticker)
-    request_id: int = -1
-    arrivals: translate.Arrivals = field(default_factory=translate.Arrivals)
-
 
 # A subscription that has been silent for this many seconds may have ended without a notice.
 SILENT_S = 900.0
@@ -308,10 +55,10 @@ class Subscription:
         return (account, "", conid) if conid else (account, "")
 
 
-One = TypeVar("One", bound=Subscription)
+Kind = TypeVar("Kind", bound=Subscription)
 
 
-class ProfitSubscriptions(ABC, Generic[One]):
+class ProfitSubscriptions(ABC, Generic[Kind]):
     """Subscriptions to profits that are requested until messages come, and again without them.
 
     One that is refused or silent, or whose values do not count, is requested again after a delay
@@ -337,15 +84,15 @@ class ProfitSubscriptions(ABC, Generic[One]):
         self._end = 2 + NUMBER_OF_VALUES[kind]
         self._backoff = Backoff(first_s=silence_s, longest_s=900.0, jitter=(0.8, 1.2))
         self._random = Random()  # noqa: S311 - jitter of a delay
-        self._all: dict[Any, One] = {}
-        self._by_request: dict[str, One] = {}
+        self._all: dict[Any, Kind] = {}
+        self._by_request: dict[str, Kind] = {}
         ib_async_internals.read_messages(ib, kind, self._read)
         ib.errorEvent += self._on_error
 
     def restored(self) -> None:
         """Expect a message of each: one without is requested again (code 1102)."""
-        for one in self._all.values():
-            self._expect(one)
+        for subscription in self._all.values():
+            self._expect(subscription)
 
     def dropped(self) -> None:
         """Forget all of them: the gateway dropped them (code 1101).
@@ -353,74 +100,81 @@ class ProfitSubscriptions(ABC, Generic[One]):
         Nothing is requested here: positions and lines are requested first. A request whose value is
         awaited is cancelled: if it reached the gateway after the drop, it still runs.
         """
-        for one in self._all.values():
-            if one.request is not None and one.due_at != inf:
-                self._cancel(one)
-            self._ended(one)
+        for subscription in self._all.values():
+            if subscription.request is not None and subscription.due_at != inf:
+                self._cancel(subscription)
+            self._ended(subscription)
         self._all.clear()
         self._by_request.clear()
 
     @abstractmethod
-    def _take(self, one: One, sent: list[float]) -> bool:
+    def _take(self, subscription: Kind, sent: list[float]) -> bool:
         """Take the values of a message, and return whether they count."""
 
     @abstractmethod
-    def _ended(self, one: One) -> None:
+    def _ended(self, subscription: Kind) -> None:
         """Forget the values of a request that the gateway has ended."""
 
     def _request_due(self, names: Iterable[object], most: int) -> None:
         """Request the first few of these that are due."""
         now = time.monotonic()
-        for one in self._all.values():
-            if one.due_at == inf and one.heard_at <= now - SILENT_S:
-                self._expect(one)
-        due = (one for name in names if (one := self._all[name]).due_at <= now)
-        for one in islice(due, most):
-            self._cancel(one)
+        for subscription in self._all.values():
+            if subscription.due_at == inf and subscription.heard_at <= now - SILENT_S:
+                self._expect(subscription)
+
+        due = [self._all[name] for name in names if self._all[name].due_at <= now]
+        for subscription in due[:most]:
+            self._cancel(subscription)
             request = self._ib.client.getReqId()
-            self._send(request, *one.target)
-            one.request = str(request)
-            self._by_request[one.request] = one
-            one.attempts += 1
-            self._postpone(one)
+            self._send(request, *subscription.target)
+            subscription.request = str(request)
+            self._by_request[subscription.request] = subscription
+            subscription.attempts += 1
+            self._postpone(subscription)
 
-    def _expect(self, one: One) -> None:
+    def _expect(self, subscription: Kind) -> None:
         """Make it due after a delay at the latest, unless a message that counts comes before."""
-        before = one.due_at
-        self._postpone(one)
-        one.due_at = min(before, one.due_at)
+        before = subscription.due_at
+        self._postpone(subscription)
+        subscription.due_at = min(before, subscription.due_at)
 
-    def _postpone(self, one: One) -> None:
+    def _postpone(self, subscription: Kind) -> None:
         """Make it due after the delay of its attempts."""
-        one.attempts = max(one.attempts, 1)
-        one.due_at = time.monotonic() + self._backoff.delay_s(one.attempts, self._random)
+        subscription.attempts = max(subscription.attempts, 1)
+        subscription.due_at = time.monotonic() + self._backoff.delay_s(
+            subscription.attempts, self._random
+        )
 
-    def _cancel(self, one: One) -> None:
-        if one.request is not None:
-            self._withdraw(int(one.request))
-            del self._by_request[one.request]
-            one.request = None
+    def _cancel(self, subscription: Kind) -> None:
+        if subscription.request is not None:
+            self._withdraw(int(subscription.request))
+            del self._by_request[subscription.request]
+            subscription.request = None
 
     def _read(self, fields: list[str]) -> bool:
-        one = self._by_request.get(fields[1]) if len(fields) >= self._end else None
-        if one is None:
+        subscription = self._by_request.get(fields[1]) if len(fields) >= self._end else None
+        if subscription is None:
             return False
         try:
             sent = [float(text or translate.UNSET) for text in fields[2 : self._end]]
         except ValueError:
             return False
-        if self._take(one, sent):
-            one.due_at, one.attempts, one.heard_at = inf, 0, time.monotonic()
-        elif one.due_at == inf:
-            self._expect(one)
+        if self._take(subscription, sent):
+            subscription.due_at = inf
+            subscription.attempts = 0
+            subscription.heard_at = time.monotonic()
+        elif subscription.due_at == inf:
+            self._expect(subscription)
         return True
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
-        one = None if codes.is_notice(code) else self._by_request.pop(str(request), None)
-        if one is not None:
-            one.request = None  # no cancel: the gateway has forgotten it, and would answer 300
-            self._postpone(one)
-            self._ended(one)
+        subscription = None if codes.is_notice(code) else self._by_request.pop(str(request), None)
+        if subscription is not None:
+            subscription.request = (
+                None  # no cancel: the gateway has forgotten it, and would answer 300
+            )
+            self._postpone(subscription)
+            self._ended(subscription)
 
 
 # Maximum number of holdings requested in one step: half of what the whole process may send in a
@@ -452,7 +206,9 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
     @property
     def keys(self) -> frozenset[Key]:
         """Return the (account, conid) that are subscribed or requested."""
-        return frozenset(key for key, one in self._all.items() if one.request is not None)
+        return frozenset(
+            key for key, subscription in self._all.items() if subscription.request is not None
+        )
 
     def keep(self, owner: object, keys: Iterable[Key]) -> None:
         """Subscribe to exactly these holdings for an owner, besides those of other owners.
@@ -515,19 +271,19 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
 
     def _end_unwanted(self) -> None:
         for key in self._all.keys() - set(self._wanted):
-            one = self._all.pop(key)
-            self._cancel(one)
-            self._ended(one)
+            subscription = self._all.pop(key)
+            self._cancel(subscription)
+            self._ended(subscription)
 
-    def _take(self, one: Subscription, sent: list[float]) -> bool:
-        counts = self._book.put_pnl(one.key, holdings.PnlValues(*sent))
+    def _take(self, subscription: Subscription, sent: list[float]) -> bool:
+        counts = self._book.put_pnl(subscription.key, holdings.PnlValues(*sent))
         if counts:
             self._fresh = True
-            self._valued.add(one.key)
+            self._valued.add(subscription.key)
         return counts
 
-    def _ended(self, one: Subscription) -> None:
-        self._book.forget_pnl(one.key)
+    def _ended(self, subscription: Subscription) -> None:
+        self._book.forget_pnl(subscription.key)
 
 
 # Maximum number of accounts subscribed in one step: the gateway takes 50 messages a second, and
@@ -616,57 +372,69 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         Args:
             without: Accounts to leave out.
         """
-        waited = time.monotonic() - self._since >= self._login.settings.gateway_timeout_s
-        return [
-            summary
-            for account, one in self._all.items()
-            if account not in without
-            and (waited or (one.is_answered and one.values_at is not None))
-            and (summary := self._summary(account, one)).is_known
-        ]
+        has_waited = time.monotonic() - self._since >= self._login.settings.gateway_timeout_s
+        summaries = []
+        for name, account in self._all.items():
+            has_answered = account.is_answered and account.values_at is not None
+            if name in without or not (has_waited or has_answered):
+                continue
+            summary = self._summary(account)
+            if summary.is_known:
+                summaries.append(summary)
+        return summaries
 
-    def _summary(self, account: str, one: _Account) -> AccountSummary:
-        _, currency = one.values.get(NET_LIQUIDATION, (None, None))
-        amounts: dict[str, Any] = {
-            TAGS[tag]: amount for tag, (amount, unit) in one.values.items() if unit == currency
-        }
-        amounts |= zip(("daily_pnl", "unrealized_pnl", "realized_pnl"), one.pnl, strict=True)
-        rates = {unit: rate for unit, (rate, _at) in one.rates.items()}
+    def _summary(self, account: _Account) -> AccountSummary:
+        _, currency = account.values.get(NET_LIQUIDATION, (None, None))
+        amounts: dict[str, Any] = {}
+        for tag, (amount, unit) in account.values.items():
+            if unit == currency:
+                amounts[TAGS[tag]] = amount
+        daily_pnl, unrealized_pnl, realized_pnl = account.pnl
+
+        rates = {unit: rate for unit, (rate, _at) in account.rates.items()}
+        rate_times = [at for _rate, at in account.rates.values()]
         return AccountSummary(
-            account=account,
+            account=account.key[0],
             currency=currency,
             **amounts,
+            daily_pnl=daily_pnl,
+            unrealized_pnl=unrealized_pnl,
+            realized_pnl=realized_pnl,
             timestamp=utc_now(),
             exchange_rates=json.dumps(rates, sort_keys=True) if rates else None,
-            rates_received_at=min((at for _rate, at in one.rates.values()), default=None),
-            values_received_at=one.values_at if currency is not None else None,
-            pnl_received_at=one.pnl_at,
+            rates_received_at=min(rate_times, default=None),
+            values_received_at=account.values_at if currency is not None else None,
+            pnl_received_at=account.pnl_at,
             gateway_id=self._login.settings.gateway_id,
         )
 
     def _on_value(self, value: AccountValue) -> None:
-        one = self._all.get(value.account)
-        if one is None or value.modelCode or self._connectivity.lost is not None:
+        account = self._all.get(value.account)
+        if account is None or value.modelCode or self._connectivity.lost is not None:
             return
         if value.tag == ACCOUNT_READY:
-            one.is_ready = value.value != "false"
-        if value.currency in ("", "BASE") or not one.is_ready:
+            account.is_ready = value.value != "false"
+        if value.currency in ("", "BASE") or not account.is_ready:
             return
+
         if value.tag == EXCHANGE_RATE:
             rate = translate.number_of(value.value)
             if rate is not None and rate > 0:
-                one.rates[value.currency] = rate, utc_now()
+                account.rates[value.currency] = (rate, utc_now())
             else:
-                one.rates.pop(value.currency, None)
+                account.rates.pop(value.currency, None)
         elif value.tag in TAGS:
-            one.values[value.tag] = (translate.number_of(value.value), value.currency)
-            one.values_at = utc_now()
+            account.values[value.tag] = (translate.number_of(value.value), value.currency)
+            account.values_at = utc_now()
 
-    def _take(self, one: _Account, sent: list[float]) -> bool:
+    def _take(self, account: _Account, sent: list[float]) -> bool:
         if self._connectivity.lost is None:
-            one.pnl = tuple(map(translate.known, sent))
-            one.pnl_at, one.is_answered = utc_now(), True
+            account.pnl = tuple(map(translate.known, sent))
+            account.pnl_at = utc_now()
+            account.is_answered = True
         return True
 
-    def _ended(self, one: _Account) -> None:
-        one.pnl, one.pnl_at, one.is_answered = (None, None, None), None, True
+    def _ended(self, account: _Account) -> None:
+        account.pnl = (None, None, None)
+        account.pnl_at = None
+        account.is_answered = True

@@ -149,8 +149,10 @@ def _last_trade(
     """
     clock, _, words = details.lastTradeTime.partition(ib_async_internals.IN_ZONE)
     name = words.replace(ib_async_internals.IN_ZONE, " ")
-    written, listed = zone_of(name), zone_of(details.timeZoneId)
+    written = zone_of(name)
+    listed = zone_of(details.timeZoneId)
     zone = details.timeZoneId or None
+
     if day is not None and clock and name:
         if written is None:
             logger.warning(
@@ -165,9 +167,12 @@ def _last_trade(
         else:
             hour, minute, *_seconds = map(int, clock.split(":"))
             at = datetime(day.year, day.month, day.day, hour, minute, tzinfo=written)
-            day, clock = at.astimezone(listed).date(), f"{at.astimezone(listed):%H:%M:%S}"
+            day = at.astimezone(listed).date()
+            clock = f"{at.astimezone(listed):%H:%M:%S}"
+
     if day is not None and expires_on is not None and day > expires_on:
-        day, clock = expires_on, ""
+        day = expires_on
+        clock = ""
     return day, clock or None, zone
 
 
@@ -382,7 +387,9 @@ def _row(
         position = number_of(quantity)
         if position is None:
             raise ValueError(f"quantity {shown(quantity)}")
-        named["conId"], named["strike"] = int(conid), _sent("strike", named["strike"] or "0")
+
+        named["conId"] = int(conid)
+        named["strike"] = _sent("strike", named["strike"] or "0")
         contract = Contract(**named)
         amounts = {name: known(_sent(name, text)) for name, text in sent.items()}
         key = key_of(account, contract.conId)

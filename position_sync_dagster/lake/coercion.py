@@ -15,10 +15,7 @@ from typing import Any
 from position_sync_dagster import errors
 from position_sync_dagster.domain.instrument import Right, parse_expiry, parse_right
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.lake.schema import UPDATE_COLUMNS, StoredColumn
-
-# Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know.
-UNSET = 1e300
+from position_sync_dagster.lake.schema import UNSET, UPDATE_COLUMNS, StoredColumn
 
 
 def coerce_update(update: PositionUpdate) -> PositionUpdate:

@@ -113,7 +113,24 @@ class Lake:
     @property
     def tables(self) -> tuple[Table, ...]:
         """Return every table, apart from the derived ones."""
-        return tuple(one.table for one in vars(self).values() if hasattr(one, "table"))
+        parts = (
+            self.registry,
+            self.queue,
+            self.updates,
+            self.broker_positions,
+            self.contracts,
+            self.sessions,
+            self.breaks,
+            self.executions,
+            self.statement_events,
+            self.position_changes,
+            self.closures,
+            self.movements,
+            self.dividends,
+            self.risk_scenarios,
+            self.account_values,
+        )
+        return tuple(part.table for part in parts)
 
     def derived_table(self, spec: schema.TableSpec) -> Table:
         """Return one of `derived_tables`."""

@@ -1,6 +1,6 @@
 """The table `movements`: what the broker did to holdings and cash, each once; all of it counts."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date
 
 import polars as pl
@@ -40,17 +40,17 @@ class MovementsTable:
         """Return movements as records; see `rows`."""
         return schema.records_of(Movement, self.rows(since, only))
 
-    def replace(
-        self, movements: Iterable[Movement], *, run_id: str | None = None, seen: int | None = None
+    def derive(
+        self, make: Callable[[], Iterable[Movement]], *, run_id: str | None = None
     ) -> derived.Replaced:
-        """Make the table equal to these movements; equal ones commit nothing.
-
-        Args:
-            seen: The version of the table before the sources were read; None for any.
+        """Make the table equal to what `make` reads; equal movements commit nothing.
 
         Raises:
             CommitContentionError: Other writers committed first each time; nothing was changed.
-            NewerRowError: The table has another version; nothing was changed.
         """
-        rows = schema.frame_of(self.table.spec, movements)
-        return derived.replace(self.table, rows, run_id=run_id, seen=seen)
+
+        def rows() -> tuple[None, pl.DataFrame]:
+            return None, schema.frame_of(self.table.spec, make())
+
+        _made, replaced = derived.derive(self.table, rows, run_id=run_id)
+        return replaced

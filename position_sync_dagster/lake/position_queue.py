@@ -105,6 +105,7 @@ class QueueOverview:
         expired: Requests in processing whose lease has expired.
         version: The version of the table that was read; 0 in memory.
         last_success_at: When a request last succeeded; None before the first.
+        unreadable: Rows that are no requests; the next claim sets them aside as FAILED.
     """
 
     counts: dict[QueueStatus, int]
@@ -113,6 +114,7 @@ class QueueOverview:
     expired: int
     version: int
     last_success_at: datetime | None = None
+    unreadable: int = 0
 
 
 _CLAIMED = "Use ids of `insert`, `claim_batch` or `position-sync queue --status FAILED`."
@@ -292,7 +294,10 @@ class SyncQueue:
                 "lease_expires_at": schema.moment(now + timedelta(seconds=lease_s)),
             }
             allowed = transitions.is_claimable(now, except_accounts)
-            return transitions.claim(snapshot.live, allowed, limit, lease, order, now=now)
+            new_ids = self.new_ids
+            return transitions.claim(
+                snapshot.live, allowed, limit, lease, order, now=now, new_ids=new_ids
+            )
 
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})
         granted = schema.records_of(QueuedPosition, claimed)
@@ -445,7 +450,8 @@ class SyncQueue:
         """
         ids = ids_of(request_ids)
         live = self.store.snapshot().live
-        rows, tokens = live.filter(transitions.has_id(live, ids)), self._tokens_of(ids, lease_token)
+        rows = live.filter(transitions.has_id(live, ids), IS_REQUEST)
+        tokens = self._tokens_of(ids, lease_token)
         action, now = Action.HOLD, self.clock()
         with suppress(errors.LeaseLostError, errors.RequestStateError):
             return not transitions.check_leases(rows, ids, tokens, action=action, now=now)
@@ -494,6 +500,7 @@ class SyncQueue:
             expired=live.filter(transitions.lease_has_expired(now, except_accounts)).height,
             version=snapshot.version,
             last_success_at=newest.get(transitions.SUCCESS),
+            unreadable=snapshot.live.height - live.height,
         )
 
     def _change_claimed(
@@ -516,7 +523,8 @@ class SyncQueue:
         now = self.clock()
 
         def checked(snapshot: Snapshot) -> Change[None]:
-            named = transitions.has_id(snapshot.live, ids)
+            requests = snapshot.live.select(IS_REQUEST).to_series()
+            named = transitions.has_id(snapshot.live, ids) & requests
             rows = snapshot.live.filter(named)
             tokens = self._tokens_of(ids, lease_token)
             missing = transitions.check_leases(rows, ids, tokens, action=action, now=now)

@@ -82,9 +82,23 @@ def added_by(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
     return table.scan_files(around).filter(pl.col("ledger_version") == version)
 
 
+def unreadable_rows(table: Table, files: pl.DataFrame, since: datetime) -> pl.DataFrame:
+    """Return the rows since a moment that no program can use, which readers leave out.
+
+    The files are those with rows since the moment, and those with an impossible time or version.
+    """
+    spec, odd_time = table.spec, pl.col("min.timestamp") < schema.TIMES[0]
+    odd_version = pl.col("max.ledger_version") > schema.MOST_VERSIONS
+    chosen = files.filter(storage.may_have("timestamp", since) | odd_time | odd_version)
+    if spec.readable is None:
+        return spec.empty
+    return table.scan_stored(chosen).filter(~spec.readable.fill_null(value=False)).collect()
+
+
 def last_added(files: pl.DataFrame) -> int:
     """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
-    last = files.get_column("max.ledger_version").max()
+    greatest = files.get_column("max.ledger_version")
+    last = greatest.filter(greatest <= schema.MOST_VERSIONS).max()
     return last if isinstance(last, int) else 0
 
 

@@ -13,14 +13,16 @@ import polars as pl
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
+    MONITORING_PRIORITY,
     Answer,
     QueueRequest,
     QueueStatus,
     Reason,
 )
 from position_sync_dagster.domain.retry import NextAttempt
-from position_sync_dagster.errors import LeaseLostError, RequestStateError
+from position_sync_dagster.errors import LeaseLostError, RequestStateError, shown
 from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.schema import is_usable
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from position_sync_dagster.lake.storage.table import in_parts
 
@@ -28,23 +30,97 @@ PENDING, PROCESSING = QueueStatus.PENDING.value, QueueStatus.PROCESSING.value
 SUCCESS, FAILED = QueueStatus.SUCCESS.value, QueueStatus.FAILED.value
 
 
-_NEEDED = ("request_id", "conid", "symbol", "priority", "created_at", "updated_at")
 _REASONS = [reason.value for reason in Reason]
 _STATUSES = [status.value for status in QueueStatus]
 
+# No request failed as often.
+_MOST_ATTEMPTS = 1_000_000
 
-# Which rows are requests, as this program writes them.
-#
-# Other Delta writers may have left rows without an id, a conid or a known status: these are neither
-# claimed nor counted, and stay as they are.
-IS_REQUEST = pl.all_horizontal(
-    pl.col(*_NEEDED).is_not_null(),
-    (pl.col("reason").is_in(_REASONS) & pl.col("status").is_in(_STATUSES)).fill_null(value=False),
+_IS_LEASED = pl.all_horizontal(
+    pl.col("lease_owner", "lease_token", "lease_expires_at").is_not_null()
 )
 
 
+def _time(name: str) -> pl.Expr:
+    return is_usable(name, pl.Datetime())
+
+
+def _time_or_null(name: str) -> pl.Expr:
+    return pl.col(name).is_null() | _time(name)
+
+
+# Which values of a column this program can read; a null counts as none of them.
+_READABLE: Mapping[str, pl.Expr] = {
+    "request_id": pl.col("request_id") != "",
+    "conid": pl.col("conid") >= 0,
+    "symbol": pl.col("symbol").is_not_null(),
+    "priority": pl.col("priority").is_in([ACTIVE_PRIORITY, MONITORING_PRIORITY]),
+    "status": pl.col("status").is_in(_STATUSES),
+    "created_at": _time("created_at"),
+    "updated_at": _time("updated_at"),
+    "attempts": pl.col("attempts").is_between(0, _MOST_ATTEMPTS),
+    "available_at": _time_or_null("available_at"),
+    "lease_expires_at": _time_or_null("lease_expires_at"),
+    "reason": pl.col("reason").is_in(_REASONS),
+    "confirmed_at": _time_or_null("confirmed_at"),
+    "changed_at": _time_or_null("changed_at"),
+    "lease": pl.col("status").ne_missing(PROCESSING) | _IS_LEASED,
+}
+
+# Which rows are requests, as this program writes them. Another Delta writer may leave others: they
+# are neither claimed nor counted, and the next claim sets them aside (`set_aside`).
+IS_REQUEST = pl.all_horizontal(
+    is_readable.fill_null(value=False) for is_readable in _READABLE.values()
+)
+
+
+def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.DataFrame:
+    """Return the live rows that are no requests as FAILED ones, each with its reason.
+
+    What cannot be read of a row becomes what a new request of a person has; a conid that is not
+    known becomes 0.
+    """
+    unreadable = live.filter(~IS_REQUEST)
+    if unreadable.is_empty():
+        return unreadable
+    checked = unreadable.select(**_READABLE).iter_rows(named=True)
+    rows = unreadable.select(schema.POSITION_QUEUE.usable).iter_rows(named=True)
+    reasons = [_why_unreadable(row, checks) for row, checks in zip(rows, checked, strict=True)]
+    instead: Mapping[str, pl.Expr | pl.Series] = {
+        "request_id": pl.Series(new_ids(now, unreadable.height), dtype=pl.String),
+        "conid": pl.lit(0, pl.Int64),
+        "symbol": pl.lit("unknown"),
+        "priority": pl.lit(MONITORING_PRIORITY, pl.Int64),
+        "created_at": schema.moment(now),
+        "attempts": pl.lit(0, pl.Int64),
+        "reason": pl.lit(Reason.MANUAL.value),
+        "confirmed_at": schema.moment(None),
+    }
+    readable = unreadable.with_columns(
+        pl.when(_READABLE[name]).then(pl.col(name)).otherwise(value).alias(name)
+        for name, value in instead.items()
+    )
+    readable = readable.with_columns(error_message=pl.Series(reasons, dtype=pl.String))
+    return _finish(without_lease(readable), FAILED, now)
+
+
+def _why_unreadable(row: Mapping[str, object], checks: Mapping[str, bool | None]) -> str:
+    """Return which values of a row cannot be read; an impossible time is None in the row."""
+    problems = []
+    for name, is_readable in checks.items():
+        if is_readable:
+            continue
+        if name == "lease":
+            problems.append("no lease holds it")
+        elif row[name] is None:
+            problems.append(f"{name} is empty or no possible time")
+        else:
+            problems.append(f"{name} is {shown(row[name])}")
+    return f"Another program wrote a row that is no request: {', '.join(problems)}."
+
+
 def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
-    """Return which rows are requests that may be claimed: PENDING, and no back-off is left.
+    """Return which requests may be claimed: they are PENDING, and no back-off is left.
 
     Args:
         now: The time.
@@ -52,14 +128,14 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Exp
     """
     waited = pl.col("available_at").is_null() | (pl.col("available_at") <= schema.moment(now))
     found = (pl.col("status") == PENDING) & (waited | is_in_future("updated_at", now))
-    return found & IS_REQUEST & is_of_others(except_accounts)
+    return found & is_of_others(except_accounts)
 
 
 def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
     """Return which requests are PROCESSING under a lease that has expired; see `is_claimable`."""
     expired = pl.col("lease_expires_at") <= schema.moment(now)
     found = (pl.col("status") == PROCESSING) & (expired | is_in_future("updated_at", now))
-    return found & IS_REQUEST & is_of_others(except_accounts)
+    return found & is_of_others(except_accounts)
 
 
 def is_of_others(accounts: Collection[str]) -> pl.Expr:
@@ -121,8 +197,9 @@ def claim(
     order: Sequence[pl.Expr],
     *,
     now: datetime,
+    new_ids: schema.NewIds,
 ) -> Change[pl.DataFrame]:
-    """Grant up to `limit` claimable requests under one lease.
+    """Grant up to `limit` claimable requests under one lease; set aside what is no request.
 
     Args:
         live: All live rows.
@@ -136,16 +213,22 @@ def claim(
     Returns:
         The granted rows, in claim order.
     """
-    chosen = live.filter(allowed).sort(order).head(limit)
-    if chosen.is_empty():
+    chosen = live.filter(allowed, IS_REQUEST).sort(order).head(limit)
+    aside = set_aside(live, now, new_ids)
+    if chosen.is_empty() and aside.is_empty():
         return Change(chosen)
+
     granted = chosen.with_columns(
         status=pl.lit(PROCESSING),
         updated_at=schema.moment(now),
         available_at=schema.moment(None),
         **lease,
     )
-    return Change(granted, granted, replaced=has_id(live, granted.get_column("request_id")))
+    replaced = has_id(live, granted.get_column("request_id"))
+    if aside.is_empty():
+        return Change(granted, granted, replaced=replaced)
+    is_request = live.select(IS_REQUEST).to_series()
+    return Change(granted, granted, aside, replaced=replaced & is_request | ~is_request)
 
 
 def renew(claimed: pl.DataFrame, now: datetime, *, lease_s: float) -> Change[None]:
@@ -362,7 +445,7 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
     Returns:
         Their ids.
     """
-    expired = live.select(lease_has_expired(now)).to_series()
+    expired = live.select(lease_has_expired(now) & IS_REQUEST).to_series()
     rows = live.filter(expired)
     ids = rows.get_column("request_id").sort().to_list()
     return Change(ids, as_pending(rows, now), replaced=expired) if ids else Change(ids)

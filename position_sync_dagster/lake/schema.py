@@ -115,6 +115,34 @@ VERSION_PROPERTY = "positionSync.schemaVersion"
 STATISTICS_PROPERTY = "delta.dataSkippingStatsColumns"
 MODE_PROPERTY = "positionSync.tradingMode"
 
+# No clock of a program shows a time outside these, and no contract expires on a day outside those.
+# Python cannot hold some of them, and they are unknown when they are read.
+TIMES = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+DAYS = (date(1900, 1, 1), date(9000, 1, 1))
+
+# Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know, and the
+# sum of two would be infinite.
+UNSET = 1e300
+
+# No table has more versions: at one commit a second, it would take 34,000 years.
+MOST_VERSIONS = 2**40
+
+
+def is_usable(name: str, kind: pl.DataType) -> pl.Expr:
+    """Return in which rows a column has a value that a program can compute with.
+
+    A number is finite and below `UNSET`; a time and a day are possible ones. Null counts as none.
+    """
+    column = pl.col(name)
+    if kind == pl.Float64:
+        return column.is_between(-UNSET, UNSET, closed="none")
+    if kind == pl.Datetime:
+        return column.is_between(moment(TIMES[0]), moment(TIMES[1]))
+    if kind == pl.Date:
+        return column.is_between(pl.lit(DAYS[0]), pl.lit(DAYS[1]))
+    return column.is_not_null()
+
+
 # A checkpoint every ten versions lets a table open in a few milliseconds. Deleted files are kept
 # for half an hour, longer than any reader uses a snapshot. Log entries are kept for ten minutes
 # only (600 entries at one commit a second), since each commit lists their folder.
@@ -123,6 +151,10 @@ RETENTION: Mapping[str, str] = {
     "delta.logRetentionDuration": "interval 10 minutes",
     "delta.deletedFileRetentionDuration": "interval 30 minutes",
 }
+
+
+# Tables that change a few times an hour keep their versions for a week, for time travel.
+A_WEEK = "interval 7 days"
 
 
 @dataclass(frozen=True)
@@ -137,6 +169,10 @@ class TableSpec:
         order: The indexed column that grows, at least roughly, as rows are added. Files are merged
             in its order. Empty for tables that are only replaced.
         key: Columns that no two rows share; all columns but the partitions by default.
+        required: Columns of which a row needs a usable value: a row without is left out of what is
+            read. In any other column such a value is unknown (null).
+        description: What the table holds, for people who read it.
+        kept: How long old versions of it can be read, where it is longer than in RETENTION.
     """
 
     name: str
@@ -146,6 +182,9 @@ class TableSpec:
     indexed: tuple[str, ...] = ()
     order: str = ""
     key: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    description: str = ""
+    kept: str | None = None
 
     @cached_property
     def columns(self) -> Mapping[str, str]:
@@ -163,6 +202,32 @@ class TableSpec:
         return pl.DataFrame(schema=self.polars)
 
     @cached_property
+    def readable(self) -> pl.Expr | None:
+        """Return which rows are read; None: all.
+
+        Another program, or a failing disk, may have written what this one never writes.
+        """
+        if not self.required:
+            return None
+        needed = [is_usable(name, self.polars[name]) for name in self.required]
+        if "ledger_version" in self.columns:
+            version = pl.col("ledger_version")
+            needed.append(version.is_null() | version.is_between(0, MOST_VERSIONS))
+        return pl.all_horizontal(needed)
+
+    @cached_property
+    def usable(self) -> list[pl.Expr]:
+        """Return the columns as they are read: without infinite numbers and impossible times."""
+        columns = []
+        for name, kind in self.polars.items():
+            column = pl.col(name)
+            may_be_unusable = kind in (pl.Float64, pl.Datetime, pl.Date)
+            if may_be_unusable and name not in (*self.required, *self.partition_by):
+                column = pl.when(is_usable(name, kind)).then(column).alias(name)
+            columns.append(column)
+        return columns
+
+    @cached_property
     def stored(self) -> pl.Schema:
         """Return the schema of a data file: without the partition columns."""
         kinds = self.polars.items()
@@ -171,13 +236,30 @@ class TableSpec:
     @cached_property
     def delta(self) -> Schema:
         """Return the schema in the form that Delta Lake takes."""
-        return Schema([Field(name, PrimitiveType(kind)) for name, kind in self.columns.items()])
+        return Schema(
+            [
+                Field(name, PrimitiveType(kind), metadata=self.comment_of(name))
+                for name, kind in self.columns.items()
+            ]
+        )
+
+    def comment_of(self, name: str) -> dict[str, str]:
+        """Return the text of a column as Delta's metadata; empty under `python -OO`."""
+        text = self.described[name].description
+        return {"comment": text} if text else {}
+
+    @property
+    def retention(self) -> dict[str, str]:
+        """Return the properties that say how long old versions can be read."""
+        durations = [name for name in RETENTION if name.endswith("Duration")]
+        return {name: self.kept or RETENTION[name] for name in durations}
 
     @property
     def configuration(self) -> dict[str, str]:
         """Return the table properties of a new table."""
         return {
             **RETENTION,
+            **self.retention,
             NAME_PROPERTY: self.name,
             VERSION_PROPERTY: str(self.version),
             STATISTICS_PROPERTY: ",".join(self.indexed),
@@ -207,6 +289,8 @@ ACTIVE_STRATEGIES = TableSpec(
     partition_by=PARTITION_COLUMNS,
     indexed=("added_at", "removed_at"),
     order="removed_at",
+    description="The legs of active strategies, and those that left them: a row for each stay "
+    "of a leg in a strategy.",
 )
 
 POSITION_QUEUE = TableSpec(
@@ -217,6 +301,8 @@ POSITION_QUEUE = TableSpec(
     indexed=("request_id", "created_at", "updated_at"),
     order="updated_at",
     key=("request_id",),
+    description="Requests to value a position: live ones in the bucket live, finished ones in "
+    "SUCCESS and FAILED.",
 )
 
 # The columns of `position_updates` that callers fill, in the order of the dataclass.
@@ -249,6 +335,9 @@ POSITION_UPDATES = TableSpec(
     indexed=("update_id", "timestamp", "batch_id", "ledger_version"),
     order="ledger_version",
     key=("update_id",),
+    required=("account", "conid", "symbol", "position", "multiplier", "timestamp"),
+    description="The ledger: every value of every holding, each row written once and kept for "
+    "good.",
 )
 
 
@@ -276,12 +365,12 @@ class _Published:
     account_followed_until: dt.datetime
 
 
-_OF_HOLDINGS = {
-    name: column
-    for name, column in columns_of(BrokerPosition, besides={"instrument", "greeks"}).items()
-    if column.description
+_OF_HOLDINGS = columns_of(BrokerPosition, besides={"instrument", "greeks"})
+_REPORTED = {
+    name: column if column.description else UPDATE_COLUMNS.get(name, column)
+    for name, column in _OF_HOLDINGS.items()
 }
-_REPORTED = UPDATE_COLUMNS | _OF_HOLDINGS | columns_of(_Published)
+_REPORTED = UPDATE_COLUMNS | _REPORTED | columns_of(_Published)
 
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f not in ("instrument", "greeks"))
@@ -295,6 +384,8 @@ BROKER_POSITIONS = TableSpec(
     indexed=("confirmed_at", "fencing_token", "published_version"),
     order="published_version",
     key=("gateway_id", "account", "conid", "published_version"),
+    description="What the broker last said of each holding; of several rows of a holding the "
+    "one added last counts.",
 )
 
 
@@ -318,6 +409,7 @@ CONTRACTS = TableSpec(
     order="conid",
     key=("conid",),
     version=4,
+    description="The newest details of each contract: multiplier, trading hours, last trading day.",
 )
 
 GATEWAY_SESSIONS = TableSpec(
@@ -328,6 +420,7 @@ GATEWAY_SESSIONS = TableSpec(
     indexed=("started_at",),
     order="started_at",
     key=("session_id",),
+    description="Who owned a login, from when to when: the leases of streams and of drains.",
 )
 
 RECONCILIATION_BREAKS = TableSpec(
@@ -337,6 +430,8 @@ RECONCILIATION_BREAKS = TableSpec(
     indexed=("opened_at",),
     order="opened_at",
     key=("break_id",),
+    description="Differences between the strategies and the broker, from their opening to "
+    "their decision.",
 )
 
 EXECUTIONS = TableSpec(
@@ -345,6 +440,8 @@ EXECUTIONS = TableSpec(
     indexed=("execution_id", "time", "account"),
     order="time",
     version=2,
+    description="Executions of the gateway's API and of statements: one trade may be there in "
+    "several wordings.",
 )
 
 STATEMENT_EVENTS = TableSpec(
@@ -352,14 +449,18 @@ STATEMENT_EVENTS = TableSpec(
     columns_of(StatementEvent),
     indexed=("event_id", "day", "account"),
     order="day",
+    description="What the broker's statements say of holdings besides trades: exercises, "
+    "transfers, cash.",
 )
 
 POSITION_CHANGES = TableSpec(
     "position_changes",
     columns_of(PositionChange),
+    version=2,
     indexed=("change_id", "seen_at", "account"),
     order="seen_at",
     key=("change_id",),
+    description="Each change of a quantity, as the stream saw it.",
 )
 
 CLOSURES = TableSpec(
@@ -367,6 +468,8 @@ CLOSURES = TableSpec(
     columns_of(Closure),
     indexed=("change_id", "closed_at", "judged_at"),
     order="judged_at",
+    description="Why holdings closed, as it was known at each judgement; the newest one of a "
+    "change counts.",
 )
 
 MOVEMENTS = TableSpec(
@@ -375,6 +478,8 @@ MOVEMENTS = TableSpec(
     indexed=("day", "session_date", "account"),
     order="day",
     key=("movement_id",),
+    description="Each movement of quantity and cash, once, in its newest wording.",
+    kept=A_WEEK,
 )
 
 ACCOUNT_VALUES = TableSpec(
@@ -385,10 +490,17 @@ ACCOUNT_VALUES = TableSpec(
     indexed=("row_id", "timestamp", "ledger_version"),
     order="ledger_version",
     key=("row_id",),
+    required=("account", "timestamp"),
+    description="What each account was worth: a row for each change of a value.",
 )
 
 DIVIDENDS = TableSpec(
-    "dividends", columns_of(ExpectedDividend), indexed=("conid", "seen_at"), order="seen_at"
+    "dividends",
+    columns_of(ExpectedDividend),
+    indexed=("conid", "seen_at"),
+    order="seen_at",
+    description="The dividends that are expected of an underlying, as they were known at each "
+    "time.",
 )
 
 
@@ -436,10 +548,27 @@ RISK_SCENARIOS = TableSpec(
     indexed=("made_at",),
     order="made_at",
     key=("made_at", "strategy_id", "account", "currency", "scenario"),
+    description="The value of each strategy in each scenario, recorded each quarter of an hour.",
 )
 
-# The tables above. Those below are derived from them.
-TABLES = tuple(one for one in [*globals().values()] if isinstance(one, TableSpec))
+# The tables that hold what happened. Those below are derived from them.
+TABLES = (
+    ACTIVE_STRATEGIES,
+    POSITION_QUEUE,
+    POSITION_UPDATES,
+    BROKER_POSITIONS,
+    CONTRACTS,
+    GATEWAY_SESSIONS,
+    RECONCILIATION_BREAKS,
+    EXECUTIONS,
+    STATEMENT_EVENTS,
+    POSITION_CHANGES,
+    CLOSURES,
+    MOVEMENTS,
+    ACCOUNT_VALUES,
+    DIVIDENDS,
+    RISK_SCENARIOS,
+)
 
 
 _VALUES = {name: one for name, one in POSITION_UPDATES.described.items() if name != "date"}
@@ -457,7 +586,11 @@ class _Confirmed:
 
 
 LATEST_POSITIONS = TableSpec(
-    "latest_positions", _VALUES | columns_of(_Confirmed), version=5, indexed=("account", "conid")
+    "latest_positions",
+    _VALUES | columns_of(_Confirmed),
+    version=5,
+    indexed=("account", "conid"),
+    description="The newest row of each holding, with the time until which its value is confirmed.",
 )
 
 
@@ -548,7 +681,11 @@ class _Exposure:
 
 
 STRATEGY_EXPOSURE = TableSpec(
-    "strategy_exposure", columns_of(_Exposure), indexed=("strategy_id",), version=6
+    "strategy_exposure",
+    columns_of(_Exposure),
+    indexed=("strategy_id",),
+    version=6,
+    description="Money, greeks and counts of each strategy, account, currency and class.",
 )
 
 
@@ -588,6 +725,8 @@ DAILY_POSITIONS = TableSpec(
     version=4,
     partition_by=("session_date",),
     indexed=("account", "conid"),
+    description="The holdings at the close of each trading day, from own rows and statements.",
+    kept=A_WEEK,
 )
 
 
@@ -601,7 +740,8 @@ class _Explained:
         strategy_id: The strategy; UNATTRIBUTED for what no strategy has.
         account: IB account.
         currency: Currency of the money.
-        profit: Profit of the time, the sum of the parts below. Unit: `currency`.
+        profit: Profit of the time, the sum of the parts below; they and it are null where the
+            profit of a holding is not known. Unit: `currency`.
         delta: By the move of the underlyings. Unit: `currency`.
         gamma: By the change of delta during that move. Unit: `currency`.
         vega: By the change of the implied volatilities. Unit: `currency`.
@@ -609,14 +749,17 @@ class _Explained:
         repricing: The rest of the change of the prices. Unit: `currency`.
         trades: From the prices of trades to the last prices. Unit: `currency`.
         fees: Commissions; below 0 is a cost. Unit: `currency`.
-        assignments: Assignments, exercises and expiries, and the shares they left. Unit:
-            `currency`.
+        assignments: Assignments, exercises, expiries, transfers and corporate actions, and what
+            they left. Unit: `currency`.
         cash: Dividends, interest and fees that a statement names. Unit: `currency`.
-        unexplained: Quantities that no trade explains. Unit: `currency`.
+        unexplained: The value of quantities that came or went without a movement, which makes the
+            profit unknown; else 0. Unit: `currency`.
         gross_move: The sum of the sizes of the parts. Unit: `currency`.
         legs: Holdings with a part in it.
         without_greeks: Those of them whose greeks were not known: their price is repricing.
         unexplained_legs: Which holdings are unexplained.
+        legs_unknown: Holdings, and cash, of which the profit is not known.
+        why_unknown: Which these are, and what is not known of each.
     """
 
     session_date: dt.date
@@ -625,31 +768,89 @@ class _Explained:
     strategy_id: str
     account: str
     currency: str
-    profit: float
-    delta: float
-    gamma: float
-    vega: float
-    theta: float
-    repricing: float
-    trades: float
-    fees: float
-    assignments: float
-    cash: float
-    unexplained: float
-    gross_move: float
+    profit: float | None
+    delta: float | None
+    gamma: float | None
+    vega: float | None
+    theta: float | None
+    repricing: float | None
+    trades: float | None
+    fees: float | None
+    assignments: float | None
+    cash: float | None
+    unexplained: float | None
+    gross_move: float | None
     legs: int
     without_greeks: int
-    unexplained_legs: str
+    unexplained_legs: str | None
+    legs_unknown: int
+    why_unknown: str | None
 
 
 PROFIT_EXPLAINED = TableSpec(
     "profit_explained",
     columns_of(_Explained),
+    version=2,
     partition_by=("session_date",),
     indexed=("strategy_id", "account"),
+    description="The profit of each trading day, strategy, account and currency, and its parts.",
+    kept=A_WEEK,
 )
 
-DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINED)
+
+class _Books:
+    """The columns of `books`: why the net liquidation of an account moved.
+
+    Attributes:
+        session_date: Partition: the exchange's trading day.
+        account: IB account.
+        currency: Base currency of the account; null where the statement does not say it.
+        net_liquidation_before: That of the statement of the trading day before. Unit: `currency`.
+        net_liquidation: That of the statement of the day. Unit: `currency`.
+        change: The second less the first; the parts and the difference add up to it. Unit:
+            `currency`.
+        profit: Profit of holdings, without commissions; null, as all parts, where one is not known.
+            Unit: `currency`.
+        income: Dividends, and tax on them. Unit: `currency`.
+        fees: Commissions and fees; below 0 is a cost. Unit: `currency`.
+        interest: Interest and coupons. Unit: `currency`.
+        accruals: Dividends and interest that became due, less what was paid of them; null where the
+            statement names no parts. Unit: `currency`.
+        rates: Effect of exchange rates. Unit: `currency`.
+        owner: What the owner brought or took, in cash and in kind. Unit: `currency`.
+        difference: What nothing explains. Unit: `currency`.
+        why_unknown: Which parts are not known.
+        statement: The statement of the day.
+    """
+
+    session_date: dt.date
+    account: str
+    currency: str | None
+    net_liquidation_before: float
+    net_liquidation: float
+    change: float
+    profit: float | None
+    income: float | None
+    fees: float | None
+    interest: float | None
+    accruals: float | None
+    rates: float | None
+    owner: float | None
+    difference: float | None
+    why_unknown: str | None
+    statement: str
+
+
+BOOKS = TableSpec(
+    "books",
+    columns_of(_Books),
+    partition_by=("session_date",),
+    indexed=("account",),
+    description="Why the net liquidation of each account moved on each trading day.",
+    kept=A_WEEK,
+)
+
+DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINED, BOOKS)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -692,7 +893,11 @@ def frame_of(spec: TableSpec, rows: Iterable[Any]) -> pl.DataFrame:
 
 
 def moment(at: datetime | None) -> pl.Expr:
-    """Return a time as an expression; `pl.lit` of a `datetime` takes forty times as long."""
+    """Return a time as an expression.
+
+    `pl.lit` of a `datetime` takes forty times as long, and starts the threads of Polars: a process
+    that imported it then could not fork any more.
+    """
     ticks = None if at is None else (at - _EPOCH) // _MICROSECOND
     return pl.lit(ticks, pl.Int64).cast(pl.Datetime("us", "UTC"))
 
@@ -794,7 +999,7 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
         BrokerPosition,
         frame.with_columns(pl.col("followed").fill_null(value=False)),
         instrument=records_of(Instrument, frame),
-        greeks=[None if one.implied_vol is None else one for one in greeks],
+        greeks=[None if one.delta is None else one for one in greeks],
     )
 
 

@@ -15,8 +15,10 @@ import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.instrument import CONIDS, Right
 from position_sync_dagster.domain.leg import (
     READERS,
+    UNATTRIBUTED,
     ActiveContract,
     Description,
     Leg,
@@ -26,7 +28,13 @@ from position_sync_dagster.domain.leg import (
     make_leg,
     strategy_name,
 )
-from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, leg_rows, legs_of
+from position_sync_dagster.lake.schema import (
+    ACTIVE_STRATEGIES,
+    is_usable,
+    leg_rows,
+    legs_of,
+    moment,
+)
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import EVERY, Table, TableOptions, offloaded
 
@@ -37,8 +45,51 @@ LegKey = tuple[str, str | None, int | Terms]
 
 _Legs = Mapping[LegKey, Leg]
 
-# The bucket of memberships that have ended.
-REMOVED = "removed"
+# The bucket of memberships that have ended, and that of rows that are no legs.
+REMOVED, UNREADABLE = "removed", "unreadable"
+
+_FLOATS = ("quantity", "strike", "multiplier")
+_TIMES = ("resolved_at", "removed_at")
+
+
+def _usable_or_null(name: str) -> pl.Expr:
+    kind = ACTIVE_STRATEGIES.polars[name]
+    return pl.col(name).is_null() | is_usable(name, kind)
+
+
+def _stripped(name: str) -> pl.Expr:
+    return pl.col(name).str.strip_chars()
+
+
+# Which values of a column a leg may have; a null counts as none of them.
+_READABLE: Mapping[str, pl.Expr] = {
+    "strategy_id": ~_stripped("strategy_id").str.to_uppercase().is_in(["", UNATTRIBUTED]),
+    "symbol": _stripped("symbol") != "",
+    "conid": pl.col("conid").is_null() | pl.col("conid").is_between(CONIDS[0], CONIDS[-1]),
+    "right": pl.col("right").is_null() | pl.col("right").is_in([*Right]),
+    "added_at": is_usable("added_at", ACTIVE_STRATEGIES.polars["added_at"]),
+    "priority": pl.col("priority").is_between(CONIDS[0], CONIDS[-1]),
+    **{name: _usable_or_null(name) for name in (*_FLOATS, *_TIMES, "expiry")},
+    "rolled_from": pl.col("rolled_from").fill_null("").str.contains(r"^(\d{1,10}(,\d{1,10})*)?$"),
+}
+
+# Which rows are legs, as this program writes them. Another Delta writer may leave others: they are
+# in no strategy, and the next change sets them aside.
+IS_LEG = pl.all_horizontal(is_readable.fill_null(value=False) for is_readable in _READABLE.values())
+
+
+def set_aside(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Return the live rows that are no legs as ended ones, each with its reason as `problem`."""
+    unreadable = live.filter(~IS_LEG)
+    problems = []
+    for checks in unreadable.select(**_READABLE).iter_rows(named=True):
+        names = ", ".join(name for name, is_readable in checks.items() if not is_readable)
+        problems.append(f"Another program wrote a row that is no leg; it cannot be read: {names}.")
+    return unreadable.with_columns(
+        bucket=pl.lit(UNREADABLE),
+        removed_at=moment(now),
+        problem=pl.Series(problems, dtype=pl.String),
+    )
 
 
 def in_order(legs: Iterable[Leg]) -> tuple[tuple[ActiveContract, ...], tuple[UnresolvedLeg, ...]]:
@@ -84,7 +135,11 @@ class SyncRegistry:
         if snapshot.version == self.version and snapshot.live is self._rows:
             return False
         before = (self.legs, self.unresolved)
-        self.legs, self.unresolved = in_order(legs_of(snapshot.live))
+        rows = snapshot.live.filter(IS_LEG)
+        self.legs, self.unresolved = in_order(legs_of(rows))
+        if unreadable := snapshot.live.height - rows.height:
+            text = "%d rows of %s are no legs and in no strategy; the next change sets them aside"
+            logger.warning(text, unreadable, self._memberships.table.path)
         accounts: dict[int, set[str | None]] = {}
         for leg in self.legs:
             accounts.setdefault(leg.conid, set()).add(leg.account)
@@ -105,7 +160,8 @@ class SyncRegistry:
 
     def history(self) -> pl.DataFrame:
         """Return the row of every leg that has a conid, also of those that were removed."""
-        return self._memberships.table.rows().filter(pl.col("conid").is_not_null())
+        rows = self._memberships.table.rows()
+        return rows.filter(pl.col("bucket") != UNREADABLE, IS_LEG, pl.col("conid").is_not_null())
 
     def add_active(
         self,
@@ -216,7 +272,7 @@ class SyncRegistry:
             known = with_known_contracts(given, before.values())
             if following:
                 # A description that was rolled is found among the legs that ended.
-                rows = legs_of(snapshot.finished(EVERY, None))
+                rows = legs_of(snapshot.finished(EVERY, None).filter(IS_LEG))
                 ended = [leg for leg in rows if isinstance(leg, ActiveContract)]
                 known = with_rolls(known, before.values(), ended, following)
             own = [leg for leg in before.values() if leg.strategy_id in rules]
@@ -300,15 +356,17 @@ class SyncRegistry:
         """
 
         def of_rows(snapshot: Snapshot) -> Change[tuple[_Legs, _Legs]]:
-            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
+            now = self.clock()
+            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live.filter(IS_LEG))}
+            aside = set_aside(snapshot.live, now)
             after = step(before, snapshot)
-            if before == after:
+            if before == after and aside.is_empty():
                 return Change((before, after))
             refuse_two_whole_holders(after.values() if ends else ())
-            now = self.clock()
             left = [leg.ended(now) for key, leg in before.items() if ends and after.get(key) != leg]
             ended = leg_rows(left).with_columns(bucket=pl.lit(REMOVED))
-            return Change((before, after), leg_rows(after.values()), ended)
+            finished = pl.concat([ended, aside])
+            return Change((before, after), leg_rows(after.values()), finished)
 
         result = self._memberships.change(of_rows, {"action": action})
         self.refresh()

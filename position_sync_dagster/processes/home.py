@@ -24,6 +24,8 @@ from position_sync_dagster.settings import PREFIX, read_env_file
 NOT_INHERITED = (PREFIX, "DAGSTER_")
 
 LOCK_FILE = ".lock"
+# Characters that no path of a home may have: Dagster does not quote the addresses of SQLite files.
+UNUSABLE = ("?", "%")
 # Seconds that the processes of a killed start have to end: a stream gives its lease up.
 LEFTOVER_S = 20.0
 
@@ -44,7 +46,7 @@ def home_environment(values: Mapping[str, str], dagster_home: Path) -> dict[str,
     inherited = {
         name: text for name, text in os.environ.items() if not name.startswith(NOT_INHERITED)
     }
-    return inherited | dict(values) | {MARKER: str(dagster_home)}
+    return inherited | dict(values) | {MARKER: os.path.realpath(dagster_home)}
 
 
 def adopt_environment(values: Mapping[str, str], dagster_home: Path) -> None:
@@ -172,8 +174,15 @@ def exclusive_use(home: Path, *, purpose: str) -> Iterator[None]:
 
     Raises:
         HomeInUseError: Another process uses the home.
-        HomeError: The folder cannot be written.
+        HomeError: The folder cannot be written, or Dagster cannot use its path.
     """
+    for character in UNUSABLE:
+        if character in str(home):
+            raise HomeError(
+                f"Dagster cannot keep its state in {home}: SQLite takes the {character!r} of the "
+                "path for a part of an address.",
+                remedy="Choose or rename a folder without it.",
+            )
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -205,7 +214,9 @@ def find_marked(home: Path) -> list[psutil.Process]:
 
 
 def _carries(home: Path) -> Callable[[psutil.Process], bool]:
-    return lambda process: process.environ().get(MARKER) == str(home)
+    """Return whether a process carries a home, by whatever path each of them was named."""
+    real = os.path.realpath(home)
+    return lambda process: os.path.realpath(process.environ().get(MARKER, "/")) == real
 
 
 def holder_of(home: Path) -> str | None:

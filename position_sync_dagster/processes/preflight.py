@@ -19,14 +19,14 @@ from itertools import chain
 from pathlib import Path
 
 from position_sync_dagster import dagster_files, errors
-from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.clock import elapsed, utc_now
 from position_sync_dagster.domain.contract_match import contract_mismatch
-from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.gateway_session import PAUSED, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
-from position_sync_dagster.gateway.account_feed import zone_of
+from position_sync_dagster.gateway.account_downloads import zone_of
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.ib_async_internals import version_problem
@@ -38,7 +38,7 @@ from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import holder_of
 from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.alerts import not_understood
-from position_sync_dagster.sync.reports.exchange_days import require_known
+from position_sync_dagster.sync.exchange_days import require_known
 from position_sync_dagster.sync.stream.contracts import AT_ONCE, look_up
 
 
@@ -162,6 +162,8 @@ def of_session(session: GatewaySession) -> Finding:
     text = f"{session.gateway_id} is {session.state}: {who}"
     fine = session.state == "LIVE" and not session.detail
     text += "" if fine else f"; {session.detail}"
+    if session.state is SessionState.BLIND:
+        return bad("gateway", text, "Check whether TWS or IB Gateway runs and is logged in.")
     return warning("gateway", text, "See `position-sync status`.", unless=fine)
 
 
@@ -483,6 +485,8 @@ def run_preflight(
         "store": lambda: check_store(lake),
         "disk": lambda: check_disk(settings.lake),
         "programs": lambda: check_programs(dagster_home),
+        "streams": lambda: check_streams(lake, settings, dagster_home),
+        "checks": lambda: check_results(dagster_home),
         "Dagster home": lambda: check_dagster(dagster_home, ui_port),
         READ: lambda: _read(lake, settings, sessions, legs),
     }
@@ -521,6 +525,49 @@ def check_programs(home: Path) -> list[Finding]:
     at = programs.ticked_at
     text = "none runs" if at is None else f"the last sensor tick was at {at:%H:%M:%S} UTC"
     return [good("programs", text)]
+
+
+# How old a tick may be if the programs work.
+LATE = timedelta(seconds=dagster_files.LATE_S)
+
+# Seconds for which a stream may be away beside programs that work: another one follows it.
+AWAY_S = 60.0
+
+
+def check_streams(lake: Lake, settings: Settings, home: Path) -> list[Finding]:
+    """Return each login without a stream, if Dagster's programs work: they start one.
+
+    Raises:
+        LakeError: The table of sessions cannot be read.
+    """
+    programs = dagster_files.read(home)
+    is_ticking = programs.ticked_at is not None and elapsed(programs.ticked_at, utc_now()) < LATE
+    if not is_ticking or not lake.sessions.table.exists():
+        return []
+
+    now = utc_now()
+    found = []
+    for login in settings.logins:
+        session = lake.sessions.current(login.gateway_id)
+        if session is None or session.is_alive(now):
+            continue
+        since = session.seen_until(now)
+        detail = session.detail or ""
+        if detail.startswith(PAUSED) or (now - since).total_seconds() > AWAY_S:
+            text = f"{login.gateway_id} has had none since {since:%Y-%m-%d %H:%M:%S} UTC"
+            text += f"; {detail}" if detail else ""
+            found.append(bad("streams", text, "See `position-sync status`."))
+    return found
+
+
+def check_results(home: Path) -> list[Finding]:
+    """Return the checks that failed at the last tick: those of values are bad."""
+    found = []
+    for check in dagster_files.failing_checks(home):
+        level = Level.BAD if check.is_of_values else Level.WARNING
+        remedy = "Its page in Dagster says what to do."
+        found.append(Finding("checks", level, f"{check.name}: {check.text}", remedy))
+    return found
 
 
 def check_dagster(home: Path, ui_port: int) -> list[Finding]:

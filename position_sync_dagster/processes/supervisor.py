@@ -51,7 +51,8 @@ FIRST_TICK_S = 10.0
 # Seconds that the programs and runs have to end: a stream gives its lease up.
 GRACE_S = 15.0
 
-# The longest path of a Unix socket in bytes; a home that is deeper is served at a port.
+# The longest path of a Unix socket in bytes; a home that is deeper is served at a port, and so is
+# one with a "#" in its path: gRPC reads the path of a socket as a part of an address.
 LONGEST_SOCKET = 100
 
 # Seconds without a home after which everything ends.
@@ -113,6 +114,7 @@ class Program:
         if self._failures and not self.works:
             logger.info("The %s works again.", self.name)
         self.works = self._has_worked = True
+        dagster_files.remove(f"{dagster_files.DOWN}{self.name}")
 
     def restart(self, why: str, *, has_failed: bool = True) -> None:
         """Kill it, and start it again after a delay that grows with its failures.
@@ -133,6 +135,8 @@ class Program:
             raise CannotRunError(f"{text}, {self._failures} times in a row.")
         self._due = time.monotonic() + RESTART.delay_s(self._failures)
         logger.error("%s. It is started again.", text)
+        if has_failed:
+            dagster_files.note(f"{dagster_files.DOWN}{self.name}", f"{text}. It is started again.")
 
 
 class Supervisor:
@@ -141,7 +145,7 @@ class Supervisor:
     def __init__(self, port: int) -> None:
         home = dagster_files.dagster_home()
         path, port_of_code = str(home / "code.sock"), 0
-        if len(os.fsencode(path)) > LONGEST_SOCKET:
+        if len(os.fsencode(path)) > LONGEST_SOCKET or "#" in path:
             port_of_code = first_free(port + 1)
         at = ("port", port_of_code) if port_of_code else ("socket", path)
         served = {"host": LOOPBACK, at[0]: at[1], "location_name": LOCATION}
@@ -258,7 +262,11 @@ def start(
     return ChildProcess(
         "Dagster",
         [sys.executable, "-m", MODULE, str(ui_port), str(os.getpid())],
-        env={**env, "DAGSTER_HOME": str(dagster_home), MARKER: str(dagster_home)},
+        env={
+            **env,
+            "DAGSTER_HOME": str(dagster_home),
+            MARKER: os.path.realpath(dagster_home),
+        },
         cwd=cwd,
         log=log,
         grace_s=GRACE_S + 2,

@@ -3,11 +3,14 @@
 The broker first names the strike as the cost of shares that an assignment left, and days later the
 strike with the premium of the option, whose own profit is then 0. Here the option always has its
 premium and the shares always have the strike: nothing counts twice, and nothing is missing.
+
+Prices, multipliers and fees are those of `movements`; where one is not known, the profit that needs
+it is not. A fee in another currency than the contract's stays in its own.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,12 +18,16 @@ import polars as pl
 
 from position_sync_dagster.domain.closes import SLACK, Cause
 from position_sync_dagster.domain.leg import NEGLIGIBLE
+from position_sync_dagster.domain.movements import MovementKind
 
 DELIVERED = (Cause.ASSIGNED.value, Cause.EXERCISED.value)
 # Maximum time between the change of an option and that of the shares: statements come late.
 SOON = timedelta(days=5)
 
 ROUNDING = 1e-6
+
+# What of a movement says how a holding closed.
+_MONEY = ("multiplier", "price", "fee", "fee_currency", "moved")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,9 +37,10 @@ class DeliveredLot:
     Attributes:
         first: When the first of them came; from then on, closes of the contract are in `realised`.
         quantity: What is left of them; None: not known, since others hold the same.
-        size: Units of the underlying in one.
+        size: Units of the underlying in one; None: not known.
         cost: Cost of one unit.
         realised: The profit of what is gone, after `fees`; None is not known.
+        other_fees: Fees in other currencies, by currency.
     """
 
     strategy_id: str
@@ -40,26 +48,37 @@ class DeliveredLot:
     conid: int
     currency: str
     first: datetime
-    size: float
+    size: float | None
     quantity: float | None = 0.0
     cost: float = 0.0
     realised: float | None = 0.0
     fees: float | None = 0.0
+    other_fees: dict[str, float] = field(default_factory=dict)
 
     def trade(self, by: float, price: float, fees: float | None) -> None:
         """Close by the average cost, and open what is more than that."""
-        held, gone = self.quantity or 0.0, 0.0
+        held = self.quantity or 0.0
+        gone = 0.0
         if held * by < 0:
             gone = math.copysign(min(abs(held), abs(by)), held)
             held -= gone
-        if self.realised is None or self.fees is None or fees is None:
-            self.realised = self.fees = None
+
+        if self.realised is None or self.fees is None or self.size is None or fees is None:
+            self.realised = None
+            self.fees = None
         else:
             self.realised += gone * self.size * (price - self.cost) - fees
             self.fees += fees
-        if by + gone:
-            self.cost = (self.cost * held + price * (by + gone)) / (held + by + gone)
-        self.quantity = held + by + gone
+
+        opened = by + gone
+        if opened:
+            self.cost = (self.cost * held + price * opened) / (held + opened)
+        self.quantity = held + opened
+
+    def lose_track(self) -> None:
+        """Record that it is not known what is left, or what it earned."""
+        self.quantity = None
+        self.realised = None
 
     @property
     def is_here(self) -> pl.Expr:
@@ -67,18 +86,142 @@ class DeliveredLot:
         return (pl.col("account") == self.account) & (pl.col("conid") == self.conid)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Realised:
+    """What a strategy has realised in one currency.
+
+    Attributes:
+        profit: With that of its lots, after fees; None is not known.
+        fees: Those in the same currency; None is not known.
+        other_fees: Those of its contracts in other currencies, by currency.
+    """
+
+    profit: float | None = 0.0
+    fees: float | None = 0.0
+    other_fees: Mapping[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Campaigns:
     """What strategies have realised.
 
     Attributes:
-        realised: By strategy and currency the realised profit, with that of the lots, and the fees
-            within it; None where it is not known.
+        realised: By strategy and currency.
         lots: What assignments and exercises left, also what is gone since.
     """
 
-    realised: Mapping[tuple[str, str], tuple[float | None, float | None]]
+    realised: Mapping[tuple[str, str], Realised]
     lots: Sequence[DeliveredLot]
+
+
+def campaigns_of(
+    closes: pl.DataFrame, changes: pl.DataFrame, movements: pl.DataFrame, legs: pl.DataFrame
+) -> Campaigns:
+    """Return what strategies have realised since their first leg, and what was left to them.
+
+    Args:
+        closes: The rows of `closures` that count, with strategies (a list, or null), is_divided
+            and magnifier (null: not known).
+        changes: Columns of `position_changes`.
+        movements: Rows of `movements`.
+        legs: Rows of `active_strategies`, also of legs that were removed.
+    """
+    held = changes.select("change_id", "before", "average_cost")
+    with_held = closes.join(held, on="change_id", how="left", maintain_order="left")
+    with_money = _with_money(with_held, movements)
+    lots = lots_of(with_money, changes, legs)
+
+    realised = _realised(with_money, lots)
+    fees = _fees_of_legs(movements, changes, legs)
+    keys = {*realised, *fees, *((lot.strategy_id, lot.currency) for lot in lots)}
+    return Campaigns({key: _together(key, realised, fees, lots) for key in keys}, lots)
+
+
+# A strategy and a currency.
+_Key = tuple[str, str]
+
+
+def _together(
+    key: _Key,
+    realised: Mapping[_Key, float | None],
+    fees_of_legs: Mapping[_Key, Mapping[str | None, float | None]],
+    lots: Iterable[DeliveredLot],
+) -> Realised:
+    """Return what closed legs, lots and fees make for one strategy in one currency."""
+    profits = [realised.get(key, 0.0)]  # a strategy of which nothing closed has realised nothing
+    fees: list[float | None] = []
+    other_fees: dict[str, float] = {}
+    for currency, amount in fees_of_legs.get(key, {}).items():
+        if currency is None or currency == key[1] or amount is None:
+            fees.append(amount)
+        else:
+            other_fees[currency] = amount
+
+    for lot in lots:
+        if (lot.strategy_id, lot.currency) == key:
+            profits.append(lot.realised)
+            fees.append(lot.fees)
+            for currency, amount in lot.other_fees.items():
+                other_fees[currency] = other_fees.get(currency, 0.0) + amount
+    return Realised(profit=_sum(profits), fees=_sum(fees), other_fees=other_fees)
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    total = 0.0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
+
+
+def _known_sum(name: str) -> pl.Expr:
+    return pl.when(pl.col(name).null_count() == 0).then(pl.col(name).sum()).alias(name)
+
+
+def _with_money(closes: pl.DataFrame, movements: pl.DataFrame) -> pl.DataFrame:
+    """Return closes with the price, multiplier and fees of the movements that are their evidence.
+
+    The price is in the major unit. A value is null if it is so in one of the movements, or without
+    any.
+    """
+    rows = closes.drop("price").with_row_index("row")
+    of_movement = movements.with_columns(moved=pl.col("quantity").abs())
+    by_execution = _evidence(rows, of_movement, "executions", "execution_id")
+    by_event = _evidence(rows, of_movement, "events", "event_id")
+    by_change = rows.select("row", "account", "conid", "change_id").join(
+        of_movement.select("account", "conid", "change_id", *_MONEY),
+        on=["account", "conid", "change_id"],
+    )
+
+    names = ["row", *_MONEY]
+    evidence = pl.concat(
+        [by_execution.select(names), by_event.select(names), by_change.select(names)]
+    )
+    is_one_currency = pl.col("fee_currency").n_unique() == 1
+    paid = pl.col("price") * pl.col("moved")
+    money = (
+        evidence.with_columns(paid=paid, fees=-pl.col("fee"))
+        .group_by("row")
+        .agg(
+            _known_sum("fees"),
+            _known_sum("paid"),
+            _known_sum("moved"),
+            pl.col("multiplier").first(),
+            fee_currency=pl.when(is_one_currency).then(pl.col("fee_currency").first()),
+        )
+        .with_columns(price=pl.col("paid") / pl.col("moved"))
+    )
+    columns = ["row", "price", "multiplier", "fees", "fee_currency"]
+    joined = rows.join(money.select(columns), on="row", how="left", maintain_order="left")
+    return joined.drop("row")
+
+
+def _evidence(rows: pl.DataFrame, movements: pl.DataFrame, listed: str, name: str) -> pl.DataFrame:
+    """Return the movements whose ids a column of closes lists, with the number of the row."""
+    ids = rows.select("row", "account", "conid", pl.col(listed).str.split(",").alias(name))
+    key = ["account", "conid", name]
+    return ids.explode(name).drop_nulls(name).join(movements.select(*key, *_MONEY), on=key)
 
 
 def lots_of(closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame) -> list[DeliveredLot]:
@@ -86,160 +229,171 @@ def lots_of(closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame) -> 
 
     Args:
         closes: Rows of `closures` with strategies (a list, or null), is_divided, before,
-            average_cost, multiplier, magnifier and fees of each.
+            average_cost, magnifier, and the multiplier, price, fees and fee_currency of movements.
         changes: Changes of quantities: account, conid, seen_at, before, after, average_cost.
         legs: The legs of strategies: strategy_id and conid.
     """
-    names = ["strategies", "account", "counter_conid", "currency"]
     is_delivery = pl.col("cause").is_in(DELIVERED)
     given = closes.explode("strategies").drop_nulls(["strategies", "counter_conid"])
     given = given.filter(is_delivery, pl.col("right").is_not_null()).sort("closed_at")
+
     is_left = pl.col("conid").is_in(given["counter_conid"].unique().to_list())
-    closes, changes = closes.filter(is_left, ~is_delivery), changes.filter(is_left)
-    found = []
-    for key, options in given.group_by(names, maintain_order=True):
+    closes_of_lots = closes.filter(is_left, ~is_delivery)
+    changes_of_lots = changes.filter(is_left)
+
+    lots: list[DeliveredLot] = []
+    names = ["strategies", "account", "counter_conid", "currency"]
+    for (strategy, account, conid, currency), options in given.group_by(names, maintain_order=True):
         first = options.row(0, named=True)
-        is_future = first["sec_type"] == "FOP"
         lot = DeliveredLot(
-            **dict(zip(("strategy_id", "account", "conid", "currency"), key, strict=True)),
+            strategy_id=str(strategy),
+            account=str(account),
+            conid=int(conid),
+            currency=str(currency),
             first=first["closed_at"],
-            size=first["multiplier"] if is_future else 1.0,
+            size=first["multiplier"] if first["sec_type"] == "FOP" else 1.0,
         )
         if not legs.filter(strategy_id=lot.strategy_id, conid=lot.conid).is_empty():
-            lot.quantity, lot.cost = _start(first, changes.filter(lot.is_here))
+            lot.quantity, lot.cost = _start(first, changes_of_lots.filter(lot.is_here))
             lot.realised = None if lot.quantity is None else 0.0
-        later = closes.filter(lot.is_here, pl.col("closed_at") >= lot.first)
+
+        later = closes_of_lots.filter(lot.is_here, pl.col("closed_at") >= lot.first)
         events = [*options.iter_rows(named=True), *later.iter_rows(named=True)]
-        for one in sorted(events, key=lambda one: one["closed_at"]):
+        events.sort(key=lambda event: event["closed_at"])
+        for event in events:
             if lot.quantity is not None:
-                _apply(one, lot)
-        found.append(lot)
-    return found
+                _apply(event, lot)
+        lots.append(lot)
+    return lots
 
 
-def _apply(one: Mapping[str, Any], lot: DeliveredLot) -> None:
+def _apply(event: Mapping[str, Any], lot: DeliveredLot) -> None:
     """Change what is left by a delivery, or by a close of the contract."""
-    is_delivery = one["conid"] != lot.conid
-    by = (None if one["is_divided"] else _units(one)) if is_delivery else _traded(one, lot)
-    price, fees = (one["strike"], 0.0) if is_delivery else (one["price"], one["fees"])
-    if by is None or (by and price is None):
-        lot.quantity = lot.realised = None
-    elif by:
-        part = None if fees is None else fees * abs(by / one["quantity"])
-        lot.trade(by, price / one["magnifier"], part)
+    if event["conid"] != lot.conid:
+        _deliver(event, lot)
+        return
+
+    by = _traded(event, lot)
+    if by == 0:
+        return
+    if by is None or event["price"] is None:
+        lot.lose_track()
+        return
+
+    fees = event["fees"]
+    part = None if fees is None else fees * abs(by / event["quantity"])
+    charged_in = event["fee_currency"]
+    if part and charged_in is not None and charged_in != lot.currency:
+        lot.other_fees[charged_in] = lot.other_fees.get(charged_in, 0.0) + part
+        part = 0.0
+    lot.trade(by, event["price"], part)
 
 
-def _units(option: Mapping[str, Any]) -> float:
+def _deliver(option: Mapping[str, Any], lot: DeliveredLot) -> None:
+    """Add what an option left, at its strike in the major unit; the broker charges no fee."""
+    units = None if option["is_divided"] else _units(option)
+    if units is None or option["strike"] is None or option["magnifier"] is None:
+        lot.lose_track()
+    else:
+        lot.trade(units, option["strike"] / option["magnifier"], 0.0)
+
+
+def _units(option: Mapping[str, Any]) -> float | None:
+    """Return what an option delivered; None if its multiplier is not known."""
     # An option on a future leaves one future.
     each = 1.0 if option["sec_type"] == "FOP" else option["multiplier"]
-    return float(option["quantity"] * each * (1 if option["right"] == "CALL" else -1))
+    if each is None:
+        return None
+    side = 1.0 if option["right"] == "CALL" else -1.0
+    return float(option["quantity"] * each * side)
 
 
 def _start(option: Mapping[str, Any], moved: pl.DataFrame) -> tuple[float | None, float]:
     """Return what a strategy had of a contract that is a leg of it, before the first delivery."""
+    units = _units(option)
+    if units is None:
+        return None, 0.0
+
     near = (pl.col("seen_at") - option["closed_at"]).abs()
-    is_same = (pl.col("after") - pl.col("before") - _units(option)).abs() < ROUNDING
-    at = moved.filter(near <= SOON, is_same).sort(near).select("before", "average_cost").rows()
-    before, cost = at[0] if at else (None, None)
-    return (before if cost is not None or not before else None), cost or 0.0
+    is_same = (pl.col("after") - pl.col("before") - units).abs() < ROUNDING
+    nearest = moved.filter(near <= SOON, is_same).sort(near).select("before", "average_cost").rows()
+    if not nearest:
+        return None, 0.0
+    before, cost = nearest[0]
+    if not before:
+        return 0.0, 0.0  # nothing was held, and nothing has a cost
+    return (before, cost) if cost is not None else (None, 0.0)
 
 
 def _traded(close: Mapping[str, Any], lot: DeliveredLot) -> float | None:
     """Return by how much a close changed what is left; None: it is not known whose it was."""
-    left, closed, before = lot.quantity or 0.0, float(close["quantity"]), close["before"]
+    left = lot.quantity or 0.0
+    closed = float(close["quantity"])
+    before = close["before"]
     if left * closed <= 0:
         return 0.0
+
     if lot.strategy_id in (close["strategies"] or ()) and not close["is_divided"]:
         return -closed
-    if before is not None and abs(left) >= abs(before) - ROUNDING:
+    if before is None:
+        return None
+    if abs(left) >= abs(before) - ROUNDING:
         return -closed
-    return None if before is None or abs(closed) < abs(before) - ROUNDING else -left
+    return None if abs(closed) < abs(before) - ROUNDING else -left
 
 
-def campaigns_of(
-    closes: pl.DataFrame, changes: pl.DataFrame, executions: pl.DataFrame, legs: pl.DataFrame
-) -> Campaigns:
-    """Return what strategies have realised since their first leg, and what was left to them.
-
-    Args:
-        closes: The rows of `closures` that count, with strategies (a list, or null), is_divided
-            and magnifier.
-        changes: Columns of `position_changes`.
-        executions: The rows of `executions` that count.
-        legs: Rows of `active_strategies`, also of legs that were removed.
-    """
-    of_change = changes.select("change_id", "before", "average_cost", "multiplier")
-    paid = closes.select("change_id", "account", execution_id=pl.col("executions").str.split(","))
-    fees = (
-        paid.explode("execution_id")
-        .join(executions, on=["account", "execution_id"], how="left")
-        .group_by("change_id")
-        .agg(fees=_known_sum("commission"))
-    )
-    closes = (
-        closes.join(of_change, on="change_id", how="left", maintain_order="left")
-        .join(fees, on="change_id", how="left", maintain_order="left")
-        .with_columns(pl.col("multiplier").fill_null(100.0))
-    )
-    lots = lots_of(closes, changes, legs)
-    of_lots = pl.DataFrame(list(map(asdict, lots)), _LOTS)
-    own = _realised(closes, of_lots).with_columns(fees=0.0)
-    of_legs = _fees_of_legs(executions, changes, legs).with_columns(realised=0.0)
-    sums = pl.concat(one.select(own.columns) for one in (own, of_legs, of_lots))
-    sums = sums.group_by("strategy_id", "currency").agg(_known_sum("realised"), _known_sum("fees"))
-    return Campaigns({(row[0], row[1]): (row[2], row[3]) for row in sums.iter_rows()}, lots)
-
-
-def _known_sum(name: str) -> pl.Expr:
-    return pl.when(pl.col(name).null_count() == 0).then(pl.col(name).sum()).alias(name)
-
-
-# What is summed of lots, and since when closes of their contracts are in them.
-_LOTS = {
-    "strategy_id": pl.String(), "account": pl.String(), "conid": pl.Int64(),
-    "currency": pl.String(), "first": pl.Datetime("us", "UTC"), "realised": pl.Float64(),
-    "fees": pl.Float64(),
-}  # fmt: skip
-
-
-def _realised(closes: pl.DataFrame, lots: pl.DataFrame) -> pl.DataFrame:
-    """Return the realised profit of strategies, without their lots; null where it is not known."""
+def _realised(closes: pl.DataFrame, lots: Sequence[DeliveredLot]) -> dict[_Key, float | None]:
+    """Return the realised profit of strategies, without their lots; None where it is not known."""
     by_delivery = pl.col("cause").is_in(DELIVERED) & pl.col("right").is_not_null()
     premium = -pl.col("quantity") * pl.col("average_cost")
-    own = (
+    profit = (
         pl.when(pl.col("is_divided").fill_null(value=False)).then(None)
         .when(~by_delivery).then("realized_pnl")
         .when(pl.col("counter_conid").is_not_null()).then(premium)
     )  # fmt: skip
-    rows = closes.with_columns(realised=own).explode("strategies").drop_nulls("strategies")
+    rows = closes.with_columns(profit=profit).explode("strategies").drop_nulls("strategies")
+
+    # What lots have realised is in them.
     key = ["strategies", "account", "conid"]
-    since = lots.select(*key[1:], "first", strategies="strategy_id").unique(key)
+    schema = {
+        "strategies": pl.String(), "account": pl.String(), "conid": pl.Int64(),
+        "first": pl.Datetime("us", "UTC"),
+    }  # fmt: skip
+    first_of_lots = [(lot.strategy_id, lot.account, lot.conid, lot.first) for lot in lots]
+    since = pl.DataFrame(first_of_lots, schema=schema, orient="row").unique(key)
     is_before = (pl.col("closed_at") < pl.col("first")) & ~pl.col("cause").is_in(DELIVERED)
     rows = rows.join(since, on=key, how="left").filter(pl.col("first").is_null() | is_before)
-    return rows.group_by(strategy_id="strategies", currency="currency").agg(_known_sum("realised"))
+
+    sums = rows.group_by("strategies", "currency").agg(_known_sum("profit"))
+    return {(strategy, currency): profit for strategy, currency, profit in sums.iter_rows()}
 
 
 def _fees_of_legs(
-    executions: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame
-) -> pl.DataFrame:
-    """Return the commissions of the contracts of legs, from when their holding was opened.
+    movements: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame
+) -> dict[_Key, dict[str | None, float | None]]:
+    """Return the fees of the contracts of legs, from when their holding was opened.
 
     They are not known where several strategies had the contract, or all of them a part of it.
+
+    Returns:
+        By strategy and currency of the contract: the fees by their own currency.
     """
     key = ["account", "conid"]
-    most = changes.group_by(key).agg(most=pl.max_horizontal(pl.col("before", "after").abs()).max())
-    opened = changes.filter(pl.col("before") == 0).select(*key, opened_at="seen_at")
+    # A statement without times names the day of a trade alone.
+    began = pl.col("day").cast(pl.Datetime("us", "UTC"))
+    trades = movements.filter(kind=MovementKind.TRADE.value)
+    trades = trades.with_columns(at=pl.coalesce("at", began))
     of_leg = ["account", "strategy_id", "added_at", "removed_at", "quantity"]
-    removed, account = pl.col("removed_at"), pl.col("account_leg")
-    claim = pl.col("quantity_leg").abs().fill_null(math.inf).sum().over("at")
-    is_whole = claim >= pl.col("most").fill_null(0.0) * (1 - NEGLIGIBLE)
-    is_alone = pl.col("strategy_id").n_unique().over("at") == 1
-    is_same = pl.col("commission_currency").fill_null(pl.col("currency")) == pl.col("currency")
-    return (
-        executions.with_row_index("at")
+    account = pl.col("account_leg")
+    of_strategies = (
+        trades.with_row_index("trade")
         .join(legs.select("conid", *of_leg), on="conid", suffix="_leg")
         .filter(account.is_null() | (account == pl.col("account")))
-        .with_columns(until=pl.col("added_at") + SLACK)
+    )
+
+    opened = changes.filter(pl.col("before") == 0).select(*key, opened_at="seen_at")
+    with_opening = (
+        of_strategies.with_columns(until=pl.col("added_at") + SLACK)
         .sort("until")
         .join_asof(
             opened.sort("opened_at"),
@@ -248,16 +402,32 @@ def _fees_of_legs(
             by=key,
             check_sortedness=False,
         )
-        .filter(
-            pl.col("time") >= pl.coalesce("opened_at", "added_at") - SLACK,
-            removed.is_null() | (pl.col("time") <= removed),
-        )
-        .join(most, on=key, how="left")
-        .with_columns(fees=pl.when(is_whole & is_alone & is_same).then("commission"))
-        .unique(["at", "strategy_id"])
-        .group_by("strategy_id", "currency")
+    )
+    removed = pl.col("removed_at")
+    during = with_opening.filter(
+        pl.col("at") >= pl.coalesce("opened_at", "added_at") - SLACK,
+        removed.is_null() | (pl.col("at") <= removed),
+    )
+
+    most = changes.group_by(key).agg(most=pl.max_horizontal(pl.col("before", "after").abs()).max())
+    # A leg without a quantity claims the whole holding.
+    claim = pl.col("quantity_leg").abs().fill_null(math.inf).sum().over("trade")
+    # Of a contract that no change names nothing was held at most.
+    is_whole = claim >= pl.col("most").fill_null(0.0) * (1 - NEGLIGIBLE)
+    is_alone = pl.col("strategy_id").n_unique().over("trade") == 1
+    with_fees = during.join(most, on=key, how="left").with_columns(
+        fees=pl.when(is_whole & is_alone).then(-pl.col("fee"))
+    )
+    sums = (
+        with_fees.unique(["trade", "strategy_id"])
+        .group_by("strategy_id", "currency", "fee_currency")
         .agg(_known_sum("fees"))
     )
+
+    fees: dict[_Key, dict[str | None, float | None]] = {}
+    for strategy, currency, fee_currency, amount in sums.iter_rows():
+        fees.setdefault((strategy, currency), {})[fee_currency] = amount
+    return fees
 
 
 def open_profit(
@@ -271,18 +441,33 @@ def open_profit(
         priced: All holdings: account, conid, position and market_value.
     """
     profit = 0.0
-    for one in lots:
-        own = parts.filter(one.is_here)
-        parts = parts.filter(~one.is_here)
-        leg = own.select((pl.col("position") * pl.col("share")).sum()).item()
-        if one.quantity is None or (not own.is_empty() and abs(leg - one.quantity) > ROUNDING):
+    for lot in lots:
+        of_leg = parts.filter(lot.is_here)
+        parts = parts.filter(~lot.is_here)
+        held = of_leg.select((pl.col("position") * pl.col("share")).sum()).item()
+        is_other = not of_leg.is_empty() and abs(held - (lot.quantity or 0.0)) > ROUNDING
+        if lot.quantity is None or lot.size is None or is_other:
             return None
-        if one.quantity:
-            is_enough = pl.col("position") / one.quantity >= 1 - ROUNDING
-            worth = pl.col("market_value") / pl.col("position") - one.size * one.cost
-            earned = priced.filter(one.is_here, is_enough).select(one.quantity * worth).to_series()
-            if earned.is_empty() or earned[0] is None:
-                return None
-            profit += earned[0]
+
+        earned = _earned(lot, priced)
+        if earned is None:
+            return None
+        profit += earned
+
     unrealized = parts.get_column("unrealized_pnl")
     return None if unrealized.null_count() else profit + float(unrealized.sum())
+
+
+def _earned(lot: DeliveredLot, priced: pl.DataFrame) -> float | None:
+    """Return the profit of what is left of a lot; None if it is not held, or has no value."""
+    if not lot.quantity or lot.size is None:
+        return 0.0 if lot.size is not None else None
+    is_enough = pl.col("position") / lot.quantity >= 1 - ROUNDING
+    held = priced.filter(lot.is_here, is_enough)
+    if held.is_empty():
+        return None
+
+    [row] = held.select("position", "market_value").head(1).iter_rows(named=True)
+    if row["market_value"] is None:
+        return None
+    return float(lot.quantity * (row["market_value"] / row["position"] - lot.size * lot.cost))

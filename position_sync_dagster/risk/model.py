@@ -31,8 +31,11 @@ LOWEST_VOLATILITY, HIGHEST_VOLATILITY = 0.01, 5.0
 # an option is exercised, also just before a dividend that comes soon.
 STEPS = {0.25: 128, math.inf: 288}
 
-# Steps for the greeks of the present moment: a third of the time, and delta within 0.001.
+# Steps for the greeks of a whole account: a third of the time, and delta within 0.001.
 COARSE = {0.25: 64, math.inf: 160}
+
+# Steps for a few options: theta and vega within 2 %, also beside the price of early exercise.
+FINE = {math.inf: 640}
 
 Steps = Mapping[float, int]
 
@@ -60,7 +63,7 @@ CLOSE_ENOUGH = 1e-5
 MOST_STEPS = 40
 
 # How far beside the present price delta and gamma are measured, in standard deviations to expiry.
-ASIDE = 0.03
+ASIDE = 0.06
 
 
 class Exercise(StrEnum):
@@ -145,6 +148,13 @@ class VanillaOptions:
         """1 for a call, −1 for a put."""
         return np.where(self.is_call, 1.0, -1.0)
 
+    @property
+    def pays(self) -> Flags:
+        """Whether the underlying pays a dividend before the expiry."""
+        ex_dates = self.dividends[..., 0]
+        is_paid = (ex_dates > 0) & (ex_dates <= self.years[:, None])
+        return is_paid.any(axis=1) & ~self.on_future
+
     def exercised(self, spots: Array) -> Array:
         """Return what exercise gives; a row of prices of the underlying for each option."""
         return np.maximum(0.0, self.side[:, None] * (spots - self.strike[:, None]))
@@ -176,6 +186,19 @@ class VanillaOptions:
         found: Array = np.maximum((spots - money) * slope, 1e-9 * self.strike[:, None])
         return found
 
+    def slope_far_above(self) -> Array:
+        """Return the delta of each option at a price of the underlying that grows beyond all.
+
+        A call that may be exercised early is worth its exercise before the next dividend; at
+        expiry alone it is worth what the dividends leave of the price.
+        """
+        years = np.maximum(self.years, 0.0)
+        share = self.kept(np.zeros((len(self), 1)))[1][:, 0]
+        of_future = np.exp(-self.rate * years)
+        at_expiry = np.where(self.on_future, of_future, share)
+        early = np.where(self.is_american, np.maximum(1.0, at_expiry), at_expiry)
+        return np.where(self.is_call, early, 0.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greeks:
@@ -198,45 +221,72 @@ def prices(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
         steps: Steps of a lattice, by the greatest time to expiry.
     """
     worth = options.exercised(spots)
-    found = worth.copy()
+    price, is_exercised = _smooth_prices(options, spots, volatility, steps)
+    is_near = options.is_american[:, None] & (price < worth + NEGLIGIBLE * options.strike[:, None])
+    return np.where((is_exercised | is_near) & (worth > 0), worth, price)
+
+
+def _smooth_prices(
+    options: VanillaOptions, spots: Array, volatility: Array, steps: Steps
+) -> tuple[Array, Flags]:
+    """Return prices whose differences are greeks, and where an option is worth its exercise."""
+    price = options.exercised(spots)
+    is_exercised = np.zeros(price.shape, dtype=bool)
     alive = np.flatnonzero(options.years > 0)
-    found[alive] = _european(options.at(alive), spots[alive], volatility[alive])
+    price[alive] = _european(options.at(alive), spots[alive], volatility[alive])
+
     for size, places in _lattices(options, steps):
-        part = options.at(places)
-        added = _early_exercise(part, spots[places], volatility[places], size)
-        price = found[places] + np.maximum(0.0, added)
-        exercised = price < worth[places] + NEGLIGIBLE * part.strike[:, None]
-        found[places] = np.where(exercised & (worth[places] > 0), worth[places], price)
-    return found
+        added, is_exercised[places] = _early_exercise(
+            options.at(places), spots[places], volatility[places], size
+        )
+        price[places] += np.maximum(0.0, added)
+    return price, is_exercised
 
 
-def greeks(options: VanillaOptions, spot: Array, volatility: Array, steps: Steps = STEPS) -> Greeks:
+def greeks(options: VanillaOptions, spot: Array, volatility: Array, steps: Steps = FINE) -> Greeks:
     """Return prices and greeks of options.
 
-    Delta and gamma follow from prices of the underlying beside the present one. Theta follows from
-    the other greeks, as the equation of Black and Scholes says: between two dividends the
-    underlying costs interest and pays nothing. It is 0 where an option is worth its exercise.
+    With the price `V`, the price `S` of the underlying, the present value `D` of the money that it
+    pays until the expiry, the rate `r`, the growth `g` of the underlying (`r`, or 0 of a future)
+    and the volatility `σ`,
+
+        Δ = ∂V/∂S    Γ = ∂²V/∂S²    Θ = r V − g S Δ − σ² (S − D)² Γ / 2
+
+    Source of Θ: the equation of Black and Scholes for S − D, which alone is diffused (the escrowed
+    model). An option that is worth its exercise has Δ ±1, and neither Γ, Θ nor vega.
     """
     root = volatility * np.sqrt(np.maximum(options.years, 0.0))
     step = spot * np.clip(ASIDE * root, 1e-4, 0.5)
     beside = np.stack([spot - step, spot, spot + step], axis=1)
-    lower, price, higher = prices(options, beside, volatility, steps).T
-    delta, gamma = (higher - lower) / (2 * step), (higher - 2 * price + lower) / step**2
+    smooth, exercised_at = _smooth_prices(options, beside, volatility, steps)
+    lower, price, higher = smooth.T
+    delta = (higher - lower) / (2 * step)
+    gamma = (higher - 2 * price + lower) / step**2
+
     change = 0.01 * volatility
-    more, less = (
-        prices(options, spot[:, None], volatility + by, steps)[:, 0] for by in (change, -change)
-    )
+    more = _smooth_prices(options, spot[:, None], volatility + change, steps)[0][:, 0]
+    less = _smooth_prices(options, spot[:, None], volatility - change, steps)[0][:, 0]
+    vega = (more - less) / (2 * change) / 100
+
     growth = np.where(options.on_future, 0.0, options.rate)
-    decay = options.rate * price - growth * spot * delta - (volatility * spot) ** 2 * gamma / 2
+    paid = options.kept(np.zeros((len(options), 1)))[0][:, 0]
+    interest = options.rate * price - growth * spot * delta
+    theta = interest - (volatility * (spot - paid)) ** 2 * gamma / 2
+    # More time is never worth less to who may exercise at any time, unless a dividend comes closer.
+    is_decaying = options.is_american & ~options.pays
+    theta = np.where(is_decaying, np.minimum(theta, 0.0), theta)
+
     worth = options.exercised(spot[:, None])[:, 0]
-    exercised = options.is_american & (worth > 0) & (price <= worth)
+    is_worth_exercise = exercised_at[:, 1] | (options.years <= 0)
+    in_the_money = is_worth_exercise & (worth > 0)
     lowest = np.where(options.is_call, 0.0, -1.0)
+    at_limit = np.where(in_the_money, options.side, 0.0)
     return Greeks(
-        price=price,
-        delta=np.where(exercised, options.side, np.clip(delta, lowest, lowest + 1.0)),
-        gamma=np.where(exercised, 0.0, np.maximum(0.0, gamma)),
-        vega=np.maximum(0.0, more - less) / (2 * change) / 100,
-        theta=np.where(exercised | (options.years <= 0), 0.0, decay / DAYS_PER_YEAR),
+        price=np.where(is_worth_exercise, worth, price),
+        delta=np.where(is_worth_exercise, at_limit, np.clip(delta, lowest, lowest + 1.0)),
+        gamma=np.where(is_worth_exercise, 0.0, np.maximum(0.0, gamma)),
+        vega=np.where(is_worth_exercise, 0.0, np.maximum(0.0, vega)),
+        theta=np.where(is_worth_exercise, 0.0, theta / DAYS_PER_YEAR),
     )
 
 
@@ -334,10 +384,8 @@ def _may_gain(options: VanillaOptions) -> Flags:
     A put earns interest on its strike, a call is spared it where rates are negative; a call takes
     the dividends before expiry, and a future pays interest on what exercise gives.
     """
-    paid = (options.dividends[..., 0] > 0) & (options.dividends[..., 0] <= options.years[:, None])
-    pays = paid.any(axis=1) & ~options.on_future
     earns = np.where(options.on_future, options.rate > 0, options.side * options.rate < 0)
-    return options.is_american & (options.years > 0) & (earns | (options.is_call & pays))
+    return options.is_american & (options.years > 0) & (earns | (options.is_call & options.pays))
 
 
 def _normal(x: Array) -> Array:
@@ -357,53 +405,93 @@ def _european(options: VanillaOptions, spots: Array, volatility: Array) -> Array
     return np.maximum(0.0, discount * side * (forward * n1 - strike * n2))
 
 
-def _early_exercise(options: VanillaOptions, spots: Array, volatility: Array, steps: int) -> Array:
+def _early_exercise(
+    options: VanillaOptions, spots: Array, volatility: Array, steps: int
+) -> tuple[Array, Flags]:
     """Return what the right to exercise early adds, from one lattice for each option.
 
     The nodes are prices of the forward to expiry, which has no drift, in equal steps of their
     logarithm around the strike. At a price outside the lattice the addition continues as a line.
+
+    Returns:
+        The addition, and where the nodes to both sides of a price are worth their exercise.
     """
     step = options.years / steps
     width = (volatility * np.sqrt(3 * step))[:, None]
     reach = math.ceil(WIDTH * math.sqrt(steps / 3))
     nodes = options.strike[:, None] * np.exp(width * np.arange(-reach, reach + 1))
-    added = _addition(options, nodes, width, steps)
+    added, node_is_exercised = _addition(options, nodes, width, steps)
+
     forward = options.forwards(spots)
     place = np.log(forward / options.strike[:, None]) / width + reach
-    node = np.clip(np.rint(place), 2, 2 * reach - 2).astype(np.int64)
-    x = place - node
     rows = np.arange(len(options))[:, None]
-    a, b, c, d, e = (added[rows, node + shift] for shift in (-2, -1, 0, 1, 2))
-    # The polynomial through five nodes, by its derivatives at the one in the middle.
-    d1, d2 = (a - 8 * b + 8 * d - e) / 12, (-a + 16 * b - 30 * c + 16 * d - e) / 12
-    d3, d4 = (-a + 2 * b - 2 * d + e) / 2, a - 4 * b + 6 * c - 4 * d + e
-    value = c + x * (d1 + x / 2 * (d2 + x / 3 * (d3 + x / 4 * d4)))
-    for edge, inner, outside in ((0, 1, place < 2), (-1, -2, place > 2 * reach - 2)):
-        line = (added[:, edge] - added[:, inner]) / (nodes[:, edge] - nodes[:, inner])
-        beyond = added[:, edge, None] + line[:, None] * (forward - nodes[:, edge, None])
-        value = np.where(outside, beyond, value)
-    return value
+    below = np.clip(np.floor(place), 0, 2 * reach - 1).astype(np.int64)
+    is_exercised = node_is_exercised[rows, below] & node_is_exercised[rows, below + 1]
+
+    value = _interpolated(added, place)
+    for edge, inner, is_outside in ((0, 1, place < 2), (-1, -2, place > 2 * reach - 2)):
+        slope = (added[:, edge] - added[:, inner]) / (nodes[:, edge] - nodes[:, inner])
+        beyond = added[:, edge, None] + slope[:, None] * (forward - nodes[:, edge, None])
+        value = np.where(is_outside, beyond, value)
+    return value, is_exercised
 
 
-def _addition(options: VanillaOptions, nodes: Array, width: Array, steps: int) -> Array:
-    """Return the American less the European values at the nodes, both of one lattice."""
+def _interpolated(values: Array, place: Array) -> Array:
+    """Return values between nodes, by the polynomial through the five nodes around each place.
+
+    With the values `a` to `e` of these nodes, and `x` counted from the one in the middle, it is the
+    series of Taylor of the derivatives `d1` to `d4` that their differences give.
+    """
+    middle = np.clip(np.rint(place), 2, values.shape[1] - 3).astype(np.int64)
+    x = place - middle
+    rows = np.arange(len(values))[:, None]
+    a, b, c, d, e = (values[rows, middle + shift] for shift in (-2, -1, 0, 1, 2))
+
+    d1 = (a - 8 * b + 8 * d - e) / 12
+    d2 = (-a + 16 * b - 30 * c + 16 * d - e) / 12
+    d3 = (-a + 2 * b - 2 * d + e) / 2
+    d4 = a - 4 * b + 6 * c - 4 * d + e
+    series: Array = c + x * (d1 + x / 2 * (d2 + x / 3 * (d3 + x / 4 * d4)))
+    return series
+
+
+def _addition(
+    options: VanillaOptions, nodes: Array, width: Array, steps: int
+) -> tuple[Array, Flags]:
+    """Return the American less the European values at the nodes, both of one lattice.
+
+    Each layer is the expectation of the one after it, discounted by `d`: a node keeps 2/3 of its
+    own value, and the chances of the nodes above and below, `u` being the ratio of two nodes, are
+    such that the forward has no drift:
+
+        rise = d / (3 (1 + u))    fall = d u / (3 (1 + u))
+
+    Returns:
+        The additions, and which nodes of the first layer are worth their exercise.
+    """
     step = (options.years / steps)[:, None]
-    side, rate, strike = options.side[:, None], options.rate[:, None], options.strike[:, None]
+    side = options.side[:, None]
+    strike = options.strike[:, None]
     times = step * np.arange(steps + 1)
     money, share = options.kept(times)
     carry = np.where(options.on_future, 0.0, options.rate)[:, None]
-    spot_of = np.exp(-carry * (options.years[:, None] - times)) / share
+    spot_of_forward = np.exp(-carry * (options.years[:, None] - times)) / share
+    at_dividends = _at_dividends(options, times, spot_of_forward, money)
+
     up = np.exp(width)
-    discount = np.exp(-rate * step)
-    rise, fall = discount / (3 * (1 + up)), discount * up / (3 * (1 + up))
-    at_dividends = _at_dividends(options, times, spot_of, money)
+    discount = np.exp(-options.rate[:, None] * step)
+    rise = discount / (3 * (1 + up))
+    fall = discount * up / (3 * (1 + up))
+
     american = np.maximum(0.0, side * (nodes - strike))
     # The sum over nodes leaves this out of the integral over the bend (Euler and Maclaurin).
     american[:, nodes.shape[1] // 2] = (strike * width)[:, 0] / 12
     european = american.copy()
 
-    scratch, worth = np.empty((len(options), nodes.shape[1] - 2)), np.empty(nodes.shape)
-    signed, constants = side * nodes, side * (money - strike)
+    scratch = np.empty((len(options), nodes.shape[1] - 2))
+    worth = np.empty(nodes.shape)
+    signed_nodes = side * nodes
+    constants = side * (money - strike)
     spare = [np.empty(nodes.shape), np.empty(nodes.shape)]
 
     def continued(after: Array, into: Array) -> Array:
@@ -418,40 +506,63 @@ def _addition(options: VanillaOptions, nodes: Array, width: Array, steps: int) -
     for layer in reversed(range(steps)):
         european, spare[0] = continued(european, spare[0]), european
         american, spare[1] = continued(american, spare[1]), american
-        np.multiply(signed, spot_of[:, layer, None], out=worth)
+        np.multiply(signed_nodes, spot_of_forward[:, layer, None], out=worth)
         worth += constants[:, layer, None]
         np.maximum(american, worth, out=american)
-        for places, slope, constant in at_dividends.get(layer, ()):
-            exercised = nodes[places] * slope[:, None] + constant[:, None]
-            american[places] = np.maximum(american[places], exercised)
-    return american - european
+        for at_dividend in at_dividends.get(layer, ()):
+            at_dividend.exercise(nodes, american)
+    is_exercised = (american <= worth) & (worth > 0)
+    return american - european, is_exercised
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ExDateExercise:
+    """What exercise at an ex-date between two layers gives, as of the layer before.
+
+    It is a line of the forward: `slope` × forward + `constant`.
+
+    Attributes:
+        places: The options whose ex-date it is.
+    """
+
+    places: NDArray[np.int64]
+    slope: Array
+    constant: Array
+
+    def exercise(self, nodes: Array, american: Array) -> None:
+        """Raise the American values to what exercise gives."""
+        exercised = nodes[self.places] * self.slope[:, None] + self.constant[:, None]
+        american[self.places] = np.maximum(american[self.places], exercised)
 
 
 def _at_dividends(
-    options: VanillaOptions, times: Array, spot_of: Array, money: Array
-) -> dict[int, list[tuple[NDArray[np.int64], Array, Array]]]:
-    """Return what exercise at the ex-dates between two layers gives, as of the layer before.
+    options: VanillaOptions, times: Array, spot_of_forward: Array, money: Array
+) -> dict[int, list[_ExDateExercise]]:
+    """Return the exercise at the ex-dates between two layers, by the layer before.
 
     A call is exercised just before a dividend, and a put just after it; both pay or earn interest
-    on the strike until then. The value is a line of the forward: places, slope and constant.
+    on the strike until then.
     """
-    found: dict[int, list[tuple[NDArray[np.int64], Array, Array]]] = defaultdict(list)
+    at_layers: dict[int, list[_ExDateExercise]] = defaultdict(list)
+    last_layer = times.shape[1] - 2
     for number in range(options.dividends.shape[1]):
         years, amount, share = options.dividends[:, number].T
-        paid = (years > 0) & (years <= options.years) & ~options.on_future
-        layers = np.where(paid, np.minimum(years / times[:, 1], len(times[0]) - 2), -1).astype(
-            np.int64
-        )
-        for layer in np.unique(layers[paid]):
+        is_paid = (years > 0) & (years <= options.years) & ~options.on_future
+        # The last layer before the ex-date, as `kept` counts: also where one is at the ex-date.
+        before = np.count_nonzero(times < years[:, None], axis=1) - 1
+        layers = np.where(is_paid, np.minimum(before, last_layer), -1)
+
+        for layer in np.unique(layers[is_paid]):
             places = np.flatnonzero(layers == layer)
-            left_until = years[places] - times[places, layer]
-            discount = np.exp(-options.rate[places] * left_until)
+            discount = np.exp(-options.rate[places] * (years[places] - times[places, layer]))
             is_call = options.is_call[places]
-            left = np.where(is_call, 1.0, 1.0 - share[places])
-            constant = money[places, layer] - options.strike[places] * discount
-            constant -= np.where(is_call, 0.0, amount[places] * discount)
+            kept_share = np.where(is_call, 1.0, 1.0 - share[places])
+            taken = np.where(is_call, 0.0, amount[places] * discount)
+
             side = options.side[places]
-            found[int(layer)].append(
-                (places, side * left * spot_of[places, layer], side * constant)
+            constant = money[places, layer] - options.strike[places] * discount - taken
+            slope = side * kept_share * spot_of_forward[places, layer]
+            at_layers[int(layer)].append(
+                _ExDateExercise(places=places, slope=slope, constant=side * constant)
             )
-    return found
+    return at_layers

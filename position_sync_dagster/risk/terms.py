@@ -181,19 +181,42 @@ def _continued(last: DatedDividend, known: datetime, gap: timedelta) -> list[Dat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OptionTerms:
-    """The terms of an option, and what the model assumes besides.
+class ExerciseTerms:
+    """What an option delivers, and when: all that its value at the expiry follows from.
 
     Attributes:
         strike: In the major unit of the currency.
-        rate: The interest rate per year of its currency.
-        dividends: Those that are known; None: nothing is known of them, and none are assumed.
+        expires_at: The moment of the last trade, or of the settlement at the open.
     """
 
     right: Right
     strike: float
     expires_at: datetime
     exercise: Exercise
+
+    @property
+    def side(self) -> float:
+        """1 for a call, −1 for a put."""
+        return 1.0 if self.right == "CALL" else -1.0
+
+    def above_strike(self, price: float) -> float:
+        """Return by how much an option is in the money; below 0 out of the money."""
+        return self.side * (price - self.strike)
+
+    def intrinsic(self, price: float) -> float:
+        """Return what exercise gives at a price of the underlying."""
+        return max(0.0, self.above_strike(price))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionTerms(ExerciseTerms):
+    """The terms of an option, and what the model assumes besides.
+
+    Attributes:
+        rate: The interest rate per year of its currency.
+        dividends: Those that are known; None: nothing is known of them, and none are assumed.
+    """
+
     rate: float
     dividends: Sequence[DatedDividend] | None = None
 
@@ -231,6 +254,36 @@ CONTRACT_FIELDS = (
 )  # fmt: skip
 
 
+def exercise_terms(
+    contract: Instrument, details: ContractDetails | None
+) -> ExerciseTerms | NotPriced:
+    """Return what an option delivers, or why that is not known.
+
+    Args:
+        contract: The option as the row of its holding names it: that counts before `details`.
+        details: Its contract details, which may be older than a change of the contract; None while
+            they are not known: then it is an option on a share.
+    """
+    exercise = _exercise_of(contract, details)
+    if isinstance(exercise, NotPriced):
+        return exercise
+
+    right = contract.right
+    strike = contract.strike
+    magnifier = 1
+    if details is not None:
+        right = right or details.right
+        strike = strike or details.strike
+        magnifier = details.price_magnifier
+
+    ends = expires_at(contract.expiry, details)
+    if right is None or not strike or strike < 0 or ends is None:
+        return NotPriced.NO_TERMS
+    return ExerciseTerms(
+        right=Right(right), strike=strike / magnifier, expires_at=ends, exercise=exercise
+    )
+
+
 def option_terms(
     contract: Instrument,
     details: ContractDetails | None,
@@ -240,31 +293,30 @@ def option_terms(
     """Return what an option is priced as, or why it is not.
 
     Args:
-        contract: The option as the row of its holding names it: that counts before `details`.
-        details: Its contract details, which may be older than a change of the contract; None while
-            they are not known: then it is priced as an option on a share.
+        contract: The option, as for `exercise_terms`.
+        details: Its contract details; None while they are not known.
         rates: Interest rates by currency.
         dividends: Those of the underlying; None: unknown.
     """
-    exercise = _exercise_of(contract, details)
-    if isinstance(exercise, NotPriced):
-        return exercise
-    ends = expires_at(contract.expiry, details)
-    right, strike = contract.right, contract.strike
-    if details is not None:
-        right, strike = right or details.right, strike or details.strike
-    if right is None or not strike or strike < 0 or ends is None:
-        return NotPriced.NO_TERMS
-    rate = rates.get(contract.currency)
+    delivered = exercise_terms(contract, details)
+    if isinstance(delivered, NotPriced):
+        return delivered
+    return with_rate(delivered, rates.get(contract.currency), dividends)
+
+
+def with_rate(
+    delivered: ExerciseTerms, rate: float | None, dividends: Sequence[DatedDividend] | None
+) -> OptionTerms | NotPriced:
+    """Return the terms for the model, which needs the interest rate of the currency."""
     if rate is None:
         return NotPriced.NO_RATE
     return OptionTerms(
-        right=Right(right),
-        strike=strike / (details.price_magnifier if details else 1),
-        expires_at=ends,
-        exercise=exercise,
+        right=delivered.right,
+        strike=delivered.strike,
+        expires_at=delivered.expires_at,
+        exercise=delivered.exercise,
         rate=rate,
-        dividends=() if exercise.is_on_future else dividends,
+        dividends=() if delivered.exercise.is_on_future else dividends,
     )
 
 
@@ -377,40 +429,75 @@ class ModelledLeg:
     reason: Reason | None = None
 
 
+# A value may be this part of the strike below the intrinsic value, as bids of options deep in the
+# money are. Below that one of the two prices is wrong.
+BELOW_PARITY = 0.01
+
+
 def compute(legs: Sequence[ModelledLeg], now: datetime) -> None:
     """Find the volatility and the greeks of options with a value and a price, or the reasons."""
     priced = [(leg, leg.terms) for leg in legs if isinstance(leg.terms, OptionTerms)]
-    _find_volatilities([one for one in priced if one[0].volatility is None])
+    _find_volatilities([(leg, terms) for leg, terms in priced if leg.volatility is None])
+
     alive = []
+    volatilities = []
     for leg, terms in priced:
-        leg.greeks, leg.reason, leg.used = None, NoGreeks.NOT_COMPUTED, leg.spot
+        leg.greeks = None
+        leg.reason = NoGreeks.NOT_COMPUTED
+        leg.used = leg.spot
         if terms.expires_at <= now:
             leg.reason = NoGreeks.EXPIRED
+        elif isinstance(leg.volatility, float):
+            alive.append((leg, terms))
+            volatilities.append(leg.volatility)
+        elif _is_at_parity(leg, terms):
+            # Its greeks are the limits for a volatility that vanishes.
+            alive.append((leg, terms))
+            volatilities.append(model.LOWEST_VOLATILITY)
         elif isinstance(leg.volatility, StrEnum):
             leg.reason = leg.volatility
-        else:
-            alive.append((leg, terms))
-    if not alive:
-        return
-    spot, volatility = (
-        np.array([getattr(leg, name) for leg, _terms in alive], dtype=float)
-        for name in ("spot", "volatility")
-    )
-    options = as_options([terms for _leg, terms in alive], repeat(now), spot.tolist())
-    found = model.greeks(options, spot, volatility, model.COARSE)
-    rows = np.stack([volatility, found.delta, found.gamma, found.vega, found.theta, spot])
-    for (leg, terms), row in zip(alive, rows.T, strict=True):
-        if np.isfinite(row).all() and leg.value_at is not None:
-            leg.reason = None
-            leg.greeks = HoldingGreeks(
-                **dict(zip(_NUMBERS, row.tolist(), strict=True)),
-                greeks_time=leg.spot_at,
-                greeks_method=terms.text,
-                volatility_time=leg.value_at,
-            )
+
+    if alive:
+        _compute_greeks(alive, volatilities, now)
 
 
-_NUMBERS = ("implied_vol", "delta", "gamma", "vega", "theta", "underlying_price")
+def _is_at_parity(leg: ModelledLeg, terms: OptionTerms) -> bool:
+    """Return whether a value shows no volatility because it is what exercise gives."""
+    if leg.spot_then is None:
+        return False
+    if leg.volatility is NoVolatility.NO_VEGA:
+        return True
+    is_below = leg.volatility is NoVolatility.BELOW_INTRINSIC
+    return is_below and leg.value >= terms.intrinsic(leg.spot_then) - BELOW_PARITY * terms.strike
+
+
+def _compute_greeks(
+    legs: Sequence[tuple[ModelledLeg, OptionTerms]], volatilities: Sequence[float], now: datetime
+) -> None:
+    """Set the greeks of options, each with the volatility that prices it."""
+    spot = np.array([leg.spot for leg, _terms in legs], dtype=float)
+    volatility = np.array(volatilities)
+    options = as_options([terms for _leg, terms in legs], repeat(now), spot.tolist())
+    greeks = model.greeks(options, spot, volatility, model.COARSE)
+
+    numbers = np.stack([greeks.delta, greeks.gamma, greeks.vega, greeks.theta, spot])
+    for (leg, terms), of_leg in zip(legs, numbers.T.tolist(), strict=True):
+        if not np.isfinite(of_leg).all() or leg.value_at is None:
+            continue
+        delta, gamma, vega, theta, underlying_price = of_leg
+        leg.reason = None
+        leg.greeks = HoldingGreeks(
+            # At parity no volatility is known; its greeks do not depend on it.
+            implied_vol=leg.volatility if isinstance(leg.volatility, float) else None,
+            delta=delta,
+            gamma=gamma,
+            vega=vega,
+            theta=theta,
+            underlying_price=underlying_price,
+            greeks_time=leg.spot_at,
+            greeks_method=terms.text,
+            volatility_time=leg.value_at,
+        )
 
 
 def _find_volatilities(legs: Sequence[tuple[ModelledLeg, OptionTerms]]) -> None:

@@ -1,26 +1,38 @@
-"""Alert messages about failed checks: pure functions decide which are due, `deliver` sends them.
+"""Alert messages about failed checks: pure functions decide which are due, `Deliveries` sends them.
 
 One message is sent when a check fails, and another when it passes again. A message is kept until
-it is sent. apprise sends it to the receivers in the settings.
+it is sent. apprise sends it to the receivers in the settings, in a program beside the ticks.
 """
 
+import json
 import logging
+import subprocess
+import sys
+import time
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from tempfile import TemporaryFile
 
-from pydantic import SecretStr
+from pydantic import AwareDatetime, SecretStr
 
 from position_sync_dagster.domain.clock import Clock, elapsed, has_come
 from position_sync_dagster.errors import MissingExtraError
+from position_sync_dagster.sync.send_message import Outcome
 
 # How long a receiver that could not be reached is left alone; the others are not.
 RETRY = timedelta(minutes=1)
 
-# No delivery begins later in a tick: Dagster ends one after a minute.
-BEGUN_WITHIN = timedelta(seconds=25)
+# How long a delivery may take.
+SENT_WITHIN = timedelta(seconds=30)
+
+# Seconds for which a tick waits for the deliveries that it began: most end within them.
+WAIT_S = 1.0
+
+# The program that sends one message.
+SENDER = "position_sync_dagster.sync.send_message"
 
 # Maximum length of a description in a message, in characters; the check's page shows all of it.
 LONGEST_TEXT = 600
@@ -62,7 +74,7 @@ class FailedCheck:
         told: Whether a message about it was created.
     """
 
-    since: datetime
+    since: AwareDatetime
     told: bool = False
 
 
@@ -87,7 +99,7 @@ class AlertCursor:
 
     breaks: dict[str, FailedCheck] = field(default_factory=dict)
     outbox: dict[int, tuple[Message, ...]] = field(default_factory=dict)
-    failing: dict[int, datetime] = field(default_factory=dict)
+    failing: dict[int, AwareDatetime] = field(default_factory=dict)
 
 
 def follow(
@@ -130,30 +142,6 @@ def follow(
         outbox={place: kept[-MOST_KEPT:] for place, kept in waiting.items() if kept},
         failing={place: at for place, at in cursor.failing.items() if place < receivers},
     )
-
-
-def send_due(
-    cursor: AlertCursor, urls: Sequence[SecretStr], clock: Clock
-) -> tuple[AlertCursor, int]:
-    """Send each receiver the messages that wait for it, all in one.
-
-    Returns:
-        The cursor after the deliveries, and how many receivers accepted theirs.
-    """
-    outbox, failing, sent = dict(cursor.outbox), dict(cursor.failing), 0
-    until = clock() + BEGUN_WITHIN
-    for place, messages in cursor.outbox.items():
-        now = clock()
-        if now > until or not has_come(failing.get(place, now), now, RETRY):
-            continue
-        title, body = together(messages)
-        if deliver(urls[place], place, title=title, body=body):
-            del outbox[place]
-            failing.pop(place, None)
-            sent += 1
-        else:
-            failing[place] = clock() + RETRY
-    return replace(cursor, outbox=outbox, failing=failing), sent
 
 
 def together(messages: Collection[Message]) -> tuple[str, str]:
@@ -209,34 +197,133 @@ def not_understood(urls: Iterable[SecretStr]) -> list[int]:
         ]
 
 
-def deliver(url: SecretStr, place: int, *, title: str, body: str) -> bool:
-    """Send one message to one receiver; return whether it was accepted.
+# Why a message was not accepted, by the exit code of its program.
+REASONS: Mapping[int, str] = {
+    Outcome.REFUSED: "it did not accept the message",
+    Outcome.NOT_UNDERSTOOD: "apprise does not understand it",
+    Outcome.NO_APPRISE: str(MissingExtraError("apprise", "alerts")),
+    Outcome.FAILED: "apprise failed at it",
+}
 
-    Apprise and its libraries log the URL with its tokens and passwords. Their loggers are silenced
-    meanwhile, and an error is logged with the receiver's number in the setting.
+
+class Delivery:
+    """One message on its way to one receiver, by a program of its own.
 
     Args:
-        url: As apprise understands it.
-        place: The index of the URL in POSITION_SYNC_ALERT_URLS, from 0.
-        title: The title of the message.
-        body: The body of the message, as plain text.
+        url: The receiver, as apprise understands it.
+        place: The index of the URL in POSITION_SYNC_ALERT_URLS, from 0: logs name it by that.
+        messages: What is sent, together.
+        now: The current time.
     """
-    why = "it did not accept the message"
-    with _silent("apprise", "requests", "urllib3"):
-        try:
-            import apprise
 
-            sender = apprise.Apprise()
-            if not sender.add(url.get_secret_value()):
-                why = "apprise does not understand it"
-            elif sender.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT):
-                return True
-        except ImportError:
-            why = str(MissingExtraError("apprise", "alerts"))
-        except Exception as error:  # noqa: BLE001 - any service; its text may contain the URL
-            why = type(error).__name__
-    logger.error("POSITION_SYNC_ALERT_URLS: receiver %d cannot be reached: %s", place + 1, why)
-    return False
+    def __init__(
+        self, url: SecretStr, place: int, messages: tuple[Message, ...], now: datetime
+    ) -> None:
+        self.url = url
+        self.place = place
+        self.messages = messages
+        self._begun_at = now
+        title, body = together(messages)
+        with TemporaryFile("w+") as given:  # others could read arguments
+            json.dump({"url": url.get_secret_value(), "title": title, "body": body}, given)
+            given.seek(0)
+            self._program = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-m", SENDER],
+                stdin=given,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it has ended, for a time at most."""
+        with suppress(subprocess.TimeoutExpired):
+            self._program.wait(seconds)
+
+    def is_accepted(self, now: datetime) -> bool | None:
+        """Return whether the receiver accepted the message; None while it is on its way.
+
+        A receiver that does not end its answer has the message: after `SENT_WITHIN` the program is
+        ended, and the message counts as sent. Sent again, it would arrive again and again.
+        """
+        code = self._program.poll()
+        if code is None and elapsed(self._begun_at, now) <= SENT_WITHIN:
+            return None
+
+        if code is None:
+            self._program.kill()
+            self._program.wait()
+            logger.error(
+                "POSITION_SYNC_ALERT_URLS: receiver %d did not end its answer within %d s: the "
+                "message counts as sent",
+                self.place + 1,
+                SENT_WITHIN.seconds,
+            )
+            return True
+
+        if code != Outcome.ACCEPTED:
+            logger.error(
+                "POSITION_SYNC_ALERT_URLS: receiver %d cannot be reached: %s",
+                self.place + 1,
+                REASONS.get(code, f"its program ended with {code}"),
+            )
+        return code == Outcome.ACCEPTED
+
+
+class Deliveries:
+    """The deliveries of this process that have not ended, at most one for each receiver."""
+
+    def __init__(self) -> None:
+        self._on_their_way: dict[int, Delivery] = {}
+
+    def send_due(
+        self, cursor: AlertCursor, urls: Sequence[SecretStr], clock: Clock
+    ) -> tuple[AlertCursor, int]:
+        """Begin to send each receiver the messages that wait for it, all in one.
+
+        Deliveries go on beside the tick; messages stay in the outbox until theirs has ended.
+
+        Returns:
+            The cursor after the deliveries that ended, and how many receivers accepted theirs.
+        """
+        cursor, sent = self._ended(cursor, urls, clock())
+        for place, messages in cursor.outbox.items():
+            now = clock()
+            is_due = has_come(cursor.failing.get(place, now), now, RETRY)
+            if is_due and place not in self._on_their_way:
+                self._on_their_way[place] = Delivery(urls[place], place, messages, now)
+
+        begun = time.monotonic()
+        for delivery in self._on_their_way.values():
+            delivery.wait(max(WAIT_S - (time.monotonic() - begun), 0.0))
+        cursor, more = self._ended(cursor, urls, clock())
+        return cursor, sent + more
+
+    def _ended(
+        self, cursor: AlertCursor, urls: Sequence[SecretStr], now: datetime
+    ) -> tuple[AlertCursor, int]:
+        """Return the cursor without the messages that were sent, and how many receivers have."""
+        outbox = dict(cursor.outbox)
+        failing = dict(cursor.failing)
+        sent = 0
+        for place, delivery in list(self._on_their_way.items()):
+            accepted = delivery.is_accepted(now)
+            if accepted is None:
+                continue
+
+            del self._on_their_way[place]
+            if place >= len(urls) or urls[place] != delivery.url:
+                continue  # the setting names another receiver since
+            if not accepted:
+                failing[place] = now + RETRY
+                continue
+
+            sent += 1
+            failing.pop(place, None)
+            waiting = outbox.pop(place, ())
+            left = tuple(message for message in waiting if message not in delivery.messages)
+            if left:
+                outbox[place] = left
+        return replace(cursor, outbox=outbox, failing=failing), sent
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Closes: the changes of quantities, their causes by the tables, a break where none is known."""
+"""Closes: their causes by the tables, and a break where none is known."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -30,12 +30,13 @@ from position_sync_dagster.domain.closes import (
     knows_more,
 )
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
-from position_sync_dagster.domain.instrument import ContractDetails, Instrument
+from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import LookedAt
-from position_sync_dagster.lake.schema import content_id, moment, one_of, records_of
+from position_sync_dagster.lake.schema import moment, one_of, records_of
+from position_sync_dagster.sync.movement_book import MovementBook
 
 # Time in which a close is judged again: its statement may come late, and may be corrected.
 WINDOW = timedelta(days=60)
@@ -66,7 +67,8 @@ class Explained:
 
     Attributes:
         rows: How many rows were added to `closures`.
-        unexplained: The closes whose cause is not known after `GRACE`, oldest first.
+        unexplained: The closes whose cause is not known after `GRACE`, oldest first, and that need
+            a person.
     """
 
     rows: int
@@ -75,10 +77,11 @@ class Explained:
 
 @dataclass(eq=False, repr=False)
 class CloseExplainer:
-    """Judges the closes of the last weeks; blocks, and may be called by any process.
+    """Judges the closes of the last weeks, and keeps `movements`; any process may do it.
 
     Args:
         run_id: The Dagster run that is written into the rows.
+        calendar: The exchange whose trading days movements belong to.
         guard: Checks the lease of the owner that sees the changes, right before they are stored.
 
     Example:
@@ -89,6 +92,7 @@ class CloseExplainer:
     _: KW_ONLY
     clock: Clock = utc_now
     run_id: str | None = None
+    calendar: str = "XNYS"
     guard: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -108,48 +112,72 @@ class CloseExplainer:
             asked: The span for which the gateway named all executions, by account. Without a span,
                 the absence of an execution proves nothing.
         """
-        lake, now = self.lake, self.clock()
-        if executions:
-            lake.executions.add(executions, run_id=self.run_id)
+        lake = self.lake
+        now = self.clock()
+        new_executions = lake.executions.add(executions, run_id=self.run_id) if executions else 0
+
         looked = self._looked(now)
         since = max(looked.since, now - WINDOW)
         closes = lake.position_changes.rows(since, IS_CLOSE, _CLOSE)
-        said = self._said(since - BEFORE)
         counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
-        due = due_closes(closes, counted, said, now)
-        judged: dict[str, list[Closure]] = {}
-        if due:
-            facts = self._facts(closes.filter(one_of("change_id", due)), asked or {})
-            judged = grouped(attrgetter("change_id"), closures_of(facts, now, due))
-        unknown = counted.filter(pl.col("cause") == Cause.UNEXPLAINED.value)
-        unknown = unknown.join(closes, on="change_id", how="semi")
+        judged = self._judged(closes, counted, since, now, asked or {})
+
+        is_unknown = pl.col("cause") == Cause.UNEXPLAINED.value
+        unknown = counted.filter(is_unknown).join(closes, on="change_id", how="semi")
         open_ids = {*unknown.get_column("change_id"), *judged}
-        # Read after the facts: another process may have judged meanwhile, from more facts.
         are_open = one_of("change_id", open_ids)
+        # Read after the facts: another process may have judged meanwhile, from more facts.
         stored = lake.closures.current(are_open, since - BEFORE) if open_ids else []
         counting = grouped(attrgetter("change_id"), stored)
-        replaced = {
-            change_id: _judged_last(new, counting[change_id], now)
-            for change_id, new in judged.items()
-            if knows_more(new, counting[change_id])
-        }
+        replaced = _replacing(judged, counting, now)
+
         rows = lake.closures.add(chain.from_iterable(replaced.values()), run_id=self.run_id)
+        if new_executions or rows:
+            MovementBook(lake, self.calendar, run_id=self.run_id).update()
+
         newest = chain.from_iterable((counting | replaced).values())
-        unexplained = (one for one in newest if one.cause is Cause.UNEXPLAINED)
-        waiting = [one for one in unexplained if elapsed(one.closed_at, now) >= GRACE]
-        waiting.sort(key=attrgetter("closed_at"))
-        # Breaks of closes before the window stay as they are.
-        keys = set(closes.select(_KEY).iter_rows())
-        lake.breaks.record(
-            {BREAKS: list(map(_discrepancy, waiting))},
-            now,
-            compared=lambda one: one.gateway_id == BREAKS and (one.account, one.conid) in keys,
-            run_id=self.run_id,
-        )
+        unexplained = self._ask_person(newest, closes, now)
         first = closes.filter(are_open).get_column("seen_at").min()
         since = min(first, looked.until) if isinstance(first, datetime) else looked.until
         lake.closures.looked = replace(looked, since=since)
-        return Explained(rows=rows, unexplained=tuple(waiting))
+        return Explained(rows=rows, unexplained=unexplained)
+
+    def _judged(
+        self,
+        closes: pl.DataFrame,
+        counted: pl.DataFrame,
+        since: datetime,
+        now: datetime,
+        asked: Asked,
+    ) -> dict[str, list[Closure]]:
+        """Return the causes of the closes that are due, by the change."""
+        due = due_closes(closes, counted, self._named(since - BEFORE), now)
+        if not due:
+            return {}
+        facts = self._facts(closes.filter(one_of("change_id", due)), asked)
+        return grouped(attrgetter("change_id"), closures_of(facts, now, due))
+
+    def _ask_person(
+        self, closures: Iterable[Closure], closes: pl.DataFrame, now: datetime
+    ) -> tuple[Closure, ...]:
+        """Open a break for each close without a cause, and resolve those of the others.
+
+        Breaks of closes before the window stay as they are.
+        """
+        unexplained = [closure for closure in closures if closure.needs_person]
+        waiting = [closure for closure in unexplained if elapsed(closure.closed_at, now) >= GRACE]
+        waiting.sort(key=attrgetter("closed_at"))
+
+        keys = set(closes.select(_KEY).iter_rows())
+        self.lake.breaks.record(
+            {BREAKS: [_discrepancy(closure) for closure in waiting]},
+            now,
+            compared=lambda difference: (
+                difference.gateway_id == BREAKS and (difference.account, difference.conid) in keys
+            ),
+            run_id=self.run_id,
+        )
+        return tuple(waiting)
 
     def _looked(self, now: datetime) -> LookedAt:
         """Return from when on closes are looked at: from the first that was open at the last look.
@@ -161,7 +189,8 @@ class CloseExplainer:
         tables = (lake.position_changes, lake.executions, lake.closures)
 
         def files(until: datetime) -> frozenset[str]:
-            return lake.statement_events.files().union(*(one.files(until) for one in tables))
+            of_days = [table.files(until) for table in tables]
+            return lake.statement_events.files().union(*of_days)
 
         last = lake.closures.looked
         if last is not None and last.files == files(last.until):
@@ -169,35 +198,38 @@ class CloseExplainer:
         until = now - 2 * A_DAY
         return LookedAt(since=now - WINDOW, until=until, files=files(until))
 
-    def _said(self, since: datetime) -> pl.DataFrame:
+    def _named(self, since: datetime) -> pl.DataFrame:
         """Return which holdings and times executions and statements name, and since when."""
-        lake, both = self.lake, (*_KEY, "stated_at", "source")
-        executions = lake.executions.rows(since, columns=(*both, "time"))
-        events = lake.statement_events.rows(since.date(), columns=(*both, "first_day", "day"))
+        columns = (*_KEY, "stated_at", "source")
+        executions = self.lake.executions.rows(since, columns=(*columns, "time"))
+        of_events = (*columns, "first_day", "day")
+        events = self.lake.statement_events.rows(since.date(), columns=of_events)
         return pl.concat([executions, events], how="diagonal")
 
     def _facts(self, due: pl.DataFrame, asked: Asked) -> Facts:
         """Read what may explain the closes that are due: what changed near them, and its facts."""
-        lake, of, seen_at = self.lake, ("account", "symbol"), pl.col("seen_at")
-        spans = due.group_by(of).agg(
-            first=pl.min_horizontal("since", seen_at).min() - BEFORE, last=seen_at.max() + A_DAY
-        )
+        lake = self.lake
+        key = ("account", "symbol")
+        seen_at = pl.col("seen_at")
+        first_confirmed = pl.min_horizontal("since", seen_at).min()
+        spans = due.group_by(key).agg(first=first_confirmed - BEFORE, last=seen_at.max() + A_DAY)
         first: datetime = spans.get_column("first").min()  # type: ignore[assignment]
-        of_symbols = one_of("symbol", spans["symbol"])
-        near = lake.position_changes.rows(first, of_symbols).join(spans, on=of)
-        near = near.filter(seen_at.is_between("first", "last"))
-        found = records_of(PositionChange, near.sort("seen_at", "change_id"))
+
+        of_symbols = lake.position_changes.rows(first, one_of("symbol", spans["symbol"]))
+        near = of_symbols.join(spans, on=key).filter(seen_at.is_between("first", "last"))
+        changes = records_of(PositionChange, near.sort("seen_at", "change_id"))
+
         conids = near.get_column("conid").unique().to_list()
+        contracts = lake.contracts.get(conids)
         of_these = one_of("conid", conids)
         of_all = pl.col("kind").is_in([EventKind.CORPORATE_ACTION.value, EventKind.PERIOD.value])
-        contracts = lake.contracts.get(conids)
         return Facts(
-            changes=found,
+            changes=changes,
             executions=lake.executions.records(first, of_these),
             events=lake.statement_events.records(first.date(), of_these | of_all),
             contracts=contracts,
             asked=asked,
-            prices=self._underlying_prices(found, contracts),
+            prices=self._underlying_prices(changes, contracts),
         )
 
     def _underlying_prices(
@@ -205,35 +237,64 @@ class CloseExplainer:
     ) -> Mapping[int, float]:
         """Return, by option, the last price of its underlying before the option's end.
 
-        The rows of all options on the underlying are searched: an option that ends worthless may
-        have no greeks any more. The price is read once, for options that closed in the last day.
+        The price is read once, for options that closed in the last day.
         """
+        now = self.clock()
         ends: defaultdict[datetime, dict[int, int]] = defaultdict(dict)
         for change in changes:
             details = contracts.get(change.conid)
-            ended = last_trade(change, details) if change.is_option and change.closed else None
-            under = details.under_conid if details is not None else None
-            is_new = self.clock() - change.seen_at <= A_DAY and change.conid not in self._prices
-            if ended is not None and under and is_new and ended <= change.seen_at:
-                ends[ended][change.conid] = under
-        for ended, unders in ends.items():
-            known = self.lake.contracts.table.rows(columns=["conid", "under_conid"])
-            of_these = pl.col("under_conid").is_in(list(unders.values()))
-            under_of = dict(known.filter(of_these).iter_rows())
-            rows = self.lake.updates.sync.between(ended - LAST_PRICE, ended, under_of)
-            priced = rows.filter(
-                pl.col("underlying_price").is_not_null(),
-                pl.col("greeks_time").is_between(ended - LAST_PRICE, ended),
-            ).sort("greeks_time")["conid", "underlying_price"]
-            last = {under_of[conid]: price for conid, price in priced.iter_rows()}
-            self._prices |= {conid: last[under] for conid, under in unders.items() if under in last}
+            is_new = now - change.seen_at <= A_DAY and change.conid not in self._prices
+            if details is None or not details.under_conid or not change.is_option or not is_new:
+                continue
+
+            ended = last_trade(change, details)
+            if change.closed and ended is not None and ended <= change.seen_at:
+                ends[ended][change.conid] = details.under_conid
+
+        for ended, underlyings in ends.items():
+            last = self._last_prices(set(underlyings.values()), ended)
+            for conid, under_conid in underlyings.items():
+                if under_conid in last:
+                    self._prices[conid] = last[under_conid]
         return self._prices
 
+    def _last_prices(self, under_conids: set[int], ended: datetime) -> dict[int, float]:
+        """Return the last price of each underlying in the minutes before a time.
 
-def _judged_last(new: Iterable[Closure], before: Iterable[Closure], now: datetime) -> list[Closure]:
+        The rows of all options on the underlying are searched: an option that ends worthless may
+        have no greeks any more.
+        """
+        contracts = self.lake.contracts.table.rows(columns=["conid", "under_conid"])
+        options = contracts.filter(pl.col("under_conid").is_in(under_conids))
+        underlying_of = dict(options.iter_rows())
+
+        begin = ended - LAST_PRICE
+        rows = self.lake.updates.sync.between(begin, ended, underlying_of)
+        is_priced = pl.col("underlying_price").is_not_null()
+        priced = rows.filter(is_priced, pl.col("greeks_time").is_between(begin, ended))
+        in_order = priced.sort("greeks_time").select("conid", "underlying_price")
+        return {underlying_of[conid]: price for conid, price in in_order.iter_rows()}
+
+
+def _replacing(
+    judged: Mapping[str, list[Closure]], counting: Mapping[str, list[Closure]], now: datetime
+) -> dict[str, list[Closure]]:
+    """Return the new causes that say more than those that count, by the change."""
+    replacing: dict[str, list[Closure]] = {}
+    for change_id, closures in judged.items():
+        before = counting.get(change_id, [])
+        if knows_more(closures, before):
+            replacing[change_id] = _judged_last(closures, before, now)
+    return replacing
+
+
+def _judged_last(
+    closures: Iterable[Closure], before: Iterable[Closure], now: datetime
+) -> list[Closure]:
     """Return causes as judged after those before: they count, also after a clock was set back."""
-    last = max((one.judged_at or NEVER for one in before), default=NEVER)
-    return [replace(one, judged_at=max(now, last + timedelta(microseconds=1))) for one in new]
+    last = max((closure.judged_at or NEVER for closure in before), default=NEVER)
+    judged_at = max(now, last + timedelta(microseconds=1))
+    return [replace(closure, judged_at=judged_at) for closure in closures]
 
 
 _CLOSE = ("change_id", "account", "conid", "symbol", "since", "seen_at")
@@ -251,7 +312,7 @@ def _new_york(at: pl.Expr) -> pl.Expr:
 
 
 def due_closes(
-    closes: pl.DataFrame, counted: pl.DataFrame, said: pl.DataFrame, now: datetime
+    closes: pl.DataFrame, counted: pl.DataFrame, named: pl.DataFrame, now: datetime
 ) -> set[str]:
     """Return the closes to judge: those without a cause, and those of which there is more to know.
 
@@ -262,134 +323,61 @@ def due_closes(
     Args:
         closes: Rows of `position_changes`.
         counted: The causes that count.
-        said: What executions and statements name: account, conid, day or time, stated_at.
+        named: What executions and statements name: account, conid, day or time, stated_at.
         now: The current time.
     """
-    ones = closes.join(counted, on="change_id", how="left")
-    seen, judged_at, cause = pl.col("seen_at"), pl.col("judged_at"), pl.col("cause")
-    is_known, is_traded = cause != Cause.UNEXPLAINED.value, cause == Cause.TRADED.value
+    seen_at = pl.col("seen_at")
+    is_known = pl.col("cause") != Cause.UNEXPLAINED.value
+    is_traded = pl.col("cause") == Cause.TRADED.value
     is_stated = is_known & (pl.col("stage") == Stage.STATED.value)
     is_open = ~is_stated & pl.col("statement").is_null()
-    waits = is_open & (~is_traded | (seen >= moment(now - WEEK)))
-    begin = pl.coalesce("since", "seen_at")
-    due = ones.filter(
-        judged_at.is_null()
-        | (is_open & ~is_known & (seen >= moment(now - A_DAY)))
-        | (is_open & ~is_traded & (seen >= moment(now - AN_HOUR)))
+    with_cause = closes.join(counted, on="change_id", how="left").with_columns(
+        begin=pl.coalesce("since", "seen_at"),
+        waits=is_open & (~is_traded | (seen_at >= moment(now - WEEK))),
     )
-    facts = said.select(*_KEY, "stated_at", "source", at=pl.coalesce("time", "day"))
-    of_contracts = (
-        ones.with_columns(waits=waits)
-        .join(facts, on="conid")
-        .filter(
-            (pl.col("stated_at") > judged_at) | (pl.col("waits") & (pl.col("source") == FLEX)),
-            pl.col("account") == pl.col("account_right"),
-            pl.col("at").is_between(begin - BOOKED - A_DAY, seen + SLACK),
-        )
+
+    is_of_hour = is_open & ~is_traded & (seen_at >= moment(now - AN_HOUR))
+    is_of_day = is_open & ~is_known & (seen_at >= moment(now - A_DAY))
+    by_time = with_cause.filter(pl.col("judged_at").is_null() | is_of_hour | is_of_day)
+    by_contract = _with_newer_facts(with_cause, named)
+    by_day = _with_statement_of_days(with_cause.filter("waits"), named)
+    return {
+        change_id
+        for due in (by_time, by_contract, by_day)
+        for change_id in due.get_column("change_id")
+    }
+
+
+def _with_newer_facts(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
+    """Return the closes with an execution or an event near them that was stated after the cause."""
+    facts = named.select(*_KEY, "stated_at", "source", at=pl.coalesce("time", "day"))
+    is_newer = pl.col("stated_at") > pl.col("judged_at")
+    is_awaited = pl.col("waits") & (pl.col("source") == FLEX)
+    first = pl.col("begin") - BOOKED - A_DAY
+    is_near = pl.col("at").is_between(first, pl.col("seen_at") + SLACK)
+    return closes.join(facts, on=_KEY).filter(is_newer | is_awaited, is_near)
+
+
+def _with_statement_of_days(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
+    """Return the closes of whose days a statement has the trades."""
+    days = closes.select(
+        "change_id", "account", begin=_new_york(pl.col("begin")), end=_new_york(pl.col("seen_at"))
     )
-    days = ones.filter(waits).select(
-        "change_id", "account", begin=_new_york(begin), end=_new_york(seen)
-    )
-    periods = said.filter(pl.col("first_day").is_not_null()).select("account", "first_day", "day")
-    of_days = days.join(periods, on="account").filter(
+    is_period = pl.col("first_day").is_not_null()
+    periods = named.filter(is_period).select("account", "first_day", "day")
+    return days.join(periods, on="account").filter(
         pl.col("first_day") <= pl.col("end"), pl.col("day") >= pl.col("begin")
     )
-    found = [one.get_column("change_id") for one in (due, of_contracts, of_days)]
-    return set(pl.concat(found))
 
 
-def _discrepancy(one: Closure) -> Discrepancy:
-    when = f"{one.closed_at:%Y-%m-%d %H:%M} UTC"
-    detail = f"{one.quantity:+g} {one.name} closed at {when}: {one.detail}"
-    kind, key = DiscrepancyType.UNEXPLAINED, (one.account, one.conid)
-    return Discrepancy(kind, *key, one.symbol, None, one.quantity, detail)
-
-
-_TERMS = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
-
-
-def after_changes(
-    published: Mapping[Key, BrokerPosition], changes: Iterable[PositionChange]
-) -> dict[Key, BrokerPosition]:
-    """Return the holdings that stored changes left otherwise than they are published.
-
-    Args:
-        published: All holdings of a login, and those that closed since a time.
-        changes: The changes since then, oldest first.
-    """
-    found: dict[Key, BrokerPosition] = {}
-    for change in changes:
-        known = found.get(change.key) or published.get(change.key)
-        at, quantity = (known.position_time, known.position) if known else (change.seen_at, 0.0)
-        if change.change_id != content_id(at, *change.key, quantity, change.after):
-            continue  # it is published
-        found[change.key] = BrokerPosition(
-            gateway_id=change.gateway_id,
-            account=change.account,
-            instrument=Instrument(**{name: getattr(change, name) for name in _TERMS}),
-            position=change.after,
-            average_cost=change.average_cost,
-            received_at=change.seen_at,
-            position_time=change.seen_at,
-            snapshot_id=change.snapshot_id,
-        )
-    return found
-
-
-def changes_between(
-    before: Mapping[Key, BrokerPosition],
-    after: Mapping[Key, BrokerPosition],
-    confirmed: Mapping[str, datetime | None],
-) -> list[PositionChange]:
-    """Return the quantities that changed.
-
-    Before the first list of an account its holdings are unknown: those in that list are no change.
-    An account without holdings is known too, once the broker has confirmed it.
-
-    Args:
-        before: The holdings as they were published last.
-        after: Those that are published now, or only the ones that changed.
-        confirmed: Until when the broker had confirmed the holdings of each account.
-    """
-    moved = [
-        (known, holding)
-        for key, holding in after.items()
-        if (known := before.get(key)) is None or known.position != holding.position
-    ]
-    accounts = {account for account, _conid in before} if moved else set()
-    accounts |= {account for account, at in confirmed.items() if at is not None}
-    found: list[PositionChange] = []
-    for known, holding in moved:
-        quantity = known.position if known is not None else 0.0
-        if holding.account not in accounts or holding.position == quantity:
-            continue
-        times, price, cost, began = [confirmed.get(holding.account)], None, None, None
-        if known is not None:
-            times += known.confirmed_at, known.position_time
-            price, cost, began = _price_of(known), known.average_cost, known.position_time
-        began = began or holding.position_time
-        # Later times are from before the clock was set back.
-        since = max((at for at in times if at and at <= holding.position_time), default=None)
-        found.append(
-            PositionChange(
-                change_id=content_id(began, *holding.key, quantity, holding.position),
-                account=holding.account,
-                **{name: getattr(holding.instrument, name) for name in _TERMS},
-                before=quantity,
-                after=holding.position,
-                average_cost=cost,
-                market_price=price,
-                since=since,
-                seen_at=holding.position_time,
-                gateway_id=holding.gateway_id,
-                snapshot_id=holding.snapshot_id,
-            )
-        )
-    return found
-
-
-def _price_of(holding: BrokerPosition) -> float | None:
-    """Return what the broker's value makes for one unit: its price may be in cents or not."""
-    if holding.market_value is None or not holding.position:
-        return None
-    return holding.market_value / (holding.position * holding.instrument.multiplier)
+def _discrepancy(closure: Closure) -> Discrepancy:
+    when = f"{closure.closed_at:%Y-%m-%d %H:%M} UTC"
+    return Discrepancy(
+        DiscrepancyType.UNEXPLAINED,
+        closure.account,
+        closure.conid,
+        closure.symbol,
+        None,
+        closure.quantity,
+        f"{closure.quantity:+g} {closure.name} closed at {when}: {closure.detail}",
+    )

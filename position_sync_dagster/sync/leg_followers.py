@@ -10,10 +10,11 @@ import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.closes import PositionChange, Roll, UnclearRoll, rolls_of
+from position_sync_dagster.domain.closes import PositionChange
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract, Leg
+from position_sync_dagster.domain.rolls import Roll, UnclearRoll, rolls_of
 from position_sync_dagster.domain.rules import Rule, exchange_date, legs_of_rules
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.lake.schema import one_of, records_of
@@ -180,7 +181,7 @@ def _rolls(
     return rolls_of(
         lake.closures.current(one_of("change_id", near["change_id"]), first - BEFORE),
         records_of(PositionChange, near),
-        lake.executions.records(first - BEFORE, of_these),
+        lake.movements.records((first - BEFORE).date(), of_these),
         WITHIN,
     )
 

@@ -23,8 +23,8 @@ from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.lake.derived import join_rows, stated_rows, values_at_close
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.exchange_days import closing_times, time_zone_of
-from position_sync_dagster.sync.statement_folder import StatementFolder, foreign_to, statements_in
+from position_sync_dagster.sync.exchange_days import closing_times, time_zone_of
+from position_sync_dagster.sync.statement_folder import ServedAccounts, StatementFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +130,9 @@ class ClosingService:
         """
         now = self.clock()
         closes = closing_times(self.settings.calendar, days)
-        folder = StatementFolder(self.settings.flex_folder)
-        read = folder.read(foreign_to(self.lake, self.settings))
+        accounts = ServedAccounts(self.lake, self.settings)
+        folder = StatementFolder(self.settings.flex_folder, accounts)
+        read = folder.read()
         result = ClosedDays(unreadable=read.unreadable)
         zone = time_zone_of(self.settings.calendar)
         for day in sorted(days):
@@ -141,7 +142,7 @@ class ClosingService:
                 continue
             opened = datetime.combine(day, time(), zone).astimezone(UTC)
             files = dict.fromkeys(one.file for one in read.found if day in one.days)
-            stated = [one for name in files for one in statements_in(folder.folder / name)]
+            stated = [one for name in files for one in folder.rows_of(name)]
             found = self._day(day, closed, opened, stated)
             if found is None:
                 for error in read.unreadable:

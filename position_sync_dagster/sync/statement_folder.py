@@ -2,13 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
-from functools import cache, partial
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import polars as pl
 from pydantic import TypeAdapter
@@ -17,12 +17,19 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.closes import Statement
-from position_sync_dagster.domain.position_update import trading_mode_of
-from position_sync_dagster.gateway import flex
+from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
+from position_sync_dagster.gateway.flex import (
+    StatementRows,
+    StoreRows,
+    every_account,
+    read_statements,
+)
+from position_sync_dagster.gateway.flex_service import LARGEST_STATEMENT, FlexService
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import content_id
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.yaml_file import first_bytes, saved_state
+from position_sync_dagster.sync.movement_book import MovementBook, sections_of
+from position_sync_dagster.yaml_file import first_bytes, open_regular, saved_state
 
 
 def known_accounts(lake: Lake) -> set[str]:
@@ -34,52 +41,93 @@ def known_accounts(lake: Lake) -> set[str]:
     return set(pl.concat([held, own, changed, valued]).get_column("account").unique()) - {""}
 
 
-# What finds the error of a statement that must not be used; it returns None for the others.
-Refusal = Callable[[Statement], errors.PositionSyncError | None]
-
-
-def foreign_to(lake: Lake, settings: Settings) -> Refusal:
-    """Return what refuses statements of accounts that the tables do not know.
+@dataclass(eq=False, repr=False)
+class ServedAccounts:
+    """Decides of which accounts statements are read: those that the tables know.
 
     Where the tables know no account yet, the trading mode of the settings decides.
+
+    Example:
+        served = ServedAccounts(lake, settings)
+        served("U1234567")
     """
-    known, mode = cache(partial(known_accounts, lake)), settings.trading_mode
 
-    def error_of(one: Statement) -> errors.ForeignStatementError | None:
-        for account in sorted(one.accounts - known()):
-            if known():
-                why = f"the tables hold {', '.join(sorted(known()))}"
-            elif mode is not None and trading_mode_of(account) is not mode:
-                why = f"the trading mode is {mode.value}"
-            else:
-                continue
-            return errors.ForeignStatementError(
-                f"{one.file} is a statement of the account {account}, and {why}.",
-                remedy="Remove the file from the folder, or choose this account's lake.",
-            )
-        return None
+    lake: Lake
+    settings: Settings
 
-    return error_of
+    def __call__(self, account: str) -> bool:
+        """Return whether the account is served."""
+        mode = self.settings.trading_mode
+        if self._known:
+            return account in self._known
+        return mode is None or trading_mode_of(account) is mode
+
+    @property
+    def reason(self) -> str:
+        """Return why other accounts are not served."""
+        if self._known:
+            return f"the tables hold {', '.join(sorted(self._known))}"
+        mode = self.settings.trading_mode or TradingMode.LIVE
+        return f"the trading mode is {mode.value}"
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(known_accounts(self.lake))
+
+    def check(self, statements: Sequence[Statement]) -> None:
+        """Refuse a file of which no account is served.
+
+        Raises:
+            ForeignStatementError: It is such a file.
+        """
+        if any(each.accounts for each in statements):
+            return
+
+        foreign = sorted({each.account for each in statements})
+        raise errors.ForeignStatementError(
+            f"{statements[0].file} is a statement of the account {', '.join(foreign[:5])}, and "
+            f"{self.reason}.",
+            remedy="Remove the file from the folder, or choose this account's lake. If it is the "
+            "account's alias or a masked id, choose in the Flex query not to display it in place "
+            "of the account id.",
+        )
+
+
+def _named(statements: Iterable[Statement]) -> set[str]:
+    """Return all accounts that statements name, served or not."""
+    return {
+        account
+        for each in statements
+        for account in (each.account, *each.accounts, *each.foreign_rows)
+    }
 
 
 @dataclass(slots=True, kw_only=True)
-class _Known:
+class _IndexedFile:
     """A file as the folder's index has it.
 
     Attributes:
         state: Size and time of change of the file.
-        found: Its statements, without their rows.
-        stored_in: The lakes that have its rows.
+        served: The accounts that it names and that were served when it was read.
+        statements: Its statements, without their rows.
+        stored_in: The lakes that have the rows of these accounts.
     """
 
     state: tuple[int, int]
-    found: list[Statement]
+    served: frozenset[str]
+    statements: list[Statement]
     stored_in: set[str] = field(default_factory=set)
 
 
-_INDEX = TypeAdapter(dict[str, _Known])
+_INDEX = TypeAdapter(dict[str, _IndexedFile])
 # The folder's index: files that are in it, and unchanged, are not parsed again.
 INDEX_FILE = ".position-sync.json"
+
+# The largest index, in bytes; a statement takes about a thousand.
+_LARGEST_INDEX = 64 * 2**20
+
+# The endings of what people download instead of XML.
+_NO_XML = {".csv", ".txt", ".tsv", ".htm", ".html", ".pdf", ".zip", ".gz", ".xls", ".xlsx"}
 
 
 class Statements(NamedTuple):
@@ -88,83 +136,92 @@ class Statements(NamedTuple):
     Attributes:
         found: The newest first: of two for one day, the one that was made later counts.
         unreadable: The errors of other files and of rows, which name both. The others are used.
+        notes: What was not read or is not valued, and is no error.
     """
 
     found: tuple[Statement, ...]
     unreadable: tuple[errors.PositionSyncError, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(eq=False, repr=False)
 class StatementFolder:
     """Reads statements from the XML files of a folder; a missing folder has none.
 
+    Args:
+        folder: The folder.
+        accounts: Those of which rows are read; None: of every account.
+
     Example:
         statements = StatementFolder(Path("data/flex")).read()
     """
 
     folder: Path
+    accounts: ServedAccounts | None = None
+    _parsed: dict[str, list[Statement]] = field(default_factory=dict, init=False)
 
     def read(
         self,
-        refused: Refusal = lambda _one: None,
         *,
         lake_id: str = "",
-        store: Callable[[list[Statement]], None] | None = None,
+        store: StoreRows | None = None,
+        stored: Callable[[list[Statement], set[str]], None] = lambda _statements, _new: None,
     ) -> Statements:
         """Return what the files have; one that cannot be read does not affect the others.
 
-        A file is parsed if it is new or was changed, and if the lake does not have its rows; one at
-        a time.
+        A file is parsed if it is new or was changed, if other accounts are served now, and if the
+        lake does not have its rows; one at a time.
 
         Args:
-            refused: Refuses a file for what one of its statements is.
             lake_id: Names the tables that have the rows of files that were stored.
-            store: Stores statements.
+            store: Stores rows.
+            stored: Called after all of them, before the index says that the lake has them: with the
+                statements of all files, and the names of the files whose rows were stored now.
         """
         try:
-            paths = sorted(
-                path
-                for path in self.folder.iterdir()
-                if path.suffix.lower() == ".xml" and not path.name.startswith(".")
-            )
+            paths = sorted(path for path in self.folder.iterdir() if path.name[0] != ".")
         except FileNotFoundError:
             paths = []
         except OSError as error:
             what = f"The folder {self.folder} cannot be read: {error.strerror}."
             remedy = "Make it readable, or correct POSITION_SYNC_FLEX_FOLDER."
             return Statements((), (errors.StatementError(what, remedy=remedy),))
-        before, index = self._index(), dict[str, _Known]()
-        found: list[Statement] = []
+
+        index_before = self._index()
+        index: dict[str, _IndexedFile] = {}
+        statements: list[Statement] = []
         unreadable: list[errors.PositionSyncError] = []
         for path in paths:
             try:
-                known, parsed = self._look(path, before.get(path.name))
-                index[path.name] = known
-                if foreign := next(filter(None, map(refused, known.found)), None):
-                    raise foreign
-                is_due = store is not None and lake_id not in known.stored_in
-                if is_due and parsed is None:
-                    parsed = statements_in(path)
+                if not _is_statement_file(path):
+                    continue
+                indexed = self._indexed(path, index_before.get(path.name), lake_id, store)
+                index[path.name] = indexed
+                if self.accounts is not None:
+                    self.accounts.check(indexed.statements)
             except errors.PositionSyncError as error:
                 unreadable.append(error)
                 continue
-            found += known.found
-            if store is not None and is_due and parsed is not None:
-                store(parsed)
-                index[path.name] = replace(known, stored_in=known.stored_in | {lake_id})
-        if index != before:
+            statements += indexed.statements
+
+        stored(statements, _read_anew(index, index_before))
+        if index != index_before:
             self._keep(index)
-        found.sort(key=lambda one: (one.generated_at or NEVER, one.last, one.file), reverse=True)
-        rows = [
-            errors.StatementError(what, remedy=remedy)
-            for one in found
-            for what, remedy in one.left_out
-        ]
-        return Statements(tuple(found), (*unreadable, *rows))
+        return _newest_first(statements, unreadable)
+
+    def rows_of(self, file: str) -> list[Statement]:
+        """Return the statements of a file of the folder, with their rows; it is parsed once.
+
+        Raises:
+            PositionSyncError: The file cannot be read, or is no statement.
+        """
+        if file not in self._parsed:
+            self._parsed[file] = statements_in(self.folder / file, self._serves)
+        return self._parsed[file]
 
     def first_day(self) -> date | None:
         """Return the first day that a statement covers."""
-        return min((one.first for one in self.read().found), default=None)
+        return min((each.first for each in self.read().found), default=None)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file of the folder atomically.
@@ -180,55 +237,154 @@ class StatementFolder:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
 
-    def _look(self, path: Path, known: _Known | None) -> tuple[_Known, list[Statement] | None]:
-        """Return what a file has, and its statements if it had to be parsed."""
-        state = saved_state(path)[1:]
-        if known is not None and known.state == state:
-            return known, None
-        parsed = statements_in(path)
-        return _Known(state=state, found=[one.without_rows() for one in parsed]), parsed
+    def _indexed(
+        self, path: Path, before: _IndexedFile | None, lake_id: str, store: StoreRows | None
+    ) -> _IndexedFile:
+        """Return what a file has; its rows are stored, if the lake does not have them.
 
-    def _index(self) -> dict[str, _Known]:
+        Raises:
+            PositionSyncError: The file cannot be read, or is no statement.
+        """
+        state = saved_state(path)[1:]
+        is_current = before is not None and before.state == state and self._has_served(before)
+        if before is not None and is_current and (store is None or lake_id in before.stored_in):
+            return before
+
+        statements = statements_in(path, self._serves, store or _forget)
+        indexed = _IndexedFile(
+            state=state,
+            served=frozenset(filter(self._serves, _named(statements))),
+            statements=[each.without_rows() for each in statements],
+        )
+        if before is not None and is_current:
+            indexed.stored_in |= before.stored_in
+        if store is not None:
+            indexed.stored_in.add(lake_id)
+        return indexed
+
+    @property
+    def _serves(self) -> Callable[[str], bool]:
+        return self.accounts or every_account
+
+    def _has_served(self, indexed: _IndexedFile) -> bool:
+        """Return whether the index has of a file what is wanted now: the same accounts."""
+        if self.accounts is None:  # the days are wanted, whatever the accounts
+            return True
+        return indexed.served == frozenset(filter(self._serves, _named(indexed.statements)))
+
+    def _index(self) -> dict[str, _IndexedFile]:
         try:
-            return _INDEX.validate_json((self.folder / INDEX_FILE).read_bytes())
+            return _INDEX.validate_json(first_bytes(self.folder / INDEX_FILE, _LARGEST_INDEX))
         except (OSError, ValueError):  # it is made anew
             return {}
 
-    def _keep(self, index: dict[str, _Known]) -> None:
+    def _keep(self, index: Mapping[str, _IndexedFile]) -> None:
         """Store the index; in a folder that cannot be written, each read parses all files."""
         with suppress(OSError):
-            self.write(INDEX_FILE, _INDEX.dump_json(index))
+            self.write(INDEX_FILE, _INDEX.dump_json(dict(index)))
 
 
-def statements_in(path: Path) -> list[Statement]:
-    """Return the statements of a file, with their rows.
+def _read_anew(index: Mapping[str, _IndexedFile], before: Mapping[str, _IndexedFile]) -> set[str]:
+    """Return the files that were parsed."""
+    return {name for name, indexed in index.items() if indexed is not before.get(name)}
+
+
+def _forget(_rows: StatementRows) -> None:
+    """Store nothing: what a statement covers is wanted, and not its rows."""
+
+
+def _is_statement_file(path: Path) -> bool:
+    """Return whether a file is named as XML.
+
+    Raises:
+        StatementError: It is what people download instead.
+    """
+    ending = path.suffix.lower()
+    if ending in _NO_XML:
+        raise errors.StatementError(
+            f"{_printable(path.name)} is no XML file, and is not read.",
+            remedy="In the Flex query choose the format XML, and download it again; or remove the "
+            "file from the folder.",
+        )
+    return ending == ".xml"
+
+
+def _printable(name: str) -> str:
+    return name.encode("ascii", "backslashreplace").decode() if not name.isprintable() else name
+
+
+def _newest_first(
+    statements: Iterable[Statement], unreadable: Iterable[errors.PositionSyncError]
+) -> Statements:
+    """Return the statements of served accounts in order, with what is said of their rows."""
+    foreign_rows: Counter[str] = Counter()
+    rows_left_out: list[errors.PositionSyncError] = []
+    notes: list[str] = []
+    for each in statements:
+        foreign_rows.update(each.foreign_rows)
+
+    served = [each for each in statements if each.accounts]
+    served.sort(key=lambda each: (each.generated_at or NEVER, each.last, each.file), reverse=True)
+    for each in served:
+        rows_left_out += [
+            errors.StatementError(what, remedy=remedy) for what, remedy in each.left_out
+        ]
+        notes += each.notes
+
+    if foreign_rows:
+        listed = ", ".join(f"{count} of {name}" for name, count in sorted(foreign_rows.items()))
+        notes.append(
+            f"Rows of accounts that are not served are not read: {listed}. To make the statements "
+            "shorter, choose in the Flex query only the accounts that are."
+        )
+    return Statements(tuple(served), (*unreadable, *rows_left_out), tuple(dict.fromkeys(notes)))
+
+
+def statements_in(
+    path: Path, serves: Callable[[str], bool] = every_account, store: StoreRows | None = None
+) -> list[Statement]:
+    """Return the statements of a file, with their rows if they are not stored.
+
+    Args:
+        path: The file.
+        serves: Whether the rows of an account are read.
+        store: As for `read_statements`.
 
     Raises:
         PositionSyncError: The file cannot be read, or is no statement.
     """
-    return flex.read_statements(_content(path), path.name)
+    name = _printable(path.name)
+    try:
+        with _opened(path) as file:
+            return read_statements(file, name, serves=serves, store=store)
+    except OSError as error:
+        raise errors.StatementError(
+            f"{name} cannot be read: {error.strerror}.",
+            remedy="Make it a readable file, or remove it from the folder.",
+        ) from None
 
 
-def _content(path: Path) -> bytes:
-    """Return the content of a regular file.
+def _opened(path: Path) -> BinaryIO:
+    """Open a file of the folder.
 
     Raises:
-        StatementError: It is no regular file, it cannot be read, or its name is not printable.
+        OSError: It is no regular file, or it cannot be read.
+        StatementError: It is too large, or its name is not printable.
     """
-    name = path.name
-    try:
-        if not name.isprintable():  # rows and messages contain it
-            name = name.encode("ascii", "backslashreplace").decode()
-            what, remedy = "has a name with unprintable characters", "Rename the file."
-        elif path.stat().st_size > flex.LARGEST_STATEMENT:
-            what = f"has more than {flex.LARGEST_STATEMENT // 2**20} MB"
-            remedy = "Download fewer days at once."
-        else:
-            return first_bytes(path, flex.LARGEST_STATEMENT)
-    except OSError as error:
-        what = f"cannot be read: {error.strerror}"
-        remedy = "Make it a readable file, or remove it from the folder."
-    raise errors.StatementError(f"{name} {what}.", remedy=remedy)
+    if not path.name.isprintable():  # rows and messages contain it
+        raise errors.StatementError(
+            f"{_printable(path.name)} has a name with unprintable characters.",
+            remedy="Rename the file.",
+        )
+
+    file = open_regular(path)
+    if os.fstat(file.fileno()).st_size > LARGEST_STATEMENT:
+        file.close()
+        raise errors.StatementError(
+            f"{path.name} has more than {LARGEST_STATEMENT // 2**20} MB.",
+            remedy="Download fewer days at once.",
+        )
+    return file
 
 
 class Imported(NamedTuple):
@@ -236,6 +392,7 @@ class Imported(NamedTuple):
 
     found: tuple[Statement, ...]
     unreadable: tuple[errors.PositionSyncError, ...]
+    notes: tuple[str, ...] = ()
     executions: int = 0
     events: int = 0
     account_values: int = 0
@@ -250,69 +407,91 @@ def download_and_import(
         The number of downloaded statements, None if the download failed; and what was imported,
         with the error of the download before those of files.
     """
-    downloaded, failed = None, list[errors.PositionSyncError]()
+    downloaded: int | None = None
+    download_errors: list[errors.PositionSyncError] = []
     try:
-        downloaded = download(settings, foreign_to(lake, settings))
+        downloaded = download(settings, ServedAccounts(lake, settings))
     except (errors.FlexServiceError, errors.StatementError) as error:
-        failed = [error]
+        download_errors = [error]
+
     done = import_statements(lake, settings, run_id)
-    return downloaded, done._replace(unreadable=(*failed, *done.unreadable))
+    return downloaded, done._replace(unreadable=(*download_errors, *done.unreadable))
 
 
-def download(settings: Settings, refused: Refusal) -> int:
+def download(settings: Settings, served: ServedAccounts) -> int:
     """Download the query of the settings, if any, into the folder, under the query and its days.
 
     Returns:
         The number of its statements.
 
     Raises:
-        PositionSyncError: The service gave no statement, what came cannot be read or is refused, or
-            the folder cannot be written. The folder is unchanged.
+        PositionSyncError: The service gave no statement, what came cannot be read or is of no
+            account that is served, or the folder cannot be written. The folder is unchanged.
     """
-    token, query_id = settings.flex_token, settings.flex_query_id
+    token = settings.flex_token
+    query_id = settings.flex_query_id
     if token is None or not token.get_secret_value() or not query_id:
         return 0
-    data = flex.FlexService().download(token.get_secret_value(), query_id)
-    found = flex.read_statements(data, f"query {query_id}")
-    for error in filter(None, map(refused, found)):
-        raise error
-    first, last = min(one.first for one in found), max(one.last for one in found)
-    safe = "".join(letter for letter in query_id if letter.isalnum()) or "query"
-    safe = safe.encode()[:100].decode(errors="ignore")
+
+    data = FlexService().download(token.get_secret_value(), query_id)
+    statements = read_statements(data, f"query {query_id}", serves=served, store=_forget)
+    served.check(statements)
+
+    first = min(each.first for each in statements)
+    last = max(each.last for each in statements)
+    name = "".join(letter for letter in query_id if letter.isalnum()) or "query"
+    name = name.encode()[:100].decode(errors="ignore")
     try:
         settings.flex_folder.mkdir(parents=True, exist_ok=True)
         folder = StatementFolder(settings.flex_folder)
-        folder.write(f"{safe}-{first:%Y%m%d}-{last:%Y%m%d}.xml", data)
+        folder.write(f"{name}-{first:%Y%m%d}-{last:%Y%m%d}.xml", data)
     except OSError as error:
         raise errors.StatementError(
             f"query {query_id}: the folder {settings.flex_folder} cannot be written: "
             f"{error.strerror}.",
             remedy="Make room in it, make it writable, or correct POSITION_SYNC_FLEX_FOLDER.",
         ) from None
-    return len(found)
+    return len(statements)
 
 
 def import_statements(lake: Lake, settings: Settings, run_id: str | None = None) -> Imported:
     """Store what statements say that the lake does not have: of new and of changed files.
 
-    Their executions are stored first: a day that is covered has no others.
+    The days that a statement covers are stored after its executions: a day that is covered has no
+    others. Then `movements` follows from all of them.
     """
     counts = Counter[str]()
+    served = ServedAccounts(lake, settings)
+    folder = StatementFolder(settings.flex_folder, served)
+    book = MovementBook(lake, settings.calendar, run_id=run_id)
+    known_files = book.files()
+    new = StatementRows()
 
-    def store(found: list[Statement]) -> None:
-        executions = (row for one in found for row in one.executions)
-        events = (row for one in found for row in one.events)
-        values = (_identified(row, run_id) for one in found for row in one.cash)
-        counts.update(
-            executions=lake.executions.add(executions, run_id=run_id),
-            events=lake.statement_events.add(events, run_id=run_id),
-            account_values=lake.account_values.append(values).rows,
-        )
+    def keep(rows: StatementRows) -> None:
+        new.executions.extend(rows.executions)
+        new.events.extend(rows.events)
 
-    tables = (lake.executions, lake.statement_events, lake.account_values)
-    lake_id = " ".join(one.table.table_id() for one in tables)
-    folder = StatementFolder(settings.flex_folder)
-    read = folder.read(foreign_to(lake, settings), lake_id=lake_id, store=store)
+    def store(rows: StatementRows) -> None:
+        keep(rows)
+        counts["executions"] += lake.executions.add(rows.executions, run_id=run_id)
+        counts["events"] += lake.statement_events.add(rows.events, run_id=run_id)
+        values = [_identified(row, run_id) for row in rows.cash]
+        counts["account_values"] += lake.account_values.append(values).rows
+
+    def record_movements(statements: list[Statement], files: set[str]) -> None:
+        if files & known_files:
+            # What these files stated before may have replaced what others state.
+            for file in {each.file for each in statements} - files:
+                statements_in(folder.folder / file, served, keep)
+            files = {each.file for each in statements}
+
+        read = [each for each in statements if each.file in files]
+        lake.statement_events.add(sections_of(read, new.events), run_id=run_id)
+        book.update(files, new.executions, new.events)
+
+    tables = (lake.executions, lake.statement_events, lake.account_values, lake.movements)
+    lake_id = " ".join(each.table.table_id() for each in tables)
+    read = folder.read(lake_id=lake_id, store=store, stored=record_movements)
     return Imported(**read._asdict() | counts)
 
 

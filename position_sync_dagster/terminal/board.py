@@ -142,7 +142,7 @@ def board(
     if book.strategies or book.rest:
         ends = [*book.rest, *book.totals, *book.in_base]
         # The worst first: what is cut hurts least.
-        worst = sorted(book.strategies, key=lambda one: one["daily_pnl"] or 0.0)
+        worst = sorted(book.strategies, key=lambda strategy: strategy.daily_pnl or 0.0)
         worst = worst[: max(room - len(ends) - LEAST_CHANGES - 2, 1)]
         table = sums_table("strategy", [*worst, *ends])
         more = _more(len(book.strategies) - len(worst))

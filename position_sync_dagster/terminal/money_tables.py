@@ -7,8 +7,9 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster.domain.clock import seconds_since
-from position_sync_dagster.sync.reports.book import KEY, Book, Sums
+from position_sync_dagster.sync.reports.book import KEY, Book
 from position_sync_dagster.sync.reports.exposure import figure_of, summed
+from position_sync_dagster.sync.reports.money_sums import MoneySum
 from position_sync_dagster.terminal.text import Column, Row, amount, duration, number, quantity
 
 
@@ -104,7 +105,7 @@ POSITIONS = (
 )
 
 
-def sums_table(heading: str, sums: Iterable[Sums]) -> tuple[list[Column], list[Sums]]:
+def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], list[Row]]:
     """Return columns and rows of sums; a star marks a sum that leaves out a holding.
 
     Args:
@@ -112,19 +113,25 @@ def sums_table(heading: str, sums: Iterable[Sums]) -> tuple[list[Column], list[S
         sums: The sums of strategies or of underlyings, and totals.
     """
     listed = list(sums)
-    several = len({one["account"] for one in listed if one["account"]}) > 1
-    rows = [
-        one
-        | {
-            "title": f"{one['name']} {(several and one['account']) or ''}".rstrip(),
-            "campaign_pnl": one["campaign"] and one["campaign"]["profit"],
-            **_aged(one, one["oldest_age_s"], one["oldest_greeks_s"]),
-        }
-        for one in listed
-    ]
+    has_accounts = len({each.account for each in listed if each.account}) > 1
+    rows = [_sums_row(each, has_accounts=has_accounts) for each in listed]
     empty = {name for name in _NOT_ALWAYS if all(row[name] is None for row in rows)}
     title = Column(heading, "title", 0, lambda one: one["title"], left=True, most=18)
-    return [title, *(one for one in SUMS if one.name not in empty)], rows
+    return [title, *(column for column in SUMS if column.name not in empty)], rows
+
+
+def _sums_row(sums: MoneySum, *, has_accounts: bool) -> Row:
+    """Return the cells of a row of sums, by the names of columns."""
+    account = sums.account if has_accounts and sums.account else ""
+    return {
+        **sums.model_dump(),
+        "title": f"{sums.name} {account}".rstrip(),
+        "campaign_pnl": sums.campaign.profit if sums.campaign else None,
+        "age_s": sums.oldest_age_s,
+        "greeks_age_s": sums.oldest_greeks_s,
+        "has_greeks": sums.options_with_greeks > 0,
+        "feed": "delayed" if sums.delayed else None,
+    }
 
 
 def _aged(one: Row, age_s: float | None, greeks_age_s: float | None) -> dict[str, Any]:
@@ -197,35 +204,55 @@ def not_in_sums(book: Book) -> list[str]:
 def money_lines(book: Book) -> list[str]:
     """Return what has no column in the tables of the money."""
     lines = not_in_sums(book)
+    for total in book.totals:
+        lines += _lines_of_total(total)
 
-    def add(one: Row, text: str, *names: str) -> None:
-        title = " ".join(one[name] for name in ("name", *names) if one[name])
-        lines.append(f"{title}: {text}")
+    for total in book.in_base:
+        text = f"by the broker's exchange rates, {duration(total.rates_age_s)} old"
+        if total.without_rate:
+            text = f"unknown, no exchange rate of {', '.join(total.without_rate)}"
+        lines.append(f"{_titled(total)}: {text}")
 
-    for one in book.totals:
-        if one["options"]:
-            add(one, _known_greeks(one), "account", "currency")
-        if one["closes"] and one["account"] is None:
-            count, unknown = one["closes"], one["closes_without_profit"]
-            closes = f"{count} {'close' if count == 1 else 'closes'}{_since(one['realized_since'])}"
-            without = f", {unknown} of them without a known profit" if unknown else ""
-            add(one, closes + without, "currency")
-    for one in book.in_base:
-        text = f"by the broker's exchange rates, {duration(one['rates_age_s'])} old"
-        if one["without_rate"]:
-            text = f"unknown, no exchange rate of {', '.join(one['without_rate'])}"
-        add(one, text, "account", "currency")
-    for one in (*book.strategies, *book.rest):
-        if one["closed"]:
-            missing = one["legs"] - one["legs_held"] - one["legs_closed"]
-            rest = f", {'one' if missing == 1 else missing} missing" if missing else ""
-            add(one, f"{one['legs_held']} of {one['legs']} legs, {one['closed']}{rest}")
-        if one["closes"] and (campaign := one["campaign"]):
-            parts = (f"{name} {amount(campaign[name])}" for name in ("realised", "open", "fees"))
-            text = f"campaign{_since(campaign['since'])}: {', '.join(parts)}"
-            add(one, text, "account", "currency")
-        for text in filter(None, (one["differences"] or "").split("; ")):
-            add(one, text)
+    for strategy in (*book.strategies, *book.rest):
+        lines += _lines_of_strategy(strategy)
+    return lines
+
+
+def _titled(sums: MoneySum) -> str:
+    """Return the name of sums with their account and currency."""
+    return " ".join(word for word in (sums.name, sums.account, sums.currency) if word)
+
+
+def _lines_of_total(total: MoneySum) -> list[str]:
+    lines: list[str] = []
+    if total.options:
+        lines.append(f"{_titled(total)}: {_known_greeks(total.model_dump())}")
+
+    if total.closes and total.account is None:
+        count = f"{total.closes} {'close' if total.closes == 1 else 'closes'}"
+        unknown = total.closes_without_profit
+        without = f", {unknown} of them without a known profit" if unknown else ""
+        lines.append(f"{_titled(total)}: {count}{_since(total.realized_since)}{without}")
+    return lines
+
+
+def _lines_of_strategy(sums: MoneySum) -> list[str]:
+    lines: list[str] = []
+    if sums.closed:
+        missing = sums.legs - sums.legs_held - sums.legs_closed
+        others = f", {'one' if missing == 1 else missing} missing" if missing else ""
+        lines.append(f"{sums.name}: {sums.legs_held} of {sums.legs} legs, {sums.closed}{others}")
+
+    campaign = sums.campaign
+    if sums.closes and campaign is not None:
+        parts = (
+            f"realised {amount(campaign.realised)}",
+            f"open {amount(campaign.open)}",
+            f"fees {amount(campaign.fees)}",
+        )
+        lines.append(f"{_titled(sums)}: campaign{_since(campaign.since)}: {', '.join(parts)}")
+
+    lines += [f"{sums.name}: {text}" for text in (sums.differences or "").split("; ") if text]
     return lines
 
 

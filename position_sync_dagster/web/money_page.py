@@ -24,11 +24,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.errors import MissingExtraError, PositionSyncError
+from position_sync_dagster.errors import (
+    MissingExtraError,
+    PositionSyncError,
+    UnknownStrategyError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -234,12 +238,24 @@ def money_routes(
         return _answer(request, found, "application/json", headers)
 
     def api(request: Request) -> Response:
-        from position_sync_dagster.web import served_figures
+        from position_sync_dagster.settings import load_settings
+        from position_sync_dagster.web.api import ApiSource, answer, read_compared, read_priced
 
-        name, known = request.path_params["name"], request.headers.get("if-none-match", "")
-        found = served_figures.answer(name, known, lambda: opened().figures(utc_now()))
-        found.headers.update({**HEADERS, "Cache-Control": "no-cache"})
-        return found
+        source = ApiSource(
+            figures=lambda: opened().figures(utc_now()),
+            risk=lambda: read_priced(load_settings(), utc_now()),
+            compared=lambda changes: read_compared(load_settings(), utc_now(), changes),
+        )
+        known_tags = request.headers.get("if-none-match", "")
+        response = answer(request.path_params["name"], request.query_params, known_tags, source)
+        at = str(round(utc_now().timestamp() * 1000))
+        response.headers.update({**HEADERS, "Cache-Control": "no-cache", "Server-Time": at})
+        return response
+
+    def description(request: Request) -> Response:
+        from position_sync_dagster.web.api import openapi
+
+        return JSONResponse(openapi(), headers={**HEADERS, "Cache-Control": "no-cache"})
 
     def risk(request: Request) -> Response:
         from position_sync_dagster.lake.lake import Lake
@@ -249,10 +265,15 @@ def money_routes(
         settings = load_settings()
         try:
             strategy = request.query_params.get("strategy")
-            text = risk_html(Lake.of(settings), settings, utc_now(), strategy)
+            trade = request.query_params.get("trade")
+            text = risk_html(Lake.of(settings), settings, utc_now(), strategy, trade)
+        except UnknownStrategyError as error:
+            return PlainTextResponse(str(error), 404, HEADERS)
         except PositionSyncError as error:
             return PlainTextResponse(str(error), 503, HEADERS)
-        headers = {**HEADERS, "Cache-Control": "no-store"}
+        # The form of this page asks for it again, with a trade.
+        policy = POLICY.replace("form-action 'none'", "form-action 'self'")
+        headers = {**HEADERS, "Content-Security-Policy": policy, "Cache-Control": "no-store"}
         return Response(text, headers=headers, media_type="text/html")
 
     def missing(_: Request) -> Response:
@@ -261,7 +282,10 @@ def money_routes(
 
     always = [
         Route("/money/risk", risk, methods=["GET"]),
-        static("/api/v1/openapi.json", STATIC / "openapi.json"),
+        static("/money/money.css", STATIC / "money.css"),
+        static("/money/header.js", STATIC / "header.js"),
+        static("/money/risk.js", STATIC / "risk.js"),
+        Route("/api/v1/openapi.json", description, methods=["GET"]),
         Route("/api/v1/{name}", api, methods=["GET"]),
     ]
     vendor = _perspective()
@@ -271,7 +295,6 @@ def money_routes(
     return [
         static("/money", STATIC / "money.html"),
         static("/money/money.js", STATIC / "money.js"),
-        static("/money/money.css", STATIC / "money.css"),
         static(f"{folder}/perspective.js", vendor / "perspective-anywidget.js", FOR_EVER),
         static(f"{folder}/perspective.css", vendor / "perspective-anywidget.css", FOR_EVER),
         Route("/money/data", data, methods=["GET"]),

@@ -1,35 +1,25 @@
-"""The figures as the server gives them away: to the money page, and to other programs.
+"""The figures as the money page gets them: those of the API, and the parts of holdings as rows."""
 
-The page gets those of the API, and the parts of holdings as rows. Other programs get `/api/v1`,
-read only: the guard of the page stands before it, and no header allows pages of other origins.
-"""
-
-import csv
-import hashlib
-import io
-import re
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any
 
 import polars as pl
-from starlette.responses import JSONResponse, Response
 
 from position_sync_dagster.domain.clock import NEVER, elapsed
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.scenario_file import STANDARD
-from position_sync_dagster.risk.scenarios import Breakdown
+from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import COLUMNS as POSITION_COLUMNS
 from position_sync_dagster.sync.reports.book import read_curves
+from position_sync_dagster.sync.reports.exposure import lacks
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.terminal.money_tables import not_in_sums
-from position_sync_dagster.terminal.text import cell_text, foreign
+from position_sync_dagster.terminal.text import foreign
 
 # How often the curves of the day are read again, which read half a day of the ledger, and scenarios
 # are computed.
@@ -53,10 +43,15 @@ OF_PART = (
     "market_value", "notional", "unrealized_pnl", "daily_pnl", "delta", "gamma_1pct", "theta",
     "vega", "dollar_delta", "implied_vol", "underlying_price", "run_id",
 )  # fmt: skip
+# The sums of parts that get a star where they leave out a part.
+STARRED = (
+    "market_value", "notional", "unrealized_pnl", "daily_pnl", "delta", "gamma_1pct", "theta",
+    "vega", "dollar_delta",
+)  # fmt: skip
 # The columns of a part of a holding: times in milliseconds, null for what is unknown.
 COLUMNS = (
-    "key", "strategy", "quantity", "source", "current", "unvalued", "greekless", "priced_at",
-    "greeks_at", "written_at", *OF_LEG, *OF_PART,
+    "key", "strategy", "quantity", "source", "current", "unvalued", "greekless", "lacks",
+    "priced_at", "greeks_at", "written_at", *OF_LEG, *OF_PART,
 )  # fmt: skip
 
 
@@ -118,7 +113,7 @@ def scenarios_of(settings: Settings, now: datetime) -> dict[str, Any]:
     points = [one for one in STANDARD if not one.vol and abs(one.spot) <= MOST_SHOWN_PERCENT]
     points = [*points, *own.points.values()][:MOST_SCENARIOS]
     levels = (Breakdown.STRATEGY, Breakdown.UNDERLYING)
-    rows = [{"level": one, **row} for one in levels for row in legs.profits(points, one)]
+    rows = [{"level": one, **row} for one in levels for row in profits(legs, points, one)]
     found = {"at": now, "names": [one.name for one in points], "rows": rows}
     return dict(_printable(plain(found)))
 
@@ -145,6 +140,9 @@ def parts_of(figures: Figures) -> dict[str, Row]:
     feed = pl.when("delayed").then(pl.lit(" delayed")).otherwise(pl.lit(""))
     of_leg = figures.positions.select(*key, *OF_LEG, "current", "confirmed_at", "greeks_at")
     times = ("confirmed_at", "greeks_at", "timestamp")
+    # Which sums leave out this part.
+    unknown = [pl.when(lacks(name)).then(pl.lit(name)) for name in STARRED]
+    lacking = pl.concat_list(unknown).list.drop_nulls()
     rows = (
         figures.book.split.parts.select(
             *of,
@@ -153,6 +151,7 @@ def parts_of(figures: Figures) -> dict[str, Row]:
             (pl.col("position") * pl.col("share")).alias("quantity"),
             (source + feed).alias("source"),
             pl.col("valueless").cast(pl.Int64).alias("unvalued"),
+            lacking.alias("lacks"),
             (pl.col("is_option") & pl.col("greekless")).cast(pl.Int64).alias("greekless"),
             "timestamp",
             *(name for name in OF_PART if name not in key),
@@ -172,60 +171,3 @@ def _printable(value: Any) -> Any:
     if isinstance(value, dict):
         return {_printable(name): _printable(one) for name, one in value.items()}
     return [_printable(one) for one in value] if isinstance(value, list) else value
-
-
-def positions_csv(figures: Figures) -> str:
-    """Return the open positions as CSV; unknown cells are empty, texts begin no formula."""
-    rows = figures.positions.select(POSITION_COLUMNS).unnest("greeks")
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(rows.columns)
-    table.writerows(map(cell_text, row) for row in rows.iter_rows())
-    return text.getvalue()
-
-
-def etag_of(figures: Figures) -> str:
-    """Return the entity tag: the version of the ledger, and what else changes without a row.
-
-    That is the other tables that were read, the day, the state of each login and of each limit.
-    """
-    status = figures.status
-    parts = (
-        figures.versions,
-        (figures.at.date(), figures.day.since),
-        [(one.gateway_id, one.session_state, one.session_detail) for one in status.each_login],
-        (len(status.attention), figures.current),
-        [(one.limit, one.outcome) for one in figures.limits],
-    )
-    others = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
-    return f'"{figures.ledger_version or 0}-{others}"'
-
-
-# The type and the content of each answer.
-BODIES: dict[str, tuple[str, Callable[[Figures], str]]] = {
-    "figures": ("application/json", Figures.to_json),
-    "positions.csv": ("text/csv", positions_csv),
-}
-
-
-def answer(name: str, known: str, read: Callable[[], Figures]) -> Response:
-    """Return the answer to a request; blocks.
-
-    Args:
-        name: What is asked for: a name of BODIES.
-        known: The entity tags that the client has (If-None-Match).
-        read: Reads the figures.
-    """
-    if name not in BODIES:
-        return JSONResponse({"error": "Not found", "remedy": "/api/v1/openapi.json"}, 404)
-    kind, body = BODIES[name]
-    try:
-        figures = read()
-        headers = {"ETag": etag_of(figures)}
-        if headers["ETag"] in re.findall(r'"[^"]*"', known):
-            return Response(status_code=304, headers=headers)
-        if name.endswith(".csv"):
-            headers["Content-Disposition"] = f'attachment; filename="{figures.at:%Y-%m-%d}-{name}"'
-        return Response(body(figures), headers=headers, media_type=kind)
-    except PositionSyncError as error:
-        return JSONResponse({"error": error.what, "remedy": error.remedy}, 503)

@@ -3,9 +3,9 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 import uvicorn
 from starlette.applications import Starlette
@@ -83,6 +83,40 @@ def running_receiver() -> Iterator[Receiver]:
     receiver = Receiver()
     with serving(receiver.take) as receiver.port:
         yield receiver
+
+
+@contextmanager
+def trickling_receiver() -> Iterator[tuple[str, list[bytes], Event]]:
+    """Run a receiver that sends a byte of its answer now and then, and never ends it.
+
+    Yields:
+        Its address for apprise, what it was asked, and an event that is set by the first request.
+    """
+    asked: list[bytes] = []
+    is_asked, ended = Event(), Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.rfile.read(int(self.headers["Content-Length"])))
+            is_asked.set()
+            with suppress(OSError):
+                self.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
+                while not ended.wait(0.1):
+                    self.wfile.write(b".")
+
+        def log_message(self, *_: object) -> None:
+            """Write nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"json://127.0.0.1:{server.server_port}/", asked, is_asked
+    finally:
+        ended.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @contextmanager

@@ -57,7 +57,7 @@ async def _download_and_enqueue(lake: Lake, settings: Settings, own: Ownership) 
         feed.book.remember(await publisher.restore())
         connection.connectivity.require_ib()
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
-        if set(feed.emptied) and settings.second_list_s < 1:  # else the next owner has to say
+        if feed.states.doubted and settings.second_list_s < 1:  # else the next owner has to say
             await asyncio.sleep(2 * settings.second_list_s)
             await feed.snapshot()
             await feed.download()

@@ -21,7 +21,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.position_updates import newest_version
-from position_sync_dagster.risk.scenarios import early_assignments
+from position_sync_dagster.risk.deliveries import early_assignments
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.reports import exposure, risk
@@ -48,24 +48,24 @@ def money_metadata(found: Book) -> "dict[str, dg.RawMetadataValue]":
     A star marks a sum that leaves out a holding; such a sum is not plotted.
     """
     listed = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals, *found.in_base]
-    currencies = dict.fromkeys(one["currency"] for one in (*found.totals, *found.in_base, *listed))
+    currencies = dict.fromkeys(sums.currency for sums in (*found.totals, *found.in_base, *listed))
     shown: dict[str, dg.RawMetadataValue] = {}
     for label, columns in (("money", _MONEY), ("risk", _RISK)):
         for currency in list(currencies)[:MOST_CURRENCIES]:
-            rows = [one for one in listed if one["currency"] == currency]
+            rows = [sums for sums in listed if sums.currency == currency]
             (title, *_others), lines = sums_table("strategy", rows)
             unit = currency or NOT_VALUED
             shown[f"{label} {unit}"] = aligned_table([title, *columns], lines)
     numbers: dict[str, float | None] = {
-        f"{label} {one['currency']}": one[of]
-        for one in found.totals
-        for label, of in PLOTS.items()
-        if one["account"] is None and of not in one["unknown"]
+        f"{label} {total.currency}": getattr(total, name)
+        for total in found.totals
+        for label, name in PLOTS.items()
+        if total.account is None and name not in total.unknown
     }
     numbers |= {
-        f"daily {one['account']} in {one['currency']}": one["daily_pnl"]
-        for one in found.in_base
-        if "daily_pnl" not in one["unknown"]
+        f"daily {total.account} in {total.currency}": total.daily_pnl
+        for total in found.in_base
+        if "daily_pnl" not in total.unknown
     }
     notes = money_lines(found)
     texts = {"notes": dg.MetadataValue.text("; ".join(notes))} if notes else {}
@@ -313,20 +313,37 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
 def early_assignment(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether no short option may be assigned early, where scenarios.yaml makes that a limit.
 
-    The holder of a short call gains the dividend before its expiry by exercise, that of a short put
-    the interest on its strike. If that is more than the option is worth above its exercise, it may
-    be exercised any day. Without a known dividend nothing is said of a call.
+    A holder exercises where selling gains nothing more: an option at or below its intrinsic value,
+    a put whose time value is at most what its strike earns in a week, and a call in the week before
+    an ex-date whose dividend exceeds its time value. A short option that cannot be judged, and is
+    in the money or may be, fails the check too.
 
     What to do: Close or roll them before the ex-date, or accept the shares. `position-sync
     expiry` lists them.
     """
     _book, own, legs = risk.read_risk(lake, settings, datetime.now(UTC))
-    found = early_assignments(legs)
-    if not found or not own.early_assignment:
-        return passed(f"{len(found)} short options may be assigned early.")
-    named = "; ".join(
-        f"{one['strategy_id']}: {one['symbol']} {one['conid']} gains {one['gain']:,.2f} by "
-        f"exercise, and is worth {one['extrinsic']:,.2f} above it"
-        for one in found[:MOST_NAMED]
+    judged = early_assignments(legs)
+    likely, doubtful = judged.likely, judged.doubtful
+    counted = (
+        f"{len(likely)} short options may be assigned early; {len(judged.left_out)} could not be "
+        f"judged, {len(doubtful)} of them in the money or perhaps so"
     )
-    return failed(f"{len(found)} short options may be assigned early: {named}.", options=len(found))
+    if own.early_assignment:
+        named_rows = [*likely, *doubtful]
+    else:
+        # Without the limit what is likely is allowed; what nobody can judge is still not passed.
+        named_rows = [row for row in doubtful if row["in_the_money"]]
+    if not named_rows:
+        return passed(f"{counted}.")
+
+    named = "; ".join(map(_assignment_text, named_rows[:MOST_NAMED]))
+    return failed(f"{counted}: {named}.", options=len(likely), not_judged=len(doubtful))
+
+
+def _assignment_text(row: Mapping[str, Any]) -> str:
+    """Return a short option that may be assigned early, or why that is not known."""
+    name = f"{row['strategy_id']}: {row['leg']}"
+    if "reason" in row:
+        return f"{name} is not judged: {row['reason']}"
+    gains = f"{name} gains {row['gain']:,.2f} by exercise"
+    return f"{gains}, and is worth {row['extrinsic']:,.2f} above it"

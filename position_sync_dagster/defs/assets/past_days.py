@@ -1,14 +1,15 @@
-"""The assets of past days: `daily_positions` and `profit_explained`, with their checks.
+"""The assets of past days: `daily_positions`, `profit_explained`, `books`, with their checks.
 
 The first has every holding at the close of each trading day, the second where the profit of the
-day came from. The trading days of an exchange are the partitions of both; each exists from its
-close on. The job `close_day` records them after the close, and again at night.
+day came from, the third why net liquidation moved. The trading days of an exchange are the
+partitions of all; each exists from its close on. The job `close_day` records them after the close,
+and again at night.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
-from itertools import count, islice
+from itertools import count, islice, product
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -19,15 +20,18 @@ from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.derived_tables import plotted, seldom
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
+from position_sync_dagster.defs.maintenance import WITHOUT_EVENTS
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
+from position_sync_dagster.lake.schema import BOOKS, DAILY_POSITIONS, PROFIT_EXPLAINED
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import exchange_days
+from position_sync_dagster.sync.movement_book import MovementBook
 from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService
-from position_sync_dagster.sync.reports import exchange_days
-from position_sync_dagster.sync.reports.risk import explain_day, of_newest_day, unexplained
+from position_sync_dagster.sync.reports.books import close_books, open_books
+from position_sync_dagster.sync.reports.profit import explain_day, of_newest_day, unknown_profits
 from position_sync_dagster.sync.statement_folder import StatementFolder
 
 # A trading day is recorded after its close; an exchange is never closed for more than four
@@ -111,6 +115,8 @@ def daily_asset(
                 description=f"Not filled: {why}.",
                 metadata={"skipped": why},
             )
+        if found.skipped:
+            yield dg.MaterializeResult(metadata=WITHOUT_EVENTS)
 
     return daily_positions
 
@@ -159,21 +165,32 @@ def known_days(settings: Settings) -> tuple[exchange_days.ExchangeDays, date]:
 def exchange_partitions(
     days: exchange_days.ExchangeDays, first: date
 ) -> dg.TimeWindowPartitionsDefinition:
-    """Return one partition per trading day, which begins when the day can be recorded.
+    """Return one partition per trading day, which Dagster offers once the day can be recorded.
 
-    The window of a day lasts from its close to the next one, so that Dagster offers the day only
-    from its close on. Weekends are left out by the cron schedule: as exclusions, they would make
-    Dagster offer Monday from Saturday on.
+    Dagster offers a partition when its window is over. The window of a day is the minute before the
+    day can be recorded: the windows between two days, and those of holidays, are left out.
     """
-    at = days.settled_at
+    over = days.settled_at
+    begin = (datetime.combine(first, over) - timedelta(minutes=1)).time()
+    hours = sorted({begin.hour, over.hour})
+    minutes = sorted({begin.minute, over.minute})
+    # A cron schedule has each minute in each hour: all but the begin of the window are left out.
+    others = [
+        f"{minute} {hour} * * 1-5"
+        for hour, minute in product(hours, minutes)
+        if (hour, minute) != (begin.hour, begin.minute)
+    ]
     return dg.TimeWindowPartitionsDefinition(
         start=first.isoformat(),
         fmt="%Y-%m-%d",
         timezone=days.timezone,
-        cron_schedule=f"{at.minute} {at.hour} * * 1-5",
-        end_offset=1,
-        exclusions=days.settled_holidays(),
+        cron_schedule=f"{_listed(minutes)} {_listed(hours)} * * 1-5",
+        exclusions=[*others, *days.holidays_at(begin)],
     )
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def _first_day(settings: Settings) -> date:
@@ -198,11 +215,12 @@ def daily() -> dg.Definitions:
     days, first = known_days(resources.POSITION_SYNC.read_settings())
     partitions = exchange_partitions(days, first)
     asset, explained = daily_asset(partitions), explained_asset(partitions)
+    books = books_asset(partitions)
     job = dg.define_asset_job(
         resources.CLOSE_JOB,
         executor_def=dg.in_process_executor,
-        selection=dg.AssetSelection.assets(asset, explained)
-        | dg.AssetSelection.checks_for_assets(asset, explained),
+        selection=dg.AssetSelection.assets(asset, explained, books)
+        | dg.AssetSelection.checks_for_assets(asset, explained, books),
         description="Record every holding at the close of a trading day, or of a range of them.",
     )
     importing = dg.define_asset_job(
@@ -213,8 +231,8 @@ def daily() -> dg.Definitions:
         "statements.",
     )
     return dg.Definitions(
-        assets=[asset, explained],
-        asset_checks=[days_are_complete, profits_are_explained],
+        assets=[asset, explained, books],
+        asset_checks=[days_are_complete, profits_are_explained, books_close],
         jobs=[job, importing],
         schedules=schedules_of(days, first),
     )
@@ -355,11 +373,14 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         lake, settings = position_sync.lake, position_sync.settings
         days = [date.fromisoformat(key) for key in context.partition_keys]
         closes = exchange_days.closing_times(settings.calendar, days)
+        # What the new rows of daily_positions say of contracts may make a movement's cash known.
+        MovementBook(lake, settings.calendar, run_id=context.run.run_id).update()
         frames = {
             day: explain_day(
                 lake,
                 settings,
                 day,
+                before=exchange_days.session_before(settings.calendar, day),
                 since=exchange_days.close_before(settings.calendar, day),
                 closed=closes[day],
             )
@@ -368,9 +389,12 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         table = lake.derived_table(PROFIT_EXPLAINED)
         result = derived.replace(table, frames, run_id=context.run.run_id)
         for day, rows in frames.items():
-            sums = {name: float(rows[name].sum()) for name in ("profit", "unexplained")}
+            unknown: dict[str, float] = {"legs_unknown": int(rows["legs_unknown"].sum())}
+            if not rows["profit"].has_nulls():
+                unknown["profit"] = float(rows["profit"].sum())
             context.add_asset_metadata(
-                {"dagster/partition_row_count": rows.height, **sums}, partition_key=day.isoformat()
+                {"dagster/partition_row_count": rows.height, **unknown},
+                partition_key=day.isoformat(),
             )
         return dg.MaterializeResult(
             metadata=table_asset.replacement_metadata(result),
@@ -380,22 +404,87 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
     return profit_explained
 
 
+def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+    """Build the asset over the trading days of an exchange."""
+
+    @table_asset.table_asset(
+        BOOKS,
+        deps=["profit_explained", "statement_events"],
+        job=resources.CLOSE_JOB,
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "session_date"},
+    )
+    def books(
+        context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
+    ) -> dg.MaterializeResult[None]:
+        """Why the net liquidation of each account moved on each trading day.
+
+        Written by the job close_day, after profit_explained, and by backfills of any range.
+
+        How to read it: change = profit + income + fees + interest + accruals + rates + owner +
+        difference, in the base currency of the account, by the statements of the day and of the
+        day before. Where a part is not known, so is the difference.
+        """
+        lake, settings = position_sync.lake, position_sync.settings
+        days = [date.fromisoformat(key) for key in context.partition_keys]
+        frames = {}
+        for day in days:
+            before = exchange_days.session_before(settings.calendar, day)
+            frames[day] = close_books(lake, settings, day, before=before)
+
+        table = lake.derived_table(BOOKS)
+        result = derived.replace(table, frames, run_id=context.run.run_id)
+        return dg.MaterializeResult(
+            metadata=table_asset.replacement_metadata(result),
+            data_version=dg.DataVersion(str(result.version)),
+        )
+
+    return books
+
+
+@table_check(BOOKS.name)
+def books_close(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether the change of net liquidation of each account is explained on the newest day.
+
+    It fails where more than 1 unit of the base currency, and more than 0.01 % of net liquidation,
+    is not explained. An account of which a part is not known is not judged.
+
+    What to do: Compare the largest part with the statement: a booking that no section of the Flex
+    query has, or a holding of a type that is not followed, is missing.
+    """
+    newest = of_newest_day(lake.derived_table(BOOKS).rows()).to_dicts()
+    differences = open_books(newest)
+    numbers: dict[str, dg.RawMetadataValue] = {
+        "accounts": len(newest),
+        "not_known": sum(row["difference"] is None for row in newest),
+    }
+    if differences:
+        named = "; ".join(differences[:ACCOUNTS_SHOWN])
+        return failed(f"Not explained: {named}.", open=len(differences), **numbers)
+    return passed("", **numbers)
+
+
+# Maximum number of accounts that the check of the books names.
+ACCOUNTS_SHOWN = 5
+
+
 @table_check(PROFIT_EXPLAINED.name)
 def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether less than 5 % of the gross move of each strategy, or 25 units, is unexplained.
+    """Whether the profit of each strategy is known: what moved its holdings, and both values.
 
-    It looks at the newest recorded day. What is unexplained is a quantity that came or went without
-    an execution, a close with a known cause, or a booking of a statement.
+    It looks at the newest recorded day. A profit is not known if a quantity came or went without a
+    movement, beyond a value of 25 units, or if a value, a price paid or a commission is not known.
 
     What to do: Import the statement of the day, which names trades and bookings, and fill the
     day again; compare the quantities with TWS.
     """
     newest = of_newest_day(lake.derived_table(PROFIT_EXPLAINED).rows())
-    found = unexplained(newest.iter_rows(named=True))
-    if not found:
+    unknown = unknown_profits(newest.iter_rows(named=True))
+    if not unknown:
         return passed("", strategies=newest.height)
     return failed(
-        f"Not explained: {'; '.join(found[:STRATEGIES_SHOWN])}.",
+        f"Not known: {'; '.join(unknown[:STRATEGIES_SHOWN])}.",
         strategies=newest.height,
-        unexplained=len(found),
+        unexplained=len(unknown),
     )

@@ -18,7 +18,12 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import explain_closes, leg_followers, statement_folder
+from position_sync_dagster.sync import (
+    explain_closes,
+    leg_followers,
+    movement_book,
+    statement_folder,
+)
 
 FOLDER = "flex_statements"
 
@@ -113,7 +118,7 @@ def imported(
     added = {lake.executions.table: done.executions, lake.statement_events.table: done.events}
     for table, rows in added.items():
         of_asset[table.spec.name] = {"added": rows, **table_asset.state_of(table)}
-    checks = [judge_files(len(done.found), done.unreadable)]
+    checks = [judge_files(len(done.found), done.unreadable, done.notes)]
     for name, metadata in of_asset.items():
         if dg.AssetKey(name) in context.selected_asset_keys:
             yield dg.MaterializeResult(
@@ -124,10 +129,19 @@ def imported(
             )
 
 
-def judge_files(found: int, unreadable: Sequence[PositionSyncError]) -> dg.AssetCheckResult:
-    """Return the result of the check for the download and the files of the folder; pure."""
+def judge_files(
+    found: int, unreadable: Sequence[PositionSyncError], notes: Sequence[str]
+) -> dg.AssetCheckResult:
+    """Return the result of the check for the download and the files of the folder; pure.
+
+    Args:
+        found: The number of statements that can be used.
+        unreadable: What cannot.
+        notes: What is not read or not valued, and is no error.
+    """
     if not unreadable:
-        return passed(f"All {found} statements of the folder can be used.")
+        said = " ".join((f"All {found} statements of the folder can be used.", *notes))
+        return passed(said, notes=list(notes))
     return failed(
         f"{len(unreadable)} statements or rows of them are left out: "
         + " ".join(error.what for error in unreadable[:FAULTS_SHOWN]),
@@ -160,7 +174,9 @@ def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Deriv
     rows are kept: of the rows of a change_id those with the greatest judged_at count, and their
     quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
     """
-    found = explain_closes.CloseExplainer(lake, run_id=run_id).explain()
+    explainer = explain_closes.CloseExplainer(lake, run_id=run_id, calendar=settings.calendar)
+    found = explainer.explain()
+    movements = movement_book.MovementBook(lake, settings.calendar, run_id=run_id).update()
     rolls = leg_followers.RollFollower(lake, settings).follow()
     followed = {"rolls_followed": [*map(str, rolls.due)], "rolls_refused": rolls.refused}
     return Derived(
@@ -168,6 +184,7 @@ def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Deriv
             "added": found.rows,
             **table_asset.state_of(lake.closures.table),
             "unexplained": len(found.unexplained),
+            "movements": movements.rows,
             **{name: "; ".join(texts) for name, texts in followed.items() if texts},
         },
         checks={closes_are_explained.check_key: judge_causes(found.unexplained)},

@@ -18,10 +18,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from position_sync_dagster.dagster_files import FailingCheck
 from position_sync_dagster.defs.assets.table_asset import check_evaluation, table_of
 from position_sync_dagster.defs.resources import PositionSyncResource, dagster_failures
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.errors import GatewayError, PositionSyncError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 
@@ -89,6 +90,8 @@ def table_check(
                     found = merged({one.gateway_id: evaluate(lake, one) for one in settings.logins})
                 else:
                     found = evaluate(lake, settings)
+            except GatewayError as error:
+                return unknown_result(f"no gateway: {error}")
             except PositionSyncError as error:
                 return unevaluated(str(error))
             except Exception as error:  # a mistake of ours stops no other check
@@ -245,6 +248,18 @@ TIME_LIMIT_S = 10.0
 
 NEVER = -inf, True
 
+# The checks that say whether the values can be used: `doctor` ends with 1 while one of them fails.
+VALUE_CHECKS = frozenset(
+    {
+        "tables_can_be_read",
+        "agrees_with_the_broker",
+        "legs_have_values",
+        "values_match_the_broker",
+        "account_values_follow",
+        "ids_are_unique",
+    }
+)
+
 
 class CheckDriver:
     """Decides which checks are due, and evaluates them; one object for each lake and process."""
@@ -252,6 +267,28 @@ class CheckDriver:
     def __init__(self) -> None:
         # When each check was last evaluated, and whether it passed.
         self._last: dict[Key, tuple[float, bool]] = {}
+        # The newest results that are no pass, also of checks that are evaluated with their tables.
+        self._failing: dict[Key, dg.AssetCheckResult] = {}
+
+    def failing(self, results: Iterable[tuple[Key, dg.AssetCheckResult]]) -> list[FailingCheck]:
+        """Keep new results; return the checks that fail by the newest ones, or cannot be evaluated.
+
+        A check that could not compare anything is none of them.
+        """
+        for key, result in results:
+            if result.passed:
+                self._failing.pop(key, None)
+            else:
+                self._failing[key] = result
+        return [
+            FailingCheck(
+                name=f"{key.asset_key.to_user_string()}: {key.name}",
+                is_of_values=key.name in VALUE_CHECKS or UNEVALUATED in result.metadata,
+                text=result.description or "",
+            )
+            for key, result in self._failing.items()
+            if UNKNOWN not in result.metadata or UNEVALUATED in result.metadata
+        ]
 
     def results(
         self, lake: tables.Lake, settings: Settings

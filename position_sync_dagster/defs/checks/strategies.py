@@ -12,6 +12,7 @@ from functools import partial
 import dagster as dg
 
 from position_sync_dagster.defs.checks import evaluation as check
+from position_sync_dagster.defs.checks.tables import sees_gateway
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
@@ -51,6 +52,10 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     lake.registry.sync.refresh()
     unresolved, resolved = lake.registry.unresolved, len(lake.registry.legs)
     now, patience = datetime.now(UTC), timedelta(seconds=settings.stale_after_s)
+    late = [leg for leg in unresolved if leg.problem or now - leg.added_at > patience]
+    is_looked_up = any(leg.problem for leg in late)
+    if late and not is_looked_up and not sees_gateway(lake, settings):
+        return check.unknown_result(f"no gateway, which knows the contracts of {len(late)} legs.")
     return check.rows_result(
         [
             {
@@ -59,8 +64,7 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
                 "leg": leg.described,
                 "problem": leg.problem or NOT_LOOKED_UP,
             }
-            for leg in unresolved
-            if leg.problem or now - leg.added_at > patience
+            for leg in late
         ],
         none=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
         found="legs have no contract, and are not streamed",

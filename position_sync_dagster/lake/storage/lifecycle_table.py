@@ -142,8 +142,14 @@ class LifecycleTable:
     def _snapshot(self, handle: DeltaTable) -> Snapshot:
         key = self.table.cache_key(handle)
         if self._live is None or self._live[0] != key:
-            self._live = (key, self.table.read_rows(storage.files_in(handle, bucket=LIVE)))
+            self._live = (key, self._live_rows(handle))
         return Snapshot(handle.version(), self._live[1], partial(self._finished, handle))
+
+    def _live_rows(self, handle: DeltaTable, **part: str) -> pl.DataFrame:
+        # As they are stored: each table decides which of its rows can be read, since null has a
+        # meaning in a row that changes.
+        files = storage.files_in(handle, bucket=LIVE, **part)
+        return self.table.scan_stored(files).collect()
 
     def _finished(
         self, handle: DeltaTable, chosen: pl.Expr, columns: list[str] | None
@@ -157,7 +163,7 @@ class LifecycleTable:
             snapshot, replaced = self._snapshot(handle), f"bucket = '{LIVE}'"
             transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
         else:
-            rows = self.table.read_rows(own)
+            rows = self._live_rows(handle, part=part)
             snapshot = Snapshot(handle.version(), rows, partial(self._finished, handle))
             replaced, transactions = storage.in_parts(LIVE, [part]), []
         change = step(snapshot)

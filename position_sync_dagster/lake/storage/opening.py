@@ -302,6 +302,7 @@ class TableHandle:
             schema=self.spec.delta,
             partition_by=list(self.spec.partition_by),
             name=self.spec.name,
+            description=self.spec.description or None,
             configuration=self.spec.configuration,
             storage_options=self._options(),
             raise_if_key_not_exists=False,

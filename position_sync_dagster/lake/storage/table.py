@@ -54,14 +54,29 @@ def refuse_stale_owner(handle: DeltaTable, gateway_id: str, token: int) -> int |
     Raises:
         LeaseLostError: The newest token is greater.
     """
-    text = handle.metadata().configuration.get(_PROPERTY + schema.storable(gateway_id))
-    newest = None if text is None else int(text)
+    newest = _fence_of(handle, gateway_id)
     if newest is not None and token < newest:
         raise errors.LeaseLostError(
             f"The login {gateway_id} has a newer owner (token {newest}; this session has {token}).",
             remedy="End this session; the newer owner writes for the login.",
         )
     return newest
+
+
+def _fence_of(handle: DeltaTable, gateway_id: str) -> int | None:
+    """Return the token of the gateway's newest owner; None before the first.
+
+    A text that is no token was written by another program. It fences nobody; the next owner
+    replaces it.
+    """
+    text = handle.metadata().configuration.get(_PROPERTY + schema.storable(gateway_id))
+    if text is None:
+        return None
+    is_token = text.isascii() and text.isdigit() and len(text) <= len(str(schema.MOST_VERSIONS))
+    if not is_token:
+        logger.warning("the fence of %s is %s, no token: it is replaced", gateway_id, text[:60])
+        return None
+    return int(text)
 
 
 def mode_of(handle: DeltaTable) -> TradingMode | None:
@@ -474,11 +489,18 @@ class Table:
         """Return the rows of data files of a snapshot, read side by side.
 
         In an object store each file takes one request, where a predicate of Delta takes three, one
-        file after the other.
+        file after the other. What no program can compute with is unknown (`TableSpec.required`).
 
         Args:
             files: Rows of `data_files`.
         """
+        rows = self.scan_stored(files)
+        if self.spec.readable is not None:
+            rows = rows.filter(self.spec.readable)
+        return rows.select(self.spec.usable)
+
+    def scan_stored(self, files: pl.DataFrame) -> pl.LazyFrame:
+        """Return the rows of data files of a snapshot exactly as they are stored."""
         spec = self.spec
         if files.is_empty():
             return spec.empty.lazy()
@@ -681,14 +703,71 @@ class MaintenanceResult:
     skipped: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Texts:
+    """What a table lacks to explain itself: its description, texts of columns, and properties."""
+
+    description: str | None
+    comments: dict[str, dict[str, str]]
+    properties: dict[str, str]
+
+
+def _lacking(spec: schema.TableSpec, handle: DeltaTable) -> _Texts:
+    metadata = handle.metadata()
+    has_description = spec.description == (metadata.description or "")
+
+    comments = {}
+    for field in handle.schema().fields:
+        comment = spec.comment_of(field.name) if field.name in spec.described else {}
+        if comment and field.metadata != comment:
+            comments[field.name] = comment
+
+    # Another duration than that of earlier releases is the choice of a person.
+    properties = {
+        name: duration
+        for name, duration in spec.retention.items()
+        if metadata.configuration.get(name) == schema.RETENTION[name] != duration
+    }
+
+    description = None if has_description else spec.description
+    return _Texts(description=description, comments=comments, properties=properties)
+
+
+def describe(table: Table) -> None:
+    """Give a table of an older release its texts, and the retention of this release.
+
+    A retention that a person chose stays.
+    """
+    complete = _Texts(description=None, comments={}, properties={})
+
+    def step(handle: DeltaTable) -> None:
+        lacking = _lacking(table.spec, handle)
+        if lacking.description is not None:
+            handle.alter.set_table_description(
+                lacking.description, post_commithook_properties=NO_HOOKS
+            )
+        for name, comment in lacking.comments.items():
+            handle.alter.set_column_metadata(name, comment, post_commithook_properties=NO_HOOKS)
+        if lacking.properties:
+            handle.alter.set_table_properties(
+                lacking.properties, post_commithook_properties=NO_HOOKS
+            )
+
+    if table.snapshot(lambda handle: _lacking(table.spec, handle)) != complete:
+        table.transact(step)
+
+
 def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     """Merge small files, write a checkpoint, delete files older than the retention; blocks.
+
+    A table of an older release gets its texts.
 
     Writers and readers may go on meanwhile. If a writer commits first, less is merged.
 
     Args:
         clean_now: Ignore the retention, for tests and for tables that nobody else has open.
     """
+    describe(table)
     compacted, skipped = 0, None
     try:
         compacted = compact(table, SMALL_BYTES)
@@ -725,7 +804,7 @@ def _compact(table: Table) -> None:
         compact(table, WRITER_SMALL_BYTES)
     except (*commit_errors.STORAGE_ERRORS, errors.LakeError) as error:
         # The commit before it is whole; the next compaction merges more.
-        logger.info("cannot compact %s now: %s", table.path, commit_errors.plain(str(error)))
+        logger.warning("cannot compact %s now: %s", table.path, commit_errors.plain(str(error)))
 
 
 def compact(table: Table, small_bytes: int) -> int:
@@ -758,7 +837,7 @@ def _merge_parts(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     bucket = many.item(0, "partition.bucket")
     chosen = many.filter(pl.col("partition.bucket") == bucket).head(MAX_FILES)
     part = schema.new_part(datetime.now(UTC))
-    rows = table.read_rows(files.join(chosen, on=by_part, how="semi"))
+    rows = table.scan_stored(files.join(chosen, on=by_part, how="semi")).collect()
     ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
     replaced = in_parts(bucket, [*chosen["partition.part"], part])
     write(handle, ordered, {"action": "compact"}, predicate=replaced)
@@ -776,6 +855,8 @@ def _merge_in_order(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     first, last = f"min.{spec.order}", f"max.{spec.order}"
     keys = [f"partition.{name}" for name in spec.partition_by]
     known = files.filter(pl.col(first).is_not_null(), pl.col(f"null_count.{spec.order}") == 0)
+    if files.schema[last] == pl.Int64:
+        known = known.filter(pl.col(last) <= schema.MOST_VERSIONS)  # else it is no version
     small, enough = pl.col("size_bytes") < small_bytes, pl.col("files") >= COMPACT_FROM
     if small_bytes == SMALL_BYTES and keys and files.schema[keys[0]] == pl.Date:
         today = pl.lit(files.get_column(keys[0]).max(), pl.Date)
@@ -800,7 +881,7 @@ def _merge_in_order(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     overlaps = may_have(spec.order, run[first], until)
     within = files.filter(overlaps, *(pl.col(key).eq_missing(run[key]) for key in keys))
     in_range = pl.col(spec.order).is_between(run[first], until)
-    rows = table.read_rows(within).filter(in_range).sort(spec.order)
+    rows = table.scan_stored(within).filter(in_range).sort(spec.order).collect()
     write(handle, rows, {"action": "compact"}, predicate=predicate)
     return int(run["files"])
 

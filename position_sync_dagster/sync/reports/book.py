@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -21,10 +21,11 @@ from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.rules import exchange_date
+from position_sync_dagster.errors import UnknownStrategyError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake, Past
 from position_sync_dagster.lake.schema import moment
-from position_sync_dagster.risk.campaigns import open_profit
+from position_sync_dagster.risk.campaigns import Realised, open_profit
 from position_sync_dagster.risk.scenario_file import ScenariosFileError, folder_of, read_scenarios
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
@@ -32,6 +33,17 @@ from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports import exposure
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
 from position_sync_dagster.sync.reports.exposure import Split
+from position_sync_dagster.sync.reports.money_sums import (
+    AMOUNTS,
+    BASE_TOTAL,
+    Campaign,
+    ExpirySum,
+    MoneySum,
+    StrategySum,
+    TotalSum,
+    UnderlyingSum,
+    column_of,
+)
 
 
 def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
@@ -46,94 +58,35 @@ def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.E
     return wanted
 
 
-# Sums in one currency over the known values; None if all are unknown. The names:
-#   name: The strategy, UNATTRIBUTED, the underlying, or the name of the total.
-#   account: The account of UNATTRIBUTED or of an account's total; None for all accounts.
-#   currency: None for legs that are not held and have never been valued.
-#   legs, legs_held: The number of active legs, and of those with a holding; each holding that is in
-#     no strategy counts as one. For an underlying and for a total, `legs_held` is the number of
-#     holdings, each counted once.
-#   legs_closed, closed: The number of legs of a strategy that were held and are gone for a known
-#     reason, and what happened to them.
-#   value: The value of options, stocks and the like, without the notional value of futures.
-#   unrealized_pnl, daily_pnl, dollar_delta: As the columns of the ledger.
-#   beta_delta: Dollar delta × beta, of the underlyings whose beta is known.
-#   gamma_1pct: The change of dollar_delta when the underlyings move by 1 %.
-#   theta, vega: Per day, and per point of volatility.
-#   oldest_age_s: The age of the oldest price; None without one, or if one is unknown.
-#   oldest_greeks_s: The age of the oldest greeks; None without any, or if one is unknown.
-#   delayed: The number of holdings with a price of delayed or frozen market data.
-#   lines: Market data lines that the holdings use; None while no owner is connected.
-#   unvalued: The number of held legs without a value, which the sums leave out.
-#   options, options_with_greeks: Held options, and those of them whose greeks are known.
-#   options_modelled: Those of the latter whose greeks this package computed.
-#   nearest_expiry: The first day on which a holding expires.
-#   short_in_money, short_unknown: Short options in the money, and those of which the price of the
-#     underlying is not known.
-#   differences: Where strategies claim another quantity than is held.
-#   realized_pnl: The realised profit of what closed since `realized_since`; None if that of one of
-#     the closes is not known, or if no change of a quantity has been recorded yet.
-#   closes, closes_without_profit: The number of these closes, and of those without a known profit.
-#   campaign: What a strategy has earned since its first leg: `since`; what is closed
-#     earned after fees (`realised`), and what is open would (`open`); the `fees` of both; `profit`.
-#   unknown: Of how many holdings a sum leaves out the value, by the name of the sum.
-#   rates_age_s: For a total in the base currency: the age of the oldest exchange rate used.
-#   without_rate: For a total in the base currency: the currencies whose rate is not known. The sums
-#     are unknown then.
-Sums = dict[str, Any]
+def known_strategy(
+    strategy: str | None, active: Iterable[str], unresolved: Iterable[str] = ()
+) -> None:
+    """Raise if a strategy has no leg with a contract: an empty answer would look like no holding.
 
-# Each sum of money, and its name among the sums of parts.
-_NAMES = (
-    "unrealized_pnl", "daily_pnl", "dollar_delta", "beta_delta", "gamma_1pct", "theta", "vega",
-)  # fmt: skip
-_SUMS = {"value": "market_value"} | {name: name for name in _NAMES}
+    Args:
+        strategy: The name that a person gave.
+        active: The strategies of the legs whose contract is known.
+        unresolved: The strategies of the legs whose contract is still to be found.
 
-# What is counted, and its name among the sums of parts.
-_COUNTS = {
-    "delayed": "delayed", "options": "options", "options_with_greeks": "options_with_greeks",
-    "options_modelled": "options_modelled", "nearest_expiry": "nearest_expiry",
-    "unvalued": "legs_without_value", "short_in_money": "short_legs_in_money",
-    "short_unknown": "short_legs_unknown",
-}  # fmt: skip
+    Raises:
+        UnknownStrategyError: No leg of it is active, or none of these has its contract; the message
+            says which.
+    """
+    known = sorted(set(active))
+    if strategy is None or strategy in known:
+        return
+    if strategy in unresolved:
+        raise UnknownStrategyError(
+            f"No leg of the strategy {strategy!r} has its contract yet.",
+            remedy="`position-sync strategies list` says why.",
+        )
+    listed = f"Active are: {', '.join(known)}." if known else "No strategy is active."
+    raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=listed)
 
 
 KEY = ("account", "conid")
 
-# The names of sums that are of no strategy and of no underlying.
-TOTAL, BASE_TOTAL = "total", "total in base"
-
-
-_NO_CLOSES: Sums = {
-    "realized_pnl": None, "realized_since": None, "campaign": None, "rates_age_s": None,
-    "closes": 0, "closes_without_profit": 0, "without_rate": (),
-}  # fmt: skip
-
-
-def _sums(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Sums:
-    held = row["holdings"]
-    name = row.get("strategy_id") or row.get("symbol") or (row.get("expiry") and f"{row['expiry']}")
-    is_total = name is None
-    return {
-        "name": name or TOTAL,
-        "account": row.get("account"),
-        "currency": row["currency"],
-        "legs": row["legs"] - row["legs_held"] + held if is_total else row.get("legs", held),
-        "legs_held": held if is_total else row.get("legs_held", held),
-        "legs_closed": 0 if is_total else row.get("legs_closed", 0),
-        "closed": None if is_total else row.get("closed"),
-        **{name: row[of] for name, of in (_SUMS | _COUNTS).items()},
-        "oldest_age_s": seconds_since(row["priced_at"], now),
-        "oldest_greeks_s": seconds_since(row["greeks_at"], now),
-        "lines": None if streamed is None else len(streamed.intersection(row["conids"] or ())),
-        "differences": row.get("differences"),
-        **_NO_CLOSES,
-        "unknown": {
-            name: count
-            for name, of in _SUMS.items()
-            # Who has no betas misses none.
-            if (count := row[f"without_{of}"]) and (name != "beta_delta" or row[of] is not None)
-        },
-    }
+AnySum = TypeVar("AnySum", bound=MoneySum)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,114 +160,155 @@ class Book:
         return self.reported.join(rows, on=KEY, how="left").filter(pl.col("position") != written)
 
     @cached_property
-    def strategies(self) -> list[Sums]:
+    def strategies(self) -> list[StrategySum]:
         """Each strategy by currency."""
-        return self._by("strategy_id", "currency", where=pl.col("strategy_id") != UNATTRIBUTED)
+        in_strategies = self.split.filter(pl.col("strategy_id") != UNATTRIBUTED)
+        return self._by_strategy(in_strategies, "currency")
 
     @cached_property
-    def rest(self) -> list[Sums]:
+    def rest(self) -> list[StrategySum]:
         """What no strategy has, by account and currency (UNATTRIBUTED)."""
-        names = ("strategy_id", "account", "currency")
-        return self._by(*names, where=pl.col("strategy_id") == UNATTRIBUTED)
+        in_none = self.split.filter(pl.col("strategy_id") == UNATTRIBUTED)
+        return self._by_strategy(in_none, "account", "currency")
 
     @cached_property
-    def totals(self) -> list[Sums]:
+    def totals(self) -> list[TotalSum]:
         """All holdings: by account and currency if there are several accounts, then by currency."""
-        several = len({one["account"] for one in self._accounts}) > 1
-        totals = [*(self._accounts if several else ()), *self._by("currency")]
-        return [one for one in totals if one["currency"] is not None]
+        several = len({total.account for total in self._accounts}) > 1
+        totals = [*(self._accounts if several else ()), *self._totals_by("currency")]
+        return [total for total in totals if total.currency is not None]
 
     @cached_property
-    def in_base(self) -> list[Sums]:
+    def in_base(self) -> list[TotalSum]:
         """The totals of each account in its base currency, by the broker's exchange rates.
 
         An account has one only if a holding has another currency.
         """
-        return [one for one in map(self._in_base, self.accounts) if one is not None]
+        totals = [self._in_base(account) for account in self.accounts]
+        return [total for total in totals if total is not None]
 
     @cached_property
-    def underlyings(self) -> list[Sums]:
+    def underlyings(self) -> list[UnderlyingSum]:
         """All holdings by underlying and currency."""
-        return self._of_parts("symbol")
-
-    @cached_property
-    def expiries(self) -> list[Sums]:
-        """All holdings with an expiry by that and currency, the nearest first."""
-        return self._of_parts("expiry")
-
-    @property
-    def sums(self) -> dict[str, list[Sums]]:
-        """All tables by name."""
-        names = ("strategies", "rest", "totals", "in_base", "underlyings")
-        return {name: getattr(self, name) for name in names}
-
-    @cached_property
-    def _accounts(self) -> list[Sums]:
-        return [one for one in self._by("account", "currency") if one["currency"] is not None]
-
-    def _by(self, *names: str, where: pl.Expr | None = None) -> list[Sums]:
-        found = self.split if where is None else self.split.filter(where)
+        rows = exposure.summed(
+            self.split.parts.drop_nulls("symbol"), ("symbol", "currency"), self.now
+        )
         return [
-            self._with_profit(
-                _sums(row, self.now, self.streamed), row.get("strategy_id", self.strategy)
-            )
-            for row in exposure.summed_legs(found, names, self.now).iter_rows(named=True)
+            UnderlyingSum.of_row(row, self.now, self.streamed) for row in rows.iter_rows(named=True)
         ]
 
-    def _of_parts(self, name: str) -> list[Sums]:
-        """Return the sums by a column that parts have, and legs have not."""
-        rows = exposure.summed(self.split.parts.drop_nulls(name), (name, "currency"), self.now)
-        return [_sums(row, self.now, self.streamed) for row in rows.iter_rows(named=True)]
+    @cached_property
+    def expiries(self) -> list[ExpirySum]:
+        """All holdings with an expiry by that and currency, the nearest first."""
+        rows = exposure.summed(
+            self.split.parts.drop_nulls("expiry"), ("expiry", "currency"), self.now
+        )
+        today = exchange_date(self.now)
+        return [
+            ExpirySum.of_row(row | {"days": (row["expiry"] - today).days}, self.now, self.streamed)
+            for row in rows.iter_rows(named=True)
+        ]
 
-    def _with_profit(self, one: Sums, name: str | None) -> Sums:
-        """Return a sum with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
-        if one["account"] is not None and name not in (None, UNATTRIBUTED):
-            return one  # the profit of a strategy is not divided among accounts
-        found = self.closes.realized(name, one["account"], one["currency"])
-        if found is None:
-            return one
-        if name not in (None, UNATTRIBUTED):
-            found["campaign"] = self._campaign(str(name), one, found["realized_since"])
-        return one | found
+    @property
+    def sums(self) -> dict[str, Sequence[MoneySum]]:
+        """All tables by name."""
+        return {
+            "strategies": self.strategies,
+            "rest": self.rest,
+            "totals": self.totals,
+            "in_base": self.in_base,
+            "underlyings": self.underlyings,
+        }
 
-    def _campaign(self, name: str, one: Sums, since: datetime | None) -> dict[str, Any]:
-        campaigns, currency = self.closes.campaigns, one["currency"]
-        realised, fees = campaigns.realised.get((name, currency), (0.0, 0.0))
-        opened = None if "unrealized_pnl" in one["unknown"] else one["unrealized_pnl"] or 0.0
-        own = [one for one in campaigns.lots if (one.strategy_id, one.currency) == (name, currency)]
-        if own:
-            parts = self.split.parts.filter(strategy_id=name, currency=currency)
-            opened = open_profit(own, parts, self.priced)
-        profit = None if realised is None or opened is None else realised + opened
-        found = {"since": since, "realised": realised, "open": opened, "fees": fees}
-        return found | {"profit": profit}
+    @cached_property
+    def _accounts(self) -> list[TotalSum]:
+        totals = self._totals_by("account", "currency")
+        return [total for total in totals if total.currency is not None]
 
-    def _in_base(self, account: AccountSummary) -> Sums | None:
-        base, rates = account.currency, account.rates
-        of_account = [one for one in self._accounts if one["account"] == account.account]
-        currencies = {one["currency"] for one in of_account}
+    def _totals_by(self, *names: str) -> list[TotalSum]:
+        """Return the sums of all holdings of the book, with the realised profit."""
+        rows = exposure.summed_legs(self.split, names, self.now).iter_rows(named=True)
+        totals = [TotalSum.of_row(row, self.now, self.streamed) for row in rows]
+        return [self._with_profit(total, self.strategy) for total in totals]
+
+    def _by_strategy(self, split: Split, *names: str) -> list[StrategySum]:
+        """Return the sums of strategies, or of UNATTRIBUTED, with the realised profit."""
+        rows = exposure.summed_legs(split, ("strategy_id", *names), self.now)
+        sums = [StrategySum.of_row(row, self.now, self.streamed) for row in rows.to_dicts()]
+        return [self._with_profit(strategy, strategy.name) for strategy in sums]
+
+    def _with_profit(self, sums: AnySum, name: str | None) -> AnySum:
+        """Return sums with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
+        is_strategy = name is not None and name != UNATTRIBUTED
+        if is_strategy and sums.account is not None:
+            return sums  # the profit of a strategy is not divided among accounts
+
+        realized = self.closes.realized(name, sums.account, sums.currency)
+        if realized is None or sums.currency is None:
+            return sums
+
+        if name is not None and is_strategy:
+            since = realized["realized_since"]
+            realized["campaign"] = self._campaign((name, sums.currency), sums, since)
+        return sums.model_copy(update=realized)
+
+    def _campaign(self, key: tuple[str, str], sums: MoneySum, since: datetime | None) -> Campaign:
+        """Return the campaign of a strategy in a currency."""
+        strategy, currency = key
+        campaigns = self.closes.campaigns
+        realised = campaigns.realised.get(key, Realised())
+
+        # A strategy without a holding has nothing open: that is 0, and not unknown.
+        open_now = None if "unrealized_pnl" in sums.unknown else sums.unrealized_pnl or 0.0
+        lots = [lot for lot in campaigns.lots if (lot.strategy_id, lot.currency) == key]
+        if lots:
+            parts = self.split.parts.filter(strategy_id=strategy, currency=currency)
+            open_now = open_profit(lots, parts, self.priced)
+
+        is_known = realised.profit is not None and open_now is not None
+        return Campaign(
+            since=since,
+            realised=realised.profit,
+            open=open_now,
+            fees=realised.fees,
+            other_fees=dict(realised.other_fees),
+            profit=realised.profit + open_now if is_known else None,  # type: ignore[operator]
+        )
+
+    def _in_base(self, account: AccountSummary) -> TotalSum | None:
+        """Return the total of an account in its base currency, if it holds another one."""
+        base = account.currency
+        totals = [total for total in self._accounts if total.account == account.account]
+        currencies = {total.currency for total in totals if total.currency is not None}
         if base is None or currencies <= {base}:
             return None
-        without = tuple(sorted(one for one in currencies if one not in rates))
-        found = self.split.filter(
+
+        of_account = self.split.filter(
             pl.col("account") == account.account, pl.col("currency").is_not_null()
         )
         # If a rate is missing, no sum is known, and the sums that are made here are not used.
-        rate = pl.col("currency").replace_strict(rates, default=1.0, return_dtype=pl.Float64)
-        in_base = pl.lit(base).alias("currency")
-        converted = Split(
-            found.parts.with_columns(*(pl.col(name) * rate for name in _SUMS.values()), in_base),
-            found.legs.with_columns(in_base),
+        rate = pl.col("currency").replace_strict(
+            account.rates, default=1.0, return_dtype=pl.Float64
         )
-        [row] = exposure.summed_legs(converted, ["account", "currency"], self.now).to_dicts()
+        in_base = pl.lit(base).alias("currency")
+        amounts = [pl.col(column_of(name)) * rate for name in AMOUNTS]
+        converted = Split(
+            of_account.parts.with_columns(*amounts, in_base), of_account.legs.with_columns(in_base)
+        )
+        (row,) = exposure.summed_legs(converted, ["account", "currency"], self.now).to_dicts()
+
+        without_rate = tuple(sorted(currencies - account.rates.keys()))
         # The lines are in the total of each currency.
-        return _sums(row, self.now, streamed=None) | {
-            "name": BASE_TOTAL,
-            "differences": None,
-            "rates_age_s": seconds_since(account.rates_received_at, self.now),
-            "without_rate": without,
-            **(dict.fromkeys(_SUMS) if without else {}),
-        }
+        total = TotalSum.of_row(row, self.now, streamed=None)
+        return total.model_copy(
+            update={
+                "name": BASE_TOTAL,
+                "differences": None,
+                "rates_age_s": seconds_since(account.rates_received_at, self.now),
+                "without_rate": without_rate,
+                **(dict.fromkeys(AMOUNTS) if without_rate else {}),
+            }
+        )
 
 
 # The closes, and the contracts of legs and of all that are quoted in cents, by conid.
@@ -354,7 +348,7 @@ def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
     live_since = {one.gateway_id: max(one.state_since, since) for one in live}
     is_live = pl.col("gateway_id").is_in(list(live_since))
     streamed = written_by(Source.STREAM, priced, settings, now).filter(is_live)
-    seldom = versions_of(lake.closures, lake.registry, lake.contracts, lake.executions)
+    seldom = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
     return replace(
         _book(now, legs, priced, _known(lake, seldom), settings),
         reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),
@@ -548,22 +542,40 @@ def curves_of(
     Returns:
         The name of each strategy, the currency and the points, by strategy and currency.
     """
-    found: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
+    points: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
+    numbered = dict(enumerate(legs))
     newest = {(row["account"], row["conid"]): row for row in still.iter_rows(named=True)}
-    for part in rows.partition_by("slot", maintain_order=True):
-        slot: datetime = part.item(0, "slot")
-        newest |= {(row["account"], row["conid"]): row for row in part.iter_rows(named=True)}
-        held = {key: row["position"] for key, row in newest.items()}
-        sums: dict[tuple[str, str], list[float | None]] = defaultdict(list)
-        for n, holding, share in exposure.claims_of(dict(enumerate(legs)), held):
-            row = newest[holding]
-            is_of_day = row["daily_pnl"] is not None and slot - row["timestamp"] <= A_DAY
-            profit = row["daily_pnl"] * share if is_of_day else None
-            sums[legs[n].strategy_id, row["currency"]].append(profit)
-        for key, values in sums.items():
-            known = [value for value in values if value is not None]
-            found[key].append((slot, sum(known) if len(known) == len(values) else None))
+    for rows_of_slot in rows.partition_by("slot", maintain_order=True):
+        slot: datetime = rows_of_slot.item(0, "slot")
+        for row in rows_of_slot.iter_rows(named=True):
+            newest[row["account"], row["conid"]] = row
+
+        for key, profits in _profits_at(slot, newest, numbered).items():
+            points[key].append((slot, _sum_if_known(profits)))
+
     return [
-        {"name": strategy, "currency": currency, "points": points}
-        for (strategy, currency), points in sorted(found.items())
+        {"name": strategy, "currency": currency, "points": points[strategy, currency]}
+        for strategy, currency in sorted(points)
     ]
+
+
+def _profits_at(
+    slot: datetime,
+    newest: Mapping[tuple[str, int], Mapping[str, Any]],
+    legs: Mapping[int, ActiveContract],
+) -> dict[tuple[str, str], list[float | None]]:
+    """Return the profit of the day of each part, by strategy and currency; None: not known."""
+    held = {key: row["position"] for key, row in newest.items()}
+    profits: dict[tuple[str, str], list[float | None]] = defaultdict(list)
+    for claim in exposure.claims_of(legs, held):
+        row = newest[claim.key]
+        is_of_day = row["daily_pnl"] is not None and slot - row["timestamp"] <= A_DAY
+        profit = row["daily_pnl"] * claim.share if is_of_day else None
+        profits[legs[claim.leg].strategy_id, row["currency"]].append(profit)
+    return profits
+
+
+def _sum_if_known(amounts: Sequence[float | None]) -> float | None:
+    """Return the sum; None if one of the amounts is not known."""
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if len(known) == len(amounts) else None

@@ -4,20 +4,21 @@ The list is the same after a restart of everything: nothing of it is kept in mem
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from operator import attrgetter
 
 import polars as pl
 
-from position_sync_dagster.domain import closes
+from position_sync_dagster.domain.closes import SLACK, Cause, Closure, PositionChange
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE
+from position_sync_dagster.domain.movements import Movement, MovementKind
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import moment
@@ -27,8 +28,8 @@ MOST_BREAKS = 100
 
 TERMS = ("symbol", "right", "strike", "expiry")
 
-# The type of an execution that names the whole combo, beside those of its legs.
-BAG = "BAG"
+# What an order of the owner makes.
+TRADES = frozenset({MovementKind.TRADE, MovementKind.CONVERSION})
 
 
 class ChangeKind(StrEnum):
@@ -67,14 +68,15 @@ class Day:
 
     Attributes:
         since: Its beginning: midnight in New York.
+        movements: Those that count, of contracts; in order of time.
         names: The contracts as a trader writes them, by conid.
         strategies: The strategies that have or had a leg, by conid.
     """
 
     since: datetime
-    changes: Sequence[closes.PositionChange] = ()
-    executions: Sequence[closes.Execution] = ()
-    closures: Sequence[closes.Closure] = ()
+    changes: Sequence[PositionChange] = ()
+    movements: Sequence[Movement] = ()
+    closures: Sequence[Closure] = ()
     sessions: Sequence[GatewaySession] = ()
     breaks: Sequence[Break] = ()
     names: Mapping[int, str] = field(default_factory=dict)
@@ -93,94 +95,139 @@ def read_day(lake: Lake, since: datetime) -> Day:
     Raises:
         LakeError: A table cannot be used.
     """
-    begin = moment(since)
     changes = lake.position_changes.records(since)
-    executions = closes.current_executions(lake.executions.records(since))
-    conids = {one.conid for one in changes} | {one.conid for one in executions}
-    named = pl.col("conid").is_in(conids)
-    legs = lake.registry.sync.history().filter(named).group_by("conid")  # also removed ones
-    strategies = legs.agg(pl.col("strategy_id").unique()).iter_rows()
-    terms = lake.updates.sync.latest().filter(named).select("conid", *TERMS).iter_rows()
-    names = {conid: leg_name(*of) for conid, *of in terms}
-    names |= {one.conid: contract_name(one) for one in changes}
-    gone = lake.breaks.closed_breaks(MOST_BREAKS)
+    movements = _movements_since(lake, since)
+    conids = {change.conid for change in changes}
+    conids |= {movement.conid for movement in movements if movement.conid is not None}
+    of_these = pl.col("conid").is_in(conids)
+
+    legs = lake.registry.sync.history().filter(of_these)  # also removed ones
+    by_conid = legs.group_by("conid").agg(pl.col("strategy_id").unique())
+    strategies = {conid: frozenset(names) for conid, names in by_conid.iter_rows()}
+
+    terms = lake.updates.sync.latest().filter(of_these).select("conid", *TERMS)
+    names = {conid: leg_name(*terms_of_leg) for conid, *terms_of_leg in terms.iter_rows()}
+    names |= {change.conid: contract_name(change) for change in changes}
+
+    breaks = lake.breaks.open_breaks()
+    for ended in lake.breaks.closed_breaks(MOST_BREAKS):
+        if ended.resolved_at and ended.resolved_at >= since:
+            breaks.append(ended)
+
+    begin = moment(since)
     return Day(
         since=since,
         changes=changes,
-        executions=executions,
+        movements=movements,
         closures=lake.closures.current(pl.col("closed_at") >= begin),
         sessions=lake.sessions.history(None, pl.col("heartbeat_at") >= begin),
-        breaks=[
-            *lake.breaks.open_breaks(),
-            *(one for one in gone if one.resolved_at and one.resolved_at >= since),
-        ],
+        breaks=breaks,
         names=names,
-        strategies={conid: frozenset(found) for conid, found in strategies},
+        strategies=strategies,
     )
+
+
+def _movements_since(lake: Lake, since: datetime) -> list[Movement]:
+    """Return the movements of contracts since a time; one without a time belongs to its day."""
+    day = since.astimezone(NEW_YORK).date()
+    # The day of a calendar further west begins later.
+    listed = lake.movements.records(day - timedelta(days=1), pl.col("conid").is_not_null())
+    of_day = [
+        movement
+        for movement in listed
+        if (movement.at >= since if movement.at is not None else movement.day >= day)
+    ]
+    return sorted(of_day, key=lambda movement: movement.at or since)
 
 
 def changes_of(day: Day) -> list[DayChange]:
     """Return everything that happened on a day, the newest first; pure."""
-    found = [*_trades(day), *_moves(day), *_gateways(day), *_breaks(day)]
-    return sorted(found, key=lambda one: one.at, reverse=True)
+    changes = [*_trades(day), *_moves(day), *_gateways(day), *_breaks(day)]
+    return sorted(changes, key=attrgetter("at"), reverse=True)
+
+
+def key_of(movement: Movement) -> Key:
+    """Return account and contract of a movement of a holding."""
+    return movement.account, movement.conid or 0
 
 
 def realized_of(day: Day) -> dict[Key, float | None]:
-    """Return the realised profit of each holding that changed today, from what explains it; pure.
+    """Return the realised profit of each holding that moved today, as the broker states it; pure.
 
-    A holding is left out while executions and causes do not explain all that it changed by. The
-    profit is None if that of one of them is not known.
+    A holding is left out while its movements do not explain all that it changed by. The profit is
+    None if that of one of them is not known.
     """
-    rest: dict[Key, float] = defaultdict(float)
-    found: dict[Key, list[float | None]] = defaultdict(list)
+    unexplained: defaultdict[Key, float] = defaultdict(float)
     for change in day.changes:
-        rest[change.key] += change.by
-    for made in day.executions:
-        rest[made.account, made.conid] -= made.change
-        found[made.account, made.conid].append(made.realized_pnl)
-    for one in day.closures:
-        if one.cause not in (closes.Cause.TRADED, closes.Cause.UNEXPLAINED):
-            rest[one.account, one.conid] += one.quantity
-            found[one.account, one.conid].append(one.realized_pnl)
-    return {
-        key: None if None in profits else sum(profit or 0.0 for profit in profits)
-        for key, profits in found.items()
-        if abs(rest[key]) < NEGLIGIBLE
-    }
+        unexplained[change.key] += change.by
+
+    realized: dict[Key, float | None] = {}
+    for key, movements in grouped(key_of, day.movements).items():
+        quantities = [movement.quantity for movement in movements]
+        moved = known_sum(quantities)
+        if moved is not None and abs(unexplained[key] - moved) < NEGLIGIBLE:
+            realized[key] = known_sum(movement.realized_pnl for movement in movements)
+    return realized
 
 
-def _trades(day: Day) -> Iterable[DayChange]:
+def known_sum(values: Iterable[float | None]) -> float | None:
+    """Return the sum; None if a value is not known."""
+    total = 0.0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
+
+
+def _trades(day: Day) -> Iterator[DayChange]:
     """Yield a line for each order that was executed."""
-    orders = grouped(
-        lambda one: (one.account, one.order_id or one.brokerage_order_id or one.execution_id),
-        (one for one in day.executions if one.sec_type != BAG),
-    )
-    for (account, _order), made in orders.items():
-        of_conid = grouped(attrgetter("conid"), made)
-        parts = ", ".join(_traded(ones, day.names) for ones in of_conid.values())
-        none: frozenset[str] = frozenset()
-        common = frozenset.intersection(*(day.strategies.get(conid, none) for conid in of_conid))
-        of = f"{', '.join(sorted(common))}: " if len(of_conid) > 1 and common else ""
-        profits = [one.realized_pnl for one in made if one.realized_pnl is not None]
-        amount, currency = (sum(profits) if profits else None), made[0].currency
+    trades = [movement for movement in day.movements if movement.kind in TRADES]
+    for (account, _order), legs in grouped(_order_of, trades).items():
+        by_conid = grouped(lambda leg: leg.conid or 0, legs)
+        conids = tuple(by_conid)
+        parts = ", ".join(_traded(trades, day.names) for trades in by_conid.values())
+        profits = [leg.realized_pnl for leg in legs if leg.realized_pnl is not None]
+        amount = sum(profits) if profits else None
+        currency = legs[0].currency
         yield DayChange(
-            at=max(one.time for one in made),
+            at=max(leg.at or day.since for leg in legs),
             kind=ChangeKind.TRADE,
             account=account,
-            conids=tuple(of_conid),
-            text=f"{of}{parts}{_gain(amount, currency)}",
+            conids=conids,
+            text=f"{_common_strategies(day, conids)}{parts}{_gain(amount, currency)}",
             amount=amount,
             currency=currency,
         )
 
 
-def _traded(ones: Sequence[closes.Execution], names: Mapping[int, str]) -> str:
+def _order_of(trade: Movement) -> tuple[str, str]:
+    return trade.account, trade.order_id or trade.movement_id
+
+
+def _common_strategies(day: Day, conids: Sequence[int]) -> str:
+    """Return the strategies that have all legs of a combo, before what was traded."""
+    if len(conids) < 2:
+        return ""
+    nobody: frozenset[str] = frozenset()
+    common = frozenset.intersection(*(day.strategies.get(conid, nobody) for conid in conids))
+    return f"{', '.join(sorted(common))}: " if common else ""
+
+
+def _traded(trades: Sequence[Movement], names: Mapping[int, str]) -> str:
     """Return what was done with one contract: "sold 1 QQQ 555C 15Dec28 at 41.20"."""
-    net, size = sum(one.change for one in ones), sum(one.quantity for one in ones)
-    priced = [one.price * one.quantity for one in ones if one.price is not None]
-    at = f" at {sum(priced) / size:,.2f}" if size and len(priced) == len(ones) else ""
+    first = trades[0]
+    quantities = [trade.quantity or 0.0 for trade in trades]  # one without moved nothing
+    size = sum(abs(quantity) for quantity in quantities)
+    net = sum(quantities)
     word = "bought" if net > 0 else "sold" if net < 0 else "bought and sold"
-    name = names.get(ones[0].conid, ones[0].symbol)
+    name = names.get(first.conid or 0, first.symbol or "")
+
+    paid = known_sum(
+        None if trade.price is None else trade.price * abs(trade.quantity or 0.0)
+        for trade in trades
+    )
+    at = f" at {paid / size:,.2f}" if size and paid is not None else ""
     return f"{word} {digits(abs(net) or size / 2)} {name}{at}"
 
 
@@ -188,63 +235,86 @@ def _gain(amount: float | None, currency: str | None) -> str:
     return f", {amount:+,.0f} {currency or ''}".rstrip() if amount else ""
 
 
-def _moves(day: Day) -> Iterable[DayChange]:
-    """Yield the changes of quantities that no execution explains, and why holdings ended."""
-    made = grouped(attrgetter("account", "conid"), day.executions)
-    explained = (one for one in day.closures if one.cause is not closes.Cause.UNEXPLAINED)
-    causes = grouped(attrgetter("change_id"), explained)
+def _moves(day: Day) -> Iterator[DayChange]:
+    """Yield the changes of quantities that no trade explains, and why holdings ended."""
+    movements_of = grouped(key_of, day.movements)
+    explained = [closure for closure in day.closures if closure.cause is not Cause.UNEXPLAINED]
+    closures_of_change = grouped(attrgetter("change_id"), explained)
     for change in day.changes:
-        known = causes[change.change_id]
-        untraded = [one for one in known if one.cause is not closes.Cause.TRADED]
-        if not untraded and closes.executions_of(change, made[change.key]):
+        closures = closures_of_change[change.change_id]
+        untraded = [closure for closure in closures if closure.cause is not Cause.TRADED]
+        if not untraded and _is_traded(change, movements_of[change.key]):
             continue
-        told = untraded or known
-        names = dict.fromkeys(one.cause.lower().replace("_", " ") for one in told)
-        word = " and ".join(names) or ("quantity" if change.after else "closed")
-        profits = [one.realized_pnl for one in told if one.realized_pnl is not None]
-        amount = sum(profits) if told and len(profits) == len(told) else None
-        step = f"{digits(change.before)} → {digits(change.after)}"
-        yield DayChange(
-            at=change.seen_at,
-            kind=ChangeKind.CLOSE if told or not change.after else ChangeKind.QUANTITY,
-            account=change.account,
-            conids=(change.conid,),
-            text=f"{word}: {contract_name(change)}  {step}{_gain(amount, change.currency)}",
-            amount=amount,
-            currency=change.currency,
-        )
+
+        yield _move(change, untraded or closures)
 
 
-def _gateways(day: Day) -> Iterable[DayChange]:
+def _is_traded(change: PositionChange, movements: Iterable[Movement]) -> bool:
+    """Return whether a trade of the same direction was made when a quantity changed."""
+    begin = (change.since or change.seen_at) - SLACK
+    end = change.seen_at + SLACK
+    for movement in movements:
+        is_same_way = (movement.quantity or 0.0) * change.by > 0
+        is_near = movement.at is not None and begin <= movement.at <= end
+        if movement.kind in TRADES and is_same_way and is_near:
+            return True
+    return False
+
+
+def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
+    causes = dict.fromkeys(closure.cause.lower().replace("_", " ") for closure in closures)
+    word = " and ".join(causes) or ("quantity" if change.after else "closed")
+    amount = known_sum(closure.realized_pnl for closure in closures) if closures else None
+    step = f"{digits(change.before)} → {digits(change.after)}"
+    return DayChange(
+        at=change.seen_at,
+        kind=ChangeKind.CLOSE if closures or not change.after else ChangeKind.QUANTITY,
+        account=change.account,
+        conids=(change.conid,),
+        text=f"{word}: {contract_name(change)}  {step}{_gain(amount, change.currency)}",
+        amount=amount,
+        currency=change.currency,
+    )
+
+
+def _gateways(day: Day) -> Iterator[DayChange]:
     """Yield when owners of logins started and ended, and each outage."""
-    for one in day.sessions:
-        if one.owner is not Owner.STREAM:
+    for session in day.sessions:
+        if session.owner is not Owner.STREAM:
             continue
-        detail = f" – {one.detail}" if one.detail else ""
-        found = [(one.started_at, "the stream started")]
-        for began, ended, why in one.outages_over:
-            span = f"{began.astimezone():%H:%M:%S} to {ended.astimezone():%H:%M:%S}"
-            found.append((began, f"outage from {span}{f' – {why}' if why else ''}"))
-        if one.state is SessionState.BLIND:
-            found.append((one.state_since, f"outage, not over yet{detail}"))
-        elif one.state in (SessionState.ENDED, SessionState.LOST):
-            found.append((one.heartbeat_at, f"{one.state}{detail}"))
-        for at, text in found:
-            text = f"gateway {one.gateway_id}: {text}"
+        for at, text in _history_of(session):
+            text = f"gateway {session.gateway_id}: {text}"
             yield DayChange(at=at, kind=ChangeKind.GATEWAY, text=text)
 
 
-def _breaks(day: Day) -> Iterable[DayChange]:
+def _history_of(session: GatewaySession) -> Iterator[tuple[datetime, str]]:
+    """Yield what happened to a session, with the time."""
+    yield session.started_at, "the stream started"
+    for began, ended, reason in session.outages_over:
+        span = f"{began.astimezone():%H:%M:%S} to {ended.astimezone():%H:%M:%S}"
+        yield began, f"outage from {span}{f' – {reason}' if reason else ''}"
+
+    detail = f" – {session.detail}" if session.detail else ""
+    if session.state is SessionState.BLIND:
+        yield session.state_since, f"outage, not over yet{detail}"
+    elif session.state in (SessionState.ENDED, SessionState.LOST):
+        yield session.heartbeat_at, f"{session.state}{detail}"
+
+
+def _breaks(day: Day) -> Iterator[DayChange]:
     """Yield the breaks that are open, and those that ended today."""
-    found = grouped(
-        lambda one: (one.resolved_at or one.confirmed_at or one.opened_at, one.state), day.breaks
-    )
-    for (at, state), (first, *others) in found.items():
-        more = f" and {len(others)} more" if others else ""
+    for (at, state), breaks in grouped(_last_step_of, day.breaks).items():
+        first = breaks[0]
+        more = f" and {len(breaks) - 1} more" if len(breaks) > 1 else ""
         yield DayChange(
             at=at,
             kind=ChangeKind.BREAK,
             account=first.account,
-            conids=tuple(one.conid for one in (first, *others)),
+            conids=tuple(difference.conid for difference in breaks),
             text=f"break {state}: {first.symbol} {first.type}: {first.detail}{more}",
         )
+
+
+def _last_step_of(difference: Break) -> tuple[datetime, str]:
+    at = difference.resolved_at or difference.confirmed_at or difference.opened_at
+    return at, difference.state

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.closes import Closure, current_executions, end_text
+from position_sync_dagster.domain.closes import Closure, end_text
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake import schema
@@ -41,8 +41,8 @@ class Closes:
         ends: How holdings of strategies' legs ended whose last change left nothing.
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
         before: The changes, with the quantity `before` and the average cost.
-        executions: The executions of the contracts of legs that count.
-        magnifiers: By conid, of what is quoted in cents: 100.
+        movements: Those of the contracts of legs, and of what these left.
+        magnifiers: By conid: 100 of what is quoted in cents, else 1; missing where not known.
         elsewhere: For contracts of which a leg claims a quantity in any account: by account, the
             quantity that the other accounts held at most, without a sign.
     """
@@ -52,7 +52,7 @@ class Closes:
     ends: Ends = field(default_factory=dict)
     legs: pl.DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
     before: pl.DataFrame = field(default_factory=schema.POSITION_CHANGES.polars.to_frame)
-    executions: pl.DataFrame = field(default_factory=schema.EXECUTIONS.polars.to_frame)
+    movements: pl.DataFrame = field(default_factory=schema.MOVEMENTS.polars.to_frame)
     magnifiers: Mapping[int, int] = field(default_factory=dict)
     elsewhere: pl.DataFrame = field(default_factory=_ELSEWHERE.to_frame)
 
@@ -188,10 +188,11 @@ class Closes:
     @cached_property
     def campaigns(self) -> Campaigns:
         """What strategies have realised since their first leg, and what was left to them."""
-        known = dict(self.magnifiers)
-        magnifier = pl.col("conid").replace_strict(known, default=1, return_dtype=pl.Int64)
+        magnifier = pl.col("conid").replace_strict(
+            dict(self.magnifiers), default=None, return_dtype=pl.Int64
+        )
         rows = self._with_strategies.with_columns(magnifier=magnifier)
-        return campaigns_of(rows, self.before, self.executions, self.legs)
+        return campaigns_of(rows, self.before, self.movements, self.legs)
 
 
 NO_CLOSES = Closes()
@@ -217,14 +218,18 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
     if changes.is_empty():
         return Closes(legs=legs)
     rows = lake.closures.current_rows(known)
-    traded = [*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()]
-    made = current_executions(lake.executions.records(None, schema.one_of("conid", traded)))
+    conids = {*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()}
+    movements = lake.movements.rows(None, schema.one_of("conid", conids))
+    if past is not None:
+        is_over = pl.col("at") <= schema.moment(past.at)
+        day = pl.col("day") < past.at.date()
+        movements = movements.filter(pl.when(pl.col("at").is_null()).then(day).otherwise(is_over))
+
+    contracts = lake.contracts.get(conids)
     return Closes(
         rows=rows,
-        executions=schema.frame_of(
-            schema.EXECUTIONS, (one for one in made if past is None or one.time <= past.at)
-        ),
-        magnifiers={n: one.price_magnifier for n, one in lake.contracts.quoted_in_cents().items()},
+        movements=movements,
+        magnifiers={conid: details.price_magnifier for conid, details in contracts.items()},
         since=changes.get_column("seen_at").min(),  # type: ignore[arg-type]
         ends=_ends(changes, rows, legs),
         legs=legs,

@@ -21,9 +21,9 @@ from position_sync_dagster.domain.instrument import ContractDetails, contract_na
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.domain.rules import exchange_date
-from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.lake.schema import STRATEGY_EXPOSURE, moment
 from position_sync_dagster.sync.confirmations import FEEDS, PRICED
+from position_sync_dagster.sync.price_magnifiers import magnifier_in
 
 
 class Claim(NamedTuple):
@@ -51,37 +51,90 @@ def claims_of(legs: Mapping[int, ActiveContract], held: Mapping[Key, float]) -> 
         legs: Active legs that match the contract of their conid, by any number.
         held: The quantity of each holding.
     """
-    of_conid: dict[int, list[int]] = defaultdict(list)
-    for place, leg in legs.items():
-        of_conid[leg.conid].append(place)
-    free_of: dict[int, dict[Key, float]] = defaultdict(dict)
+    legs_of_conid: dict[int, dict[int, ActiveContract]] = defaultdict(dict)
+    for number, leg in legs.items():
+        legs_of_conid[leg.conid][number] = leg
+
+    holdings_of_conid: dict[int, dict[Key, float]] = defaultdict(dict)
     for key, quantity in held.items():
-        if quantity and key[1] in of_conid:
-            free_of[key[1]][key] = quantity
-    taken: dict[tuple[int, Key], float] = defaultdict(float)
-    for conid, free in free_of.items():
-        places = of_conid[conid]
-        claims = {n: q for n in places if (q := legs[n].quantity) is not None}
-        for account in (*sorted({key[0] for key in free}), None):
-            pool = [key for key in free if account in (None, key[0])]
-            of_account = {n: q for n, q in claims.items() if legs[n].account == account}
-            for sign in (1.0, -1.0):
-                same = [key for key in pool if free[key] * sign > 0]
-                claimed = {n: q for n, q in of_account.items() if q * sign > 0}
-                there = sum(free[key] for key in same)
-                if not claimed or not there:
-                    continue
-                part = min(1.0, there / sum(claimed.values()))
-                for key in same:
-                    for n, quantity in claimed.items():
-                        taken[n, key] += quantity * part * free[key] / there
-                    free[key] -= sum(claimed.values()) * part * free[key] / there
-        for key, rest in free.items():
-            whole = [n for n in places if n not in claims and legs[n].account in (None, key[0])]
-            if abs(rest) > NEGLIGIBLE * abs(held[key]):
-                for n in whole:
-                    taken[n, key] += rest / len(whole)
-    return [Claim(n, key, amount / held[key]) for (n, key), amount in taken.items() if amount]
+        conid = key[1]
+        if quantity and conid in legs_of_conid:
+            holdings_of_conid[conid][key] = quantity
+
+    claims: list[Claim] = []
+    for conid, holdings in holdings_of_conid.items():
+        claims += _claims_of_contract(legs_of_conid[conid], holdings)
+    return claims
+
+
+# What each leg takes of each holding, by the number of the leg.
+_Taken = defaultdict[tuple[int, Key], float]
+
+
+def _claims_of_contract(
+    legs: Mapping[int, ActiveContract], holdings: Mapping[Key, float]
+) -> list[Claim]:
+    """Return what each leg has of the holdings of its contract."""
+    unclaimed = dict(holdings)
+    taken: _Taken = defaultdict(float)
+    accounts = sorted({account for account, _conid in holdings})
+    for account in (*accounts, None):
+        keys = [key for key in holdings if account in (None, key[0])]
+        quantities = {
+            number: leg.quantity
+            for number, leg in legs.items()
+            if leg.quantity is not None and leg.account == account
+        }
+        _take(quantities, 1.0, keys, unclaimed, taken)
+        _take(quantities, -1.0, keys, unclaimed, taken)
+
+    for key, quantity in unclaimed.items():
+        if abs(quantity) <= NEGLIGIBLE * abs(holdings[key]):
+            continue
+
+        takers = [
+            number
+            for number, leg in legs.items()
+            if leg.quantity is None and leg.account in (None, key[0])
+        ]
+        for number in takers:
+            taken[number, key] += quantity / len(takers)
+
+    return [
+        Claim(number, key, quantity / holdings[key])
+        for (number, key), quantity in taken.items()
+        if quantity
+    ]
+
+
+def _take(
+    quantities: Mapping[int, float],
+    sign: float,
+    keys: Sequence[Key],
+    unclaimed: dict[Key, float],
+    taken: _Taken,
+) -> None:
+    """Give legs of one sign what they claim, of each holding in proportion to what is left of it.
+
+    Args:
+        quantities: What each leg claims.
+        sign: 1 for legs and holdings that are long, −1 for short ones.
+        keys: The holdings of which they may take.
+        unclaimed: What is left of each holding; it gets less.
+        taken: What each leg has; it gets more.
+    """
+    claimed = {number: each for number, each in quantities.items() if each * sign > 0}
+    available = {key: unclaimed[key] for key in keys if unclaimed[key] * sign > 0}
+    sum_claimed = sum(claimed.values())
+    sum_available = sum(available.values())
+    if not claimed or not sum_available:
+        return
+
+    part = min(1.0, sum_available / sum_claimed)
+    for key, quantity in available.items():
+        for number, wanted in claimed.items():
+            taken[number, key] += wanted * part * quantity / sum_available
+        unclaimed[key] -= sum_claimed * part * quantity / sum_available
 
 
 # Classes of assets with separate sums: a future's value is notional, an option's a premium. The
@@ -133,23 +186,35 @@ def split(
     """
     active = [leg for leg in legs if leg.removed_at is None]
     contracts = details or {}
-    wrong = {
-        n: difference
-        for n, leg in enumerate(active)
-        if (difference := contract_mismatch(leg, contracts.get(leg.conid)))
-    }
-    named = latest.filter(pl.col("conid").is_in([leg.conid for leg in active]))
-    held = {(one, conid): quantity for one, conid, quantity in named.select(_HELD).iter_rows()}
-    claims = claims_of({n: leg for n, leg in enumerate(active) if n not in wrong}, held)
+    wrong: dict[int, str] = {}
+    for number, leg in enumerate(active):
+        mismatch = contract_mismatch(leg, contracts.get(leg.conid))
+        if mismatch:
+            wrong[number] = mismatch
+
+    of_legs = latest.filter(pl.col("conid").is_in([leg.conid for leg in active]))
+    held: dict[Key, float] = {}
+    for account, conid, quantity in of_legs.select(_HELD).iter_rows():
+        held[account, conid] = quantity
+
+    matching = {number: leg for number, leg in enumerate(active) if number not in wrong}
+    claims = claims_of(matching, held)
     beta = pl.col("symbol").replace_strict(dict(betas or {}), default=None, return_dtype=pl.Float64)
     parts = _parts(latest, claims, active, contracts)
     parts = parts.with_columns(beta_delta=pl.col("dollar_delta") * beta)
-    rest = parts.filter(pl.col("leg") < 0)
-    rows = _legs(active, wrong, named, held, claims)
-    absent = set(rows.filter(pl.col("is_held").not_()).get_column("leg"))
-    ends = {n: text for n in absent if (text := end_of(active[n])) is not None}
+
+    leg_rows = _legs(active, wrong, of_legs, held, claims)
+    absent = leg_rows.filter(pl.col("is_held").not_()).get_column("leg").unique()
+    ends: dict[int, str] = {}
+    for number in absent:
+        text = end_of(active[number])
+        if text is not None:
+            ends[number] = text
+
     closed = pl.col("leg").replace_strict(ends, default=None, return_dtype=pl.String)
-    return Split(parts, pl.concat([rows, _rest(rest, held)]).with_columns(closed.alias("closed")))
+    rows_of_rest = _rest(parts.filter(pl.col("leg") < 0), held)
+    rows = pl.concat([leg_rows, rows_of_rest]).with_columns(closed.alias("closed"))
+    return Split(parts, rows)
 
 
 _HELD = ("account", "conid", "position")
@@ -166,77 +231,90 @@ def _parts(
     legs: Sequence[ActiveContract],
     contracts: Mapping[int, ContractDetails],
 ) -> pl.DataFrame:
-    rows = latest.filter(pl.col("position") != 0).with_row_index("holding")
+    """Return the parts of the holdings: those of legs, and what no strategy has."""
+    key = ["account", "conid"]
+    holdings = latest.filter(pl.col("position") != 0).with_row_index("holding")
     claimed = pl.DataFrame(
-        [(*key, leg, str(legs[leg].strategy_id), share) for leg, key, share in claims],
+        [
+            (*claim.key, claim.leg, str(legs[claim.leg].strategy_id), claim.share)
+            for claim in claims
+        ],
         schema={
             "account": pl.String, "conid": pl.Int64, "leg": pl.Int64, "strategy_id": pl.String,
             "share": pl.Float64,
         },
         orient="row",
     )  # fmt: skip
-    key = ["account", "conid"]
-    rest = (
-        rows.join(claimed.group_by(key).agg(pl.col("share").sum()), on=key, how="left")
-        .with_columns(share=1.0 - pl.col("share").fill_null(0.0))
+    of_legs = holdings.join(claimed, on=key, how="inner")
+
+    claimed_shares = claimed.group_by(key).agg(pl.col("share").sum())
+    # A holding that no leg claims has no row there: nothing of it is claimed.
+    unclaimed_share = 1.0 - pl.col("share").fill_null(0.0)
+    unclaimed = (
+        holdings.join(claimed_shares, on=key, how="left")
+        .with_columns(share=unclaimed_share)
         .filter(pl.col("share") > NEGLIGIBLE)
         .with_row_index("leg", offset=1)
-        .with_columns(
-            leg=-pl.col("leg").cast(pl.Int64), strategy_id=pl.lit(UNATTRIBUTED, pl.String)
-        )
     )
-    found = pl.concat([rows.join(claimed, on=key, how="inner"), rest], how="diagonal").with_columns(
-        pl.col("sec_type").replace_strict(_CLASSES, default="OTHER").alias("asset_class"),
-        _magnifier(contracts).alias("magnifier"),
+    of_nobody = unclaimed.with_columns(
+        leg=-pl.col("leg").cast(pl.Int64), strategy_id=pl.lit(UNATTRIBUTED, pl.String)
     )
-    is_option, share = pl.col("right").is_not_null(), pl.col("share")
-    is_future = pl.col("asset_class") == "FUTURE"
-    size = pl.col("position") * pl.col("multiplier") * share
-    value, price = pl.col("market_value") * share, pl.col("underlying_price")
-    is_short = is_option & (pl.col("position") < 0)
-    is_call, strike = pl.col("right") == "CALL", pl.col("strike")
-    in_money = pl.when(is_call).then(price > strike).otherwise(price < strike)
-    return found.with_columns(
-        market_value=pl.when(~is_future).then(value),
-        notional=pl.when(is_future).then(value),
-        **{name: pl.col(name) * share for name in _MONEY},
-        **{name: pl.col(name) * size for name in _GREEKS},
-        dollar_delta=pl.when(pl.col("sec_type").is_in(["STK", "FUT"]))
-        .then(value)
-        .otherwise(pl.col("delta") * size * price / pl.col("magnifier")),
-        gamma_1pct=pl.col("gamma") * size * (price / pl.col("magnifier")) ** 2 / 100,
+
+    parts = pl.concat([of_legs, of_nobody], how="diagonal").with_columns(
+        asset_class=pl.col("sec_type").replace_strict(_CLASSES, default="OTHER"),
+        magnifier=magnifier_in(contracts),
+        is_option=pl.col("right").is_not_null(),
         valueless=pl.col("market_value").is_null(),
-        undated=pl.col("market_value").is_not_null() & pl.col("value_time").is_null(),
-        is_option=is_option,
-        has_greeks=is_option & pl.col("delta").is_not_null(),
-        is_modelled=is_option
-        & pl.col("delta").is_not_null()
-        & pl.col("greeks_source").eq_missing(GreeksSource.MODEL.value),
         greekless=pl.col("delta").is_null(),
-        short_in_money=is_short & in_money.fill_null(value=False),
-        short_unknown=is_short & in_money.is_null(),
-        delayed=(pl.col("value_source") == "TICK") & pl.col("market_data_type").is_in(list(FEEDS)),
     )
+    return parts.with_columns(**_amounts_of_parts(), **_marks_of_parts())
 
 
-def _magnifier(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
-    """Return the price magnifier of each row: its contract's, else the one that fits its value.
+def _amounts_of_parts() -> dict[str, pl.Expr]:
+    """Return money and greeks of each part: those of the holding × its share.
 
-    The row has price, quantity, multiplier and value; a magnifier is 1, or 100 for cents.
+    The price of an underlying is in the minor unit where the contract is quoted in cents.
     """
-    known = {conid: one.price_magnifier for conid, one in contracts.items() if one.price_magnifier}
-    quoted = pl.col("position") * pl.col("market_price") * pl.col("multiplier")
-    tried = [
-        pl.when(
-            quoted != 0, (pl.col("market_value") - of).abs() <= FACTOR_TOLERANCE * of.abs()
-        ).then(by)
-        for by in (1, 100)
-        for of in (quoted / by,)
-    ]
-    named = pl.col("conid").replace_strict(known, default=None, return_dtype=pl.Int64)
-    # Computed greeks need details, and `contracts` has all details with a magnifier other than 1.
-    modelled = pl.when(pl.col("greeks_source") == GreeksSource.MODEL.value).then(1)
-    return pl.coalesce(named, *tried, modelled)
+    share = pl.col("share")
+    units = pl.col("position") * pl.col("multiplier") * share
+    value = pl.col("market_value") * share
+    spot = pl.col("underlying_price") / pl.col("magnifier")
+
+    is_future = pl.col("asset_class") == "FUTURE"
+    is_its_own_underlying = pl.col("sec_type").is_in(["STK", "FUT"])
+    dollar_delta = pl.col("delta") * units * spot
+    return {
+        "market_value": pl.when(~is_future).then(value),
+        "notional": pl.when(is_future).then(value),
+        **{name: pl.col(name) * share for name in _MONEY},
+        **{name: pl.col(name) * units for name in _GREEKS},
+        "dollar_delta": pl.when(is_its_own_underlying).then(value).otherwise(dollar_delta),
+        "gamma_1pct": pl.col("gamma") * units * spot**2 / 100,
+    }
+
+
+def _marks_of_parts() -> dict[str, pl.Expr]:
+    """Return what is counted of parts: which greeks they have, and how sure their values are."""
+    is_option = pl.col("is_option")
+    has_greeks = is_option & pl.col("delta").is_not_null()
+    is_computed = pl.col("greeks_source").eq_missing(GreeksSource.MODEL.value)
+
+    spot = pl.col("underlying_price")
+    strike = pl.col("strike")
+    in_money = pl.when(pl.col("right") == "CALL").then(spot > strike).otherwise(spot < strike)
+    is_short = is_option & (pl.col("position") < 0)
+
+    has_value = pl.col("market_value").is_not_null()
+    is_tick = pl.col("value_source") == "TICK"
+    return {
+        "undated": has_value & pl.col("value_time").is_null(),
+        "has_greeks": has_greeks,
+        "is_modelled": has_greeks & is_computed,
+        # What is not known is counted by itself, in `short_unknown`.
+        "short_in_money": is_short & in_money.fill_null(value=False),
+        "short_unknown": is_short & in_money.is_null(),
+        "delayed": is_tick & pl.col("market_data_type").is_in(list(FEEDS)),
+    }
 
 
 _LEG_COLUMNS: dict[str, Any] = {
@@ -255,30 +333,43 @@ def _legs(
     claims: Iterable[Claim],
 ) -> pl.DataFrame:
     """Return the rows of legs: where each has a part, and what is wrong with it."""
-    has: dict[int, dict[str, float]] = defaultdict(dict)
-    of_conid = newest.select(*_HELD, "currency", "sec_type").rows_by_key("conid", named=True)
-    for n, key, share in claims:
-        has[n][key[0]] = share * positions[key]
-    found: list[tuple[Any, ...]] = []
-    for n, leg in enumerate(legs):
-        known = [row for row in of_conid[leg.conid] if leg.account in (None, row["account"])]
-        held = [row for row in known if row["position"]]
-        first = next(iter(held or known), None)
-        kind = _CLASSES.get(first["sec_type"], "OTHER") if first else "UNKNOWN"
+    claimed: dict[int, dict[str, float]] = defaultdict(dict)
+    for claim in claims:
+        account = claim.key[0]
+        claimed[claim.leg][account] = claim.share * positions[claim.key]
+
+    rows_of_conid = newest.select(*_HELD, "currency", "sec_type").rows_by_key("conid", named=True)
+    rows: list[tuple[Any, ...]] = []
+    for number, leg in enumerate(legs):
+        in_its_accounts = [
+            row for row in rows_of_conid[leg.conid] if leg.account in (None, row["account"])
+        ]
+        holdings = [row for row in in_its_accounts if row["position"]]
+        first = next(iter(holdings or in_its_accounts), None)
+        asset_class = _CLASSES.get(first["sec_type"], "OTHER") if first else "UNKNOWN"
         currency = first["currency"] if first else None
-        account = first["account"] if first else leg.account
-        mismatch = f"{leg.conid}: {wrong[n]}" if n in wrong else None
-        is_held = bool(has[n]) or (n in wrong and bool(held))
-        difference, quantity = None, sum(has[n].values())
-        if held and n not in wrong and leg.quantity is not None:
-            wanted = f"{contract_name(leg)}: claims {digits(leg.quantity)}, has {digits(quantity)}"
-            is_less = abs(leg.quantity - quantity) > NEGLIGIBLE * abs(leg.quantity)
-            difference = wanted if is_less else None
-        found.extend(
-            (n, leg.strategy_id, place, currency, kind, is_held, mismatch, difference)
-            for place in has[n] or (account,)
+
+        is_wrong = number in wrong
+        is_held = bool(claimed[number]) or (is_wrong and bool(holdings))
+        mismatch = f"{leg.conid}: {wrong[number]}" if is_wrong else None
+        difference = None
+        if holdings and not is_wrong:
+            difference = _unmet_claim(leg, sum(claimed[number].values()))
+
+        place: str | None = first["account"] if first else leg.account
+        texts = (mismatch, difference)
+        rows.extend(
+            (number, leg.strategy_id, account, currency, asset_class, is_held, *texts)
+            for account in claimed[number] or (place,)
         )
-    return pl.DataFrame(found, schema=_LEG_COLUMNS, orient="row")
+    return pl.DataFrame(rows, schema=_LEG_COLUMNS, orient="row")
+
+
+def _unmet_claim(leg: ActiveContract, quantity: float) -> str | None:
+    """Return that a leg has another quantity than it claims; None: it has it, or claims none."""
+    if leg.quantity is None or abs(leg.quantity - quantity) <= NEGLIGIBLE * abs(leg.quantity):
+        return None
+    return f"{contract_name(leg)}: claims {digits(leg.quantity)}, has {digits(quantity)}"
 
 
 def _rest(rest: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:
@@ -289,15 +380,17 @@ def _rest(rest: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:
         of_legs: The holdings of the contracts of legs.
     """
     of_contracts = rest.filter(pl.col("conid").is_in([conid for _account, conid in of_legs]))
-    surplus = {
-        row["leg"]: f"{leg_name(row['symbol'], row['right'], row['strike'], row['expiry'])}: "
-        f"{digits(row['position'] * row['share'])} of {digits(row['position'])} in no strategy"
-        for row in of_contracts.iter_rows(named=True)
-    }
+    surplus: dict[int, str] = {}
+    for row in of_contracts.iter_rows(named=True):
+        name = leg_name(row["symbol"], row["right"], row["strike"], row["expiry"])
+        unclaimed = digits(row["position"] * row["share"])
+        surplus[row["leg"]] = f"{name}: {unclaimed} of {digits(row['position'])} in no strategy"
+
     difference = pl.col("leg").replace_strict(surplus, default=None, return_dtype=pl.String)
-    return rest.with_columns(
+    rows = rest.with_columns(
         is_held=pl.lit(value=True), mismatch=pl.lit(None, pl.String), difference=difference
-    ).select(*_LEG_COLUMNS)
+    )
+    return rows.select(*_LEG_COLUMNS)
 
 
 def figure_of(name: str) -> pl.Expr:
@@ -306,6 +399,11 @@ def figure_of(name: str) -> pl.Expr:
         return pl.col("right").is_not_null()
     is_future = pl.col("sec_type") == "FUT"
     return {"market_value": ~is_future, "notional": is_future}.get(name, pl.lit(value=True))
+
+
+def lacks(name: str) -> pl.Expr:
+    """Return which parts have a figure that is not known: a sum leaves them out."""
+    return pl.col(name).is_null() & figure_of(name)
 
 
 # What is counted of the holdings of a group, and of its legs: the column of parts that says so.
@@ -329,72 +427,86 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
         now: The reference time of days to expiry.
     """
     soon = pl.col("expiry") <= exchange_date(now) + EXPIRES_SOON
-
-    def oldest(name: str, of: pl.Expr | str) -> pl.Expr:
-        column = pl.col(name).filter(of)
-        return pl.when(column.null_count() == 0).then(column.min())
-
-    def count(of: str, where: pl.Expr | str) -> pl.Expr:
-        return pl.col(of).filter(where).n_unique()
-
-    with_legs = _COUNTS_OF_LEGS | {"legs_expiring": soon}
+    counts_of_legs = _COUNTS_OF_LEGS | {"legs_expiring": soon}
     sums = parts.group_by(by).agg(
-        *(pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in SUMS),
-        **{
-            f"without_{name}": count("holding", pl.col(name).is_null() & figure_of(name))
-            for name in SUMS
-        },
-        **{name: count("holding", of) for name, of in _COUNTS.items()},
-        **{name: count("leg", of) for name, of in with_legs.items()},
+        *(_sum_of_known(name) for name in SUMS),
+        **{f"without_{name}": _count("holding", lacks(name)) for name in SUMS},
+        **{name: _count("holding", where) for name, where in _COUNTS.items()},
+        **{name: _count("leg", where) for name, where in counts_of_legs.items()},
         holdings=pl.col("holding").n_unique(),
-        priced_at=oldest(PRICED, pl.lit(value=True)),
-        greeks_at=oldest("greeks_time", "has_greeks"),
+        priced_at=_oldest(pl.col(PRICED)),
+        greeks_at=_oldest(pl.col("greeks_time").filter("has_greeks")),
         nearest_expiry=pl.col("expiry").min(),
         conids=pl.col("conid").unique(),
     )
     return sums.sort(by, nulls_last=False)
 
 
-def summed_legs(found: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
+def _sum_of_known(name: str) -> pl.Expr:
+    """Return the sum of what is known; null if nothing is."""
+    column = pl.col(name)
+    return pl.when(column.count() > 0).then(column.sum()).alias(name)
+
+
+def _count(of: str, where: pl.Expr | str) -> pl.Expr:
+    return pl.col(of).filter(where).n_unique()
+
+
+def _oldest(times: pl.Expr) -> pl.Expr:
+    """Return the oldest time; null if one of them is unknown."""
+    return pl.when(times.null_count() == 0).then(times.min())
+
+
+def summed_legs(split_holdings: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
     """Return the sums of each group with the counts of its legs, in order.
 
     Args:
-        found: The parts and the legs.
+        split_holdings: The parts and the legs.
         by: Some of account, strategy_id, currency and asset_class.
         now: The reference time of days to expiry.
     """
-    sums = summed(found.parts, by, now)
-    counts = found.legs.group_by(by).agg(
-        legs=pl.col("leg").n_unique(),
-        legs_held=pl.col("leg").filter("is_held").n_unique(),
-        legs_closed=pl.col("leg").filter(pl.col("closed").is_not_null()).n_unique(),
+    sums = summed(split_holdings.parts, by, now)
+    leg = pl.col("leg")
+    counts = split_holdings.legs.group_by(by).agg(
+        legs=leg.n_unique(),
+        legs_held=leg.filter("is_held").n_unique(),
+        legs_closed=leg.filter(pl.col("closed").is_not_null()).n_unique(),
         closed=pl.col("closed").drop_nulls(),
-        mismatched=pl.col("leg").filter(pl.col("mismatch").is_not_null()).n_unique(),
-        mismatches=pl.col("mismatch").drop_nulls().unique().sort().str.join("; "),
-        differences=pl.col("difference").drop_nulls().unique().sort().str.join("; "),
+        mismatched=leg.filter(pl.col("mismatch").is_not_null()).n_unique(),
+        mismatches=_joined("mismatch"),
+        differences=_joined("difference"),
     )
-    texts = [counted_ends(ends) for ends in counts.get_column("closed").to_list()]
-    counts = counts.with_columns(pl.Series("closed", texts, pl.String))
-    left = ("legs_without_value", "legs_without_greeks")
+    ends = [counted_ends(texts) for texts in counts.get_column("closed").to_list()]
+    counts = counts.with_columns(pl.Series("closed", ends, pl.String))
+
+    joined = counts.join(sums, on=by, how="left", nulls_equal=True)
+    # A group whose legs have no holding has no sums: its counts are zero, its money is unknown.
     numbers = [name for name, kind in sums.schema.items() if kind.is_integer() and name not in by]
-    return (
-        counts.join(sums, on=by, how="left", nulls_equal=True)
-        .with_columns(pl.col(name).fill_null(0) for name in numbers)
-        .with_columns(pl.col(name) + pl.col("mismatched") for name in left)
-        .with_columns(pl.col(n).replace("", None) for n in ("mismatches", "differences"))
-        .sort(by, nulls_last=False)
-    )
+    joined = joined.with_columns(pl.col(name).fill_null(0) for name in numbers)
+
+    # A leg that does not match its contract has no part, and so no value and no greeks.
+    left_out = [
+        pl.col(name) + pl.col("mismatched")
+        for name in ("legs_without_value", "legs_without_greeks")
+    ]
+    texts_or_null = [pl.col(name).replace("", None) for name in ("mismatches", "differences")]
+    return joined.with_columns(*left_out, *texts_or_null).sort(by, nulls_last=False)
+
+
+def _joined(name: str) -> pl.Expr:
+    """Return the different texts of a column, in order."""
+    return pl.col(name).drop_nulls().unique().sort().str.join("; ")
 
 
 _GROUP = ("strategy_id", "account", "currency", "asset_class")
 _OF_UNDERLYING = (*_GREEKS, "dollar_delta", "gamma_1pct")
 
 
-def exposures(found: Split, now: datetime, version: int | None = None) -> pl.DataFrame:
+def exposures(split_holdings: Split, now: datetime, version: int | None = None) -> pl.DataFrame:
     """Return the exposure of each strategy, and of the rest, by account, currency and class.
 
     Args:
-        found: The parts.
+        split_holdings: The parts.
         now: The reference time of ages and days to expiry.
         version: The version of the ledger.
 
@@ -402,9 +514,9 @@ def exposures(found: Split, now: datetime, version: int | None = None) -> pl.Dat
         Rows of the table `strategy_exposure`, which describes its columns. Their sums leave out
         unknown values.
     """
-    by_symbol = summed(found.parts, (*_GROUP, "symbol"), now)
+    by_symbol = summed(split_holdings.parts, (*_GROUP, "symbol"), now)
     underlyings = by_symbol.select(*_GROUP, "symbol", pl.struct(_OF_UNDERLYING)).rows_by_key(_GROUP)
-    rows = summed_legs(found, _GROUP, now)
+    rows = summed_legs(split_holdings, _GROUP, now)
     groups = (underlyings.get(group) for group in rows.select(_GROUP).iter_rows())
     texts = [json.dumps(dict(sums)) if sums else None for sums in groups]
     return rows.with_columns(

@@ -18,7 +18,6 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER, seconds_since
 from position_sync_dagster.domain.limits import Limit
 from position_sync_dagster.domain.position_update import ValueOrigin
-from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import newest_version
@@ -30,7 +29,6 @@ from position_sync_dagster.sync.reports.book import (
     COLUMNS,
     KEY,
     Book,
-    Sums,
     open_positions,
     position_rows,
     read_book,
@@ -44,26 +42,12 @@ from position_sync_dagster.sync.reports.changes import (
     read_day,
     realized_of,
 )
+from position_sync_dagster.sync.reports.closed_today import closed_profits
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
 from position_sync_dagster.sync.reports.status import Status, plain, read_status
 
 # The version of the shape of the JSON.
 VERSION = 1
-
-
-# The names in the JSON of what `Money` names otherwise.
-_NAMES = {
-    "value": "market_value", "unrealized_pnl": "unrealized", "daily_pnl": "today",
-    "realized_pnl": "realised", "realized_since": "realised_since", "oldest_age_s": "age_s",
-    "oldest_greeks_s": "greeks_age_s", "differences": "note",
-}  # fmt: skip
-
-
-def sums_of(one: Sums, kind: str) -> dict[str, Any]:
-    """Return a row of sums for the JSON; `unknown` counts what each sum leaves out."""
-    found = {_NAMES.get(name, name): value for name, value in one.items() if name != "name"}
-    unknown = {_NAMES.get(name, name): count for name, count in one["unknown"].items()}
-    return {kind: one["name"]} | found | {"unknown": unknown}
 
 
 # What an account has as the broker reports it, in its base currency. The cushion is the excess
@@ -83,7 +67,6 @@ class Figures:
         book: The holdings, and how strategies share them.
         day: What the tables have of the present day.
         limits: The limits of the strategies file, evaluated.
-        before: The rows of today, from before their close, of the holdings that closed today.
         versions: The versions of the tables that were read: figures differ where they differ.
     """
 
@@ -91,7 +74,6 @@ class Figures:
     book: Book
     day: Day = field(default_factory=lambda: Day(since=NEVER))
     limits: Sequence[Evaluated] = ()
-    before: pl.DataFrame = field(default_factory=pl.DataFrame)
     versions: tuple[object, ...] = ()
 
     @property
@@ -117,39 +99,45 @@ class Figures:
     @cached_property
     def closed_today(self) -> pl.DataFrame:
         """The holdings that closed today, with what each earned today."""
-        priced, since, is_flat = self.book.priced, moment(self.day.since), pl.col("position") == 0
+        since = moment(self.day.since)
+        is_flat = pl.col("position") == 0
+        priced = self.book.priced
         gone = priced.filter(is_flat, pl.col("timestamp") >= since)
-        known = pl.concat([gone, priced.filter(~is_flat)])
+
         # What was opened and closed between two rows was never in the ledger.
-        brief = self.book.reported.filter(is_flat, pl.col("position_time") >= since)
-        brief = brief.join(known, on=KEY, how="anti").with_columns(timestamp="position_time")
-        both = (gone.with_columns(_brief=False), brief.with_columns(_brief=True))
-        base = pl.coalesce("_base", pl.when("_brief").then(0.0))
-        rows = (
-            pl.concat(both, how="diagonal_relaxed")
-            .join(self._realized, on=KEY, how="left")
-            .join(base_of(self.before, self.day), on=KEY, how="left")
-            .with_columns(realized_pnl=pl.coalesce("_stated", "_realized"))
-            .with_columns(daily_pnl=pl.col("realized_pnl") - base)
-            .filter(~pl.col("_brief") | pl.col("realized_pnl").is_not_null())
-            .select(gone.columns)
+        in_ledger = priced.filter(~is_flat | (pl.col("timestamp") >= since))
+        reported = self.book.reported.filter(is_flat, pl.col("position_time") >= since)
+        brief = reported.join(in_ledger, on=KEY, how="anti").join(self._moved, on=KEY, how="semi")
+        brief = brief.with_columns(timestamp="position_time")
+
+        rows = pl.concat([gone, brief], how="diagonal_relaxed")
+        with_profit = (
+            rows.drop("daily_pnl", "realized_pnl")
+            .join(self._moved, on=KEY, how="left")
+            .join(self._stated_at_close, on=KEY, how="left")
+            .with_columns(realized_pnl=pl.coalesce("stated", "realized"))
         )
-        return position_rows(rows, self.book).sort("timestamp", descending=True)
+        shown = position_rows(with_profit.select(gone.columns), self.book)
+        return shown.sort("timestamp", descending=True)
 
     @property
-    def _realized(self) -> pl.DataFrame:
-        """The realised profit of today of what changed: the broker's, and that of its executions.
+    def _moved(self) -> pl.DataFrame:
+        """The profit of the day, and the realised one, of each holding that moved and is gone."""
+        schema = {
+            "account": pl.String, "conid": pl.Int64, "daily_pnl": pl.Float64,
+            "realized": pl.Float64,
+        }  # fmt: skip
+        realized = realized_of(self.day)
+        profits = closed_profits(self.day)
+        rows = [(*key, profit, realized.get(key)) for key, profit in profits.items()]
+        return pl.DataFrame(rows, schema=schema, orient="row")
 
-        Of the broker only a portfolio row counts that came after the close.
-        """
-        kinds = {"account": pl.String, "conid": pl.Int64, "_realized": pl.Float64}
-        found = [(*key, profit) for key, profit in realized_of(self.day).items()]
-        stated = self.book.reported.filter(
-            pl.col("position") == 0, pl.col("value_source") == ValueOrigin.PORTFOLIO.value
-        ).select(*KEY, _stated="realized_pnl")
-        return pl.DataFrame(found, schema=kinds, orient="row").join(
-            stated, on=KEY, how="full", coalesce=True
-        )
+    @property
+    def _stated_at_close(self) -> pl.DataFrame:
+        """The realised profit of the broker's portfolio rows that came after a close."""
+        of_row = pl.col("value_source") == ValueOrigin.PORTFOLIO.value
+        closed = self.book.reported.filter(pl.col("position") == 0, of_row)
+        return closed.select(*KEY, stated="realized_pnl")
 
     @cached_property
     def accounts(self) -> list[dict[str, Any]]:
@@ -160,30 +148,39 @@ class Figures:
         of the same second. `open_unknown` and `closed_unknown` count the holdings that these sums
         leave out; the difference is unknown while a part is.
         """
-        return [self._account(one) for one in self.book.accounts]
+        return [self._account(account) for account in self.book.accounts]
 
-    def _account(self, one: AccountSummary) -> dict[str, Any]:
-        opened, open_unknown = in_base(self.positions, "today", one)
-        closed, closed_unknown = in_base(self.closed_today, "today", one)
-        rest = None if open_unknown or closed_unknown or opened is None else -opened
-        mine = self.positions.filter(pl.col("account") == one.account).get_column("age_s")
-        today = {
-            "account": one.daily_pnl,
+    def _account(self, account: AccountSummary) -> dict[str, Any]:
+        ages = self.positions.filter(pl.col("account") == account.account).get_column("age_s")
+        return {
+            **{name: getattr(account, name) for name in _REPORTED},
+            "age_s": seconds_since(account.values_received_at, self.at),
+            "today": {
+                **self._today(account),
+                "account_age_s": seconds_since(account.pnl_received_at, self.at),
+                "holdings_age_s": None if ages.null_count() else ages.max(),
+            },
+            "realised_today": account.realized_pnl,
+            "unrealised": account.unrealized_pnl,
+            "total": add_known(account.unrealized_pnl, account.realized_pnl),
+        }
+
+    def _today(self, account: AccountSummary) -> dict[str, Any]:
+        """Return the profit of the day of an account in its parts."""
+        opened, open_unknown = in_base(self.positions, "today", account)
+        closed, closed_unknown = in_base(self.closed_today, "today", account)
+
+        difference = None
+        is_whole = not open_unknown and not closed_unknown
+        if is_whole and opened is not None and closed is not None:
+            difference = add_known(account.daily_pnl, -opened, -closed)
+        return {
+            "account": account.daily_pnl,
             "open": opened,
             "closed": closed,
             "open_unknown": open_unknown,
             "closed_unknown": closed_unknown,
-            "difference": add_known(one.daily_pnl, rest, None if closed is None else -closed),
-            "account_age_s": seconds_since(one.pnl_received_at, self.at),
-            "holdings_age_s": None if mine.null_count() else mine.max(),
-        }
-        return {
-            **{name: getattr(one, name) for name in _REPORTED},
-            "age_s": seconds_since(one.values_received_at, self.at),
-            "today": today,
-            "realised_today": one.realized_pnl,
-            "unrealised": one.unrealized_pnl,
-            "total": add_known(one.unrealized_pnl, one.realized_pnl),
+            "difference": difference,
         }
 
     def to_dict(self, *, positions: bool = True) -> dict[str, Any]:
@@ -199,14 +196,10 @@ class Figures:
             "current": self.current,
             "held": self.held,
             "accounts": self.accounts,
-            "strategies": [sums_of(one, "strategy") for one in (*book.strategies, *book.rest)],
-            "underlyings": [sums_of(one, "underlying") for one in book.underlyings],
-            "expiries": [
-                sums_of(one, "expiry")
-                | {"days": (one["nearest_expiry"] - exchange_date(self.at)).days}
-                for one in book.expiries
-            ],
-            "totals": [sums_of(one, "total") for one in (*book.totals, *book.in_base)],
+            "strategies": [*book.strategies, *book.rest],
+            "underlyings": book.underlyings,
+            "expiries": book.expiries,
+            "totals": [*book.totals, *book.in_base],
             "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
             "changes": self.changes,
             "limits": [limit_of(one) for one in self.limits],
@@ -236,24 +229,6 @@ class Figures:
         """The age of the oldest price of a holding, in seconds; None if one is unknown."""
         at = self.book.held.get_column(PRICED)
         return None if at.null_count() else seconds_since(at.min(), self.at)  # type: ignore[arg-type]
-
-
-def base_of(rows: pl.DataFrame, day: Day) -> pl.DataFrame:
-    """Return what the profit of a holding, since it was opened, was at the close of the day before.
-
-    Profit of the day = unrealised + realised today − this: trades of the day do not change it. A
-    price and the broker's profit may be a second apart, so the middle one of all rows is taken. Of
-    what was opened today it is 0.
-    """
-    kinds = {"account": pl.String, "conid": pl.Int64, "_base": pl.Float64}
-    first = {change.key: change for change in reversed(day.changes)}
-    opened = [(*key, 0.0) for key, change in first.items() if change.before == 0]
-    known = pl.DataFrame(opened, schema=kinds, orient="row")
-    if rows.is_empty():
-        return known
-    base = pl.col("unrealized_pnl") + pl.col("realized_pnl").fill_null(0.0) - pl.col("daily_pnl")
-    found = rows.group_by(KEY).agg(_base=base.median())
-    return pl.concat([known, found]).unique(KEY, keep="first")
 
 
 def add_known(*parts: float | None) -> float | None:
@@ -292,17 +267,15 @@ def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
     """
     since = day_began(now)
     book = read_book(lake, settings, now)
-    of_day = (lake.position_changes, lake.executions, lake.closures, lake.breaks)
+    of_day = (lake.position_changes, lake.movements, lake.closures, lake.breaks)
     others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
     versions = versions_of(*of_day, *others, lake.account_values)
     changed = (*versions[: len(of_day)], lake.sessions.table.version())
-    gone = book.priced.filter(pl.col("position") == 0, pl.col("timestamp") >= moment(since))
     return Figures(
         status=read_status(lake, settings, now, book=book),
         book=book,
         day=_day(lake, since, changed),
         limits=evaluate(known_limits(settings), book),
-        before=_rows_before(lake, since, tuple(gone.select("conid", "timestamp").rows())),
         versions=(*versions, *map(str, book.live_since.items())),
     )
 
@@ -310,17 +283,6 @@ def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
 @lru_cache(maxsize=2)
 def _day(lake: Lake, since: datetime, _versions: tuple[int, ...]) -> Day:
     return read_day(lake, since)
-
-
-@lru_cache(maxsize=2)
-def _rows_before(
-    lake: Lake, since: datetime, gone: tuple[tuple[int, datetime], ...]
-) -> pl.DataFrame:
-    """Return today's rows, with a profit, of the holdings that closed today."""
-    last = max((at for _conid, at in gone), default=since)
-    rows = lake.updates.sync.between(since, last, {conid for conid, _at in gone})
-    known = pl.col("daily_pnl").is_not_null() & pl.col("unrealized_pnl").is_not_null()
-    return rows.filter(pl.col("position") != 0, known)
 
 
 def known_limits(settings: Settings) -> list[Limit]:

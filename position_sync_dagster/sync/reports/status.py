@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import BaseModel
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.domain import gateway_session
@@ -266,7 +267,10 @@ def leg_states(
 
 
 def plain(value: Any) -> Any:
-    """Return a value for JSON: times in ISO 8601, numbers that are not finite as null."""
+    """Return a value for JSON: times in ISO 8601, numbers that are not finite as null.
+
+    A record of pydantic has the names that its fields have in the JSON of figures.
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Enum):
@@ -275,6 +279,8 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, datetime | date):
         return value.isoformat()
+    if isinstance(value, BaseModel):
+        return plain(value.model_dump(by_alias=True))
     if isinstance(value, Mapping):
         return {name: plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):

@@ -11,8 +11,9 @@ from position_sync_dagster.domain.holding import (
 )
 from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
 from position_sync_dagster.lake.storage.table import offload
-from position_sync_dagster.sync.explain_closes import CloseExplainer, after_changes
+from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower
+from position_sync_dagster.sync.position_changes import after_changes
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 # How long a closed holding stays in `broker_positions`; longer if its zero row was not written.
@@ -62,11 +63,12 @@ class CloseWatcher:
         Raises:
             LakeError: The table cannot be read.
         """
-        seen = [one.confirmed_at or one.received_at for one in published.values()]
-        since = max(seen) - CLOSED_KEPT if seen else None
+        times = [holding.confirmed_at or holding.received_at for holding in published.values()]
+        since = max(times) - CLOSED_KEPT if times else None
         changes = await offload(self.explainer.lake.position_changes.records, since)
         gateway_id = self.context.settings.gateway_id
-        return after_changes(published, (one for one in changes if one.gateway_id == gateway_id))
+        of_login = [change for change in changes if change.gateway_id == gateway_id]
+        return after_changes(published, of_login)
 
     def _looks(self) -> list[float]:
         now_s = self.context.monotonic()

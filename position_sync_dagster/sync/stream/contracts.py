@@ -149,7 +149,8 @@ class ContractCache:
         in the background alone: the caller would wait for each timeout.
         """
         wanted = set(conids)
-        if missing := wanted - self.available(wanted) - self._not_given.keys():
+        missing = wanted - self.available(wanted) - self._not_given.keys()
+        if missing:
             await self._fetch(connection, missing)
         return self.of(wanted)
 
@@ -183,11 +184,14 @@ class ContractCache:
         due = due or list(islice(filter(self._hours_are_over, streamed), CHUNK))
         if due:
             await self._fetch(connection, due)
-        details = dict(self._unstored)
-        if self.table is not None and details and (not due or len(details) >= STORED_AT_ONCE):
-            await offload(self.table.put, list(details.values()))
-            left = self._unstored.items()
-            self._unstored = {c: one for c, one in left if details.get(c) is not one}
+
+        stored = dict(self._unstored)
+        if self.table is not None and stored and (not due or len(stored) >= STORED_AT_ONCE):
+            await offload(self.table.put, list(stored.values()))
+            # Details that came meanwhile are newer.
+            for conid, details in stored.items():
+                if self._unstored.get(conid) is details:
+                    del self._unstored[conid]
 
     def take(self, found: Mapping[int, ContractDetails]) -> None:
         """Keep details of the gateway; they are stored in place of older ones."""
@@ -198,7 +202,8 @@ class ContractCache:
 
     def _compare(self, conids: Collection[int]) -> None:
         """Compare the legs of these conids with their contracts, and log new mismatches."""
-        before, self.mismatches = self.mismatches, {}
+        before = self.mismatches
+        self.mismatches = {}
         self._doubted.difference_update(conids)
         for leg in self._legs:
             problem = before.get(leg.key)
@@ -210,8 +215,10 @@ class ContractCache:
                 self._doubted.add(leg.conid)
             elif problem is not None:
                 self.mismatches[leg.key] = problem
+
         for key in self.mismatches.keys() - before.keys():
             logger.warning("the leg %s. Correct the leg.", self.mismatches[key])
+
         matching = tuple(leg for leg in self._legs if leg.key not in self.mismatches)
         if matching != self.matching:
             self.matching = matching
@@ -220,13 +227,17 @@ class ContractCache:
     def _keep(self, found: Mapping[int, ContractDetails]) -> None:
         for conid, details in found.items():
             # Thousands of contracts share the few texts.
-            texts: dict[str, Any] = {
-                name: intern(text) for name in SHARED if (text := getattr(details, name))
-            }
+            texts: dict[str, Any] = {}
+            for name in SHARED:
+                text = getattr(details, name)
+                if text:
+                    texts[name] = intern(text)
             self._known[conid] = replace(details, **texts) if texts else details
             self._not_given.pop(conid, None)
-        if changed := {leg.conid for leg in self._legs} & found.keys():
-            self._compare(changed)
+
+        of_legs = {leg.conid for leg in self._legs} & found.keys()
+        if of_legs:
+            self._compare(of_legs)
 
     async def _fetch(self, connection: GatewayConnection, conids: Collection[int]) -> None:
         """Fetch details, and record for which contracts the gateway gave none.
@@ -235,7 +246,8 @@ class ContractCache:
         that cannot be read, they are due again a minute later.
         """
         found = await connection.details(conids)
-        now, without = self.clock(), set(conids) - found.keys()
+        now = self.clock()
+        without = set(conids) - found.keys()
         for conid in without:
             times = self._not_given.get(conid, (0, now))[0] + (conid in connection.unknown)
             self._not_given[conid] = times, now
@@ -247,10 +259,12 @@ class ContractCache:
                     conid,
                     times,
                 )
+
         self._wanted = {conid: None for conid in self._wanted if conid not in found}
         self._asked |= without
         self.take(found)
         self._compare(without)
+
         refused = {conid: self._not_given[conid] for conid in without & connection.unknown}
         if self.table is not None and refused:
             await offload(self.table.put_not_given, refused)
@@ -266,7 +280,9 @@ class ContractCache:
 
     def _hours_are_over(self, conid: int) -> bool:
         """Return whether the days that a contract listed are over, unless it has expired."""
-        details, hours, now = self._known.get(conid), self.hours(conid), self.clock()
+        details = self._known.get(conid)
+        hours = self.hours(conid)
+        now = self.clock()
         if details is None or hours is None or hours.ends > now:
             return False
         end = details.expires_on or details.last_trade_date
@@ -310,10 +326,15 @@ class LegResolver:
         Raises:
             LakeError: As `resolve`.
         """
-        unresolved, now_s = self.registry.unresolved, self.context.monotonic()
-        tried = {key: self._attempts.get(key, (0, now_s)) for key in map(_membership, unresolved)}
-        self._attempts = tried
-        due = [leg for leg in unresolved if tried[_membership(leg)][1] <= now_s]
+        now_s = self.context.monotonic()
+        attempts = {}
+        due = []
+        for leg in self.registry.unresolved:
+            key = _membership(leg)
+            attempts[key] = self._attempts.get(key, (0, now_s))
+            if attempts[key][1] <= now_s:
+                due.append(leg)
+        self._attempts = attempts
         await self.resolve(connection, due[:AT_ONCE])
 
     def definitions_restored(self) -> None:
@@ -329,27 +350,33 @@ class LegResolver:
         """
         legs = list(legs)
         answers = await asyncio.gather(*(look_up(connection, leg) for leg in legs))
-        found: list[ContractDetails] = []
+
+        details: dict[int, ContractDetails] = {}
         findings: list[tuple[UnresolvedLeg, int | str]] = []
         for leg, answer in zip(legs, answers, strict=True):
-            key, now_s = _membership(leg), self.context.monotonic()
-            tries = self._attempts.get(key, (0, 0.0))[0] + 1
+            self._count_attempt(leg, is_answered=answer is not None)
             if isinstance(answer, ContractDetails):
-                found.append(answer)
+                details[answer.conid] = answer
                 findings.append((leg, answer.conid))
-            elif answer is None:
-                tries = min(tries, UNANSWERED)
-            elif answer != leg.problem:
+            elif answer is not None and answer != leg.problem:
                 findings.append((leg, answer))
-            self._attempts[key] = (tries, now_s + LOOK_UP.delay_s(tries))
+
         if findings:
             self.context.lease.check()
-            self.contracts.take({one.conid: one for one in found})
+            self.contracts.take(details)
             await self.registry.settle(findings)
         for leg, finding in findings:
             if isinstance(finding, str):
                 name = f"{leg.described} of strategy {leg.strategy_id}"
                 logger.warning("%s is not streamed: %s", name, finding)
+
+    def _count_attempt(self, leg: UnresolvedLeg, *, is_answered: bool) -> None:
+        """Set when a leg is looked up again."""
+        key = _membership(leg)
+        tries = self._attempts.get(key, (0, 0.0))[0] + 1
+        if not is_answered:
+            tries = min(tries, UNANSWERED)
+        self._attempts[key] = (tries, self.context.monotonic() + LOOK_UP.delay_s(tries))
 
 
 def _membership(leg: UnresolvedLeg) -> object:
@@ -371,8 +398,10 @@ async def look_up(
 
     For an expired contract, the gateway is not asked.
     """
-    if (gone := expired(leg, utc_now())) is not None:
-        return gone
+    problem = expired(leg, utc_now())
+    if problem is not None:
+        return problem
+
     answer = await connection.candidates(leg)
     if answer is None:
         return None

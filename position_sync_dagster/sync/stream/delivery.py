@@ -46,7 +46,7 @@ QUIET_S = 60.0
 CANCEL_TIMEOUT_S = 1.0
 
 
-class Outcome(Enum):
+class DeliveryOutcome(Enum):
     """What follows a call of a handler.
 
     DELIVERED: the updates are done. RETRY: the handler gets them again. END_STREAM: they stay
@@ -59,7 +59,7 @@ class Outcome(Enum):
 
 
 @dataclass(eq=False, repr=False)
-class Delivery:
+class HandlerDelivery:
     """Delivers updates to one handler; a slow or failing handler does not affect the others.
 
     A newer update of a position replaces an undelivered older one: memory is bounded by the number
@@ -135,16 +135,16 @@ class Delivery:
             self._urgent.clear()
             taken, self._pending = self._pending, {}
             began_s = loop.time()
-            outcome = Outcome.RETRY
+            outcome = DeliveryOutcome.RETRY
             try:
                 outcome = await self._deliver(list(taken.values()))
             finally:
-                if outcome is not Outcome.DELIVERED:
+                if outcome is not DeliveryOutcome.DELIVERED:
                     self._pending = taken | self._pending
 
-            if outcome is Outcome.END_STREAM:
+            if outcome is DeliveryOutcome.END_STREAM:
                 return
-            if outcome is Outcome.RETRY:
+            if outcome is DeliveryOutcome.RETRY:
                 failures += 1
                 await asyncio.sleep(RETRY.delay_s(failures))
                 continue
@@ -154,7 +154,7 @@ class Delivery:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._urgent.wait(), rest_s(loop.time() - began_s))
 
-    async def _deliver(self, updates: list[PositionUpdate]) -> Outcome:
+    async def _deliver(self, updates: list[PositionUpdate]) -> DeliveryOutcome:
         """Call the handler, and return what follows."""
         if self._batched is None:
             for update in updates:
@@ -162,18 +162,18 @@ class Delivery:
                     await self.handler.on_position_update(update)
                 except Exception as error:  # noqa: BLE001 - a handler's own code: log it, go on
                     self._log_failure(error)
-            return Outcome.DELIVERED
+            return DeliveryOutcome.DELIVERED
 
         try:
             await self._batched(updates)
         except ENDS_STREAM as error:
             self._log_failure(error)
             self.refused = error
-            return Outcome.END_STREAM
+            return DeliveryOutcome.END_STREAM
         except Exception as error:  # noqa: BLE001 - as above
             self._log_failure(error)
-            return Outcome.RETRY
-        return Outcome.DELIVERED
+            return DeliveryOutcome.RETRY
+        return DeliveryOutcome.DELIVERED
 
     def _log_failure(self, error: Exception) -> None:
         """Log the error; each kind once per outage."""
@@ -256,14 +256,14 @@ class Flusher:
 
     def __post_init__(self) -> None:
         self._ticks: PendingChanges[int] = PendingChanges()
-        self._deliveries: list[Delivery] = []
+        self._deliveries: list[HandlerDelivery] = []
         table = self.account_values
         self._accounts = None if table is None else AccountRecorder(self.context, table)
         self._beside = BackgroundWork(self.context.monotonic)
 
     def add_handler(self, handler: PositionUpdateHandler) -> None:
         """Add a handler that gets each flush."""
-        self._deliveries.append(Delivery(handler, monotonic=self.context.monotonic))
+        self._deliveries.append(HandlerDelivery(handler, monotonic=self.context.monotonic))
 
     def watch(self, connection: GatewayConnection) -> None:
         """Collect the ticks of a new connection."""

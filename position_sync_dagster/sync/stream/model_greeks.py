@@ -20,7 +20,7 @@ from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, Key
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
-from position_sync_dagster.domain.login_lines import largest
+from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import price_of
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -40,7 +40,7 @@ from position_sync_dagster.risk.terms import (
     option_terms,
 )
 from position_sync_dagster.sync.stream.contracts import ContractCache
-from position_sync_dagster.sync.stream.lines import LineManager
+from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Unowned
 
 logger = logging.getLogger(__name__)
@@ -148,8 +148,11 @@ class AccountGreeks:
 
     def stale(self, now: datetime) -> list[int]:
         """Return the underlyings whose price is too old although they trade."""
-        known = ((conid, prices[-1][0]) for conid, prices in self._prices.items() if prices)
-        return [conid for conid, at in known if self._is_old(conid, at, now)]
+        stale = []
+        for conid, prices in self._prices.items():
+            if prices and self._is_old(conid, prices[-1][0], now):
+                stale.append(conid)
+        return stale
 
     @property
     def without(self) -> dict[int, Reason]:
@@ -175,12 +178,12 @@ class AccountGreeks:
 
     def underlying_ticked(self, conid: int, price: float, at: datetime) -> None:
         """Record the price of an underlying."""
-        known = self._prices[conid]
+        prices = self._prices[conid]
         # Later ones are from before the clock was set back.
-        del known[bisect_right(known, at, key=itemgetter(0)) :]
-        known.append((at, price))
-        if at - known[0][0] > 2 * KEPT:
-            del known[: bisect_right(known, at - KEPT, key=itemgetter(0))]
+        del prices[bisect_right(prices, at, key=itemgetter(0)) :]
+        prices.append((at, price))
+        if at - prices[0][0] > 2 * KEPT:
+            del prices[: bisect_right(prices, at - KEPT, key=itemgetter(0))]
 
     def valued(self, conid: int, value: float, at: datetime, now: datetime) -> None:
         """Record the broker's value of an option for one unit of its underlying.
@@ -189,30 +192,39 @@ class AccountGreeks:
         """
         leg = self.legs[conid]
         before = leg.value_at
-        if before is None or at > before or at <= now < before:
-            leg.value, leg.value_at, leg.volatility, leg.spot_then = value, at, None, None
-            prices = self._prices[leg.underlying]
-            place = bisect_right(prices, at, key=itemgetter(0))
-            if place and not self._is_old(leg.underlying, prices[place - 1][0], at):
-                leg.spot_then = prices[place - 1][1]
+        is_newer = before is None or at > before
+        was_set_back = before is not None and at <= now < before
+        if not (is_newer or was_set_back):
+            return
+
+        leg.value = value
+        leg.value_at = at
+        leg.volatility = None
+        leg.spot_then = None
+        prices = self._prices[leg.underlying]
+        place = bisect_right(prices, at, key=itemgetter(0))
+        if place and not self._is_old(leg.underlying, prices[place - 1][0], at):
+            leg.spot_then = prices[place - 1][1]
 
     def due(self, now: datetime) -> list[ModelledLeg]:
         """Return the options whose inputs moved.
 
         Those with a reason have no greeks, for that reason; the others are to be computed.
         """
-        found = []
+        due = []
         for leg in self.legs.values():
             ready = self._ready(leg, now)
             if isinstance(ready, OptionTerms):
                 is_new = leg.volatility is None or leg.spot != leg.used
                 if is_new or ready.expires_at <= now:
                     leg.reason = None
-                    found.append(leg)
+                    due.append(leg)
             elif ready != leg.reason or leg.greeks is not None:
-                leg.greeks, leg.reason, leg.used = None, ready, None
-                found.append(leg)
-        return found
+                leg.greeks = None
+                leg.reason = ready
+                leg.used = None
+                due.append(leg)
+        return due
 
     def _ready(self, leg: ModelledLeg, now: datetime) -> OptionTerms | Reason:
         """Read the newest price of the underlying; return the terms, or which input is missing."""
@@ -255,20 +267,20 @@ class PublishedGreeks:
     def __len__(self) -> int:
         return len(self._greeks)
 
-    def take(self, conid: int, found: HoldingGreeks | None) -> None:
+    def take(self, conid: int, greeks: HoldingGreeks | None) -> None:
         """Publish the new greeks of an option, if they differ enough from the published ones.
 
         Args:
             conid: The option.
-            found: Its greeks, with the price of the underlying as its row has it; None: it has
+            greeks: Its greeks, with the price of the underlying as its row has it; None: it has
                 none.
         """
         before = self._greeks.pop(conid, None)
-        if before is not None and found is not None and not _moved(before, found):
-            found = before
-        if found is not None:
-            self._greeks[conid] = found
-        if found is not before:
+        if before is not None and greeks is not None and not _moved(before, greeks):
+            greeks = before
+        if greeks is not None:
+            self._greeks[conid] = greeks
+        if greeks is not before:
             self.changes.note(conid)
 
     def of(self, holding: BrokerPosition) -> HoldingGreeks | None:
@@ -281,14 +293,19 @@ class PublishedGreeks:
         return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
 
 
-def _moved(before: HoldingGreeks, found: HoldingGreeks) -> bool:
-    if abs(found.delta - before.delta) >= DELTA_MOVE or before.greeks_method != found.greeks_method:
+def _moved(before: HoldingGreeks, greeks: HoldingGreeks) -> bool:
+    """Return whether greeks differ from the published ones by enough to be published."""
+    if before.greeks_method != greeks.greeks_method:
         return True
-    pairs = ((found.gamma, before.gamma), (found.vega, before.vega), (found.theta, before.theta))
-    if any(abs(now - then) > MOVE_PART * abs(then) for now, then in pairs):
+    if abs(greeks.delta - before.delta) >= DELTA_MOVE:
         return True
-    times = before.greeks_time, found.greeks_time
-    return times[0] is None or times[1] is None or elapsed(times[0], times[1]) >= RENEWED
+    for name in ("gamma", "vega", "theta"):
+        then = getattr(before, name)
+        if abs(getattr(greeks, name) - then) > MOVE_PART * abs(then):
+            return True
+    if before.greeks_time is None or greeks.greeks_time is None:
+        return True
+    return elapsed(before.greeks_time, greeks.greeks_time) >= RENEWED
 
 
 @dataclass(eq=False, repr=False)
@@ -304,7 +321,7 @@ class ModelGreeks:
 
     context: OwnerContext
     contracts: ContractCache
-    lines: LineManager
+    lines: StreamLines
     published: PublishedGreeks
     dividends: DividendsTable | None = None
 
@@ -381,18 +398,21 @@ class ModelGreeks:
         """
         if not self._greeks.legs:
             return None
-        without, symbols = self._greeks.without, defaultdict[Reason, list[str]](list)
+        without = self._greeks.without
+        symbols = defaultdict[Reason, list[str]](list)
         for conid, details in self.contracts.of(without).items():
             symbols[without[conid]].append(details.symbol)
-        reasons = [
-            f"{len(of)}: {reason} ({few(sorted(set(of)), NAMED)})"
-            for reason, of in sorted(symbols.items(), key=lambda item: -len(item[1]))
-        ]
+
+        reasons = []
+        for reason, of_reason in sorted(symbols.items(), key=lambda item: -len(item[1])):
+            named = few(sorted(set(of_reason)), NAMED)
+            reasons.append(f"{len(of_reason)}: {reason} ({named})")
         unknown = len(self._unknown & self._keys.keys())
         if unknown:
             reasons.append(f"{unknown}: the details of the contract are not known")
-        known = len(self._greeks.legs) + unknown
-        computed = f"{len(self.published)} of {known} options without greeks of IB"
+
+        number = len(self._greeks.legs) + unknown
+        computed = f"{len(self.published)} of {number} options without greeks of IB"
         return "; ".join([f"computed greeks of {computed}", *reasons])
 
     def _look(self, connection: GatewayConnection) -> None:
@@ -450,14 +470,33 @@ class ModelGreeks:
         self._add(connection, options)
         for conid in self._greeks.stale(self._clock()):
             # A new request opens with the present price, or shows that trading is halted.
-            self.lines.login.line(conid).doubted(self._monotonic(), STALE)
+            self.lines.doubt(conid, STALE)
 
     async def _read_dividends(self, connection: GatewayConnection) -> None:
         """Store what the lines say of dividends: of a stock, or until the expiries of its options.
 
         An underlying of which no line speaks any more keeps what was known of it.
         """
-        now, shares = self._clock(), defaultdict[int, list[tuple[datetime, float]]](list)
+        shares = self._shares_of_price(connection)
+        now = self._clock()
+        changed: dict[int, list[ExpectedDividend]] = {}
+        for conid, details in self.contracts.of(self._underlyings).items():
+            quote = connection.lines.quote(conid)
+            stated = None if quote is None else quote.dividends
+            expected = dividend_rows(details, stated, shares.get(conid, ()), now)
+            if expected and _differ(expected, self._dividends.get(conid, [])):
+                changed[conid] = expected
+
+        if self.dividends is not None and changed:
+            rows = [row for expected in changed.values() for row in expected]
+            await offload(self.dividends.add, rows, None, self.context.lease.check)
+        self._dividends |= changed
+
+    def _shares_of_price(
+        self, connection: GatewayConnection
+    ) -> dict[int, list[tuple[datetime, float]]]:
+        """Return what options say of dividends, by underlying: expiry, and share of the price."""
+        shares = defaultdict[int, list[tuple[datetime, float]]](list)
         for conid in sorted(self.lines.of_legs):
             details = self.contracts.known(conid)
             quote = self.lines.counted(connection, conid)
@@ -467,17 +506,7 @@ class ModelGreeks:
             if ends is not None and quote.pv_dividend is not None and quote.underlying_price:
                 share = round(quote.pv_dividend / quote.underlying_price, SHARE_DIGITS)
                 shares[details.under_conid].append((ends, share))
-        news: dict[int, list[ExpectedDividend]] = {}
-        for conid, details in self.contracts.of(self._underlyings).items():
-            quote = connection.lines.quote(conid)
-            stated = quote.dividends if quote is not None else None
-            rows = dividend_rows(details, stated, shares.get(conid, ()), now)
-            if rows and _differ(rows, self._dividends.get(conid, [])):
-                news[conid] = rows
-        if self.dividends is not None and news:
-            rows = [row for found in news.values() for row in found]
-            await offload(self.dividends.add, rows, None, self.context.lease.check)
-        self._dividends |= news
+        return shares
 
     def _add(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
         """Follow these options from now on, by their present terms, as far as all is known.
@@ -494,6 +523,7 @@ class ModelGreeks:
                 continue
             if details.under_conid is None:
                 continue
+
             underlying = self.contracts.known(details.under_conid)
             if underlying is None:
                 self._unknown.add(details.under_conid)
@@ -502,23 +532,28 @@ class ModelGreeks:
                 continue
             if underlying.conid not in self._underlyings:
                 self._choose_at = float("-inf")
+
             details = replace(details, under_sec_type=underlying.sec_type)
-            known = dividends.get(underlying.conid)
-            terms: OptionTerms | Reason = option_terms(row.instrument, details, rates, known)
+            of_underlying = dividends.get(underlying.conid)
+            terms: OptionTerms | Reason = option_terms(
+                row.instrument, details, rates, of_underlying
+            )
             if isinstance(terms, OptionTerms) and terms.exercise is Exercise.EUROPEAN_FUTURE:
                 terms = NoGreeks.FOLLOWS_A_FUTURE
             self._greeks.add(conid, terms, underlying.conid)
 
     def _read_prices(self, connection: GatewayConnection) -> None:
         """Record the newest prices of underlyings."""
-        now, oldest = self._clock(), timedelta(seconds=self.context.settings.max_last_age_s)
+        now = self._clock()
+        max_last_age = timedelta(seconds=self.context.settings.max_last_age_s)
         for conid, details in self.contracts.of(self._underlyings & self._ticks.take()).items():
             quote = self.lines.counted(connection, conid)
             if quote is None:
                 continue
-            found = underlying_price(quote, details.sec_type, now=now, max_last_age=oldest)
-            if found is not None:
-                self._greeks.underlying_ticked(conid, found[0] / details.price_magnifier, found[1])
+            priced = underlying_price(quote, details.sec_type, now=now, max_last_age=max_last_age)
+            if priced is not None:
+                price, at = priced
+                self._greeks.underlying_ticked(conid, price / details.price_magnifier, at)
 
     async def _compute(self, connection: GatewayConnection) -> None:
         """Read the newest values, compute what moved as one batch, and publish it."""
@@ -527,8 +562,10 @@ class ModelGreeks:
             value = self._value_of(connection, conid)
             if value is not None and conid in self._greeks.legs:
                 self._greeks.valued(conid, *value, now)
+
         due = self._greeks.due(now)
         await asyncio.to_thread(compute, [leg for leg in due if leg.reason is None], now)
+
         options = self.contracts.of(self._greeks.legs)
         async for leg in _in_turns(due):
             if leg.conid in options:  # it may have left meanwhile
@@ -537,23 +574,26 @@ class ModelGreeks:
 
     def _as_quoted(self, leg: ModelledLeg, magnifier: int) -> HoldingGreeks | None:
         """Return the greeks of an option, with the underlying's price as it is quoted."""
-        found = leg.greeks
-        if found is None or found.greeks_time is None:
+        greeks = leg.greeks
+        if greeks is None or greeks.greeks_time is None:
             return None
         hours = self.contracts.hours(leg.underlying)
         # A line that is requested outside the session opens with a price from before.
-        dated = hours is None or hours.is_open(found.greeks_time) is not False
+        is_dated = hours is None or hours.is_open(greeks.greeks_time) is not False
         return replace(
-            found,
-            underlying_price=found.underlying_price * magnifier,
-            greeks_time=found.greeks_time if dated else None,
+            greeks,
+            underlying_price=greeks.underlying_price * magnifier,
+            greeks_time=greeks.greeks_time if is_dated else None,
         )
 
     def _value_of(self, connection: GatewayConnection, conid: int) -> tuple[float, datetime] | None:
         """Return the newest value that the broker gave of an option in any account."""
-        book, keys = connection.feed.book, self._keys.get(conid, ())
-        found = [value for key in keys if (value := book.newest_value(key))]
-        return max(found, key=lambda one: one[1], default=None)
+        newest: tuple[float, datetime] | None = None
+        for key in self._keys.get(conid, ()):
+            value = connection.feed.book.newest_value(key)
+            if value is not None and (newest is None or value[1] > newest[1]):
+                newest = value
+        return newest
 
 
 def _differ(rows: Sequence[ExpectedDividend], before: Sequence[ExpectedDividend]) -> bool:

@@ -158,24 +158,8 @@ class Ownership:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._renewal_requested.wait(), self.settings.heartbeat_s)
             self._renewal_requested.clear()
-            # A lease counts from the beginning of its renewal.
-            session, began_s = self.session, self.monotonic()
             try:
-                status = self.status()
-                if status["state"] not in ALIVE:
-                    # An owner that is ending holds the login until all is written and closed.
-                    status["state"] = None
-                # Not in the lake's threads: there it would wait for slow commits.
-                session = await asyncio.to_thread(
-                    self.sessions.renew,
-                    session,
-                    lease_s=self.settings.session_lease_s,
-                    late=self.store_fault is not None,
-                    **status,
-                )
-                self.session, self._renewed_s = session, began_s
-                self._outage.fault = None
-                self.store_fault = None
+                await self._renew()
             except errors.LeaseLostError as error:
                 logger.error("%s", error)
                 self.lost.set()
@@ -188,9 +172,34 @@ class Ownership:
                     self.lost.set()
                     return
             except Exception:
-                logger.exception("the lease on %s is no longer renewed", session.gateway_id)
+                gateway_id = self.session.gateway_id
+                logger.exception("the lease on %s is no longer renewed", gateway_id)
                 self.lost.set()
                 return
+
+    async def _renew(self) -> None:
+        """Renew the lease, with the status of the owner; it counts from the beginning of this.
+
+        Raises:
+            LakeError: The lease is lost, or the table cannot be used.
+        """
+        began_s = self.monotonic()
+        status = self.status()
+        if status["state"] not in ALIVE:
+            # An owner that is ending holds the login until all is written and closed.
+            status["state"] = None
+
+        # Not in the lake's threads: there it would wait for slow commits.
+        self.session = await asyncio.to_thread(
+            self.sessions.renew,
+            self.session,
+            lease_s=self.settings.session_lease_s,
+            late=self.store_fault is not None,
+            **status,
+        )
+        self._renewed_s = began_s
+        self._outage.fault = None
+        self.store_fault = None
 
 
 class Unowned:

@@ -1,29 +1,58 @@
-"""Values what changed of the streamed holdings, once per flush."""
+"""Values what changed of the streamed holdings, once per flush.
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+An error in the step of one holding sets that holding aside, by name; the others are valued.
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.domain.valuation import Moment, StreamedHolding, StreamRules
+from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
+from position_sync_dagster.domain.valuation import Moment
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import OwnerContext
+
+logger = logging.getLogger(__name__)
+
+# Delays before a holding is valued again after an error in its step.
+VALUED_AGAIN = Backoff(first_s=5.0, longest_s=900.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The error of a holding that is set aside.
+
+    Attributes:
+        why: The error in words.
+        times: How often in a row its step failed.
+        again_at_s: When it is valued again.
+    """
+
+    why: str
+    times: int
+    again_at_s: float
 
 
 @dataclass(eq=False, repr=False)
 class StreamPricer:
     """Passes events to the streamed holdings, and collects the rows that are due.
 
-    Each holding has one state (`domain.valuation`), and each line one record
-    (`domain.login_lines`), which its holdings share.
+    Each holding has one state (`domain/streamed_holding.py`), and each line one record in the set
+    of lines, which its holdings share. A step of a holding returns its row and what it learned of
+    the line; that is recorded in the set before the next holding is valued.
 
     Args:
-        lines: The records of the lines.
+        lines: The set of the lines.
         contracts: The price magnifiers and the trading hours.
         greeks: Computed greeks, for the legs for which the gateway sends none.
     """
@@ -42,10 +71,17 @@ class StreamPricer:
             closed_heartbeat_s=max(settings.row_interval_s, settings.monitored_row_interval_s),
         )
         self._holdings: dict[Key, StreamedHolding] = {}
+        self._failures: dict[Key, Failure] = {}
+
+    @property
+    def set_aside(self) -> dict[Key, str]:
+        """Return the holdings that an error sets aside, each with the reason."""
+        return {key: failure.why for key, failure in self._failures.items()}
 
     def reset(self) -> None:
         """Forget every holding: a snapshot of the positions comes next."""
         self._holdings = {}
+        self._failures = {}
 
     def mark_due(self, keys: Iterable[Key]) -> None:
         """Value these holdings at the next flush, with or without a tick."""
@@ -67,13 +103,16 @@ class StreamPricer:
         """
         if LegState.STREAMED not in (before, state):
             return
+
+        self._failures.pop(key, None)
         holding = self._holding(key)
+        line = self.lines.line(key[1])
         holding.streamed = state is LegState.STREAMED
         if holding.streamed:
-            holding.due |= holding.line.trusted
+            holding.due |= line.trusted
         elif state is LegState.CLOSED:
             holding.due = True
-        elif holding.line.refused or not holding.due:
+        elif line.refused or not holding.due:
             del self._holdings[key]
 
     def flush(
@@ -89,43 +128,92 @@ class StreamPricer:
             ticked: The contracts that ticked since the last flush.
             valued: Holdings with a new profit or value by PnLSingle.
         """
-        now, now_s = self.context.clock(), self.context.monotonic()
-        quotes = {conid: connection.lines.quote(conid) for conid in ticked}
-        self.lines.ticked(quotes, now, now_s)
+        now_s = self.context.monotonic()
+        at = Moment(now=self.context.clock(), now_s=now_s, by=self.context.lease.provenance)
+        quotes = _quotes_of(connection, ticked)
+        self.lines.ticked(quotes, at.now, now_s)
+
         for key in valued:
-            if (state := self._holdings.get(key)) is not None:
-                state.due = True
-        updates = []
-        for key, state in list(self._holdings.items()):
-            conid = key[1]
-            if conid in ticked:
+            if key in self._holdings:
+                self._holdings[key].due = True
+        for key, state in self._holdings.items():
+            if key[1] in ticked:
                 state.ticked()
-            if not state.is_due(now_s):
+
+        rows = []
+        for key, state in list(self._holdings.items()):
+            failure = self._failures.get(key)
+            if failure is not None and now_s < failure.again_at_s:
                 continue
-            holding = connection.feed.get(key)
-            if holding is None:
-                del self._holdings[key]
+            if not state.is_due(self.lines.line(key[1]), now_s):
                 continue
-            if not connection.feed.is_known(holding):
+            try:
+                row = self._value(connection, state, quotes, at)
+            except Exception as error:  # noqa: BLE001 - one holding must not end the others
+                self._set_aside(state, error, now_s)
                 continue
-            at = Moment(
-                now=now,
-                now_s=now_s,
-                by=self.context.lease.provenance,
-                hours=self.contracts.hours(conid),
-                price_magnifier=self.contracts.magnifier(conid),
-            )
-            quote = quotes[conid] if conid in quotes else connection.lines.quote(conid)
-            update = state.row(self.greeks.added_to(holding), quote, at)
-            if update is not None:
-                updates.append((update, holding))
-            if not (state.streamed or state.due):
-                del self._holdings[key]
-        return updates
+            self._failures.pop(key, None)
+            if row is not None:
+                rows.append(row)
+        return rows
+
+    def _value(
+        self,
+        connection: GatewayConnection,
+        state: StreamedHolding,
+        quotes: Mapping[int, Quote | None],
+        at: Moment,
+    ) -> tuple[PositionUpdate, BrokerPosition] | None:
+        """Make the step of a holding that is due; return its row with the holding, if one is."""
+        key = state.key
+        conid = key[1]
+        holding = connection.feed.get(key)
+        if holding is None:
+            del self._holdings[key]
+            return None
+        if not connection.feed.is_known(holding):
+            return None
+
+        at = replace(
+            at,
+            hours=self.contracts.hours(conid),
+            price_magnifier=self.contracts.magnifier(conid),
+        )
+        quote = quotes[conid] if conid in quotes else connection.lines.quote(conid)
+        step = state.step(self.greeks.added_to(holding), quote, self.lines.line(conid), at)
+
+        if step.learned is not None:
+            self.lines.record(conid, step.learned, at.now_s, holding=key)
+        if not (state.streamed or state.due):
+            del self._holdings[key]
+        return None if step.row is None else (step.row, holding)
+
+    def _set_aside(self, state: StreamedHolding, error: Exception, now_s: float) -> None:
+        """Value a holding again later; its other rows stay as they are."""
+        account, conid = state.key
+        before = self._failures.get(state.key)
+        times = 1 if before is None else before.times + 1
+        why = f"it cannot be valued: {type(error).__name__}: {error}"
+        if before is None or before.why != why:
+            logger.error("conid %d of %s is set aside: %s", conid, account, why, exc_info=error)
+
+        self._failures[state.key] = Failure(
+            why=why, times=times, again_at_s=now_s + VALUED_AGAIN.delay_s(times)
+        )
+        state.due = True
 
     def _holding(self, key: Key) -> StreamedHolding:
         state = self._holdings.get(key)
         if state is None:
-            line = self.lines.line(key[1])
-            state = self._holdings[key] = StreamedHolding(key=key, line=line, rules=self._rules)
+            state = StreamedHolding(key=key, rules=self._rules)
+            self._holdings[key] = state
         return state
+
+
+def _quotes_of(connection: GatewayConnection, conids: Iterable[int]) -> dict[int, Quote | None]:
+    """Read the market data of lines; one that cannot be read is read again by its holdings."""
+    quotes = {}
+    for conid in conids:
+        with suppress(Exception):  # its holdings are set aside by name
+            quotes[conid] = connection.lines.quote(conid)
+    return quotes

@@ -29,7 +29,7 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.table import offload
-from position_sync_dagster.sync.explain_closes import changes_between
+from position_sync_dagster.sync.position_changes import changes_between
 from position_sync_dagster.sync.stream.close_watcher import CLOSED_KEPT, CloseWatcher
 from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import OwnerContext
@@ -153,12 +153,16 @@ class Publisher:
         accounts = self.context.settings.accounts
 
         def of_login(holdings: Iterable[BrokerPosition]) -> dict[Key, BrokerPosition]:
-            return {one.key: one for one in holdings if accounts is None or one.account in accounts}
+            return {
+                holding.key: holding
+                for holding in holdings
+                if accounts is None or holding.account in accounts
+            }
 
         stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
         recorded = dict[Key, BrokerPosition]()
         if self.watcher is not None:
-            changed = await self.watcher.unpublished({one.key: one for one in stored})
+            changed = await self.watcher.unpublished({holding.key: holding for holding in stored})
             recorded = self._recorded = of_login(changed.values())
         await self.announced.restore(list(of_login(stored).values()))
         self._published = of_login(self._recent(stored))
@@ -166,7 +170,8 @@ class Publisher:
 
     def follow(self, feed: AccountFeed) -> None:
         """Collect the changes of an account feed from now on; all its holdings are due."""
-        self._changes, self._all_due = feed.book.watch_all(), True
+        self._changes = feed.book.watch_all()
+        self._all_due = True
 
     async def publish(self, feed: AccountFeed) -> None:
         """Write the changes of the followed feed to `broker_positions`, in one commit.
@@ -178,20 +183,17 @@ class Publisher:
         the table. Later changes are due in the next step.
         """
         self.context.lease.check()
-        changes, accounts = self._changes.take(), _accounts_of(feed)
+        changes = self._changes.take()
         of_greeks = self.greeks.changes.take()
-        by_greeks = (key for conid in of_greeks for key in feed.book.keys_of(conid))
-        keys = {*changes, *feed.book.profits, *by_greeks}
-        every = self._all_due or 2 * len(keys) > len(self._published)
-        reported = {
-            key: self.greeks.added_to(holding)
-            for key, holding in feed.book.reported(None if every else keys).items()
-        }
-        changed = {
-            key: holding
-            for key, holding in reported.items()
-            if (before := self._published.get(key)) is None or not is_repeated(before, holding)
-        }
+        accounts = _accounts_of(feed)
+
+        keys = {*changes, *feed.book.profits}
+        for conid in of_greeks:
+            keys.update(feed.book.keys_of(conid))
+        needs_all = self._all_due or 2 * len(keys) > len(self._published)
+        reported = self._reported(feed, None if needs_all else keys)
+        changed = self._changed(reported)
+
         # The completeness of an account changes in all its rows.
         self._all_due |= 2 * len(changed) > len(self._published)
         published = reported if self._all_due else self._published | changed
@@ -208,8 +210,27 @@ class Publisher:
             self._changes.give_back(changes)
             self.greeks.changes.give_back(of_greeks)
             raise
-        self._published, self._accounts, self._all_due = published, accounts, False
+
+        self._published = published
+        self._accounts = accounts
+        self._all_due = False
         self._recorded = {}
+
+    def _reported(
+        self, feed: AccountFeed, keys: Collection[Key] | None
+    ) -> dict[Key, BrokerPosition]:
+        """Return holdings of a feed with their greeks; all of them by default."""
+        holdings = feed.book.reported(keys)
+        return {key: self.greeks.added_to(holding) for key, holding in holdings.items()}
+
+    def _changed(self, reported: Mapping[Key, BrokerPosition]) -> dict[Key, BrokerPosition]:
+        """Return the holdings that say something else than what was published of them."""
+        changed = {}
+        for key, holding in reported.items():
+            before = self._published.get(key)
+            if before is None or not is_repeated(before, holding):
+                changed[key] = holding
+        return changed
 
     async def _record_changes(self, changed: Mapping[Key, BrokerPosition]) -> None:
         """Store the quantities that changed; if the process dies here, the next owner does it.
@@ -220,22 +241,27 @@ class Publisher:
             return
         if self._recorded is None:
             self._recorded = await self.watcher.unpublished(self._published)
-        confirmed = {name: one.confirmed_at for name, one in self._accounts.items()}
+        confirmed = {name: account.confirmed_at for name, account in self._accounts.items()}
         before = self._published | self._recorded if self._recorded else self._published
-        found = changes_between(before, changed, confirmed)
-        if found:
+        changes = changes_between(before, changed, confirmed)
+        if changes:
             self._recorded = None
-            await self.watcher.record(found)
+            await self.watcher.record(changes)
 
     def _is_moved(self, key: Key) -> bool:
         """Return whether a value of PnLSingle moved since the last request of the holding."""
-        holding, before = self._published[key], self.announced.last(key)
-        part = self.context.settings.monitored_move_part
-        amount = self.context.settings.monitored_move_amount
-        return holding.value_source is ValueOrigin.PNL_SINGLE and (
-            before is None
-            or before.value_source is not ValueOrigin.PNL_SINGLE
-            or has_moved(before, holding, part=part, amount=amount)
+        holding = self._published[key]
+        if holding.value_source is not ValueOrigin.PNL_SINGLE:
+            return False
+        before = self.announced.last(key)
+        if before is None or before.value_source is not ValueOrigin.PNL_SINGLE:
+            return True
+        settings = self.context.settings
+        return has_moved(
+            before,
+            holding,
+            part=settings.monitored_move_part,
+            amount=settings.monitored_move_amount,
         )
 
     async def _update(
@@ -290,14 +316,14 @@ class Publisher:
 
     async def enqueue_changed(self, routes: Mapping[Key, LegState], changed: Iterable[Key]) -> None:
         """Queue the holdings whose quantity changed, or whose value became known or unknown."""
-        keys = [
-            key
-            for key in changed
-            if key in routes
-            and routes[key] is not LegState.STREAMED
-            and (holding := self._published.get(key)) is not None
-            and not self.announced.is_current(holding)
-        ]
+        keys = []
+        for key in changed:
+            route = routes.get(key)
+            holding = self._published.get(key)
+            if route is None or route is LegState.STREAMED or holding is None:
+                continue
+            if not self.announced.is_current(holding):
+                keys.append(key)
         await self.enqueue(routes, keys)
 
     async def enqueue_moved(self, routes: Mapping[Key, LegState]) -> None:
@@ -330,8 +356,13 @@ class Publisher:
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
         """Leave out the holdings that closed long ago, and have their zero row."""
-        since, unwritten = self.context.clock() - CLOSED_KEPT, self.announced.unwritten
-        return [h for h in holdings if h.position or h.position_time >= since or h.key in unwritten]
+        since = self.context.clock() - CLOSED_KEPT
+        recent = []
+        for holding in holdings:
+            is_unwritten = holding.key in self.announced.unwritten
+            if holding.position or holding.position_time >= since or is_unwritten:
+                recent.append(holding)
+        return recent
 
 
 def _accounts_of(feed: AccountFeed) -> _Accounts:

@@ -6,6 +6,7 @@ follows holdings by PnLSingle, which takes no line.
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from datetime import timedelta
 
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.leg import QUEUED, LegState, route
-from position_sync_dagster.domain.login_lines import Awaited, largest
+from position_sync_dagster.domain.line import Awaited
+from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.domain.retry import rest_s
 from position_sync_dagster.errors import LakeError, NewerTableError
@@ -33,7 +35,7 @@ from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
-from position_sync_dagster.sync.stream.lines import LineManager
+from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext, Ownership
 from position_sync_dagster.sync.stream.pricing import StreamPricer
@@ -68,19 +70,20 @@ class Routes:
 
     def update(self, states: Mapping[Key, LegState]) -> dict[Key, LegState | None]:
         """Set the routes of these holdings; return the routes before of those that changed."""
-        changed = {
-            key: before
-            for key, state in states.items()
-            if (before := self.states.get(key)) is not state
-        }
+        changed = {}
+        for key, state in states.items():
+            before = self.states.get(key)
+            if before is not state:
+                changed[key] = before
         if changed:
             self.states |= states
             self.version += 1
-        self.unqueued |= {
-            key
-            for key, before in changed.items()
-            if before is LegState.STREAMED or (before and states[key] is LegState.OVERFLOW)
-        }
+
+        for key, before in changed.items():
+            lost_its_line = before is LegState.STREAMED
+            became_active = before is not None and states[key] is LegState.OVERFLOW
+            if lost_its_line or became_active:
+                self.unqueued.add(key)
         self.unqueued = {key for key in self.unqueued if self.states.get(key) in QUEUED}
         return changed
 
@@ -187,7 +190,7 @@ class AccountRefresh:
         self._download = asyncio.ensure_future(download)
         if reason is not Reason.CHANGED:
             self.ended.clear()
-            self._download.add_done_callback(lambda _: self.ended.set())
+            self._download.add_done_callback(lambda _download: self.ended.set())
 
 
 # Minimum seconds between two publications of the values of PnLSingle: for up to `MANY` holdings,
@@ -220,7 +223,10 @@ class FollowedHoldings:
     publisher: Publisher
 
     def __post_init__(self) -> None:
-        self._publish_at = self._queue_at = self._moved_at = self._choose_at = float("-inf")
+        self._publish_at = -math.inf
+        self._queue_at = -math.inf
+        self._moved_at = -math.inf
+        self._choose_at = -math.inf
         self._chosen_as_of: int | None = None
         self._legs: list[Key] = []
         self._monitored: list[Key] = []
@@ -235,23 +241,30 @@ class FollowedHoldings:
         now = self.context.monotonic()
         self._choose(connection, routes, now, values_known=may_queue)
         connection.pnl.step()
-        legs, greeks_moved = self._legs, bool(self.publisher.greeks.changes)
-        queue_now = bool(legs) and may_queue and now >= self._queue_at
-        followed = legs or self._monitored or greeks_moved
-        if queue_now or (followed and now >= self._publish_at):
-            if connection.pnl.take_fresh() or greeks_moved:
-                await self.publisher.publish(connection.feed)
-            ended = self.context.monotonic()
-            many = len(legs) + len(self._monitored) > MANY
-            pause_s = PUBLISH_MANY_S if many else PUBLISH_S
-            pause_s = max(pause_s, self.context.settings.flush_interval_s)
-            self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
-        if queue_now:
-            await self.publisher.enqueue(routes.states, legs)
+
+        queues_legs = bool(self._legs) and may_queue and now >= self._queue_at
+        if queues_legs or now >= self._publish_at:
+            await self._publish(connection, now, at_once=queues_legs)
+        if queues_legs:
+            await self.publisher.enqueue(routes.states, self._legs)
             self._queue_at = now + self.context.settings.overflow_interval_s
         if may_queue and now >= self._moved_at:
             await self.publisher.enqueue_moved(routes.states)
             self._moved_at = now + MOVED_S
+
+    async def _publish(self, connection: GatewayConnection, now: float, *, at_once: bool) -> None:
+        """Publish the newest values and greeks, if there are any; set when it is due again."""
+        greeks_moved = bool(self.publisher.greeks.changes)
+        if not (at_once or self._legs or self._monitored or greeks_moved):
+            return
+        if connection.pnl.take_fresh() or greeks_moved:
+            await self.publisher.publish(connection.feed)
+
+        ended = self.context.monotonic()
+        many = len(self._legs) + len(self._monitored) > MANY
+        usual_s = PUBLISH_MANY_S if many else PUBLISH_S
+        pause_s = max(usual_s, self.context.settings.flush_interval_s)
+        self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
 
     def _choose(
         self, connection: GatewayConnection, routes: Routes, now: float, *, values_known: bool
@@ -263,22 +276,26 @@ class FollowedHoldings:
         self._chosen_as_of = routes.version
         if due:
             self._choose_at = now + CHOOSE_S
-        held = grouped(routes.states.__getitem__, routes.states)
-        monitored, self._legs = held[LegState.MONITORED], sorted(held[LegState.OVERFLOW])
+
+        keys = grouped(routes.states.__getitem__, routes.states)
+        monitored = keys[LegState.MONITORED]
+        self._legs = sorted(keys[LegState.OVERFLOW])
         if values_known:
             values = connection.feed.book.values(monitored)
             most = self.context.settings.pnl_subscriptions
             self._monitored = largest(values, connection.pnl.keys, most)
         else:
-            still = set(monitored)
-            self._monitored = [key for key in self._monitored if key in still]
-        streamed = sorted(held[LegState.STREAMED])[:MAX_STREAMED]
+            still_monitored = set(monitored)
+            self._monitored = [key for key in self._monitored if key in still_monitored]
+        streamed = sorted(keys[LegState.STREAMED])[:MAX_STREAMED]
         connection.pnl.keep(self, [*self._legs, *streamed, *self._monitored])
 
     def release(self, connection: GatewayConnection) -> None:
         """End the subscriptions that only this stream needs."""
         connection.pnl.release(self)
-        self._chosen_as_of, self._legs, self._monitored = None, [], []
+        self._chosen_as_of = None
+        self._legs = []
+        self._monitored = []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,7 +342,9 @@ class Router:
     tables: StreamTables
 
     def __post_init__(self) -> None:
-        context, tables, greeks = self.context, self.tables, PublishedGreeks()
+        context = self.context
+        tables = self.tables
+        greeks = PublishedGreeks()
         self.announced = Announcements(tables.updates)
         self._watcher: CloseWatcher | None = None
         if tables.closes is not None:
@@ -338,18 +357,20 @@ class Router:
             greeks=greeks,
             watcher=self._watcher,
         )
+
         self.contracts = ContractCache(tables.contracts, clock=context.clock)
-        self.lines = LineManager(context, self.contracts)
+        self.lines = StreamLines(context, self.contracts)
         self.pricer = StreamPricer(context, self.lines.login, self.contracts, greeks)
         self.greeks = ModelGreeks(context, self.contracts, self.lines, greeks, tables.dividends)
-        self._registry_outage = OutageLog(logger)
-        self.routes = Routes()
-        self._changes: PendingChanges[Key] = PendingChanges()
-        self._routed_as_of: tuple[object, ...] = ()
         self.account_refresh = AccountRefresh(context, self._publisher)
         self._resolver = LegResolver(context, self.registry, self.contracts)
         self._followed = FollowedHoldings(context, self._publisher)
         self._beside = BackgroundWork(context.monotonic)
+
+        self.routes = Routes()
+        self._changes: PendingChanges[Key] = PendingChanges()
+        self._routed_as_of: tuple[object, ...] = ()
+        self._registry_outage = OutageLog(logger)
 
     @property
     def urgent(self) -> asyncio.Event:
@@ -358,12 +379,14 @@ class Router:
 
     def problems(self) -> list[str]:
         """Return why the registry cannot be read, and why legs have no contract."""
-        fault = self._registry_outage.fault
-        return ([fault] if fault else []) + [
-            f"{leg.described} of strategy {leg.strategy_id} is not streamed: {leg.problem}"
-            for leg in self.registry.unresolved
-            if leg.problem
-        ]
+        texts = []
+        if self._registry_outage.fault:
+            texts.append(self._registry_outage.fault)
+        for leg in self.registry.unresolved:
+            if leg.problem:
+                name = f"{leg.described} of strategy {leg.strategy_id}"
+                texts.append(f"{name} is not streamed: {leg.problem}")
+        return texts
 
     def definitions_restored(self) -> None:
         """Request soon what the gateway refused as unknown lately: it knows contracts again."""
@@ -384,18 +407,19 @@ class Router:
         Args:
             before: The previous connection; with None, the holdings of the last owner are read.
         """
-        connection.feed.book.remember(
-            before.feed.book.reported().values()
-            if before is not None
-            else await self._publisher.restore()
-        )
-        connection.feed.book.magnifier = self.contracts.magnifier
+        book = connection.feed.book
+        if before is None:
+            book.remember(await self._publisher.restore())
+        else:
+            book.remember(before.feed.book.reported().values())
+        book.magnifier = self.contracts.magnifier
+
         if connection.connectivity.knows_contracts:
             self.contracts.definitions_restored()
         self._publisher.follow(connection.feed)
         self.lines.attach(connection.lines)
         self.greeks.attach(connection)
-        self._changes = connection.feed.book.watch()
+        self._changes = book.watch()
 
     async def step(self, connection: GatewayConnection, *, first: bool = False) -> None:
         """Publish, route and queue what changed since the last step.
@@ -414,12 +438,13 @@ class Router:
         except Exception:
             self._changes.give_back(changed)
             raise
-        begin, watcher = self._beside.begin, self._watcher
+
+        begin = self._beside.begin
         if self.registry.unresolved:
             begin("looking up the contracts of legs", self._resolver.resolve_due, connection)
         await self.greeks.step(connection, self.routes.states, self.routes.version)
-        if watcher is not None:
-            begin("looking for the causes of closes", watcher.look_if_due, connection)
+        if self._watcher is not None:
+            begin("looking for the causes of closes", self._watcher.look_if_due, connection)
         begin("contract details", self.contracts.fetch_due, connection, self.lines.held)
 
     async def close(self) -> None:
@@ -444,24 +469,30 @@ class Router:
             await asyncio.sleep(0)
         if first or changed:
             await self._publisher.publish(feed)
+
         self.lines.renew(connection)
         streamed = {key for key in changed if self._is_streamed(key)}
         self.pricer.mark_due(streamed)
+
         await self._read_registry(feed, None if first else changed)
         self.contracts.follow(self.registry.legs)
         self.lines.follow(connection)
-        stale = self._as_of(feed.book) != self._routed_as_of or self.lines.are_due(connection)
-        if first or stale or self.routes.unqueued:
+        is_stale = self._as_of(feed.book) != self._routed_as_of or self.lines.are_due(connection)
+        if first or is_stale or self.routes.unqueued:
             await self._reroute(connection)
         if first:
-            number = Counter(self.routes.states.values())
-            queued = sum(number[state] for state in QUEUED)
-            logger.info("%d streamed, %d queued", number[LegState.STREAMED], queued)
+            self._log_routes()
+
         states = self.routes.states
         if not self.account_refresh.opening:
             await self._publisher.enqueue_changed(states, changed - streamed)
         await self.account_refresh.step(feed, states)
         await self._followed.step(connection, self.routes, may_queue=self.account_refresh.idle)
+
+    def _log_routes(self) -> None:
+        number = Counter(self.routes.states.values())
+        queued = sum(number[state] for state in QUEUED)
+        logger.info("%d streamed, %d queued", number[LegState.STREAMED], queued)
 
     def _is_streamed(self, key: Key) -> bool:
         return self.routes.states.get(key) is LegState.STREAMED or self.pricer.is_due(key)
@@ -474,14 +505,10 @@ class Router:
         Args:
             changed: The holdings that changed; None for all.
         """
-        rules, book = self.tables.rules, feed.book
-        keys = changed if changed is not None else [one.key for one in book.holdings]
-        held = {} if rules is None else {key: book.get(key) for key in keys}
-        quantities = {key: one.position if one else None for key, one in held.items()}
-        is_due = rules is not None and rules.is_due(quantities, first=changed is None)
+        rules = self.tables.rules
         try:
-            if rules is not None and is_due:
-                await offload(rules.follow, book.holdings, feed.accounts)
+            if rules is not None and self._are_rules_due(rules, feed.book, changed):
+                await offload(rules.follow, feed.book.holdings, feed.accounts)
             await self.registry.refresh()
         except NewerTableError:
             raise
@@ -494,6 +521,18 @@ class Router:
             self._registry_outage.fault = None
             self.context.lease.renew_now()
 
+    def _are_rules_due(
+        self, rules: RuleFollower, book: HoldingsBook, changed: Collection[Key] | None
+    ) -> bool:
+        """Return whether the rules have to see what changed."""
+        is_first = changed is None
+        keys = [holding.key for holding in book.holdings] if changed is None else changed
+        quantities = {}
+        for key in keys:
+            holding = book.get(key)
+            quantities[key] = None if holding is None else holding.position
+        return rules.is_due(quantities, first=is_first)
+
     def _as_of(self, book: HoldingsBook) -> tuple[object, ...]:
         """Return what changes when a holding opens or closes, or a leg or a line changes."""
         return (book.moves, self.registry.version, self.contracts.version, self.lines.of_legs)
@@ -503,14 +542,18 @@ class Router:
         book = connection.feed.book
         lines = await self.lines.allocate(connection)
         self._routed_as_of = self._as_of(book)
-        holdings, legs = book.holdings, self.contracts.matching
-        self.contracts.want(h.instrument.conid for h in holdings if h.position)
+
+        holdings = book.holdings
+        self.contracts.want(holding.instrument.conid for holding in holdings if holding.position)
         self.contracts.want(leg.conid for leg in self.registry.legs)
-        routed = route(holdings, legs, lines, sec_types=self.context.settings.sec_types)
+
+        sec_types = self.context.settings.sec_types
+        routed = route(holdings, self.contracts.matching, lines, sec_types=sec_types)
         changed = self.routes.update(routed)
         self.routes.log(changed)
         for key, before in changed.items():
             self.pricer.reroute(key, before, routed[key])
+
         # Holdings that cannot be queued now stay due: the next step routes again.
         await self._publisher.enqueue(self.routes.states, self.routes.unqueued)
         self.routes.unqueued.clear()

@@ -21,6 +21,7 @@ from position_sync_dagster.domain.gateway_session import (
     Owner,
     SessionState,
     UnusableHoldings,
+    set_aside_of,
 )
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.leg import LegState
@@ -120,7 +121,7 @@ class BrokerLink:
         farms = [
             f"data farm {farm} is broken" for farm in sorted(connection.connectivity.broken_farms)
         ]
-        return farms + connection.feed.problems
+        return farms + connection.feed.values.problems
 
     def live_connection(self) -> GatewayConnection | None:
         """Return the open connection; None while the stream is not LIVE."""
@@ -143,19 +144,23 @@ class BrokerLink:
             if not isinstance(cause, OSError) or isinstance(cause, ConnectionRefusedError):
                 self.gateway_run = self.gateway_run.after_refusal()
             raise
+
         if connection is not self._attached:
             now = self.context.clock()
             self.gateway_run = self.gateway_run.after_connection(now, self._ended_at or now)
         self._ended_at = None
         await self._lease.claim_mode(connection.trading_mode)
+
         await self.router.reset()
         if connection is not self._attached:
             await self._attach(connection)
+
         connection.connectivity.require_ib()
         await connection.feed.snapshot()
         connection.connectivity.require_ib()
         await self.router.step(connection, first=True)
         connection.connectivity.require_ib()
+
         listed_at = connection.feed.snapshot_at
         if listed_at is None:
             raise errors.BrokerUnavailableError(
@@ -179,9 +184,11 @@ class BrokerLink:
             self._opened = None
         if self._ended_at is None and self._attached and not self._attached.is_connected:
             self._ended_at = self.context.clock()
+
         await self.pause(RECONNECT.delay_s(self._attempts, self._random), stop)
         if stop.is_set():
             return
+
         self._attempts += 1
         try:
             await run_until(self.open(), stop, self._lease.lost)
@@ -240,7 +247,8 @@ class BrokerLink:
             self.router.detach(self._attached)
             self._attached.on_message.remove(self._on_message)
             self._attached.ib.disconnectedEvent -= self._on_lost
-            self._attached = self._opened = None
+            self._attached = None
+            self._opened = None
         await self.manager.close()
 
     async def _attach(self, connection: GatewayConnection) -> None:
@@ -254,7 +262,8 @@ class BrokerLink:
         self._attached = connection
 
     def _become_live(self, since: datetime) -> None:
-        self.state, self.live_since = SessionState.LIVE, since
+        self.state = SessionState.LIVE
+        self.live_since = since
         self.outage.fault = None
         self._lease.renew_now()
 
@@ -367,19 +376,26 @@ class IBPositionStreamer:
     ) -> None:
         self.settings = settings or (manager.settings if manager else load_settings())
         self.registry = registry or StrategyRegistry()
-        self.queue = queue = queue or PositionQueue()
-        self._tables = tables = tables or StreamTables()
-        self._context = context = OwnerContext(
+        self.queue = queue or PositionQueue()
+        self._tables = tables or StreamTables()
+        self._context = OwnerContext(
             settings=self.settings,
-            lease=tables.ownership or Unowned(),
+            lease=self._tables.ownership or Unowned(),
             clock=clock,
             monotonic=self._monotonic,
         )
-        self.counts = context.counts
-        self._router = router = Router(context, self.registry, queue, tables)
-        self._flusher = Flusher(context, router.pricer, router.announced, tables.account_values)
+        self.counts = self._context.counts
+
+        self._router = Router(self._context, self.registry, self.queue, self._tables)
+        self._flusher = Flusher(
+            self._context,
+            self._router.pricer,
+            self._router.announced,
+            self._tables.account_values,
+        )
         manager = manager or IBConnectionManager(self.settings)
-        self._link = BrokerLink(context, manager, router, self._flusher)
+        self._link = BrokerLink(self._context, manager, self._router, self._flusher)
+
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._early_step_at = float("-inf")
@@ -410,14 +426,25 @@ class IBPositionStreamer:
         """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
         if self.state is not SessionState.LIVE:
             return self._link.outage.fault
-        parts = (self._link, self._router, self._router.lines)
-        return "; ".join(problem for part in parts for problem in part.problems()) or None
+        problems = [
+            *self._link.problems(),
+            *self.unusable_holdings.texts,
+            *self._router.problems(),
+            *self._router.lines.problems(),
+        ]
+        return "; ".join(problems) or None
 
     @property
     def unusable_holdings(self) -> UnusableHoldings:
         """What of the broker's holdings is unknown or cannot be used; empty while not LIVE."""
         connection = self._link.live_connection()
-        return UnusableHoldings() if connection is None else connection.feed.unusable_holdings
+        if connection is None:
+            return UnusableHoldings()
+        feed = connection.feed
+        return UnusableHoldings(
+            unknown_accounts=feed.unknown_accounts,
+            set_aside=set_aside_of({**self._router.pricer.set_aside, **feed.odd_rows}),
+        )
 
     @property
     def lines_in_use(self) -> int:
@@ -494,13 +521,13 @@ class IBPositionStreamer:
         await self._run()
 
     async def _initialize(self) -> None:
-        written = self._tables
-        if written.ownership is None:
+        tables = self._tables
+        if tables.ownership is None:
             await self.registry.initialize()
             await self.queue.initialize()
-            for one in (written.broker_positions, written.contracts, written.account_values):
-                if one is not None:
-                    await offload(one.table.initialize)
+            for written in (tables.broker_positions, tables.contracts, tables.account_values):
+                if written is not None:
+                    await offload(written.table.initialize)
         await self.registry.refresh()
         await self._router.contracts.load(self.registry.legs)
 
@@ -550,9 +577,10 @@ class IBPositionStreamer:
 
     async def _pause(self) -> None:
         """Wait for a flush interval or the end of a download; return early once for a fill."""
-        interval_s, downloaded = self.settings.flush_interval_s, self._router.account_refresh.ended
-        wakes = [self._stop, downloaded]
+        interval_s = self.settings.flush_interval_s
+        downloaded = self._router.account_refresh.ended
         fill = self._router.urgent
+        wakes = [self._stop, downloaded]
         may_be_early = self._monotonic() - self._early_step_at >= interval_s
         if may_be_early and self.state is SessionState.LIVE:
             wakes.append(fill)
@@ -624,7 +652,9 @@ def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionSt
             contracts=lake.contracts,
             account_values=lake.account_values,
             dividends=lake.dividends,
-            closes=CloseExplainer(lake, run_id=own.session.run_id, guard=own.check),
+            closes=CloseExplainer(
+                lake, run_id=own.session.run_id, calendar=settings.calendar, guard=own.check
+            ),
             rolls=RollFollower(lake, settings),
             rules=None if file is None else RuleFollower(lake.registry, file),
             ownership=own,
@@ -655,9 +685,14 @@ class UpdatesWriter:
 
 
 def _status(streamer: IBPositionStreamer) -> dict[str, Any]:
-    names = "state", "live_since", "lines_in_use", "line_limit", "underlying_lines", "detail"
     return {
-        **{name: getattr(streamer, name) for name in (*names, "greeks")},
+        "state": streamer.state,
+        "live_since": streamer.live_since,
+        "lines_in_use": streamer.lines_in_use,
+        "line_limit": streamer.line_limit,
+        "underlying_lines": streamer.underlying_lines,
+        "detail": streamer.detail,
+        "greeks": streamer.greeks,
         **streamer.unusable_holdings.as_columns(),
         "gateway_running_since": streamer.gateway_run.running_since,
         "gateway_started_at": streamer.gateway_run.started_at,

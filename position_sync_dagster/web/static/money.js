@@ -1,123 +1,13 @@
 // The money page. All text is set as text, never as markup; nothing is loaded from another host.
 
+import { DASH, amount, byId, campaign, clock, drawHeader, duration, element, facts, fill, fit, money, now, older, plainMoney, set, setClock, shown, since, takeFigures, whole, write } from "./header.js";
+
 const root = document.documentElement;
-const byId = (id) => document.getElementById(id);
-const shown = {}; // the newest figures, by name
 const rows = new Map(); // key -> part of a holding
 let sequence = 0;
-let clockAt = 0; // the time of the server at its last answer, and performance.now() of that moment
-let clockRead = 0;
 let grid = null;
 let opening = null; // the promise of the grid: it takes seconds, and the figures go on meanwhile
-
-// --- Texts ---------------------------------------------------------------------------------------
-
-const LOST_MS = 15000; // figures that are older are grey
-const GAP_MS = 300000;
-const DASH = "–";
-const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
-const fine = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
-
-function amount(value) {
-  if (value === null || value === undefined) return DASH;
-  const text = Math.abs(value) >= 99.5 ? whole.format(value) : fine.format(value);
-  return text === "-0.00" ? "0.00" : text;
-}
-
-function duration(seconds) {
-  if (seconds === null || !Number.isFinite(seconds)) return DASH;
-  const s = Math.max(0, Math.round(seconds));
-  if (s < 120) return `${s} s`;
-  if (s < 7200) return `${Math.floor(s / 60)} min`;
-  return s < 172800 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} d`;
-}
-
-const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
-const now = () => clockAt + (performance.now() - clockRead); // by the clock of the server
-const since = (at) => (at === null || at === undefined ? null : (now() - new Date(at)) / 1000);
-const older = (age) => (age === null ? null : age + (now() - shown.time) / 1000);
-
-// --- Elements ------------------------------------------------------------------------------------
-
-function element(tag, text, more = {}) {
-  const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
-  for (const [name, value] of Object.entries(more)) if (value) made.setAttribute(name, value);
-  return made;
-}
-
-// A cell is [text, class, title]; a number is shown as an amount, red below zero. A star marks a sum that leaves out
-// holdings, and its title says how many.
-const money = (value, unknown) => [
-  amount(value) + (unknown && value !== null ? "*" : ""),
-  value > 0 ? "up" : value < 0 ? "down" : "",
-  unknown ? `leaves out ${unknown} of which it is not known` : "",
-];
-const plainMoney = (value, unknown) => [money(value, unknown)[0], "", money(value, unknown)[2]];
-
-// What a strategy has earned since its first leg, through rolls and assignments.
-function campaign(one) {
-  if (!one) return "";
-  const [text, style] = money(one.profit);
-  return [text, style, `since ${one.since?.slice(0, 10) ?? DASH}: realised ${amount(one.realised)}, open ${amount(one.open)}, fees ${amount(one.fees)}`];
-}
-
-function set(node, name, value) {
-  if ((node.getAttribute(name) ?? "") !== (value ?? "")) value ? node.setAttribute(name, value) : node.removeAttribute(name);
-}
-
-function write(node, text) {
-  if (node.textContent === text) return;
-  if (node.firstChild) node.firstChild.data = text;
-  else node.textContent = text;
-}
-
-// Make a node have this many children, without touching those that stay: a click, the focus and a selection of text
-// survive each new figure.
-function fit(node, count, tag) {
-  while (node.children.length > count) node.lastElementChild.remove();
-  while (node.children.length < count) node.append(element(tag));
-  return [...node.children];
-}
-
-function fill(table, headings, lines) {
-  const all = fit(table, 2, "tbody");
-  fit(fit(all[0], headings.length ? 1 : 0, "tr")[0] ?? element("tr"), headings.length, "th").forEach((cell, n) => write(cell, headings[n]));
-  fit(all[1], lines.length, "tr").forEach((line, n) => {
-    const { cells, kind, act, title, share } = lines[n];
-    set(line, "class", [kind, act && "act"].filter(Boolean).join(" "));
-    set(line, "title", title);
-    set(line, "tabindex", act ? "0" : "");
-    line.onclick = act ?? null;
-    line.onkeydown = act ? (event) => keyed(event, line, act) : null;
-    fit(line, cells.length, "td").forEach((cell, m) => {
-      const [text, style, hint] = Array.isArray(cells[m]) ? cells[m] : [cells[m]];
-      write(cell, String(text));
-      set(cell, "class", style);
-      set(cell, "title", hint);
-    });
-    line.style.setProperty("--share", share ?? 0);
-  });
-}
-
-function keyed(event, line, act) {
-  const next = { ArrowDown: line.nextElementSibling, ArrowUp: line.previousElementSibling }[event.key];
-  if (next) next.focus();
-  else if (event.key === "Enter" || event.key === " ") act();
-  else return;
-  event.preventDefault();
-}
-
-function facts(list, pairs) {
-  fit(list, pairs.length, "div").forEach((pair, n) => {
-    const [label, text, style, hint] = pairs[n];
-    set(pair, "class", style);
-    set(pair, "title", hint);
-    if (!pair.firstElementChild) pair.append(element("dt"), element("dd"));
-    write(pair.firstElementChild, label);
-    write(pair.lastElementChild, text);
-  });
-}
+const GAP_MS = 300000; // no line of a curve over a longer time without a value
 
 // --- What is not in the grid ---------------------------------------------------------------------
 
@@ -125,76 +15,12 @@ const several = () => new Set(shown.totals.map((t) => t.currency)).size > 1;
 const unit = (one) => (several() ? ` ${one.currency ?? ""}` : "");
 
 function draw() {
-  if (!shown.at) {
-    write(byId("notice"), shown.trouble ?? "");
-    byId("notice").hidden = !shown.trouble;
-    return;
-  }
-  const lost = now() - shown.time > LOST_MS;
-  const blind = shown.gateways.filter((one) => one.state !== "LIVE");
-  document.body.classList.toggle("aged", lost || Boolean(shown.trouble) || blind.length === shown.gateways.length);
-  const notices = [];
-  if (lost) notices.push(`No new figures for ${duration(since(shown.time))}: every value is from ${clock(shown.time)} or before.`);
-  for (const one of blind) {
-    const at = one.blind_since;
-    const why = one.reason ? ` ${one.reason}` : "";
-    notices.push(`${one.gateway_id} is ${one.state ?? "not connected yet"}${at ? ` since ${clock(at)} (${duration(since(at))})` : ""}: its values are from before.${why}`);
-  }
-  if (shown.trouble) notices.push(shown.trouble);
-  notices.push(...shown.attention);
-  notices.push(...shown.limits.filter((one) => one.state === "BROKEN").map((one) => `limit broken: ${one.text}`));
-  write(byId("notice"), notices.join("\n"));
-  byId("notice").hidden = notices.length === 0;
-  drawHead();
+  if (!drawHeader()) return;
   drawStrategies();
   drawUnderlyings();
   drawScenarios();
   drawExpiries();
   drawChanges();
-}
-
-function drawHead() {
-  const many = shown.accounts.length > 1;
-  facts(
-    byId("accounts"),
-    shown.accounts.flatMap((one) => {
-      const name = many ? `${one.account} ` : "";
-      const of = one.currency ? ` ${one.currency}` : "";
-      const { today } = one;
-      const values = `received ${duration(older(one.age_s))} ago`;
-      const profits = `the account's own number, received ${duration(older(today.account_age_s))} ago`;
-      const holdings = `the oldest price is ${duration(older(today.holdings_age_s))} old`;
-      const fact = (label, value, more, hint, unknown) => {
-        const [text, style, partial] = money(value, unknown);
-        return [name + label, text, `${more} ${style}`.trim(), [partial, hint].filter(Boolean).join("; ")];
-      };
-      return [
-        [`${name}net liquidation${of}`, amount(one.net_liquidation), "large", values],
-        fact("today", today.account, "large", profits),
-        fact("open", today.open, "", holdings, today.open_unknown),
-        fact("closed today", today.closed, "", "profit of the day of what is closed", today.closed_unknown),
-        fact("difference", today.difference, "", "today − open − closed: the two are not of the same second"),
-        fact("unrealised", one.unrealised, "", profits),
-        fact("realised today", one.realised_today, "", profits),
-        fact("total", one.total, "", "unrealised and realised today"),
-        [`${name}available`, amount(one.available_funds), "", values],
-        [`${name}excess liquidity`, amount(one.excess_liquidity), "", values],
-        [`${name}margin initial / maintenance`, `${amount(one.initial_margin)} / ${amount(one.maintenance_margin)}`, "", values],
-        [`${name}cushion`, one.cushion === null ? DASH : `${(100 * one.cushion).toFixed(1)} %`, one.cushion !== null && one.cushion < 0.1 ? "down" : "", values],
-      ];
-    }),
-  );
-  const states = shown.gateways.map((one) => `${one.state ?? "none"} ${duration(since(one.since))}`);
-  const live = shown.gateways.every((one) => one.state === "LIVE");
-  const last = shown.changes[0];
-  facts(byId("state"), [
-    ["gateway", states.join(", "), live ? "up" : "down", shown.gateways.map((one) => one.gateway_id).join(", ")],
-    ["current legs", `${shown.current} of ${shown.held}`, shown.current === shown.held ? "" : "down"],
-    ["oldest", duration(older(shown.oldest_age_s))],
-    ["lines", shown.lines ?? DASH],
-    ["last change", last ? `${clock(last.at)} ${last.text}` : DASH, "wide", last?.text],
-    [shown.mode ?? "", clock(shown.time)],
-  ]);
 }
 
 function drawStrategies() {
@@ -391,7 +217,9 @@ const COLUMNS = {
 };
 const NULL_TEXT = "--psp-label--null--content";
 const SIGNED = new Set(["today", "unrealised"]);
-const STARRED = Object.fromEntries(["value", "today", "unrealised"].map((name) => [name, COLUMNS[name][0]]));
+// The sums that get a star where a part lacks its value; the server says which parts do.
+const SUMMED = ["value", "today", "unrealised", "notional", "$ delta", "$ gamma 1%", "delta", "theta", "vega"];
+const STARRED = Object.fromEntries(SUMMED.map((name) => [name, COLUMNS[name][0]]));
 const SHOWN = ["value", "today", "unrealised", "qty", "price", "average cost", "days", "moneyness", "extrinsic", "$ delta", "theta", "vega", "no greeks", "age", "source"];
 const GROUPS = {
   Strategies: ["strategy", "underlying", "expiry", "leg"],
@@ -483,8 +311,17 @@ async function keepCurrenciesApart(config) {
     await lay({ split_by: ["currency", ...config.split_by] });
 }
 
+// Whether the filter of the grid lets a part through: a sum is of these alone.
+function passes(one) {
+  return grid.filter.every(([column, how, wanted]) => {
+    const value = String(one[COLUMNS[column]?.[0]] ?? "");
+    if (how === "==") return value === String(wanted);
+    return how !== "in" || wanted.map(String).includes(value);
+  });
+}
+
 function partsAt(path) {
-  return [...rows.values()].filter((one) => path.every((value, n) => String(one[COLUMNS[grid.groups[n]]?.[0]] ?? "") === String(value ?? "")));
+  return [...rows.values()].filter((one) => passes(one) && path.every((value, n) => String(one[COLUMNS[grid.groups[n]]?.[0]] ?? "") === String(value ?? "")));
 }
 
 // Grey what is not current any more, and mark sums of money that leave out what is not known.
@@ -505,7 +342,7 @@ function greyAged(table) {
       else cell.style.removeProperty(NULL_TEXT);
       const of = STARRED[column];
       if (!of || !cell.textContent) continue; // a dash is of the style sheet
-      const text = cell.textContent.replace("*", "") + (parts.some((one) => one[of] === null) ? "*" : "");
+      const text = cell.textContent.replace("*", "") + (parts.some((one) => one.lacks.includes(of)) ? "*" : "");
       if (cell.textContent !== text) cell.textContent = text;
     }
   }
@@ -545,7 +382,8 @@ async function openGrid() {
     await viewer.restore({ ...usual(), ...more });
   }
   const plugin = await viewer.getPlugin("Datagrid");
-  grid = { table, viewer, plugin, groups: (await viewer.save()).group_by };
+  const { group_by, filter } = await viewer.save();
+  grid = { table, viewer, plugin, groups: group_by, filter };
   viewer.addEventListener("perspective-click", (event) => showRow(event.detail.row?.__ROW_PATH__ ?? []));
   plugin.regular_table.addEventListener("click", (event) => {
     const name = event.target.closest?.("tbody th");
@@ -563,6 +401,7 @@ async function openGrid() {
 async function remember() {
   const { theme: _, table: __, ...config } = await grid.viewer.save();
   grid.groups = config.group_by;
+  grid.filter = config.filter;
   localStorage.setItem(LAYOUT, JSON.stringify(config));
   await keepCurrenciesApart(config);
 }
@@ -603,8 +442,7 @@ function setTheme(name) {
 
 function take(message) {
   sequence = message.sequence;
-  Object.assign(shown, message.figures);
-  shown.time = Date.parse(shown.at);
+  takeFigures(message.figures);
   if (message.all) rows.clear();
   const gone = message.gone ?? [];
   const changed = message.rows.map((values) => {
@@ -627,8 +465,7 @@ async function follow() {
   for (;;) {
     try {
       const answer = await fetch(`money/data?after=${sequence}`, { signal: AbortSignal.timeout(30000) });
-      clockAt = Number(answer.headers.get("server-time")) || clockAt;
-      clockRead = performance.now();
+      setClock(answer);
       if (answer.status === 200) take(await answer.json());
       else if (answer.status !== 204) throw new Error(`the server answers ${answer.status}`);
       if (!opening && rows.size) opening = openGrid().catch(() => (opening = null));

@@ -2,25 +2,24 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.closes import Cause, EventKind, StatementEvent
 from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
-from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.derived import replace as replace_days
-from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
+from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED, frame_of
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.risk import explain_day, read_risk, risk_rows
+from position_sync_dagster.sync.reports.profit import PARTS
+from position_sync_dagster.sync.reports.risk import read_risk, risk_rows
 from position_sync_dagster.web.risk_page import risk_html
 from tests.support import command_line
-from tests.unit.domain import test_causes as cases
+from tests.support.legs import leg
 from tests.unit.risk.test_scenarios import option, share
 
 CALL, SHARE, UNKNOWN = 911, 912, 913
@@ -47,6 +46,31 @@ def lake(lake):
 
 
 run = partial(command_line.run, "what-if")
+
+
+def test_payoff_prints_an_object_for_each_strategy_account_and_underlying(lake):
+    (payoff,) = json.loads(command_line.run("payoff", "--json"))
+    names = ["strategy", "account", "underlying", "currency", "expiry", "break_evens"]
+    assert set(names) <= set(payoff)
+    # Four short calls at 100 a contract, and 100 shares that cost 100 each.
+    assert payoff["greatest_profit"] == 100 * 600 - 10_000 + 400
+    assert payoff["greatest_loss"] is None
+    assert payoff["why"] == "the greatest loss is unbounded"
+    assert payoff["corners"][0] == {"price": 0.0, "profit": 400 - 10_000.0}
+    printed = command_line.run("payoff")
+    assert "unbounded" in printed
+    assert "break-even" in printed.splitlines()[0]
+
+
+def test_expiry_prints_deliveries_and_what_may_be_assigned_early(lake):
+    found = json.loads(command_line.run("expiry", "--days", "100", "--json"))
+    assert set(found) == {"expiries", "early_assignments", "not_judged", "undated"}
+    names = {"strategy_id", "account", "conid", "symbol", "currency", "expires_at", "position"}
+    names |= {"units", "cash", "is_pinned", "is_uncovered", "is_cash_settled", "missing"}
+    assert all(names <= set(row) for row in found["expiries"])
+    assert [row["conid"] for row in found["expiries"]] == [CALL, UNKNOWN]
+    assert "expires (New York)" in command_line.run("expiry", "--days", "100").splitlines()[0]
+    assert command_line.run("expiry", "--days", "1").startswith("Nothing expires within 1 days.")
 
 
 def test_json_has_a_row_for_each_group_and_point_and_legs_say_what_priced_them(lake):
@@ -87,48 +111,22 @@ def test_a_mistake_in_the_file_of_scenarios_names_it(lake):
         run()
 
 
-def test_an_option_that_was_sold_and_assigned_on_one_day_is_explained(lake):
-    """The shares of the assignment have closes and changes of their own, which count once."""
-    since = datetime.now(UTC)
-    at, closed = since + timedelta(seconds=0.5), since + timedelta(seconds=1)
-    kept, put, account = rows(at)[1], 700, rows(at)[1].account
-    later = replace(kept, conid=701, market_price=490.0, market_value=49_000.0)
-    lake.updates.sync.append([later, replace(kept, position=0.0, market_value=0.0)])
-    lake.executions.add([cases.fill(put, -1, at, 11.0, account=account)])
-    (sold,) = cases.CASES["sold on its day"].found()
-    assigned = replace(
-        sold, account=account, conid=put, quantity=-1.0, cause=Cause.ASSIGNED, right=Right.PUT,
-        strike=500.0, counter_conid=701, closed_at=at, executions=None, change_id="put",
-    )  # fmt: skip
-    called = replace(assigned, conid=702, right=Right.CALL, strike=610.0, counter_conid=SHARE)
-    away = replace(called, conid=SHARE, right=None, strike=None, quantity=100.0, sec_type="STK")
-    lake.closures.add(
-        [assigned, replace(called, change_id="call"), replace(away, change_id="shares")]
-    )
+def test_the_page_of_risk_says_where_a_profit_came_from_and_what_is_not_known(lake):
     day = date(2026, 11, 25)
-    paid = StatementEvent(
-        event_id="d", kind=EventKind.CASH, account=account, day=day, attributes="{}", source="FLEX",
-        statement="", type="Dividends", currency="USD", amount=40.0,
-    )  # fmt: skip
-    own = replace(paid, event_id="own", type="Deposits", amount=900.0)
-    lake.statement_events.add([paid, own])
-    explained = explain_day(lake, load_settings(), day, since=since, closed=closed)
-    (found,) = explained.to_dicts()
-    # The premium, what the shares that came and those that went earned, and a dividend.
-    assert found["profit"] == pytest.approx(1100 - 1000 + 1000 + 40)
-    assert found["cash"] == 40
-    assert found["unexplained"] == 0
+    parts = dict.fromkeys(PARTS, 0.0)
+    known = {"strategy_id": "condor", "profit": 40.0} | parts | {"cash": 40.0}
+    unknown = {"strategy_id": "roll", "profit": None} | dict.fromkeys(PARTS)
+    usual = {"session_date": day, "account": "A", "currency": "USD"}
+    explained = frame_of(PROFIT_EXPLAINED, [usual | known, usual | unknown])
     replace_days(lake.derived_table(PROFIT_EXPLAINED), {day: explained})
+    booked = {"session_date": day, "account": "A", "change": 70.0, "why_unknown": "a rate"}
+    replace_days(lake.derived_table(BOOKS), {day: frame_of(BOOKS, [booked])})
     page = risk_html(lake, load_settings(), utc_now(), None)
+    assert f"The books of {day}" in page
+    assert "<td>70</td>" in page or "<td>70.0</td>" in page
     assert f"Where the profit of {day} came from" in page
     assert "<span class='bar' style='width:60px'>" in page
-
-
-def test_the_day_on_which_the_ledger_began_has_no_profit(lake):
-    """What was held at the close before is not known, and the whole book is no profit."""
-    since, closed = datetime.now(UTC) - timedelta(days=1), datetime.now(UTC) + timedelta(seconds=1)
-    day = date(2026, 11, 25)
-    assert explain_day(lake, load_settings(), day, since=since, closed=closed).is_empty()
+    assert "<td>\N{EN DASH}</td>" in page
 
 
 def test_the_page_of_risk_has_scenarios_and_the_curve_of_a_strategy(lake):
@@ -137,3 +135,72 @@ def test_the_page_of_risk_has_scenarios_and_the_curve_of_a_strategy(lake):
     assert "<svg" in page
     assert "-10 %" in page
     assert "1 left out: its implied volatility is not known" in page
+
+
+NEW = (utc_now() + timedelta(days=60)).date()
+
+
+def compared(*args: str) -> dict[tuple[str, float], dict]:
+    rows = json.loads(run(*args, "--json"))
+    return {(row["name"], row["spot"]): row for row in rows}
+
+
+def test_a_trade_that_is_thought_of_has_a_before_and_an_after_in_each_row(lake):
+    rows = compared("--trade", f"-1 SPY {NEW:%Y%m%d} C 640 @4.10", "--spot", "-5,0,5")
+    row = rows["UNATTRIBUTED", 5]
+    assert row["profit"] == row["after"]["profit"]
+    assert row["after"]["profit"] < row["before"]["profit"]
+    assert row["after"]["value"] < row["before"]["value"]
+    still = rows["UNATTRIBUTED", 0]
+    assert still["after"]["value"] == pytest.approx(still["before"]["value"] - 410)
+    assert still["after"]["profit"] == pytest.approx(still["before"]["profit"], abs=1e-6)
+    assert still["after"]["dollar_delta"] < still["before"]["dollar_delta"]
+
+    def missing(side: str) -> float:
+        return sum(row["missing"] for row in still[side]["uncovered"])
+
+    assert (missing("before"), missing("after")) == (300, 400)
+    assert read_risk(lake, load_settings(), utc_now())[0].priced.height == 3  # nothing is stored
+
+
+def test_a_contract_without_a_price_takes_a_volatility_between_those_held_and_says_which(lake):
+    printed = run("--trade", f"-1 SPY {NEW:%Y%m%d} C 640")
+    assert "a volatility of 20.0% from SPY 600C" in printed
+    assert "would miss" in printed
+    with pytest.raises(PositionSyncError, match="Nothing like QQQ"):
+        run("--trade", "-1 QQQ 20290119 C 600 @2")
+    with pytest.raises(PositionSyncError, match="is no trade"):
+        run("--trade", "sell something")
+
+
+def test_shares_that_are_sold_realise_and_what_is_left_keeps_its_cost(lake):
+    rows = compared("--trade", "-40 SPY", "--level", "leg", "--spot", "-10")
+    row = rows["SPY", -10]
+    assert row["before"]["profit"] == pytest.approx(-6000)
+    assert row["after"]["profit"] == pytest.approx(-3600)
+
+
+@pytest.fixture
+def strategy(lake):
+    lake.registry.sync.add_many([leg(CALL, "calls", right="CALL", strike=600.0, expiry=EXPIRY)])
+    return "calls"
+
+
+def test_a_strategy_that_is_closed_is_gone_after(lake, strategy):
+    row = compared("--close", strategy, "--spot", "5")[strategy, 5]
+    assert row["after"] is None
+    assert row["before"]["profit"] < 0
+    with pytest.raises(PositionSyncError, match="holds nothing"):
+        run("--close", "nobody")
+
+
+def test_a_strategy_that_is_rolled_has_its_contracts_at_the_new_expiry(lake, strategy):
+    later = EXPIRY + timedelta(days=60)
+    row = compared("--roll", strategy, f"{later:%Y%m%d}", "--spot", "5")[strategy, 5]
+    (before,) = row["before"]["payoffs"]
+    (after,) = row["after"]["payoffs"]
+    assert (before["expiry"], after["expiry"]) == (f"{EXPIRY}", f"{later}")
+    assert after["greatest_profit"] > before["greatest_profit"]
+    assert after["note"] is None
+    with pytest.raises(PositionSyncError, match="No option of"):
+        run("--roll", strategy, f"{EXPIRY:%Y%m%d}")

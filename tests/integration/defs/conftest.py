@@ -24,6 +24,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import TableSpec
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync import alerts
 from position_sync_dagster.sync.reports import reconciliation
 from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding, make_row
@@ -86,6 +87,7 @@ def receiver(settings, monkeypatch) -> Iterator[Receiver]:
     with running_receiver() as found:
         monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", found.url)
         monkeypatch.setattr(Settings, "alert_after_s", 0.0)
+        monkeypatch.setattr(alerts, "WAIT_S", 120.0)
         yield found
 
 

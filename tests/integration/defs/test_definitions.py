@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[3]
 PARENTS = {
     "risk_scenarios": {"position_updates", "active_strategies"},
     "profit_explained": {"closures", "daily_positions", "executions", "position_updates"},
+    "books": {"profit_explained", "statement_events"},
     "gateway": set(),
     "broker_positions": {"gateway"},
     "contracts": {"gateway"},

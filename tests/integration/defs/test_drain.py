@@ -241,9 +241,17 @@ def test_results_of_checks_are_stored_when_they_change(world, tick, instance, la
     assert record.run_id == ""  # as that of a materialization without a run
 
 
-def test_the_cursor_of_another_release_is_no_error(world, tick):
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"unowned_since": {"a": "b"}}',
+        '{"at": {"all": "2026-01-02T03:04:05"}}',  # a time without a zone
+        '{"at": {"all": 1e400}, "ledger_version": 1e400}',
+    ],
+)
+def test_a_cursor_that_cannot_be_read_is_begun_anew(world, tick, text):
     world.own()
-    tick.cursor = '{"unowned_since": {"a": "b"}}'
+    tick.cursor = text
     tick()
     assert resources.cursor_of(TickCursor, tick.cursor).registry_version is not None
 
@@ -312,6 +320,7 @@ def test_while_nothing_can_be_drained_rows_and_checks_are_reported_all_the_same(
     monkeypatch.setattr(defs_drain.queue_and_ledger, "queue_state", fail)
     result = tick()
     assert "Nothing is drained: The queue is damaged." in said(result)
+    assert "The queue is damaged" in dagster_files.read(tmp_path).problems[0]
     assert tick.rows() == 1
     assert any(isinstance(one, dg.AssetCheckEvaluation) for one in result.asset_events)
     assert dagster_files.changed_at(dagster_files.FAILED_TICK)

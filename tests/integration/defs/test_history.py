@@ -74,6 +74,11 @@ def test_old_events_and_results_go_but_the_newest_and_those_of_others(stored):
     assert history.delete_old_events(stored, OWN_ASSETS, SOON) > 0
     assert (numbers(stored, TABLE), results(stored, TABLE)) == ([2], 1)
     assert (numbers(stored, FOREIGN), results(stored, FOREIGN)) == ([2, 1, 0], 3)
+    evaluations = stored.event_log_storage.get_records_for_run(
+        "", of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ).records
+    of_assets = [one.event_log_entry.dagster_event.event_specific_data for one in evaluations]
+    assert sum(one.asset_key == FOREIGN for one in of_assets) == 3, "results of others stay"
 
 
 def test_the_second_copy_that_sqlite_has_of_an_event_goes_at_once(tmp_path):
@@ -86,7 +91,12 @@ def test_the_second_copy_that_sqlite_has_of_an_event_goes_at_once(tmp_path):
     with closing(sqlite3.connect(copies)) as read:
         query = "SELECT COUNT(*) FROM event_logs WHERE asset_key = ?"
         left = [read.execute(query, [key.to_string()]).fetchone()[0] for key in (TABLE, FOREIGN)]
+        results_left = read.execute(
+            "SELECT event FROM event_logs WHERE dagster_event_type = 'ASSET_CHECK_EVALUATION'"
+        ).fetchall()
     assert left == [1, 3]  # the newest; those of another project
+    assert len(results_left) == 3
+    assert all("of_another_project" in event for (event,) in results_left)
 
 
 def test_old_runs_go_but_those_in_progress_and_those_of_days(instance):

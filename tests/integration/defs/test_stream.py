@@ -104,6 +104,36 @@ def test_an_interrupt_ends_the_stream_cleanly_and_only_a_person_pauses_it(
     assert ended == [True]
 
 
+def asked_for(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Terminate a run whose process a restarted code server does not know."""
+    instance.report_run_canceling(instance.get_run_by_id(run_id))
+
+
+def forced(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Force the termination of a run: Dagster calls it over, and asks no process."""
+    instance.report_run_canceled(instance.get_run_by_id(run_id))
+
+
+@pytest.mark.parametrize("terminate", [asked_for, forced])
+def test_a_termination_that_does_not_reach_the_process_ends_the_stream_as_canceled(
+    play, run, instance, monkeypatch, terminate
+):
+    monkeypatch.setattr(stream_job_module, "LOOK_S", 0.05)
+    ended = []
+
+    async def stream(lake, settings, *, run_id, stop):
+        terminate(instance, run_id)
+        await asyncio.wait_for(stop.wait(), 60)
+        ended.append(run_id)
+        return StreamCounts()
+
+    play(stream)
+    run()
+    (record,) = instance.get_run_records()
+    assert record.dagster_run.status.value == "CANCELED"
+    assert ended == [record.dagster_run.run_id]
+
+
 @pytest.mark.parametrize("kind", [LoginOwnedError, LeaseLostError])
 def test_an_error_of_the_stream_fails_the_run_with_what_and_remedy(play, run, kind):
     async def stream(lake, settings, *, run_id, stop):

@@ -7,6 +7,8 @@ from datetime import timedelta
 import pytest
 
 from ib_gateway_simulator.protocol import account_messages, wire
+from position_sync_dagster.domain import account_state
+from position_sync_dagster.domain.account_state import AccountEvent
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayLostError
@@ -76,8 +78,9 @@ async def test_a_clock_that_was_set_back_makes_the_feed_request_the_values_again
     feed = connection.feed
     await feed.ensure(timedelta(seconds=60))
     (before,) = sim.stats()["requests"].values()
-    for account in feed.values.accounts.values():
-        account.ended_at += timedelta(hours=1)
+    for account in feed.accounts:
+        later = feed.states[account].ended_at + timedelta(hours=1)
+        feed.states.record(account, AccountEvent.DOWNLOAD_OVER, 0.0, at=later)
     await feed.ensure(timedelta(seconds=60))
     (after,) = sim.stats()["requests"].values()
     assert after["reqAccountUpdates"] > before["reqAccountUpdates"]
@@ -159,7 +162,7 @@ NOW, LONG = timedelta(0), timedelta(hours=1)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(account_feed, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
+    monkeypatch.setattr(account_state, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
 
 
 @pytest.fixture
@@ -260,7 +263,7 @@ async def test_rows_that_stop_while_times_go_on_are_requested_anew(following, ev
 async def test_an_account_that_is_ready_again_is_overdue_at_once(
     following, eventually, monkeypatch
 ):
-    monkeypatch.setattr(account_feed, "AGAIN", Backoff(first_s=3600.0, longest_s=3600.0))
+    monkeypatch.setattr(account_state, "AGAIN", Backoff(first_s=3600.0, longest_s=3600.0))
     sim, _connection, feed = await following(refresh_interval_s=0.05)
     sim.account_ready(ACCOUNT)
     await eventually(lambda: not feed.is_complete)

@@ -242,10 +242,10 @@ async def test_a_row_that_says_zero_closes_its_holding_and_the_last_one_ends_the
     conids = [row.instrument.conid for row in feed.holdings if row.account == A]
     for left, conid in enumerate(conids):
         assert held(feed) == len(conids) - left
-        assert A in feed.emptied
+        assert feed.states.is_doubted(A)
         sim.close_position(A, conid)
         await eventually(lambda conid=conid: feed.get((A, conid)).position == 0)
-    assert A not in feed.emptied
+    assert not feed.states.is_doubted(A)
     assert feed.completeness[A] is Completeness.COMPLETE
 
 

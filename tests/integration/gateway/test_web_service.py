@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, quote_plus, urlsplit
 import pytest
 
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.gateway import flex
-from position_sync_dagster.gateway.flex import FlexService
+from position_sync_dagster.gateway import flex_service
+from position_sync_dagster.gateway.flex_service import FlexService, is_of_broker
 from tests.support.flex_files import position, refused, statement
 from tests.support.receiver import Answer, serving
 
@@ -131,7 +131,7 @@ def test_the_address_that_an_answer_names_is_followed_if_it_is_the_broker_s(
     service, receiver, monkeypatch
 ):
     other = f"{receiver.url}/other/GetStatement"
-    monkeypatch.setattr(flex, "is_of_broker", lambda url: url == other)
+    monkeypatch.setattr(flex_service, "is_of_broker", lambda url: url == other)
     data = statement(position())
     named = ACCEPTED.replace(b"http://elsewhere.invalid/GetStatement", other.encode())
     receiver.answers = [named, data]
@@ -153,4 +153,4 @@ def test_the_address_that_an_answer_names_is_followed_if_it_is_the_broker_s(
     ],
 )
 def test_a_token_goes_to_the_broker_s_hosts_over_https_only(url, is_followed):
-    assert flex.is_of_broker(url) is is_followed
+    assert is_of_broker(url) is is_followed

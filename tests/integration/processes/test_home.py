@@ -1,6 +1,7 @@
 """A home: one user at a time, settings and ports of its own, and how its processes end."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -53,6 +54,32 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             return process
 
         yield run
+
+
+@pytest.mark.parametrize("name", ["what?", "100%"])
+def test_a_home_whose_path_dagster_cannot_use_is_refused_by_name(tmp_path, name):
+    with (
+        pytest.raises(home_module.HomeError, match=f"{re.escape(name)}.*part of an address"),
+        home_module.exclusive_use(tmp_path / name, purpose="x"),
+    ):
+        pass
+    assert not (tmp_path / name).exists()
+
+
+def test_what_a_kill_left_is_ended_also_by_a_start_that_names_the_home_otherwise(tmp_path, start):
+    real = tmp_path / "home"
+    real.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(real)
+    left = start(SLEEP, env=home_module.home_environment({}, link))
+    for spelling in (real, tmp_path / "home" / ".." / "home"):
+        wait_for(
+            "it can be found",
+            lambda path=spelling: [one.pid for one in home_module.find_marked(path)] == [left.pid],
+            poll_s=0.02,
+        )
+    with home_module.exclusive_use(tmp_path / "home" / ".." / "home", purpose="the next"):
+        assert left.wait(LIMIT_S) != 0
 
 
 def test_a_home_in_use_is_refused_and_names_its_holder_until_that_is_killed(tmp_path, start):

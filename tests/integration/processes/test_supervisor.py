@@ -64,7 +64,9 @@ def test_a_program_that_is_killed_is_started_again_and_the_log_says_so(running, 
         f"The daemon (process {first}) was killed by signal 9. It is started again."
     ]
     assert not one.works
+    assert str(first) in dagster_files.read().problems[0], "`doctor` says so"
     one.worked()
+    assert dagster_files.read().problems == ()
     assert caplog.messages[1:] == ["The daemon works again."]
 
 
@@ -193,8 +195,11 @@ def test_without_its_home_everything_ends(three, monkeypatch, tmp_path):
         three.look()
 
 
-def test_a_deep_home_has_its_code_server_at_a_port(monkeypatch, tmp_path):
-    home = tmp_path / ("deep" * 30)
+@pytest.mark.parametrize("name", ["deep" * 30, "my#home"])
+def test_a_home_whose_path_is_no_address_of_a_socket_has_its_code_server_at_a_port(
+    monkeypatch, tmp_path, name
+):
+    home = tmp_path / name
     home.mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     Supervisor(free_port())

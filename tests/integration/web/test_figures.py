@@ -7,9 +7,11 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
+from jsonschema import Draft202012Validator
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
@@ -20,10 +22,13 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.rules import exchange_date
+from position_sync_dagster.errors import UnknownStrategyError
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.figures import COLUMNS as REPORTED
 from position_sync_dagster.sync.reports.figures import read_figures
 from position_sync_dagster.web import served_figures
+from position_sync_dagster.web.api import ROUTES, openapi
+from position_sync_dagster.web.api_answers import WhatIfAnswer
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.support.holdings import make_holding
@@ -174,8 +179,34 @@ async def client(settings: Settings, monkeypatch) -> AsyncIterator[httpx.AsyncCl
     routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
     app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:3001") as client:
+    async with httpx.AsyncClient(
+        transport=transport,
+        base_url="http://127.0.0.1:3001",
+        event_hooks={"response": [check_described]},
+    ) as client:
         yield client
+
+
+async def check_described(answer: httpx.Response) -> None:
+    """Hold each answer of the API to its description."""
+    await answer.aread()
+    path = answer.request.url.path
+    name = path.removeprefix("/api/v1/")
+    is_api = answer.request.method == "GET" and path.startswith("/api/v1/")
+    if not is_api or name == "openapi.json" or answer.status_code in (304, 403):
+        return
+
+    kind = answer.headers["content-type"].partition(";")[0]
+    responses = openapi()["paths"].get(f"/api/v1/{name}", UNKNOWN_PATH)["get"]["responses"]
+    schema = responses[f"{answer.status_code}"]["content"][kind]["schema"]
+    if kind != "text/csv":
+        parts = openapi()["components"]
+        validator = Draft202012Validator(schema | {"components": parts})
+        validator.validate(answer.json())
+
+
+PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
+UNKNOWN_PATH = {"get": {"responses": {"404": {"content": {"application/problem+json": PROBLEM}}}}}
 
 
 async def test_the_figures_have_their_shape_and_unknown_is_null(client, lake):
@@ -220,7 +251,9 @@ async def test_no_page_of_another_origin_reads_it_and_nobody_writes(client):
     assert (await client.get("/api/v1/figures", headers=other)).status_code == 403
     assert "access-control-allow-origin" not in (await client.get("/api/v1/figures")).headers
     assert (await client.post("/api/v1/figures")).status_code == 405
-    assert (await client.get("/api/v1/nothing")).status_code == 404
+    missing = await client.get("/api/v1/nothing")
+    assert (missing.status_code, missing.json()["status"]) == (404, 404)
+    assert missing.json()["detail"] == "There is nothing at /api/v1/'nothing'."
 
 
 async def test_the_csv_has_the_strategies_and_no_cell_that_a_spreadsheet_runs(client, lake):
@@ -234,11 +267,155 @@ async def test_the_csv_has_the_strategies_and_no_cell_that_a_spreadsheet_runs(cl
     assert (one["market_value"], one["delta"], one["position"]) == ("-300.1234568", "", "-2")
 
 
-async def test_the_description_names_every_column(client):
+async def test_the_description_names_every_route_and_every_column(client):
     description = (await client.get("/api/v1/openapi.json")).json()
-    assert [*description["paths"]] == [f"/api/v1/{name}" for name in served_figures.BODIES]
-    positions = description["components"]["schemas"]["Position"]["properties"]
-    assert [*positions] == [*REPORTED]
+    assert [*description["paths"]] == [f"/api/v1/{name}" for name in ROUTES]
+    schemas = description["components"]["schemas"]
+    assert [*schemas["Position"]["properties"]] == [*REPORTED]
+    assert {"today", "unrealized", "unknown"} <= set(schemas["StrategySum"]["required"])
+    assert set(schemas["FiguresAnswer"]["required"]) >= TOP
+    refused = [*schemas.values()]
+    assert not [one for one in refused if one["type"] == "object"
+                and one.get("additionalProperties") is not False]  # fmt: skip
+
+
+async def test_a_part_says_which_sums_leave_it_out(lake, settings):
+    stock = {"right": None, "strike": None, "expiry": None, "sec_type": "STK", "multiplier": 1.0}
+    future = stock | {"sec_type": "FUT", "multiplier": 50.0, "market_price": 6.0}
+    lake.updates.sync.append(
+        [
+            row(1, delta=-0.5, underlying_price=600.0, theta=-0.1, daily_pnl=None),
+            row(2, **stock, position=100.0, market_value=None),
+            row(3, **future),
+        ]
+    )
+    rows, figures = PageFigures(settings).read(utc_now())
+    lacks = {one["conid"]: set(one["lacks"]) for one in named(rows)}
+    assert lacks == {
+        1: {"daily_pnl", "gamma_1pct", "vega"},
+        2: {"market_value", "dollar_delta"},
+        3: set(),
+    }
+    (total,) = figures["totals"]
+    starred = {"today", "gamma_1pct", "vega", "market_value", "dollar_delta"}
+    assert set(total["unknown"]) == starred
+
+
+async def test_the_header_of_pages_says_how_old_all_is(client, lake):
+    lake.updates.sync.append([row(1)])
+    found = (await client.get("/api/v1/header")).json()
+    assert [one["state"] for one in found["gateways"]] == [None]
+    assert (found["current"], found["held"], found["mode"]) == (0, 0, None)
+
+
+async def test_accounts_strategies_and_positions_have_answers_of_their_own(client, lake):
+    lake.registry.sync.add_many([leg(1, "a"), leg(3, "b")])
+    lake.updates.sync.append([row(1), row(2, symbol="QQQ"), row(3, daily_pnl=None)])
+    found = (await client.get("/api/v1/strategies")).json()
+    assert [one["strategy"] for one in found["strategies"]] == ["a", "b", "UNATTRIBUTED"]
+    assert found["totals"][0]["unknown"]["today"] == 1
+    assert (await client.get("/api/v1/accounts")).json()["accounts"] == []
+
+    async def conids(**parameters: str) -> list[int]:
+        answer = await client.get("/api/v1/positions", params=parameters)
+        return [one["conid"] for one in answer.json()["positions"]]
+
+    assert await conids() == [2, 1, 3]
+    assert await conids(strategy="a") == [1]
+    assert await conids(underlying="qqq") == [2]
+
+
+async def test_what_if_and_payoff_answer_as_the_commands_do(client, lake, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POSITION_SYNC_LAKE", f"{tmp_path / 'lake'}")
+    shares = {"right": None, "strike": None, "expiry": None, "sec_type": "STK"}
+    held = row(1, **shares, position=10.0, market_price=100.0, market_value=1000.0, multiplier=1.0)
+    lake.registry.sync.add_many([leg(1, "a", right=None, strike=None, expiry=None)])
+    lake.updates.sync.append([held, row(2, implied_vol=None)])
+    found = (await client.get("/api/v1/what-if", params={"spot": "-10,10"})).json()
+    profits = [(one["name"], one["spot"], one["profit"], one["left_out"]) for one in found["rows"]]
+    assert profits == [
+        ("UNATTRIBUTED", -10.0, None, 1), ("UNATTRIBUTED", 10.0, None, 1),
+        ("a", -10.0, pytest.approx(-100.0), 0), ("a", 10.0, pytest.approx(100.0), 0),
+    ]  # fmt: skip
+    assert [one["legs"] for one in found["left_out"]] == [1]
+    of_legs = (await client.get("/api/v1/what-if", params={"level": "leg", "spot": "0"})).json()
+    assert [one["conid"] for one in of_legs["rows"]] == [2, 1]
+    payoffs = (await client.get("/api/v1/payoff", params={"strategy": "a"})).json()["payoffs"]
+    assert [(one["underlying"], one["greatest_profit"]) for one in payoffs] == [("SPY", None)]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("what-if?spot=much", 422, "spot.0='much'"),
+        ("what-if?spot=20000", 422, "less than or equal to 10000"),
+        ("what-if?days=" + ",".join("1" * 30) + "&vol=" + ",".join("1" * 30), 422, "scenarios"),
+        ("what-if?level=moon", 422, "level='moon'"),
+        ("positions?stragety=b", 422, "stragety='b'"),
+        ("positions?strategy=b", 404, "no active strategy 'b'"),
+        ("payoff?strategy=b", 404, "no active strategy 'b'"),
+    ],
+)
+async def test_what_cannot_be_answered_is_a_problem_that_says_what_to_do(
+    client, monkeypatch, tmp_path, path, status, says
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POSITION_SYNC_LAKE", f"{tmp_path / 'lake'}")
+    answer = await client.get(f"/api/v1/{path}")
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert says in answer.json()["detail"]
+    assert answer.json()["remedy"]
+
+
+async def test_tables_that_cannot_be_read_are_a_problem(client, settings):
+    (Path(settings.lake) / "position_updates" / "_delta_log" / f"{0:020}.json").write_text("{")
+    answer = await client.get("/api/v1/figures")
+    assert (answer.status_code, answer.json()["title"]) == (503, "The tables cannot be read")
+
+
+async def test_a_mistyped_strategy_is_an_error_for_an_assistant_and_a_reader_of_the_risk_page(
+    client, lake, settings, monkeypatch
+):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+    lake.registry.sync.add_many([leg(1, "iron-condor-1")])
+    lake.updates.sync.append([row(1)])
+    with pytest.raises(UnknownStrategyError, match="Active are: iron-condor-1"):
+        Tools(settings, lake).positions(strategy="iron-condr-1")
+    answer = await client.get("/money/risk?strategy=iron-condr-1")
+    assert answer.status_code == 404
+    assert "There is no active strategy 'iron-condr-1'" in answer.text
+
+
+async def test_a_trade_that_is_thought_of_is_answered_over_http_for_an_assistant_and_by_a_form(
+    client, lake, settings, monkeypatch
+):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+    later = exchange_date(datetime.now(UTC)) + timedelta(days=60)
+    lake.updates.sync.append([row(1, underlying_price=600.0, implied_vol=0.2, expiry=later)])
+    trade = f"-1 SPY {later:%Y%m%d} P 575 @1.60"
+    answer = (await client.get("/api/v1/what-if", params={"trade": trade, "spot": "0,5"})).json()
+    assert [row["spot"] for row in answer["rows"]] == [0, 5]
+    still = answer["rows"][0]
+    assert still["after"]["value"] == still["before"]["value"] * 1.5
+    assert "the price that was given" in answer["notes"][0]
+    WhatIfAnswer.model_validate(answer)
+
+    of_assistant = Tools(settings, lake).what_if(trades=[trade], spot=[0.0, 5.0])
+    assert [row["after"]["profit"] for row in of_assistant] == [
+        pytest.approx(row["after"]["profit"], rel=0.01) for row in answer["rows"]
+    ]
+    wrong = await client.get("/api/v1/what-if", params={"trade": "<b>"})
+    assert wrong.status_code == 422
+    assert "is no trade" in wrong.json()["detail"]
+
+    page = await client.get("/money/risk", params={"trade": trade})
+    assert "form-action 'self'" in page.headers["content-security-policy"]
+    assert "Before and after" in page.text
+    refused = await client.get("/money/risk", params={"trade": "<b>"})
+    assert "is no trade" in refused.text
+    assert "<b>" not in refused.text
 
 
 def test_an_assistant_gets_the_same_figures(lake, settings):

@@ -39,7 +39,8 @@ def row(conid: int, **values: object) -> PositionUpdate:
 def port(lake, settings) -> Iterator[int]:
     lake.registry.sync.add_many([leg(1, "known"), leg(2, "partly"), leg(3, "partly")])
     delayed = {"value_source": ValueOrigin.TICK, "market_data_type": 3, "value_time": None}
-    lake.updates.sync.append([row(1), row(2), row(3, daily_pnl=None, **delayed)])
+    greeks = {"delta": -0.5, "theta": -0.1, "underlying_price": 600.0}
+    lake.updates.sync.append([row(1, **greeks), row(2), row(3, daily_pnl=None, **delayed)])
     routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
     with serving_app(Starlette(routes=routes)) as port:
         yield port
@@ -62,10 +63,34 @@ def test_a_group_with_an_unknown_age_or_profit_says_so(port):
         found = shown()
         assert "-7" in found["known"]
         assert {"-14*", "-900"} <= {*found["TOTAL"]}
+        assert {"60,000*", "20.0*"} <= {*found["TOTAL"]}, "dollar delta and theta of one of three"
+        assert {"60,000", "20.0"} <= {*found["known"]}
         ages = {name: cells[-2] for name, cells in found.items()}
         assert ages["known"].removesuffix("s").isdecimal()
         assert (ages["partly"], ages["TOTAL"]) == ("", "")  # the style sheet shows a dash
         assert "0" in found["known"]  # a tenth of a dollar, rounded, is no "-0"
+
+
+def test_the_page_of_risk_has_the_header_of_all_pages_and_says_how_old_it_is(
+    port, settings, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+    with open_page(port) as page:
+        page.open("/money/risk", size=(1440, 900))
+
+        def text(selector: str) -> str:
+            return page.driver.find_element("css selector", selector).text
+
+        wait_for("the header", lambda: "current legs" in text("#state"))
+        assert "0 of 0" in text("#state")
+        assert "is not connected yet: its values are from before." in text("#notice")
+        assert "aged" in page.driver.find_element("css selector", "body").get_attribute("class")
+        wait_for("the age", lambda: text("#computed").startswith("computed "))
+        page.driver.execute_script(
+            "document.querySelector('#computed').dataset.at = '2026-03-09T15:00:00+00:00'"
+        )
+        wait_for("what is old", lambda: "load the page again" in text("#notice"))
 
 
 COUNT_CLICKS = """

@@ -41,7 +41,7 @@ KILLED = [
     replace(run(RunState.FAILURE, began_s=20, ended_s=0, name=str(n)), own_fault=False)
     for n in range(8)
 ]
-PAUSED = run(RunState.CANCELED, ended_s=100, name="old")
+PAUSED = replace(run(RunState.CANCELED, ended_s=100, name="old"), terminated_at=ago(100))
 LONG = [run(RunState.FAILURE, began_s=700 * n + 600, ended_s=700 * n, name=str(n)) for n in (0, 1)]
 
 

@@ -183,14 +183,26 @@ CASES = {
         Case([SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -2, account="DU2")]),
     "an execution of yesterday explains nothing":
         Case([SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -2, NOON - DAY)]),
-    "executions of more than was closed explain nothing":
-        Case([SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -3)]),
+    "an execution of more than was closed explains what was closed":
+        Case([SOLD_AT_NOON], [(TRADED, P, 2)], [fill(CALL, -3)]),
+    "three fills of one second, and the effect of two of them is seen first": Case(
+        [
+            change(CALL, 3, 1, NOON + timedelta(seconds=0.4)),
+            change(CALL, 1, 0, NOON + timedelta(seconds=0.9), since=NOON + timedelta(seconds=0.4)),
+        ],
+        [(TRADED, P, 2), (TRADED, P, 1)],
+        [fill(CALL, -1, NOON, execution_id=f"1.{number}.01") for number in range(3)],
+    ),
+    "sold and bought back while nobody looked, and transferred": Case(
+        [change(CALL, 2, 0, NOON + HOUR, since=NOON - HOUR)], [(UNKNOWN, P, 2)],
+        [fill(CALL, -3), fill(CALL, 3)],
+    ),
     "sold as a statement has it":
         Case([SOLD_AT_NOON], [(TRADED, S, 2)], [fill(CALL, -2), fill(CALL, -2, **SALE)]),
     "a statement without codes states no cause":
         Case([SOLD_AT_NOON], [(TRADED, P, 2)], [fill(CALL, -2, source=FLEX)]),
-    "a code that nobody knows is never a trade": Case(
-        [SOLD_AT_NOON], [(UNKNOWN, S, 2)],
+    "a trade with a code that nobody knows is a trade": Case(
+        [SOLD_AT_NOON], [(TRADED, S, 2)],
         [fill(CALL, -2, source=FLEX, codes="C;Qq", transaction_type="ExchTrade")],
     ),
     "a cancelled purchase": Case(
@@ -207,7 +219,7 @@ CASES = {
     "the trade that opened an option, before the first list, is no other cause of its end": Case(
         [deep(CALL, -1), change(SHARES, 100, 0), worthless(PUT, -1)],
         [(ASSIGNED, P, -1), (ASSIGNED, P, 100), (WORTHLESS, P, -1)],
-        [fill(CALL, -1), fill(PUT, -1)],
+        [fill(CALL, -1), fill(PUT, -1)], prices={PUT: 700.0},
     ),
     "half was sold before half expired": Case(
         [worthless(CALL, 2, since=NOON - HOUR)], [(TRADED, S, 1), (WORTHLESS, S, 1)],
@@ -238,6 +250,15 @@ CASES = {
     "one leg in the money with its shares, and the others out of it": Case(
         [deep(PUT, -1), worthless(CALL, -1), worthless(OTHER, 1), change(SHARES, 0, 100)],
         [(ASSIGNED, P, -1), (WORTHLESS, P, -1), (WORTHLESS, P, 1)],
+        prices=dict.fromkeys((PUT, CALL, OTHER), 520.0),
+    ),
+    "one leg in the money with its shares, and another one near its strike": Case(
+        [deep(PUT, -1), worthless(CALL, -1), change(SHARES, 0, 100)],
+        [(UNKNOWN, P, -1), (UNKNOWN, P, -1)],
+    ),
+    "two legs in the money with the shares of both: only the statement knows": Case(
+        [deep(CALL, -1), deep(OTHER, -1), change(SHARES, 200, 0)],
+        [(UNKNOWN, P, -1), (UNKNOWN, P, -1), (UNKNOWN, P, 200)],
     ),
     "both legs of a spread, cheap right before its end: no shares came":
         Case([worthless(CALL, -1), worthless(OTHER, 1)], [(WORTHLESS, P, -1), (WORTHLESS, P, 1)]),
@@ -255,9 +276,9 @@ CASES = {
         [worthless(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
         [(UNKNOWN, P, 1)],
     ),
-    "an option near its strike does not hide the exercise of another one": Case(
+    "an option clearly out of the money does not hide the exercise of another one": Case(
         [worthless(OTHER, 1), deep(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
-        [(UNKNOWN, P, 1), (EXERCISED, P, 1)],
+        [(WORTHLESS, P, 1), (EXERCISED, P, 1)], prices={OTHER: 570.0},
     ),
     "shares of an option in the money are known after a gap too": Case(
         [deep(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)], [(EXERCISED, P, 1)],
@@ -433,6 +454,21 @@ def test_a_trade_has_its_price_its_profit_and_its_evidence() -> None:
     assert (one.price, one.realized_pnl, one.statement, one.order_ids) == (1.5, 12.0, "a.xml", "71")
     assert (one.executions or "").count(",") == 1
     assert one.closed_at == NOON
+
+
+def test_a_trade_with_a_code_that_nobody_knows_names_it() -> None:
+    (closure,) = CASES["a trade with a code that nobody knows is a trade"].found()
+    assert closure.detail == "traded, with the codes C;Qq"
+
+
+def test_an_execution_that_closes_two_changes_gives_each_its_part_of_the_profit() -> None:
+    seen_apart = [
+        change(CALL, 3, 1, NOON + timedelta(seconds=0.4)),
+        change(CALL, 1, 0, NOON + timedelta(seconds=0.9), since=NOON + timedelta(seconds=0.4)),
+    ]
+    first, second = Case(seen_apart, [], [fill(CALL, -3, NOON, 2.0, realized_pnl=30.0)]).found()
+    assert (first.quantity, first.price, first.realized_pnl) == (2.0, 2.0, pytest.approx(20.0))
+    assert (second.quantity, second.price, second.realized_pnl) == (1.0, 2.0, pytest.approx(10.0))
 
 
 def test_an_assignment_names_the_shares_and_the_shares_name_the_option() -> None:

@@ -7,22 +7,154 @@ from itertools import pairwise
 
 import pytest
 
-from position_sync_dagster.domain.login_lines import GRACE_S, Denial, Line, Trust
+from position_sync_dagster.domain.line import (
+    DIFFERS,
+    GRACE_S,
+    TABLE,
+    TRANSITIONS,
+    Denial,
+    Dispute,
+    Line,
+    LineEvent,
+    LineState,
+)
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+HOLDING = ("A", 7)
 
 
 def second(number):
     return START + timedelta(seconds=number)
 
 
+IDLE, WAITING, TRUSTED, INTERRUPTED, SUSPECT, REFUSED = LineState
+HELD = {WAITING, TRUSTED, INTERRUPTED, SUSPECT}
+
+# What each event leads to, by the state before it; "=" keeps the state, and what is not named
+# ignores the event.
+EXPECTED = {
+    "REQUESTED": dict.fromkeys(LineState, WAITING),
+    "REOPENED": dict.fromkeys(HELD, WAITING),
+    "RENEWED": {SUSPECT: "="},
+    "CANCELLED": dict.fromkeys(LineState, IDLE),
+    "ENDED": dict.fromkeys(HELD, REFUSED),
+    "PRICED": {WAITING: TRUSTED, INTERRUPTED: TRUSTED, SUSPECT: TRUSTED, TRUSTED: "="},
+    "COMPLETED": dict.fromkeys(HELD, "="),
+    "SILENT": {WAITING: SUSPECT, TRUSTED: SUSPECT, INTERRUPTED: SUSPECT},
+    "OUTSIDE_SESSION": dict.fromkeys(HELD, "="),
+    "INTERRUPTED": dict.fromkeys(HELD, INTERRUPTED),
+    "RESTORED": dict.fromkeys(HELD, "="),
+    "DOUBTED": {TRUSTED: SUSPECT},
+    "DISAGREED": {TRUSTED: SUSPECT},
+    "AGREED": dict.fromkeys([*HELD, REFUSED], "="),
+}
+# The fields that follow from each event at 100 s, besides the state.
+FOLLOWS = {
+    "REQUESTED": {
+        "held_since_s": 100.0, "reason": None, "overdue_at_s": 130.0, "withheld_until_s": 105.0,
+    },
+    "REOPENED": {
+        "reason": None, "overdue_at_s": 130.0, "renew_at_s": -math.inf, "dispute": None,
+        "renewals": 0,
+    },
+    "RENEWED": {"renewals": 3, "was_renewed": True, "renew_at_s": 220.0},
+    "CANCELLED": {"held_since_s": None, "overdue_at_s": math.inf, "dispute": None, "renewals": 0},
+    "ENDED": {"held_since_s": None, "overdue_at_s": math.inf, "reason": "why"},
+    "PRICED": {"reason": None, "was_renewed": False, "dispute": Dispute(holding=HOLDING)},
+    "COMPLETED": {"overdue_at_s": math.inf, "lacks_parts": False},
+    "SILENT": {"overdue_at_s": math.inf, "since": second(9)},
+    "OUTSIDE_SESSION": {"overdue_at_s": 130.0},
+    "INTERRUPTED": {"reason": "why", "since": second(50), "overdue_at_s": 130.0},
+    "RESTORED": {"overdue_at_s": 110.0, "lacks_parts": False},
+    "DOUBTED": {"reason": "why", "withheld_until_s": 105.0, "since": second(9)},
+    "DISAGREED": {"reason": DIFFERS, "dispute": Dispute(holding=HOLDING), "withheld_until_s": 1.0},
+    "AGREED": {"dispute": None, "renewals": 0},
+}  # fmt: skip
+
+
+def line_in(state):
+    """Return a line in a state, with something in each field that events change."""
+    held = state in HELD
+    return Line(
+        silence_s=30.0, state=state, held_since_s=50.0 if held else None, reason="before",
+        withheld_until_s=1.0, overdue_at_s=110.0, renewals=2, dispute=Dispute(holding=HOLDING),
+        changes=4, heard_at=second(9), priced_at=second(8),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("event", LineEvent)
+@pytest.mark.parametrize("state", LineState)
+def test_each_event_in_each_state_leads_where_the_table_says(state, event):
+    before = line_in(state)
+    after = before.after(event, 100.0, at=second(50), reason="why", holding=HOLDING)
+    expected = EXPECTED[event].get(state)
+    if expected is None:
+        assert after == before
+        return
+    assert after.state is (state if expected == "=" else expected)
+    assert after.changes == (4 if expected == "=" else 5)
+    follows = FOLLOWS[event] | {"state": after.state, "changes": after.changes}
+    assert {name: getattr(after, name) for name in follows} == follows
+
+
+def test_the_table_has_one_transition_for_a_state_and_an_event():
+    assert len(TRANSITIONS) == sum(len(transition.states) for transition in TABLE)
+    assert {event for _state, event in TRANSITIONS} == set(LineEvent)
+
+
+class LineWithEvents:
+    """A line to which events happen; what it does not define is that of the line."""
+
+    def __init__(self):
+        self.line = Line(silence_s=30.0)
+        self.record(LineEvent.REQUESTED, 0.0)
+
+    def __getattr__(self, name):
+        return getattr(self.line, name)
+
+    def record(self, event, now_s, **what):
+        self.line = self.line.after(event, now_s, **what)
+
+    def ticked(self, now_s=0.0):
+        """Let a price come, with each part that ticked before."""
+        self.record(LineEvent.PRICED, now_s)
+        self.record(LineEvent.COMPLETED, now_s)
+
+    def interrupted(self, now_s, at=START):
+        self.record(LineEvent.INTERRUPTED, now_s, at=at, reason="a farm broke")
+
+    def restored(self, now_s):
+        self.record(LineEvent.RESTORED, now_s)
+
+    def disagrees(self, now_s):
+        """Let the broker's value differ; return whether that makes the line suspect."""
+        if not self.may_be_disputed(now_s):
+            return False
+        self.record(LineEvent.DISAGREED, now_s, holding=HOLDING)
+        return self.suspect
+
+    def elapsed(self, now_s, **session):
+        """Let time pass; return whether the line became suspect."""
+        was_suspect = self.suspect
+        self.line = self.line.elapsed(now_s, **session)
+        return self.suspect and not was_suspect
+
+    def heard(self, quote, now):
+        """Take a quote; return whether a price that counts was in it."""
+        before = self.line
+        self.line = before.heard(quote, now, (now - START).total_seconds())
+        return self.priced_at != before.priced_at
+
+    def deny(self, now_s, denial):
+        self.line = self.line.denied_again(denial, now_s)
+        return self.denial
+
+
 @pytest.fixture
 def line():
-    line = Line(silence_s=30.0)
-    line.requested(0.0)
-    return line
+    return LineWithEvents()
 
 
 def test_a_line_is_trusted_from_its_first_tick_however_long_it_stands_still(line):
@@ -40,7 +172,7 @@ def test_a_line_that_does_not_answer_its_request_is_requested_again_less_and_les
     for second in range(30, 3600):
         if line.is_due_for_renewal(second):
             renewals.append(second)
-            line.renewed(second)
+            line.record(LineEvent.RENEWED, second)
     waits = [b - a for a, b in pairwise(renewals)]
     assert waits == [30, 60, 120, 240, 480, 900, 900]
 
@@ -48,7 +180,7 @@ def test_a_line_that_does_not_answer_its_request_is_requested_again_less_and_les
 @pytest.mark.parametrize("ticks_after_s", [None, 29.0])
 def test_after_an_interruption_only_a_tick_brings_the_trust_back(line, ticks_after_s):
     line.ticked()
-    line.interrupted(START, 100.0, "a farm broke")
+    line.interrupted(100.0)
     assert (line.trusted, line.reason) == (False, "a farm broke")
     line.restored(1000.0)  # no time passed while connectivity was lost
     assert (line.trusted, line.elapsed(1029.0)) == (False, False)
@@ -62,7 +194,7 @@ def test_after_an_interruption_only_a_tick_brings_the_trust_back(line, ticks_aft
 
 def test_a_line_that_stays_silent_while_a_farm_is_broken_is_requested_again(line):
     line.ticked()
-    line.interrupted(START, 100.0, "a farm broke")
+    line.interrupted(100.0)
     assert not line.elapsed(129.0)
     assert not line.elapsed(129.0, session_open=False)
     assert line.elapsed(159.0)
@@ -73,7 +205,7 @@ def test_a_line_that_stays_silent_while_a_farm_is_broken_is_requested_again(line
 def test_a_line_whose_model_comes_back_later_than_its_price_is_not_requested_again(line):
     parts = dict.fromkeys(("quote_time", "greeks_time"), second(1))
     line.heard(Quote(conid=1, received_at=second(1), **parts), second(1))
-    line.interrupted(second(2), 2.0, "a farm broke")
+    line.interrupted(2.0, second(2))
     line.restored(3.0)
     price = Quote(conid=1, received_at=second(4), **parts | {"quote_time": second(4)})
     assert line.heard(price, second(4))
@@ -112,11 +244,11 @@ def test_a_line_that_the_broker_contradicts_is_requested_again_at_a_growing_pace
     for second in range(100, 1000):
         if line.disagrees(float(second)):
             suspected.append(second)
-            line.renewed(float(second))
+            line.record(LineEvent.RENEWED, float(second))
             line.ticked()  # it is alive: the broker values the holding in another way
     waits = [b - a for a, b in pairwise(suspected)]
     assert waits == [30, 60, 120, 240]
-    line.agrees()
+    line.record(LineEvent.AGREED, 1000.0)
     assert line.renewals == 0
 
 
@@ -125,7 +257,7 @@ def test_a_natural_tick_clears_a_suspicion(line):
     assert line.disagrees(50.0)
     assert line.suspect
     line.ticked()
-    assert line.state is Trust.TRUSTED
+    assert line.state is LineState.TRUSTED
     assert not line.is_due_for_renewal(60.0)
 
 
@@ -140,11 +272,11 @@ def test_a_restore_says_nothing_new_of_a_line_that_is_suspect_already(line):
 
 def test_outside_its_session_a_line_has_the_whole_time_to_tick_once_it_opens(line):
     line.ticked()
-    line.interrupted(START, 0.0, "a farm broke")
+    line.interrupted(0.0)
     line.restored(0.0)
     for second in range(0, 5000, 7):
         assert not line.elapsed(float(second), session_open=False)
-    assert (line.state, line.reason) == (Trust.INTERRUPTED, "a farm broke")
+    assert (line.state, line.reason) == (LineState.INTERRUPTED, "a farm broke")
     assert not line.elapsed(second + 29.0)
     assert line.elapsed(second + 30.0)
 
@@ -158,26 +290,22 @@ def test_outside_its_session_only_what_the_broker_contradicts_is_requested_again
     assert line.is_due_for_renewal(50.0, session_open=False)
 
 
-@pytest.mark.parametrize(
-    "change", [lambda line: line.requested(50.0), lambda line: line.reopened(50.0)]
-)
-def test_a_line_that_is_requested_anew_has_to_tick_before_it_counts(line, change):
+@pytest.mark.parametrize("event", [LineEvent.REQUESTED, LineEvent.REOPENED])
+def test_a_line_that_is_requested_anew_has_to_tick_before_it_counts(line, event):
     line.ticked()
-    change(line)
+    line.record(event, 50.0)
     assert (line.trusted, line.withheld_until_s) == (False, 50.0 + GRACE_S)
     assert not line.elapsed(79.0)
     assert line.elapsed(80.0)
 
 
-@pytest.mark.parametrize(
-    "end", [lambda line: line.cancelled(), lambda line: line.ended(1.0, "354")]
-)
+@pytest.mark.parametrize("end", [LineEvent.CANCELLED, LineEvent.ENDED])
 def test_a_line_that_is_not_held_is_never_trusted_or_requested_again(line, end):
     line.ticked()
-    end(line)
+    line.record(end, 1.0, reason="354")
     line.ticked()
     line.restored(2.0)
-    line.interrupted(START, 3.0, "a farm broke")
+    line.interrupted(3.0)
     assert (line.held, line.trusted, line.elapsed(1e9)) == (False, False, False)
     assert not line.is_due_for_renewal(1e9)
 
@@ -186,15 +314,15 @@ def test_each_change_of_the_trust_is_seen_by_the_number_of_changes(line):
     seen = [line.changes]
     for change in (
         line.ticked,
-        lambda: line.interrupted(START, 1.0, "a farm broke"),
+        lambda: line.interrupted(1.0),
         line.ticked,
         lambda: line.disagrees(50.0),
-        line.cancelled,
+        lambda: line.record(LineEvent.CANCELLED, 51.0),
     ):
         change()
         seen.append(line.changes)
     assert seen == list(range(seen[0], seen[0] + 6))
-    line.requested(60.0)
+    line.record(LineEvent.REQUESTED, 60.0)
     line.ticked()
     changes = line.changes
     line.ticked()
@@ -229,7 +357,7 @@ def test_after_an_interruption_each_part_counts_again_with_its_own_next_tick(lin
     parts = dict(bid=1.0, ask=1.2, mark=1.1, delta=0.5)
     before = dict.fromkeys(("quote_time", "mark_time", "greeks_time"), second(1))
     line.heard(Quote(conid=1, received_at=second(1), **parts, **before), second(1))
-    line.interrupted(second(2), 2.0, "a farm broke")
+    line.interrupted(2.0, second(2))
     line.restored(3.0)
     after = Quote(conid=1, received_at=second(4), **parts, **before | {"quote_time": second(4)})
     assert line.heard(after, second(4))

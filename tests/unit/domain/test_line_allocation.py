@@ -6,7 +6,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from position_sync_dagster.domain.login_lines import Demand, LineLimit, allocate_lines, demands
+from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines, demands
 from position_sync_dagster.domain.retry import Backoff
 from tests.support.holdings import make_holding
 from tests.support.legs import ADDED_AT, leg

@@ -4,11 +4,11 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 
 from position_sync_dagster.domain.movements import (
-    Coverage,
     Movement,
     MovementKind,
     MovementSource,
     Section,
+    StatedSection,
     counting_movements,
 )
 
@@ -37,10 +37,10 @@ def of_gateway(execution_id: str, day: date = MONDAY) -> Movement:
 
 def covered(
     file: str, made: int, first: date = MONDAY, last: date | None = None, **fields: object
-) -> Coverage:
+) -> StatedSection:
     usual = {"account": "U1", "section": Section.TRADES, "first": first, "last": last or first}
     at = {"statement": file, "stated_at": stated_at(made)}
-    return Coverage(**(usual | at | fields))  # type: ignore[arg-type]
+    return StatedSection(**(usual | at | fields))  # type: ignore[arg-type]
 
 
 def names(movements: list[Movement]) -> list[str]:

@@ -7,11 +7,13 @@ import pytest
 
 from position_sync_dagster.domain.exchange_time import parse_trading_hours
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.login_lines import Demand, Denial, LineLimit, LoginLines
+from position_sync_dagster.domain.line import Denial, LineEvent
+from position_sync_dagster.domain.line_allocation import Demand, LineLimit
+from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.domain.valuation import StreamedHolding
+from position_sync_dagster.domain.streamed_holding import StreamedHolding
 from tests.support.extent import EVERYTHING
 from tests.support.holdings import make_holding
 from tests.unit.domain.test_streamed_holding import RULES, row_of
@@ -53,10 +55,7 @@ class Night:
         }
         self.quotes, self.opening = {}, {}
         self.holdings = {conid: holding(conid) for conid in conids}
-        self.states = {
-            conid: StreamedHolding(key=("A", conid), line=self.lines.line(conid), rules=RULES)
-            for conid in conids
-        }
+        self.states = {conid: StreamedHolding(key=("A", conid), rules=RULES) for conid in conids}
         self.request_wanted()
         self.pass_for(6)
         self.requests, self.rows = 0, []
@@ -77,14 +76,13 @@ class Night:
 
     def request_wanted(self):
         for conid in sorted(self.lines.chosen(0, self.now_s) - self.lines.held.keys()):
-            self.lines.line(conid).requested(self.now_s)
+            self.lines.record(conid, LineEvent.REQUESTED, self.now_s)
             self.request(conid)
 
     def refuse(self, conid):
-        line = self.lines.line(conid)
-        line.ended(self.now_s, "10197")
-        line.deny(self.now_s, Denial(reason="10197", wait=REFUSED, of_login=True))
-        self.lines.share_refusals()
+        self.lines.record(conid, LineEvent.ENDED, self.now_s, reason="10197")
+        denial = Denial(reason="10197", wait=REFUSED, of_login=True)
+        self.lines.deny(conid, denial, self.now_s)
 
     def step(self, seconds):
         """Let time pass, then do what the stream does in each second."""
@@ -112,8 +110,11 @@ class Night:
                 value_source=ValueOrigin.PNL_SINGLE,
             )  # fmt: skip
             state.due = True
-        if state.is_due(self.now_s):
-            row_of(self, state, self.holdings[conid], self.quotes[conid])
+        line = self.lines.line(conid)
+        if state.is_due(line, self.now_s):
+            learned = row_of(self, state, self.holdings[conid], self.quotes[conid], line).learned
+            if learned is not None:
+                self.lines.record(conid, learned, self.now_s, holding=state.key)
 
     def pass_for(self, seconds):
         """Let time pass, in small steps after each request."""

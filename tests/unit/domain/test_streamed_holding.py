@@ -14,10 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from position_sync_dagster.domain.exchange_time import parse_trading_hours
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.login_lines import Line, Trust
+from position_sync_dagster.domain.line import Line, LineEvent, LineState
 from position_sync_dagster.domain.position_update import PriceKind, ValueOrigin
 from position_sync_dagster.domain.quote import Quote
-from position_sync_dagster.domain.valuation import Moment, Provenance, StreamedHolding, StreamRules
+from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
+from position_sync_dagster.domain.valuation import Moment, Provenance
 from tests.support.holdings import make_holding
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -34,9 +35,8 @@ class World:
 
     def __init__(self):
         self.now_s = 0.0
-        self.line = Line(silence_s=30.0)
-        self.line.requested(0.0)
-        self.state = StreamedHolding(key=KEY, line=self.line, rules=RULES)
+        self.line = Line(silence_s=30.0).after(LineEvent.REQUESTED, 0.0)
+        self.state = StreamedHolding(key=KEY, rules=RULES)
         self.quote = Quote(conid=7)
         self.holding = make_holding(7, START, position=-2.0, instrument=OPTION, average_cost=100.0)
         self.rows = []
@@ -59,11 +59,13 @@ class World:
         if {"bid", "ask"} & values.keys():
             values["moved_at"] = self.now
         self.quote = replace(self.quote, received_at=self.now, **values)
-        self.line.heard(self.quote, self.now)
+        self.line = self.line.heard(self.quote, self.now, self.now_s)
         self.state.ticked()
 
     def interrupt(self):
-        self.line.interrupted(self.now, self.now_s, "a farm broke")
+        self.line = self.line.after(
+            LineEvent.INTERRUPTED, self.now_s, at=self.now, reason="a farm broke"
+        )
 
     def broker(self, price, source=ValueOrigin.PNL_SINGLE, value_time=None):
         self.holding = replace(
@@ -84,7 +86,7 @@ class World:
     def renew(self, **values):
         """Request the line again, which opens with these prices."""
         assert self.line.is_due_for_renewal(self.now_s)
-        self.line.renewed(self.now_s)
+        self.line = self.line.after(LineEvent.RENEWED, self.now_s)
         self.quote = Quote(conid=7)
         self.tick(**values)
 
@@ -108,18 +110,21 @@ class World:
         return self.rows[-1]
 
     def flush(self):
-        self.line.elapsed(self.now_s)
-        if not self.state.is_due(self.now_s):
+        self.line = self.line.elapsed(self.now_s)
+        if not self.state.is_due(self.line, self.now_s):
             return None
-        return row_of(self, self.state, self.holding, self.quote)
+        step = row_of(self, self.state, self.holding, self.quote, self.line)
+        if step.learned is not None:
+            self.line = self.line.after(step.learned, self.now_s, holding=self.state.key)
+        return step.row
 
 
-def row_of(world, state, holding, quote):
-    """Return the row that a holding has now, and keep it."""
+def row_of(world, state, holding, quote, line):
+    """Make the step of a holding, and keep its row."""
     now = {"now": world.now, "now_s": world.now_s, "hours": world.hours}
-    row = state.row(holding, quote, Moment(**now, by=Provenance(), price_magnifier=1))
-    world.rows += [row] if row is not None else []
-    return row
+    step = state.step(holding, quote, line, Moment(**now, by=Provenance(), price_magnifier=1))
+    world.rows += [step.row] if step.row is not None else []
+    return step
 
 
 @pytest.fixture
@@ -197,15 +202,15 @@ def test_a_difference_that_a_new_request_confirms_settles_on_one_source(
 def flush_beside(world, other):
     """Flush a holding and that of another account, which shares its line."""
     world.flush()
-    other.now_s, other.quote = world.now_s, world.quote
+    other.now_s, other.quote, other.line = world.now_s, world.quote, world.line
     other.broker(1.0)
     other.flush()
+    world.line = other.line
 
 
 def test_a_difference_in_one_account_settles_although_the_broker_agrees_in_another(world):
     other = World()
-    other.line = world.line
-    other.state = StreamedHolding(key=("B", 7), line=world.line, rules=RULES)
+    other.state = StreamedHolding(key=("B", 7), rules=RULES)
     world.tick(**QUOTED)
     requests = 0
     for _ in range(600):
@@ -224,7 +229,7 @@ def test_a_difference_in_one_account_settles_although_the_broker_agrees_in_anoth
     flush_beside(world, other)
     world.wait(60)
     flush_beside(world, other)
-    assert not world.line.disagreed
+    assert world.line.dispute is None
 
 
 @pytest.mark.parametrize("moved", ["broker away", "broker back", "line"])
@@ -424,19 +429,19 @@ class Histories(RuleBasedStateMachine):
     def the_farm_returns(self, alive):
         self.broken = False
         self.alive = self.alive and alive
-        self.world.line.restored(self.world.now_s)
+        self.record(LineEvent.RESTORED)
 
     @rule()
     def the_gateway_ends_the_line(self):
         world = self.world
-        world.line.ended(world.now_s, "354 Not subscribed.")
+        self.record(LineEvent.ENDED, reason="354 Not subscribed.")
         world.quote, self.ticked_s = Quote(conid=7), None
         self.counts = self.alive = False
 
     @precondition(lambda self: self.world.line.refused)
     @rule(works=st.booleans())
     def an_ended_line_is_granted_again(self, works):
-        self.world.line.requested(self.world.now_s)
+        self.record(LineEvent.REQUESTED)
         self.open(works)
 
     @precondition(lambda self: self.world.holding.position)
@@ -466,7 +471,7 @@ class Histories(RuleBasedStateMachine):
     def a_suspect_line_is_requested_again(self, works):
         world = self.world
         if world.line.is_due_for_renewal(world.now_s):
-            world.line.renewed(world.now_s)
+            self.record(LineEvent.RENEWED)
             world.quote, self.ticked_s = Quote(conid=7), None
             self.counts = False
             self.open(works)
@@ -487,6 +492,9 @@ class Histories(RuleBasedStateMachine):
             assert written is not None
             assert (written.position, written.market_value) == (0.0, 0.0)
         assert world.flush() is None
+
+    def record(self, event, **what):
+        self.world.line = self.world.line.after(event, self.world.now_s, **what)
 
     def open(self, works):
         """Begin a request, which answers if the gateway works and the farm does."""
@@ -515,7 +523,7 @@ class Histories(RuleBasedStateMachine):
             assert row.note is None or "differs" in row.note
         else:
             assert not world.line.trusted
-            assert row.note is not None or world.line.state is Trust.WAITING
+            assert row.note is not None or world.line.state is LineState.WAITING
             assert row.market_value == holding.market_value
             assert row.bid is None
         self.check_that_a_contradicted_line_is_not_used(row)

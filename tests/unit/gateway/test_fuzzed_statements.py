@@ -84,7 +84,8 @@ class Written:
         return self.odd(row) if level == "DETAIL" else row
 
     def level(self, name: str) -> dict[str, str]:
-        return {"levelOfDetail": name if self.with_levels else ""}
+        written = self.random.choice((name, name.lower(), name.title()))
+        return {"levelOfDetail": written if self.with_levels else ""}
 
     def odd(self, row: str) -> str:
         """Return the row, perhaps with one field that holds something else, or without it."""

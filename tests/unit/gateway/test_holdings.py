@@ -90,7 +90,7 @@ def test_a_whole_list_closes_what_it_does_not_name(held):
 def test_a_list_closes_nothing_in_an_account_that_is_in_doubt(held):
     held.close_absent(set(), except_in={ACCOUNT})
     assert (held.get(KEY).position, held.open_in(ACCOUNT)) == (10.0, 1)
-    held.confirmed.doubted = {ACCOUNT}
+    held.confirmed.is_doubted = {ACCOUNT}.__contains__
     held.confirmed.confirm(ACCOUNT)
     assert held.get(KEY).confirmed_at is None
 

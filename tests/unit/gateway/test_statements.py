@@ -20,8 +20,8 @@ from position_sync_dagster.domain.closes import (
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import StatementError
-from position_sync_dagster.gateway import flex
-from position_sync_dagster.gateway.flex import booked_amounts, read_statements
+from position_sync_dagster.gateway import flex, flex_fields
+from position_sync_dagster.gateway.flex import StatementRows, booked_amounts, read_statements
 from tests.support.flex_files import element, period, position, statement, trade
 from tests.unit.domain.test_causes import CALL, fill
 
@@ -171,7 +171,9 @@ def test_an_account_without_positions_is_flat_only_where_the_section_is_there() 
         (position(currency=""), "conid '1', symbol .* has no valid currency", "operations.md"),
         (position(assetCategory=""), "has no valid assetCategory", "operations.md"),
         (trade(assetCategory=""), "has no valid assetCategory", "operations.md"),
-        (position(assetCategory="XYZ"), "assetCategory='XYZ', which is not known", "operations.md"),
+        (position(position="1e400"), "position='1e400', which is no number", "decimal point"),
+        (trade(ibCommission="-1e999"), "Commission='-1e999', which is no number", "decimal point"),
+        (trade(dateTime="20260305153000"), "where nothing separates day and time", "choose ;"),
         (trade(tradePrice="312,50"), "tradePrice='312,50', which is no number", "decimal point"),
         (trade(dateTime="20260305;9am"), "which is no time", "HHmmss"),
         (trade(dateTime="20260305;1530"), "'20260305;1530', which is no time", "HHmmss"),
@@ -196,7 +198,7 @@ def test_a_row_that_cannot_be_read_is_named_and_the_others_are_read(
 
 
 def test_what_a_statement_says_is_from_1990_to_tomorrow(monkeypatch) -> None:
-    monkeypatch.setattr(flex, "utc_now", lambda: datetime(2026, 3, 5, 23, tzinfo=UTC))
+    monkeypatch.setattr(flex_fields, "utc_now", lambda: datetime(2026, 3, 5, 23, tzinfo=UTC))
     for day, usable in {
         "19891231": False,
         "19900101": True,
@@ -368,6 +370,102 @@ NO_IDS = {"tradeID": "", "transactionID": "N/A"}
 
 def section(name: str, *rows: str) -> str:
     return f"<{name}>{''.join(rows)}</{name}>"
+
+
+MIXED_LEVELS = {
+    "as written": ("SUMMARY", "LOT", "EXECUTION", "CLOSED_LOT", "SYMBOL_SUMMARY", "DETAIL"),
+    "small": ("summary", "lot", "execution", "closed_lot", "symbol_summary", "detail"),
+    "mixed": ("Summary", "Lot", "Execution", "Closed Lots", "Symbol Summary", "Detail"),
+}
+
+
+@pytest.mark.parametrize("letters", MIXED_LEVELS)
+def test_levels_of_detail_are_known_in_whatever_letters_they_are_written(letters: str) -> None:
+    summary, lot, executed, closed, total, detail = MIXED_LEVELS[letters]
+    fees = [
+        element("CashTransaction", FEE | {"transactionID": name, "levelOfDetail": level})
+        for name, level in {"1": detail, "2": summary}.items()
+    ]
+    found = read(
+        statement(
+            position(levelOfDetail=summary),
+            position(levelOfDetail=lot),
+            trades=(
+                trade("e1", levelOfDetail=executed),
+                trade("", levelOfDetail=closed),
+                trade("", levelOfDetail=total),
+            ),
+            more=section("CashTransactions", *fees),
+        )
+    )
+    assert found.left_out == ()
+    assert [one.conid for one in found.positions] == [1]
+    assert [one.execution_id for one in found.executions] == ["e1"]
+    assert [one.event_id for one in found.events if one.kind is EventKind.CASH] == [
+        "CashTransaction:1"
+    ]
+    assert period(found) is not None
+
+
+@pytest.mark.parametrize("name", ["OpenPosition", "Trade", "CashTransaction"])
+def test_rows_of_an_unknown_level_are_counted_and_what_they_may_say_is_not_known(name: str) -> None:
+    unknown = {"levelOfDetail": "Tax Parcel"}
+    rows = {
+        "OpenPosition": statement(position(), position(2, **unknown), position(3, **unknown)),
+        "Trade": statement(trades=(trade(), trade("e2", **unknown), trade("e3", **unknown))),
+        "CashTransaction": statement(more=element("CashTransaction", FEE | unknown) * 2),
+    }
+    what, remedy = left_out(rows[name])
+    assert f"2 rows {name} of DUSIM0001 have levelOfDetail='Tax Parcel'" in what
+    assert "Summary for Open Positions" in remedy
+    found = read(rows[name])
+    assert found.lacks_positions is (name == "OpenPosition")
+    assert (period(found) is None) is (name != "OpenPosition")
+
+
+def test_types_are_known_in_whatever_letters_and_one_that_is_not_is_named() -> None:
+    bill = position(4, assetCategory="Carbon", symbol="EUA DEC26")
+    kinds = {1: "stk", 2: "Opt", 3: "FXCFD"}
+    found = read(statement(*(position(n, assetCategory=t) for n, t in kinds.items()), bill))
+    assert [one.sec_type for one in found.positions] == ["STK", "OPT", "CFD", "CARBON"]
+    assert (found.left_out, found.lacks_positions) == ((), False)
+    assert found.notes == (
+        "a.xml: 'EUA DEC26' of DUSIM0001 are of the type 'CARBON', which is not valued.",
+    )
+
+
+def test_rows_of_accounts_that_are_not_served_are_counted_and_not_read() -> None:
+    others = {"accountId": "DUSIM0001-P"}, {"accountId": "Savings"}
+    data = statement(
+        position(),
+        *(position(2, position="much", **other) for other in others),
+        trades=(trade("e1"), trade("e2", **others[0])),
+        more=element("CashTransaction", FEE | others[0]),
+    )
+    (found,) = read_statements(data, "a.xml", serves={"DUSIM0001"}.__contains__)
+    assert [one.conid for one in found.positions] == [1]
+    assert [one.execution_id for one in found.executions] == ["e1"]
+    assert found.foreign_rows == {"DUSIM0001-P": 3, "Savings": 1}
+    assert (found.accounts, found.left_out) == ({"DUSIM0001"}, ())
+    assert period(found) is not None
+
+    (other,) = read_statements(data, "a.xml", serves={"Savings"}.__contains__)
+    assert (period(other), other.accounts) == (None, {"Savings"})
+
+
+def test_rows_that_are_stored_are_given_in_parts_and_not_kept(monkeypatch) -> None:
+    monkeypatch.setattr(flex, "ROWS_AT_ONCE", 2)
+    parts: list[list[str]] = []
+
+    def store(rows: StatementRows) -> None:
+        executed = [one.execution_id for one in rows.executions]
+        parts.append([*executed, *(one.kind for one in rows.events)])
+
+    names = [f"e{number}" for number in range(5)]
+    data = statement(position(), trades=tuple(map(trade, names)))
+    (found,) = read_statements(data, "a.xml", store=store)
+    assert parts == [names[:2], names[2:4], [names[4], "PERIOD"]]
+    assert (found.executions, found.events, len(found.positions)) == ((), (), 1)
 
 
 @dataclass(frozen=True)

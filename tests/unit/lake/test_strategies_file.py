@@ -235,6 +235,33 @@ def test_a_file_that_is_too_large_is_refused(tmp_path):
         load_strategies(tmp_path / "s.yaml")
 
 
+def test_legs_that_aliases_repeat_are_counted_before_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(strategies_file, "make_leg", None)
+    path = tmp_path / "s.yaml"
+    legs = "".join(f"      - {{conid: {n}, symbol: S}}\n" for n in range(1, 401))
+    again = "".join(f"  - {{strategy_id: s{n}, legs: *all}}\n" for n in range(300))
+    path.write_text(f"strategies:\n  - strategy_id: s\n    legs: &all\n{legs}{again}")
+    counts = r"s\.yaml, line \d+, column \d+: the file has 120,400 legs; the most are 100,000"
+    with pytest.raises(StrategiesFileError, match=counts):
+        load_strategies(path)
+
+
+def test_aliases_that_repeat_aliases_are_refused_with_the_number_of_values(tmp_path):
+    path = tmp_path / "s.yaml"
+    lines = ["strategies: []", "accounts:", "  - &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += (f"  - &a{n} [" + ", ".join([f"*a{n - 1}"] * 10) + "]" for n in range(1, 12))
+    path.write_text("\n".join(lines))
+    with pytest.raises(StrategiesFileError, match=r"values; the most are 4,000,000"):
+        load_strategies(path)
+
+
+def test_an_alias_of_what_is_around_it_is_refused(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("strategies: &all\n  - {strategy_id: a, legs: *all}\n")
+    with pytest.raises(StrategiesFileError, match=r"line 2, column \d+"):
+        load_strategies(path)
+
+
 def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):

@@ -12,7 +12,8 @@ from ib_gateway_simulator.market.market import Market
 from position_sync_dagster.domain.instrument import parse_expiry, parse_right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, Point, PricedLegs
+from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs
+from position_sync_dagster.risk.scenarios import Breakdown, Point, scenarios
 from position_sync_dagster.risk.terms import DatedDividend, dividends_stated
 from tests.support import money_rows
 from tests.support.legs import leg
@@ -71,11 +72,11 @@ def predicted_and_moved(points: list[Point]) -> pl.DataFrame:
     market = market_now()
     rows = [row(market, *key, quantity) for key, quantity in HELD.items()]
     parts = money_rows.book_of(rows, legs()).split.parts
-    priced = PricedLegs(
+    priced = PricedLegs.of(
         parts, Assumptions(now=NOW, rates={"USD": BOOK.rate}, dividends=dividends(market))
     )
     assert priced.left_out() == {}
-    predicted = priced.scenarios(points, Breakdown.STRATEGY)
+    predicted = scenarios(priced, points, Breakdown.STRATEGY)
     theory = {conid: market.theory(conid)[0] for conid in parts["conid"].unique()}
     values: list[dict[str, object]] = []
     for number, point in enumerate(points):

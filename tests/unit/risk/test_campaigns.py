@@ -1,24 +1,30 @@
 """What strategies have earned since their first leg, through rolls and assignments."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from position_sync_dagster.domain.closes import Cause, Closure, Execution
+from position_sync_dagster.domain.closes import Cause, Closure
 from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.movements import (
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+)
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.schema import CLOSURES, EXECUTIONS, POSITION_CHANGES, frame_of
+from position_sync_dagster.lake.schema import CLOSURES, MOVEMENTS, POSITION_CHANGES, frame_of
 from position_sync_dagster.sync.reports.closes import Closes
-from position_sync_dagster.sync.reports.figures import sums_of
+from position_sync_dagster.sync.reports.money_sums import Campaign
 from tests.support.legs import ADDED_AT, leg
 from tests.support.money_rows import book_of, row
 from tests.unit.domain import test_causes as cases
 
 PUT, NEXT, SHARES = 1, 2, 10
+QUOTED_IN_DOLLARS = dict.fromkeys((PUT, NEXT, SHARES), 1)
 ACCOUNT = "DU1"
 HOUR = timedelta(hours=1)
 ASSIGNED_AT = ADDED_AT + 30 * HOUR
@@ -47,37 +53,61 @@ def changed(one: Closure, before: float, cost: float | None = None) -> dict[str,
     return asdict(replace(change, multiplier=1.0 if is_share else 100.0, **more))
 
 
-def filled(name: str, conid: int, quantity: float, number: float = 0, **values: Any) -> Execution:
-    usual = {"commission": 1.5, "commission_currency": "USD", "account": ACCOUNT}
-    one = cases.fill(conid, quantity, ADDED_AT + number * HOUR)
-    return replace(one, execution_id=name, **usual | values)
+def filled(name: str, conid: int, quantity: float, number: float = 0, **values: Any) -> Movement:
+    """Return a trade, after a fee of 1.50."""
+    at = ADDED_AT + number * HOUR
+    trade = Movement(
+        movement_id=name, kind=MovementKind.TRADE, section=Section.TRADES, account=ACCOUNT,
+        day=at.date(), session_date=at.date(), at=at, conid=conid, quantity=quantity, price=1.0,
+        multiplier=1.0 if conid == SHARES else 100.0, currency="USD", fee=-1.5,
+        fee_currency="USD", source=MovementSource.API, execution_id=name,
+    )  # fmt: skip
+    return replace(trade, **values)
+
+
+def ended(option: Closure, **values: Any) -> Movement:
+    """Return what follows from the cause of an option that was assigned."""
+    usual = {
+        "kind": MovementKind.ASSIGNMENT, "price": 0.0, "fee": 0.0, "execution_id": None,
+        "change_id": option.change_id, "source": MovementSource.INFERRED,
+    }  # fmt: skip
+    return filled(option.change_id, option.conid, -option.quantity, **usual | values)
 
 
 def campaign(
     closes: list[tuple[Closure, float, float | None]],
     held: list[Any],
     *,
-    fills: Sequence[Execution] = (),
+    fills: Sequence[Movement] = (),
     legs: list[Any] | None = None,
     more: Sequence[dict[str, Any]] = (),
-) -> SimpleNamespace:
+    magnifiers: Mapping[int, int] = QUOTED_IN_DOLLARS,
+) -> Campaign:
     """Return the campaign of the wheel; a close comes with the quantity before and its cost."""
     legs = legs or [leg(PUT, "wheel"), leg(NEXT, "wheel")]
     changes = [*more, *(changed(*one) for one in closes)]
+    named = {fill.movement_id for fill in fills}
+    movements = list(fills)
+    for closure, _before, _cost in closes:
+        if closure.executions is None and closure.change_id not in named:
+            movements.append(ended(closure))
     known = Closes(
         rows=frame_of(CLOSURES, [asdict(one) for one, _before, _cost in closes]),
         since=ADDED_AT,
         legs=schema.leg_rows(legs),
         before=frame_of(POSITION_CHANGES, changes),
-        executions=frame_of(EXECUTIONS, map(asdict, fills)),
+        movements=frame_of(MOVEMENTS, map(asdict, movements)),
+        magnifiers=magnifiers,
     )
     active = [one for one in legs if one.removed_at is None]
     gone = {one.conid for one in legs} - {one.conid for one in held}
     rows = [replace(one, account=ACCOUNT) for one in held]
     rows += [row(conid, position=0.0, account=ACCOUNT) for conid in gone]
     money = book_of(rows, active, closes=known)
-    sums = {(one["name"], one["currency"]): one for one in money.strategies}
-    return SimpleNamespace(**sums_of(sums["wheel", "USD"], "strategy")["campaign"])
+    sums = {(one.name, one.currency): one for one in money.strategies}
+    found = sums["wheel", "USD"].campaign
+    assert found is not None
+    return found
 
 
 def put(conid: int = NEXT, **values: Any) -> Any:
@@ -116,7 +146,7 @@ def test_shares_that_are_sold_or_called_away_are_realised_once() -> None:
     sale = shares_sold(40, 100.0, 505.0, realized_pnl=750.0)
     found = campaign(
         [(assigned(), -1.0, 250.0), (sale, 100.0, 497.5)], [put()],
-        fills=[filled("x40", SHARES, -100.0, 40)],
+        fills=[filled("x40", SHARES, -100.0, 40, price=505.0)],
     )  # fmt: skip
     assert (found.realised, found.open, found.fees) == (250.0 + 500.0 - 1.5, 70.0, 1.5)
     call = replace(assigned(50), conid=NEXT, right=Right.CALL, strike=510.0)
@@ -157,8 +187,73 @@ def test_a_part_that_is_not_known_leaves_the_profit_unknown(closes, held) -> Non
 
 
 def test_fees_are_unknown_where_a_fill_has_none_or_two_strategies_have_the_contract() -> None:
-    fills = [filled("a", NEXT, -1.0), filled("b", NEXT, 1.0, 1, commission=None)]
+    fills = [filled("a", NEXT, -1.0), filled("b", NEXT, 1.0, 1, fee=None)]
     assert campaign([], [put()], fills=fills[:1]).fees == 1.5
     assert campaign([], [put()], fills=fills).fees is None
     legs = [leg(NEXT, "wheel"), leg(NEXT, "other")]
     assert campaign([], [put()], fills=fills[:1], legs=legs).fees is None
+
+
+SOLD_AT_505 = filled("x40", SHARES, -100.0, 40, price=505.0)
+
+
+def wheel(*fills: Movement, **values: Any) -> Any:
+    """Return the campaign of a put that was assigned at 500, whose shares were sold at 505."""
+    sale = shares_sold(40, 100.0, 505.0, realized_pnl=750.0)
+    closes = [(assigned(), -1.0, 250.0), (sale, 100.0, 497.5)]
+    return campaign(closes, [put()], fills=fills, **values)
+
+
+def test_a_fee_in_another_currency_stays_in_its_own() -> None:
+    found = wheel(replace(SOLD_AT_505, fee_currency="EUR"))
+    assert (found.realised, found.fees, found.other_fees) == (250.0 + 500.0, 0.0, {"EUR": 1.5})
+    charged = filled("a", NEXT, -1.0, fee_currency="EUR")
+    found = campaign([], [put()], fills=[charged])
+    assert (found.fees, found.other_fees) == (0.0, {"EUR": 1.5})
+
+
+def test_prices_in_cents_count_in_the_major_unit_once() -> None:
+    """The strike is quoted in cents; the price of a movement is in the major unit."""
+    in_cents = dict.fromkeys((PUT, NEXT, SHARES), 100)
+    found = wheel(replace(SOLD_AT_505, price=5.05), magnifiers=in_cents)
+    assert found.realised == pytest.approx(250.0 + 100 * (5.05 - 5.00) - 1.5)
+
+
+@pytest.mark.parametrize(
+    ("fills", "magnifiers"),
+    [
+        ([SOLD_AT_505, ended(assigned(), multiplier=None)], QUOTED_IN_DOLLARS),
+        ([replace(SOLD_AT_505, price=None)], QUOTED_IN_DOLLARS),
+        ([replace(SOLD_AT_505, fee=None)], QUOTED_IN_DOLLARS),
+        ([], QUOTED_IN_DOLLARS),
+        ([SOLD_AT_505], {}),
+    ],
+)
+def test_without_multiplier_price_fee_movement_or_unit_the_profit_is_unknown(
+    fills, magnifiers
+) -> None:
+    assert wheel(SOLD_AT_505).realised == 250.0 + 500.0 - 1.5
+    assert wheel(*fills, magnifiers=magnifiers).realised is None
+
+
+def test_an_assigned_option_on_a_future_leaves_one_future_by_its_own_multiplier() -> None:
+    """A short put 6600 on ES is assigned, and the future is sold at 6510: 50 × −90."""
+    put_on_future = assigned(sec_type="FOP", strike=6600.0)
+    sale = shares_sold(40, 1.0, 6510.0, sec_type="FUT", realized_pnl=-1.0)
+    found = campaign(
+        [(put_on_future, -1.0, 4750.0), (sale, 1.0, 6600.0)], [put()],
+        fills=[
+            ended(put_on_future, multiplier=50.0),
+            filled("x40", SHARES, -1.0, 40, price=6510.0, multiplier=50.0),
+        ],
+    )  # fmt: skip
+    assert found.realised == 4750.0 + 50 * (6510 - 6600) - 1.5
+
+
+def test_an_option_that_was_sold_and_bought_within_the_day_belongs_to_its_strategy() -> None:
+    bought = closed(5, PUT, -1.0, realized_pnl=47.0)
+    legs = [leg(PUT, "wheel", removed_at=ADDED_AT + 6 * HOUR), leg(NEXT, "wheel")]
+    opened = changed(closed(1, PUT, 1.0), 0.0)
+    fills = [filled("x1", PUT, -1.0, 1), filled("x5", PUT, 1.0, 5)]
+    found = campaign([(bought, -1.0, 120.0)], [put()], fills=fills, legs=legs, more=[opened])
+    assert (found.realised, found.fees) == (47.0, 3.0)

@@ -1,7 +1,7 @@
 """What is told of checks, when and how often."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,7 +16,6 @@ from position_sync_dagster.sync.alerts import (
     CheckState,
     Message,
     follow,
-    send_due,
     together,
 )
 
@@ -115,22 +114,55 @@ class Post:
 
     def __init__(self) -> None:
         self.refusing: set[int] = set()
+        self.slow: set[int] = set()
         self.sent: list[tuple[int, str]] = []
+        self._deliveries = alerts.Deliveries()
 
-    def deliver(self, _url: SecretStr, place: int, *, title: str, body: str) -> bool:
-        self.sent.append((place, title.split(":")[0]))
-        return place not in self.refusing
+    def begin(
+        self, url: SecretStr, place: int, messages: tuple[Message, ...], _now: datetime
+    ) -> "Sent":
+        self.sent.append((place, together(messages)[0].split(":")[0]))
+        return Sent(self, url, place, messages)
 
     def send(self, cursor: AlertCursor, at: timedelta = timedelta()) -> AlertCursor:
         self.sent.clear()
-        return send_due(cursor, [SecretStr("json://example")] * 2, lambda: NOW + at)[0]
+        urls = [SecretStr("json://example")] * 2
+        return self._deliveries.send_due(cursor, urls, lambda: NOW + at)[0]
+
+
+@dataclass
+class Sent:
+    """A delivery that the receiver accepts, refuses, or does not end."""
+
+    post: Post
+    url: SecretStr
+    place: int
+    messages: tuple[Message, ...]
+
+    def wait(self, _seconds: float) -> None:
+        """Do not wait."""
+
+    def is_accepted(self, _now: datetime) -> bool | None:
+        return None if self.place in self.post.slow else self.place not in self.post.refusing
 
 
 @pytest.fixture
 def post(monkeypatch: pytest.MonkeyPatch) -> Post:
     found = Post()
-    monkeypatch.setattr(alerts, "deliver", found.deliver)
+    monkeypatch.setattr(alerts, "Delivery", found.begin)
     return found
+
+
+def test_what_is_on_its_way_is_not_sent_again_and_what_came_since_follows_it(post: Post) -> None:
+    post.slow = {0}
+    cursor = post.send(told(AlertCursor(), BAD))
+    assert post.sent == [(0, "WARN")]
+    cursor = post.send(told(cursor, GOOD, at=MINUTE / 6), MINUTE / 6)
+    assert (post.sent, len(waiting(cursor))) == ([], 2)
+    post.slow = set()
+    cursor = post.send(cursor, MINUTE / 3)
+    assert post.sent == [(0, "Passes again")]
+    assert cursor.outbox == {}
 
 
 def test_each_receiver_is_tried_again_by_itself_and_loses_nothing(post: Post) -> None:

@@ -9,7 +9,8 @@ import pytest
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.position_update import PositionUpdate, PriceKind, ValueOrigin
 from position_sync_dagster.lake.schema import broker_rows
-from position_sync_dagster.sync.reports.book import Book, Sums, open_positions
+from position_sync_dagster.sync.reports.book import Book, open_positions
+from position_sync_dagster.sync.reports.money_sums import MoneySum
 from position_sync_dagster.terminal.money_tables import (
     POSITIONS,
     money_lines,
@@ -22,7 +23,7 @@ from tests.support.legs import leg
 from tests.support.money_rows import NOW, book_of, money, row, shown
 
 
-def sums_shown(heading: str, rows: Iterable[Sums], width: int) -> list[str]:
+def sums_shown(heading: str, rows: Iterable[MoneySum], width: int) -> list[str]:
     return shown(fitted_table(*sums_table(heading, rows), width), width)
 
 
@@ -73,11 +74,11 @@ def test_the_delta_by_betas_leaves_out_what_has_none_and_is_absent_without_betas
     rows = [row(1), row(2, symbol="AAPL"), row(3, symbol="XYZ")]
     plain = money(rows, [leg(1, "a")])
     assert "β" not in strategies_shown(plain, 160)[0]
-    assert "beta_delta" not in plain.totals[0]["unknown"]
+    assert "beta_delta" not in plain.totals[0].unknown
     found = book_of(rows, [leg(1, "a")], betas={"SPY": 1.0, "AAPL": 1.5})
     (total,) = found.totals
-    assert total["dollar_delta"] == 3 * 60_000.0
-    assert (total["beta_delta"], total["unknown"]["beta_delta"]) == (60_000.0 * 2.5, 1)
+    assert total.dollar_delta == 3 * 60_000.0
+    assert (total.beta_delta, total.unknown["beta_delta"]) == (60_000.0 * 2.5, 1)
     assert "150,000*" in strategies_shown(found, 160)[-1]
     assert "β $delta" in sums_shown("underlying", found.underlyings, 160)[0]
 
@@ -86,8 +87,8 @@ def test_a_stock_without_a_value_is_missing_in_the_dollar_delta():
     stock = {"sec_type": "STK", "right": None, "strike": None, "expiry": None, "delta": None}
     found = money([row(1), row(2, **stock), row(3, **stock, market_value=None)], [])
     (total,) = found.totals
-    assert "dollar_delta" in total["unknown"]
-    assert not {"theta", "vega", "gamma_1pct"} & {*total["unknown"]}
+    assert "dollar_delta" in total.unknown
+    assert not {"theta", "vega", "gamma_1pct"} & {*total.unknown}
 
 
 @pytest.mark.parametrize(
@@ -122,10 +123,10 @@ def test_the_total_in_the_base_currency_is_by_the_rates_of_the_broker_and_says_t
     rows = [row(1), row(2, currency="EUR", unrealized_pnl=None)]
     found = money(rows, [leg(1, "a")], accounts=[IN_EURO])
     (total,) = found.in_base
-    assert (total["currency"], total["value"]) == ("EUR", -246_900 * 1.8)
-    assert total["unrealized_pnl"] == -12_345 * 0.8
-    assert "unrealized_pnl" in total["unknown"]
-    assert (total["legs_held"], total["options"]) == (2, 2)
+    assert (total.currency, total.value) == ("EUR", -246_900 * 1.8)
+    assert total.unrealized_pnl == -12_345 * 0.8
+    assert "unrealized_pnl" in total.unknown
+    assert (total.legs_held, total.options) == (2, 2)
     line = next(ln for ln in strategies_shown(found, 140) if ln.startswith("total in base"))
     assert {"EUR", "-444,420", "-9,876*"} <= set(line.split())
     notes = money_lines(found)
@@ -136,7 +137,7 @@ def test_without_the_rate_of_a_currency_the_total_in_the_base_currency_is_unknow
     rows = [row(1), row(2, currency="JPY"), row(3, currency="EUR")]
     found = money(rows, [leg(1, "a")], accounts=[IN_EURO])
     (total,) = found.in_base
-    assert (total["value"], total["theta"], total["without_rate"]) == (None, None, ("JPY",))
+    assert (total.value, total.theta, total.without_rate) == (None, None, ("JPY",))
     notes = money_lines(found)
     assert "total in base DUSIM0001 EUR: unknown, no exchange rate of JPY" in notes
 
@@ -188,7 +189,7 @@ def test_positions_fit_with_greeks_strategy_age_and_totals(width):
 def test_an_age_that_is_not_known_makes_the_oldest_unknown():
     rows = [row(1), row(2, timestamp=NOW + timedelta(days=1))]
     (one,) = money(rows, [leg(1, "a"), leg(2, "a")]).strategies
-    assert one["oldest_age_s"] is None
+    assert one.oldest_age_s is None
 
 
 LINE = {"value_source": ValueOrigin.TICK, "price_kind": PriceKind.MARK}
@@ -246,9 +247,7 @@ def test_the_value_of_a_future_is_notional_and_in_no_total():
     assert "9,000,000" in lines[-1]
     assert "8,753,100" not in lines[-1]
     (total,) = money(rows, [leg(1, "a"), leg(2, "a")]).totals
-    assert (total["value"], "value" in total["unknown"]) == (-246_900.0, False), (
-        "it leaves out nothing"
-    )
+    assert (total.value, "value" in total.unknown) == (-246_900.0, False), "it leaves out nothing"
     rows[1] = replace(rows[1], sec_type="STK", market_value=None)
     (total,) = money(rows, [leg(1, "a"), leg(2, "a")]).totals
-    assert (total["value"], "value" in total["unknown"]) == (-246_900.0, True)
+    assert (total.value, "value" in total.unknown) == (-246_900.0, True)

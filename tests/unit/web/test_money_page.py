@@ -87,7 +87,10 @@ def test_the_page_and_its_files_are_served_compressed_and_its_bundle_is_cached(c
 async def test_without_its_extra_the_page_names_it_and_figures_are_served(monkeypatch):
     monkeypatch.setattr(util, "find_spec", lambda name: None)
     paths = [route.path for route in money_routes()]
-    assert paths == ["/money", "/money/risk", "/api/v1/openapi.json", "/api/v1/{name}"]
+    assert paths == [
+        "/money", "/money/risk", "/money/money.css", "/money/header.js", "/money/risk.js",
+        "/api/v1/openapi.json", "/api/v1/{name}",
+    ]  # fmt: skip
     app = httpx.ASGITransport(Starlette(routes=money_routes()))
     async with httpx.AsyncClient(transport=app, base_url="http://127.0.0.1") as client:
         answer = await client.get("/money")

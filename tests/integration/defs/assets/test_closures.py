@@ -65,6 +65,15 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(world, 
     assert lake.closures.table.version() == version
 
 
+@pytest.mark.parametrize("sec_type", ["BILL", "BOND", "CASH"])
+def test_a_bill_that_matured_asks_nobody(world, lake, sec_type):
+    CloseExplainer(lake).record([change(cases.SHARES, 5, 0, AT, sec_type=sec_type)])
+    (check,) = world.materialize(closures).get_asset_check_evaluations()
+    assert check.passed
+    assert not lake.breaks.open_breaks(BREAKS)
+    assert [closure.cause for closure in lake.closures.current()] == ["UNEXPLAINED"]
+
+
 @pytest.mark.parametrize(
     ("quantities", "elsewhere", "profit"),
     [

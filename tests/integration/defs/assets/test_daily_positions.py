@@ -1,7 +1,8 @@
 """Daily positions: backfills, daylight saving, half days, holidays."""
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, time
 
 import dagster as dg
 import pytest
@@ -15,7 +16,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.exchange_days import exchange_days
+from position_sync_dagster.sync.exchange_days import exchange_days
 from tests.support.flex_files import statement
 
 DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
@@ -197,12 +198,26 @@ def test_holidays_and_weekends_have_no_partition(day):
         ("2026-03-08T23:59:00", "2026-03-06"),
         ("2026-03-10T03:00:00", "2026-03-09"),
         ("2026-11-26T12:00:00", "2026-11-25"),
+        ("2026-11-26T22:00:00", "2026-11-25"),  # a holiday on a weekday
+        ("2026-11-27T21:19:59", "2026-11-25"),
+        ("2026-11-27T21:20:00", "2026-11-27"),
+        ("2026-12-27T12:00:00", "2026-12-24"),  # one before a weekend
+        ("2026-12-28T21:20:00", "2026-12-28"),
     ],
 )
 def test_a_day_is_a_partition_from_its_close_on(now, last):
     with dg.partition_loading_context(effective_dt=utc(now)):
         assert PARTITIONS.get_last_partition_key() == last
         assert PARTITIONS.get_partition_keys()[-1] == last
+
+
+def test_days_that_settle_at_a_full_hour_are_partitions_too():
+    days = replace(DAYS, closes_at=time(15, 40))
+    partitions = past_days.exchange_partitions(days, date(2026, 3, 2))
+    with dg.partition_loading_context(effective_dt=utc("2026-03-09T20:00:00")):
+        assert partitions.get_partition_keys()[-2:] == ["2026-03-06", "2026-03-09"]
+    with dg.partition_loading_context(effective_dt=utc("2026-03-09T19:59:59")):
+        assert partitions.get_last_partition_key() == "2026-03-06"
 
 
 def test_the_first_partition_is_the_first_day_of_the_ledger_or_the_setting(world, settings):

@@ -11,11 +11,16 @@ import pytest
 from position_sync_dagster.defs.assets.past_days import known_days
 from position_sync_dagster.defs.assets.statements import imported
 from position_sync_dagster.errors import StatementError
-from position_sync_dagster.gateway import flex
-from position_sync_dagster.gateway.flex import LARGEST_STATEMENT
+from position_sync_dagster.gateway.flex_service import LARGEST_STATEMENT, FlexService
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.statement_folder import StatementFolder, download, foreign_to
+from position_sync_dagster.sync import statement_folder
+from position_sync_dagster.sync.statement_folder import (
+    INDEX_FILE,
+    ServedAccounts,
+    StatementFolder,
+    download,
+)
 from tests.support.flex_files import element, position, refused, statement, trade
 
 GOOD = statement(position(), trades=(trade("good"),))
@@ -82,9 +87,43 @@ def folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return folder
 
 
+OTHER_FORMATS = {
+    "a page": (b"\n<!DOCTYPE html><html><body>Log in", "is a web page", "log in"),
+    "CSV": (b'"ClientAccountID","Symbol"\n"DUSIM0001","SPY"\n', "is CSV", "format XML"),
+    "CSV with a mark": (b"\xef\xbb\xbfAccount;Symbol\n", "is CSV", "format XML"),
+    "an archive": (b"PK\x03\x04 a.xml", "is an archive", "format XML"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FORMATS)
+def test_a_file_of_another_format_is_named_as_what_it_is(folder, name):
+    content, says, remedy = OTHER_FORMATS[name]
+    (folder / "bad.xml").write_bytes(content)
+    (error,) = StatementFolder(folder).read().unreadable
+    assert error.what.startswith(f"bad.xml {says}")
+    assert remedy in error.remedy
+
+
+def test_a_file_with_the_ending_of_another_format_is_named(folder):
+    (folder / "march.CSV").write_bytes(b"a,b\n")
+    (folder / "notes.md").write_text("kept beside the statements")
+    read = StatementFolder(folder).read()
+    (error,) = read.unreadable
+    assert error.what == "march.CSV is no XML file, and is not read."
+    assert "format XML" in error.remedy
+    assert len(read.found) == 1
+
+
+def test_a_pipe_in_the_place_of_the_index_is_no_index(folder):
+    os.mkfifo(folder / INDEX_FILE)
+    for _ in range(2):
+        assert [one.file for one in StatementFolder(folder).read().found] == ["good.xml"]
+
+
 def check_bad_is_named_and_good_is_read(folder: Path) -> None:
     settings = load_settings(flex_folder=folder, lake=str(folder / "absent"))
-    read = StatementFolder(folder).read(foreign_to(Lake(settings.lake), settings))
+    accounts = ServedAccounts(Lake(settings.lake), settings)
+    read = StatementFolder(folder, accounts).read()
     assert [one.file for one in read.found] == ["good.xml"]
     (error,) = read.unreadable
     assert error.what.startswith("bad.xml")
@@ -128,10 +167,10 @@ def test_a_folder_that_is_none_is_named(folder, monkeypatch):
     found = StatementFolder(folder / "good.xml")
     assert "cannot be read" in str(found.read().unreadable[0])
     assert found.first_day() is None
-    monkeypatch.setattr(flex.FlexService, "download", lambda *_: GOOD)
+    monkeypatch.setattr(FlexService, "download", lambda *_: GOOD)
     settings = load_settings(flex_folder=folder / "good.xml", flex_token=KEPT, flex_query_id="7")
     with pytest.raises(StatementError, match=r"query 7: the folder .* cannot be written"):
-        download(settings, lambda _: None)
+        download(settings, ServedAccounts(Lake(settings.lake), settings))
 
 
 def test_all_others_are_imported_and_the_check_names_the_bad_ones(world, folder, lake):
@@ -155,8 +194,8 @@ def test_a_download_that_fails_keeps_no_file_back_and_the_check_names_it(
     world, folder, lake, monkeypatch
 ):
     world.set(flex_token=KEPT, flex_query_id="123456")
-    service = flex.FlexService(url="http://127.0.0.1:1/flex", patience_s=0.001)
-    monkeypatch.setattr(flex, "FlexService", lambda: service)
+    service = FlexService(url="http://127.0.0.1:1/flex", patience_s=0.001)
+    monkeypatch.setattr(statement_folder, "FlexService", lambda: service)
     result = world.materialize(imported)
     assert result.success
     assert lake.executions.read()["execution_id"].to_list() == ["good"]

@@ -1,7 +1,7 @@
 """The assets of risk: scenarios each quarter of an hour, and the explained profit of a day."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -9,6 +9,7 @@ import pytest
 
 from position_sync_dagster.defs.assets import derived_tables as risk
 from position_sync_dagster.defs.assets.past_days import (
+    daily_asset,
     exchange_partitions,
     explained_asset,
     known_days,
@@ -17,6 +18,8 @@ from position_sync_dagster.defs.assets.past_days import (
 from position_sync_dagster.defs.checks.evaluation import EVALUATE
 from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
+from tests.support.booked_days import STOCK, Booked, held
+from tests.support.flex_files import ACCOUNT
 from tests.support.money_rows import row
 
 DAY = "2026-03-06"
@@ -56,17 +59,27 @@ def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(
     before = CLOSE - timedelta(days=1, minutes=5)
     later = call(CLOSE - timedelta(minutes=5), 27.0, underlying_price=594.0)
     world.set(daily_start="2026-03-02")
-    asset = explained_asset(exchange_partitions(*known_days(load_settings())))
-    assert world.materialize(asset, partition_key=DAY).success  # as the first of a new home
+    partitions = exchange_partitions(*known_days(load_settings()))
+    daily, explained = daily_asset(partitions), explained_asset(partitions)
+
+    def filled() -> bool:
+        tags = {
+            f"dagster/asset_partition_range_{end}": day
+            for end, day in (("start", "2026-03-05"), ("end", DAY))
+        }
+        is_filled = world.materialize(daily, tags=tags).success
+        return is_filled and world.materialize(explained, partition_key=DAY).success
+
+    assert world.materialize(explained, partition_key=DAY).success  # as the first of a new home
     assert checked(profits_are_explained, lake).passed
     lake.updates.sync.append([call(before, 30.0), later])
-    assert world.materialize(asset, partition_key=DAY).success
+    assert filled()
     (found,) = lake.derived_table(PROFIT_EXPLAINED).rows().to_dicts()
     assert (found["profit"], found["unexplained"]) == (pytest.approx(600.0), 0.0)
     assert checked(profits_are_explained, lake).passed
     bought = {"position": -3.0, "market_value": -8100.0}
     lake.updates.sync.append([replace(later, timestamp=CLOSE - timedelta(minutes=1), **bought)])
-    assert world.materialize(asset, partition_key=DAY).success
+    assert filled()
     failed = checked(profits_are_explained, lake)
     assert "SPY 911" in (failed.description or "")
 
@@ -77,11 +90,30 @@ def test_a_range_that_begins_before_the_first_rows_is_filled_in_one_run(world, l
         call(CLOSE - timedelta(minutes=5), 27.0),
     ])  # fmt: skip
     world.set(daily_start="2026-03-02")
-    asset = explained_asset(exchange_partitions(*known_days(load_settings())))
+    partitions = exchange_partitions(*known_days(load_settings()))
     days = {"start": "2026-03-03", "end": DAY}
     tags = {f"dagster/asset_partition_range_{end}": day for end, day in days.items()}
-    assert world.materialize(asset, tags=tags).success
+    for asset in (daily_asset(partitions), explained_asset(partitions)):
+        assert world.materialize(asset, tags=tags).success
     filled = world.read(PROFIT_EXPLAINED)
     assert {str(day): profit for day, profit in filled["session_date", "profit"].iter_rows()} == {
         DAY: 200.0
     }
+
+
+def test_a_day_without_a_source_keeps_no_other_day_of_its_run_back(world, lake, folder):
+    """The days after a gap are explained, the first of them has no close before."""
+    for day, mark in ((2, 220), (5, 224), (6, 225)):
+        books = Booked(held=[held(STOCK, 100, mark)])
+        text = books.xml(date(2026, 3, day), date(2026, 3, day), f"2026030{day};230000", ACCOUNT)
+        (folder / f"{day}.xml").write_text(text)
+    world.set(daily_start="2026-03-02")
+    partitions = exchange_partitions(*known_days(load_settings()))
+    days = {"start": "2026-03-02", "end": DAY}
+    tags = {f"dagster/asset_partition_range_{end}": day for end, day in days.items()}
+    made = world.materialize(daily_asset(partitions), explained_asset(partitions), tags=tags)
+    assert made.success
+    profits = world.read(PROFIT_EXPLAINED).select("session_date", "profit").sort("session_date")
+    assert profits.rows() == [(date(2026, 3, 5), None), (date(2026, 3, 6), pytest.approx(100.0))]
+    filled = {event.partition for event in made.asset_materializations_for_node("daily_positions")}
+    assert filled == {"2026-03-02", "2026-03-05", "2026-03-06"}, "the others stay missing"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from shutil import rmtree
+from typing import IO, Any
 
 import dagster as dg
 import polars as pl
@@ -11,15 +12,16 @@ import pytest
 
 from position_sync_dagster.defs.assets.statements import imported
 from position_sync_dagster.domain.closes import Statement
-from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
+from position_sync_dagster.sync import statement_folder
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.past_days import ClosingService
 from position_sync_dagster.sync.statement_folder import (
     INDEX_FILE,
+    ServedAccounts,
     StatementFolder,
     import_statements,
     known_accounts,
@@ -183,6 +185,46 @@ def test_an_account_whose_holdings_closed_long_ago_is_no_foreign_one(lake):
     assert known_accounts(lake) == {"DUSIM0002"}
 
 
+def test_rows_of_accounts_that_are_not_served_are_left_out_and_said_once(world, folder, lake):
+    """A query of several accounts, of which one is in this lake; the other comes to it later."""
+    other = {"accountId": "DUSIM0009"}
+    for name in ("a", "b"):
+        trades = (trade(f"{name}1"), trade(f"{name}2", **other))
+        (folder / f"{name}.xml").write_bytes(statement(position(2, **other), trades=trades))
+    world.row(1, utc("2026-03-05T20:00:00"))
+
+    result = world.materialize(imported)
+    assert lake.executions.read()["execution_id"].to_list() == ["a1", "b1"]
+    (check,) = result.get_asset_check_evaluations()
+    assert check.passed
+    assert check.description.count("DUSIM0009") == 1
+    assert "4 of DUSIM0009" in check.description
+    assert "choose in the Flex query only the accounts that are" in check.description
+
+    CloseExplainer(lake).record([change(CALL, 2, 0, account="DUSIM0009")])
+    assert world.materialize(imported).success
+    assert set(lake.executions.read()["execution_id"]) == {"a1", "a2", "b1", "b2"}
+
+
+def test_a_file_that_names_an_account_by_its_alias_says_what_to_choose(world, fill, folder):
+    world.row(1, utc("2026-03-06T20:00:00"))
+    alias = {"accountId": "Iron condors"}
+    (folder / "a.xml").write_bytes(statement(position(**alias), account="Iron condors"))
+    read = StatementFolder(folder, ServedAccounts(world.lake, world.settings)).read()
+    (error,) = read.unreadable
+    assert "a.xml is a statement of the account Iron condors" in error.what
+    assert "choose in the Flex query not to display it in place of the account id" in error.remedy
+
+
+def test_a_backfill_parses_a_file_of_many_days_once(fill, folder, rows, parsed):
+    days = [date(2026, 3, day) for day in (2, 3, 4, 5, 6)]
+    positions = [position(number, day=f"{day:%Y%m%d}") for day in days for number in (1, 2)]
+    (folder / "a.xml").write_bytes(statement(*positions, first="20260302", last="20260306"))
+    assert fill("2026-03-02", "2026-03-06").success
+    assert rows().height == 10
+    assert parsed.count("a.xml") <= 3, "for the days that Dagster offers, the index, and the rows"
+
+
 def test_a_broken_file_fails_the_days_that_it_may_be_the_source_of(world, fill, folder, rows):
     (folder / "broken.xml").write_bytes(of_day(date(2026, 3, 6))[:200])
     world.row(1, utc("2026-03-05T20:00:00"))
@@ -208,7 +250,7 @@ def test_an_import_reads_each_file_once_a_changed_one_again_and_stores_a_trade_o
     assert parsed == ["a.xml", "b.xml"]
     (folder / "b.xml").write_bytes(statement(trades=(trade("e3"), trade("e4"))))
     assert added() == [1, 0]
-    assert parsed == ["a.xml", "b.xml", "b.xml"]
+    assert parsed == ["a.xml", "b.xml", "b.xml", "a.xml"], "what b stated may have replaced a"
     found = lake.executions.read()
     assert found["execution_id"].to_list() == ["e1", "e2", "e3", "e4"]
     assert set(found["source"]) == {"FLEX"}
@@ -261,11 +303,11 @@ def parsed(monkeypatch) -> list[str]:
     """The names of the files that were parsed."""
     names: list[str] = []
 
-    def noted(data: bytes, name: str) -> list[Statement]:
+    def noted(data: IO[bytes], name: str, **how: Any) -> list[Statement]:
         names.append(name)
-        return read_statements(data, name)
+        return read_statements(data, name, **how)
 
-    monkeypatch.setattr(flex, "read_statements", noted)
+    monkeypatch.setattr(statement_folder, "read_statements", noted)
     return names
 
 

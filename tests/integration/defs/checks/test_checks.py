@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -96,6 +97,18 @@ def test_an_incomplete_snapshot_is_no_pass_and_says_so(world):
     world.row(1, 5)
     found = world.fails(tables.agrees_with_the_broker)
     assert "does not cover every account" in (found.description or "")
+    assert found.description.startswith(f"Unknown: the download of {ACCOUNT} has not ended")
+    assert found.metadata["unknown"].value is True
+    assert "linked accounts" in found.metadata["what_to_do"].value
+
+
+@pytest.mark.usefixtures("confirmed_at_once")
+def test_a_difference_beside_an_incomplete_snapshot_is_a_failure(world):
+    world.hold(1, completeness=Completeness.PARTIAL)
+    world.row(1, 5, position=3.0)
+    found = world.fails(tables.agrees_with_the_broker)
+    assert found.severity is dg.AssetCheckSeverity.ERROR
+    assert "1 discrepancies; the snapshot does not cover every account" in found.description
 
 
 def test_a_holding_without_a_value_is_named_and_is_not_zero(world):
@@ -231,7 +244,17 @@ def test_a_failure_of_a_closed_holding_or_one_that_is_tried_again_does_not_count
     assert world.check(tables.requests_are_answered).passed
 
 
+def test_requests_that_wait_for_a_gateway_are_unknown_and_no_failure(world, monkeypatch):
+    world.ask(1, 2)
+    monkeypatch.setattr(Settings, "stale_after_s", 1e-6)
+    found = world.fails(tables.requests_are_answered)
+    assert found.description == "Unknown: no gateway, for which 2 requests wait."
+    assert found.severity is dg.AssetCheckSeverity.WARN
+    assert "unevaluated" not in found.metadata, "no message: a_stream_watches sends one"
+
+
 def test_requests_that_wait_for_too_long_are_counted_and_twenty_are_shown(world, lake, monkeypatch):
+    world.own()
     world.ask(*range(1, 101))
     monkeypatch.setattr(Settings, "stale_after_s", 1e-6)
     found = world.fails(tables.requests_are_answered)
@@ -282,3 +305,13 @@ def test_the_page_names_only_commands_that_exist():
     named = re.findall(r"position-sync (\w+)", texts)
     assert named
     assert set(named) <= set(COMMANDS)
+
+
+def test_a_row_of_another_program_that_cannot_be_read_is_an_error(world, lake):
+    world.row(1, 5, update_id="row-1")
+    rows = lake.updates.table.rows().with_columns(update_id=pl.lit("odd"))
+    odd = rows.with_columns(position=pl.lit(float("nan")))
+    odd.write_delta(lake.updates.table.path, mode="append")
+    found = world.check(tables.ids_are_unique)
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert [row["update_id"] for row in world.shown(found)] == ["odd"]

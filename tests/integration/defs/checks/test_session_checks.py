@@ -149,12 +149,13 @@ BLIND = "The stream has not seen the gateway since"
 
 
 @pytest.mark.parametrize("state", [SessionState.LIVE, SessionState.BLIND, SessionState.STARTING])
-def test_a_stream_without_connection_is_a_warning_with_the_time_since_when(world, state):
+def test_a_stream_without_connection_is_an_error_with_the_time_since_when(world, state):
     text = "A stream sees the gateway." if state is SessionState.LIVE else BLIND
     world.own(state=state)
     result = world.check(tables.a_stream_watches)
     assert result.passed is (state is SessionState.LIVE)
-    assert result.severity is dg.AssetCheckSeverity.WARN
+    is_error = result.severity is dg.AssetCheckSeverity.ERROR
+    assert is_error is (state is SessionState.BLIND), "a stream that starts has not failed yet"
     assert (result.description or "").startswith(text)
 
 

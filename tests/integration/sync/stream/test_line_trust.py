@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain import valuation as streamed_holding
+from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.position_update import PriceKind, ValueOrigin
 from position_sync_dagster.sync.reports.book import open_positions, read_book

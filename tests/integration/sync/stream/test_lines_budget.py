@@ -10,12 +10,12 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState, make_leg
-from position_sync_dagster.domain.login_lines import Trust
+from position_sync_dagster.domain.line import LineState
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.sync.stream.contracts import ContractCache
-from position_sync_dagster.sync.stream.lines import LineManager
+from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.router import StreamTables
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
@@ -34,7 +34,7 @@ class ManagedLines:
         self.now, self.legs = 1000.0, []
         self.contracts = ContractCache(None)
         context = OwnerContext(settings=settings, monotonic=lambda: self.now)
-        self.manager = LineManager(context, self.contracts)
+        self.manager = StreamLines(context, self.contracts)
         self.manager.attach(connection.lines)
         self.requests, self.request_ids = Counter(), {}
         self._request = connection.ib.reqMktData
@@ -140,10 +140,10 @@ async def test_a_leg_with_delayed_data_is_reported_and_live_data_are_requested_a
         managed.add(PUT)
         await managed.tick()
         await eventually(lambda: not managed.streams)
-        line = managed.manager.login.line(PUT)
-        assert line.refused
+        assert managed.manager.login.line(PUT).refused
         assert await managed.tick() == {PUT}
-        assert (line.state, line.is_awaited) == (Trust.WAITING, True)  # in the same step
+        line = managed.manager.login.line(PUT)
+        assert (line.state, line.is_awaited) == (LineState.WAITING, True)  # in the same step
         await eventually(lambda: managed.connection.lines.quote(PUT).market_data_type == 3)
         (text,) = managed.manager.problems()
         assert text.startswith(f"{PUT} streams delayed data: {code} ")

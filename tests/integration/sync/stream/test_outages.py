@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
@@ -13,7 +14,7 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError, LakeNotWritableError
-from position_sync_dagster.gateway import account_feed, connection
+from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.drain import ConnectionValues
 from position_sync_dagster.sync.stream import delivery, model_greeks
@@ -31,7 +32,7 @@ from tests.support.streams import (
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(account_feed, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
+    monkeypatch.setattr(account_state, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
 
 
 async def test_after_a_dropped_connection_it_streams_again_by_itself(stream_legs):

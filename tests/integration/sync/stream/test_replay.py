@@ -84,7 +84,7 @@ async def test_a_replay_ends_in_the_same_ledger(recorded, stream_to):
             await eventually(lambda: streamer.lines_in_use == 3)
             feed = streamer._link.connection.feed
             await eventually(
-                lambda: all(a.ended_at for a in feed.values.accounts.values())
+                lambda: all(feed.states[account].ended_at for account in feed.accounts)
             )  # later nothing changes
             sim.close_position(A, PUT)
             await asyncio.sleep(1.0)

@@ -16,6 +16,7 @@ from position_sync_dagster.domain.gateway_session import (
     unusable_holdings_of,
 )
 from position_sync_dagster.domain.position_update import TradingMode
+from position_sync_dagster.domain.streamed_holding import StreamedHolding
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
     ForeignTableError,
@@ -139,6 +140,31 @@ async def test_the_session_names_the_holdings_and_accounts_that_are_unusable(lak
 
         await service.end()
         assert unusable_holdings_of(service.session) == UnusableHoldings()
+
+
+async def test_an_error_in_one_holding_ends_no_stream_and_names_it_in_the_session(
+    lake, monkeypatch
+):
+    step = StreamedHolding.step
+
+    def step_or_fail(state, *args):
+        if state.key == (A, PUT):
+            raise ArithmeticError("no such number")
+        return step(state, *args)
+
+    monkeypatch.setattr(StreamedHolding, "step", step_or_fail)
+    await lake.registry.add_active(**leg(PUT))
+    await lake.registry.add_active(**leg(CALL))
+    async with simulate() as sim:
+        service = Service(lake, settings_for(sim, heartbeat_s=0.05))
+        await service.reaches(LIVE)
+        await eventually(lambda: _has_rows(lake, 4))
+        await eventually(lambda: unusable_holdings_of(service.session).set_aside)
+        (row,) = unusable_holdings_of(service.session).set_aside.first
+        assert (row.account, row.conid) == (A, PUT)
+        assert row.why == "it cannot be valued: ArithmeticError: no such number"
+        assert service.session.state is LIVE
+        await service.end()
 
 
 async def test_each_row_of_a_close_names_the_run_that_wrote_it(lake):

@@ -1,13 +1,19 @@
 """What happened today, a line each, from the records of the tables."""
 
 from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.closes import Cause, Closure, Execution, PositionChange, Side
+from position_sync_dagster.domain.closes import Cause, Closure, PositionChange
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.movements import (
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+)
 from position_sync_dagster.sync.reports.changes import (
     ChangeKind,
     Day,
@@ -28,9 +34,15 @@ def change(conid: int, before: float, after: float, **values) -> PositionChange:
     return cases.change(conid, before, after, NOW, **usual | values)
 
 
-def execution(conid: int, side: Side, price: float, profit: float | None, **values) -> Execution:
-    quantity = 1.0 if side is Side.BUY else -1.0
-    return cases.fill(conid, quantity, NOW, price, realized_pnl=profit, **values)
+def trade(conid: int, quantity: float, price: float, profit: float | None, **values) -> Movement:
+    row = Movement(
+        movement_id=f"m{conid}{quantity}", kind=MovementKind.TRADE, section=Section.TRADES,
+        account=cases.ACCOUNT, day=date(2026, 3, 9), session_date=date(2026, 3, 9), at=NOW,
+        conid=conid, symbol="QQQ", sec_type="OPT", quantity=quantity, price=price,
+        multiplier=100.0, currency="USD", cash=-quantity * price * 100.0, fee=-1.0,
+        fee_currency="USD", realized_pnl=profit, source=MovementSource.API, order_id="71",
+    )  # fmt: skip
+    return replace(row, **values)
 
 
 def closure(conid: int, cause: Cause, profit: float | None, **values) -> Closure:
@@ -45,19 +57,18 @@ def lines(**values) -> list[str]:
 
 
 def test_an_order_is_one_line_with_its_contract_price_and_profit():
-    sold = execution(1, Side.SELL, 41.2, 45.0)
-    again = replace(sold, execution_id="2", price=41.4, realized_pnl=None)
-    assert lines(executions=[sold], changes=[change(1, 1.0, 0.0)]) == [
+    sold = trade(1, -1.0, 41.2, 45.0)
+    again = replace(sold, movement_id="2", price=41.4, realized_pnl=None)
+    assert lines(movements=[sold], changes=[change(1, 1.0, 0.0)]) == [
         "TRADE sold 1 QQQ 555C 15Dec28 at 41.20, +45 USD"
     ]
-    assert lines(executions=[sold, again]) == ["TRADE sold 2 QQQ 555C 15Dec28 at 41.30, +45 USD"]
+    assert lines(movements=[sold, again]) == ["TRADE sold 2 QQQ 555C 15Dec28 at 41.30, +45 USD"]
 
 
-def test_a_combo_is_one_line_by_its_strategy_and_its_bag_counts_once():
-    legs = [execution(1, Side.SELL, 41.2, 45.0), execution(2, Side.BUY, 20.0, None)]
-    bag = replace(legs[0], conid=9, sec_type="BAG")
+def test_a_combo_is_one_line_by_its_strategy():
+    legs = [trade(1, -1.0, 41.2, 45.0), trade(2, 1.0, 20.0, None)]
     strategies = {1: frozenset({"ic-1", "other"}), 2: frozenset({"ic-1"})}
-    assert lines(executions=[*legs, bag], strategies=strategies) == [
+    assert lines(movements=legs, strategies=strategies) == [
         "TRADE ic-1: sold 1 QQQ 555C 15Dec28 at 41.20, bought 1 QQQ 600C 15Dec28 at 20.00, +45 USD"
     ]
 
@@ -103,19 +114,20 @@ def test_an_outage_that_nobody_watched_is_listed_and_one_that_lasts_says_so():
 
 
 def test_the_realised_profit_of_a_holding_is_known_once_everything_is_explained():
-    sold = execution(1, Side.SELL, 41.2, 45.0)
+    sold = trade(1, -1.0, 41.2, 45.0)
     two = change(1, 2.0, 0.0)
 
-    def found(*executions: Execution, closures=()):
-        day = Day(since=NOW, changes=[two], executions=executions, closures=closures)
+    def realized(*movements: Movement):
+        day = Day(since=NOW, changes=[two], movements=movements)
         return realized_of(day).get((cases.ACCOUNT, 1), "not yet")
 
-    other = replace(sold, execution_id="2", realized_pnl=5.0)
-    assert found(sold) == "not yet"
-    assert found(sold, other) == 50.0
-    assert found(sold, replace(other, realized_pnl=None)) is None
-    expired = closure(1, Cause.EXPIRED_WORTHLESS, -9.0, quantity=1.0)
-    assert found(sold, closures=[expired]) == 36.0
+    other = replace(sold, movement_id="2", realized_pnl=5.0)
+    assert realized(sold) == "not yet"
+    assert realized(sold, replace(other, quantity=None)) == "not yet"
+    assert realized(sold, other) == 50.0
+    assert realized(sold, replace(other, realized_pnl=None)) is None
+    expired = replace(other, kind=MovementKind.EXPIRATION, realized_pnl=-9.0)
+    assert realized(sold, expired) == 36.0
 
 
 def test_the_day_begins_at_midnight_in_new_york():

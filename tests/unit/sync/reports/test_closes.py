@@ -81,7 +81,7 @@ def test_a_strategy_of_which_a_leg_expired_says_so_and_does_not_miss_it() -> Non
     said = "condor: 3 of 4 legs, one expired on 2026-03-20"
     assert said in money_lines(found)
     assert said in money_metadata(found)["notes"].value
-    found.strategies[0]["legs"] = 6
+    found.strategies[0] = found.strategies[0].model_copy(update={"legs": 6})
     assert f"{said.replace('4', '6')}, 2 missing" in money_lines(found)
 
 
@@ -142,7 +142,7 @@ def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
     elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
     found = replace(closes(EXPIRED, elsewhere), legs=leg_rows(legs))
     money = book_of([row(CALL)], legs, closes=found)
-    assert [one["realized_pnl"] for one in (*money.strategies, *money.totals)] == [-112.0, -105.0]
+    assert [one.realized_pnl for one in (*money.strategies, *money.totals)] == [-112.0, -105.0]
 
 
 def test_realised_profit_is_a_column_with_since_when_and_how_many_closes() -> None:
@@ -153,4 +153,4 @@ def test_realised_profit_is_a_column_with_since_when_and_how_many_closes() -> No
     assert "-112" in condor.split()
     assert "total USD: 1 close since 2026-01-03" in money_lines(found)
     (of_one,) = book(closes(EXPIRED, _1=end(EXPIRED)), "condor").totals
-    assert (of_one["realized_pnl"], of_one["closes"]) == (-112.0, 1)
+    assert (of_one.realized_pnl, of_one.closes) == (-112.0, 1)

@@ -9,7 +9,7 @@ from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import CommitContentionError
 from position_sync_dagster.sync.stream import delivery as module
-from position_sync_dagster.sync.stream.delivery import Delivery
+from position_sync_dagster.sync.stream.delivery import HandlerDelivery
 from tests.support.streams import eventually
 
 
@@ -55,7 +55,7 @@ class Table(Listener):
 
 async def delivered(handler, *updates):
     """Deliver updates of one flush; return the delivery after its end."""
-    delivery = Delivery(handler)
+    delivery = HandlerDelivery(handler)
     delivery.put(updates or [pending(1, 1.0), pending(2, 2.0)])
     await delivery.close(timeout_s=5)
     return delivery
@@ -69,7 +69,7 @@ async def test_a_handler_of_batches_gets_each_flush_in_one_call():
 
 async def test_a_slow_table_gets_the_newest_value_of_each_position():
     table = Table()
-    delivery = Delivery(table)
+    delivery = HandlerDelivery(table)
     delivery.put([pending(1, 1.0)])
     await turns()
     table.open.clear()
@@ -84,7 +84,7 @@ async def test_a_slow_table_gets_the_newest_value_of_each_position():
 async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(caplog):
     hanging, other = Table(), Listener()
     hanging.open.clear()
-    deliveries = [Delivery(hanging), Delivery(other)]
+    deliveries = [HandlerDelivery(hanging), HandlerDelivery(other)]
     for delivery in deliveries:
         delivery.put([pending(1, 1.0)])
     for delivery in deliveries:
@@ -107,7 +107,7 @@ async def test_an_error_that_another_attempt_cannot_repair_ends_the_stream(error
 
 async def test_a_table_that_raises_gets_the_newest_values_again(caplog):
     table = Table(fails=3, error=RuntimeError("a defect"))
-    delivery = Delivery(table)
+    delivery = HandlerDelivery(table)
     delivery.put([pending(1, 1.0), pending(2, 2.0)])
     await eventually(lambda: delivery.failures)
     delivery.put([pending(2, 3.0)])
@@ -137,7 +137,7 @@ class Picky(Listener):
 @pytest.mark.parametrize("handler", [Listener(fails=10**6), Picky()], ids=["all", "one"])
 async def test_a_handler_that_fails_again_and_again_is_logged_once(handler, caplog):
     now = [100.0]
-    delivery = Delivery(handler, monotonic=lambda: now[0])
+    delivery = HandlerDelivery(handler, monotonic=lambda: now[0])
     for _ in range(20):
         count = delivery.failures
         delivery.put([pending(conid, 1.0) for conid in range(5)])
@@ -149,7 +149,7 @@ async def test_a_handler_that_fails_again_and_again_is_logged_once(handler, capl
 
 async def test_a_handler_that_fails_again_after_a_while_is_logged_again(caplog):
     now = [100.0]
-    delivery = Delivery(Picky(), monotonic=lambda: now[0])
+    delivery = HandlerDelivery(Picky(), monotonic=lambda: now[0])
     for count in (1, 2):
         delivery.put([pending(1, 1.0)])
         await eventually(lambda count=count: delivery.failures == count)
@@ -161,7 +161,7 @@ async def test_a_handler_that_fails_again_after_a_while_is_logged_again(caplog):
 async def test_a_table_that_stays_broken_is_logged_once_and_again_in_the_next_outage(caplog):
     now = [100.0]
     table = Table(fails=9)
-    delivery = Delivery(table, monotonic=lambda: now[0])
+    delivery = HandlerDelivery(table, monotonic=lambda: now[0])
     for count in (9, 18):
         delivery.put([pending(1, 1.0)])
         await eventually(lambda: table.fails == 0 and table.batches)
@@ -190,7 +190,7 @@ class Panic(BaseException):
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), Panic("index out of bounds")])
 async def test_a_handler_that_ends_its_own_delivery_is_served_again(error):
     table = Table(fails=1, error=error)
-    delivery = Delivery(table)
+    delivery = HandlerDelivery(table)
     delivery.put([pending(1, 1.0), pending(2, 2.0)])
     await eventually(lambda: table.task is not None and table.task.done())
     delivery.put([pending(1, 3.0)])
@@ -210,7 +210,7 @@ async def test_closing_a_delivery_ends_its_task_whatever_the_handler_does(swallo
                     raise RuntimeError("not now") from None
 
     table = Stubborn()
-    delivery = Delivery(table)
+    delivery = HandlerDelivery(table)
     delivery.put([pending(1, 1.0)])
     await eventually(lambda: table.task)
     await delivery.close(timeout_s=0.05)
@@ -226,7 +226,7 @@ async def turns():
 async def test_after_a_slow_flush_values_wait_and_a_fill_does_not(monkeypatch):
     monkeypatch.setattr(module, "rest_s", lambda _took_s: 3_600.0)
     table = Table()
-    delivery = Delivery(table)
+    delivery = HandlerDelivery(table)
     delivery.put([pending(1, 1.0), pending(2, 2.0)])
     await turns()
     assert len(table.batches) == 1
@@ -246,7 +246,7 @@ async def test_after_a_slow_flush_values_wait_and_a_fill_does_not(monkeypatch):
 async def test_a_handler_of_single_updates_gets_them_without_a_rest(monkeypatch):
     monkeypatch.setattr(module, "rest_s", lambda _took_s: 3_600.0)
     listener = Listener()
-    delivery = Delivery(listener)
+    delivery = HandlerDelivery(listener)
     for price in (1.0, 2.0, 3.0):
         delivery.put([pending(1, price)])
         await turns()

@@ -8,14 +8,12 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.login_lines import (
-    RENEWALS_AT_ONCE,
-    UNANSWERED,
-    LineLimit,
-    LoginLines,
-)
+from position_sync_dagster.domain.line import LineEvent
+from position_sync_dagster.domain.line_allocation import LineLimit
+from position_sync_dagster.domain.login_lines import RENEWALS_AT_ONCE, UNANSWERED, LoginLines
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.streamed_holding import StreamedHolding
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.pricing import StreamPricer
@@ -34,6 +32,7 @@ class PricerWithLines:
         self.second = 0.0
         self.back = timedelta()
         self.closed = set()
+        self.unreadable = set()
         self.lines = LoginLines(
             silence_s=SETTINGS.line_silence_s, session_open=lambda conid: conid not in self.closed,
             limit=LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0)),
@@ -49,7 +48,7 @@ class PricerWithLines:
         self.bid = 1.0
         self.values = {}
         for conid in conids:
-            self.lines.line(conid).requested(0.0)
+            self.lines.record(conid, LineEvent.REQUESTED, 0.0)
         for conid in conids:
             self.pricer.reroute(("A", conid), None, LegState.STREAMED)
 
@@ -94,6 +93,8 @@ class PricerWithLines:
         return self.lines.take_due_for_renewal(self.second)
 
     def _quote(self, conid):
+        if conid in self.unreadable:
+            raise ValueError("no number")
         at, bid = self.ticks.get(conid, (None, self.bid))
         return Quote(conid=conid, bid=bid, ask=1.2, received_at=at, quote_time=at)
 
@@ -184,6 +185,49 @@ def test_lines_that_do_not_answer_are_not_all_requested_again(lines):
     assert len(lines.due_for_renewal()) == RENEWALS_AT_ONCE
 
 
+def test_an_error_in_one_holding_sets_it_aside_by_name_and_the_others_have_their_rows(
+    two_lines, monkeypatch, caplog
+):
+    step, broken = StreamedHolding.step, {KEY}
+
+    def step_or_fail(state, *args):
+        if state.key in broken:
+            raise ZeroDivisionError("a multiplier of 0")
+        return step(state, *args)
+
+    monkeypatch.setattr(StreamedHolding, "step", step_or_fail)
+    for second in range(1, 10):
+        two_lines.bid += 0.01
+        assert two_lines.flush(second, QUIET, BUSY).keys() == {BUSY}
+    why = "it cannot be valued: ZeroDivisionError: a multiplier of 0"
+    assert two_lines.pricer.set_aside == {KEY: why}
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [f"conid {QUIET} of A is set aside: {why}"], "once for each outage"
+    assert caplog.records[0].exc_info
+
+    broken.clear()
+    assert two_lines.flush(10, BUSY).keys() == set(), "it is tried again later"
+    assert two_lines.flush(60).keys() == {QUIET}
+    assert two_lines.pricer.set_aside == {}
+
+
+def test_a_holding_that_was_set_aside_is_tried_at_once_when_it_closes(two_lines, monkeypatch):
+    step = StreamedHolding.step
+    monkeypatch.setattr(StreamedHolding, "step", lambda *_: 1 / 0)
+    two_lines.bid = 1.1
+    assert two_lines.flush(1, QUIET) == {}
+    monkeypatch.setattr(StreamedHolding, "step", step)
+    two_lines.pricer.reroute(KEY, LegState.STREAMED, LegState.CLOSED)
+    assert two_lines.flush(2).keys() == {QUIET}
+
+
+def test_market_data_that_cannot_be_read_sets_the_holdings_of_its_line_aside(two_lines):
+    two_lines.unreadable = {QUIET}
+    two_lines.bid = 1.1
+    assert two_lines.flush(1, QUIET, BUSY).keys() == {BUSY}
+    assert two_lines.pricer.set_aside == {KEY: "it cannot be valued: ValueError: no number"}
+
+
 def test_a_holding_that_is_not_streamed_any_more_is_forgotten(two_lines):
     two_lines.pricer.reroute(KEY, LegState.STREAMED, LegState.OVERFLOW)
     two_lines.flush(1)
@@ -193,7 +237,7 @@ def test_a_holding_that_is_not_streamed_any_more_is_forgotten(two_lines):
 
 def test_a_line_that_the_gateway_ended_values_nothing_and_the_row_says_why(two_lines):
     two_lines.second = 1
-    two_lines.lines.line(QUIET).ended(1, "354 Not subscribed.")
+    two_lines.lines.record(QUIET, LineEvent.ENDED, 1, reason="354 Not subscribed.")
     assert two_lines.source(2) is None  # a moment later it is queued, or requested as delayed data
     two_lines.pricer.mark_due([KEY])
     row = two_lines.flush(6)[QUIET]
@@ -204,7 +248,7 @@ def test_a_line_that_the_gateway_ended_values_nothing_and_the_row_says_why(two_l
 
 def test_a_holding_without_its_line_is_left_to_the_queue(two_lines):
     two_lines.pricer.mark_due([KEY])
-    two_lines.lines.line(QUIET).ended(1, "101 Max number of tickers has been reached.")
+    two_lines.lines.record(QUIET, LineEvent.ENDED, 1, reason="101 Max number of tickers.")
     two_lines.pricer.reroute(KEY, LegState.STREAMED, LegState.OVERFLOW)
     two_lines.flush(2, QUIET)
     assert not two_lines.pricer.is_due(KEY)

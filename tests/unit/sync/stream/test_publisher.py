@@ -15,7 +15,7 @@ from position_sync_dagster.gateway.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.explain_closes import changes_between
+from position_sync_dagster.sync.position_changes import changes_between
 from position_sync_dagster.sync.stream.close_watcher import LOOKS_S, CloseWatcher
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.publisher import Announcements, Publisher
@@ -375,3 +375,11 @@ def test_the_price_before_a_change_is_in_dollars_however_the_broker_quotes_it(pr
     unknown = replace(held, market_value=None)
     (change,) = changes_between({held.key: unknown}, {closed.key: closed}, {})
     assert change.market_price is None
+
+
+def test_a_change_has_the_profit_of_its_day_and_none_of_the_day_before():
+    closed = make_holding(1, NOW, position=0.0)
+    for received_at, daily in ((NOW, 40.0), (NOW - timedelta(days=1), None)):
+        held = make_holding(1, NOW, position=2.0, received_at=received_at, daily_pnl=40.0)
+        (change,) = changes_between({held.key: held}, {closed.key: closed}, {})
+        assert change.daily_pnl == daily

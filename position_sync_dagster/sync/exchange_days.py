@@ -7,9 +7,6 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
-from runpy import run_path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from position_sync_dagster.errors import PositionSyncError, SettingsError
@@ -38,14 +35,18 @@ class ExchangeDays:
     holidays: tuple[date, ...]
 
     @property
+    def zone(self) -> ZoneInfo:
+        """Return the time zone of the exchange."""
+        return ZoneInfo(self.timezone)
+
+    @property
     def settled_at(self) -> time:
         """The local time from which a day can be recorded; half days close earlier."""
         return (datetime.combine(date(2000, 1, 1), self.closes_at) + SETTLE).time()
 
-    def settled_holidays(self) -> list[datetime]:
-        """Return each holiday at `settled_at`; at another time it would exclude no partition."""
-        zone = ZoneInfo(self.timezone)
-        return [datetime.combine(day, self.settled_at, zone) for day in self.holidays]
+    def holidays_at(self, at: time) -> list[datetime]:
+        """Return each holiday at a local time."""
+        return [datetime.combine(day, at, self.zone) for day in self.holidays]
 
     def is_trading_day(self, day: date) -> bool:
         """Return whether the exchange trades on a day."""
@@ -62,10 +63,11 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
         SettingsError: The calendar is not known.
     """
     if calendar == "XNYS":
-        closed = sorted(_new_york()(years=range(first.year, last.year + 1)))
+        closed = _holidays_of_new_york(first, last)
         zone, closes_at = "America/New_York", time(16, 0)
     else:
         found = _calendar(calendar)
+        first = max(first, found.first_session.date())
         last = min(last, found.last_session.date())
         zone, closes_at = str(found.tz), found.close_times[-1][1]
         days = (first + timedelta(days=n) for n in range((last - first).days + 1))
@@ -109,6 +111,16 @@ def close_before(calendar: str, day: date) -> datetime:
     return close.astimezone(UTC)
 
 
+def session_before(calendar: str, day: date) -> date:
+    """Return the trading day before a trading day.
+
+    Raises:
+        SettingsError: The calendar is not known.
+    """
+    earlier: date = _calendar(calendar).previous_session(day.isoformat()).date()
+    return earlier
+
+
 def time_zone_of(calendar: str) -> ZoneInfo:
     """Return the time zone of an exchange.
 
@@ -118,15 +130,11 @@ def time_zone_of(calendar: str) -> ZoneInfo:
     return ZoneInfo(str(_calendar(calendar).tz))
 
 
-@cache
-def _new_york() -> Any:
-    """Return the class of the exchange of New York, from its file alone.
+def _holidays_of_new_york(first: date, last: date) -> list[date]:
+    # Its import takes a third of a second, which commands without days need not wait for.
+    from holidays import financial_holidays
 
-    Its package imports all exchanges and countries: 20 MB and a third of a second in each process.
-    """
-    import holidays
-
-    return run_path(f"{holidays.__path__[0]}/financial/ny_stock_exchange.py")["XNYS"]
+    return sorted(financial_holidays("XNYS", years=range(first.year, last.year + 1)))
 
 
 def _calendar(calendar: str):  # type: ignore[no-untyped-def]

@@ -5,7 +5,7 @@ from datetime import date, time
 import pytest
 
 from position_sync_dagster.errors import SettingsError
-from position_sync_dagster.sync.reports.exchange_days import (
+from position_sync_dagster.sync.exchange_days import (
     NoTradingDayError,
     closing_times,
     exchange_days,
@@ -34,11 +34,11 @@ def test_another_exchange_has_its_own_zone_close_and_holidays() -> None:
     assert date(2026, 11, 26) not in found.holidays
 
 
-def test_holidays_are_excluded_at_the_time_at_which_a_day_is_recorded() -> None:
+def test_holidays_are_moments_of_the_exchange() -> None:
     found = exchange_days("XNYS", date(2026, 1, 1), date(2026, 12, 31))
-    for day, moment in zip(found.holidays, found.settled_holidays(), strict=True):
+    for day, moment in zip(found.holidays, found.holidays_at(time(16, 19)), strict=True):
         assert moment.date() == day
-        assert (moment.hour, moment.minute) == (16, 20)
+        assert (moment.hour, moment.minute) == (16, 19)
         assert str(moment.tzinfo) == "America/New_York"
 
 

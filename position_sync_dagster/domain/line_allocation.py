@@ -1,0 +1,226 @@
+"""Who gets a market data line: demands, their rank, and how many lines there are; pure."""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from operator import attrgetter
+from typing import TypeVar
+
+from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.retry import Backoff
+
+# The first probe of a limit learned from code 101 tries this many lines above the reserve.
+PROBE_STEP = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """A conid that a strategy wants streamed and that an account holds, or an underlying.
+
+    Attributes:
+        priority: The best (smallest) priority of its legs; of an underlying its place by the value
+            of its options.
+        since: When the oldest of its legs was added.
+        of_options: It is no leg, but the underlying of held options, for their greeks.
+    """
+
+    conid: int
+    priority: int
+    since: datetime = NEVER
+    of_options: bool = False
+
+
+def demands(
+    holdings_of: Callable[[int], Iterable[BrokerPosition]],
+    legs: Iterable[ActiveContract],
+    *,
+    sec_types: Iterable[str],
+) -> list[Demand]:
+    """Return the conids that want a line: active in an account that holds them.
+
+    Args:
+        holdings_of: Returns the holdings of a conid.
+        legs: The legs of strategies.
+        sec_types: Holdings of other security types want no line.
+    """
+    allowed = frozenset(sec_types)
+    present = (leg for leg in legs if leg.removed_at is None)
+    wanted: list[Demand] = []
+    for conid, active in grouped(attrgetter("conid"), present).items():
+        accounts = {
+            holding.account
+            for holding in holdings_of(conid)
+            if holding.position and holding.instrument.sec_type in allowed
+        }
+        held = [leg for leg in active if accounts and leg.account in (None, *accounts)]
+        if held:
+            priority, since = min(leg.priority for leg in held), min(leg.added_at for leg in held)
+            wanted.append(Demand(conid=conid, priority=priority, since=since))
+    return wanted
+
+
+def rank(demand: Demand, held: Collection[int]) -> tuple[bool, int, bool, datetime, int]:
+    """Return the sort key of a demand: the smaller is served first.
+
+    Every leg comes before every underlying. The smaller priority number comes first; then the conid
+    that has a line already, so that a line does not go back and forth; then the older leg; then the
+    smaller conid.
+
+    Args:
+        demand: The conid.
+        held: The conids that have a line.
+    """
+    return (
+        demand.of_options,
+        demand.priority,
+        demand.conid not in held,
+        demand.since,
+        demand.conid,
+    )
+
+
+def allocate_lines(
+    wanted: Iterable[Demand],
+    held: Mapping[int, float],
+    *,
+    limit: int,
+    reserve: int,
+    now: float,
+    min_hold_s: float,
+) -> frozenset[int]:
+    """Choose the conids that hold a line from now on, by `rank`; add none above limit − reserve.
+
+    A line younger than `min_hold_s` is kept in any case, and counts; that of an underlying is given
+    up at once for a leg. If the limit has fallen below the number of young lines, they are kept and
+    none is added.
+
+    Args:
+        wanted: The demands.
+        held: conid → when its line was requested.
+        limit: The number of lines of the login.
+        reserve: The lines that are left to other programs.
+        now: The present moment.
+        min_hold_s: The shortest time that a line is kept.
+
+    >>> from datetime import UTC
+    >>> at = datetime(2026, 1, 2, tzinfo=UTC)
+    >>> legs = [Demand(conid=c, priority=1, since=at) for c in (3, 1, 2)]
+    >>> sorted(allocate_lines(legs, {}, limit=3, reserve=1, now=0.0, min_hold_s=5.0))
+    [1, 2]
+    """
+    wanted = list(wanted)
+    released = {demand.conid for demand in wanted if demand.of_options}
+    chosen = {
+        conid for conid, since in held.items() if now - since < min_hold_s and conid not in released
+    }
+    free = limit - reserve - len(chosen)
+    if free > 0:
+        others = (demand for demand in wanted if demand.conid not in chosen)
+        ranked = sorted(others, key=lambda demand: rank(demand, held))
+        chosen.update(demand.conid for demand in ranked[:free])
+    return frozenset(chosen)
+
+
+# A holding that is followed gives way only to one whose value is greater by this factor.
+STAYS = 1.25
+
+
+Named = TypeVar("Named", Key, int)
+
+
+def largest(
+    values: Mapping[Named, float | None], followed: Collection[Named], limit: int
+) -> list[Named]:
+    """Return the holdings or underlyings to follow: those without a value, then the largest.
+
+    Args:
+        values: The value of each holding; None: unknown.
+        followed: The holdings that are followed now.
+        limit: How many may be followed.
+
+    >>> values = {("A", 1): 100.0, ("A", 2): -120.0, ("A", 3): None, ("A", 4): 200.0}
+    >>> largest(values, {("A", 1)}, 3)
+    [('A', 3), ('A', 4), ('A', 1)]
+    """
+
+    def order(key: Named) -> tuple[float, Named]:
+        value = values[key]
+        return (
+            -math.inf if value is None else -abs(value) * (STAYS if key in followed else 1.0),
+            key,
+        )
+
+    return sorted(values, key=order)[:limit]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineLimit:
+    """The line limit of a login: as configured, or as learned from code 101.
+
+    A learned limit is probed upwards. The first probe goes above the reserve, so that the gateway
+    really gets a request; each probe that it grants doubles the next one. After a probe that it
+    refuses, the next one waits twice as long.
+
+    Attributes:
+        configured: The upper bound.
+        reserve: The number of lines that is always left free.
+        wait: The time before a learned limit is probed.
+        given: The lines in use when the gateway refused one; None: it has refused none.
+        raised: The lines above `given` that a probe tries; 0 before a probe.
+        failures: Refused probes in a row.
+        probe_at: When the next probe is due.
+
+    >>> wait = Backoff(first_s=60, longest_s=900)
+    >>> limit = LineLimit(configured=100, reserve=5, wait=wait)
+    >>> limit = limit.refused(61, now=0.0).refused(60, now=0.1)
+    >>> limit.lines, limit.probed(60, now=59.0).lines, limit.probed(60, now=61.0).lines
+    (60, 60, 70)
+    """
+
+    configured: int
+    reserve: int
+    wait: Backoff
+    given: int | None = None
+    raised: int = 0
+    failures: int = 0
+    probe_at: float = math.inf
+
+    @property
+    def lines(self) -> int:
+        """The number of lines, the reserve included."""
+        if self.given is None:
+            return self.configured
+        return min(self.configured, self.given + self.raised)
+
+    def refused(self, in_use: int, now: float) -> "LineLimit":
+        """Return the limit after code 101: the gateway gives no more than are in use.
+
+        In a burst of refusals only the last one shows the true limit, and only the first one can
+        be the answer to a probe.
+        """
+        failures = self.failures + (self.raised > 0)
+        return replace(
+            self,
+            given=min(in_use, self.configured),
+            raised=0,
+            failures=failures,
+            probe_at=now + self.wait.delay_s(failures + 1),
+        )
+
+    def probed(self, in_use: int, now: float) -> "LineLimit":
+        """Return the limit with more lines if a probe is due; an unused probe continues."""
+        if self.given is None or now < self.probe_at:
+            return self
+        granted = self.raised > 0 and in_use > self.given
+        if granted and self.lines == self.configured:
+            return replace(self, given=None, raised=0, failures=0, probe_at=math.inf)
+        raised = self.raised or self.reserve + PROBE_STEP
+        return replace(
+            self,
+            raised=2 * raised if granted else raised,
+            failures=0 if granted else self.failures,
+            probe_at=now + self.wait.first_s,
+        )

@@ -1,0 +1,383 @@
+"""One streamed holding: when a row of it is due, its value, and what that shows of its line; pure.
+
+A step returns the row and what was learned of the line. It changes no line: whoever has the set of
+the lines records it there.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from position_sync_dagster.domain.holding import BrokerPosition, Key
+from position_sync_dagster.domain.line import DIFFERS, Line, LineEvent
+from position_sync_dagster.domain.position_update import PositionUpdate, PriceKind, ValueOrigin
+from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.valuation import (
+    BROKER_CADENCE,
+    OUTSIDE_SESSION,
+    ROUNDING,
+    Moment,
+    factor_agrees,
+    has_two_sides,
+    revalue,
+    values_of,
+)
+
+# The broker's own values follow the market after a moment. A line has missed something when they
+# differ and it has not ticked for this long.
+SETTLE = timedelta(seconds=5)
+
+# Seconds beyond the age limit of a last trade at which its holding is valued again.
+TOO_OLD_BY_S = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRules:
+    """The settings of streamed rows.
+
+    Attributes:
+        max_last_age: An older last trade is not used.
+        band: By what part of the value the broker's newer value may differ from that of a line.
+        heartbeat_s: The longest time between two rows, in seconds.
+        closed_heartbeat_s: The same while the contract does not trade.
+    """
+
+    max_last_age: timedelta
+    band: float
+    heartbeat_s: float
+    closed_heartbeat_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disagreement:
+    """The values of a holding when its line was requested again because they differed.
+
+    If the new request opens with the same price and the broker stays with its value, both sources
+    are alive, and one of them values the holding until a side moves.
+
+    Attributes:
+        position: The quantity that was valued.
+        own, broker: The value by the line, and that of the broker.
+        by_line: Whether the line values the holding; None until the new request is answered.
+    """
+
+    position: float
+    own: float
+    broker: float
+    by_line: bool | None = None
+
+    def lasts(self, holding: BrokerPosition, own: float, *, allowed: float) -> bool:
+        """Return whether neither side has moved by more than the allowed difference."""
+        if holding.position != self.position or holding.market_value is None:
+            return False
+        return max(abs(own - self.own), abs(holding.market_value - self.broker)) <= allowed
+
+    def note(self, currency: str) -> str:
+        """Return the value that does not count, for people."""
+        if self.by_line:
+            return (
+                f"the broker's value differs: {self.broker:,.2f} {currency}; a new request "
+                "confirmed the price of the line"
+            )
+        return (
+            f"the value by the line differs: {self.own:,.2f} {currency}; no quote with two sides "
+            "supports it"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a step of a holding gives.
+
+    Attributes:
+        row: The row that is due; None when nothing that readers use has changed.
+        learned: What the broker's value shows of the line: DISAGREED or AGREED; None: nothing.
+    """
+
+    row: PositionUpdate | None = None
+    learned: LineEvent | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What a comparison of a row with the broker's value decides.
+
+    Attributes:
+        learned: As in `Step`.
+        by_line: Whether the line may value the holding.
+        note: Why the value is not the usual one.
+        value_again: The row has to be valued again with these.
+    """
+
+    learned: LineEvent | None = None
+    by_line: bool = True
+    note: str | None = None
+    value_again: bool = False
+
+
+@dataclass(slots=True)
+class StreamedHolding:
+    """The state of one streamed holding.
+
+    Events (a tick, a change of the broker's values or of the line's trust, the passing of time)
+    make it due. `step` then decides the value, and whether a reader could use a row with it.
+
+    Attributes:
+        key: (account, conid).
+        rules: The settings.
+        due: Whether it is to be valued at the next flush.
+        streamed: Whether it has a line; without one it ends with the row that is due.
+        has_ticked: Whether its line ticked since the last row.
+        check_at_s: It becomes due at this time by itself.
+    """
+
+    key: Key
+    rules: StreamRules
+    due: bool = False
+    streamed: bool = True
+    has_ticked: bool = False
+    check_at_s: float = math.inf
+    _factor_agrees: bool | None = None
+    _differs_since: tuple[datetime, float] | None = None
+    _disagreement: Disagreement | None = None
+    _line_changes: int = -1
+    _written: Any = field(default=None, repr=False)
+    _written_at_s: float = -math.inf
+
+    def ticked(self) -> None:
+        """Record that its line ticked."""
+        self.due = True
+        self.has_ticked = True
+
+    def is_due(self, line: Line, now_s: float) -> bool:
+        """Return whether it is to be valued now."""
+        if self.due or self.check_at_s <= now_s:
+            return True
+        return self._line_changes != line.changes and not _may_tick_soon(line, now_s)
+
+    def step(self, holding: BrokerPosition, quote: Quote | None, line: Line, at: Moment) -> Step:
+        """Value the holding; return its row, and what was learned of its line.
+
+        Args:
+            holding: What the broker last reported of it.
+            quote: The newest market data of its line, whether it is trusted or not.
+            line: Its line, shared by the holdings of the conid.
+            at: The time of the row.
+        """
+        self.due = False
+        self.check_at_s = math.inf
+        if self._is_withheld(holding, line, at.now_s):
+            self.due = self.has_ticked
+            self.check_at_s = line.withheld_until_s
+            return Step()
+
+        self.has_ticked = False
+        self._check_factor(holding, at.price_magnifier)
+        if self._factor_agrees is False:
+            at = replace(at, price_magnifier=None)
+
+        counted = line.counted(quote, at.now)
+        row = self._valued(holding, counted, line, at)
+        comparison = self._compare(row, holding, counted, line, at)
+        if comparison.learned is not None:
+            line = line.after(comparison.learned, at.now_s, holding=self.key)
+        if comparison.value_again:
+            counted = line.counted(quote, at.now)
+            row = self._valued(holding, counted, line, at, comparison)
+        self._line_changes = line.changes
+
+        is_news = self._is_news(row, at)
+        return Step(row=row if is_news else None, learned=comparison.learned)
+
+    def _valued(
+        self,
+        holding: BrokerPosition,
+        quote: Quote | None,
+        line: Line,
+        at: Moment,
+        decided: Comparison | None = None,
+    ) -> PositionUpdate:
+        decided = decided or Comparison()
+        row = revalue(
+            holding,
+            quote,
+            at,
+            trusted=line.trusted and decided.by_line,
+            note=decided.note if line.trusted else line.reason,
+            max_last_age=self.rules.max_last_age,
+        )
+        return _with_session(row, at)
+
+    def _is_news(self, row: PositionUpdate, at: Moment) -> bool:
+        """Return whether readers could use a row; set when the holding is valued again."""
+        rules = self.rules
+        if row.price_kind is PriceKind.LAST and row.value_time is not None:
+            too_old_in = row.value_time + rules.max_last_age - at.now
+            self._check_by(at.now_s + max(0.0, too_old_in.total_seconds()) + TOO_OLD_BY_S)
+
+        values = values_of(row)
+        heartbeat_s = rules.heartbeat_s if at.session_open else rules.closed_heartbeat_s
+        next_row_s = self._written_at_s + heartbeat_s
+        if values == self._written and at.now_s < next_row_s:
+            self._check_by(min(next_row_s, at.now_s + rules.heartbeat_s))  # the session may open
+            return False
+
+        self._written = values
+        self._written_at_s = at.now_s
+        self._check_by(at.now_s + min(heartbeat_s, rules.heartbeat_s))
+        return True
+
+    def _check_by(self, at_s: float) -> None:
+        self.check_at_s = min(self.check_at_s, at_s)
+
+    def _is_withheld(self, holding: BrokerPosition, line: Line, now_s: float) -> bool:
+        """Return whether the row waits for the line to tick.
+
+        A close is never withheld, nor a change of the quantity after the first row.
+        """
+        if not holding.position or not _may_tick_soon(line, now_s):
+            return False
+        return self._written is None or bool(self._written[0] == holding.position)
+
+    def _check_factor(self, holding: BrokerPosition, price_magnifier: int | None) -> None:
+        """Compare the factor from price to value with the portfolio row, if there is one."""
+        if price_magnifier is None:
+            return
+        agrees = factor_agrees(holding, price_magnifier=price_magnifier)
+        if agrees is not None:
+            self._factor_agrees = agrees
+
+    def _compare(
+        self,
+        row: PositionUpdate,
+        holding: BrokerPosition,
+        quote: Quote | None,
+        line: Line,
+        at: Moment,
+    ) -> Comparison:
+        """Compare a row with the broker's value.
+
+        The line is requested again when the two differ. If the new request confirms both values,
+        the line counts if its quote has two sides, at which the holding can be traded. A mark or a
+        model price alone is no better than the broker's own calculation: then the broker counts.
+        """
+        priced_at = _priced_time(row, quote)
+        own, broker = row.market_value, holding.market_value
+        if quote is None or priced_at is None or own is None or broker is None:
+            self._differs_since = None
+            return Comparison(learned=None if holding.position else LineEvent.AGREED)
+
+        unit = abs(holding.position) * holding.instrument.multiplier / (at.price_magnifier or 1)
+        allowed = allowed_difference(own, quote, unit=unit, band=self.rules.band)
+        is_newer = _valued_at(holding) > priced_at
+        differs = is_newer and abs(own - broker) > allowed
+        contradicted = self._is_contradicted(priced_at if differs else None, at)
+
+        asked = self._disagreement
+        if asked is not None and asked.lasts(holding, own, allowed=allowed):
+            if line.dispute is not None and line.dispute.answered:
+                return self._settled(asked, holding, quote, contradicted=contradicted)
+        elif is_newer and not differs:
+            return Comparison(learned=LineEvent.AGREED)
+
+        if not contradicted:
+            return Comparison()
+        if not line.may_be_disputed(at.now_s):
+            return Comparison(note=DIFFERS, value_again=True)
+        self._disagreement = Disagreement(position=holding.position, own=own, broker=broker)
+        return Comparison(learned=LineEvent.DISAGREED, value_again=True)
+
+    def _settled(
+        self, asked: Disagreement, holding: BrokerPosition, quote: Quote, *, contradicted: bool
+    ) -> Comparison:
+        """Choose one of two sources that stay apart, after a new request was answered."""
+        if asked.by_line is None:
+            if not contradicted:
+                return Comparison()
+            asked = replace(asked, by_line=has_two_sides(quote))
+            self._disagreement = asked
+        return Comparison(
+            by_line=bool(asked.by_line),
+            note=asked.note(holding.instrument.currency),
+            value_again=True,
+        )
+
+    def _is_contradicted(self, priced_at: datetime | None, at: Moment) -> bool:
+        """Return whether the broker's value has differed from a price for a while.
+
+        Args:
+            priced_at: When the price arrived; None: the two do not differ.
+            at: The time.
+        """
+        if priced_at is None:
+            self._differs_since = None
+            return False
+
+        since = self._differs_since
+        if since is None or since[0] != priced_at:
+            since = (priced_at, at.now_s)
+            self._differs_since = since
+        settled_at_s = since[1] + SETTLE.total_seconds()
+        if at.now_s < settled_at_s:
+            self._check_by(settled_at_s)
+        return at.now_s >= settled_at_s
+
+
+def _may_tick_soon(line: Line, now_s: float) -> bool:
+    """Return whether a line that is not trusted still has time to tick."""
+    return not line.trusted and now_s < line.withheld_until_s
+
+
+def _with_session(update: PositionUpdate, at: Moment) -> PositionUpdate:
+    """Return a row without the times of ticks that came while its contract did not trade.
+
+    If a line is requested outside the session, it opens with a price from before, whose time is not
+    known. A row that is made outside the session says so.
+    """
+    by_line = update.value_source is ValueOrigin.TICK
+    changes = dict[str, Any]()
+    for name in ("value_time", "greeks_time") if by_line else ("greeks_time",):
+        moment = getattr(update, name)
+        if moment is not None and not at.in_session(moment):
+            changes[name] = None
+    if by_line and not at.session_open:
+        note = OUTSIDE_SESSION if update.note is None else f"{OUTSIDE_SESSION}; {update.note}"
+        changes["note"] = note
+    return replace(update, **changes) if changes else update
+
+
+def _priced_time(update: PositionUpdate, quote: Quote | None) -> datetime | None:
+    """Return when the price of a row arrived; None where its value is not that of a line."""
+    if quote is None or update.value_source is not ValueOrigin.TICK:
+        return None
+    if update.price_kind is PriceKind.MARK:
+        return quote.mark_time
+    return quote.greeks_time if update.price_kind is PriceKind.MODEL else quote.quote_time
+
+
+def allowed_difference(own: float, quote: Quote, *, unit: float, band: float) -> float:
+    """Return by how much the broker's value may differ from that of a line which is alive.
+
+    It is the largest of a part of the value, the width of the quote (a bid that does not exist
+    counts as 0), the smallest change of the price, and the broker's rounding.
+
+    Args:
+        own: The value by the line.
+        quote: Its market data.
+        unit: What a price of 1 is worth for the holding.
+        band: The part of the value.
+
+    >>> quote = Quote(conid=1, bid=1.0, ask=1.25)
+    >>> allowed_difference(100.0, quote, unit=100.0, band=0.03)
+    25.0
+    """
+    width = max(0.0, quote.ask - (quote.bid or 0.0)) if quote.ask is not None else 0.0
+    return max(band * abs(own), width * unit, (quote.min_tick or 0.0) * unit, ROUNDING)
+
+
+def _valued_at(holding: BrokerPosition) -> datetime:
+    """Return the earliest moment at which the broker's value may have been calculated."""
+    if holding.value_source is ValueOrigin.PORTFOLIO:
+        return holding.value_time or holding.received_at - BROKER_CADENCE
+    return holding.received_at

@@ -1,0 +1,461 @@
+"""The values of accounts: one account after the other is subscribed, downloaded and confirmed.
+
+Whether an account has current values, and when they are requested again, is decided by
+`domain/account_state.py`. Portfolio rows are dated by time messages without a date or zone.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
+from random import Random
+
+from ib_async import AccountValue
+
+from position_sync_dagster.domain.account_state import AGAIN, AccountEvent, AccountStates
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.gateway import translate
+from position_sync_dagster.gateway.codes import ACCOUNT_READY, GatewayCode, MessageType
+from position_sync_dagster.gateway.holdings import HoldingsBook
+from position_sync_dagster.gateway.ib_async_internals import read_messages
+from position_sync_dagster.gateway.login import Login
+
+# Maximum by which a gateway's clock may be ahead of ours.
+AHEAD = timedelta(minutes=2)
+
+# Maximum age of a time text. Without it, a text of a clock in another zone, or ahead of ours by
+# more than `AHEAD`, would be read as one of yesterday, 23 hours ago.
+OLDEST = timedelta(hours=6)
+
+# Maximum age of a time message that is read in the right zone.
+ABOUT_NOW = timedelta(minutes=10)
+
+
+@lru_cache(maxsize=256)
+def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
+    """Return the newest moment at or before now at which clocks in `zone` showed `text`.
+
+    The thousands of rows of a large account have the same time.
+
+    Returns:
+        None where the text is no time of day, or no plausible one (`OLDEST`).
+
+    >>> moment_of("23:59", now=datetime(2026, 1, 2, 0, 1, tzinfo=UTC), zone=UTC).isoformat()
+    '2026-01-01T23:59:00+00:00'
+    """
+    try:
+        hour, minute = (int(part) for part in text.split(":"))
+        local = now.astimezone(zone).replace(hour=hour, minute=minute, second=0, microsecond=0)
+    except ValueError:
+        return None
+    if local > now + AHEAD:
+        local -= timedelta(days=1)
+    return min(local, now).astimezone(now.tzinfo) if now - local <= OLDEST else None
+
+
+def zone_of(text: str, *, now: datetime) -> tzinfo | None:
+    """Return our zone or UTC if clocks there show `text` about now, else None.
+
+    Decide it anew for each download and each later row: the offset of our zone changes twice a
+    year, and a clock may be set.
+
+    >>> zone_of("14:58", now=datetime(2026, 1, 2, 15, 0, tzinfo=UTC)) is not None
+    True
+    """
+    for zone in (now.astimezone().tzinfo or UTC, UTC):
+        at = moment_of(text, now=now, zone=zone)
+        if at is not None and now - at <= ABOUT_NOW:
+            return zone
+    return None
+
+
+# Why the values of an account are not whole.
+STOPPED = "its values stopped (code 2100)"
+IB_LOST = "the gateway had lost IB"
+NOT_READY = "IB's server is being reset (AccountReady is false)"
+NO_END = "its download did not end"
+
+# A download that neither ends nor falls silent is given up after this many timeouts.
+LONGEST_TIMEOUTS = 4
+
+
+@dataclass(slots=True, kw_only=True)
+class AccountSubscription:
+    """The subscription to the values of one account, of which a gateway serves one at a time.
+
+    Attributes:
+        interruptions: How often the gateway had lost IB when it began.
+        expects_late_end: The download before had not ended: its end may still come.
+        began_s: When it was requested.
+        heard_s: When its newest message came, or it was requested.
+        row_s: The same of its newest row.
+        result: Gets why its download is not whole, or None; None once nobody waits for it.
+        has_spoken: Whether a message of it came.
+        undated_row: The newest row, until the time that follows it comes.
+        times: The texts of times of rows that are not dated yet.
+    """
+
+    account: str
+    interruptions: int
+    expects_late_end: bool
+    began_s: float
+    heard_s: float
+    row_s: float
+    result: asyncio.Future[str | None] | None
+    has_spoken: bool = False
+    undated_row: Key | None = None
+    times: dict[Key, str] = field(default_factory=dict)
+
+    def finish(self, why: str | None) -> bool:
+        """End the wait for the download; return whether somebody waits."""
+        if self.result is None or self.result.done():
+            return False
+        self.result.set_result(why)
+        return True
+
+
+class AccountDownloads:
+    """Brings the portfolio values of the accounts into the book of holdings, and confirms them.
+
+    The end of a download confirms its account; so does each later row or time of a subscription
+    that stays open, which only a login with one account has. A holding of which the download has no
+    row is not confirmed: rows and times come from different parts of a gateway. For that reason a
+    subscription whose rows are silent for two intervals is requested anew.
+
+    An end may come late, without the name of its account, or never (ib_insync issues/303 and /584;
+    ib_async issues/72). Here it counts for the account that it names, if that is subscribed, and no
+    late end may come before its first message. One without a name counts in a login with one
+    account.
+
+    Args:
+        accounts: The state of each account.
+        book: Gets the values.
+        on_change: Called with an account when its values become whole, or stop being whole.
+
+    Attributes:
+        account_time: The newest time of day that came with values; empty until one came.
+    """
+
+    def __init__(
+        self,
+        login: Login,
+        accounts: AccountStates,
+        book: HoldingsBook,
+        *,
+        on_change: Callable[[str], None],
+    ) -> None:
+        self.account_time = ""
+        self.accounts = accounts
+        self._login = login
+        self._ib = login.ib
+        self._connectivity = login.connectivity
+        self._book = book
+        self._on_change = on_change
+        self._random = Random()  # noqa: S311 - jitter of a delay
+
+        settings = login.settings
+        self._silence_s = 2 * settings.account_interval_s
+        self._timeout_s = settings.gateway_timeout_s
+        self._quiet_s = settings.account_quiet_s
+        self._only_one = len(login.accounts) == 1
+
+        self._subscription: AccountSubscription | None = None
+        self._own_stops = 0  # that the gateway has not confirmed by 2100 yet
+
+        self._ib.accountValueEvent += self._on_account_value
+        self._ib.errorEvent += self._on_error
+        self._ib.disconnectedEvent += self._forget_subscription
+        read_messages(self._ib, MessageType.ACCOUNT_TIME, self._read_time)
+        read_messages(self._ib, MessageType.ACCOUNT_DOWNLOAD_END, self._read_end)
+
+    @property
+    def follows(self) -> bool:
+        """Return whether an open subscription keeps the values of the login current."""
+        subscription = self._subscription
+        return subscription is not None and self.accounts[subscription.account].is_whole
+
+    @property
+    def overdue(self) -> list[str]:
+        """Return the accounts that should be requested again now."""
+        return self.accounts.overdue(time.monotonic())
+
+    @property
+    def problems(self) -> list[str]:
+        """Return why accounts have no current values, by account."""
+        texts = []
+        for account in sorted(self.accounts):
+            problem = self.accounts[account].problem
+            if problem is not None:
+                texts.append(f"account {account}: {problem}")
+        return texts
+
+    def invalidate(self) -> None:
+        """Forget every subscription: the gateway dropped them."""
+        self._forget_subscription()
+
+    def restored(self) -> None:
+        """Make missing values due, and those of an open subscription: it may lack changes."""
+        if self._subscription is not None and self.follows:
+            self._fail(self._subscription.account, IB_LOST)
+        self.accounts.record_all(AccountEvent.RESTORED, time.monotonic())
+
+    def request_again(self, account: str) -> None:
+        """Make an account overdue at once."""
+        self.accounts.record(account, AccountEvent.DUE, time.monotonic())
+
+    # Downloads.
+
+    async def download(self, accounts: Iterable[str]) -> None:
+        """Download the accounts, first those that answered the last time.
+
+        Raises:
+            GatewayLostError: The connection ended.
+        """
+        for account in sorted(accounts, key=lambda name: self.accounts[name].failures > 0):
+            await self._download(account)
+
+    async def _download(self, account: str) -> None:
+        before = self.accounts[account]
+        subscription = self._begin(account, expects_late_end=before.end_is_due)
+        why: str | None = None
+        try:
+            if self._ib.isConnected():
+                self._subscription = subscription
+                self._ib.client.reqAccountUpdates(True, account)
+                why = await self._end_of(subscription, is_impatient=before.failures > 0)
+        except asyncio.CancelledError:
+            self.accounts.record(account, AccountEvent.CANCELLED, time.monotonic())
+            self._on_change(account)
+            raise
+        finally:
+            subscription.result = None
+            over = AccountEvent.DOWNLOAD_OVER
+            self.accounts.record(account, over, time.monotonic(), at=utc_now())
+
+        if not self._ib.isConnected():
+            raise self._login.lost(f"the values of account {account}")
+        why = self.accounts[account].spoiled or why
+        if why is None and not self._is_uninterrupted(subscription):
+            why = IB_LOST
+        if why is None:
+            self._complete(subscription)
+        else:
+            self._fail(account, why)
+        if not self._only_one:
+            self._stop()
+
+    def _begin(self, account: str, *, expects_late_end: bool) -> AccountSubscription:
+        """Record that a download begins."""
+        now_s = time.monotonic()
+        self.accounts.record(account, AccountEvent.REQUESTED, now_s, at=utc_now())
+        return AccountSubscription(
+            account=account,
+            interruptions=self._connectivity.interruptions,
+            expects_late_end=expects_late_end,
+            began_s=now_s,
+            heard_s=now_s,
+            row_s=now_s,
+            result=asyncio.get_running_loop().create_future(),
+        )
+
+    async def _end_of(self, subscription: AccountSubscription, *, is_impatient: bool) -> str | None:
+        """Wait until a download ends or falls silent.
+
+        Args:
+            subscription: Its subscription.
+            is_impatient: Wait for the first message no longer than for the others: the account did
+                not answer the last time.
+
+        Returns:
+            Why it is not whole; None for one that is.
+        """
+        result = subscription.result
+        if result is None:
+            return NO_END
+        latest_s = subscription.began_s + LONGEST_TIMEOUTS * self._timeout_s
+        while not result.done():
+            is_short = subscription.has_spoken or is_impatient
+            patience_s = self._quiet_s if is_short else self._timeout_s
+            left_s = min(subscription.heard_s + patience_s, latest_s) - time.monotonic()
+            if left_s <= 0:
+                return NO_END
+            # The first message makes the wait shorter.
+            await asyncio.wait({result}, timeout=min(left_s, self._quiet_s))
+        return result.result()
+
+    def _is_uninterrupted(self, subscription: AccountSubscription) -> bool:
+        """Return whether the gateway has had IB since a subscription began."""
+        has_ib = self._connectivity.lost is None
+        return has_ib and self._connectivity.interruptions == subscription.interruptions
+
+    def _complete(self, subscription: AccountSubscription) -> None:
+        """Record that the download of an account ended whole, and what it confirms."""
+        account = subscription.account
+        self._date_rows(subscription)
+        self.accounts.record(
+            account, AccountEvent.COMPLETED, time.monotonic(), stays_open=self._only_one
+        )
+        self._book.doubt_before(account, self.accounts[account].requested_at)
+        self._book.confirmed.confirm(account)
+        self._on_change(account)
+
+    def _fail(self, account: str, why: str, event: AccountEvent = AccountEvent.FAILED) -> None:
+        """Record that the values of an account are not whole, and why."""
+        jitter = self._random.uniform(*AGAIN.jitter)
+        self.accounts.record(account, event, time.monotonic(), why=why, jitter=jitter)
+        self._on_change(account)
+
+    def _spoil(self, account: str, why: str) -> None:
+        """Record that what came of an account since its request is not whole."""
+        self._fail(account, why, AccountEvent.SPOILED)
+
+    # The subscription.
+
+    def check_silence(self) -> None:
+        """End a subscription that has been silent for two intervals, or whose rows have been."""
+        subscription = self._subscription
+        if subscription is None or not self.follows:
+            return
+
+        account = subscription.account
+        silent_since_s = time.monotonic() - self._silence_s
+        if subscription.heard_s <= silent_since_s:
+            self._subscription = None
+            self._fail(account, f"its values have not come for {self._silence_s:g} s")
+        elif subscription.row_s <= silent_since_s and self._book.open_in(account):
+            self._stop()
+            self.request_again(account)
+
+    def _stop(self) -> None:
+        """End the subscription: the gateway serves one account at a time."""
+        subscription = self._subscription
+        self._subscription = None
+        if subscription is not None and self._ib.isConnected():
+            self._own_stops += 1
+            with suppress(ConnectionError):
+                self._ib.client.reqAccountUpdates(False, subscription.account)
+
+    def _forget_subscription(self) -> None:
+        """Forget the subscription: the gateway dropped it."""
+        subscription = self._subscription
+        self._subscription = None
+        self._own_stops = 0
+        if subscription is not None:
+            subscription.finish(STOPPED)
+
+    # Messages.
+
+    def put_row(self, row: translate.HoldingRow) -> bool:
+        """Merge a portfolio row; ignore it and return False while IB calls its account invalid."""
+        account = row.key[0]
+        if self.accounts[account].spoiled == NOT_READY:
+            return False
+
+        if self._subscription is not None:
+            self._subscription.row_s = time.monotonic()
+            self._subscription.undated_row = row.key
+        self._book.put_portfolio(row.key, row.instrument, row.position, row.amounts)
+        self._hear(account)
+        return True
+
+    def miss_row(self) -> None:
+        """Record that a row of the subscribed account cannot be read, not even which one it is."""
+        if self._subscription is not None:
+            self._spoil(self._subscription.account, "a row that cannot be read")
+
+    def _record_message(self, account: str) -> None:
+        """Record that any message of an account arrived."""
+        subscription = self._subscription
+        if subscription is not None and account == subscription.account:
+            subscription.heard_s = time.monotonic()
+            subscription.has_spoken = True
+            self._own_stops = 0
+
+    def _hear(self, account: str) -> None:
+        """Record a row or a time of an account, which confirms it once its download ended."""
+        self._record_message(account)
+        subscription = self._subscription
+        if subscription is not None and account == subscription.account and self.follows:
+            self._book.confirmed.confirm(account)
+
+    def _read_time(self, fields: list[str]) -> bool:
+        """Read an account time, which is the only time of the values: that of the row before it."""
+        self.account_time = fields[-1]
+        subscription = self._subscription
+        if subscription is None:
+            return True
+
+        if subscription.undated_row is not None:
+            subscription.times[subscription.undated_row] = self.account_time
+            subscription.undated_row = None
+            if subscription.result is None:
+                self._date_rows(subscription)
+        self._hear(subscription.account)
+        return True
+
+    def _date_rows(self, subscription: AccountSubscription) -> None:
+        """Date the rows since the last call by the times that followed them.
+
+        The rows of a download may show times hours ago. They are dated at its end, if its last time
+        message is about now in our zone or in UTC; in any other zone they have no time. A row that
+        comes later by itself is dated at once, if its time is about now.
+        """
+        now = utc_now()
+        zone = zone_of(self.account_time, now=now)
+        if zone is not None:
+            for key, text in subscription.times.items():
+                self._book.set_value_time(key, moment_of(text, now=now, zone=zone))
+        subscription.times.clear()
+
+    def _read_end(self, fields: list[str]) -> bool:
+        subscription = self._subscription
+        subscribed = "" if subscription is None else subscription.account
+        account = fields[2] if len(fields) > 2 else ""
+        if not account and self._only_one:
+            account = subscribed
+        if account not in self.accounts:
+            return True
+
+        if subscription is None or account != subscribed:
+            self.accounts.record(account, AccountEvent.END_CAME, time.monotonic())
+            return True
+        if subscription.expects_late_end and not subscription.has_spoken:
+            subscription.expects_late_end = False  # it is that of the download before
+            return True
+
+        self.accounts.record(account, AccountEvent.END_CAME, time.monotonic())
+        self._hear(account)
+        is_late = not subscription.finish(None)
+        is_spoiled = self.accounts[account].spoiled is not None
+        if is_late and not is_spoiled and self._is_uninterrupted(subscription):
+            self._complete(subscription)  # what came before it was whole
+        return True
+
+    def _on_account_value(self, value: AccountValue) -> None:
+        account = value.account
+        if account not in self.accounts:
+            return
+        if value.tag == ACCOUNT_READY and value.value == "false":
+            self._spoil(account, NOT_READY)
+        elif value.tag == ACCOUNT_READY and self.accounts[account].spoiled == NOT_READY:
+            self.request_again(account)
+        self._record_message(account)
+
+    def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
+        subscription = self._subscription
+        if code == GatewayCode.ACCOUNT_NOT_SERVED:
+            if subscription is not None and subscription.result is not None:
+                end_came = AccountEvent.END_CAME
+                self.accounts.record(subscription.account, end_came, time.monotonic())
+                self._subscription = None
+                subscription.finish("another program is subscribed to another account (code 2101)")
+        elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED and self._own_stops:
+            self._own_stops -= 1
+        elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED and subscription is not None:
+            self._subscription = None
+            if not subscription.finish(STOPPED):
+                self._fail(subscription.account, STOPPED)

@@ -1,0 +1,234 @@
+"""The fields of a Flex statement: how the broker writes numbers, days, times and types."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+from position_sync_dagster.domain import instrument
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.exchange_time import NEW_YORK, zone_of
+from position_sync_dagster.errors import StatementError, shown
+
+# The earliest day of a statement: the broker's first customers traded later.
+FIRST_DAY = date(1990, 1, 1)
+
+# The texts that the broker writes if it has no value. Source of N/A: ibflex, parser.py.
+UNKNOWN = ("", "-", "--", "N/A")
+
+# The times of a statement are New York's, whatever the account's country, unless they name a zone.
+#
+# Source: IB, "Flex Queries", times are Eastern.
+STATEMENT_ZONE = NEW_YORK
+
+# The types of statements that a gateway names otherwise: options with the margin of a future, and
+# contracts for difference on a currency.
+SEC_TYPES = {"FSFOP": "FOP", "FSOPT": "OPT", "FXCFD": "CFD"}
+
+# A comma groups thousands only before a decimal point: 2,500 may be two and a half.
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+|\d{1,3}(?:,\d{3})+\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+
+# A day and a time that no character separates, such as 20260305153000.
+_WITHOUT_SEPARATOR = re.compile(r"(?:\d{8}|\d{4}-\d\d-\d\d)(?:\d{6}|\d\d:\d\d:\d\d)", re.ASCII)
+
+
+def _number(text: str) -> float:
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError(text)
+
+    number = float(text.replace(",", ""))
+    if not math.isfinite(number):  # 1e400 is infinite to a computer, and no amount
+        raise ValueError(text)
+    return number
+
+
+def _conid(text: str) -> int | None:
+    # More digits are out of range, and Python refuses to parse thousands of them.
+    is_number = text.isascii() and text.isdigit() and len(text) <= 10
+    return int(text) if is_number and int(text) in instrument.CONIDS else None
+
+
+def _day(text: str) -> date:
+    day = date.fromisoformat(text)
+    if not FIRST_DAY <= day <= utc_now().date() + timedelta(days=1):
+        raise ValueError(text)
+    return day
+
+
+def _moment(text: str) -> datetime:
+    """Return a time such as 20260305;153000 in UTC; a day alone is its midnight in New York."""
+    if _WITHOUT_SEPARATOR.fullmatch(text):
+        raise _SeparatorError(text)
+
+    day, clock, *named_zone = [*re.sub("[;,T]", " ", text, count=1).split(maxsplit=2), ""][:3]
+    digits = (clock or "000000").replace(":", "")
+    zone = zone_of(named_zone[0]) if named_zone and named_zone[0] else STATEMENT_ZONE
+    if zone is None or len(digits) != 6:  # strptime takes 1530 for 15:03
+        raise ValueError(text)
+
+    at = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - its zone is below
+    return datetime.combine(_day(day), at, zone).astimezone(UTC)
+
+
+class _SeparatorError(ValueError):
+    """A day and a time that no character separates."""
+
+
+def security_type(text: str) -> str:
+    """Return the type of a statement as a gateway names it, in whatever letters it is written.
+
+    >>> security_type("Stk"), security_type("FSFOP")
+    ('STK', 'FOP')
+    """
+    written = text.upper()
+    return SEC_TYPES.get(written, written)
+
+
+_FIELDS = "In the Flex query choose the fields that docs/operations.md lists"
+_DAYS = "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd"
+_SEPARATOR = "In the Flex query choose ; as the separator of date and time"
+
+
+class FieldKind(NamedTuple):
+    """A kind of value: how it is read, its name in a message, and what to choose in the query.
+
+    `parse` raises ValueError for a text that is of another kind, or returns None if that is no
+    error.
+    """
+
+    parse: Callable[[str], Any]
+    noun: str
+    remedy: str = _FIELDS
+
+
+TEXT = FieldKind(str, "text")
+NUMBER = FieldKind(
+    _number,
+    "number",
+    "In the Client Portal choose numbers with a decimal point and without separators",
+)
+CONID = FieldKind(_conid, "conid")
+DAY = FieldKind(_day, "day from 1990 to tomorrow", _DAYS)
+TIME = FieldKind(
+    _moment,
+    "time from 1990 to tomorrow, in a zone that is known",
+    f"{_DAYS} and the time format HHmmss or HH:mm:ss",
+)
+SEC_TYPE = FieldKind(security_type, "type")
+
+_OF_TYPE = {str: TEXT, float: NUMBER, int: CONID, date: DAY, datetime: TIME} | {
+    instrument.Right: FieldKind(lambda text: instrument.RIGHTS.get(text.upper()), "right")
+}
+_OF_COLUMN = {"sec_type": SEC_TYPE, "expiry": FieldKind(date.fromisoformat, "day", _DAYS)}
+
+
+class FieldColumn(NamedTuple):
+    """How a column of a record is read: from the first of these fields that is there."""
+
+    kind: FieldKind
+    is_required: bool
+    fields: Sequence[str]
+
+
+def columns_of(record: type, **fields: str) -> dict[str, FieldColumn]:
+    """Return how columns of a record are read; their types say of what kind they are.
+
+    A column that cannot be None is required.
+    """
+    types = get_type_hints(record)
+    columns: dict[str, FieldColumn] = {}
+    for name, written in fields.items():
+        kind, *optional = get_args(types[name]) or (types[name],)
+        columns[name] = FieldColumn(
+            _OF_COLUMN.get(name, _OF_TYPE[kind]), not optional, written.split()
+        )
+    return columns
+
+
+def flaw(what: str, remedy: str = _FIELDS) -> StatementError:
+    """Return the error of what a statement lacks or spoils, with what to choose in the query."""
+    return StatementError(what, remedy=f"{remedy}, and download it again.")
+
+
+def with_values(attributes: Mapping[str, str]) -> dict[str, str]:
+    """Return the attributes that have a value."""
+    return {name: text for name, text in attributes.items() if text.strip() not in UNKNOWN}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fields:
+    """The attributes of one element that have a value.
+
+    Attributes:
+        file, element: For messages.
+        stated_at: When the statement was made; None: it does not say.
+        inherited: The attributes that are the statement's: the row does not have them.
+    """
+
+    attributes: Mapping[str, str]
+    file: str
+    element: str
+    stated_at: datetime | None = None
+    inherited: Collection[str] = ()
+
+    def __str__(self) -> str:
+        """Return what names the row in a message."""
+        names = ("conid", "symbol", "tradeID", "transactionID", "dateTime")
+        named = [f"{n} {shown(self.attributes[n])}" for n in names if n in self.attributes]
+        listed = f" ({', '.join(named)})" if named else ""
+        return f"{self.file}: {self.element}{listed}"
+
+    def get(self, kind: FieldKind, *names: str, is_required: bool = False) -> Any:
+        """Return the value of the first of these fields that is there; None if none is.
+
+        Raises:
+            StatementError: It is of another kind, or it is required and not there.
+        """
+        value = None
+        name = next((each for each in names if each in self.attributes), None)
+        if name is not None:
+            value = self._parsed(kind, name)
+
+        if value is None and is_required:
+            raise self.error(f"has no valid {names[-1]}", kind.remedy)
+        return value
+
+    def required(self, kind: FieldKind, *names: str) -> Any:
+        """Return the value of the first of these fields that is there; see `get`."""
+        return self.get(kind, *names, is_required=True)
+
+    def row(self, columns: Mapping[str, FieldColumn]) -> dict[str, Any]:
+        """Return the values of columns; see `get`."""
+        return {
+            name: self.get(column.kind, *column.fields, is_required=column.is_required)
+            for name, column in columns.items()
+        }
+
+    def as_json(self) -> str:
+        """Return the attributes as JSON in the order of names.
+
+        The day of the statement is among them only if the row names none: the same booking has the
+        same text in every statement that names it.
+        """
+        is_dated = any(name in self.attributes for name in ("dateTime", "tradeDate", "date"))
+        left_out = {*self.inherited} & {"reportDate"} if is_dated else set()
+        written = {name: text for name, text in self.attributes.items() if name not in left_out}
+        return json.dumps(written, sort_keys=True, ensure_ascii=False)
+
+    def error(self, what: str, remedy: str = _FIELDS) -> StatementError:
+        """Return the error of this row."""
+        return flaw(f"{self} {what}.", remedy)
+
+    def _parsed(self, kind: FieldKind, name: str) -> Any:
+        text = self.attributes[name].strip()
+        try:
+            return kind.parse(text)
+        except _SeparatorError:
+            what = f"has {name}={shown(text)}, where nothing separates day and time"
+            raise self.error(what, _SEPARATOR) from None
+        except ValueError:
+            what = f"has {name}={shown(text)}, which is no {kind.noun}"
+            raise self.error(what, kind.remedy) from None

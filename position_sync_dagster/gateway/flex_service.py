@@ -1,0 +1,179 @@
+"""The Flex Web Service of the broker: a statement is requested, waited for, and downloaded."""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPException
+from urllib.error import HTTPError
+from urllib.parse import quote_plus, urlencode, urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+from xml.etree import ElementTree as Xml
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from position_sync_dagster.errors import FlexServiceError
+
+# The largest statement, in bytes; a day of 20,000 holdings takes some 15 MB.
+LARGEST_STATEMENT = 512 * 2**20
+
+
+def answer_of(data: bytes) -> dict[str, str]:
+    """Return the texts of an answer of the service by name; empty for anything else."""
+    if b"<FlexStatementResponse" in data[:4096]:
+        with suppress(Xml.ParseError, LookupError, ValueError):
+            return {one.tag: (one.text or "").strip() for one in Xml.fromstring(data)}  # noqa: S314
+    return {}
+
+
+# Codes after which the same request may succeed.
+#
+# Source: IB, "Flex Web Service", error codes.
+_LATER = {
+    "1001", "1003", "1004", "1005", "1006", "1007", "1008", "1009", "1018", "1019", "1021",
+}  # fmt: skip
+
+_SETTINGS = "(POSITION_SYNC_FLEX_TOKEN, POSITION_SYNC_FLEX_QUERY_ID)"
+_REMEDIES = {
+    "1010": "Use an activity Flex query of the present kind: legacy queries are not served.",
+    "1011": "Activate the Flex Web Service in the Client Portal (Settings, Reporting).",
+    "1012": f"Make a new token in the Client Portal and set it {_SETTINGS}.",
+    "1013": "Allow this machine's address for the token in the Client Portal, or remove the limit.",
+    "1014": f"Correct the query id {_SETTINGS}; the Client Portal shows it beside the query.",
+    "1015": f"Correct the token {_SETTINGS}; the Client Portal shows it.",
+    "1016": "Use token and query of the same login.",
+    "1017": "Request the statement again: the reference is not known any more.",
+    "1018": "Wait ten minutes: one request a second and ten a minute are allowed.",
+    "1019": "Wait a few minutes and download it again; replace the file, if it is one.",
+    "1020": f"Correct token and query id {_SETTINGS}.",
+}
+
+
+class _LaterError(FlexServiceError):
+    """An answer after which the same request may succeed."""
+
+
+def refusal(texts: Mapping[str, str], what: str) -> FlexServiceError:
+    """Return the error of an answer that is no statement.
+
+    Args:
+        texts: The elements of the answer, by name.
+        what: The file or the query, for the message.
+    """
+    code = texts.get("ErrorCode") or texts.get("code") or "no code"
+    said = (texts.get("ErrorMessage") or "no statement and no error")[:200].rstrip(".")
+    kind = _LaterError if code in _LATER else FlexServiceError
+    return kind(
+        f"{what}: the Flex service answered {code}: {said}.",
+        remedy=_REMEDIES.get(code, "See the error codes of IB's Flex Web Service."),
+    )
+
+
+# The addresses of IB, to which a token may be sent.
+_OF_BROKER = re.compile(
+    r"https://([a-z0-9-]+\.)*(interactivebrokers\.(com|co\.uk)|ibkr\.com)(:443)?/[^?#@\s]*", re.I
+)
+
+
+def is_of_broker(url: str) -> bool:
+    """Return whether an address is one of IB's, over https.
+
+    >>> is_of_broker("https://gdcdyn.interactivebrokers.com/Universal/servlet/GetStatement")
+    True
+    >>> is_of_broker("https://interactivebrokers.com.example/GetStatement")
+    False
+    """
+    return _OF_BROKER.fullmatch(url) is not None
+
+
+# Source: IB, "Flex Web Service" (version 3).
+FLEX_URL = "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService"
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """Makes a redirect an error: the request has the token in its address."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+_OPENER = build_opener(_NoRedirects)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlexService:
+    """The service that makes statements; neither its messages nor its logs contain the token.
+
+    Args:
+        url: Its address.
+        timeout_s: Longest wait for one answer.
+        patience_s: Longest wait for a statement that is being made, and for a busy service.
+        sleep: Waits between two requests.
+
+    Example:
+        data = FlexService().download(token, "123456")
+    """
+
+    url: str = FLEX_URL
+    timeout_s: float = 30.0
+    patience_s: float = 300.0
+    sleep: Callable[[float], None] = time.sleep
+
+    def download(self, token: str, query_id: str) -> bytes:
+        """Return the XML of a statement that is complete.
+
+        Raises:
+            FlexServiceError: The service refused, or was not ready in time; it names the query,
+                the code and the remedy.
+        """
+        url = f"{self.url}/SendRequest"
+        asked = answer_of(self._until_ready(url, token, query_id, query_id))
+        reference = asked.get("ReferenceCode", "")
+        if not reference:
+            raise refusal(_without(token, asked), f"query {query_id}")
+        named = asked.get("Url", "")
+        url = named if is_of_broker(named) else f"{self.url}/GetStatement"
+        return self._until_ready(url, token, reference, query_id)
+
+    def _ask(self, url: str, token: str, subject: str, query_id: str) -> bytes:
+        address = f"{url}?" + urlencode({"t": token, "q": subject, "v": 3})
+        # The service refuses requests without a User-Agent.
+        request = Request(address, headers={"User-Agent": "Python/3"})  # noqa: S310 - checked
+        try:
+            with _OPENER.open(request, timeout=self.timeout_s) as answer:
+                data: bytes = answer.read(LARGEST_STATEMENT)
+        except (HTTPException, OSError, ValueError) as error:
+            kind: type[FlexServiceError] = _LaterError
+            reason = getattr(error, "reason", None) or type(error).__name__
+            why = _without(token, {"": str(reason)})[""]
+            if isinstance(error, HTTPError):
+                error.close()
+                is_redirect = 300 <= error.code < 400
+                why = f"{'a redirect, which is refused' if is_redirect else 'HTTP'} {error.code}"
+                kind = _LaterError if error.code >= 500 or error.code == 429 else FlexServiceError
+            host = urlsplit(self.url).hostname
+            raise kind(
+                f"query {query_id}: the Flex service at {host} gave no answer: {why}.",
+                remedy="Try again later; check the network.",
+            ) from None
+        texts = _without(token, answer_of(data))
+        if texts and texts.get("Status") != "Success":
+            raise refusal(texts, f"query {query_id}")
+        return data
+
+    def _until_ready(self, *request: str) -> bytes:
+        attempts = Retrying(
+            retry=retry_if_exception_type(_LaterError),
+            stop=stop_after_delay(self.patience_s),
+            wait=wait_exponential(multiplier=2.0, max=30.0),
+            sleep=self.sleep,
+            reraise=True,
+        )
+        return attempts(self._ask, *request)
+
+
+def _without(token: str, texts: Mapping[str, str]) -> dict[str, str]:
+    """Return texts of the service without the token, which it may repeat."""
+    hidden = {name: text.replace(token, "***") for name, text in texts.items()}
+    return {name: text.replace(quote_plus(token), "***") for name, text in hidden.items()}

@@ -1,0 +1,273 @@
+"""Requests for lines of market data, and what the gateway answers to them."""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ib_async import IB, Contract, Ticker
+
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.gateway import codes, holdings, ib_async_internals, translate
+from position_sync_dagster.settings import Settings
+
+# After a code that the product does not know, a line that never ticked has this long to tick: the
+# code may be advice. Then it counts as a refusal.
+UNKNOWN_CODE_S = 5.0
+
+# Cancelled requests whose late ticks are still recognized.
+MAX_RETIRED = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The gateway's message that ended or refused a line.
+
+    Attributes:
+        market_data_type: The requested `MarketDataType`.
+    """
+
+    conid: int
+    code: int
+    text: str
+    market_data_type: int
+
+
+# How often a trial looks for a tick.
+TRIAL_POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineTrial:
+    """The result of a market data line that was requested as a trial and cancelled.
+
+    Attributes:
+        refusal: The gateway's message that refused or ended it.
+        market_data_type: The type of the ticks that came (1 live, 2 frozen, 3 delayed, 4 delayed
+            frozen); None if no tick came.
+        greeks: Whether greeks came; None for a contract that has none.
+    """
+
+    refusal: Refusal | None
+    market_data_type: int | None
+    greeks: bool | None
+
+
+class MarketDataRequests:
+    """The requests for market data of this connection, one for each line, as the gateway counts.
+
+    Callers of the same conid share its request. Whether its values count is decided by
+    `domain/login_lines.py`.
+
+    Args:
+        ib: The connection.
+        settings: The kind of market data to request.
+
+    Attributes:
+        on_refusal: Listeners, called when the gateway ends or refuses a line, which is free then.
+        heard_at: When the newest tick of a line came, in monotonic seconds.
+    """
+
+    def __init__(self, ib: IB, *, settings: Settings) -> None:
+        self._ib = ib
+        self._market_data_type = settings.market_data_type
+        self._requested_type = 0
+        self._knows_dividends = True
+        self._requests: dict[int, _Request] = {}
+        self._by_id: dict[int, _Request] = {}
+        self._retired: deque[int] = deque()
+        self._ticked: holdings.ChangeNotifier[int] = holdings.ChangeNotifier()
+        self.heard_at = -math.inf
+        self.on_refusal: list[Callable[[Refusal], None]] = []
+        ib.pendingTickersEvent += self._on_ticks
+        ib.errorEvent += self._on_error
+
+    @property
+    def in_use(self) -> int:
+        """The number of lines that this connection holds."""
+        return len(self._requests)
+
+    def subscribe(self, details: ContractDetails, *, market_data_type: int | None = None) -> None:
+        """Request a line for a contract, or share the one that it has.
+
+        Args:
+            details: The contract.
+            market_data_type: Instead of the setting's; 3 requests delayed data.
+        """
+        request = self._requests.get(details.conid)
+        if request is not None:
+            request.holders += 1
+            return
+        kind = market_data_type or self._market_data_type
+        self._send(_Request(translate.streamable(details), kind))
+
+    def cancel(self, conid: int) -> None:
+        """Release a line; the last caller that releases it frees it."""
+        request = self._requests.get(conid)
+        if request is None:
+            return
+        request.holders -= 1
+        if request.holders == 0:
+            self._retire(request)
+            if self._ib.isConnected():
+                self._ib.client.cancelMktData(request.request_id)
+
+    def switch(self, conid: int, *, market_data_type: int | None = None) -> None:
+        """Request a held line again as another kind of data, for all that share it.
+
+        Args:
+            conid: Nothing happens when it has no line.
+            market_data_type: Instead of the setting's.
+        """
+        request = self._requests.get(conid)
+        if request is None:
+            return
+        self._retire(request)
+        self._ib.client.cancelMktData(request.request_id)
+        request.market_data_type = market_data_type or self._market_data_type
+        self._send(request)
+
+    def resubscribe(self) -> None:
+        """Request every line again with new ids: the gateway dropped them (code 1101).
+
+        A line that has not ticked yet is cancelled first: if its request reached the gateway after
+        the drop, it still runs.
+        """
+        for request in list(self._requests.values()):
+            self._retire(request)
+            if request.ticker.time is None:
+                self._ib.client.cancelMktData(request.request_id)
+            self._send(request)
+
+    def cancel_all(self) -> None:
+        """Free every line, also shared ones."""
+        for conid, request in list(self._requests.items()):
+            request.holders = 1
+            self.cancel(conid)
+
+    async def trial(self, details: ContractDetails, *, wait_s: float) -> LineTrial:
+        """Request a line, wait for its first tick or its refusal, and cancel it.
+
+        Of an option the greeks are awaited as well.
+        """
+        refusals: list[Refusal] = []
+        kind: int | None = None
+        greeks = None if details.right is None else False
+        self.on_refusal.append(refusals.append)
+        self.subscribe(details)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    while not refusals and self._ib.isConnected():
+                        quote = self.quote(details.conid)
+                        if quote is not None and quote.received_at is not None:
+                            kind = quote.market_data_type or 1
+                            greeks = None if greeks is None else quote.delta is not None
+                        if kind is not None and greeks is not False:
+                            break
+                        await asyncio.sleep(TRIAL_POLL_S)
+        finally:
+            self.cancel(details.conid)
+            self.on_refusal.remove(refusals.append)
+        refusal = refusals[0] if refusals else None
+        return LineTrial(refusal=refusal, market_data_type=kind, greeks=greeks)
+
+    def quote(self, conid: int) -> Quote | None:
+        """Return the newest market data of a line; None when the conid has none."""
+        request = self._requests.get(conid)
+        if request is None:
+            return None
+        return translate.quote_of(request.ticker, request.arrivals)
+
+    def watch(self) -> holdings.PendingChanges[int]:
+        """Collect from now on which conids tick."""
+        return self._ticked.watch()
+
+    def _send(self, request: "_Request") -> None:
+        if request.market_data_type != self._requested_type:
+            self._ib.reqMarketDataType(request.market_data_type)
+            self._requested_type = request.market_data_type
+
+        ticks = codes.MARK_PRICE_GENERIC_TICK
+        request.with_dividends = self._knows_dividends and request.contract.secType == "STK"
+        if request.with_dividends:
+            ticks = f"{ticks},{codes.DIVIDENDS_GENERIC_TICK}"
+        request.ticker = self._ib.reqMktData(request.contract, ticks)
+        request.request_id = ib_async_internals.request_id_of(self._ib, request.ticker)
+        request.arrivals = translate.Arrivals()
+        self._requests[request.contract.conId] = request
+        self._by_id[request.request_id] = request
+
+    def _on_ticks(self, tickers: set[Ticker]) -> None:
+        for ticker in tickers:
+            contract = ticker.contract
+            request = self._requests.get(contract.conId) if contract else None
+            if request is not None and request.ticker is ticker:
+                self._ticked.note(request.contract.conId)
+                self.heard_at = time.monotonic()
+                request.arrivals.note(ticker)
+
+    def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
+        request = self._by_id.get(request_id)
+        if request is None or code in codes.ADVICE or codes.is_notice(code):
+            return
+        if code == codes.GatewayCode.REQUEST_INVALID and request.with_dividends:
+            self._knows_dividends = False
+            self._retire(request)
+            self._send(request)
+            return
+
+        refusal = Refusal(
+            conid=request.contract.conId,
+            code=code,
+            text=text,
+            market_data_type=request.market_data_type,
+        )
+        if code in codes.ENDS_LINE:
+            self._end(request, refusal)
+        elif request.ticker.time is None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(UNKNOWN_CODE_S, self._end_unless_ticked, request_id, refusal)
+
+    def _end_unless_ticked(self, request_id: int, refusal: Refusal) -> None:
+        """End a line that has not ticked since it got an unknown code."""
+        request = self._by_id.get(request_id)
+        if request is not None and request.ticker.time is None and self._ib.isConnected():
+            self._ib.client.cancelMktData(request_id)
+            self._end(request, refusal)
+
+    def _end(self, request: "_Request", refusal: Refusal) -> None:
+        self._retire(request)
+        for listener in list(self.on_refusal):
+            listener(refusal)
+
+    def _retire(self, request: "_Request") -> None:
+        """Remove a request, so that a later one of the conid starts without old prices."""
+        conid = request.contract.conId
+        del self._requests[conid]
+        del self._by_id[request.request_id]
+        self._ticked.forget(conid)
+        ib_async_internals.retire_ticker(self._ib, request.ticker, request.contract)
+
+        # Ticks of a cancelled request may still arrive: they must not find the next ticker.
+        self._retired.append(request.request_id)
+        if len(self._retired) > MAX_RETIRED:
+            ib_async_internals.forget_request(self._ib, self._retired.popleft())
+
+
+@dataclass(slots=True)
+class _Request:
+    """A request for market data as sent; the gateway knows the line by its id."""
+
+    contract: Contract
+    market_data_type: int
+    holders: int = 1
+    with_dividends: bool = False
+    ticker: Ticker = field(default_factory=Ticker)
+    request_id: int = -1
+    arrivals: translate.Arrivals = field(default_factory=translate.Arrivals)

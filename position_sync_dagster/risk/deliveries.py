@@ -1,0 +1,364 @@
+"""What expiring legs leave at the present price, and which short options may be assigned early.
+
+An account delivers from all that it holds: its shares or futures, what its other legs bring at the
+same moment, and the calls that it holds longer. A leg without a price is listed with the reason,
+and its numbers are unknown.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment
+from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.rules import exchange_date
+from position_sync_dagster.risk import model
+from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs
+from position_sync_dagster.risk.terms import ExerciseTerms, NotPriced, OptionTerms, years_between
+
+# An option is pinned whose strike is within this share of the price.
+PINNED = 0.005
+
+# What is smaller than this is the rounding of a sum of quantities.
+NO_UNITS = 1e-9
+
+# The time before an ex-date in which a call is exercised for the dividend.
+BEFORE_EX_DATE = timedelta(days=7)
+
+# A put is near parity whose time value is at most this, or what its strike earns in a week.
+NEAR_PARITY = 0.05
+WAITING = timedelta(days=7)
+
+FUTURE_DELIVERY = "what the future delivers is not known"
+
+_LEG = ("strategy_id", "account", "conid", "symbol", "currency")
+
+
+@dataclass(slots=True, kw_only=True)
+class ExpiringLeg:
+    """What a leg leaves that expires.
+
+    Attributes:
+        units: Shares or futures that come; below 0 they go. 0 of what is settled in cash; None: not
+            known.
+        cash: Money that comes; below 0 it is needed. Of an option on a future its mark: the future
+            comes at the strike. None: not known.
+        missing: Shares or futures that the account does not have; None: not known.
+        reason: Why numbers are not known.
+    """
+
+    leg: PricedLeg
+    expires_at: datetime
+    units: float | None
+    cash: float | None
+    is_pinned: bool | None
+    is_cash_settled: bool | None
+    is_in_the_morning: bool
+    missing: float | None = None
+    reason: str | None = None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The delivery for a program."""
+        return {
+            **{name: self.leg.row[name] for name in _LEG},
+            "leg": self.leg.name,
+            "expires_at": self.expires_at,
+            "position": self.leg.quantity,
+            "units": self.units,
+            "cash": self.cash,
+            "missing": self.missing,
+            "is_pinned": self.is_pinned,
+            "is_cash_settled": self.is_cash_settled,
+            "is_in_the_morning": self.is_in_the_morning,
+            "is_uncovered": None if self.missing is None else self.missing > NO_UNITS,
+            "reason": self.reason,
+        }
+
+
+def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> list[dict[str, Any]]:
+    """Return what each leg leaves that expires until a day, if it ended at the present price.
+
+    Args:
+        legs: All parts of the holdings: an account covers a leg with any of them.
+        until: The last day, in New York.
+        strategy: The strategy whose legs are returned; None: all.
+
+    Returns:
+        Rows as `ExpiringLeg.row` has them, by their moment in New York.
+    """
+    deliveries = list(_deliveries(legs))
+    _count_all_missing(deliveries, legs)
+
+    chosen = []
+    for delivery in deliveries:
+        is_of_strategy = strategy in (None, delivery.leg.row["strategy_id"])
+        if is_of_strategy and exchange_date(delivery.expires_at) <= until:
+            chosen.append(delivery.row)
+    return sorted(chosen, key=lambda row: (row["expires_at"], row["strategy_id"], row["conid"]))
+
+
+def uncovered_calls(legs: PricedLegs) -> list[dict[str, Any]]:
+    """Return the short calls that their account could not deliver if all calls were exercised.
+
+    Returns:
+        Rows with the leg, `expires_at` and `missing`.
+    """
+    deliveries = []
+    for delivery in _deliveries(legs):
+        terms = delivery.leg.delivered_terms
+        if terms is None or delivery.is_cash_settled:
+            continue
+        is_of_future = terms.exercise.is_on_future
+        size = delivery.leg.quantity if is_of_future else delivery.leg.size
+        delivery.units = size if terms.right == "CALL" else 0.0
+        deliveries.append(delivery)
+    _count_all_missing(deliveries, legs)
+
+    rows = [delivery.row for delivery in deliveries]
+    names = (*_LEG, "leg", "expires_at", "missing")
+    return [{name: row[name] for name in names} for row in rows if row["is_uncovered"]]
+
+
+def _count_all_missing(deliveries: Sequence[ExpiringLeg], legs: PricedLegs) -> None:
+    """Set how many units are missing for each delivery, account by account."""
+    held_by = grouped(_account_and_underlying, legs)
+    going_by = grouped(lambda delivery: _account_and_underlying(delivery.leg), deliveries)
+    for key, going in going_by.items():
+        _count_missing(going, held_by[key])
+
+
+def undated_options(legs: PricedLegs) -> list[dict[str, Any]]:
+    """Return the options whose expiry is not known, so that no list by days has them."""
+    rows = []
+    for leg in legs:
+        is_option = leg.row["right"] is not None or isinstance(leg.delivered, ExerciseTerms)
+        if is_option and _expires_at(leg, legs) is None:
+            names = {name: leg.row[name] for name in _LEG}
+            rows.append(names | {"leg": leg.name, "reason": NotPriced.NO_TERMS})
+    return rows
+
+
+def _account_and_underlying(leg: PricedLeg) -> tuple[Any, ...]:
+    return leg.row["account"], leg.row["under"], leg.row["currency"]
+
+
+def _expires_at(leg: PricedLeg, legs: PricedLegs) -> datetime | None:
+    """Return when a leg expires, in New York; None: never, or it is not known."""
+    if isinstance(leg.delivered, ExerciseTerms):
+        return leg.delivered.expires_at.astimezone(NEW_YORK)
+    day = leg.row["expiry"]
+    if day is None:
+        return None
+    details = legs.given.details.get(leg.row["conid"])
+    if details is None:
+        return expiry_moment(day)
+    last = expiry_moment(day, details.last_trade_time, details.time_zone)
+    return last.astimezone(NEW_YORK)
+
+
+def _deliveries(legs: PricedLegs) -> Iterable[ExpiringLeg]:
+    """Yield what each leg leaves that expires at all."""
+    for leg in legs:
+        expires_at = _expires_at(leg, legs)
+        if expires_at is not None:
+            yield _delivery(leg, expires_at, legs)
+
+
+def _delivery(leg: PricedLeg, expires_at: datetime, legs: PricedLegs) -> ExpiringLeg:
+    """Return what a leg leaves at the present price of its underlying."""
+    details = legs.given.details.get(leg.row["conid"])
+    in_cash = details is not None and details.under_sec_type == "IND"
+    delivery = ExpiringLeg(
+        leg=leg,
+        expires_at=expires_at,
+        units=None,
+        cash=None,
+        is_pinned=None,
+        is_cash_settled=in_cash,
+        is_in_the_morning=details is not None and details.is_settled_at_the_open,
+    )
+
+    terms = leg.delivered
+    spot = leg.row["spot"]
+    if terms is None:
+        # A future is marked each day: what it has earned is in the account already.
+        delivery.cash = 0.0
+        delivery.units = 0.0 if in_cash else None
+        delivery.is_cash_settled = in_cash or None
+        delivery.reason = None if in_cash else FUTURE_DELIVERY
+        return delivery
+    if not isinstance(terms, ExerciseTerms):
+        delivery.reason = terms.value
+        return delivery
+    if not spot:
+        delivery.reason = NotPriced.NO_PRICE.value
+        return delivery
+
+    worth = terms.intrinsic(spot)
+    delivery.is_pinned = abs(spot - terms.strike) <= PINNED * spot
+    if in_cash:
+        delivery.units = 0.0
+        delivery.cash = leg.size * worth
+    elif terms.exercise.is_on_future:
+        delivery.units = terms.side * leg.quantity if worth > 0 else 0.0
+        delivery.cash = leg.size * worth
+    else:
+        delivery.units = terms.side * leg.size if worth > 0 else 0.0
+        delivery.cash = -delivery.units * terms.strike
+    return delivery
+
+
+def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg]) -> None:
+    """Set how many units are missing for each delivery of one account and underlying.
+
+    Moments come in their order. What goes is covered by what is held, by what comes at the same
+    moment, and by the calls that expire later. The option deepest in the money is covered first.
+    """
+    units = sum(_units_held(leg) for leg in held)
+    for moment in sorted({delivery.expires_at for delivery in deliveries}):
+        at_moment = [delivery for delivery in deliveries if delivery.expires_at == moment]
+        known = [delivery for delivery in at_moment if delivery.units is not None]
+
+        units += sum(delivery.units for delivery in known if delivery.units and delivery.units > 0)
+        free = units + sum(_units_callable(leg, moment) for leg in held)
+        for delivery in sorted(known, key=_depth, reverse=True):
+            going = max(0.0, -(delivery.units or 0.0))
+            covered = min(going, max(0.0, free))
+            delivery.missing = going - covered
+            free -= covered
+            units -= going
+
+
+def _units_held(leg: PricedLeg) -> float:
+    """Return the shares or futures of a leg; 0 of an option."""
+    if leg.delivered is not None:
+        return 0.0
+    return leg.quantity
+
+
+def _units_callable(leg: PricedLeg, after: datetime) -> float:
+    """Return the shares or futures that a long call brings which expires after a moment."""
+    terms = leg.delivered
+    if not isinstance(terms, ExerciseTerms) or terms.right != "CALL" or leg.quantity <= 0:
+        return 0.0
+    if terms.expires_at <= after:
+        return 0.0
+    return leg.quantity if terms.exercise.is_on_future else leg.size
+
+
+def _depth(delivery: ExpiringLeg) -> float:
+    """Return by how much an option is in the money."""
+    terms = delivery.leg.delivered
+    spot = delivery.leg.row["spot"]
+    return terms.above_strike(spot) if isinstance(terms, ExerciseTerms) and spot else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyAssignments:
+    """Which short options may be assigned early.
+
+    Attributes:
+        likely: Those whose holder gains nothing more by selling: with `leg`, `extrinsic` (what one
+            unit is worth above its exercise; below 0 it is worth less), `gain` (what exercise
+            gives its holder: the dividend, or the interest until expiry) and `ex_date` (when the
+            dividend goes, of a call).
+        left_out: Those that cannot be judged, with `reason`, and with `in_the_money`: None where
+            the price of the underlying is not known.
+    """
+
+    likely: list[dict[str, Any]]
+    left_out: list[dict[str, Any]]
+
+    @property
+    def doubtful(self) -> list[dict[str, Any]]:
+        """Those left out that are in the money, or may be."""
+        return [row for row in self.left_out if row["in_the_money"] is not False]
+
+
+def early_assignments(legs: PricedLegs) -> EarlyAssignments:
+    """Return the short options that their holders may exercise before the expiry.
+
+    A holder exercises where selling gains nothing more: an option at or below its intrinsic value,
+    a put whose time value is at most what its strike earns in a week, and a call in the week before
+    an ex-date whose dividend exceeds its time value. It needs no volatility.
+    """
+    result = EarlyAssignments(likely=[], left_out=[])
+    for leg in legs:
+        if leg.row["right"] is None or leg.quantity >= 0:
+            continue
+        if isinstance(leg.delivered, ExerciseTerms):
+            is_over = leg.delivered.expires_at <= legs.given.now
+            if is_over or not leg.delivered.exercise.is_early:
+                continue
+
+        names = {name: leg.row[name] for name in _LEG}
+        names |= {"leg": leg.name, "position": leg.quantity}
+        reason = _not_judged(leg)
+        if reason is not None:
+            result.left_out.append(names | {"in_the_money": _in_the_money(leg), "reason": reason})
+        elif (judged := _judged(leg, legs.given.now)) is not None:
+            result.likely.append(names | judged)
+    return result
+
+
+def _not_judged(leg: PricedLeg) -> str | None:
+    """Return why nothing can be said of a short option; None: something can."""
+    if isinstance(leg.delivered, NotPriced):
+        return leg.delivered.value
+    if not leg.row["spot"]:
+        return NotPriced.NO_PRICE.value
+    if leg.row["market_value"] is None:
+        return "it has no value"
+    return None
+
+
+def _in_the_money(leg: PricedLeg) -> bool | None:
+    """Return whether an option is in the money; None: it is not known."""
+    spot = leg.row["spot"]
+    if not isinstance(leg.delivered, ExerciseTerms) or not spot:
+        return None
+    return leg.delivered.above_strike(spot) > 0
+
+
+def _judged(leg: PricedLeg, now: datetime) -> dict[str, Any] | None:
+    """Return why a holder would exercise; None: he would not."""
+    terms = leg.delivered
+    if not isinstance(terms, ExerciseTerms):
+        return None
+    spot = leg.row["spot"]
+    worth = terms.above_strike(spot)
+    if worth <= 0:
+        return None
+
+    extrinsic = leg.row["market_value"] / leg.size - worth
+    # Without a rate nothing is assumed to be earned by waiting.
+    rate = leg.terms.rate if leg.terms is not None else 0.0
+    basis = worth if terms.exercise.is_on_future else terms.strike
+    gain = 0.0
+    ex_date = None
+    threshold = model.ROUNDING
+    if terms.right == "PUT" or terms.exercise.is_on_future:
+        gain = basis * -math.expm1(-rate * years_between(now, terms.expires_at))
+        interest = basis * rate * (WAITING / timedelta(days=model.DAYS_PER_YEAR))
+        threshold = max(NEAR_PARITY, interest)
+    elif leg.terms is not None and (dividend := _next_dividend(leg.terms, now, spot)) is not None:
+        ex_date, gain = dividend
+        if ex_date - now <= BEFORE_EX_DATE:
+            threshold = max(threshold, gain)
+
+    if extrinsic > threshold:
+        return None
+    return {"extrinsic": extrinsic, "gain": max(0.0, gain), "ex_date": ex_date}
+
+
+def _next_dividend(terms: OptionTerms, now: datetime, spot: float) -> tuple[datetime, float] | None:
+    """Return the ex-date and the amount of the next dividend before an expiry; None: none."""
+    coming = [
+        (dividend.ex_date, dividend.amount or dividend.share * spot)
+        for dividend in terms.dividends or ()
+        if now < dividend.ex_date <= terms.expires_at
+    ]
+    return min(coming, default=None)

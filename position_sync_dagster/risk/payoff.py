@@ -1,0 +1,442 @@
+"""The payoff of strategies at their next expiry: break-evens, greatest profit and greatest loss.
+
+With one expiry this is arithmetic, whatever the model says. With `q` units of each leg, `c` what
+they cost and `S` the price of the underlying,
+
+    profit(S) = Σ q · worth(S) − Σ c,    worth(S) = S, or max(0, ±(S − strike)) of an option
+
+which is a line between its corners at zero and at the strikes. Beyond the last corner its slope is
+the sum of `q` over shares, futures and calls.
+
+Where legs live on after the first expiry, as in a calendar, the model says what they are worth on
+that day. The profit between two corners is then a curve, which is searched to a cent.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from position_sync_dagster.domain.rules import exchange_date
+from position_sync_dagster.risk import model
+from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs
+from position_sync_dagster.risk.structure import structure_note
+from position_sync_dagster.risk.terms import ExerciseTerms, NotPriced, OptionTerms, as_options
+
+# Amounts and prices below this are the rounding of sums.
+ROUNDING_DIGITS = 6
+
+# What is smaller than this part of the gross amount is zero.
+ZERO = 1e-10
+
+# Standard deviations beyond the last corner at which a curve is as straight as its limit.
+FAR = 8.0
+
+# How many prices are tried between two corners, and between two prices that were tried.
+TRIED = 48
+TRIED_AGAIN = 16
+
+# The search for a price ends when two of them are as near as this part of it.
+NEAR = 1e-8
+
+# How many of the highest and the lowest prices that were tried are searched around.
+MOST_PEAKS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corner:
+    """A price of the underlying, and the profit there."""
+
+    price: float
+    profit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payoff:
+    """The profit of a strategy at its next expiry, over the price of one underlying.
+
+    Attributes:
+        underlying: The symbol.
+        under: The name of the underlying, as `PricedLegs.parts` has it: of a future with its month.
+        expiry: The first day on which a leg expires, in New York; None: none does.
+        break_evens: The prices at which the profit is 0, ascending; None: not known.
+        greatest_profit, greatest_loss: The highest and the lowest profit; None: unbounded, or not
+            known.
+        why: What is unbounded or not known; None: nothing.
+        note: What legs no longer make of it; None: nothing.
+        corners: The profit at zero, at each strike, and at its extremes; none if it is not known.
+        legs: The contracts, with their quantities.
+        profit_at: Returns the profit at some prices; None: it is not known.
+    """
+
+    strategy: str
+    account: str
+    underlying: str
+    currency: str
+    under: str
+    expiry: date | None
+    break_evens: tuple[float, ...] | None = None
+    greatest_profit: float | None = None
+    greatest_loss: float | None = None
+    why: str | None = None
+    note: str | None = None
+    corners: tuple[Corner, ...] = ()
+    legs: tuple[str, ...] = ()
+    profit_at: Callable[[model.Array], model.Array] | None = field(
+        default=None, repr=False, compare=False
+    )
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The payoff for a program."""
+        corners = [{"price": corner.price, "profit": corner.profit} for corner in self.corners]
+        names = (
+            "strategy", "account", "underlying", "currency", "expiry", "break_evens",
+            "greatest_profit", "greatest_loss", "why", "note",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names} | {
+            "corners": corners,
+            "legs": self.legs,
+        }
+
+
+_GROUP = ["strategy_id", "account", "under", "currency"]
+
+
+def payoffs(legs: PricedLegs, notes: Mapping[str, Sequence[str]] | None = None) -> list[Payoff]:
+    """Return the payoff of each strategy, account, underlying and currency.
+
+    Args:
+        legs: The parts of the holdings.
+        notes: What is wrong with the legs of strategies, by the name of the strategy.
+    """
+    groups: dict[tuple[str, ...], list[PricedLeg]] = {}
+    for leg in legs:
+        groups.setdefault(tuple(leg.row[name] for name in _GROUP), []).append(leg)
+
+    result = []
+    for key in sorted(groups, key=str):
+        of_strategy = (notes or {}).get(key[0], ())
+        result.append(_payoff(groups[key], legs.given.now, of_strategy))
+    return result
+
+
+def _payoff(legs: Sequence[PricedLeg], now: datetime, notes: Sequence[str]) -> Payoff:
+    """Return the payoff of legs of one strategy, account and underlying."""
+    first = legs[0].row
+    expiry = min((day for leg in legs if (day := _expiry_of(leg)) is not None), default=None)
+    texts = [*notes, structure_note(first["strategy_id"], legs)]
+    described: dict[str, Any] = {
+        "strategy": first["strategy_id"],
+        "account": first["account"],
+        "underlying": first["symbol"],
+        "currency": first["currency"],
+        "under": first["under"],
+        "expiry": expiry,
+        "note": "; ".join(text for text in texts if text) or None,
+        "legs": tuple(f"{leg.quantity:+.15g} {leg.name}" for leg in legs),
+    }
+
+    unknown = list(_unknown(legs, expiry))
+    if unknown:
+        return Payoff(**described, why="not known: " + "; ".join(unknown))
+
+    profit = _profit_of(legs, expiry, now)
+    solution = _solve_lines(profit) if profit.is_of_lines else _search_curve(profit)
+    why = []
+    if solution.greatest_profit is None:
+        why.append("the greatest profit is unbounded")
+    if solution.greatest_loss is None:
+        why.append("the greatest loss is unbounded")
+    return Payoff(
+        **described,
+        break_evens=solution.break_evens,
+        greatest_profit=solution.greatest_profit,
+        greatest_loss=solution.greatest_loss,
+        why="; ".join(why) or None,
+        corners=solution.corners,
+        profit_at=profit.at,
+    )
+
+
+def _expiry_of(leg: PricedLeg) -> date | None:
+    """Return the day on which an option expires, in New York; None: it is none, or not known."""
+    if not isinstance(leg.delivered, ExerciseTerms):
+        return None
+    return exchange_date(leg.delivered.expires_at)
+
+
+def _unknown(legs: Iterable[PricedLeg], expiry: date | None) -> Iterable[str]:
+    """Yield what the payoff needs of legs and is not known."""
+    for leg in legs:
+        if leg.row["average_cost"] is None:
+            yield f"the average cost of {leg.name}"
+        if isinstance(leg.delivered, NotPriced):
+            yield f"{leg.name}: {leg.delivered}"
+        elif leg.delivered is not None and _expiry_of(leg) != expiry:
+            if not leg.row["implied_vol"]:
+                yield f"{leg.name}, which lives on: {NotPriced.NO_VOLATILITY}"
+            elif leg.terms is None:
+                yield f"{leg.name}, which lives on: {NotPriced.NO_RATE}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Profit:
+    """The profit of some legs on the day of their first expiry.
+
+    Attributes:
+        cost: What they cost.
+        linear: The units of shares and futures.
+        ending: The options that expire on that day, with their units.
+        living: Those that live on, with their units.
+        values: Returns what one unit of each living option is worth at some prices.
+        slope: That of the profit above `top`.
+        top: A price above all corners, from which on the profit is a line.
+    """
+
+    cost: float
+    linear: float
+    ending: Sequence[tuple[float, ExerciseTerms]]
+    living: Sequence[tuple[float, OptionTerms]]
+    values: Callable[[model.Array], model.Array]
+    slope: float
+    top: float
+
+    @property
+    def is_of_lines(self) -> bool:
+        """Whether it is a line between its corners."""
+        return not self.living
+
+    @property
+    def corner_prices(self) -> list[float]:
+        """The price zero, and each strike."""
+        strikes = {terms.strike for _size, terms in (*self.ending, *self.living)}
+        return sorted({0.0, *strikes})
+
+    @property
+    def gross(self) -> float:
+        """The number of units, whatever their signs."""
+        sizes = [size for size, _terms in (*self.ending, *self.living)]
+        return abs(self.linear) + sum(map(abs, sizes))
+
+    def at(self, prices: model.Array) -> model.Array:
+        """Return the profit at some prices of the underlying."""
+        total = self.linear * prices - self.cost
+        for size, terms in self.ending:
+            total = total + size * np.maximum(0.0, terms.side * (prices - terms.strike))
+
+        if self.living:
+            sizes = np.array([size for size, _terms in self.living])
+            total = total + sizes @ self.values(prices)
+        return total
+
+
+def _profit_of(legs: Sequence[PricedLeg], expiry: date | None, now: datetime) -> _Profit:
+    """Return the profit of legs whose costs and terms are known."""
+    cost = 0.0
+    linear = 0.0
+    ending: list[tuple[float, ExerciseTerms]] = []
+    living: list[PricedLeg] = []
+    for leg in legs:
+        cost += leg.quantity * leg.row["average_cost"]
+        if not isinstance(leg.delivered, ExerciseTerms):
+            linear += leg.size
+        elif _expiry_of(leg) == expiry:
+            ending.append((leg.size, leg.delivered))
+        else:
+            living.append(leg)
+
+    slope = linear + sum(size for size, terms in ending if terms.side > 0)
+    top = max((terms.strike for _size, terms in ending), default=0.0)
+    if not living:
+        return _Profit(
+            cost=cost, linear=linear, ending=ending, living=(), values=np.zeros_like, slope=slope,
+            top=top,
+        )  # fmt: skip
+
+    ends = max(terms.expires_at for _size, terms in ending)
+    later = _later_options(living, max(ends, now), now)
+    volatility = np.array([leg.row["implied_vol"] for leg in living])
+    sizes = np.array([leg.size for leg in living])
+
+    def values(prices: model.Array) -> model.Array:
+        """Return a row of prices for each option that lives on."""
+        rows = np.tile(prices, (len(living), 1))
+        return model.prices(later, rows, volatility, model.FINE)
+
+    spread = volatility * np.sqrt(np.maximum(later.years, 0.0))
+    return _Profit(
+        cost=cost,
+        linear=linear,
+        ending=ending,
+        living=[(leg.size, leg.terms) for leg in living if leg.terms is not None],
+        values=values,
+        slope=slope + float(sizes @ later.slope_far_above()),
+        top=float(max(top, later.strike.max()) * np.exp(FAR * spread.max())),
+    )
+
+
+def _later_options(
+    living: Sequence[PricedLeg], ends: datetime, now: datetime
+) -> model.VanillaOptions:
+    """Return the options that live on as they are after the first expiry."""
+    terms = [leg.terms for leg in living if leg.terms is not None]
+    # The forecast of a dividend is a part of the price; without a price it stays an amount.
+    spots = [leg.row["spot"] or leg.terms.strike for leg in living if leg.terms is not None]
+    options = as_options(terms, [now] * len(terms), spots)
+    return options.later((ends - now) / timedelta(days=1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Solution:
+    break_evens: tuple[float, ...]
+    greatest_profit: float | None
+    greatest_loss: float | None
+    corners: tuple[Corner, ...]
+
+
+def _solve_lines(profit: _Profit) -> _Solution:
+    """Return the exact solution of a profit that is a line between its corners."""
+    prices = np.array(profit.corner_prices)
+    profits = profit.at(prices)
+    zero = ZERO * max(1.0, float(np.abs(profits).max()), abs(profit.cost))
+    profits = np.where(np.abs(profits) <= zero, 0.0, profits)
+
+    break_evens = [
+        float(price) for price, amount in zip(prices, profits, strict=True) if not amount
+    ]
+    for n in range(len(prices) - 1):
+        if profits[n] * profits[n + 1] < 0:
+            part = profits[n] / (profits[n] - profits[n + 1])
+            break_evens.append(float(prices[n] + part * (prices[n + 1] - prices[n])))
+
+    slope = _slope_or_zero(profit)
+    if slope * profits[-1] < 0:
+        break_evens.append(float(prices[-1] - profits[-1] / slope))
+    return _solution(profit, break_evens, prices, profits)
+
+
+def _slope_or_zero(profit: _Profit) -> float:
+    """Return the slope beyond the last corner; 0 if it is the rounding of a sum."""
+    return 0.0 if abs(profit.slope) <= 1e-9 * profit.gross else profit.slope
+
+
+def _solution(
+    profit: _Profit, break_evens: Sequence[float], prices: model.Array, profits: model.Array
+) -> _Solution:
+    """Return the solution, from corners among which are the extremes."""
+    slope = _slope_or_zero(profit)
+    highest = None if slope > 0 else _rounded(profits.max())
+    lowest = None if slope < 0 else _rounded(profits.min())
+    corners = []
+    for price, amount in zip(prices.tolist(), profits.tolist(), strict=True):
+        corners.append(Corner(price=_rounded(price), profit=_rounded(amount)))
+    return _Solution(
+        break_evens=tuple(sorted({_rounded(price) for price in break_evens})),
+        greatest_profit=highest,
+        greatest_loss=lowest,
+        corners=tuple(corners),
+    )
+
+
+def _rounded(number: float) -> float:
+    return round(float(number), ROUNDING_DIGITS) + 0.0
+
+
+def _search_curve(profit: _Profit) -> _Solution:
+    """Return the solution of a profit with legs that live on, searched to a cent."""
+    prices = _tried_prices(profit)
+    profits = profit.at(prices)
+
+    extremes = _extreme_prices(profit, prices, profits)
+    crossings = np.flatnonzero(profits[:-1] * profits[1:] < 0)
+    break_evens = _crossing_prices(profit, prices[crossings], prices[crossings + 1])
+    break_evens += prices[profits == 0].tolist()
+
+    slope = _slope_or_zero(profit)
+    if slope * profits[-1] < 0:
+        break_evens.append(float(prices[-1] - profits[-1] / slope))
+
+    at_top = [] if slope else [profit.top]
+    corners = np.unique([*profit.corner_prices, *extremes, *at_top])
+    return _solution(profit, break_evens, corners, profit.at(corners))
+
+
+def _tried_prices(profit: _Profit) -> model.Array:
+    """Return prices from zero to the top, the corners among them."""
+    corners = profit.corner_prices
+    between = [np.linspace(low, high, TRIED, endpoint=False) for low, high in pairwise(corners)]
+    above = np.geomspace(corners[-1], profit.top, 2 * TRIED)
+    return np.concatenate([*between, above])
+
+
+def _extreme_prices(profit: _Profit, prices: model.Array, profits: model.Array) -> list[float]:
+    """Return the prices of the highest and the lowest profit."""
+    extremes = []
+    for sign in (1.0, -1.0):
+        height = partial(_signed_profit, profit, sign)
+        heights = sign * profits
+        inner = heights[1:-1]
+        peaks = 1 + np.flatnonzero((inner >= heights[:-2]) & (inner >= heights[2:]))
+        highest = peaks[np.argsort(-heights[peaks])][:MOST_PEAKS]
+        if highest.size:
+            low, high = _narrowed(
+                height, prices[highest - 1], prices[highest + 1], _around_the_highest
+            )
+            extremes += ((low + high) / 2).tolist()
+    return extremes
+
+
+def _signed_profit(profit: _Profit, sign: float, prices: model.Array) -> model.Array:
+    return sign * profit.at(prices)
+
+
+def _crossing_prices(profit: _Profit, low: model.Array, high: model.Array) -> list[float]:
+    """Return where the profit is zero, each between two prices at which its signs differ."""
+    if not low.size:
+        return []
+    low, high = _narrowed(profit.at, low, high, _around_the_crossing)
+    return list(((low + high) / 2).tolist())
+
+
+_Choice = Callable[[model.Array], tuple[model.Array, model.Array]]
+
+
+def _narrowed(
+    height: Callable[[model.Array], model.Array],
+    low: model.Array,
+    high: model.Array,
+    choose: _Choice,
+) -> tuple[model.Array, model.Array]:
+    """Return intervals that were narrowed until they are as small as rounding.
+
+    Args:
+        height: What is searched, at some prices.
+        low: The lower ends of the intervals.
+        high: Their upper ends.
+        choose: Returns the place of the new lower and upper ends among the prices of each row.
+    """  # fmt: skip
+    steps = np.linspace(0.0, 1.0, TRIED_AGAIN + 1)
+    while np.any(high - low > NEAR * high):
+        tried = low[:, None] + (high - low)[:, None] * steps
+        heights = height(tried.ravel()).reshape(tried.shape)
+        lower, upper = choose(heights)
+        rows = np.arange(len(tried))
+        low = tried[rows, lower]
+        high = tried[rows, upper]
+    return low, high
+
+
+def _around_the_highest(heights: model.Array) -> tuple[model.Array, model.Array]:
+    highest = heights.argmax(axis=1)
+    return np.maximum(highest - 1, 0), np.minimum(highest + 1, TRIED_AGAIN)
+
+
+def _around_the_crossing(heights: model.Array) -> tuple[model.Array, model.Array]:
+    changes = np.sign(heights[:, :-1]) != np.sign(heights[:, 1:])
+    crossing = changes.argmax(axis=1)
+    return crossing, crossing + 1

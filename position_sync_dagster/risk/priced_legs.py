@@ -1,0 +1,239 @@
+"""The parts of the holdings with what each is priced as, or why it is not.
+
+A part is what a strategy has of a holding. Its underlying is a share or an index by its symbol, or
+one future: futures of two months are two underlyings. Where a part has no price of its underlying,
+that of another part of the same underlying counts.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from position_sync_dagster.domain.instrument import ContractDetails, Instrument, leg_name
+from position_sync_dagster.risk.terms import (
+    CONTRACT_FIELDS,
+    OPTION_TYPES,
+    WITHOUT_CARRY,
+    DatedDividend,
+    ExerciseTerms,
+    NotPriced,
+    OptionTerms,
+    exercise_terms,
+    with_rate,
+)
+
+LINEAR_TYPES = frozenset({"STK", "FUT"})
+
+# The number of units of the underlying in a part of a holding.
+SIZE = pl.col("position") * pl.col("multiplier") * pl.col("share")
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assumptions:
+    """What the legs are priced with, besides their own rows.
+
+    Attributes:
+        now: The time from which the days of a scenario count.
+        details: The known contract details, by conid.
+        rates: Interest rates per year, by currency.
+        dividends: Those of each underlying, by its symbol; one that is missing is unknown.
+        betas: By how much each underlying moves when the index moves by 1.
+    """
+
+    now: datetime
+    details: Mapping[int, ContractDetails] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+    dividends: Mapping[str, Sequence[DatedDividend]] = field(default_factory=dict)
+    betas: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricedLeg:
+    """A part of a holding.
+
+    Attributes:
+        row: Its row, as `PricedLegs.parts` has it.
+        delivered: What an option delivers, or why that is not known; None: it is no option.
+        terms: What the model prices an option as; None: it does not.
+    """
+
+    row: Row
+    delivered: ExerciseTerms | NotPriced | None
+    terms: OptionTerms | None
+
+    @property
+    def delivered_terms(self) -> ExerciseTerms | None:
+        """What an option delivers; None: it is none, or that is not known."""
+        return self.delivered if isinstance(self.delivered, ExerciseTerms) else None
+
+    @property
+    def size(self) -> float:
+        """The number of units of the underlying, negative for a short part."""
+        return float(self.row["position"] * self.row["multiplier"] * self.row["share"])
+
+    @property
+    def quantity(self) -> float:
+        """The number of contracts or shares."""
+        return float(self.row["position"] * self.row["share"])
+
+    @property
+    def name(self) -> str:
+        """The contract as a trader writes it."""
+        return contract_of(self.row)
+
+
+def contract_of(row: Row) -> str:
+    """Return the name of the contract of a row as a trader writes it."""
+    return leg_name(row["symbol"], row["right"], row["strike"], row["expiry"])
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class PricedLegs:
+    """The parts of the holdings, ready for scenarios and payoffs.
+
+    Attributes:
+        parts: A row for each part, as `Split.parts` has them, with `under` (the name of the
+            underlying), `spot` (its price in the major unit) and `reason` (why the part is in no
+            scenario).
+        given: What they are priced with.
+        delivered: What each part delivers, if it is an option, or why that is not known.
+        terms: What the model prices each part as; None: they are not known, or it is no option.
+    """
+
+    parts: pl.DataFrame
+    given: Assumptions
+    delivered: Sequence[ExerciseTerms | NotPriced | None]
+    terms: Sequence[OptionTerms | None]
+
+    @classmethod
+    def of(cls, parts: pl.DataFrame, given: Assumptions) -> "PricedLegs":
+        """Return the parts of holdings (`Split.parts`) with what each is priced as."""
+        named = parts.with_columns(under=_underlyings(parts, given.details), spot=_own_spot())
+        with_spot = named.with_columns(spot=_spot_of_underlying())
+
+        delivered: list[ExerciseTerms | NotPriced | None] = []
+        terms: list[OptionTerms | None] = []
+        reasons: list[str | None] = []
+        for row in with_spot.iter_rows(named=True):
+            delivery = _delivery(row, given)
+            priced = _model_terms(row, delivery, given)
+            delivered.append(delivery)
+            terms.append(priced if isinstance(priced, OptionTerms) else None)
+            reasons.append(_left_out(row, priced))
+
+        with_reasons = with_spot.with_columns(reason=pl.Series(reasons, dtype=pl.String))
+        return cls(parts=with_reasons, given=given, delivered=delivered, terms=terms)
+
+    def of_strategy(self, strategy: str | None) -> "PricedLegs":
+        """Return the parts of one strategy; None: all."""
+        if strategy is None:
+            return self
+        return self.where(pl.col("strategy_id") == strategy)
+
+    def where(self, condition: pl.Expr) -> "PricedLegs":
+        """Return the parts for which a condition is true."""
+        chosen = self.parts.with_row_index("place").filter(condition)
+        places = chosen.get_column("place").to_list()
+        return PricedLegs(
+            parts=chosen.drop("place"),
+            given=self.given,
+            delivered=[self.delivered[place] for place in places],
+            terms=[self.terms[place] for place in places],
+        )
+
+    def left_out(self) -> dict[str, int]:
+        """Return how many legs are left out of every scenario, by reason."""
+        counts = self.parts.drop_nulls("reason").group_by("reason").len()
+        return dict(counts.sort("len", descending=True).iter_rows())
+
+    def __iter__(self) -> Iterator[PricedLeg]:
+        rows = self.parts.iter_rows(named=True)
+        for row, delivered, terms in zip(rows, self.delivered, self.terms, strict=True):
+            yield PricedLeg(row=row, delivered=delivered, terms=terms)
+
+
+def _delivery(row: Row, given: Assumptions) -> ExerciseTerms | NotPriced | None:
+    """Return what a part delivers; None: a share or a future, which it is itself."""
+    if row["sec_type"] in LINEAR_TYPES:
+        return None
+    if row["sec_type"] not in OPTION_TYPES:
+        return NotPriced.OTHER_TYPE
+    option = Instrument(**{name: row[name] for name in CONTRACT_FIELDS})
+    return exercise_terms(option, given.details.get(option.conid))
+
+
+def _model_terms(
+    row: Row, delivery: ExerciseTerms | NotPriced | None, given: Assumptions
+) -> OptionTerms | NotPriced | None:
+    """Return what the model prices a part as; None: a share or a future."""
+    if not isinstance(delivery, ExerciseTerms):
+        return delivery
+    dividends = given.dividends.get(row["symbol"])
+    return with_rate(delivery, given.rates.get(row["currency"]), dividends)
+
+
+def _left_out(row: Row, priced: OptionTerms | NotPriced | None) -> NotPriced | None:
+    """Return why a part is in no scenario; None: it is in all."""
+    if isinstance(priced, NotPriced):
+        return priced
+    if priced is None:
+        return NotPriced.NO_PRICE if row["spot"] is None else None
+    if not row["implied_vol"] or row["implied_vol"] <= 0:
+        return NotPriced.NO_VOLATILITY
+    return None if row["spot"] and row["spot"] > 0 else NotPriced.NO_PRICE
+
+
+def _own_spot() -> pl.Expr:
+    """Return the price that moves, in the major unit: of a share or a future its own."""
+    # Without details a price is quoted in the major unit: those in cents have details always.
+    magnifier = pl.col("magnifier").fill_null(1)
+    implied = pl.coalesce("market_value", "notional") / SIZE  # a value that came without a price
+    price = pl.coalesce(pl.col("market_price") / magnifier, implied)
+    is_linear = pl.col("sec_type").is_in(list(LINEAR_TYPES))
+    return pl.when(is_linear).then(price).otherwise(pl.col("underlying_price") / magnifier)
+
+
+def _spot_of_underlying() -> pl.Expr:
+    """Return the price of the underlying, of another part of it where a part has none."""
+    same = ["under", "currency"]
+    is_linear = pl.col("sec_type").is_in(list(LINEAR_TYPES))
+    of_holding = pl.col("spot").filter(is_linear).median().over(same)
+    of_options = pl.col("spot").filter(~is_linear).median().over(same)
+    return pl.coalesce("spot", of_holding, of_options)
+
+
+def _underlyings(parts: pl.DataFrame, details: Mapping[int, ContractDetails]) -> pl.Series:
+    """Return the name of the underlying of each part."""
+    rows = parts.select("conid", "symbol", "sec_type", "expiry").rows(named=True)
+    futures = {row["conid"]: future for row in rows if (future := _future_of(row, details))}
+
+    months: dict[str, set[int]] = {}
+    for row in rows:
+        if row["conid"] in futures:
+            months.setdefault(row["symbol"], set()).add(futures[row["conid"]])
+
+    names = []
+    for row in rows:
+        name = row["symbol"]
+        if row["sec_type"] in ("FUT", "FOP"):
+            # Where only one future of a symbol is known, it is that of an option without details.
+            of_symbol = months.get(name, set())
+            alone = next(iter(of_symbol)) if len(of_symbol) == 1 else None
+            name = f"{name} future {futures.get(row['conid'], alone)}"
+        elif name.upper() in WITHOUT_CARRY and row["sec_type"] == "OPT":
+            name = f"{name} {row['expiry']}"
+        names.append(name)
+    return pl.Series(names, dtype=pl.String)
+
+
+def _future_of(row: Row, details: Mapping[int, ContractDetails]) -> int | None:
+    """Return the conid of the future that a row is of; None: of none, or it is not known."""
+    if row["sec_type"] == "FUT":
+        return int(row["conid"])
+    known = details.get(row["conid"])
+    return known.under_conid if row["sec_type"] == "FOP" and known is not None else None

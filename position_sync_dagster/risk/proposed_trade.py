@@ -1,0 +1,180 @@
+"""A trade that somebody thinks of: how it is written, and what prices a contract that is not held.
+
+    QUANTITY SYMBOL [EXPIRY [RIGHT STRIKE]] [@PRICE]      such as   -2 SPY 20270115 C 650 @3.20
+
+A contract that is not held takes the price that is given. Else it takes a volatility between those
+of the nearest held options of its underlying: between two strikes by the strike, and between two
+expiries by the variance until them. Outside of what is held the nearest one counts.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from position_sync_dagster.domain.instrument import (
+    Right,
+    finite_number,
+    leg_name,
+    parse_expiry,
+    parse_right,
+)
+from position_sync_dagster.domain.rules import exchange_date
+from position_sync_dagster.errors import UserError, shown
+from position_sync_dagster.risk.priced_legs import PricedLeg
+from position_sync_dagster.risk.terms import years_between
+
+EXAMPLE = "-2 SPY 20270115 C 650 @3.20"
+
+
+class ProposedTradeError(UserError):
+    """A proposed trade cannot be read or priced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposedTrade:
+    """A trade that somebody thinks of.
+
+    Attributes:
+        quantity: Contracts or shares; below 0 they are sold.
+        expiry: That of an option or a future; None: of a share.
+        strike: As quoted.
+        price: As quoted; None: that of the holding, or of the model.
+        strategy: The strategy whose leg it is; None: none.
+        account: None: the account that holds most of the underlying.
+        conid: That of a contract that is held; None: it follows from the terms.
+    """
+
+    quantity: float
+    symbol: str
+    expiry: date | None = None
+    right: Right | None = None
+    strike: float | None = None
+    price: float | None = None
+    strategy: str | None = None
+    account: str | None = None
+    conid: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The contract as a trader writes it."""
+        return leg_name(self.symbol, self.right, self.strike, self.expiry)
+
+
+_TRADE = re.compile(
+    r"(?P<quantity>[+-]?[\d.]+) +(?P<symbol>[A-Za-z][\w.]*(?: [A-Z])?)"
+    r"(?: +(?P<expiry>\d{8}|\d{4}-\d\d-\d\d)(?: +(?P<right>[A-Za-z]+) +(?P<strike>[\d.]+))?)?"
+    r"(?: *@ *(?P<price>[\d.]+))?"
+)
+
+
+def parse_trade(text: str) -> ProposedTrade:
+    """Read a trade as a person writes it.
+
+    Raises:
+        ProposedTradeError: It is none.
+
+    >>> trade = parse_trade("-2 SPY 20270115 C 650 @3.20")
+    >>> trade.quantity, trade.name, trade.price
+    (-2.0, 'SPY 650C 15Jan27', 3.2)
+    """
+    found = _TRADE.fullmatch(" ".join(text.split()))
+    if found is None:
+        raise ProposedTradeError(
+            f"{shown(text)} is no trade.",
+            remedy=f'Write it as "{EXAMPLE}", or "100 SPY @620" for shares.',
+        )
+
+    quantity = finite_number(found["quantity"], "quantity", "-2", lambda number: number != 0)
+    price = None
+    if found["price"] is not None:
+        price = finite_number(found["price"], "price", "3.20")
+    strike = None
+    if found["strike"] is not None:
+        strike = finite_number(found["strike"], "strike", "650", lambda number: number > 0)
+    return ProposedTrade(
+        quantity=quantity,
+        symbol=found["symbol"].upper(),
+        expiry=parse_expiry(found["expiry"]) if found["expiry"] else None,
+        right=parse_right(found["right"]) if found["right"] else None,
+        strike=strike,
+        price=price,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interpolated:
+    """A volatility between those of held options.
+
+    Attributes:
+        source: The options that it is of.
+    """
+
+    volatility: float
+    source: str
+
+
+def volatility_between(
+    held: Sequence[PricedLeg], strike: float, expires_at: datetime, now: datetime
+) -> Interpolated | None:
+    """Return the volatility between the nearest strikes and expiries; None: none is held.
+
+    Args:
+        held: Options of one underlying; those without a volatility are not used.
+        strike: In the major unit.
+        expires_at: The expiry.
+        now: The present moment.
+    """
+    by_expiry: dict[datetime, list[PricedLeg]] = {}
+    for leg in held:
+        terms = leg.delivered_terms
+        if terms is not None and leg.row["implied_vol"] and terms.expires_at > now:
+            by_expiry.setdefault(terms.expires_at, []).append(leg)
+    if not by_expiry:
+        return None
+
+    day = exchange_date(expires_at)
+    same_day = [at for at in by_expiry if exchange_date(at) == day]
+    earlier = max((at for at in by_expiry if at < expires_at), default=None)
+    later = min((at for at in by_expiry if at > expires_at), default=None)
+    if same_day:
+        return _between_strikes(by_expiry[same_day[0]], strike)
+    if earlier is None or later is None:
+        nearest = earlier or later
+        return None if nearest is None else _between_strikes(by_expiry[nearest], strike)
+
+    low = _between_strikes(by_expiry[earlier], strike)
+    high = _between_strikes(by_expiry[later], strike)
+    years = years_between(now, expires_at)
+    years_low = years_between(now, earlier)
+    years_high = years_between(now, later)
+    part = (years - years_low) / (years_high - years_low)
+    variance_low = low.volatility**2 * years_low
+    variance_high = high.volatility**2 * years_high
+    variance = variance_low + part * (variance_high - variance_low)
+    return Interpolated(
+        volatility=(variance / years) ** 0.5, source=f"{low.source} and {high.source}"
+    )
+
+
+def _between_strikes(legs: Sequence[PricedLeg], strike: float) -> Interpolated:
+    """Return the volatility of one expiry at a strike."""
+
+    def strike_of(leg: PricedLeg) -> float:
+        terms = leg.delivered_terms
+        return 0.0 if terms is None else terms.strike
+
+    below = max((leg for leg in legs if strike_of(leg) <= strike), key=strike_of, default=None)
+    above = min((leg for leg in legs if strike_of(leg) >= strike), key=strike_of, default=None)
+    lower = below or above
+    upper = above or below
+    if lower is None or upper is None:
+        raise ValueError("no option is held of this expiry")
+
+    volatility = float(lower.row["implied_vol"])
+    gap = strike_of(upper) - strike_of(lower)
+    if gap <= 0:
+        return Interpolated(volatility=volatility, source=lower.name)
+    part = (strike - strike_of(lower)) / gap
+    volatility += part * (float(upper.row["implied_vol"]) - volatility)
+    return Interpolated(volatility=volatility, source=f"{lower.name} and {upper.name}")

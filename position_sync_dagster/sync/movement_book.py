@@ -1,0 +1,279 @@
+"""The table `movements`, derived from executions, statements and the causes of closes."""
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import KW_ONLY, dataclass, replace
+from datetime import date, timedelta
+
+import polars as pl
+
+from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.closes import (
+    FLEX,
+    Closure,
+    EventKind,
+    Execution,
+    Stage,
+    Statement,
+    StatementEvent,
+    current_executions,
+)
+from position_sync_dagster.domain.movements import (
+    Movement,
+    MovementSource,
+    Section,
+    StatedSection,
+    counting_movements,
+)
+from position_sync_dagster.lake.derived import Replaced
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
+from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
+from position_sync_dagster.sync.movement_sources import (
+    SessionOf,
+    Terms,
+    completed,
+    inferred_movements,
+    named_sections,
+    reported_movement,
+    stated_movements,
+)
+from position_sync_dagster.sync.price_magnifiers import VALUED, magnifiers_of
+
+# The longest time without a session of an exchange: Golden Week, Lunar New Year.
+LONGEST_HOLIDAYS = timedelta(days=14)
+
+
+@dataclass(eq=False, repr=False)
+class MovementBook:
+    """Keeps the table `movements`; blocks, and may be used by any process.
+
+    Args:
+        lake: The tables.
+        calendar: The exchange whose trading days movements belong to.
+
+    Example:
+        MovementBook(lake, "XNYS").update()
+    """
+
+    lake: Lake
+    calendar: str
+    _: KW_ONLY
+    run_id: str | None = None
+
+    def update(
+        self,
+        files: Collection[str] = (),
+        executions: Collection[Execution] = (),
+        events: Collection[StatementEvent] = (),
+    ) -> Replaced:
+        """Make the table equal to what the sources say now.
+
+        What the table has of other files stays, as far as no newer statement states it newly.
+
+        Args:
+            files: Files whose statements are new; what these stated before is gone.
+            executions: Those of these files.
+            events: Those of these files.
+
+        Raises:
+            CommitContentionError: Other writers committed first each time; nothing was changed.
+        """
+
+        def counting() -> list[Movement]:
+            return self._counting(files, executions, events)
+
+        return self.lake.movements.derive(counting, run_id=self.run_id)
+
+    def files(self) -> set[str]:
+        """Return the files whose statements were stored."""
+        return {section.statement for section in self._sections()}
+
+    def _counting(
+        self,
+        files: Collection[str],
+        executions: Collection[Execution],
+        events: Collection[StatementEvent],
+    ) -> list[Movement]:
+        reported = self._reported()
+        closures = self._provisional()
+        is_stated = pl.col("source") == MovementSource.STATEMENT.value
+        kept = [
+            movement
+            for movement in self.lake.movements.records(only=is_stated)
+            if movement.statement not in files
+        ]
+        terms = self._terms(kept, (*reported, *executions), events, closures)
+
+        movements = [_again(movement, terms) for movement in kept]
+        movements += stated_movements(executions, events, terms)
+        movements += [reported_movement(execution, terms) for execution in reported]
+        for closure in closures:
+            movements += inferred_movements(closure, terms)
+        return counting_movements(movements, self._sections())
+
+    def _reported(self) -> list[Execution]:
+        """Return the executions that gateways reported, each in its newest revision."""
+        of_gateways = pl.col("source") != FLEX
+        return current_executions(self.lake.executions.records(None, of_gateways))
+
+    def _provisional(self) -> list[Closure]:
+        """Return the causes of closes that no statement has said."""
+        counting = self.lake.closures.current()
+        return [closure for closure in counting if closure.stage is Stage.PROVISIONAL]
+
+    def _sections(self) -> list[StatedSection]:
+        """Return the sections of all statements; of a file that was replaced only the newest."""
+        is_sections = pl.col("kind") == EventKind.SECTIONS.value
+        events = self.lake.statement_events.records(None, is_sections)
+        newest = {}
+        for event in sorted(events, key=lambda event: event.stated_at or NEVER):
+            newest[event.statement, event.account] = event.stated_at
+
+        sections: list[StatedSection] = []
+        for event in events:
+            if newest[event.statement, event.account] == event.stated_at:
+                sections += _sections_in(event)
+        return sections
+
+    def _terms(
+        self,
+        kept: Iterable[Movement],
+        executions: Iterable[Execution],
+        events: Iterable[StatementEvent],
+        closures: Iterable[Closure],
+    ) -> Terms:
+        """Return what is known of the contracts of movements, and of the days between them."""
+        conids: set[int] = set()
+        days: set[date] = set()
+        of_gateways: set[int] = set()
+        for movement in kept:
+            days.add(movement.day)
+            if movement.conid is not None:
+                conids.add(movement.conid)
+        for execution in executions:
+            days.add(execution.time.date())
+            conids.add(execution.conid)
+            of_gateways |= {execution.conid} if execution.source != FLEX else set()
+        for event in events:
+            days.add(event.day)
+            if event.conid is not None:
+                conids.add(event.conid)
+        for closure in closures:
+            days.add(closure.closed_at.date())
+            of_gateways.add(closure.conid)
+
+        conids |= of_gateways
+        details = self.lake.contracts.get(conids)
+        multipliers = {conid: one.multiplier for conid, one in details.items()}
+        magnifiers = {
+            conid: float(one.price_magnifier)
+            for conid, one in details.items()
+            if one.price_magnifier
+        }
+        without_details = conids - magnifiers.keys()
+        if without_details:
+            rows = self._valued(without_details)
+            multipliers = dict(rows.select("conid", "multiplier").iter_rows()) | multipliers
+            magnifiers = magnifiers_of(rows) | magnifiers
+
+        calendar = _calendar_of(self.calendar, days)
+        return Terms(
+            session_of=_session_in(calendar),
+            zone=calendar.zone,
+            details=details,
+            multipliers=multipliers,
+            magnifiers=magnifiers,
+        )
+
+    def _valued(self, conids: Collection[int]) -> pl.DataFrame:
+        """Return what the broker said of holdings of these contracts, the newest last."""
+        daily = self.lake.derived_table(DAILY_POSITIONS)
+        rows = [self.lake.updates.sync.latest()]
+        if daily.exists():
+            rows.append(daily.rows(one_of("conid", conids)))
+        columns = ["conid", "timestamp", *VALUED]
+        named = [frame.filter(one_of("conid", conids)).select(columns) for frame in rows]
+        return pl.concat(named).sort("timestamp")
+
+
+def sections_of(
+    statements: Iterable[Statement], events: Iterable[StatementEvent]
+) -> list[StatementEvent]:
+    """Return the rows of `statement_events` that say which sections statements have.
+
+    Args:
+        statements: The statements; their rows need not be there.
+        events: Their events.
+    """
+    periods = {
+        (event.statement, event.first_day, event.day)
+        for event in events
+        if event.kind is EventKind.PERIOD
+    }
+    rows: list[StatementEvent] = []
+    for statement in statements:
+        sections = named_sections(statement.sections)
+        # A statement of which a trade cannot be read does not state all trades of its days.
+        if (statement.file, statement.first, statement.last) in periods:
+            sections.append(Section.TRADES)
+        rows += (_sections_row(statement, account, sections) for account in statement.accounts)
+    return rows
+
+
+def _sections_row(
+    statement: Statement, account: str, sections: Iterable[Section]
+) -> StatementEvent:
+    kind = EventKind.SECTIONS
+    made = statement.generated_at.isoformat() if statement.generated_at else ""
+    period = f"{statement.first}:{statement.last}:{made}"
+    return StatementEvent(
+        event_id=f"{kind}:{account}:{statement.file}:{period}",
+        kind=kind,
+        account=account,
+        day=statement.last,
+        first_day=statement.first,
+        attributes=json.dumps(sorted(sections)),
+        source=FLEX,
+        statement=statement.file,
+        stated_at=statement.generated_at,
+    )
+
+
+def _sections_in(event: StatementEvent) -> list[StatedSection]:
+    return [
+        StatedSection(
+            account=event.account,
+            section=Section(section),
+            first=event.first_day or event.day,
+            last=event.day,
+            statement=event.statement,
+            stated_at=event.stated_at,
+        )
+        for section in json.loads(event.attributes)
+    ]
+
+
+def _again(movement: Movement, terms: Terms) -> Movement:
+    """Return a stored movement with what is known of its contract and its calendar now."""
+    session = terms.session_of(movement.day)
+    return completed(replace(movement, session_date=session), terms)
+
+
+def _calendar_of(name: str, days: Collection[date]) -> ExchangeDays:
+    """Return the days of an exchange around these days."""
+    first = min(days, default=date(2000, 1, 1)) - LONGEST_HOLIDAYS
+    last = max(days, default=first) + LONGEST_HOLIDAYS
+    return exchange_days(name, first, last)
+
+
+def _session_in(calendar: ExchangeDays) -> SessionOf:
+    """Return what finds the trading day of a day: that day, or the next one with a session."""
+
+    def session_of(day: date) -> date:
+        session = day
+        while not calendar.is_trading_day(session):
+            session += timedelta(days=1)
+        return session
+
+    return session_of

@@ -1,0 +1,594 @@
+"""Movements as their sources say them: statements, executions and causes of closes; pure.
+
+A multiplier, a unit and an amount are read from their source; what it does not say stays unknown.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time, tzinfo
+from math import copysign
+from typing import Any
+
+from position_sync_dagster.domain.causes import EVENING, cause_of_execution
+from position_sync_dagster.domain.closes import (
+    Cause,
+    Closure,
+    EventKind,
+    Execution,
+    StatementEvent,
+)
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.instrument import (
+    RIGHTS,
+    ContractDetails,
+    Right,
+    parse_expiry,
+)
+from position_sync_dagster.domain.movements import (
+    DELIVERIES,
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+)
+from position_sync_dagster.domain.statement import BookedAmounts
+from position_sync_dagster.errors import InvalidLegError, StatementError
+from position_sync_dagster.gateway.flex import booked_amounts
+
+# One unit of these is one of what it names: the broker leaves the multiplier empty.
+SINGLE_TYPES = frozenset({"STK", "CASH", "IND"})
+
+# The price of these is in percent of the face value, which is the quantity of a statement.
+# Source: IB, "Flex Queries", bonds; TWS API, "Bonds".
+PERCENT_TYPES = frozenset({"BOND", "BILL"})
+
+# Shares in these currencies, and options on them, are quoted in pence, cents or agorot; of other
+# currencies only futures and options on them may be (grains in Chicago).
+MINOR_CURRENCIES = frozenset({"GBP", "ZAR", "ILS", None})
+MAJOR_TYPES = frozenset({"STK", "OPT", "CASH"})
+
+# The elements of each section, and of its rows.
+_SECTIONS = {
+    "OptionEAE": Section.OPTION_EVENTS,
+    "CorporateActions": Section.CORPORATE_ACTIONS,
+    "CorporateAction": Section.CORPORATE_ACTIONS,
+    "Transfers": Section.TRANSFERS,
+    "Transfer": Section.TRANSFERS,
+    "CashTransactions": Section.CASH,
+    "CashTransaction": Section.CASH,
+}
+_ELEMENTS = {
+    EventKind.OPTION_EVENT: "OptionEAE",
+    EventKind.CORPORATE_ACTION: "CorporateAction",
+    EventKind.TRANSFER: "Transfer",
+    EventKind.CASH: "CashTransaction",
+}
+
+_OF_CAUSE = {
+    Cause.ASSIGNED: MovementKind.ASSIGNMENT,
+    Cause.EXERCISED: MovementKind.EXERCISE,
+    Cause.EXPIRED_WORTHLESS: MovementKind.EXPIRATION,
+    Cause.CASH_SETTLED: MovementKind.CASH_SETTLEMENT,
+    Cause.TRANSFERRED: MovementKind.TRANSFER,
+}
+_OF_OPTION_EVENT = {
+    "assignment": MovementKind.ASSIGNMENT,
+    "exercise": MovementKind.EXERCISE,
+    "expiration": MovementKind.EXPIRATION,
+    "cash settlement": MovementKind.CASH_SETTLEMENT,
+}
+
+# Corporate actions that change the number of shares alone: a statement that leaves their proceeds
+# out moved no cash. Source: ibflex 1.1, `enums.Reorg`: splits, stock dividend, spin-off.
+_WITHOUT_CASH = frozenset({"FS", "FI", "RS", "CS", "CC", "HD", "SD", "SO", "IC", "NC"})
+
+# Types of cash, as the broker writes them. Source: ibflex 1.1, `enums.CashAction`.
+_OF_CASH = {
+    "dividends": MovementKind.DIVIDEND,
+    "payment in lieu of dividends": MovementKind.DIVIDEND,
+    "withholding tax": MovementKind.WITHHOLDING,
+    "871(m) withholding": MovementKind.WITHHOLDING,
+    "broker interest paid": MovementKind.INTEREST,
+    "broker interest received": MovementKind.INTEREST,
+    "bond interest paid": MovementKind.INTEREST,
+    "bond interest received": MovementKind.INTEREST,
+    "other fees": MovementKind.FEE,
+    "broker fees": MovementKind.FEE,
+    "advisor fees": MovementKind.FEE,
+    "commission adjustments": MovementKind.FEE,
+}
+_OWN_CASH = frozenset({
+    "deposits", "withdrawals", "deposits/withdrawals", "deposits & withdrawals",
+})  # fmt: skip
+
+# Returns the trading day to which a day belongs.
+SessionOf = Callable[[date], date]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What is known of contracts beside what a source says of them.
+
+    Attributes:
+        session_of: Returns the trading day to which a day belongs.
+        zone: The zone of the calendar.
+        details: Contract details, by conid.
+        multipliers: As the broker stated them with a holding, by conid.
+        magnifiers: Divisors from quoted prices to the major unit, by conid.
+    """
+
+    session_of: SessionOf
+    zone: tzinfo
+    details: Mapping[int, ContractDetails] = field(default_factory=dict)
+    multipliers: Mapping[int, float] = field(default_factory=dict)
+    magnifiers: Mapping[int, float] = field(default_factory=dict)
+
+    def multiplier_of(self, conid: int, sec_type: str | None) -> float | None:
+        """Return the multiplier of a contract; None where it is not known."""
+        stated = self.multipliers.get(conid)
+        return 1.0 if stated is None and sec_type in SINGLE_TYPES else stated
+
+    def magnifier_of(self, conid: int, sec_type: str | None, currency: str | None) -> float | None:
+        """Return the divisor of a quoted price; None where it is not known."""
+        may_be_in_cents = currency in MINOR_CURRENCIES or sec_type not in MAJOR_TYPES
+        return self.magnifiers.get(conid, None if may_be_in_cents else 1.0)
+
+
+def named_sections(elements: Iterable[str]) -> list[Section]:
+    """Return the sections that elements of a statement are of, beside that of trades."""
+    return sorted({_SECTIONS[element] for element in elements if element in _SECTIONS})
+
+
+def stated_movements(
+    executions: Iterable[Execution], events: Iterable[StatementEvent], terms: Terms
+) -> list[Movement]:
+    """Return what statements name, as it is; equal rows of one statement are several bookings."""
+    movements = [_stated_trade(execution, terms) for execution in executions]
+    for event in events:
+        movements += _stated_event(event, terms)
+
+    return _with_ids(_without_double_settlements(_with_counterparts(movements)))
+
+
+def _with_ids(movements: Iterable[Movement]) -> list[Movement]:
+    """Return movements with an id each: that of the booking, and a number if it is there again."""
+    counts = Counter[tuple[str, str | None]]()
+    named: list[Movement] = []
+    for movement in movements:
+        booking = movement.booking or movement.event_id
+        name = f"{movement.source}:{movement.account}:{movement.section}:{booking}"
+        counts[name, movement.statement] += 1
+        count = counts[name, movement.statement]
+        number = f"#{count}" if count > 1 else ""
+        named.append(replace(movement, movement_id=name + number))
+    return named
+
+
+def _amounts_of(attributes: str | None, element: str, file: str) -> BookedAmounts:
+    """Return the amounts of a row; one that cannot be read makes all of them unknown."""
+    written = json.loads(attributes or "{}")
+    try:
+        return booked_amounts(written, element, file)
+    except StatementError:
+        return booked_amounts({}, element, file)
+
+
+def _stated_trade(execution: Execution, terms: Terms) -> Movement:
+    amounts = _amounts_of(execution.attributes, "Trade", execution.statement)
+    cause, _why = cause_of_execution(execution)
+    kind = _OF_CASE.get(execution.sec_type) or _OF_CAUSE.get(cause, MovementKind.TRADE)
+    is_derivative = execution.sec_type not in SINGLE_TYPES
+    if kind in DELIVERIES and is_derivative and execution.price:
+        kind = MovementKind.CASH_SETTLEMENT
+
+    at = _time_of(execution.time)
+    day = amounts.report_date or execution.time.astimezone(NEW_YORK).date()
+    fee = None if execution.commission is None else 0.0 - execution.commission
+    if fee is None and kind not in (MovementKind.TRADE, MovementKind.CONVERSION):
+        fee = 0.0  # the broker charges none for what it books by itself
+    return completed(
+        Movement(
+            movement_id="",
+            kind=kind,
+            section=Section.TRADES,
+            account=execution.account,
+            day=day,
+            session_date=terms.session_of(day),
+            at=at,
+            conid=execution.conid,
+            symbol=execution.symbol,
+            sec_type=execution.sec_type,
+            **_contract_of(execution.attributes),
+            quantity=execution.change,
+            price=execution.price,
+            multiplier=amounts.multiplier,
+            currency=execution.currency,
+            cash=_stated_cash(execution, amounts),
+            fee=fee,
+            fee_currency=execution.commission_currency or execution.currency,
+            realized_pnl=execution.realized_pnl,
+            fx_rate_to_base=execution.fx_rate_to_base,
+            source=MovementSource.STATEMENT,
+            execution_id=execution.execution_id,
+            trade_id=amounts.trade_id,
+            transaction_id=amounts.transaction_id,
+            corrects=execution.corrects,
+            order_id=execution.order_id,
+            underlying_conid=execution.underlying_conid,
+            type=execution.transaction_type,
+            codes=execution.codes,
+            open_close=execution.open_close,
+            statement=execution.statement,
+            stated_at=execution.stated_at,
+        ),
+        terms,
+    )
+
+
+# One currency for another, however it is booked (also AFx: an automatic conversion).
+_OF_CASE = {"CASH": MovementKind.CONVERSION}
+
+
+def _time_of(moment: datetime) -> datetime | None:
+    """Return a time of a statement; None if it is the midnight with which a day alone is stored."""
+    return None if moment.astimezone(NEW_YORK).time() == time() else moment
+
+
+def _contract_of(attributes: str | None) -> dict[str, Any]:
+    """Return right, strike and expiry as a row has them; what cannot be read is not known."""
+    written = json.loads(attributes or "{}")
+    try:
+        strike = float(written["strike"]) if written.get("strike") else None
+        expiry = parse_expiry(written["expiry"]) if written.get("expiry") else None
+    except (ValueError, InvalidLegError):
+        strike = None
+        expiry = None
+    right = RIGHTS.get(str(written.get("putCall", "")).upper())
+    return {"right": right, "strike": strike if right else None, "expiry": expiry}
+
+
+def _stated_cash(execution: Execution, amounts: BookedAmounts) -> float | None:
+    """Return what a trade received, as stated, with its taxes and without its commission."""
+    if amounts.proceeds is not None:
+        return amounts.proceeds + (amounts.taxes or 0.0)  # a trade without taxes names none
+
+    # The net cash of a future is its commission alone.
+    if amounts.net_cash is None or execution.sec_type == "FUT" or execution.commission is None:
+        return None
+    charged_in = execution.commission_currency or execution.currency
+    return amounts.net_cash + execution.commission if charged_in == execution.currency else None
+
+
+def completed(movement: Movement, terms: Terms) -> Movement:
+    """Return a movement with the multiplier of its contract, and the cash that follows from it."""
+    multiplier = movement.multiplier
+    if multiplier is None and movement.conid is not None:
+        multiplier = terms.multiplier_of(movement.conid, movement.sec_type)
+
+    cash = movement.cash
+    known = (movement.quantity, movement.price, multiplier)
+    if cash is None and None not in known and movement.kind is not MovementKind.TRANSFER:
+        in_percent = 100.0 if movement.sec_type in PERCENT_TYPES else 1.0
+        size = movement.quantity * multiplier  # type: ignore[operator]
+        cash = 0.0 - size * movement.price / in_percent  # type: ignore[operator]
+    return replace(movement, multiplier=multiplier, cash=cash)
+
+
+def _stated_event(event: StatementEvent, terms: Terms) -> list[Movement]:
+    """Return what an event moved; a transfer may move a holding and cash."""
+    element = _ELEMENTS.get(event.kind)
+    if element is None:
+        return []
+
+    amounts = _amounts_of(event.attributes, element, event.statement)
+    day = amounts.report_date or event.day
+    base = Movement(
+        movement_id="",
+        kind=MovementKind.OTHER,
+        section=_SECTIONS[element],
+        account=event.account,
+        day=day,
+        session_date=terms.session_of(day),
+        at=event.time,
+        conid=event.conid,
+        symbol=event.symbol,
+        sec_type=event.sec_type,
+        **_contract_of(event.attributes),
+        currency=event.currency,
+        fee=0.0,  # an event is booked without a commission
+        fee_currency=event.currency,
+        realized_pnl=event.realized_pnl,
+        fx_rate_to_base=event.fx_rate_to_base,
+        source=MovementSource.STATEMENT,
+        event_id=event.event_id,
+        trade_id=amounts.trade_id,
+        transaction_id=amounts.transaction_id,
+        underlying_conid=_conid_in(event.attributes),
+        type=event.type,
+        codes=event.codes,
+        description=event.description,
+        statement=event.statement,
+        stated_at=event.stated_at,
+    )
+    if event.kind is EventKind.CASH:
+        return [_cash_movement(base, event.amount)]
+    if event.kind is EventKind.TRANSFER:
+        return _transfer_movements(base, event, amounts)
+    if event.kind is EventKind.CORPORATE_ACTION:
+        return [_corporate_action(base, event, amounts)]
+    return [_option_event(base, event, amounts, terms)]
+
+
+def _conid_in(attributes: str) -> int | None:
+    text = str(json.loads(attributes).get("underlyingConid", ""))
+    return int(text) if text.isdecimal() else None
+
+
+def _cash_movement(base: Movement, amount: float | None) -> Movement:
+    words = (base.type or "").strip().lower()
+    kind = _OF_CASH.get(words, MovementKind.OTHER)
+    if words in _OWN_CASH:
+        kind = MovementKind.WITHDRAWAL if (amount or 0.0) < 0 else MovementKind.DEPOSIT
+    return replace(base, kind=kind, cash=amount)
+
+
+def _transfer_movements(
+    base: Movement, event: StatementEvent, amounts: BookedAmounts
+) -> list[Movement]:
+    """Return the holding that a transfer brought or took, and the owner's cash in it."""
+    movements: list[Movement] = []
+    sign = _sign_of(event)
+    if event.quantity and event.sec_type != "CASH":
+        quantity = copysign(event.quantity, sign)
+        value = amounts.position_amount
+        in_kind = replace(
+            base,
+            kind=MovementKind.TRANSFER,
+            quantity=quantity,
+            price=amounts.transfer_price or None,  # the broker writes 0 where it states none
+            multiplier=amounts.multiplier,
+            cash=0.0,  # it is not paid for
+            value=None if value is None else copysign(value, quantity),
+        )
+        movements.append(in_kind)
+
+    if amounts.cash_transfer:
+        cash = amounts.cash_transfer
+        kind = MovementKind.WITHDRAWAL if cash < 0 else MovementKind.DEPOSIT
+        nothing: dict[str, Any] = dict.fromkeys(("conid", "symbol", "sec_type"))
+        movements.append(replace(base, kind=kind, cash=cash, **nothing))
+    return movements
+
+
+def _sign_of(event: StatementEvent) -> float:
+    """Return whether a transfer came (1) or went (-1)."""
+    if event.direction is None:
+        return copysign(1.0, event.quantity or 0.0)
+    return 1.0 if event.direction.strip().upper() == "IN" else -1.0
+
+
+def _corporate_action(base: Movement, event: StatementEvent, amounts: BookedAmounts) -> Movement:
+    cash = amounts.amount if amounts.proceeds is None else amounts.proceeds
+    if cash is None and event.type in _WITHOUT_CASH:
+        cash = 0.0
+    return replace(
+        base,
+        kind=MovementKind.CORPORATE_ACTION,
+        quantity=event.quantity,
+        multiplier=amounts.multiplier,
+        cash=cash,
+    )
+
+
+def _option_event(
+    base: Movement, event: StatementEvent, amounts: BookedAmounts, terms: Terms
+) -> Movement:
+    """Return the end of an option, or what came with it (rows of the type Buy and Sell)."""
+    words = (event.type or "").strip().lower()
+    kind = _OF_OPTION_EVENT.get(words, MovementKind.EXERCISE)
+    quantity = event.quantity
+    if quantity is not None:
+        sign = {"buy": 1.0, "assignment": 1.0, "sell": -1.0, "exercise": -1.0}.get(words, quantity)
+        quantity = copysign(quantity, sign)
+
+    cash = amounts.proceeds
+    if cash is None and words in ("assignment", "exercise", "expiration"):
+        cash = 0.0  # what it brings has a row of its own
+    moved = replace(
+        base,
+        kind=kind,
+        quantity=quantity,
+        price=event.price,
+        multiplier=amounts.multiplier,
+        cash=cash,
+    )
+    return completed(moved, terms)
+
+
+# Statement, account and day of an option's end, and the contract.
+_End = tuple[str | None, str, date, int | None]
+
+
+def _end_of(movement: Movement, conid: int | None) -> _End:
+    return movement.statement, movement.account, movement.day, conid
+
+
+def _without_double_settlements(movements: Sequence[Movement]) -> list[Movement]:
+    """Return movements where a cash settlement has no quantity that the end of its option has too.
+
+    The section of option events names both.
+    """
+    ended: set[_End] = set()
+    for movement in movements:
+        is_event = movement.section is Section.OPTION_EVENTS
+        if is_event and movement.kind is not MovementKind.CASH_SETTLEMENT:
+            ended.add(_end_of(movement, movement.conid))
+
+    single: list[Movement] = []
+    for movement in movements:
+        is_event = movement.section is Section.OPTION_EVENTS
+        is_settled = is_event and movement.kind is MovementKind.CASH_SETTLEMENT
+        is_twice = is_settled and _end_of(movement, movement.conid) in ended
+        single.append(replace(movement, quantity=0.0) if is_twice else movement)
+    return single
+
+
+def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:
+    """Return movements where deliveries name the other holding, if only one can be meant.
+
+    The rows Buy and Sell of option events get the kind of the option's row.
+    """
+    options: defaultdict[_End, list[Movement]] = defaultdict(list)
+    for movement in movements:
+        if movement.kind in DELIVERIES and movement.underlying_conid:
+            options[_end_of(movement, movement.underlying_conid)].append(movement)
+
+    linked: list[Movement] = []
+    for movement in movements:
+        if movement.kind not in DELIVERIES:
+            linked.append(movement)
+            continue
+
+        delivered_by = options.get(_end_of(movement, movement.conid), [])
+        conids = {option.conid for option in delivered_by}
+        kinds = {option.kind for option in delivered_by}
+        counter_conid = conids.pop() if len(conids) == 1 else movement.underlying_conid
+        kind = kinds.pop() if len(kinds) == 1 else movement.kind
+        linked.append(replace(movement, counter_conid=counter_conid, kind=kind))
+    return linked
+
+
+def reported_movement(execution: Execution, terms: Terms) -> Movement:
+    """Return an execution that a gateway reported on its day."""
+    written = json.loads(execution.attributes or "{}")
+    stated = str(written.get("multiplier") or "")
+    multiplier = float(stated) if stated.replace(".", "", 1).isdecimal() else None
+    magnifier = terms.magnifier_of(execution.conid, execution.sec_type, execution.currency)
+    price = None
+    if execution.price is not None and magnifier is not None:
+        price = execution.price / magnifier
+
+    is_conversion = execution.sec_type == "CASH"
+    day = (execution.time.astimezone(terms.zone) + EVENING).date()
+    fee = None if execution.commission is None else 0.0 - execution.commission
+    return completed(
+        Movement(
+            movement_id=f"{MovementSource.API}:{execution.account}:{execution.execution_id}",
+            kind=MovementKind.CONVERSION if is_conversion else MovementKind.TRADE,
+            section=Section.TRADES,
+            account=execution.account,
+            day=day,
+            session_date=terms.session_of(day),
+            at=execution.time,
+            conid=execution.conid,
+            symbol=execution.symbol,
+            sec_type=execution.sec_type,
+            quantity=execution.change,
+            price=price,
+            multiplier=multiplier,
+            currency=execution.currency,
+            fee=fee,
+            fee_currency=execution.commission_currency,
+            realized_pnl=execution.realized_pnl,
+            source=MovementSource.API,
+            execution_id=execution.execution_id,
+            order_id=execution.order_id,
+            stated_at=execution.stated_at,
+        ),
+        terms,
+    )
+
+
+def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
+    """Return what follows from the cause of a close that no execution and no statement says.
+
+    An option on a stock delivers its multiplier in shares, one on a future one future, and one on
+    an index cash.
+    """
+    kind = _OF_CAUSE.get(closure.cause)
+    is_option = closure.right is not None and closure.strike is not None
+    if closure.executions or closure.events or kind in (None, MovementKind.TRANSFER):
+        return []
+    if kind in DELIVERIES and not is_option:
+        return []  # of what is delivered the option says it, at its strike
+
+    assert kind is not None  # noqa: S101 - for the type checker
+    multiplier = terms.multiplier_of(closure.conid, closure.sec_type)
+    magnifier = terms.magnifier_of(closure.conid, closure.sec_type, closure.currency)
+    details = terms.details.get(closure.conid)
+    if kind in DELIVERIES and details is not None and details.under_sec_type == "IND":
+        kind = MovementKind.CASH_SETTLEMENT
+
+    day = closure.closed_at.astimezone(NEW_YORK).date()
+    under_conid = details.under_conid if details is not None else None
+    counter_conid = closure.counter_conid or under_conid
+    base = Movement(
+        movement_id=f"{MovementSource.INFERRED}:{closure.change_id}:{kind}",
+        kind=kind,
+        section=Section.OPTION_EVENTS,
+        account=closure.account,
+        day=day,
+        session_date=terms.session_of(day),
+        at=closure.closed_at,
+        conid=closure.conid,
+        symbol=closure.symbol,
+        sec_type=closure.sec_type,
+        right=closure.right,
+        strike=closure.strike,
+        expiry=closure.expiry,
+        quantity=-closure.quantity,
+        multiplier=multiplier,
+        currency=closure.currency,
+        fee=0.0,  # the broker charges none for what it books by itself
+        fee_currency=closure.currency,
+        realized_pnl=closure.realized_pnl,
+        source=MovementSource.INFERRED,
+        change_id=closure.change_id,
+        underlying_conid=under_conid,
+        stated_at=closure.judged_at,
+    )
+    if kind is MovementKind.EXPIRATION:
+        return [replace(base, price=0.0, cash=0.0)]
+    if kind is MovementKind.CASH_SETTLEMENT:
+        is_known = closure.price is not None and magnifier is not None
+        price = closure.price / magnifier if is_known else None  # type: ignore[operator]
+        return [completed(replace(base, price=price), terms)]
+
+    ended = replace(base, price=0.0, cash=0.0, counter_conid=counter_conid)
+    if counter_conid is None:
+        return [ended]
+    return [ended, _delivery(ended, counter_conid, magnifier, terms)]
+
+
+def _delivery(option: Movement, conid: int, magnifier: float | None, terms: Terms) -> Movement:
+    """Return what an option that was assigned or exercised delivered, at its strike."""
+    is_future = option.sec_type == "FOP"
+    # One future for an option on it, whose multiplier is that of the option.
+    units = 1.0 if is_future else option.multiplier
+    side = 1.0 if option.right == Right.CALL else -1.0
+    # An option that is gone was held with the opposite sign of the change.
+    held = -(option.quantity or 0.0)
+    price = None
+    if option.strike is not None and magnifier is not None:
+        price = option.strike / magnifier
+    return completed(
+        replace(
+            option,
+            movement_id=f"{option.movement_id}:{conid}",
+            conid=conid,
+            counter_conid=option.conid,
+            underlying_conid=None,
+            sec_type="FUT" if is_future else "STK",
+            right=None,
+            strike=None,
+            expiry=None,
+            quantity=None if units is None else side * held * units,
+            price=price,
+            multiplier=option.multiplier if is_future else 1.0,
+            cash=None,
+            realized_pnl=None,
+        ),
+        terms,
+    )

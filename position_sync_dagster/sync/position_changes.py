@@ -1,0 +1,122 @@
+"""Changes of quantities: between two states of the holdings, and those that were not published."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from position_sync_dagster.domain.closes import PositionChange
+from position_sync_dagster.domain.holding import BrokerPosition, Key
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.rules import exchange_date
+from position_sync_dagster.lake.schema import content_id
+
+_TERMS = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
+
+
+def after_changes(
+    published: Mapping[Key, BrokerPosition], changes: Iterable[PositionChange]
+) -> dict[Key, BrokerPosition]:
+    """Return the holdings that stored changes left otherwise than they are published.
+
+    Args:
+        published: All holdings of a login, and those that closed since a time.
+        changes: The changes since then, oldest first.
+    """
+    unpublished: dict[Key, BrokerPosition] = {}
+    for change in changes:
+        before = unpublished.get(change.key) or published.get(change.key)
+        at = before.position_time if before else change.seen_at
+        quantity = before.position if before else 0.0
+        if change.change_id != content_id(at, *change.key, quantity, change.after):
+            continue  # it is published
+
+        unpublished[change.key] = BrokerPosition(
+            gateway_id=change.gateway_id,
+            account=change.account,
+            instrument=Instrument(**{name: getattr(change, name) for name in _TERMS}),
+            position=change.after,
+            average_cost=change.average_cost,
+            received_at=change.seen_at,
+            position_time=change.seen_at,
+            snapshot_id=change.snapshot_id,
+        )
+    return unpublished
+
+
+def changes_between(
+    before: Mapping[Key, BrokerPosition],
+    after: Mapping[Key, BrokerPosition],
+    confirmed: Mapping[str, datetime | None],
+) -> list[PositionChange]:
+    """Return the quantities that changed.
+
+    Before the first list of an account its holdings are unknown: those in that list are no change.
+    An account without holdings is known too, once the broker has confirmed it.
+
+    Args:
+        before: The holdings as they were published last.
+        after: Those that are published now, or only the ones that changed.
+        confirmed: Until when the broker had confirmed the holdings of each account.
+    """
+    moved: list[BrokerPosition] = []
+    for key, holding in after.items():
+        published = before.get(key)
+        quantity = published.position if published is not None else 0.0
+        if holding.position != quantity:
+            moved.append(holding)
+    if not moved:
+        return []
+
+    accounts = {account for account, _conid in before}
+    accounts |= {account for account, at in confirmed.items() if at is not None}
+    return [
+        _change_to(holding, before.get(holding.key), confirmed.get(holding.account))
+        for holding in moved
+        if holding.account in accounts
+    ]
+
+
+def _change_to(
+    holding: BrokerPosition, published: BrokerPosition | None, confirmed_at: datetime | None
+) -> PositionChange:
+    """Return the change from the published state of a holding, or from nothing, to this one."""
+    seen_at = holding.position_time
+    began = seen_at
+    quantity = 0.0
+    price = cost = daily = None
+    times = [confirmed_at]
+    if published is not None:
+        began = published.position_time
+        quantity = published.position
+        price = _price_of(published)
+        cost = published.average_cost
+        daily = _profit_of_day(published, seen_at)
+        times += [published.confirmed_at, published.position_time]
+
+    return PositionChange(
+        change_id=content_id(began, *holding.key, quantity, holding.position),
+        account=holding.account,
+        **{name: getattr(holding.instrument, name) for name in _TERMS},
+        before=quantity,
+        after=holding.position,
+        average_cost=cost,
+        market_price=price,
+        daily_pnl=daily,
+        # Later times are from before the clock was set back.
+        since=max((at for at in times if at and at <= seen_at), default=None),
+        seen_at=seen_at,
+        gateway_id=holding.gateway_id,
+        snapshot_id=holding.snapshot_id,
+    )
+
+
+def _profit_of_day(holding: BrokerPosition, at: datetime) -> float | None:
+    """Return the profit of the day that came with a holding's value; None of another day."""
+    is_of_day = exchange_date(holding.received_at) == exchange_date(at)
+    return holding.daily_pnl if is_of_day else None
+
+
+def _price_of(holding: BrokerPosition) -> float | None:
+    """Return what the broker's value makes for one unit: its price may be in cents or not."""
+    if holding.market_value is None or not holding.position:
+        return None
+    return holding.market_value / (holding.position * holding.instrument.multiplier)

@@ -1,0 +1,241 @@
+"""Sums of money and greeks: one record, from which tables, JSON, page and commands are made.
+
+Each field has its name here, its column in the tables (`validation_alias`) where that is another,
+and its name in the JSON of figures (`serialization_alias`) where that is another.
+"""
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FieldSerializationInfo,
+    field_serializer,
+)
+
+from position_sync_dagster.domain.clock import seconds_since
+
+# The names of sums that are of no strategy and of no underlying.
+TOTAL, BASE_TOTAL = "total", "total in base"
+
+
+class Campaign(BaseModel):
+    """What a strategy has earned since its first leg, through rolls and assignments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    since: datetime | None
+    """When its first leg was opened."""
+    realised: float | None
+    """What is closed earned, after fees."""
+    open: float | None
+    """What is open would earn."""
+    fees: float | None
+    """The fees of both, as far as they are in this currency."""
+    other_fees: dict[str, float]
+    """Fees of both in other currencies, by currency; they are in no sum."""
+    profit: float | None
+    """Realised and open; null if one of them is not known."""
+
+
+def _of_column(column: str, default: Any = ..., **more: Any) -> Any:
+    """Return a field that has another name in the tables, or in the JSON."""
+    return Field(default, validation_alias=column, **more)
+
+
+class MoneySum(BaseModel):
+    """Sums in one currency over the known values of holdings; null if all are unknown."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
+        json_schema_extra={"additionalProperties": False},
+    )
+    # The column that names the rows; None: the rows are totals.
+    named_by: ClassVar[str | None] = None
+
+    name: str
+    """The strategy, UNATTRIBUTED, the underlying, the expiry, or the name of the total."""
+    account: str | None = None
+    """The account of UNATTRIBUTED or of an account's total; null for all accounts."""
+    currency: str | None
+    """ISO code; null for legs that are not held and have never been valued."""
+
+    legs: int
+    """The active legs; each holding that is in no strategy counts as one."""
+    legs_held: int
+    """The legs with a holding; for an underlying and for a total the holdings, each once."""
+    legs_closed: int = 0
+    """The legs of a strategy that were held and are gone for a known reason."""
+    closed: str | None = None
+    """What happened to them."""
+
+    value: float | None = _of_column("market_value", serialization_alias="market_value")
+    """The value of options, stocks and the like, without the notional value of futures."""
+    unrealized_pnl: float | None = Field(serialization_alias="unrealized")
+    """Unrealised profit."""
+    daily_pnl: float | None = Field(serialization_alias="today")
+    """Profit of the day."""
+    dollar_delta: float | None
+    """Delta × quantity × multiplier × price of the underlying."""
+    beta_delta: float | None
+    """Dollar delta × beta, of the underlyings whose beta is known."""
+    gamma_1pct: float | None
+    """The change of dollar_delta when the underlyings move by 1 %."""
+    theta: float | None
+    """Per day."""
+    vega: float | None
+    """Per point of volatility."""
+
+    delayed: int
+    """The holdings with a price of delayed or frozen market data."""
+    options: int
+    """The held options."""
+    options_with_greeks: int
+    """Those of them whose greeks are known."""
+    options_modelled: int
+    """Those of the latter whose greeks this package computed."""
+    nearest_expiry: date | None
+    """The first day on which a holding expires."""
+    unvalued: int = _of_column("legs_without_value")
+    """The held legs without a value, which the sums leave out."""
+    short_in_money: int = _of_column("short_legs_in_money")
+    """The short options in the money."""
+    short_unknown: int = _of_column("short_legs_unknown")
+    """The short options of which the price of the underlying is not known."""
+
+    oldest_age_s: float | None = Field(serialization_alias="age_s")
+    """The age of the oldest price; null without one, or if one is unknown."""
+    oldest_greeks_s: float | None = Field(serialization_alias="greeks_age_s")
+    """The age of the oldest greeks; null without any, or if one is unknown."""
+    lines: int | None
+    """Market data lines that the holdings use; null while no owner is connected."""
+    differences: str | None = Field(None, serialization_alias="note")
+    """Where strategies claim another quantity than is held."""
+
+    realized_pnl: float | None = Field(None, serialization_alias="realised")
+    """The realised profit of what closed since `realized_since`; null if one is not known."""
+    realized_since: datetime | None = Field(None, serialization_alias="realised_since")
+    """Since when changes of quantities are recorded."""
+    closes: int = 0
+    """The number of these closes."""
+    closes_without_profit: int = 0
+    """Those of them without a known profit."""
+    campaign: Campaign | None = None
+    """What a strategy has earned since its first leg."""
+
+    rates_age_s: float | None = None
+    """For a total in the base currency: the age of the oldest exchange rate used."""
+    without_rate: tuple[str, ...] = ()
+    """For a total in the base currency: the currencies without a rate; the sums are unknown."""
+    unknown: dict[str, int] = {}
+    """Of how many holdings a sum leaves out the value, by the name of the sum."""
+
+    @field_serializer("unknown")
+    def _named_as_in_json(
+        self, unknown: dict[str, int], info: FieldSerializationInfo
+    ) -> dict[str, int]:
+        if not info.by_alias:
+            return unknown
+        return {json_name(name): count for name, count in unknown.items()}
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Self:
+        """Return the sums of one row of `exposure.summed` or `exposure.summed_legs`.
+
+        Args:
+            row: The row.
+            now: The reference time of ages.
+            streamed: The conids that have a market data line; None while no owner is connected.
+        """
+        lines = None if streamed is None else len(streamed.intersection(row["conids"] or ()))
+        computed = {
+            "name": TOTAL if cls.named_by is None else f"{row[cls.named_by]}",
+            "oldest_age_s": seconds_since(row["priced_at"], now),
+            "oldest_greeks_s": seconds_since(row["greeks_at"], now),
+            "lines": lines,
+            "unknown": _unknown_counts(row),
+        }
+        return cls.model_validate({**row, **cls._legs_of(row), **computed})
+
+    @classmethod
+    def _legs_of(cls, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the counts of legs; parts of holdings without legs count themselves."""
+        held = row["holdings"]
+        return {"legs": row.get("legs", held), "legs_held": row.get("legs_held", held)}
+
+
+class StrategySum(MoneySum):
+    """The sums of a strategy, or of what is in none (UNATTRIBUTED)."""
+
+    named_by: ClassVar[str | None] = "strategy_id"
+    name: str = Field(serialization_alias="strategy")
+    """The strategy, or UNATTRIBUTED."""
+
+
+class UnderlyingSum(MoneySum):
+    """The sums of an underlying."""
+
+    named_by: ClassVar[str | None] = "symbol"
+    name: str = Field(serialization_alias="underlying")
+    """The symbol of the underlying."""
+
+
+class ExpirySum(MoneySum):
+    """The sums of what expires on a day."""
+
+    named_by: ClassVar[str | None] = "expiry"
+    name: str = Field(serialization_alias="expiry")
+    """The day."""
+    days: int = 0
+    """The number of days until then, by the exchange's calendar day."""
+
+
+class TotalSum(MoneySum):
+    """The sums of all holdings, or of those of an account."""
+
+    name: str = Field(serialization_alias="total")
+    """`total`, or `total in base` for the sums in the base currency of an account."""
+
+    @classmethod
+    def _legs_of(cls, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the counts of legs: each holding counts once, whatever strategies share it."""
+        held = row["holdings"]
+        missing = row["legs"] - row["legs_held"]
+        return {"legs": missing + held, "legs_held": held, "legs_closed": 0, "closed": None}
+
+
+# The sums of money and greeks: their names here, and their columns in the tables.
+AMOUNTS = (
+    "value", "unrealized_pnl", "daily_pnl", "dollar_delta", "beta_delta", "gamma_1pct", "theta",
+    "vega",
+)  # fmt: skip
+
+
+def column_of(name: str) -> str:
+    """Return the column of a field in the tables."""
+    alias = MoneySum.model_fields[name].validation_alias
+    return alias if isinstance(alias, str) else name
+
+
+def json_name(name: str) -> str:
+    """Return the name of a field in the JSON of figures."""
+    return MoneySum.model_fields[name].serialization_alias or name
+
+
+def _unknown_counts(row: Mapping[str, Any]) -> dict[str, int]:
+    """Return of how many holdings each sum leaves out the value, if of any."""
+    counts: dict[str, int] = {}
+    for name in AMOUNTS:
+        column = column_of(name)
+        count = row[f"without_{column}"]
+        has_no_betas = name == "beta_delta" and row[column] is None  # who has none misses none
+        if count and not has_no_betas:
+            counts[name] = count
+    return counts

@@ -1,0 +1,550 @@
+"""Where the profit of a trading day came from, by one identity.
+
+Profit = value at the close − value at the close before + cash that trades, deliveries and fees
+brought + income − what the owner moved in or out. The values are those of `daily_positions`, the
+cash that of `movements`. The value of a future is notional, and so is the cash of its trades. The
+parts explain the profit and never change it: a part or an end that is not known makes it null.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from position_sync_dagster.domain.closes import FLEX
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.movements import (
+    INCOME,
+    OWNERS_CASH,
+    MovementKind,
+    Section,
+)
+from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED, legs_of
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.price_magnifiers import magnifier_in
+from position_sync_dagster.sync.reports.exposure import split
+
+KEY = ["account", "conid"]
+# A holding has one currency; a fee of it in another one is a row of its own.
+_ROW = [*KEY, "symbol", "currency"]
+
+_BY_GREEKS = ("delta", "gamma", "vega", "theta")
+# The parts of the profit; together they are the profit.
+PARTS = (*_BY_GREEKS, "repricing", "trades", "fees", "assignments", "cash", "unexplained")
+
+# More than this amount is to be named, where a quantity came or went without a movement.
+SMALLEST_UNEXPLAINED = 25.0
+
+# Quantities that differ by less are equal: fractions of shares have four digits.
+ROUNDING = 1e-6
+
+# How much earlier than the close before a movement may be booked that belongs to the day.
+BOOKED_BEFORE = timedelta(days=14)
+
+# How near to the close a trade may be whose quantity our last row has, or has not.
+NEAR = timedelta(minutes=20)
+
+NO_CLOSE_BEFORE = "no close before"
+
+_STATE = ("position", "market_value", "multiplier", "magnifier", "right", "underlying_price",
+          "implied_vol", "source", *_BY_GREEKS)  # fmt: skip
+
+# Cash alone, and currencies: of these, only the fee belongs to a holding.
+_OF_NO_HOLDING = [kind.value for kind in (*INCOME, *OWNERS_CASH, MovementKind.CONVERSION)]
+
+
+def explain_day(
+    lake: Lake, settings: Settings, day: date, *, before: date, since: datetime, closed: datetime
+) -> pl.DataFrame:
+    """Return the rows of `profit_explained` of one trading day; blocks.
+
+    Args:
+        lake: The tables; the day and the one before are filled in `daily_positions`.
+        settings: Says which logins, and which types of holdings, are followed.
+        day: The trading day.
+        before: The trading day before it.
+        since: The close of that day.
+        closed: The close of the day.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    recorded = rows_of_logins(lake.derived_table(DAILY_POSITIONS).rows(), settings)
+    start = recorded.filter(session_date=before)
+    end = recorded.filter(session_date=day)
+    details = lake.contracts.get({*start["conid"], *end["conid"]})
+    start = start.with_columns(magnifier=magnifier_in(details).cast(pl.Float64))
+    end = end.with_columns(magnifier=magnifier_in(details).cast(pl.Float64))
+    movements = rows_of_logins(lake.movements.rows(since=before - BOOKED_BEFORE), settings)
+
+    moved = movements_between(movements, start, end, (before, since), (day, closed), settings)
+    holdings = explain_holdings(start, end, moved, days=(closed - since) / timedelta(days=1))
+    income = _income(movements.filter(session_date=day))
+    rows = pl.concat([holdings, _fees_elsewhere(moved), income], how="diagonal_relaxed")
+    earlier = recorded.filter(pl.col("session_date") < day).get_column("account")
+    rows = _of_known_ends(rows, start["account"], end["account"], earlier)
+    if rows.is_empty():
+        return PROFIT_EXPLAINED.empty
+
+    parts = split(_legs_during(lake, since, closed), _held_or_traded(start, end, moved)).parts
+    explained = by_strategy(rows, parts.select(*KEY, "strategy_id", "share"))
+    return explained.with_columns(
+        session_date=pl.lit(day),
+        since=pl.lit(since.astimezone(UTC)).dt.cast_time_unit("us"),
+        closed_at=pl.lit(closed.astimezone(UTC)).dt.cast_time_unit("us"),
+    ).select(list(PROFIT_EXPLAINED.columns))
+
+
+# A trading day and its close.
+_Close = tuple[date, datetime]
+
+
+def movements_between(
+    movements: pl.DataFrame,
+    start: pl.DataFrame,
+    end: pl.DataFrame,
+    opening: _Close,
+    closing: _Close,
+    settings: Settings,
+) -> pl.DataFrame:
+    """Return what moved each holding between two closes; pure.
+
+    The rows of a statement have the quantities of the end of its day, our own those of the close. A
+    movement is before an end if the quantity of that end has it.
+
+    Args:
+        movements: Rows of `movements`.
+        start: The holdings at the close before.
+        end: Those at the close.
+        opening: The trading day of the close before, and its time.
+        closing: The same of the close.
+        settings: Says which types of holdings are followed.
+    """
+    held = pl.concat([start.select(KEY), end.select(KEY)]).unique()
+    is_followed = pl.col("sec_type").is_in(list(settings.sec_types))
+    of_holdings = movements.drop_nulls("conid").filter(~pl.col("kind").is_in(_OF_NO_HOLDING))
+    of_others = of_holdings.join(held, on=KEY, how="anti").filter(~is_followed)
+    of_holdings = of_holdings.join(of_others.select("movement_id"), on="movement_id", how="anti")
+
+    names = {"is_before": "before_start", "is_near": "near_start"}
+    included = _included(of_holdings, start, opening).rename(names)
+    names = {"is_before": "before_end", "is_near": "near_end"}
+    included = _included(included, end, closing).rename(names)
+    included = _as_quantities_say(included, start, end)
+    moved = included.filter(pl.col("before_end") & ~pl.col("before_start"))
+
+    # What is not followed, and one currency for another, is in no profit; their fees are.
+    conversions = movements.filter(kind=MovementKind.CONVERSION.value)
+    fees_alone = pl.concat([of_others, conversions]).filter(session_date=closing[0])
+    fees_alone = fees_alone.with_columns(
+        kind=pl.lit(MovementKind.TRADE.value),
+        # Without its currency a commission is not known: it leaves the trade's currency unknown.
+        currency=pl.coalesce("fee_currency", "currency"),
+        quantity=0.0,
+        cash=0.0,
+    )
+    return pl.concat([moved.select(movements.columns), fees_alone.select(movements.columns)])
+
+
+def _included(movements: pl.DataFrame, rows: pl.DataFrame, end: _Close) -> pl.DataFrame:
+    """Return movements with `is_before`: whether the quantities of an end have them.
+
+    Also with `is_near`: whether that is not certain, since our own rows are a little older than the
+    close, and not every booking has a time.
+    """
+    session, closed = end
+    is_stated = pl.col("source") == FLEX
+    of_holdings = rows.select(*KEY, is_stated=is_stated).unique(KEY)
+    of_accounts = rows.group_by("account").agg(is_stated_account=is_stated.all())
+    joined = movements.join(of_holdings, on=KEY, how="left").join(
+        of_accounts, on="account", how="left"
+    )
+
+    # Without its time, a trade was made before the close, and a booking after it.
+    is_trade = pl.col("kind") == MovementKind.TRADE.value
+    by_day = pl.when(is_trade).then(pl.col("day") <= session).otherwise(pl.col("day") < session)
+    at_close = pl.when(pl.col("at").is_null()).then(by_day).otherwise(pl.col("at") <= closed)
+    is_before = (
+        pl.when(pl.coalesce("is_stated", "is_stated_account"))
+        .then(pl.col("day") <= session)
+        .when(pl.col("is_stated_account").is_not_null())
+        .then(at_close)
+        .otherwise(pl.col("session_date") <= session)  # the account had nothing then
+    )
+    is_own = ~pl.coalesce("is_stated", "is_stated_account")
+    near_close = pl.col("at").is_between(closed - NEAR, closed + NEAR)
+    is_near = is_own & pl.when(pl.col("at").is_null()).then(pl.col("day") == session).otherwise(
+        near_close
+    )
+    return joined.with_columns(
+        is_before=is_before,
+        is_near=is_near.fill_null(value=False),  # the account had nothing then
+    ).drop("is_stated", "is_stated_account")
+
+
+def _as_quantities_say(
+    included: pl.DataFrame, start: pl.DataFrame, end: pl.DataFrame
+) -> pl.DataFrame:
+    """Return movements where those near a close are before it or after it as the quantities say."""
+    held = start.select(*KEY, first="position").join(
+        end.select(*KEY, last="position"), on=KEY, how="full", coalesce=True
+    )
+    # A holding without a row at one end was not held then.
+    change = pl.col("last").fill_null(0.0) - pl.col("first").fill_null(0.0)
+    quantity = pl.col("quantity")
+    before_start, before_end = pl.col("before_start"), pl.col("before_end")
+    is_between = before_end & ~before_start
+    at_end = pl.col("near_end") & ~before_start
+    at_start = pl.col("near_start") & before_end
+    sums = included.group_by(KEY).agg(
+        moved=quantity.filter(is_between).sum(),
+        by_end=pl.when(before_end).then(-quantity).otherwise(quantity).filter(at_end).sum(),
+        by_start=pl.when(before_start).then(quantity).otherwise(-quantity).filter(at_start).sum(),
+    )
+    missing = change.fill_null(0.0) - pl.col("moved")
+    is_missing = missing.abs() > ROUNDING
+    fits_end = (missing - pl.col("by_end")).abs() < ROUNDING
+    fits_start = (missing - pl.col("by_start")).abs() < ROUNDING
+    fits_both = (missing - pl.col("by_end") - pl.col("by_start")).abs() < ROUNDING
+    choices = sums.join(held, on=KEY, how="left").select(
+        *KEY,
+        turn_end=is_missing & (fits_end | (fits_both & ~fits_start)),
+        turn_start=is_missing & ~fits_end & (fits_start | fits_both),
+    )
+    return included.join(choices, on=KEY, how="left").with_columns(
+        before_end=before_end ^ (pl.col("near_end") & pl.col("turn_end")),
+        before_start=before_start ^ (pl.col("near_start") & pl.col("turn_start")),
+    )
+
+
+def explain_holdings(
+    start: pl.DataFrame, end: pl.DataFrame, moved: pl.DataFrame, *, days: float
+) -> pl.DataFrame:
+    """Return the profit of each holding and its parts; pure.
+
+    Args:
+        start: The holdings at the beginning, one row for each account and conid: the columns of
+            `daily_positions`, and `magnifier`.
+        end: Those at the end.
+        moved: What moved them meanwhile, with the columns of `movements`.
+        days: The time between, in calendar days.
+
+    Returns:
+        Rows with account, conid, symbol, currency, profit, the parts, `gross_move` (the sum of the
+        sizes of the parts), `without_greeks`, and `why_unknown`: null where the profit is known.
+    """
+    first = start.select(*_ROW, pl.col(_STATE).name.suffix("_0"))
+    last = end.select(*_ROW, pl.col(_STATE).name.suffix("_1"))
+    rows = first.join(last, on=_ROW, how="full", coalesce=True)
+    sums = _sums_of_movements(_with_signs(moved, start))
+    rows = rows.join(sums, on=[*KEY, "currency"], how="full", coalesce=True, suffix="_moved")
+    rows = rows.with_columns(symbol=pl.coalesce("symbol", "symbol_moved"))
+
+    # What has no row was not held, and what has no movement was not moved.
+    is_moved = pl.col("movements").is_not_null()
+    rows = rows.with_columns(
+        position_0=pl.col("position_0").fill_null(0.0),
+        position_1=pl.col("position_1").fill_null(0.0),
+        quantity=pl.when(is_moved).then("quantity").otherwise(0.0),
+        cash=pl.when(is_moved).then("cash").otherwise(0.0),
+        fees=pl.when(is_moved).then("fees").otherwise(0.0),
+        is_booked=pl.col("is_booked").fill_null(value=False),
+    )
+    rows = rows.with_columns(value_0=_value_at("_0"), value_1=_value_at("_1"))
+    rows = rows.with_columns(unit_0=_unit("_0"), unit_1=pl.coalesce(_unit("_1"), "last_unit"))
+    rows = _with_transfers(rows)
+    missing = pl.col("position_1") - pl.col("position_0") - pl.col("quantity")
+    rows = rows.with_columns(missing=missing)
+    rows = rows.with_columns(why_unknown=_why_unknown())
+
+    earned = pl.col("value_1") - pl.col("value_0") + pl.col("cash") - pl.col("brought")
+    is_known = pl.col("why_unknown").is_null()
+    rows = rows.with_columns(earned=pl.when(is_known).then(earned))
+    rows = rows.with_columns(profit=pl.col("earned") + pl.col("fees"))
+    return _with_parts(rows, days).select(
+        *_ROW, "profit", *PARTS, "gross_move", "without_greeks", "why_unknown", "missing"
+    )
+
+
+def _value_at(end: str) -> pl.Expr:
+    """Return the value at an end: 0 of what is not held, null where it is not known."""
+    return pl.when(pl.col(f"position{end}") == 0).then(0.0).otherwise(pl.col(f"market_value{end}"))
+
+
+def _unit(end: str) -> pl.Expr:
+    """Return the value of one contract or share at an end."""
+    position = pl.col(f"position{end}")
+    return pl.when(position != 0).then(pl.col(f"market_value{end}") / position)
+
+
+def _with_signs(moved: pl.DataFrame, start: pl.DataFrame) -> pl.DataFrame:
+    """Return movements where the end of an option reduces what was held.
+
+    The option events of statements have either sign.
+    """
+    held = start.select(*KEY, held="position").unique(KEY)
+    is_event = (pl.col("section") == Section.OPTION_EVENTS.value) & pl.col("right").is_not_null()
+    is_held = pl.col("held").is_not_null() & (pl.col("held") != 0)
+    reduced = -pl.col("held").sign() * pl.col("quantity").abs()
+    quantity = pl.when(is_event & is_held).then(reduced).otherwise("quantity")
+    return moved.join(held, on=KEY, how="left").with_columns(quantity=quantity).drop("held")
+
+
+def _known_sum(values: pl.Expr) -> pl.Expr:
+    """Return a sum; null if one of the values is not known."""
+    return pl.when(values.is_not_null().all()).then(values.sum())
+
+
+def _sums_of_movements(moved: pl.DataFrame) -> pl.DataFrame:
+    """Return what movements brought to each holding, in the currency of the holding."""
+    is_transfer = pl.col("kind") == MovementKind.TRANSFER.value
+    is_trade = pl.col("kind") == MovementKind.TRADE.value
+    stated = pl.coalesce("value", pl.col("quantity") * pl.col("price") * pl.col("multiplier"))
+    own_fee = (
+        pl.when(pl.col("fee") == 0).then(0.0)
+        .when(pl.col("fee").is_null() | (pl.col("fee_currency") == pl.col("currency"))).then("fee")
+        .when(pl.col("fee_currency").is_not_null()).then(0.0)  # it has a row of its own
+    )  # fmt: skip
+    last_trade = pl.col("quantity").is_not_null() & (pl.col("quantity") != 0) & is_trade
+    unit = -pl.col("cash") / pl.col("quantity")
+    return (
+        moved.sort("day", "at", nulls_last=True)
+        .group_by(*KEY, "currency", maintain_order=True)
+        .agg(
+            pl.col("symbol").drop_nulls().first(),
+            movements=pl.len(),
+            quantity=_known_sum(pl.col("quantity")),
+            cash=_known_sum(pl.col("cash")),
+            fees=_known_sum(own_fee),
+            is_booked=(~is_trade).any(),
+            last_unit=unit.filter(last_trade).last(),
+            transferred=pl.col("quantity").filter(is_transfer).sum(),
+            # Null where one of them has no value: then each counts at its mark.
+            transferred_value=_known_sum(stated.filter(is_transfer)),
+            transfers=is_transfer.sum(),
+        )
+    )
+
+
+def _with_transfers(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return holdings with `brought`: what transfers brought in kind, as stated or at the mark."""
+    mark = pl.coalesce(_unit("_1"), "unit_0")
+    at_mark = pl.col("transferred") * mark
+    brought = (
+        pl.when(pl.col("transfers").fill_null(0) == 0)  # no row of movements: no transfer
+        .then(0.0)
+        .otherwise(pl.coalesce("transferred_value", at_mark))
+    )
+    return rows.with_columns(brought=brought)
+
+
+def _why_unknown() -> pl.Expr:
+    """Return why the profit of a holding is not known; null where it is."""
+    is_missing = pl.col("missing").abs() > ROUNDING
+    return (
+        pl.when(pl.col("value_0").is_null()).then(pl.lit("its value at the close before"))
+        .when(pl.col("value_1").is_null()).then(pl.lit("its value at the close"))
+        .when(pl.col("missing").is_null()).then(pl.lit("a quantity that moved"))
+        .when(is_missing).then(pl.format("what moved {}", pl.col("missing").round(6)))
+        .when(pl.col("cash").is_null()).then(pl.lit("what a movement paid"))
+        .when(pl.col("fees").is_null()).then(pl.lit("a commission"))
+        .when(pl.col("brought").is_null()).then(pl.lit("the value of a transfer"))
+    )  # fmt: skip
+
+
+def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
+    """Split what was held by the greeks, and add the other parts; null where the profit is."""
+    units = pl.col("position_0") * pl.col("multiplier_0")
+    moved = (pl.col("underlying_price_1") - pl.col("underlying_price_0")) / pl.col("magnifier_0")
+    points = (pl.col("implied_vol_1") - pl.col("implied_vol_0")) * 100
+    by_greeks = {
+        "delta": units * pl.col("delta_0") * moved,
+        "gamma": units * pl.col("gamma_0") * moved**2 / 2,
+        "vega": units * pl.col("vega_0") * points,
+        "theta": units * pl.col("theta_0") * days,
+    }
+    is_known = pl.col("earned").is_not_null()
+    is_kept = is_known & ~pl.col("is_booked")
+    # A share or a future has no greeks: its price is its delta.
+    is_share = pl.col("right_0").is_null()
+    was_held = pl.col("position_0") != 0
+    repriced = pl.col("position_0") * pl.col("unit_1") - pl.col("value_0")
+    # Where nothing says at what price it went, all that it earned is of its price.
+    held = pl.when(was_held).then(pl.coalesce(repriced, "earned")).otherwise(0.0)
+    rows = rows.with_columns(held=pl.when(is_kept).then(held).otherwise(0.0))
+
+    # What greeks do not explain, since one of them is not known, is repricing.
+    parts = {name: pl.when(is_kept).then(part).fill_null(0.0) for name, part in by_greeks.items()}
+    parts["delta"] = pl.when(is_share).then("held").otherwise(parts["delta"])
+    rows = rows.with_columns(**parts).with_columns(
+        repricing=pl.col("held") - pl.sum_horizontal(_BY_GREEKS),
+        trades=pl.when(is_kept).then(pl.col("earned") - pl.col("held")).otherwise(0.0),
+        assignments=pl.when(is_kept).then(0.0).otherwise("earned"),
+        cash=pl.lit(0.0),
+        unexplained=pl.lit(0.0),
+        without_greeks=was_held & pl.col("delta_0").is_null() & ~is_share,
+    )
+    sizes = pl.sum_horizontal(pl.col(PARTS).abs())
+    rows = rows.with_columns(gross_move=sizes)
+    rows = rows.with_columns(
+        pl.when(is_known).then(name).alias(name) for name in (*PARTS, "gross_move")
+    )
+    # The value of a quantity that came or went without a movement says how much is not explained.
+    value_missing = pl.col("missing") * pl.coalesce("unit_1", "unit_0")
+    is_missing = pl.col("missing").abs() > ROUNDING
+    unexplained = pl.when(is_known).then("unexplained").when(is_missing).then(value_missing)
+    return rows.with_columns(unexplained=unexplained)
+
+
+def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
+    """Return the fees that were charged in another currency than that of the holding."""
+    is_elsewhere = pl.col("fee_currency") != pl.col("currency")
+    fees = moved.filter(is_elsewhere, pl.col("fee") != 0)
+    total = _known_sum(pl.col("fee"))
+    return fees.group_by(*KEY, "symbol", currency="fee_currency").agg(
+        profit=total, fees=total, gross_move=total.abs()
+    )
+
+
+def _income(movements: pl.DataFrame) -> pl.DataFrame:
+    """Return dividends, tax, interest and fees of each account and currency."""
+    is_income = pl.col("kind").is_in([kind.value for kind in INCOME])
+    total = _known_sum(pl.col("cash"))
+    income = movements.filter(is_income, pl.col("cash").is_null() | (pl.col("cash") != 0))
+    return income.group_by("account", "currency").agg(
+        profit=total,
+        cash=total,
+        gross_move=total.abs(),
+        why_unknown=pl.when(pl.col("cash").is_null().any()).then(pl.lit("an amount of cash")),
+    )
+
+
+def _of_known_ends(
+    rows: pl.DataFrame, start: pl.Series, end: pl.Series, earlier: pl.Series
+) -> pl.DataFrame:
+    """Return the rows of accounts whose two closes are known, or were empty.
+
+    An account without rows at one end was empty then, if its movements explain all quantities. If
+    they do not, there is no such close: on its first day, and while the program and the statements
+    say nothing of it, it has no row; on the day after such a gap its profit is not known.
+
+    Args:
+        rows: What `explain_holdings` returned, and the money of accounts.
+        start, end: The accounts of the rows at both ends.
+        earlier: The accounts that have rows of any day before.
+    """
+    accounts = set(rows.filter(pl.col("missing").abs() > ROUNDING)["account"])
+    without_close = accounts - set(end)
+    without_start = accounts - set(start)
+    lost = without_start & set(earlier)
+    left_out = without_close | (without_start - lost)
+
+    known = rows.filter(~pl.col("account").is_in(list(left_out)))
+    is_lost = pl.col("account").is_in(list(lost))
+    numbers = ("profit", *PARTS, "gross_move")
+    return known.with_columns(
+        *(pl.when(~is_lost).then(name).alias(name) for name in numbers),
+        why_unknown=pl.when(is_lost).then(pl.lit(NO_CLOSE_BEFORE)).otherwise("why_unknown"),
+    )
+
+
+def _legs_during(lake: Lake, since: datetime, closed: datetime) -> list[ActiveContract]:
+    """Return the legs that were active at any time of a day, each once, in its newest form."""
+    active: dict[tuple[str, str | None, int], ActiveContract] = {}
+    legs = [leg for leg in legs_of(lake.registry.table.rows()) if isinstance(leg, ActiveContract)]
+    for leg in sorted(legs, key=lambda leg: leg.added_at):
+        is_active = leg.added_at <= closed and (leg.removed_at is None or leg.removed_at > since)
+        if is_active:
+            active[str(leg.strategy_id), leg.account, leg.conid] = replace(leg, removed_at=None)
+    return [*active.values()]
+
+
+def _held_or_traded(start: pl.DataFrame, end: pl.DataFrame, moved: pl.DataFrame) -> pl.DataFrame:
+    """Return what was held at the beginning, or at the end, or was opened and closed between."""
+    kept = start.filter(pl.col("position") != 0)
+    new = end.filter(pl.col("position") != 0).join(kept.select(KEY), on=KEY, how="anti")
+    held = pl.concat([kept, new], how="diagonal_relaxed")
+
+    # Its size is that of all movements that went the way of the first one.
+    quantity = pl.col("quantity")
+    same_way = quantity.filter(quantity.sign() == quantity.sign().first())
+    passed = (
+        moved.drop_nulls("quantity")
+        .filter(quantity != 0)
+        .join(held.select(KEY), on=KEY, how="anti")
+        .sort("day", "at", nulls_last=True)
+        .group_by(*KEY, "symbol", "sec_type", "currency", maintain_order=True)
+        .agg(position=same_way.sum())
+    )
+    return pl.concat([held, passed], how="diagonal_relaxed")
+
+
+def by_strategy(found: pl.DataFrame, shares: pl.DataFrame) -> pl.DataFrame:
+    """Return the parts of the profit of each strategy and account, and of what is in none; pure.
+
+    A holding whose profit is not known makes that of its strategy unknown.
+
+    Args:
+        found: What `explain_holdings` returned, and cash of accounts, which has no conid.
+        shares: For each part of a holding: account, conid, strategy_id and share; together 1.
+    """
+    numbers = ("profit", *PARTS, "gross_move")
+    is_whole = pl.col("conid").is_null() | pl.col("profit").is_not_null()
+    # A row of cash, or of a fee elsewhere, has no other parts.
+    found = found.with_columns(
+        pl.when(is_whole).then(pl.col(name).fill_null(0.0)).otherwise(name).alias(name)
+        for name in PARTS
+    )
+    split_by = found.join(shares, on=KEY, how="left").with_columns(
+        # What no leg has belongs to no strategy, as a whole.
+        pl.col("strategy_id").fill_null(UNATTRIBUTED),
+        pl.col("share").fill_null(1.0),
+    )
+    named = pl.col("symbol") + " " + pl.col("conid").cast(pl.String)
+    is_unknown = pl.col("why_unknown").is_not_null()
+    reason = (
+        pl.when(named.is_null())
+        .then("why_unknown")
+        .otherwise(pl.format("{}: {}", named, "why_unknown"))
+    )
+    rows = split_by.with_columns(pl.col(name) * pl.col("share") for name in numbers)
+    return (
+        rows.group_by("strategy_id", "account", "currency")
+        .agg(
+            *(_known_sum(pl.col(name)).alias(name) for name in numbers),
+            legs=pl.col("conid").n_unique() - pl.col("conid").is_null().any(),
+            without_greeks=pl.col("without_greeks").sum(),
+            unexplained_legs=named.filter(pl.col("unexplained").abs() > 0).sort().str.join(", "),
+            legs_unknown=is_unknown.sum(),
+            why_unknown=reason.filter(is_unknown).sort().str.join("; "),
+        )
+        .with_columns(pl.col("unexplained_legs", "why_unknown").replace("", None))
+        .sort("strategy_id", "account", "currency")
+    )
+
+
+def of_newest_day(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of the newest day of `profit_explained`; none of an empty table."""
+    return rows.filter(pl.col("session_date") == pl.col("session_date").max())
+
+
+def is_explained(row: Mapping[str, Any]) -> bool:
+    """Return whether a profit is known, or what is not known of it is small."""
+    if row["profit"] is not None:
+        return True
+    unexplained = row["unexplained"]
+    only_missing = unexplained is not None and row["unexplained_legs"] is not None
+    return only_missing and abs(unexplained) <= SMALLEST_UNEXPLAINED
+
+
+def unknown_profits(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
+    """Return a sentence for each row whose profit is not known."""
+    return [
+        f"{row['session_date']}: {row['strategy_id']} in {row['account']}, {row['currency']} "
+        f"({row['why_unknown']})"
+        for row in rows
+        if not is_explained(row)
+    ]

@@ -1,0 +1,523 @@
+"""The book before and after trades that somebody thinks of; nothing is stored, and none is sent.
+
+The trades change the newest rows of the holdings, and the legs of strategies. The book is then
+split and summed as ever, so that what is said of it after the trades is what the product would say.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.instrument import Instrument, digits, parse_expiry
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.limits import OF_ACCOUNTS, LimitState
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.risk import option_values
+from position_sync_dagster.risk.deliveries import uncovered_calls
+from position_sync_dagster.risk.payoff import Payoff, payoffs
+from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs
+from position_sync_dagster.risk.proposed_trade import (
+    ProposedTrade,
+    ProposedTradeError,
+    parse_trade,
+    volatility_between,
+)
+from position_sync_dagster.risk.scenario_file import Point
+from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
+from position_sync_dagster.risk.terms import (
+    CONTRACT_FIELDS,
+    OPTION_TYPES,
+    OptionTerms,
+    option_terms,
+)
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports import exposure
+from position_sync_dagster.sync.reports.book import Book
+from position_sync_dagster.sync.reports.figures import known_limits
+from position_sync_dagster.sync.reports.limit_readings import evaluate
+from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
+
+# The moves of the prices in percent that are shown if none are named.
+USUAL_MOVES = (-10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0)
+
+# The sums of a group that are shown before and after, besides value and profit.
+GREEKS = ("dollar_delta", "delta", "gamma_1pct", "theta", "vega")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What somebody thinks of doing.
+
+    Attributes:
+        trades: Single trades.
+        closed: Strategies that are closed at their present prices.
+        rolled: Strategies whose nearest options are rolled, with the new expiry.
+    """
+
+    trades: Sequence[ProposedTrade] = ()
+    closed: Sequence[str] = ()
+    rolled: Mapping[str, Any] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.trades or self.closed or self.rolled)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    """The book before and after some trades.
+
+    Attributes:
+        notes: What priced each trade.
+    """
+
+    before: Book
+    before_legs: PricedLegs
+    after: Book
+    after_legs: PricedLegs
+    settings: Settings
+    notes: Sequence[str]
+
+    def rows(self, points: Sequence[Point], level: Breakdown) -> list[dict[str, Any]]:
+        """Return the rows of `scenario_rows`, each with what it is `before` and `after`.
+
+        `value`, `profit` and `left_out` of a row are those after the trades. A group that is not
+        there before or after has null.
+        """
+        before = _by_group(scenario_rows(self.before_legs, points, level), points)
+        after = _by_group(scenario_rows(self.after_legs, points, level), points)
+        more_before = _more_by_group(self.before, self.before_legs, self.settings, level)
+        more_after = _more_by_group(self.after, self.after_legs, self.settings, level)
+
+        result = []
+        for key in sorted({*before, *after}, key=str):
+            group = key[:-1]
+            row = dict(after.get(key) or before[key])
+            row["before"] = _side(before.get(key), more_before.get(group))
+            row["after"] = _side(after.get(key), more_after.get(group))
+            for name in ("value", "profit", "left_out"):
+                row[name] = row["after"][name] if row["after"] else None
+            result.append(row)
+        return result
+
+
+def _by_group(
+    rows: Iterable[dict[str, Any]], points: Sequence[Point]
+) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Return rows by their group and the number of their point; those of a group are in order."""
+    by_key = {}
+    groups = grouped(_group_of, rows)
+    for group, of_group in groups.items():
+        for number, row in enumerate(of_group[: len(points)]):
+            by_key[*group, number] = row
+    return by_key
+
+
+def _group_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["strategy"], row["name"], row["account"], row["currency"], row["conid"]
+
+
+def _side(row: Mapping[str, Any] | None, more: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what a row is before or after; None: its group is not there."""
+    if row is None:
+        return None
+    return {name: row[name] for name in ("value", "profit", "left_out")} | dict(more or {})
+
+
+def _more_by_group(
+    book: Book, legs: PricedLegs, settings: Settings, level: Breakdown
+) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Return greeks, payoffs, what is uncovered and broken limits of strategies and accounts."""
+    if level not in (Breakdown.STRATEGY, Breakdown.ACCOUNT):
+        return {}
+    is_of_strategy = level is Breakdown.STRATEGY
+    by = ["strategy_id", "account", "currency"] if is_of_strategy else ["account", "currency"]
+    uncovered = uncovered_calls(legs)
+    payoff_of = grouped(lambda payoff: payoff.strategy, payoffs(legs, leg_notes(book)))
+    broken = _broken_limits(book, settings)
+
+    result = {}
+    for sums in exposure.summed(legs.parts, by, book.now).iter_rows(named=True):
+        strategy = sums.get("strategy_id")
+        account = sums["account"]
+        missing = [
+            row
+            for row in uncovered
+            if row["account"] == account and strategy in (None, row["strategy_id"])
+        ]
+        of_group: list[Payoff] = []
+        if strategy is not None:
+            of_group = [payoff for payoff in payoff_of[strategy] if payoff.account == account]
+        key = (strategy, strategy or account, account, sums["currency"], None)
+        result[key] = {
+            **{name: sums[name] for name in GREEKS},
+            "payoffs": [payoff.row for payoff in of_group],
+            "uncovered": missing,
+            "limits_broken": [
+                text for subjects, text in broken if not subjects.isdisjoint({strategy, account})
+            ],
+        }
+    return result
+
+
+def _broken_limits(book: Book, settings: Settings) -> list[tuple[set[str | None], str]]:
+    """Return the limits that are broken, with the strategy or account that they are of.
+
+    What the broker alone knows of an account, such as its margin, is not known after a trade.
+    """
+    computed = [limit for limit in known_limits(settings) if limit.measure not in OF_ACCOUNTS]
+    broken = []
+    for evaluated in evaluate(computed, book):
+        if evaluated.outcome is LimitState.BROKEN:
+            limit = evaluated.limit
+            broken.append(({limit.strategy_id, limit.account} - {None}, evaluated.text))
+    return broken
+
+
+def read_what_if(lake: Lake, settings: Settings, now: datetime, changes: Changes) -> WhatIf:
+    """Read the book, and apply trades to it; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+        ProposedTradeError: A trade names nothing that can be priced.
+    """
+    book, _scenarios, legs = read_risk(lake, settings, now)
+    trades = [*changes.trades]
+    for strategy in changes.closed:
+        trades += closing_trades(legs, strategy)
+    for strategy, expiry in changes.rolled.items():
+        trades += rolling_trades(legs, strategy, expiry)
+
+    after = HypotheticalBook(book=book, legs=legs)
+    notes = [after.apply(trade) for trade in trades]
+    after_book = after.result(frozenset(changes.closed))
+    return WhatIf(
+        before=book,
+        before_legs=legs,
+        after=after_book,
+        after_legs=PricedLegs.of(after_book.split.parts, legs.given),
+        settings=settings,
+        notes=notes,
+    )
+
+
+def closing_trades(legs: PricedLegs, strategy: str) -> list[ProposedTrade]:
+    """Return the trades that close all parts of a strategy at their present prices.
+
+    Raises:
+        ProposedTradeError: It holds nothing.
+    """
+    trades = [
+        ProposedTrade(
+            quantity=-leg.quantity, symbol=leg.row["symbol"], expiry=leg.row["expiry"],
+            right=leg.row["right"], strike=leg.row["strike"], strategy=strategy,
+            account=leg.row["account"], conid=leg.row["conid"],
+        )
+        for leg in legs.of_strategy(strategy)
+    ]  # fmt: skip
+    if not trades:
+        raise ProposedTradeError(
+            f"The strategy {strategy!r} holds nothing.",
+            remedy="`position-sync exposure` lists the strategies.",
+        )
+    return trades
+
+
+def rolling_trades(legs: PricedLegs, strategy: str, expiry: Any) -> list[ProposedTrade]:
+    """Return the trades that close the nearest options of a strategy and open a later expiry.
+
+    Raises:
+        ProposedTradeError: It holds no option, or the expiry is not later.
+    """
+    dated = [trade for trade in closing_trades(legs, strategy) if trade.right is not None]
+    nearest = min((trade.expiry for trade in dated if trade.expiry is not None), default=None)
+    if nearest is None or expiry <= nearest:
+        raise ProposedTradeError(
+            f"No option of {strategy!r} expires before {expiry}.",
+            remedy="Name a day after the next expiry of the strategy.",
+        )
+    closing = [trade for trade in dated if trade.expiry == nearest]
+    opening = [
+        replace(trade, quantity=-trade.quantity, expiry=expiry, conid=None) for trade in closing
+    ]
+    return [*closing, *opening]
+
+
+@dataclass(kw_only=True)
+class HypotheticalBook:
+    """A book to which trades are applied, one after the other.
+
+    Attributes:
+        rows: The newest row of each holding, by account and conid.
+        claims: The active legs.
+    """
+
+    book: Book
+    legs: PricedLegs
+
+    def __post_init__(self) -> None:
+        self.rows: dict[tuple[str, int], dict[str, Any]] = {}
+        for row in self.book.priced.iter_rows(named=True):
+            self.rows[row["account"], row["conid"]] = row
+        self.claims = [leg for leg in self.book.legs if leg.removed_at is None]
+        self.traded: set[tuple[str, int]] = set()
+        self._next_conid = -1
+
+    def apply(self, trade: ProposedTrade) -> str:
+        """Apply a trade; return what priced it.
+
+        Raises:
+            ProposedTradeError: Nothing of the underlying is held, or nothing prices it.
+        """
+        account = trade.account or self._account_of(trade)
+        key = self._held_key(trade, account)
+        if key is None:
+            row, source = self._new_row(trade, account)
+            key = (account, row["conid"])
+        else:
+            row = self.rows[key]
+            source = "the price of the holding"
+
+        magnifier = self._magnifier(row)
+        unit_price = _unit_price(row, magnifier)
+        if trade.price is not None:
+            source = "the price that was given"
+            unit_price = trade.price / magnifier
+        if unit_price is None:
+            raise ProposedTradeError(
+                f"Nothing says what {trade.name} costs.",
+                remedy=f'Give a price: "{digits(trade.quantity)} {trade.name} @1.50".',
+            )
+
+        self.rows[key] = traded_row(row, trade.quantity, unit_price * row["multiplier"])
+        self.traded.add(key)
+        self._claim(trade, key)
+        return f"{trade.quantity:+.15g} {trade.name} in {account}: {unit_price:,.4g}, {source}"
+
+    def result(self, closed: frozenset[str]) -> Book:
+        """Return the book after the trades, without the legs of strategies that were closed."""
+        schema = self.book.priced.schema
+        priced = pl.DataFrame(list(self.rows.values()), schema=schema, orient="row")
+        active = [leg for leg in self.claims if leg.strategy_id not in closed]
+        betas = dict(self.legs.given.betas)
+        split = exposure.split(
+            active, priced, self.legs.given.details, self.book.closes.end_of, betas
+        )
+        traded = pl.struct("account", "conid").is_in(
+            [{"account": account, "conid": conid} for account, conid in self.traded]
+        )
+        # What the broker reports of these holdings is what they were before.
+        reported = self.book.reported if not self.traded else self.book.reported.filter(~traded)
+        return replace(self.book, priced=priced, legs=tuple(active), split=split, reported=reported)
+
+    def _account_of(self, trade: ProposedTrade) -> str:
+        """Return the account that holds most of the underlying."""
+        same = self.legs.parts.filter(pl.col("symbol") == trade.symbol)
+        counts = same.group_by("account").len().sort("len", "account", descending=[True, False])
+        if counts.is_empty():
+            raise _nothing_held(trade)
+        return str(counts.row(0)[0])
+
+    def _held_key(self, trade: ProposedTrade, account: str) -> tuple[str, int] | None:
+        """Return the holding of the contract in an account; None: it is not held there."""
+        for key, row in self.rows.items():
+            if trade.conid is not None and key == (account, trade.conid):
+                return key
+            terms = (row["symbol"], row["expiry"], row["right"], row["strike"])
+            wanted = (trade.symbol, trade.expiry, trade.right, trade.strike)
+            if key[0] == account and row["position"] and terms == wanted:
+                return key
+        return None
+
+    def _new_row(self, trade: ProposedTrade, account: str) -> tuple[dict[str, Any], str]:
+        """Return the row of a contract that the account does not hold, and what prices it."""
+        for row in self.rows.values():
+            terms = (row["symbol"], row["expiry"], row["right"], row["strike"])
+            if terms == (trade.symbol, trade.expiry, trade.right, trade.strike) and row["position"]:
+                return _without_position(row, account), "the price in another account"
+
+        similar = self._similar(trade)
+        row = _without_position(similar.row, account)
+        row = {name: value for name, value in row.items() if name in self.book.priced.columns}
+        row |= {
+            "conid": self._next_conid, "symbol": trade.symbol, "right": trade.right,
+            "strike": trade.strike, "expiry": trade.expiry, "local_symbol": None,
+            "market_price": None, "implied_vol": None, **dict.fromkeys(_GREEK_COLUMNS),
+        }  # fmt: skip
+        self._next_conid -= 1
+        if trade.right is None:
+            return row, "nothing"
+        return self._priced_option(trade, row, similar)
+
+    def _similar(self, trade: ProposedTrade) -> PricedLeg:
+        """Return a held contract whose multiplier, currency and underlying are those of a trade."""
+        wanted = OPTION_TYPES if trade.right else frozenset({"FUT"} if trade.expiry else {"STK"})
+        held = [
+            leg
+            for leg in self.legs
+            if leg.row["symbol"] == trade.symbol and leg.row["sec_type"] in wanted
+        ]
+        if not held:
+            raise _nothing_held(trade)
+        return min(held, key=lambda leg: _days_apart(leg.row["expiry"], trade.expiry))
+
+    def _priced_option(
+        self, trade: ProposedTrade, row: dict[str, Any], similar: PricedLeg
+    ) -> tuple[dict[str, Any], str]:
+        """Return the row of an option with its price, volatility and greeks."""
+        now = self.book.now
+        spot = similar.row["spot"]
+        terms = self._terms_of(trade, row, similar)
+        if terms is None or not spot:
+            return row, "nothing"
+
+        magnifier = self._magnifier(similar.row)
+        if trade.price is not None:
+            volatility = option_values.volatility_of(terms, trade.price / magnifier, spot, now)
+            source = "the price that was given"
+        else:
+            same = [leg for leg in self.legs if leg.row["under"] == similar.row["under"]]
+            between = volatility_between(same, terms.strike, terms.expires_at, now)
+            if between is None:
+                return row, "nothing"
+            volatility = between.volatility
+            source = f"a volatility of {volatility:.1%} from {between.source}"
+
+        row["underlying_price"] = spot * magnifier
+        if volatility is None:
+            row["market_price"] = trade.price
+            return row, source
+        greeks = option_values.greeks_of(terms, spot, volatility, now)
+        row |= {name: greeks[name] for name in _GREEK_COLUMNS}
+        row["implied_vol"] = volatility
+        row["market_price"] = greeks["price"] * magnifier if trade.price is None else trade.price
+        return row, source
+
+    def _terms_of(
+        self, trade: ProposedTrade, row: Mapping[str, Any], similar: PricedLeg
+    ) -> OptionTerms | None:
+        """Return what the model prices an option as, at the hour of a similar one."""
+        details = self.legs.given.details.get(similar.row["conid"])
+        option = Instrument(**{name: row[name] for name in CONTRACT_FIELDS})
+        if details is not None:
+            details = replace(
+                details, right=trade.right, strike=trade.strike, last_trade_date=trade.expiry,
+                expires_on=trade.expiry,
+            )  # fmt: skip
+        terms = option_terms(
+            option, details, self.legs.given.rates, self.legs.given.dividends.get(trade.symbol)
+        )
+        if not isinstance(terms, OptionTerms) or terms.expires_at <= self.book.now:
+            return None
+        return terms
+
+    def _magnifier(self, row: Mapping[str, Any]) -> float:
+        """Return the divisor from quoted prices to the currency: that of a held part."""
+        same = self.legs.parts.filter(
+            (pl.col("symbol") == row["symbol"]) & (pl.col("sec_type") == row["sec_type"])
+        )
+        magnifiers = same.get_column("magnifier").drop_nulls()
+        # Without details a price is quoted in the major unit: those in cents have details always.
+        return float(magnifiers[0]) if len(magnifiers) else 1.0
+
+    def _claim(self, trade: ProposedTrade, key: tuple[str, int]) -> None:
+        """Give a strategy what was opened for it, as a leg, and end the leg that was closed."""
+        account, conid = key
+        if trade.strategy in (None, UNATTRIBUTED):
+            return
+        if trade.conid is not None:
+            closed = (trade.strategy, conid)
+            self.claims = [leg for leg in self.claims if (leg.strategy_id, leg.conid) != closed]
+            return
+        self.claims.append(
+            ActiveContract(
+                conid=conid, symbol=trade.symbol, right=trade.right, strike=trade.strike,
+                expiry=trade.expiry, strategy_id=str(trade.strategy), added_at=self.book.now,
+                quantity=trade.quantity, account=account,
+            )
+        )  # fmt: skip
+
+
+_GREEK_COLUMNS = ("delta", "gamma", "vega", "theta")
+
+
+def _nothing_held(trade: ProposedTrade) -> ProposedTradeError:
+    return ProposedTradeError(
+        f"Nothing like {trade.name} is held: its multiplier and currency are not known.",
+        remedy="Name a contract of an underlying of which an option, a share or a future is held.",
+    )
+
+
+def _days_apart(expiry: Any, wanted: Any) -> int:
+    return abs((expiry - wanted).days) if expiry is not None and wanted is not None else 0
+
+
+def _without_position(row: Mapping[str, Any], account: str) -> dict[str, Any]:
+    """Return a row of which nothing is held."""
+    nothing = {"position": 0.0, "average_cost": None, "market_value": 0.0, "unrealized_pnl": 0.0}
+    return {**row, **nothing, "daily_pnl": 0.0, "account": account}
+
+
+def _unit_price(row: Mapping[str, Any], magnifier: float) -> float | None:
+    """Return the price of one unit in the major unit; None: it is not known."""
+    size = row["position"] * row["multiplier"]
+    if size and row["market_value"] is not None:
+        return float(row["market_value"] / size)
+    return None if row["market_price"] is None else float(row["market_price"] / magnifier)
+
+
+def traded_row(row: Mapping[str, Any], quantity: float, price: float) -> dict[str, Any]:
+    """Return a row after a trade, as the broker books it.
+
+    A trade that adds has an average cost between both. One that reduces leaves the average cost as
+    it is, and one beyond zero opens at its own price.
+
+    Args:
+        row: The holding.
+        quantity: What is traded, below 0 if it is sold.
+        price: That of one contract, with its multiplier.
+    """
+    before = row["position"]
+    after = before + quantity
+    value_of_one = (
+        row["market_value"] / before if before and row["market_value"] is not None else price
+    )
+
+    average_cost = row["average_cost"]
+    if not before or before * after < 0:
+        average_cost = price
+    elif before * quantity > 0 and average_cost is not None:
+        average_cost = (before * average_cost + quantity * price) / after
+
+    value = after * value_of_one
+    gain = None if average_cost is None else value - after * average_cost
+    changed = {"position": after, "average_cost": average_cost, "market_value": value}
+    return {**row, **changed, "unrealized_pnl": gain if after else 0.0}
+
+
+def read_changes(
+    trades: Iterable[str],
+    closed: Iterable[str],
+    rolled: Iterable[tuple[str, str]],
+    account: str | None = None,
+    strategy: str | None = None,
+) -> Changes:
+    """Read what somebody thinks of doing, as texts.
+
+    Args:
+        trades: Trades as `parse_trade` reads them.
+        closed: Names of strategies.
+        rolled: Names of strategies and new expiries.
+        account: The account of the trades; None: the one that holds most of each underlying.
+        strategy: The strategy that gets what they open; None: none.
+
+    Raises:
+        ProposedTradeError: A text is no trade.
+        InvalidLegError: A part of a trade, or an expiry, cannot be read.
+    """  # fmt: skip
+    parsed = [replace(parse_trade(text), account=account, strategy=strategy) for text in trades]
+    expiries_by_name = {name: parse_expiry(expiry) for name, expiry in rolled}
+    return Changes(trades=parsed, closed=tuple(closed), rolled=expiries_by_name)

@@ -1,0 +1,406 @@
+"""`/api/v1`: the figures and the risk of now for other programs, read only.
+
+Each route has a query and an answer in `api_answers.py`; the description at
+`/api/v1/openapi.json` is made of the same table. The guard of the page stands before it, and no
+header allows pages of other origins.
+"""
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import models_json_schema
+from starlette.datastructures import QueryParams
+from starlette.responses import JSONResponse, Response
+
+from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.errors import PositionSyncError, UnknownStrategyError, UserError, shown
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.risk.payoff import payoffs
+from position_sync_dagster.risk.priced_legs import PricedLegs
+from position_sync_dagster.risk.scenarios import scenario_rows
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.book import (
+    COLUMNS,
+    Book,
+    known_strategy,
+    open_positions,
+)
+from position_sync_dagster.sync.reports.figures import VERSION, Figures, limit_of
+from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
+from position_sync_dagster.sync.reports.status import plain
+from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, read_what_if
+from position_sync_dagster.terminal.text import cell_text
+from position_sync_dagster.web import api_answers
+from position_sync_dagster.web.api_answers import (
+    ApiModel,
+    NoQuery,
+    PayoffQuery,
+    PositionsQuery,
+    Problem,
+    WhatIfQuery,
+)
+
+# The most scenarios of one request.
+MOST_POINTS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSource:
+    """Where an answer is read from.
+
+    Attributes:
+        figures: Reads the figures of now; all requests of a second share a read.
+        risk: Reads the book and its legs as the option model has them.
+        compared: Reads the book before and after trades.
+    """
+
+    figures: Callable[[], Figures]
+    risk: Callable[[], tuple[Book, PricedLegs]]
+    compared: Callable[[Changes], WhatIf]
+
+
+def read_compared(settings: Settings, now: datetime, changes: Changes) -> WhatIf:
+    """Read the book before and after trades that somebody thinks of; blocks.
+
+    Raises:
+        PositionSyncError: A table or the file of scenarios cannot be used, or a trade.
+    """
+    return read_what_if(Lake.of(settings), settings, now, changes)
+
+
+def read_priced(settings: Settings, now: datetime) -> tuple[Book, PricedLegs]:
+    """Read the book and its legs as the option model has them; blocks.
+
+    Raises:
+        PositionSyncError: A table or the file of scenarios cannot be used.
+    """
+    book, _own, legs = read_risk(Lake.of(settings), settings, now)
+    return book, legs
+
+
+def _check_strategy(strategy: str | None, book: Book) -> None:
+    """Refuse the name of a strategy that has no leg.
+
+    Raises:
+        UnknownStrategyError: It has none.
+    """
+    if strategy != UNATTRIBUTED:
+        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+
+
+def _figures(source: ApiSource, _query: NoQuery) -> str:
+    return source.figures().to_json()
+
+
+def _header(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
+    figures = source.figures()
+    status = figures.status
+    return {
+        "at": figures.at,
+        "gateways": [login.gateway for login in status.each_login],
+        "attention": [*status.attention, *status.unresolved_legs],
+        "limits": [limit_of(evaluated) for evaluated in figures.limits],
+        "accounts": figures.accounts,
+        "current": figures.current,
+        "held": figures.held,
+        "oldest_age_s": figures.oldest_age_s,
+        "lines": status.lines_text,
+        "mode": status.trading_mode,
+        "changes": figures.changes[:1],
+    }
+
+
+def _accounts(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
+    figures = source.figures()
+    return {"at": figures.at, "accounts": figures.accounts}
+
+
+def _strategies(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
+    figures = source.figures()
+    book = figures.book
+    return {
+        "at": figures.at,
+        "strategies": [*book.strategies, *book.rest],
+        "underlyings": book.underlyings,
+        "expiries": book.expiries,
+        "totals": [*book.totals, *book.in_base],
+    }
+
+
+def _positions(source: ApiSource, query: PositionsQuery) -> dict[str, Any]:
+    figures = source.figures()
+    _check_strategy(query.strategy, figures.book)
+    rows = open_positions(figures.book, query.strategy, query.underlying)
+    return {"at": figures.at, "positions": rows.select(COLUMNS).to_dicts()}
+
+
+def _positions_csv(source: ApiSource, _query: NoQuery) -> str:
+    """Return the open positions as CSV; unknown cells are empty, texts begin no formula."""
+    rows = source.figures().positions.select(COLUMNS).unnest("greeks")
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(rows.columns)
+    table.writerows(map(cell_text, row) for row in rows.iter_rows())
+    return text.getvalue()
+
+
+def _what_if(source: ApiSource, query: WhatIfQuery) -> dict[str, Any]:
+    points = query.points()
+    if len(points) > MOST_POINTS:
+        raise UserError(
+            f"These are {len(points)} scenarios, and at most {MOST_POINTS} are computed at once.",
+            remedy="Ask for fewer numbers of spot, vol or days.",
+        )
+
+    changes = query.changes()
+    if changes:
+        return _compared(source, query, changes)
+
+    book, legs = source.risk()
+    _check_strategy(query.strategy, book)
+    legs = legs.of_strategy(query.strategy)
+    left_out = [{"reason": reason, "legs": count} for reason, count in legs.left_out().items()]
+    rows = scenario_rows(legs, points, query.level)
+    return {"at": book.now, "rows": rows, "left_out": left_out}
+
+
+def _compared(source: ApiSource, query: WhatIfQuery, changes: Changes) -> dict[str, Any]:
+    """Return what groups are before and after trades."""
+    found = source.compared(changes)
+    rows = found.rows(query.points(), query.level)
+    if query.strategy is not None:
+        rows = [row for row in rows if row["strategy"] in (None, query.strategy)]
+    reasons = found.after_legs.left_out().items()
+    left_out = [{"reason": reason, "legs": count} for reason, count in reasons]
+    return {"at": found.before.now, "rows": rows, "left_out": left_out, "notes": found.notes}
+
+
+def _payoff(source: ApiSource, query: PayoffQuery) -> dict[str, Any]:
+    book, legs = source.risk()
+    _check_strategy(query.strategy, book)
+    found = payoffs(legs.of_strategy(query.strategy), leg_notes(book))
+    return {"at": book.now, "payoffs": [payoff.row for payoff in found]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiRoute:
+    """A route.
+
+    Attributes:
+        summary: What it answers, for the description.
+        query: The parameters.
+        answer: The shape of the JSON; None: it answers CSV.
+        read: Returns the answer: a text, or values for the shape.
+        is_tagged: Whether it has an entity tag: it changes only with the tables.
+    """
+
+    summary: str
+    query: type[ApiModel]
+    answer: type[ApiModel] | None
+    read: Callable[[ApiSource, Any], str | dict[str, Any]]
+    is_tagged: bool = True
+
+
+ROUTES = {
+    "figures": ApiRoute(
+        summary="All figures", query=NoQuery, answer=api_answers.FiguresAnswer, read=_figures
+    ),
+    "header": ApiRoute(
+        summary="What the header of a page says",
+        query=NoQuery,
+        answer=api_answers.HeaderAnswer,
+        read=_header,
+    ),
+    "accounts": ApiRoute(
+        summary="Accounts, and the profit of the day in its parts",
+        query=NoQuery,
+        answer=api_answers.AccountsAnswer,
+        read=_accounts,
+    ),
+    "strategies": ApiRoute(
+        summary="Sums of strategies, underlyings, expiries, and of all",
+        query=NoQuery,
+        answer=api_answers.StrategiesAnswer,
+        read=_strategies,
+    ),
+    "positions": ApiRoute(
+        summary="Open positions",
+        query=PositionsQuery,
+        answer=api_answers.PositionsAnswer,
+        read=_positions,
+        is_tagged=False,
+    ),
+    "positions.csv": ApiRoute(
+        summary="Open positions as CSV", query=NoQuery, answer=None, read=_positions_csv
+    ),
+    "what-if": ApiRoute(
+        summary="Value and profit under other prices, volatilities and days",
+        query=WhatIfQuery,
+        answer=api_answers.WhatIfAnswer,
+        read=_what_if,
+        is_tagged=False,
+    ),
+    "payoff": ApiRoute(
+        summary="Break-evens, greatest profit and greatest loss at the next expiry",
+        query=PayoffQuery,
+        answer=api_answers.PayoffAnswer,
+        read=_payoff,
+        is_tagged=False,
+    ),
+}
+
+
+def answer(name: str, parameters: QueryParams, known_tags: str, source: ApiSource) -> Response:
+    """Return the answer to a request; blocks.
+
+    Args:
+        name: What is asked for: a name of ROUTES.
+        parameters: The query.
+        known_tags: The entity tags that the client has (If-None-Match).
+        source: Where it is read from.
+    """
+    route = ROUTES.get(name)
+    if route is None:
+        what = f"There is nothing at /api/v1/{shown(name)}."
+        return problem(404, what, "See /api/v1/openapi.json.")
+
+    try:
+        query = route.query.model_validate(dict(parameters))
+        headers: dict[str, str] = {}
+        if route.is_tagged:
+            headers["ETag"] = etag_of(source.figures())
+            if headers["ETag"] in re.findall(r'"[^"]*"', known_tags):
+                return Response(status_code=304, headers=headers)
+
+        content = route.read(source, query)
+    except ValidationError as error:
+        return problem(422, _invalid(error), "See /api/v1/openapi.json for the parameters.")
+    except UnknownStrategyError as error:
+        return problem(404, error.what, error.remedy)
+    except UserError as error:
+        return problem(422, error.what, error.remedy)
+    except PositionSyncError as error:
+        return problem(503, error.what, error.remedy)
+
+    if route.answer is None:
+        day = source.figures().at
+        headers["Content-Disposition"] = f'attachment; filename="{day:%Y-%m-%d}-{name}"'
+        return Response(content, headers=headers, media_type="text/csv")
+    if isinstance(content, str):
+        return Response(content, headers=headers, media_type="application/json")
+    return JSONResponse(plain(content), headers=headers)
+
+
+def _invalid(error: ValidationError) -> str:
+    """Return what is wrong with a parameter."""
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"])) or "the query"
+    return f"{name}={shown(str(first['input']))}: {first['msg']}."
+
+
+_TITLES = {
+    404: "Not found",
+    422: "A parameter is not usable",
+    503: "The tables cannot be read",
+}
+
+
+def problem(status: int, detail: str, remedy: str) -> Response:
+    """Return an error as RFC 9457 has it."""
+    body = Problem(title=_TITLES[status], status=status, detail=detail, remedy=remedy)
+    return JSONResponse(body.model_dump(), status, media_type="application/problem+json")
+
+
+def etag_of(figures: Figures) -> str:
+    """Return the entity tag: the version of the ledger, and what else changes without a row.
+
+    That is the other tables that were read, the day, the state of each login and of each limit.
+    """
+    status = figures.status
+    parts = (
+        figures.versions,
+        (figures.at.date(), figures.day.since),
+        [
+            (login.gateway_id, login.session_state, login.session_detail)
+            for login in status.each_login
+        ],
+        (len(status.attention), figures.current),
+        [(evaluated.limit, evaluated.outcome) for evaluated in figures.limits],
+    )
+    others = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+    return f'"{figures.ledger_version or 0}-{others}"'
+
+
+@cache
+def openapi() -> dict[str, Any]:
+    """Return the description of all routes (OpenAPI 3.1)."""
+    models: list[type[BaseModel]] = [Problem]
+    models += [route.answer for route in ROUTES.values() if route.answer is not None]
+    shapes: list[tuple[type[BaseModel], Literal["serialization"]]] = [
+        (model, "serialization") for model in models
+    ]
+    _references, schemas = models_json_schema(
+        shapes, by_alias=True, ref_template="#/components/schemas/{model}"
+    )
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Position Sync", "version": f"{VERSION}"},
+        "paths": {f"/api/v1/{name}": {"get": _operation(name)} for name in ROUTES},
+        "components": {"schemas": schemas["$defs"]},
+    }
+
+
+def _operation(name: str) -> dict[str, Any]:
+    """Return the description of a route."""
+    route = ROUTES[name]
+    content: Mapping[str, Any] = {"text/csv": {"schema": {"type": "string"}}}
+    if route.answer is not None:
+        content = {"application/json": {"schema": _reference(route.answer)}}
+
+    responses: dict[str, Any] = {"200": {"description": route.summary, "content": content}}
+    if route.is_tagged:
+        unchanged = "Nothing has changed since the entity tag in If-None-Match."
+        responses["304"] = {"description": unchanged}
+
+    error = {"application/problem+json": {"schema": _reference(Problem)}}
+    statuses = [status for status in _TITLES if status == 503 or route.query.model_fields]
+    for status in statuses:
+        responses[f"{status}"] = {"description": _TITLES[status], "content": error}
+    return {
+        "operationId": name.replace(".", "_").replace("-", "_"),
+        "summary": route.summary,
+        "parameters": _parameters(route.query),
+        "responses": responses,
+    }
+
+
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def _parameters(query: type[ApiModel]) -> list[dict[str, Any]]:
+    """Return the description of the parameters of a query; lists are separated by commas."""
+    schema = query.model_json_schema(ref_template="#/components/schemas/{model}")
+    parameters: list[dict[str, Any]] = []
+    for name, of_field in schema.get("properties", {}).items():
+        described = {key: value for key, value in of_field.items() if key != "description"}
+        parameters.append(
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "description": of_field.get("description", ""),
+                "style": "form",
+                "explode": False,
+                "schema": described,
+            }
+        )
+    return parameters

@@ -1,0 +1,457 @@
+"""The shape of each answer of `/api/v1`; the OpenAPI description is made of these records.
+
+Within a version names are added, and none is removed or changed. Unknown is null.
+"""
+
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from position_sync_dagster.risk.scenario_file import Point
+from position_sync_dagster.risk.scenarios import Breakdown
+from position_sync_dagster.sync.reports.changes import ChangeKind
+from position_sync_dagster.sync.reports.money_sums import (
+    ExpirySum,
+    StrategySum,
+    TotalSum,
+    UnderlyingSum,
+)
+from position_sync_dagster.sync.reports.what_if import Changes, read_changes
+
+
+class ApiModel(BaseModel):
+    """A part of an answer; it has no other names than these."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
+    )
+
+
+class Gateway(ApiModel):
+    """The state of a login and its owner."""
+
+    gateway_id: str
+    state: str | None
+    """STARTING, LIVE, BLIND, ENDED or LOST; null: it never had an owner."""
+    since: datetime | None
+    blind_since: datetime | None
+    """Since when nothing has come from the gateway."""
+    reason: str | None
+    owner: str | None
+    run_id: str | None
+    lines: int | None
+    """Market data lines in use."""
+    line_limit: int | None
+
+
+class Today(ApiModel):
+    """The profit of the day of an account, in its parts."""
+
+    account: float | None
+    """The broker's own number."""
+    open: float | None
+    """The sum over the holdings that are open."""
+    closed: float | None
+    """The sum over the holdings that closed today."""
+    open_unknown: int
+    """The holdings that `open` leaves out."""
+    closed_unknown: int
+    """The holdings that `closed` leaves out."""
+    difference: float | None
+    """account − open − closed; null while a part is not known."""
+    account_age_s: float | None
+    holdings_age_s: float | None
+
+
+class Account(ApiModel):
+    """An account as the broker reports it, in its base currency."""
+
+    account: str
+    currency: str | None
+    net_liquidation: float | None
+    available_funds: float | None
+    excess_liquidity: float | None
+    initial_margin: float | None
+    maintenance_margin: float | None
+    cushion: float | None
+    """Excess liquidity as a part of the net liquidation."""
+    age_s: float | None
+    today: Today
+    realised_today: float | None
+    unrealised: float | None
+    total: float | None
+
+
+class PositionGreeks(ApiModel):
+    """The greeks of one unit."""
+
+    delta: float | None
+    gamma: float | None
+    vega: float | None
+    theta: float | None
+    implied_vol: float | None
+    underlying_price: float | None
+
+
+class Position(ApiModel):
+    """A holding with its newest row."""
+
+    account: str
+    conid: int
+    name: str
+    """The contract as a trader writes it."""
+    symbol: str
+    sec_type: str
+    right: str | None
+    strike: float | None
+    expiry: date | None
+    multiplier: float | None
+    currency: str
+    position: float
+    """Signed quantity."""
+    market_price: float | None
+    price_kind: str | None
+    bid: float | None
+    ask: float | None
+    market_value: float | None
+    average_cost: float | None
+    unrealized: float | None
+    today: float | None
+    realised_today: float | None
+    moneyness: float | None
+    """A part of the strike, above 0 in the money."""
+    extrinsic: float | None
+    """Of one unit."""
+    greeks: PositionGreeks
+    greeks_source: str | None
+    days: int | None
+    """Days to the expiry."""
+    age_s: float | None
+    greeks_age_s: float | None
+    feed: str | None
+    current: bool
+    """Whether its source confirmed the value since the login was connected."""
+    source: str
+    strategies: list[str]
+    shares: list[float]
+    """The part of each strategy; what is missing from 1 belongs to nobody."""
+
+
+class ListedChange(ApiModel):
+    """One thing that happened today."""
+
+    at: datetime
+    kind: ChangeKind
+    account: str | None
+    conids: list[int]
+    text: str
+    amount: float | None
+    """The realised profit."""
+    currency: str | None
+
+
+class JudgedLimit(ApiModel):
+    """A limit of the strategies file, and the number that it is compared with."""
+
+    subject: str
+    account: str | None
+    measure: str
+    bound: str
+    currency: str | None
+    strategy: str | None
+    limit: float
+    number: float | None
+    state: str
+    text: str
+
+
+class FiguresAnswer(ApiModel):
+    """All figures of a moment."""
+
+    version: Literal[1]
+    at: datetime
+    ledger_version: int | None
+    gateway: Gateway
+    """The login that has been without its gateway longest, or the only one."""
+    gateways: list[Gateway]
+    attention: list[str]
+    current: int
+    """The holdings whose value is current."""
+    held: int
+    accounts: list[Account]
+    strategies: list[StrategySum]
+    underlyings: list[UnderlyingSum]
+    expiries: list[ExpirySum]
+    totals: list[TotalSum]
+    closed_today: list[Position]
+    changes: list[ListedChange]
+    limits: list[JudgedLimit]
+    positions: list[Position]
+
+
+class HeaderAnswer(ApiModel):
+    """The header of a page: accounts, logins, how old all is, and what needs attention."""
+
+    at: datetime
+    gateways: list[Gateway]
+    attention: list[str]
+    limits: list[JudgedLimit]
+    accounts: list[Account]
+    current: int
+    """The holdings whose value is current."""
+    held: int
+    oldest_age_s: float | None
+    """The age of the oldest price; null if one is unknown."""
+    lines: str | None
+    """The market data lines in use."""
+    mode: str | None
+    """LIVE, PAPER or SIMULATED."""
+    changes: list[ListedChange]
+    """The newest change of today."""
+
+
+class AccountsAnswer(ApiModel):
+    """The accounts at a moment."""
+
+    at: datetime
+    accounts: list[Account]
+
+
+class StrategiesAnswer(ApiModel):
+    """The sums of strategies, of underlyings, of expiries, and of all, at a moment."""
+
+    at: datetime
+    strategies: list[StrategySum]
+    underlyings: list[UnderlyingSum]
+    expiries: list[ExpirySum]
+    totals: list[TotalSum]
+
+
+class PositionsAnswer(ApiModel):
+    """The open positions at a moment."""
+
+    at: datetime
+    positions: list[Position]
+
+
+class Dividend(ApiModel):
+    """A dividend that an option is priced with."""
+
+    ex_date: date
+    amount: float
+
+
+class PayoffCorner(ApiModel):
+    """A price of the underlying, and the profit there."""
+
+    price: float
+    profit: float
+
+
+class PayoffRow(ApiModel):
+    """The profit of a strategy at its next expiry, over the price of one underlying."""
+
+    strategy: str
+    account: str
+    underlying: str
+    currency: str
+    expiry: date | None
+    break_evens: list[float] | None
+    """Null: not known."""
+    greatest_profit: float | None
+    """Null with break-evens: unbounded."""
+    greatest_loss: float | None
+    """Null with break-evens: unbounded."""
+    why: str | None
+    """What is unbounded or not known."""
+    note: str | None
+    corners: list[PayoffCorner]
+    legs: list[str]
+
+
+class UncoveredCall(ApiModel):
+    """A short call that its account could not deliver if all calls were exercised."""
+
+    strategy_id: str
+    account: str
+    conid: int
+    symbol: str
+    currency: str
+    leg: str
+    expires_at: datetime
+    missing: float
+    """Shares or futures."""
+
+
+class WhatIfSide(ApiModel):
+    """What a group is before or after trades; of a strategy or an account also its sums."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    value: float | None
+    profit: float | None
+    left_out: int
+    dollar_delta: float | None = None
+    delta: float | None = None
+    gamma_1pct: float | None = None
+    theta: float | None = None
+    vega: float | None = None
+    payoffs: list[PayoffRow] = []
+    uncovered: list[UncoveredCall] = []
+    limits_broken: list[str] = []
+
+
+class WhatIfRow(ApiModel):
+    """Value and profit of a group in a scenario; of a leg also what it is priced with."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    level: Breakdown
+    name: str | None
+    strategy: str | None
+    conid: int | None
+    scenario: str | None
+    spot: float
+    vol: float
+    days: float
+    account: str | None
+    currency: str | None
+    value: float | None
+    profit: float | None
+    left_out: int
+    """The legs that cannot be priced; the sums leave them out."""
+    leg: str | None = None
+    underlying_price: float | None = None
+    implied_vol: float | None = None
+    rate: float | None = None
+    dividends: list[Dividend] | None = None
+    exercise: str | None = None
+    expires_at: datetime | None = None
+    reason: str | None = None
+    before: WhatIfSide | None = None
+    """Before the trades; null: it was not there."""
+    after: WhatIfSide | None = None
+    """After the trades; null: it is gone."""
+
+
+class LeftOut(ApiModel):
+    """Why legs are in no sum, and how many."""
+
+    reason: str
+    legs: int
+
+
+class WhatIfAnswer(ApiModel):
+    """Value and profit under other prices, volatilities and days."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    at: datetime
+    rows: list[WhatIfRow]
+    left_out: list[LeftOut]
+    notes: list[str] = []
+    """What priced each trade."""
+
+
+class PayoffAnswer(ApiModel):
+    """The payoffs of strategies at their next expiry."""
+
+    at: datetime
+    payoffs: list[PayoffRow]
+
+
+class Problem(ApiModel):
+    """An error (RFC 9457), with media type `application/problem+json`."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    """What happened."""
+    remedy: str
+    """What to do."""
+
+
+def _numbers(value: Any) -> Any:
+    """Read numbers or texts that are separated by commas, as in a query."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+Numbers = Annotated[list[float], BeforeValidator(_numbers), Field(min_length=1, max_length=50)]
+
+
+Texts = Annotated[list[str], BeforeValidator(_numbers), Field(max_length=50)]
+
+
+class NoQuery(ApiModel):
+    """The query of what takes none; what a client adds, to get past a cache, is ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class PositionsQuery(ApiModel):
+    """Which positions."""
+
+    strategy: str | None = None
+    """Only the legs of this strategy."""
+    underlying: str | None = None
+    """Only contracts on this symbol."""
+
+
+class PayoffQuery(ApiModel):
+    """Which payoffs."""
+
+    strategy: str | None = None
+    """Only this strategy."""
+
+
+class WhatIfQuery(ApiModel):
+    """The scenarios: each move with each change of volatility and each number of days."""
+
+    spot: Numbers = [-10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0]
+    """Moves of the underlyings in percent, separated by commas."""
+    vol: Numbers = [0.0]
+    """Changes of the volatilities in points, separated by commas."""
+    days: Numbers = [0.0]
+    """Days that have passed, separated by commas."""
+    level: Breakdown = Breakdown.STRATEGY
+    """What each row is of."""
+    strategy: str | None = None
+    """Only this strategy; what a trade opens is a leg of it."""
+    trade: Texts = []
+    """Trades to compare before and after, such as -2 SPY 20270115 C 650 @3.20, by commas."""
+    close: Texts = []
+    """Strategies that are closed, separated by commas."""
+    roll: Texts = []
+    """STRATEGY:EXPIRY of strategies whose nearest options are rolled, separated by commas."""
+    account: str | None = None
+    """The account of the trades."""
+
+    def changes(self) -> Changes:
+        """Return the trades, none if no parameter names one.
+
+        Raises:
+            UserError: One cannot be read.
+        """
+        rolled = []
+        for text in self.roll:
+            name, _colon, expiry = text.rpartition(":")
+            rolled.append((name, expiry))
+        return read_changes(self.trade, self.close, rolled, self.account, self.strategy)
+
+    def points(self) -> list[Point]:
+        """Return the scenarios.
+
+        Raises:
+            ValidationError: A number is out of its range.
+        """
+        return [
+            Point(spot=spot, vol=vol, days=days)
+            for spot in self.spot
+            for vol in self.vol
+            for days in self.days
+        ]

@@ -1,0 +1,75 @@
+"""Tables as another reader sees them: texts of columns, descriptions, time travel."""
+
+from collections.abc import Mapping
+
+import pytest
+from deltalake import DeltaTable
+
+from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.schema import DERIVED, TABLES
+from position_sync_dagster.lake.storage.table import Table, maintain
+
+
+def comments(table: DeltaTable) -> dict[str, str | None]:
+    return {field.name: field.metadata.get("comment") for field in table.schema().fields}
+
+
+def texts(spec: schema.TableSpec) -> Mapping[str, str]:
+    return {name: column.description for name, column in spec.described.items()}
+
+
+@pytest.mark.parametrize("spec", [*TABLES, *DERIVED], ids=lambda spec: spec.name)
+def test_a_new_table_has_the_texts_of_its_columns(tmp_path, spec):
+    Table(tmp_path / "t", spec).initialize()
+    table = DeltaTable(tmp_path / "t")
+    assert table.metadata().description == spec.description
+    assert comments(table) == texts(spec)
+
+
+def test_maintenance_gives_the_texts_to_a_table_of_an_older_release_once(tmp_path):
+    spec = schema.DAILY_POSITIONS
+    path, fields = str(tmp_path / "t"), spec.delta.fields
+    bare = schema.Schema([schema.Field(field.name, field.type) for field in fields])
+    DeltaTable.create(
+        path,
+        bare,
+        partition_by=[*spec.partition_by],
+        configuration=spec.configuration | schema.RETENTION,
+        raise_if_key_not_exists=False,
+    )
+    maintain(Table(path, spec))
+    table = DeltaTable(path)
+    assert table.metadata().description == spec.description
+    assert comments(table) == texts(spec)
+    kept = table.metadata().configuration["delta.logRetentionDuration"]
+    assert kept == schema.A_WEEK
+
+    maintain(Table(path, spec))
+    assert DeltaTable(path).version() == table.version()
+
+
+def test_a_retention_that_a_person_chose_stays(tmp_path):
+    spec = schema.DAILY_POSITIONS
+    table = Table(tmp_path / "t", spec)
+    table.initialize()
+    chosen = {"delta.logRetentionDuration": "interval 90 days"}
+    DeltaTable(table.path).alter.set_table_properties(chosen)
+    maintain(table)
+    kept = DeltaTable(table.path).metadata().configuration["delta.logRetentionDuration"]
+    assert kept == "interval 90 days"
+
+
+def test_the_texts_stay_through_commits_and_the_table_is_read_as_arrow_and_pandas(
+    lake, make_update, clock
+):
+    lake.updates.sync.append([make_update(1)])
+    first = lake.updates.table.version()
+    clock.advance(1)
+    lake.updates.sync.append([make_update(2)])
+    maintain(lake.updates.table)
+    table = DeltaTable(lake.updates.table.path)
+    assert comments(table) == texts(schema.POSITION_UPDATES)
+    assert sorted(table.to_pyarrow_table().column("conid").to_pylist()) == [1, 2]
+    assert sorted(table.to_pandas()["conid"]) == [1, 2]
+    earlier = DeltaTable(lake.updates.table.path, version=first)
+    assert earlier.to_pyarrow_table().column("conid").to_pylist() == [1]

@@ -1,0 +1,106 @@
+"""What `doctor` says of streams, checks and programs from the tables and files of a home."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from position_sync_dagster import dagster_files
+from position_sync_dagster.dagster_files import FailingCheck
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.processes.preflight import (
+    Level,
+    check_programs,
+    check_results,
+    check_streams,
+    of_session,
+)
+from position_sync_dagster.settings import Settings
+from tests.support.empty_lakes import put_tables
+
+LOGIN = {"run_id": None, "host": "here", "pid": 1}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    put_tables(str(tmp_path / "lake"))
+    return Lake(str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def streams(lake: Lake, home: Path) -> Callable[[], list[tuple[Level, str]]]:
+    settings = Settings(lake=lake.path)
+    return lambda: [(one.level, one.text) for one in check_streams(lake, settings, home)]
+
+
+def own(lake: Lake, *, lease_s: float = 60.0):
+    login = Settings(lake=lake.path).gateway_id
+    return lake.sessions.acquire(login, Owner.STREAM, lease_s=lease_s, **LOGIN)
+
+
+def test_a_stream_that_a_person_paused_is_bad_while_the_programs_work(lake, streams):
+    session = own(lake)
+    dagster_files.note(dagster_files.SENSORS)
+    assert streams() == []
+    lake.sessions.end(session)
+    assert streams() == [], "another one follows at once"
+    ended = lake.sessions.current(session.gateway_id)
+    lake.sessions.annotate(ended, "paused by a person at 12:00")
+    ((level, text),) = streams()
+    assert level is Level.BAD
+    assert "paused by a person" in text
+
+
+def test_a_stream_that_does_not_come_back_is_bad_and_nothing_is_said_while_no_program_runs(
+    tmp_path, home, streams
+):
+    an_hour_ago = Lake(str(tmp_path / "lake"), clock=lambda: utc_now() - timedelta(hours=1))
+    own(an_hour_ago)
+    assert streams() == []
+    dagster_files.note(dagster_files.SENSORS)
+    ((level, text),) = streams()
+    assert level is Level.BAD
+    assert "has had none since" in text
+
+
+@pytest.mark.parametrize("state", [SessionState.LIVE, SessionState.BLIND, SessionState.STARTING])
+def test_a_blind_stream_is_bad(lake, state):
+    session = lake.sessions.renew(own(lake), lease_s=60.0, state=state)
+    assert (of_session(session).level is Level.BAD) is (state is SessionState.BLIND)
+
+
+def test_a_failing_check_of_values_is_bad_and_another_one_a_warning(home):
+    assert check_results(home) == []
+    of_values = FailingCheck(name="position_updates: x", is_of_values=True, text="2 differ.")
+    limit = FailingCheck(name="strategy_exposure: limit_y", is_of_values=False, text="Beyond it.")
+    dagster_files.note_checks([of_values, limit])
+    found = [(one.level, one.text) for one in check_results(home)]
+    assert found == [
+        (Level.BAD, "position_updates: x: 2 differ."),
+        (Level.WARNING, "strategy_exposure: limit_y: Beyond it."),
+    ]
+    dagster_files.note_checks([])
+    assert check_results(home) == []
+
+
+def test_a_program_that_ended_is_bad_until_it_works_again(home):
+    dagster_files.note(dagster_files.SENSORS)
+    text = "The webserver (process 7) was killed by signal 9. It is started again."
+    dagster_files.note(f"{dagster_files.DOWN}webserver", text)
+    (found,) = check_programs(home)
+    assert (found.level, found.text) == (Level.BAD, text)
+    dagster_files.remove(f"{dagster_files.DOWN}webserver")
+    (found,) = check_programs(home)
+    assert found.level is Level.GOOD
+    dagster_files.note(f"{dagster_files.DOWN}daemon", text)
+    dagster_files.clear()
+    assert dagster_files.read(home) == dagster_files.NONE

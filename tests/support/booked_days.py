@@ -1,0 +1,186 @@
+"""Days that statements book, and the profit that the program makes of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from position_sync_dagster.lake import derived
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import (
+    close_before,
+    closing_times,
+    session_before,
+)
+from position_sync_dagster.sync.movement_book import MovementBook
+from position_sync_dagster.sync.past_days import ClosingService
+from position_sync_dagster.sync.reports.profit import explain_day
+from position_sync_dagster.sync.statement_folder import import_statements
+from tests.support.flex_files import ACCOUNT, element
+
+# Sessions of one week and the Monday after it.
+THURSDAY, FRIDAY, MONDAY = date(2026, 3, 5), date(2026, 3, 6), date(2026, 3, 9)
+
+STOCK = {"assetCategory": "STK", "symbol": "AAPL", "conid": "10", "currency": "USD"}
+MES = {"assetCategory": "FUT", "symbol": "MESM6", "conid": "20", "multiplier": "5"} | {
+    "currency": "USD", "underlyingSymbol": "MES",
+}  # fmt: skip
+ES = MES | {"symbol": "ESM6", "conid": "21", "multiplier": "50", "underlyingSymbol": "ES"}
+ES_PUT = ES | {
+    "assetCategory": "FOP", "symbol": "ES P6600", "conid": "22", "strike": "6600",
+    "putCall": "P", "expiry": "20260306", "underlyingConid": "21",
+}  # fmt: skip
+SPX_CALL = {
+    "assetCategory": "OPT", "symbol": "SPX C6000", "conid": "30", "multiplier": "100",
+    "strike": "6000", "putCall": "C", "expiry": "20260306", "currency": "USD",
+    "underlyingSymbol": "SPX", "underlyingConid": "31",
+}  # fmt: skip
+SPY_PUT = SPX_CALL | {
+    "symbol": "SPY P600", "conid": "40", "strike": "600", "putCall": "P",
+    "underlyingSymbol": "SPY", "underlyingConid": "41",
+}  # fmt: skip
+SPY = STOCK | {"symbol": "SPY", "conid": "41"}
+VOD = STOCK | {"symbol": "VOD", "conid": "50", "currency": "GBP"}
+FUND = STOCK | {"assetCategory": "FUND", "symbol": "VFIAX", "conid": "60", "multiplier": "1"}
+BOND = STOCK | {"assetCategory": "BOND", "symbol": "T 4 1/2", "conid": "70", "multiplier": "1"}
+EURUSD = {"assetCategory": "CASH", "symbol": "EUR.USD", "conid": "80", "currency": "USD"}
+
+Contract = dict[str, str]
+
+
+def held(contract: Contract, quantity: float, mark: float, **more: str) -> str:
+    """Return a position at the end of a day; its value is stated too."""
+    size = float(contract.get("multiplier", "1")) / (
+        100 if contract["assetCategory"] == "BOND" else 1
+    )
+    amounts = {"position": f"{quantity:g}", "markPrice": f"{mark:g}"}
+    value = {"positionValue": f"{quantity * mark * size:.4f}", "levelOfDetail": "SUMMARY"}
+    return element("OpenPosition", contract | amounts | value | more)
+
+
+def traded(contract: Contract, quantity: float, price: float, day: date, **more: str) -> str:
+    """Return a trade at noon; commission and what else differs are attributes."""
+    named = f"{contract['conid']}-{quantity:g}-{price:g}-{day}"
+    fields = {
+        "ibExecID": f"e{named}", "tradeID": f"t{named}", "transactionID": f"x{named}",
+        "dateTime": f"{day:%Y%m%d};120000", "reportDate": f"{day:%Y%m%d}",
+        "quantity": f"{quantity:g}", "tradePrice": f"{price:g}", "ibCommission": "0",
+        "ibCommissionCurrency": contract["currency"], "transactionType": "ExchTrade",
+        "levelOfDetail": "EXECUTION",
+    }  # fmt: skip
+    written = contract | fields | more
+    return element("Trade", {name: text for name, text in written.items() if text != ""})
+
+
+def booked(contract: Contract, quantity: float, price: float, day: date, codes: str) -> str:
+    """Return what the broker books after the close of a day."""
+    at = f"{day:%Y%m%d};162000"
+    return traded(
+        contract, quantity, price, day, dateTime=at, transactionType="BookTrade", notes=codes
+    )
+
+
+def paid(kind: str, amount: float, day: date, **more: str) -> str:
+    """Return a cash transaction."""
+    fields = {
+        "type": kind, "amount": f"{amount:g}", "currency": "USD", "reportDate": f"{day:%Y%m%d}",
+        "dateTime": f"{day:%Y%m%d}", "transactionID": f"c{kind}-{day}",
+        "levelOfDetail": "DETAIL",
+    }  # fmt: skip
+    written = fields | more
+    return element("CashTransaction", {name: text for name, text in written.items() if text != ""})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booked:
+    """What a statement says of its last day.
+
+    Attributes:
+        cash, actions, transfers, events: Rows of these sections; None: it has no such section.
+        worth: Net liquidation and its parts; None: it has no such section.
+    """
+
+    held: Iterable[str] = ()
+    trades: Iterable[str] | None = ()
+    cash: Iterable[str] | None = None
+    actions: Iterable[str] | None = None
+    transfers: Iterable[str] | None = None
+    events: Iterable[str] | None = None
+    worth: dict[str, float] | None = None
+
+    def xml(self, first: date, last: date, generated: str, account: str) -> str:
+        sections = {
+            "OpenPositions": self.held, "Trades": self.trades, "CashTransactions": self.cash,
+            "CorporateActions": self.actions, "Transfers": self.transfers,
+            "OptionEAE": self.events,
+        }  # fmt: skip
+        if self.worth is not None:
+            total = {"currency": "USD", "reportDate": f"{last:%Y%m%d}"}
+            written = total | {name: f"{amount:.2f}" for name, amount in self.worth.items()}
+            sections["EquitySummaryInBase"] = [element("EquitySummaryByReportDateInBase", written)]
+        texts = [
+            f"<{name}>{''.join(rows)}</{name}>"
+            for name, rows in sections.items()
+            if rows is not None
+        ]
+        return (
+            '<FlexQueryResponse queryName="q" type="AF"><FlexStatements count="1">'
+            f'<FlexStatement accountId="{account}" fromDate="{first:%Y%m%d}" '
+            f'toDate="{last:%Y%m%d}" period="LastBusinessDay" whenGenerated="{generated}">'
+            f"{''.join(texts)}</FlexStatement></FlexStatements></FlexQueryResponse>"
+        )
+
+
+@dataclass
+class Books:
+    """A folder of statements, the lake that they are imported into, and its profits."""
+
+    lake: Lake
+    settings: Settings
+    folder: Path
+    written: int = field(default=0)
+
+    def state(
+        self, day: date, booked_day: Booked, *, first: date | None = None, name: str = "",
+        generated: str = "", account: str = ACCOUNT,
+    ) -> None:  # fmt: skip
+        """Write a statement of a day, newer than all before it, and import the folder."""
+        self.written += 1
+        made = generated or f"20260310;{self.written:06d}"
+        text = booked_day.xml(first or day, day, made, account)
+        (self.folder / f"{name or f's{self.written}'}.xml").write_text(text)
+        import_statements(self.lake, self.settings)
+
+    def fill(self, *days: date) -> None:
+        filled = ClosingService(self.lake, self.settings).collect(days).filled
+        table = self.lake.derived_table(DAILY_POSITIONS)
+        derived.replace(table, {day: closed.rows for day, closed in filled.items()})
+
+    def explained(self, day: date) -> pl.DataFrame:
+        """Fill a day and the one before, and return the rows of its profit."""
+        calendar = self.settings.calendar
+        before = session_before(calendar, day)
+        self.fill(before, day)
+        MovementBook(self.lake, calendar).update()
+        rows = explain_day(
+            self.lake,
+            self.settings,
+            day,
+            before=before,
+            since=close_before(calendar, day),
+            closed=closing_times(calendar, [day])[day],
+        )
+        derived.replace(self.lake.derived_table(PROFIT_EXPLAINED), {day: rows})
+        return rows
+
+    def profit(self, day: date) -> dict[str, float | None]:
+        """Return the profit of a day by currency; None where it is not known."""
+        rows = self.explained(day)
+        return {
+            currency: None if of_currency["profit"].has_nulls() else of_currency["profit"].sum()
+            for (currency,), of_currency in rows.group_by("currency")
+        }

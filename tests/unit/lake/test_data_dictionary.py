@@ -1,0 +1,33 @@
+"""The data dictionary: made from the code, complete, and the same that the tables say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.data_dictionary import data_dictionary
+from position_sync_dagster.lake.schema import DERIVED, TABLES, TableSpec
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_page_is_that_of_the_code():
+    assert (ROOT / "docs/tables.md").read_text() == data_dictionary(), "run `make tables`"
+
+
+def test_every_table_is_listed():
+    specs = [value for value in vars(schema).values() if isinstance(value, TableSpec)]
+    assert sorted(spec.name for spec in specs) == sorted(spec.name for spec in (*TABLES, *DERIVED))
+
+
+@pytest.mark.parametrize("spec", [*TABLES, *DERIVED], ids=lambda spec: spec.name)
+def test_each_table_and_column_has_a_text(spec):
+    assert spec.description
+    assert [name for name, column in spec.described.items() if not column.description] == []
+
+
+def test_the_package_is_imported_without_docstrings():
+    code = "import position_sync_dagster.lake.lake, position_sync_dagster.cli.app"
+    subprocess.run([sys.executable, "-OO", "-W", "ignore", "-c", code], check=True, timeout=300)

@@ -1,0 +1,85 @@
+"""What closed today earned since the close of yesterday; nothing is filled that is not known."""
+
+from dataclasses import replace
+
+import pytest
+
+from position_sync_dagster.domain.movements import MovementKind
+from position_sync_dagster.sync.reports.changes import Day
+from position_sync_dagster.sync.reports.closed_today import closed_profits
+from tests.unit.domain.test_causes import ACCOUNT
+from tests.unit.sync.reports.test_changes import NOW, change, trade
+
+CONTRACT = 1
+
+# Two calls are worth 2 × 100 × 3.00 = 600, which is 40 more than at the close: 560 then.
+HELD = {"market_price": 3.0, "daily_pnl": 40.0, "multiplier": 100.0}
+CLOSED = change(CONTRACT, 2.0, 0.0, **HELD)
+
+# Sold at 3.20: 640 received, and a fee that is no part of the broker's profit of the day.
+SALE = trade(CONTRACT, -2.0, 3.2, None, fee=None)
+
+
+def profit_of(changes, movements) -> float | None:
+    day = Day(since=NOW, changes=changes, movements=movements)
+    return closed_profits(day)[ACCOUNT, CONTRACT]
+
+
+def test_a_sale_earns_from_the_close_of_yesterday_to_its_price() -> None:
+    assert profit_of([CLOSED], [SALE]) == pytest.approx(640 - 560)
+
+
+def test_a_sale_in_two_parts_counts_from_the_message_before_the_first() -> None:
+    half = change(CONTRACT, 2.0, 1.0, **HELD)
+    # After the first part the message has its gain too: 3.50 × 100 = 350, 40 + 20 + 30 = 90.
+    rest = change(CONTRACT, 1.0, 0.0, market_price=3.5, daily_pnl=90.0, change_id="rest")
+    sales = [trade(CONTRACT, -1.0, 3.2, None), trade(CONTRACT, -1.0, 3.6, None, movement_id="2")]
+    assert profit_of([half, rest], sales) == pytest.approx(320 + 360 - 560)
+
+
+def test_an_option_that_was_sold_and_bought_back_today_earns_the_difference() -> None:
+    sale = trade(CONTRACT, -1.0, 5.0, None)
+    purchase = trade(CONTRACT, 1.0, 4.0, None)
+    opened = change(CONTRACT, 0.0, -1.0)
+    bought_back = change(CONTRACT, -1.0, 0.0, market_price=4.1, daily_pnl=88.0)
+    assert profit_of([opened, bought_back], [sale, purchase]) == pytest.approx(500 - 400)
+    # So does one that no list of positions showed.
+    assert profit_of([], [sale, purchase]) == pytest.approx(500 - 400)
+
+
+def test_a_future_earns_the_difference_of_its_notional_values() -> None:
+    # 1 × 50 × 6,500 = 325,000, of which 1,000 were earned today; sold at 6,510.
+    closed = change(
+        CONTRACT, 1.0, 0.0, market_price=6500.0, daily_pnl=1000.0, multiplier=50.0,
+    )  # fmt: skip
+    sale = trade(CONTRACT, -1.0, 6510.0, None, cash=325_500.0, multiplier=50.0)
+    assert profit_of([closed], [sale]) == pytest.approx(1500.0)
+
+
+def test_an_option_that_was_assigned_earns_what_it_was_worth() -> None:
+    short = change(CONTRACT, -1.0, 0.0, market_price=95.0, daily_pnl=250.0, multiplier=50.0)
+    gone = trade(
+        CONTRACT, 1.0, 0.0, None, kind=MovementKind.ASSIGNMENT, cash=0.0, fee=0.0,
+    )  # fmt: skip
+    # −4,750 now is 250 more than at the close; what it delivered is a holding of its own.
+    assert profit_of([short], [gone]) == pytest.approx(5000.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "movements"),
+    [
+        ([replace(CLOSED, market_price=None)], [SALE]),
+        ([replace(CLOSED, daily_pnl=None)], [SALE]),
+        ([CLOSED], []),
+        ([CLOSED], [replace(SALE, quantity=-1.0)]),
+        ([CLOSED], [replace(SALE, quantity=None)]),
+        ([CLOSED], [replace(SALE, cash=None)]),
+    ],
+)
+def test_what_is_not_known_leaves_the_profit_unknown(changes, movements) -> None:
+    assert profit_of(changes, movements) is None
+
+
+def test_a_holding_that_is_open_has_no_profit_here() -> None:
+    half = change(CONTRACT, 2.0, 1.0, **HELD)
+    assert closed_profits(Day(since=NOW, changes=[half], movements=[SALE])) == {}
