@@ -118,7 +118,24 @@ class Figures:
             .with_columns(realized_pnl=pl.coalesce("stated", "realized"))
         )
         shown = position_rows(with_profit.select(gone.columns), self.book)
-        return shown.sort("timestamp", descending=True)
+        return self._with_owners(shown).sort("timestamp", descending=True)
+
+    def _with_owners(self, closed: pl.DataFrame) -> pl.DataFrame:
+        """Return holdings that closed with the one strategy that had their contract today.
+
+        What was opened and closed between two rows is no part of the book any more.
+        """
+        owners = {conid: names for conid, names in self.day.strategies.items() if len(names) == 1}
+        schema = {"conid": pl.Int64, "owner": pl.List(pl.String)}
+        of_contract = pl.DataFrame(
+            [(conid, list(names)) for conid, names in owners.items()], schema, orient="row"
+        )
+        is_lost = (pl.col("strategies").list.len() == 0) & pl.col("owner").is_not_null()
+        joined = closed.join(of_contract, on="conid", how="left", maintain_order="left")
+        return joined.with_columns(
+            strategies=pl.when(is_lost).then("owner").otherwise("strategies"),
+            shares=pl.when(is_lost).then(pl.lit([1.0])).otherwise("shares"),
+        ).drop("owner")
 
     @property
     def _moved(self) -> pl.DataFrame:
