@@ -60,10 +60,11 @@ class HoldingGreeks:
     """Computed greeks of an option for which the gateway sends none; named as the columns.
 
     Amounts are in the major unit of the currency, `underlying_price` as quoted for the option.
-    `greeks_time` is None if the price of the underlying came outside its session.
+    `greeks_time` is None if the price of the underlying came outside its session. `implied_vol` is
+    None of an option that is worth its exercise: its value shows no volatility.
     """
 
-    implied_vol: float
+    implied_vol: float | None
     delta: float
     gamma: float
     vega: float

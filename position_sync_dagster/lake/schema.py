@@ -999,7 +999,7 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
         BrokerPosition,
         frame.with_columns(pl.col("followed").fill_null(value=False)),
         instrument=records_of(Instrument, frame),
-        greeks=[None if one.implied_vol is None else one for one in greeks],
+        greeks=[None if one.delta is None else one for one in greeks],
     )
 
 

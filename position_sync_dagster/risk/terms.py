@@ -429,40 +429,75 @@ class ModelledLeg:
     reason: Reason | None = None
 
 
+# A value may be this part of the strike below the intrinsic value, as bids of options deep in the
+# money are. Below that one of the two prices is wrong.
+BELOW_PARITY = 0.01
+
+
 def compute(legs: Sequence[ModelledLeg], now: datetime) -> None:
     """Find the volatility and the greeks of options with a value and a price, or the reasons."""
     priced = [(leg, leg.terms) for leg in legs if isinstance(leg.terms, OptionTerms)]
-    _find_volatilities([one for one in priced if one[0].volatility is None])
+    _find_volatilities([(leg, terms) for leg, terms in priced if leg.volatility is None])
+
     alive = []
+    volatilities = []
     for leg, terms in priced:
-        leg.greeks, leg.reason, leg.used = None, NoGreeks.NOT_COMPUTED, leg.spot
+        leg.greeks = None
+        leg.reason = NoGreeks.NOT_COMPUTED
+        leg.used = leg.spot
         if terms.expires_at <= now:
             leg.reason = NoGreeks.EXPIRED
+        elif isinstance(leg.volatility, float):
+            alive.append((leg, terms))
+            volatilities.append(leg.volatility)
+        elif _is_at_parity(leg, terms):
+            # Its greeks are the limits for a volatility that vanishes.
+            alive.append((leg, terms))
+            volatilities.append(model.LOWEST_VOLATILITY)
         elif isinstance(leg.volatility, StrEnum):
             leg.reason = leg.volatility
-        else:
-            alive.append((leg, terms))
-    if not alive:
-        return
-    spot, volatility = (
-        np.array([getattr(leg, name) for leg, _terms in alive], dtype=float)
-        for name in ("spot", "volatility")
-    )
-    options = as_options([terms for _leg, terms in alive], repeat(now), spot.tolist())
-    found = model.greeks(options, spot, volatility, model.COARSE)
-    rows = np.stack([volatility, found.delta, found.gamma, found.vega, found.theta, spot])
-    for (leg, terms), row in zip(alive, rows.T, strict=True):
-        if np.isfinite(row).all() and leg.value_at is not None:
-            leg.reason = None
-            leg.greeks = HoldingGreeks(
-                **dict(zip(_NUMBERS, row.tolist(), strict=True)),
-                greeks_time=leg.spot_at,
-                greeks_method=terms.text,
-                volatility_time=leg.value_at,
-            )
+
+    if alive:
+        _compute_greeks(alive, volatilities, now)
 
 
-_NUMBERS = ("implied_vol", "delta", "gamma", "vega", "theta", "underlying_price")
+def _is_at_parity(leg: ModelledLeg, terms: OptionTerms) -> bool:
+    """Return whether a value shows no volatility because it is what exercise gives."""
+    if leg.spot_then is None:
+        return False
+    if leg.volatility is NoVolatility.NO_VEGA:
+        return True
+    is_below = leg.volatility is NoVolatility.BELOW_INTRINSIC
+    return is_below and leg.value >= terms.intrinsic(leg.spot_then) - BELOW_PARITY * terms.strike
+
+
+def _compute_greeks(
+    legs: Sequence[tuple[ModelledLeg, OptionTerms]], volatilities: Sequence[float], now: datetime
+) -> None:
+    """Set the greeks of options, each with the volatility that prices it."""
+    spot = np.array([leg.spot for leg, _terms in legs], dtype=float)
+    volatility = np.array(volatilities)
+    options = as_options([terms for _leg, terms in legs], repeat(now), spot.tolist())
+    greeks = model.greeks(options, spot, volatility, model.COARSE)
+
+    numbers = np.stack([greeks.delta, greeks.gamma, greeks.vega, greeks.theta, spot])
+    for (leg, terms), of_leg in zip(legs, numbers.T.tolist(), strict=True):
+        if not np.isfinite(of_leg).all() or leg.value_at is None:
+            continue
+        delta, gamma, vega, theta, underlying_price = of_leg
+        leg.reason = None
+        leg.greeks = HoldingGreeks(
+            # At parity no volatility is known; its greeks do not depend on it.
+            implied_vol=leg.volatility if isinstance(leg.volatility, float) else None,
+            delta=delta,
+            gamma=gamma,
+            vega=vega,
+            theta=theta,
+            underlying_price=underlying_price,
+            greeks_time=leg.spot_at,
+            greeks_method=terms.text,
+            volatility_time=leg.value_at,
+        )
 
 
 def _find_volatilities(legs: Sequence[tuple[ModelledLeg, OptionTerms]]) -> None:

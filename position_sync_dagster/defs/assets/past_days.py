@@ -20,6 +20,7 @@ from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.derived_tables import plotted, seldom
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
+from position_sync_dagster.defs.maintenance import WITHOUT_EVENTS
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
@@ -114,6 +115,8 @@ def daily_asset(
                 description=f"Not filled: {why}.",
                 metadata={"skipped": why},
             )
+        if found.skipped:
+            yield dg.MaterializeResult(metadata=WITHOUT_EVENTS)
 
     return daily_positions
 

@@ -1,7 +1,7 @@
 """The assets of risk: scenarios each quarter of an hour, and the explained profit of a day."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -18,6 +18,8 @@ from position_sync_dagster.defs.assets.past_days import (
 from position_sync_dagster.defs.checks.evaluation import EVALUATE
 from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
+from tests.support.booked_days import STOCK, Booked, held
+from tests.support.flex_files import ACCOUNT
 from tests.support.money_rows import row
 
 DAY = "2026-03-06"
@@ -97,3 +99,21 @@ def test_a_range_that_begins_before_the_first_rows_is_filled_in_one_run(world, l
     assert {str(day): profit for day, profit in filled["session_date", "profit"].iter_rows()} == {
         DAY: 200.0
     }
+
+
+def test_a_day_without_a_source_keeps_no_other_day_of_its_run_back(world, lake, folder):
+    """The days after a gap are explained, the first of them has no close before."""
+    for day, mark in ((2, 220), (5, 224), (6, 225)):
+        books = Booked(held=[held(STOCK, 100, mark)])
+        text = books.xml(date(2026, 3, day), date(2026, 3, day), f"2026030{day};230000", ACCOUNT)
+        (folder / f"{day}.xml").write_text(text)
+    world.set(daily_start="2026-03-02")
+    partitions = exchange_partitions(*known_days(load_settings()))
+    days = {"start": "2026-03-02", "end": DAY}
+    tags = {f"dagster/asset_partition_range_{end}": day for end, day in days.items()}
+    made = world.materialize(daily_asset(partitions), explained_asset(partitions), tags=tags)
+    assert made.success
+    profits = world.read(PROFIT_EXPLAINED).select("session_date", "profit").sort("session_date")
+    assert profits.rows() == [(date(2026, 3, 5), None), (date(2026, 3, 6), pytest.approx(100.0))]
+    filled = {event.partition for event in made.asset_materializations_for_node("daily_positions")}
+    assert filled == {"2026-03-02", "2026-03-05", "2026-03-06"}, "the others stay missing"

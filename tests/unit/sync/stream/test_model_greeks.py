@@ -11,7 +11,7 @@ from position_sync_dagster.domain.holding import HoldingGreeks
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.risk import model
-from position_sync_dagster.risk.model import Exercise
+from position_sync_dagster.risk.model import Exercise, NoVolatility
 from position_sync_dagster.risk.terms import (
     DatedDividend,
     ModelledLeg,
@@ -98,6 +98,28 @@ def test_a_value_from_before_a_price_or_from_a_gap_in_the_prices_gives_no_greeks
     assert found is not None
     assert found.implied_vol == pytest.approx(0.3, abs=1e-4)
     assert not greeks.without
+
+
+@pytest.mark.parametrize("below", [0.0, 0.5])
+def test_an_option_worth_its_exercise_has_greeks_and_a_price_of_its_underlying(below) -> None:
+    greeks = opened()
+    greeks.underlying_ticked(STOCK, 70.0, at(0))
+    greeks.valued(7, 30.0 - below, at(1), at(1))
+    leg = only(computed(greeks, 2))
+    assert leg.reason is None
+    assert leg.greeks is not None
+    assert leg.greeks.implied_vol is None
+    assert leg.greeks.underlying_price == 70.0
+    numbers = (leg.greeks.delta, leg.greeks.gamma, leg.greeks.vega, leg.greeks.theta)
+    assert numbers == (-1.0, 0.0, 0.0, 0.0)
+
+
+def test_a_value_far_below_the_intrinsic_value_is_wrong_and_gives_no_greeks() -> None:
+    greeks = opened()
+    greeks.underlying_ticked(STOCK, 70.0, at(0))
+    greeks.valued(7, 20.0, at(1), at(1))
+    leg = only(computed(greeks, 2))
+    assert (leg.greeks, leg.reason) == (None, NoVolatility.BELOW_INTRINSIC)
 
 
 def test_an_older_value_than_the_last_is_not_used() -> None:
