@@ -5,6 +5,7 @@ Errors of an object store are shown without secrets: a store repeats parts of a 
 
 import errno
 import re
+from enum import Enum, auto
 from typing import NoReturn
 
 from deltalake.exceptions import CommitFailedError, DeltaError
@@ -29,51 +30,42 @@ _USER = re.compile(r"(?<=://)[^/@\s]*@")
 _BODY = re.compile(r"<(\?xml|Error)\b.*", re.DOTALL)
 
 
-# The cause and the remedy of a fault of a store that an operator must correct; tables are whole.
-Fault = tuple[str, str]
-
-# The store cannot be reached now, or asks for patience: it passes.
-UNAVAILABLE: Fault = ("", "")
-
-DENIED: Fault = (
-    "the object store denies access",
-    "Give the credentials the right to list the bucket and to read, write and delete under the "
-    "lake's path, or name other credentials.",
+# Codes of a store's answer, and words of the clients, that say that a person has to mend something.
+_REFUSALS = frozenset(
+    {
+        "RequestTimeTooSkewed",
+        "NoSuchBucket",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "TokenRefreshRequired",
+        "RequestExpired",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "PermanentRedirect",
+        "TemporaryRedirect",
+        "CredentialsNotLoaded",
+    }
 )
-# By the codes of the store's answer, or the words of the client, that mean a fault.
-_FAULTS: dict[str, Fault] = {
-    "RequestTimeTooSkewed": (
-        "the object store's clock and this machine's are too far apart",
-        "Set this machine's clock right (NTP).",
-    ),
-    "NoSuchBucket": (
-        "the object store has no such bucket",
-        "Create it, or correct POSITION_SYNC_LAKE and AWS_ENDPOINT_URL.",
-    ),
-    "ExpiredToken|ExpiredTokenException|TokenRefreshRequired|RequestExpired": (
-        "the credentials for the object store have expired",
-        "Renew them. If they are environment variables, start the program again: it reads them "
-        "only at its start. The file of AWS_SHARED_CREDENTIALS_FILE is read again.",
-    ),
-    "AuthorizationHeaderMalformed|IllegalLocationConstraintException|PermanentRedirect"
-    "|TemporaryRedirect|incorrectly configured region": (
-        "the bucket is in another region",
-        "Set AWS_REGION to the region of the bucket.",
-    ),
-    f"169.254.169.254|CredentialsNotLoaded|no providers in chain|{_NOT_LOADED}": (
-        "there are no credentials for the object store",
-        "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the platform gives "
-        "credentials (docs/object-store.md).",
-    ),
-    "URL scheme is not allowed": (
-        "AWS_ENDPOINT_URL is an http:// address, which is not allowed",
-        "Use an https:// address, or set AWS_ALLOW_HTTP=true for a store on a network that you "
-        "trust.",
-    ),
-}
+_CLIENT_REFUSALS = (
+    "incorrectly configured region",
+    "169.254.169.254",
+    "no providers in chain",
+    _NOT_LOADED,
+    "URL scheme is not allowed",
+)
 
 
-def store_fault(text: str) -> Fault | None:
+class StoreFault(Enum):
+    """What a store's answer means; the tables are whole."""
+
+    # The store cannot be reached now, or asks for patience: it passes.
+    UNAVAILABLE = auto()
+
+    # A person has to mend something: bucket, region, rights, credentials or clock.
+    REFUSED = auto()
+
+
+def store_fault(text: str) -> StoreFault | None:
     """Return the fault that an error's text reports.
 
     Returns:
@@ -83,16 +75,18 @@ def store_fault(text: str) -> Fault | None:
     text = _COLOUR.sub("", text)
     if not any(mark in text for mark in _MARKS):
         return None
-    found, status = _CODE.search(text), _STATUS.search(text)
-    for names, fault in _FAULTS.items():
-        marks = names.split("|")
-        if (found and found[1] in marks) or any(m in text for m in marks if not m.isalpha()):
-            return fault
-    if status and status[1] in ("401", "403"):
-        return DENIED
-    if status and status[1] in ("404", "409", "412", "416", "304"):
+
+    code, status = _CODE.search(text), _STATUS.search(text)
+    if code is not None and code[1] in _REFUSALS:
+        return StoreFault.REFUSED
+    if any(words in text for words in _CLIENT_REFUSALS):
+        return StoreFault.REFUSED
+
+    if status is not None and status[1] in ("401", "403"):
+        return StoreFault.REFUSED
+    if status is not None and status[1] in ("404", "409", "412", "416", "304"):
         return None
-    return UNAVAILABLE
+    return StoreFault.UNAVAILABLE
 
 
 def plain(text: str) -> str:
@@ -190,13 +184,17 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
     )
 
 
-def _store_error(fault: Fault, text: str, lake: str) -> errors.LakeError:
-    if fault is UNAVAILABLE:
+def _store_error(fault: StoreFault, text: str, lake: str) -> errors.LakeError:
+    if fault is StoreFault.UNAVAILABLE:
         return errors.StoreUnavailableError(
             f"The object store of {lake} cannot be reached now: {summary(text)}.",
             remedy="The program tries again by itself; check AWS_ENDPOINT_URL and the network.",
         )
-    cause, remedy = fault
+    says = summary(text) if _CODE.search(text) else plain(text)
     return errors.StoreRefusedError(
-        f"The lake {lake} cannot be used: {cause} ({summary(text)}).", remedy=remedy
+        f"The object store of {lake} refuses: {says}.",
+        remedy="Check the bucket, AWS_REGION, AWS_ALLOW_HTTP for an http:// address, rights and "
+        "age of the credentials (those of the environment are read only at the start, the file of "
+        "AWS_SHARED_CREDENTIALS_FILE again and again) and this machine's clock; see "
+        "docs/object-store.md.",
     )

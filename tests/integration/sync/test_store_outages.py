@@ -30,10 +30,10 @@ LEASE_S = 4.0
 # Faults that last, the errors that they are, and what a log says of them.
 OUTAGES = {
     "slow down": (StoreUnavailableError, "SlowDown"),
-    "expired": (StoreRefusedError, "credentials for the object store have expired"),
+    "expired": (StoreRefusedError, "ExpiredToken"),
     HANG: (StoreUnavailableError, "no answer"),
-    "region": (StoreRefusedError, "another region"),
-    "no bucket": (StoreRefusedError, "no such bucket"),
+    "region": (StoreRefusedError, "PermanentRedirect"),
+    "no bucket": (StoreRefusedError, "NoSuchBucket"),
 }
 
 IN_SHORT = ("slow down", "expired")
