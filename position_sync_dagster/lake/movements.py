@@ -41,16 +41,27 @@ class MovementsTable:
         return schema.records_of(Movement, self.rows(since, only))
 
     def derive(
-        self, make: Callable[[], Iterable[Movement]], *, run_id: str | None = None
+        self,
+        make: Callable[[], Iterable[Movement]],
+        *,
+        since: date | None = None,
+        run_id: str | None = None,
     ) -> derived.Replaced:
         """Make the table equal to what `make` reads; equal movements commit nothing.
+
+        Args:
+            make: Reads the sources of the movements since that day.
+            since: Movements of earlier days stay; None: there are none.
 
         Raises:
             CommitContentionError: Other writers committed first each time; nothing was changed.
         """
 
         def rows() -> tuple[None, pl.DataFrame]:
-            return None, schema.frame_of(self.table.spec, make())
+            movements = schema.frame_of(self.table.spec, make())
+            if since is None:
+                return None, movements
+            return None, pl.concat([self.table.rows(pl.col("day") < since), movements])
 
         _made, replaced = derived.derive(self.table, rows, run_id=run_id)
         return replaced

@@ -133,7 +133,8 @@ class CloseExplainer:
 
         rows = lake.closures.add(chain.from_iterable(replaced.values()), run_id=self.run_id)
         if new_executions or rows:
-            MovementBook(lake, self.calendar, run_id=self.run_id).update()
+            first_day = (now - WINDOW - BEFORE).date()
+            MovementBook(lake, self.calendar, run_id=self.run_id).update(since=first_day)
 
         newest = chain.from_iterable((counting | replaced).values())
         unexplained = self._ask_person(newest, closes, now)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import KW_ONLY, dataclass, replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import polars as pl
 
@@ -40,6 +40,9 @@ from position_sync_dagster.sync.movement_sources import (
 )
 from position_sync_dagster.sync.price_magnifiers import VALUED, magnifiers_of
 
+# The day of a movement may differ by this from that of its time in UTC.
+A_DAY = timedelta(days=1)
+
 # The longest time without a session of an exchange: Golden Week, Lunar New Year.
 LONGEST_HOLIDAYS = timedelta(days=14)
 
@@ -66,12 +69,15 @@ class MovementBook:
         files: Collection[str] = (),
         executions: Collection[Execution] = (),
         events: Collection[StatementEvent] = (),
+        *,
+        since: date | None = None,
     ) -> Replaced:
         """Make the table equal to what the sources say now.
 
         What the table has of other files stays, as far as no newer statement states it newly.
 
         Args:
+            since: Movements of earlier days stay as they are; without new files alone.
             files: Files whose statements are new; what these stated before is gone.
             executions: Those of these files.
             events: Those of these files.
@@ -81,9 +87,9 @@ class MovementBook:
         """
 
         def counting() -> list[Movement]:
-            return self._counting(files, executions, events)
+            return self._counting(files, executions, events, since)
 
-        return self.lake.movements.derive(counting, run_id=self.run_id)
+        return self.lake.movements.derive(counting, since=since, run_id=self.run_id)
 
     def files(self) -> set[str]:
         """Return the files whose statements were stored."""
@@ -94,13 +100,14 @@ class MovementBook:
         files: Collection[str],
         executions: Collection[Execution],
         events: Collection[StatementEvent],
+        since: date | None,
     ) -> list[Movement]:
-        reported = self._reported()
-        closures = self._provisional()
+        reported = self._reported(since)
+        closures = self._provisional(since)
         is_stated = pl.col("source") == MovementSource.STATEMENT.value
         kept = [
             movement
-            for movement in self.lake.movements.records(only=is_stated)
+            for movement in self.lake.movements.records(since, is_stated)
             if movement.statement not in files
         ]
         terms = self._terms(kept, (*reported, *executions), events, closures)
@@ -110,17 +117,24 @@ class MovementBook:
         movements += [reported_movement(execution, terms) for execution in reported]
         for closure in closures:
             movements += inferred_movements(closure, terms)
-        return counting_movements(movements, self._sections())
+        counting = counting_movements(movements, self._sections())
+        return [movement for movement in counting if since is None or movement.day >= since]
 
-    def _reported(self) -> list[Execution]:
+    def _reported(self, since: date | None) -> list[Execution]:
         """Return the executions that gateways reported, each in its newest revision."""
         of_gateways = pl.col("source") != FLEX
-        return current_executions(self.lake.executions.records(None, of_gateways))
+        begin = None if since is None else datetime.combine(since, time(), UTC) - A_DAY
+        return current_executions(self.lake.executions.records(begin, of_gateways))
 
-    def _provisional(self) -> list[Closure]:
+    def _provisional(self, since: date | None) -> list[Closure]:
         """Return the causes of closes that no statement has said."""
         counting = self.lake.closures.current()
-        return [closure for closure in counting if closure.stage is Stage.PROVISIONAL]
+        return [
+            closure
+            for closure in counting
+            if closure.stage is Stage.PROVISIONAL
+            and (since is None or closure.closed_at.date() >= since - A_DAY)
+        ]
 
     def _sections(self) -> list[StatedSection]:
         """Return the sections of all statements; of a file that was replaced only the newest."""

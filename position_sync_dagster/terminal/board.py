@@ -56,14 +56,8 @@ def _lines_used(status: Status) -> str:
     """Return the lines in use, and why there are fewer than active legs that are held."""
     if status.lines_in_use is None:
         return "–"
-    used = f"{status.lines_text} in use"
-    of_legs = status.lines_in_use - (status.underlying_lines or 0)
-    without = status.legs_held - of_legs
-    if without <= 0 or status.session_state != SessionState.LIVE:
-        return used
-    reason = status.session_detail or "none is free, or it is being requested"
-    legs = "leg" if without == 1 else "legs"
-    return f"{used}; {without} active held {legs} without one: {printable(reason)}"
+    without = status.legs_without_line
+    return f"{status.lines_text} in use" + (f"; {printable(without)}" if without else "")
 
 
 def _programs(status: Status) -> str:

@@ -113,6 +113,7 @@ def _header(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
         "held": figures.held,
         "oldest_age_s": figures.oldest_age_s,
         "lines": status.lines_text,
+        "without_line": status.legs_without_line,
         "mode": status.trading_mode,
         "changes": figures.changes[:1],
     }

@@ -208,6 +208,8 @@ class HeaderAnswer(ApiModel):
     """The age of the oldest price; null if one is unknown."""
     lines: str | None
     """The market data lines in use."""
+    without_line: str | None
+    """How many active legs that are held have no line, and why; null: each has one."""
     mode: str | None
     """LIVE, PAPER or SIMULATED."""
     changes: list[ListedChange]

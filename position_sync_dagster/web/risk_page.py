@@ -42,7 +42,7 @@ STYLE = (
 # The header of every page, which `static/header.js` fills.
 HEADER = (
     "<header><dl id='accounts'></dl><dl id='state'></dl></header>"
-    "<p id='notice' role='status'>Reading the tables …</p>"
+    "<p id='alert' role='alert' hidden></p><p id='notice' role='status'>Reading the tables …</p>"
 )
 
 # The size of the picture of a curve.

@@ -125,6 +125,7 @@ def shown(figures: Figures) -> dict[str, Any]:
         "columns": COLUMNS,
         "mode": plain(status.trading_mode),
         "lines": status.lines_text,
+        "without_line": status.legs_without_line,
         "oldest_age_s": figures.oldest_age_s,
         "missing": not_in_sums(figures.book),
     }

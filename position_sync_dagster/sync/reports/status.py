@@ -21,7 +21,7 @@ from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.closes import counted_ends
-from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
+from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession, SessionState
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
 from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
@@ -152,6 +152,21 @@ class Status(LoginStatus):
     def each_login(self) -> tuple[LoginStatus, ...]:
         """Each login, also if there is only one."""
         return self.logins or (self,)
+
+    @property
+    def legs_without_line(self) -> str | None:
+        """How many active legs that are held have no line, and why; None: each has one.
+
+        It is not known while no owner is connected.
+        """
+        if self.lines_in_use is None or self.session_state != SessionState.LIVE:
+            return None
+
+        count = self.legs_held - (self.lines_in_use - (self.underlying_lines or 0))
+        if count <= 0:
+            return None
+        reason = self.session_detail or "none is free, or it is being requested"
+        return f"{count} active held {'leg' if count == 1 else 'legs'} without one: {reason}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; times as ISO 8601."""

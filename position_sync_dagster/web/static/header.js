@@ -126,8 +126,8 @@ export function facts(list, pairs) {
 
 // --- The header ----------------------------------------------------------------------------------
 
-// What needs attention: figures that do not come, logins that are away, and what the program says.
-function notices(lost, blind) {
+// What hurts now: figures that do not come, logins that are away, limits that are broken, legs without a line.
+function alerts(lost, blind) {
   const found = [];
   if (lost) found.push(`No new figures for ${duration(since(shown.time))}: every value is from ${clock(shown.time)} or before.`);
   for (const one of blind) {
@@ -136,25 +136,27 @@ function notices(lost, blind) {
     found.push(`${one.gateway_id} is ${one.state ?? "not connected yet"}${at ? ` since ${clock(at)} (${duration(since(at))})` : ""}: its values are from before.${why}`);
   }
   if (shown.trouble) found.push(shown.trouble);
-  found.push(...shown.attention);
+  if (shown.without_line) found.push(`market data lines: ${shown.without_line}`);
   found.push(...shown.limits.filter((one) => one.state === "BROKEN").map((one) => `limit broken: ${one.text}`));
   return found;
 }
 
+function say(name, texts) {
+  write(byId(name), texts.join("\n"));
+  byId(name).hidden = texts.length === 0;
+}
+
 // Draw the header, and grey the page while its values are from before; return whether there are figures.
 export function drawHeader(more = []) {
-  const box = byId("notice");
   if (!shown.at) {
-    write(box, shown.trouble ?? "");
-    box.hidden = !shown.trouble;
+    say("notice", shown.trouble ? [shown.trouble] : []);
     return false;
   }
   const lost = now() - shown.time > LOST_MS;
   const blind = shown.gateways.filter((one) => one.state !== "LIVE");
   document.body.classList.toggle("aged", lost || Boolean(shown.trouble) || blind.length === shown.gateways.length);
-  const found = [...notices(lost, blind), ...more];
-  write(box, found.join("\n"));
-  box.hidden = found.length === 0;
+  say("alert", alerts(lost, blind));
+  say("notice", [...shown.attention, ...more]);
   drawHead();
   return true;
 }

@@ -23,6 +23,32 @@ function draw() {
   drawChanges();
 }
 
+// A long table shows its two ends, until one asks for the rest: what is below must stay on the screen.
+const ENDS = 8;
+const opened = new Set();
+
+function ends(table, all) {
+  if (all.length <= 2 * ENDS + 1 || opened.has(table)) return [all, []];
+  return [all.slice(0, ENDS), all.slice(-ENDS)];
+}
+
+function moreLine(table, count, columns) {
+  const act = () => {
+    opened.add(table);
+    draw();
+  };
+  return { kind: "more", act, cells: [`… and ${count} more`, ...Array(columns - 1).fill("")] };
+}
+
+// The lines of a table: all of them, or the two ends with how many are between.
+function lines(table, all, columns, line) {
+  const [first, last] = ends(table, all);
+  const between = all.length - first.length - last.length;
+  return [...first.map(line), ...(between ? [moreLine(table, between, columns)] : []), ...last.map(line)];
+}
+
+const byToday = (a, b) => (a.today ?? 0) - (b.today ?? 0);
+
 function drawStrategies() {
   const accounts = new Set(shown.strategies.map((one) => one.account).filter(Boolean)).size > 1;
   const most = Math.max(1, ...shown.strategies.map((one) => Math.abs(one.today ?? 0)));
@@ -44,7 +70,7 @@ function drawStrategies() {
   });
   const closed = shown.accounts.filter((one) => one.today.closed !== null && shown.closed_today.some((leg) => leg.account === one.account));
   fill(byId("strategies"), ["strategy", "today", "unrealised", "realised", "campaign", "value", "legs", "oldest"], [
-    ...[...shown.strategies].sort((a, b) => (a.today ?? 0) - (b.today ?? 0)).map((one) => line(one, one.strategy, "")),
+    ...lines("strategies", [...shown.strategies].sort(byToday), 8, (one) => line(one, one.strategy, "")),
     ...shown.totals.map((one) => line(one, one.total, "total")),
     ...closed.map((one) => ({
       kind: "total",
@@ -76,15 +102,18 @@ function drawUnderlyings() {
 function drawScenarios() {
   const { at, names, rows: found, trouble } = shown.scenarios;
   const accounts = new Set(found.map((one) => one.account)).size > 1;
-  const lines = found.map((one) => ({
+  const line = (one) => ({
     title: `computed ${duration(since(at))} ago`,
     act: () => only(one.level, one.name),
     cells: [
       one.name + (accounts ? ` ${one.account}` : "") + unit(one),
       ...one.profits.map((value, n) => money(value, one.left_out[n])),
     ],
-  }));
-  fill(byId("scenarios"), names.length ? ["", ...names] : [], lines.length ? lines : [{ cells: [[trouble ?? "Not computed yet.", "text"]] }]);
+  });
+  const worst = (one) => Math.min(...one.profits.map((value) => value ?? Infinity));
+  const of = (level) => found.filter((one) => one.level === level).sort((a, b) => worst(a) - worst(b));
+  const drawn = ["strategy", "underlying"].flatMap((level) => lines(`scenarios ${level}`, of(level), names.length + 1, line));
+  fill(byId("scenarios"), names.length ? ["", ...names] : [], drawn.length ? drawn : [{ cells: [[trouble ?? "Not computed yet.", "text"]] }]);
 }
 
 function drawExpiries() {
@@ -126,9 +155,14 @@ function drawCurves() {
   const box = byId("curves");
   const [width, height, left] = [box.clientWidth || 440, box.clientHeight || 110, 46];
   box.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  const curves = shown.curves
+  const known = shown.curves
     .filter((one) => one.points.some(([, value]) => value !== null))
     .map((one) => ({ ...one, points: one.points.map(([at, value]) => [Date.parse(at), value]) }));
+  const newest = (one) => one.points.findLast(([, value]) => value !== null)[1];
+  const ofStrategies = known.filter((one) => !one.is_account).sort((a, b) => newest(a) - newest(b));
+  const [worst, best] = ends("curves", ofStrategies);
+  const curves = [...worst, ...best, ...known.filter((one) => one.is_account)];
+  const hidden = ofStrategies.length - worst.length - best.length;
   const points = curves.flatMap((one) => one.points.filter(([, value]) => value !== null));
   const parts = [];
   const add = (name, more, text) => {
@@ -160,7 +194,7 @@ function drawCurves() {
         before = at;
         return `${on ? "L" : "M"}${x(at)} ${y(v)}`;
       });
-      const line = add("path", { d: path.join(""), class: one.is_account ? "account" : `curve curve${n % 8}` });
+      const line = add("path", { d: path.join(""), class: one.is_account ? "account" : `curve curve${n % 8}${n < 8 ? "" : " second"}` });
       const name = document.createElementNS("http://www.w3.org/2000/svg", "title");
       name.textContent = `${one.name} ${one.currency ?? ""}`;
       line.append(name);
@@ -168,9 +202,12 @@ function drawCurves() {
   }
   if (!points.length) add("text", { x: left, y: height / 2 }, "The profit of the day is not known yet.");
   box.replaceChildren(...parts);
-  fit(byId("legend"), curves.length, "span").forEach((label, n) => {
-    write(label, curves[n].name);
-    set(label, "class", curves[n].is_account ? "account" : `curve${n % 8}`);
+  const labels = curves.map((one, n) => [one.name, one.is_account ? "account" : `curve${n % 8}`]);
+  if (hidden) labels.unshift([`${hidden} more between the worst and the best ${ENDS}`, "none"]);
+  set(byId("legend"), "title", labels.map(([name]) => name).join("\n"));
+  fit(byId("legend"), labels.length, "span").forEach((label, n) => {
+    write(label, labels[n][0]);
+    set(label, "class", labels[n][1]);
   });
 }
 

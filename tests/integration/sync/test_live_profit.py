@@ -230,3 +230,17 @@ def test_the_trades_of_the_gateway_give_way_to_those_of_the_statement(books, lak
     )
     books.state(MONDAY, Booked(held=[held(STOCK, 11, 223)], trades=[trade]))
     assert books.profit(MONDAY) == {"USD": pytest.approx(30 + 1.5 - 0.35)}
+
+
+def test_new_facts_of_recent_days_leave_older_movements_as_they_are(books, lake, write):
+    write(share, FRIDAYS_CLOSE, 10, 100.0, 220.0)
+    early = sold(10, 1, 221.0, NOON - timedelta(days=90), sec_type="STK")
+    executed(lake, early)
+    before = lake.movements.rows()
+    lake.executions.add([sold(10, 2, 222.0, sec_type="STK")])
+    MovementBook(lake, "XNYS").update(since=FRIDAY)
+    rows = lake.movements.rows()
+    assert rows.head(1).equals(before)
+    assert rows["quantity"].to_list() == [1.0, 2.0]
+    MovementBook(lake, "XNYS").update()
+    assert lake.movements.rows().equals(rows)

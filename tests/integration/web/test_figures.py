@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,7 @@ from starlette.middleware import Middleware
 from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster.cli.reports import Tools
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.rules import exchange_date
@@ -306,6 +307,20 @@ async def test_the_header_of_pages_says_how_old_all_is(client, lake):
     found = (await client.get("/api/v1/header")).json()
     assert [one["state"] for one in found["gateways"]] == [None]
     assert (found["current"], found["held"], found["mode"]) == (0, 0, None)
+
+
+async def test_the_header_names_active_legs_that_have_lost_their_lines(client, lake, settings):
+    """Another session of the login has taken the lines: the values stay current by the queue."""
+    lake.registry.sync.add_many([leg(1, "a"), leg(2, "a")])
+    held = [make_holding(1, utc_now()), make_holding(2, utc_now())]
+    lake.broker_positions.replace(settings.gateway_id, held)
+    session = lake.sessions.acquire(
+        settings.gateway_id, Owner.STREAM, lease_s=60.0, run_id=None, host="here", pid=1
+    )
+    renew = partial(lake.sessions.renew, session, lease_s=60.0, state=SessionState.LIVE)
+    renew(lines_in_use=0, line_limit=100, underlying_lines=0, detail="10197: another session")
+    found = (await client.get("/api/v1/header")).json()
+    assert found["without_line"] == "2 active held legs without one: 10197: another session"
 
 
 async def test_accounts_strategies_and_positions_have_answers_of_their_own(client, lake):

@@ -84,13 +84,42 @@ def test_the_page_of_risk_has_the_header_of_all_pages_and_says_how_old_it_is(
 
         wait_for("the header", lambda: "current legs" in text("#state"))
         assert "0 of 0" in text("#state")
-        assert "is not connected yet: its values are from before." in text("#notice")
+        assert "is not connected yet: its values are from before." in text("#alert")
         assert "aged" in page.driver.find_element("css selector", "body").get_attribute("class")
         wait_for("the age", lambda: text("#computed").startswith("computed "))
         page.driver.execute_script(
             "document.querySelector('#computed').dataset.at = '2026-03-09T15:00:00+00:00'"
         )
         wait_for("what is old", lambda: "load the page again" in text("#notice"))
+
+
+def test_of_65_strategies_the_worst_and_the_best_are_shown_and_the_greeks_stay_on_the_screen(
+    lake, settings
+):
+    names = [f"condor-{number:02}" for number in range(65)]
+    lake.registry.sync.add_many(leg(number + 1, name) for number, name in enumerate(names))
+    lake.updates.sync.append(
+        row(number + 1, daily_pnl=float(number)) for number in range(len(names))
+    )
+    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    with serving_app(Starlette(routes=routes)) as port, open_page(port) as page:
+        page.open("/money", size=(1440, 900))
+
+        def first_cells() -> list[str]:
+            lines = "#strategies tbody:last-child tr td:first-child"
+            return [cell.text for cell in page.driver.find_elements("css selector", lines)]
+
+        wait_for("the strategies", lambda: len(first_cells()) > 10)
+        shown = first_cells()
+        assert shown[:8] == names[:8]
+        assert shown[8] == "… and 49 more"
+        assert shown[9:17] == names[-8:]
+        legend = page.driver.find_element("css selector", "#legend")
+        assert legend.size["height"] < 25, "one line"
+        heading = page.driver.find_element("css selector", "#underlyings")
+        assert heading.location["y"] < 700
+        page.driver.find_element("css selector", "#strategies tr.more").click()
+        wait_for("all of them", lambda: len(first_cells()) >= 65)
 
 
 COUNT_CLICKS = """
