@@ -4,7 +4,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -13,9 +13,11 @@ from docs.screenshots import save
 from ib_gateway_simulator.books.loader import BOOKS
 from ib_gateway_simulator.control.scenario import load_scenario
 from position_sync_dagster.cli import options
-from position_sync_dagster.lake.derived import replace
-from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
-from position_sync_dagster.sync.reports.risk import explain_day, is_explained
+from position_sync_dagster.lake.derived import replace, values_at_close
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
+from position_sync_dagster.sync.movement_book import MovementBook
+from position_sync_dagster.sync.reports.profit import explain_day, is_explained
 from tests.support.browser import open_page
 from tests.support.demo_program import LEGS, Demo, wait_for
 
@@ -48,7 +50,11 @@ def explained(folder: Path) -> None:
         time.sleep(SETTLED_S)
         settings, lake = options.opened(demo.home)
         now = datetime.now(UTC)
-        rows = explain_day(lake, settings, now.date(), since=since, closed=now)
+        yesterday = now.date() - timedelta(days=1)
+        record_close(lake, yesterday, since)
+        record_close(lake, now.date(), now)
+        MovementBook(lake, settings.calendar).update()
+        rows = explain_day(lake, settings, now.date(), before=yesterday, since=since, closed=now)
         sys.stdout.write(
             "".join(f"explained: {is_explained(row)}, {row}\n" for row in rows.to_dicts())
         )
@@ -61,6 +67,19 @@ def explained(folder: Path) -> None:
             save(page, "explained.png")
     finally:
         demo.close()
+
+
+def record_close(lake: Lake, day: date, closed: datetime) -> None:
+    """Store the holdings at a time as if it were the close of a day."""
+    last_minutes = closed - timedelta(minutes=2)
+    rows = values_at_close(
+        lake.updates.sync,
+        day,
+        opened=closed - timedelta(days=1),
+        closed=closed,
+        confirmed=lake.queue.sync.confirmations(last_minutes, closed),
+    )
+    replace(lake.derived_table(DAILY_POSITIONS), {day: rows})
 
 
 def _have_greeks(demo: Demo) -> bool:

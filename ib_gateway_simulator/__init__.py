@@ -1,7 +1,7 @@
 """A simulated Interactive Brokers gateway that unmodified clients connect to.
 
-It imports nothing of the package `position_sync_dagster`. It serves server versions 176 to 178 and
-never carries out an order.
+It imports nothing of the package `position_sync_dagster`. It serves server versions 157 to 178 and
+never carries out an order. `pytest_plugin` has the fixture `ib_gateway` for tests.
 
 A test runs it in its own event loop:
 

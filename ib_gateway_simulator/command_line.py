@@ -1,8 +1,9 @@
-"""The command line of the simulator, the same for `position-sync simulate` and `python -m`."""
+"""The commands of the simulator: `ib-gateway-simulator`, and `ib-gateway-record`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -87,3 +88,28 @@ def simulate(
     if replay is not None:
         raise typer.Exit(program.replay(replay, options, speed=speed))
     raise typer.Exit(program.run(book, options, scenario=scenario, end_with=end_with))
+
+
+def record(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The recording; a new file.")],
+    gateway_port: Annotated[int, _port("Port of the real gateway.")],
+    gateway_host: Annotated[str, typer.Option(help="Its address.")] = "127.0.0.1",
+    port: Annotated[int, _port("Port for the client, on 127.0.0.1; 0: any free.")] = 0,
+    minutes: Annotated[
+        float, typer.Option(min=0.01, max=1440, help="How long to record; Ctrl-C ends it earlier.")
+    ] = 30.0,
+    keep_quantities: Annotated[
+        bool, typer.Option("--keep-quantities", help="Write quantities and amounts as they are.")
+    ] = False,
+) -> None:
+    """Record what a client and a real gateway say to each other, without account data.
+
+    The client connects to the printed port instead of the gateway's. Account ids, names,
+    quantities and amounts are replaced before they are written; orders are never passed on.
+    """
+    from ib_gateway_simulator.recording import program
+
+    gateway = (gateway_host, gateway_port)
+    raise typer.Exit(
+        program.run(out, gateway, port=port, minutes=minutes, keep_quantities=keep_quantities)
+    )

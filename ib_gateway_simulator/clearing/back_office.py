@@ -71,12 +71,26 @@ class ClosedBooks:
         wealth = sum((self.wealth[name] * self.rates[name] for name in self.wealth), ZERO)
         return wealth + sum(self.accruals.values(), ZERO)
 
+    def quantities_at(self, at: datetime) -> dict[int, Decimal]:
+        """Return what was held at a moment of the session, before what was booked later on it."""
+        held = defaultdict(lambda: ZERO, self.quantities)
+        for entry in self.entries:
+            if entry.at > at and isinstance(entry, TradeEntry | TransferEntry | ActionEntry):
+                held[entry.security.conid] -= _change_of(entry, entry.security.conid)
+        return {conid: quantity for conid, quantity in held.items() if quantity}
 
-def profit_between(before: ClosedBooks, after: ClosedBooks) -> dict[str, Decimal]:
-    """Return by how much wealth grew by itself between two closes that follow, by currency."""
+
+def profit_between(before: ClosedBooks | None, after: ClosedBooks) -> dict[str, Decimal]:
+    """Return by how much wealth grew by itself between two closes that follow, by currency.
+
+    Args:
+        before: The close before; None: the account was empty.
+        after: The close.
+    """
+    wealth = before.wealth if before is not None else {}
     found: dict[str, Decimal] = {}
-    for currency in sorted({*before.wealth, *after.wealth}):
-        grown = after.wealth.get(currency, ZERO) - before.wealth.get(currency, ZERO)
+    for currency in sorted({*wealth, *after.wealth}):
+        grown = after.wealth.get(currency, ZERO) - wealth.get(currency, ZERO)
         brought = after.moved_by_owner.get(currency, ZERO) + after.converted.get(currency, ZERO)
         found[currency] = grown - brought
     return found

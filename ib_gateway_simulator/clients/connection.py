@@ -16,6 +16,7 @@ from ib_gateway_simulator.protocol.fields import Fields
 from ib_gateway_simulator.protocol.message_ids import NAMES
 from ib_gateway_simulator.protocol.request_ids import ORDER_REQUESTS
 from ib_gateway_simulator.protocol.requests import Request
+from ib_gateway_simulator.protocol.versions import as_of_version
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,9 @@ class ConnectionHost(Protocol):
     options: Options
     stats: Stats
     paused: bool
+
+    @property
+    def newest_version(self) -> int: ...
 
     def behind_s(self) -> float: ...
     def opened(self, client: ClientConnection) -> None: ...
@@ -55,7 +59,9 @@ class ClientConnection(asyncio.Protocol):
         self._timeout: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._closing = False
+        # The server version that was negotiated, and the one in whose layouts messages are made.
         self._version: int | None = None
+        self._made_in = wire.MAX_SERVER_VERSION
         self._peer = "?"
         self.client_id: int | None = None
         self.market_data_type = 1
@@ -114,15 +120,17 @@ class ClientConnection(asyncio.Protocol):
         self.flush()
 
     def _negotiate(self, payload: bytes) -> None:
-        version = wire.negotiate(payload)
+        newest = self._host.newest_version
+        version = wire.negotiate(payload, newest=newest)
         if version is None:
             self._host.stats.refused["version"] += 1
             self.close(
                 f"the client offers {payload.decode('ascii', 'replace')!r}; this gateway serves "
-                f"{wire.MIN_SERVER_VERSION} to {wire.MAX_SERVER_VERSION}"
+                f"{wire.MIN_SERVER_VERSION} to {newest}"
             )
             return
         self._version = version
+        self._made_in = newest
         self.send(self._host.greeting(version))
 
     def _handle(self, request: Request) -> None:
@@ -174,6 +182,8 @@ class ClientConnection(asyncio.Protocol):
             return
         if fields[0] in NAMES:
             self._host.stats.sent[fields[0]] += 1
+        if self._version is not None and self._version < self._made_in:
+            fields = as_of_version(fields, self._version)
         self._outgoing.append(wire.frame(fields))
 
     def send_raw(self, data: bytes) -> None:

@@ -26,7 +26,7 @@ from ib_gateway_simulator.market_data.lines import Lines
 from ib_gateway_simulator.market_data.market_data import MarketDataService
 from ib_gateway_simulator.market_data.tick_log import TickLog
 from ib_gateway_simulator.options import Options
-from ib_gateway_simulator.protocol import account_messages, messages
+from ib_gateway_simulator.protocol import account_messages, messages, wire
 from ib_gateway_simulator.protocol.codes import Code
 from ib_gateway_simulator.protocol.fields import Fields
 from ib_gateway_simulator.protocol.request_ids import ORDER_REQUESTS
@@ -48,6 +48,8 @@ class Gateway:
         options: How the gateway behaves.
         now: The wall clock, in seconds since 1970.
     """
+
+    newest_version = wire.MAX_SERVER_VERSION
 
     def __init__(
         self, book: Book, options: Options, *, now: Callable[[], float] = time.time

@@ -1,4 +1,6 @@
-"""Messages of the gateway as fields, in the layout of server versions 176 to 178.
+"""Messages of the gateway as fields, in the layout of server version 178.
+
+`versions` changes them back for clients that negotiated an older one.
 
 Each function is pure and returns the fields of one message, the message id first. The layouts
 are those of recorded messages (public repositories of ibkr-go, rust-ibapi, ib_insync and others)

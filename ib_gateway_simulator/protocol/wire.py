@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from ib_gateway_simulator.errors import WireError
 
-# The oldest version served; ib_insync 0.9.86 has no newer one.
-MIN_SERVER_VERSION = 176
+# The oldest version served: ibapi 9.81 has no newer one, and ib_async and ib_insync no older one.
+MIN_SERVER_VERSION = 157
 
 # The newest version served; ib_async 2.1 has no newer one.
 MAX_SERVER_VERSION = 178
@@ -28,8 +28,12 @@ def frame(fields: Iterable[str]) -> bytes:
     return _LENGTH.pack(len(payload)) + payload
 
 
-def negotiate(offer: bytes) -> int | None:
+def negotiate(offer: bytes, *, newest: int = MAX_SERVER_VERSION) -> int | None:
     """Return the server version for a client's offer such as `v157..178`.
+
+    Args:
+        offer: The versions that the client reads.
+        newest: The newest version of the gateway.
 
     Returns:
         The version, or None for a client that is too old or too new to be served.
@@ -42,7 +46,7 @@ def negotiate(offer: bytes) -> int | None:
         raise WireError(f"the version range {offer[:60]!r} cannot be read")
     lowest = int(match[1])
     highest = int(match[2] or match[1])
-    version = min(highest, MAX_SERVER_VERSION)
+    version = min(highest, newest)
     if version < max(lowest, MIN_SERVER_VERSION):
         return None
     return version

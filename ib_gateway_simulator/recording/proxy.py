@@ -33,6 +33,9 @@ MAX_MESSAGE_BYTES = 1 << 24
 
 CONNECT_S = 10.0
 
+# The oldest server version whose messages can be disguised: the layouts of older ones differ.
+OLDEST_RECORDED = 176
+
 # Requests that change something at the gateway: orders, their owner, an advisor's groups.
 NOT_PASSED_ON = ORDER_REQUESTS | {"replaceFA", "reqAutoOpenOrders"}
 
@@ -214,22 +217,22 @@ class _Link:
         """
         version = wire.negotiate(payload)
         lowest = _OFFER.match(payload)
-        if version is None or lowest is None:
+        if version is None or version < OLDEST_RECORDED or lowest is None:
             raise WireError(
                 f"the client offers {payload[:60]!r}; a recording needs a version from "
-                f"{wire.MIN_SERVER_VERSION} to {wire.MAX_SERVER_VERSION}"
+                f"{OLDEST_RECORDED} to {wire.MAX_SERVER_VERSION}"
             )
-        versions = f"v{max(int(lowest[0][1:]), wire.MIN_SERVER_VERSION)}..{version}"
+        versions = f"v{max(int(lowest[0][1:]), OLDEST_RECORDED)}..{version}"
         self._offered = True
         self._recorder.offer(self._number, versions)
         self._gateway.write(wire.PREFIX + _frame(versions.encode()))
 
     def _greet(self, fields: tuple[str, ...]) -> None:
-        known = range(wire.MIN_SERVER_VERSION, wire.MAX_SERVER_VERSION + 1)
+        known = range(OLDEST_RECORDED, wire.MAX_SERVER_VERSION + 1)
         if not fields or not fields[0].isdecimal() or int(fields[0]) not in known:
             raise WireError(
                 f"the gateway has version {fields[:1]}; a recording needs one from "
-                f"{wire.MIN_SERVER_VERSION} to {wire.MAX_SERVER_VERSION}: update the gateway"
+                f"{OLDEST_RECORDED} to {wire.MAX_SERVER_VERSION}: update the gateway"
             )
         self._greeted = True
         self._recorder.greeting(self._number, fields)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from ib_gateway_simulator.clients.connection import ClientConnection
 from ib_gateway_simulator.protocol import messages
-from ib_gateway_simulator.protocol.codes import Code
 from ib_gateway_simulator.protocol.fields import Fields
 from ib_gateway_simulator.protocol.request_places import request_place
 from ib_gateway_simulator.protocol.requests import Request
@@ -24,6 +23,9 @@ from ib_gateway_simulator.replay.timeline import (
 # A request that was recorded more than this ahead of the replay, in seconds, is answered at once
 # from the values that were played so far, if they are enough: a client does not wait that long.
 HORIZON_S = 5.0
+
+# What a gateway answers to a request on which it fails (IB, "Error Codes").
+ERROR_PROCESSING_REQUEST = 322
 
 
 class Player:
@@ -124,8 +126,12 @@ class Player:
 
     # -- requests -----------------------------------------------------------------------------
 
-    def handle(self, request: Request) -> None:
-        """Answer a request: from the recording, from what is known, or with a refusal by name."""
+    def handle(self, request: Request) -> bool:
+        """Answer a request: from the recording, from what is known, or with a refusal by name.
+
+        Returns:
+            Whether there was an answer.
+        """
         cancelled = self._by_id.pop(request.req_id, None) if _is_cancel(request) else None
         if cancelled is not None:
             cancelled.ended = True
@@ -137,7 +143,8 @@ class Player:
         soon_s = self._reached_s() + HORIZON_S
         if asked is not None and (asked.at_s <= soon_s or _is_cancel(request)):
             self._bind(asked, request)
-            return
+            return True
+
         answer = self._known.answer(request, self._now())
         if answer is not None:
             for fields in answer:
@@ -147,11 +154,12 @@ class Player:
         elif matching and not _is_cancel(request):
             self._bind_again(matching[-1], request)
         else:
-            cause = f"The recording has no answer to {request.name}."
-            refusal = messages.error(
-                request.req_id, Code.INVALID_REQUEST, validator="rp", cause=cause
-            )
+            # Clients take 321 for a warning, and would wait for ever (ib_async, wrapper.py).
+            cause = f"Error processing request: the recording has no answer to {request.name}."
+            refusal = messages.error(request.req_id, ERROR_PROCESSING_REQUEST, cause)
             self._client.send(refusal)
+            return False
+        return True
 
     def _end_account_updates(self, account: str) -> None:
         for asked in self._asked:

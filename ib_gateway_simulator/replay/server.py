@@ -20,7 +20,8 @@ from ib_gateway_simulator.protocol.requests import Request
 from ib_gateway_simulator.recordings.recording import Recording
 from ib_gateway_simulator.replay.known import Known
 from ib_gateway_simulator.replay.player import Player
-from ib_gateway_simulator.replay.timeline import connections_of
+from ib_gateway_simulator.replay.timeline import Asked, connections_of
+from ib_gateway_simulator.replay.unanswered import Unanswered, unanswered
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Replay:
     Attributes:
         left: How many recorded connections were not begun yet.
         unmade: How many recorded requests no client made.
+        unanswered: The requests that the recording does not have, oldest first.
 
     Raises:
         RecordingError: No client logged in: there is nothing to play.
@@ -74,6 +76,14 @@ class Replay:
             raise RecordingError(
                 "the recording", 0, "no client logged in: record again, from the log-in on"
             )
+        self.unanswered: list[Unanswered] = []
+        self._requests = [
+            step.request
+            for connection in self._waiting
+            for step in connection.steps
+            if isinstance(step, Asked)
+        ]
+        self._last_version = int(self._waiting[-1].greeting[0])
         self._started_at = recording.header.started_at.timestamp()
         self._known = Known()
         self._connections: set[ClientConnection] = set()
@@ -134,6 +144,11 @@ class Replay:
         self._connections.add(client)
         self.stats.sockets = len(self._connections)
 
+    @property
+    def newest_version(self) -> int:
+        """Return the version that the next recorded client negotiated: its messages have it."""
+        return int(self._waiting[0].greeting[0]) if self._waiting else self._last_version
+
     def greeting(self, version: int) -> Fields:
         """Return the answer to the offer: the recorded time, if a connection is left."""
         recorded = self._waiting[0].greeting[1:] if self._waiting else ("",)
@@ -175,8 +190,8 @@ class Replay:
             client.send(
                 messages.error(request.req_id, Code.INVALID_REQUEST, validator="rp", cause=cause)
             )
-        elif client in self._players:
-            self._players[client].handle(request)
+        elif client in self._players and not self._players[client].handle(request):
+            self.unanswered.append(unanswered(request, self._requests))
 
     def closed(self, client: ClientConnection) -> None:
         """End the replay to a client that has gone."""

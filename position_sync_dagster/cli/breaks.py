@@ -4,6 +4,7 @@ import asyncio
 import getpass
 from collections.abc import Iterator
 from dataclasses import fields
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -54,21 +55,23 @@ def list_breaks(
     `broker` and `tables` are the quantities on each side; a dash is none.
     """
     table = options.opened(home)[1].breaks
-    found = table.open_breaks() + (table.closed_breaks() if closed else [])
-    print_breaks(found, none="No break is open.", json=json)
+    breaks = table.open_breaks()
+    if closed:
+        breaks += table.closed_breaks()
+    print_breaks(breaks, none="No break is open.", json=json)
 
 
 @app.command()
 def show(break_id: BreakId, json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Show everything about open and closed breaks whose ids begin with the given text."""
     table = options.opened(home)[1].breaks
-    found = [one for one in table.all_breaks() if one.break_id.startswith(break_id)]
-    lines = [
-        f"{field.name:<14} {'–' if (value := getattr(one, field.name)) is None else value}"
-        for one in found
-        for field in fields(one)
-    ]
-    output.show(found, lines or ["No break has an id that begins so."], json=json)
+    chosen = [each for each in table.all_breaks() if each.break_id.startswith(break_id)]
+    lines: list[str] = []
+    for difference in chosen:
+        for field in fields(difference):
+            value = getattr(difference, field.name)
+            lines.append(f"{field.name:<14} {'–' if value is None else value}")
+    output.show(chosen, lines or ["No break has an id that begins so."], json=json)
 
 
 @app.command()
@@ -81,15 +84,16 @@ def accept(
     """Accept an open break as it is, until its quantities change. The check passes without it."""
     if not reason.strip():
         raise typer.BadParameter("Say why the difference is right as it is.")
-    print_breaks(
-        [options.opened(home)[1].breaks.accept(break_id, by or _this_person(), reason.strip())]
-    )
+    table = options.opened(home)[1].breaks
+    accepted = table.accept(break_id, by or _this_person(), reason.strip())
+    print_breaks([accepted])
 
 
 @app.command()
 def reopen(break_id: BreakId, by: Person = "", home: options.HomeFolder = None) -> None:
     """Take back the acceptance of an open break."""
-    print_breaks([options.opened(home)[1].breaks.reopen(break_id, by or _this_person())])
+    table = options.opened(home)[1].breaks
+    print_breaks([table.reopen(break_id, by or _this_person())])
 
 
 def reconcile(
@@ -105,12 +109,12 @@ def reconcile(
     """
     settings, lake = options.opened(home)
     if as_of is not None:
-        past, table = Past(at=as_of), lake.breaks
         require_past(as_of, utc_now())
-        found = breaks_at(table.all_breaks(), as_of)
-        typer.echo(str(past), err=json)
-        print_breaks(found, none="No break was open.", json=json)
+        typer.echo(str(Past(at=as_of)), err=json)
+        open_then = breaks_at(lake.breaks.all_breaks(), as_of)
+        print_breaks(open_then, none="No break was open.", json=json)
         return
+
     try:
         result = asyncio.run(ReconciliationService(lake, settings).look())
     except BrokerUnavailableError as error:  # its remedy is for a drain, whose requests wait
@@ -124,43 +128,50 @@ def _reconciled(result: ReconciliationResult) -> Iterator[str]:
     yield f"{result.checked:,} holdings of {accounts} compared at {result.at:{MOMENT}}."
     if result.accepted:
         yield f"{result.accepted} accepted differences are left out."
-    for one in result.discrepancies:
-        numbers = f"broker {quantity(one.expected)}, tables {quantity(one.actual)}"
-        yield f"{one.type} {one.account} {one.conid} {one.symbol}: {numbers}. {one.detail}"
+    for difference in result.discrepancies:
+        holding = f"{difference.account} {difference.conid} {difference.symbol}"
+        broker = quantity(difference.expected)
+        tables = quantity(difference.actual)
+        yield (
+            f"{difference.type} {holding}: broker {broker}, tables {tables}. {difference.detail}"
+        )
     if not result.discrepancies:
         yield "Nothing differs."
 
 
-def _said_of(one: Break) -> str:
-    accepted = f"accepted by {one.accepted_by}" if one.accepted_by else ""
-    return "; ".join(filter(None, (one.detail, accepted, one.note)))
-
-
-def print_breaks(found: list[Break], *, none: str = "", json: bool = False) -> None:
+def print_breaks(breaks: list[Break], *, none: str = "", json: bool = False) -> None:
     """Print breaks as JSON or as a table, with what is known of each below it.
 
     Args:
         none: The text for a person if there are no breaks.
     """
-    if json or not found:
-        output.show(found, [none], json=json)
+    if json or not breaks:
+        output.show(breaks, [none], json=json)
         return
+
     now = utc_now()
     output.print_table(
-        [
-            {
-                "id": one.break_id,
-                "state": one.state.value,
-                "type": one.type.value,
-                "account": one.account,
-                "conid": str(one.conid),
-                "symbol": one.symbol,
-                "broker": quantity(one.expected),
-                "tables": quantity(one.actual),
-                "age": age(one.opened_at, now),
-            }
-            for one in found
-        ],
-        [_said_of(one) for one in found],
+        [_columns_of(difference, now) for difference in breaks],
+        [_note_of(difference) for difference in breaks],
         right=("conid", "broker", "tables", "age"),
     )
+
+
+def _columns_of(difference: Break, now: datetime) -> dict[str, str]:
+    return {
+        "id": difference.break_id,
+        "state": difference.state.value,
+        "type": difference.type.value,
+        "account": difference.account,
+        "conid": str(difference.conid),
+        "symbol": difference.symbol,
+        "broker": quantity(difference.expected),
+        "tables": quantity(difference.actual),
+        "age": age(difference.opened_at, now),
+    }
+
+
+def _note_of(difference: Break) -> str:
+    """Return the detail of a break, and what a person said of it."""
+    accepted = f"accepted by {difference.accepted_by}" if difference.accepted_by else ""
+    return "; ".join(filter(None, (difference.detail, accepted, difference.note)))

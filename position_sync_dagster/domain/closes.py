@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
@@ -264,46 +265,51 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
     one as it should be, which may have the id of the first. All of these count, so that their sum
     is right. A row without the id of its booking says the same as one that has it.
     """
-    newest = {_name(one): one for one in sorted(executions, key=_rank)}
-    booked = {name[:2] for name in newest if name[2]}
-    stated = [
-        one
-        for name, one in newest.items()
-        if one.source == FLEX and (name[2] or name[:2] not in booked)
-    ]
-    of_gateway = (one for one in newest.values() if one.source != FLEX)
-    last = {_uncorrected(one): one for one in sorted(of_gateway, key=_revision)}
-    for one in stated:  # a statement names only the last revision
-        last.pop(_uncorrected(one), None)
-    return sorted((*stated, *last.values()), key=lambda one: (one.time, one.execution_id))
+    newest = {_name(execution): execution for execution in sorted(executions, key=_rank)}
+    booked = {(account, execution_id) for account, execution_id, booking in newest if booking}
+    stated: list[Execution] = []
+    reported: list[Execution] = []
+    for (account, execution_id, booking), execution in newest.items():
+        if execution.source != FLEX:
+            reported.append(execution)
+        elif booking or (account, execution_id) not in booked:
+            stated.append(execution)
+
+    last = {_uncorrected(execution): execution for execution in sorted(reported, key=_revision)}
+    for execution in stated:  # a statement names only the last revision
+        last.pop(_uncorrected(execution), None)
+    return sorted((*stated, *last.values()), key=attrgetter("time", "execution_id"))
 
 
 _Name = tuple[str, str, str]
 
 
-def _name(one: Execution) -> _Name:
+def _name(execution: Execution) -> _Name:
     """Return account, id and booking.
 
     An order that an advisor allocates is executed in several accounts, and a trade that a statement
     corrects may be booked again with the same id: then its transactionID differs.
     """
-    _, _, rest = (one.attributes or "").partition('"transactionID": "')
-    return one.account, one.execution_id, rest.partition('"')[0] if one.source == FLEX else ""
+    _before, _name, after = (execution.attributes or "").partition('"transactionID": "')
+    booking = after.partition('"')[0] if execution.source == FLEX else ""
+    return execution.account, execution.execution_id, booking
 
 
-def _uncorrected(one: Execution) -> _Name:
+def _uncorrected(execution: Execution) -> _Name:
     """Return account and id without its last part, the number of the correction, if it has one."""
-    base, _, revision = one.execution_id.rpartition(".")
-    return one.account, base if base and revision.isdecimal() else one.execution_id, ""
+    base, _dot, revision = execution.execution_id.rpartition(".")
+    has_revision = base and revision.isdecimal()
+    return execution.account, base if has_revision else execution.execution_id, ""
 
 
-def _rank(one: Execution) -> tuple[bool, bool, datetime]:
-    is_stated = one.source == FLEX
-    return (is_stated, is_stated or one.commission is not None, one.stated_at or NEVER)
+def _rank(execution: Execution) -> tuple[bool, bool, datetime]:
+    is_stated = execution.source == FLEX
+    has_fee = is_stated or execution.commission is not None
+    return is_stated, has_fee, execution.stated_at or NEVER
 
 
-def _revision(one: Execution) -> int:
-    last = one.execution_id.rpartition(".")[2]
+def _revision(execution: Execution) -> int:
+    last = execution.execution_id.rpartition(".")[2]
     return int(last) if last.isdecimal() and len(last) < 10 else 0
 
 
@@ -499,21 +505,23 @@ _WORDS = {
 _AT_EXPIRY = frozenset({Cause.EXPIRED_WORTHLESS, Cause.CASH_SETTLED})
 
 
-def end_text(causes: Sequence[Closure]) -> str | None:
+def end_text(closures: Sequence[Closure]) -> str | None:
     """Return what ended a holding and when, such as "expired on 2026-11-20".
 
     Args:
-        causes: The causes that count of its last change; none while it is not judged.
+        closures: The causes that count of its last change; none while it is not judged.
 
     Returns:
         None while it is not known.
     """
-    if not causes or any(one.cause not in _WORDS for one in causes):
+    causes = {closure.cause for closure in closures}
+    if not causes or not causes <= _WORDS.keys():
         return None
-    words = dict.fromkeys(_WORDS[one.cause] for one in causes)
-    last = max(causes, key=lambda one: one.closed_at)
-    at_expiry = all(one.cause in _AT_EXPIRY for one in causes) and last.expiry is not None
-    day = last.expiry if at_expiry else last.closed_at.astimezone(NEW_YORK).date()
+
+    words = dict.fromkeys(_WORDS[closure.cause] for closure in closures)
+    last = max(closures, key=lambda closure: closure.closed_at)
+    is_at_expiry = causes <= _AT_EXPIRY and last.expiry is not None
+    day = last.expiry if is_at_expiry else last.closed_at.astimezone(NEW_YORK).date()
     return f"{' and '.join(words)} on {day}"
 
 
@@ -524,7 +532,7 @@ def counted_ends(texts: Iterable[str]) -> str | None:
     'one expired on 2026-11-20, 2 traded on 2026-11-19'
     """
     counts = sorted(Counter(texts).items())
-    return ", ".join(f"{'one' if n == 1 else n} {text}" for text, n in counts) or None
+    return ", ".join(f"{'one' if count == 1 else count} {text}" for text, count in counts) or None
 
 
 def knows_more(new: Sequence[Closure], old: Sequence[Closure]) -> bool:
@@ -533,22 +541,28 @@ def knows_more(new: Sequence[Closure], old: Sequence[Closure]) -> bool:
     A stated cause replaces a provisional one and never the other way round. A provisional cause is
     not replaced by causes that explain less: the gateway names executions only on their day.
     """
-    if [_content(one) for one in new] == [_content(one) for one in old]:
+    if list(map(_content, new)) == list(map(_content, old)):
         return False
-    if is_stated(new):
+    if is_stated(new) or not old:
         return True
-    return not old or (not is_stated(old) and _known(new) >= _known(old))
+    return not is_stated(old) and _explained_part(new) >= _explained_part(old)
 
 
-def is_stated(ones: Sequence[Closure]) -> bool:
+def is_stated(closures: Sequence[Closure]) -> bool:
     """Return whether a statement says the cause of all that was closed."""
-    return bool(ones) and all(one.stage is Stage.STATED for one in ones)
+    return bool(closures) and all(closure.stage is Stage.STATED for closure in closures)
 
 
-def _known(ones: Sequence[Closure]) -> float:
-    total = sum(abs(one.quantity) for one in ones) or 1.0
-    return sum(abs(one.quantity) for one in ones if one.cause is not Cause.UNEXPLAINED) / total
+def _explained_part(closures: Sequence[Closure]) -> float:
+    """Return of which part of what was closed the cause is known."""
+    explained = 0.0
+    closed = 0.0
+    for closure in closures:
+        closed += abs(closure.quantity)
+        if closure.cause is not Cause.UNEXPLAINED:
+            explained += abs(closure.quantity)
+    return explained / closed if closed else 0.0
 
 
-def _content(one: Closure) -> Closure:
-    return replace(one, judged_at=None, run_id=None)
+def _content(closure: Closure) -> Closure:
+    return replace(closure, judged_at=None, run_id=None)

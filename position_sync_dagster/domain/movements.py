@@ -334,3 +334,17 @@ def uncorrected(execution_id: str | None) -> str | None:
     """
     base, _, revision = (execution_id or "").rpartition(".")
     return base if base and revision.isdecimal() else execution_id
+
+
+def known_sum(values: Iterable[float | None]) -> float | None:
+    """Return the sum of amounts; None if one of them is not known.
+
+    >>> known_sum([1.0, 2.0]), known_sum([1.0, None]), known_sum([])
+    (3.0, None, 0.0)
+    """
+    total = 0.0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total

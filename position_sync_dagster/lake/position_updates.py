@@ -344,38 +344,45 @@ def append_rows(
     """
     if frame.is_empty():
         return AppendResult(version=table.version(), rows=0)
-    first = frame.row(0, named=True)
-    batch_id = first.get("batch_id", "")
-    known = {"batch_id": batch_id, "run_id": first.get("run_id")}
-    commit_info = {name: text for name, text in known.items() if text}
-    checked = through
-    written_by = set(frame.select("gateway_id", "fencing_token").iter_rows())
-    owners = {(gateway_id, token) for gateway_id, token in written_by if token is not None}
+
+    first_row = frame.row(0, named=True)
+    batch_id = first_row.get("batch_id", "")
+    ids = {"batch_id": batch_id, "run_id": first_row.get("run_id")}
+    commit_info = {name: text for name, text in ids.items() if text}
+
+    writers = set(frame.select("gateway_id", "fencing_token").iter_rows())
+    owners = [(gateway_id, token) for gateway_id, token in writers if token is not None]
     modes = [TradingMode(mode) for mode in set(frame.get_column("trading_mode")) if mode]
+    checked_through = through
 
     def step(handle: DeltaTable) -> AppendResult:
-        nonlocal checked
+        nonlocal checked_through
         for gateway_id, token in owners:
             storage.refuse_stale_owner(handle, gateway_id, token)
         storage.bind(handle, table.path, modes)
+
         present = storage.data_files(handle)
-        new = _without_stored(table, present, frame)
-        if new.is_empty():
+        rows = _without_stored(table, present, frame)
+        if rows.is_empty():
             return AppendResult(version=handle.version(), rows=0)
-        if checked is not None:
-            _refuse_newer(table, present, checked, new)
+
+        if checked_through is not None:
+            _refuse_newer(table, present, checked_through, rows)
             # After a conflict only the rows that the winner added are checked. Otherwise each
             # commit of others would make the next attempt longer, and beside several streams no
             # attempt would win.
-            checked = max(checked, last_added(present))
+            checked_through = max(checked_through, last_added(present))
         if guard is not None:
             guard()
+
         version = handle.version() + 1
         # Rows that were copied from another table may have greater versions.
-        added = max(version, last_added(present) + 1)
-        new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(clock()))
-        storage.write(handle, new, commit_info, [Transaction(table.spec.name, version)])
-        return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)
+        ledger_version = max(version, last_added(present) + 1)
+        rows = rows.with_columns(
+            ledger_version=pl.lit(ledger_version, pl.Int64), committed_at=moment(clock())
+        )
+        storage.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
+        return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 
     return table.transact(step)
 

@@ -329,42 +329,51 @@ def insert(
     Returns:
         For each request, in order, the id of the live request of its position.
     """
-    known = _live_requests(live, requests)
-    positions = [(request.account, request.conid) for request in requests]
+    live_requests = _live_requests(live, requests)
     fresh: dict[Position, QueueRequest] = {}
     raised: dict[str, int] = {}
-    again: set[str] = set()
-    for position, request in zip(positions, requests, strict=True):
-        present = known.get(position)
-        if present is None:
-            other = fresh.setdefault(position, request)
-            if request.priority < other.priority:
+    changed_again: set[str] = set()
+    for request in requests:
+        position = (request.account, request.conid)
+        if position not in live_requests:
+            first = fresh.setdefault(position, request)
+            if request.priority < first.priority:
                 fresh[position] = request
             continue
-        request_id, status, priority = present
+
+        request_id, status, priority = live_requests[position]
         if request.priority < raised.get(request_id, priority):
             raised[request_id] = request.priority
         if status == PROCESSING and request.reason is Reason.CHANGED:
-            again.add(request_id)
-    added_ids = new_ids(now, len(fresh))
-    ids = {position: row[0] for position, row in known.items()}
-    ids |= zip(fresh, added_ids, strict=True)
-    result = [ids[position] for position in positions]
-    if not (fresh or raised or again):
+            changed_again.add(request_id)
+
+    fresh_ids = new_ids(now, len(fresh))
+    ids = {position: row[0] for position, row in live_requests.items()}
+    ids |= zip(fresh, fresh_ids, strict=True)
+    result = [ids[request.account, request.conid] for request in requests]
+    if not (fresh or raised or changed_again):
         return Change(result)
-    added = schema.new_request_rows(added_ids, list(fresh.values()), now)
-    if not (raised or again):
+
+    added = schema.new_request_rows(fresh_ids, list(fresh.values()), now)
+    if not (raised or changed_again):
         return Change(result, added, replaced=False)
-    touched = has_id(live, raised.keys() | again)
-    rows = live.filter(touched)
-    of_rows = rows.get_column("request_id").to_list()
-    higher = pl.Series([raised.get(request_id) for request_id in of_rows], dtype=pl.Int64)
-    is_changed = pl.Series([request_id in again for request_id in of_rows], dtype=pl.Boolean)
-    rows = rows.with_columns(
-        priority=pl.coalesce(higher, "priority"),
+
+    touched = has_id(live, raised.keys() | changed_again)
+    rows = _with_news(live.filter(touched), raised, changed_again, now)
+    return Change(result, pl.concat([rows, added]), replaced=touched)
+
+
+def _with_news(
+    rows: pl.DataFrame, raised: Mapping[str, int], changed_again: Collection[str], now: datetime
+) -> pl.DataFrame:
+    """Return live requests with their raised priorities, and the time at which they changed."""
+    ids = rows.get_column("request_id").to_list()
+    priorities = pl.Series([raised.get(request_id) for request_id in ids], dtype=pl.Int64)
+    is_changed = pl.Series([request_id in changed_again for request_id in ids], dtype=pl.Boolean)
+    return rows.with_columns(
+        priority=pl.coalesce(priorities, "priority"),
         changed_at=pl.when(is_changed).then(schema.moment(now)).otherwise("changed_at"),
     )
-    return Change(result, pl.concat([rows, added]), replaced=touched)
 
 
 def _live_requests(

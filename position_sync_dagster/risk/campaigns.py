@@ -18,7 +18,7 @@ import polars as pl
 
 from position_sync_dagster.domain.closes import SLACK, Cause
 from position_sync_dagster.domain.leg import NEGLIGIBLE
-from position_sync_dagster.domain.movements import MovementKind
+from position_sync_dagster.domain.movements import MovementKind, known_sum
 
 DELIVERED = (Cause.ASSIGNED.value, Cause.EXERCISED.value)
 # Maximum time between the change of an option and that of the shares: statements come late.
@@ -163,16 +163,7 @@ def _together(
             fees.append(lot.fees)
             for currency, amount in lot.other_fees.items():
                 other_fees[currency] = other_fees.get(currency, 0.0) + amount
-    return Realised(profit=_sum(profits), fees=_sum(fees), other_fees=other_fees)
-
-
-def _sum(values: Iterable[float | None]) -> float | None:
-    total = 0.0
-    for value in values:
-        if value is None:
-            return None
-        total += value
-    return total
+    return Realised(profit=known_sum(profits), fees=known_sum(fees), other_fees=other_fees)
 
 
 def _known_sum(name: str) -> pl.Expr:

@@ -131,9 +131,12 @@ class CloseExplainer:
         counting = grouped(attrgetter("change_id"), stored)
         replaced = _replacing(judged, counting, now)
 
-        rows = lake.closures.add(chain.from_iterable(replaced.values()), run_id=self.run_id)
+        closures = list(chain.from_iterable(replaced.values()))
+        rows = lake.closures.add(closures, run_id=self.run_id)
         if new_executions or rows:
-            first_day = (now - WINDOW - BEFORE).date()
+            times = [closure.closed_at for closure in closures]
+            times += [execution.time for execution in executions]
+            first_day = (min(times, default=now) - BEFORE).date()
             MovementBook(lake, self.calendar, run_id=self.run_id).update(since=first_day)
 
         newest = chain.from_iterable((counting | replaced).values())

@@ -127,14 +127,16 @@ class MovementBook:
         return current_executions(self.lake.executions.records(begin, of_gateways))
 
     def _provisional(self, since: date | None) -> list[Closure]:
-        """Return the causes of closes that no statement has said."""
-        counting = self.lake.closures.current()
-        return [
-            closure
-            for closure in counting
-            if closure.stage is Stage.PROVISIONAL
-            and (since is None or closure.closed_at.date() >= since - A_DAY)
-        ]
+        """Return the causes of closes that no statement has said.
+
+        A close is judged after it was seen: what was judged before the first day closed before it.
+        """
+        begin = None if since is None else datetime.combine(since, time(), UTC) - A_DAY
+        counting = self.lake.closures.current(since=begin)
+        provisional = [closure for closure in counting if closure.stage is Stage.PROVISIONAL]
+        if begin is None:
+            return provisional
+        return [closure for closure in provisional if closure.closed_at >= begin]
 
     def _sections(self) -> list[StatedSection]:
         """Return the sections of all statements; of a file that was replaced only the newest."""

@@ -158,35 +158,58 @@ class LifecycleTable:
         return self.table.read_rows(files, columns)
 
     def _commit(self, handle: DeltaTable, step: Step[T], info: Mapping[str, str], part: str) -> T:
-        own = storage.files_in(handle, bucket=LIVE, part=part) if part else pl.DataFrame()
-        if own.is_empty():
-            snapshot, replaced = self._snapshot(handle), f"bucket = '{LIVE}'"
+        in_part = storage.files_in(handle, bucket=LIVE, part=part) if part else pl.DataFrame()
+        if in_part.is_empty():
+            snapshot = self._snapshot(handle)
+            replaced = f"bucket = '{LIVE}'"
             transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
         else:
             rows = self._live_rows(handle, part=part)
             snapshot = Snapshot(handle.version(), rows, partial(self._finished, handle))
-            replaced, transactions = storage.in_parts(LIVE, [part]), []
+            replaced = storage.in_parts(LIVE, [part])
+            transactions = []
+
         change = step(snapshot)
         if change.live is None:
             return change.result
-        before, kept, added = snapshot.live, change.kept(snapshot.live), change.live
-        live = pl.concat([kept, added], rechunk=True)
-        frame, terms, finished = live, [replaced, *filter(None, [change.reopened])], change.finished
-        if finished is not None and not finished.is_empty():
-            new = new_part(self._clock())
-            buckets = sorted(finished.get_column("bucket").unique())
-            terms += [storage.in_parts(bucket, [new]) for bucket in buckets]
-            frame = pl.concat([live, finished.with_columns(part=pl.lit(new))], rechunk=True)
-        predicate: str | None = " OR ".join(terms)
-        only_adds = kept.height == before.height and finished is None
-        if only_adds and added.height >= max(before.height, 1):
-            # An append costs a quarter less. It is used only if it at least doubles the rows, so
-            # that the live rows stay in few files.
-            frame, predicate = added, None
-        storage.write(handle, frame, info, transactions, predicate)
+
+        kept = change.kept(snapshot.live)
+        live = pl.concat([kept, change.live], rechunk=True)
+        if _should_append(change, kept, snapshot.live):
+            storage.write(handle, change.live, info, transactions)
+        else:
+            frame, terms = self._with_finished(live, change)
+            predicate = " OR ".join([replaced, *terms])
+            storage.write(handle, frame, info, transactions, predicate)
+
         if transactions:
             self._live = (self.table.cache_key(handle), live)
         return change.result
+
+    def _with_finished(
+        self, live: pl.DataFrame, change: Change[T]
+    ) -> tuple[pl.DataFrame, list[str]]:
+        """Return live and finished rows, and the predicates of the finished ones."""
+        terms = [] if change.reopened is None else [change.reopened]
+        finished = change.finished
+        if finished is None or finished.is_empty():
+            return live, terms
+
+        new = new_part(self._clock())
+        buckets = sorted(finished.get_column("bucket").unique())
+        terms += [storage.in_parts(bucket, [new]) for bucket in buckets]
+        in_new_part = finished.with_columns(part=pl.lit(new))
+        return pl.concat([live, in_new_part], rechunk=True), terms
+
+
+def _should_append(change: Change[T], kept: pl.DataFrame, before: pl.DataFrame) -> bool:
+    """Return whether new rows are appended: it costs a quarter less than an overwrite.
+
+    They must at least double the live rows, so that these stay in few files.
+    """
+    if change.live is None or change.finished is not None or kept.height < before.height:
+        return False
+    return change.live.height >= max(before.height, 1)
 
 
 def _counts(handle: DeltaTable) -> pl.DataFrame:

@@ -851,39 +851,52 @@ def _merge_in_order(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     be merged. Files are read side by side: in an object store, a predicate takes three requests for
     each, one after the other.
     """
-    spec, files = table.spec, data_files(handle)
-    first, last = f"min.{spec.order}", f"max.{spec.order}"
-    keys = [f"partition.{name}" for name in spec.partition_by]
-    known = files.filter(pl.col(first).is_not_null(), pl.col(f"null_count.{spec.order}") == 0)
-    if files.schema[last] == pl.Int64:
-        known = known.filter(pl.col(last) <= schema.MOST_VERSIONS)  # else it is no version
-    small, enough = pl.col("size_bytes") < small_bytes, pl.col("files") >= COMPACT_FROM
-    if small_bytes == SMALL_BYTES and keys and files.schema[keys[0]] == pl.Date:
-        today = pl.lit(files.get_column(keys[0]).max(), pl.Date)
-        enough |= (pl.col("files") > 1) & (pl.col(keys[0]) < today)
-    runs = (
-        known.sort(*keys, first, last)
-        .with_columns(_run=(~small).cum_sum())  # a large file ends a run
-        .filter(small)
-        .with_columns(_bytes=pl.col("size_bytes").cum_sum().over(*keys, "_run"))
-        .with_columns(_merge=(pl.col("_bytes") - 1) // (MAX_SMALL * small_bytes))
-        .group_by(*keys, "_run", "_merge", maintain_order=True)
-        .agg(pl.col(first).min(), pl.col(last).max(), pl.len().alias("files"))
-        .filter(enough)
-    )
+    spec = table.spec
+    files = data_files(handle)
+    runs = _runs_of_small_files(spec, files, small_bytes)
     if runs.is_empty():
         return 0
+
     run = runs.row(0, named=True)
-    until = last_of(run[last])
-    predicate = f"{spec.order} >= {_literal(run[first])} AND {spec.order} <= {_literal(until)}"
-    for name, key in zip(spec.partition_by, keys, strict=True):
-        predicate += f" AND {name} = {_literal(run[key])}"
-    overlaps = may_have(spec.order, run[first], until)
-    within = files.filter(overlaps, *(pl.col(key).eq_missing(run[key]) for key in keys))
-    in_range = pl.col(spec.order).is_between(run[first], until)
-    rows = table.scan_stored(within).filter(in_range).sort(spec.order).collect()
-    write(handle, rows, {"action": "compact"}, predicate=predicate)
+    begin = run[f"min.{spec.order}"]
+    end = last_of(run[f"max.{spec.order}"])
+    terms = [f"{spec.order} >= {_literal(begin)}", f"{spec.order} <= {_literal(end)}"]
+    within = files.filter(may_have(spec.order, begin, end))
+    for name in spec.partition_by:
+        value = run[f"partition.{name}"]
+        terms.append(f"{name} = {_literal(value)}")
+        within = within.filter(pl.col(f"partition.{name}").eq_missing(value))
+
+    stored = table.scan_stored(within)
+    rows = stored.filter(pl.col(spec.order).is_between(begin, end)).sort(spec.order).collect()
+    write(handle, rows, {"action": "compact"}, predicate=" AND ".join(terms))
     return int(run["files"])
+
+
+def _runs_of_small_files(
+    spec: schema.TableSpec, files: pl.DataFrame, small_bytes: int
+) -> pl.DataFrame:
+    """Return the runs of small files that are to be merged: their partition, span and number."""
+    first, last = f"min.{spec.order}", f"max.{spec.order}"
+    keys = [f"partition.{name}" for name in spec.partition_by]
+    ordered = files.filter(pl.col(first).is_not_null(), pl.col(f"null_count.{spec.order}") == 0)
+    if files.schema[last] == pl.Int64:
+        ordered = ordered.filter(pl.col(last) <= schema.MOST_VERSIONS)  # else it is no version
+
+    is_small = pl.col("size_bytes") < small_bytes
+    in_runs = ordered.sort(*keys, first, last).with_columns(_run=(~is_small).cum_sum())
+    size = pl.col("size_bytes").cum_sum().over(*keys, "_run")
+    merges = (size - 1) // (MAX_SMALL * small_bytes)
+    small = in_runs.filter(is_small).with_columns(_merge=merges)
+    runs = small.group_by(*keys, "_run", "_merge", maintain_order=True).agg(
+        pl.col(first).min(), pl.col(last).max(), pl.len().alias("files")
+    )
+
+    is_due = pl.col("files") >= COMPACT_FROM
+    if small_bytes == SMALL_BYTES and keys and files.schema[keys[0]] == pl.Date:
+        today = pl.lit(files.get_column(keys[0]).max(), pl.Date)
+        is_due |= (pl.col("files") > 1) & (pl.col(keys[0]) < today)
+    return runs.filter(is_due)
 
 
 def _literal(value: object) -> str:

@@ -18,7 +18,7 @@ from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, 
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE
-from position_sync_dagster.domain.movements import Movement, MovementKind
+from position_sync_dagster.domain.movements import Movement, MovementKind, known_sum
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import moment
@@ -168,16 +168,6 @@ def realized_of(day: Day) -> dict[Key, float | None]:
         if moved is not None and abs(unexplained[key] - moved) < NEGLIGIBLE:
             realized[key] = known_sum(movement.realized_pnl for movement in movements)
     return realized
-
-
-def known_sum(values: Iterable[float | None]) -> float | None:
-    """Return the sum; None if a value is not known."""
-    total = 0.0
-    for value in values:
-        if value is None:
-            return None
-        total += value
-    return total
 
 
 def _trades(day: Day) -> Iterator[DayChange]:

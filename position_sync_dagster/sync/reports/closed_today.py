@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from position_sync_dagster.domain.closes import PositionChange
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.leg import NEGLIGIBLE
-from position_sync_dagster.domain.movements import Movement
-from position_sync_dagster.sync.reports.changes import Day, key_of, known_sum
+from position_sync_dagster.domain.movements import Movement, known_sum
+from position_sync_dagster.sync.reports.changes import Day, key_of
 
 
 def closed_profits(day: Day) -> dict[Key, float | None]:

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -70,64 +70,72 @@ class Closes:
         account is claimed of all of them together.
         """
         rows = self.rows.with_row_index("at")
-        closed, account = pl.col("closed_at"), pl.col("account_leg")
-        removed, before = pl.col("removed_at"), pl.col("before")
+        before = pl.col("before")
+        # A leg without a quantity claims all of the holding.
         claim = pl.col("quantity").fill_null(before.sign() * math.inf)
+        claims = self._legs_at_close(rows).filter(before.is_null() | (claim * before > 0))
+
         held = before.first().abs() * (1 - NEGLIGIBLE)
-        had = (
-            rows.select("at", "conid", "account", "closed_at", "change_id")
-            .join(self.before.select("change_id", "before"), on="change_id", how="left")
-            .join(
-                self.legs.select(
-                    "conid", "account", "strategy_id", "added_at", "removed_at", "quantity"
-                ),
-                on="conid",
-                suffix="_leg",
-            )
-            .filter(
-                account.is_null() | (account == pl.col("account")),
-                pl.col("added_at") <= closed,
-                removed.is_null() | (closed <= removed),
-                before.is_null() | (claim * before > 0),
-            )
-            .join(self.elsewhere, on=_KEY, how="left")
+        # Of contracts that are in no other account nothing is held elsewhere.
+        elsewhere = pl.col("elsewhere").first().fill_null(0.0)
+        of_account = claim.abs().filter(pl.col("account_leg").is_not_null()).sum()
+        is_part = (of_account < held) & (claim.abs().sum() < held + elsewhere)
+        by_row = (
+            claims.join(self.elsewhere, on=_KEY, how="left")
             .group_by("at")
-            .agg(
-                pl.col("strategy_id").unique().sort().alias("strategies"),
-                is_part=(claim.abs().filter(account.is_not_null()).sum() < held)
-                & (claim.abs().sum() < held + pl.col("elsewhere").first().fill_null(0.0)),
-            )
-            .with_columns(is_divided=(pl.col("strategies").list.len() > 1) | pl.col("is_part"))
+            .agg(pl.col("strategy_id").unique().sort().alias("strategies"), is_part=is_part)
         )
-        return rows.join(had, on="at", how="left", maintain_order="left").drop("at")
+        is_divided = (pl.col("strategies").list.len() > 1) | pl.col("is_part")
+        claimed = by_row.with_columns(is_divided=is_divided)
+        return rows.join(claimed, on="at", how="left", maintain_order="left").drop("at")
+
+    def _legs_at_close(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return, for each close, the legs that strategies had of its contract then."""
+        closed_at = pl.col("closed_at")
+        account = pl.col("account_leg")
+        removed_at = pl.col("removed_at")
+        closes = rows.select("at", "conid", "account", "closed_at", "change_id")
+        with_before = closes.join(
+            self.before.select("change_id", "before"), on="change_id", how="left"
+        )
+        of_leg = ("conid", "account", "strategy_id", "added_at", "removed_at", "quantity")
+        return with_before.join(self.legs.select(of_leg), on="conid", suffix="_leg").filter(
+            account.is_null() | (account == pl.col("account")),
+            pl.col("added_at") <= closed_at,
+            removed_at.is_null() | (closed_at <= removed_at),
+        )
 
     @cached_property
     def _profits(self) -> Mapping[Group, Mapping[str, Any]]:
+        """The realised profit of each group, with the numbers of its closes."""
         rows = self._with_strategies
-        # The parts of a profit that is divided are not known.
-        own = pl.when(~pl.col("is_divided").fill_null(value=False)).then("realized_pnl")
-        parted = rows.with_columns(own.alias("realized_pnl"))
-        named = parted.rename({"strategies": "name"}).explode("name").drop_nulls("name")
-        nobody = pl.col("strategies").is_null() | pl.col("is_part")
-        rest = parted.filter(nobody).with_columns(name=pl.lit(UNATTRIBUTED))
         total = rows.with_columns(name=pl.lit(None, pl.String))
+
+        # The parts of a profit that is divided are not known.
+        is_divided = pl.col("is_divided").fill_null(value=False)
+        undivided = rows.with_columns(realized_pnl=pl.when(~is_divided).then("realized_pnl"))
+        named = undivided.rename({"strategies": "name"}).explode("name").drop_nulls("name")
+        is_of_nobody = pl.col("strategies").is_null() | pl.col("is_part")
+        unattributed = undivided.filter(is_of_nobody).with_columns(name=pl.lit(UNATTRIBUTED))
+
         columns = ["name", "account", "currency", "realized_pnl"]
-        listed = pl.concat(one.select(columns) for one in (total, rest, named))
-        everywhere = listed.with_columns(account=pl.lit(None, pl.String))
+        by_account = pl.concat(group.select(columns) for group in (total, unattributed, named))
+        everywhere = by_account.with_columns(account=pl.lit(None, pl.String))
         profit = pl.col("realized_pnl")
         sums = (
-            pl.concat([listed, everywhere])
+            pl.concat([by_account, everywhere])
             .group_by(columns[:3])
             .agg(profit.sum(), pl.len().alias("closes"), profit.null_count().alias("unknown"))
         )
-        return {
-            (name, account, currency): {
-                "realized_pnl": None if unknown else profit,
+
+        profits: dict[Group, Mapping[str, Any]] = {}
+        for name, account, currency, realized, closes, unknown in sums.iter_rows():
+            profits[name, account, currency] = {
+                "realized_pnl": None if unknown else realized,
                 "closes": closes,
                 "closes_without_profit": unknown,
             }
-            for name, account, currency, profit, closes, unknown in sums.iter_rows()
-        }
+        return profits
 
     def realized(
         self, name: str | None, account: str | None, currency: str | None
@@ -146,10 +154,10 @@ class Closes:
         """
         if self.since is None or currency is None:
             return None
-        none = {"realized_pnl": 0, "closes": 0, "closes_without_profit": 0}
+        nothing_closed = {"realized_pnl": 0, "closes": 0, "closes_without_profit": 0}
         first = self.since if name is None else self._first_legs.get(name, self.since)
-        found = self._profits.get((name, account, currency), none)
-        return {**found, "realized_since": max(self.since, first)}
+        profits = self._profits.get((name, account, currency), nothing_closed)
+        return {**profits, "realized_since": max(self.since, first)}
 
     def end_of(self, leg: ActiveContract) -> str | None:
         """Return how a leg that is not held was closed, such as "expired on 2026-11-20".
@@ -209,26 +217,24 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
         LakeError: A table cannot be used.
     """
     names = ["change_id", *_KEY, "before", "after", "seen_at", "average_cost", "multiplier"]
-    known, changes = None, lake.position_changes.rows(None, None, names).sort("seen_at")
+    changes = lake.position_changes.rows(None, None, names).sort("seen_at")
+    are_known = None
     if past is not None:
-        changes = changes.filter(pl.col("seen_at") <= schema.moment(past.at))
-        judged = pl.coalesce("judged_at", "closed_at")
-        known = (pl.col("closed_at") if past.as_known_now else judged) <= schema.moment(past.at)
+        at = schema.moment(past.at)
+        changes = changes.filter(pl.col("seen_at") <= at)
+        judged_at = pl.coalesce("judged_at", "closed_at")
+        are_known = (pl.col("closed_at") if past.as_known_now else judged_at) <= at
+
     legs = lake.registry.sync.history()
     if changes.is_empty():
         return Closes(legs=legs)
-    rows = lake.closures.current_rows(known)
-    conids = {*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()}
-    movements = lake.movements.rows(None, schema.one_of("conid", conids))
-    if past is not None:
-        is_over = pl.col("at") <= schema.moment(past.at)
-        day = pl.col("day") < past.at.date()
-        movements = movements.filter(pl.when(pl.col("at").is_null()).then(day).otherwise(is_over))
 
+    rows = lake.closures.current_rows(are_known)
+    conids = {*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()}
     contracts = lake.contracts.get(conids)
     return Closes(
         rows=rows,
-        movements=movements,
+        movements=_movements_until(lake, conids, past),
         magnifiers={conid: details.price_magnifier for conid, details in contracts.items()},
         since=changes.get_column("seen_at").min(),  # type: ignore[arg-type]
         ends=_ends(changes, rows, legs),
@@ -238,16 +244,29 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
     )
 
 
+def _movements_until(lake: Lake, conids: Collection[int], past: Past | None) -> pl.DataFrame:
+    """Return the movements of contracts, or those until a moment."""
+    movements = lake.movements.rows(None, schema.one_of("conid", conids))
+    if past is None:
+        return movements
+    is_timed = pl.col("at").is_not_null()
+    is_over = pl.col("at") <= schema.moment(past.at)
+    day_is_over = pl.col("day") < past.at.date()
+    return movements.filter(pl.when(is_timed).then(is_over).otherwise(day_is_over))
+
+
 def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends:
     """Return how the holdings of legs ended whose last change left nothing."""
     last = changes.group_by(_KEY, maintain_order=True).last()
-    gone = last.filter(pl.col("after") == 0).join(legs, on="conid", how="semi")
-    of_gone = schema.records_of(Closure, rows.join(gone, on="change_id", how="semi"))
-    causes = grouped(attrgetter("change_id"), of_gone)
-    found: dict[int, dict[str, tuple[datetime, str | None]]] = defaultdict(dict)
-    for account, conid, change, at in gone.select(*_KEY, "change_id", "seen_at").iter_rows():
-        found[conid][account] = (at, end_text(causes[change]))
-    return found
+    closed = last.filter(pl.col("after") == 0).join(legs, on="conid", how="semi")
+    of_closed = rows.join(closed, on="change_id", how="semi")
+    closures_of = grouped(attrgetter("change_id"), schema.records_of(Closure, of_closed))
+
+    ends: defaultdict[int, dict[str, tuple[datetime, str | None]]] = defaultdict(dict)
+    columns = (*_KEY, "change_id", "seen_at")
+    for account, conid, change_id, seen_at in closed.select(columns).iter_rows():
+        ends[conid][account] = (seen_at, end_text(closures_of[change_id]))
+    return ends
 
 
 def _elsewhere(lake: Lake, changes: pl.DataFrame, legs: pl.DataFrame) -> pl.DataFrame:

@@ -17,6 +17,7 @@ import polars as pl
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER, seconds_since
 from position_sync_dagster.domain.limits import Limit
+from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake
@@ -118,7 +119,24 @@ class Figures:
             .with_columns(realized_pnl=pl.coalesce("stated", "realized"))
         )
         shown = position_rows(with_profit.select(gone.columns), self.book)
-        return shown.sort("timestamp", descending=True)
+        return self._with_owners(shown).sort("timestamp", descending=True)
+
+    def _with_owners(self, closed: pl.DataFrame) -> pl.DataFrame:
+        """Return holdings that closed with the one strategy that had their contract today.
+
+        What was opened and closed between two rows is no part of the book any more.
+        """
+        owners = {conid: names for conid, names in self.day.strategies.items() if len(names) == 1}
+        schema = {"conid": pl.Int64(), "owner": pl.List(pl.String())}
+        of_contract = pl.DataFrame(
+            [(conid, list(names)) for conid, names in owners.items()], schema, orient="row"
+        )
+        is_lost = (pl.col("strategies").list.len() == 0) & pl.col("owner").is_not_null()
+        joined = closed.join(of_contract, on="conid", how="left", maintain_order="left")
+        return joined.with_columns(
+            strategies=pl.when(is_lost).then("owner").otherwise("strategies"),
+            shares=pl.when(is_lost).then(pl.lit([1.0])).otherwise("shares"),
+        ).drop("owner")
 
     @property
     def _moved(self) -> pl.DataFrame:
@@ -162,7 +180,7 @@ class Figures:
             },
             "realised_today": account.realized_pnl,
             "unrealised": account.unrealized_pnl,
-            "total": add_known(account.unrealized_pnl, account.realized_pnl),
+            "total": known_sum([account.unrealized_pnl, account.realized_pnl]),
         }
 
     def _today(self, account: AccountSummary) -> dict[str, Any]:
@@ -173,7 +191,7 @@ class Figures:
         difference = None
         is_whole = not open_unknown and not closed_unknown
         if is_whole and opened is not None and closed is not None:
-            difference = add_known(account.daily_pnl, -opened, -closed)
+            difference = known_sum([account.daily_pnl, -opened, -closed])
         return {
             "account": account.daily_pnl,
             "open": opened,
@@ -186,12 +204,12 @@ class Figures:
     def to_dict(self, *, positions: bool = True) -> dict[str, Any]:
         """Return the figures as plain values for JSON; see `VERSION`."""
         book = self.book
-        found = {
+        figures = {
             "version": VERSION,
             "at": self.at,
             "ledger_version": self.ledger_version,
             "gateway": self.status.gateway,
-            "gateways": [one.gateway for one in self.status.each_login],
+            "gateways": [login.gateway for login in self.status.each_login],
             "attention": [*self.status.attention, *self.status.unresolved_legs],
             "current": self.current,
             "held": self.held,
@@ -202,17 +220,18 @@ class Figures:
             "totals": [*book.totals, *book.in_base],
             "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
             "changes": self.changes,
-            "limits": [limit_of(one) for one in self.limits],
+            "limits": [limit_of(evaluated) for evaluated in self.limits],
         }
         if positions:
-            found["positions"] = self.positions.select(COLUMNS).to_dicts()
-        return dict(plain(found))
+            figures["positions"] = self.positions.select(COLUMNS).to_dicts()
+        return dict(plain(figures))
 
     def to_json(self) -> str:
         """Return the figures as JSON; the rows of positions are written in columns."""
-        found = json.dumps(self.to_dict(positions=False), allow_nan=False, ensure_ascii=False)
+        values = self.to_dict(positions=False)
+        text = json.dumps(values, allow_nan=False, ensure_ascii=False)
         rows = self.positions.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None))
-        return f'{found[:-1]}, "positions": {rows.write_json()}}}'
+        return f'{text[:-1]}, "positions": {rows.write_json()}}}'
 
     @property
     def held(self) -> int:
@@ -231,31 +250,27 @@ class Figures:
         return None if at.null_count() else seconds_since(at.min(), self.at)  # type: ignore[arg-type]
 
 
-def add_known(*parts: float | None) -> float | None:
-    """Return the sum; None if a part is not known."""
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
-
-
-def in_base(rows: pl.DataFrame, name: str, of: AccountSummary) -> tuple[float | None, int]:
+def in_base(rows: pl.DataFrame, name: str, account: AccountSummary) -> tuple[float | None, int]:
     """Return the sum of a column in the base currency of an account, and how many are unknown."""
-    mine = rows.filter(pl.col("account") == of.account)
-    rate = pl.col("currency").replace_strict(of.rates, default=None, return_dtype=pl.Float64)
-    found = mine.select((pl.col(name) * rate).alias(name)).get_column(name)
-    unknown = found.null_count()
-    return (None if unknown == found.len() and unknown else float(found.sum())), unknown
+    of_account = rows.filter(pl.col("account") == account.account)
+    rate = pl.col("currency").replace_strict(account.rates, default=None, return_dtype=pl.Float64)
+    amounts = of_account.select((pl.col(name) * rate).alias(name)).get_column(name)
+
+    unknown = amounts.null_count()
+    is_all_unknown = unknown > 0 and unknown == amounts.len()
+    return None if is_all_unknown else float(amounts.sum()), unknown
 
 
-def limit_of(one: Evaluated) -> dict[str, Any]:
+def limit_of(evaluated: Evaluated) -> dict[str, Any]:
     """Return a limit for the JSON."""
-    limit = one.limit
+    limit = evaluated.limit
     names = ("subject", "account", "measure", "bound", "currency")
     return {name: getattr(limit, name) for name in names} | {
         "strategy": limit.strategy_id,
         "limit": limit.value,
-        "number": one.reading.number,
-        "state": one.outcome,
-        "text": one.text,
+        "number": evaluated.reading.number,
+        "state": evaluated.outcome,
+        "text": evaluated.text,
     }
 
 

@@ -1,6 +1,7 @@
 """Unmodified clients: ib_async, ib_insync and the original ibapi."""
 
 import asyncio
+import logging
 import math
 import threading
 from collections.abc import Callable
@@ -68,6 +69,8 @@ async def use_library(library: Any, sim: SimulatedGateway, version: int, eventua
 
         sim.fill("DUSIM0001", CALL, -5)
         await eventually(lambda: all(p.contract.conId != CALL for p in ib.positions("DUSIM0001")))
+        [fill] = await ib.reqExecutionsAsync()
+        assert (fill.execution.side, fill.execution.shares) == ("SLD", 5)
         assert set(errors) <= {2104, 2106, 2158}
         assert sim.orders_received == []
     finally:
@@ -75,9 +78,16 @@ async def use_library(library: Any, sim: SimulatedGateway, version: int, eventua
 
 
 @pytest.mark.parametrize(("library", "version"), [(ib_async, 178), (ib_insync, 176)])
-async def test_a_library_connects_and_sees_everything(small, eventually, library, version):
+async def test_a_library_connects_and_sees_everything(small, eventually, caplog, library, version):
     async with SimulatedGateway(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
         await use_library(library, sim, version, eventually)
+
+    complaints = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith(library.__name__) and record.levelno >= logging.WARNING
+    ]
+    assert complaints == []
 
 
 class Original(EWrapper, EClient):

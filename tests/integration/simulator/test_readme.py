@@ -1,4 +1,4 @@
-"""The example of the simulator's README runs as it stands."""
+"""The example of the simulator's README runs as it stands; its test is in `test_plugin.py`."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ README = Path(__file__).parents[3] / "ib_gateway_simulator" / "README.md"
 
 
 def test_the_example_runs_as_it_stands():
-    [example] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    _test, example = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     done = subprocess.run(
         [sys.executable, "-c", example], capture_output=True, text=True, check=False
     )

@@ -98,15 +98,14 @@ class Broker:
         """Return the closed books of a session."""
         return next(books for books in self.closed[account] if books.session == session)
 
-    def profit(self, account: str, session: date) -> dict[str, Decimal] | None:
+    def profit(self, account: str, session: date) -> dict[str, Decimal]:
         """Return by how much wealth grew by itself in a session, by currency.
 
-        None for the first session: nothing is known of the time before.
+        The accounts are empty before their first session.
         """
         after = self.books(account, session)
-        if after.previous is None:
-            return None
-        return profit_between(self.books(account, after.previous), after)
+        before = None if after.previous is None else self.books(account, after.previous)
+        return profit_between(before, after)
 
     def statement(
         self,
@@ -144,12 +143,23 @@ class Script:
         actions: What is done in a session, before its books are closed.
         deliveries: What arrives in the night after a session, instead of its two statements.
         with_gateway: The sessions in which the program runs beside a gateway.
+        after_gaps: The sessions before which the program knows nothing: no profit is explained.
     """
 
     sessions: Sequence[date]
     actions: Mapping[date, Action] = field(default_factory=dict)
     deliveries: Mapping[date, Deliveries] = field(default_factory=dict)
     with_gateway: frozenset[date] = frozenset()
+    after_gaps: frozenset[date] = frozenset()
+
+    def without_gaps(self) -> list[list[date]]:
+        """Return the sessions, in parts between which the program knows nothing."""
+        parts: list[list[date]] = [[]]
+        for session in self.sessions:
+            if session in self.after_gaps:
+                parts.append([])
+            parts[-1].append(session)
+        return parts
 
     def play(self, broker: Broker, session: date) -> None:
         """Let a session pass at the broker, until its close."""

@@ -17,7 +17,6 @@ from ib_gateway_simulator.clearing.activity_statement import (
 )
 from ib_gateway_simulator.clearing.back_office import ClosedBooks
 from ib_gateway_simulator.clearing.entries import CashEntry, TradeEntry
-from ib_gateway_simulator.clearing.securities import Security
 from tests.support.month.broker import A, B, Broker, Delivery, Script
 from tests.support.month.market import (
     AAPL,
@@ -362,18 +361,19 @@ WITH_GATEWAY = frozenset({
     date(2025, 12, 24), date(2026, 1, 2), date(2026, 3, 9), date(2026, 3, 10),
 })  # fmt: skip
 
-# From the first session to the first Friday, whose options end in every way.
+# The session after two months without any statement.
+AFTER_GAPS = frozenset({SUMMER_TIME[0]})
+
+# To the Monday after the first Friday, whose options end in every way.
 FIRST_WEEK = Script(
-    sessions=CHRISTMAS[:6], actions=ACTIONS, deliveries={}, with_gateway=WITH_GATEWAY
+    sessions=CHRISTMAS[:6],
+    actions=ACTIONS,
+    with_gateway=WITH_GATEWAY,
 )
 MONTH = Script(
     sessions=[*CHRISTMAS, *SUMMER_TIME],
     actions=ACTIONS,
     deliveries=DELIVERIES,
     with_gateway=WITH_GATEWAY,
+    after_gaps=AFTER_GAPS,
 )
-
-# Sessions before which there is none: the first one, and one after a gap of two months.
-WITHOUT_BEFORE = frozenset({CHRISTMAS[0], SUMMER_TIME[0]})
-
-__all__ = ["FIRST_WEEK", "MONTH", "WITHOUT_BEFORE", "Security"]

@@ -185,7 +185,7 @@ async def test_what_was_not_recorded_is_answered_from_what_is_known_or_refused_b
         raw.send(6, 2, 1, B)  # never downloaded: no end may come
         raw.send(20, 88, CALL)
         for name in ("reqAccountUpdates", "reqHistoricalData"):
-            text = f"The recording has no answer to {name}."
+            text = f"the recording has no answer to {name}."
             await raw.wait(lambda m, text=text: m[0] == "4" and text in m[4])
         assert [m[2] for m in raw.of(54)] == [A, A]
         raw.send(3, 5, CALL)

@@ -54,7 +54,8 @@ def test_a_length_that_no_request_has_is_refused_before_it_arrives():
         (b"v157..176", 176),
         (b"v100..187", 178),
         (b"v178", 178),
-        (b"v100..175", None),
+        (b"v100..157", 157),
+        (b"v100..156", None),
         (b"v179..190", None),
     ],
 )

@@ -5,8 +5,13 @@ from dataclasses import replace
 import pytest
 
 from position_sync_dagster.domain.movements import MovementKind
-from position_sync_dagster.sync.reports.changes import Day
+from position_sync_dagster.lake.schema import broker_rows
+from position_sync_dagster.sync.reports.book import Book
+from position_sync_dagster.sync.reports.changes import Day, day_began
 from position_sync_dagster.sync.reports.closed_today import closed_profits
+from position_sync_dagster.sync.reports.figures import Figures
+from tests.support.holdings import make_holding
+from tests.support.money_rows import book_of
 from tests.unit.domain.test_causes import ACCOUNT
 from tests.unit.sync.reports.test_changes import NOW, change, trade
 
@@ -83,3 +88,26 @@ def test_what_is_not_known_leaves_the_profit_unknown(changes, movements) -> None
 def test_a_holding_that_is_open_has_no_profit_here() -> None:
     half = change(CONTRACT, 2.0, 1.0, **HELD)
     assert closed_profits(Day(since=NOW, changes=[half], movements=[SALE])) == {}
+
+
+def closed_today(day: Day, book: Book) -> list[dict[str, object]]:
+    figures = Figures(status=None, book=book, day=day)  # type: ignore[arg-type]
+    names = ("conid", "today", "strategies", "shares")
+    return figures.closed_today.select(names).to_dicts()
+
+
+def test_an_option_sold_and_bought_between_two_rows_belongs_to_its_strategy() -> None:
+    """It was never in the ledger: the broker reports it with no quantity, and its trades."""
+    sale = trade(CONTRACT, -1.0, 5.0, None)
+    purchase = trade(CONTRACT, 1.0, 4.0, None)
+    reported = broker_rows([make_holding(CONTRACT, NOW, account=ACCOUNT, position=0.0)], None)
+    book = book_of([], [], reported=reported)
+    day = Day(
+        since=day_began(NOW),
+        movements=[sale, purchase],
+        strategies={CONTRACT: frozenset({"0dte"})},
+    )
+    [row] = closed_today(day, book)
+    assert row == {"conid": CONTRACT, "today": 100.0, "strategies": ["0dte"], "shares": [1.0]}
+    shared = replace(day, strategies={CONTRACT: frozenset({"0dte", "other"})})
+    assert closed_today(shared, book)[0]["strategies"] == []
