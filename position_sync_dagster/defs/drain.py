@@ -31,7 +31,7 @@ from position_sync_dagster.defs.assets import (
 )
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks import evaluation, strategies
-from position_sync_dagster.defs.checks.tables import breaks_state, tables_can_be_read
+from position_sync_dagster.defs.checks import tables as table_checks
 from position_sync_dagster.domain.clock import SKEW, elapsed
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.position_update import Source
@@ -210,7 +210,7 @@ class Work:
 
         results = dict(_checks_of(self.lake).results(self.lake, self.settings))
         self._results += results.items()
-        whole = results.get(tables_can_be_read.check_key)
+        whole = results.get(table_checks.tables_can_be_read.check_key)
         if whole is None:
             return
         damage = "" if whole.passed else whole.description or ""
@@ -266,7 +266,7 @@ class Work:
             self._report(resources.GATEWAY, partial(gateway_state, lake, states))
         strategies_state = partial(queue_and_ledger.strategies_state, lake, settings)
         self._report(schema.ACTIVE_STRATEGIES.name, strategies_state)
-        self._report(schema.RECONCILIATION_BREAKS.name, partial(breaks_state, lake))
+        self._report(schema.RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, lake))
         for table in lake.tables:
             if table.spec.name not in DERIVE and table is not lake.breaks.table:
                 self._report(table.spec.name, partial(followed_state, table))
