@@ -10,10 +10,13 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import sqlalchemy as sql
-from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
-from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 
 from position_sync_dagster.defs import resources
+from position_sync_dagster.defs.dagster_internals import (
+    SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION,
+    SqlEventLogStorage,
+    SqliteEventLogStorage,
+)
 from position_sync_dagster.lake import schema
 
 KEPT = timedelta(days=90)

@@ -13,11 +13,10 @@ from dataclasses import asdict, dataclass
 
 import dagster as dg
 
-# Dagster exports neither type of the stored states that its instance returns.
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.scheduler.instigation import (
+from position_sync_dagster.defs.dagster_internals import (
     InstigatorState,
     InstigatorStatus,
+    InstigatorType,
     SensorInstigatorData,
 )
 

@@ -242,13 +242,13 @@ def _note_end(account: AccountState, event: AccountOccurrence) -> AccountState:
 
 
 def _complete(account: AccountState, event: AccountOccurrence) -> AccountState:
-    """Let its values count; a subscription that stays open has to last first."""
+    """Count its values; a subscription that stays open has to last first."""
     failures = account.failures if event.stays_open else 0
     return replace(account, whole_since_s=event.now_s, problem=None, failures=failures)
 
 
 def _complete_late(account: AccountState, event: AccountOccurrence) -> AccountState:
-    """Let its values count; it need not be requested again."""
+    """Count its values; it need not be requested again."""
     return replace(_complete(account, event), again_at_s=math.inf)
 
 

@@ -348,7 +348,7 @@ class Line:
 
 
 def _await_answer(line: Line, event: LineOccurrence) -> Line:
-    """Give a new request its time to tick."""
+    """Grant a new request its time to tick."""
     return replace(
         line,
         reason=None,
@@ -392,7 +392,7 @@ def _release(line: Line, _event: LineOccurrence) -> Line:
 
 
 def _end(line: Line, event: LineOccurrence) -> Line:
-    """Let nothing that it said count any more."""
+    """Discard all that it said."""
     return replace(
         line,
         held_since_s=None,
@@ -404,7 +404,7 @@ def _end(line: Line, event: LineOccurrence) -> Line:
 
 
 def _take_price(line: Line, _event: LineOccurrence) -> Line:
-    """Let the price count; the parts that ticked before are awaited on."""
+    """Count the price; the parts that ticked before are awaited on."""
     dispute = line.dispute
     if dispute is not None and line.was_renewed:
         dispute = replace(dispute, answered=True)
@@ -419,7 +419,7 @@ def _stop_waiting(line: Line, _event: LineOccurrence) -> Line:
 
 
 def _postpone(line: Line, event: LineOccurrence) -> Line:
-    """Give it the whole time to tick once its session opens."""
+    """Grant it the whole time to tick once its session opens."""
     return replace(line, overdue_at_s=event.now_s + line.silence_s)
 
 
@@ -453,7 +453,7 @@ def _agree(line: Line, event: LineOccurrence) -> Line:
 
 
 def _interrupt(line: Line, event: LineOccurrence) -> Line:
-    """Let nothing from before the interruption count; it has its time to tick again."""
+    """Discard all from before the interruption; it has its time to tick again."""
     return replace(
         line,
         reason=event.reason,

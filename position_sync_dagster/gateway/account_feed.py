@@ -171,7 +171,7 @@ class AccountFeed:
         return account.ended_at is not None and not is_doubted
 
     def interrupted(self) -> None:
-        """Let the next list that empties an account be a first one: the gateway lost IB."""
+        """Treat the next list that empties an account as a first one: the gateway lost IB."""
         self.states.record_all(AccountEvent.INTERRUPTED, time.monotonic())
 
     def restored(self) -> None:

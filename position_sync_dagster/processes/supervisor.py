@@ -192,7 +192,7 @@ class Supervisor:
             raise CannotRunError(f"The home {home} was deleted or moved, or its disk is away.")
 
     def _judge_clock(self) -> None:
-        """Let the sensors tick on after the clock was set back.
+        """Make the sensors tick on after the clock was set back.
 
         The daemon ends first: it would store the time of a tick that has begun.
         """

@@ -104,7 +104,7 @@ def test_docstrings_begin_with_the_usual_verbs():
     assert found == []
 
 
-INTERNALS = PACKAGE / "defs" / "maintenance.py"
+INTERNALS = PACKAGE / "defs" / "dagster_internals.py"
 PRIVATE = re.compile(r"dagster(_[a-z]+)?\.([a-z_]+\.)*_[a-z]")
 
 

@@ -734,7 +734,7 @@ def _lacking(spec: schema.TableSpec, handle: DeltaTable) -> _Texts:
 
 
 def describe(table: Table) -> None:
-    """Give a table of an older release its texts, and the retention of this release.
+    """Write its texts and the retention of this release into a table of an older one.
 
     A retention that a person chose stays.
     """

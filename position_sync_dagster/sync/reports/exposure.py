@@ -114,7 +114,7 @@ def _take(
     unclaimed: dict[Key, float],
     taken: _Taken,
 ) -> None:
-    """Give legs of one sign what they claim, of each holding in proportion to what is left of it.
+    """Return what legs of one sign claim, of each holding in proportion to what it has left.
 
     Args:
         quantities: What each leg claims.

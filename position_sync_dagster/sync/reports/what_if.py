@@ -424,7 +424,7 @@ class HypotheticalBook:
         return float(magnifiers[0]) if len(magnifiers) else 1.0
 
     def _claim(self, trade: ProposedTrade, key: tuple[str, int]) -> None:
-        """Give a strategy what was opened for it, as a leg, and end the leg that was closed."""
+        """Add what was opened for a strategy as a leg, and end the leg that was closed."""
         account, conid = key
         if trade.strategy in (None, UNATTRIBUTED):
             return

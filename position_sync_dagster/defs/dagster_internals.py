@@ -1,0 +1,29 @@
+"""Every private symbol of Dagster that is used, with its reason.
+
+Dagster exports none of them. A release that moves one fails at the import of this module, so that
+the tests of the next version name it at once.
+"""
+
+# The states of sensors that the instance returns, whose stored times a clock set back leaves ahead.
+from dagster._core.definitions.run_request import InstigatorType
+
+# The mark of an observation of the whole asset, which is kept at a pruning of the history.
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    SensorInstigatorData,
+)
+
+# The event log's tables: Dagster has no way to remove results of checks that no run wrote.
+from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
+
+__all__ = [
+    "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
+    "InstigatorState",
+    "InstigatorStatus",
+    "InstigatorType",
+    "SensorInstigatorData",
+    "SqlEventLogStorage",
+    "SqliteEventLogStorage",
+]
