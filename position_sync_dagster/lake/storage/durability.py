@@ -170,6 +170,24 @@ def _data_file_flaw(path: Path, size: int) -> str | None:
     return None if found == size else "is cut"
 
 
+def refuse_stray(table: Path) -> None:
+    """Refuse a table whose log has a file with a name that delta-rs cannot read past.
+
+    macOS makes such files for folders with an icon: `Icon` and a carriage return.
+
+    Raises:
+        BrokenTableError: The message names the file.
+    """
+    log = table / LOG
+    for name in sorted(os.listdir(log)):
+        if not name.isprintable():
+            raise BrokenTableError(
+                f"The table {table} cannot be read: its folder {LOG} has the file {name!r}, whose "
+                "name has an unprintable character.",
+                remedy=f"It is no part of the table: remove it from {log}.",
+            )
+
+
 def refuse_torn(table: Path) -> None:
     """Refuse a table of which a commit since its last checkpoint is torn.
 

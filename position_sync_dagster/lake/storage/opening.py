@@ -290,6 +290,7 @@ class TableHandle:
             if not self.is_remote and os.path.isfile(self.path):
                 raise self._foreign("it is a file") from unreadable
             if not self.is_remote:
+                durability.refuse_stray(Path(self.path))
                 durability.refuse_torn(Path(self.path))
             raise
         self._check(handle)

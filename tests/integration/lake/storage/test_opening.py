@@ -34,6 +34,15 @@ async def test_a_lake_is_made_with_every_table_and_opens_again_as_it_is(tmp_path
         assert table.version() == 0
 
 
+def test_a_file_of_the_log_that_delta_cannot_read_past_is_named(tmp_path):
+    lake = Lake(tmp_path)
+    lake.initialize_sync()
+    (tmp_path / "position_queue/_delta_log/Icon\r").touch()
+    with pytest.raises(errors.BrokenTableError, match=r"'Icon\\r'.*remove it") as caught:
+        Lake(tmp_path).queue.table.rows()
+    assert "position_queue" in str(caught.value)
+
+
 def test_a_relative_path_does_not_move_with_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lake = Lake("data/lake")
