@@ -299,7 +299,7 @@ class Work:
             queue_state = partial(queue_and_ledger.queue_state, self.lake)
             self._report(schema.POSITION_QUEUE.name, queue_state)
             self._keep("derived")
-        self._report(schema.POSITION_UPDATES.name, partial(ledger_state, span, report))
+        self._report(schema.POSITION_UPDATES.name, partial(ledger_state, self.lake, span, report))
         self._keep("ledger", ledger_version=span.added.version)
         self._report(schema.LATEST_POSITIONS.name, is_shown=all_derived)
         self._report(schema.STRATEGY_EXPOSURE.name, is_shown=all_derived)
@@ -405,6 +405,8 @@ LOOKED_AT = 10
 
 THROUGH = "delta_version"
 SINCE = "delta_version_from"
+PLACE = "ledger_place"
+REPORTED = (SINCE, THROUGH, PLACE)
 
 
 class Span(NamedTuple):
@@ -417,8 +419,8 @@ class Span(NamedTuple):
 def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | None) -> Span:
     """Return what was added to the ledger since the newest event of a report.
 
-    If the ledger has only older versions, as after a loss of power or in a new folder, what is
-    added from now on counts.
+    If the ledger has not the row that the event names, as after a loss of power, a restore of an
+    older copy or in a new folder, what was committed after the event counts.
 
     Args:
         lake: The tables.
@@ -426,24 +428,45 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
         cursor: The version that the last tick reported; None at the first tick.
     """
     events = instance.fetch_materializations(LEDGER, limit=LOOKED_AT).records
-    through = (seen[1] for event in events if (seen := _reported(event)) is not None)
-    since = next(through, cursor or 0)
-    added = lake.updates.sync.count_after(since)
+    newest = next((event for event in events if _reported(event) is not None), None)
+    reported = None if newest is None else _reported(newest)
+    updates = lake.updates.sync
+    since = cursor or 0
+    if newest is not None and reported is not None:
+        since = reported.through
+        if reported.token is not None and not updates.has_place(reported.token):
+            since = updates.version_at(datetime.fromtimestamp(newest.timestamp, UTC))
+
+    added = updates.count_after(since)
     return Span(min(since, added.version), added)
 
 
-def _reported(record: dg.EventLogRecord) -> tuple[int, int] | None:
-    """Return the versions between which an event reports rows; None if it reports none."""
-    seen = record.asset_materialization
-    metadata = seen.metadata if seen is not None else {}
-    since, through = (metadata[of].value if of in metadata else None for of in (SINCE, THROUGH))
-    return (since, through) if isinstance(since, int) and isinstance(through, int) else None
+class Reported(NamedTuple):
+    """Through which version an event reports rows, and the token of the place behind them."""
+
+    through: int
+    token: str | None
 
 
-def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
+def _reported(record: dg.EventLogRecord) -> Reported | None:
+    """Return what an event reports of the ledger; None if it reports no rows."""
+    event = record.asset_materialization
+    if event is None:
+        return None
+
+    values = {name: event.metadata[name].value for name in REPORTED if name in event.metadata}
+    through = values.get(THROUGH)
+    if not isinstance(values.get(SINCE), int) or not isinstance(through, int):
+        return None
+    token = values.get(PLACE)
+    return Reported(through, token if isinstance(token, str) else None)
+
+
+def ledger_state(lake: tables.Lake, span: Span, report: drain.DrainReport) -> Derived:
     """Return what the event of the rows of a span says, also of a span without rows.
 
     Args:
+        lake: The tables.
         span: The rows.
         report: The drain of the same tick, for how long its requests waited.
     """
@@ -455,7 +478,7 @@ def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
         rows_drained=drained,
         rows_streamed=streamed,
         oldest_wait_s=report.oldest_wait_s and round(report.oldest_wait_s, 1),
-        **{SINCE: span.since, THROUGH: through},
+        **{SINCE: span.since, THROUGH: through, PLACE: lake.updates.sync.place_at(through)},
         note=report.reason,
     )
     return Derived(metadata=metadata)

@@ -516,6 +516,14 @@ class AddedRows:
         last = rows.sort("update_id").tail(1).collect().rows()
         return Place(_ledger(handle), version, *(last[0] if last else ("",)))
 
+    def has(self, handle: DeltaTable, place: Place) -> bool:
+        """Return whether the ledger has the row of a place."""
+        try:
+            self._check(handle, storage.data_files(handle), place)
+        except TokenError:
+            return False
+        return True
+
     def _check(self, handle: DeltaTable, files: pl.DataFrame, place: Place) -> None:
         """Check that the ledger has the row of a place.
 
@@ -696,6 +704,28 @@ class SyncUpdates:
             added = added_after(self.table, files, version)
             counts = added.group_by("source").agg(pl.len()).collect()
             return AddedCounts(rows=dict(counts.iter_rows()), version=newest)
+
+        return self.table.read(step)
+
+    def place_at(self, version: int) -> str:
+        """Return the token of the place behind the rows of a version."""
+        return self.table.snapshot(lambda handle: self._added.place(handle, version)).token
+
+    def has_place(self, token: str) -> bool:
+        """Return whether the ledger has the row that a token names.
+
+        It has not where it is another ledger, or an older copy, however many rows came since.
+        """
+        place = Place.of(token)
+        return self.table.snapshot(lambda handle: self._added.has(handle, place))
+
+    def version_at(self, moment: datetime) -> int:
+        """Return the greatest `ledger_version` committed by a moment; 0 without any."""
+
+        def step(files: pl.DataFrame) -> int:
+            rows = self.table.scan_files(files).filter(moment.astimezone(UTC) >= COMMITTED)
+            last = rows.select(pl.col(ADDED).max()).collect().item()
+            return last if isinstance(last, int) else 0
 
         return self.table.read(step)
 

@@ -1,8 +1,9 @@
 """The tick of `drain_queue`, over real tables and a real Dagster instance."""
 
+import shutil
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -15,13 +16,16 @@ from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
+from position_sync_dagster.defs.checks import tables as table_checks
 from position_sync_dagster.defs.checks.evaluation import UNKNOWN
 from position_sync_dagster.defs.drain import TickCursor, drain_queue
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
+from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
+from tests.support.holdings import make_row
 
 LEDGER = "position_updates"
 RISK = "risk_scenarios"
@@ -265,7 +269,7 @@ def test_an_error_of_one_table_keeps_no_event_of_the_others_back(world, tick, mo
 
     world.hold(1)
     world.ask(1)
-    monkeypatch.setattr(defs_drain, "breaks_state", fail)
+    monkeypatch.setattr(table_checks, "breaks_state", fail)
     monkeypatch.setitem(DERIVE, "closures", fail)
     monkeypatch.setitem(DERIVE, "latest_positions", is_a_mistake)
     result = tick()
@@ -288,6 +292,28 @@ def test_rows_are_counted_again_after_the_ledger_went_back_to_an_older_version(w
     world.ask(1)
     tick()
     assert tick.rows() == 2
+
+
+def test_an_older_copy_that_outgrew_the_newest_event_is_noticed_and_its_rows_are_reported(
+    world, tick, lake, tmp_path
+):
+    world.hold(1)
+    copied = tmp_path / "older copy"
+    shutil.copytree(lake.updates.table.path, copied)
+    world.ask(1)
+    tick()
+    assert tick.rows() == 1
+
+    shutil.rmtree(lake.updates.table.path)
+    shutil.copytree(copied, lake.updates.table.path)
+    reopened = Lake(copied.parent / "lake")
+    for minute in range(5):  # more versions than the event has
+        at = datetime.now(UTC) + timedelta(seconds=minute)
+        row = make_row(1, at, "DUSIM0001", trading_mode=TradingMode.SIMULATED)
+        reopened.updates.sync.append([row], batch_id=str(minute))
+
+    assert "the ledger was restored" in said(tick())
+    assert tick.rows() == 6
 
 
 def test_without_rows_the_ledger_is_reported_each_quarter_of_an_hour_while_a_stream_is_live(
