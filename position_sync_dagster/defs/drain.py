@@ -442,8 +442,9 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
 
 
 class Reported(NamedTuple):
-    """Through which version an event reports rows, and the token of the place behind them."""
+    """The versions between which an event reports rows, and the token of the place behind them."""
 
+    since: int
     through: int
     token: str | None
 
@@ -455,11 +456,12 @@ def _reported(record: dg.EventLogRecord) -> Reported | None:
         return None
 
     values = {name: event.metadata[name].value for name in REPORTED if name in event.metadata}
+    since = values.get(SINCE)
     through = values.get(THROUGH)
-    if not isinstance(values.get(SINCE), int) or not isinstance(through, int):
+    if not isinstance(since, int) or not isinstance(through, int):
         return None
     token = values.get(PLACE)
-    return Reported(through, token if isinstance(token, str) else None)
+    return Reported(since, through, token if isinstance(token, str) else None)
 
 
 def ledger_state(lake: tables.Lake, span: Span, report: drain.DrainReport) -> Derived:
@@ -478,7 +480,9 @@ def ledger_state(lake: tables.Lake, span: Span, report: drain.DrainReport) -> De
         rows_drained=drained,
         rows_streamed=streamed,
         oldest_wait_s=report.oldest_wait_s and round(report.oldest_wait_s, 1),
-        **{SINCE: span.since, THROUGH: through, PLACE: lake.updates.sync.place_at(through)},
+        delta_version_from=span.since,
+        delta_version=through,
+        ledger_place=lake.updates.sync.place_at(through),
         note=report.reason,
     )
     return Derived(metadata=metadata)
@@ -535,9 +539,9 @@ def events_with(home: Path, versions: Mapping[int, datetime]) -> list[str]:
             later = dg.AssetRecordsFilter(LEDGER, after_timestamp=(committed_at - SKEW).timestamp())
             events = instance.fetch_materializations(later, limit=LATER, ascending=True)
             for record in events.records:
-                since, through = _reported(record) or (0, 0)
-                if since < version <= through:
+                reported = _reported(record)
+                if reported is not None and reported.since < version <= reported.through:
                     at = datetime.fromtimestamp(record.timestamp, UTC)
-                    text = f"{record.storage_id} at {at:%Y-%m-%d %H:%M:%S} UTC: versions {since} to"
-                    found[f"{text} {through}"] = None
+                    text = f"{record.storage_id} at {at:%Y-%m-%d %H:%M:%S} UTC: versions"
+                    found[f"{text} {reported.since} to {reported.through}"] = None
     return list(found)
