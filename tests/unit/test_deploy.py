@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
-from position_sync_dagster.sync.alerts import deliver
+from position_sync_dagster.sync.alerts import REASONS
+from position_sync_dagster.sync.send_message import Outcome, send
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -265,10 +266,12 @@ def test_the_version_of_the_project_heads_the_changelog_and_tags_the_image():
     assert re.findall(r"^ +tag: \"(.+)\"$", values, re.MULTILINE) == [PROJECT["version"]]
 
 
-def test_the_simulator_alone_has_the_version_and_the_bounds_of_the_project():
+def test_the_simulator_alone_has_the_bounds_of_the_project_and_a_version_of_its_own():
     alone = tomllib.loads((ROOT / "ib_gateway_simulator/pyproject.toml").read_text())["project"]
-    for name in ("version", "requires-python", "license"):
+    for name in ("requires-python", "license"):
         assert alone[name] == PROJECT[name]
+    changes = (ROOT / "ib_gateway_simulator/CHANGELOG.md").read_text()
+    assert re.findall(r"^## (\d\S*)$", changes, re.MULTILINE)[0] == alone["version"]
     assert set(alone["dependencies"]) <= set(PROJECT["dependencies"])
 
 
@@ -276,12 +279,13 @@ def test_what_is_not_released_yet_stands_above_the_releases():
     assert re.findall(r"^## \[(.*?)\]", changelog(), re.MULTILINE)[0] == "Unreleased"
 
 
-def test_an_extra_that_is_not_installed_is_named_where_it_is_needed(monkeypatch, caplog):
+def test_an_extra_that_is_not_installed_is_named_where_it_is_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "apprise", None)
     url = SecretStr("json://127.0.0.1:1")
     alerts = "pip install 'position-sync-dagster[alerts]'"
-    assert not deliver(url, 0, title="t", body="b")
-    assert alerts in caplog.text
+    outcome = send(url.get_secret_value(), "t", "b")
+    assert outcome is Outcome.NO_APPRISE
+    assert alerts in REASONS[outcome]
     with pytest.raises(MissingExtraError, match=re.escape(f"Run: {alerts}")):
         preflight.check_alerts(load_settings(alert_urls=(url,)))
     assert {"alerts", "mcp"} <= set(PROJECT["optional-dependencies"])
