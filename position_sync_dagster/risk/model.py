@@ -25,7 +25,8 @@ Flags = NDArray[np.bool_]
 
 DAYS_PER_YEAR = 365.0
 
-LOWEST_VOLATILITY, HIGHEST_VOLATILITY = 0.01, 5.0
+LOWEST_VOLATILITY = 0.01
+HIGHEST_VOLATILITY = 5.0
 
 # Steps of a lattice, by the greatest time to expiry: its nodes must tell apart the prices at which
 # an option is exercised, also just before a dividend that comes soon.
@@ -119,14 +120,15 @@ class VanillaOptions:
         """Return options by (is call, strike, years, rate, exercise) and the dividends of each."""
         is_call, strike, years, rate, exercise = zip(*terms, strict=True)
         most = max(map(len, dividends))
-        padded = [[*one, *[(math.inf, 0.0, 0.0)] * (most - len(one))] for one in dividends]
+        nothing = (math.inf, 0.0, 0.0)
+        padded = [[*paid, *[nothing] * (most - len(paid))] for paid in dividends]
         return cls(
             is_call=np.array(is_call),
             strike=np.array(strike, dtype=float),
             years=np.array(years, dtype=float),
             rate=np.array(rate, dtype=float),
-            is_american=np.array([one.is_early for one in exercise]),
-            on_future=np.array([one.is_on_future for one in exercise]),
+            is_american=np.array([kind.is_early for kind in exercise]),
+            on_future=np.array([kind.is_on_future for kind in exercise]),
             dividends=np.array(padded, dtype=float).reshape(len(exercise), most, 3),
         )
 
@@ -135,7 +137,8 @@ class VanillaOptions:
 
     def at(self, places: NDArray[np.int64] | slice) -> Self:
         """Return some of the options."""
-        return replace(self, **{one.name: getattr(self, one.name)[places] for one in fields(self)})
+        chosen = {column.name: getattr(self, column.name)[places] for column in fields(self)}
+        return replace(self, **chosen)
 
     def later(self, days: float, rate: float = 0.0) -> Self:
         """Return the options after some days, at a rate that differs by so much per year."""
@@ -168,9 +171,12 @@ class VanillaOptions:
         Returns:
             The money that is paid, as of those times; and the share of the price that is kept.
         """
-        money, share = np.zeros(since.shape), np.ones(since.shape)
+        money = np.zeros(since.shape)
+        share = np.ones(since.shape)
         for number in range(self.dividends.shape[1]):
-            years, amount, part = (self.dividends[:, number, n, None] for n in range(3))
+            years = self.dividends[:, number, 0, None]
+            amount = self.dividends[:, number, 1, None]
+            part = self.dividends[:, number, 2, None]
             paid = (years > since) & (years <= self.years[:, None]) & ~self.on_future[:, None]
             with np.errstate(invalid="ignore", over="ignore"):
                 discount = np.exp(-self.rate[:, None] * np.where(paid, years - since, 0.0))
@@ -183,8 +189,9 @@ class VanillaOptions:
         money, share = self.kept(np.zeros((len(self), 1)))
         years = np.maximum(self.years, 0.0)
         slope = share * np.exp(np.where(self.on_future, 0.0, self.rate) * years)[:, None]
-        found: Array = np.maximum((spots - money) * slope, 1e-9 * self.strike[:, None])
-        return found
+        # The logarithm of a forward that dividends leave nothing of is not known.
+        forward: Array = np.maximum((spots - money) * slope, 1e-9 * self.strike[:, None])
+        return forward
 
     def slope_far_above(self) -> Array:
         """Return the delta of each option at a price of the underlying that grows beyond all.
@@ -303,9 +310,6 @@ def implied_volatility(
 ) -> tuple[Array, list[NoVolatility | None]]:
     """Return the volatilities that explain values of the broker, and why some have none.
 
-    Secant steps within a bracket, and bisection where a step leaves it or hardly helps; an option
-    whose volatility is found is not priced again.
-
     Args:
         options: The options; none has expired.
         value: The broker's value of one unit of the underlying.
@@ -317,46 +321,112 @@ def implied_volatility(
         The volatilities, NaN where there is a reason.
     """
     least = _least(options, spot)
-    low, high = np.full(len(options), LOWEST_VOLATILITY), np.full(len(options), HIGHEST_VOLATILITY)
-    guess = np.clip(near, 1.02 * low, high / 1.02)
-    vega, found = np.zeros(len(options)), np.full(len(options), np.nan)
-    below = value < least - ROUNDING
-    flat = ~below & (least > 0) & (value <= least + ROUNDING)
-    places = np.flatnonzero(~below & ~flat)
-    last = np.full((2, len(options)), np.nan)
-    for step in range(MOST_STEPS):
+    is_below = value < least - ROUNDING
+    is_at_least = ~is_below & (least > 0) & (value <= least + ROUNDING)
+
+    search = _VolatilitySearch.begun(near)
+    places = np.flatnonzero(~is_below & ~is_at_least)
+    for _step in range(MOST_STEPS):
         if not places.size:
             break
-        part, at = options.at(places), guess[places]
-        excess = prices(part, spot[places, None], at, steps)[:, 0] - value[places]
-        if step:
-            slope = (excess - last[1, places]) / (at - last[0, places])
-        else:
-            bumped = prices(part, spot[places, None], 1.01 * at, steps)[:, 0] - value[places]
-            slope = (bumped - excess) / (0.01 * at)
-        high[places] = np.where(excess > 0, at, high[places])
-        low[places] = np.where(excess > 0, low[places], at)
+        places = search.step(options, value, spot, places, steps)
+
+    volatility = search.result
+    is_inner = (volatility > 1.001 * LOWEST_VOLATILITY) & (volatility < HIGHEST_VOLATILITY / 1.001)
+    has_no_vega = is_inner & (least > 0) & (search.slope / 100 < SMALLEST_VEGA)
+    is_flat = is_at_least | has_no_vega
+    reasons = [_reason(*flags) for flags in zip(is_below, is_flat, is_inner, strict=True)]
+    return np.where(is_inner & ~is_flat, volatility, np.nan), reasons
+
+
+def _reason(is_below: bool, is_flat: bool, is_inner: bool) -> NoVolatility | None:
+    """Return why a value shows no volatility; None: it shows one."""
+    if is_below:
+        return NoVolatility.BELOW_INTRINSIC
+    if is_flat:
+        return NoVolatility.NO_VEGA
+    return None if is_inner else NoVolatility.OUT_OF_RANGE
+
+
+@dataclass(slots=True, kw_only=True)
+class _VolatilitySearch:
+    """The search for many volatilities at once: secant steps within a bracket.
+
+    A step that leaves its bracket, or hardly helps, is replaced by a bisection of the bracket.
+
+    Attributes:
+        low, high: The bracket of each option.
+        guess: The next volatility to try.
+        tried: The last one that was tried; NaN before the first.
+        excess: By how much the price at `tried` exceeds the value.
+        slope: The change of the price by the volatility.
+        result: The volatilities that are found; NaN before.
+    """
+
+    low: Array
+    high: Array
+    guess: Array
+    tried: Array
+    excess: Array
+    slope: Array
+    result: Array
+
+    @classmethod
+    def begun(cls, near: Array) -> "_VolatilitySearch":
+        """Return the search that begins near some volatilities."""
+        count = len(near)
+        low = np.full(count, LOWEST_VOLATILITY)
+        high = np.full(count, HIGHEST_VOLATILITY)
+        return cls(
+            low=low,
+            high=high,
+            guess=np.clip(near, 1.02 * low, high / 1.02),
+            tried=np.full(count, np.nan),
+            excess=np.full(count, np.nan),
+            slope=np.zeros(count),
+            result=np.full(count, np.nan),
+        )
+
+    def step(
+        self,
+        options: VanillaOptions,
+        value: Array,
+        spot: Array,
+        places: NDArray[np.int64],
+        steps: Steps,
+    ) -> NDArray[np.int64]:
+        """Try the next volatilities of some options; return those that go on."""
+        chosen = options.at(places)
+        guess = self.guess[places]
+        spots = spot[places, None]
+        excess = prices(chosen, spots, guess, steps)[:, 0] - value[places]
+
+        last_excess = self.excess[places]
+        slope = (excess - last_excess) / (guess - self.tried[places])
+        is_first = np.isnan(last_excess)
+        if is_first.any():
+            bumped = prices(chosen, spots, 1.01 * guess, steps)[:, 0] - value[places]
+            slope = np.where(is_first, (bumped - excess) / (0.01 * guess), slope)
+
+        low = np.where(excess > 0, self.low[places], guess)
+        high = np.where(excess > 0, guess, self.high[places])
         with np.errstate(divide="ignore", invalid="ignore"):
-            new = at - excess / slope
-        slow = (step > 0) & (np.abs(excess) > np.abs(last[1, places]) / 2)
-        inside = (slope > 0) & (new > low[places]) & (new < high[places])
-        done = inside & (np.abs(new - at) <= CLOSE_ENOUGH * at)
-        vega[places] = slope
-        new = np.where(inside & (done | ~slow), new, np.sqrt(low[places] * high[places]))
-        last[:, places] = at, excess
-        guess[places] = new
-        done |= high[places] - low[places] <= CLOSE_ENOUGH * low[places]
-        found[places] = np.where(done, new, np.nan)
-        places = places[~done]
-    inner = (found > 1.001 * LOWEST_VOLATILITY) & (found < HIGHEST_VOLATILITY / 1.001)
-    flat |= inner & (least > 0) & (vega / 100 < SMALLEST_VEGA)
-    reasons = [
-        NoVolatility.BELOW_INTRINSIC if is_below
-        else NoVolatility.NO_VEGA if is_flat
-        else None if is_inner else NoVolatility.OUT_OF_RANGE
-        for is_below, is_flat, is_inner in zip(below, flat, inner, strict=True)
-    ]  # fmt: skip
-    return np.where(inner & ~flat, found, np.nan), reasons
+            secant = guess - excess / slope
+        is_inside = (slope > 0) & (secant > low) & (secant < high)
+        is_close = is_inside & (np.abs(secant - guess) <= CLOSE_ENOUGH * guess)
+        is_slow = ~is_first & (np.abs(excess) > np.abs(last_excess) / 2)
+        takes_secant = is_inside & (is_close | ~is_slow)
+        following = np.where(takes_secant, secant, np.sqrt(low * high))
+        is_done = is_close | (high - low <= CLOSE_ENOUGH * low)
+
+        self.low[places] = low
+        self.high[places] = high
+        self.slope[places] = slope
+        self.tried[places] = guess
+        self.excess[places] = excess
+        self.guess[places] = following
+        self.result[places] = np.where(is_done, following, np.nan)
+        return places[~is_done]
 
 
 def _least(options: VanillaOptions, spot: Array) -> Array:
@@ -370,11 +440,12 @@ def _least(options: VanillaOptions, spot: Array) -> Array:
 
 def _lattices(options: VanillaOptions, steps: Steps) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield the options that may gain by early exercise, in groups with lattices of one size."""
-    least, gains = 0.0, _may_gain(options)
+    may_gain = _may_gain(options)
+    least = 0.0
     for most, size in steps.items():
-        found = np.flatnonzero(gains & (options.years > least) & (options.years <= most))
-        for begin in range(0, found.size, AT_ONCE):
-            yield size, found[begin : begin + AT_ONCE]
+        places = np.flatnonzero(may_gain & (options.years > least) & (options.years <= most))
+        for begin in range(0, places.size, AT_ONCE):
+            yield size, places[begin : begin + AT_ONCE]
         least = most
 
 
@@ -395,14 +466,25 @@ def _normal(x: Array) -> Array:
 
 
 def _european(options: VanillaOptions, spots: Array, volatility: Array) -> Array:
-    """Return the prices of European options, by Black's formula on the forward."""
+    """Return the prices of European options, by the formula of Black (1976).
+
+    With the forward `F`, the strike `K`, the volatility `σ`, the time `T`, the discount factor `D`,
+    and `w` 1 for a call and −1 for a put,
+
+        d1 = ln(F / K) / (σ √T) + σ √T / 2    d2 = d1 − σ √T
+        price = D w (F N(w d1) − K N(w d2))
+    """
     forward = options.forwards(spots)
+    strike = options.strike[:, None]
+    side = options.side[:, None]
     discount = np.exp(-options.rate * options.years)[:, None]
-    root = (volatility * np.sqrt(options.years))[:, None]
-    strike, side = options.strike[:, None], options.side[:, None]
-    first = np.log(forward / strike) / root + root / 2
-    n1, n2 = _normal(side * first), _normal(side * (first - root))
-    return np.maximum(0.0, discount * side * (forward * n1 - strike * n2))
+    spread = (volatility * np.sqrt(options.years))[:, None]
+
+    d1 = np.log(forward / strike) / spread + spread / 2
+    d2 = d1 - spread
+    on_forward = forward * _normal(side * d1)
+    on_strike = strike * _normal(side * d2)
+    return np.maximum(0.0, discount * side * (on_forward - on_strike))
 
 
 def _early_exercise(

@@ -43,6 +43,9 @@ TRIED_AGAIN = 16
 # The search for a price ends when two of them are as near as this part of it.
 NEAR = 1e-8
 
+# How many legs are named that make a payoff unknown.
+MOST_NAMED = 3
+
 # How many of the highest and the lowest prices that were tried are searched around.
 MOST_PEAKS = 4
 
@@ -143,7 +146,10 @@ def _payoff(legs: Sequence[PricedLeg], now: datetime, notes: Sequence[str]) -> P
 
     unknown = list(_unknown(legs, expiry))
     if unknown:
-        return Payoff(**described, why="not known: " + "; ".join(unknown))
+        named = "; ".join(unknown[:MOST_NAMED])
+        others = len(unknown) - MOST_NAMED
+        more = f"; and {others} others" if others > 0 else ""
+        return Payoff(**described, why=f"not known: {named}{more}")
 
     profit = _profit_of(legs, expiry, now)
     solution = _solve_lines(profit) if profit.is_of_lines else _search_curve(profit)

@@ -501,24 +501,32 @@ def _compute_greeks(
 
 
 def _find_volatilities(legs: Sequence[tuple[ModelledLeg, OptionTerms]]) -> None:
+    """Find the volatilities that the values of options show, or the reasons."""
     asked = []
+    terms_of = []
+    times = []
+    spots = []
     for leg, terms in legs:
         if leg.value_at is None or terms.expires_at <= leg.value_at:
             leg.volatility = NoGreeks.EXPIRED
         elif leg.spot_then is None:
             leg.volatility = NoGreeks.NO_PRICE_THEN
         else:
-            asked.append((leg, terms, leg.value_at, leg.spot_then))
+            asked.append(leg)
+            terms_of.append(terms)
+            times.append(leg.value_at)
+            spots.append(leg.spot_then)
     if not asked:
         return
-    legs_asked, terms_of, times, spots = zip(*asked, strict=True)
-    found, reasons = model.implied_volatility(
+
+    volatilities, reasons = model.implied_volatility(
         as_options(terms_of, times, spots),
-        np.array([leg.value for leg in legs_asked]),
+        np.array([leg.value for leg in asked]),
         np.array(spots),
-        np.array([leg.near for leg in legs_asked]),
+        np.array([leg.near for leg in asked]),
         model.COARSE,
     )
-    for leg, volatility, reason in zip(legs_asked, found.tolist(), reasons, strict=True):
+    for leg, volatility, reason in zip(asked, volatilities.tolist(), reasons, strict=True):
         leg.volatility = reason or volatility
-        leg.near = leg.near if reason else volatility
+        if reason is None:
+            leg.near = volatility

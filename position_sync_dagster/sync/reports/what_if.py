@@ -282,17 +282,20 @@ class HypotheticalBook:
             source = "the price of the holding"
 
         magnifier = self._magnifier(row)
-        unit_price = _unit_price(row, magnifier)
+        mark = _unit_price(row, magnifier)
+        unit_price = mark
         if trade.price is not None:
-            source = "the price that was given"
             unit_price = trade.price / magnifier
+            source = "the price that was given" if key[1] > 0 else source
         if unit_price is None:
             raise ProposedTradeError(
                 f"Nothing says what {trade.name} costs.",
                 remedy=f'Give a price: "{digits(trade.quantity)} {trade.name} @1.50".',
             )
 
-        self.rows[key] = traded_row(row, trade.quantity, unit_price * row["multiplier"])
+        price = unit_price * row["multiplier"]
+        value_of_one = price if mark is None else mark * row["multiplier"]
+        self.rows[key] = traded_row(row, trade.quantity, price, value_of_one)
         self.traded.add(key)
         self._claim(trade, key)
         return f"{trade.quantity:+.15g} {trade.name} in {account}: {unit_price:,.4g}, {source}"
@@ -375,25 +378,25 @@ class HypotheticalBook:
             return row, "nothing"
 
         magnifier = self._magnifier(similar.row)
+        volatility = None
+        source = "the price that was given"
         if trade.price is not None:
             volatility = option_values.volatility_of(terms, trade.price / magnifier, spot, now)
-            source = "the price that was given"
-        else:
+        if volatility is None:
             same = [leg for leg in self.legs if leg.row["under"] == similar.row["under"]]
             between = volatility_between(same, terms.strike, terms.expires_at, now)
             if between is None:
-                return row, "nothing"
+                return row, source
             volatility = between.volatility
             source = f"a volatility of {volatility:.1%} from {between.source}"
+            if trade.price is not None:
+                source = f"the price that was given, which shows none; valued with {source}"
 
         row["underlying_price"] = spot * magnifier
-        if volatility is None:
-            row["market_price"] = trade.price
-            return row, source
         greeks = option_values.greeks_of(terms, spot, volatility, now)
         row |= {name: greeks[name] for name in _GREEK_COLUMNS}
         row["implied_vol"] = volatility
-        row["market_price"] = greeks["price"] * magnifier if trade.price is None else trade.price
+        row["market_price"] = greeks["price"] * magnifier
         return row, source
 
     def _terms_of(
@@ -469,7 +472,9 @@ def _unit_price(row: Mapping[str, Any], magnifier: float) -> float | None:
     return None if row["market_price"] is None else float(row["market_price"] / magnifier)
 
 
-def traded_row(row: Mapping[str, Any], quantity: float, price: float) -> dict[str, Any]:
+def traded_row(
+    row: Mapping[str, Any], quantity: float, price: float, value_of_one: float
+) -> dict[str, Any]:
     """Return a row after a trade, as the broker books it.
 
     A trade that adds has an average cost between both. One that reduces leaves the average cost as
@@ -479,12 +484,10 @@ def traded_row(row: Mapping[str, Any], quantity: float, price: float) -> dict[st
         row: The holding.
         quantity: What is traded, below 0 if it is sold.
         price: That of one contract, with its multiplier.
+        value_of_one: What one contract is worth now.
     """
     before = row["position"]
     after = before + quantity
-    value_of_one = (
-        row["market_value"] / before if before and row["market_value"] is not None else price
-    )
 
     average_cost = row["average_cost"]
     if not before or before * after < 0:

@@ -93,9 +93,9 @@ def test_a_volatility_between_two_expiries_has_the_variance_between_theirs() -> 
 )
 def test_a_trade_changes_the_cost_as_the_broker_books_it(quantity, position, cost, gain) -> None:
     held = {"position": 2.0, "average_cost": 100.0, "market_value": 260.0, "unrealized_pnl": 60.0}
-    row = traded_row(held, quantity, 120.0)
+    row = traded_row(held, quantity, 120.0, 130.0)
     assert (row["position"], row["average_cost"]) == (position, cost)
     assert row["unrealized_pnl"] == pytest.approx(gain)
     assert row["market_value"] == position * 130.0
-    unknown = traded_row({**held, "average_cost": None}, 2.0, 120.0)
+    unknown = traded_row({**held, "average_cost": None}, 2.0, 120.0, 130.0)
     assert (unknown["average_cost"], unknown["unrealized_pnl"]) == (None, None)
