@@ -139,7 +139,8 @@ class EventKind(StrEnum):
     dividend, a deposit (CashTransaction). PERIOD: the statement itself, where it names the trades
     of its days: what it does not name did not happen. SECTIONS: the days of a statement and the
     sections that it has, of whatever kind. NET_LIQUIDATION: the value of the account at the end of
-    a day, in its base currency, with its parts.
+    a day, in its base currency, with its parts. CASH_BALANCE: its cash of one currency at the end
+    of a day. RATE: what a unit of a currency was worth in its base currency then.
     """
 
     OPTION_EVENT = "OPTION_EVENT"
@@ -149,6 +150,8 @@ class EventKind(StrEnum):
     PERIOD = "PERIOD"
     SECTIONS = "SECTIONS"
     NET_LIQUIDATION = "NET_LIQUIDATION"
+    CASH_BALANCE = "CASH_BALANCE"
+    RATE = "RATE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +161,8 @@ class StatementEvent:
     Attributes:
         event_id: The broker's id of the event; the same in each statement.
         kind: OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH, PERIOD (the days of a statement),
-            SECTIONS (its days and sections) or NET_LIQUIDATION (its total is the amount).
+            SECTIONS (its days and sections), NET_LIQUIDATION (its total is the amount),
+            CASH_BALANCE, or RATE (it is the amount; `type` is the base currency).
         account: IB account that it concerns.
         day: The day that the statement names; of a PERIOD or of SECTIONS the last one.
         attributes: JSON: every attribute of the element, as written; of SECTIONS their names,

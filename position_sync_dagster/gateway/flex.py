@@ -226,6 +226,9 @@ def equity_of(fields: Fields) -> StatedEquity:
 
 # What an element of a statement becomes, by the field of `Statement` that has it.
 POSITIONS, EXECUTIONS, CASH, EVENTS = "positions", "executions", "cash", "events"
+BALANCES, RATES = "balances", "rates"
+
+_ISO_CODE = re.compile("[A-Z]{3}")
 
 
 def equity_event(equity: StatedEquity, fields: Fields) -> closes.StatementEvent:
@@ -241,6 +244,52 @@ def equity_event(equity: StatedEquity, fields: Fields) -> closes.StatementEvent:
         statement=fields.file,
         currency=equity.currency,
         amount=equity.total,
+        stated_at=fields.stated_at,
+    )
+
+
+def balance_event(fields: Fields) -> closes.StatementEvent | None:
+    """Return the cash of one currency at the end of a statement; None of their sum.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    currency = fields.required(TEXT, "currency")
+    if not _ISO_CODE.fullmatch(currency):
+        return None  # BASE_SUMMARY
+
+    day = fields.required(DAY, "toDate", "reportDate")
+    amount = fields.required(NUMBER, "endingCash")
+    return _event_of_currency(closes.EventKind.CASH_BALANCE, fields, day, currency, amount)
+
+
+def rate_event(fields: Fields) -> closes.StatementEvent:
+    """Return what a unit of a currency was worth at the end of a day.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    day = fields.required(DAY, "reportDate")
+    currency = fields.required(TEXT, "fromCurrency")
+    rate = fields.required(NUMBER, "rate")
+    event = _event_of_currency(closes.EventKind.RATE, fields, day, currency, rate)
+    return replace(event, type=fields.required(TEXT, "toCurrency"))
+
+
+def _event_of_currency(
+    kind: closes.EventKind, fields: Fields, day: date, currency: str, amount: float
+) -> closes.StatementEvent:
+    account = fields.required(TEXT, "accountId")
+    return closes.StatementEvent(
+        event_id=f"{kind}:{account}:{day}:{currency}",
+        kind=kind,
+        account=account,
+        day=day,
+        attributes="{}",
+        source=closes.FLEX,
+        statement=fields.file,
+        currency=currency,
+        amount=amount,
         stated_at=fields.stated_at,
     )
 
@@ -279,6 +328,12 @@ _ELEMENTS = {
     "EquitySummaryByReportDateInBase": _Element(
         becomes=CASH, levels=frozenset({"SUMMARY", "DETAIL"}), repeated=frozenset()
     ),
+    "CashReportCurrency": _Element(
+        becomes=BALANCES,
+        levels=frozenset({"CURRENCY", "DETAIL", "SUMMARY"}),
+        repeated=frozenset({"BASECURRENCY", "BASE_CURRENCY", "BASE_SUMMARY"}),
+    ),
+    "ConversionRate": _Element(becomes=RATES, levels=frozenset(), repeated=frozenset()),
     **dict.fromkeys(_KINDS, _EVENT_ELEMENT),
 }
 
@@ -390,7 +445,7 @@ class _StatementReader:
         self._without_id: list[tuple[Fields, closes.Execution]] = []
         self._traded: Counter[tuple[int, str | None]] = Counter()
         self._flaws: dict[str, list[StatementError]] = {
-            POSITIONS: [], EXECUTIONS: [], CASH: [], EVENTS: []
+            POSITIONS: [], EXECUTIONS: [], CASH: [], EVENTS: [], BALANCES: [], RATES: []
         }  # fmt: skip
 
     def add(self, tag: str, attributes: Mapping[str, str]) -> None:
@@ -507,6 +562,13 @@ class _StatementReader:
             equity = equity_of(fields)
             self._equity.append(equity)
             self._rows.events.append(equity_event(equity, fields))
+        elif element.becomes == BALANCES:
+            balance = balance_event(fields)
+            if balance is not None:
+                self._rows.events.append(balance)
+        elif element.becomes == RATES:
+            self._rows.events.append(rate_event(fields))
+            self._flush(at_least=ROWS_AT_ONCE)
         else:
             self._rows.events.append(event_of(fields))
             self._flush(at_least=ROWS_AT_ONCE)

@@ -102,6 +102,8 @@ class Booked:
     Attributes:
         cash, actions, transfers, events: Rows of these sections; None: it has no such section.
         worth: Net liquidation and its parts; None: it has no such section.
+        balances: Cash by currency; None: it has no such section.
+        rates: What a unit of each currency is worth in USD; None: it has no such section.
     """
 
     held: Iterable[str] = ()
@@ -111,6 +113,8 @@ class Booked:
     transfers: Iterable[str] | None = None
     events: Iterable[str] | None = None
     worth: dict[str, float] | None = None
+    balances: dict[str, float] | None = None
+    rates: dict[str, float] | None = None
 
     def xml(self, first: date, last: date, generated: str, account: str) -> str:
         sections = {
@@ -122,6 +126,25 @@ class Booked:
             total = {"currency": "USD", "reportDate": f"{last:%Y%m%d}"}
             written = total | {name: f"{amount:.2f}" for name, amount in self.worth.items()}
             sections["EquitySummaryInBase"] = [element("EquitySummaryByReportDateInBase", written)]
+        if self.balances is not None:
+            sections["CashReport"] = [
+                element("CashReportCurrency", {"currency": code, "endingCash": f"{amount:.2f}"})
+                for code, amount in ({"BASE_SUMMARY": 0.0} | self.balances).items()
+            ]
+        if self.rates is not None:
+            day = f"{last:%Y%m%d}"
+            sections["ConversionRates"] = [
+                element(
+                    "ConversionRate",
+                    {
+                        "reportDate": day,
+                        "fromCurrency": code,
+                        "toCurrency": "USD",
+                        "rate": f"{rate}",
+                    },
+                )
+                for code, rate in self.rates.items()
+            ]
         texts = [
             f"<{name}>{''.join(rows)}</{name}>"
             for name, rows in sections.items()

@@ -5,8 +5,9 @@ Net liquidation of the statement − that of the statement before = profit of ho
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -49,6 +50,22 @@ class NetLiquidation:
     statement: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Money:
+    """The money of an account at the end of a day, as statements say.
+
+    Attributes:
+        cash: By currency. Unit: that currency.
+        rates: What a unit of a currency is worth. Unit: base currency of the account.
+    """
+
+    cash: Mapping[str, float]
+    rates: Mapping[str, float]
+
+
+NO_MONEY = Money(cash={}, rates={})
+
+
 def close_books(lake: Lake, settings: Settings, day: date, *, before: date) -> pl.DataFrame:
     """Return the rows of `books` of a trading day: one for each account; blocks.
 
@@ -63,16 +80,42 @@ def close_books(lake: Lake, settings: Settings, day: date, *, before: date) -> p
     """
     first = _net_liquidations(lake, before)
     last = _net_liquidations(lake, day)
+    money_before = _money(lake, before, first)
+    money = _money(lake, day, last)
     accounts = pl.DataFrame({"account": sorted(first.keys() & last.keys())}, {"account": pl.String})
     rows: list[dict[str, Any]] = []
     for account in rows_of_logins(accounts, settings)["account"]:
-        explained = _of_account(lake, PROFIT_EXPLAINED, account, day)
-        positions = _of_account(lake, DAILY_POSITIONS, account, day)
         is_of_day = (pl.col("account") == account) & (pl.col("session_date") == day)
-        movements = lake.movements.rows(only=is_of_day)
-        parts = book_parts(first[account], last[account], explained, movements, positions)
+        moved = Moved(
+            explained=_of_account(lake, PROFIT_EXPLAINED, account, day),
+            movements=lake.movements.rows(only=is_of_day),
+            held_before=_of_account(lake, DAILY_POSITIONS, account, before),
+            held=_of_account(lake, DAILY_POSITIONS, account, day),
+        )
+        money_of_account = (
+            money_before.get(account, NO_MONEY),
+            money.get(account, NO_MONEY),
+        )
+        parts = book_parts(first[account], last[account], moved, money_of_account)
         rows.append({"session_date": day, "account": account} | parts)
     return frame_of(BOOKS, rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """What the tables have of one account and trading day.
+
+    Attributes:
+        explained: Rows of `profit_explained`.
+        movements: Rows of `movements`.
+        held_before: Rows of `daily_positions` of the trading day before.
+        held: Those of the day.
+    """
+
+    explained: pl.DataFrame
+    movements: pl.DataFrame
+    held_before: pl.DataFrame
+    held: pl.DataFrame
 
 
 def _of_account(lake: Lake, spec: Any, account: str, day: date) -> pl.DataFrame:
@@ -99,74 +142,162 @@ def _net_liquidations(lake: Lake, day: date) -> dict[str, NetLiquidation]:
     return newest
 
 
+def _money(lake: Lake, day: date, worth: Mapping[str, NetLiquidation]) -> dict[str, Money]:
+    """Return cash and rates of each account at the end of a day, as its newest statement says."""
+    kinds = [EventKind.CASH_BALANCE.value, EventKind.RATE.value]
+    is_stated = pl.col("kind").is_in(kinds) & (pl.col("day") == day)
+    events = lake.statement_events.rows(day, is_stated).sort("stated_at", nulls_last=False)
+    cash: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    rates: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for event in events.drop_nulls(["amount", "currency"]).iter_rows(named=True):
+        account = event["account"]
+        if event["kind"] == EventKind.CASH_BALANCE:
+            cash[account][event["currency"]] = event["amount"]
+        elif account in worth and event["type"] == worth[account].currency:
+            rates[account][event["currency"]] = event["amount"]
+
+    accounts = cash.keys() | rates.keys()
+    return {account: Money(cash=cash[account], rates=rates[account]) for account in accounts}
+
+
 def book_parts(
     first: NetLiquidation,
     last: NetLiquidation,
-    explained: pl.DataFrame,
-    movements: pl.DataFrame,
-    positions: pl.DataFrame,
+    moved: Moved,
+    money: tuple[Money, Money] = (NO_MONEY, NO_MONEY),
 ) -> dict[str, Any]:
     """Return what explains the change of net liquidation of one account, and the difference; pure.
 
-    Where a part is not known, the difference is not known either. An account with money in several
-    currencies gains or loses by their rates: by how much is not known.
+    Where a part is not known, the difference is not known either. Amounts of a currency count at
+    its rate of the day; what the account had of it before gained or lost by the change of the rate.
 
     Args:
         first: Net liquidation at the close before.
         last: That at the close.
-        explained: The rows of `profit_explained` of the account and day.
-        movements: The rows of `movements` of the account and day.
-        positions: The rows of `daily_positions` of the account and day.
+        moved: What the tables have of the account and day.
+        money: Cash and rates at the close before, and at the close.
     """
-    currencies = {*explained["currency"], *movements["currency"], *positions["currency"]} - {None}
-    foreign = sorted(currencies - {last.currency})
     unknown: list[str] = []
     if last.currency is None or first.currency != last.currency:
         unknown.append("its base currency")
-    if foreign:
-        unknown.append(f"the effect of the rates of {', '.join(foreign)}")
-    if explained["profit"].has_nulls():
+
+    before, after = (_with_base(state, last.currency) for state in money)
+    foreign = _foreign_currencies(moved, before, last.currency)
+    without_rates = [code for code in foreign if not _has_rates(code, before, after)]
+    if without_rates:
+        unknown.append(f"the effect of the rates of {', '.join(without_rates)}")
+    if moved.explained["profit"].has_nulls():
         unknown.append("the profit of its holdings")
 
-    cash = movements.filter(pl.col("cash") != 0)
-    owned = _owners(cash, positions, movements)
-    if owned is None:
+    conversions = _conversions(moved)
+    if conversions["cash"].has_nulls() or conversions["quantity"].has_nulls():
+        unknown.append("what a conversion paid")
+    by_owner = moved.movements.filter(pl.col("kind").is_in(_OWN))
+    if by_owner["cash"].has_nulls():
+        unknown.append("what the owner moved")
+
+    # What has no amount is unknown above, or makes a profit unknown.
+    cash = moved.movements.filter(pl.col("cash") != 0)
+    in_kind = _transfers_in_kind(moved)
+    if in_kind["value"].has_nulls():
         unknown.append("the value of a transfer")
 
     parts: dict[str, float | None] = dict.fromkeys(EXPLAINS)
     if not unknown:
-        commissions = _total(explained["fees"])
-        of_holdings = _total(explained["profit"]) - commissions - _total(explained["cash"])
+        rates = after.rates
+        commissions = _in_base(moved.explained, "fees", rates)
+        profit = _in_base(moved.explained, "profit", rates)
+        income = _in_base(moved.explained, "cash", rates)
         parts |= {
-            "profit": of_holdings,
-            "income": _sum_of(cash, _INCOME),
-            "fees": _sum_of(cash, _FEES) + commissions,
-            "interest": _sum_of(cash, _INTEREST),
-            "rates": 0.0,
-            "owner": owned,
+            "profit": profit - commissions - income,
+            "income": _sum_of(cash, _INCOME, rates),
+            "fees": _sum_of(cash, _FEES, rates) + commissions,
+            "interest": _sum_of(cash, _INTEREST, rates),
+            "rates": _effect_of_rates(moved, before, after),
+            "owner": _sum_of(cash, _OWN, rates) + _in_base(in_kind, "value", rates),
         }
         parts["accruals"] = _change_of_accruals(first, last)
 
     change = last.total - first.total
-    known = [amount for amount in parts.values() if amount is not None]
+    known_parts = [amount for amount in parts.values() if amount is not None]
     return parts | {
         "currency": last.currency,
         "net_liquidation_before": first.total,
         "net_liquidation": last.total,
         "change": change,
-        "difference": None if unknown else change - sum(known),
+        "difference": None if unknown else change - sum(known_parts),
         "why_unknown": "; ".join(unknown) or None,
         "statement": last.statement,
     }
 
 
-def _sum_of(cash: pl.DataFrame, kinds: Sequence[str]) -> float:
-    return _total(cash.filter(pl.col("kind").is_in(list(kinds)))["cash"])
+def _with_base(money: Money, base: str | None) -> Money:
+    """Return money with the rate of the base currency, which is 1."""
+    return money if base is None else replace(money, rates=dict(money.rates) | {base: 1.0})
 
 
-def _total(amounts: pl.Series) -> float:
-    """Return the sum of amounts that are all known."""
-    return float(amounts.sum())
+def _foreign_currencies(moved: Moved, before: Money, base: str | None) -> list[str]:
+    """Return the currencies but the base one in which the account has or had something."""
+    frames = (moved.explained, moved.movements, moved.held_before, moved.held)
+    currencies = {currency for frame in frames for currency in frame["currency"]}
+    currencies |= {currency for currency, amount in before.cash.items() if amount}
+    currencies |= {_bought(symbol) for symbol in _conversions(moved)["symbol"]}
+    return sorted(currencies - {None, base})
+
+
+def _has_rates(currency: str, before: Money, after: Money) -> bool:
+    """Return whether both rates of a currency are known, and what the account had of its cash.
+
+    A statement that says the cash of any currency has none of those that it does not name.
+    """
+    return bool(before.cash) and currency in before.rates and currency in after.rates
+
+
+def _effect_of_rates(moved: Moved, before: Money, after: Money) -> float:
+    """Return what the account gained by rates: on what it had, and by what it converted."""
+    # The value of a future is notional: its profit is in the cash.
+    worth = moved.held_before.filter(pl.col("sec_type") != "FUT")
+    had = defaultdict(float, before.cash)
+    for currency, value in worth.group_by("currency").agg(pl.sum("market_value")).iter_rows():
+        had[currency] += value
+
+    effect = 0.0
+    for currency, amount in had.items():
+        if amount:
+            effect += amount * (after.rates[currency] - before.rates[currency])
+
+    # A conversion costs what its own rate differs from that of the day.
+    for conversion in _conversions(moved).iter_rows(named=True):
+        effect += conversion["quantity"] * after.rates[_bought(conversion["symbol"])]
+        effect += conversion["cash"] * after.rates[conversion["currency"]]
+    return effect
+
+
+def _conversions(moved: Moved) -> pl.DataFrame:
+    return moved.movements.filter(kind=MovementKind.CONVERSION.value)
+
+
+def _bought(symbol: str) -> str:
+    """Return the currency of which a conversion has the quantity: the first of a pair.
+
+    >>> _bought("EUR.USD")
+    'EUR'
+    """
+    return symbol.partition(".")[0]
+
+
+def _sum_of(cash: pl.DataFrame, kinds: Sequence[str], rates: Mapping[str, float]) -> float:
+    return _in_base(cash.filter(pl.col("kind").is_in(list(kinds))), "cash", rates)
+
+
+def _in_base(rows: pl.DataFrame, name: str, rates: Mapping[str, float]) -> float:
+    """Return the sum of amounts that are all known, in the base currency."""
+    total = 0.0
+    amounts = rows.group_by("currency").agg(pl.col(name).sum())
+    for currency, amount in amounts.iter_rows():
+        if amount:
+            total += amount * rates[currency]
+    return total
 
 
 def _change_of_accruals(first: NetLiquidation, last: NetLiquidation) -> float | None:
@@ -179,18 +310,17 @@ def _change_of_accruals(first: NetLiquidation, last: NetLiquidation) -> float | 
     return last.accruals - first.accruals
 
 
-def _owners(cash: pl.DataFrame, positions: pl.DataFrame, movements: pl.DataFrame) -> float | None:
-    """Return what the owner brought or took, in cash and in kind; None where it is not known."""
-    transfers = movements.filter(kind=MovementKind.TRANSFER.value)
-    marks = positions.filter(pl.col("position") != 0).select(
+def _transfers_in_kind(moved: Moved) -> pl.DataFrame:
+    """Return what the owner brought or took in kind: `currency`, and `value`, null if unknown."""
+    transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
+    marks = moved.held.filter(pl.col("position") != 0).select(
         "conid", mark=pl.col("market_value") / pl.col("position")
     )
     stated = pl.coalesce("value", pl.col("quantity") * pl.col("price") * pl.col("multiplier"))
-    values = transfers.join(marks, on="conid", how="left").select(
-        pl.coalesce(stated, pl.col("quantity") * pl.col("mark"))
+    at_mark = pl.col("quantity") * pl.col("mark")
+    return transfers.join(marks, on="conid", how="left").select(
+        "currency", value=pl.coalesce(stated, at_mark)
     )
-    in_kind = values.to_series()
-    return None if in_kind.has_nulls() else _sum_of(cash, _OWN) + _total(in_kind)
 
 
 def is_closed(row: Mapping[str, Any]) -> bool:

@@ -310,6 +310,53 @@ def test_the_books_close_with_every_part_of_the_change(books):
     assert open_books([row]) == []
 
 
+LAST_RATES = {"GBP": 1.25, "EUR": 1.09}
+RATES = {"GBP": 1.27, "EUR": 1.08}
+CASH = {"USD": 10_000.0, "GBP": 1_000.0}
+
+
+def two_days_of_pounds(books: Books, *, cash, last_rates, rates) -> dict[str, object]:
+    """5,000 VOD rise by a penny, the pound by 2 cents; 500 EUR are bought for 550 USD."""
+    before = Booked(
+        held=[held(VOD, 5_000, 0.74)], worth=worth(15_875), balances=cash, rates=last_rates
+    )
+    books.state(THURSDAY, before)
+    after = Booked(
+        held=[held(VOD, 5_000, 0.75)],
+        trades=[traded(EURUSD, 500, 1.10, FRIDAY, ibCommission="0")],
+        worth=worth(16_022.5),
+        balances={"USD": 9_450.0, "GBP": 1_000.0, "EUR": 500.0},
+        rates=rates,
+    )
+    books.state(FRIDAY, after)
+    return closed_books(books)
+
+
+def test_the_books_of_several_currencies_close_with_the_effect_of_their_rates(books):
+    row = two_days_of_pounds(books, cash=CASH, last_rates=LAST_RATES, rates=RATES)
+    assert row["profit"] == cents(50 * 1.27)
+    # 4,700 pounds gained 2 cents each; 500 euros are worth 10 dollars less than was paid.
+    assert row["rates"] == cents(4_700 * 0.02 - 10)
+    assert (row["difference"], row["change"]) == (cents(0), cents(147.5))
+
+
+@pytest.mark.parametrize(
+    ("missing", "codes"),
+    [
+        ({"cash": None}, "EUR, GBP"),
+        ({"last_rates": {"GBP": 1.25}}, "EUR"),
+        ({"rates": None}, "EUR, GBP"),
+    ],
+)
+def test_without_cash_or_rates_of_a_currency_the_effect_of_its_rate_is_unknown(
+    books, missing, codes
+):
+    given = {"cash": CASH, "last_rates": LAST_RATES, "rates": RATES} | missing
+    row = two_days_of_pounds(books, **given)
+    assert row["why_unknown"] == f"the effect of the rates of {codes}"
+    assert row["difference"] is None
+
+
 def test_what_no_part_explains_is_the_difference_and_is_named(books):
     books.state(THURSDAY, Booked(held=[held(STOCK, 100, 220)], worth=worth(22_000)))
     books.state(FRIDAY, Booked(held=[held(STOCK, 100, 221)], worth=worth(22_150)))

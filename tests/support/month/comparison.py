@@ -68,7 +68,7 @@ def play(program: Program, broker: Broker, script: Script) -> list[Deviation]:
         program.fill(sessions)
     for session in script.sessions:
         found += of_profit(program, broker, script, session, "at the end")
-    return found + of_causes(program, broker)
+    return [*found, *of_books(program, broker, script), *of_causes(program, broker)]
 
 
 def _morning_after(session: date) -> datetime:
@@ -139,6 +139,34 @@ def _of_account(
                     seen=seen, session=session, account=account, what=currency, true=true, told=told
                 )
             )
+    return found
+
+
+# -- books ----------------------------------------------------------------------------------------
+
+
+def of_books(program: Program, broker: Broker, script: Script) -> list[Deviation]:
+    """Return where the books do not close, or not at the net liquidation of the broker."""
+    told = {(row["session_date"], row["account"]): row for row in program.books().to_dicts()}
+    found: list[Deviation] = []
+    for account, closed in broker.closed.items():
+        for books in closed:
+            if books.previous is None or books.session in script.after_gaps:
+                continue
+            row = told.get((books.session, account), {})
+            for what, true in (
+                ("net_liquidation", float(books.net_liquidation)),
+                ("difference", 0.0),
+            ):
+                amount = row.get(what)
+                if amount is None or abs(amount - true) > TOLERANCE:
+                    why = row.get("why_unknown")
+                    found.append(
+                        Deviation(
+                            seen="at the end", session=books.session, account=account, what=what,
+                            true=round(true, 4), told=amount if why is None else why,
+                        )
+                    )  # fmt: skip
     return found
 
 

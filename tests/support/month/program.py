@@ -150,11 +150,17 @@ class Program:
 
     def profit(self, session: date) -> pl.DataFrame:
         """Return the profit of a session by account and currency; null where a part is unknown."""
-        table = Lake(self.settings.lake).derived_tables
-        rows = next(one for one in table if one.spec.name == "profit_explained").rows()
-        of_session = rows.filter(pl.col("session_date") == session)
+        rows = self._derived("profit_explained").filter(pl.col("session_date") == session)
         total = pl.when(pl.col("profit").is_not_null().all()).then(pl.col("profit").sum())
-        return of_session.group_by("account", "currency").agg(total).sort("account", "currency")
+        return rows.group_by("account", "currency").agg(total).sort("account", "currency")
+
+    def books(self) -> pl.DataFrame:
+        """Return the closed books of all sessions."""
+        return self._derived("books").sort("session_date", "account")
+
+    def _derived(self, name: str) -> pl.DataFrame:
+        tables = Lake(self.settings.lake).derived_tables
+        return next(table for table in tables if table.spec.name == name).rows()
 
 
 def _magnifier(security: Security) -> int:

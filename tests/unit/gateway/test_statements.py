@@ -561,7 +561,7 @@ SHAPES = {
     "elements that are not read": Shape(
         positions=(position(1),),
         more=element("AccountInformation", {"accountId": "DUSIM0001"})
-        + section("ConversionRates", element("ConversionRate", {"rate": "1,5"})),
+        + section("SecuritiesInfo", element("SecurityInfo", {"rate": "1,5"})),
         held={1: 1},
     ),
 }
