@@ -564,6 +564,9 @@ def check_results(home: Path) -> list[Finding]:
     """Return the checks that failed at the last tick: those of values are bad."""
     found = []
     for check in dagster_files.failing_checks(home):
+        if check.is_unknown:
+            continue
+
         level = Level.BAD if check.is_of_values else Level.WARNING
         remedy = "Its page in Dagster says what to do."
         found.append(Finding("checks", level, f"{check.name}: {check.text}", remedy))
