@@ -39,8 +39,7 @@ from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import (
     InvalidLegError,
     PositionSyncError,
-    StoreRefusedError,
-    StoreUnavailableError,
+    StoreError,
     StrategiesFileError,
 )
 from position_sync_dagster.lake import lake as tables
@@ -372,7 +371,7 @@ class Work:
             return make()
         except PositionSyncError as error:
             problem = f"{what}: {error}"
-            if isinstance(error, STORE_ERRORS):
+            if isinstance(error, StoreError):
                 self._outage = str(error)
         except Exception as error:
             logger.exception("%s", what)
@@ -392,10 +391,6 @@ TICK_DERIVED = tuple(
         schema.RISK_SCENARIOS,
     )
 )
-
-# Errors of the store of all tables: no table can be read.
-STORE_ERRORS = (StoreUnavailableError, StoreRefusedError)
-
 
 LEDGER = dg.AssetKey(schema.POSITION_UPDATES.name)
 
