@@ -7,8 +7,8 @@ from datetime import date
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
 from position_sync_dagster.lake.strategies_file import as_strategies_file, load_strategies
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry

@@ -7,8 +7,8 @@ from unittest.mock import AsyncMock
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import CommitContentionError
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.contracts import (
     CHUNK,
