@@ -123,7 +123,8 @@ class Status(LoginStatus):
             within the last two refresh intervals.
         last_drained_at: When a request was last answered by a row.
         accounts: The newest net liquidation and profit of each account.
-        attention: The problems that need attention.
+        attention: The problems that need attention, and the hints.
+        hints: Those of them that one may leave as they are: what is in no strategy.
         programs: When each program of Dagster last did its work.
         logins: Each login, if there are several.
     """
@@ -144,6 +145,7 @@ class Status(LoginStatus):
     trading_mode: str | None
     accounts: tuple[AccountSummary, ...]
     attention: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
     programs: dagster_files.Programs = dagster_files.NONE
     logins: tuple[LoginStatus, ...] = ()
     legs_closed: str | None = None
@@ -200,6 +202,8 @@ def read_status(
     positions = all_broker_rows(lake, settings).filter(pl.col("position") != 0)
     held = set(positions.get_column("conid"))
     ends = {leg.conid: book.closes.end_of(leg) for leg in book.legs if leg.conid not in held}
+    hint = next_step(lake, settings, now)
+    hints = () if hint is None else (hint,)
     streamed, queued = (
         written_by(source, book.priced, settings, now).height
         for source in (Source.STREAM, Source.QUEUE)
@@ -229,8 +233,9 @@ def read_status(
             *programs.problems,
             *(f"{one.gateway_id}: {one.login}. {CONFIRM}" for one in logins if one.login_asks),
             *_attention(settings.strategies_file, overview.counts.get(QueueStatus.FAILED, 0)),
-            *filter(None, [next_step(lake, settings, now)]),
+            *hints,
         ),
+        hints=hints,
         programs=programs,
         logins=logins if len(logins) > 1 else (),
     )
