@@ -8,6 +8,7 @@ lake is imported when somebody first opens a page.
 import shlex
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -94,6 +95,7 @@ def money_routes(
         *static_routes(),
         _feed_route(feed),
         *_api_routes(opened),
+        _metrics_route(opened),
     ]
 
 
@@ -142,7 +144,26 @@ def _api_routes(opened: Callable[[], FiguresSource]) -> list[Route]:
     return [
         Route("/api/v1/openapi.json", description, methods=["GET"]),
         Route("/api/v1/{name}", api, methods=["GET"]),
+        Route("/metrics", metrics, methods=["GET"]),
     ]
+
+
+def _metrics_route(opened: Callable[[], FiguresSource]) -> Route:
+    @cache
+    def metrics_page() -> Any:
+        from position_sync_dagster.lake.lake import Lake
+        from position_sync_dagster.settings import load_settings
+        from position_sync_dagster.web.metrics import MetricsPage
+
+        updates = Lake.of(load_settings()).updates.sync
+        return MetricsPage(lambda: opened().figures(utc_now()), updates)
+
+    def metrics(request: Request) -> Response:
+        response: Response = metrics_page().answer(request.headers.get("accept", ""))
+        response.headers.update({**HEADERS, "Cache-Control": "no-store"})
+        return response
+
+    return Route("/metrics", metrics, methods=["GET"])
 
 
 def _risk(request: Request) -> Response:

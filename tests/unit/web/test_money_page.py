@@ -43,6 +43,9 @@ class FewFigures:
             rows["closed"] = ["closed", "c", 3.0]
         return rows, {"at": self.reads, "attention": []}
 
+    def figures(self, now: datetime) -> Any:
+        raise LakeError("There are no tables.", remedy="Start the demo.")
+
 
 @pytest.fixture
 def figures() -> FewFigures:
