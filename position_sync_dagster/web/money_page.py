@@ -144,7 +144,6 @@ def _api_routes(opened: Callable[[], FiguresSource]) -> list[Route]:
     return [
         Route("/api/v1/openapi.json", description, methods=["GET"]),
         Route("/api/v1/{name}", api, methods=["GET"]),
-        Route("/metrics", metrics, methods=["GET"]),
     ]
 
 
