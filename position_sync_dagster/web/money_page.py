@@ -72,6 +72,9 @@ class FiguresSource(Protocol):
     def figures(self, now: datetime) -> Any:
         """Return the figures as the API serves them; blocks."""
 
+    def explained(self, now: datetime) -> Any:
+        """Return why today's profit is what it is, at most a minute old; blocks."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -245,6 +248,7 @@ def money_routes(
             figures=lambda: opened().figures(utc_now()),
             risk=lambda: read_priced(load_settings(), utc_now()),
             compared=lambda changes: read_compared(load_settings(), utc_now(), changes),
+            explained=lambda: opened().explained(utc_now()),
         )
         known_tags = request.headers.get("if-none-match", "")
         response = answer(request.path_params["name"], request.query_params, known_tags, source)

@@ -1,5 +1,6 @@
 """Risk, from the tables: a book ready for scenarios, and their recorded results."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -29,18 +30,26 @@ def read_risk(
     """
     own = read_scenarios(folder_of(settings.strategies_file))
     book = read_book(lake, settings, now)
+    given = replace(assumptions_of(lake, settings, book), betas=own.betas)
+    return book, own, PricedLegs.of(book.split.parts, given)
+
+
+def assumptions_of(lake: Lake, settings: Settings, book: Book) -> Assumptions:
+    """Read what the options of a book are priced with, without betas; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
     is_option = pl.col("sec_type").is_in(list(OPTION_TYPES))
     conids = book.split.parts.filter(is_option).get_column("conid").unique()
     rows = lake.dividends.current()
     symbols = {row.conid: row.symbol for row in rows}
-    given = Assumptions(
+    return Assumptions(
         now=book.now,
         details=lake.contracts.get(conids.to_list()),
         rates=dict(settings.interest_rates),
         dividends={symbols[conid]: paid for conid, paid in dated_dividends(rows).items()},
-        betas=own.betas,
     )
-    return book, own, PricedLegs.of(book.split.parts, given)
 
 
 def leg_notes(book: Book) -> dict[str, list[str]]:
