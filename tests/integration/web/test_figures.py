@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from ib_gateway_simulator.loopback_guard import LoopbackGuard
-from position_sync_dagster.cli.reports import Tools
+from position_sync_dagster.cli.mcp import Tools
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.instrument import Right

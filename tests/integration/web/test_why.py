@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from mcp.shared.memory import create_connected_server_and_client_session
 from starlette.applications import Starlette
 
-from position_sync_dagster.cli.reports import Tools, assistant_server
+from position_sync_dagster.cli.mcp import Tools, assistant_server
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
