@@ -252,6 +252,20 @@ def money_routes(
         response.headers.update({**HEADERS, "Cache-Control": "no-cache", "Server-Time": at})
         return response
 
+    @cache
+    def metrics_page() -> Any:
+        from position_sync_dagster.lake.lake import Lake
+        from position_sync_dagster.settings import load_settings
+        from position_sync_dagster.web.metrics import MetricsPage
+
+        updates = Lake.of(load_settings()).updates.sync
+        return MetricsPage(lambda: opened().figures(utc_now()), updates)
+
+    def metrics(request: Request) -> Response:
+        response: Response = metrics_page().answer(request.headers.get("accept", ""))
+        response.headers.update({**HEADERS, "Cache-Control": "no-store"})
+        return response
+
     def description(request: Request) -> Response:
         from position_sync_dagster.web.api import openapi
 
@@ -287,6 +301,7 @@ def money_routes(
         static("/money/risk.js", STATIC / "risk.js"),
         Route("/api/v1/openapi.json", description, methods=["GET"]),
         Route("/api/v1/{name}", api, methods=["GET"]),
+        Route("/metrics", metrics, methods=["GET"]),
     ]
     vendor = _perspective()
     if vendor is None:

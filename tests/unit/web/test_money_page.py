@@ -42,6 +42,9 @@ class FewFigures:
             rows["closed"] = ["closed", "c", 3.0]
         return rows, {"at": self.reads, "attention": []}
 
+    def figures(self, now: datetime) -> Any:
+        raise LakeError("There are no tables.", remedy="Start the demo.")
+
 
 @pytest.fixture
 def figures() -> FewFigures:
@@ -89,7 +92,7 @@ async def test_without_its_extra_the_page_names_it_and_figures_are_served(monkey
     paths = [route.path for route in money_routes()]
     assert paths == [
         "/money", "/money/risk", "/money/money.css", "/money/header.js", "/money/risk.js",
-        "/api/v1/openapi.json", "/api/v1/{name}",
+        "/api/v1/openapi.json", "/api/v1/{name}", "/metrics",
     ]  # fmt: skip
     app = httpx.ASGITransport(Starlette(routes=money_routes()))
     async with httpx.AsyncClient(transport=app, base_url="http://127.0.0.1") as client:
