@@ -33,6 +33,7 @@ COMMANDS = {
     "exposure": f"{CLI}.reports:exposure",
     "figures": f"{CLI}.reports:figures",
     "changes": f"{CLI}.reports:changes",
+    "why": f"{CLI}.why:why",
     "what-if": f"{CLI}.what_if:what_if",
     "payoff": f"{CLI}.what_if:payoff",
     "expiry": f"{CLI}.what_if:expiry",

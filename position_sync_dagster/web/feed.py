@@ -38,6 +38,9 @@ class FiguresSource(Protocol):
     def figures(self, now: datetime) -> Any:
         """Return the figures as the API serves them; blocks."""
 
+    def explained(self, now: datetime) -> Any:
+        """Return why today's profit is what it is, at most a minute old; blocks."""
+
 
 @dataclass(frozen=True)
 class State:

@@ -129,6 +129,7 @@ def _api_routes(opened: Callable[[], FiguresSource]) -> list[Route]:
             figures=lambda: opened().figures(utc_now()),
             risk=lambda: read_priced(load_settings(), utc_now()),
             compared=lambda changes: read_compared(load_settings(), utc_now(), changes),
+            explained=lambda: opened().explained(utc_now()),
         )
         known_tags = request.headers.get("if-none-match", "")
         response = answer(request.path_params["name"], request.query_params, known_tags, source)

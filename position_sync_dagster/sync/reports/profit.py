@@ -7,9 +7,9 @@ parts explain the profit and never change it: a part or an end that is not known
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -31,9 +31,9 @@ KEY = ["account", "conid"]
 # A holding has one currency; a fee of it in another one is a row of its own.
 _ROW = [*KEY, "symbol", "currency"]
 
-_BY_GREEKS = ("delta", "gamma", "vega", "theta")
+BY_GREEKS = ("delta", "gamma", "vega", "theta")
 # The parts of the profit; together they are the profit.
-PARTS = (*_BY_GREEKS, "repricing", "trades", "fees", "assignments", "cash", "unexplained")
+PARTS = (*BY_GREEKS, "repricing", "trades", "fees", "assignments", "cash", "unexplained")
 
 # More than this amount is to be named, where a quantity came or went without a movement.
 SMALLEST_UNEXPLAINED = 25.0
@@ -50,46 +50,102 @@ NEAR = timedelta(minutes=20)
 NO_CLOSE_BEFORE = "no close before"
 
 _STATE = ("position", "market_value", "multiplier", "magnifier", "right", "underlying_price",
-          "implied_vol", "source", *_BY_GREEKS)  # fmt: skip
+          "implied_vol", "source", *BY_GREEKS)  # fmt: skip
 
 # Cash alone, and currencies: of these, only the fee belongs to a holding.
 _OF_NO_HOLDING = [kind.value for kind in (*INCOME, *OWNERS_CASH, MovementKind.CONVERSION)]
 
 
-def explain_day(
-    lake: Lake, settings: Settings, day: date, *, before: date, since: datetime, closed: datetime
-) -> pl.DataFrame:
-    """Return the rows of `profit_explained` of one trading day; blocks.
+class TradingDay(NamedTuple):
+    """A trading day and the one before it.
+
+    Attributes:
+        since: The close of the day before.
+        closed: The close of the day.
+    """
+
+    day: date
+    before: date
+    since: datetime
+    closed: datetime
+
+
+def explain_days(
+    lake: Lake, settings: Settings, days: Sequence[TradingDay]
+) -> dict[date, pl.DataFrame]:
+    """Return the rows of `profit_explained` of trading days; blocks.
+
+    The tables are read once, whatever the number of days.
 
     Args:
-        lake: The tables; the day and the one before are filled in `daily_positions`.
+        lake: The tables; the days and those before are filled in `daily_positions`.
         settings: Says which logins, and which types of holdings, are followed.
-        day: The trading day.
-        before: The trading day before it.
-        since: The close of that day.
-        closed: The close of the day.
+        days: The trading days.
 
     Raises:
         LakeError: A table cannot be used.
     """
-    recorded = rows_of_logins(lake.derived_table(DAILY_POSITIONS).rows(), settings)
-    start = recorded.filter(session_date=before)
-    end = recorded.filter(session_date=day)
-    details = lake.contracts.get({*start["conid"], *end["conid"]})
-    start = start.with_columns(magnifier=magnifier_in(details).cast(pl.Float64))
-    end = end.with_columns(magnifier=magnifier_in(details).cast(pl.Float64))
-    movements = rows_of_logins(lake.movements.rows(since=before - BOOKED_BEFORE), settings)
+    if not days:
+        return {}
+    sources = _Sources.read(lake, settings, days)
+    return {trading_day.day: _explained_day(sources, settings, trading_day) for trading_day in days}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sources:
+    """What the profits of days follow from.
+
+    Attributes:
+        rows: Rows of `daily_positions` of these days and those before, with `magnifier`.
+        accounts: The accounts that have rows of each day, also of earlier ones.
+        movements: From some days before the first on.
+        legs: All legs that strategies have or had.
+    """
+
+    rows: pl.DataFrame
+    accounts: pl.DataFrame
+    movements: pl.DataFrame
+    legs: Sequence[ActiveContract]
+
+    @classmethod
+    def read(cls, lake: Lake, settings: Settings, days: Sequence[TradingDay]) -> "_Sources":
+        """Read them, each once."""
+        table = lake.derived_table(DAILY_POSITIONS)
+        sessions = {day.day for day in days} | {day.before for day in days}
+        is_wanted = pl.col("session_date").is_in(sessions)
+        of_sessions = pl.col("partition.session_date").is_in(sessions)
+        rows = rows_of_logins(table.rows(is_wanted, of_sessions), settings)
+        magnifier = magnifier_in(lake.contracts.get(set(rows["conid"]))).cast(pl.Float64)
+
+        first = min(day.before for day in days)
+        movements = lake.movements.rows(since=first - BOOKED_BEFORE)
+        legs = legs_of(lake.registry.table.rows())
+        return cls(
+            rows=rows.with_columns(magnifier=magnifier),
+            accounts=table.rows(columns=["session_date", "account"]).unique(),
+            movements=rows_of_logins(movements, settings),
+            legs=[leg for leg in legs if isinstance(leg, ActiveContract)],
+        )
+
+
+def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDay) -> pl.DataFrame:
+    """Return the rows of one trading day."""
+    day, before, since, closed = trading_day
+    start = sources.rows.filter(session_date=before)
+    end = sources.rows.filter(session_date=day)
+    movements = sources.movements.filter(pl.col("day") >= before - BOOKED_BEFORE)
 
     moved = movements_between(movements, start, end, (before, since), (day, closed), settings)
     holdings = explain_holdings(start, end, moved, days=(closed - since) / timedelta(days=1))
     income = _income(movements.filter(session_date=day))
     rows = pl.concat([holdings, _fees_elsewhere(moved), income], how="diagonal_relaxed")
-    earlier = recorded.filter(pl.col("session_date") < day).get_column("account")
+    earlier = sources.accounts.filter(pl.col("session_date") < day).get_column("account")
     rows = _of_known_ends(rows, start["account"], end["account"], earlier)
     if rows.is_empty():
         return PROFIT_EXPLAINED.empty
 
-    parts = split(_legs_during(lake, since, closed), _held_or_traded(start, end, moved)).parts
+    held = _held_or_traded(start, end, moved)
+    parts = split(_legs_during(sources.legs, since, closed), held).parts
     explained = by_strategy(rows, parts.select(*KEY, "strategy_id", "share"))
     return explained.with_columns(
         session_date=pl.lit(day),
@@ -235,6 +291,9 @@ def explain_holdings(
     Returns:
         Rows with account, conid, symbol, currency, profit, the parts, `gross_move` (the sum of the
         sizes of the parts), `without_greeks`, and `why_unknown`: null where the profit is known.
+        Also `missing` (what moved without a movement), `held` (what the change of the price gave
+        to what was held at the beginning), and `units_0`, how many units of the underlying that
+        was.
     """
     first = start.select(*_ROW, pl.col(_STATE).name.suffix("_0"))
     last = end.select(*_ROW, pl.col(_STATE).name.suffix("_1"))
@@ -264,8 +323,11 @@ def explain_holdings(
     is_known = pl.col("why_unknown").is_null()
     rows = rows.with_columns(earned=pl.when(is_known).then(earned))
     rows = rows.with_columns(profit=pl.col("earned") + pl.col("fees"))
+    units_0 = (pl.col("position_0") * pl.col("multiplier_0")).alias("units_0")
     return _with_parts(rows, days).select(
-        *_ROW, "profit", *PARTS, "gross_move", "without_greeks", "why_unknown", "missing"
+        *_ROW,
+        *("profit", *PARTS, "gross_move", "without_greeks", "why_unknown"),
+        *("missing", "held", units_0),
     )
 
 
@@ -380,7 +442,7 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     parts = {name: pl.when(is_kept).then(part).fill_null(0.0) for name, part in by_greeks.items()}
     parts["delta"] = pl.when(is_share).then("held").otherwise(parts["delta"])
     rows = rows.with_columns(**parts).with_columns(
-        repricing=pl.col("held") - pl.sum_horizontal(_BY_GREEKS),
+        repricing=pl.col("held") - pl.sum_horizontal(BY_GREEKS),
         trades=pl.when(is_kept).then(pl.col("earned") - pl.col("held")).otherwise(0.0),
         assignments=pl.when(is_kept).then(0.0).otherwise("earned"),
         cash=pl.lit(0.0),
@@ -451,10 +513,11 @@ def _of_known_ends(
     )
 
 
-def _legs_during(lake: Lake, since: datetime, closed: datetime) -> list[ActiveContract]:
+def _legs_during(
+    legs: Iterable[ActiveContract], since: datetime, closed: datetime
+) -> list[ActiveContract]:
     """Return the legs that were active at any time of a day, each once, in its newest form."""
     active: dict[tuple[str, str | None, int], ActiveContract] = {}
-    legs = [leg for leg in legs_of(lake.registry.table.rows()) if isinstance(leg, ActiveContract)]
     for leg in sorted(legs, key=lambda leg: leg.added_at):
         is_active = leg.added_at <= closed and (leg.removed_at is None or leg.removed_at > since)
         if is_active:
