@@ -47,6 +47,8 @@ from position_sync_dagster.web.api_answers import (
     Problem,
     WhatIfQuery,
 )
+from position_sync_dagster.web.served_figures import ExplainedFigures
+from position_sync_dagster.web.why_answers import WhyAnswer, WhyQuery, answer_why
 
 # The most scenarios of one request.
 MOST_POINTS = 500
@@ -60,11 +62,13 @@ class ApiSource:
         figures: Reads the figures of now; all requests of a second share a read.
         risk: Reads the book and its legs as the option model has them.
         compared: Reads the book before and after trades.
+        explained: Returns why today's profit is what it is; all requests of a minute share it.
     """
 
     figures: Callable[[], Figures]
     risk: Callable[[], tuple[Book, PricedLegs]]
     compared: Callable[[Changes], WhatIf]
+    explained: Callable[[], ExplainedFigures]
 
 
 def read_compared(settings: Settings, now: datetime, changes: Changes) -> WhatIf:
@@ -107,6 +111,7 @@ def _header(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
         "at": figures.at,
         "gateways": [login.gateway for login in status.each_login],
         "attention": [*status.attention, *status.unresolved_legs],
+        "hints": status.hints,
         "limits": [limit_of(evaluated) for evaluated in figures.limits],
         "accounts": figures.accounts,
         "current": figures.current,
@@ -191,6 +196,10 @@ def _payoff(source: ApiSource, query: PayoffQuery) -> dict[str, Any]:
     return {"at": book.now, "payoffs": [payoff.row for payoff in found]}
 
 
+def _why(source: ApiSource, query: WhyQuery) -> dict[str, Any]:
+    return answer_why(source.explained(), query)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiRoute:
     """A route.
@@ -254,6 +263,13 @@ ROUTES = {
         query=PayoffQuery,
         answer=api_answers.PayoffAnswer,
         read=_payoff,
+        is_tagged=False,
+    ),
+    "why": ApiRoute(
+        summary="Why today's profit of each strategy is what it is",
+        query=WhyQuery,
+        answer=WhyAnswer,
+        read=_why,
         is_tagged=False,
     ),
 }

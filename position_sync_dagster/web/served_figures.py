@@ -1,6 +1,7 @@
 """The figures as the money page gets them: those of the API, and the parts of holdings as rows."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any
@@ -18,6 +19,7 @@ from position_sync_dagster.sync.reports.exposure import lacks
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.sync.reports.status import plain
+from position_sync_dagster.sync.reports.todays_profit import TodaysProfit, explain_today
 from position_sync_dagster.terminal.money_tables import not_in_sums
 from position_sync_dagster.terminal.text import foreign
 
@@ -55,6 +57,14 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class ExplainedFigures:
+    """Figures, and why the profit of the day in them is what it is: of one moment."""
+
+    figures: Figures
+    rows: list[TodaysProfit]
+
+
 class PageFigures:
     """Reads the figures repeatedly, and each time only the new data."""
 
@@ -63,6 +73,8 @@ class PageFigures:
         self._lake = Lake.of(settings)
         self._lock = Lock()
         self._last: Figures | None = None
+        self._explaining = Lock()
+        self._explained: ExplainedFigures | None = None
         self._curves: list[dict[str, Any]] = []
         self._curves_at = self._scenarios_at = NEVER
         self._thread = ThreadPoolExecutor(1, "scenarios")
@@ -103,6 +115,23 @@ class PageFigures:
                 self._last = read_figures(self._lake, self._settings, now)
             return self._last
 
+    def explained(self, now: datetime) -> ExplainedFigures:
+        """Return why today's profit is what it is, at most a minute old; blocks.
+
+        It is computed when somebody asks, and all who ask within the minute share it.
+
+        Raises:
+            LakeError: A table cannot be used.
+        """
+        with self._explaining:
+            newest = self._explained
+            is_due = newest is None or not timedelta() <= now - newest.figures.at < SLOW_EVERY
+            if newest is None or is_due:
+                figures = self.figures(now)
+                rows = explain_today(self._lake, self._settings, figures)
+                newest = self._explained = ExplainedFigures(figures, rows)
+            return newest
+
 
 def scenarios_of(settings: Settings, now: datetime) -> dict[str, Any]:
     """Return what strategies and underlyings would gain, as the page shows it; blocks."""
@@ -112,7 +141,7 @@ def scenarios_of(settings: Settings, now: datetime) -> dict[str, Any]:
         return {"at": plain(now), "names": [], "rows": [], "trouble": _printable(str(error))}
     points = [one for one in STANDARD if not one.vol and abs(one.spot) <= MOST_SHOWN_PERCENT]
     points = [*points, *own.points.values()][:MOST_SCENARIOS]
-    levels = (Breakdown.STRATEGY, Breakdown.UNDERLYING)
+    levels = (Breakdown.ACCOUNT, Breakdown.STRATEGY, Breakdown.UNDERLYING)
     rows = [{"level": one, **row} for one in levels for row in profits(legs, points, one)]
     found = {"at": now, "names": [one.name for one in points], "rows": rows}
     return dict(_printable(plain(found)))

@@ -1,5 +1,6 @@
 """Risk, from the tables: a book ready for scenarios, and their recorded results."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -27,18 +28,24 @@ def read_risk(
     """
     scenarios = read_scenarios(folder_of(settings.strategies_file))
     book = read_book(lake, settings, now)
-    parts = book.split.parts
+    assumptions = replace(assumptions_of(lake, settings, book), betas=scenarios.betas)
+    return book, scenarios, PricedLegs.of(book.split.parts, assumptions)
 
+
+def assumptions_of(lake: Lake, settings: Settings, book: Book) -> Assumptions:
+    """Read what the options of a book are priced with, without betas; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
     is_option = pl.col("sec_type").is_in(list(OPTION_TYPES))
-    conids = parts.filter(is_option).get_column("conid").unique()
-    assumptions = Assumptions(
+    conids = book.split.parts.filter(is_option).get_column("conid").unique()
+    return Assumptions(
         now=book.now,
         details=lake.contracts.get(conids.to_list()),
         rates=dict(settings.interest_rates),
         dividends=_dividends_by_symbol(lake),
-        betas=scenarios.betas,
     )
-    return book, scenarios, PricedLegs.of(parts, assumptions)
 
 
 def _dividends_by_symbol(lake: Lake) -> dict[str, tuple[DatedDividend, ...]]:
