@@ -22,6 +22,7 @@ from position_sync_dagster.domain.movements import (
     Section,
 )
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.movements import sum_if_known
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED, legs_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.price_magnifiers import magnifier_in
@@ -355,11 +356,6 @@ def _with_signs(moved: pl.DataFrame, start: pl.DataFrame) -> pl.DataFrame:
     return moved.join(held, on=KEY, how="left").with_columns(quantity=quantity).drop("held")
 
 
-def _known_sum(values: pl.Expr) -> pl.Expr:
-    """Return a sum; null if one of the values is not known."""
-    return pl.when(values.is_not_null().all()).then(values.sum())
-
-
 def _sums_of_movements(moved: pl.DataFrame) -> pl.DataFrame:
     """Return what movements brought to each holding, in the currency of the holding."""
     is_transfer = pl.col("kind") == MovementKind.TRANSFER.value
@@ -378,14 +374,14 @@ def _sums_of_movements(moved: pl.DataFrame) -> pl.DataFrame:
         .agg(
             pl.col("symbol").drop_nulls().first(),
             movements=pl.len(),
-            quantity=_known_sum(pl.col("quantity")),
-            cash=_known_sum(pl.col("cash")),
-            fees=_known_sum(own_fee),
+            quantity=sum_if_known(pl.col("quantity")),
+            cash=sum_if_known(pl.col("cash")),
+            fees=sum_if_known(own_fee),
             is_booked=(~is_trade).any(),
             last_unit=unit.filter(last_trade).last(),
             transferred=pl.col("quantity").filter(is_transfer).sum(),
             # Null where one of them has no value: then each counts at its mark.
-            transferred_value=_known_sum(stated.filter(is_transfer)),
+            transferred_value=sum_if_known(stated.filter(is_transfer)),
             transfers=is_transfer.sum(),
         )
     )
@@ -465,7 +461,7 @@ def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
     """Return the fees that were charged in another currency than that of the holding."""
     is_elsewhere = pl.col("fee_currency") != pl.col("currency")
     fees = moved.filter(is_elsewhere, pl.col("fee") != 0)
-    total = _known_sum(pl.col("fee"))
+    total = sum_if_known(pl.col("fee"))
     return fees.group_by(*KEY, "symbol", currency="fee_currency").agg(
         profit=total, fees=total, gross_move=total.abs()
     )
@@ -474,7 +470,7 @@ def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
 def _income(movements: pl.DataFrame) -> pl.DataFrame:
     """Return dividends, tax, interest and fees of each account and currency."""
     is_income = pl.col("kind").is_in([kind.value for kind in INCOME])
-    total = _known_sum(pl.col("cash"))
+    total = sum_if_known(pl.col("cash"))
     income = movements.filter(is_income, pl.col("cash").is_null() | (pl.col("cash") != 0))
     return income.group_by("account", "currency").agg(
         profit=total,
@@ -577,7 +573,7 @@ def by_strategy(found: pl.DataFrame, shares: pl.DataFrame) -> pl.DataFrame:
     return (
         rows.group_by("strategy_id", "account", "currency")
         .agg(
-            *(_known_sum(pl.col(name)).alias(name) for name in numbers),
+            *(sum_if_known(pl.col(name)).alias(name) for name in numbers),
             legs=pl.col("conid").n_unique() - pl.col("conid").is_null().any(),
             without_greeks=pl.col("without_greeks").sum(),
             unexplained_legs=named.filter(pl.col("unexplained").abs() > 0).sort().str.join(", "),
