@@ -21,7 +21,13 @@ from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, Response
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.errors import PositionSyncError, UnknownStrategyError, UserError, shown
+from position_sync_dagster.errors import (
+    PositionSyncError,
+    UnknownIdError,
+    UnknownStrategyError,
+    UserError,
+    shown,
+)
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.payoff import payoffs
 from position_sync_dagster.risk.priced_legs import PricedLegs
@@ -47,6 +53,11 @@ from position_sync_dagster.web.api_answers import (
     Problem,
     WhatIfQuery,
 )
+from position_sync_dagster.web.expiry_answers import ExpiryAnswer, ExpiryQuery, expiry_of
+from position_sync_dagster.web.leg_answers import LegAnswer, LegQuery, read_leg
+from position_sync_dagster.web.search_answers import SearchAnswer, SearchQuery, search
+from position_sync_dagster.web.served_figures import ExplainedFigures
+from position_sync_dagster.web.why_answers import WhyAnswer, WhyQuery, answer_why
 
 # The most scenarios of one request.
 MOST_POINTS = 500
@@ -60,11 +71,15 @@ class ApiSource:
         figures: Reads the figures of now; all requests of a second share a read.
         risk: Reads the book and its legs as the option model has them.
         compared: Reads the book before and after trades.
+        lake: Opens the tables.
+        explained: Returns why today's profit is what it is; all requests of a minute share it.
     """
 
     figures: Callable[[], Figures]
     risk: Callable[[], tuple[Book, PricedLegs]]
     compared: Callable[[Changes], WhatIf]
+    explained: Callable[[], ExplainedFigures]
+    lake: Callable[[], Lake]
 
 
 def read_compared(settings: Settings, now: datetime, changes: Changes) -> WhatIf:
@@ -107,6 +122,7 @@ def _header(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
         "at": figures.at,
         "gateways": [login.gateway for login in status.each_login],
         "attention": [*status.attention, *status.unresolved_legs],
+        "hints": status.hints,
         "limits": [limit_of(evaluated) for evaluated in figures.limits],
         "accounts": figures.accounts,
         "current": figures.current,
@@ -191,6 +207,24 @@ def _payoff(source: ApiSource, query: PayoffQuery) -> dict[str, Any]:
     return {"at": book.now, "payoffs": [payoff.row for payoff in found]}
 
 
+def _expiry(source: ApiSource, query: ExpiryQuery) -> dict[str, Any]:
+    book, legs = source.risk()
+    _check_strategy(query.strategy, book)
+    return expiry_of(legs, query)
+
+
+def _search(source: ApiSource, query: SearchQuery) -> dict[str, Any]:
+    return search(source.figures(), query)
+
+
+def _leg(source: ApiSource, query: LegQuery) -> dict[str, Any]:
+    return read_leg(source.lake(), source.figures(), query)
+
+
+def _why(source: ApiSource, query: WhyQuery) -> dict[str, Any]:
+    return answer_why(source.explained(), query)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiRoute:
     """A route.
@@ -256,6 +290,34 @@ ROUTES = {
         read=_payoff,
         is_tagged=False,
     ),
+    "expiry": ApiRoute(
+        summary="What expires, and what may be assigned early",
+        query=ExpiryQuery,
+        answer=ExpiryAnswer,
+        read=_expiry,
+        is_tagged=False,
+    ),
+    "leg": ApiRoute(
+        summary="A leg, its values of today, and its events",
+        query=LegQuery,
+        answer=LegAnswer,
+        read=_leg,
+        is_tagged=False,
+    ),
+    "search": ApiRoute(
+        summary="Strategies, underlyings and legs by their names",
+        query=SearchQuery,
+        answer=SearchAnswer,
+        read=_search,
+        is_tagged=False,
+    ),
+    "why": ApiRoute(
+        summary="Why today's profit of each strategy is what it is",
+        query=WhyQuery,
+        answer=WhyAnswer,
+        read=_why,
+        is_tagged=False,
+    ),
 }
 
 
@@ -284,7 +346,7 @@ def answer(name: str, parameters: QueryParams, known_tags: str, source: ApiSourc
         content = route.read(source, query)
     except ValidationError as error:
         return problem(422, _invalid(error), "See /api/v1/openapi.json for the parameters.")
-    except UnknownStrategyError as error:
+    except (UnknownStrategyError, UnknownIdError) as error:
         return problem(404, error.what, error.remedy)
     except UserError as error:
         return problem(422, error.what, error.remedy)
@@ -397,7 +459,7 @@ def _parameters(query: type[ApiModel]) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "in": "query",
-                "required": False,
+                "required": name in schema.get("required", ()),
                 "description": of_field.get("description", ""),
                 "style": "form",
                 "explode": False,
