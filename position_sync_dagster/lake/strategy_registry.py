@@ -438,7 +438,6 @@ class StrategyRegistry:
     replace_all = offloaded(SyncRegistry.replace_all)
     get_all_active = offloaded(SyncRegistry.get_all_active)
     get_unresolved = offloaded(SyncRegistry.get_unresolved)
-    settle = offloaded(SyncRegistry.settle)
     refresh = offloaded(SyncRegistry.refresh)
 
 

@@ -802,12 +802,13 @@ class QueueWorker:
         now = self._clock()
         # The ledger is read before the view: a row that is added later may be newer than the view,
         # and makes the append fail.
+        ledger = self._updates.sync
         conids = {request.conid for request in batch}
         interval = timedelta(seconds=self._settings.monitored_row_interval_s)
-        newest = await self._updates.newest_of(conids, now - interval)
+        newest = await offload(ledger.newest_of, conids, now - interval)
         view = await self._values.view(conids)
         earlier_ids = own_ids(batch, view, newest.rows, now - interval)
-        written = await self._updates.existing(earlier_ids) if earlier_ids else ()
+        written = await offload(ledger.existing, earlier_ids) if earlier_ids else ()
 
         plan = plan_batch(
             batch,
@@ -835,8 +836,9 @@ class QueueWorker:
     async def _mark(self, batch: Sequence[QueuedPosition], plan: BatchPlan) -> None:
         lease = batch[0].lease_token
         await self.queue.mark_success(list(plan.answers), answers=plan.answers, lease_token=lease)
-        await self.queue.mark_failed_many(
-            dict.fromkeys(plan.not_held, NOT_HELD), retryable=False, lease_token=lease
+        failures = dict.fromkeys(plan.not_held, NOT_HELD)
+        await offload(
+            self.queue.sync.mark_failed_many, failures, retryable=False, lease_token=lease
         )
 
     async def _release(self, batch: Sequence[QueuedPosition], reason: str) -> None:

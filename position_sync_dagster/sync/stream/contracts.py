@@ -364,7 +364,7 @@ class LegResolver:
         if findings:
             self.context.lease.check()
             self.contracts.take(details)
-            await self.registry.settle(findings)
+            await offload(self.registry.sync.settle, findings)
         for leg, finding in findings:
             if isinstance(finding, str):
                 name = f"{leg.described} of strategy {leg.strategy_id}"

@@ -623,7 +623,7 @@ async def stream(
         await asyncio.wrap_future(opened)
         token = own.session.fencing_token
         await asyncio.gather(
-            lake.updates.fence(settings.gateway_id, token),
+            offload(lake.updates.sync.fence, settings.gateway_id, token),
             offload(lake.account_values.fence, settings.gateway_id, token),
         )
         streamer = _streamer_of(lake, settings, own)
