@@ -36,6 +36,7 @@ COMMANDS = {
     "what-if": f"{CLI}.what_if:what_if",
     "payoff": f"{CLI}.what_if:payoff",
     "expiry": f"{CLI}.what_if:expiry",
+    "curve": f"{CLI}.curve:curve",
     "money": f"{CLI}.dev:money",
     "mcp": f"{CLI}.mcp:mcp",
     "doctor": f"{CLI}.doctor:doctor",

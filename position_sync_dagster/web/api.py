@@ -11,7 +11,6 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from typing import Any, Literal
 
@@ -20,25 +19,21 @@ from pydantic.json_schema import models_json_schema
 from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, Response
 
-from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.errors import PositionSyncError, UnknownStrategyError, UserError, shown
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.payoff import payoffs
 from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenarios import scenario_rows
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import (
     COLUMNS,
     Book,
-    known_strategy,
     open_positions,
 )
 from position_sync_dagster.sync.reports.figures import VERSION, Figures, limit_of
-from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
+from position_sync_dagster.sync.reports.risk import Choice, leg_notes
 from position_sync_dagster.sync.reports.status import plain
-from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, read_what_if
+from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, rows_of_choice
 from position_sync_dagster.terminal.text import cell_text
-from position_sync_dagster.web import api_answers
+from position_sync_dagster.web import api_answers, risk_answers
 from position_sync_dagster.web.api_answers import (
     ApiModel,
     NoQuery,
@@ -58,42 +53,13 @@ class ApiSource:
 
     Attributes:
         figures: Reads the figures of now; all requests of a second share a read.
-        risk: Reads the book and its legs as the option model has them.
-        compared: Reads the book before and after trades.
+        risk: Returns the book and its legs as the option model has them; requests share a read.
+        compared: Returns that book before and after trades.
     """
 
     figures: Callable[[], Figures]
     risk: Callable[[], tuple[Book, PricedLegs]]
     compared: Callable[[Changes], WhatIf]
-
-
-def read_compared(settings: Settings, now: datetime, changes: Changes) -> WhatIf:
-    """Read the book before and after trades that somebody thinks of; blocks.
-
-    Raises:
-        PositionSyncError: A table or the file of scenarios cannot be used, or a trade.
-    """
-    return read_what_if(Lake.of(settings), settings, now, changes)
-
-
-def read_priced(settings: Settings, now: datetime) -> tuple[Book, PricedLegs]:
-    """Read the book and its legs as the option model has them; blocks.
-
-    Raises:
-        PositionSyncError: A table or the file of scenarios cannot be used.
-    """
-    book, _own, legs = read_risk(Lake.of(settings), settings, now)
-    return book, legs
-
-
-def _check_strategy(strategy: str | None, book: Book) -> None:
-    """Refuse the name of a strategy that has no leg.
-
-    Raises:
-        UnknownStrategyError: It has none.
-    """
-    if strategy != UNATTRIBUTED:
-        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
 
 
 def _figures(source: ApiSource, _query: NoQuery) -> str:
@@ -138,7 +104,7 @@ def _strategies(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
 
 def _positions(source: ApiSource, query: PositionsQuery) -> dict[str, Any]:
     figures = source.figures()
-    _check_strategy(query.strategy, figures.book)
+    Choice(strategy=query.strategy).check(figures.book)
     rows = open_positions(figures.book, query.strategy, query.underlying)
     return {"at": figures.at, "positions": rows.select(COLUMNS).to_dicts()}
 
@@ -166,8 +132,8 @@ def _what_if(source: ApiSource, query: WhatIfQuery) -> dict[str, Any]:
         return _compared(source, query, changes)
 
     book, legs = source.risk()
-    _check_strategy(query.strategy, book)
-    legs = legs.of_strategy(query.strategy)
+    query.choice.check(book)
+    legs = query.choice.of(legs)
     left_out = [{"reason": reason, "legs": count} for reason, count in legs.left_out().items()]
     rows = scenario_rows(legs, points, query.level)
     return {"at": book.now, "rows": rows, "left_out": left_out}
@@ -177,8 +143,7 @@ def _compared(source: ApiSource, query: WhatIfQuery, changes: Changes) -> dict[s
     """Return what groups are before and after trades."""
     found = source.compared(changes)
     rows = found.rows(query.points(), query.level)
-    if query.strategy is not None:
-        rows = [row for row in rows if row["strategy"] in (None, query.strategy)]
+    rows = rows_of_choice(rows, query.strategy, query.account)
     reasons = found.after_legs.left_out().items()
     left_out = [{"reason": reason, "legs": count} for reason, count in reasons]
     return {"at": found.before.now, "rows": rows, "left_out": left_out, "notes": found.notes}
@@ -186,9 +151,22 @@ def _compared(source: ApiSource, query: WhatIfQuery, changes: Changes) -> dict[s
 
 def _payoff(source: ApiSource, query: PayoffQuery) -> dict[str, Any]:
     book, legs = source.risk()
-    _check_strategy(query.strategy, book)
+    Choice(strategy=query.strategy).check(book)
     found = payoffs(legs.of_strategy(query.strategy), leg_notes(book))
     return {"at": book.now, "payoffs": [payoff.row for payoff in found]}
+
+
+def _curve(source: ApiSource, query: risk_answers.CurveQuery) -> dict[str, Any]:
+    changes = query.changes()
+    if not changes:
+        return risk_answers.curve_answer(*source.risk(), query, notes=())
+
+    after = source.compared(changes)
+    return risk_answers.curve_answer(after.after, after.after_legs, query, notes=after.notes)
+
+
+def _expiry(source: ApiSource, query: risk_answers.ExpiryQuery) -> dict[str, Any]:
+    return risk_answers.expiry_answer(*source.risk(), query)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +232,20 @@ ROUTES = {
         query=PayoffQuery,
         answer=api_answers.PayoffAnswer,
         read=_payoff,
+        is_tagged=False,
+    ),
+    "curve": ApiRoute(
+        summary="Profit and greeks over the price: now, on a chosen day, and at the next expiry",
+        query=risk_answers.CurveQuery,
+        answer=risk_answers.CurveAnswer,
+        read=_curve,
+        is_tagged=False,
+    ),
+    "expiry": ApiRoute(
+        summary="What expires, and what may be assigned early",
+        query=risk_answers.ExpiryQuery,
+        answer=risk_answers.ExpiryAnswer,
+        read=_expiry,
         is_tagged=False,
     ),
 }

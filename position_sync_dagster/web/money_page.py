@@ -72,6 +72,12 @@ class FiguresSource(Protocol):
     def figures(self, now: datetime) -> Any:
         """Return the figures as the API serves them; blocks."""
 
+    def risk(self, now: datetime) -> Any:
+        """Return the book and its legs as the option model has them; blocks."""
+
+    def compared(self, changes: Any, now: datetime) -> Any:
+        """Return that book before and after trades; blocks."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -238,13 +244,12 @@ def money_routes(
         return _answer(request, found, "application/json", headers)
 
     def api(request: Request) -> Response:
-        from position_sync_dagster.settings import load_settings
-        from position_sync_dagster.web.api import ApiSource, answer, read_compared, read_priced
+        from position_sync_dagster.web.api import ApiSource, answer
 
         source = ApiSource(
             figures=lambda: opened().figures(utc_now()),
-            risk=lambda: read_priced(load_settings(), utc_now()),
-            compared=lambda changes: read_compared(load_settings(), utc_now(), changes),
+            risk=lambda: opened().risk(utc_now()),
+            compared=lambda changes: opened().compared(changes, utc_now()),
         )
         known_tags = request.headers.get("if-none-match", "")
         response = answer(request.path_params["name"], request.query_params, known_tags, source)
