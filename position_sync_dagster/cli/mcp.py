@@ -19,6 +19,7 @@ from position_sync_dagster.sync.reports.book import (
 )
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.status import plain
+from position_sync_dagster.sync.reports.todays_profit import explain_today, of_strategy
 from position_sync_dagster.sync.reports.what_if import USUAL_MOVES, read_changes, read_what_if
 
 
@@ -59,6 +60,18 @@ class Tools:
         """Return what happened today: trades, closes, outages and breaks, the newest first."""
         return list(plain(self._read().changes))
 
+    def why(self, strategy: str | None = None) -> list[dict[str, Any]]:
+        """Return why today's profit of each strategy is what it is: answers "why am I down today?".
+
+        Each row has the profit of the day of what is open, and the parts that add up to it: delta,
+        gamma, vega, theta, repricing, trades, assignments, unexplained. `largest` names the three
+        largest legs of each part, `movements` the ids of what moved them, `closed_legs` what closed
+        today, which is not in the profit. Null is not known, and `why_unknown` says why.
+        """
+        figures = self._read()
+        rows = explain_today(self.lake, self.settings, figures)
+        return list(plain(of_strategy(rows, strategy, figures.book)))
+
     def what_if(
         self,
         trades: list[str] | None = None,
@@ -95,15 +108,24 @@ class Tools:
 def mcp(home: options.HomeFolder = None) -> None:
     """Serve the figures to an assistant by the Model Context Protocol, over stdio, read only.
 
-    It needs the extra `mcp`. The tools are figures, positions, changes, as_of and what_if.
+    It needs the extra `mcp`. The tools are figures, positions, changes, why, as_of and what_if.
+    """
+    assistant_server(Tools(*options.opened(home))).run("stdio")
+
+
+def assistant_server(tools: Tools) -> Any:
+    """Return the server of the tools, an `mcp.server.fastmcp.FastMCP`.
+
+    Raises:
+        MissingExtraError: The extra `mcp` is not installed.
     """
     try:
         from mcp.server.fastmcp import FastMCP
         from mcp.types import ToolAnnotations
     except ImportError as error:
         raise MissingExtraError("mcp", "mcp") from error
-    tools = Tools(*options.opened(home))
     server = FastMCP("position-sync", log_level="WARNING")
-    for tool in (tools.figures, tools.positions, tools.changes, tools.as_of, tools.what_if):
+    of_now = (tools.figures, tools.positions, tools.changes, tools.why)
+    for tool in (*of_now, tools.as_of, tools.what_if):
         server.add_tool(tool, annotations=ToolAnnotations(readOnlyHint=True))
-    server.run("stdio")
+    return server

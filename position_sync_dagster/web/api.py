@@ -42,6 +42,8 @@ from position_sync_dagster.web.api_answers import (
     Problem,
     WhatIfQuery,
 )
+from position_sync_dagster.web.served_figures import ExplainedFigures
+from position_sync_dagster.web.why_answers import WhyAnswer, WhyQuery, answer_why
 
 # The most scenarios of one request.
 MOST_POINTS = 500
@@ -55,11 +57,13 @@ class ApiSource:
         figures: Reads the figures of now; all requests of a second share a read.
         risk: Returns the book and its legs as the option model has them; requests share a read.
         compared: Returns that book before and after trades.
+        explained: Returns why today's profit is what it is; all requests of a minute share it.
     """
 
     figures: Callable[[], Figures]
     risk: Callable[[], tuple[Book, PricedLegs]]
     compared: Callable[[Changes], WhatIf]
+    explained: Callable[[], ExplainedFigures]
 
 
 def _figures(source: ApiSource, _query: NoQuery) -> str:
@@ -169,6 +173,10 @@ def _expiry(source: ApiSource, query: risk_answers.ExpiryQuery) -> dict[str, Any
     return risk_answers.expiry_answer(*source.risk(), query)
 
 
+def _why(source: ApiSource, query: WhyQuery) -> dict[str, Any]:
+    return answer_why(source.explained(), query)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiRoute:
     """A route.
@@ -246,6 +254,13 @@ ROUTES = {
         query=risk_answers.ExpiryQuery,
         answer=risk_answers.ExpiryAnswer,
         read=_expiry,
+        is_tagged=False,
+    ),
+    "why": ApiRoute(
+        summary="Why today's profit of each strategy is what it is",
+        query=WhyQuery,
+        answer=WhyAnswer,
+        read=_why,
         is_tagged=False,
     ),
 }

@@ -78,6 +78,9 @@ class FiguresSource(Protocol):
     def compared(self, changes: Any, now: datetime) -> Any:
         """Return that book before and after trades; blocks."""
 
+    def explained(self, now: datetime) -> Any:
+        """Return why today's profit is what it is, at most a minute old; blocks."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -250,6 +253,7 @@ def money_routes(
             figures=lambda: opened().figures(utc_now()),
             risk=lambda: opened().risk(utc_now()),
             compared=lambda changes: opened().compared(changes, utc_now()),
+            explained=lambda: opened().explained(utc_now()),
         )
         known_tags = request.headers.get("if-none-match", "")
         response = answer(request.path_params["name"], request.query_params, known_tags, source)

@@ -1,6 +1,7 @@
 """The figures as the money page gets them: those of the API, and the parts of holdings as rows."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any
@@ -19,6 +20,7 @@ from position_sync_dagster.sync.reports.exposure import lacks
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.risk import price_legs, read_risk
 from position_sync_dagster.sync.reports.status import plain
+from position_sync_dagster.sync.reports.todays_profit import TodaysProfit, explain_today
 from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.terminal.money_tables import not_in_sums
 from position_sync_dagster.terminal.text import foreign
@@ -60,6 +62,14 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class ExplainedFigures:
+    """Figures, and why the profit of the day in them is what it is: of one moment."""
+
+    figures: Figures
+    rows: list[TodaysProfit]
+
+
 class PageFigures:
     """Reads the figures repeatedly, and each time only the new data."""
 
@@ -70,6 +80,8 @@ class PageFigures:
         self._last: Figures | None = None
         self._risk_lock = Lock()
         self._risk: tuple[Book, PricedLegs] | None = None
+        self._explaining = Lock()
+        self._explained: ExplainedFigures | None = None
         self._curves: list[dict[str, Any]] = []
         self._curves_at = self._scenarios_at = NEVER
         self._thread = ThreadPoolExecutor(1, "scenarios")
@@ -132,6 +144,23 @@ class PageFigures:
             ProposedTradeError: A trade names nothing that can be priced.
         """
         return what_if_of(*self.risk(now), self._settings, changes)
+
+    def explained(self, now: datetime) -> ExplainedFigures:
+        """Return why today's profit is what it is, at most a minute old; blocks.
+
+        It is computed when somebody asks, and all who ask within the minute share it.
+
+        Raises:
+            LakeError: A table cannot be used.
+        """
+        with self._explaining:
+            newest = self._explained
+            is_due = newest is None or not timedelta() <= now - newest.figures.at < SLOW_EVERY
+            if newest is None or is_due:
+                figures = self.figures(now)
+                rows = explain_today(self._lake, self._settings, figures)
+                newest = self._explained = ExplainedFigures(figures, rows)
+            return newest
 
 
 def scenarios_of(settings: Settings, now: datetime) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from position_sync_dagster.domain.clock import SKEW, seconds_since
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import UnknownStrategyError
@@ -551,7 +552,7 @@ def curves_of(
             newest[row["account"], row["conid"]] = row
 
         for key, profits in _profits_at(slot, newest, numbered).items():
-            points[key].append((slot, _sum_if_known(profits)))
+            points[key].append((slot, known_sum(profits)))
 
     return [
         {"name": strategy, "currency": currency, "points": points[strategy, currency]}
@@ -573,9 +574,3 @@ def _profits_at(
         profit = row["daily_pnl"] * claim.share if is_of_day else None
         profits[legs[claim.leg].strategy_id, row["currency"]].append(profit)
     return profits
-
-
-def _sum_if_known(amounts: Sequence[float | None]) -> float | None:
-    """Return the sum; None if one of the amounts is not known."""
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known) if len(known) == len(amounts) else None
