@@ -77,6 +77,7 @@ def _header(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
         "at": figures.at,
         "gateways": [login.gateway for login in status.each_login],
         "attention": [*status.attention, *status.unresolved_legs],
+        "hints": status.hints,
         "limits": [limit_of(evaluated) for evaluated in figures.limits],
         "accounts": figures.accounts,
         "current": figures.current,

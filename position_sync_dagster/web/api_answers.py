@@ -180,6 +180,8 @@ class FiguresAnswer(ApiModel):
     """The login that has been without its gateway longest, or the only one."""
     gateways: list[Gateway]
     attention: list[str]
+    hints: list[str]
+    """What of `attention` one may leave as it is."""
     current: int
     """The holdings whose value is current."""
     held: int
@@ -200,6 +202,8 @@ class HeaderAnswer(ApiModel):
     at: datetime
     gateways: list[Gateway]
     attention: list[str]
+    hints: list[str]
+    """What of `attention` one may leave as it is."""
     limits: list[JudgedLimit]
     accounts: list[Account]
     current: int

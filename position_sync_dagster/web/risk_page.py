@@ -27,22 +27,7 @@ from position_sync_dagster.sync.reports.profit import PARTS, of_newest_day
 from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
 from position_sync_dagster.sync.reports.what_if import USUAL_MOVES, read_changes, read_what_if
 from position_sync_dagster.terminal.text import amount
-
-STYLE = (
-    "#report{display:block;overflow:auto;padding:0 12px 2em;font-size:14px}"
-    "#report svg{width:640px;height:260px;max-width:100%}"
-    "#report table{width:auto;border-collapse:collapse;margin:1em 0}"
-    "td,th{padding:.2em .7em;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#8882}"
-    ".bar{display:inline-block;height:.7em;background:currentColor;opacity:.5}"
-)
-
-
-# The header of every page, which `static/header.js` fills.
-HEADER = (
-    "<header><dl id='accounts'></dl><dl id='state'></dl></header>"
-    "<p id='alert' role='alert' hidden></p><p id='notice' role='status'>Reading the tables …</p>"
-)
+from position_sync_dagster.web.page import PageFrame
 
 # The size of the picture of a curve.
 WIDTH, HEIGHT = 640, 260
@@ -92,13 +77,9 @@ def risk_html(
     books = lake.derived_table(BOOKS)
     if books.exists():
         parts.append(_books(of_newest_day(books.rows()).to_dicts()))
-    return (
-        "<!doctype html><html lang='en'><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'><title>Risk</title>"
-        f"<link rel='stylesheet' href='/money/money.css'><style>{STYLE}</style>"
-        "<script type='module' src='/money/risk.js'></script><body>"
-        f"{HEADER}<main id='report'><h1>Risk</h1>{''.join(parts)}</main></body></html>"
-    )
+    content = f"<div id='report'>{''.join(parts)}</div>"
+    frame = PageFrame(title="Risk", path="/money/risk", module="risk_page")
+    return frame.html(content)
 
 
 def _table(title: str, head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
@@ -240,7 +221,7 @@ def _explained(rows: Sequence[Mapping[str, Any]]) -> str:
         if part is None:
             return amount(None)
         width = f"{60 * abs(part) / largest:.0f}px"
-        return f"{amount(part)}<br><span class='bar' style='width:{width}'></span>"
+        return f"{amount(part)}<br><span class='amount-bar' style='width:{width}'></span>"
 
     lines = []
     for row in rows:

@@ -171,7 +171,7 @@ def scenarios_of(settings: Settings, now: datetime) -> dict[str, Any]:
         return {"at": plain(now), "names": [], "rows": [], "trouble": _printable(str(error))}
     points = [one for one in STANDARD if not one.vol and abs(one.spot) <= MOST_SHOWN_PERCENT]
     points = [*points, *own.points.values()][:MOST_SCENARIOS]
-    levels = (Breakdown.STRATEGY, Breakdown.UNDERLYING)
+    levels = (Breakdown.ACCOUNT, Breakdown.STRATEGY, Breakdown.UNDERLYING)
     rows = [{"level": one, **row} for one in levels for row in profits(legs, points, one)]
     found = {"at": now, "names": [one.name for one in points], "rows": rows}
     return dict(_printable(plain(found)))

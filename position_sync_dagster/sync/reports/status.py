@@ -128,7 +128,8 @@ class Status(LoginStatus):
             within the last two refresh intervals.
         last_drained_at: When a request was last answered by a row.
         accounts: The newest net liquidation and profit of each account.
-        attention: The problems that need attention.
+        attention: The problems that need attention, and the hints.
+        hints: Those of them that one may leave as they are: what is in no strategy.
         programs: When each program of Dagster last did its work.
         logins: Each login, if there are several.
     """
@@ -149,6 +150,7 @@ class Status(LoginStatus):
     trading_mode: str | None
     accounts: tuple[AccountSummary, ...]
     attention: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
     programs: dagster_files.Programs = dagster_files.NONE
     logins: tuple[LoginStatus, ...] = ()
     legs_closed: str | None = None
@@ -213,8 +215,8 @@ def read_status(
         *_attention(settings.strategies_file, failed),
     ]
     hint = next_step(lake, settings, now)
-    if hint is not None:
-        attention.append(hint)
+    hints = () if hint is None else (hint,)
+    attention.extend(hints)
 
     return Status(
         at=now,
@@ -235,6 +237,7 @@ def read_status(
         trading_mode=mode,
         accounts=book.accounts,
         attention=tuple(attention),
+        hints=hints,
         programs=programs,
         logins=tuple(logins) if len(logins) > 1 else (),
     )
