@@ -306,6 +306,8 @@ class HypotheticalBook:
         mark = _unit_price(row, magnifier)
         unit_price = mark
         if trade.price is not None:
+            if magnifier is None:
+                raise _unit_not_known(trade)
             unit_price = trade.price / magnifier
             source = "the price that was given" if key[1] > 0 else source
         if unit_price is None:
@@ -395,10 +397,10 @@ class HypotheticalBook:
         now = self.book.now
         spot = similar.row["spot"]
         terms = self._terms_of(trade, row, similar)
-        if terms is None or not spot:
+        magnifier = self._magnifier(similar.row)
+        if terms is None or not spot or magnifier is None:
             return row, "nothing"
 
-        magnifier = self._magnifier(similar.row)
         volatility = None
         source = "the price that was given"
         if trade.price is not None:
@@ -438,14 +440,13 @@ class HypotheticalBook:
             return None
         return terms
 
-    def _magnifier(self, row: Mapping[str, Any]) -> float:
-        """Return the divisor from quoted prices to the currency: that of a held part."""
+    def _magnifier(self, row: Mapping[str, Any]) -> float | None:
+        """Return the divisor from quoted prices to the currency: that of a held part, if any."""
         same = self.legs.parts.filter(
             (pl.col("symbol") == row["symbol"]) & (pl.col("sec_type") == row["sec_type"])
         )
         magnifiers = same.get_column("magnifier").drop_nulls()
-        # Without details a price is quoted in the major unit: those in cents have details always.
-        return float(magnifiers[0]) if len(magnifiers) else 1.0
+        return float(magnifiers[0]) if len(magnifiers) else None
 
     def _claim(self, trade: ProposedTrade, key: tuple[str, int]) -> None:
         """Add what was opened for a strategy as a leg, and end the leg that was closed."""
@@ -475,6 +476,13 @@ def _nothing_held(trade: ProposedTrade) -> ProposedTradeError:
     )
 
 
+def _unit_not_known(trade: ProposedTrade) -> ProposedTradeError:
+    return ProposedTradeError(
+        f"It is not known whether {trade.symbol} is quoted in its currency or in cents of it.",
+        remedy="Try again once a contract of it that is held has a price and a value.",
+    )
+
+
 def _days_apart(expiry: Any, wanted: Any) -> int:
     return abs((expiry - wanted).days) if expiry is not None and wanted is not None else 0
 
@@ -485,12 +493,14 @@ def _without_position(row: Mapping[str, Any], account: str) -> dict[str, Any]:
     return {**row, **nothing, "daily_pnl": 0.0, "account": account}
 
 
-def _unit_price(row: Mapping[str, Any], magnifier: float) -> float | None:
+def _unit_price(row: Mapping[str, Any], magnifier: float | None) -> float | None:
     """Return the price of one unit in the major unit; None: it is not known."""
     size = row["position"] * row["multiplier"]
     if size and row["market_value"] is not None:
         return float(row["market_value"] / size)
-    return None if row["market_price"] is None else float(row["market_price"] / magnifier)
+    if row["market_price"] is None or magnifier is None:
+        return None
+    return float(row["market_price"] / magnifier)
 
 
 def traded_row(
