@@ -19,7 +19,14 @@ from pydantic.json_schema import models_json_schema
 from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, Response
 
-from position_sync_dagster.errors import PositionSyncError, UnknownStrategyError, UserError, shown
+from position_sync_dagster.errors import (
+    PositionSyncError,
+    UnknownIdError,
+    UnknownStrategyError,
+    UserError,
+    shown,
+)
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.payoff import payoffs
 from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenarios import scenario_rows
@@ -42,6 +49,9 @@ from position_sync_dagster.web.api_answers import (
     Problem,
     WhatIfQuery,
 )
+from position_sync_dagster.web.expiry_answers import ExpiryAnswer, ExpiryQuery, expiry_of
+from position_sync_dagster.web.leg_answers import LegAnswer, LegQuery, read_leg
+from position_sync_dagster.web.search_answers import SearchAnswer, SearchQuery, search
 from position_sync_dagster.web.served_figures import ExplainedFigures
 from position_sync_dagster.web.why_answers import WhyAnswer, WhyQuery, answer_why
 
@@ -57,6 +67,7 @@ class ApiSource:
         figures: Reads the figures of now; all requests of a second share a read.
         risk: Returns the book and its legs as the option model has them; requests share a read.
         compared: Returns that book before and after trades.
+        lake: Opens the tables.
         explained: Returns why today's profit is what it is; all requests of a minute share it.
     """
 
@@ -64,6 +75,7 @@ class ApiSource:
     risk: Callable[[], tuple[Book, PricedLegs]]
     compared: Callable[[Changes], WhatIf]
     explained: Callable[[], ExplainedFigures]
+    lake: Callable[[], Lake]
 
 
 def _figures(source: ApiSource, _query: NoQuery) -> str:
@@ -170,8 +182,18 @@ def _curve(source: ApiSource, query: risk_answers.CurveQuery) -> dict[str, Any]:
     return risk_answers.curve_answer(after.after, after.after_legs, query, notes=after.notes)
 
 
-def _expiry(source: ApiSource, query: risk_answers.ExpiryQuery) -> dict[str, Any]:
-    return risk_answers.expiry_answer(*source.risk(), query)
+def _expiry(source: ApiSource, query: ExpiryQuery) -> dict[str, Any]:
+    book, legs = source.risk()
+    Choice(strategy=query.strategy).check(book)
+    return expiry_of(legs, query)
+
+
+def _search(source: ApiSource, query: SearchQuery) -> dict[str, Any]:
+    return search(source.figures(), query)
+
+
+def _leg(source: ApiSource, query: LegQuery) -> dict[str, Any]:
+    return read_leg(source.lake(), source.figures(), query)
 
 
 def _why(source: ApiSource, query: WhyQuery) -> dict[str, Any]:
@@ -252,9 +274,23 @@ ROUTES = {
     ),
     "expiry": ApiRoute(
         summary="What expires, and what may be assigned early",
-        query=risk_answers.ExpiryQuery,
-        answer=risk_answers.ExpiryAnswer,
+        query=ExpiryQuery,
+        answer=ExpiryAnswer,
         read=_expiry,
+        is_tagged=False,
+    ),
+    "leg": ApiRoute(
+        summary="A leg, its values of today, and its events",
+        query=LegQuery,
+        answer=LegAnswer,
+        read=_leg,
+        is_tagged=False,
+    ),
+    "search": ApiRoute(
+        summary="Strategies, underlyings and legs by their names",
+        query=SearchQuery,
+        answer=SearchAnswer,
+        read=_search,
         is_tagged=False,
     ),
     "why": ApiRoute(
@@ -292,7 +328,7 @@ def answer(name: str, parameters: QueryParams, known_tags: str, source: ApiSourc
         content = route.read(source, query)
     except ValidationError as error:
         return problem(422, _invalid(error), "See /api/v1/openapi.json for the parameters.")
-    except UnknownStrategyError as error:
+    except (UnknownStrategyError, UnknownIdError) as error:
         return problem(404, error.what, error.remedy)
     except UserError as error:
         return problem(422, error.what, error.remedy)
@@ -405,7 +441,7 @@ def _parameters(query: type[ApiModel]) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "in": "query",
-                "required": False,
+                "required": name in schema.get("required", ()),
                 "description": of_field.get("description", ""),
                 "style": "form",
                 "explode": False,

@@ -122,6 +122,8 @@ def _feed_route(feed: Feed) -> Route:
 # Starlette calls an endpoint that is no coroutine in a thread: it blocks no other request.
 def _api_routes(opened: Callable[[], FiguresSource]) -> list[Route]:
     def api(request: Request) -> Response:
+        from position_sync_dagster.lake.lake import Lake
+        from position_sync_dagster.settings import load_settings
         from position_sync_dagster.web.api import ApiSource, answer
 
         source = ApiSource(
@@ -129,6 +131,7 @@ def _api_routes(opened: Callable[[], FiguresSource]) -> list[Route]:
             risk=lambda: opened().risk(utc_now()),
             compared=lambda changes: opened().compared(changes, utc_now()),
             explained=lambda: opened().explained(utc_now()),
+            lake=lambda: Lake.of(load_settings()),
         )
         known_tags = request.headers.get("if-none-match", "")
         response = answer(request.path_params["name"], request.query_params, known_tags, source)

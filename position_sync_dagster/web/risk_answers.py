@@ -1,16 +1,15 @@
-"""The answers `curve` and `expiry` of `/api/v1`: their queries, their shapes, and what they say."""
+"""The answer `curve` of `/api/v1`: its query, its shape, and what it says."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from position_sync_dagster.risk.deliveries import expiry_report
 from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.sync.reports.book import Book
-from position_sync_dagster.sync.reports.risk import Choice, curves_of_choice
+from position_sync_dagster.sync.reports.risk import curves_of_choice
 from position_sync_dagster.web.api_answers import ApiModel, TradesQuery
 
 
@@ -112,89 +111,3 @@ def curve_answer(
         "curves": [curve.row for curve in curves],
         "notes": notes,
     }
-
-
-class ExpiryQuery(ApiModel):
-    """Which legs that expire."""
-
-    days: Annotated[int, Field(ge=0, le=3650)] = 7
-    """Only what expires within these calendar days in New York."""
-    strategy: str | None = None
-    """Only this strategy."""
-
-
-class OfLeg(ApiModel):
-    """A leg of a strategy."""
-
-    strategy_id: str
-    account: str
-    conid: int
-    symbol: str
-    currency: str
-    leg: str
-
-
-class ExpiringRow(OfLeg):
-    """What a leg that expires leaves at the present price."""
-
-    expires_at: datetime
-    """In New York."""
-    position: float
-    units: float | None
-    """Shares or futures that come; below 0 they go."""
-    cash: float | None
-    """Money that comes; below 0 it is needed."""
-    missing: float | None
-    """Shares or futures that the account does not have."""
-    is_pinned: bool | None
-    is_cash_settled: bool | None
-    is_in_the_morning: bool
-    is_uncovered: bool | None
-    reason: str | None
-    """Why numbers are not known."""
-
-
-class EarlyAssignment(OfLeg):
-    """A short option whose holder gains nothing more by selling it."""
-
-    position: float
-    extrinsic: float
-    """What one unit is worth above its exercise; below 0 it is worth less."""
-    gain: float
-    """What exercise gives its holder: the dividend, or the interest until the expiry."""
-    ex_date: date | datetime | None
-    """When the dividend goes, of a call."""
-
-
-class NotJudged(OfLeg):
-    """A short option of which nothing can be said."""
-
-    position: float
-    in_the_money: bool | None
-    reason: str
-
-
-class Undated(OfLeg):
-    """An option whose expiry is not known, so that no list by days has it."""
-
-    reason: str
-
-
-class ExpiryAnswer(ApiModel):
-    """What expires, and what may be assigned early."""
-
-    at: datetime
-    expiries: list[ExpiringRow]
-    early_assignments: list[EarlyAssignment]
-    not_judged: list[NotJudged]
-    undated: list[Undated]
-
-
-def expiry_answer(book: Book, legs: PricedLegs, query: ExpiryQuery) -> dict[str, Any]:
-    """Return what expires within some days.
-
-    Raises:
-        UnknownStrategyError: The strategy is not active.
-    """
-    Choice(strategy=query.strategy).check(book)
-    return {"at": book.now} | expiry_report(legs, days=query.days, strategy=query.strategy)

@@ -24,6 +24,7 @@ from position_sync_dagster.sync.reports.todays_profit import TodaysProfit, expla
 from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.terminal.money_tables import not_in_sums
 from position_sync_dagster.terminal.text import foreign
+from position_sync_dagster.web.expiry_answers import ExpiryQuery, expiry_of
 
 # How often the curves of the day are read again, which read half a day of the ledger, and scenarios
 # are computed.
@@ -41,6 +42,8 @@ MOST_CHANGES = 200
 
 # How many scenarios have room beside a strategy, and the largest move of the usual ones.
 MOST_SCENARIOS, MOST_SHOWN_PERCENT = 6, 10
+
+NO_SCENARIOS: dict[str, Any] = {"at": None, "names": [], "rows": [], "expiry": None}
 
 Row = list[Any]
 
@@ -86,7 +89,7 @@ class PageFigures:
         self._curves_at = self._scenarios_at = NEVER
         self._thread = ThreadPoolExecutor(1, "scenarios")
         self._computing: Future[dict[str, Any]] | None = None
-        self._scenarios: dict[str, Any] = {"at": None, "names": [], "rows": []}
+        self._scenarios: dict[str, Any] = NO_SCENARIOS
 
     def read(self, now: datetime) -> tuple[dict[str, Row], dict[str, Any]]:
         """Return the parts of the holdings by their key, and all other figures; blocks.
@@ -164,17 +167,24 @@ class PageFigures:
 
 
 def scenarios_of(settings: Settings, now: datetime) -> dict[str, Any]:
-    """Return what strategies and underlyings would gain, as the page shows it; blocks."""
+    """Return what would be gained if prices moved, and what expires soon; blocks."""
     try:
         _book, own, legs = read_risk(Lake.of(settings), settings, now)
     except PositionSyncError as error:
-        return {"at": plain(now), "names": [], "rows": [], "trouble": _printable(str(error))}
-    points = [one for one in STANDARD if not one.vol and abs(one.spot) <= MOST_SHOWN_PERCENT]
+        return NO_SCENARIOS | {"at": plain(now), "trouble": _printable(str(error))}
+    points = [
+        point for point in STANDARD if not point.vol and abs(point.spot) <= MOST_SHOWN_PERCENT
+    ]
     points = [*points, *own.points.values()][:MOST_SCENARIOS]
     levels = (Breakdown.ACCOUNT, Breakdown.STRATEGY, Breakdown.UNDERLYING)
-    rows = [{"level": one, **row} for one in levels for row in profits(legs, points, one)]
-    found = {"at": now, "names": [one.name for one in points], "rows": rows}
-    return dict(_printable(plain(found)))
+    rows = [{"level": level, **row} for level in levels for row in profits(legs, points, level)]
+    scenarios = {
+        "at": now,
+        "names": [point.name for point in points],
+        "rows": rows,
+        "expiry": expiry_of(legs, ExpiryQuery()),
+    }
+    return dict(_printable(plain(scenarios)))
 
 
 def shown(figures: Figures) -> dict[str, Any]:

@@ -4,20 +4,14 @@ import csv
 import io
 import json
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
-import httpx
 import pytest
-from jsonschema import Draft202012Validator
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
 
-from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster.cli.mcp import Tools
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
@@ -26,13 +20,11 @@ from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import UnknownStrategyError
 from position_sync_dagster.risk.terms import NotPriced
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.figures import COLUMNS as REPORTED
 from position_sync_dagster.sync.reports.figures import read_figures
 from position_sync_dagster.web import served_figures
-from position_sync_dagster.web.api import ROUTES, openapi
+from position_sync_dagster.web.api import ROUTES
 from position_sync_dagster.web.api_answers import WhatIfAnswer
-from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.support import command_line
 from tests.support.holdings import make_holding
@@ -175,42 +167,6 @@ TOP = {
     "version", "at", "ledger_version", "gateway", "accounts", "strategies", "underlyings",
     "expiries", "positions", "closed_today", "changes", "limits",
 }  # fmt: skip
-
-
-@pytest.fixture
-async def client(settings: Settings, monkeypatch) -> AsyncIterator[httpx.AsyncClient]:
-    monkeypatch.setattr(served_figures, "FRESH", served_figures.timedelta())
-    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
-    app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(
-        transport=transport,
-        base_url="http://127.0.0.1:3001",
-        event_hooks={"response": [check_described]},
-    ) as client:
-        yield client
-
-
-async def check_described(answer: httpx.Response) -> None:
-    """Hold each answer of the API to its description."""
-    await answer.aread()
-    path = answer.request.url.path
-    name = path.removeprefix("/api/v1/")
-    is_api = answer.request.method == "GET" and path.startswith("/api/v1/")
-    if not is_api or name == "openapi.json" or answer.status_code in (304, 403):
-        return
-
-    kind = answer.headers["content-type"].partition(";")[0]
-    responses = openapi()["paths"].get(f"/api/v1/{name}", UNKNOWN_PATH)["get"]["responses"]
-    schema = responses[f"{answer.status_code}"]["content"][kind]["schema"]
-    if kind != "text/csv":
-        parts = openapi()["components"]
-        validator = Draft202012Validator(schema | {"components": parts})
-        validator.validate(answer.json())
-
-
-PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
-UNKNOWN_PATH = {"get": {"responses": {"404": {"content": {"application/problem+json": PROBLEM}}}}}
 
 
 async def test_the_figures_have_their_shape_and_unknown_is_null(client, lake):
