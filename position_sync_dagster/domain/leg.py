@@ -94,6 +94,7 @@ class Membership:
     multiplier: float | None = None
     exchange: str | None = None
     currency: str | None = None
+    since: date | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strategy_id", StrategyId(self.strategy_id))

@@ -47,6 +47,7 @@ _Text = Annotated[str | None, _read_by(_read_text)]
 _Code = Annotated[str | None, _read_by(_read_code)]
 _Strike = partial(finite_number, name="strike", example="450.0")
 _Multiplier = partial(finite_number, name="multiplier", example="100", fits=lambda x: x > 0)
+Since = Annotated[date | None, _read_by(partial(instrument.parse_day, name="since"))]
 _Quantity = partial(finite_number, name="quantity", example="-1, with its sign", fits=bool)
 
 
@@ -99,6 +100,10 @@ class GivenLeg(ContractTerms):
     priority: Annotated[int | None, _read_by(read_priority)] = Field(
         None, description="Who gets a market data line when they are short; 1 is served before 2."
     )
+    since: Since = Field(
+        None, description="The first day whose trades belong to the strategy, also before "
+        "added_at; left out: from when the holding was opened that it had when the leg was added."
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _require_whole_option(self) -> "GivenLeg":
@@ -112,9 +117,7 @@ class GivenLeg(ContractTerms):
             )
         return self
 
-    def in_strategy(
-        self, strategy_id: int | str, added_at: datetime, *, usual_priority: int = 1
-    ) -> Leg:
+    def in_strategy(self, strategy_id: int | str, added_at: datetime) -> Leg:
         """Return the leg of a strategy, without a conid an `UnresolvedLeg`.
 
         Raises:
@@ -128,7 +131,7 @@ class GivenLeg(ContractTerms):
             conid=None,
             strategy_id=strategy_name(str(strategy_id)),
             added_at=added_at,
-            priority=self.priority or usual_priority,
+            priority=self.priority or 1,
             **fields,
         )
         return leg if self.conid is None else leg.resolved(self.conid, None)

@@ -17,7 +17,7 @@ from position_sync_dagster.domain.limits import OF_ACCOUNTS, SUMS_OF_MONEY, Boun
 from position_sync_dagster.domain.rules import HoldingSide, Rule
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError, shown
 from position_sync_dagster.lake import strategy_registry
-from position_sync_dagster.lake.given_leg import GivenLeg, read_priority
+from position_sync_dagster.lake.given_leg import GivenLeg, Since, read_priority
 from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
 
 
@@ -60,6 +60,7 @@ class StrategyPart(Part):
     priority: Priority | None = None
     limits: LimitsPart | None = None  # type: ignore[valid-type]
     follow_rolls: bool = Field(default=False, description="Write true or false")
+    since: Since = None
 
 
 class AccountPart(Part):
@@ -128,6 +129,7 @@ class StrategiesFile:
           - strategy_id: ic-1
             priority: 1          # optional
             follow_rolls: true   # optional
+            since: 2026-01-02    # optional: trades of its legs from this day on belong to it
             limits: {currency: USD, unrealized_pnl: {min: -1500}, days_to_expiry: {min: 7}}
             legs:
               - {conid: 700001, symbol: SPY, right: C, strike: 450, expiry: 20260220}
@@ -236,10 +238,12 @@ class StrategiesFile:
 
     def _leg(self, strategy: StrategyPart, value: object, at: Place, added_at: datetime) -> Leg:
         given = self._file.parse(GivenLeg, value, at)
+        usual = {
+            "priority": given.priority or strategy.priority,
+            "since": given.since or strategy.since,
+        }
         try:
-            return given.in_strategy(
-                strategy.strategy_id, added_at, usual_priority=strategy.priority or 1
-            )
+            return given.model_copy(update=usual).in_strategy(strategy.strategy_id, added_at)
         except InvalidLegError as error:
             self._file.fail(at, error.what, error.remedy)
 
