@@ -32,6 +32,7 @@ COMMANDS = {
     "figures": f"{CLI}.reports:figures",
     "changes": f"{CLI}.reports:changes",
     "why": f"{CLI}.why:why",
+    "results": f"{CLI}.results:results",
     "what-if": f"{CLI}.what_if:what_if",
     "payoff": f"{CLI}.what_if:payoff",
     "expiry": f"{CLI}.what_if:expiry",

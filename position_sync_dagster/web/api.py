@@ -30,6 +30,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.payoff import payoffs
 from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenarios import scenario_rows
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import (
     COLUMNS,
     Book,
@@ -40,7 +41,7 @@ from position_sync_dagster.sync.reports.risk import Choice, leg_notes
 from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, rows_of_choice
 from position_sync_dagster.terminal.text import cell_text
-from position_sync_dagster.web import api_answers, risk_answers
+from position_sync_dagster.web import api_answers, results_answers, risk_answers
 from position_sync_dagster.web.api_answers import (
     ApiModel,
     NoQuery,
@@ -67,8 +68,9 @@ class ApiSource:
         figures: Reads the figures of now; all requests of a second share a read.
         risk: Returns the book and its legs as the option model has them; requests share a read.
         compared: Returns that book before and after trades.
-        lake: Opens the tables.
         explained: Returns why today's profit is what it is; all requests of a minute share it.
+        lake: Opens the tables.
+        settings: Reads the settings.
     """
 
     figures: Callable[[], Figures]
@@ -76,6 +78,7 @@ class ApiSource:
     compared: Callable[[Changes], WhatIf]
     explained: Callable[[], ExplainedFigures]
     lake: Callable[[], Lake]
+    settings: Callable[[], Settings]
 
 
 def _figures(source: ApiSource, _query: NoQuery) -> str:
@@ -298,6 +301,29 @@ ROUTES = {
         query=WhyQuery,
         answer=WhyAnswer,
         read=_why,
+        is_tagged=False,
+    ),
+    "results": ApiRoute(
+        summary="What campaigns that are over brought, by group and by day",
+        query=results_answers.ResultsQuery,
+        answer=results_answers.ResultsAnswer,
+        read=lambda source, query: results_answers.read_results(source.lake(), query),
+        is_tagged=False,
+    ),
+    "campaigns": ApiRoute(
+        summary="Campaigns that are over",
+        query=results_answers.CampaignsQuery,
+        answer=results_answers.CampaignsAnswer,
+        read=lambda source, query: results_answers.read_list(source.lake(), query),
+        is_tagged=False,
+    ),
+    "campaign": ApiRoute(
+        summary="One campaign: its legs, fills, rolls, and how it stood at each close",
+        query=results_answers.CampaignQuery,
+        answer=results_answers.CampaignAnswer,
+        read=lambda source, query: results_answers.read_one(
+            source.lake(), source.settings(), query
+        ),
         is_tagged=False,
     ),
 }

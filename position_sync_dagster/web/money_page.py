@@ -132,6 +132,7 @@ def _api_routes(opened: Callable[[], FiguresSource]) -> list[Route]:
             compared=lambda changes: opened().compared(changes, utc_now()),
             explained=lambda: opened().explained(utc_now()),
             lake=lambda: Lake.of(load_settings()),
+            settings=load_settings,
         )
         known_tags = request.headers.get("if-none-match", "")
         response = answer(request.path_params["name"], request.query_params, known_tags, source)
