@@ -77,8 +77,8 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
         return 0
-    own = [dg.AssetKey(name).to_string() for name in assets]
-    of_own: sql.BindParameter[str] = sql.bindparam("own", own, expanding=True)
+    keys = [dg.AssetKey(name).to_string() for name in assets]
+    of_own: sql.BindParameter[str] = sql.bindparam("own", keys, expanding=True)
     old = sql.bindparam("before", before.astimezone(UTC).replace(tzinfo=None), sql.DateTime)
 
     with storage.index_connection() as connection:
@@ -88,7 +88,7 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
     if isinstance(storage, SqliteEventLogStorage):
         with storage.run_connection(NO_RUN) as connection:
             connection.execute(sql.text(DELETE_COPIES).bindparams(of_own))
-            for key in own:
+            for key in keys:
                 copies = sql.text(DELETE_COPIES_OF_RESULTS).bindparams(text=f"%{key}%")
                 connection.execute(copies)
     return events.rowcount + results.rowcount

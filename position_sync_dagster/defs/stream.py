@@ -132,7 +132,8 @@ def stream_legs(
     ends it in the same way, also one that cannot reach its process, but as a canceled run: the
     stream is paused.
     """
-    lake, instance = position_sync.lake, context.instance
+    lake = position_sync.lake
+    instance = context.instance
     name = context.partition_key if context.has_partition_key else None
     settings = position_sync.settings.for_login(name)
     thread = StreamThread(lake, settings, run_id=context.run_id)
@@ -172,10 +173,12 @@ def logged_aside() -> Iterator[None]:
     They go to Dagster, as its instance asks, and to the output of the process. A storage that does
     not answer would otherwise stop the event loop, which values the ticks.
     """
-    package, lines = logging.getLogger(PACKAGE), SimpleQueue[logging.LogRecord]()
+    package = logging.getLogger(PACKAGE)
+    lines = SimpleQueue[logging.LogRecord]()
     output = logging.StreamHandler()
     output.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handlers, level = package.handlers, package.level
+    handlers = package.handlers
+    level = package.level
     listener = _PatientListener(lines, *handlers, output)
     package.handlers = [QueueHandler(lines)]
     package.setLevel(logging.INFO)
@@ -278,8 +281,8 @@ TERMINATION = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCEL
 
 
 def _terminated_at(instance: dg.DagsterInstance, run_id: str) -> datetime | None:
-    found = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
-    return utc(found[0].timestamp) if found else None
+    events = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
+    return utc(events[0].timestamp) if events else None
 
 
 _IN_PROGRESS = [status for status in Status if status not in resources.ENDED]
@@ -290,13 +293,13 @@ def streams_in_progress(instance: dg.DagsterInstance) -> dict[str, list[JobRun]]
 
     One query, however many partitions there are.
     """
-    found: dict[str, list[JobRun]] = {}
+    streams: dict[str, list[JobRun]] = {}
     unended = dg.RunsFilter(job_name=resources.STREAM_JOB, statuses=_IN_PROGRESS)
     for record in instance.get_run_records(unended):
-        found.setdefault(record.dagster_run.tags.get(resources.PARTITION, ""), []).append(
+        streams.setdefault(record.dagster_run.tags.get(resources.PARTITION, ""), []).append(
             _run_of(record)
         )
-    return found
+    return streams
 
 
 def _run_of(record: dg.RunRecord) -> JobRun:
@@ -462,9 +465,11 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     The logins are those of the gateways file, if there is one; each login is a partition of runs.
     """
     settings = resources.POSITION_SYNC.read_settings()
-    lake, instance = resources.cached_lake(settings), resources.cached_instance(context)
+    lake = resources.cached_lake(settings)
+    instance = resources.cached_instance(context)
     logins = {login.gateway_id: login for login in settings.logins}
-    several, stored = settings.gateways_file is not None, str(resources.LOGINS.name)
+    several = settings.gateways_file is not None
+    stored = str(resources.LOGINS.name)
     known = set(instance.get_dynamic_partitions(stored)) if several else set(logins)
     sessions = lake.sessions.current_of(logins.keys() | known)
     streams = streams_in_progress(instance)
@@ -493,9 +498,11 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     owned = {name for name, one in sessions.items() if one.is_alive(datetime.now(UTC))}
     waiting = streams.keys() - owned
     starting = sum(not one.start and name in waiting for name, one in decided.items())
-    requests, reasons = list[dg.RunRequest](), list[str]()
+    requests = list[dg.RunRequest]()
+    reasons = list[str]()
     for name, decision in decided.items():
-        partition, reason = name if several else None, decision.reason
+        partition = name if several else None
+        reason = decision.reason
         is_first = name not in owned  # a successor waits for the lease before it
         if name in removed:
             reason = f"it is no longer in the gateways file: {reason}"

@@ -42,12 +42,12 @@ def rows_to_publish(
         accounts: Until when the broker has confirmed each account.
     """
     nothing = AccountConfirmation(None)
-    known = [accounts.get(one.account, nothing) for one in positions]
+    states = [accounts.get(position.account, nothing) for position in positions]
     rows = schema.broker_rows(positions, session).with_columns(
         gateway_id=pl.lit(gateway_id),
         captured_at=schema.moment(captured_at),
-        account_confirmed_at=schema.moments(one.confirmed_at for one in known),
-        account_followed_until=schema.moments(one.followed_until for one in known),
+        account_confirmed_at=schema.moments(position.confirmed_at for position in states),
+        account_followed_until=schema.moments(position.followed_until for position in states),
     )
     return rows.unique(["account", "conid"], keep="last", maintain_order=True)
 
@@ -82,12 +82,13 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
         _captured_at="captured_at",
     )
     facts = facts.sort("_version").unique("account", keep="last")
-    version, own_version = pl.col("_version"), pl.col(_ORDER).fill_null(-1)
+    version = pl.col("_version")
+    own_version = pl.col(_ORDER).fill_null(-1)
     is_covered = pl.col("confirmed_at").is_not_null() | pl.col("market_value").is_null()
 
-    def newest_time(own: str, of_account: str) -> pl.Expr:
-        ahead = pl.col(own) > pl.col("_captured_at") + SKEW
-        return pl.max_horizontal(pl.when(ahead).then(None).otherwise(own), of_account)
+    def newest_time(of_holding: str, of_account: str) -> pl.Expr:
+        ahead = pl.col(of_holding) > pl.col("_captured_at") + SKEW
+        return pl.max_horizontal(pl.when(ahead).then(None).otherwise(of_holding), of_account)
 
     joined = rows.join(facts, on="account", how="left", maintain_order="left").with_columns(
         completeness=pl.when(version > own_version).then("_completeness").otherwise("completeness"),
@@ -118,10 +119,10 @@ def is_fragmented(files: pl.DataFrame, added: int) -> bool:
 
 def last_time(times: pl.Series, now: datetime) -> datetime | None:
     """Return the latest time that is not in the future; the latest of all if every one is."""
-    known = times.drop_nulls()
-    past = known.filter(known <= now + SKEW)
-    found = past.max() if len(past) else known.max()
-    return found if isinstance(found, datetime) else None
+    stored = times.drop_nulls()
+    past = stored.filter(stored <= now + SKEW)
+    last = past.max() if len(past) else stored.max()
+    return last if isinstance(last, datetime) else None
 
 
 class CachedRows(NamedTuple):
@@ -261,7 +262,8 @@ class BrokerPositionsTable:
 
     def _read(self, handle: DeltaTable, gateway_id: str, before: CachedRows) -> CachedRows:
         """Read a gateway's rows, from files that were not read before."""
-        key, present = self.table.cache_key(handle), storage.files_in(handle, gateway_id=gateway_id)
+        key = self.table.cache_key(handle)
+        present = storage.files_in(handle, gateway_id=gateway_id)
         files = frozenset(present.get_column("path"))
         if before.key[0] != key[0] or not before.files <= files:
             before = _NOTHING_READ

@@ -50,8 +50,10 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     a field by which they differ (trading_class, multiplier, exchange).
     """
     lake.registry.sync.refresh()
-    unresolved, resolved = lake.registry.unresolved, len(lake.registry.legs)
-    now, patience = datetime.now(UTC), timedelta(seconds=settings.stale_after_s)
+    unresolved = lake.registry.unresolved
+    resolved = len(lake.registry.legs)
+    now = datetime.now(UTC)
+    patience = timedelta(seconds=settings.stale_after_s)
     late = [leg for leg in unresolved if leg.problem or now - leg.added_at > patience]
     is_looked_up = any(leg.problem for leg in late)
     if late and not is_looked_up and not sees_gateway(lake, settings):
@@ -78,9 +80,9 @@ def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRe
 
     What to do: Write the legs of these strategies as they are now into the strategies file.
     """
-    found = leg_followers.rolls_to_follow(lake, settings, datetime.now(UTC))
+    rolls = leg_followers.rolls_to_follow(lake, settings, datetime.now(UTC))
     return check.rows_result(
-        [{"roll": text} for text in found.refused],
+        [{"roll": text} for text in rolls.refused],
         none="Nothing is left to a person.",
         found="rolls are not followed",
     )
@@ -112,25 +114,28 @@ def watched_limits(settings: Settings, known: Iterable[str] = ()) -> list[dg.Ass
     return [dg.AssetCheckKey(EXPOSURE, name) for name in names]
 
 
-def result_of(one: limit_readings.Evaluated) -> dg.AssetCheckResult:
+def result_of(evaluated: limit_readings.Evaluated) -> dg.AssetCheckResult:
     """Return the result of the check of a limit; pure."""
-    metadata: dict[str, dg.RawMetadataValue] = {"limit": one.limit.value, "at": one.limit.place}
-    if one.reading.number is not None:
-        metadata["number"] = float(one.reading.number)
-    if one.outcome is LimitState.UNKNOWN:
-        return check.unknown_result(one.text, **metadata)
-    holds = one.outcome is LimitState.HOLDS
+    metadata: dict[str, dg.RawMetadataValue] = {
+        "limit": evaluated.limit.value,
+        "at": evaluated.limit.place,
+    }
+    if evaluated.reading.number is not None:
+        metadata["number"] = float(evaluated.reading.number)
+    if evaluated.outcome is LimitState.UNKNOWN:
+        return check.unknown_result(evaluated.text, **metadata)
+    holds = evaluated.outcome is LimitState.HOLDS
     advice = None if holds else DECIDE
-    return check.judged(one.text, holds=holds, error=True, what_to_do=advice, **metadata)
+    return check.judged(evaluated.text, holds=holds, error=True, what_to_do=advice, **metadata)
 
 
 def evaluated_limits(settings: Settings, book: Book) -> dict[dg.AssetCheckKey, dg.AssetCheckResult]:
     """Return the result of each limit for the book of an exposure that was just derived."""
     limits, read = _read(settings)
-    found = {limits_are_read.check_key: read}
-    for one in limit_readings.evaluate(limits, book):
-        found[dg.AssetCheckKey(EXPOSURE, one.limit.name)] = result_of(one)
-    return found
+    results = {limits_are_read.check_key: read}
+    for evaluated in limit_readings.evaluate(limits, book):
+        results[dg.AssetCheckKey(EXPOSURE, evaluated.limit.name)] = result_of(evaluated)
+    return results
 
 
 def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
@@ -151,9 +156,9 @@ def limits_are_read(_lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
 
 def _evaluate_alone(name: str, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Return the result of one limit with a book that is read for it."""
-    found = evaluated_limits(settings, read_book(lake, settings, utc_now()))
-    gone = check.unknown_result("the strategies file has no such limit any more.")
-    return found.get(dg.AssetCheckKey(EXPOSURE, name), gone)
+    evaluated = evaluated_limits(settings, read_book(lake, settings, utc_now()))
+    removed = check.unknown_result("the strategies file has no such limit any more.")
+    return evaluated.get(dg.AssetCheckKey(EXPOSURE, name), removed)
 
 
 @dg.definitions

@@ -208,7 +208,8 @@ class TableHandle:
                 self._last_entry = None
             if self._last_entry is None and not self.is_remote:
                 durability.refuse_torn(Path(self.path))
-            self._handle, self._table_id = handle, str(handle.metadata().id)
+            self._handle = handle
+            self._table_id = str(handle.metadata().id)
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
             self.record(handle.version())
@@ -262,8 +263,8 @@ class TableHandle:
     def _entry(self, version: int) -> _Entry:
         with suppress(OSError):
             if not self.is_remote:
-                found = os.stat(self._entry_path(version))
-                return (version, found.st_ino, found.st_mtime_ns)
+                status = os.stat(self._entry_path(version))
+                return (version, status.st_ino, status.st_mtime_ns)
         return (version, 0, 0)
 
     def _entry_path(self, version: int) -> str:
@@ -326,22 +327,22 @@ class TableHandle:
         if self.is_remote or not os.path.exists(self.path):
             return None
         try:
-            found = sorted(
+            names = sorted(
                 name
                 for name in os.listdir(self.path)
                 if name != WRITER_LOCK and not name.startswith(durability.SET_ASIDE)
             )
         except OSError as error:
             commit_errors.fail(error, self.path)
-        if found in ([], [durability.LOG]):
+        if names in ([], [durability.LOG]):
             return None
-        if durability.LOG in found:
+        if durability.LOG in names:
             return errors.BrokenTableError(
                 f"The table {self.path} has data but no log.",
                 remedy="Restore its _delta_log from a copy, or move the folder away to start with "
                 "an empty table.",
             )
-        return self._foreign(f"it holds {found[0]!r} and no Delta table")
+        return self._foreign(f"it holds {names[0]!r} and no Delta table")
 
     def _check(self, handle: DeltaTable) -> None:
         """Refuse a table of another schema; migrate one of an older release.
@@ -361,11 +362,11 @@ class TableHandle:
                 f"{self.spec.version}.",
                 remedy="Install the release that wrote it, or a later one.",
             )
-        found = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
+        stored = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
         wanted = self.spec.columns
-        missing = [column for column in wanted if column not in found]
+        missing = [column for column in wanted if column not in stored]
         is_older = int(text) < self.spec.version
-        wrong = [column for column, kind in found.items() if wanted.get(column) != kind]
+        wrong = [column for column, kind in stored.items() if wanted.get(column) != kind]
         wrong += [] if is_older else missing
         if wrong or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
             detail = ", ".join(wrong) or "partitions"
