@@ -57,6 +57,7 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     cursor, sent = DELIVERIES.send_due(cursor, urls, utc_now)
     unsent = sum(map(len, cursor.outbox.values()))
     waiting = f"; {unsent} messages wait" if unsent else ""
+
     return dg.SensorResult(
         skip_reason=f"{len(cursor.breaks)} checks do not pass; {sent} messages sent{waiting}",
         cursor=resources.cursor_text(cursor),
@@ -91,6 +92,7 @@ def _state_of(
     ui = ui_url.rstrip("/")
     link = f"{ui}/assets/{asset}?view=checks&checkDetail={key.name}"
     state = partial(alerts.CheckState, name=f"{asset}: {key.name}", link=link)
+
     evaluation = checks.evaluation_of(record)
     if evaluation is None or record.event is None:
         run = instance.get_run_by_id(record.run_id)
@@ -101,11 +103,13 @@ def _state_of(
             description="The run that should have evaluated the check failed.",
             what_to_do=f"Read the run's log: {ui}/runs/{record.run_id}",
         )
+
     to_do = evaluation.metadata.get(checks.WHAT_TO_DO)
     # The state of a limit's number says that it is unknown: the limit itself stays as it was.
     is_broken = checks.UNEVALUATED in evaluation.metadata
     is_broken &= not key.name.startswith(strategies.PREFIX)
     is_unknown = checks.UNKNOWN in evaluation.metadata and not is_broken
+
     return state(
         at=datetime.fromtimestamp(record.event.timestamp, UTC),
         passed=None if is_unknown else evaluation.passed,

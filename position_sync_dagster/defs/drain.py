@@ -121,10 +121,12 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     events = work.tick()
     dagster_files.note_checks(work.failing)
     dagster_files.note(dagster_files.DURATION, f"{time.monotonic() - began:.3f}")
+
     if work.problems:
         dagster_files.note(dagster_files.FAILED_TICK, "; ".join(work.problems))
     else:
         dagster_files.note(dagster_files.SENSORS)
+
     return dg.SensorResult(
         asset_events=events,
         skip_reason="; ".join(work.said),
@@ -246,18 +248,21 @@ class Work:
         backlog = self.lake.queue.sync.overview()
         claimable = backlog.claimable + backlog.expired + backlog.unreadable
         counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
+
         is_left = self.cursor.released >= claimable > 0
         is_left = is_left and not self._is_due("released", RELEASED_FOR)
         if not claimable or is_left:
             why = f"; released without a value, next within {RELEASED_FOR.seconds} s"
             self.said.append(f"{counts}{why if is_left else ''}")
             return drain.NOTHING
+
         report = asyncio.run(drain.drain(self.lake, self.settings))
         self.said.append(
             f"{report.claimed} claimed, {report.rows} rows in {report.duration_s:.1f} s; {counts}"
         )
         self.said += [str(why) for why in (report.reason, report.error) if why is not None]
         self._keep("released", released=report.released)
+
         return report
 
     def _report_tables(self, states: dict[str, str] | None) -> None:
@@ -278,6 +283,7 @@ class Work:
     ) -> None:
         """Report the rows that no event has yet; derive what follows from them."""
         reported = self.cursor.ledger_version
+
         count = partial(unreported, self.lake, self.instance, reported)
         span = self._alone(f"{schema.POSITION_UPDATES.name} is not reported", count)
         if span is None:
@@ -287,21 +293,25 @@ class Work:
 
         is_live = SessionState.LIVE in states.values()
         came = span.added.rows
+
         went_back = span.since < (reported or 0)
         if went_back:
             self.said.append(
                 f"the ledger was restored: it has no row after version {span.since}, and had some "
                 f"through {reported}"
             )
+
         every = STREAMED_EVERY if came else QUIET_EVERY
         is_old = (came or is_live) and self._is_due("ledger", every)
         if not (all_due or report.claimed or "QUEUE" in came or went_back or is_old):
             return
+
         all_derived = all_due or self._is_due("derived", DERIVED_EVERY)
         if all_derived:
             queue_state = partial(queue_and_ledger.queue_state, self.lake)
             self._report(schema.POSITION_QUEUE.name, queue_state)
             self._keep("derived")
+
         self._report(schema.POSITION_UPDATES.name, partial(ledger_state, self.lake, span, report))
         self._keep("ledger", ledger_version=span.added.version)
         self._report(schema.LATEST_POSITIONS.name, is_shown=all_derived)
@@ -331,9 +341,11 @@ class Work:
             DERIVE[name], lake, self.settings, None
         )
         wait([recording], RISK_WAIT_S)
+
         if not recording.done():
             _RECORDING[lake] = recording
             return
+
         if not self._report(name, recording.result):
             registry = None  # it is tried again in a minute
         self._keep("risk", risk_registry=registry)

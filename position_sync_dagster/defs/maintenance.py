@@ -85,12 +85,14 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
         connection.execute(sql.text(DELETE_TAGS).bindparams(of_own, old))
         events = connection.execute(sql.text(DELETE_EVENTS).bindparams(of_own, old))
         results = connection.execute(sql.text(DELETE_RESULTS).bindparams(of_own, old))
+
     if isinstance(storage, SqliteEventLogStorage):
         with storage.run_connection(NO_RUN) as connection:
             connection.execute(sql.text(DELETE_COPIES).bindparams(of_own))
             for key in keys:
                 copies = sql.text(DELETE_COPIES_OF_RESULTS).bindparams(text=f"%{key}%")
                 connection.execute(copies)
+
     return events.rowcount + results.rowcount
 
 

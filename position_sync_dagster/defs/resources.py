@@ -162,6 +162,7 @@ def sensor(
                     return dg.SkipReason(str(error))
                 fault = cause
                 raise
+
             fault = ""
             return result
 

@@ -137,6 +137,7 @@ def stream_legs(
     name = context.partition_key if context.has_partition_key else None
     settings = position_sync.settings.for_login(name)
     thread = StreamThread(lake, settings, run_id=context.run_id)
+
     with logged_aside():
         try:
             with thread.running():
@@ -150,6 +151,7 @@ def stream_legs(
             if status_of(instance, context.run_id) is Status.CANCELING:
                 raise
         total = thread.result()
+
     if status_of(instance, context.run_id) in TERMINATED:
         raise dg.DagsterExecutionInterruptedError
     context.log.info(
@@ -183,6 +185,7 @@ def logged_aside() -> Iterator[None]:
     package.handlers = [QueueHandler(lines)]
     package.setLevel(logging.INFO)
     listener.start()
+
     try:
         yield
     finally:
@@ -376,6 +379,7 @@ def supervise(
             waits for the lease.
     """
     owner = session if session is not None and session.is_alive(now) else None
+
     lost = tuple(r.run_id for r in recent if _is_lost(r, session, owner, now))
     in_progress = [r for r in recent if r.state not in resources.ENDED and r.run_id not in lost]
     if owner is not None and [r.run_id for r in in_progress] == [owner.run_id]:
@@ -383,17 +387,22 @@ def supervise(
         if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
             reason = f"run {in_progress[0].run_id[:8]} ends in {due_s:.0f} s: its successor starts"
             return Supervision(reason, start=True, lost=lost)
+
     if in_progress:
         return Supervision(_describe(in_progress[0], owner, now), lost=lost)
+
     ended = {*lost, *(r.run_id for r in recent if r.state in resources.ENDED)}
     if owner is not None and owner.owner is Owner.STREAM and owner.run_id not in ended:
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(reason, lost=lost)
+
     if lost:
         reason = "the lease of the last stream expired, or it was never submitted"
         return Supervision(reason, start=True, lost=lost)
+
     if not recent:
         return Supervision("no stream has run yet", start=True)
+
     terminated_at = recent[0].terminated_at
     if terminated_at is not None and (supervised_since is None or terminated_at > supervised_since):
         how = "switch this sensor off and on, or launch the job, to resume"
@@ -403,12 +412,14 @@ def supervise(
     newest = recent[0]
     ended_at = newest.ended_at or now
     crashes = sum(takewhile(bool, map(_crashed, recent)))
+
     past_s = (now - ended_at).total_seconds()
     wait_s = RESTART.delay_s(crashes - 1) - past_s
     # An end in the future means that the clock was set back: its age is unknown.
     if crashes > 1 and wait_s > 0 and past_s > -CLOCK_SLACK_S:
         reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
         return Supervision(reason)
+
     return Supervision(f"the last run ended as {newest.state.value.lower()}", start=True)
 
 
@@ -487,6 +498,7 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         decision = _decide(instance, unended, name if several else None, decide)
         if decision.paused and session is not None:
             lake.sessions.annotate(session, decision.reason)  # for `status`
+
         return decision
 
     removed = known - logins.keys()
@@ -500,10 +512,12 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     starting = sum(not one.start and name in waiting for name, one in decided.items())
     requests = list[dg.RunRequest]()
     reasons = list[str]()
+
     for name, decision in decided.items():
         partition = name if several else None
         reason = decision.reason
         is_first = name not in owned  # a successor waits for the lease before it
+
         if name in removed:
             reason = f"it is no longer in the gateways file: {reason}"
         elif decision.start and is_first and starting >= STARTS_AT_ONCE:
@@ -511,7 +525,9 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         elif decision.start:
             starting += is_first
             requests.append(dg.RunRequest(partition_key=partition, tags=logins[name].run_tags))
+
         reasons.append(f"{partition}: {reason}" if partition else reason)
+
     changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     changes += [resources.LOGINS.build_add_request(new)] if new else []
     changes += [resources.LOGINS.build_delete_request(ended)] if ended else []

@@ -115,6 +115,7 @@ class ReconciliationBreaks:
             before = _in_order(snapshot.live)
             live = []
             gone = []
+
             for one in before:
                 if not (compared(one) if compared else one.gateway_id in found):
                     live.append(one)
@@ -127,6 +128,7 @@ class ReconciliationBreaks:
                     named = one if one.gateway_id == of else replace(one, gateway_id=of)
                     by = (snapshots or {}).get(of), run_id
                     live.append(seen_again(named, difference, at, *by))
+
             if not left and not gone and all(map(operator.is_, live, before)):
                 return Change(None)
             ids = schema.new_ids(at, len(left))
@@ -143,6 +145,7 @@ class ReconciliationBreaks:
                 )
                 for break_id, (of, new) in zip(ids, left.values(), strict=True)
             ]
+
             return Change(None, _rows_of(live), _rows_of(gone).with_columns(bucket=pl.lit(CLOSED)))
 
         self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})

@@ -230,14 +230,17 @@ class BrokerPositionsTable:
                 token = session.fencing_token
                 if storage.refuse_stale_owner(handle, gateway_id, token) != token:
                     return None
+
             if self._replaced.get(gateway_id) != self._base(handle, session):
                 return None
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             files = storage.files_in(handle, gateway_id=gateway_id)
             predicate = None
+
             if is_fragmented(files, rows.height):
                 numbered = newest(pl.concat([self.table.read_rows(files), numbered]))
                 predicate = _rows_of(gateway_id)
+
             storage.write(handle, numbered, _commit_info(session), predicate=predicate)
             return handle.version()
 

@@ -263,6 +263,7 @@ def join_rows(
         Discrepancy(type=DiscrepancyType.STATEMENT, **row)
         for row in differing.iter_rows(named=True)
     ]
+
     return pl.concat([fresh, added]).sort(HOLDING), differences
 
 

@@ -492,10 +492,12 @@ class SyncQueue:
         for status, number in live.group_by("status").len().iter_rows():
             counts[QueueStatus(status)] += number
         newest: dict[str, datetime] = {}
+
         for bucket, number, last in finished.iter_rows():
             if bucket in counts:
                 counts[QueueStatus(bucket)] += number
                 newest[bucket] = last
+
         pending = live.filter(pl.col("status") == transitions.PENDING)
         oldest = pending.get_column("created_at").min()
         return QueueOverview(
@@ -538,6 +540,7 @@ class SyncQueue:
                 raise transitions.lease_lost(lost[0])
             if missing:
                 raise wrong_state(statuses_of(snapshot, missing), "the step needs a live request")
+
             return replace(step(rows, now), replaced=named)
 
         self.store.change(checked, commit_info)

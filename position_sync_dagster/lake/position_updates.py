@@ -77,6 +77,7 @@ def identified(
         return identified(listed, batch_id, run_id)
     if len(set(ids)) == len(ids):
         return rows
+
     return rows.unique("update_id", keep="first", maintain_order=True)
 
 

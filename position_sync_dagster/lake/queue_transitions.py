@@ -339,6 +339,7 @@ def insert(
     fresh: dict[Position, QueueRequest] = {}
     raised: dict[str, int] = {}
     changed_again: set[str] = set()
+
     for request in requests:
         position = (request.account, request.conid)
         if position not in live_requests:
@@ -428,6 +429,7 @@ def check_leases(
             continue
         status, token, expires_at = leases[request_id]
         held = status == PROCESSING and expires_at > now
+
         if request_id in tokens:
             if not held or token != tokens[request_id]:
                 raise lease_lost(request_id)
@@ -438,6 +440,7 @@ def check_leases(
                 f"The request {request_id} is PENDING.",
                 remedy="Claim it first; only a claimed request has a lease.",
             )
+
     return [request_id for request_id in ids if request_id not in leases]
 
 

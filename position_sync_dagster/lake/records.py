@@ -40,14 +40,17 @@ def add_unknown(
             files = files.filter(storage.may_have_one_of(column, rows.get_column(column)))
         present = table.read_rows(files, [*same, "stated_at"] if is_stated else same)
         new = rows.join(present, on=same, how="anti", nulls_equal=True, maintain_order="left")
+
         if is_stated:
             stored = pl.concat([present, new.select(present.columns)])
             new = pl.concat([new, _said_again(rows, stored, same)])
+
         if not new.is_empty():
             guard()
             # Concurrent appends with equal ids conflict: each one sees what the other stored.
             mark = Transaction(table.spec.name, handle.version() + 1)
             storage.write(handle, new, commit_info, [mark])
+
         return new.height
 
     return table.transact(step)

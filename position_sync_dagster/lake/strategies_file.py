@@ -215,6 +215,7 @@ class StrategiesFile:
         places: dict[strategy_registry.LegKey, Place] = {}
         legs: list[Leg] = []
         _ = self.limits(), self.rules  # a mistake there makes the whole file wrong
+
         for of_strategy, strategy in self._strategies:
             for number, value in enumerate(strategy.legs):
                 at = (*of_strategy, "legs", number)
@@ -229,6 +230,7 @@ class StrategiesFile:
                     )
                 places[leg.key] = at
                 legs.append(leg)
+
         holders = strategy_registry.two_whole_holders(legs)
         if holders is not None:
             holder, leg = holders
@@ -238,6 +240,7 @@ class StrategiesFile:
                 f"whole of leg {leg.conid}",
                 "Set the quantity that each has of the leg",
             )
+
         return legs
 
     def _leg(self, strategy: StrategyPart, value: object, at: Place, added_at: datetime) -> Leg:
@@ -260,6 +263,7 @@ class StrategiesFile:
         """
         found: list[Limit] = []
         places: dict[str, Place] = {}
+
         subjects: list[tuple[Place, Any, dict[str, Any]]] = [
             *((at, one.limits, {"strategy_id": one.strategy_id}) for at, one in self._strategies),
             *((at, one.limits, {"account": one.account}) for at, one in self._accounts),
@@ -274,8 +278,10 @@ class StrategiesFile:
                     f"{self._file.line(before)}",
                     "Write them at one place",
                 )
+
             places |= {one.subject: at for one in limits[:1]}
             found += limits
+
         return found
 
     def _limits_of(self, part: Any, at: Place, subject: dict[str, Any]) -> list[Limit]:
@@ -286,10 +292,12 @@ class StrategiesFile:
             if bounds is None:
                 continue
             place = (*at, measure.value)
+
             if measure in OF_ACCOUNTS and "account" not in subject:
                 self._file.fail(
                     place, f"only an account has {measure}", "Move it to the limits of an account"
                 )
+
             currency = part.currency if measure in SUMS_OF_MONEY else None
             if measure in SUMS_OF_MONEY and currency is None:
                 self._file.fail(
@@ -297,12 +305,14 @@ class StrategiesFile:
                     f"{measure} is a sum of money, and these limits have no currency",
                     "Add the field currency beside it, as `currency: USD`",
                 )
+
             named = subject | {"currency": currency, "place": self._file.named_place(place)}
             limits += [
                 Limit(**named, measure=measure, bound=bound, value=number)
                 for bound in Bound
                 if (number := getattr(bounds, bound)) is not None
             ]
+
         return limits
 
     def add(self, legs: Iterable[Leg]) -> None:
@@ -314,6 +324,7 @@ class StrategiesFile:
         path = self._file.path.resolve()
         line, column = self._file.list_below("strategies")
         text = path.read_text(encoding="utf-8").splitlines()
+
         if column is None and (self._strategies or self._rules):
             self._file.fail(
                 ("strategies",), "the strategies stand in brackets", "Begin each with a dash"
@@ -321,6 +332,7 @@ class StrategiesFile:
         if column is None:
             text[line - 1] = text[line - 1].replace("[]", "", 1).rstrip()
             column = 2
+
         text[line:line] = [
             " " * column + line_of_leg for line_of_leg in _as_text(_entries(legs)).splitlines()
         ]

@@ -135,9 +135,11 @@ class SyncRegistry:
         before = (self.legs, self.unresolved)
         rows = snapshot.live.filter(IS_LEG)
         self.legs, self.unresolved = in_order(legs_of(rows))
+
         if unreadable := snapshot.live.height - rows.height:
             text = "%d rows of %s are no legs and in no strategy; the next change sets them aside"
             logger.warning(text, unreadable, self._memberships.table.path)
+
         accounts: dict[int, set[str | None]] = {}
         for leg in self.legs:
             accounts.setdefault(leg.conid, set()).add(leg.account)
@@ -145,6 +147,7 @@ class SyncRegistry:
         self._accounts = accounts
         self.version = snapshot.version
         self._rows = snapshot.live
+
         return before != (self.legs, self.unresolved)
 
     def get_all_active(self) -> list[ActiveContract]:
@@ -371,6 +374,7 @@ class SyncRegistry:
             ]
             ended = leg_rows(removed).with_columns(bucket=pl.lit(REMOVED))
             finished = pl.concat([ended, aside])
+
             return Change((before, after), leg_rows(after.values()), finished)
 
         result = self._memberships.change(of_rows, {"action": action})
@@ -547,6 +551,7 @@ def settled(
     if not isinstance(present, UnresolvedLeg):
         return dict(legs)
     problem = str(finding)
+
     if isinstance(finding, int):
         resolved = present.resolved(finding, at)
         after = {key: membership for key, membership in legs.items() if key != leg.key} | {
@@ -560,6 +565,7 @@ def settled(
             if resolved.key not in legs:
                 return after
             problem = f"The strategy has its contract already, as the leg {finding}."
+
     return dict(legs) | {leg.key: replace(present, problem=problem)}
 
 

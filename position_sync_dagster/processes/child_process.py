@@ -94,6 +94,7 @@ class ChildProcess:
                     shutil.copyfile(self.log, before(self.log))
                     os.truncate(self.log, 0)  # the programs that write to it have it open
             return
+
         tail = self.tail()
         if self.log is not None and not self.log.exists():
             tail = f"{self.log.parent} was deleted or moved, or its disk is away."

@@ -238,6 +238,7 @@ def _accounts(
     remedy = "End the other program's account subscription, or give it another login."
     yield warning("account feed", text, remedy, unless=not taken_accounts)
     feed = connection.feed
+
     for account in connection.accounts:
         held = [row for row in feed.holdings if row.account == account and row.position]
         valued = sum(row.market_value is not None for row in held)
@@ -246,6 +247,7 @@ def _accounts(
         fine = state is Completeness.COMPLETE and valued == len(held)
         remedy = "See docs/operations.md, “An account is PARTIAL”."
         yield warning("positions", text, remedy, unless=fine)
+
     for problem in feed.problems:
         yield warning("positions", problem, "See docs/operations.md.")
 
@@ -259,11 +261,13 @@ async def _lines(
         remedy = "Run it again once a position is held."
         findings.append(warning("market data", "not tried: nothing is held", remedy))
         return
+
     details = await connection.details(conids)
     for conid in conids:
         if conid not in details:
             text = f"not tried: the gateway has no details of {conid}"
             findings.append(warning("market data", text, AGAIN))
+
     until = time.monotonic() + TRIALS_S
     tried = [conid for conid in conids if conid in details]
     for at, conid in enumerate(tried):
@@ -271,9 +275,11 @@ async def _lines(
             text = f"not tried, because the time was up: {', '.join(map(str, tried[at:]))}"
             findings.append(warning("market data", text, "Run it again."))
             return
+
         findings.append(await _trial(connection, details[conid]))
         if findings[-1].check == "lines":
             return
+
         if at == 0:
             free = f"at least one of {settings.max_lines} is free"
             findings.append(good("lines", f"{free}; no gateway reports how many others use"))
@@ -287,17 +293,21 @@ async def _trial(connection: GatewayConnection, details: ContractDetails) -> Fin
         if refusal.code == GatewayCode.TOO_MANY_LINES:
             remedy = "End other programs on this login, or lower what they stream."
             return bad("lines", "no line is free: others use all of them (101)", remedy)
+
         text = f"{name} is refused ({refusal.code}): {refusal.text}"
         if refusal.code in NOT_PERMITTED:
             return warning("market data", text, _SUBSCRIBE + _DELAYED)
         return bad("market data", text, _SUBSCRIBE)
+
     if (kind := trial.market_data_type) is None:
         text = f"{name} did not tick within {ANSWER_S:g} s"
         return warning("market data", text, "Run it again while its exchange is open.")
+
     text = f"{name} ticks, {_KINDS.get(kind, str(kind))}"
     if trial.greeks is False:
         text += f"; no greeks (tick 13) came within {ANSWER_S:g} s"
         return warning("market data", text, _GREEKS)
+
     remedy = "Subscribe to the exchange's live data, or accept values that are not live."
     return warning("market data", text, remedy, unless=kind == LIVE)
 
@@ -316,6 +326,7 @@ async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]
         name = f"{leg.described} of {leg.strategy_id}"
         if leg not in alive:
             return warning("legs", f"{name}: expired", "Remove the leg.")
+
         if isinstance(leg, ActiveContract):
             absent = leg.conid in connection.unknown
             none = "the gateway knows no such contract" if absent else "the gateway gave no details"
@@ -323,12 +334,14 @@ async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]
             differs = contract_mismatch(leg, contract) if contract else none
             text = f"{leg.conid} of {leg.strategy_id}: {differs}"
             return bad("legs", text, CORRECT) if differs else None
+
         async with few:
             answer = await look_up(connection, leg)
         if isinstance(answer, ContractDetails):
             return good("legs", f"{name} is {answer.conid}")
         if answer is None:
             return warning("legs", f"{name}: the gateway did not answer", AGAIN)
+
         return bad("legs", f"{name}: {answer}", CORRECT)
 
     findings = await asyncio.gather(*map(look_at, looked_at))
@@ -336,6 +349,7 @@ async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]
     more = f"; {unseen} more were not compared" if unseen else ""
     text = f"{findings.count(None)} of the active legs agree with their contracts{more}"
     agree = [good("legs", text)] if None in findings or not legs else []
+
     return [*agree, *filter(None, findings)]
 
 
@@ -565,12 +579,14 @@ def check_streams(lake: Lake, settings: Settings, home: Path) -> list[Finding]:
         session = lake.sessions.current(login.gateway_id)
         if session is None or session.is_alive(now):
             continue
+
         since = session.seen_until(now)
         detail = session.detail or ""
         if detail.startswith(PAUSED) or (now - since).total_seconds() > AWAY_S:
             text = f"{login.gateway_id} has had none since {since:%Y-%m-%d %H:%M:%S} UTC"
             text += f"; {detail}" if detail else ""
             findings.append(bad("streams", text, "See `position-sync status`."))
+
     return findings
 
 
@@ -600,6 +616,7 @@ def check_dagster(home: Path, ui_port: int) -> list[Finding]:
         finding = warning("Dagster home", text, f"chmod 700 {home}")
     else:
         finding = good("Dagster home", f"{home}, in use by {holder or 'nobody'}")
+
     is_free = ports.is_free(ui_port)
     text = f"{holder} runs" if holder else f"{ui_port} is {'free' if is_free else 'taken'}"
     remedy = "End the program that listens there, or choose another port with `dev --ui-port`."

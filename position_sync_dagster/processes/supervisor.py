@@ -217,6 +217,7 @@ class Supervisor:
             self._tick_s = TICK_S
             self.daemon.worked()
             dagster_files.remove(dagster_files.SWITCHED_OFF)
+
         silent_s = now - max(self._ticked, self.daemon.started, self.code_server.started)
         if self.code_server.process and silent_s > self._tick_s:
             self._tick_s = min(2 * self._tick_s, LONGEST_TICK_S)
@@ -225,6 +226,7 @@ class Supervisor:
                 dagster_files.note(dagster_files.SWITCHED_OFF)
                 self._ticked = time.monotonic()
                 return
+
             why = f"has let no sensor tick for {silent_s:.0f} s"
             for program in (self.code_server, self.daemon):
                 program.restart(why, has_failed=False)
@@ -314,6 +316,7 @@ def main() -> int:
     dagster_files.clear()
     dagster_files.note(dagster_files.SUPERVISOR)
     reason = ""
+
     try:
         if was_set_back:
             mend_sensor_states()
@@ -323,12 +326,14 @@ def main() -> int:
     except (CannotRunError, OSError) as error:
         reason = str(error)
         logger.error("Everything ends. %s", reason)
+
     end_group(os.getpgrp(), grace_s=GRACE_S)
     dagster_files.clear()
     if reason:
         dagster_files.note(dagster_files.ENDED, reason)
     else:
         logger.info("Everything has ended, as requested.")
+
     return int(bool(reason))
 
 

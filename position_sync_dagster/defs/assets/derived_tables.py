@@ -50,12 +50,14 @@ def money_metadata(book: Book) -> "dict[str, dg.RawMetadataValue]":
     listed = [*book.strategies[:MOST_STRATEGIES], *book.rest, *book.totals, *book.in_base]
     currencies = dict.fromkeys(sums.currency for sums in (*book.totals, *book.in_base, *listed))
     shown: dict[str, dg.RawMetadataValue] = {}
+
     for label, columns in (("money", _MONEY), ("risk", _RISK)):
         for currency in list(currencies)[:MOST_CURRENCIES]:
             rows = [sums for sums in listed if sums.currency == currency]
             (title, *_others), lines = sums_table("strategy", rows)
             unit = currency or NOT_VALUED
             shown[f"{label} {unit}"] = aligned_table([title, *columns], lines)
+
     numbers: dict[str, float | None] = {
         f"{label} {total.currency}": getattr(total, name)
         for total in book.totals
@@ -69,6 +71,7 @@ def money_metadata(book: Book) -> "dict[str, dg.RawMetadataValue]":
     }
     notes = money_lines(book)
     texts = {"notes": dg.MetadataValue.text("; ".join(notes))} if notes else {}
+
     return shown | texts | plotted(numbers)
 
 
@@ -299,6 +302,7 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
     loss = -pl.col("profit")
     allowed = pl.col("largest_loss")
     broken = rows.filter(loss > allowed)
+
     unknown = rows.filter(pl.col("left_out") > 0)
     text = "; ".join(
         f"{row['strategy_id']} loses {-row['profit']:,.0f} {row['currency']} in {row['scenario']}, "
@@ -308,6 +312,7 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
     if not text and unknown.height:
         name, count = unknown.select("strategy_id", "left_out").row(0)
         text = f"{name} has {count} legs that are not priced"
+
     if not text:
         return passed("", limits=rows.height)
     return failed(f"{text}.", beyond=broken.height, not_certain=unknown.height)

@@ -366,6 +366,7 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         .group_by("session_date")
         .agg(pl.col("timestamp").max().dt.convert_time_zone(exchange.timezone).dt.date())
     )
+
     last_values = dict(newest.iter_rows())
     without = set(over) - last_values.keys()
     if first in without and not settings.daily_start:
@@ -373,6 +374,7 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         stated = StatementFolder(settings.flex_folder).first_day()
         if stated != first and lake.updates.sync.last_before(closed).is_empty():
             over.remove(first)
+
     if not over:
         return passed("No trading day is over yet.")
     missing = without & {*over} - ClosingService(lake, settings).flat_days(without)
@@ -389,6 +391,7 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         f"Put statements of {to_fill[0]} to {to_fill[-1]} into the folder of "
         "POSITION_SYNC_FLEX_FOLDER and materialize these days of daily_positions."
     )
+
     return failed(
         f"{len(missing)} of {len(over)} trading days have no rows, {len(older)} only older values. "
         f"{to_do}",

@@ -120,6 +120,7 @@ def imported(
     for table, rows in added.items():
         of_asset[table.spec.name] = {"added": rows, **table_asset.state_of(table)}
     checks = [judge_files(len(done.found), done.unreadable, done.notes)]
+
     for name, metadata in of_asset.items():
         if dg.AssetKey(name) in context.selected_asset_keys:
             yield dg.MaterializeResult(

@@ -101,6 +101,7 @@ def table_check(
             except Exception as error:  # a mistake of ours stops no other check
                 logger.exception("the check %s cannot be evaluated", called)
                 return unevaluated(f"the check itself failed: {type(error).__name__}: {error}")
+
             if result.passed or not advice or {UNKNOWN, WHAT_TO_DO} & result.metadata.keys():
                 return result
             what_to_do = {WHAT_TO_DO: dg.MetadataValue.text(advice)}

@@ -157,6 +157,7 @@ def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     used = session.lines_in_use - underlyings  # any leg may take the line of an underlying
     is_without = pl.col("conid").is_in(active), pl.col("source") != Source.STREAM.value
     without = newest_values(lake, login).filter(*is_without)
+
     return check.judged(
         f"{used} of {limit} lines are in use by legs; {without.height} active holdings have none.",
         holds=used < SCARCE * limit,
@@ -198,6 +199,7 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     waiting = accounts.get_column("timestamp").null_count()
     if late.is_empty() and waiting:
         return check.unknown_result(f"{waiting} accounts have no row yet.")
+
     return check.rows_result(
         late.sort("timestamp", nulls_last=False),
         none=f"{accounts.height} accounts, all as new as their holdings.",
@@ -294,6 +296,7 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
     confirmed = result.confirmed
     young = len(result.unconfirmed)
     summary = f"{result.checked} holdings compared, {len(confirmed)} discrepancies"
+
     if young:
         summary += (
             f", and {young} first seen less than {reconciliation.CONFIRM_AFTER.seconds} s ago"
@@ -307,6 +310,7 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
         for discrepancy in result.discrepancies[: check.SHOWN]
     ]
     counts: dict[str, Any] = {kind.value.lower(): result.count(kind) for kind in DiscrepancyType}
+
     return check.judged(
         summary,
         holds=result.complete and not confirmed,
@@ -436,6 +440,7 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     wrong = pairs.with_columns(difference=(pl.col("market_value") - broker).abs()).filter(
         pl.col("difference") > allowed, same_time
     )
+
     return check.rows_result(
         wrong.sort("difference", descending=True).select(
             *_KEY, "symbol", "price_kind", "market_value", broker_value=broker, at="timestamp"

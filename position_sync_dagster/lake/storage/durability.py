@@ -91,12 +91,14 @@ def parse_entry(version: int, text: bytes) -> LogEntry:
         return LogEntry(version=version, added={}, flaw="is empty")
     actions: list[tuple[str, dict[str, Any]]] = []
     flaw = None
+
     for line in text.splitlines():
         try:
             actions += json.loads(line).items()
         except (ValueError, AttributeError):
             flaw = "is cut"
             break
+
     info = next((body for kind, body in actions if kind == "commitInfo"), {})
     return LogEntry(
         version=version,
@@ -145,9 +147,11 @@ def torn_entries(table: Path) -> list[TornEntry]:
         last = max(versions_of(log, ENTRY), default=-1)
     except FileNotFoundError:
         return []
+
     torn: list[TornEntry] = []
     removed: set[str] = set()
     is_last = True
+
     for version in range(last, first - 1, -1):
         entry = read_entry(log, version)
         flaws = [(f"{LOG}/{entry_name(version)}", entry.flaw)] if entry.flaw else []
@@ -159,6 +163,7 @@ def torn_entries(table: Path) -> list[TornEntry]:
         removed |= entry.removed
         is_last &= bool(flaws)
         torn += [TornEntry(version, *flaw, is_last) for flaw in flaws[:1]]
+
     return torn
 
 

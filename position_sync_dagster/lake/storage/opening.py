@@ -95,6 +95,7 @@ class WriterLock:
             opened = os.open(f"{self._path}/{WRITER_LOCK}", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             commit_errors.fail(error, self._path)
+
         try:
             if not _is_locked(opened):
                 self._skipped_until = time.monotonic() + SKIP_S
@@ -206,6 +207,7 @@ class TableHandle:
                 )
                 self.on_replaced()
                 self._last_entry = None
+
             if self._last_entry is None and not self.is_remote:
                 durability.refuse_torn(Path(self.path))
             self._handle = handle
@@ -213,6 +215,7 @@ class TableHandle:
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
             self.record(handle.version())
+
         return self._handle
 
     def newest(self) -> DeltaTable:
@@ -285,6 +288,7 @@ class TableHandle:
                 raise commit_errors.RetryCommit from missing  # another process has created it
             if unexpected:
                 raise unexpected from missing
+
             if self.use == "look" or self._last_entry is not None:
                 raise errors.BrokenTableError(
                     f"The table {self.path} was deleted or moved away while this process had it "
@@ -299,7 +303,9 @@ class TableHandle:
             if not self.is_remote:
                 durability.refuse_stray(Path(self.path))
                 durability.refuse_torn(Path(self.path))
+
             raise
+
         self._check(handle)
         return handle
 
@@ -356,6 +362,7 @@ class TableHandle:
         text = properties.get(schema.VERSION_PROPERTY, "")
         if name != self.spec.name or not text.isdigit():
             raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
+
         if int(text) > self.spec.version:
             raise errors.NewerTableError(
                 f"The table {self.path} has schema version {text}; this release knows "
@@ -368,9 +375,11 @@ class TableHandle:
         is_older = int(text) < self.spec.version
         wrong = [column for column, kind in stored.items() if wanted.get(column) != kind]
         wrong += [] if is_older else missing
+
         if wrong or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
             detail = ", ".join(wrong) or "partitions"
             raise self._foreign(f"its schema is another one ({detail})")
+
         if is_older and self.use != "look":
             self._migrate(handle, missing)
 

@@ -107,6 +107,7 @@ def bind(
         LeaseLostError: An owner with a greater token has fenced the table already.
     """
     new: dict[str, str] = {}
+
     offered = sorted(set(modes))
     remembered = mode_of(handle)
     if remembered is None and len(offered) == 1:
@@ -118,6 +119,7 @@ def bind(
             remedy="Give each trading mode its own lake: set POSITION_SYNC_LAKE to another folder, "
             "or point POSITION_SYNC_GATEWAY_PORT at the account that this lake belongs to.",
         )
+
     if owner is not None and refuse_stale_owner(handle, *owner) != owner[1]:
         new[_PROPERTY + schema.storable(owner[0])] = str(owner[1])
     if new:
@@ -302,6 +304,7 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
     begun = time.monotonic()
     stale = 0
     longest_s = PAUSE_S / 64
+
     while True:
         try:
             return attempt()
@@ -316,8 +319,10 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
                     is_last = time.monotonic() - begun >= contention_s
                 case _:
                     is_last = True
+
             if is_last:
                 commit_errors.fail(error, path)
+
         longest_s = min(2 * longest_s, PAUSE_S)
         time.sleep(random.uniform(0, longest_s))  # noqa: S311 - a pause, not a secret
 
@@ -766,10 +771,12 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     describe(table)
     compacted = 0
     skipped = None
+
     try:
         compacted = compact(table, SMALL_BYTES)
     except (errors.CommitContentionError, errors.LakeNotWritableError) as error:
         skipped = f"compaction: {error.what}"  # what is deleted next may make room
+
     # Only a full vacuum lists the folder. A lite one finds replaced files by their tombstones,
     # which the checkpoints of writers drop: it would leave most of them.
     vacuumed = table.snapshot(
@@ -783,6 +790,7 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     table.remove_empty_folders(empty_for_s=0.0 if clean_now else EMPTY_S)
     table.snapshot(partial(_cut_log, table))
     files = table.snapshot(data_files).height
+
     return MaintenanceResult(
         table=table.spec.name,
         compacted=compacted,
@@ -838,6 +846,7 @@ def _merge_parts(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
     replaced = in_parts(bucket, [*chosen["partition.part"], part])
     write(handle, ordered, {"action": "compact"}, predicate=replaced)
+
     return int(chosen["files"].sum())
 
 

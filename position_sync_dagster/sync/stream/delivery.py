@@ -137,6 +137,7 @@ class HandlerDelivery:
             self._pending = {}
             began_s = loop.time()
             outcome = DeliveryOutcome.RETRY
+
             try:
                 outcome = await self._deliver(list(batch.values()))
             finally:
@@ -223,9 +224,11 @@ class AccountRecorder:
             return
         written = self._written
         self._written = None
+
         if written is None:
             summaries = await offload(self.table.latest_summaries)
             written = {row.account: row for row in summaries}
+
         provenance = asdict(self.context.lease.provenance)
         rows = {
             row.account: replace(row, **provenance)
@@ -236,6 +239,7 @@ class AccountRecorder:
             await offload(self.table.append, list(rows.values()))
             ended = self.context.monotonic()
             self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
+
         self._written = written | rows
 
 
