@@ -73,8 +73,11 @@ ENDED = "ended"
 # The file that is there while a person has switched the sensors off.
 SWITCHED_OFF = "switched off"
 
-# The file with the checks that fail, as JSON.
+# The file with the checks that did not pass, as JSON.
 CHECKS = "checks"
+
+# The file that says how many seconds the last tick of `drain_queue` took.
+DURATION = "duration"
 
 # The beginning of the name of the file of a program that ended, with how, until it works again.
 DOWN = "down "
@@ -165,7 +168,7 @@ def note(name: str, text: str = "") -> None:
 
 def clear() -> None:
     """Remove the files at a regular end."""
-    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED, SWITCHED_OFF, CHECKS):
+    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED, SWITCHED_OFF, CHECKS, DURATION):
         remove(name)
     for file in _down_files():
         remove(file.name)
@@ -228,26 +231,28 @@ def _down_files(home: Path | None = None) -> list[Path]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailingCheck:
-    """A check that fails, or cannot be evaluated.
+    """A check whose newest result is not passed.
 
     Attributes:
         name: "asset: check".
         is_of_values: Whether values cannot be relied on while it fails.
         text: What was found.
+        is_unknown: Whether there was nothing to compare, such as without a gateway.
     """
 
     name: str
     is_of_values: bool
     text: str
+    is_unknown: bool = False
 
 
 def note_checks(failing: Iterable[FailingCheck]) -> None:
-    """Write which checks fail."""
+    """Write which checks did not pass."""
     note(CHECKS, json.dumps([asdict(check) for check in failing]))
 
 
 def failing_checks(home: Path) -> list[FailingCheck]:
-    """Return the checks that failed at the last tick; none if that was long ago."""
+    """Return the checks that did not pass at the last tick; none if that was long ago."""
     written = changed_at(CHECKS, home)
     text = _text_of(CHECKS, home)
     if written is None or text is None or abs(time.time() - written) > LATE_S:
@@ -256,6 +261,14 @@ def failing_checks(home: Path) -> list[FailingCheck]:
         return [FailingCheck(**check) for check in json.loads(text)]
     except (ValueError, TypeError):  # it is being written
         return []
+
+
+def tick_duration_s(home: Path) -> float | None:
+    """Return how long the last tick of `drain_queue` took; None before the first."""
+    try:
+        return float(_text_of(DURATION, home) or "")
+    except ValueError:
+        return None
 
 
 def _text_of(name: str, home: Path | None) -> str | None:

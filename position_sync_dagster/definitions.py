@@ -11,7 +11,6 @@ from position_sync_dagster.defs.resources import GATEWAY, POSITION_SYNC
 from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.memory_and_threads import rare_garbage_collection
 
 # The groups of assets: what the broker reports, the way of a value to its row, what is derived from
 # the rows. The lineage page shows each group as a box that opens with a click, since all assets do
@@ -24,6 +23,7 @@ GROUPS = {
         "daily_positions",
         "profit_explained",
         "books",
+        "closed_campaigns",
         "risk_scenarios",
         "reconciliation_breaks",
     ),
@@ -47,7 +47,7 @@ def load(settings: Settings) -> dg.Definitions:
     # `dg.load_from_defs_folder` needs a pyproject.toml, which a container image lacks. It also
     # describes all component types for the UI: a third of the time to load our own definitions.
     tree = dg.ComponentTree.from_module(package, Path(__file__).parents[1])
-    with rare_garbage_collection(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         for kind in (dg.BetaWarning, dg.PreviewWarning):
             warnings.simplefilter("ignore", kind)
         found = tree.build_defs(Path())

@@ -156,12 +156,8 @@ class LakeNotWritableError(LakeError):
     """The lake's folder cannot be written: permissions, or a full or read-only disk."""
 
 
-class StoreUnavailableError(LakeError):
-    """The object store does not answer, or asks to come back later; the caller may try again."""
-
-
-class StoreRefusedError(LakeError):
-    """The object store refuses: bucket, region, rights or credentials; the message says which."""
+class StoreError(LakeError):
+    """The object store refuses or does not answer; the tables are whole, and it may be mended."""
 
 
 class UnsafeStoreError(LakeError):

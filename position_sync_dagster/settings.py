@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Self, TypeVar
 from urllib.parse import urlsplit
 
-from dotenv.parser import parse_stream
+from dotenv.parser import Binding, parse_stream
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -62,8 +62,8 @@ def lake_path_error(path: str) -> str | None:
     "it contains '['"
     >>> lake_path_error("data/my lake #2")
     """
-    found = _NOT_IN_LAKES.search(path)
-    return None if found is None else f"it contains {found[0]!r}"
+    refused = _NOT_IN_LAKES.search(path)
+    return None if refused is None else f"it contains {refused[0]!r}"
 
 
 _NOT_IN_LAKES = re.compile(r"[\[\]^|\\\x00-\x1f\x7f\ud800-\udfff]|%[0-9A-Fa-f]{2}")
@@ -221,31 +221,42 @@ def load_gateways(
             names file, line, column, cause and remedy.
     """
     file = YamlFile(path, holds="gateways", error=GatewaysFileError)
-    seen: dict[str, tuple[str, int]] = {}
-    for number, login in enumerate(logins := file.parse(GatewaysPart, file.data).gateways):
-        at: Place = ("gateways", number)
-        address = (login.host or whole.gateway_host).lower()
-        things: dict[Place, str] = {
-            ("name",): f"the name {login.name!r}",
-            ("port",): f"the address {_LOCAL.get(address, address)}:{login.port}",
-        }
-        for place, account in enumerate(login.accounts):
-            where: Place = ("accounts", place)
-            things[where] = f"the account {account}"
-        for where, thing in things.items():
-            if thing in seen:
-                other, line = seen[thing]
-                cause = f"{thing} belongs to two gateways ({other!r} in line {line})"
-                file.fail((*at, *where), cause, "Keep one of them")
-            seen[thing] = (login.name, file.line((*at, *where)))
-        own, most = login.reserved_lines, login.max_lines or whole.max_lines
-        if (reserved := whole.reserved_lines if own is None else own) >= most:
+    logins = file.parse(GatewaysPart, file.data).gateways
+
+    first_uses: dict[str, tuple[str, int]] = {}
+    for number, login in enumerate(logins):
+        place_of_login: Place = ("gateways", number)
+        for place_in_login, name in _unique_names(login, whole).items():
+            place = (*place_of_login, *place_in_login)
+            if name in first_uses:
+                first_login, line = first_uses[name]
+                cause = f"{name} belongs to two gateways ({first_login!r} in line {line})"
+                file.fail(place, cause, "Keep one of them")
+            first_uses[name] = (login.name, file.line(place))
+
+        max_lines = login.max_lines or whole.max_lines
+        reserved_lines = login.reserved_lines
+        if reserved_lines is None:
+            reserved_lines = whole.reserved_lines
+        if reserved_lines >= max_lines:
             file.fail(
-                (*at, "max_lines"),
-                f"{reserved} reserved lines leave none of {most} to stream with",
+                (*place_of_login, "max_lines"),
+                f"{reserved_lines} reserved lines leave none of {max_lines} to stream with",
                 "Set reserved_lines below max_lines",
             )
     return logins
+
+
+def _unique_names(login: LoginEntry, whole: "Settings") -> dict[Place, str]:
+    """Return what only one login of a file may have, as words, by its place in the entry."""
+    host = (login.host or whole.gateway_host).lower()
+    names: dict[Place, str] = {
+        ("name",): f"the name {login.name!r}",
+        ("port",): f"the address {_LOCAL.get(host, host)}:{login.port}",
+    }
+    for number, account in enumerate(login.accounts):
+        names["accounts", number] = f"the account {account}"
+    return names
 
 
 class Settings(BaseSettings):
@@ -514,15 +525,16 @@ class Settings(BaseSettings):
 
     def _of(self, login: LoginEntry) -> Self:
         """Return these settings with the values that a login sets."""
-        given = login.model_dump(exclude={"name", "accounts", "tags"}, exclude_none=True)
-        found = self.model_copy(
-            update={
-                name if hasattr(self, name) else f"gateway_{name}": value
-                for name, value in given.items()
-            }
-        )
-        found._login, found._whole = login, self
-        return found
+        update: dict[str, object] = {}
+        entry = login.model_dump(exclude={"name", "accounts", "tags"}, exclude_none=True)
+        for name, value in entry.items():
+            field = name if hasattr(self, name) else f"gateway_{name}"
+            update[field] = value
+
+        settings = self.model_copy(update=update)
+        settings._login = login
+        settings._whole = self
+        return settings
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -566,17 +578,27 @@ def read_env_file(path: Path) -> dict[str, str]:
             f"The settings file {path} cannot be read: {error}.",
             remedy="It is a text in UTF-8, one NAME=value a line: correct it, or its rights.",
         ) from error
-    for one in bindings:
-        if one.error or (one.key is not None and one.value is None):
-            text = one.original.string.lstrip("\n")
-            number = one.original.line + len(one.original.string) - len(text)
-            secret = any(name.upper() in text.upper() for name in _SECRETS)
-            raise SettingsError(
-                f"Line {number} of {path} cannot be read: "
-                f"{'(secret)' if secret else shown(text.strip())}.",
-                remedy="Write it as NAME=value, or begin it with #.",
-            )
-    return {one.key: one.value or "" for one in bindings if one.key is not None}
+
+    variables: dict[str, str] = {}
+    for binding in bindings:
+        if binding.error or (binding.key is not None and binding.value is None):
+            raise _unreadable_line(path, binding)
+        if binding.key is not None:
+            variables[binding.key] = binding.value or ""
+    return variables
+
+
+def _unreadable_line(path: Path, binding: Binding) -> SettingsError:
+    original = binding.original.string
+    text = original.lstrip("\n")
+    line_number = binding.original.line + len(original) - len(text)
+
+    is_secret = any(name.upper() in text.upper() for name in _SECRETS)
+    content = "(secret)" if is_secret else shown(text.strip())
+    return SettingsError(
+        f"Line {line_number} of {path} cannot be read: {content}.",
+        remedy="Write it as NAME=value, or begin it with #.",
+    )
 
 
 # Variables with the prefix that the package sets in its processes; they are not settings.
@@ -593,14 +615,25 @@ def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> lis
     if env_file is not None and os.path.isfile(env_file):
         with suppress(SettingsError):  # reading the settings themselves reports it
             names.update(read_env_file(Path(env_file)))
-    known = [field.upper() for field in Settings.model_fields]
+
     warnings: list[str] = []
     for name in sorted(names):
-        prefix, rest = name.upper()[: len(PREFIX)], name.upper()[len(PREFIX) :]
-        if prefix == PREFIX and rest not in known and name not in OWN_VARIABLES:
-            nearest = get_close_matches(rest, known, n=1)
-            hint = f"is {PREFIX}{nearest[0]} meant?" if nearest else ".env.example lists each one."
-            if isinstance(constant := getattr(Settings, rest.lower(), None), int | float):
-                hint = f"it is always {constant:g}."
-            warnings.append(f"{name} is not a setting and has no effect; {hint}")
+        if not name.upper().startswith(PREFIX) or name in OWN_VARIABLES:
+            continue
+
+        field = name.upper().removeprefix(PREFIX).lower()
+        if field not in Settings.model_fields:
+            warnings.append(f"{name} is not a setting and has no effect; {_hint(field)}")
     return warnings
+
+
+def _hint(field: str) -> str:
+    """Return what a person may have meant by the name of a field that is no setting."""
+    constant = getattr(Settings, field, None)
+    if isinstance(constant, int | float):
+        return f"it is always {constant:g}."
+
+    nearest = get_close_matches(field, Settings.model_fields, n=1)
+    if nearest:
+        return f"is {PREFIX}{nearest[0].upper()} meant?"
+    return ".env.example lists each one."

@@ -3,9 +3,8 @@
 The rows are the record of what was written; Dagster's events are an index of them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
-from itertools import chain
 from typing import Annotated, Any
 
 import polars as pl
@@ -47,21 +46,23 @@ def find_trace(lake: Lake, text: str, *, limit: int) -> dict[str, Any]:
         AmbiguousIdError: Several ids begin with the text.
     """
     ledger = LedgerProvenance(lake.updates.table)
-    kind, found = find_id(lake, ledger, text)
+    kind, traced_id = find_id(lake, ledger, text)
     requests: list[QueuedPosition] = []
     if kind == "REQUEST":
-        requests = _requests(lake, [found])
+        requests = _requests(lake, [traced_id])
         written = ledger.of_request(requests[0], limit=limit)
     else:
-        written = ledger.with_id(f"{kind.lower()}_id", found, limit=limit)
+        written = ledger.with_id(f"{kind.lower()}_id", traced_id, limit=limit)
         if kind != "RUN":
             requests = _requests(lake, _named(written.rows, "request_id"))
-    of_sessions = pl.col("session_id").is_in(_named(written.rows, "session_id"))
+
+    wrote_rows = pl.col("session_id").is_in(_named(written.rows, "session_id"))
+    ran_in_run = pl.col("run_id") == traced_id
     return {
         "kind": kind,
-        "id": found,
-        "run_ids": [found] if kind == "RUN" else _named(written.rows, "run_id"),
-        "sessions": lake.sessions.history(None, of_sessions | (pl.col("run_id") == found)),
+        "id": traced_id,
+        "run_ids": [traced_id] if kind == "RUN" else _named(written.rows, "run_id"),
+        "sessions": lake.sessions.history(None, wrote_rows | ran_in_run),
         "requests": requests,
         "batches": written.batches.to_dicts(),
         "batch_count": written.batch_count,
@@ -78,35 +79,48 @@ def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[str, str]:
     Raises:
         UnknownIdError, AmbiguousIdError.
     """
-    found: set[tuple[str, str]] = set()
-    if text:
-        found |= {("REQUEST", one.request_id) for one in lake.queue.sync.beginning_with(text)}
-        for kind in ("BATCH", "UPDATE", "RUN"):
-            if kind != "RUN" or not found:
-                begin = ledger.ids_beginning_with(f"{kind.lower()}_id", text)
-                found |= {(kind, one) for one in begin}
-    exact = {one for one in found if one[1] == text}
-    candidates = sorted(exact or found)
-    ids = {one[1] for one in candidates}
+    beginning = _ids_beginning_with(lake, ledger, text) if text else set()
+    exact = {(kind, id_) for kind, id_ in beginning if id_ == text}
+    candidates = sorted(exact or beginning)
+    ids = {id_ for _, id_ in candidates}
     if not ids:
         raise UnknownIdError(
             f"No run, batch, row or request has an id that begins with {text[:80]!r}.",
             remedy="Copy the id from Dagster, from `position-sync history` or from a table.",
         )
+
     if len(ids) > 1:
-        named = ", ".join(f"{kind.lower()} {one}" for kind, one in candidates[:CANDIDATES])
+        named = ", ".join(f"{kind.lower()} {id_}" for kind, id_ in candidates[:CANDIDATES])
+        end = ", …" if len(candidates) > CANDIDATES else "."
         raise AmbiguousIdError(
-            f"{len(ids)} ids begin with {text[:80]!r}: {named}"
-            + (", …" if len(candidates) > CANDIDATES else "."),
+            f"{len(ids)} ids begin with {text[:80]!r}: {named}{end}",
             remedy="Give more characters of the id.",
         )
     return max(candidates)  # a row may have the id of its request: the row names the request too
 
 
+def _ids_beginning_with(lake: Lake, ledger: LedgerProvenance, text: str) -> set[tuple[str, str]]:
+    """Return kind and id of all that begin with the text; runs only where nothing else does."""
+    beginning = {
+        ("REQUEST", request.request_id) for request in lake.queue.sync.beginning_with(text)
+    }
+    for kind in ("BATCH", "UPDATE", "RUN"):
+        if kind == "RUN" and beginning:
+            break
+
+        for id_ in ledger.ids_beginning_with(f"{kind.lower()}_id", text):
+            beginning.add((kind, id_))
+    return beginning
+
+
 def _requests(lake: Lake, ids: Iterable[str]) -> list[QueuedPosition]:
     """Return the requests with these ids."""
-    queue = lake.queue.sync
-    return [r for one in ids for r in queue.beginning_with(one) if r.request_id == one]
+    requests: list[QueuedPosition] = []
+    for id_ in ids:
+        for request in lake.queue.sync.beginning_with(id_):
+            if request.request_id == id_:
+                requests.append(request)
+    return requests
 
 
 def _named(rows: pl.DataFrame, column: str) -> list[str]:
@@ -140,18 +154,23 @@ def read_history(
             f"The holding {account[:40]}:{conid} has no row{when}.",
             remedy="`position-sync positions --closed` lists accounts and conids; days are in UTC.",
         )
-    memberships = [
-        leg
-        for leg in legs_of(lake.registry.table.rows())
-        if leg.conid == conid and leg.account in (None, account)
-    ]
-    known = lake.breaks.all_breaks()
-    breaks = [one for one in known if (one.account, one.conid) == (account, conid)]
+
+    memberships = []
+    for leg in legs_of(lake.registry.table.rows()):
+        if leg.conid == conid and leg.account in (None, account):
+            memberships.append(leg)
+
+    breaks = []
+    for brk in lake.breaks.all_breaks():
+        if brk.account == account and brk.conid == conid:
+            breaks.append(brk)
+
+    values = [_past_value(row, memberships, breaks) for row in rows.iter_rows(named=True)]
     of_holding = (pl.col("account") == account) & (pl.col("conid") == conid)
     return {
         "account": account,
         "conid": conid,
-        "values": [_past_value(row, memberships, breaks) for row in rows.iter_rows(named=True)],
+        "values": values,
         "more": more,
         "closes": lake.closures.current(of_holding),
     }
@@ -161,23 +180,24 @@ def _past_value(
     row: dict[str, Any], memberships: Iterable[Leg], breaks: Iterable[Break]
 ) -> dict[str, Any]:
     at = row["timestamp"]
-    return {
-        "row": row,
-        "strategies": sorted(
-            {leg.strategy_id for leg in memberships if lasted(leg.added_at, leg.removed_at, at)}
-        ),
-        "breaks": [
-            {"break_id": one.break_id, "type": one.type.value, "state": _state(one, at)}
-            for one in breaks_at(breaks, at)
-        ],
-    }
+    strategies = set()
+    for leg in memberships:
+        if lasted(leg.added_at, leg.removed_at, at):
+            strategies.add(leg.strategy_id)
+
+    open_breaks = []
+    for brk in breaks_at(breaks, at):
+        state = _state(brk, at)
+        open_breaks.append({"break_id": brk.break_id, "type": brk.type.value, "state": state})
+    return {"row": row, "strategies": sorted(strategies), "breaks": open_breaks}
 
 
-def _state(one: Break, at: datetime) -> str:
-    if one.accepted_at is not None and one.accepted_at <= at:
+def _state(brk: Break, at: datetime) -> str:
+    if brk.accepted_at is not None and brk.accepted_at <= at:
         return "ACCEPTED"
-    confirmed = one.confirmed_at is not None and one.confirmed_at <= at
-    return "CONFIRMED" if confirmed else "OPENED"
+    if brk.confirmed_at is not None and brk.confirmed_at <= at:
+        return "CONFIRMED"
+    return "OPENED"
 
 
 Limit = Annotated[
@@ -197,57 +217,80 @@ def trace(
     home: options.HomeFolder = None,
 ) -> None:
     """Show what belongs to an id: run, session, request, batches and rows, in both directions."""
-    found = find_trace(options.opened(home)[1], id_, limit=limit)
-    events = _events_of({one["version"]: one["committed_at"] for one in found["batches"]})
-    lines = chain(trace_lines(found), (f"event    {one}" for one in events))
-    output.show({**found, "events": events}, lines, json=json)
+    _, lake = options.opened(home)
+    traced = find_trace(lake, id_, limit=limit)
+    committed_at = {batch["version"]: batch["committed_at"] for batch in traced["batches"]}
+    events = _events_of(committed_at)
+
+    lines = [*trace_lines(traced), *(f"event    {event}" for event in events)]
+    output.show({**traced, "events": events}, lines, json=json)
 
 
-def _events_of(versions: Mapping[int | None, datetime | None]) -> list[str]:
-    """Return Dagster's events that report these versions of the ledger; none without a Dagster."""
+def _events_of(committed_at: Mapping[int | None, datetime | None]) -> list[str]:
+    """Return Dagster's events that report versions of the ledger; none without a Dagster.
+
+    Args:
+        committed_at: The time of each version; rows of older releases lack either.
+    """
+    times_of_versions: dict[int, datetime] = {}
+    for version, at in committed_at.items():
+        if version is not None and at is not None:
+            times_of_versions[version] = at
+
     home = dagster_home()
-    known = {one: at for one, at in versions.items() if one is not None and at is not None}
-    if not known or not (home / "history").is_dir():
+    if not times_of_versions or not (home / "history").is_dir():
         return []
     from position_sync_dagster.defs.drain import events_with
 
-    return events_with(home, known)
+    return events_with(home, times_of_versions)
 
 
-def trace_lines(found: Mapping[str, Any]) -> Iterator[str]:
+def trace_lines(trace: Mapping[str, Any]) -> Iterator[str]:
     """Return a trace as lines of at most 80 columns; only a reason may be longer."""
-    yield f"{found['kind'].lower():<8} {found['id']}"
-    if found["kind"] != "RUN":
-        yield from (f"run      {run_id}" for run_id in found["run_ids"])
-    for session in found["sessions"]:
+    kind = trace["kind"]
+    yield f"{kind.lower():<8} {trace['id']}"
+    if kind != "RUN":
+        yield from (f"run      {run_id}" for run_id in trace["run_ids"])
+
+    for session in trace["sessions"]:
+        since = stamp(session.started_at)
         yield f"session  {session.session_id}"
-        yield (
-            f"         {session.owner} {session.state}, {session.gateway_id}, "
-            f"since {stamp(session.started_at)}"
-        )
-    for request in found["requests"]:
-        if found["kind"] != "REQUEST":
+        yield f"         {session.owner} {session.state}, {session.gateway_id}, since {since}"
+
+    for request in trace["requests"]:
+        if kind != "REQUEST":
             yield f"request  {request.request_id}"
-        yield (
-            f"         {request.status}, {request.reason}, {request.account or 'any account'}:"
-            f"{request.conid} {request.symbol}, {stamp(request.created_at)}"
-        )
-        if request.update_id:
-            yield f"         answered by the row {request.update_id}"
-        if request.confirmed_at:
-            yield f"         the broker confirmed its value at {stamp(request.confirmed_at)} UTC"
-        if request.error_message:
-            yield f"         {request.error_message}"
-    if not found["row_count"]:
+        yield from _request_lines(request)
+
+    if not trace["row_count"]:
         yield "rows     none in position_updates"
         return
-    yield f"batches  {found['batch_count']:,}{_last(len(found['batches']), found['batch_count'])}"
-    for batch in found["batches"]:
+    yield from _batch_lines(trace["batches"], trace["batch_count"])
+    yield from _row_lines(trace["rows"], trace["row_count"])
+
+
+def _request_lines(request: QueuedPosition) -> Iterator[str]:
+    holding = f"{request.account or 'any account'}:{request.conid} {request.symbol}"
+    yield f"         {request.status}, {request.reason}, {holding}, {stamp(request.created_at)}"
+    if request.update_id:
+        yield f"         answered by the row {request.update_id}"
+    if request.confirmed_at:
+        yield f"         the broker confirmed its value at {stamp(request.confirmed_at)} UTC"
+    if request.error_message:
+        yield f"         {request.error_message}"
+
+
+def _batch_lines(batches: Sequence[Mapping[str, Any]], count: int) -> Iterator[str]:
+    yield f"batches  {count:,}{_last(len(batches), count)}"
+    for batch in batches:
         version = "–" if batch["version"] is None else f"v{batch['version']}"
         at = stamp(batch["committed_at"])
         yield f"  {batch['batch_id']} {version:>8} {batch['rows']:>5} rows  {at}"
-    yield f"rows     {found['row_count']:,}{_last(len(found['rows']), found['row_count'])}"
-    for row in found["rows"]:
+
+
+def _row_lines(rows: Sequence[Mapping[str, Any]], count: int) -> Iterator[str]:
+    yield f"rows     {count:,}{_last(len(rows), count)}"
+    for row in rows:
         value = f"{quantity(row['position'])} × {number(row['market_price'])}"
         yield f"  {row['update_id']}  {row['account']}:{row['conid']} {value}"
 
@@ -278,9 +321,10 @@ def history(
 ) -> None:
     """Show each value of a holding with its source, batch, run, request, break and strategy."""
     account, conid = parse_holding(holding)
-    on, lake = day and day.date(), options.opened(home)[1]
-    found = read_history(lake, account, conid, day=on, limit=limit)
-    output.show(found, history_lines(found), json=json)
+    _, lake = options.opened(home)
+    utc_date = None if day is None else day.date()
+    past = read_history(lake, account, conid, day=utc_date, limit=limit)
+    output.show(past, history_lines(past), json=json)
 
 
 def parse_holding(text: str) -> tuple[str, int]:
@@ -295,37 +339,43 @@ def parse_holding(text: str) -> tuple[str, int]:
     return account, parse_conid(conid)
 
 
-def history_lines(found: Mapping[str, Any]) -> Iterator[str]:
+def history_lines(past: Mapping[str, Any]) -> Iterator[str]:
     """Return a history as lines of at most 80 columns."""
-    symbol = found["values"][-1]["row"]["symbol"]
-    yield f"{found['account']}:{found['conid']} {symbol}"
-    if found["more"]:
-        yield f"the newest {len(found['values']):,} values; --limit shows more"
-    for one in found["values"]:
-        yield from _value_lines(one)
-    for close in found["closes"]:
-        profit = "" if close.realized_pnl is None else f"  {close.realized_pnl:+,.2f}"
+    values = past["values"]
+    yield f"{past['account']}:{past['conid']} {values[-1]['row']['symbol']}"
+    if past["more"]:
+        yield f"the newest {len(values):,} values; --limit shows more"
+
+    for value in values:
+        yield from _value_lines(value)
+
+    for close in past["closes"]:
+        profit = ""
+        if close.realized_pnl is not None:
+            profit = f"  {close.realized_pnl:+,.2f} {close.currency}"
         yield f"{stamp(close.closed_at)}  closed {close.quantity:+g}: {close.cause}, {close.stage}"
-        yield f"    why       {close.detail}{profit and f'{profit} {close.currency}'}"
+        yield f"    why       {close.detail}{profit}"
 
 
-def _value_lines(one: dict[str, Any]) -> Iterator[str]:
-    row = one["row"]
+def _value_lines(value: dict[str, Any]) -> Iterator[str]:
+    row = value["row"]
     kind = f" {row['price_kind']}" if row["price_kind"] else ""
     yield (
         f"{stamp(row['timestamp'])}  {quantity(row['position'])} × "
         f"{number(row['market_price'])}{kind} = {number(row['market_value'])} "
         f"{row['currency']}  {row['source']}/{row['value_source']}"
     )
+
+    breaks = [f"{brk['type']} {brk['state']} {brk['break_id']}" for brk in value["breaks"]]
     links = {
         "row": row["update_id"],
         "batch": row["batch_id"],
         "run": row["run_id"],
         "request": row["request_id"],
-        "strategy": ", ".join(one["strategies"]),
-        "break": ", ".join(f"{b['type']} {b['state']} {b['break_id']}" for b in one["breaks"]),
+        "strategy": ", ".join(value["strategies"]),
+        "break": ", ".join(breaks),
         "note": row["note"],
     }
-    for name, value in links.items():
-        if value:
-            yield f"    {name:<9} {value}"
+    for name, link in links.items():
+        if link:
+            yield f"    {name:<9} {link}"

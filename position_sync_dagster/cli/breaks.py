@@ -65,7 +65,7 @@ def list_breaks(
 def show(break_id: BreakId, json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Show everything about open and closed breaks whose ids begin with the given text."""
     table = options.opened(home)[1].breaks
-    chosen = [each for each in table.all_breaks() if each.break_id.startswith(break_id)]
+    chosen = [brk for brk in table.all_breaks() if brk.break_id.startswith(break_id)]
     lines: list[str] = []
     for difference in chosen:
         for field in fields(difference):

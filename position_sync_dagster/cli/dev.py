@@ -47,10 +47,12 @@ def dev(
         load_strategies(settings.strategies_file)  # else the stream followed an older registry
     require_known(settings.calendar)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
-    home, stop = dagster_files.dagster_home(), StopRequest(end_with=end_with)
+
+    home = dagster_files.dagster_home()
+    stop = StopRequest(end_with=end_with)
     log = home / LOG_NAME if sys.stdout.isatty() and sys.stderr.isatty() else None
-    known = "ui_url" in settings.model_fields_set
-    address = settings.ui_url if known else supervisor.url(ui_port)
+    is_ui_url_set = "ui_url" in settings.model_fields_set
+    address = settings.ui_url if is_ui_url_set else supervisor.url(ui_port)
     with suppress(StopRequested), exclusive_use(home, purpose="position-sync dev"):
         put_instance(home)
         with supervisor.start(
@@ -88,8 +90,8 @@ def variables_of_the_folder() -> dict[str, str]:
     """Return what `.env` holds for other libraries, such as AWS_REGION; we read our settings."""
     if not os.path.exists(".env"):
         return {}
-    found = read_env_file(Path(".env"))
-    return {name: text for name, text in found.items() if not name.startswith(PREFIX)}
+    variables = read_env_file(Path(".env"))
+    return {name: text for name, text in variables.items() if not name.startswith(PREFIX)}
 
 
 def watch(dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopRequest) -> None:
@@ -103,6 +105,7 @@ def watch(dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopReq
         while True:
             dagster.check()
             stop.pause(LOOK_INTERVAL_S)
+
     lake = Lake.of(settings)
 
     def read() -> Figures | None:
@@ -165,9 +168,18 @@ def demo(
     With --for the exit code is 0 if all figures are met and 1 if not. If it is stopped before its
     time, the code is 128 plus the number of the signal: 130 after Ctrl-C.
     """
-    # The parameters of this command are the fields of the options.
-    given = locals() | {"home": home or dagster_files.demo_home()}
-    sys.exit(run_demo(Options(**given)))
+    chosen = Options(
+        home=home or dagster_files.demo_home(),
+        seconds=seconds,
+        ui_port=ui_port,
+        gateway_port=gateway_port,
+        control_port=control_port,
+        calm=calm,
+        empty=empty,
+        json=json,
+        end_with=end_with,
+    )
+    sys.exit(run_demo(chosen))
 
 
 def record(

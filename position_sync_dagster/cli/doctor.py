@@ -37,38 +37,43 @@ def doctor(
     leave.
     """
     if repair:
-        output.show(*_repaired(Lake.of(options.settings_for(home))), json=json)
+        torn_commits, report = _set_torn_commits_aside(Lake.of(options.settings_for(home)))
+        output.show(torn_commits, report, json=json)
         return
+
     settings = options.settings_for(home, warn=False)
-    found = run_preflight(
+    findings = run_preflight(
         settings,
         os.environ,
         env_file=".env" if home is None else None,
         dagster_home=dagster_home(),
         ui_port=ui_port or urlsplit(settings.ui_url).port or UI_PORT,
     )
-    bad = any(one.level is Level.BAD for one in found)
-    lines = (
-        line
-        for one in found
-        for line in (
-            f"{one.level:<8} {one.check:<16} {one.text}",
-            *([f"{'':<25} {one.remedy}"] if one.remedy else []),
-        )
-    )
-    output.show({"good": not bad, "findings": found}, lines, json=json)
-    raise typer.Exit(bad)
+
+    is_bad = False
+    lines: list[str] = []
+    for finding in findings:
+        is_bad = is_bad or finding.level is Level.BAD
+        lines.append(f"{finding.level:<8} {finding.check:<16} {finding.text}")
+        if finding.remedy:
+            lines.append(f"{'':<25} {finding.remedy}")
+
+    output.show({"good": not is_bad, "findings": findings}, lines, json=json)
+    raise typer.Exit(is_bad)
 
 
-def _repaired(lake: Lake) -> tuple[list[dict[str, object]], list[str]]:
-    """Set torn commits aside; return what was done, and the same as lines."""
-    done: list[dict[str, object]] = [
-        {"table": table.spec.name, "version": one.version, "file": one.file, "flaw": one.flaw}
-        for table in lake.all_tables
-        for one in table.remove_torn()
-    ]
-    line = "{table:<22} version {version} is set aside: {file} {flaw}"
-    return done, [line.format(**one) for one in done] or ["No table has a torn last commit."]
+def _set_torn_commits_aside(lake: Lake) -> tuple[list[dict[str, object]], list[str]]:
+    """Set torn commits aside; return them as data and as lines."""
+    commits: list[dict[str, object]] = []
+    lines: list[str] = []
+    for table in lake.all_tables:
+        name = table.spec.name
+        for torn in table.remove_torn():
+            commits.append(
+                {"table": name, "version": torn.version, "file": torn.file, "flaw": torn.flaw}
+            )
+            lines.append(f"{name:<22} version {torn.version} is set aside: {torn.file} {torn.flaw}")
+    return commits, lines or ["No table has a torn last commit."]
 
 
 def maintain(json: options.Json = False, home: options.HomeFolder = None) -> None:
@@ -78,8 +83,9 @@ def maintain(json: options.Json = False, home: options.HomeFolder = None) -> Non
     time. The output shows the number of files merged and deleted, the files and the version
     afterwards, and why a part was skipped until the next time.
     """
-    results = options.opened(home)[1].maintain()
+    _, lake = options.opened(home)
+    results = lake.maintain()
     if json:
         output.print_json(results)
     else:
-        output.print_table([asdict(one) for one in results])
+        output.print_table([asdict(result) for result in results])

@@ -36,6 +36,7 @@ HomeFolder = Annotated[
     ),
 ]
 Strategy = Annotated[str | None, typer.Option(help="Only the legs of this strategy.")]
+Underlying = Annotated[str | None, typer.Option(help="Only contracts on this symbol.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Show it again every 2 s, until Ctrl-C.")]
 
 
@@ -85,8 +86,8 @@ class ListByDefault(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `list` before options that do not belong to the group."""
-        own = ctx.help_option_names
-        if not args or (args[0].startswith("-") and args[0] not in own):
+        options_of_group = ctx.help_option_names
+        if not args or (args[0].startswith("-") and args[0] not in options_of_group):
             args = ["list", *args]
         return super().parse_args(ctx, args)
 
@@ -129,8 +130,8 @@ def settings_for(home: Path | None, *, warn: bool = True) -> Settings:
     """
     env_file: str | None = ".env"
     if home is not None:
-        found = Home.at(home)
-        adopt_environment(found.read_settings(), found.dagster_home)
+        opened_home = Home.at(home)
+        adopt_environment(opened_home.read_settings(), opened_home.dagster_home)
         env_file = None
     if warn:
         warn_of_unknown_settings(env_file=env_file)

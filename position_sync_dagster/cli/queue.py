@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from position_sync_dagster.cli import options
-from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.clock import seconds_since, utc_now
 from position_sync_dagster.domain.queue_request import QueuedPosition, QueueStatus
 from position_sync_dagster.errors import RequestStateError
 from position_sync_dagster.lake.position_queue import SyncQueue
@@ -40,30 +40,39 @@ def list_requests(
     PENDING and PROCESSING requests come in the order in which they are claimed, the others newest
     first. The age counts from the creation of the request.
     """
-    stored = options.opened(home)[1].queue.sync
-    overview, now = stored.overview(), utc_now()
-    requests = [] if status is None else stored.get_batch(None, limit, status)
-    oldest = overview.oldest_pending_at
-    oldest_s = None if oldest is None else (now - oldest).total_seconds()
-    counts = {one.value: overview.counts[one] for one in QueueStatus}
+    _, lake = options.opened(home)
+    requests_of_lake = lake.queue.sync
+    overview = requests_of_lake.overview()
+    requests = None if status is None else requests_of_lake.get_batch(None, limit, status)
+
+    now = utc_now()
+    oldest_pending_age_s = seconds_since(overview.oldest_pending_at, now)
+    counts = {state.value: overview.counts[state] for state in QueueStatus}
     if json:
+        as_plain = None if requests is None else [as_data(request, now) for request in requests]
         output.print_json(
             {
                 "counts": counts,
-                "oldest_pending_age_s": oldest_s,
+                "oldest_pending_age_s": oldest_pending_age_s,
                 "status": status,
-                "requests": None if status is None else [as_data(one, now) for one in requests],
+                "requests": as_plain,
             }
         )
         return
-    for name, count in counts.items():
-        typer.echo(f"{name.lower():<18} {count:,}")
-    typer.echo(f"{'oldest pending':<18} {duration(oldest_s)}")
-    if status is not None:
-        typer.echo()
-        print_requests(requests, now) if requests else typer.echo(f"No request is {status}.")
-        if len(requests) < counts[status]:
-            typer.echo(f"{len(requests):,} of {counts[status]:,} are shown; --limit shows more.")
+
+    for state, count in counts.items():
+        typer.echo(f"{state.lower():<18} {count:,}")
+    typer.echo(f"{'oldest pending':<18} {duration(oldest_pending_age_s)}")
+
+    if status is None or requests is None:
+        return
+    typer.echo()
+    if requests:
+        print_requests(requests, now)
+    else:
+        typer.echo(f"No request is {status}.")
+    if len(requests) < counts[status]:
+        typer.echo(f"{len(requests):,} of {counts[status]:,} are shown; --limit shows more.")
 
 
 def as_data(request: QueuedPosition, now: datetime) -> dict[str, object]:
@@ -75,20 +84,22 @@ def as_data(request: QueuedPosition, now: datetime) -> dict[str, object]:
 
 def print_requests(requests: Sequence[QueuedPosition], now: datetime) -> None:
     """Print requests as a table; the first line of a request's error is below it."""
-    rows = [
-        {
-            "id": request.request_id,
-            "account": request.account or "any",
-            **{name: getattr(request, name) for name in SHOWN},
-            "age": age(request.created_at, now),
-        }
-        for request in requests
-    ]
-    notes = [first_line(request.error_message or "") for request in requests]
+    rows = []
+    notes = []
+    for request in requests:
+        rows.append(
+            {
+                "id": request.request_id,
+                "account": request.account or "any",
+                "conid": request.conid,
+                "symbol": request.symbol,
+                "priority": request.priority,
+                "attempts": request.attempts,
+                "age": age(request.created_at, now),
+            }
+        )
+        notes.append(first_line(request.error_message or ""))
     output.print_table(rows, notes, right=("age",))
-
-
-SHOWN = ("conid", "symbol", "priority", "attempts")
 
 
 def first_line(text: str) -> str:

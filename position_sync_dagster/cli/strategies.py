@@ -14,6 +14,7 @@ from position_sync_dagster.domain.instrument import contract_name, digits, parse
 from position_sync_dagster.domain.leg import READERS, Description, Leg, LegState, few, make_leg
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy
 from position_sync_dagster.lake import strategies_file
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers, propose_strategies
 from position_sync_dagster.sync.reports.status import leg_states
@@ -73,18 +74,20 @@ def list_legs(
     settings, lake = options.opened(home)
     registry = lake.registry.sync
     if explain is not None:
-        file, active = settings.strategies_file, registry.get_all_active()
-        held = propose_strategies.held(lake, settings)
-        chosen = [] if file is None else strategies_file.saved_file(file).rules
-        lines = rules.explain(parse_conid(explain), chosen, held, active, utc_now())
+        lines = _explained(parse_conid(explain), settings, lake)
         output.show({"explanation": lines}, lines, json=json)
         return
+
     legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
     legs.sort(key=lambda leg: (leg.strategy_id, leg.symbol, str(leg.expiry), leg.strike or 0.0))
     states = leg_states(legs, lake, settings, utc_now())
     if json:
-        listed = zip(map(asdict, legs), states, strict=True)
-        output.print_json([{"problem": None} | leg | {"state": state} for leg, state in listed])
+        output.print_json(
+            [
+                {"problem": None, **asdict(leg), "state": state}
+                for leg, state in zip(legs, states, strict=True)
+            ]
+        )
     elif legs:
         print_legs(legs, states)
     else:
@@ -93,26 +96,37 @@ def list_legs(
         )
 
 
+def _explained(conid: int, settings: Settings, lake: Lake) -> list[str]:
+    """Return which strategy or rule has a contract, or why none has."""
+    file = settings.strategies_file
+    rules_of_file = [] if file is None else strategies_file.saved_file(file).rules
+    holdings = propose_strategies.held(lake, settings)
+    active_legs = lake.registry.sync.get_all_active()
+    return rules.explain(conid, rules_of_file, holdings, active_legs, utc_now())
+
+
 def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
     """Print legs and their states as a table that is never cut, each with its problem if any."""
-    rows = [
-        {
-            "strategy": leg.strategy_id,
-            "state": str(state),
-            "conid": str(leg.conid or "–"),
-            "symbol": leg.symbol,
-            "right": str(leg.right or ""),
-            "strike": "" if leg.strike is None else digits(leg.strike),
-            "expiry": "" if leg.expiry is None else leg.expiry.isoformat(),
-            "account": leg.account or "any",
-            "quantity": "all" if leg.quantity is None else quantity(leg.quantity),
-            "priority": str(leg.priority),
-            "since (UTC)": f"{leg.added_at:%Y-%m-%d %H:%M:%S}",
-        }
-        for leg, state in zip(legs, states, strict=True)
-    ]
-    found = ((leg, getattr(leg, "problem", None)) for leg in legs)
-    problems = [f"{leg.described} of {leg.strategy_id}: {why}" if why else "" for leg, why in found]
+    rows = []
+    problems = []
+    for leg, state in zip(legs, states, strict=True):
+        rows.append(
+            {
+                "strategy": leg.strategy_id,
+                "state": str(state),
+                "conid": str(leg.conid or "–"),
+                "symbol": leg.symbol,
+                "right": str(leg.right or ""),
+                "strike": "" if leg.strike is None else digits(leg.strike),
+                "expiry": "" if leg.expiry is None else leg.expiry.isoformat(),
+                "account": leg.account or "any",
+                "quantity": "all" if leg.quantity is None else quantity(leg.quantity),
+                "priority": str(leg.priority),
+                "since (UTC)": f"{leg.added_at:%Y-%m-%d %H:%M:%S}",
+            }
+        )
+        problem = getattr(leg, "problem", None)
+        problems.append(f"{leg.described} of {leg.strategy_id}: {problem}" if problem else "")
     output.print_table(rows, problems, right=("conid", "strike", "quantity", "priority"))
 
 
@@ -139,69 +153,82 @@ def propose(
     """
     if more and not accept:
         raise typer.BadParameter("Write --accept before the numbers.")
+
     settings, lake = options.opened(home)
-    found = propose_strategies.read_proposal(
-        lake, settings, account, None if underlying is None else [underlying]
-    )
-    chosen: Sequence[ProposedStrategy] = found.strategies
+    underlyings = None if underlying is None else [underlying]
+    proposal = propose_strategies.read_proposal(lake, settings, account, underlyings)
+
+    chosen: Sequence[ProposedStrategy] = proposal.strategies
     if accept:
-        chosen = _chosen(found.strategies, [*accept, *(more or [])])
+        chosen = _chosen(proposal.strategies, [*accept, *(more or [])])
         propose_strategies.accept(lake, settings, chosen, utc_now())
+
     if json:
-        output.print_json([_plain_proposal(one) for one in chosen])
+        output.print_json([_plain_proposal(strategy) for strategy in chosen])
     elif accept:
-        for one in chosen:
-            typer.echo(f"{printable(one.name)} is active with {len(one.legs)} legs.")
+        for strategy in chosen:
+            typer.echo(f"{printable(strategy.name)} is active with {len(strategy.legs)} legs.")
     else:
-        _print_proposal(found)
+        _print_proposal(proposal)
 
 
-def _chosen(found: Sequence[ProposedStrategy], wanted: Sequence[str]) -> list[ProposedStrategy]:
+def _chosen(proposed: Sequence[ProposedStrategy], typed: Sequence[str]) -> list[ProposedStrategy]:
     """Return the proposals that numbers or names choose, each once, in the order of the list."""
-    names = [name for text in wanted for name in text.split(",") if name]
-    if "all" in names:
-        return list(found)
-    known = {key: one for n, one in enumerate(found, 1) for key in (str(n), one.name)}
-    if unknown := [name for name in names if name not in known]:
+    choices = {choice for text in typed for choice in text.split(",") if choice}
+    if "all" in choices:
+        return list(proposed)
+
+    chosen = []
+    unknown = set(choices)
+    for number, strategy in enumerate(proposed, 1):
+        names = {str(number), strategy.name}
+        unknown -= names
+        if choices & names:
+            chosen.append(strategy)
+
+    if unknown:
         raise typer.BadParameter(
-            f"There is no proposal {unknown[0]!r}: there are {len(found)}. The list has their "
+            f"There is no proposal {min(unknown)!r}: there are {len(proposed)}. The list has their "
             "numbers and names."
         )
-    return [one for one in found if any(known[name] is one for name in names)]
+    return chosen
 
 
-def _plain_proposal(one: ProposedStrategy) -> dict[str, object]:
+def _plain_proposal(strategy: ProposedStrategy) -> dict[str, object]:
     """Return a proposal as JSON has it."""
-    legs = [{"quantity": part.quantity} | asdict(part.instrument) for part in one.legs]
-    return asdict(one) | {"legs": legs, "currency": one.legs[0].instrument.currency}
+    legs = [{"quantity": leg.quantity, **asdict(leg.instrument)} for leg in strategy.legs]
+    currency = strategy.legs[0].instrument.currency
+    return {**asdict(strategy), "legs": legs, "currency": currency}
 
 
-def _print_proposal(found: Proposal) -> None:
+def _print_proposal(proposal: Proposal) -> None:
     """Print proposed strategies with their legs, and what is left over."""
-    rows = [
-        {
-            "#": str(number),
-            "strategy": one.name,
-            "account": one.account,
-            "credit": amount(one.credit),
-            "greatest loss": "unlimited" if one.unlimited else amount(one.greatest_loss),
-            "why": one.why,
-        }
-        for number, one in enumerate(found.strategies, 1)
-    ]
-    notes = [
-        ", ".join(f"{part.quantity:+g} {contract_name(part.instrument)}" for part in one.legs)
-        + "".join(f"; or {text}" for text in one.alternatives)
-        for one in found.strategies
-    ]
+    rows = []
+    notes = []
+    for number, strategy in enumerate(proposal.strategies, 1):
+        loss = "unlimited" if strategy.unlimited else amount(strategy.greatest_loss)
+        rows.append(
+            {
+                "#": str(number),
+                "strategy": strategy.name,
+                "account": strategy.account,
+                "credit": amount(strategy.credit),
+                "greatest loss": loss,
+                "why": strategy.why,
+            }
+        )
+        legs = [f"{leg.quantity:+g} {contract_name(leg.instrument)}" for leg in strategy.legs]
+        notes.append("; or ".join([", ".join(legs), *strategy.alternatives]))
+
     if rows:
         output.print_table(rows, notes, right=("#", "credit", "greatest loss"))
         typer.echo(as_typed("`position-sync strategies propose --accept all` makes them active."))
     else:
         typer.echo("No option is held that is in no strategy.")
-    if found.left_over:
-        left = (f"{one.quantity:+g} {one.instrument.symbol}" for one in found.left_over)
-        typer.echo(printable(f"Left over: {few(left, 20)}."))
+
+    if proposal.left_over:
+        holdings = [f"{leg.quantity:+g} {leg.instrument.symbol}" for leg in proposal.left_over]
+        typer.echo(printable(f"Left over: {few(holdings, 20)}."))
 
 
 @app.command("add")
@@ -296,17 +323,20 @@ def list_rolls(
     nothing changes.
     """
     settings, lake = options.opened(home)
-    found = leg_followers.proposed(lake, utc_now())
-    replaced = len(leg_followers.apply(lake, found)) if apply else 0
-    lines = [*map(str, found)] or ["No leg of a strategy was rolled."]
-    if found and apply:
+    rolls = leg_followers.proposed(lake, utc_now())
+    replaced = len(leg_followers.apply(lake, rolls)) if apply else 0
+
+    lines = [str(roll) for roll in rolls]
+    if not rolls:
+        lines.append("No leg of a strategy was rolled.")
+    elif apply:
         following = strategies_file.following_rolls(settings.strategies_file)
-        if {one.before.strategy_id for one in found} - following:
+        if {roll.before.strategy_id for roll in rolls} - following:
             warn_of_file(settings)
         lines.append(f"{replaced} legs are replaced.")
-    elif found:
+    else:
         lines.append(as_typed("`position-sync strategies rolls --apply` replaces these legs."))
-    output.show({"replaced": replaced, "rolls": found}, lines, json=json)
+    output.show({"replaced": replaced, "rolls": rolls}, lines, json=json)
 
 
 @app.command("import")

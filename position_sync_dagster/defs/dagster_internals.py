@@ -7,7 +7,7 @@ the tests of the next version name it at once.
 # The states of sensors that the instance returns, whose stored times a clock set back leaves ahead.
 from dagster._core.definitions.run_request import InstigatorType
 
-# The mark of an observation of the whole asset, which is kept at a pruning of the history.
+# The mark of an output without an event: `WITHOUT_EVENTS`.
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.scheduler.instigation import (
     InstigatorState,
@@ -19,7 +19,7 @@ from dagster._core.scheduler.instigation import (
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 
 __all__ = [
-    "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
+    "WITHOUT_EVENTS",
     "InstigatorState",
     "InstigatorStatus",
     "InstigatorType",
@@ -27,3 +27,7 @@ __all__ = [
     "SqlEventLogStorage",
     "SqliteEventLogStorage",
 ]
+
+# Metadata with which an output has no event: assets downstream run, and no partition counts as
+# filled. Without it, one day without a source would keep the profits of all days of its run back.
+WITHOUT_EVENTS = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}

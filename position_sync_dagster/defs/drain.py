@@ -10,6 +10,7 @@ one and then its cursor: a crash in between repeats nothing.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -39,8 +40,7 @@ from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import (
     InvalidLegError,
     PositionSyncError,
-    StoreRefusedError,
-    StoreUnavailableError,
+    StoreError,
     StrategiesFileError,
 )
 from position_sync_dagster.lake import lake as tables
@@ -49,7 +49,6 @@ from position_sync_dagster.lake.position_updates import AddedCounts
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
-from position_sync_dagster.sync.stream.memory_and_threads import return_freed_memory
 from position_sync_dagster.yaml_file import saved_state
 
 logger = logging.getLogger(__name__)
@@ -114,17 +113,18 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     cannot be read become unknown, and the skip reason names it. Requests of a drain that failed
     have leases that expire; a later tick goes on.
     """
+    began = time.monotonic()
     settings = resources.POSITION_SYNC.read_settings()
     lake = resources.cached_lake(settings)
     cursor = resources.cursor_of(TickCursor, context.cursor)
     work = Work(lake, settings, resources.cached_instance(context), datetime.now(UTC), cursor)
     events = work.tick()
     dagster_files.note_checks(work.failing)
+    dagster_files.note(dagster_files.DURATION, f"{time.monotonic() - began:.3f}")
     if work.problems:
         dagster_files.note(dagster_files.FAILED_TICK, "; ".join(work.problems))
     else:
         dagster_files.note(dagster_files.SENSORS)
-    return_freed_memory()
     return dg.SensorResult(
         asset_events=events,
         skip_reason="; ".join(work.said),
@@ -372,7 +372,7 @@ class Work:
             return make()
         except PositionSyncError as error:
             problem = f"{what}: {error}"
-            if isinstance(error, STORE_ERRORS):
+            if isinstance(error, StoreError):
                 self._outage = str(error)
         except Exception as error:
             logger.exception("%s", what)
@@ -392,10 +392,6 @@ TICK_DERIVED = tuple(
         schema.RISK_SCENARIOS,
     )
 )
-
-# Errors of the store of all tables: no table can be read.
-STORE_ERRORS = (StoreUnavailableError, StoreRefusedError)
-
 
 LEDGER = dg.AssetKey(schema.POSITION_UPDATES.name)
 
@@ -427,15 +423,17 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
         instance: The Dagster instance with the events.
         cursor: The version that the last tick reported; None at the first tick.
     """
-    events = instance.fetch_materializations(LEDGER, limit=LOOKED_AT).records
-    newest = next((event for event in events if _reported(event) is not None), None)
-    reported = None if newest is None else _reported(newest)
     updates = lake.updates.sync
     since = cursor or 0
-    if newest is not None and reported is not None:
+    for event in instance.fetch_materializations(LEDGER, limit=LOOKED_AT).records:
+        reported = _reported(event)
+        if reported is None:
+            continue
+
         since = reported.through
         if reported.token is not None and not updates.has_place(reported.token):
-            since = updates.version_at(datetime.fromtimestamp(newest.timestamp, UTC))
+            since = updates.version_at(datetime.fromtimestamp(event.timestamp, UTC))
+        break
 
     added = updates.count_after(since)
     return Span(min(since, added.version), added)

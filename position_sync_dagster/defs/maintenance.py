@@ -12,18 +12,10 @@ import dagster as dg
 import sqlalchemy as sql
 
 from position_sync_dagster.defs import resources
-from position_sync_dagster.defs.dagster_internals import (
-    SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION,
-    SqlEventLogStorage,
-    SqliteEventLogStorage,
-)
+from position_sync_dagster.defs.dagster_internals import SqlEventLogStorage, SqliteEventLogStorage
 from position_sync_dagster.lake import schema
 
 KEPT = timedelta(days=90)
-
-# Metadata with which an output has no event: assets downstream run, and no partition counts as
-# filled. Without it, one day without a source would keep the profits of all days of its run back.
-WITHOUT_EVENTS = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
 
 # The run id of an event without a run.
 NO_RUN = ""

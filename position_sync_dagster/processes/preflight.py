@@ -31,7 +31,8 @@ from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.ib_async_internals import version_problem
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage.object_store import absolute_path
+from position_sync_dagster.lake.storage.object_store import absolute_path, is_remote
+from position_sync_dagster.lake.storage.store_probe import require_conditional_put
 from position_sync_dagster.lake.storage.table import Table, together
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes import ports
@@ -427,8 +428,10 @@ def check_store(lake: Lake) -> list[Finding]:
     Raises:
         LakeError: It does not, or it does not answer.
     """
-    text = "it refuses the second of two writers (conditional put)"
-    return [good("store", text)] if lake.queue.table.probe_store() else []
+    if not is_remote(lake.path):
+        return []
+    require_conditional_put(lake.path)
+    return [good("store", "it refuses the second of two writers (conditional put)")]
 
 
 def check_disk(path: str) -> list[Finding]:
@@ -466,7 +469,7 @@ def run_preflight(
 ) -> list[Finding]:
     """Check everything within a minute; write nothing and keep no market data line.
 
-    The exception is an object store: it gets probes, which are deleted at once.
+    The exception is an object store: it gets a probe, which is deleted at once.
 
     Args:
         environ: The environment of this process.
@@ -564,6 +567,9 @@ def check_results(home: Path) -> list[Finding]:
     """Return the checks that failed at the last tick: those of values are bad."""
     found = []
     for check in dagster_files.failing_checks(home):
+        if check.is_unknown:
+            continue
+
         level = Level.BAD if check.is_of_values else Level.WARNING
         remedy = "Its page in Dagster says what to do."
         found.append(Finding("checks", level, f"{check.name}: {check.text}", remedy))

@@ -1,6 +1,6 @@
 """The live status on a terminal: the board, its lines and the last changes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
@@ -9,6 +9,7 @@ from rich.text import Text
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.gateway_session import PAUSED, SessionState
+from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.changes import DayChange
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
@@ -29,35 +30,65 @@ LATE = "(late)"
 
 def describe(status: Status) -> list[tuple[str, str]]:
     """Return the label and the value of each figure."""
-    away_first = sorted(status.each_login, key=lambda one: one.session_state == SessionState.LIVE)
-    closed = f"{status.legs_closed}, " if status.legs_closed else ""
+    figures: list[tuple[str, str]] = []
+    for login in sorted(status.each_login, key=_is_live):
+        figures.append(("gateway", _gateway(login, status)))
+    for login in status.each_login:
+        if login.login and not login.login_asks:
+            figures.append(("login", login.login))
+
+    figures.append(("programs", _programs(status)))
+    figures += _labelled("attention", status.attention)
+
+    figures.append(("lines", _lines_used(status)))
+    figures.append(("legs", _legs(status)))
+    figures += _labelled("without contract", status.unresolved_legs)
+
+    figures.append(("queue", _requests(status) or "empty"))
+    figures.append(("oldest pending", duration(status.oldest_pending_age_s)))
+    figures.append(("updates", f"{status.updates_rows:,} rows, version {status.updates_version}"))
+    drained_at = status.last_drained_at
+    figures.append(
+        ("last drain", f"{age(drained_at, status.at)} ago" if drained_at else "none yet")
+    )
+
+    for account in status.accounts:
+        figures.append((printable(account.account), _account(account, status.at)))
+    for login in status.each_login:
+        if login.greeks:
+            figures.append(("greeks", login.greeks))
+    return figures
+
+
+def _is_live(login: LoginStatus) -> bool:
+    return login.session_state == SessionState.LIVE
+
+
+def _labelled(label: str, texts: Iterable[str]) -> list[tuple[str, str]]:
+    return [(label, printable(text)) for text in texts]
+
+
+def _legs(status: Status) -> str:
+    """Return how many legs are streamed and monitored, held and closed."""
     held = f"{status.legs_held} of {status.active_legs} active legs held"
+    closed = f"{status.legs_closed}, " if status.legs_closed else ""
     paths = f"{status.legs_streamed} streamed, {status.legs_queued} monitored"
-    requests = ", ".join(f"{count:,} {name.lower()}" for name, count in status.queue.items())
-    drained = f"{age(status.last_drained_at, status.at)} ago" if status.last_drained_at else None
-    return [
-        *(("gateway", _gateway(login, status)) for login in away_first),
-        *(("login", one.login) for one in status.each_login if one.login and not one.login_asks),
-        ("programs", _programs(status)),
-        *(("attention", printable(text)) for text in status.attention),
-        ("lines", _lines_used(status)),
-        ("legs", f"{paths} ({held}, {closed}{status.positions} positions)"),
-        *(("without contract", printable(text)) for text in status.unresolved_legs),
-        ("queue", requests or "empty"),
-        ("oldest pending", duration(status.oldest_pending_age_s)),
-        ("updates", f"{status.updates_rows:,} rows, version {status.updates_version}"),
-        ("last drain", drained or "none yet"),
-        *((printable(one.account), _account(one, status.at)) for one in status.accounts),
-        *(("greeks", one.greeks) for one in status.each_login if one.greeks),
-    ]
+    return f"{paths} ({held}, {closed}{status.positions} positions)"
+
+
+def _requests(status: Status) -> str:
+    """Return the number of requests in each state of the queue."""
+    return ", ".join(f"{count:,} {state.lower()}" for state, count in status.queue.items())
 
 
 def _lines_used(status: Status) -> str:
     """Return the lines in use, and why there are fewer than active legs that are held."""
     if status.lines_in_use is None:
         return "–"
-    without = status.legs_without_line
-    return f"{status.lines_text} in use" + (f"; {printable(without)}" if without else "")
+
+    in_use = f"{status.lines_text} in use"
+    legs_without = status.legs_without_line
+    return f"{in_use}; {printable(legs_without)}" if legs_without else in_use
 
 
 def _programs(status: Status) -> str:
@@ -71,15 +102,16 @@ def _programs(status: Status) -> str:
 
 def _account(summary: AccountSummary, at: datetime) -> str:
     """Return an account's net liquidation and daily P&L, each with its age."""
-    figures = (
-        ("net liquidation", summary.net_liquidation, summary.values_received_at),
-        ("daily P&L", summary.daily_pnl, summary.pnl_received_at),
-    )
     unit = f" {printable(summary.currency)}" if summary.currency else ""
-    return ", ".join(
-        f"{label} {number(amount)}{'' if amount is None else f'{unit} ({age(received, at)} ago)'}"
-        for label, amount, received in figures
-    )
+
+    def figure(amount: float | None, received_at: datetime | None) -> str:
+        if amount is None:
+            return number(None)
+        return f"{number(amount)}{unit} ({age(received_at, at)} ago)"
+
+    net_liquidation = figure(summary.net_liquidation, summary.values_received_at)
+    daily_pnl = figure(summary.daily_pnl, summary.pnl_received_at)
+    return f"net liquidation {net_liquidation}, daily P&L {daily_pnl}"
 
 
 def _gateway(login: LoginStatus, status: Status) -> str:
@@ -88,6 +120,7 @@ def _gateway(login: LoginStatus, status: Status) -> str:
         return f"{login.gateway_id}: nobody has connected yet{mode}"
     if paused(login):
         return f"{login.gateway_id}: {printable(login.session_detail or '')}"
+
     state = f"{login.session_state} for {age(login.session_since, status.at)}"
     owner = f" ({login.session_owner}{mode})" if login.session_owner else ""
     lines = ""
@@ -124,25 +157,51 @@ def board(
     foot = [_shown_lines(addresses), Text("Ctrl-C ends it.", style="dim")]
     if overview is None:
         return Group(*head, *foot)
-    status, book = overview.status, overview.book
-    accounts = {printable(one.account) for one in status.accounts}
-    lines = figures_of(overview)
-    gateways, most = [line for line in lines if line[0] == "gateway"], console.height // 4
-    others = [line for line in lines if line[0] in SHOWN | accounts]
-    # The end of a detail says what to do: it is shown whole, unless there are many gateways.
-    head.append(_shown_lines(gateways[:most], width if status.logins else None))
-    head += [*_more(len(gateways) - most), _shown_lines(others, width)]
+
+    head += _head(overview, width, most_gateways=console.height // 4)
     room = console.height - len(console.render_lines(Group(*head, *foot))) - 1
-    if book.strategies or book.rest:
-        ends = [*book.rest, *book.totals, *book.in_base]
-        # The worst first: what is cut hurts least.
-        worst = sorted(book.strategies, key=lambda strategy: strategy.daily_pnl or 0.0)
-        worst = worst[: max(room - len(ends) - LEAST_CHANGES - 2, 1)]
-        table = sums_table("strategy", [*worst, *ends])
-        more = _more(len(book.strategies) - len(worst))
-        head += [*fitted_table(*table, width, totals=len(ends)), *more]
-        room -= 1 + len(worst) + len(ends) + len(more)
-    return Group(*head, *(_change(one, width) for one in changes[: max(room, 0)]), *foot)
+
+    strategies = _strategies(overview.book, width, room - LEAST_CHANGES)
+    room -= len(strategies)
+
+    shown_changes = [_change(change, width) for change in changes[: max(room, 0)]]
+    return Group(*head, *strategies, *shown_changes, *foot)
+
+
+def _head(overview: Figures, width: int, *, most_gateways: int) -> list[RenderableType]:
+    """Return the state of the gateways, then that of the programs, lines, queue and accounts."""
+    status = overview.status
+    shown_labels = SHOWN | {printable(account.account) for account in status.accounts}
+    gateways: list[tuple[str, str]] = []
+    figures: list[tuple[str, str]] = []
+    for label, value in figures_of(overview):
+        if label == "gateway":
+            gateways.append((label, value))
+        elif label in shown_labels:
+            figures.append((label, value))
+
+    # The end of a detail says what to do: it is shown whole, unless there are many gateways.
+    gateway_width = width if status.logins else None
+    return [
+        _shown_lines(gateways[:most_gateways], gateway_width),
+        *_more(len(gateways) - most_gateways),
+        _shown_lines(figures, width),
+    ]
+
+
+def _strategies(book: Book, width: int, room: int) -> list[Text]:
+    """Return the table of strategies: the worst that fit into `room` lines, then the totals."""
+    if not book.strategies and not book.rest:
+        return []
+
+    # The worst first: what is cut hurts least.
+    by_profit = sorted(book.strategies, key=lambda strategy: strategy.daily_pnl or 0.0)
+    totals = [*book.rest, *book.totals, *book.in_base]
+    worst = by_profit[: max(room - len(totals) - 2, 1)]
+
+    columns, rows = sums_table("strategy", [*worst, *totals])
+    table = fitted_table(columns, rows, width, totals=len(totals))
+    return table + _more(len(by_profit) - len(worst))
 
 
 def _more(count: int) -> list[Text]:
@@ -151,14 +210,18 @@ def _more(count: int) -> list[Text]:
 
 def current_text(overview: Figures) -> str:
     """Return as text how many legs have a current value now."""
-    status, text = overview.status, f"{overview.current} of {overview.held} legs"
+    status = overview.status
+    text = f"{overview.current} of {overview.held} legs"
+
     blind = [login.gateway_id for login in status.logins if login.session_state != "LIVE"]
     if blind:
         return f"{text}; not connected: {', '.join(blind)}"
     if status.blind_since is not None:
         return f"0 of {overview.held} legs: the gateway is not connected"
-    oldest = overview.oldest_age_s
-    return text if oldest is None else f"{text}, oldest {duration(oldest)}"
+
+    if overview.oldest_age_s is None:
+        return text
+    return f"{text}, oldest {duration(overview.oldest_age_s)}"
 
 
 def figures_of(overview: Figures) -> list[tuple[str, str]]:
@@ -176,13 +239,18 @@ def _shown_lines(lines: Lines, width: int | None = None) -> RenderableType:
         max_width=max(width - LABEL - 1, 1) if width else None,
     )
     for label, value in lines:
-        style = "cyan" if "://" in value else "bold red" if LATE in value else ""
+        style = ""
+        if "://" in value:
+            style = "cyan"
+        elif LATE in value:
+            style = "bold red"
         table.add_row(label, Text(printable(value), style=style))
     return table
 
 
 def _change(change: DayChange, width: int) -> RenderableType:
-    text = f"{change.at.astimezone():%H:%M:%S}"
-    line = Text(f"{text:<{LABEL}} ", style="dim").append(printable(change.text), style="not dim")
+    at = f"{change.at.astimezone():%H:%M:%S}"
+    line = Text(f"{at:<{LABEL}} ", style="dim")
+    line.append(printable(change.text), style="not dim")
     line.truncate(width, overflow="ellipsis")
     return line

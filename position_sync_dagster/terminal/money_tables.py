@@ -1,8 +1,7 @@
 """The columns and notes in which money and positions are shown, on a terminal and by Dagster."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
-from typing import Any
 
 import polars as pl
 
@@ -13,52 +12,57 @@ from position_sync_dagster.sync.reports.money_sums import MoneySum
 from position_sync_dagster.terminal.text import Column, Row, amount, duration, number, quantity
 
 
-def _short(one: Row) -> str:
-    unknown = f" + {one['short_unknown']}?" if one["short_unknown"] else ""
-    return f"{one['short_in_money']}{unknown}"
+def _short_in_money(sums: Row) -> str:
+    unknown = f" + {sums['short_unknown']}?" if sums["short_unknown"] else ""
+    return f"{sums['short_in_money']}{unknown}"
 
 
-def _known(one: Row) -> str:
-    modelled = f" ({one['options_modelled']} MODEL)" if one["options_modelled"] else ""
-    return f"{one['options_with_greeks']}/{one['options']}{modelled}"
+def _with_greeks(sums: Row) -> str:
+    modelled = f" ({sums['options_modelled']} MODEL)" if sums["options_modelled"] else ""
+    return f"{sums['options_with_greeks']}/{sums['options']}{modelled}"
 
 
-def _age(one: Row) -> str:
+def _price_age(row: Row) -> str:
     """Return the age of a price, and whether it is of delayed or frozen data."""
-    if one["feed"] in (None, "live"):
-        return duration(one["age_s"])
-    return str(one["feed"]) if one["age_s"] is None else f"{duration(one['age_s'])} {one['feed']}"
+    feed = row["feed"]
+    age_s = row["age_s"]
+    if feed in (None, "live"):
+        return duration(age_s)
+    return str(feed) if age_s is None else f"{duration(age_s)} {feed}"
 
 
 # Greeks whose age differs by less than this from that of the price are not shown apart.
 NEAR_S = 5.0
 
 
-def _greeks(one: Row) -> str:
+def _greeks_age(row: Row) -> str:
     """Return the age of greeks where it differs from that of the price, else nothing.
 
     Of greeks without a known age it is a dash.
     """
-    price, greeks = one["age_s"], one["greeks_age_s"]
-    if greeks is None:
-        return duration(None) if one["has_greeks"] and price is not None else ""
-    return "" if price is not None and abs(greeks - price) < NEAR_S else duration(greeks)
+    price_age_s = row["age_s"]
+    greeks_age_s = row["greeks_age_s"]
+    if greeks_age_s is None:
+        return duration(None) if row["has_greeks"] and price_age_s is not None else ""
+
+    is_near = price_age_s is not None and abs(greeks_age_s - price_age_s) < NEAR_S
+    return "" if is_near else duration(greeks_age_s)
 
 
 def _day(day: date | None) -> str:
     return f"{day:%d%b%y}" if day else ""
 
 
-def _source(one: Row) -> str:
+def _source(row: Row) -> str:
     """Return which price valued a row, such as MARK, or the source of a value without a price."""
-    words = (one["price_kind"] or one["value_source"], one["feed"])
+    words = (row["price_kind"] or row["value_source"], row["feed"])
     return " ".join(str(word) for word in words if word not in (None, "live"))
 
 
 # The columns of sums, behind their names.
 SUMS = (
-    Column("", "currency", 0, lambda one: one["currency"] or "–", left=True),
-    Column("legs", "legs", 0, lambda one: f"{one['legs_held']}/{one['legs']}"),
+    Column("", "currency", 0, lambda sums: sums["currency"] or "–", left=True),
+    Column("legs", "legs", 0, lambda sums: f"{sums['legs_held']}/{sums['legs']}"),
     Column("value", "value"),
     Column("unreal", "unrealized_pnl", signed=True),
     Column("daily", "daily_pnl", signed=True),
@@ -69,23 +73,23 @@ SUMS = (
     Column("β $delta", "beta_delta", 2),
     Column("realised", "realized_pnl", 3, signed=True),
     Column("campaign", "campaign_pnl", 2, signed=True),
-    Column("lines", "lines", 4, lambda one: quantity(one["lines"])),
-    Column("with greeks", "options", 6, _known),
-    Column("expiry", "nearest_expiry", 5, lambda one: _day(one["nearest_expiry"])),
-    Column("short ITM", "short_in_money", 5, _short),
-    Column("no value", "unvalued", 5, lambda one: str(one["unvalued"] or "")),
-    Column("oldest", "age_s", 0, _age),
-    Column("greeks", "greeks_age_s", 0, _greeks),
+    Column("lines", "lines", 4, lambda sums: quantity(sums["lines"])),
+    Column("with greeks", "options", 6, _with_greeks),
+    Column("expiry", "nearest_expiry", 5, lambda sums: _day(sums["nearest_expiry"])),
+    Column("short ITM", "short_in_money", 5, _short_in_money),
+    Column("no value", "unvalued", 5, lambda sums: str(sums["unvalued"] or "")),
+    Column("oldest", "age_s", 0, _price_age),
+    Column("greeks", "greeks_age_s", 0, _greeks_age),
 )
 # These columns are shown where a value is known.
 _NOT_ALWAYS = ("beta_delta", "realized_pnl", "campaign_pnl")
 
 POSITIONS = (
-    Column("account", "account", 4, lambda one: one["account"], left=True),
-    Column("conid", "conid", 6, lambda one: str(one["conid"]), left=True),
-    Column("leg", "name", 0, lambda one: one["name"], left=True),
-    Column("qty", "position", 0, lambda one: quantity(one["position"])),
-    Column("price", "market_price", 0, lambda one: number(one["market_price"])),
+    Column("account", "account", 4, lambda row: row["account"], left=True),
+    Column("conid", "conid", 6, lambda row: str(row["conid"]), left=True),
+    Column("leg", "name", 0, lambda row: row["name"], left=True),
+    Column("qty", "position", 0, lambda row: quantity(row["position"])),
+    Column("price", "market_price", 0, lambda row: number(row["market_price"])),
     Column("value", "market_value"),
     Column("notional", "notional", 3),
     Column("unreal", "unrealized_pnl", signed=True),
@@ -94,14 +98,14 @@ POSITIONS = (
     Column("gamma", "gamma", 9),
     Column("theta", "theta"),
     Column("vega", "vega", 7),
-    Column("currency", "currency", 5, lambda one: one["currency"], left=True),
+    Column("currency", "currency", 5, lambda row: row["currency"], left=True),
     Column(
-        "strategy", "strategies", 0, lambda one: ",".join(one["strategies"]), left=True, most=12
+        "strategy", "strategies", 0, lambda row: ",".join(row["strategies"]), left=True, most=12
     ),
-    Column("by", "source", 5, lambda one: one["source"], left=True),
+    Column("by", "source", 5, lambda row: row["source"], left=True),
     Column("source", "value_source", 2, _source, left=True),
-    Column("age", "age_s", 0, _age),
-    Column("greeks", "greeks_age_s", 0, _greeks),
+    Column("age", "age_s", 0, _price_age),
+    Column("greeks", "greeks_age_s", 0, _greeks_age),
 )
 
 
@@ -113,11 +117,15 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
         sums: The sums of strategies or of underlyings, and totals.
     """
     listed = list(sums)
-    has_accounts = len({each.account for each in listed if each.account}) > 1
-    rows = [_sums_row(each, has_accounts=has_accounts) for each in listed]
-    empty = {name for name in _NOT_ALWAYS if all(row[name] is None for row in rows)}
-    title = Column(heading, "title", 0, lambda one: one["title"], left=True, most=18)
-    return [title, *(column for column in SUMS if column.name not in empty)], rows
+    accounts = {row_sums.account for row_sums in listed if row_sums.account}
+    rows = [_sums_row(row_sums, has_accounts=len(accounts) > 1) for row_sums in listed]
+
+    columns = [Column(heading, "title", 0, lambda row: row["title"], left=True, most=18)]
+    for column in SUMS:
+        is_empty = all(row[column.name] is None for row in rows)
+        if column.name not in _NOT_ALWAYS or not is_empty:
+            columns.append(column)
+    return columns, rows
 
 
 def _sums_row(sums: MoneySum, *, has_accounts: bool) -> Row:
@@ -131,16 +139,6 @@ def _sums_row(sums: MoneySum, *, has_accounts: bool) -> Row:
         "greeks_age_s": sums.oldest_greeks_s,
         "has_greeks": sums.options_with_greeks > 0,
         "feed": "delayed" if sums.delayed else None,
-    }
-
-
-def _aged(one: Row, age_s: float | None, greeks_age_s: float | None) -> dict[str, Any]:
-    """Return what a sum has under the names of a position: the ages, and what they are of."""
-    return {
-        "age_s": age_s,
-        "greeks_age_s": greeks_age_s,
-        "has_greeks": one["options_with_greeks"] > 0,
-        "feed": "delayed" if one["delayed"] else None,
     }
 
 
@@ -158,38 +156,55 @@ def positions_table(rows: pl.DataFrame, book: Book) -> tuple[list[Row], int, str
         The rows for POSITIONS, how many of them are totals, and how many options have greeks if
         not all have them of the gateway.
     """
+    lines = _position_rows(rows)
+
+    totals = summed(book.split.parts.join(rows, on=KEY, how="semi"), ["currency"], book.now)
+    summed_names = [name for name in _SUMMED if any(name in line for line in lines)]
+    for total in totals.iter_rows(named=True):
+        lines.append(_total_row(total, summed_names, book.now))
+
+    options = totals.select(pl.sum("options", "options_with_greeks", "options_modelled")).row(
+        0, named=True
+    )
+    has_all_of_gateway = (
+        options["options"] == options["options_with_greeks"] and not options["options_modelled"]
+    )
+    return lines, totals.height, "" if has_all_of_gateway else _known_greeks(options)
+
+
+def _position_rows(positions: pl.DataFrame) -> list[Row]:
+    """Return the cells of positions; one that does not have a figure, such as cash, lacks it."""
     size = pl.col("position") * pl.col("multiplier")
-    sized = rows.with_columns(
+    sized = positions.with_columns(
         *(pl.col(name) * size for name in _GREEKS),
         notional="market_value",
         has_greeks=pl.col("delta").is_not_null(),
     )
-    has = sized.select(figure_of(name).alias(name) for name in (*_GREEKS, *_SUMMED)).to_dicts()
-    lines: list[Row] = [
-        {name: value for name, value in row.items() if there.get(name, True)}
-        for row, there in zip(sized.to_dicts(), has, strict=True)
-    ]
-    totals = summed(book.split.parts.join(rows, on=KEY, how="semi"), ["currency"], book.now)
-    names = [name for name in _SUMMED if any(name in line for line in lines)]
-    lines += [
-        {name: one[name] for name in names}
-        | {
-            "name": f"total {one['currency']}",
-            "unknown": [name for name in names if one[f"without_{name}"]],
-            **_aged(one, *(seconds_since(one[at], book.now) for at in ("priced_at", "greeks_at"))),
-        }
-        for one in totals.iter_rows(named=True)
-    ]
-    counts = ("options", "options_with_greeks", "options_modelled")
-    of_all = {name: totals.get_column(name).sum() for name in counts}
-    is_plain = of_all["options"] == of_all["options_with_greeks"] and not of_all["options_modelled"]
-    return lines, totals.height, "" if is_plain else _known_greeks(of_all)
+    figures = sized.select(figure_of(name).alias(name) for name in (*_GREEKS, *_SUMMED))
+
+    rows: list[Row] = []
+    for cells, has_figure in zip(sized.to_dicts(), figures.to_dicts(), strict=True):
+        rows.append({name: cell for name, cell in cells.items() if has_figure.get(name, True)})
+    return rows
 
 
-def _known_greeks(one: Row) -> str:
-    known = f"greeks of {one['options_with_greeks']} of {one['options']} options"
-    modelled = f", {one['options_modelled']} of them MODEL" if one["options_modelled"] else ""
-    return known + modelled
+def _total_row(total: Row, summed_names: Sequence[str], now: datetime) -> Row:
+    """Return the cells of the total of a currency, with the sums of `summed_names`."""
+    return {
+        **{name: total[name] for name in summed_names},
+        "name": f"total {total['currency']}",
+        "unknown": [name for name in summed_names if total[f"without_{name}"]],
+        "age_s": seconds_since(total["priced_at"], now),
+        "greeks_age_s": seconds_since(total["greeks_at"], now),
+        "has_greeks": total["options_with_greeks"] > 0,
+        "feed": "delayed" if total["delayed"] else None,
+    }
+
+
+def _known_greeks(sums: Row) -> str:
+    with_greeks = f"greeks of {sums['options_with_greeks']} of {sums['options']} options"
+    modelled = f", {sums['options_modelled']} of them MODEL" if sums["options_modelled"] else ""
+    return with_greeks + modelled
 
 
 def not_in_sums(book: Book) -> list[str]:
@@ -229,19 +244,20 @@ def _lines_of_total(total: MoneySum) -> list[str]:
         lines.append(f"{_titled(total)}: {_known_greeks(total.model_dump())}")
 
     if total.closes and total.account is None:
-        count = f"{total.closes} {'close' if total.closes == 1 else 'closes'}"
+        closes = f"{total.closes} {'close' if total.closes == 1 else 'closes'}"
         unknown = total.closes_without_profit
-        without = f", {unknown} of them without a known profit" if unknown else ""
-        lines.append(f"{_titled(total)}: {count}{_since(total.realized_since)}{without}")
+        without_profit = f", {unknown} of them without a known profit" if unknown else ""
+        since = _since(total.realized_since)
+        lines.append(f"{_titled(total)}: {closes}{since}{without_profit}")
     return lines
 
 
 def _lines_of_strategy(sums: MoneySum) -> list[str]:
     lines: list[str] = []
     if sums.closed:
-        missing = sums.legs - sums.legs_held - sums.legs_closed
-        others = f", {'one' if missing == 1 else missing} missing" if missing else ""
-        lines.append(f"{sums.name}: {sums.legs_held} of {sums.legs} legs, {sums.closed}{others}")
+        count = sums.legs - sums.legs_held - sums.legs_closed
+        missing = f", {'one' if count == 1 else count} missing" if count else ""
+        lines.append(f"{sums.name}: {sums.legs_held} of {sums.legs} legs, {sums.closed}{missing}")
 
     campaign = sums.campaign
     if sums.closes and campaign is not None:

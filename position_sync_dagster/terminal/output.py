@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -77,33 +78,54 @@ def fitted_table(
     Args:
         totals: The number of rows at the end that are totals.
     """
-    gap, room = (2 if width >= WIDE else 1), width
-    sized: list[tuple[Column, list[str], int]] = []
+    gap = 2 if width >= WIDE else 1
+    filled: list[_FilledColumn] = []
     for column in columns:
         cells = column.cells(rows)
         if any(cells):
             texts = [_cut(column, text, width) for text in (column.heading, *cells)]
-            sized.append((column, texts, max(map(cell_len, texts))))
+            filled.append(_FilledColumn(column, texts, max(map(cell_len, texts))))
+
+    shown = _columns_that_fit(filled, width, gap)
+    first_total = len(rows) - totals + 1
+    lines = []
+    for number in range(len(rows) + 1):
+        is_heading = number == 0
+        cells_of_line = [column.cell(number, coloured=not is_heading) for column in shown]
+        line = Text(" " * gap).join(cells_of_line)
+        line.style = "bold" if is_heading or number >= first_total else ""
+        line.no_wrap = True
+        line.overflow = "ellipsis"
+        lines.append(line)
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class _FilledColumn:
+    """A column, its heading and cells as texts, and the width of the longest one."""
+
+    column: Column
+    texts: list[str]
+    width: int
+
+    def cell(self, number: int, *, coloured: bool) -> Text:
+        """Return the cell of a line of the table; the first line is that of the headings."""
+        text = self.texts[number]
+        cell = Text(text, style=_colour(self.column, text) if coloured else "")
+        cell.align("left" if self.column.left else "right", self.width)
+        return cell
+
+
+def _columns_that_fit(columns: list[_FilledColumn], width: int, gap: int) -> list[_FilledColumn]:
+    """Return the columns that fit into the width, lowest rank first, in their own order."""
+    room = width + gap
     chosen = set()
-    for at, (column, _texts, wide) in sorted(enumerate(sized), key=lambda one: one[1][0].rank):
-        room -= wide + gap
-        if column.rank and room + gap < 0:
+    for place in sorted(range(len(columns)), key=lambda place: columns[place].column.rank):
+        room -= columns[place].width + gap
+        if columns[place].column.rank and room < 0:
             break  # a column of a higher rank does not take the place of this one
-        chosen.add(at)
-    shown = [sized[at] for at in sorted(chosen)]
-
-    def line(row: int, style: str) -> Text:
-        cells = []
-        for column, texts, wide in shown:
-            cell = Text(texts[row], style=_colour(column, texts[row]) if row else "")
-            cell.align("left" if column.left else "right", wide)
-            cells.append(cell)
-        found = Text(" " * gap).join(cells)
-        found.style, found.no_wrap, found.overflow = style, True, "ellipsis"
-        return found
-
-    bold = {0, *range(len(rows) - totals + 1, len(rows) + 1)}
-    return [line(row, "bold" if row in bold else "") for row in range(len(rows) + 1)]
+        chosen.add(place)
+    return [columns[place] for place in sorted(chosen)]
 
 
 def _cut(column: Column, text: str, width: int) -> str:
@@ -133,18 +155,26 @@ def print_table(
         notes: A note for each row, on the next line; an empty one has no line.
         right: The headings of columns that are aligned to the right, as integers always are.
     """
-    columns = [
-        Column(name, name, 0, itemgetter(name), left=name not in right and not isinstance(one, int))
-        for name, one in rows[0].items()
-    ]
-    texts = [{name: "" if one is None else str(one) for name, one in row.items()} for row in rows]
-    console, table = Console(), fitted_table(columns, texts, sys.maxsize)
-    for line, note in zip(table, ["", *(notes or [""] * len(rows))], strict=True):
+    columns = []
+    for heading, value in rows[0].items():
+        is_left = heading not in right and not isinstance(value, int)
+        columns.append(Column(heading, heading, 0, itemgetter(heading), left=is_left))
+
+    texts = [{heading: _cell(value) for heading, value in row.items()} for row in rows]
+    table = fitted_table(columns, texts, sys.maxsize)
+    notes_of_lines = ["", *(notes or [""] * len(rows))]
+
+    console = Console()
+    for line, note in zip(table, notes_of_lines, strict=True):
         line.rstrip()
         line.overflow = "ignore"
         console.print(line, soft_wrap=True)
         if note:
             console.print(Text(f"  {foreign(note, MOST_OF_A_LINE)}"), soft_wrap=True)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 # Characters: wide enough for each column. A pipe has no width, and Rich would take 80.
@@ -163,9 +193,13 @@ def print_or_watch(render: Callable[[int], RenderableType], *, watch: bool) -> N
     if not watch:
         output.print(render(output.width))
         return
+
     live = Live(console=output, auto_refresh=False, vertical_overflow="crop", screen=True)
     with suppress(KeyboardInterrupt), live if output.is_terminal else nullcontext():
         while True:
-            found = render(output.width)
-            live.update(found, refresh=True) if live.is_started else output.print(found)
+            rendered = render(output.width)
+            if live.is_started:
+                live.update(rendered, refresh=True)
+            else:
+                output.print(rendered)
             time.sleep(INTERVAL_S)

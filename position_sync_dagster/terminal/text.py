@@ -82,12 +82,15 @@ def amount(value: float | None) -> str:
     """
     if value is None:
         return "–"
+
     size = abs(value)
     if size >= 1e7:
         return f"{value / 1e6:,.2f}m"
     if size >= 99.95:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if size >= 0.95 or value == 0 else f"{value:.2g}"
+    if size >= 0.95 or value == 0:
+        return f"{value:.1f}"
+    return f"{value:.2g}"
 
 
 def amounts(values: Sequence[float | None], partial: Sequence[bool] = ()) -> list[str]:
@@ -96,19 +99,27 @@ def amounts(values: Sequence[float | None], partial: Sequence[bool] = ()) -> lis
     >>> amounts([-1234.5, 12.34, None]), amounts([7.0, 0.5], [True, False])
     (['-1,234', '12', '–'], ['7.0*', '0.5'])
     """
-    largest = max((abs(value) for value in values if value is not None), default=0.0)
-    digits = 0 if largest >= 99.95 else 1 if largest >= 0.95 or not largest else None
-
-    def text(value: float | None) -> str:
+    digits = _even_decimals(values)
+    texts = []
+    for value, is_partial in zip(values, partial or [False] * len(values), strict=True):
         if value is None or digits is None or abs(value) >= 1e7:
-            return amount(value)
-        return f"{round(value, digits) + 0.0:,.{digits}f}"
+            text = amount(value)
+        else:
+            text = f"{round(value, digits) + 0.0:,.{digits}f}"
 
-    stars = partial or [False] * len(values)
-    return [
-        text(value) + ("*" if star and value is not None else "")
-        for value, star in zip(values, stars, strict=True)
-    ]
+        has_star = is_partial and value is not None
+        texts.append(f"{text}*" if has_star else text)
+    return texts
+
+
+def _even_decimals(values: Sequence[float | None]) -> int | None:
+    """Return the decimals that fit the largest value of a column; None: each value its own."""
+    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    if largest >= 99.95:
+        return 0
+    if largest >= 0.95 or largest == 0:
+        return 1
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +148,14 @@ class Column:
 
     def cells(self, rows: Sequence[Row]) -> list[str]:
         """Return the cell of each row, without control characters."""
-        having = [row for row in rows if self.name in row]
+        rows_with_cell = [row for row in rows if self.name in row]
         if self.text is None:
-            values = [row[self.name] for row in having]
-            texts = amounts(values, [self.name in row.get("unknown", ()) for row in having])
+            values = [row[self.name] for row in rows_with_cell]
+            is_partial = [self.name in row.get("unknown", ()) for row in rows_with_cell]
+            texts = iter(amounts(values, is_partial))
         else:
-            texts = [foreign(self.text(row)) for row in having]
-        found = iter(texts)
-        return [next(found) if self.name in row else "" for row in rows]
+            texts = iter([foreign(self.text(row)) for row in rows_with_cell])
+        return [next(texts) if self.name in row else "" for row in rows]
 
 
 def age(since: datetime | None, now: datetime) -> str:
@@ -160,17 +171,20 @@ def duration(seconds: float | None) -> str:
     """
     if seconds is None:
         return "–"
+
     seconds = max(seconds, 0.0)
     whole = round(seconds)
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if whole < 120:
         return f"{whole} s"
+
     length = timedelta(seconds=whole)
-    hours, rest = divmod(length.seconds, 3600)
+    hours = length.seconds // 3600
+    minutes = length.seconds % 3600 // 60
     if length.days:
         return f"{length.days} d {hours} h"
-    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 NAME = "position-sync"
@@ -187,10 +201,13 @@ def program_as_typed(argv0: str | None = None, cwd: Path | None = None) -> str:
     started = Path(argv0 if argv0 is not None else sys.argv[0])
     if started.name != NAME:
         return NAME
-    path, folder = started.absolute(), (cwd or Path.cwd())
-    found = shutil.which(NAME)
-    if found is not None and Path(found).absolute() == path:
+
+    path = started.absolute()
+    on_path = shutil.which(NAME)
+    if on_path is not None and Path(on_path).absolute() == path:
         return NAME
+
+    folder = cwd or Path.cwd()
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 

@@ -6,6 +6,7 @@
 import json
 import re
 import stat
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -17,6 +18,7 @@ from typing import Any
 import httpx
 import polars as pl
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import looks
 from position_sync_dagster.demo import RECORDED, SESSIONS
@@ -177,6 +179,30 @@ def test_the_command_line_sees_the_same(demo):
     assert len(json_of("positions", "--home", str(demo.home))) == demo_program.LEGS
     one = json_of("positions", "--strategy", "calendar-1", "--home", str(demo.home))
     assert [row["source"] for row in one] == ["STREAM", "STREAM"]
+
+
+def scraped(demo: Demo) -> dict[str, dict[str, float]]:
+    """Scrape the webserver: each sample by its name, and by its labels without the gateway."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    url = f"http://127.0.0.1:{demo.ui_port}/metrics"
+    answer = httpx.get(url, trust_env=False, timeout=60)
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            label = " ".join(text for key, text in sample.labels.items() if key != "gateway")
+            found[sample.name.removeprefix("position_sync_")][label] = sample.value
+    return found
+
+
+def test_a_scrape_of_the_webserver_says_the_same(demo):
+    ended = {"held": float(demo_program.LEGS), "current": float(demo_program.LEGS)}
+    wait_for("all is current", lambda: ended.items() <= scraped(demo)["legs"].items(), poll_s=1)
+    found = scraped(demo)
+    assert sum(found["lines_in_use"].values()) == LINES
+    assert found["login_state"]["LIVE"] == 1.0
+    assert found["rows_written_total"].keys() == {"STREAM", "QUEUE"}
+    assert found["queue_requests"]["FAILED"] == 0.0
+    assert 0.0 < found["tick_duration_seconds"][""] < 60.0
+    assert found["oldest_value_age_seconds"][""] >= 0.0
 
 
 def seen(demo: Demo, conid: int, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

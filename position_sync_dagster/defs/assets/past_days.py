@@ -18,20 +18,31 @@ import polars as pl
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
+from position_sync_dagster.defs.assets.closed_campaigns import closed_campaigns
 from position_sync_dagster.defs.assets.derived_tables import plotted, seldom
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
-from position_sync_dagster.defs.maintenance import WITHOUT_EVENTS
+from position_sync_dagster.defs.dagster_internals import WITHOUT_EVENTS
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.schema import BOOKS, DAILY_POSITIONS, PROFIT_EXPLAINED
+from position_sync_dagster.lake.schema import (
+    BOOKS,
+    DAILY_POSITIONS,
+    PROFIT_EXPLAINED,
+    TableSpec,
+)
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
 from position_sync_dagster.sync.movement_book import MovementBook
 from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService
 from position_sync_dagster.sync.reports.books import close_books, open_books
-from position_sync_dagster.sync.reports.profit import explain_day, of_newest_day, unknown_profits
+from position_sync_dagster.sync.reports.profit import (
+    TradingDay,
+    explain_days,
+    of_newest_day,
+    unknown_profits,
+)
 from position_sync_dagster.sync.statement_folder import StatementFolder
 
 # A trading day is recorded after its close; an exchange is never closed for more than four
@@ -43,22 +54,61 @@ CLOSED_DAYS = dg.FreshnessPolicy.time_window(
 MADE_OF = {"session_date": "timestamp", "closed_at": "timestamp", "age_s": "value_time timestamp"}
 
 
+def over_trading_days(
+    spec: TableSpec,
+    partitions: dg.TimeWindowPartitionsDefinition,
+    *,
+    metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
+    **options: Any,
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Return the decorator of an asset whose partitions are the trading days of an exchange.
+
+    Args:
+        spec: The table; a day of it is replaced whole.
+        partitions: The trading days.
+        metadata: Further metadata of the definition.
+        options: Other arguments of `dg.asset`, such as `deps`.
+    """
+    return table_asset.table_asset(
+        spec,
+        job=resources.CLOSE_JOB,
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "session_date", **(metadata or {})},
+        **options,
+    )
+
+
+def replaced_days(
+    context: dg.AssetExecutionContext,
+    lake: tables.Lake,
+    spec: TableSpec,
+    frames: Mapping[date, pl.DataFrame],
+) -> dg.MaterializeResult[None]:
+    """Replace days of a derived table, and return what the event of the run says."""
+    result = derived.replace(lake.derived_table(spec), frames, run_id=context.run.run_id)
+    return dg.MaterializeResult(
+        metadata=table_asset.replacement_metadata(result),
+        data_version=dg.DataVersion(str(result.version)),
+    )
+
+
+def days_of(context: dg.AssetExecutionContext) -> list[date]:
+    """Return the trading days that a run is to fill."""
+    return [date.fromisoformat(key) for key in context.partition_keys]
+
+
 def daily_asset(
     partitions: dg.TimeWindowPartitionsDefinition, *, clock: Clock = utc_now
 ) -> dg.AssetsDefinition:
     """Build the asset over the trading days of an exchange."""
 
-    @table_asset.table_asset(
+    @over_trading_days(
         DAILY_POSITIONS,
+        partitions,
         deps=["position_updates", "flex_statements"],
-        job=resources.CLOSE_JOB,
         freshness_policy=CLOSED_DAYS,
-        partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        metadata={
-            "partition_expr": "session_date",
-            **table_asset.column_lineage(DAILY_POSITIONS, MADE_OF),
-        },
+        metadata=table_asset.column_lineage(DAILY_POSITIONS, MADE_OF),
         output_required=False,
     )
     def daily_positions(
@@ -77,37 +127,38 @@ def daily_asset(
         program did not run, the rows come from the broker's statement (source FLEX). A day
         without any source stays missing.
         """
-        lake, settings = position_sync.lake, position_sync.settings
-        days = [date.fromisoformat(key) for key in context.partition_keys]
-        service = ClosingService(lake, settings, clock=clock)
-        table, run_id = lake.derived_table(DAILY_POSITIONS), context.run.run_id
+        lake = position_sync.lake
+        run_id = context.run.run_id
+        service = ClosingService(lake, position_sync.settings, clock=clock)
 
         def make() -> tuple[ClosedDays, dict[date, pl.DataFrame]]:
-            found = service.collect(days)
+            closed_days = service.collect(days_of(context))
             # A day that has rows is not filled again: they come last.
-            service.record_differences(found.filled, run_id=run_id)
-            return found, {day: closed.rows for day, closed in found.filled.items()}
+            service.record_differences(closed_days.filled, run_id=run_id)
+            return closed_days, {day: closed.rows for day, closed in closed_days.filled.items()}
 
-        found, result = derived.derive(table, make, run_id=run_id)
-        for error in found.unreadable:
+        closed_days, result = derived.derive(
+            lake.derived_table(DAILY_POSITIONS), make, run_id=run_id
+        )
+        for error in closed_days.unreadable:
             context.log.warning(f"A statement was left out: {error}")
-        if found.filled:
-            shared = table_asset.replacement_metadata(result)
-            version = str(result.version)
-            for day, closed in found.filled.items():
-                key, described = day.isoformat(), describe(closed)
-                if not found.skipped:
-                    context.add_asset_metadata(described, partition_key=key)
-                    continue
-                yield dg.AssetMaterialization(
-                    DAILY_POSITIONS.name,
-                    partition=key,
-                    metadata={**shared, **described},
-                    tags={table_asset.DATA_VERSION: version},
-                )
-            if not found.skipped:
-                yield dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
-        for day, why in found.skipped.items():
+
+        version = str(result.version)
+        shared = table_asset.replacement_metadata(result)
+        if closed_days.filled and not closed_days.skipped:
+            for day, closed in closed_days.filled.items():
+                context.add_asset_metadata(describe(closed), partition_key=day.isoformat())
+            yield dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
+            return
+
+        for day, closed in closed_days.filled.items():
+            yield dg.AssetMaterialization(
+                DAILY_POSITIONS.name,
+                partition=day.isoformat(),
+                metadata={**shared, **describe(closed)},
+                tags={table_asset.DATA_VERSION: version},
+            )
+        for day, why in closed_days.skipped.items():
             context.log.warning(f"{day} is not filled: {why}.")
             yield dg.AssetObservation(
                 DAILY_POSITIONS.name,
@@ -115,7 +166,7 @@ def daily_asset(
                 description=f"Not filled: {why}.",
                 metadata={"skipped": why},
             )
-        if found.skipped:
+        if closed_days.skipped:
             yield dg.MaterializeResult(metadata=WITHOUT_EVENTS)
 
     return daily_positions
@@ -219,7 +270,7 @@ def daily() -> dg.Definitions:
     job = dg.define_asset_job(
         resources.CLOSE_JOB,
         executor_def=dg.in_process_executor,
-        selection=dg.AssetSelection.assets(asset, explained, books)
+        selection=dg.AssetSelection.assets(asset, explained, books, closed_campaigns)
         | dg.AssetSelection.checks_for_assets(asset, explained, books),
         description="Record every holding at the close of a trading day, or of a range of them.",
     )
@@ -351,13 +402,10 @@ STRATEGIES_SHOWN = 5
 def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
     """Build the asset over the trading days of an exchange."""
 
-    @table_asset.table_asset(
+    @over_trading_days(
         PROFIT_EXPLAINED,
+        partitions,
         deps=["daily_positions", "position_updates", "executions", "closures"],
-        job=resources.CLOSE_JOB,
-        partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        metadata={"partition_expr": "session_date"},
     )
     def profit_explained(
         context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
@@ -370,36 +418,34 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         of the volatilities (vega), time (theta), the rest of the repricing, trades and their fees,
         assignments, cash of statements, and what no trade explains. A day is replaced whole.
         """
-        lake, settings = position_sync.lake, position_sync.settings
-        days = [date.fromisoformat(key) for key in context.partition_keys]
+        lake = position_sync.lake
+        settings = position_sync.settings
+        days = days_of(context)
         closes = exchange_days.closing_times(settings.calendar, days)
         # What the new rows of daily_positions say of contracts may make a movement's cash known.
         MovementBook(lake, settings.calendar, run_id=context.run.run_id).update()
-        frames = {
-            day: explain_day(
-                lake,
-                settings,
-                day,
+
+        trading_days = [
+            TradingDay(
+                day=day,
                 before=exchange_days.session_before(settings.calendar, day),
                 since=exchange_days.close_before(settings.calendar, day),
                 closed=closes[day],
             )
             for day in days
-        }
-        table = lake.derived_table(PROFIT_EXPLAINED)
-        result = derived.replace(table, frames, run_id=context.run.run_id)
+        ]
+        frames = explain_days(lake, settings, trading_days)
+
+        result = replaced_days(context, lake, PROFIT_EXPLAINED, frames)
         for day, rows in frames.items():
-            unknown: dict[str, float] = {"legs_unknown": int(rows["legs_unknown"].sum())}
+            numbers: dict[str, float] = {
+                "dagster/partition_row_count": rows.height,
+                "legs_unknown": int(rows["legs_unknown"].sum()),
+            }
             if not rows["profit"].has_nulls():
-                unknown["profit"] = float(rows["profit"].sum())
-            context.add_asset_metadata(
-                {"dagster/partition_row_count": rows.height, **unknown},
-                partition_key=day.isoformat(),
-            )
-        return dg.MaterializeResult(
-            metadata=table_asset.replacement_metadata(result),
-            data_version=dg.DataVersion(str(result.version)),
-        )
+                numbers["profit"] = float(rows["profit"].sum())
+            context.add_asset_metadata(numbers, partition_key=day.isoformat())
+        return result
 
     return profit_explained
 
@@ -407,14 +453,7 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
 def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
     """Build the asset over the trading days of an exchange."""
 
-    @table_asset.table_asset(
-        BOOKS,
-        deps=["profit_explained", "statement_events"],
-        job=resources.CLOSE_JOB,
-        partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        metadata={"partition_expr": "session_date"},
-    )
+    @over_trading_days(BOOKS, partitions, deps=["profit_explained", "statement_events"])
     def books(
         context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
     ) -> dg.MaterializeResult[None]:
@@ -426,19 +465,13 @@ def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefin
         difference, in the base currency of the account, by the statements of the day and of the
         day before. Where a part is not known, so is the difference.
         """
-        lake, settings = position_sync.lake, position_sync.settings
-        days = [date.fromisoformat(key) for key in context.partition_keys]
+        lake = position_sync.lake
+        settings = position_sync.settings
         frames = {}
-        for day in days:
+        for day in days_of(context):
             before = exchange_days.session_before(settings.calendar, day)
             frames[day] = close_books(lake, settings, day, before=before)
-
-        table = lake.derived_table(BOOKS)
-        result = derived.replace(table, frames, run_id=context.run.run_id)
-        return dg.MaterializeResult(
-            metadata=table_asset.replacement_metadata(result),
-            data_version=dg.DataVersion(str(result.version)),
-        )
+        return replaced_days(context, lake, BOOKS, frames)
 
     return books
 

@@ -271,10 +271,7 @@ class CheckDriver:
         self._failing: dict[Key, dg.AssetCheckResult] = {}
 
     def failing(self, results: Iterable[tuple[Key, dg.AssetCheckResult]]) -> list[FailingCheck]:
-        """Keep new results; return the checks that fail by the newest ones, or cannot be evaluated.
-
-        A check that could not compare anything is none of them.
-        """
+        """Keep new results; return the checks that did not pass by the newest ones."""
         for key, result in results:
             if result.passed:
                 self._failing.pop(key, None)
@@ -285,9 +282,9 @@ class CheckDriver:
                 name=f"{key.asset_key.to_user_string()}: {key.name}",
                 is_of_values=key.name in VALUE_CHECKS or UNEVALUATED in result.metadata,
                 text=result.description or "",
+                is_unknown=UNKNOWN in result.metadata and UNEVALUATED not in result.metadata,
             )
             for key, result in self._failing.items()
-            if UNKNOWN not in result.metadata or UNEVALUATED in result.metadata
         ]
 
     def results(

@@ -5,7 +5,6 @@ Errors of an object store are shown without secrets: a store repeats parts of a 
 
 import errno
 import re
-from enum import Enum, auto
 from typing import NoReturn
 
 from deltalake.exceptions import CommitFailedError, DeltaError
@@ -16,7 +15,7 @@ from position_sync_dagster import errors
 # The length to which an error's text is cut.
 _LONGEST = 600
 
-_BACKTRACE = re.compile(r"\n\s*(stack backtrace|0: )")
+_BACKTRACE = re.compile(r"\n\s*(stack backtrace|0: |Debug source)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NOT_LOADED = "error occurred while loading credentials"
 # Each error of a request to a store contains one of these texts, with either client.
@@ -25,68 +24,28 @@ _MARKS = ("Error performing", "Generic S3 error", _NOT_LOADED)
 _CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
 _SAYS = re.compile(r"<Message>\s*([^<]*?)\s*</Message>")
 _STATUS = re.compile(r"\b([345]\d\d) [A-Z]")
-_ADDRESS = re.compile(r"Error performing \w+ (\w+://)(?:[^/@\s]*@)?([^/\s]+)")
 _USER = re.compile(r"(?<=://)[^/@\s]*@")
 _BODY = re.compile(r"<(\?xml|Error)\b.*", re.DOTALL)
 
 
-# Codes of a store's answer, and words of the clients, that say that a person has to mend something.
-_REFUSALS = frozenset(
-    {
-        "RequestTimeTooSkewed",
-        "NoSuchBucket",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "TokenRefreshRequired",
-        "RequestExpired",
-        "AuthorizationHeaderMalformed",
-        "IllegalLocationConstraintException",
-        "PermanentRedirect",
-        "TemporaryRedirect",
-        "CredentialsNotLoaded",
-    }
-)
-_CLIENT_REFUSALS = (
-    "incorrectly configured region",
-    "169.254.169.254",
-    "no providers in chain",
-    _NOT_LOADED,
-    "URL scheme is not allowed",
-)
+# What a store says of a single object: that it is not there, or that it is there already.
+_OF_AN_OBJECT = frozenset({"304", "404", "409", "412", "416"})
 
 
-class StoreFault(Enum):
-    """What a store's answer means; the tables are whole."""
+def is_of_store(text: str) -> bool:
+    """Return whether an error's text is of a store that refuses or does not answer.
 
-    # The store cannot be reached now, or asks for patience: it passes.
-    UNAVAILABLE = auto()
-
-    # A person has to mend something: bucket, region, rights, credentials or clock.
-    REFUSED = auto()
-
-
-def store_fault(text: str) -> StoreFault | None:
-    """Return the fault that an error's text reports.
-
-    Returns:
-        None for an error of something else, and for what a store says of a single object: that it
-        is not there, or that it is there already.
+    False for an error of something else, and for what a store says of a single object.
     """
     text = _COLOUR.sub("", text)
     if not any(mark in text for mark in _MARKS):
-        return None
+        return False
 
-    code, status = _CODE.search(text), _STATUS.search(text)
-    if code is not None and code[1] in _REFUSALS:
-        return StoreFault.REFUSED
-    if any(words in text for words in _CLIENT_REFUSALS):
-        return StoreFault.REFUSED
-
-    if status is not None and status[1] in ("401", "403"):
-        return StoreFault.REFUSED
-    if status is not None and status[1] in ("404", "409", "412", "416", "304"):
-        return None
-    return StoreFault.UNAVAILABLE
+    code = _CODE.search(text)
+    if code is not None and code[1] == "NoSuchBucket":
+        return True
+    status = _STATUS.search(text)
+    return status is None or status[1] not in _OF_AN_OBJECT
 
 
 def plain(text: str) -> str:
@@ -107,14 +66,17 @@ def plain(text: str) -> str:
 
 
 def summary(text: str) -> str:
-    """Return the code and message of a store's answer; the same text throughout an outage."""
+    """Return what a store or its client says, without times: the same text throughout an outage.
+
+    >>> summary("Error performing GET http://s3/b in 1ms - HTTP error: error sending request")
+    'HTTP error: error sending request'
+    """
     text = _COLOUR.sub("", text)
-    code, says, status = (pattern.search(text) for pattern in (_CODE, _SAYS, _STATUS))
-    if code:
-        return f"{code[1]}: {says[1].rstrip('.')}" if says else code[1]
-    address = _ADDRESS.search(text)
-    where = f" from {address[1]}{address[2]}" if address else ""
-    return f"status {status[1]}{where}" if status else f"no answer{where}"
+    code = _CODE.search(text)
+    if code is None:
+        return plain(text).rpartition(" - ")[2]
+    message = _SAYS.search(text)
+    return f"{code[1]}: {message[1].rstrip('.')}" if message else code[1]
 
 
 def without_secrets(error: Exception) -> Exception:
@@ -161,12 +123,15 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
         Another error: The table is whole, and another attempt does not help now.
     """
     text = str(error)
-    if (fault := store_fault(text)) is not None:
-        return _store_error(fault, text, path.rpartition("/")[0])
-    found = _ERRNO.search(text)
-    number = error.errno if isinstance(error, OSError) else None
-    number = number or (int(found[1] or found[2]) if found else None)
-    if number in _REFUSED:
+    if is_of_store(text):
+        return errors.StoreError(
+            f"The object store of {path.rpartition('/')[0]} cannot be used: {summary(text)}.",
+            remedy="The program tries again by itself. Check the network, the bucket, "
+            "AWS_ENDPOINT_URL, AWS_REGION, AWS_ALLOW_HTTP for an http:// address, rights and age "
+            "of the credentials (those of AWS_SHARED_CREDENTIALS_FILE are read again and again) "
+            "and this machine's clock; see docs/object-store.md.",
+        )
+    if _error_number(error) in _REFUSED:
         return errors.LakeNotWritableError(
             f"The table {path} cannot be used now: {plain(text)}.",
             remedy="Check the folder, its permissions and free space, and the limits of this "
@@ -184,17 +149,9 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
     )
 
 
-def _store_error(fault: StoreFault, text: str, lake: str) -> errors.LakeError:
-    if fault is StoreFault.UNAVAILABLE:
-        return errors.StoreUnavailableError(
-            f"The object store of {lake} cannot be reached now: {summary(text)}.",
-            remedy="The program tries again by itself; check AWS_ENDPOINT_URL and the network.",
-        )
-    says = summary(text) if _CODE.search(text) else plain(text)
-    return errors.StoreRefusedError(
-        f"The object store of {lake} refuses: {says}.",
-        remedy="Check the bucket, AWS_REGION, AWS_ALLOW_HTTP for an http:// address, rights and "
-        "age of the credentials (those of the environment are read only at the start, the file of "
-        "AWS_SHARED_CREDENTIALS_FILE again and again) and this machine's clock; see "
-        "docs/object-store.md.",
-    )
+def _error_number(error: Exception) -> int | None:
+    """Return the number of an error of the operating system; None for another error."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    match = _ERRNO.search(str(error))
+    return int(match[1] or match[2]) if match else None

@@ -405,16 +405,6 @@ class Table:
         """
         return retried(self._handle.exists, path=self.path, contention_s=self._contention_s)
 
-    def probe_store(self) -> bool:
-        """Check that the object store keeps two writers apart; False for a local table.
-
-        Raises:
-            UnsafeStoreError, StoreUnavailableError, StoreRefusedError.
-        """
-        if self.is_remote:
-            object_store.require_conditional_put(self.path.rpartition("/")[0], self.options)
-        return self.is_remote
-
     def examine(self) -> errors.LakeError | None:
         """Return why the table cannot be used; None if it can, or if it is not there yet."""
         try:

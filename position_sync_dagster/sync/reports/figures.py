@@ -211,6 +211,7 @@ class Figures:
             "gateway": self.status.gateway,
             "gateways": [login.gateway for login in self.status.each_login],
             "attention": [*self.status.attention, *self.status.unresolved_legs],
+            "hints": self.status.hints,
             "current": self.current,
             "held": self.held,
             "accounts": self.accounts,

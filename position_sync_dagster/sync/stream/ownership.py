@@ -84,7 +84,7 @@ class Ownership:
 
         Raises:
             LeaseLostError: The lease ended or belongs to another process.
-            StoreUnavailableError, StoreRefusedError: It ran out while the store could not be used.
+            StoreError: It ran out while the store could not be used.
         """
         if self.suspended and self.store_fault is not None:
             raise self.store_fault
@@ -166,7 +166,7 @@ class Ownership:
                 return
             except errors.LakeError as error:
                 self._outage.report(str(error))
-                if isinstance(error, errors.StoreUnavailableError | errors.StoreRefusedError):
+                if isinstance(error, errors.StoreError):
                     self.store_fault = error
                 elif self._is_over():
                     self.lost.set()

@@ -6,7 +6,7 @@ import pytest
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.errors import StoreUnavailableError
+from position_sync_dagster.errors import StoreError
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support.store_proxy import Rule
 
@@ -95,7 +95,7 @@ def test_an_outage_of_the_store_fails_one_tick_and_skips_the_others(world, store
     assert isinstance(world.supervise(), dg.SensorResult)
     for _ in range(2):
         store.proxy.fail(Rule("slow down"))
-        with pytest.raises(StoreUnavailableError, match="SlowDown"):
+        with pytest.raises(StoreError, match="SlowDown"):
             world.supervise()
         for _ in range(3):
             found = world.supervise()

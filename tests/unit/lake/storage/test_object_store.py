@@ -1,9 +1,6 @@
-"""The clients of an object store: bounded, without credentials; and the log that a probe leaves."""
+"""The clients of an object store: bounded, and without credentials."""
 
 from datetime import date
-
-from deltalake import DeltaTable, Field, Schema
-from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.lake.storage import object_store
 
@@ -25,10 +22,3 @@ def test_the_first_day_of_a_ledger_is_found_however_its_folder_is_named(tmp_path
     for path in (f"{tmp_path}/ledger", f"file://{tmp_path}/ledger"):
         assert object_store.first_ledger_day(path) == date(2026, 1, 2)
     assert object_store.first_ledger_day("s3://bucket/ledger") is None
-
-
-def test_the_log_of_a_table_is_deleted(tmp_path):
-    path = str(tmp_path / "t")
-    DeltaTable.create(path, Schema([Field("x", PrimitiveType("long"))]))
-    object_store.delete_log(path, None)
-    assert not DeltaTable.is_deltatable(path)
