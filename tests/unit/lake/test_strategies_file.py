@@ -91,7 +91,7 @@ MISTAKES = [
     (leg(conid="abc"), "line 4, column 16", "'abc' is no contract id"),
     (leg(right="X"), "line 6, column 16", "right 'X' is not known"),
     (leg(expiry="20260230"), "line 8, column 17", "'20260230' is no day"),
-    (leg(symbol="''"), "line 5, column 17", "symbol has no value"),
+    (leg(symbol="''"), "line 5, column 17", "A leg has no symbol"),
     (leg(symbol=None), "line 4, column 9", "'symbol' is missing"),
     (leg(right=None), "line 4, column 9", "only a part"),
     (leg(quantity="many"), "line 9, column 19", "quantity 'many' is no number"),
@@ -236,7 +236,7 @@ def test_a_file_that_is_too_large_is_refused(tmp_path):
 
 
 def test_legs_that_aliases_repeat_are_counted_before_they_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(strategies_file, "make_leg", None)
+    monkeypatch.setattr(strategies_file, "GivenLeg", None)
     path = tmp_path / "s.yaml"
     legs = "".join(f"      - {{conid: {n}, symbol: S}}\n" for n in range(1, 401))
     again = "".join(f"  - {{strategy_id: s{n}, legs: *all}}\n" for n in range(300))

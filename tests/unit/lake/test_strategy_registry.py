@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.leg import UnresolvedLeg, make_leg
+from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake import strategy_registry
+from position_sync_dagster.lake.given_leg import make_leg
 from tests.support.legs import ADDED_AT, leg
 
 
