@@ -95,8 +95,9 @@ class OwnScenarios(Part):
     @property
     def recorded(self) -> list[Point]:
         """The scenarios that are recorded: the standard ones and those of the file."""
-        standard: dict[str | None, Point] = {point.name: point for point in STANDARD}
-        return list({**standard, **self.points}.values())
+        points: dict[str | None, Point] = {point.name: point for point in STANDARD}
+        points.update(self.points)
+        return list(points.values())
 
 
 def read_scenarios(folder: Path) -> OwnScenarios:
