@@ -57,13 +57,13 @@ class Today(ApiModel):
     open: float | None
     """The sum over the holdings that are open."""
     closed: float | None
-    """The sum over the holdings that closed today."""
+    """The sum over the holdings that closed today: what they earned since the close before."""
     open_unknown: int
     """The holdings that `open` leaves out."""
     closed_unknown: int
     """The holdings that `closed` leaves out."""
     difference: float | None
-    """account − open − closed; null while a part is not known."""
+    """account − open − closed; null while a part is not known, and until all are of one moment."""
     account_age_s: float | None
     holdings_age_s: float | None
 
@@ -83,6 +83,7 @@ class Account(ApiModel):
     age_s: float | None
     today: Today
     realised_today: float | None
+    """The broker's realised profit of today: what closed earned since it was opened."""
     unrealised: float | None
     total: float | None
 
