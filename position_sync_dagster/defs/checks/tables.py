@@ -186,8 +186,7 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     session = lake.sessions.current(login.gateway_id)
     # From then on an account without a row is due.
     began = now if session is None else session.started_at
-    # Later changes are from before the clock was set back.
-    changed_at = pl.col("received_at").filter(pl.col("received_at") <= now).max()
+    changed_at = pl.col("received_at").max()
     accounts = (
         held.group_by("account")
         .agg(holdings_changed_at=changed_at)
