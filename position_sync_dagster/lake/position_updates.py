@@ -8,7 +8,7 @@ A row whose id the ledger holds is not written again: a repeated update or batch
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -373,6 +373,10 @@ class SyncUpdates:
         first = self.table.read(lambda files: scan(files).select(COMMITTED.min()).collect())
         found: datetime | None = first.item()
         return found
+
+    def days(self) -> set[date]:
+        """Return the UTC days of which there are rows, from the log alone."""
+        return self.table.read(lambda files: set(files.get_column("partition.date").unique()))
 
     def last_before(self, moment: datetime, look_back_days: int = LOOK_BACK_DAYS) -> pl.DataFrame:
         """Return the last row at or before a moment per (account, conid), as far as known now.

@@ -13,7 +13,12 @@ from position_sync_dagster.domain.limits import Bound, Measure
 from position_sync_dagster.domain.rules import HoldingSide, Rule
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake import strategies_file
-from position_sync_dagster.lake.strategies_file import StrategiesFile, load_strategies, saved_limits
+from position_sync_dagster.lake.strategies_file import (
+    StrategiesFile,
+    as_strategies_file,
+    load_strategies,
+    saved_limits,
+)
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 GOOD = """\
@@ -96,6 +101,8 @@ MISTAKES = [
     (leg(right=None), "line 4, column 9", "only a part"),
     (leg(quantity="many"), "line 9, column 19", "quantity 'many' is no number"),
     (leg(priority="0"), "line 9, column 19", "priority '0'"),
+    (leg(since="soon"), "line 9, column 16", "'soon' is no day"),
+    ("strategies:\n  - {strategy_id: a, since: soon, legs: []}\n", "column 29", "no day"),
     (leg(strikes="1"), "line 9, column 9", "'strikes' is not known"),
     (leg() + leg()[12:], "line 11, column 9", "has the leg 1 already, in line 4"),
     (leg() + leg()[12:].replace("id: a", "id: b"), "column 9", "both hold the whole"),
@@ -210,6 +217,21 @@ def test_a_strategy_says_whether_it_follows_rolls(tmp_path):
     file.write_text(GOOD.replace("priority: 2", "follow_rolls: perhaps"))
     with pytest.raises(StrategiesFileError, match="follow_rolls"):
         load_strategies(file)
+
+
+def test_a_strategy_says_since_when_trades_belong_to_it_unless_a_leg_does(tmp_path):
+    legs = read(
+        tmp_path,
+        "strategies:\n"
+        "- {strategy_id: a, since: 2026-09-01, legs: [{conid: 1, symbol: SPY}]}\n"
+        "- strategy_id: b\n"
+        '  since: "20260902"\n'
+        "  legs: [{conid: 2, symbol: SPY}, {conid: 3, symbol: SPY, since: '2026-09-03'}]\n"
+        "- {strategy_id: c, legs: [{conid: 4, symbol: SPY}]}\n",
+    )
+    days = [date(2026, 9, 1), date(2026, 9, 2), date(2026, 9, 3), None]
+    assert [leg.since for leg in legs] == days
+    assert read(tmp_path, as_strategies_file(legs)) == legs
 
 
 def test_an_aliased_leg_has_the_priority_of_each_strategy_unless_it_has_its_own(tmp_path):
