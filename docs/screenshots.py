@@ -74,7 +74,10 @@ def lineage(page: Page) -> None:
             "daily_positions"
         )
 
-    for group, green in (("path", path_is_green), ("reports", reports_are_green)):
+    for group, green in (
+        ("position_values", path_is_green),
+        ("position_reports", reports_are_green),
+    ):
         page.open(LINEAGE.format(group=group), size=WHOLE_GRAPH)
         wait_for(f"everything in {group} is green", green)
     page.open(GROUPS, size=LAPTOP)

@@ -65,7 +65,7 @@ def over_trading_days(
     """
     return table_asset.table_asset(
         spec,
-        job=resources.CLOSE_JOB,
+        writer=resources.CLOSE_JOB,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         metadata={"partition_expr": "session_date", **(metadata or {})},
@@ -147,7 +147,7 @@ def daily_asset(
 
         for day, closed in closed_days.filled.items():
             yield dg.AssetMaterialization(
-                DAILY_POSITIONS.name,
+                resources.key_of(DAILY_POSITIONS.name),
                 partition=day.isoformat(),
                 metadata={**shared, **describe(closed)},
                 tags={table_asset.DATA_VERSION: version},
@@ -155,7 +155,7 @@ def daily_asset(
         for day, why in closed_days.skipped.items():
             context.log.warning(f"{day} is not filled: {why}.")
             yield dg.AssetObservation(
-                DAILY_POSITIONS.name,
+                resources.key_of(DAILY_POSITIONS.name),
                 partition=day.isoformat(),
                 description=f"Not filled: {why}.",
                 metadata={"skipped": why},
@@ -264,14 +264,13 @@ def daily() -> dg.Definitions:
     job = dg.define_asset_job(
         resources.CLOSE_JOB,
         executor_def=dg.in_process_executor,
-        selection=dg.AssetSelection.assets(asset, explained, books)
-        | dg.AssetSelection.checks_for_assets(asset, explained, books),
+        selection=dg.AssetSelection.tag(resources.WRITTEN_BY, resources.CLOSE_JOB),
         description="Record every holding at the close of a trading day, or of a range of them.",
     )
     importing = dg.define_asset_job(
         resources.IMPORT_JOB,
         executor_def=dg.in_process_executor,
-        selection=dg.AssetSelection.assets("flex_statements", "executions", "statement_events"),
+        selection=dg.AssetSelection.tag(resources.WRITTEN_BY, resources.IMPORT_JOB),
         description="Download the Flex query of the settings, and store trades and cash of all "
         "statements.",
     )
