@@ -18,7 +18,6 @@ from position_sync_dagster.defs.resources import GATEWAY, key_of, set_component_
 from position_sync_dagster.errors import GatewaysFileError, SettingsError
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.stream.memory_and_threads import rare_garbage_collection
 
 # The attributes, and the one of `settings`, that are paths.
 PATHS = ("lake", "strategies_file", "gateways_file", "flex_folder")
@@ -35,6 +34,7 @@ GROUPS = {
         "daily_positions",
         "profit_explained",
         "books",
+        "closed_campaigns",
         "risk_scenarios",
         "reconciliation_breaks",
     ),
@@ -169,7 +169,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         # `dg.load_from_defs_folder` needs a pyproject.toml, which a container image lacks. It also
         # describes all component types for the UI: a third of the time to load our definitions.
         tree = dg.ComponentTree.from_module(package, Path(__file__).parents[1])
-        with rare_garbage_collection(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             for kind in (dg.BetaWarning, dg.PreviewWarning):
                 warnings.simplefilter("ignore", kind)
             loaded = tree.build_defs(Path())

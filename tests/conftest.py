@@ -12,8 +12,8 @@ import hypothesis
 import psutil
 import pytest
 
+from position_sync_dagster.cli import THREAD_COUNTS
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.memory_and_threads import limit_native_threads
 from tests.support import command_line, object_store, streams, tiers, waiting
 from tests.support.extent import examples
 from tests.support.object_store import ObjectStore
@@ -38,7 +38,7 @@ MEMORY_NEEDED = 4 * 1024**3
 def pytest_configure(config: pytest.Config) -> None:
     """Run the same, whatever the shell that started it ignores, with temporary files in memory.
 
-    Polars and Delta Lake have one thread each, as in a stream: with more, a seventh of the
+    Polars and Delta Lake have one thread each, as in `make dev`: with more, a seventh of the
     processor time of tests on tables is overhead between them. Whole programs have the default.
     """
     # A program inherits ignored signals (SIGHUP from `nohup`, SIGINT in a background job), and no
@@ -46,7 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
-    limit_native_threads()
+    for name in THREAD_COUNTS:
+        os.environ.setdefault(name, "1")
     if "TMPDIR" not in os.environ and _is_roomy(MEMORY):
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 

@@ -32,7 +32,7 @@ NEEDED = (
     "ib_gateway_simulator/books/demo.yaml",
     "position_sync_dagster/instance/dagster.yaml",
     "position_sync_dagster/instance/workspace.yaml",
-    "position_sync_dagster/web/static/money.js",
+    "position_sync_dagster/web/static/app/money_page.js",
     f"position_sync_dagster-{VERSION}.dist-info/licenses/LICENSE",
     f"position_sync_dagster-{VERSION}.dist-info/entry_points.txt",
 )

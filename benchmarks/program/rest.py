@@ -52,9 +52,9 @@ def rest(bench: Bench) -> None:
         memory[used.name] += used.unshared / 1e6
         proportional += used.proportional
     state = f"{LEGS} legs, calm"
-    lines = [_line("all", state, shares.total(), "% of a core", 12.0)]
+    lines = [_line("all", state, shares.total(), "% of a core", 14.0)]
     lines += [_line(name, state, share, "% of a core") for name, share in shares.most_common()]
-    lines += [_line("all", state, memory.total(), "MB unshared", 750.0)]
+    lines += [_line("all", state, memory.total(), "MB unshared", 800.0)]
     lines += [_line(name, state, size, "MB unshared") for name, size in memory.most_common()]
     lines += [_line("all, with a part of what is shared", state, proportional / 1e6, "MB")]
     bench.report.add("The program at rest", lines)

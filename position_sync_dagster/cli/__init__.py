@@ -12,6 +12,10 @@ import sys
 # The commands that run until a stop signal. They handle it, then end their processes.
 RUN_UNTIL_STOPPED = ("demo", "dev")
 
+# The environment variables with the thread counts of Polars and Delta Lake. The default of each is
+# the number of processors; a stream writes a hundred rows a second, for which one is enough.
+THREAD_COUNTS = ("POLARS_MAX_THREADS", "TOKIO_WORKER_THREADS")
+
 
 def main() -> None:
     """Run the command line. An error of this package becomes a message and an exit code.
@@ -31,30 +35,27 @@ def main() -> None:
 
         # Before the slow imports below, so that a signal during them is handled in the same way.
         block_stop_signals()
+        for name in THREAD_COUNTS:
+            os.environ.setdefault(name, "1")
 
-    from position_sync_dagster.sync.stream import memory_and_threads
+    from position_sync_dagster.cli.app import app, print_error
+    from position_sync_dagster.errors import PositionSyncError
 
-    if runs_until_stopped:
-        memory_and_threads.limit_native_threads()
-    with memory_and_threads.rare_garbage_collection():
-        from position_sync_dagster.cli.app import app, print_error
-        from position_sync_dagster.errors import PositionSyncError
-
+    try:
         try:
-            try:
-                app()
-            finally:
-                if not runs_until_stopped and not sys.stdout.closed:
-                    sys.stdout.flush()
-        except PositionSyncError as error:
-            sys.exit(print_error(error))
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EPIPE):
-                raise
-            # The interpreter flushes the output at its end, and would report it again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if error.errno == errno.ENOSPC:
-                file = error.filename or ("A file" if runs_until_stopped else "The output")
-                what = f"{file} cannot be written: {error.strerror}."
-                print_error(PositionSyncError(what, remedy="Free some space, or write elsewhere."))
-            sys.exit(1)
+            app()
+        finally:
+            if not runs_until_stopped and not sys.stdout.closed:
+                sys.stdout.flush()
+    except PositionSyncError as error:
+        sys.exit(print_error(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise
+        # The interpreter flushes the output at its end, and would report it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.ENOSPC:
+            file = error.filename or ("A file" if runs_until_stopped else "The output")
+            what = f"{file} cannot be written: {error.strerror}."
+            print_error(PositionSyncError(what, remedy="Free some space, or write elsewhere."))
+        sys.exit(1)

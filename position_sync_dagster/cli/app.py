@@ -1,13 +1,11 @@
 """The application `position-sync`: the table of its commands, and how an error is shown.
 
 This is the one place where the command line imports late: the module of a command is imported when
-the command is called, and imports at its top what it needs. `position-sync --help` imports none.
+the command is called, and imports at its top what it needs. `position-sync --help` imports all.
 """
 
-import ast
 import sys
 from importlib import import_module, metadata
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -33,9 +31,12 @@ COMMANDS = {
     "exposure": f"{CLI}.reports:exposure",
     "figures": f"{CLI}.reports:figures",
     "changes": f"{CLI}.reports:changes",
+    "why": f"{CLI}.why:why",
+    "results": f"{CLI}.results:results",
     "what-if": f"{CLI}.what_if:what_if",
     "payoff": f"{CLI}.what_if:payoff",
     "expiry": f"{CLI}.what_if:expiry",
+    "curve": f"{CLI}.curve:curve",
     "money": f"{CLI}.dev:money",
     "mcp": f"{CLI}.mcp:mcp",
     "doctor": f"{CLI}.doctor:doctor",
@@ -47,22 +48,8 @@ COMMANDS = {
 }
 
 
-def summary(name: str) -> str:
-    """Return the first line of a command's docstring, without importing its module.
-
-    >>> summary("strategies")
-    'List and change the legs of active strategies.'
-    """
-    module, _, function = COMMANDS[name].partition(":")
-    file = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
-    for one in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(one, ast.FunctionDef) and one.name == function:
-            return (ast.get_docstring(one) or "").partition("\n")[0]
-    raise AttributeError(f"{file} has no function {function}")
-
-
 class LateGroup(TyperGroup):
-    """A group that imports a command only when it is called, and no command for the help."""
+    """A group that imports a command only when it is called; its help imports all of them."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that the arguments name, and its own arguments."""
@@ -71,8 +58,9 @@ class LateGroup(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, with the first line of each command."""
-        for name, command in self.commands.items():
-            command.help = summary(name)
+        for name in COMMANDS:
+            self.add_command(load(name), name)
+
         super().format_help(ctx, formatter)
 
 

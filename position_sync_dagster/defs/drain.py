@@ -49,7 +49,6 @@ from position_sync_dagster.lake.position_updates import AddedCounts
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
-from position_sync_dagster.sync.stream.memory_and_threads import return_freed_memory
 from position_sync_dagster.yaml_file import saved_state
 
 logger = logging.getLogger(__name__)
@@ -126,7 +125,6 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         dagster_files.note(dagster_files.FAILED_TICK, "; ".join(work.problems))
     else:
         dagster_files.note(dagster_files.SENSORS)
-    return_freed_memory()
     return dg.SensorResult(
         asset_events=events,
         skip_reason="; ".join(work.said),

@@ -32,7 +32,6 @@ from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import streamer
-from position_sync_dagster.sync.stream.memory_and_threads import limit_native_threads
 from position_sync_dagster.sync.stream.ownership import StreamCounts
 
 PACKAGE = "position_sync_dagster"
@@ -133,7 +132,6 @@ def stream_legs(
     ends it in the same way, also one that cannot reach its process, but as a canceled run: the
     stream is paused.
     """
-    limit_native_threads()
     lake, instance = position_sync.lake, context.instance
     name = context.partition_key if context.has_partition_key else None
     settings = position_sync.settings.for_login(name)

@@ -16,6 +16,21 @@ CONIDS = range(1, 2**31)
 # The broker states the multiplier of each of these (recorded in messages 7 and 61).
 MULTIPLIED_TYPES = frozenset({"OPT", "FOP", "FUT"})
 
+# Shares in these currencies, and options on them, are quoted in pence, cents or agorot; of other
+# currencies only futures and options on them may be (grains in Chicago).
+MINOR_CURRENCIES = frozenset({"GBP", "ZAR", "ILS", None})
+MAJOR_TYPES = frozenset({"STK", "OPT", "CASH"})
+
+
+def usual_magnifier(sec_type: str | None, currency: str | None) -> float | None:
+    """Return the divisor from a quoted price to the major unit, without contract details.
+
+    >>> usual_magnifier("OPT", "USD"), usual_magnifier("OPT", "GBP"), usual_magnifier("FOP", "USD")
+    (1.0, None, None)
+    """
+    may_be_in_cents = currency in MINOR_CURRENCIES or sec_type not in MAJOR_TYPES
+    return None if may_be_in_cents else 1.0
+
 
 class Right(StrEnum):
     """The right of an option. `gateway` translates IB's C and P."""
@@ -43,14 +58,14 @@ def parse_right(text: str) -> Right:
     return right
 
 
-def parse_expiry(value: str | int | date) -> date:
-    """Read an expiry: a date, or text such as "20260220" or "2026-02-20".
+def parse_day(value: str | int | date, name: str) -> date:
+    """Read a day: a date, or text such as "20260220" or "2026-02-20".
+
+    Args:
+        name: What the day is, for the error.
 
     Raises:
         InvalidLegError: It is not a calendar day.
-
-    >>> parse_expiry("20260220")
-    datetime.date(2026, 2, 20)
     """
     if isinstance(value, datetime):
         return value.date()
@@ -61,8 +76,20 @@ def parse_expiry(value: str | int | date) -> date:
         with suppress(ValueError):
             return date.fromisoformat(text)
     raise InvalidLegError(
-        f"The expiry {shown(value)} is no day.", remedy='Write it as "20260220" or "2026-02-20".'
+        f"The {name} {shown(value)} is no day.", remedy='Write it as "20260220" or "2026-02-20".'
     )
+
+
+def parse_expiry(value: str | int | date) -> date:
+    """Read an expiry as `parse_day` reads a day.
+
+    Raises:
+        InvalidLegError: It is not a calendar day.
+
+    >>> parse_expiry("20260220")
+    datetime.date(2026, 2, 20)
+    """
+    return parse_day(value, "expiry")
 
 
 def parse_conid(value: int | str) -> int:

@@ -92,6 +92,8 @@ class Membership:
             in a contract.
         exchange: Exchange as the leg was given; null if left out.
         currency: Currency as the leg was given; null if left out.
+        since: The first day whose trades belong to the strategy, also before added_at; null: from
+            when the holding was opened that it had when the leg was added.
     """
 
     conid: int | None
@@ -110,6 +112,7 @@ class Membership:
     multiplier: float | None = None
     exchange: str | None = None
     currency: str | None = None
+    since: date | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strategy_id", StrategyId(self.strategy_id))
@@ -174,6 +177,7 @@ class LegWords(TypedDict, total=False):
     multiplier: float | str | None
     exchange: str | None
     currency: str | None
+    since: str | date | None
 
 
 class Description(TypedDict, total=False):
@@ -303,6 +307,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "account": lambda value: str(value) or None,
     "quantity": partial(finite_number, name="quantity", example="-1, with its sign", fits=bool),
     "priority": _priority,
+    "since": partial(instrument.parse_day, name="since"),
 }
 
 

@@ -65,3 +65,8 @@ class MovementsTable:
 
         _made, replaced = derived.derive(self.table, rows, run_id=run_id)
         return replaced
+
+
+def sum_if_known(amounts: pl.Expr) -> pl.Expr:
+    """Return the sum of amounts; null if one of them is not known."""
+    return pl.when(amounts.is_not_null().all()).then(amounts.sum())

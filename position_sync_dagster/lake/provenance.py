@@ -1,13 +1,13 @@
 """Where rows of the ledger come from: the rows of a run, a batch, a request or a holding."""
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 import polars as pl
 
 from position_sync_dagster.domain.queue_request import QueuedPosition
 from position_sync_dagster.lake.position_updates import BY_TIME
-from position_sync_dagster.lake.schema import LAST
+from position_sync_dagster.lake.schema import LAST, moment
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
 
@@ -103,3 +103,12 @@ class LedgerProvenance:
         on_day = storage.EVERY if day is None else pl.col("partition.date") == day
         found = self._table.rows(wanted, on_day).sort(BY_TIME)
         return found.tail(limit), found.height > limit
+
+    def of_holding_since(
+        self, account: str, conid: int, *, since: datetime, limit: int
+    ) -> tuple[pl.DataFrame, bool]:
+        """Return the newest rows of a holding since a moment, and whether there are more."""
+        wanted = (pl.col("account") == account) & (pl.col("conid") == conid)
+        wanted &= pl.col("timestamp") >= moment(since)
+        rows = self._table.rows(wanted, pl.col("partition.date") >= since.date()).sort(BY_TIME)
+        return rows.tail(limit), rows.height > limit

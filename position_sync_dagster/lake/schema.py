@@ -27,6 +27,7 @@ from deltalake import Field, Schema
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.closed_campaign import ClosedCampaign
 from position_sync_dagster.domain.closes import Closure, Execution, PositionChange, StatementEvent
 from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.gateway_session import GatewaySession
@@ -285,7 +286,7 @@ PARTITION_COLUMNS = tuple(_PARTITION)
 ACTIVE_STRATEGIES = TableSpec(
     "active_strategies",
     columns_of(ActiveContract) | columns_of(UnresolvedLeg) | _PARTITION,
-    version=3,
+    version=4,
     partition_by=PARTITION_COLUMNS,
     indexed=("added_at", "removed_at"),
     order="removed_at",
@@ -850,7 +851,18 @@ BOOKS = TableSpec(
     kept=A_WEEK,
 )
 
-DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINED, BOOKS)
+CLOSED_CAMPAIGNS = TableSpec(
+    "closed_campaigns",
+    columns_of(ClosedCampaign),
+    indexed=("closed", "campaign_id"),
+    description="Each campaign of a strategy that is over, and each structure in no strategy, with "
+    "what it brought.",
+    kept=A_WEEK,
+)
+
+DERIVED = (
+    LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINED, BOOKS, CLOSED_CAMPAIGNS,
+)  # fmt: skip
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -71,6 +71,7 @@ class StrategyPart(Part):
     priority: Priority | None = None
     limits: LimitsPart | None = None  # type: ignore[valid-type]
     follow_rolls: bool = Field(default=False, description="Write true or false")
+    since: Annotated[Any, BeforeValidator(partial(_unless_none, READERS["since"]))] = None
 
 
 class AccountPart(Part):
@@ -139,6 +140,7 @@ class StrategiesFile:
           - strategy_id: ic-1
             priority: 1          # optional
             follow_rolls: true   # optional
+            since: 2026-01-02    # optional: trades of its legs from this day on belong to it
             limits: {currency: USD, unrealized_pnl: {min: -1500}, days_to_expiry: {min: 7}}
             legs:
               - {conid: 700001, symbol: SPY, right: C, strike: 450, expiry: 20260220}
@@ -248,6 +250,7 @@ class StrategiesFile:
     def _leg(self, strategy: StrategyPart, value: object, at: Place, added_at: datetime) -> Leg:
         given = self._file.parse(LegPart, value, at).model_dump()
         priority = given.pop("priority") or strategy.priority or 1
+        given["since"] = given["since"] or strategy.since
         try:
             return make_leg(
                 **given, strategy_id=strategy.strategy_id, added_at=added_at, priority=priority

@@ -188,9 +188,10 @@ class SyncRegistry:
             expiry: As IB writes it, "20260220", or a date; None where there is none.
             strategy_id: The strategy; required.
             more: The `quantity` (signed contracts; without it the whole holding) and `account`
-                (without it any) that belong to this strategy, the `priority`, and what describes
-                the contract further: `sec_type`, where right and expiry do not show it (FOP, IND,
-                CASH), `trading_class`, `multiplier`, `exchange`, `currency`.
+                (without it any) that belong to this strategy, the `priority`, the first day whose
+                trades belong to it (`since`), and what describes the contract further: `sec_type`,
+                where right and expiry do not show it (FOP, IND, CASH), `trading_class`,
+                `multiplier`, `exchange`, `currency`.
 
         Raises:
             InvalidLegError: A field does not parse, or two strategies would hold the whole.
@@ -505,13 +506,24 @@ def with_rolls(
     listed = with_known_contracts(legs, (leg for leg in ended if leg.key in became))
     named = {leg.key for leg in listed}
     return [
-        replace(new, quantity=leg.quantity, priority=leg.priority, added_at=leg.added_at)
+        _with_words_of(leg, new)
         if isinstance(leg, ActiveContract)
         and (new := became.get(leg.key)) is not None
         and new.key not in named
         else leg
         for leg in listed
     ]
+
+
+def _with_words_of(leg: ActiveContract, new: ActiveContract) -> ActiveContract:
+    """Return what a leg was rolled to, with what the file says of the leg now."""
+    return replace(
+        new,
+        quantity=leg.quantity,
+        priority=leg.priority,
+        added_at=leg.added_at,
+        since=leg.since,
+    )
 
 
 def settled(

@@ -19,6 +19,7 @@ import polars as pl
 from position_sync_dagster.domain.closes import SLACK, Cause
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.movements import MovementKind, known_sum
+from position_sync_dagster.lake.movements import sum_if_known
 
 DELIVERED = (Cause.ASSIGNED.value, Cause.EXERCISED.value)
 # Maximum time between the change of an option and that of the shares: statements come late.
@@ -166,10 +167,6 @@ def _together(
     return Realised(profit=known_sum(profits), fees=known_sum(fees), other_fees=other_fees)
 
 
-def _known_sum(name: str) -> pl.Expr:
-    return pl.when(pl.col(name).null_count() == 0).then(pl.col(name).sum()).alias(name)
-
-
 def _with_money(closes: pl.DataFrame, movements: pl.DataFrame) -> pl.DataFrame:
     """Return closes with the price, multiplier and fees of the movements that are their evidence.
 
@@ -195,9 +192,9 @@ def _with_money(closes: pl.DataFrame, movements: pl.DataFrame) -> pl.DataFrame:
         evidence.with_columns(paid=paid, fees=-pl.col("fee"))
         .group_by("row")
         .agg(
-            _known_sum("fees"),
-            _known_sum("paid"),
-            _known_sum("moved"),
+            sum_if_known(pl.col("fees")),
+            sum_if_known(pl.col("paid")),
+            sum_if_known(pl.col("moved")),
             pl.col("multiplier").first(),
             fee_currency=pl.when(is_one_currency).then(pl.col("fee_currency").first()),
         )
@@ -355,7 +352,7 @@ def _realised(closes: pl.DataFrame, lots: Sequence[DeliveredLot]) -> dict[_Key, 
     is_before = (pl.col("closed_at") < pl.col("first")) & ~pl.col("cause").is_in(DELIVERED)
     rows = rows.join(since, on=key, how="left").filter(pl.col("first").is_null() | is_before)
 
-    sums = rows.group_by("strategies", "currency").agg(_known_sum("profit"))
+    sums = rows.group_by("strategies", "currency").agg(sum_if_known(pl.col("profit")))
     return {(strategy, currency): profit for strategy, currency, profit in sums.iter_rows()}
 
 
@@ -412,7 +409,7 @@ def _fees_of_legs(
     sums = (
         with_fees.unique(["trade", "strategy_id"])
         .group_by("strategy_id", "currency", "fee_currency")
-        .agg(_known_sum("fees"))
+        .agg(sum_if_known(pl.col("fees")))
     )
 
     fees: dict[_Key, dict[str | None, float | None]] = {}

@@ -12,7 +12,12 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.instrument import ContractDetails, Instrument, leg_name
+from position_sync_dagster.domain.instrument import (
+    ContractDetails,
+    Instrument,
+    leg_name,
+    usual_magnifier,
+)
 from position_sync_dagster.risk.terms import (
     CONTRACT_FIELDS,
     OPTION_TYPES,
@@ -113,8 +118,10 @@ class PricedLegs:
     @classmethod
     def of(cls, parts: pl.DataFrame, given: Assumptions) -> "PricedLegs":
         """Return the parts of holdings (`Split.parts`) with what each is priced as."""
-        named = parts.with_columns(under=_underlyings(parts, given.details), spot=_own_spot())
-        with_spot = named.with_columns(spot=_spot_of_underlying())
+        with_magnifiers = parts.with_columns(magnifier=_magnifiers(parts))
+        named = with_magnifiers.with_columns(under=_underlyings(parts, given.details))
+        with_own_spot = named.with_columns(spot=_own_spot())
+        with_spot = with_own_spot.with_columns(spot=_spot_of_underlying())
 
         delivered: list[ExerciseTerms | NotPriced | None] = []
         terms: list[OptionTerms | None] = []
@@ -131,9 +138,20 @@ class PricedLegs:
 
     def of_strategy(self, strategy: str | None) -> "PricedLegs":
         """Return the parts of one strategy; None: all."""
-        if strategy is None:
-            return self
-        return self.where(pl.col("strategy_id") == strategy)
+        return self.chosen(strategy, None, None)
+
+    def chosen(
+        self, strategy: str | None, underlying: str | None, account: str | None
+    ) -> "PricedLegs":
+        """Return the parts of a strategy, a symbol and an account; None: of all."""
+        conditions = []
+        if strategy is not None:
+            conditions.append(pl.col("strategy_id") == strategy)
+        if underlying is not None:
+            conditions.append(pl.col("symbol").str.to_uppercase() == underlying.upper())
+        if account is not None:
+            conditions.append(pl.col("account") == account)
+        return self.where(pl.all_horizontal(conditions)) if conditions else self
 
     def where(self, condition: pl.Expr) -> "PricedLegs":
         """Return the parts for which a condition is true."""
@@ -188,10 +206,25 @@ def _left_out(row: Row, priced: OptionTerms | NotPriced | None) -> NotPriced | N
     return None if row["spot"] and row["spot"] > 0 else NotPriced.NO_PRICE
 
 
+def _magnifiers(parts: pl.DataFrame) -> pl.Series:
+    """Return the divisor of each part's prices; null: in cents or not, nobody knows.
+
+    Most are known from the contract or from its value. Without both, shares of most currencies and
+    options on them are quoted in the major unit.
+    """
+    magnifiers = []
+    for magnifier, sec_type, currency in parts.select("magnifier", "sec_type", "currency").rows():
+        usual = usual_magnifier(sec_type, currency)
+        magnifiers.append(usual if magnifier is None else float(magnifier))
+    return pl.Series(magnifiers, dtype=pl.Float64)
+
+
 def _own_spot() -> pl.Expr:
-    """Return the price that moves, in the major unit: of a share or a future its own."""
-    # Without details a price is quoted in the major unit: those in cents have details always.
-    magnifier = pl.col("magnifier").fill_null(1)
+    """Return the price that moves, in the major unit: of a share or a future its own.
+
+    It is null where the divisor of the prices is not known.
+    """
+    magnifier = pl.col("magnifier")
     implied = pl.coalesce("market_value", "notional") / SIZE  # a value that came without a price
     price = pl.coalesce(pl.col("market_price") / magnifier, implied)
     is_linear = pl.col("sec_type").is_in(list(LINEAR_TYPES))

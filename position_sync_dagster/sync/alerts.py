@@ -121,27 +121,29 @@ def follow(
         severities: The severities for which messages are sent.
         receivers: The number of receivers.
     """
-    found = {state.name: state for state in states}
-    breaks = {name: one for name, one in cursor.breaks.items() if name in found}
+    newest = {state.name: state for state in states}
+    breaks = {name: failed for name, failed in cursor.breaks.items() if name in newest}
     messages: list[Message] = []
-    for name, state in found.items():
-        known = breaks.get(name) or FailedCheck(since=state.at)
+    for name, state in newest.items():
+        failed = breaks.get(name) or FailedCheck(since=state.at)
         if state.passed:
-            if known.told:
-                messages.append(_message(state, known.since))
+            if failed.told:
+                messages.append(_message(state, failed.since))
             breaks.pop(name, None)
         elif state.passed is False:
-            lasts = elapsed(known.since, now)
-            if not known.told and state.severity in severities and lasts >= after:
-                messages.append(_message(state, known.since))
-                known = replace(known, told=True)
-            breaks[name] = known
-    waiting = {n: (*cursor.outbox.get(n, ()), *messages) for n in range(receivers)}
-    return AlertCursor(
-        breaks=breaks,
-        outbox={place: kept[-MOST_KEPT:] for place, kept in waiting.items() if kept},
-        failing={place: at for place, at in cursor.failing.items() if place < receivers},
-    )
+            is_due = state.severity in severities and elapsed(failed.since, now) >= after
+            if is_due and not failed.told:
+                messages.append(_message(state, failed.since))
+                failed = replace(failed, told=True)
+            breaks[name] = failed
+
+    outbox: dict[int, tuple[Message, ...]] = {}
+    for receiver in range(receivers):
+        waiting = (*cursor.outbox.get(receiver, ()), *messages)
+        if waiting:
+            outbox[receiver] = waiting[-MOST_KEPT:]
+    failing = {receiver: at for receiver, at in cursor.failing.items() if receiver < receivers}
+    return AlertCursor(breaks=breaks, outbox=outbox, failing=failing)
 
 
 def together(messages: Collection[Message]) -> tuple[str, str]:
@@ -149,26 +151,27 @@ def together(messages: Collection[Message]) -> tuple[str, str]:
     if len(messages) == 1:
         (only,) = messages
         return only.title, only.body
-    return f"Position Sync: {len(messages)} messages", "\n\n".join(
-        f"{message.title}\n{message.body}" for message in messages
-    )
+
+    bodies = [f"{message.title}\n{message.body}" for message in messages]
+    return f"Position Sync: {len(messages)} messages", "\n\n".join(bodies)
 
 
 def _message(state: CheckState, since: datetime) -> Message:
     """Return the message about a check that fails, or that passes again."""
     if state.passed:
-        title, what_to_do = f"Passes again: {state.name}", ""
+        title = f"Passes again: {state.name}"
+        what_to_do = ""
         when = f"It did not pass from {since:{SECONDS}} to {state.at:{SECONDS}} UTC."
     else:
-        title, what_to_do = f"{state.severity}: {state.name}", state.what_to_do
+        title = f"{state.severity}: {state.name}"
+        what_to_do = state.what_to_do
         when = f"Since: {since:{SECONDS}} UTC"
-    lines = (
-        _short(state.description.removesuffix(what_to_do)),
-        when,
-        f"What to do: {_short(what_to_do)}" if what_to_do else "",
-        state.link,
-    )
-    return Message(title=title, body="\n".join(filter(None, lines)))
+
+    lines = [_short(state.description.removesuffix(what_to_do)), when]
+    if what_to_do:
+        lines.append(f"What to do: {_short(what_to_do)}")
+    lines.append(state.link)
+    return Message(title=title, body="\n".join(line for line in lines if line))
 
 
 def _short(text: str) -> str:
@@ -190,11 +193,12 @@ def not_understood(urls: Iterable[SecretStr]) -> list[int]:
             import apprise
         except ImportError as error:
             raise MissingExtraError("apprise", "alerts") from error
-        return [
-            number
-            for number, url in enumerate(urls, 1)
-            if not apprise.Apprise().add(url.get_secret_value())
-        ]
+
+        numbers = []
+        for number, url in enumerate(urls, 1):
+            if not apprise.Apprise().add(url.get_secret_value()):
+                numbers.append(number)
+        return numbers
 
 
 # Why a message was not accepted, by the exit code of its program.
@@ -330,13 +334,13 @@ class Deliveries:
 def _silent(*names: str) -> Iterator[None]:
     """Silence these loggers and their children, and the warnings of modules that are imported."""
     loggers = [logging.getLogger(name) for name in names]
-    before = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.CRITICAL + 1)
+    levels = [silenced.level for silenced in loggers]
+    for silenced in loggers:
+        silenced.setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for one, level in zip(loggers, before, strict=True):
-            one.setLevel(level)
+        for silenced, level in zip(loggers, levels, strict=True):
+            silenced.setLevel(level)

@@ -63,17 +63,29 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
         SettingsError: The calendar is not known.
     """
     if calendar == "XNYS":
-        closed = _holidays_of_new_york(first, last)
-        zone, closes_at = "America/New_York", time(16, 0)
-    else:
-        found = _calendar(calendar)
-        first = max(first, found.first_session.date())
-        last = min(last, found.last_session.date())
-        zone, closes_at = str(found.tz), found.close_times[-1][1]
-        days = (first + timedelta(days=n) for n in range((last - first).days + 1))
-        closed = [day for day in days if not found.is_session(day.isoformat())]
-    holidays = tuple(day for day in closed if first <= day <= last and day.weekday() < 5)
-    return ExchangeDays(calendar=calendar, timezone=zone, closes_at=closes_at, holidays=holidays)
+        return ExchangeDays(
+            calendar=calendar,
+            timezone="America/New_York",
+            closes_at=time(16, 0),
+            holidays=_holidays_of_new_york(first, last),
+        )
+
+    exchange = _calendar(calendar)
+    day = max(first, exchange.first_session.date())
+    last = min(last, exchange.last_session.date())
+    holidays = []
+    while day <= last:
+        if day.weekday() < 5 and not exchange.is_session(day.isoformat()):
+            holidays.append(day)
+        day += timedelta(days=1)
+
+    _, closes_at = exchange.close_times[-1]
+    return ExchangeDays(
+        calendar=calendar,
+        timezone=str(exchange.tz),
+        closes_at=closes_at,
+        holidays=tuple(holidays),
+    )
 
 
 def require_known(calendar: str) -> None:
@@ -93,21 +105,23 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
         NoTradingDayError: One of the days is no trading day.
         SettingsError: The calendar is not known.
     """
-    found = _calendar(calendar)
+    exchange = _calendar(calendar)
     closes: dict[date, datetime] = {}
     for day in days:
-        if not found.is_session(day.isoformat()):
+        if not exchange.is_session(day.isoformat()):
             text = f"{calendar} does not trade on {day}."
             raise NoTradingDayError(text, remedy="Choose a trading day.")
-        closes[day] = found.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
+
+        close = exchange.session_close(day.isoformat())
+        closes[day] = close.to_pydatetime().astimezone(UTC)
     return closes
 
 
 def close_before(calendar: str, day: date) -> datetime:
     """Return the time, in UTC, at which the trading day before a trading day closed."""
-    found = _calendar(calendar)
-    earlier = found.previous_session(day.isoformat())
-    close: datetime = found.session_close(earlier).to_pydatetime()
+    exchange = _calendar(calendar)
+    earlier = exchange.previous_session(day.isoformat())
+    close: datetime = exchange.session_close(earlier).to_pydatetime()
     return close.astimezone(UTC)
 
 
@@ -130,11 +144,16 @@ def time_zone_of(calendar: str) -> ZoneInfo:
     return ZoneInfo(str(_calendar(calendar).tz))
 
 
-def _holidays_of_new_york(first: date, last: date) -> list[date]:
+def _holidays_of_new_york(first: date, last: date) -> tuple[date, ...]:
+    """Return the weekdays on which New York does not trade, ascending."""
     # Its import takes a third of a second, which commands without days need not wait for.
     from holidays import financial_holidays
 
-    return sorted(financial_holidays("XNYS", years=range(first.year, last.year + 1)))
+    holidays = []
+    for day in sorted(financial_holidays("XNYS", years=range(first.year, last.year + 1))):
+        if first <= day <= last and day.weekday() < 5:
+            holidays.append(day)
+    return tuple(holidays)
 
 
 def _calendar(calendar: str):  # type: ignore[no-untyped-def]

@@ -59,9 +59,15 @@ def proposed(lake: Lake, now: datetime) -> list[LegChange]:
     legs = lake.registry.sync.get_all_active()
     rolls, _unclear = _rolls(lake, legs, now)
     keys = {leg.key for leg in legs}
-    whole = ((leg, roll) for roll in rolls for leg in legs if _is_of(leg, roll))
-    changes = [_change(leg, roll, now) for leg, roll in whole if _is_whole(leg, roll)]
-    return [change for change in changes if change.after.key not in keys]
+    changes = []
+    for roll in rolls:
+        for leg in legs:
+            if not _is_of(leg, roll) or not _is_whole(leg, roll):
+                continue
+            change = _change(leg, roll, now)
+            if change.after.key not in keys:
+                changes.append(change)
+    return changes
 
 
 def apply(lake: Lake, changes: Sequence[LegChange]) -> list[LegChange]:
@@ -99,27 +105,32 @@ def rolls_to_follow(lake: Lake, settings: Settings, now: datetime) -> Followed:
     following = following_rolls(settings.strategies_file)
     if not following:
         return Followed()
+
     legs = lake.registry.sync.get_all_active()
-    followed = [leg for leg in legs if leg.strategy_id in following]
-    rolls, unclear = _rolls(lake, followed, now)
-    if not rolls and not unclear:
+    legs_that_follow = [leg for leg in legs if leg.strategy_id in following]
+    rolls, unclear_rolls = _rolls(lake, legs_that_follow, now)
+    if not rolls and not unclear_rolls:
         return Followed()
+
     rows = all_broker_rows(lake, settings).filter(pl.col("position") != 0)
     held = set(rows.select("account", "conid").iter_rows())
     due: list[LegChange] = []
     refused: list[str] = []
-    for leg in followed:
+    for leg in legs_that_follow:
         name = f"{leg.strategy_id}: {contract_name(leg)}"
-        refused += [f"{name}: {one}" for one in unclear if _is_among(leg, one)]
-        of_leg = [roll for roll in rolls if _is_of(leg, roll)]
-        if not of_leg or now - max(one.opened.seen_at for one in of_leg) < SETTLED:
+        refused += [f"{name}: {roll}" for roll in unclear_rolls if _is_among(leg, roll)]
+
+        rolls_of_leg = [roll for roll in rolls if _is_of(leg, roll)]
+        if not rolls_of_leg or now - max(roll.opened.seen_at for roll in rolls_of_leg) < SETTLED:
             continue
-        change = _change(leg, of_leg[-1], now)
-        why = _why_not(change, of_leg, legs, held)
-        if why is None:
+
+        last_roll = rolls_of_leg[-1]
+        change = _change(leg, last_roll, now)
+        reason = _why_not(change, rolls_of_leg, legs, held)
+        if reason is None:
             due.append(change)
         else:
-            refused.append(f"{name} was rolled to {of_leg[-1].opened_name}, but {why}")
+            refused.append(f"{name} was rolled to {last_roll.opened_name}, but {reason}")
     return Followed(due=tuple(due), refused=tuple(refused))
 
 
@@ -168,24 +179,29 @@ def _rolls(
     lake: Lake, legs: Iterable[ActiveContract], now: datetime
 ) -> tuple[list[Roll], list[UnclearRoll]]:
     """Return the rolls of legs; only what changed on the days on which they closed is compared."""
-    of, at, table = ("account", "symbol"), "seen_at", lake.position_changes
+    table = lake.position_changes
     of_legs = one_of("conid", [leg.conid for leg in legs])
-    closed = table.rows(now - WINDOW, IS_CLOSE & of_legs, (*of, at)).sort(at)
+    closed = table.rows(now - WINDOW, IS_CLOSE & of_legs, ("account", "symbol", "seen_at"))
     if closed.is_empty():
         return [], []
-    first: datetime = closed[at][0] - A_DAY
-    changes = table.rows(first, one_of("symbol", closed["symbol"].unique())).sort(at)
-    near = changes.join_asof(
-        closed.with_columns(is_near=True), on=at, by=of, strategy="nearest", tolerance=A_DAY,
+
+    closed = closed.sort("seen_at")
+    first: datetime = closed["seen_at"][0] - A_DAY
+    changes = table.rows(first, one_of("symbol", closed["symbol"].unique()))
+    near = changes.sort("seen_at").join_asof(
+        closed.with_columns(is_near=True),
+        on="seen_at",
+        by=("account", "symbol"),
+        strategy="nearest",
+        tolerance=A_DAY,
         check_sortedness=False,
-    ).drop_nulls("is_near")  # fmt: skip
-    of_these = one_of("conid", near["conid"].unique())
-    return rolls_of(
-        lake.closures.current(one_of("change_id", near["change_id"]), first - BEFORE),
-        records_of(PositionChange, near),
-        lake.movements.records((first - BEFORE).date(), of_these),
-        WITHIN,
     )
+    near = near.drop_nulls("is_near")
+
+    since = first - BEFORE
+    closures = lake.closures.current(one_of("change_id", near["change_id"]), since)
+    movements = lake.movements.records(since.date(), one_of("conid", near["conid"].unique()))
+    return rolls_of(closures, records_of(PositionChange, near), movements, WITHIN)
 
 
 def _concerns(leg: ActiveContract, conid: int, account: str, at: datetime) -> bool:
@@ -202,7 +218,9 @@ def _is_whole(leg: ActiveContract, roll: Roll) -> bool:
 
 
 def _is_among(leg: ActiveContract, unclear: UnclearRoll) -> bool:
-    return any(_concerns(leg, one.conid, one.account, one.seen_at) for one in unclear.closed)
+    return any(
+        _concerns(leg, change.conid, change.account, change.seen_at) for change in unclear.closed
+    )
 
 
 def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:
@@ -215,6 +233,7 @@ def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:
         account=leg.account,
         priority=leg.priority,
         rolled_from=",".join(map(str, (*leg.replaced, leg.conid))),
+        since=leg.since,
     )  # fmt: skip
     return LegChange(roll=roll, before=leg, after=after)
 
@@ -223,22 +242,26 @@ def _why_not(
     change: LegChange, rolls: Sequence[Roll], legs: Iterable[ActiveContract], held: set[Key]
 ) -> str | None:
     """Return why a person must decide about the roll of a leg; None if it is clear."""
-    leg, new, roll = change.before, change.after, change.roll
-    if len(rolls) > 1 or not _is_whole(leg, roll):
+    leg = change.before
+    new_leg = change.after
+    if len(rolls) > 1 or not _is_whole(leg, change.roll):
         return "only a part of it at a time"
-    places = sorted(account for account, conid in held if conid == leg.conid)
-    if leg.account in (None, *places) and places:
-        return f"it is still held in {', '.join(places)}"
-    if (roll.account, new.conid) not in held:
+
+    accounts = sorted(account for account, conid in held if conid == leg.conid)
+    if accounts and leg.account in (None, *accounts):
+        return f"it is still held in {', '.join(accounts)}"
+    if (change.roll.account, new_leg.conid) not in held:
         return "the new contract is not held any more"
-    for other in legs:
-        apart = None not in (leg.account, other.account) and leg.account != other.account
-        if apart or other.key == leg.key:
+
+    for active_leg in legs:
+        names_accounts = leg.account is not None and active_leg.account is not None
+        is_elsewhere = names_accounts and leg.account != active_leg.account
+        if is_elsewhere or active_leg.key == leg.key:
             continue
-        if other.conid == leg.conid:
-            return f"the strategy {other.strategy_id} has it too"
-        if other.conid == new.conid:
-            return f"the strategy {other.strategy_id} has the new contract already"
+        if active_leg.conid == leg.conid:
+            return f"the strategy {active_leg.strategy_id} has it too"
+        if active_leg.conid == new_leg.conid:
+            return f"the strategy {active_leg.strategy_id} has the new contract already"
     return None
 
 
@@ -316,5 +339,5 @@ class RuleFollower:
             logger.warning("the legs of the rules stay as they were: %s", error)
 
     def _inputs(self) -> tuple[object, ...]:
-        saved, today = saved_state(self.file), exchange_date(self.clock())
-        return (saved, today, self.registry.version)
+        today = exchange_date(self.clock())
+        return (saved_state(self.file), today, self.registry.version)

@@ -25,6 +25,7 @@ from position_sync_dagster.domain.instrument import (
     ContractDetails,
     Right,
     parse_expiry,
+    usual_magnifier,
 )
 from position_sync_dagster.domain.movements import (
     DELIVERIES,
@@ -43,11 +44,6 @@ SINGLE_TYPES = frozenset({"STK", "CASH", "IND"})
 # The price of these is in percent of the face value, which is the quantity of a statement.
 # Source: IB, "Flex Queries", bonds; TWS API, "Bonds".
 PERCENT_TYPES = frozenset({"BOND", "BILL"})
-
-# Shares in these currencies, and options on them, are quoted in pence, cents or agorot; of other
-# currencies only futures and options on them may be (grains in Chicago).
-MINOR_CURRENCIES = frozenset({"GBP", "ZAR", "ILS", None})
-MAJOR_TYPES = frozenset({"STK", "OPT", "CASH"})
 
 # The elements of each section, and of its rows.
 _SECTIONS = {
@@ -132,8 +128,7 @@ class Terms:
 
     def magnifier_of(self, conid: int, sec_type: str | None, currency: str | None) -> float | None:
         """Return the divisor of a quoted price; None where it is not known."""
-        may_be_in_cents = currency in MINOR_CURRENCIES or sec_type not in MAJOR_TYPES
-        return self.magnifiers.get(conid, None if may_be_in_cents else 1.0)
+        return self.magnifiers.get(conid, usual_magnifier(sec_type, currency))
 
 
 def named_sections(elements: Iterable[str]) -> list[Section]:

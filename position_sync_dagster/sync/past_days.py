@@ -2,10 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import chain
 
 import polars as pl
 
@@ -14,6 +12,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.closes import (
     FLEX,
     EventKind,
+    Execution,
     Statement,
     StatementPosition,
     current_executions,
@@ -61,50 +60,80 @@ class ClosedDays:
     unreadable: tuple[errors.PositionSyncError, ...] = ()
 
 
-def _stated(
-    statements: Iterable[Statement], day: date, types: Collection[str]
-) -> tuple[set[str], list[str], list[tuple[StatementPosition, str]]]:
-    """Return the accounts, files and positions of a day; of two for one account, the newer counts.
+@dataclass(slots=True)
+class _StatedDay:
+    """What statements say of the holdings of a day.
 
-    An account of which a position cannot be read is not among them.
+    Attributes:
+        accounts: The accounts whose holdings are stated, all of them.
+        files: The statements that count.
+        positions: The stated positions, each with its file.
+    """
+
+    accounts: set[str] = field(default_factory=set)
+    files: list[str] = field(default_factory=list)
+    positions: list[tuple[StatementPosition, str]] = field(default_factory=list)
+
+
+def _stated(statements: Iterable[Statement], day: date, types: Collection[str]) -> _StatedDay:
+    """Return what statements say of a day; of two for one account, the newer counts.
 
     Args:
         statements: The newest first.
         day: The day.
         types: The security types that are followed; others are left out, as in our own rows.
     """
-    accounts: set[str] = set()
-    lacking: set[str] = set()
-    files: list[str] = []
-    positions: list[tuple[StatementPosition, str]] = []
-    for one in statements:
-        if day not in one.days:
+    stated = _StatedDay()
+    incomplete: set[str] = set()
+    for statement in statements:
+        if day not in statement.days:
             continue
-        rows = [row for row in one.positions if row.day == day]
-        new = {one.account, *(row.account for row in rows)} - accounts
-        accounts |= new
-        lacking |= new if one.lacks_positions else set()
-        files += [one.file] if new else []
-        positions += [(r, one.file) for r in rows if r.account in new and r.sec_type in types]
-    return accounts - lacking, files, positions
+
+        positions = [position for position in statement.positions if position.day == day]
+        accounts = {statement.account, *(position.account for position in positions)}
+        new_accounts = accounts - stated.accounts
+        if not new_accounts:
+            continue
+
+        stated.accounts |= new_accounts
+        stated.files.append(statement.file)
+        if statement.lacks_positions:
+            incomplete |= new_accounts
+        for position in positions:
+            if position.account in new_accounts and position.sec_type in types:
+                stated.positions.append((position, statement.file))
+
+    stated.accounts -= incomplete
+    return stated
 
 
 def _traded(
     statements: Collection[Statement], first: datetime, last: datetime
 ) -> dict[Key, list[float]]:
     """Return by how much what happened between two times changed each holding, in order of time."""
-    trades = current_executions(chain.from_iterable(one.executions for one in statements))
-    changes = [(one.time, one.account, one.conid, one.change) for one in trades]
-    actions = {
-        (one.event_id, one.conid): (one.time, one.account, one.conid, one.quantity)
-        for one in chain.from_iterable(one.events for one in statements)
-        if one.kind is EventKind.CORPORATE_ACTION and one.time and one.conid and one.quantity
-    }
-    found: defaultdict[Key, list[float]] = defaultdict(list)
-    for at, account, conid, change in sorted([*changes, *actions.values()]):
+    executions: list[Execution] = []
+    actions: dict[tuple[str, int], _Change] = {}
+    for statement in statements:
+        executions += statement.executions
+        for event in statement.events:
+            is_action = event.kind is EventKind.CORPORATE_ACTION
+            if is_action and event.time and event.conid and event.quantity:
+                change = (event.time, event.account, event.conid, event.quantity)
+                actions[event.event_id, event.conid] = change
+
+    changes: list[_Change] = list(actions.values())
+    for trade in current_executions(executions):
+        changes.append((trade.time, trade.account, trade.conid, trade.change))
+
+    changes_of_holdings: defaultdict[Key, list[float]] = defaultdict(list)
+    for at, account, conid, quantity in sorted(changes):
         if first < at < last:
-            found[account, conid].append(change)
-    return found
+            changes_of_holdings[account, conid].append(quantity)
+    return changes_of_holdings
+
+
+# The time of a change, the account, the conid and the change of the quantity.
+_Change = tuple[datetime, str, int, float]
 
 
 @dataclass(eq=False, repr=False)
@@ -132,24 +161,30 @@ class ClosingService:
         closes = closing_times(self.settings.calendar, days)
         accounts = ServedAccounts(self.lake, self.settings)
         folder = StatementFolder(self.settings.flex_folder, accounts)
-        read = folder.read()
-        result = ClosedDays(unreadable=read.unreadable)
+        contents = folder.read()
+        result = ClosedDays(unreadable=contents.unreadable)
         zone = time_zone_of(self.settings.calendar)
         for day in sorted(days):
             closed = closes[day]
             if closed > now:
                 result.skipped[day] = f"it closes at {closed:%Y-%m-%d %H:%M} UTC"
                 continue
+
+            # A file may have several statements of the day: it is read once.
+            files = dict.fromkeys(stated.file for stated in contents.found if day in stated.days)
+            statements: list[Statement] = []
+            for file in files:
+                statements += folder.rows_of(file)
+
             opened = datetime.combine(day, time(), zone).astimezone(UTC)
-            files = dict.fromkeys(one.file for one in read.found if day in one.days)
-            stated = [one for name in files for one in folder.rows_of(name)]
-            found = self._day(day, closed, opened, stated)
-            if found is None:
-                for error in read.unreadable:
-                    raise error
-                result.skipped[day] = "no row of the ledger and no statement is of this day"
-            else:
-                result.filled[day] = found
+            closed_day = self._day(day, closed, opened, statements)
+            if closed_day is not None:
+                result.filled[day] = closed_day
+                continue
+
+            for error in contents.unreadable:
+                raise error
+            result.skipped[day] = "no row of the ledger and no statement is of this day"
         return result
 
     def flat_days(self, days: Iterable[date]) -> set[date]:
@@ -157,17 +192,20 @@ class ClosingService:
 
         It is none of them while a file cannot be read that may say more of one.
         """
-        read = StatementFolder(self.settings.flex_folder).read()
-        stated = {day for one in read.found for day in one.days}
-        with suppress(errors.StatementError, errors.FlexServiceError):
-            filled = self.collect(stated.intersection(days)).filled
-            return {day for day, found in filled.items() if found.rows.is_empty()}
-        return set()
+        stated_days: set[date] = set()
+        for statement in StatementFolder(self.settings.flex_folder).read().found:
+            stated_days.update(statement.days)
+
+        try:
+            filled = self.collect(stated_days.intersection(days)).filled
+        except (errors.StatementError, errors.FlexServiceError):
+            return set()
+        return {day for day, closed_day in filled.items() if closed_day.rows.is_empty()}
 
     def record_differences(self, days: Mapping[date, ClosedDay], run_id: str | None = None) -> None:
         """Open, confirm and resolve the breaks of days."""
-        for day, found in days.items():
-            differences = {f"statement:{day}": found.differences}
+        for day, closed_day in days.items():
+            differences = {f"statement:{day}": closed_day.differences}
             self.lake.breaks.record(differences, self.clock(), run_id=run_id)
 
     def _day(
@@ -175,30 +213,33 @@ class ClosingService:
     ) -> ClosedDay | None:
         # Two row intervals are enough: an unchanged value has a row in each.
         span = timedelta(seconds=2 * self.settings.monitored_row_interval_s)
-        own = values_at_close(
+        rows_of_ledger = values_at_close(
             self.lake.updates.sync,
             day,
             opened=opened,
             closed=closed,
             confirmed=self.lake.queue.sync.confirmations(closed - span, closed),
         )
-        covered, files, positions = _stated(statements, day, self.settings.sec_types)
-        if own.is_empty() and not covered and not positions:
+        stated = _stated(statements, day, self.settings.sec_types)
+        if rows_of_ledger.is_empty() and not stated.accounts and not stated.positions:
             return None
-        theirs = stated_rows(positions, day, closed)
+
         rows, differences = join_rows(
-            own,
-            theirs,
-            covered,
+            rows_of_ledger,
+            stated_rows(stated.positions, day, closed),
+            stated.accounts,
             opened=opened,
             band=self.settings.value_band,
             traded=_traded(statements, closed, opened + timedelta(days=1)),
         )
+        left_out: list[str] = []
+        for statement in statements:
+            left_out += (fault for fault, _remedy in statement.left_out)
         return ClosedDay(
             closed_at=closed,
             rows=rows,
             stated=rows.filter(pl.col("value_source") == FLEX).height,
-            files=tuple(files),
-            left_out=tuple(what for one in statements for what, _remedy in one.left_out),
+            files=tuple(stated.files),
+            left_out=tuple(left_out),
             differences=tuple(differences),
         )

@@ -17,7 +17,11 @@ def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
 
     The row has price, quantity, multiplier and value; a magnifier is 1, or 100 for cents.
     """
-    known = {conid: one.price_magnifier for conid, one in contracts.items() if one.price_magnifier}
+    magnifiers: dict[int, int] = {}
+    for conid, details in contracts.items():
+        if details.price_magnifier:
+            magnifiers[conid] = details.price_magnifier
+
     quoted = pl.col("position") * pl.col("market_price") * pl.col("multiplier")
     fitting = []
     for magnifier in (1, 100):
@@ -26,10 +30,10 @@ def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
         fits = difference <= FACTOR_TOLERANCE * expected.abs()
         fitting.append(pl.when(quoted != 0, fits).then(magnifier))
 
-    named = pl.col("conid").replace_strict(known, default=None, return_dtype=pl.Int64)
+    of_contract = pl.col("conid").replace_strict(magnifiers, default=None, return_dtype=pl.Int64)
     # Computed greeks need details, and `contracts` has all details with a magnifier other than 1.
     modelled = pl.when(pl.col("greeks_source") == GreeksSource.MODEL.value).then(1)
-    return pl.coalesce(named, *fitting, modelled)
+    return pl.coalesce(of_contract, *fitting, modelled)
 
 
 def magnifiers_of(latest: pl.DataFrame) -> dict[int, float]:

@@ -35,14 +35,16 @@ def held(lake: Lake, settings: Settings, *only: pl.Expr) -> list[BrokerPosition]
         only: Conditions for the rows of `broker_positions`.
     """
     rows = all_broker_rows(lake, settings).filter(pl.col("position") != 0, *only)
-    cents = {conid: one.price_magnifier for conid, one in lake.contracts.quoted_in_cents().items()}
-    found = []
-    for one in broker_positions_of(rows):
-        terms = one.instrument
-        if magnifier := cents.get(terms.conid):
-            terms = replace(terms, multiplier=terms.multiplier / magnifier)
-        found.append(replace(one, instrument=terms))
-    return found
+    quoted_in_cents = lake.contracts.quoted_in_cents()
+    holdings = []
+    for holding in broker_positions_of(rows):
+        instrument = holding.instrument
+        details = quoted_in_cents.get(instrument.conid)
+        if details is not None:
+            multiplier = instrument.multiplier / details.price_magnifier
+            holding = replace(holding, instrument=replace(instrument, multiplier=multiplier))
+        holdings.append(holding)
+    return holdings
 
 
 def read_proposal(
@@ -60,17 +62,25 @@ def read_proposal(
     Raises:
         LakeError: A table cannot be used.
     """
-    only = [] if account is None else [pl.col("account") == account]
-    only += [] if underlyings is None else [pl.col("symbol").is_in(underlyings)]
-    holdings = held(lake, settings, *only)
-    keys = {one.key for one in holdings}
-    conids = {conid for _account, conid in keys}
-    trades = lake.executions.records(None, one_of("conid", conids)) if keys else []
-    trades = [one for one in trades if (one.account, one.conid) in keys]
+    conditions: list[pl.Expr] = []
+    if account is not None:
+        conditions.append(pl.col("account") == account)
+    if underlyings is not None:
+        conditions.append(pl.col("symbol").is_in(underlyings))
+    holdings = held(lake, settings, *conditions)
+
+    keys = {holding.key for holding in holdings}
+    executions = []
+    if keys:
+        conids = {conid for _account, conid in keys}
+        for execution in lake.executions.records(None, one_of("conid", conids)):
+            if (execution.account, execution.conid) in keys:
+                executions.append(execution)
+
     registry = lake.registry.sync
     legs = registry.get_all_active()
     names = {leg.strategy_id for leg in (*legs, *registry.unresolved)}
-    return propose(holdings, current_executions(trades), legs, names=names)
+    return propose(holdings, current_executions(executions), legs, names=names)
 
 
 def accept(
@@ -82,11 +92,18 @@ def accept(
         StrategiesFileError: The file cannot be written, or has a mistake.
         LakeError: The table cannot be used.
     """
-    legs = [
-        leg_of(part.instrument, one.name, now, account=one.account, quantity=part.quantity)
-        for one in strategies
-        for part in one.legs
-    ]
+    legs = []
+    for strategy in strategies:
+        for part in strategy.legs:
+            leg = leg_of(
+                part.instrument,
+                strategy.name,
+                now,
+                account=strategy.account,
+                quantity=part.quantity,
+            )
+            legs.append(leg)
+
     if settings.strategies_file is not None:
         StrategiesFile(settings.strategies_file).add(legs)
     lake.registry.sync.add_many(legs)
@@ -103,20 +120,23 @@ def next_step(lake: Lake, settings: Settings, now: datetime) -> str | None:
     """
     if not lake.registry.legs and not lake.registry.unresolved:
         return FIRST_STEP if held(lake, settings, pl.col("sec_type").is_in(OPTIONS)) else None
+
     changes = lake.position_changes.rows(now - NEW, columns=CHANGE)
-    opened = changes.filter(
-        (pl.col("after").abs() > pl.col("before").abs()) | (pl.col("after") * pl.col("before") < 0)
-    )
+    has_grown = pl.col("after").abs() > pl.col("before").abs()
+    has_turned = pl.col("after") * pl.col("before") < 0
+    opened = changes.filter(has_grown | has_turned)
     if opened.is_empty():
         return None
-    keys = set(opened.select("account", "conid").iter_rows())
-    new = Counter(
-        f"{one.underlying} {one.kind}"
-        for one in read_proposal(lake, settings, underlyings={*opened["symbol"]}).strategies
-        if any((one.account, part.conid) in keys for part in one.legs)
-    )
-    if not new:
+
+    opened_keys = set(opened.select("account", "conid").iter_rows())
+    proposal = read_proposal(lake, settings, underlyings={*opened["symbol"]})
+    new_kinds: Counter[str] = Counter()
+    for strategy in proposal.strategies:
+        if any((strategy.account, leg.conid) in opened_keys for leg in strategy.legs):
+            new_kinds[f"{strategy.underlying} {strategy.kind}"] += 1
+    if not new_kinds:
         return None
-    named = few((f"{count} {what}{'s' * (count > 1)}" for what, count in new.items()), 3)
-    verb = "is" if new.total() == 1 else "are"
-    return f"{named} {verb} in no strategy: `position-sync strategies propose`."
+
+    counted = [f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in new_kinds.items()]
+    verb = "is" if new_kinds.total() == 1 else "are"
+    return f"{few(counted, 3)} {verb} in no strategy: `position-sync strategies propose`."

@@ -1,6 +1,7 @@
 """The figures as the money page gets them: those of the API, and the parts of holdings as rows."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any
@@ -10,16 +11,20 @@ import polars as pl
 from position_sync_dagster.domain.clock import NEVER, elapsed
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.risk.scenario_file import STANDARD
+from position_sync_dagster.risk.priced_legs import PricedLegs
+from position_sync_dagster.risk.scenario_file import STANDARD, folder_of, read_scenarios
 from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import read_curves
+from position_sync_dagster.sync.reports.book import Book, read_curves
 from position_sync_dagster.sync.reports.exposure import lacks
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
-from position_sync_dagster.sync.reports.risk import read_risk
+from position_sync_dagster.sync.reports.risk import price_legs, read_risk
 from position_sync_dagster.sync.reports.status import plain
+from position_sync_dagster.sync.reports.todays_profit import TodaysProfit, explain_today
+from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.terminal.money_tables import not_in_sums
 from position_sync_dagster.terminal.text import foreign
+from position_sync_dagster.web.expiry_answers import ExpiryQuery, expiry_of
 
 # How often the curves of the day are read again, which read half a day of the ledger, and scenarios
 # are computed.
@@ -30,10 +35,15 @@ BEGINNING = timedelta(seconds=5)
 
 FRESH = timedelta(seconds=0.9)
 
+# How long the legs of a book, priced once, serve what is asked of risk.
+RISK_FRESH = timedelta(seconds=5)
+
 MOST_CHANGES = 200
 
 # How many scenarios have room beside a strategy, and the largest move of the usual ones.
 MOST_SCENARIOS, MOST_SHOWN_PERCENT = 6, 10
+
+NO_SCENARIOS: dict[str, Any] = {"at": None, "names": [], "rows": [], "expiry": None}
 
 Row = list[Any]
 
@@ -55,6 +65,14 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class ExplainedFigures:
+    """Figures, and why the profit of the day in them is what it is: of one moment."""
+
+    figures: Figures
+    rows: list[TodaysProfit]
+
+
 class PageFigures:
     """Reads the figures repeatedly, and each time only the new data."""
 
@@ -63,11 +81,15 @@ class PageFigures:
         self._lake = Lake.of(settings)
         self._lock = Lock()
         self._last: Figures | None = None
+        self._risk_lock = Lock()
+        self._risk: tuple[Book, PricedLegs] | None = None
+        self._explaining = Lock()
+        self._explained: ExplainedFigures | None = None
         self._curves: list[dict[str, Any]] = []
         self._curves_at = self._scenarios_at = NEVER
         self._thread = ThreadPoolExecutor(1, "scenarios")
         self._computing: Future[dict[str, Any]] | None = None
-        self._scenarios: dict[str, Any] = {"at": None, "names": [], "rows": []}
+        self._scenarios: dict[str, Any] = NO_SCENARIOS
 
     def read(self, now: datetime) -> tuple[dict[str, Row], dict[str, Any]]:
         """Return the parts of the holdings by their key, and all other figures; blocks.
@@ -103,19 +125,66 @@ class PageFigures:
                 self._last = read_figures(self._lake, self._settings, now)
             return self._last
 
+    def risk(self, now: datetime) -> tuple[Book, PricedLegs]:
+        """Return a book at most RISK_FRESH old with its legs, priced once for all requests; blocks.
+
+        Raises:
+            LakeError: A table cannot be used.
+            ScenariosFileError: The file of scenarios has a mistake.
+        """
+        with self._risk_lock:
+            if self._risk is None or not timedelta() <= now - self._risk[0].now < RISK_FRESH:
+                own = read_scenarios(folder_of(self._settings.strategies_file))
+                book = self.figures(now).book
+                self._risk = (book, price_legs(self._lake, self._settings, book, own))
+            return self._risk
+
+    def compared(self, changes: Changes, now: datetime) -> WhatIf:
+        """Return the book of `risk` before and after trades; blocks.
+
+        Raises:
+            LakeError: A table cannot be used.
+            ProposedTradeError: A trade names nothing that can be priced.
+        """
+        return what_if_of(*self.risk(now), self._settings, changes)
+
+    def explained(self, now: datetime) -> ExplainedFigures:
+        """Return why today's profit is what it is, at most a minute old; blocks.
+
+        It is computed when somebody asks, and all who ask within the minute share it.
+
+        Raises:
+            LakeError: A table cannot be used.
+        """
+        with self._explaining:
+            newest = self._explained
+            is_due = newest is None or not timedelta() <= now - newest.figures.at < SLOW_EVERY
+            if newest is None or is_due:
+                figures = self.figures(now)
+                rows = explain_today(self._lake, self._settings, figures)
+                newest = self._explained = ExplainedFigures(figures, rows)
+            return newest
+
 
 def scenarios_of(settings: Settings, now: datetime) -> dict[str, Any]:
-    """Return what strategies and underlyings would gain, as the page shows it; blocks."""
+    """Return what would be gained if prices moved, and what expires soon; blocks."""
     try:
         _book, own, legs = read_risk(Lake.of(settings), settings, now)
     except PositionSyncError as error:
-        return {"at": plain(now), "names": [], "rows": [], "trouble": _printable(str(error))}
-    points = [one for one in STANDARD if not one.vol and abs(one.spot) <= MOST_SHOWN_PERCENT]
+        return NO_SCENARIOS | {"at": plain(now), "trouble": _printable(str(error))}
+    points = [
+        point for point in STANDARD if not point.vol and abs(point.spot) <= MOST_SHOWN_PERCENT
+    ]
     points = [*points, *own.points.values()][:MOST_SCENARIOS]
-    levels = (Breakdown.STRATEGY, Breakdown.UNDERLYING)
-    rows = [{"level": one, **row} for one in levels for row in profits(legs, points, one)]
-    found = {"at": now, "names": [one.name for one in points], "rows": rows}
-    return dict(_printable(plain(found)))
+    levels = (Breakdown.ACCOUNT, Breakdown.STRATEGY, Breakdown.UNDERLYING)
+    rows = [{"level": level, **row} for level in levels for row in profits(legs, points, level)]
+    scenarios = {
+        "at": now,
+        "names": [point.name for point in points],
+        "rows": rows,
+        "expiry": expiry_of(legs, ExpiryQuery()),
+    }
+    return dict(_printable(plain(scenarios)))
 
 
 def shown(figures: Figures) -> dict[str, Any]:

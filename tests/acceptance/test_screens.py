@@ -65,9 +65,7 @@ return performance.getEntriesByType('resource').map(one => one.name)
 """
 LAYOUT = "return localStorage.getItem('money.layout') ?? ''"
 AGED = "return document.body.classList.contains('aged')"
-IMAGES = (
-    "return document.querySelectorAll('#strategies img, #grid img').length + document.images.length"
-)
+IMAGES = "return document.querySelectorAll('table img, #grid img').length + document.images.length"
 CLICK = """
 document.querySelector('#grid').dispatchEvent(
   new CustomEvent('perspective-click', {detail: {row: {__ROW_PATH__: arguments[0]}}}));
@@ -142,7 +140,7 @@ def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
         return len(values) == legs and None not in values and values == sorted(values)
 
     wait_for("all legs, the worst first", sorted_legs)
-    money.click("//*[@id='strategies']//td[starts-with(., 'iron-condor-1')]")
+    money.click("//*[@id='strategies-table']//td[starts-with(., 'iron-condor-1')]")
     wait_for("the legs of one strategy", lambda: len(grid(money)) == 1 + 4)
     wait_for("the page has kept it", lambda: "iron-condor-1" in money.driver.execute_script(LAYOUT))
     money.driver.refresh()
@@ -185,5 +183,5 @@ def test_a_strategy_named_as_markup_is_text(demo, money):
     wait_for("its name is shown", lambda: MARKUP in of_strategies(money, "value"))
     money.wait_for_text(MARKUP)
     assert money.driver.execute_script(IMAGES) == 0
-    assert money.driver.title == "Money"
+    assert money.driver.title.endswith(" · Money")
     assert command("strategies", "remove", *leg, cwd=ROOT).returncode == 0

@@ -117,7 +117,7 @@ def test_all_that_is_in_a_catalog_has_the_prefix_the_group_the_owners_and_the_ta
     repository = project(component(**OF_HOST))
     graph = repository.asset_graph
     nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
-    assert len(nodes) == 21
+    assert len(nodes) == len(PARENTS)
     for node in nodes:
         assert node.key.path[:-1] == ["ibkr", "options"]
         assert (node.group_name, node.owners) == ("trading", ["team:desk"])
@@ -134,7 +134,7 @@ def test_all_that_is_in_a_catalog_has_the_prefix_the_group_the_owners_and_the_ta
 
     closing = repository.get_job("close_day").asset_layer
     assert {key.path[-1] for key in closing.selected_asset_keys} == {
-        "daily_positions", "profit_explained", "books",
+        "daily_positions", "profit_explained", "books", "closed_campaigns",
     }  # fmt: skip
     assert len(closing.asset_graph.asset_check_keys) >= 3
 

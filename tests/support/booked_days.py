@@ -18,7 +18,7 @@ from position_sync_dagster.sync.exchange_days import (
 )
 from position_sync_dagster.sync.movement_book import MovementBook
 from position_sync_dagster.sync.past_days import ClosingService
-from position_sync_dagster.sync.reports.profit import explain_day
+from position_sync_dagster.sync.reports.profit import TradingDay, explain_days
 from position_sync_dagster.sync.statement_folder import import_statements
 from tests.support.flex_files import ACCOUNT, element
 
@@ -189,14 +189,13 @@ class Books:
         before = session_before(calendar, day)
         self.fill(before, day)
         MovementBook(self.lake, calendar).update()
-        rows = explain_day(
-            self.lake,
-            self.settings,
-            day,
+        trading_day = TradingDay(
+            day=day,
             before=before,
             since=close_before(calendar, day),
             closed=closing_times(calendar, [day])[day],
         )
+        rows = explain_days(self.lake, self.settings, [trading_day])[day]
         derived.replace(self.lake.derived_table(PROFIT_EXPLAINED), {day: rows})
         return rows
 

@@ -20,8 +20,8 @@ import psutil
 import pytest
 from deltalake import DeltaTable
 
+from position_sync_dagster.cli import THREAD_COUNTS
 from position_sync_dagster.processes.home import Home
-from position_sync_dagster.sync.stream import memory_and_threads
 from tests.support.ports import free_port
 from tests.support.waiting import pause_s
 
@@ -40,8 +40,7 @@ GONE_S = 30.0
 
 def clean_environment() -> dict[str, str]:
     """Return the environment of a person who has set nothing."""
-    own = (*memory_and_threads.VARIABLES, memory_and_threads.ALLOCATOR)
-    tests = ("POSITION_SYNC_", "DAGSTER_", *own)
+    tests = ("POSITION_SYNC_", "DAGSTER_", *THREAD_COUNTS)
     return {k: v for k, v in os.environ.items() if not k.startswith(tests)}
 
 

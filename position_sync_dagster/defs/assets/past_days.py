@@ -18,6 +18,7 @@ import polars as pl
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
+from position_sync_dagster.defs.assets.closed_campaigns import closed_campaigns
 from position_sync_dagster.defs.assets.derived_tables import plotted, seldom
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.dagster_internals import WITHOUT_EVENTS
@@ -36,7 +37,12 @@ from position_sync_dagster.sync import exchange_days
 from position_sync_dagster.sync.movement_book import MovementBook
 from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService
 from position_sync_dagster.sync.reports.books import close_books, open_books
-from position_sync_dagster.sync.reports.profit import explain_day, of_newest_day, unknown_profits
+from position_sync_dagster.sync.reports.profit import (
+    TradingDay,
+    explain_days,
+    of_newest_day,
+    unknown_profits,
+)
 from position_sync_dagster.sync.statement_folder import StatementFolder
 
 # A trading day is recorded after its close; an exchange is never closed for more than four
@@ -418,16 +424,16 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         # What the new rows of daily_positions say of contracts may make a movement's cash known.
         MovementBook(lake, settings.calendar, run_id=context.run.run_id).update()
 
-        frames = {}
-        for day in days:
-            frames[day] = explain_day(
-                lake,
-                settings,
-                day,
+        trading_days = [
+            TradingDay(
+                day=day,
                 before=exchange_days.session_before(settings.calendar, day),
                 since=exchange_days.close_before(settings.calendar, day),
                 closed=closes[day],
             )
+            for day in days
+        ]
+        frames = explain_days(lake, settings, trading_days)
 
         result = replaced_days(context, lake, PROFIT_EXPLAINED, frames)
         for day, rows in frames.items():

@@ -19,6 +19,7 @@ from position_sync_dagster.domain.clock import SKEW, seconds_since
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import UnknownStrategyError
@@ -72,16 +73,19 @@ def known_strategy(
         UnknownStrategyError: No leg of it is active, or none of these has its contract; the message
             says which.
     """
-    known = sorted(set(active))
-    if strategy is None or strategy in known:
+    active_strategies = sorted(set(active))
+    if strategy is None or strategy in active_strategies:
         return
     if strategy in unresolved:
         raise UnknownStrategyError(
             f"No leg of the strategy {strategy!r} has its contract yet.",
             remedy="`position-sync strategies list` says why.",
         )
-    listed = f"Active are: {', '.join(known)}." if known else "No strategy is active."
-    raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=listed)
+
+    remedy = "No strategy is active."
+    if active_strategies:
+        remedy = f"Active are: {', '.join(active_strategies)}."
+    raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=remedy)
 
 
 KEY = ("account", "conid")
@@ -130,8 +134,8 @@ class Book:
         """Return the book with the sums of one strategy; None: of all."""
         if strategy is None:
             return self
-        own = self.split.filter(pl.col("strategy_id") == strategy)
-        return replace(self, split=own, strategy=strategy)
+        of_strategy = self.split.filter(pl.col("strategy_id") == strategy)
+        return replace(self, split=of_strategy, strategy=strategy)
 
     @cached_property
     def matching(self) -> list[ActiveContract]:
@@ -148,8 +152,8 @@ class Book:
         """
         is_open = pl.col("position") != 0
         times = self.priced.filter(is_open).select(*KEY, CONFIRMED, PRICED)
-        found = self.reported.filter(is_open).select("gateway_id", *KEY)
-        timed = found.join(times, on=KEY, how="left")
+        open_holdings = self.reported.filter(is_open).select("gateway_id", *KEY)
+        timed = open_holdings.join(times, on=KEY, how="left")
         return timed.with_columns(is_current=is_current(self.live_since))
 
     @cached_property
@@ -190,24 +194,19 @@ class Book:
     @cached_property
     def underlyings(self) -> list[UnderlyingSum]:
         """All holdings by underlying and currency."""
-        rows = exposure.summed(
-            self.split.parts.drop_nulls("symbol"), ("symbol", "currency"), self.now
-        )
-        return [
-            UnderlyingSum.of_row(row, self.now, self.streamed) for row in rows.iter_rows(named=True)
-        ]
+        parts = self.split.parts.drop_nulls("symbol")
+        sums = exposure.summed(parts, ("symbol", "currency"), self.now)
+        rows = sums.iter_rows(named=True)
+        return [UnderlyingSum.of_row(row, self.now, self.streamed) for row in rows]
 
     @cached_property
     def expiries(self) -> list[ExpirySum]:
         """All holdings with an expiry by that and currency, the nearest first."""
-        rows = exposure.summed(
-            self.split.parts.drop_nulls("expiry"), ("expiry", "currency"), self.now
-        )
-        today = exchange_date(self.now)
-        return [
-            ExpirySum.of_row(row | {"days": (row["expiry"] - today).days}, self.now, self.streamed)
-            for row in rows.iter_rows(named=True)
-        ]
+        parts = self.split.parts.drop_nulls("expiry")
+        days = (pl.col("expiry") - exchange_date(self.now)).dt.total_days()
+        sums = exposure.summed(parts, ("expiry", "currency"), self.now).with_columns(days=days)
+        rows = sums.iter_rows(named=True)
+        return [ExpirySum.of_row(row, self.now, self.streamed) for row in rows]
 
     @property
     def sums(self) -> dict[str, Sequence[MoneySum]]:
@@ -312,16 +311,16 @@ class Book:
 
 
 # The closes, and the contracts of legs and of all that are quoted in cents, by conid.
-Known = tuple[Closes, Mapping[int, ContractDetails]]
+ClosesAndContracts = tuple[Closes, Mapping[int, ContractDetails]]
 
 
 def versions_of(*tables: Any) -> tuple[int, ...]:
     """Return the newest version of each table."""
-    return tuple(one.table.version() for one in tables)
+    return tuple(table.table.version() for table in tables)
 
 
 @lru_cache(maxsize=2)
-def _known(lake: Lake, _versions: tuple[int, ...]) -> Known:
+def _closes_and_contracts(lake: Lake, _versions: tuple[int, ...]) -> ClosesAndContracts:
     """Return what changes seldom: it is read again when one of its tables has changed.
 
     Seconds after a change of a holding that closed, its cause is in `closures`.
@@ -337,20 +336,19 @@ def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
         LakeError: A table cannot be used.
     """
     latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
-    legs = lake.registry.sync.get_all_active()
     reported = tables.all_broker_rows(lake, settings)
-    priced = confirmations.with_priced(
-        confirmations.newest_values(latest, reported), reported, now, band=settings.value_band
-    )
-    since = now - timedelta(seconds=2 * settings.refresh_interval_s)
-    sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
-    live = [one for one in sessions if one is not None and one.is_live(now)]
-    live_since = {one.gateway_id: max(one.state_since, since) for one in live}
+    newest = confirmations.newest_values(latest, reported)
+    priced = confirmations.with_priced(newest, reported, now, band=settings.value_band)
+
+    live_since = _live_since(lake, settings, now)
     is_live = pl.col("gateway_id").is_in(list(live_since))
     streamed = written_by(Source.STREAM, priced, settings, now).filter(is_live)
-    seldom = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
+
+    legs = lake.registry.sync.get_all_active()
+    versions = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
+    closes_and_contracts = _closes_and_contracts(lake, versions)
     return replace(
-        _book(now, legs, priced, _known(lake, seldom), settings),
+        _book(now, legs, priced, closes_and_contracts, settings),
         reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),
         live_since=live_since,
         streamed=frozenset(streamed.get_column("conid")) if live_since else None,
@@ -358,6 +356,17 @@ def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
         logins=tuple(login.gateway_id for login in settings.logins),
         unresolved=frozenset(leg.strategy_id for leg in lake.registry.unresolved),
     )
+
+
+def _live_since(lake: Lake, settings: Settings, now: datetime) -> dict[str, datetime]:
+    """Return for each connected login from when on a confirmed value is current."""
+    earliest = now - timedelta(seconds=2 * settings.refresh_interval_s)
+    live_since: dict[str, datetime] = {}
+    for login in settings.logins:
+        session = lake.sessions.current(login.gateway_id)
+        if session is not None and session.is_live(now):
+            live_since[session.gateway_id] = max(session.state_since, earliest)
+    return live_since
 
 
 def is_current(since: Mapping[str, datetime]) -> pl.Expr:
@@ -388,10 +397,10 @@ def _book(
     now: datetime,
     legs: Sequence[ActiveContract],
     priced: pl.DataFrame,
-    known: Known,
+    closes_and_contracts: ClosesAndContracts,
     settings: Settings,
 ) -> Book:
-    closes, details = known
+    closes, details = closes_and_contracts
     try:
         betas = read_scenarios(folder_of(settings.strategies_file)).betas
     except ScenariosFileError:  # `what-if` names the mistake
@@ -418,8 +427,8 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     legs = tables.legs_at(lake, past.at)
     priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
     of_legs = lake.contracts.get({leg.conid for leg in legs})
-    known = (read_closes(lake, past), lake.contracts.quoted_in_cents() | of_legs)
-    return _book(past.at, legs, priced, known, settings)
+    contracts = lake.contracts.quoted_in_cents() | of_legs
+    return _book(past.at, legs, priced, (read_closes(lake, past), contracts), settings)
 
 
 GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
@@ -442,15 +451,18 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     `strategies` and `shares` name who has which part; what is missing from 1 belongs to nobody.
     `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit.
     """
+    in_strategies = book.split.parts.filter(pl.col("strategy_id") != UNATTRIBUTED)
     of_strategies = (
-        book.split.parts.filter(pl.col("strategy_id") != UNATTRIBUTED)
-        .sort("strategy_id")
+        in_strategies.sort("strategy_id")
         .group_by(KEY, maintain_order=True)
         .agg(strategies="strategy_id", shares="share")
     )
+
     sign = pl.when(pl.col("right") == "CALL").then(1.0).when(pl.col("right") == "PUT").then(-1.0)
     inside = sign * (pl.col("underlying_price") - pl.col("strike"))
-    names = map(_name, *(rows.get_column(name) for name in ("symbol", "right", "strike", "expiry")))
+    terms = rows.select("symbol", "right", "strike", "expiry").iter_rows()
+    names = pl.Series("name", [_name(*row) for row in terms], pl.String)
+
     is_tick = pl.col("value_source") == "TICK"
     feed = pl.col("market_data_type").replace_strict(
         confirmations.FEEDS, default="live", return_dtype=pl.String
@@ -460,26 +472,25 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
         passed = (moment(book.now) - pl.col(name)).dt.total_milliseconds() / 1000
         return passed.clip(0.0)
 
-    return (
-        rows.with_columns(pl.Series("name", [*names], pl.String))
-        .join(of_strategies, on=KEY, how="left", maintain_order="left")
-        .with_columns(
-            unrealized="unrealized_pnl",
-            today="daily_pnl",
-            realised_today="realized_pnl",
-            moneyness=inside / pl.col("strike"),
-            extrinsic=pl.col("market_price") - inside.clip(0.0),
-            greeks=pl.struct(GREEKS),
-            days=(pl.col("expiry") - exchange_date(book.now)).dt.total_days(),
-            confirmed_at=PRICED,
-            greeks_at=pl.when(pl.col("delta").is_not_null()).then("greeks_time"),
-            feed=pl.when(is_tick).then(feed),
-            current=is_current(book.live_since),
-            strategies=pl.col("strategies").fill_null([]),
-            shares=pl.col("shares").fill_null([]),
-        )
-        .with_columns(age_s=age("confirmed_at"), greeks_age_s=age("greeks_at"))
+    named = rows.with_columns(names)
+    joined = named.join(of_strategies, on=KEY, how="left", maintain_order="left")
+    positions = joined.with_columns(
+        unrealized="unrealized_pnl",
+        today="daily_pnl",
+        realised_today="realized_pnl",
+        moneyness=inside / pl.col("strike"),
+        extrinsic=pl.col("market_price") - inside.clip(0.0),
+        greeks=pl.struct(GREEKS),
+        days=(pl.col("expiry") - exchange_date(book.now)).dt.total_days(),
+        confirmed_at=PRICED,
+        greeks_at=pl.when(pl.col("delta").is_not_null()).then("greeks_time"),
+        feed=pl.when(is_tick).then(feed),
+        current=is_current(book.live_since),
+        # A holding in no strategy has no row among those of strategies.
+        strategies=pl.col("strategies").fill_null([]),
+        shares=pl.col("shares").fill_null([]),
     )
+    return positions.with_columns(age_s=age("confirmed_at"), greeks_age_s=age("greeks_at"))
 
 
 def open_positions(
@@ -491,12 +502,13 @@ def open_positions(
         strategy: Only the legs of this strategy.
         underlying: Only contracts on this symbol, in upper or lower case.
     """
-    found = book.priced.filter(pl.col("position") != 0)
+    holdings = book.priced.filter(pl.col("position") != 0)
     if underlying is not None:
-        found = found.filter(pl.col("symbol").str.to_uppercase() == underlying.upper())
+        holdings = holdings.filter(pl.col("symbol").str.to_uppercase() == underlying.upper())
+
     strike = pl.col("strike").fill_null(0.0)
     order = ("account", "symbol", "expiry", strike, "conid")
-    rows = position_rows(found, book).sort(order, nulls_last=True)
+    rows = position_rows(holdings, book).sort(order, nulls_last=True)
     if strategy is None:
         return rows
     return rows.filter(pl.col("strategies").list.contains(pl.lit(strategy)))
@@ -514,20 +526,23 @@ def read_curves(lake: Lake, book: Book) -> list[dict[str, Any]]:
     The present legs count for the whole span: a leg that became active at noon is in the points of
     the morning as well.
     """
-    first, conids = book.now - SPAN, {leg.conid for leg in book.matching}
+    first = book.now - SPAN
+    conids = {leg.conid for leg in book.matching}
     sampled = lake.updates.sync.sampled(conids, first, book.now, POINTS)
-    curves = curves_of(sampled, book.matching, book.priced.filter(pl.col("timestamp") < first))
-    rows = lake.account_values.between(first, book.now)
-    known = rows.filter(pl.col("daily_pnl").is_not_null())
-    for (account, currency), of in known.group_by("account", "currency", maintain_order=True):
-        points = of.gather_every(max(1, of.height // POINTS)).select("timestamp", "daily_pnl")
-        curve = {"name": account, "currency": currency, "points": points.rows()}
-        curves.append(curve | {"is_account": True})
+    not_sampled = book.priced.filter(pl.col("timestamp") < first)
+    curves = curves_of(sampled, book.matching, not_sampled)
+
+    profits = lake.account_values.between(first, book.now).drop_nulls("daily_pnl")
+    accounts = profits.group_by("account", "currency", maintain_order=True)
+    for (account, currency), of_account in accounts:
+        sampled_profits = of_account.gather_every(max(1, of_account.height // POINTS))
+        points = sampled_profits.select("timestamp", "daily_pnl").rows()
+        curves.append({"name": account, "currency": currency, "points": points, "is_account": True})
     return curves
 
 
 def curves_of(
-    rows: pl.DataFrame, legs: Sequence[ActiveContract], still: pl.DataFrame
+    rows: pl.DataFrame, legs: Sequence[ActiveContract], unchanged: pl.DataFrame
 ) -> list[dict[str, Any]]:
     """Sum the newest rows at each point, with the shares of strategies as in `claims_of`.
 
@@ -537,21 +552,21 @@ def curves_of(
     Args:
         rows: The rows of each point (`SyncUpdates.sampled`).
         legs: The active legs that match their contracts.
-        still: The newest rows of the holdings that have none among `rows`.
+        unchanged: The newest rows of the holdings that have none among `rows`.
 
     Returns:
         The name of each strategy, the currency and the points, by strategy and currency.
     """
     points: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
     numbered = dict(enumerate(legs))
-    newest = {(row["account"], row["conid"]): row for row in still.iter_rows(named=True)}
+    newest = {(row["account"], row["conid"]): row for row in unchanged.iter_rows(named=True)}
     for rows_of_slot in rows.partition_by("slot", maintain_order=True):
         slot: datetime = rows_of_slot.item(0, "slot")
         for row in rows_of_slot.iter_rows(named=True):
             newest[row["account"], row["conid"]] = row
 
         for key, profits in _profits_at(slot, newest, numbered).items():
-            points[key].append((slot, _sum_if_known(profits)))
+            points[key].append((slot, known_sum(profits)))
 
     return [
         {"name": strategy, "currency": currency, "points": points[strategy, currency]}
@@ -573,9 +588,3 @@ def _profits_at(
         profit = row["daily_pnl"] * claim.share if is_of_day else None
         profits[legs[claim.leg].strategy_id, row["currency"]].append(profit)
     return profits
-
-
-def _sum_if_known(amounts: Sequence[float | None]) -> float | None:
-    """Return the sum; None if one of the amounts is not known."""
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known) if len(known) == len(amounts) else None

@@ -42,15 +42,18 @@ class Evaluated:
     @property
     def text(self) -> str:
         """The number, and the limit that it is compared with."""
-        limit, number = self.limit, self.reading.number
+        limit = self.limit
         unit = f" {limit.currency}" if limit.currency else ""
-        than = f"the {limit.bound} is {limit.value:,.10g}{unit}"
-        what = f"{limit.subject}: {limit.measure}"
+        bound = f"the {limit.bound} is {limit.value:,.10g}{unit}"
+        measure = f"{limit.subject}: {limit.measure}"
         if self.outcome is LimitState.UNKNOWN:
-            return f"{what} is not known ({than}): {self.reading.unknown}."
+            return f"{measure} is not known ({bound}): {self.reading.unknown}."
+
+        number = self.reading.number
         if number is None:
-            return f"{what}: nothing to measure ({than})."
-        return f"{what} {'≥ ' if self.reading.unknown else ''}{number:,.10g}{unit}; {than}."
+            return f"{measure}: nothing to measure ({bound})."
+        at_least = "≥ " if self.reading.unknown else ""
+        return f"{measure} {at_least}{number:,.10g}{unit}; {bound}."
 
 
 def evaluate(limits: Iterable[Limit], book: Book) -> list[Evaluated]:
@@ -62,14 +65,17 @@ def read(limit: Limit, book: Book) -> Reading:
     """Return the number that a limit is compared with; pure."""
     if limit.measure in OF_ACCOUNTS:
         return _of_account(limit, book)
-    of = pl.col("strategy_id").eq_missing(limit.strategy_id)
+
+    is_subject = pl.col("strategy_id").eq_missing(limit.strategy_id)
     if limit.account is not None:  # a leg without one that is not held is missing in each account
-        of = (pl.col("account") == limit.account) | pl.col("account").is_null()
-    found = book.split.filter(of)
-    doubt = _doubt(limit, book, found)
+        is_subject = (pl.col("account") == limit.account) | pl.col("account").is_null()
+    subject = book.split.filter(is_subject)
+
+    doubt = _doubt(limit, book, subject)
     if limit.measure in SUMS_OF_MONEY:
-        return Reading(unknown=doubt) if doubt else _sum(limit, book, found.parts)
-    reading = _number(limit.measure, found, book.now)
+        return Reading(unknown=doubt) if doubt else _sum(limit, book, subject.parts)
+
+    reading = _number(limit.measure, subject, book.now)
     if not doubt:
         return reading
     # An age only grows while no message arrives: a number beyond the limit stays beyond it.
@@ -79,46 +85,65 @@ def read(limit: Limit, book: Book) -> Reading:
 
 def _of_account(limit: Limit, book: Book) -> Reading:
     """Return a number that the broker sends of an account, in the currency of the limit."""
-    one = next((one for one in book.accounts if one.account == limit.account), None)
-    if one is None or limit.account is None:
+    summaries = {summary.account: summary for summary in book.accounts}
+    if limit.account is None or limit.account not in summaries:
         return Reading(unknown="nothing is known of this account")
-    if one.gateway_id not in book.live_since:
-        return Reading(unknown=f"the gateway of {one.gateway_id} is not connected")
-    number: float | None = getattr(one, limit.measure.value)
+
+    summary = summaries[limit.account]
+    if summary.gateway_id not in book.live_since:
+        return Reading(unknown=f"the gateway of {summary.gateway_id} is not connected")
+
+    number: float | None = getattr(summary, limit.measure.value)
     if number is None:
         return Reading(unknown="the broker has not sent it")
-    rate = one.rates.get(limit.currency) if limit.currency else 1.0
+
+    rate = summary.rates.get(limit.currency) if limit.currency else 1.0
     if not rate:
         return Reading(unknown=f"the broker has sent no exchange rate to {limit.currency}")
     return Reading(number=round(number / rate, 9))
 
 
-def _doubt(limit: Limit, book: Book, found: Split) -> str:
+def _doubt(limit: Limit, book: Book, subject: Split) -> str:
     """Return why the numbers of a limit's subject are not certain; "" if they are."""
-    parts, legs = found.parts, found.legs
-    used = set(parts.get_column("gateway_id").to_list()) or set(book.logins)
-    away = sorted(str(login) for login in used if login not in book.live_since)
-    if away:
-        return f"the gateway of {', '.join(away)} is not connected"
+    logins = set(subject.parts.get_column("gateway_id").to_list()) or set(book.logins)
+    not_connected = sorted(str(login) for login in logins if login not in book.live_since)
+    if not_connected:
+        return f"the gateway of {', '.join(not_connected)} is not connected"
+
+    return _doubt_of_legs(limit, book, subject) or _doubt_of_values(limit, book, subject.parts)
+
+
+def _doubt_of_legs(limit: Limit, book: Book, subject: Split) -> str:
+    """Return which leg is not certain; "" if all are, or if the limit does not depend on legs."""
     if limit.account is None or limit.measure is Measure.MISSING_LEGS:
-        unresolved = book.unresolved
-        if limit.strategy_id in unresolved or (limit.account is not None and unresolved):
+        is_unresolved = limit.strategy_id in book.unresolved
+        if is_unresolved or (limit.account is not None and book.unresolved):
             return "the contract of a leg is not found"
-        wrong = legs.get_column("mismatch").drop_nulls().unique().sort().to_list()
-        if wrong:
-            return f"a leg does not match its contract: {'; '.join(wrong)}"
-    if limit.account is None and legs.is_empty():
+
+        mismatches = subject.legs.get_column("mismatch").drop_nulls().unique().sort().to_list()
+        if mismatches:
+            return f"a leg does not match its contract: {'; '.join(mismatches)}"
+
+    if limit.account is None and subject.legs.is_empty():
         return "the strategy has no active leg"
-    known = {one.account for one in book.accounts}
-    if limit.account is not None and parts.is_empty() and limit.account not in known:
-        return "nothing is known of this account"
-    legs_of = [leg.conid for leg in book.matching if leg.strategy_id == limit.strategy_id]
-    of = pl.col("conid").is_in(legs_of)
-    if limit.account is not None:
-        of = pl.col("account") == limit.account
-    unwritten = book.unwritten.filter(of)
+    return ""
+
+
+def _doubt_of_values(limit: Limit, book: Book, parts: pl.DataFrame) -> str:
+    """Return which holding has no value of now; "" if all have one."""
+    if limit.account is None:
+        legs = [leg.conid for leg in book.matching if leg.strategy_id == limit.strategy_id]
+        is_of_subject = pl.col("conid").is_in(legs)
+    else:
+        is_of_subject = pl.col("account") == limit.account
+        has_summary = limit.account in {summary.account for summary in book.accounts}
+        if parts.is_empty() and not has_summary:
+            return "nothing is known of this account"
+
+    unwritten = book.unwritten.filter(is_of_subject)
     if not unwritten.is_empty():
         return f"the quantity has changed, and no row has been written since: {_named(unwritten)}"
+
     late = parts.filter(~is_current(book.live_since))
     return "" if late.is_empty() else f"not confirmed lately: {_named(late)}"
 
@@ -131,18 +156,25 @@ def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
     without = parts.filter(pl.col(name).is_null() | pl.col(name).is_nan())
     if not without.is_empty():
         return Reading(unknown=f"no {limit.measure} is known of {_named(without)}")
-    rates = {one.account: one.rates for one in book.accounts}
+
+    rates_of_accounts = {summary.account: summary.rates for summary in book.accounts}
+    by_currency = parts.group_by("account", "currency").agg(pl.col(name).sum())
     total = 0.0
-    sums = parts.group_by("account", "currency").agg(pl.col(name).sum()).sort("account", "currency")
-    for account, currency, amount in sums.iter_rows():
-        known = {} if currency == limit.currency else rates.get(account, {})
-        rate, to = known.get(currency), known.get(limit.currency or "")
-        if currency != limit.currency and not (rate and to):
+    for account, currency, amount in by_currency.sort("account", "currency").iter_rows():
+        if currency == limit.currency:
+            total += amount
+            continue
+
+        # Units of the base currency of the account for one unit of each currency.
+        rates = rates_of_accounts.get(account, {})
+        rate_from = rates.get(currency)
+        rate_to = rates.get(limit.currency or "")
+        if not rate_from or not rate_to:
             return Reading(
                 unknown=f"{limit.place}: account {account} has values in {currency}, and the "
                 f"broker has sent no exchange rate to {limit.currency}"
             )
-        total += amount * (rate / to if rate and to else 1.0)
+        total += amount * rate_from / rate_to
     return Reading(number=round(total, 9))
 
 
@@ -150,22 +182,26 @@ def _named(parts: pl.DataFrame) -> str:
     return f"conid {few(parts.get_column('conid').unique().sort(), 5)}"
 
 
-def _number(measure: Measure, found: Split, now: datetime) -> Reading:
+def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
     """Return a number that is no sum: days, a count, or an age."""
-    parts, legs = found.parts, found.legs
+    parts = subject.parts
     if measure is Measure.MISSING_LEGS:
-        missing = legs.filter(pl.col("is_held").not_(), pl.col("closed").is_null())
+        missing = subject.legs.filter(pl.col("is_held").not_(), pl.col("closed").is_null())
         return Reading(number=missing.get_column("leg").n_unique())
     if measure is Measure.DAYS_TO_EXPIRY:
         days = (pl.col("expiry").min() - exchange_date(now)).dt.total_days()
         return Reading(number=parts.select(days).item())
+
     number: float | None
     if measure is Measure.SHORT_IN_MONEY:
         number = parts.filter("short_in_money").select("account", "conid").n_unique()
-        unknown, why = parts.filter("short_unknown"), "no price of the underlying is known of"
+        without = parts.filter("short_unknown")
+        reason = "no price of the underlying is known of"
     else:
         number = seconds_since(parts.select(pl.col(PRICED).min()).item(), now)
-        unknown, why = parts.filter(pl.col(PRICED).is_null() | pl.col("valueless")), "no price of"
-    if unknown.is_empty():
+        without = parts.filter(pl.col(PRICED).is_null() | pl.col("valueless"))
+        reason = "no price of"
+
+    if without.is_empty():
         return Reading(number=number)
-    return Reading(number=number, unknown=f"{why} {_named(unknown)}", at_least=True)
+    return Reading(number=number, unknown=f"{reason} {_named(without)}", at_least=True)

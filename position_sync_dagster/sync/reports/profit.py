@@ -7,9 +7,9 @@ parts explain the profit and never change it: a part or an end that is not known
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -22,6 +22,7 @@ from position_sync_dagster.domain.movements import (
     Section,
 )
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.movements import sum_if_known
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED, legs_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.price_magnifiers import magnifier_in
@@ -31,9 +32,9 @@ KEY = ["account", "conid"]
 # A holding has one currency; a fee of it in another one is a row of its own.
 _ROW = [*KEY, "symbol", "currency"]
 
-_BY_GREEKS = ("delta", "gamma", "vega", "theta")
+BY_GREEKS = ("delta", "gamma", "vega", "theta")
 # The parts of the profit; together they are the profit.
-PARTS = (*_BY_GREEKS, "repricing", "trades", "fees", "assignments", "cash", "unexplained")
+PARTS = (*BY_GREEKS, "repricing", "trades", "fees", "assignments", "cash", "unexplained")
 
 # More than this amount is to be named, where a quantity came or went without a movement.
 SMALLEST_UNEXPLAINED = 25.0
@@ -50,46 +51,102 @@ NEAR = timedelta(minutes=20)
 NO_CLOSE_BEFORE = "no close before"
 
 _STATE = ("position", "market_value", "multiplier", "magnifier", "right", "underlying_price",
-          "implied_vol", "source", *_BY_GREEKS)  # fmt: skip
+          "implied_vol", "source", *BY_GREEKS)  # fmt: skip
 
 # Cash alone, and currencies: of these, only the fee belongs to a holding.
 _OF_NO_HOLDING = [kind.value for kind in (*INCOME, *OWNERS_CASH, MovementKind.CONVERSION)]
 
 
-def explain_day(
-    lake: Lake, settings: Settings, day: date, *, before: date, since: datetime, closed: datetime
-) -> pl.DataFrame:
-    """Return the rows of `profit_explained` of one trading day; blocks.
+class TradingDay(NamedTuple):
+    """A trading day and the one before it.
+
+    Attributes:
+        since: The close of the day before.
+        closed: The close of the day.
+    """
+
+    day: date
+    before: date
+    since: datetime
+    closed: datetime
+
+
+def explain_days(
+    lake: Lake, settings: Settings, days: Sequence[TradingDay]
+) -> dict[date, pl.DataFrame]:
+    """Return the rows of `profit_explained` of trading days; blocks.
+
+    The tables are read once, whatever the number of days.
 
     Args:
-        lake: The tables; the day and the one before are filled in `daily_positions`.
+        lake: The tables; the days and those before are filled in `daily_positions`.
         settings: Says which logins, and which types of holdings, are followed.
-        day: The trading day.
-        before: The trading day before it.
-        since: The close of that day.
-        closed: The close of the day.
+        days: The trading days.
 
     Raises:
         LakeError: A table cannot be used.
     """
-    recorded = rows_of_logins(lake.derived_table(DAILY_POSITIONS).rows(), settings)
-    start = recorded.filter(session_date=before)
-    end = recorded.filter(session_date=day)
-    details = lake.contracts.get({*start["conid"], *end["conid"]})
-    start = start.with_columns(magnifier=magnifier_in(details).cast(pl.Float64))
-    end = end.with_columns(magnifier=magnifier_in(details).cast(pl.Float64))
-    movements = rows_of_logins(lake.movements.rows(since=before - BOOKED_BEFORE), settings)
+    if not days:
+        return {}
+    sources = _Sources.read(lake, settings, days)
+    return {trading_day.day: _explained_day(sources, settings, trading_day) for trading_day in days}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sources:
+    """What the profits of days follow from.
+
+    Attributes:
+        rows: Rows of `daily_positions` of these days and those before, with `magnifier`.
+        accounts: The accounts that have rows of each day, also of earlier ones.
+        movements: From some days before the first on.
+        legs: All legs that strategies have or had.
+    """
+
+    rows: pl.DataFrame
+    accounts: pl.DataFrame
+    movements: pl.DataFrame
+    legs: Sequence[ActiveContract]
+
+    @classmethod
+    def read(cls, lake: Lake, settings: Settings, days: Sequence[TradingDay]) -> "_Sources":
+        """Read them, each once."""
+        table = lake.derived_table(DAILY_POSITIONS)
+        sessions = {day.day for day in days} | {day.before for day in days}
+        is_wanted = pl.col("session_date").is_in(sessions)
+        of_sessions = pl.col("partition.session_date").is_in(sessions)
+        rows = rows_of_logins(table.rows(is_wanted, of_sessions), settings)
+        magnifier = magnifier_in(lake.contracts.get(set(rows["conid"]))).cast(pl.Float64)
+
+        first = min(day.before for day in days)
+        movements = lake.movements.rows(since=first - BOOKED_BEFORE)
+        legs = legs_of(lake.registry.table.rows())
+        return cls(
+            rows=rows.with_columns(magnifier=magnifier),
+            accounts=table.rows(columns=["session_date", "account"]).unique(),
+            movements=rows_of_logins(movements, settings),
+            legs=[leg for leg in legs if isinstance(leg, ActiveContract)],
+        )
+
+
+def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDay) -> pl.DataFrame:
+    """Return the rows of one trading day."""
+    day, before, since, closed = trading_day
+    start = sources.rows.filter(session_date=before)
+    end = sources.rows.filter(session_date=day)
+    movements = sources.movements.filter(pl.col("day") >= before - BOOKED_BEFORE)
 
     moved = movements_between(movements, start, end, (before, since), (day, closed), settings)
     holdings = explain_holdings(start, end, moved, days=(closed - since) / timedelta(days=1))
     income = _income(movements.filter(session_date=day))
     rows = pl.concat([holdings, _fees_elsewhere(moved), income], how="diagonal_relaxed")
-    earlier = recorded.filter(pl.col("session_date") < day).get_column("account")
+    earlier = sources.accounts.filter(pl.col("session_date") < day).get_column("account")
     rows = _of_known_ends(rows, start["account"], end["account"], earlier)
     if rows.is_empty():
         return PROFIT_EXPLAINED.empty
 
-    parts = split(_legs_during(lake, since, closed), _held_or_traded(start, end, moved)).parts
+    held = _held_or_traded(start, end, moved)
+    parts = split(_legs_during(sources.legs, since, closed), held).parts
     explained = by_strategy(rows, parts.select(*KEY, "strategy_id", "share"))
     return explained.with_columns(
         session_date=pl.lit(day),
@@ -235,6 +292,9 @@ def explain_holdings(
     Returns:
         Rows with account, conid, symbol, currency, profit, the parts, `gross_move` (the sum of the
         sizes of the parts), `without_greeks`, and `why_unknown`: null where the profit is known.
+        Also `missing` (what moved without a movement), `held` (what the change of the price gave
+        to what was held at the beginning), and `units_0`, how many units of the underlying that
+        was.
     """
     first = start.select(*_ROW, pl.col(_STATE).name.suffix("_0"))
     last = end.select(*_ROW, pl.col(_STATE).name.suffix("_1"))
@@ -264,8 +324,11 @@ def explain_holdings(
     is_known = pl.col("why_unknown").is_null()
     rows = rows.with_columns(earned=pl.when(is_known).then(earned))
     rows = rows.with_columns(profit=pl.col("earned") + pl.col("fees"))
+    units_0 = (pl.col("position_0") * pl.col("multiplier_0")).alias("units_0")
     return _with_parts(rows, days).select(
-        *_ROW, "profit", *PARTS, "gross_move", "without_greeks", "why_unknown", "missing"
+        *_ROW,
+        *("profit", *PARTS, "gross_move", "without_greeks", "why_unknown"),
+        *("missing", "held", units_0),
     )
 
 
@@ -293,11 +356,6 @@ def _with_signs(moved: pl.DataFrame, start: pl.DataFrame) -> pl.DataFrame:
     return moved.join(held, on=KEY, how="left").with_columns(quantity=quantity).drop("held")
 
 
-def _known_sum(values: pl.Expr) -> pl.Expr:
-    """Return a sum; null if one of the values is not known."""
-    return pl.when(values.is_not_null().all()).then(values.sum())
-
-
 def _sums_of_movements(moved: pl.DataFrame) -> pl.DataFrame:
     """Return what movements brought to each holding, in the currency of the holding."""
     is_transfer = pl.col("kind") == MovementKind.TRANSFER.value
@@ -316,14 +374,14 @@ def _sums_of_movements(moved: pl.DataFrame) -> pl.DataFrame:
         .agg(
             pl.col("symbol").drop_nulls().first(),
             movements=pl.len(),
-            quantity=_known_sum(pl.col("quantity")),
-            cash=_known_sum(pl.col("cash")),
-            fees=_known_sum(own_fee),
+            quantity=sum_if_known(pl.col("quantity")),
+            cash=sum_if_known(pl.col("cash")),
+            fees=sum_if_known(own_fee),
             is_booked=(~is_trade).any(),
             last_unit=unit.filter(last_trade).last(),
             transferred=pl.col("quantity").filter(is_transfer).sum(),
             # Null where one of them has no value: then each counts at its mark.
-            transferred_value=_known_sum(stated.filter(is_transfer)),
+            transferred_value=sum_if_known(stated.filter(is_transfer)),
             transfers=is_transfer.sum(),
         )
     )
@@ -380,7 +438,7 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     parts = {name: pl.when(is_kept).then(part).fill_null(0.0) for name, part in by_greeks.items()}
     parts["delta"] = pl.when(is_share).then("held").otherwise(parts["delta"])
     rows = rows.with_columns(**parts).with_columns(
-        repricing=pl.col("held") - pl.sum_horizontal(_BY_GREEKS),
+        repricing=pl.col("held") - pl.sum_horizontal(BY_GREEKS),
         trades=pl.when(is_kept).then(pl.col("earned") - pl.col("held")).otherwise(0.0),
         assignments=pl.when(is_kept).then(0.0).otherwise("earned"),
         cash=pl.lit(0.0),
@@ -403,7 +461,7 @@ def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
     """Return the fees that were charged in another currency than that of the holding."""
     is_elsewhere = pl.col("fee_currency") != pl.col("currency")
     fees = moved.filter(is_elsewhere, pl.col("fee") != 0)
-    total = _known_sum(pl.col("fee"))
+    total = sum_if_known(pl.col("fee"))
     return fees.group_by(*KEY, "symbol", currency="fee_currency").agg(
         profit=total, fees=total, gross_move=total.abs()
     )
@@ -412,7 +470,7 @@ def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
 def _income(movements: pl.DataFrame) -> pl.DataFrame:
     """Return dividends, tax, interest and fees of each account and currency."""
     is_income = pl.col("kind").is_in([kind.value for kind in INCOME])
-    total = _known_sum(pl.col("cash"))
+    total = sum_if_known(pl.col("cash"))
     income = movements.filter(is_income, pl.col("cash").is_null() | (pl.col("cash") != 0))
     return income.group_by("account", "currency").agg(
         profit=total,
@@ -451,10 +509,11 @@ def _of_known_ends(
     )
 
 
-def _legs_during(lake: Lake, since: datetime, closed: datetime) -> list[ActiveContract]:
+def _legs_during(
+    legs: Iterable[ActiveContract], since: datetime, closed: datetime
+) -> list[ActiveContract]:
     """Return the legs that were active at any time of a day, each once, in its newest form."""
     active: dict[tuple[str, str | None, int], ActiveContract] = {}
-    legs = [leg for leg in legs_of(lake.registry.table.rows()) if isinstance(leg, ActiveContract)]
     for leg in sorted(legs, key=lambda leg: leg.added_at):
         is_active = leg.added_at <= closed and (leg.removed_at is None or leg.removed_at > since)
         if is_active:
@@ -514,7 +573,7 @@ def by_strategy(found: pl.DataFrame, shares: pl.DataFrame) -> pl.DataFrame:
     return (
         rows.group_by("strategy_id", "account", "currency")
         .agg(
-            *(_known_sum(pl.col(name)).alias(name) for name in numbers),
+            *(sum_if_known(pl.col(name)).alias(name) for name in numbers),
             legs=pl.col("conid").n_unique() - pl.col("conid").is_null().any(),
             without_greeks=pl.col("without_greeks").sum(),
             unexplained_legs=named.filter(pl.col("unexplained").abs() > 0).sort().str.join(", "),

@@ -95,21 +95,27 @@ class PositionReconciler:
             coverage: Which accounts the holdings cover.
             details: As in `reconcile`.
         """
-        now, legs = self._clock(), [leg for leg in legs if leg.removed_at is None]
+        now = self._clock()
+        legs = [leg for leg in legs if leg.removed_at is None]
+
         # An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
         quantity = pl.col("position").fill_null(math.nan)
         ours = confirmations.with_confirmed(latest, holdings, now).select(
             *_KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
         )
+        of_broker = holdings.select(*_KEY, "symbol", held=quantity)
         pairs = (
-            holdings.select(*_KEY, "symbol", held=quantity)
-            .join(ours, on=_KEY, how="full", coalesce=True)
+            of_broker.join(ours, on=_KEY, how="full", coalesce=True)
             .select(*_KEY, pl.coalesce("symbol", "_symbol"), "held", "ours", "confirmed_at")
             .sort(_KEY)
         )
+
         is_claimed = pl.col("conid").is_in([leg.conid for leg in legs])
-        of_legs = pairs.filter(is_claimed).drop_nulls("held")
-        held = {(account, conid): at for account, conid, at in of_legs[*_KEY, "held"].iter_rows()}
+        claimed = pairs.filter(is_claimed).drop_nulls("held")
+        held: dict[Key, float] = {}
+        for account, conid, position in claimed[*_KEY, "held"].iter_rows():
+            held[account, conid] = position
+
         return reconciliation.ReconciliationResult(
             at=now,
             complete=coverage.complete,
@@ -191,14 +197,14 @@ class ReconciliationService:
             BrokerUnavailableError: The broker's data is not current; no break was changed.
         """
         result, holdings, coverage = await self._compare()
-        first = holdings.group_by("gateway_id").agg(pl.col("snapshot_id").first())
+        snapshots = holdings.group_by("gateway_id").agg(pl.col("snapshot_id").first())
         held = set(holdings.select(_KEY).iter_rows())
         await offload(
             self._lake.breaks.record,
             _by_login(result.discrepancies, self._settings),
             result.at,
-            compared=lambda one: _is_compared(one, held, coverage),
-            snapshots=dict(first.iter_rows()),
+            compared=lambda recorded: _is_compared(recorded, held, coverage),
+            snapshots=dict(snapshots.iter_rows()),
             run_id=run_id,
         )
         return self._judged(result)
@@ -209,7 +215,8 @@ class ReconciliationService:
         Raises:
             BrokerUnavailableError: The broker's data is not current.
         """
-        return self._judged((await self._compare())[0])
+        result, _, _ = await self._compare()
+        return self._judged(result)
 
     async def _compare(
         self,
@@ -217,18 +224,22 @@ class ReconciliationService:
         """Return the result, the broker's holdings, and which accounts they cover."""
         holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
-        followed = pl.col("sec_type").is_in(self._settings.sec_types)
-        holdings = holdings.filter(followed)
-        logins = [
-            login.gateway_id
-            for login in self._settings.logins
-            if not login.accounts or not coverage.unavailable.issuperset(login.accounts)
-        ]
-        latest = rows_of_logins(await self._lake.updates.latest(), self._settings).filter(
-            pl.col("gateway_id").is_in(logins),
+        is_followed = pl.col("sec_type").is_in(self._settings.sec_types)
+        holdings = holdings.filter(is_followed)
+
+        covered_logins = []
+        for login in self._settings.logins:
+            if not login.accounts or not coverage.unavailable.issuperset(login.accounts):
+                covered_logins.append(login.gateway_id)
+
+        newest = rows_of_logins(await self._lake.updates.latest(), self._settings)
+        latest = newest.filter(
+            pl.col("gateway_id").is_in(covered_logins),
             ~pl.col("account").is_in(list(coverage.unavailable)),
-            followed.fill_null(value=True),  # other rows are of types no longer followed
+            # Rows of other types are of those that are no longer followed.
+            is_followed.fill_null(value=True),
         )
+
         legs = self._lake.registry.legs
         details = await offload(self._lake.contracts.get, {leg.conid for leg in legs})
         result = self._reconciler._compare(holdings, latest, legs, coverage, details)
@@ -237,17 +248,26 @@ class ReconciliationService:
     def _judged(
         self, result: reconciliation.ReconciliationResult
     ) -> reconciliation.ReconciliationResult:
-        known = {break_key(one): one for one in self._lake.breaks.open_breaks()}
-        found = [(one, known.get(break_key(one))) for one in result.discrepancies]
-        accepted = reconciliation.BreakState.ACCEPTED
-        left = [(one, of) for one, of in found if of is None or of.state is not accepted]
+        """Return a result without what a person has accepted, and with what is not confirmed."""
+        open_breaks = {break_key(brk): brk for brk in self._lake.breaks.open_breaks()}
+        discrepancies = []
+        unconfirmed = []
+        accepted = 0
+        for discrepancy in result.discrepancies:
+            brk = open_breaks.get(break_key(discrepancy))
+            if brk is not None and brk.state is reconciliation.BreakState.ACCEPTED:
+                accepted += 1
+                continue
+
+            discrepancies.append(discrepancy)
+            if brk is not None and elapsed(brk.opened_at, result.at) < CONFIRM_AFTER:
+                unconfirmed.append(discrepancy)
+
         return replace(
             result,
-            discrepancies=tuple(one for one, _of in left),
-            accepted=len(found) - len(left),
-            unconfirmed=tuple(
-                one for one, of in left if of and elapsed(of.opened_at, result.at) < CONFIRM_AFTER
-            ),
+            discrepancies=tuple(discrepancies),
+            accepted=accepted,
+            unconfirmed=tuple(unconfirmed),
         )
 
     async def _holdings(self) -> tuple[pl.DataFrame, Coverage]:
@@ -259,31 +279,37 @@ class ReconciliationService:
 
 
 # The types of breaks that other comparisons find.
-_OF_OTHERS = (DiscrepancyType.STATEMENT, DiscrepancyType.UNEXPLAINED)
+_OF_OTHER_COMPARISONS = (DiscrepancyType.STATEMENT, DiscrepancyType.UNEXPLAINED)
 
 
-def _is_compared(one: reconciliation.Break, held: Collection[Key], coverage: Coverage) -> bool:
+def _is_compared(brk: reconciliation.Break, held: Collection[Key], coverage: Coverage) -> bool:
     """Return whether a break would have been found again if it was still there.
 
     Args:
-        one: An open break; without an account it is of all accounts together.
+        brk: An open break; without an account it is of all accounts together.
         held: The holdings of the broker.
         coverage: Which accounts they cover.
     """
-    if one.type in _OF_OTHERS:
+    if brk.type in _OF_OTHER_COMPARISONS:
         return False
-    if one.type is DiscrepancyType.LEG_MISMATCH or (one.account, one.conid) in held:
+    if brk.type is DiscrepancyType.LEG_MISMATCH or (brk.account, brk.conid) in held:
         return True
-    return coverage.covers(one.account or None)
+    return coverage.covers(brk.account or None)
 
 
 def _by_login(
     discrepancies: Iterable[Discrepancy], settings: Settings
 ) -> dict[str, list[Discrepancy]]:
     """Return the discrepancies by login; with several logins, OF_STRATEGIES has the rest."""
-    login_of = {name: one.gateway_id for one in settings.logins for name in one.accounts or ()}
-    others = OF_STRATEGIES if login_of else settings.logins[0].gateway_id
-    return grouped(lambda one: login_of.get(one.account, others), discrepancies)
+    login_of: dict[str, str] = {}
+    for login in settings.logins:
+        for account in login.accounts or ():
+            login_of[account] = login.gateway_id
+
+    without_login = OF_STRATEGIES if login_of else settings.logins[0].gateway_id
+    return grouped(
+        lambda discrepancy: login_of.get(discrepancy.account, without_login), discrepancies
+    )
 
 
 _DETAILS = {
@@ -297,11 +323,15 @@ def _differences(
     pairs: pl.DataFrame, coverage: Coverage, now: datetime, stale_after: timedelta
 ) -> Iterable[Discrepancy]:
     """Yield where a holding of the broker differs from its newest row."""
-    held, ours = pl.col("held").fill_null(0.0), pl.col("ours")
-    absent = [one for one in pairs.get_column("account").unique() if coverage.covers(one)]
-    is_absence_known = pl.col("held").is_not_null() | pl.col("account").is_in(absent)
+    accounts = pairs.get_column("account").unique()
+    covered = [account for account in accounts if coverage.covers(account)]
+    is_absence_known = pl.col("held").is_not_null() | pl.col("account").is_in(covered)
     is_fresh = pl.col("confirmed_at") >= moment(now - stale_after)
-    differs = (
+
+    # A holding that the broker does not list has the quantity zero, where its account is covered.
+    held = pl.col("held").fill_null(0.0)
+    ours = pl.col("ours")
+    kind_of_difference = (
         pl.when(ours.is_null() & (held != 0))
         .then(pl.lit("MISSING"))
         .when((held == 0) & (ours != 0))
@@ -311,14 +341,23 @@ def _differences(
         .when(ours.is_not_null() & (held != 0) & ~is_fresh.fill_null(value=False))
         .then(pl.lit("STALE"))
     )
-    found = pairs.with_columns(held, kind=differs).drop_nulls("kind")
-    for account, conid, symbol, expected, actual, confirmed_at, name in found.iter_rows():
+    differing = pairs.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
+    for row in differing.iter_rows(named=True):
+        confirmed_at = row["confirmed_at"]
         age = "the row's time lies in the future: its age is unknown"
         if confirmed_at is not None:
             age = f"the value is {(now - confirmed_at).total_seconds():.0f} s old"
-        kind = DiscrepancyType(name)
-        detail = _DETAILS.get(kind, age)
-        yield Discrepancy(kind, account, conid, symbol, expected, actual, detail)
+
+        kind = DiscrepancyType(row["kind"])
+        yield Discrepancy(
+            kind,
+            row["account"],
+            row["conid"],
+            row["symbol"],
+            row["held"],
+            row["ours"],
+            _DETAILS.get(kind, age),
+        )
 
 
 def _overclaimed(
@@ -329,38 +368,74 @@ def _overclaimed(
     All accounts together have the name "". They are compared if every account is covered, and only
     for contracts with a leg without an account; the claims of legs with an account count too.
     """
-    claiming = [leg for leg in legs if leg.quantity is not None]
-    anywhere = {leg.conid for leg in claiming if complete and leg.account is None}
     held = defaultdict[Key, float](float, positions)
     for (_account, conid), position in positions.items():
-        held["", conid] += position
+        held[ALL_ACCOUNTS, conid] += position
+
+    claims, symbols = _claims(legs, complete=complete)
+    for key in sorted(claims, key=_accounts_first):
+        quantity = held[key]
+        claimed = claims[key]
+        is_too_much = abs(claimed) > abs(quantity) * (1 + NEGLIGIBLE)
+        is_opposite = claimed * quantity < 0
+        if abs(quantity) <= NEGLIGIBLE or not (is_too_much or is_opposite):
+            continue
+
+        account, conid = key
+        place = "all accounts hold" if account == ALL_ACCOUNTS else "is held"
+        yield Discrepancy(
+            DiscrepancyType.LEG_QUANTITY,
+            account,
+            conid,
+            symbols[key],
+            quantity,
+            claimed,
+            f"strategies claim more than {place}",
+        )
+
+
+# The name of all accounts together.
+ALL_ACCOUNTS = ""
+
+
+def _accounts_first(key: Key) -> tuple[bool, Key]:
+    """Return the place of a claim in the order: each account, then all accounts together."""
+    account, _ = key
+    return (account == ALL_ACCOUNTS, key)
+
+
+def _claims(
+    legs: Iterable[ActiveContract], *, complete: bool
+) -> tuple[dict[Key, float], dict[Key, str]]:
+    """Return the quantities that legs claim in an account and in all of them, and the symbols."""
+    claiming = [leg for leg in legs if leg.quantity is not None]
+    in_any_account = {leg.conid for leg in claiming if complete and leg.account is None}
+
     claims: defaultdict[Key, float] = defaultdict(float)
     symbols: dict[Key, str] = {}
     for leg in claiming:
-        for account in (leg.account, "" if leg.conid in anywhere else None):
-            if account is not None:
-                claims[account, leg.conid] += leg.quantity or 0.0
-                symbols.setdefault((account, leg.conid), leg.symbol)
-    for key in sorted(claims, key=lambda one: (not one[0], one)):
-        there, claimed = held[key], claims[key]
-        too_much = abs(claimed) > abs(there) * (1 + NEGLIGIBLE) or claimed * there < 0
-        if abs(there) > NEGLIGIBLE and too_much:
-            detail = f"strategies claim more than {'is held' if key[0] else 'all accounts hold'}"
-            kind = DiscrepancyType.LEG_QUANTITY
-            yield Discrepancy(kind, *key, symbols[key], there, claimed, detail)
+        accounts = [] if leg.account is None else [leg.account]
+        if leg.conid in in_any_account:
+            accounts.append(ALL_ACCOUNTS)
+        for account in accounts:
+            claims[account, leg.conid] += leg.quantity or 0.0
+            symbols.setdefault((account, leg.conid), leg.symbol)
+    return claims, symbols
 
 
 def _mismatched(
     legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
 ) -> Iterable[Discrepancy]:
     """Yield where legs differ from the contract of their conid, once for each contract."""
-    found: dict[Key, list[str]] = defaultdict(list)
+    mismatches: dict[Key, list[str]] = defaultdict(list)
     symbols: dict[Key, str] = {}
     for leg in legs:
-        if difference := contract_mismatch(leg, details.get(leg.conid)):
-            key = (leg.account or "", leg.conid)
-            found[key].append(f"strategy {leg.strategy_id}: {difference}")
+        mismatch = contract_mismatch(leg, details.get(leg.conid))
+        if mismatch:
+            key = (leg.account or ALL_ACCOUNTS, leg.conid)
+            mismatches[key].append(f"strategy {leg.strategy_id}: {mismatch}")
             symbols.setdefault(key, leg.symbol)
-    for key, differences in sorted(found.items()):
-        kind, detail = DiscrepancyType.LEG_MISMATCH, "; ".join(differences)
-        yield Discrepancy(kind, *key, symbols[key], None, None, detail)
+
+    kind = DiscrepancyType.LEG_MISMATCH
+    for key, texts in sorted(mismatches.items()):
+        yield Discrepancy(kind, *key, symbols[key], None, None, "; ".join(texts))

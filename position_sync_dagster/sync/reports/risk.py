@@ -1,21 +1,21 @@
 """Risk, from the tables: a book ready for scenarios, and their recorded results."""
 
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.instrument import (
-    contract_name,
-)
+from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.risk.curve import Curve, curves_of
 from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs
-from position_sync_dagster.risk.scenario_file import OwnScenarios, folder_of, read_scenarios
+from position_sync_dagster.risk.scenario_file import OwnScenarios, Point, folder_of, read_scenarios
 from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
-from position_sync_dagster.risk.terms import OPTION_TYPES, dated_dividends
+from position_sync_dagster.risk.terms import OPTION_TYPES, DatedDividend, dated_dividends
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import Book, read_book
+from position_sync_dagster.sync.reports.book import Book, known_strategy, read_book
 
 
 def read_risk(
@@ -27,20 +27,78 @@ def read_risk(
         LakeError: A table cannot be used.
         ScenariosFileError: The file of scenarios has a mistake.
     """
-    own = read_scenarios(folder_of(settings.strategies_file))
+    scenarios = read_scenarios(folder_of(settings.strategies_file))
     book = read_book(lake, settings, now)
+    return book, scenarios, price_legs(lake, settings, book, scenarios)
+
+
+def price_legs(lake: Lake, settings: Settings, book: Book, scenarios: OwnScenarios) -> PricedLegs:
+    """Return the parts of the holdings of a book, ready for scenarios; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    assumptions = replace(assumptions_of(lake, settings, book), betas=scenarios.betas)
+    return PricedLegs.of(book.split.parts, assumptions)
+
+
+def assumptions_of(lake: Lake, settings: Settings, book: Book) -> Assumptions:
+    """Read what the options of a book are priced with, without betas; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
     is_option = pl.col("sec_type").is_in(list(OPTION_TYPES))
     conids = book.split.parts.filter(is_option).get_column("conid").unique()
-    rows = lake.dividends.current()
-    symbols = {row.conid: row.symbol for row in rows}
-    given = Assumptions(
+    return Assumptions(
         now=book.now,
         details=lake.contracts.get(conids.to_list()),
         rates=dict(settings.interest_rates),
-        dividends={symbols[conid]: paid for conid, paid in dated_dividends(rows).items()},
-        betas=own.betas,
+        dividends=_dividends_by_symbol(lake),
     )
-    return book, own, PricedLegs.of(book.split.parts, given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which holdings are looked at: of a strategy, on an underlying, of an account; None: all."""
+
+    strategy: str | None = None
+    underlying: str | None = None
+    account: str | None = None
+
+    def of(self, legs: PricedLegs) -> PricedLegs:
+        """Return the chosen parts."""
+        return legs.chosen(self.strategy, self.underlying, self.account)
+
+    def check(self, book: Book) -> None:
+        """Refuse the name of a strategy that has no leg.
+
+        Raises:
+            UnknownStrategyError: It has none.
+        """
+        if self.strategy != UNATTRIBUTED:
+            names = (leg.strategy_id for leg in book.legs)
+            known_strategy(self.strategy, names, book.unresolved)
+
+
+def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point) -> list[Curve]:
+    """Return the curves of what is chosen: of a strategy or an underlying, or over all of them.
+
+    Args:
+        book: The book of the legs.
+        legs: All parts of the holdings.
+        choice: Which of them.
+        shift: The days that have passed, and the change of the volatilities, on the chosen day.
+    """
+    by_underlying = choice.strategy is not None or choice.underlying is not None
+    notes = leg_notes(book).get(choice.strategy, ()) if choice.strategy is not None else ()
+    return curves_of(choice.of(legs), shift, by_underlying=by_underlying, notes=notes)
+
+
+def _dividends_by_symbol(lake: Lake) -> dict[str, tuple[DatedDividend, ...]]:
+    rows = lake.dividends.current()
+    symbols = {row.conid: row.symbol for row in rows}
+    return {symbols[conid]: dividends for conid, dividends in dated_dividends(rows).items()}
 
 
 def leg_notes(book: Book) -> dict[str, list[str]]:
@@ -59,20 +117,24 @@ def leg_notes(book: Book) -> dict[str, list[str]]:
 
 
 def risk_rows(
-    legs: PricedLegs, own: OwnScenarios, run_id: str | None = None
+    legs: PricedLegs, scenarios: OwnScenarios, run_id: str | None = None
 ) -> list[dict[str, Any]]:
     """Return the rows of `risk_scenarios` for each strategy and each recorded scenario."""
-    points, now = own.recorded, legs.given.now
-    losses = {one.name: one.largest_loss for one in points}
-    kept = ("account", "currency", "scenario", "spot", "vol", "days", "value", "profit", "left_out")
-    return [
-        {name: row[name] for name in kept}
-        | {
-            "made_at": now,
-            "date": now.date(),
-            "strategy_id": row["strategy"],
-            "largest_loss": losses[row["scenario"]].get(row["strategy"]),
-            "run_id": run_id,
-        }
-        for row in scenario_rows(legs, points, Breakdown.STRATEGY)
-    ]
+    now = legs.given.now
+    largest_losses = {point.name: point.largest_loss for point in scenarios.recorded}
+    rows = []
+    for result in scenario_rows(legs, scenarios.recorded, Breakdown.STRATEGY):
+        row = {name: result[name] for name in _COLUMNS_OF_RESULTS}
+        row["made_at"] = now
+        row["date"] = now.date()
+        row["strategy_id"] = result["strategy"]
+        row["largest_loss"] = largest_losses[result["scenario"]].get(result["strategy"])
+        row["run_id"] = run_id
+        rows.append(row)
+    return rows
+
+
+# The columns of `risk_scenarios` that a result has under the same names.
+_COLUMNS_OF_RESULTS = (
+    "account", "currency", "scenario", "spot", "vol", "days", "value", "profit", "left_out",
+)  # fmt: skip

@@ -5,7 +5,7 @@ requests.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
 from enum import Enum
@@ -85,21 +85,26 @@ class LoginStatus:
         """The lines in use, such as "25 of 100 (5 for underlyings)"; None without an owner."""
         if self.lines_in_use is None or self.line_limit is None:
             return None
-        others = f" ({self.underlying_lines} for underlyings)" if self.underlying_lines else ""
-        return f"{self.lines_in_use} of {self.line_limit}{others}"
+
+        in_use = f"{self.lines_in_use} of {self.line_limit}"
+        if self.underlying_lines:
+            return f"{in_use} ({self.underlying_lines} for underlyings)"
+        return in_use
 
     @property
     def gateway(self) -> dict[str, Any]:
         """The state of the login in the JSON of figures."""
-        return {name: getattr(self, of) for name, of in _GATEWAY.items()}
-
-
-# The names in the JSON of figures, and those of the status of a login.
-_GATEWAY = {
-    "gateway_id": "gateway_id", "state": "session_state", "since": "session_since",
-    "blind_since": "blind_since", "reason": "session_detail", "owner": "session_owner",
-    "run_id": "run_id", "lines": "lines_in_use", "line_limit": "line_limit",
-}  # fmt: skip
+        return {
+            "gateway_id": self.gateway_id,
+            "state": self.session_state,
+            "since": self.session_since,
+            "blind_since": self.blind_since,
+            "reason": self.session_detail,
+            "owner": self.session_owner,
+            "run_id": self.run_id,
+            "lines": self.lines_in_use,
+            "line_limit": self.line_limit,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +128,8 @@ class Status(LoginStatus):
             within the last two refresh intervals.
         last_drained_at: When a request was last answered by a row.
         accounts: The newest net liquidation and profit of each account.
-        attention: The problems that need attention.
+        attention: The problems that need attention, and the hints.
+        hints: Those of them that one may leave as they are: what is in no strategy.
         programs: When each program of Dagster last did its work.
         logins: Each login, if there are several.
     """
@@ -144,6 +150,7 @@ class Status(LoginStatus):
     trading_mode: str | None
     accounts: tuple[AccountSummary, ...]
     attention: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
     programs: dagster_files.Programs = dagster_files.NONE
     logins: tuple[LoginStatus, ...] = ()
     legs_closed: str | None = None
@@ -186,62 +193,84 @@ def read_status(
     """
     book = read_book(lake, settings, now) if book is None else book
     mode = lake.sessions.mode()
-    logins = tuple(
-        _login_status(lake.sessions.current(login.gateway_id), login, mode, now)
-        for login in settings.logins
-    )
+    logins = []
+    for login in settings.logins:
+        session = lake.sessions.current(login.gateway_id)
+        logins.append(_login_status(session, login, mode, now))
     programs = dagster_files.read()
-    worst = max(
-        logins,
-        key=lambda one: (one.session_state is None, seconds_since(one.blind_since, now) or 0.0),
-    )
     overview = lake.queue.sync.overview()
+    failed = overview.counts.get(QueueStatus.FAILED, 0)
+
     active = {leg.conid for leg in book.legs}
     positions = all_broker_rows(lake, settings).filter(pl.col("position") != 0)
     held = set(positions.get_column("conid"))
-    ends = {leg.conid: book.closes.end_of(leg) for leg in book.legs if leg.conid not in held}
-    streamed, queued = (
-        written_by(source, book.priced, settings, now).height
-        for source in (Source.STREAM, Source.QUEUE)
-    )
+    unresolved = []
+    for leg in lake.registry.unresolved:
+        problem = leg.problem or NOT_LOOKED_UP
+        unresolved.append(f"{leg.described} of strategy {leg.strategy_id}: {problem}")
+
+    attention = [
+        *programs.problems,
+        *(f"{login.gateway_id}: {login.login}. {CONFIRM}" for login in logins if login.login_asks),
+        *_attention(settings.strategies_file, failed),
+    ]
+    hint = next_step(lake, settings, now)
+    hints = () if hint is None else (hint,)
+    attention.extend(hints)
+
     return Status(
         at=now,
         lake=settings.lake,
-        **asdict(worst) | {name: _sum(getattr(one, name) for one in logins) for name in _OF_LINES},
+        **_of_all_logins(logins, now),
         active_legs=len(active),
         legs_held=len(active & held),
-        legs_closed=counted_ends(filter(None, ends.values())),
-        unresolved_legs=tuple(
-            f"{leg.described} of strategy {leg.strategy_id}: {leg.problem or NOT_LOOKED_UP}"
-            for leg in lake.registry.unresolved
-        ),
+        legs_closed=_closed_legs(book, held),
+        unresolved_legs=tuple(unresolved),
         positions=positions.height,
         queue={status.value: overview.counts.get(status, 0) for status in QueueStatus},
         oldest_pending_age_s=seconds_since(overview.oldest_pending_at, now),
         updates_rows=lake.updates.sync.count(),
         updates_version=lake.updates.sync.version(),
-        legs_streamed=streamed,
-        legs_queued=queued,
+        legs_streamed=written_by(Source.STREAM, book.priced, settings, now).height,
+        legs_queued=written_by(Source.QUEUE, book.priced, settings, now).height,
         last_drained_at=overview.last_success_at,
         trading_mode=mode,
         accounts=book.accounts,
-        attention=(
-            *programs.problems,
-            *(f"{one.gateway_id}: {one.login}. {CONFIRM}" for one in logins if one.login_asks),
-            *_attention(settings.strategies_file, overview.counts.get(QueueStatus.FAILED, 0)),
-            *filter(None, [next_step(lake, settings, now)]),
-        ),
+        attention=tuple(attention),
+        hints=hints,
         programs=programs,
-        logins=logins if len(logins) > 1 else (),
+        logins=tuple(logins) if len(logins) > 1 else (),
     )
+
+
+def _of_all_logins(logins: Sequence[LoginStatus], now: datetime) -> dict[str, Any]:
+    """Return the fields of the login that is worst off, with the lines of all logins."""
+
+    def trouble(login: LoginStatus) -> tuple[bool, float]:
+        return (login.session_state is None, seconds_since(login.blind_since, now) or 0.0)
+
+    worst = asdict(max(logins, key=trouble))
+    lines = {name: _sum(getattr(login, name) for login in logins) for name in _OF_LINES}
+    return worst | lines
+
+
+def _closed_legs(book: Book, held: set[int]) -> str | None:
+    """Return what happened to the active legs that are not held and closed for a known reason."""
+    ends: dict[int, str] = {}
+    for leg in book.legs:
+        end = None if leg.conid in held else book.closes.end_of(leg)
+        if end is not None:
+            ends[leg.conid] = end
+    return counted_ends(ends.values())
 
 
 def _attention(strategies_file: Path | None, failed: int) -> Iterator[str]:
     """Yield the problems of the strategies file and of FAILED requests."""
-    if strategies_file is not None and (
-        problem := _strategies_problem(strategies_file, saved_state(strategies_file))
-    ):
-        yield f"{problem} The active legs stay as they were read last."
+    if strategies_file is not None:
+        problem = _strategies_problem(strategies_file, saved_state(strategies_file))
+        if problem is not None:
+            yield f"{problem} The active legs stay as they were read last."
+
     if failed:
         requests = "1 request is" if failed == 1 else f"{failed:,} requests are"
         yield (
@@ -272,11 +301,16 @@ def leg_states(
     def state(leg: Leg) -> LegState:
         if not isinstance(leg, ActiveContract):
             return LegState.ARMED
-        accounts = [one for one in held.get(leg.conid, ()) if leg.account in (None, one)]
+
+        accounts = []
+        for account in held.get(leg.conid, ()):
+            if leg.account in (None, account):
+                accounts.append(account)
         if not accounts:
             return LegState.ARMED if book.closes.end_of(leg) is None else LegState.CLOSED
-        by_stream = any((account, leg.conid) in streamed for account in accounts)
-        return LegState.STREAMED if by_stream else LegState.OVERFLOW
+
+        is_streamed = any((account, leg.conid) in streamed for account in accounts)
+        return LegState.STREAMED if is_streamed else LegState.OVERFLOW
 
     return [state(leg) for leg in legs]
 
@@ -297,10 +331,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return plain(value.model_dump(by_alias=True))
     if isinstance(value, Mapping):
-        return {name: plain(one) for name, one in value.items()}
+        return {name: plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+        return [plain(part) for part in value]
+    return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
 
 
 def _login_status(
@@ -308,29 +342,40 @@ def _login_status(
 ) -> LoginStatus:
     if session is None:
         return LoginStatus(gateway_id=login.gateway_id)
-    alive, ended = session.is_alive(now), session.state not in gateway_session.ALIVE
+
+    is_alive = session.is_alive(now)
+    if is_alive:
+        state = session.state
+        since = session.state_since
+    elif session.state not in gateway_session.ALIVE:
+        state = session.state
+        since = session.heartbeat_at
+    else:  # its lease has expired, whatever its row says
+        state = SessionState.LOST
+        since = min(session.expires_at, now)
+
     week = session.login_week(now, mode, login.login_notice_h)
-    since = session.heartbeat_at if ended else min(session.expires_at, now)
     return LoginStatus(
         gateway_id=login.gateway_id,
-        # A session whose lease has expired is LOST, whatever its row says.
-        session_state=session.state if alive or ended else gateway_session.SessionState.LOST,
+        session_state=state,
         session_owner=session.owner,
-        session_since=session.state_since if alive else since,
+        session_since=since,
         session_detail=session.detail,
         run_id=session.run_id,
         blind_since=None if session.is_live(now) else session.seen_until(now),
-        **({name: getattr(session, name) for name in _OF_OWNER} if alive else {}),
+        lines_in_use=session.lines_in_use if is_alive else None,
+        line_limit=session.line_limit if is_alive else None,
+        underlying_lines=session.underlying_lines if is_alive else None,
+        greeks=session.greeks if is_alive else None,
         login=week.text if week else None,
         login_asks=week is not None and week.asks,
     )
 
 
 _OF_LINES = ("lines_in_use", "line_limit", "underlying_lines")
-# The fields that are known only while the owner is alive.
-_OF_OWNER = (*_OF_LINES, "greeks")
 
 
 def _sum(values: Iterable[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+    """Return the sum of the values that are not None; None if all are."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if numbers else None

@@ -185,6 +185,15 @@ def read_what_if(lake: Lake, settings: Settings, now: datetime, changes: Changes
         ProposedTradeError: A trade names nothing that can be priced.
     """
     book, _scenarios, legs = read_risk(lake, settings, now)
+    return what_if_of(book, legs, settings, changes)
+
+
+def what_if_of(book: Book, legs: PricedLegs, settings: Settings, changes: Changes) -> WhatIf:
+    """Return a book before and after trades.
+
+    Raises:
+        ProposedTradeError: A trade names nothing that can be priced.
+    """
     trades = [*changes.trades]
     for strategy in changes.closed:
         trades += closing_trades(legs, strategy)
@@ -202,6 +211,18 @@ def read_what_if(lake: Lake, settings: Settings, now: datetime, changes: Changes
         settings=settings,
         notes=notes,
     )
+
+
+def rows_of_choice(
+    rows: Sequence[dict[str, Any]], strategy: str | None, account: str | None
+) -> list[dict[str, Any]]:
+    """Return the rows of an account, and those of a strategy where rows are of strategies."""
+    return [
+        row
+        for row in rows
+        if (strategy is None or row["strategy"] in (None, strategy))
+        and account in (None, row["account"])
+    ]
 
 
 def closing_trades(legs: PricedLegs, strategy: str) -> list[ProposedTrade]:
@@ -285,6 +306,8 @@ class HypotheticalBook:
         mark = _unit_price(row, magnifier)
         unit_price = mark
         if trade.price is not None:
+            if magnifier is None:
+                raise _unit_not_known(trade)
             unit_price = trade.price / magnifier
             source = "the price that was given" if key[1] > 0 else source
         if unit_price is None:
@@ -374,10 +397,10 @@ class HypotheticalBook:
         now = self.book.now
         spot = similar.row["spot"]
         terms = self._terms_of(trade, row, similar)
-        if terms is None or not spot:
+        magnifier = self._magnifier(similar.row)
+        if terms is None or not spot or magnifier is None:
             return row, "nothing"
 
-        magnifier = self._magnifier(similar.row)
         volatility = None
         source = "the price that was given"
         if trade.price is not None:
@@ -417,14 +440,13 @@ class HypotheticalBook:
             return None
         return terms
 
-    def _magnifier(self, row: Mapping[str, Any]) -> float:
-        """Return the divisor from quoted prices to the currency: that of a held part."""
+    def _magnifier(self, row: Mapping[str, Any]) -> float | None:
+        """Return the divisor from quoted prices to the currency: that of a held part, if any."""
         same = self.legs.parts.filter(
             (pl.col("symbol") == row["symbol"]) & (pl.col("sec_type") == row["sec_type"])
         )
         magnifiers = same.get_column("magnifier").drop_nulls()
-        # Without details a price is quoted in the major unit: those in cents have details always.
-        return float(magnifiers[0]) if len(magnifiers) else 1.0
+        return float(magnifiers[0]) if len(magnifiers) else None
 
     def _claim(self, trade: ProposedTrade, key: tuple[str, int]) -> None:
         """Add what was opened for a strategy as a leg, and end the leg that was closed."""
@@ -454,6 +476,13 @@ def _nothing_held(trade: ProposedTrade) -> ProposedTradeError:
     )
 
 
+def _unit_not_known(trade: ProposedTrade) -> ProposedTradeError:
+    return ProposedTradeError(
+        f"It is not known whether {trade.symbol} is quoted in its currency or in cents of it.",
+        remedy="Try again once a contract of it that is held has a price and a value.",
+    )
+
+
 def _days_apart(expiry: Any, wanted: Any) -> int:
     return abs((expiry - wanted).days) if expiry is not None and wanted is not None else 0
 
@@ -464,12 +493,14 @@ def _without_position(row: Mapping[str, Any], account: str) -> dict[str, Any]:
     return {**row, **nothing, "daily_pnl": 0.0, "account": account}
 
 
-def _unit_price(row: Mapping[str, Any], magnifier: float) -> float | None:
+def _unit_price(row: Mapping[str, Any], magnifier: float | None) -> float | None:
     """Return the price of one unit in the major unit; None: it is not known."""
     size = row["position"] * row["multiplier"]
     if size and row["market_value"] is not None:
         return float(row["market_value"] / size)
-    return None if row["market_price"] is None else float(row["market_price"] / magnifier)
+    if row["market_price"] is None or magnifier is None:
+        return None
+    return float(row["market_price"] / magnifier)
 
 
 def traded_row(

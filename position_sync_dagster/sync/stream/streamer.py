@@ -42,7 +42,6 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
-from position_sync_dagster.sync.stream import memory_and_threads
 from position_sync_dagster.sync.stream.delivery import Flusher
 from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
@@ -629,13 +628,11 @@ async def stream(
         )
         streamer = _streamer_of(lake, settings, own)
         rotation = asyncio.get_running_loop().call_later(settings.rotate_after_s, stop.set)
-        beside = asyncio.create_task(_return_freed_memory())
         try:
-            with memory_and_threads.rare_garbage_collection():
-                await streamer.run(stop)
+            await streamer.run(stop)
         finally:
             rotation.cancel()
-            await end_tasks(beside)
+
         return streamer.counts
 
 
@@ -697,9 +694,3 @@ def _status(streamer: IBPositionStreamer) -> dict[str, Any]:
         "gateway_running_since": streamer.gateway_run.running_since,
         "gateway_started_at": streamer.gateway_run.started_at,
     }
-
-
-async def _return_freed_memory() -> None:
-    while True:
-        await offload(memory_and_threads.return_freed_memory)
-        await asyncio.sleep(memory_and_threads.RETURN_EVERY_S)

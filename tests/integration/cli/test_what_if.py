@@ -125,7 +125,7 @@ def test_the_page_of_risk_says_where_a_profit_came_from_and_what_is_not_known(la
     assert f"The books of {day}" in page
     assert "<td>70</td>" in page or "<td>70.0</td>" in page
     assert f"Where the profit of {day} came from" in page
-    assert "<span class='bar' style='width:60px'>" in page
+    assert "<span class='amount-bar' style='width:60px'>" in page
     assert "<td>\N{EN DASH}</td>" in page
 
 

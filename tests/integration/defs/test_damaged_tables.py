@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import cycle
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -62,7 +63,9 @@ def with_a_foreign_column(table: Path) -> Iterator[None]:
     copy.rename(table)
 
 
-Damage = Callable[[Path], object]
+# Each table with one damage, in turn: what is done about a table does not depend on its damage.
+DAMAGES = (without_its_folder, without_a_file, with_a_foreign_column)
+DAMAGED = list(zip(BASE_TABLES, cycle(DAMAGES), strict=False))
 
 
 @pytest.fixture
@@ -115,15 +118,14 @@ def begun(world, tick) -> None:
 
 @pytest.mark.usefixtures("begun")
 @pytest.mark.parametrize(
-    "damaged", [without_its_folder, without_a_file, with_a_foreign_column], ids=lambda f: f.__name__
+    ("name", "damaged"), DAMAGED, ids=[f"{name}-{damage.__name__}" for name, damage in DAMAGED]
 )
-@pytest.mark.parametrize("name", BASE_TABLES)
 def test_no_check_stays_green_that_cannot_be_evaluated_and_the_table_is_named(
     world, tick, stored, lake, settings, name, damaged, tmp_path
 ):
     path = Path(lake.table_path(name))
     if damaged is without_a_file and data_files(DeltaTable(path)).is_empty():
-        pytest.skip("an empty table has no file")
+        damaged = without_its_folder
 
     with damaged(path):
         tick()
@@ -157,7 +159,7 @@ def test_no_check_stays_green_that_cannot_be_evaluated_and_the_table_is_named(
 
 
 @pytest.mark.usefixtures("begun")
-@pytest.mark.parametrize("name", ["statement_events", "closures", "contracts", "dividends"])
+@pytest.mark.parametrize("name", ["statement_events", "contracts"])
 def test_a_drain_goes_on_while_a_table_that_it_does_not_need_is_away(world, tick, lake, name):
     world.ask(2)
     with moved_away(Path(lake.table_path(name))):

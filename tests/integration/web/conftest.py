@@ -1,9 +1,20 @@
 """A lake whose tables are there, for what a browser shows of it."""
 
-import pytest
+from collections.abc import AsyncIterator
 
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.web import served_figures
+from position_sync_dagster.web.api import openapi
+from position_sync_dagster.web.money_page import money_routes
+from position_sync_dagster.web.served_figures import PageFigures
 from tests.support.empty_lakes import put_tables
 
 
@@ -16,3 +27,39 @@ def settings(tmp_path) -> Settings:
 @pytest.fixture
 def lake(settings) -> Lake:
     return Lake.of(settings)
+
+
+@pytest.fixture
+async def client(settings: Settings, monkeypatch) -> AsyncIterator[httpx.AsyncClient]:
+    monkeypatch.setattr(served_figures, "FRESH", served_figures.timedelta())
+    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(
+        transport=transport,
+        base_url="http://127.0.0.1:3001",
+        event_hooks={"response": [check_described]},
+    ) as client:
+        yield client
+
+
+async def check_described(answer: httpx.Response) -> None:
+    """Hold each answer of the API to its description."""
+    await answer.aread()
+    path = answer.request.url.path
+    name = path.removeprefix("/api/v1/")
+    is_api = answer.request.method == "GET" and path.startswith("/api/v1/")
+    if not is_api or name == "openapi.json" or answer.status_code in (304, 403):
+        return
+
+    kind = answer.headers["content-type"].partition(";")[0]
+    responses = openapi()["paths"].get(f"/api/v1/{name}", UNKNOWN_PATH)["get"]["responses"]
+    schema = responses[f"{answer.status_code}"]["content"][kind]["schema"]
+    if kind != "text/csv":
+        parts = openapi()["components"]
+        validator = Draft202012Validator(schema | {"components": parts})
+        validator.validate(answer.json())
+
+
+PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
+UNKNOWN_PATH = {"get": {"responses": {"404": {"content": {"application/problem+json": PROBLEM}}}}}

@@ -65,7 +65,7 @@ def test_a_group_with_an_unknown_age_or_profit_says_so(port):
         assert {"-14*", "-900"} <= {*found["TOTAL"]}
         assert {"60,000*", "20.0*"} <= {*found["TOTAL"]}, "dollar delta and theta of one of three"
         assert {"60,000", "20.0"} <= {*found["known"]}
-        ages = {name: cells[-2] for name, cells in found.items()}
+        ages = {name: cells[-1] for name, cells in found.items()}
         assert ages["known"].removesuffix("s").isdecimal()
         assert (ages["partly"], ages["TOTAL"]) == ("", "")  # the style sheet shows a dash
         assert "0" in found["known"]  # a tenth of a dollar, rounded, is no "-0"
@@ -106,7 +106,7 @@ def test_of_65_strategies_the_worst_and_the_best_are_shown_and_the_greeks_stay_o
         page.open("/money", size=(1440, 900))
 
         def first_cells() -> list[str]:
-            lines = "#strategies tbody:last-child tr td:first-child"
+            lines = "#strategies-table tbody:last-child tr td:first-child"
             return [cell.text for cell in page.driver.find_elements("css selector", lines)]
 
         wait_for("the strategies", lambda: len(first_cells()) > 10)
@@ -118,14 +118,14 @@ def test_of_65_strategies_the_worst_and_the_best_are_shown_and_the_greeks_stay_o
         assert legend.size["height"] < 25, "one line"
         heading = page.driver.find_element("css selector", "#underlyings")
         assert heading.location["y"] < 700
-        page.driver.find_element("css selector", "#strategies tr.more").click()
+        page.driver.find_element("css selector", "#strategies-table tr.more button").click()
         wait_for("all of them", lambda: len(first_cells()) >= 65)
 
 
 COUNT_CLICKS = """
 window.clicks = 0;
-document.querySelector('#strategies').addEventListener('click', () => window.clicks++);
-document.querySelector('#underlyings tbody:last-child tr').focus();
+document.querySelector('#strategies-table').addEventListener('click', () => window.clicks++);
+document.querySelector('#underlyings tbody button').focus();
 getSelection().selectAllChildren(document.querySelector('h2'));
 """
 KEPT = "return [window.clicks, document.activeElement.tagName, String(getSelection())]"
@@ -135,12 +135,12 @@ def test_clicks_the_focus_and_a_selection_survive_new_figures(port):
     """The tables beside the grid are drawn anew each second."""
     with open_page(port) as page:
         page.open("/money", size=(1440, 900))
-        line = "#strategies tbody:last-child tr.act"
+        line = "#strategies-table tbody:last-child tr.act"
         wait_for("the strategies", lambda: page.driver.find_elements("css selector", line))
         page.driver.execute_script(COUNT_CLICKS)
         wait_for("an age moves on", lambda: page.driver.execute_script(AGE) not in ("", "0 s"))
         clicks, focused, selected = page.driver.execute_script(KEPT)
-        assert (clicks, focused, selected.lower()) == (0, "TR", "profit of the day")
+        assert (clicks, focused, selected.lower()) == (0, "BUTTON", "profit of the day")
         row = page.driver.find_element("css selector", line)
         for _ in range(12):
             press = ActionChains(page.driver).move_to_element(row).click_and_hold()
@@ -148,4 +148,4 @@ def test_clicks_the_focus_and_a_selection_survive_new_figures(port):
         assert page.driver.execute_script(KEPT)[0] == 12
 
 
-AGE = "return document.querySelector('#strategies tbody:last-child td:last-child').textContent"
+AGE = "return document.querySelector('#strategies-table tbody td:last-child').textContent"

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from position_sync_dagster import errors
-from position_sync_dagster.cli.app import COMMANDS, app, load, print_error, summary
+from position_sync_dagster.cli.app import COMMANDS, app, load, print_error
 from tests.support.command_line import ended, run
 
 BY_THE_USER = (errors.SettingsError, errors.InvalidLegError, errors.InvalidRequestError)
@@ -83,27 +83,16 @@ def test_a_folder_that_is_no_home_or_cannot_be_looked_for_is_named(refuse, home)
     assert f"{home} " in printed
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_has_help_and_the_list_of_commands_shows_its_first_line(command):
-    assert "Usage" in run(command, "--help")
-    assert load(command).help.partition("\n\n")[0] == summary(command)
+def test_each_command_has_help_and_the_list_of_commands_shows_its_first_line():
     listed = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
-    assert summary(command) in listed
+    for command in COMMANDS:
+        assert "Usage" in run(command, "--help")
+        assert load(command).help.partition("\n\n")[0] in listed
 
 
-LIST = "from typer.testing import CliRunner; from position_sync_dagster.cli.app import app; "
-LIST += "assert 'strategies' in CliRunner().invoke(app, ['--help']).output"
-
-
-@pytest.mark.parametrize(
-    ("code", "others"),
-    [
-        (LIST, ["polars", "deltalake", "pydantic"]),
-        ("import position_sync_dagster.cli.reports", ["sqlalchemy"]),
-    ],
-)
-def test_the_list_of_commands_imports_none_of_them_and_a_report_what_it_uses_alone(code, others):
-    libraries = ["dagster", "ib_async", "ib_gateway_simulator", *others]
+def test_a_report_imports_what_it_uses_alone():
+    code = "import position_sync_dagster.cli.reports"
+    libraries = ["dagster", "ib_async", "ib_gateway_simulator", "sqlalchemy"]
     code += f"; import sys; print([name for name in {libraries} if name in sys.modules])"
-    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert listed.stdout.strip() == "[]", listed.stderr
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert printed.stdout.strip() == "[]", printed.stderr

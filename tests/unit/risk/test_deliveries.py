@@ -113,7 +113,8 @@ ES = {"symbol": "ES", "multiplier": 50.0, "underlying_price": 6510.0}
 
 
 def of_es(conid: int, right: str, strike: float, position: float) -> PositionUpdate:
-    return leg(conid, right, strike, position, sec_type="FOP", **ES)
+    worth = {"market_price": 110.0, "market_value": position * 50.0 * 110.0}
+    return leg(conid, right, strike, position, sec_type="FOP", **ES, **worth)
 
 
 def future(expiry: date = EXPIRY + timedelta(days=90)) -> PositionUpdate:
@@ -224,7 +225,7 @@ def test_an_option_on_an_index_is_never_assigned_early_and_one_on_a_future_may_b
     index = contract_details(1, symbol="IWM", under_sec_type="IND", strike=300.0, **days)
     assert assigned(worth(DEEP_PUT, 59.0), details={1: index}) == {}
     put = of_es(1, "PUT", 7000.0, -1.0)
-    assert [*assigned(replace(put, market_value=-490.0 * 50))] == [1]
+    assert [*assigned(replace(put, market_price=490.0, market_value=-490.0 * 50))] == [1]
 
 
 def test_what_cannot_be_judged_is_listed_and_in_doubt_if_it_may_be_in_the_money():

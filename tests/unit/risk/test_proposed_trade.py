@@ -13,7 +13,8 @@ from position_sync_dagster.risk.proposed_trade import (
     parse_trade,
     volatility_between,
 )
-from position_sync_dagster.sync.reports.what_if import traded_row
+from position_sync_dagster.sync.reports.what_if import HypotheticalBook, traded_row
+from tests.support import money_rows
 from tests.unit.risk.test_payoff import LATER, leg, priced
 from tests.unit.risk.test_scenarios import EXPIRY, NOW
 
@@ -99,3 +100,11 @@ def test_a_trade_changes_the_cost_as_the_broker_books_it(quantity, position, cos
     assert row["market_value"] == position * 130.0
     unknown = traded_row({**held, "average_cost": None}, 2.0, 120.0, 130.0)
     assert (unknown["average_cost"], unknown["unrealized_pnl"]) == (None, None)
+
+
+def test_a_price_is_refused_while_it_may_be_in_cents_of_the_currency() -> None:
+    put = leg(1, "PUT", 100.0, 1.0, 2.0, currency="GBP")
+    book = money_rows.book_of([put], [])
+    trade = parse_trade(f"1 IWM {EXPIRY:%Y%m%d} P 100 @3")
+    with pytest.raises(ProposedTradeError, match="in its currency or in cents"):
+        HypotheticalBook(book=book, legs=priced([put])).apply(trade)

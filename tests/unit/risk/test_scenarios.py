@@ -160,6 +160,20 @@ def test_what_the_model_does_not_fit_is_left_out_with_the_reason() -> None:
     assert priced([foreign]).left_out() == {NotPriced.NO_RATE.value: 1}
 
 
+def test_a_price_that_may_be_in_cents_is_left_out_until_a_value_or_the_contract_says_so() -> None:
+    in_pence = option(2, currency="GBP", market_value=None)
+    of_grain = option(3, symbol="ZC", sec_type="FOP", market_value=None)
+    for row in (in_pence, of_grain):
+        legs = priced([row], rates={"USD": 0.04, "GBP": 0.04})
+        assert legs.parts["spot"].to_list() == [None]
+        assert legs.left_out() == {NotPriced.NO_PRICE.value: 1}
+
+    valued = replace(in_pence, market_value=-2 * 12.0)
+    assert priced([valued], rates={"GBP": 0.04}).parts["spot"].to_list() == [6.0]
+    in_dollars = option(1, market_value=None)
+    assert set(priced([in_dollars]).parts["spot"]) == {600.0}
+
+
 def test_a_strategy_has_its_share_of_a_holding() -> None:
     rows = scenario_rows(
         priced([replace(ROWS[0], position=-4.0)]), [Point(spot=-10)], Breakdown.STRATEGY

@@ -18,8 +18,9 @@ from starlette.routing import Route
 
 from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.web import money_page
-from position_sync_dagster.web.money_page import Feed, money_routes, next_state
+from position_sync_dagster.web import feed as feed_module
+from position_sync_dagster.web.feed import Feed, next_state
+from position_sync_dagster.web.money_page import money_routes
 from tests.support.receiver import serving_app
 
 LEG = "SPY 575P"
@@ -53,8 +54,8 @@ def figures() -> FewFigures:
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
-    monkeypatch.setattr(money_page, "PERIOD_S", 0.01)
-    monkeypatch.setattr(money_page, "WAIT_S", 0.2)
+    monkeypatch.setattr(feed_module, "PERIOD_S", 0.01)
+    monkeypatch.setattr(feed_module, "WAIT_S", 0.2)
 
 
 @pytest.fixture
@@ -82,23 +83,19 @@ def test_the_page_and_its_files_are_served_compressed_and_its_bundle_is_cached(c
     assert bundle.headers["content-encoding"] == "gzip"
     assert int(bundle.headers["content-length"]) < len(bundle.content)
     assert "immutable" in bundle.headers["cache-control"]
-    plain = client.get("/money/money.js", headers={"accept-encoding": "identity"})
+    plain = client.get("/money/app/money_page.js", headers={"accept-encoding": "identity"})
     assert "content-encoding" not in plain.headers
-    assert plain.text == client.get("/money/money.js").text
+    assert plain.text == client.get("/money/app/money_page.js").text
 
 
-async def test_without_its_extra_the_page_names_it_and_figures_are_served(monkeypatch):
+async def test_without_its_extra_the_page_is_served_and_says_so(monkeypatch):
     monkeypatch.setattr(util, "find_spec", lambda name: None)
-    paths = [route.path for route in money_routes()]
-    assert paths == [
-        "/money", "/money/risk", "/money/money.css", "/money/header.js", "/money/risk.js",
-        "/api/v1/openapi.json", "/api/v1/{name}", "/metrics",
-    ]  # fmt: skip
     app = httpx.ASGITransport(Starlette(routes=money_routes()))
     async with httpx.AsyncClient(transport=app, base_url="http://127.0.0.1") as client:
-        answer = await client.get("/money")
-    assert answer.status_code == 503
-    assert "pip install 'position-sync-dagster[money]'" in answer.text
+        page = await client.get("/money")
+        bundle = await client.get(f"/money/{VERSION}/perspective.js")
+    assert 'data-perspective=""' in page.text
+    assert bundle.status_code == 404
 
 
 @pytest.mark.parametrize("path", PATHS)

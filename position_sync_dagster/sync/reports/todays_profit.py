@@ -1,0 +1,549 @@
+"""Why the profit of today is what it is: the parts of `profit_explained`, of the day so far.
+
+The number that is explained is that of the figures: the broker's profit of the day of each open
+holding, in which commissions are no part. It counts from the close before, so the parts begin with
+that close in `daily_positions`. Near the expiry, and where the close has no greeks, the parts come
+from full revaluation. What our closes and movements do not explain of the broker's number is
+`unexplained`; where a holding cannot be explained, the parts of its strategy are not known.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.domain.movements import known_sum
+from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.schema import DAILY_POSITIONS
+from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs, contract_of
+from position_sync_dagster.risk.revaluation import OptionMove, PricedMoment, PriceSteps, price_steps
+from position_sync_dagster.risk.terms import OptionTerms
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import closing_times, exchange_days
+from position_sync_dagster.sync.price_magnifiers import magnifier_in
+from position_sync_dagster.sync.reports.book import Book, known_strategy
+from position_sync_dagster.sync.reports.figures import Figures
+from position_sync_dagster.sync.reports.profit import (
+    BOOKED_BEFORE,
+    BY_GREEKS,
+    KEY,
+    PARTS,
+    ROUNDING,
+    explain_holdings,
+    movements_between,
+)
+from position_sync_dagster.sync.reports.risk import assumptions_of
+
+# Options that expire within this time are revalued: at five days to the expiry theta and gamma of
+# one at the money change by an eighth within a day, and faster later (both go with 1/√time).
+NEAR_EXPIRY = timedelta(days=5)
+
+# How many of the largest legs of a part are named.
+LARGEST = 3
+
+# The longest time in which an exchange has a trading day.
+LOOK_BACK = timedelta(days=14)
+
+
+class LargestLeg(BaseModel):
+    """What a leg adds to a part."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    account: str
+    conid: int
+    leg: str
+    """The contract as a trader writes it."""
+    amount: float
+
+
+class ClosedLeg(BaseModel):
+    """What a holding that closed today earned today."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    account: str
+    conid: int
+    leg: str
+    """The contract as a trader writes it."""
+    profit: float | None
+    """The part of the strategy; null: not known."""
+
+
+class TodaysProfit(BaseModel):
+    """The profit of today of a strategy in an account and a currency, and what it is made of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    strategy: str
+    """The strategy, or UNATTRIBUTED."""
+    account: str
+    currency: str
+    at: datetime
+    """The moment of all numbers."""
+    since: datetime
+    """The close before, from which they count."""
+    profit: float | None
+    """Today's number of the figures, of what is open: the sum of the parts; null: not known."""
+    delta: float | None
+    """By the move of the underlyings; of `revalued` legs with what gamma adds."""
+    gamma: float | None
+    """By the change of delta during that move."""
+    vega: float | None
+    """By the change of the implied volatilities."""
+    theta: float | None
+    """By the time that passed."""
+    repricing: float | None
+    """The rest of the change of the prices."""
+    trades: float | None
+    """From the prices of trades to the present prices."""
+    fees: float | None
+    """0: the broker's profit of the day leaves commissions out."""
+    assignments: float | None
+    """Assignments, exercises, transfers and corporate actions, and what they left."""
+    cash: float | None
+    """0: income is in no holding's profit of the day."""
+    unexplained: float | None
+    """What the broker counts from another closing price, or from trades that we do not know."""
+    largest: dict[str, list[LargestLeg]]
+    """The three largest legs of each part that has any."""
+    movements: list[str]
+    """The ids of the movements since the close, also of what closed."""
+    revalued: list[str]
+    """The legs whose parts come from full revaluation: spot, then volatility, then time."""
+    without_greeks: list[str]
+    """The legs whose whole change of price is repricing: greeks, volatility or spot is unknown."""
+    left_out: int
+    """The holdings whose profit of the day is not known, which `profit` leaves out."""
+    why_unknown: str | None
+    """Why parts are not known, leg by leg, and which legs are left out."""
+    closed: float | None
+    """What closed today earned today, which is not in `profit`; null if one is not known."""
+    closed_legs: list[ClosedLeg]
+    """What closed today."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpeningBook:
+    """The holdings at the close before the present day.
+
+    Attributes:
+        today: The present day of the exchange.
+        session: The last trading day before it.
+        closed_at: When that one closed.
+        rows: Its rows of `daily_positions`, with their `magnifier`; none if it is not recorded.
+    """
+
+    today: date
+    session: date
+    closed_at: datetime
+    rows: pl.DataFrame
+
+
+def read_opening_book(lake: Lake, settings: Settings, now: datetime) -> OpeningBook:
+    """Read the close before the present day; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    today, session, closed_at = day_and_close_before(settings.calendar, now)
+    table = lake.derived_table(DAILY_POSITIONS)
+    rows = _rows_of_session(lake, session, table.version()) if table.exists() else None
+    recorded = DAILY_POSITIONS.empty if rows is None else rows_of_logins(rows, settings)
+    details = lake.contracts.get(set(recorded["conid"]))
+    magnifier = magnifier_in(details).cast(pl.Float64)
+    return OpeningBook(
+        today=today,
+        session=session,
+        closed_at=closed_at,
+        rows=recorded.with_columns(magnifier=magnifier),
+    )
+
+
+@lru_cache(maxsize=2)
+def _rows_of_session(lake: Lake, session: date, _version: int) -> pl.DataFrame:
+    table = lake.derived_table(DAILY_POSITIONS)
+    is_of_session = pl.col("session_date") == session
+    return table.rows(is_of_session, pl.col("partition.session_date") == session)
+
+
+@lru_cache(maxsize=4)
+def _close_before(calendar: str, today: date) -> tuple[date, datetime]:
+    """Return the last trading day before a day, and its close."""
+    days = exchange_days(calendar, today - LOOK_BACK, today)
+    session = today - timedelta(days=1)
+    while not days.is_trading_day(session):
+        session -= timedelta(days=1)
+    return session, closing_times(calendar, [session])[session]
+
+
+def day_and_close_before(calendar: str, now: datetime) -> tuple[date, date, datetime]:
+    """Return the present day of an exchange, the last trading day before it, and its close."""
+    zone = exchange_days(calendar, now.date(), now.date()).zone
+    today = now.astimezone(zone).date()
+    return today, *_close_before(calendar, today)
+
+
+def explain_today(lake: Lake, settings: Settings, figures: Figures) -> list[TodaysProfit]:
+    """Return why the profit of today of each strategy is what it is; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    book = figures.book
+    opening = read_opening_book(lake, settings, book.now)
+    movements = lake.movements.rows(since=opening.session - BOOKED_BEFORE)
+    return explained(
+        figures,
+        opening,
+        rows_of_logins(movements, settings),
+        assumptions_of(lake, settings, book),
+        settings,
+    )
+
+
+def of_strategy(
+    rows: Sequence[TodaysProfit], strategy: str | None, book: Book
+) -> list[TodaysProfit]:
+    """Return the rows of one strategy; None: all.
+
+    Raises:
+        UnknownStrategyError: It has no leg, and nothing of it closed today.
+    """
+    chosen = [row for row in rows if strategy in (None, row.strategy)]
+    if not chosen and strategy != UNATTRIBUTED:
+        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+    return chosen
+
+
+def explained(
+    figures: Figures,
+    opening: OpeningBook,
+    movements: pl.DataFrame,
+    given: Assumptions,
+    settings: Settings,
+) -> list[TodaysProfit]:
+    """Return why the profit of today of each strategy is what it is; pure.
+
+    Args:
+        figures: The figures of now.
+        opening: The holdings at the close before.
+        movements: Rows of `movements`, from some days before that close on.
+        given: What options are priced with.
+        settings: Says which types of holdings are followed.
+    """
+    book = figures.book
+    present = _present_rows(book)
+    opening_close = (opening.session, opening.closed_at)
+    moved = movements_between(
+        movements, opening.rows, present, opening_close, (opening.today, book.now), settings
+    )
+    holdings = _explained_holdings(opening, present, moved, book, given)
+    groups = _Groups(figures, opening, moved)
+    groups.add_parts(_parts_of(book, holdings))
+    groups.add_closed(figures.closed_today)
+    return groups.rows()
+
+
+def _present_rows(book: Book) -> pl.DataFrame:
+    """Return the open holdings with the columns that `explain_holdings` reads."""
+    magnifiers = book.split.parts.select(*KEY, pl.col("magnifier").cast(pl.Float64))
+    is_open = pl.col("position") != 0
+    rows = book.priced.filter(is_open)
+    return rows.join(magnifiers.unique(KEY), on=KEY, how="left", maintain_order="left")
+
+
+def _explained_holdings(
+    opening: OpeningBook,
+    present: pl.DataFrame,
+    moved: pl.DataFrame,
+    book: Book,
+    given: Assumptions,
+) -> pl.DataFrame:
+    """Return each holding with its parts by our own values, and how they were found.
+
+    The columns `revalued` and `without_greeks` say where greeks of the close did not split it.
+    """
+    days = (book.now - opening.closed_at) / timedelta(days=1)
+    by_greeks = explain_holdings(opening.rows, present, moved, days=days)
+    named = _with_lost_closes(by_greeks, opening)
+
+    ends = _both_ends(opening.rows, present)
+    rows = named.join(ends, on=KEY, how="left", maintain_order="left")
+    is_near = pl.col("expiry") <= opening.today + NEAR_EXPIRY
+    is_split = pl.col("right").is_not_null() & pl.col("held").is_not_null() & (pl.col("held") != 0)
+    wanted = rows.filter(is_split & (is_near | pl.col("lacks_greeks")))
+    steps = _steps_of(wanted, opening, present, book, given)
+    return _with_steps(rows, steps)
+
+
+def _with_lost_closes(holdings: pl.DataFrame, opening: OpeningBook) -> pl.DataFrame:
+    """Return holdings; those of accounts without a close, which their movements show, say so."""
+    recorded = pl.col("account").is_in(opening.rows["account"].unique().to_list())
+    is_missing = pl.col("missing").abs() > ROUNDING
+    is_lost = ~recorded & is_missing.any().over("account")
+    text = f"the close of {opening.session} is not recorded"
+    why_unknown = pl.when(is_lost).then(pl.lit(text)).otherwise("why_unknown")
+    return holdings.with_columns(why_unknown=why_unknown)
+
+
+# What greeks need at both ends.
+_GREEK_INPUTS = ("underlying_price", "implied_vol")
+
+
+def _both_ends(first: pl.DataFrame, last: pl.DataFrame) -> pl.DataFrame:
+    """Return contract terms of the open holdings, and whether greeks can split their moves."""
+    start = first.select(*KEY, *BY_GREEKS, *_GREEK_INPUTS)
+    end = last.select(*KEY, "right", "strike", "expiry", *_GREEK_INPUTS)
+    joined = end.join(start, on=KEY, how="left", suffix="_0", maintain_order="left")
+    inputs = [*BY_GREEKS, *_GREEK_INPUTS, *(f"{name}_0" for name in _GREEK_INPUTS)]
+    lacks_greeks = pl.any_horizontal(pl.col(inputs).is_null())
+    return joined.select(*KEY, "right", "strike", "expiry", lacks_greeks=lacks_greeks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PricedRows:
+    """The holdings at one end: price and spot of one unit, and the terms of options, by key."""
+
+    prices: Mapping[tuple[str, int], float]
+    spots: Mapping[tuple[str, int], float]
+    terms: Mapping[tuple[str, int], OptionTerms]
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, given: Assumptions) -> "_PricedRows":
+        is_future = pl.col("sec_type") == "FUT"
+        whole = rows.with_columns(
+            share=1.0, notional=pl.when(is_future).then("market_value").otherwise(None)
+        )
+        prices: dict[tuple[str, int], float] = {}
+        spots: dict[tuple[str, int], float] = {}
+        terms: dict[tuple[str, int], OptionTerms] = {}
+        for leg in PricedLegs.of(whole, given):
+            key = (leg.row["account"], leg.row["conid"])
+            if leg.size and leg.row["market_value"] is not None:
+                prices[key] = leg.row["market_value"] / leg.size
+            if leg.row["spot"]:
+                spots[key] = leg.row["spot"]
+            if leg.terms is not None:
+                terms[key] = leg.terms
+        return cls(prices=prices, spots=spots, terms=terms)
+
+
+def _steps_of(
+    wanted: pl.DataFrame,
+    opening: OpeningBook,
+    present: pl.DataFrame,
+    book: Book,
+    given: Assumptions,
+) -> dict[tuple[str, int], PriceSteps]:
+    """Return the steps of options at one unit; those without price, spot or terms are left out."""
+    symbols = wanted["symbol"].unique().to_list()
+    of_symbols = pl.col("symbol").is_in(symbols)
+    first = _PricedRows.of(opening.rows.filter(of_symbols), given)
+    last = _PricedRows.of(present.filter(of_symbols), given)
+
+    moves: dict[tuple[str, int], OptionMove] = {}
+    for account, conid in wanted.select(KEY).iter_rows():
+        key = (account, conid)
+        start = _moment(first, key, opening.closed_at)
+        end = _moment(last, key, book.now)
+        terms = last.terms.get(key)
+        if start is not None and end is not None and terms is not None:
+            moves[key] = OptionMove(terms=terms, start=start, end=end)
+    return dict(zip(moves, price_steps([*moves.values()]), strict=True))
+
+
+def _moment(rows: _PricedRows, key: tuple[str, int], at: datetime) -> PricedMoment | None:
+    """Return what an option was worth; None: its price or that of its underlying is not known."""
+    price = rows.prices.get(key)
+    spot = rows.spots.get(key)
+    if price is None or spot is None:
+        return None
+    return PricedMoment(at=at, price=price, spot=spot)
+
+
+def _with_steps(
+    holdings: pl.DataFrame, steps: Mapping[tuple[str, int], PriceSteps]
+) -> pl.DataFrame:
+    """Return holdings with the parts of full revaluation where they have steps."""
+    schema = {
+        "account": pl.String, "conid": pl.Int64, "spot_step": pl.Float64,
+        "volatility_step": pl.Float64, "time_step": pl.Float64,
+    }  # fmt: skip
+    listed = [(*key, step.spot, step.volatility, step.time) for key, step in steps.items()]
+    of_units = pl.DataFrame(listed, schema, orient="row")
+    rows = holdings.join(of_units, on=KEY, how="left", maintain_order="left")
+
+    is_revalued = pl.col("spot_step").is_not_null()
+    units = pl.col("units_0")
+    revalued = {
+        "delta": units * pl.col("spot_step"),
+        "gamma": pl.lit(0.0),  # the step of the spot has both
+        "vega": units * pl.col("volatility_step"),
+        "theta": units * pl.col("time_step"),
+    }
+    is_without = pl.col("lacks_greeks") & pl.col("right").is_not_null() & (pl.col("held") != 0)
+    is_repriced = is_without & ~is_revalued
+    # Where one greek is missing, the others explain nothing.
+    parts = {
+        name: pl.when(is_revalued).then(step).when(is_repriced).then(0.0).otherwise(name)
+        for name, step in revalued.items()
+    }
+    split = rows.with_columns(**parts, revalued=is_revalued, without_greeks=is_repriced)
+    repricing = pl.col("held") - pl.sum_horizontal(BY_GREEKS)
+    return split.with_columns(repricing=repricing)
+
+
+def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:
+    """Return the parts of holdings, each with its share of the explained profit."""
+    listed = book.split.parts.select(
+        "strategy_id", *KEY, "currency", "symbol", "right", "strike", "expiry", "share", "daily_pnl"
+    )
+    columns = (*KEY, *PARTS, "revalued", "without_greeks", "why_unknown")
+    joined = listed.join(holdings.select(columns), on=KEY, how="left", maintain_order="left")
+    shared = joined.with_columns(pl.col(name) * pl.col("share") for name in PARTS)
+
+    # The broker's profit of the day has no commissions.
+    others = [name for name in PARTS if name not in ("fees", "unexplained")]
+    unexplained = pl.col("daily_pnl") - pl.sum_horizontal(others, ignore_nulls=False)
+    is_known = pl.col("why_unknown").is_null()
+    return shared.with_columns(fees=pl.when(is_known).then(0.0), unexplained=unexplained)
+
+
+_Group = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class _Groups:
+    """The rows while they are made, by strategy, account and currency."""
+
+    figures: Figures
+    opening: OpeningBook
+    moved: pl.DataFrame
+    parts: dict[_Group, pl.DataFrame] = field(default_factory=dict)
+    closed: defaultdict[_Group, list[ClosedLeg]] = field(default_factory=lambda: defaultdict(list))
+
+    def add_parts(self, parts: pl.DataFrame) -> None:
+        """Add the parts of open holdings."""
+        groups = parts.group_by("strategy_id", "account", "currency", maintain_order=True)
+        for (strategy, account, currency), of_group in groups:
+            self.parts[str(strategy), str(account), str(currency)] = of_group
+
+    def add_closed(self, closed: pl.DataFrame) -> None:
+        """Add the holdings that closed today, which belong to strategies by their shares."""
+        for row in closed.iter_rows(named=True):
+            shares = dict(zip(row["strategies"], row["shares"], strict=True))
+            unclaimed = 1.0 - sum(shares.values())
+            if unclaimed > ROUNDING:
+                shares[UNATTRIBUTED] = unclaimed
+            for strategy, share in shares.items():
+                profit = None if row["today"] is None else row["today"] * share
+                leg = ClosedLeg(
+                    account=row["account"], conid=row["conid"], leg=row["name"], profit=profit
+                )
+                self.closed[strategy, row["account"], row["currency"]].append(leg)
+
+    def rows(self) -> list[TodaysProfit]:
+        """Return the rows in order."""
+        movement_ids = self.moved.drop_nulls("conid").rows_by_key(KEY, named=True)
+        names = sorted({*self.parts, *self.closed})
+        return [self._row(name, movement_ids) for name in names]
+
+    def _row(self, name: _Group, moved: Mapping[Any, Sequence[Mapping[str, Any]]]) -> TodaysProfit:
+        """Return the row of a group.
+
+        Args:
+            name: Strategy, account and currency.
+            moved: The movements since the close, by account and conid.
+        """
+        strategy, account, currency = name
+        closed = self.closed.get(name, [])
+        parts = self.parts.get(name)
+        explained_parts = _nothing_open() if parts is None else _explained_parts(parts)
+
+        conids = {leg.conid for leg in closed}
+        if parts is not None:
+            conids |= set(parts["conid"])
+        movements = []
+        for conid in sorted(conids):
+            movements += [row["movement_id"] for row in moved.get((account, conid), ())]
+        return TodaysProfit(
+            strategy=strategy,
+            account=account,
+            currency=currency,
+            at=self.figures.at,
+            since=self.opening.closed_at,
+            movements=movements,
+            closed=known_sum(leg.profit for leg in closed),
+            closed_legs=closed,
+            **explained_parts,
+        )
+
+
+def _nothing_open() -> dict[str, Any]:
+    """Return the fields of a strategy of which nothing is open any more."""
+    return {
+        "profit": None,
+        **dict.fromkeys(PARTS),
+        "largest": {},
+        "revalued": [],
+        "without_greeks": [],
+        "left_out": 0,
+        "why_unknown": "nothing is open",
+    }
+
+
+def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
+    """Return the profit of the open holdings of a group, its parts, and what is not known."""
+    named = parts.with_columns(
+        leg=pl.Series([contract_of(row) for row in parts.iter_rows(named=True)], dtype=pl.String)
+    )
+    is_counted = pl.col("daily_pnl").is_not_null()
+    counted = named.filter(is_counted)
+    left_out = named.filter(~is_counted)
+    unknown = counted.filter(pl.col("why_unknown").is_not_null())
+
+    reasons = [f"{row['leg']}: {row['why_unknown']}" for row in unknown.iter_rows(named=True)]
+    reasons += [f"{leg}: its profit of the day, which is left out" for leg in left_out["leg"]]
+    profit = float(counted["daily_pnl"].sum()) if counted.height else None
+    is_known = profit is not None and unknown.is_empty()
+    return {
+        "profit": profit,
+        **(_sums(counted, profit) if is_known else dict.fromkeys(PARTS)),
+        "largest": _largest(counted) if is_known else {},
+        "revalued": counted.filter("revalued")["leg"].to_list(),
+        "without_greeks": counted.filter("without_greeks")["leg"].to_list(),
+        "left_out": left_out.height,
+        "why_unknown": "; ".join(dict.fromkeys(reasons)) or None,
+    }
+
+
+def _sums(counted: pl.DataFrame, profit: float | None) -> dict[str, float | None]:
+    """Return the parts, whose sum is the profit."""
+    sums: dict[str, float | None] = {name: float(counted[name].sum()) for name in PARTS}
+    others = known_sum(amount for name, amount in sums.items() if name != "unexplained")
+    if profit is None or others is None:
+        return dict.fromkeys(PARTS)
+    return sums | {"unexplained": profit - others}
+
+
+def _largest(counted: pl.DataFrame) -> dict[str, list[LargestLeg]]:
+    """Return the largest legs of each part."""
+    largest: dict[str, list[LargestLeg]] = {}
+    for name in PARTS:
+        size = pl.col(name).abs()
+        rows = counted.filter(size > ROUNDING).sort(size, descending=True).head(LARGEST)
+        if rows.height:
+            largest[name] = [
+                LargestLeg(
+                    account=row["account"], conid=row["conid"], leg=row["leg"], amount=row[name]
+                )
+                for row in rows.iter_rows(named=True)
+            ]
+    return largest

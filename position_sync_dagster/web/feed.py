@@ -1,0 +1,155 @@
+"""The feed of the money page: figures that all viewers share, read while somebody looks.
+
+The browser asks for what came since its last answer; the server answers when there is something.
+No connection stays open: a viewer who stops reading asks no more, and the server keeps nothing for
+him. Every viewer gets the same bytes, made once.
+"""
+
+import asyncio
+import gzip
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Protocol
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.errors import PositionSyncError
+
+logger = logging.getLogger(__name__)
+
+PERIOD_S = 1.0
+# The figures are read once per `PERIOD_S`; less often if that takes over `SHARE` of a core.
+SHARE = 0.08
+
+# An answer waits at most this long; the reading ends when nobody has asked for twice this time.
+WAIT_S = 10.0
+
+
+class FiguresSource(Protocol):
+    """What the feed reads: `PageFigures`."""
+
+    def read(self, now: datetime) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+        """Return the parts of the holdings by their key, and all other figures; blocks."""
+
+    def figures(self, now: datetime) -> Any:
+        """Return the figures as the API serves them; blocks."""
+
+    def risk(self, now: datetime) -> Any:
+        """Return the book and its legs as the option model has them; blocks."""
+
+    def compared(self, changes: Any, now: datetime) -> Any:
+        """Return that book before and after trades; blocks."""
+
+    def explained(self, now: datetime) -> Any:
+        """Return why today's profit is what it is, at most a minute old; blocks."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The figures after one read: all of them, and what differs from the read before."""
+
+    sequence: int
+    rows: Mapping[str, list[Any]]
+    figures: Mapping[str, Any]
+    changed: bytes
+
+    @cached_property
+    def whole(self) -> bytes:
+        """All figures, for a viewer who has none or an old state."""
+        return _packed(self.sequence, [*self.rows.values()], self.figures, all=True)
+
+
+def next_state(
+    before: State | None, sequence: int, rows: dict[str, list[Any]], figures: dict[str, Any]
+) -> State:
+    """Return the state after a read, with what differs from the state before."""
+    rows_before: Mapping[str, list[Any]] = before.rows if before else {}
+    figures_before: Mapping[str, Any] = before.figures if before else {}
+
+    changed_rows = [row for key, row in rows.items() if rows_before.get(key) != row]
+    changed_figures = {
+        name: value
+        for name, value in figures.items()
+        if name not in figures_before or figures_before[name] != value
+    }
+    removed_keys = [key for key in rows_before if key not in rows]
+
+    changed = _packed(sequence, changed_rows, changed_figures, gone=removed_keys)
+    return State(sequence, rows, figures, changed)
+
+
+def _packed(sequence: int, rows: list[list[Any]], figures: Mapping[str, Any], **more: Any) -> bytes:
+    message = {"sequence": sequence, "rows": rows, "figures": figures, **more}
+    text = json.dumps(message, allow_nan=False, separators=(",", ":"))
+    return gzip.compress(text.encode(), 1, mtime=0)
+
+
+class Feed:
+    """Reads the figures while somebody looks, in a thread, and keeps the newest state.
+
+    Args:
+        open_figures: Returns what is read, the same each time.
+        more: Figures that stay as they are.
+    """
+
+    def __init__(self, open_figures: Callable[[], FiguresSource], more: Mapping[str, Any]) -> None:
+        self._open = open_figures
+        self._more = more
+        self._state: State | None = None
+        self._asked_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._newer = asyncio.Event()
+
+    async def after(self, sequence: int) -> bytes | None:
+        """Return what came after a state, compressed; None if nothing came for WAIT_S."""
+        self._asked_at = time.monotonic()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._read_on())
+
+        state = self._state
+        if state is None or state.sequence == sequence:
+            try:
+                await asyncio.wait_for(self._newer.wait(), WAIT_S)
+            except TimeoutError:
+                return None
+            state = self._state
+
+        if state is None:
+            return None
+        return state.changed if state.sequence == sequence + 1 else state.whole
+
+    async def _read_on(self) -> None:
+        while time.monotonic() - self._asked_at < 2 * WAIT_S:
+            began = time.monotonic()
+            self._state, worked_s = await asyncio.to_thread(self._read, self._state)
+
+            newer = self._newer
+            self._newer = asyncio.Event()
+            newer.set()
+            await asyncio.sleep(began + max(PERIOD_S, worked_s / SHARE) - time.monotonic())
+        self._state = None  # an old state is not shown as new later
+
+    def _read(self, before: State | None) -> tuple[State, float]:
+        """Return the next state, and the processor time that it took in this thread."""
+        began = time.thread_time()
+        trouble = None
+        # The time makes the numbers of two starts of the server differ.
+        sequence = before.sequence + 1 if before else round(time.time() * 1000)
+
+        try:
+            rows, figures = self._open().read(utc_now())
+            figures |= self._more
+        except Exception as error:  # the values from before must not look like present ones
+            trouble = str(error)
+            if not isinstance(error, PositionSyncError):
+                logger.exception("The money page could not be read.")
+                trouble = f"The tables cannot be read: {type(error).__name__}, {error}."
+            rows = dict(before.rows) if before else {}
+            figures = dict(before.figures) if before else {}
+
+        state = next_state(before, sequence, rows, figures | {"trouble": trouble})
+        return state, time.thread_time() - began

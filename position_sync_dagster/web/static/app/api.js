@@ -1,0 +1,35 @@
+// `/api/v1`, the same HTTP API that programs use; an error says what happened and what to do.
+
+import { setClock } from "./clock.js";
+import { figures, takeFigures } from "./figures.js";
+
+const EVERY_MS = 2000;
+const WAIT_MS = 30000;
+
+export class ApiError extends Error {}
+
+export async function getJson(path, parameters = {}) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) if (value !== null && value !== undefined && value !== "") query.set(name, value);
+
+  const answer = await fetch(`/api/v1/${path}?${query}`, { signal: AbortSignal.timeout(WAIT_MS) });
+  setClock(answer);
+  const content = await answer.json();
+  if (!answer.ok) throw new ApiError(`${content.detail} ${content.remedy}`);
+  return content;
+}
+
+export const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+
+// Ask for the figures of the header again and again, on pages that have no feed of their own.
+export async function followHeader() {
+  for (;;) {
+    try {
+      if (!document.hidden) takeFigures({ ...(await getJson("header")), trouble: null });
+    } catch (error) {
+      if (error instanceof ApiError) figures.trouble = error.message;
+      else console.warn(String(error));
+    }
+    await pause(EVERY_MS);
+  }
+}

@@ -1,0 +1,54 @@
+// Elements, changed in place: a click, the focus and a selection of text survive each new figure.
+// All text is set as text, never as markup.
+
+export const byId = (id) => document.getElementById(id);
+
+export function element(tag, text, attributes = {}) {
+  const node = document.createElement(tag);
+  if (text !== undefined) node.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) set(node, name, value);
+  return node;
+}
+
+export function button(label, act, title) {
+  const node = element("button", label, { type: "button", title });
+  node.addEventListener("click", act);
+  return node;
+}
+
+export function set(node, name, value) {
+  const text = value ?? "";
+  if ((node.getAttribute(name) ?? "") === text) return;
+  if (text) node.setAttribute(name, text);
+  else node.removeAttribute(name);
+}
+
+export function write(node, text) {
+  if (node.textContent === text) return;
+  if (node.firstChild) node.firstChild.data = text;
+  else node.textContent = text;
+}
+
+// Make a node have this many children, without touching those that stay.
+export function fit(node, count, tag) {
+  while (node.children.length > count) node.lastElementChild.remove();
+  while (node.children.length < count) node.append(element(tag));
+  return [...node.children];
+}
+
+export function show(node, text) {
+  write(node, text);
+  node.hidden = text === "";
+}
+
+// A list of facts: [label, text, class, hint].
+export function facts(list, pairs) {
+  fit(list, pairs.length, "div").forEach((node, n) => {
+    const [label, text, style, hint] = pairs[n];
+    set(node, "class", style);
+    set(node, "title", hint);
+    if (!node.firstElementChild) node.append(element("dt"), element("dd"));
+    write(node.firstElementChild, label);
+    write(node.lastElementChild, text);
+  });
+}

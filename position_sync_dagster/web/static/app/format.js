@@ -1,0 +1,37 @@
+// Numbers, times and durations as texts. Unknown is a dash.
+
+export const DASH = "–";
+const MINUS = "−";
+const wholeNumber = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const cents = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+
+function signed(text) {
+  if (/^-[0.,]*$/.test(text)) return text.slice(1); // a rounded loss of nothing
+  return text.replace("-", MINUS);
+}
+
+export const whole = (value) => (isUnknown(value) ? DASH : signed(wholeNumber.format(value)));
+export const isUnknown = (value) => value === null || value === undefined;
+
+export function amount(value) {
+  if (isUnknown(value)) return DASH;
+  return Math.abs(value) >= 99.5 ? whole(value) : signed(cents.format(value));
+}
+
+export function rounded(value, digits) {
+  if (isUnknown(value)) return DASH;
+  return signed(value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+}
+
+export const percent = (part) => (isUnknown(part) ? DASH : `${rounded(100 * part, 1)} %`);
+
+export function duration(seconds) {
+  if (seconds === null || !Number.isFinite(seconds)) return DASH;
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 120) return `${whole} s`;
+  if (whole < 7200) return `${Math.floor(whole / 60)} min`;
+  return whole < 172800 ? `${Math.floor(whole / 3600)} h` : `${Math.floor(whole / 86400)} d`;
+}
+
+export const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
+export const sign = (value) => (value > 0 ? "up" : value < 0 ? "down" : "");

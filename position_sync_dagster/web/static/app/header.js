@@ -1,0 +1,128 @@
+// The header of every page: accounts, the state of logins, how old all is; and what needs attention.
+
+import { since } from "./clock.js";
+import { byId, button, element, facts, show } from "./elements.js";
+import { areLost, figures, older } from "./figures.js";
+import { DASH, amount, clock, duration, isUnknown, percent } from "./format.js";
+import { money } from "./table.js";
+
+const LIVE = "LIVE";
+const LITTLE_CUSHION = 0.1;
+const HINTS = "money.hints"; // "never": hints are dismissed for good
+const title = document.title;
+
+// Draw the header, and grey the page while its values are from before; return whether there are figures.
+export function drawHeader(notices = []) {
+  if (!figures.at) {
+    show(byId("notice"), figures.trouble ?? "Reading the tables …");
+    return false;
+  }
+  const blind = figures.gateways.filter((login) => login.state !== LIVE);
+  const areAllBlind = blind.length === figures.gateways.length;
+  document.body.classList.toggle("aged", areLost() || Boolean(figures.trouble) || areAllBlind);
+
+  const hints = figures.hints ?? [];
+  const attention = figures.attention.filter((text) => !hints.includes(text));
+  show(byId("alert"), alerts(blind).join("\n"));
+  show(byId("notice"), [...attention, ...notices].join("\n"));
+  drawHints(hints);
+  facts(byId("accounts"), figures.accounts.flatMap(accountFacts));
+  facts(byId("state"), stateFacts(blind));
+  document.title = tabTitle();
+  return true;
+}
+
+// --- What hurts, the worst first -----------------------------------------------------------------
+
+function alerts(blind) {
+  const texts = figures.limits.filter((limit) => limit.state === "BROKEN").map((limit) => `Limit broken: ${limit.text}`);
+  if (areLost()) texts.push(`No new figures for ${duration(since(figures.time))}: every value is from ${clock(figures.time)} or before.`);
+  texts.push(...blind.map(blindText));
+  if (figures.trouble) texts.push(figures.trouble);
+  if (figures.without_line) texts.push(`Market data lines: ${figures.without_line}`);
+  return texts;
+}
+
+function blindText(login) {
+  const at = login.blind_since;
+  const time = at ? ` since ${clock(at)} (${duration(since(at))})` : "";
+  const reason = login.reason ? ` ${login.reason}` : "";
+  return `${login.gateway_id} is ${login.state ?? "not connected yet"}${time}: its values are from before.${reason}`;
+}
+
+function drawHints(hints) {
+  const box = byId("hints");
+  box.hidden = !hints.length || localStorage.getItem(HINTS) === "never";
+  if (box.hidden || box.dataset.text === hints.join("\n")) return;
+
+  box.dataset.text = hints.join("\n");
+  const dismiss = () => {
+    localStorage.setItem(HINTS, "never");
+    drawHints(hints);
+  };
+  box.replaceChildren(element("span", box.dataset.text), button("Do not show again", dismiss));
+}
+
+export const showHintsAgain = () => localStorage.removeItem(HINTS);
+
+// --- Facts ---------------------------------------------------------------------------------------
+
+function accountFacts(account) {
+  const { today } = account;
+  const name = figures.accounts.length > 1 ? `${account.account} ` : "";
+  const currency = account.currency ? ` ${account.currency}` : "";
+  const values = `received ${duration(older(account.age_s))} ago`;
+  const profits = `the account's own number, received ${duration(older(today.account_age_s))} ago`;
+  const holdings = `the oldest price is ${duration(older(today.holdings_age_s))} old`;
+  const margins = `${amount(account.initial_margin)} / ${amount(account.maintenance_margin)}`;
+  const isTight = !isUnknown(account.cushion) && account.cushion < LITTLE_CUSHION;
+  return [
+    profitFact(`${name}today${currency}`, today.account, "large", profits),
+    [`${name}net liquidation`, amount(account.net_liquidation), "large", values],
+    profitFact("open", today.open, "", holdings, today.open_unknown),
+    profitFact("closed today", today.closed, "", "profit of the day of what is closed", today.closed_unknown),
+    profitFact("difference", today.difference, "", "today − open − closed, where all are of one moment"),
+    profitFact("unrealised", account.unrealised, "", profits),
+    profitFact("realised today", account.realised_today, "", profits),
+    profitFact("total", account.total, "", "unrealised and realised today"),
+    ["available", amount(account.available_funds), "", values],
+    ["excess liquidity", amount(account.excess_liquidity), "", values],
+    ["margin initial / maintenance", margins, "", values],
+    ["cushion", percent(account.cushion), isTight ? "down" : "", values],
+  ];
+}
+
+function profitFact(label, value, size, hint, unknown) {
+  const [text, style, partial] = money(value, unknown);
+  return [label, text, `${size} ${style}`.trim(), [partial, hint].filter(Boolean).join("; ")];
+}
+
+function stateFacts(blind) {
+  const states = figures.gateways.map((login) => `${login.state ?? "none"} ${duration(since(login.since))}`);
+  const names = figures.gateways.map((login) => login.gateway_id).join(", ");
+  const areAllCurrent = figures.current === figures.held;
+  const newest = figures.changes[0];
+  return [
+    ["gateway", states.join(", "), blind.length ? "down" : "up", names],
+    ["current legs", `${figures.current} of ${figures.held}`, areAllCurrent ? "" : "down"],
+    ["oldest price", duration(older(figures.oldest_age_s))],
+    ["lines", figures.lines ?? DASH],
+    [figures.mode ?? "mode", clock(figures.time), "", "the moment of these figures"],
+    ["last change", newest ? `${clock(newest.at)} ${newest.text}` : DASH, "wide", newest?.text],
+  ];
+}
+
+// --- The title of the tab ------------------------------------------------------------------------
+
+// The number and the state come first: a tab shows little more.
+function tabTitle() {
+  const profits = figures.accounts.map((account) => amount(account.today.account));
+  return `${profits.join(" ")} · ${worstState()} · ${title}`;
+}
+
+function worstState() {
+  if (areLost() || figures.trouble) return "NO FIGURES";
+  const away = figures.gateways.find((login) => login.state !== LIVE);
+  if (away) return away.state ?? "NOT CONNECTED";
+  return figures.limits.some((limit) => limit.state === "BROKEN") ? "LIMIT" : LIVE;
+}

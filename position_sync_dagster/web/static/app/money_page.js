@@ -1,0 +1,54 @@
+// The money page: its feed, and its panels, each in a module of its own.
+
+import { pause } from "./api.js";
+import { setClock } from "./clock.js";
+import { figures, takeFigures } from "./figures.js";
+import { drawHeader } from "./header.js";
+import { drawChanges, openChanges } from "./changes_panel.js";
+import { drawCurves } from "./curves.js";
+import { drawExpiries } from "./expiries_panel.js";
+import { drawGreeks } from "./greeks_panel.js";
+import { openHoldings, tickHoldings, updateHoldings } from "./holdings_panel.js";
+import { takeParts } from "./parts.js";
+import { drawScenarios } from "./scenarios_panel.js";
+import { drawStrategies } from "./strategies_panel.js";
+
+const WAIT_MS = 30000;
+const PANELS = [drawStrategies, drawGreeks, drawScenarios, drawExpiries, drawChanges];
+let sequence = 0;
+
+function draw() {
+  if (drawHeader()) for (const panel of PANELS) panel();
+}
+
+function take(message) {
+  sequence = message.sequence;
+  takeFigures(message.figures);
+  updateHoldings(takeParts(message), message);
+  draw();
+  if ("curves" in message.figures) drawCurves();
+}
+
+// The server answers when there is something new.
+async function follow() {
+  for (;;) {
+    try {
+      const answer = await fetch(`/money/data?after=${sequence}`, { signal: AbortSignal.timeout(WAIT_MS) });
+      setClock(answer);
+      if (answer.status === 200) take(await answer.json());
+      else if (answer.status !== 204) throw new Error(`the server answers ${answer.status}`);
+      openHoldings();
+    } catch (error) {
+      console.warn(String(error));
+      await pause(2000);
+    }
+  }
+}
+
+openChanges();
+setInterval(() => {
+  draw();
+  if (!document.hidden) tickHoldings();
+}, 1000);
+addEventListener("resize", () => figures.curves && drawCurves());
+follow();

@@ -1,0 +1,40 @@
+// What would be gained if prices moved: accounts first, then strategies and underlyings, the worst first.
+
+import { since } from "./clock.js";
+import { byId } from "./elements.js";
+import { figures } from "./figures.js";
+import { duration } from "./format.js";
+import { only } from "./holdings_panel.js";
+import { currencyOf } from "./parts.js";
+import { endLines, fill, money } from "./table.js";
+
+const LEVELS = ["account", "strategy", "underlying"];
+
+export function drawScenarios() {
+  const { names, trouble } = figures.scenarios;
+  const lines = LEVELS.flatMap((level) => linesOf(level, names.length + 1));
+  const none = { cells: [[trouble ?? "Not computed yet.", "text"]] };
+  fill(byId("scenarios"), names.length ? ["", ...names] : [], lines.length ? lines : [none]);
+}
+
+function linesOf(level, columns) {
+  const worst = (row) => Math.min(...row.profits.map((value) => value ?? Infinity));
+  const rows = figures.scenarios.rows.filter((row) => row.level === level);
+  const lines = rows.sort((a, b) => worst(a) - worst(b)).map(line);
+  return endLines(`scenarios ${level}`, lines, columns, drawScenarios);
+}
+
+function line(row) {
+  const isAccount = row.level === "account";
+  const accounts = new Set(figures.scenarios.rows.map((scenario) => scenario.account).filter(Boolean));
+  const account = accounts.size > 1 && !isAccount ? ` ${row.account}` : "";
+  return {
+    kind: isAccount ? "total" : "",
+    hint: `computed ${duration(since(figures.scenarios.at))} ago`,
+    act: isAccount ? null : () => only(row.level, row.name),
+    cells: [
+      (isAccount ? `account ${row.name}` : row.name) + account + currencyOf(row),
+      ...row.profits.map((value, n) => money(value, row.left_out[n])),
+    ],
+  };
+}

@@ -1,0 +1,108 @@
+// Tables of figures. A line is { cells, kind, act, hint, share }; a cell is a text or [text, class, hint].
+// A line with `act` has a button in its first cell. The buttons of a table are one stop of the tab
+// key; the arrow keys move between them.
+
+import { amount, isUnknown, sign } from "./format.js";
+import { element, fit, set, write } from "./elements.js";
+
+// A star marks a sum that leaves out holdings, and its hint says how many.
+export function plainMoney(value, unknown) {
+  const star = unknown && !isUnknown(value) ? "*" : "";
+  const hint = unknown ? `leaves out ${unknown} of which it is not known` : "";
+  return [amount(value) + star, "", hint];
+}
+
+export function money(value, unknown) {
+  const [text, , hint] = plainMoney(value, unknown);
+  return [text, sign(value), hint];
+}
+
+export function fill(table, headings, lines) {
+  const [head, body] = parts(table);
+  fillHead(head, headings);
+  fit(body, lines.length, "tr").forEach((row, n) => fillRow(row, lines[n]));
+  keepOneStop(table, body);
+}
+
+function parts(table) {
+  if (!table.tHead) table.append(element("thead"), element("tbody"));
+  return [table.tHead, table.tBodies[0]];
+}
+
+function fillHead(head, headings) {
+  const rows = fit(head, headings.length ? 1 : 0, "tr");
+  if (!rows.length) return;
+  fit(rows[0], headings.length, "th").forEach((cell, n) => {
+    set(cell, "scope", "col");
+    write(cell, headings[n]);
+  });
+}
+
+function fillRow(row, { cells, kind, act, hint, share }) {
+  set(row, "class", [kind, act && "act"].filter(Boolean).join(" "));
+  set(row, "title", hint);
+  row.onclick = act ?? null;
+  fit(row, cells.length, "td").forEach((cell, n) => {
+    const [text, style, hintOfCell] = Array.isArray(cells[n]) ? cells[n] : [cells[n]];
+    set(cell, "class", style);
+    set(cell, "title", hintOfCell);
+    if (act && n === 0) writeButton(cell, String(text));
+    else writeText(cell, String(text));
+  });
+  row.style.setProperty("--share", share ?? 0);
+}
+
+function writeText(cell, text) {
+  if (cell.firstElementChild) cell.replaceChildren();
+  write(cell, text);
+}
+
+function writeButton(cell, text) {
+  if (cell.firstElementChild?.tagName !== "BUTTON") {
+    cell.replaceChildren(element("button", text, { type: "button", tabindex: "-1" }));
+  }
+  write(cell.firstElementChild, text);
+}
+
+const STOP = "button[tabindex]";
+
+function keepOneStop(table, body) {
+  const stops = [...body.querySelectorAll(STOP)];
+  if (stops.length && !stops.some((stop) => stop.tabIndex === 0)) stops[0].tabIndex = 0;
+  table.onkeydown ??= (event) => moveStop(event, body);
+}
+
+function moveStop(event, body) {
+  const stops = [...body.querySelectorAll(STOP)];
+  const at = stops.indexOf(event.target);
+  const last = stops.length - 1;
+  const next = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: last }[event.key];
+  if (at < 0 || next === undefined || next < 0 || next > last) return;
+  stops[at].tabIndex = -1;
+  stops[next].tabIndex = 0;
+  stops[next].focus();
+  event.preventDefault();
+}
+
+// A long table shows its two ends, until one asks for all: what is below must stay on the screen.
+const ENDS = 8;
+const opened = new Set();
+
+export function ends(name, lines) {
+  if (lines.length <= 2 * ENDS + 1 || opened.has(name)) return [lines, []];
+  return [lines.slice(0, ENDS), lines.slice(-ENDS)];
+}
+
+export function endLines(name, all, columns, redraw) {
+  const [first, last] = ends(name, all);
+  const hidden = all.length - first.length - last.length;
+  if (!hidden) return first;
+
+  const act = () => {
+    opened.add(name);
+    redraw();
+  };
+  const blanks = Array(columns - 1).fill("");
+  const more = { kind: "more", act, cells: [`… and ${hidden} more`, ...blanks] };
+  return [...first, more, ...last];
+}

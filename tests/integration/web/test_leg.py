@@ -1,0 +1,77 @@
+"""A leg, the search and what expires, over HTTP and real tables."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.sync.reports.changes import day_began
+from tests.integration.web.test_figures import row
+from tests.support.legs import leg
+
+
+@pytest.fixture(autouse=True)
+def _lake_of_the_server(settings, monkeypatch):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+    monkeypatch.setenv("POSITION_SYNC_GATEWAY_ID", "gate")
+
+
+async def test_a_leg_has_the_values_of_today_alone_and_says_where_each_came_from(client, lake):
+    now = utc_now()
+    before = day_began(now) - timedelta(seconds=1)
+    lake.updates.sync.append(
+        [
+            row(1, timestamp=before, update_id="yesterday"),
+            row(1, timestamp=now - timedelta(seconds=2), update_id="first", run_id="run"),
+            row(1, timestamp=now, update_id="last", market_value=None, account="U1"),
+            row(1, timestamp=now, update_id="other", account="U2"),
+        ]
+    )
+    answer = (await client.get("/api/v1/leg", params={"account": "U1", "conid": 1})).json()
+    values = answer["values"]
+    assert [(value["update_id"], value["market_value"]) for value in values] == [
+        ("first", -300.0), ("last", None),
+    ]  # fmt: skip
+    assert values[0]["run_id"] == "run"
+    assert answer["position"]["market_value"] is None
+
+    for parameters in ({"account": "U1", "conid": 2}, {"account": "none", "conid": 1}):
+        missing = await client.get("/api/v1/leg", params=parameters)
+        assert missing.status_code == 404
+    assert (await client.get("/api/v1/leg", params={"account": "U1"})).status_code == 422
+
+
+async def test_one_search_finds_strategies_underlyings_and_legs_by_any_words(client, lake):
+    lake.registry.sync.add_many([leg(1, "SPY condor")])
+    lake.updates.sync.append([row(1), row(2, right=Right.CALL), row(3, symbol="QQQ")])
+
+    async def kinds(text: str) -> list[str]:
+        answer = await client.get("/api/v1/search", params={"text": text})
+        return [match["kind"] for match in answer.json()["matches"]]
+
+    assert await kinds("spy") == ["strategy", "underlying", "leg", "leg"]
+    assert await kinds("575c sPy") == ["leg"]
+    assert await kinds("condor") == ["strategy"]
+    assert await kinds("  ") == []
+
+
+async def test_what_expires_within_days_is_listed_with_what_may_be_assigned(client, lake):
+    today = datetime.now(UTC)
+    later = (today + timedelta(days=30)).date()
+    usual = {"underlying_price": 600.0, "implied_vol": 0.2, "strike": 700.0, "multiplier": 100.0}
+    deep = {"market_price": 100.0, "market_value": -20_000.0}
+    lake.updates.sync.append(
+        [row(1, **usual, **deep, expiry=later), row(2, **usual, market_value=None, expiry=later)]
+    )
+    near = (await client.get("/api/v1/expiry")).json()
+    assert near["expiries"] == []
+    assert [found["conid"] for found in near["early_assignments"]] == [1]
+    assert [(found["conid"], found["reason"]) for found in near["not_judged"]] == [
+        (2, "it has no value")
+    ]
+    far = (await client.get("/api/v1/expiry", params={"days": 40})).json()
+    assert [(found["conid"], found["units"]) for found in far["expiries"]] == [
+        (1, 200.0),
+        (2, 200.0),
+    ]

@@ -1,0 +1,107 @@
+"""Why today's profit is what it is: the command, HTTP and an assistant say the same."""
+
+import json
+from datetime import timedelta
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+from mcp.shared.memory import create_connected_server_and_client_session
+from starlette.applications import Starlette
+
+from position_sync_dagster.cli.mcp import Tools, assistant_server
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.lake.derived import replace as replace_days
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
+from position_sync_dagster.sync.reports.profit import PARTS
+from position_sync_dagster.sync.reports.todays_profit import day_and_close_before
+from position_sync_dagster.web.api import openapi
+from position_sync_dagster.web.money_page import money_routes
+from position_sync_dagster.web.served_figures import PageFigures
+from tests.support import command_line
+from tests.support.legs import leg
+from tests.support.money_rows import row
+
+ACCOUNT = "DUSIM0001"
+FAR = (utc_now() + timedelta(days=90)).date()
+
+
+@pytest.fixture
+def lake(lake, settings, monkeypatch):
+    """A put of condor that was held over night and lost 1,200, and another without a close."""
+    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+    now = utc_now()
+    _today, session, closed_at = day_and_close_before(settings.calendar, now)
+    at_close = {
+        "session_date": session, "closed_at": closed_at, "account": ACCOUNT, "conid": 1,
+        "symbol": "SPY", "right": "PUT", "strike": 600.0, "expiry": FAR, "multiplier": 100.0,
+        "currency": "USD", "sec_type": "OPT", "position": -2.0, "market_price": 12.0,
+        "market_value": -2400.0, "delta": -0.5, "gamma": 0.0, "vega": 0.0, "theta": 0.0,
+        "implied_vol": 0.2, "underlying_price": 600.0, "source": "STREAM", "timestamp": closed_at,
+    }  # fmt: skip
+    rows = frame_of(DAILY_POSITIONS, [at_close])
+    replace_days(lake.derived_table(DAILY_POSITIONS), {session: rows})
+    usual = {"timestamp": now, "value_time": now, "strike": 600.0, "expiry": FAR}
+    usual |= {"sec_type": "OPT", "implied_vol": 0.2, "underlying_price": 588.0}
+    lost = row(1, **usual, market_price=18.0, market_value=-3600.0, daily_pnl=-1200.0)
+    new = row(2, **usual, market_price=3.0, market_value=-600.0, daily_pnl=7.5)
+    lake.registry.sync.add_many(
+        leg(conid, name, strike=600.0, expiry=FAR) for conid, name in ((1, "condor"), (2, "new"))
+    )
+    lake.updates.sync.append([lost, new])
+    return lake
+
+
+def without_times(rows: list[dict]) -> list[dict]:
+    return [
+        {name: value for name, value in row.items() if name not in ("at", "since")} for row in rows
+    ]
+
+
+async def test_an_assistant_answers_why_i_am_down_with_the_numbers_of_command_and_http(
+    lake, settings
+):
+    server = assistant_server(Tools(settings, lake))
+    async with create_connected_server_and_client_session(server) as session:
+        answer = await session.call_tool("why", {"strategy": "condor"})
+    assert not answer.isError
+    text = answer.content[0].text
+    assert '"profit": -1200.0' in text
+    assert '"leg": "SPY 600P' in text
+    condor = json.loads(text)
+    # 12 points down at a delta of -0.5 are 1,200 of the two short puts.
+    assert (condor["delta"], condor["unexplained"]) == pytest.approx((-1200.0, 0.0))
+
+    listed = json.loads(command_line.run("why", "--json"))
+    assert without_times(listed)[0] == without_times([condor])[0]
+    shown = json.loads(command_line.run("figures", "--json"))["strategies"]
+    assert [row["profit"] for row in listed] == [row["today"] for row in shown]
+    unknown = listed[1]
+    assert {unknown[name] for name in PARTS} == {None}
+    assert "what moved -2.0" in unknown["why_unknown"]
+
+    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    transport = httpx.ASGITransport(Starlette(routes=routes))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        served = (await client.get("/api/v1/why")).json()
+        unknown_name = await client.get("/api/v1/why", params={"strategy": "nobody"})
+    assert without_times(served["rows"]) == without_times(listed)
+    assert unknown_name.status_code == 404
+    described = openapi()["components"]
+    answer_shape = {"$ref": "#/components/schemas/WhyAnswer", "components": described}
+    Draft202012Validator(answer_shape).validate(served)
+
+
+def test_a_person_reads_which_legs_lost_most(lake):
+    printed = command_line.run("why", "--strategy", "condor")
+    assert "condor: delta -1,200" in printed
+    assert "SPY 600P" in printed
+    assert "not known: SPY 600P" in command_line.run("why", "--strategy", "new")
+
+
+def test_all_viewers_of_a_minute_share_an_answer(lake, settings):
+    figures = PageFigures(settings)
+    now = utc_now()
+    first = figures.explained(now)
+    assert figures.explained(now + timedelta(seconds=59)) is first
+    assert figures.explained(now + timedelta(seconds=61)) is not first
