@@ -18,7 +18,6 @@ import polars as pl
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.assets.closed_campaigns import closed_campaigns
 from position_sync_dagster.defs.assets.derived_tables import plotted, seldom
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.dagster_internals import WITHOUT_EVENTS
