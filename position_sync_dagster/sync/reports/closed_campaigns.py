@@ -428,13 +428,10 @@ class RecordedValues:
 
     def read_moments(self, moments: Iterable[tuple[datetime, Iterable[int]]]) -> None:
         """Read what the ledger has around some times of some contracts."""
-        begun = self.lake.updates.sync.begun_at()
-        if begun is None:
-            return
-
+        recorded_days = self.lake.updates.sync.days()
         by_day: defaultdict[date, list[tuple[datetime, Iterable[int]]]] = defaultdict(list)
         for at, conids in moments:
-            if at >= begun - NEAR:
+            if at.date() in recorded_days:
                 by_day[at.date()].append((at, conids))
         for of_day in by_day.values():
             times = [at for at, _conids in of_day]

@@ -21,7 +21,7 @@ from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.position_updates import newest_version
+from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
 from position_sync_dagster.settings import Settings
