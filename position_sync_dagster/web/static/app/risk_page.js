@@ -6,6 +6,7 @@ import { byId } from "./elements.js";
 import { figures } from "./figures.js";
 import { clock, duration } from "./format.js";
 import { drawHeader } from "./header.js";
+import { openSearch } from "./search.js";
 
 const OLD_S = 60; // tables that are older are said to be
 const computed = byId("computed");
@@ -17,5 +18,6 @@ function draw() {
   drawHeader(age > OLD_S ? [text] : []);
 }
 
+openSearch();
 setInterval(draw, 1000);
 followHeader();
