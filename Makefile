@@ -89,6 +89,10 @@ chaos: $(SYNCED) ## random kills and stops of all that writes, of each program, 
 	@FUZZ_MESSAGES=50000 FUZZ_SEED=random $(BIN)/pytest -q -o timeout=0 tests/integration/sync/test_fuzz.py \
 	  tests/integration/sync/stream/test_emptied_accounts.py
 
+.PHONY: year
+year: $(SYNCED) ## a quarter of a year of sessions through the whole program, by a moved clock (SEED=, ARGS='--until 2027-12-10')
+	@$(BIN)/python -m tests.year $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(SYNCED) ## a gateway and statements that say anything: a million messages, over a night
 	@FUZZ_MESSAGES=$(MESSAGES) FUZZ_SEED=$(or $(SEED),random) \

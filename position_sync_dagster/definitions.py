@@ -23,6 +23,7 @@ GROUPS = {
         "daily_positions",
         "profit_explained",
         "books",
+        "closed_campaigns",
         "risk_scenarios",
         "reconciliation_breaks",
     ),

@@ -95,6 +95,10 @@ class GatewaysFileError(SettingsError):
 # The gateway.
 
 
+class ClockSetBackError(PositionSyncError):
+    """The clock of the machine was set back, and values in memory have no age any more."""
+
+
 class GatewayError(PositionSyncError):
     """The gateway cannot be used now; the caller may try again.
 

@@ -158,13 +158,16 @@ class YamlFile:
     def _value(self, node: Node) -> Any:
         if id(node) in self._values:  # an alias
             return self._values[id(node)]
+
         if isinstance(node, SequenceNode):
-            items: list[Any] = []
-            self._values[id(node)] = items
-            items += map(self._value, node.value)
-            return items
+            values: list[Any] = []
+            self._values[id(node)] = values
+            values += map(self._value, node.value)
+            return values
+
         if not isinstance(node, MappingNode):
             return None if node.tag == _NULL else node.value
+
         fields: dict[str, Any] = {}
         self._values[id(node)] = fields
         for key, value in node.value:
@@ -187,17 +190,19 @@ class YamlFile:
                     raise self._error_at(event, too_deep, "Write it as the documents show")
             root = yaml.compose(text, Loader=yaml.CSafeLoader)
         except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-            cause = getattr(error, "problem", None) or getattr(error, "reason", "it is cut")
-            raise self._error_of(
-                f"it is not YAML: {cause}",
-                "Correct the text there; check indentation, quotes and brackets",
-                *((mark.line + 1, mark.column + 1) if mark else ()),
-            ) from None
+            raise self._error_of_syntax(error) from None
+
         if root is None:
             holds = self._holds
             raise self._error_of("it is empty", f"Begin it with `{holds}:`; `{holds}: []` for none")
         return root
+
+    def _error_of_syntax(self, error: yaml.YAMLError) -> PositionSyncError:
+        cause = getattr(error, "problem", None) or getattr(error, "reason", "it is cut")
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        place = (mark.line + 1, mark.column + 1) if mark else ()
+        remedy = "Correct the text there; check indentation, quotes and brackets"
+        return self._error_of(f"it is not YAML: {cause}", remedy, *place)
 
     def _read_text(self) -> str:
         try:
@@ -232,10 +237,11 @@ def _expanded(node: Node, counted: dict[int, int]) -> int:
     """Return for how many values a node stands, without a walk through what aliases repeat."""
     if id(node) in counted:
         return counted[id(node)]
+
     counted[id(node)] = 0  # an alias of what is around it is an error where it stands
     count = 1
     if isinstance(node, SequenceNode):
-        count += sum(_expanded(item, counted) for item in node.value)
+        count += sum(_expanded(value, counted) for value in node.value)
     elif isinstance(node, MappingNode):
         count += sum(1 + _expanded(value, counted) for _key, value in node.value)
     counted[id(node)] = count
@@ -252,30 +258,48 @@ _KEY = "[key]"
 
 def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
     """Return the cause and the remedy of an error of pydantic."""
-    place, given = [step for step in error["loc"] if step != _KEY], error["input"]
-    for number, step in enumerate(error["loc"]):  # to the part that has the mistake
-        hint = kind.model_fields[step].annotation if step in kind.model_fields else None
-        found = [one for one in (hint, *get_args(hint)) if _is_part(one)]
-        if found and (number + 1 < len(error["loc"]) or error["type"] == "model_type"):
-            kind, place = found[0], list(error["loc"][number + 1 :])
+    part, place = _innermost_part(kind, error)
     name = ".".join(step for step in place if isinstance(step, str))
-    field = kind.model_fields.get(name.split(".")[0])
-    known = ", ".join(field.alias or name for name, field in kind.model_fields.items())
+    names = ", ".join(field.alias or name for name, field in part.model_fields.items())
     match error["type"]:
         case "missing":
             return f"the field {shown(name)} is missing", "Add it"
         case "extra_forbidden":
-            return f"the field {shown(name)} is not known", f"Use {known}"
+            return f"the field {shown(name)} is not known", f"Use {names}"
         case "model_type":
-            return "fields are expected here", f"Write {known}"
+            return "fields are expected here", f"Write {names}"
         case "list_type" | "tuple_type":
             return f"{name} must be a list", "Begin each entry with a dash; write [] for none"
         case "value_error" if isinstance(cause := error["ctx"]["error"], PositionSyncError):
             return cause.what, cause.remedy
-    if given in (None, ""):
+
+    value = error["input"]
+    if value in (None, ""):
         return f"{name} has no value", "Write one"
-    how = field.description if field else None
-    return f"{name} {shown(given)} cannot be used", how or str(error["msg"])
+
+    field = part.model_fields.get(name.split(".")[0])
+    remedy = field.description if field else None
+    return f"{name} {shown(value)} cannot be used", remedy or str(error["msg"])
+
+
+def _innermost_part(
+    kind: type[Part], error: Mapping[str, Any]
+) -> tuple[type[Part], list[int | str]]:
+    """Return the part of the file that has a mistake, and where in it the mistake is."""
+    steps = error["loc"]
+    part = kind
+    place = [step for step in steps if step != _KEY]
+    for number, step in enumerate(steps):
+        field = part.model_fields.get(step)
+        if field is None:
+            continue
+
+        parts = [hint for hint in (field.annotation, *get_args(field.annotation)) if _is_part(hint)]
+        is_inside = number + 1 < len(steps) or error["type"] == "model_type"
+        if parts and is_inside:
+            part = parts[0]
+            place = list(steps[number + 1 :])
+    return part, place
 
 
 def _is_part(hint: object) -> TypeGuard[type[Part]]:
@@ -285,7 +309,7 @@ def _is_part(hint: object) -> TypeGuard[type[Part]]:
 def saved_state(path: Path) -> tuple[int, int, int]:
     """Return inode, size and time of a file; they change when it is saved again or deleted."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError as error:
         return (error.errno or 0, 0, 0)
-    return (found.st_ino, found.st_size, found.st_mtime_ns)
+    return (status.st_ino, status.st_size, status.st_mtime_ns)

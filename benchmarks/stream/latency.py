@@ -21,7 +21,7 @@ from deltalake import DeltaTable
 
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
-from position_sync_dagster.domain.leg import make_leg
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.lake import Lake
 from tests.support.booked_legs import terms_of
 

@@ -33,7 +33,7 @@ def account_values(ledger: Ledger, market: Market, account: str) -> Iterator[tup
     and once as `BASE`, the sum of all. A currency without a rate of its own counts 1.
     """
     base = ledger.accounts[account].currency
-    rates = ledger.exchange_rates
+    rates = ledger.rates_of(account)
     total, by_currency = _Ledger(), {base: _Ledger()}
     gross = 0.0
     for holding in ledger.holdings(account):

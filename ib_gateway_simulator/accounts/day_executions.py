@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
 from ib_gateway_simulator.accounts.ledger import Holding
+from ib_gateway_simulator.clearing.entries import TradeEntry
 from ib_gateway_simulator.clients.connection import ClientConnection
 from ib_gateway_simulator.protocol import messages
 from ib_gateway_simulator.protocol.contract import Contract
@@ -25,7 +26,8 @@ class Deal:
     """One execution or booking; `quantity` is signed, and deals of one `order` belong together.
 
     `kind` is EXECUTED, BOOKED, TRANSFER, or else the type of a corporate action; `codes` are those
-    of a statement.
+    of a statement. `booked` is the entry of a back office that it plays: id, price, time, order and
+    commission are those of the entry.
     """
 
     account: str
@@ -38,11 +40,21 @@ class Deal:
     at: float
     kind: str = EXECUTED
     codes: str = ""
+    booked: TradeEntry | None = None
 
     @property
     def execution_id(self) -> str:
         """Return the id, which begins as those of IB do."""
+        if self.booked is not None:
+            return self.booked.execution_id
         return f"0000sim.{self.order:08x}.{self.number:04d}.01"
+
+    @property
+    def commission(self) -> tuple[float, str]:
+        """Return what it cost, with the currency."""
+        if self.booked is not None:
+            return float(self.booked.commission), self.booked.commission_currency
+        return COMMISSION * abs(self.quantity), self.contract.currency
 
 
 class DayExecutions:
@@ -99,6 +111,23 @@ class DayExecutions:
         if kind == EXECUTED:
             self._deals.append(deal)
 
+    def add_booked(self, after: Holding, entry: TradeEntry) -> None:
+        """Record an execution as a back office has it."""
+        deal = Deal(
+            account=entry.account,
+            contract=after.contract,
+            quantity=float(entry.quantity),
+            price=float(entry.price),
+            realized=0.0,
+            order=entry.order,
+            number=len(self.journal) + 1,
+            at=entry.at.timestamp(),
+            codes=entry.codes,
+            booked=entry,
+        )
+        self.journal.append(deal)
+        self._deals.append(deal)
+
     def add_opening(self, legs: Iterable[tuple[Holding, float]], before_s: float) -> None:
         """Record an order that opened parts of holdings, some seconds before now."""
         order = self.new_order()
@@ -145,7 +174,7 @@ class DayExecutions:
                 )
             )
         for deal in self._deals:
-            amount = COMMISSION * abs(deal.quantity)
-            row = (deal.execution_id, amount, deal.contract.currency, deal.realized)
+            amount, currency = deal.commission
+            row = (deal.execution_id, amount, currency, deal.realized)
             client.send(messages.commission(*row))
         client.send(messages.executions_end(request.req_id))

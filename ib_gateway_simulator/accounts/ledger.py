@@ -52,6 +52,8 @@ class Ledger:
         self.cash: dict[str, float] = {account.name: account.cash for account in book.accounts}
         # What a unit of a currency is worth in the base currency of the accounts; by default 1.
         self.exchange_rates: dict[str, float] = {}
+        # The same for accounts with another base currency.
+        self._rates_of: dict[str, dict[str, float]] = {}
         # The accounts whose values IB's server is about to reset: they are not ready.
         self.resetting: set[str] = set()
         self._holdings: dict[tuple[str, int], Holding] = {}
@@ -81,6 +83,17 @@ class Ledger:
             for holding in self._holdings.values()
             if account in (None, holding.account) and holding.account in self.accounts
         ]
+
+    def rates_of(self, account: str) -> dict[str, float]:
+        """Return what units of currencies are worth in the base currency of an account."""
+        return self._rates_of.get(account, self.exchange_rates)
+
+    def set_rate(self, currency: str, rate: float, account: str | None = None) -> None:
+        """Set what a unit of a currency is worth in the base of one account, or of all."""
+        if account is None:
+            self.exchange_rates[currency] = rate
+        else:
+            self._rates_of.setdefault(account, {})[currency] = rate
 
     def manage(self, accounts: Collection[str]) -> None:
         """Replace the accounts that the login manages by these of the book.

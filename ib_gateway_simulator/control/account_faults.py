@@ -62,13 +62,15 @@ class AccountFaults(Readings):
         self._gateway.profits.set_answer(account, answer)
         self._gateway.flush()
 
-    def exchange_rate(self, currency: str, rate: float) -> None:
-        """Set what a unit of a currency is worth in the base currency of the accounts.
+    def exchange_rate(self, currency: str, rate: float, account: str | None = None) -> None:
+        """Set what a unit of a currency is worth in the base currency of one account, or of all.
 
         It comes with the next values of each account; 0 is a rate that the gateway does not know.
         Source of the tag ExchangeRate: IB, "Account Value Keys".
         """
-        self._gateway.ledger.exchange_rates[currency] = rate
+        if account is not None:
+            self._check_account(account)
+        self._gateway.ledger.set_rate(currency, rate, account)
 
     def account_ready(self, account: str, ready: bool = False) -> None:
         """Send AccountReady as false with the next values of an account, and its amounts as 0.

@@ -200,6 +200,7 @@ class AccountReady(Arguments):
 class ExchangeRate(Arguments):
     currency: str
     rate: Annotated[float, Field(ge=0)]
+    account: str | None = None
 
 
 class PositionPnl(Arguments):

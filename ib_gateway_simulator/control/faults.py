@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from ib_gateway_simulator.accounts.day_executions import BOOKED, EXECUTED, TRANSFER
 from ib_gateway_simulator.accounts.ledger import Holding
 from ib_gateway_simulator.books.listing import listed_like
+from ib_gateway_simulator.clearing.entries import TradeEntry
 from ib_gateway_simulator.clients.connection import ClientConnection
 from ib_gateway_simulator.control.account_faults import AccountFaults
 from ib_gateway_simulator.control.market_data_faults import MarketDataFaults
@@ -77,6 +78,18 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
             for _part in range(parts)
         ]
         return rows[-1][0]
+
+    def execute(self, entry: TradeEntry) -> dict[str, Any]:
+        """Trade what a back office booked as an execution, with its id, order and commission.
+
+        Raises:
+            ActionError: The book does not know the account or the security.
+        """
+        row = self._gateway.ledger.fill(
+            entry.account, entry.security.conid, float(entry.quantity), float(entry.price)
+        )
+        self._gateway.accounts.executions.add_booked(row, entry)
+        return self._send_change(row)
 
     def close_position(self, account: str, conid: int) -> dict[str, Any]:
         """Trade a position down to 0; its row stays, with 0, until the nightly reset."""

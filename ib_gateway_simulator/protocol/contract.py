@@ -21,7 +21,11 @@ OPTIONS = frozenset({SecType.OPT, SecType.FOP})
 DEFAULT_FARM = "usfarm"
 STOCK_VENUES = ("SMART", "NYSE", "NASDAQ", "ARCA", "BATS")
 OPTION_VENUES = ("SMART", "AMEX", "CBOE", "PHLX", "ISE")
-CHICAGO = frozenset({"CME", "CBOT", "CBOE"})
+# The names of time zones by exchange, as gateways write them; all others are in New York.
+TIME_ZONES = {
+    "CME": "US/Central", "CBOT": "US/Central", "CBOE": "US/Central",
+    "EUREX": "MET", "IBIS": "MET", "LSE": "GB-Eire",
+}  # fmt: skip
 DATED = frozenset({SecType.OPT, SecType.FUT, SecType.FOP})
 
 
@@ -68,7 +72,7 @@ class Contract:
     @property
     def time_zone(self) -> str:
         """The time zone of its exchange, as the gateway names it."""
-        return "US/Central" if self.exchange in CHICAGO else "US/Eastern"
+        return TIME_ZONES.get(self.exchange, "US/Eastern")
 
     @property
     def multiplier_text(self) -> str:

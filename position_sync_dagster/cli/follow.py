@@ -10,8 +10,8 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.instrument import contract_name
+from position_sync_dagster.lake.followed_rows import POLL_S
 from position_sync_dagster.lake.lake import rows_of_logins
-from position_sync_dagster.lake.position_updates import POLL_S
 from position_sync_dagster.lake.schema import updates_of
 from position_sync_dagster.sync.reports.book import is_leg_of, known_strategy
 from position_sync_dagster.terminal import output

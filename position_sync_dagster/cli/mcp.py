@@ -6,6 +6,7 @@ from typing import Any
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.instrument import parse_day
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.risk.scenario_file import Point
@@ -18,6 +19,7 @@ from position_sync_dagster.sync.reports.book import (
     open_positions,
 )
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
+from position_sync_dagster.sync.reports.results import Grouping, read_campaigns, results_of
 from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.sync.reports.todays_profit import explain_today, of_strategy
 from position_sync_dagster.sync.reports.what_if import USUAL_MOVES, read_changes, read_what_if
@@ -89,6 +91,29 @@ class Tools:
         points = [Point(spot=move) for move in spot or USUAL_MOVES]
         return list(plain(compared.rows(points, Breakdown.STRATEGY)))
 
+    def results(
+        self, by: str = Grouping.STRATEGY.value, since: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return what campaigns that are over brought, by group, each currency alone.
+
+        `by` is kind, underlying, strategy, month or weekday; the last two are those of the close.
+        `since` is the first day of a close, such as 2026-01-02. Profit is after fees.
+        """
+        first = None if since is None else parse_day(since, "day")
+        campaigns = read_campaigns(self.lake, first)
+        return [plain(result.row) for result in results_of(campaigns, Grouping(by))]
+
+    def campaigns(
+        self, strategy: str | None = None, since: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the campaigns that are over, with what each brought and how it ended.
+
+        All, or those of a strategy; UNATTRIBUTED: of what was in none. `since` is the first day of
+        a close.
+        """
+        first = None if since is None else parse_day(since, "day")
+        return list(plain(read_campaigns(self.lake, first, strategy)))
+
     def as_of(self, time: str) -> dict[str, Any]:
         """Return strategies and positions as they were known at a time such as 2026-03-09T15:30Z.
 
@@ -108,7 +133,8 @@ class Tools:
 def mcp(home: options.HomeFolder = None) -> None:
     """Serve the figures to an assistant by the Model Context Protocol, over stdio, read only.
 
-    It needs the extra `mcp`. The tools are figures, positions, changes, why, as_of and what_if.
+    It needs the extra `mcp`. The tools are figures, positions, changes, why, as_of, what_if,
+    results and campaigns.
     """
     assistant_server(Tools(*options.opened(home))).run("stdio")
 
@@ -126,6 +152,6 @@ def assistant_server(tools: Tools) -> Any:
         raise MissingExtraError("mcp", "mcp") from error
     server = FastMCP("position-sync", log_level="WARNING")
     of_now = (tools.figures, tools.positions, tools.changes, tools.why)
-    for tool in (*of_now, tools.as_of, tools.what_if):
+    for tool in (*of_now, tools.as_of, tools.what_if, tools.results, tools.campaigns):
         server.add_tool(tool, annotations=ToolAnnotations(readOnlyHint=True))
     return server

@@ -36,6 +36,7 @@ HomeFolder = Annotated[
     ),
 ]
 Strategy = Annotated[str | None, typer.Option(help="Only the legs of this strategy.")]
+Underlying = Annotated[str | None, typer.Option(help="Only contracts on this symbol.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Show it again every 2 s, until Ctrl-C.")]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +11,10 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.domain import rules
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, digits, parse_conid
-from position_sync_dagster.domain.leg import READERS, Description, Leg, LegState, few, make_leg
+from position_sync_dagster.domain.leg import Leg, LegState, few
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy
 from position_sync_dagster.lake import strategies_file
+from position_sync_dagster.lake.given_leg import ContractTerms, GivenLeg, help_of, make_leg
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers, propose_strategies
@@ -29,18 +30,17 @@ def strategies() -> None:
     """List and change the legs of active strategies."""
 
 
-Conid = Annotated[
-    str | None,
-    typer.Argument(help="IB's contract id. Without it the other options describe the contract."),
-]
-Right = Annotated[
-    str | None, typer.Option(help="CALL or PUT. Leave it out for a stock or a future.")
-]
-Strike = Annotated[str | None, typer.Option(help="Strike of an option, as quoted.")]
-Expiry = Annotated[str | None, typer.Option(help='Expiry, as "20260220" or "2026-02-20".')]
-TradingClass = Annotated[
-    str | None, typer.Option(help="Trading class, if several contracts fit: SPX or SPXW.")
-]
+def _described(name: str) -> Any:
+    """Return the option of a field of a leg, with the text of the field as its help."""
+    return typer.Option(help=help_of(name))
+
+
+Conid = Annotated[str | None, typer.Argument(help=help_of("conid"))]
+Symbol = Annotated[str | None, _described("symbol")]
+Right = Annotated[str | None, _described("right")]
+Strike = Annotated[str | None, _described("strike")]
+Expiry = Annotated[str | None, _described("expiry")]
+TradingClass = Annotated[str | None, _described("trading_class")]
 
 
 def warn_of_file(settings: Settings) -> None:
@@ -235,23 +235,16 @@ def _print_proposal(proposal: Proposal) -> None:
 def add_leg(
     context: typer.Context,
     strategy: Annotated[str, typer.Option(help="The strategy's name or number.")],
-    symbol: Annotated[str, typer.Option(help="The underlying's symbol.")],
+    symbol: Annotated[str, _described("symbol")],
     conid: Conid = None,
     right: Right = None,
     strike: Strike = None,
     expiry: Expiry = None,
     trading_class: TradingClass = None,
-    sec_type: Annotated[
-        str | None, typer.Option(help="IB's security type, needed for FOP, IND and CASH.")
-    ] = None,
-    quantity: Annotated[
-        float | None,
-        typer.Option(help="Signed number of contracts of this strategy. Default: all."),
-    ] = None,
-    account: Annotated[str | None, typer.Option(help="The account. Default: any.")] = None,
-    priority: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="1 gets a market data line before 2.")
-    ] = 1,
+    sec_type: Annotated[str | None, _described("sec_type")] = None,
+    quantity: Annotated[str | None, _described("quantity")] = None,
+    account: Annotated[str | None, _described("account")] = None,
+    priority: Annotated[str, _described("priority")] = "1",
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -260,8 +253,8 @@ def add_leg(
     Without a conid, the owner of the gateway looks up the contract that the options describe. If
     none or several fit, `strategies list` and `status` show that, with the candidates.
     """
-    given = {name: one for name, one in context.params.items() if name in READERS}
-    leg = make_leg(symbol=symbol, strategy_id=strategy, added_at=utc_now(), **given)
+    given = {name: text for name, text in context.params.items() if name in GivenLeg.model_fields}
+    leg = make_leg(strategy_id=strategy, added_at=utc_now(), **given)
     settings, lake = options.opened(home, create=True)
     [leg] = lake.registry.sync.add_many([leg])
     warn_of_file(settings)
@@ -281,9 +274,7 @@ def remove_leg(
             help='The account, if the strategy has the leg in several; "any" as `list` shows it.'
         ),
     ] = None,
-    symbol: Annotated[
-        str | None, typer.Option(help="The underlying's symbol, for a leg without a conid.")
-    ] = None,
+    symbol: Symbol = None,
     right: Right = None,
     strike: Strike = None,
     expiry: Expiry = None,
@@ -292,10 +283,11 @@ def remove_leg(
     home: options.HomeFolder = None,
 ) -> None:
     """Make a leg inactive: its line becomes free, and the queue values it again."""
-    number = None if conid is None else parse_conid(conid)
     settings, lake = options.opened(home)
-    described = {name: context.params[name] for name in Description.__annotations__}
-    leg = lake.registry.sync.remove_active(number, strategy, account, **described)
+    terms = {
+        name: text for name, text in context.params.items() if name in ContractTerms.model_fields
+    }
+    leg = lake.registry.sync.remove_active(strategy_id=strategy, account=account, **terms)
     warn_of_file(settings)
     output.show(leg, [f"{_named(leg)} is removed from {leg.strategy_id}."], json=json)
 

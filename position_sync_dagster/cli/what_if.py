@@ -1,7 +1,6 @@
 """The command `what-if`: value and profit of the holdings in scenarios."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,15 +11,18 @@ from pydantic import ValidationError
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
-from position_sync_dagster.domain.rules import exchange_date
-from position_sync_dagster.risk.deliveries import early_assignments, expiries, undated_options
+from position_sync_dagster.risk.deliveries import expiry_report
 from position_sync_dagster.risk.payoff import Payoff, payoffs
 from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenario_file import OwnScenarios, Point
 from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
 from position_sync_dagster.sync.reports.book import Book, known_strategy
 from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
-from position_sync_dagster.sync.reports.what_if import WhatIf, read_changes, read_what_if
+from position_sync_dagster.sync.reports.what_if import (
+    read_changes,
+    read_what_if,
+    rows_of_choice,
+)
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import amount
 
@@ -64,8 +66,9 @@ def what_if(
         typer.Option(metavar="STRATEGY EXPIRY", help="After rolling its nearest options."),
     ] = None,
     account: Annotated[
-        str | None, typer.Option(help="The account of --trade, if several hold its underlying.")
+        str | None, typer.Option(help="Only this account, which is also that of --trade.")
     ] = None,
+    underlying: options.Underlying = None,
     strategy: options.Strategy = None,
     level: Annotated[
         Breakdown, typer.Option(help="What each row is of.", case_sensitive=False)
@@ -96,7 +99,7 @@ def what_if(
         raise typer.BadParameter(why) from None
     changes = read_changes(trade or (), close or (), [roll] if roll else (), account, strategy)
     _book, own, legs = _read(strategy, home)
-    legs = legs.of_strategy(strategy)
+    legs = legs.chosen(strategy, underlying, account)
     if scenario is not None:
         named = own.points.get(scenario)
         if named is None:
@@ -106,7 +109,8 @@ def what_if(
     if changes:
         settings, lake = options.opened(home)
         compared = read_what_if(lake, settings, utc_now(), changes)
-        _show_compared(compared, points, level, strategy, json=json)
+        rows = rows_of_choice(compared.rows(points, level), strategy, account)
+        _show_compared(rows, compared.notes, json=json)
         return
     rows = scenario_rows(legs, points, level)
     notes = [f"{count} left out: {reason}" for reason, count in legs.left_out().items()]
@@ -120,19 +124,14 @@ def what_if(
     output.show(rows, notes if rows else ["Nothing is held."], json=json)
 
 
-def _show_compared(
-    compared: WhatIf, points: Sequence[Point], level: Breakdown, strategy: str | None, *, json: bool
-) -> None:
+def _show_compared(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, json: bool) -> None:
     """Print what the groups that differ are before and after some trades."""
-    rows = compared.rows(points, level)
-    if strategy is not None and level is not Breakdown.ACCOUNT:
-        rows = [row for row in rows if row["strategy"] in (None, strategy)]
     differing = [row for row in rows if row["before"] != row["after"]]
     if differing and not json:
         output.print_table(
             [*map(_compared_line, differing)], right=("before", "after", "delta", "theta")
         )
-    output.show(rows, [*compared.notes, *_warnings(differing)], json=json)
+    output.show(rows, [*notes, *_warnings(differing)], json=json)
 
 
 def _compared_line(row: Mapping[str, Any]) -> dict[str, str]:
@@ -218,7 +217,7 @@ def _payoff_line(found: Payoff) -> dict[str, str]:
     """Return the cells of a payoff."""
     evens = found.break_evens
     return {
-        "strategy": found.strategy,
+        "strategy": found.strategy or "several",
         "account": found.account,
         "underlying": found.underlying,
         "currency": found.currency,
@@ -250,35 +249,27 @@ def expiry(
     nothing more by selling it. What cannot be priced is listed with the reason.
     """
     _book, _own, legs = _read(strategy, home)
-    until = exchange_date(legs.given.now) + timedelta(days=days)
-    ending = expiries(legs, until=until, strategy=strategy)
-    of_strategy = legs.of_strategy(strategy)
-    early = early_assignments(of_strategy)
-    undated = undated_options(of_strategy)
+    report = expiry_report(legs, days=days, strategy=strategy)
 
     lines = [
         f"{row['strategy_id']}: {digits(-row['position'])} short of {row['leg']} may be assigned "
         f"early: {row['extrinsic']:,.2f} above its exercise, which gains {row['gain']:,.2f}"
-        for row in early.likely
+        for row in report["early_assignments"]
     ]
     lines += [
         f"{row['strategy_id']}: {row['leg']} is not judged: {row['reason']}"
-        for row in early.left_out
+        for row in report["not_judged"]
     ]
     lines += [
-        f"{row['strategy_id']}: {row['leg']} is not listed: {row['reason']}" for row in undated
+        f"{row['strategy_id']}: {row['leg']} is not listed: {row['reason']}"
+        for row in report["undated"]
     ]
+    ending = report["expiries"]
     if not ending:
         lines.insert(0, f"Nothing expires within {days} days.")
     elif not json:
         output.print_table([*map(_expiring, ending)], right=("qty", "units", "cash", "missing"))
-    result = {
-        "expiries": ending,
-        "early_assignments": early.likely,
-        "not_judged": early.left_out,
-        "undated": undated,
-    }
-    output.show(result, lines, json=json)
+    output.show(report, lines, json=json)
 
 
 _MARKS = {

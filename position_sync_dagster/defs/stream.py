@@ -25,7 +25,7 @@ from typing import NamedTuple
 import dagster as dg
 
 from position_sync_dagster.defs import resources
-from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.clock import is_recent
 from position_sync_dagster.domain.gateway_session import ALIVE, PAUSED, GatewaySession, Owner
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewaysFileError
@@ -328,9 +328,6 @@ END_GRACE = timedelta(seconds=30)
 # of the lease, without the start of a run.
 ROTATION_LEAD_S = 30.0
 
-# The largest difference between the clocks of Dagster's database and of this process.
-CLOCK_SLACK_S = 5.0
-
 # Delays between runs in a crash loop.
 RESTART = Backoff(first_s=10.0, longest_s=120.0)
 
@@ -400,10 +397,9 @@ def supervise(
     newest = recent[0]
     ended_at = newest.ended_at or now
     crashes = sum(takewhile(bool, map(_crashed, recent)))
-    past_s = (now - ended_at).total_seconds()
-    wait_s = RESTART.delay_s(crashes - 1) - past_s
-    # An end in the future means that the clock was set back: its age is unknown.
-    if crashes > 1 and wait_s > 0 and past_s > -CLOCK_SLACK_S:
+    wait = timedelta(seconds=RESTART.delay_s(crashes - 1))
+    if crashes > 1 and is_recent(ended_at, wait, now):
+        wait_s = (ended_at + wait - now).total_seconds()
         reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
         return Supervision(reason)
     return Supervision(f"the last run ended as {newest.state.value.lower()}", start=True)
@@ -413,17 +409,12 @@ def _is_lost(
     run: JobRun, session: GatewaySession | None, owner: GatewaySession | None, now: datetime
 ) -> bool:
     if run.state is Status.NOT_STARTED:
-        return _is_over(run.since, now, START_GRACE)
+        return not is_recent(run.since, START_GRACE, now)
     if run.state not in (Status.STARTING, Status.STARTED) or owner is not None:
         return False
     if session is None or session.run_id != run.run_id:
-        return _is_over(run.since, now, START_GRACE)
-    return session.state in ALIVE or _is_over(session.heartbeat_at, now, END_GRACE)
-
-
-def _is_over(since: datetime, now: datetime, span: timedelta) -> bool:
-    """Return whether a span is over; a time ahead by less than SKEW is of another host's clock."""
-    return not now - span <= since <= now + SKEW
+        return not is_recent(run.since, START_GRACE, now)
+    return session.state in ALIVE or not is_recent(session.heartbeat_at, END_GRACE, now)
 
 
 def _crashed(run: JobRun) -> bool:

@@ -1,7 +1,19 @@
-"""Time as an argument, and how far two clocks may differ; pure."""
+"""Time as an argument, and what a clock that was set back means: the one rule for it.
+
+Within a process the time never goes back: `utc_now` waits out a small step of the machine's clock.
+After a larger one nothing that the process holds in memory says how old it is, so a stream ends
+(`ClockWatch`) and begins anew. No other code compares times of its own process for that.
+
+A time from a table or a file may come from before such a step, or from another machine. If it lies
+ahead by more than `SKEW`, its age is unknown: `is_recent` is false for it, and no age is shown.
+What waits until a span is over waits no longer than the span (`elapsed`).
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from position_sync_dagster.errors import ClockSetBackError
 
 # The time of what has not happened yet, or was always so.
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -9,37 +21,84 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 # Anything that returns the present moment as an aware UTC datetime.
 Clock = Callable[[], datetime]
 
-# The largest difference between two correct clocks. A time further in the future comes from a
-# wrong clock, or from before this clock was set back: nothing waits for it, and no age is computed
-# from it.
+# The largest difference between two correct clocks.
 SKEW = timedelta(minutes=5)
+
+# The largest step back that `utc_now` waits out. Time services make steps of less than a second.
+WAITED_OUT = timedelta(seconds=5)
+
+
+@dataclass(slots=True)
+class SteadyClock:
+    """The machine's clock, which stands still instead of going back by up to `WAITED_OUT`.
+
+    >>> shown = iter([NEVER + timedelta(seconds=second) for second in (60, 58, 61, 1)])
+    >>> clock = SteadyClock(lambda: next(shown))
+    >>> [clock().second for _ in range(4)]
+    [0, 0, 1, 1]
+    """
+
+    machine: Clock
+    newest: datetime = NEVER
+
+    def __call__(self) -> datetime:
+        now = self.machine()
+        step_back = self.newest - now
+        if not timedelta() < step_back <= WAITED_OUT:
+            self.newest = now
+        return self.newest
+
+
+_steady = SteadyClock(lambda: datetime.now(UTC))
 
 
 def utc_now() -> datetime:
     """Return the present moment as an aware UTC datetime."""
-    return datetime.now(UTC)
+    return _steady()
+
+
+@dataclass(slots=True)
+class ClockWatch:
+    """Notices that a clock was set back while a process holds times in memory."""
+
+    clock: Clock
+    newest: datetime = NEVER
+
+    def check(self) -> None:
+        """Compare the time with that of the last call.
+
+        Raises:
+            ClockSetBackError: It is earlier.
+        """
+        now = self.clock()
+        if now < self.newest:
+            lost_s = (self.newest - now).total_seconds()
+            raise ClockSetBackError(
+                f"The clock of this machine was set back by {lost_s:.0f} s.",
+                remedy="The stream begins anew, since nothing says how old its values are. If "
+                "that happens again, see to the time service of the machine (NTP).",
+            )
+        self.newest = now
 
 
 def elapsed(since: datetime, now: datetime) -> timedelta:
-    """Return how long ago a time was, for what waits until a span is over.
+    """Return how long ago a stored time was, for what waits until a span is over.
 
-    A time ahead of now, from before the clock was set back, counts as so long ago: the wait never
-    lasts longer than its span.
+    A time ahead of now counts as so long ago: the wait never lasts longer than its span.
     """
     return abs(now - since)
+
+
+def is_recent(at: datetime | None, span: timedelta, now: datetime) -> bool:
+    """Return whether a stored time is known, and not longer ago than a span.
+
+    >>> now = datetime(2027, 1, 4, tzinfo=UTC)
+    >>> is_recent(now - SKEW, SKEW, now), is_recent(now + 2 * SKEW, SKEW, now)
+    (True, False)
+    """
+    return at is not None and now - span <= at <= now + SKEW
 
 
 def seconds_since(at: datetime | None, now: datetime) -> float | None:
     """Return the seconds since a time, at least 0; None if it is unknown."""
     return None if at is None else max((now - at).total_seconds(), 0.0)
-
-
-def has_come(at: datetime, now: datetime, longest: timedelta) -> bool:
-    """Return whether a planned time is here.
-
-    A time further ahead than any plan is from before the clock was set back, and is here.
-
-    Args:
-        longest: The longest time for which anything is planned.
-    """
-    return not now < at <= now + longest

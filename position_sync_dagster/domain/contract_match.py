@@ -30,56 +30,67 @@ def contract_mismatch(leg: Membership, details: ContractDetails | None) -> str |
     """
     if details is None:
         return None
-    compared: list[tuple[str, object, object]] = [
+
+    optional: list[tuple[str, object, object]] = [
         ("security type", leg.sec_type, details.sec_type),
         ("trading class", leg.trading_class, details.trading_class),
         ("multiplier", leg.multiplier, details.multiplier),
         ("currency", leg.currency, details.currency),
     ]
-    found = [one for one in compared if one[1] is not None and one[1] != one[2]]
+    differences = []
+    for name, of_leg, of_contract in optional:
+        if of_leg is not None and of_leg != of_contract:
+            differences.append(_difference(name, of_leg, of_contract))
+
     if leg.symbol.upper() not in (details.symbol.upper(), details.trading_class.upper()):
-        found.append(("symbol", leg.symbol, details.symbol))
+        differences.append(_difference("symbol", leg.symbol, details.symbol))
     if leg.right != details.right:
-        found.append(("right", leg.right, details.right))
-    if _differs(leg.strike, details.strike):
-        found.append(("strike", leg.strike, details.strike))
-    days = [day for day in (details.last_trade_date, details.expires_on) if day is not None]
-    dated = days or details.sec_type in UNDATED_TYPES
-    if leg.expiry is not None and dated and not _expires_on(leg.expiry, details):
-        found.append(("expiry", leg.expiry, days[-1] if days else None))
-    texts = [f"its {name} is {word(there)}, not {word(here)}" for name, here, there in found]
-    return ", ".join(texts) or None
+        differences.append(_difference("right", leg.right, details.right))
+    if not _is_same_strike(leg.strike, details.strike):
+        differences.append(_difference("strike", leg.strike, details.strike))
+
+    expiry = details.expires_on or details.last_trade_date
+    is_expiry_known = expiry is not None or details.sec_type in UNDATED_TYPES
+    if leg.expiry is not None and is_expiry_known and not _expires_on(leg.expiry, details):
+        differences.append(_difference("expiry", leg.expiry, expiry))
+    return ", ".join(differences) or None
+
+
+def _difference(name: str, of_leg: object, of_contract: object) -> str:
+    return f"its {name} is {word(of_contract)}, not {word(of_leg)}"
 
 
 def _expires_on(day: date, details: ContractDetails) -> bool:
-    last = details.last_trade_date
-    if details.expires_on is None and last is not None:
-        return timedelta() <= day - last <= SETTLED_WITHIN
-    before = last is not None and details.expires_on is not None and last <= details.expires_on
-    return day == details.expires_on or (before and day == last)
+    """Return whether a day may be called the expiry of a contract."""
+    last_trade = details.last_trade_date
+    expiry = details.expires_on
+    if expiry is None:
+        return last_trade is not None and timedelta() <= day - last_trade <= SETTLED_WITHIN
+
+    is_last_trade = day == last_trade and day <= expiry
+    return day == expiry or is_last_trade
 
 
-def _differs(one: float | None, other: float | None) -> bool:
-    if one is None or other is None:
-        return one is not other
-    return not math.isclose(one, other, rel_tol=1e-9)
+def _is_same_strike(strike: float | None, strike_of_contract: float | None) -> bool:
+    if strike is None or strike_of_contract is None:
+        return strike is strike_of_contract
+    return math.isclose(strike, strike_of_contract, rel_tol=1e-9)
 
 
 def matching_contracts(
-    leg: UnresolvedLeg, found: Iterable[ContractDetails]
+    leg: UnresolvedLeg, candidates: Iterable[ContractDetails]
 ) -> list[ContractDetails]:
     """Return the contracts that match all fields of a leg, each conid once, in their order.
 
     The day decides which contract is chosen: it is that of the expiry, or that of the last trade
     where the broker names no other.
     """
-    fitting = {
-        details.conid: details
-        for details in found
-        if contract_mismatch(leg, details) is None
-        and leg.expiry in (None, details.expires_on or details.last_trade_date)
-    }
-    return list(fitting.values())
+    matching: dict[int, ContractDetails] = {}
+    for details in candidates:
+        is_chosen_day = leg.expiry in (None, details.expires_on or details.last_trade_date)
+        if is_chosen_day and contract_mismatch(leg, details) is None:
+            matching[details.conid] = details
+    return list(matching.values())
 
 
 def problem_of(
@@ -97,10 +108,12 @@ def problem_of(
             f"{len(matching)} contracts are {leg.described}: {_named(matching)}. Add what tells "
             "them apart (trading class, multiplier, exchange, currency) or the conid."
         )
-    others = sorted({d.conid: d for d in near}.values(), key=lambda d: _distance(leg, d))
-    if not others:
+
+    by_conid = {details.conid: details for details in near}
+    similar = sorted(by_conid.values(), key=lambda details: _distance(leg, details))
+    if not similar:
         return f"The gateway knows no contract {leg.described}, and none like it."
-    return f"The gateway knows no contract {leg.described}. Near it: {_named(others)}."
+    return f"The gateway knows no contract {leg.described}. Near it: {_named(similar)}."
 
 
 def _named(contracts: list[ContractDetails]) -> str:
@@ -122,6 +135,7 @@ def candidate(details: ContractDetails) -> str:
 
 def _distance(leg: UnresolvedLeg, details: ContractDetails) -> tuple[float, int, int]:
     strikes = abs((details.strike or 0.0) - (leg.strike or 0.0))
-    day = details.last_trade_date
-    days = abs((day - leg.expiry).days) if day and leg.expiry else 0
+    days = 0
+    if details.last_trade_date is not None and leg.expiry is not None:
+        days = abs((details.last_trade_date - leg.expiry).days)
     return (strikes, days, details.conid)

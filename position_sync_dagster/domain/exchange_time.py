@@ -80,12 +80,16 @@ datetime.timezone(datetime.timedelta(seconds=28800)))
     name = (text or "").split(" (")[0].strip()
     if not name or name in UNSURE:
         return None
-    if offset := _OFFSET.fullmatch(name):
-        hours, minutes = int(offset[2]), int(offset[3] or 0)
+
+    offset = _OFFSET.fullmatch(name)
+    if offset is not None:
+        hours = int(offset[2])
+        minutes = int(offset[3] or 0)
         if hours > 14 or minutes > 59:
             return None
         length = timedelta(hours=hours, minutes=minutes)
         return timezone(-length if offset[1] == "-" else length)
+
     try:
         return ZoneInfo(_ZONES.get(name.casefold(), name))
     except (LookupError, ValueError, OSError):
@@ -107,17 +111,21 @@ def read_time(text: str) -> datetime:
     >>> read_time("20261126-15:02:38").isoformat()
     '2026-11-26T15:02:38+00:00'
     """
-    found = _TIME.fullmatch(text.strip())
-    if found is None:
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
         raise ValueError(f"{text!r} is no time of a gateway")
-    day = date(int(found[1]), int(found[2]), int(found[3]))
-    hour, rest = found[5].split(":", 1)
-    at = datetime.combine(day, time.fromisoformat(f"{hour:0>2}:{rest}"))
-    zone: tzinfo | None = UTC if found[4] == "-" else None
-    if found[6]:
-        zone = zone_of(found[6])
+
+    year, month, day, separator, clock, zone_name = match.groups()
+    hour, minutes = clock.split(":", 1)
+    at = datetime.combine(
+        date(int(year), int(month), int(day)), time.fromisoformat(f"{hour:0>2}:{minutes}")
+    )
+
+    zone: tzinfo | None = UTC if separator == "-" else None
+    if zone_name:
+        zone = zone_of(zone_name)
         if zone is None:
-            raise UnknownZoneError(f"the time zone {found[6]!r} is not known")
+            raise UnknownZoneError(f"the time zone {zone_name!r} is not known")
     return at.astimezone() if zone is None else at.replace(tzinfo=zone)
 
 
@@ -205,32 +213,47 @@ def parse_trading_hours(text: str | None, time_zone: str | None) -> TradingHours
 
 
 def _read(text: str, zone: tzinfo) -> TradingHours | None:
-    sessions, days = [], set()
-    parts = [part.strip() for part in re.split("[;,]", text)]
-    for part in filter(None, parts):
-        if closed := _CLOSED.fullmatch(part):
+    """Return the sessions of a text; None if it has a part that is neither session nor CLOSED."""
+    sessions: list[tuple[datetime, datetime]] = []
+    days: set[date] = set()
+    for part in re.split("[;,]", text):
+        if not part.strip():
+            continue
+
+        closed = _CLOSED.fullmatch(part.strip())
+        if closed is not None:
             days.add(date.fromisoformat(closed[1]))
             continue
-        session = _SESSION.fullmatch(part)
+
+        session = _SESSION.fullmatch(part.strip())
         if session is None:
             return None
-        first, last = map(date.fromisoformat, (session[1], session[3] or session[1]))
-        opens, closes = _at(first, session[2], zone), _at(last, session[4], zone)
+
+        first = date.fromisoformat(session[1])
+        last = date.fromisoformat(session[3] or session[1])
+        opens = _at(first, session[2], zone)
+        closes = _at(last, session[4], zone)
         if session[3] is None and closes <= opens:
             closes = _at(first + timedelta(days=1), session[4], zone)
         if closes < opens:
             return None
         sessions.append((opens, closes))
         days |= {first, last}
+
     if not days:
         return None
-    begins = min([_at(min(days), "0000", zone), *(opens for opens, _ in sessions)])
-    ends = max([_at(max(days) + timedelta(days=1), "0000", zone), *(c for _, c in sessions)])
+    begins = _at(min(days), "0000", zone)
+    ends = _at(max(days) + timedelta(days=1), "0000", zone)
+    for opens, closes in sessions:
+        begins = min(begins, opens)
+        ends = max(ends, closes)
     return TradingHours(tuple(sessions), begins, ends)
 
 
 def _at(day: date, clock: str, zone: tzinfo) -> datetime:
-    hour, minute = int(clock[:2]), int(clock[2:])
-    if (hour, minute) == (24, 0):
-        day, hour = day + timedelta(days=1), 0
-    return datetime.combine(day, time(hour, minute), zone).astimezone(UTC)
+    """Return a time such as "0930" of a day; "2400" is the beginning of the next one."""
+    if clock == "2400":
+        day += timedelta(days=1)
+        clock = "0000"
+    local = datetime.combine(day, time(int(clock[:2]), int(clock[2:])), zone)
+    return local.astimezone(UTC)

@@ -323,11 +323,10 @@ class GatewaySession:
             state: The state now; None if it is the same.
             live_since: When a LIVE owner connected. The heartbeat that records it may be later;
                 values that the broker confirmed in between count.
-            now: When the heartbeat is recorded. Later times are from before the clock was set back:
-                then the first heartbeat since counts.
+            now: When the heartbeat is recorded.
         """
         if state is SessionState.LIVE and live_since is not None:
-            return max((at for at in (live_since, self.state_since) if at <= now), default=now)
+            return max(live_since, self.state_since)
         changed = state not in (None, self.state)
         return now if changed and SessionState.LIVE in (state, self.state) else self.state_since
 

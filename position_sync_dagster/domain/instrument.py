@@ -58,14 +58,14 @@ def parse_right(text: str) -> Right:
     return right
 
 
-def parse_expiry(value: str | int | date) -> date:
-    """Read an expiry: a date, or text such as "20260220" or "2026-02-20".
+def parse_day(value: str | int | date, name: str) -> date:
+    """Read a day: a date, or text such as "20260220" or "2026-02-20".
+
+    Args:
+        name: What the day is, for the error.
 
     Raises:
         InvalidLegError: It is not a calendar day.
-
-    >>> parse_expiry("20260220")
-    datetime.date(2026, 2, 20)
     """
     if isinstance(value, datetime):
         return value.date()
@@ -76,8 +76,20 @@ def parse_expiry(value: str | int | date) -> date:
         with suppress(ValueError):
             return date.fromisoformat(text)
     raise InvalidLegError(
-        f"The expiry {shown(value)} is no day.", remedy='Write it as "20260220" or "2026-02-20".'
+        f"The {name} {shown(value)} is no day.", remedy='Write it as "20260220" or "2026-02-20".'
     )
+
+
+def parse_expiry(value: str | int | date) -> date:
+    """Read an expiry as `parse_day` reads a day.
+
+    Raises:
+        InvalidLegError: It is not a calendar day.
+
+    >>> parse_expiry("20260220")
+    datetime.date(2026, 2, 20)
+    """
+    return parse_day(value, "expiry")
 
 
 def parse_conid(value: int | str) -> int:

@@ -3,17 +3,16 @@
 Its contract is the one of its conid, or the one that its description fits.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
 from enum import StrEnum
-from functools import partial
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.holding import BrokerPosition, Key
-from position_sync_dagster.domain.instrument import Right, finite_number
-from position_sync_dagster.errors import InvalidLegError, shown
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.errors import InvalidLegError
 
 # The name, in place of a strategy, for the part of holdings that is in no strategy.
 UNATTRIBUTED = "UNATTRIBUTED"
@@ -71,27 +70,12 @@ class Membership:
     """One leg of an active strategy, from `added_at` until `removed_at`, as a person gave it.
 
     One row of the table `active_strategies`. It is an `ActiveContract` once its conid is known, and
-    an `UnresolvedLeg` before.
+    an `UnresolvedLeg` before. Its fields are those of `GivenLeg`, and three more.
 
     Attributes:
-        conid: IB's contract id of the leg; null until the contract described is found.
-        symbol: Symbol of the underlying.
-        right: CALL or PUT; null for a leg that is not an option.
-        strike: Strike of the option; null for a leg that is not an option. Unit: as quoted.
-        expiry: Expiry of the option or the future; null where there is none.
         strategy_id: The strategy that the leg belongs to.
         added_at: When the leg joined the strategy (UTC).
-        quantity: Signed quantity that belongs to the strategy; null for the whole holding. Unit:
-            contracts.
-        account: IB account; null for the leg in any account.
-        priority: Who gets a market data line when they are short; 1 is served before 2.
         removed_at: When the leg left the strategy (UTC); null while it is active.
-        sec_type: Security type as the leg was given, such as FOP; null if left out.
-        trading_class: Trading class as the leg was given, such as SPXW; null if left out.
-        multiplier: Multiplier as the leg was given; null if left out. Unit: units of the underlying
-            in a contract.
-        exchange: Exchange as the leg was given; null if left out.
-        currency: Currency as the leg was given; null if left out.
     """
 
     conid: int | None
@@ -110,6 +94,7 @@ class Membership:
     multiplier: float | None = None
     exchange: str | None = None
     currency: str | None = None
+    since: date | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strategy_id", StrategyId(self.strategy_id))
@@ -143,7 +128,6 @@ class ActiveContract(Membership):
     """A leg of an active strategy whose contract is known.
 
     Attributes:
-        conid: IB's contract id of the leg.
         resolved_at: When the conid was found from the description; null for a leg given by conid.
         rolled_from: Conids whose places it took by rolls, the first one first, separated by commas.
     """
@@ -161,29 +145,6 @@ class ActiveContract(Membership):
     def replaced(self) -> list[int]:
         """The conids of `rolled_from`."""
         return [int(conid) for conid in (self.rolled_from or "").split(",") if conid]
-
-
-class LegWords(TypedDict, total=False):
-    """Which part of a holding a leg is, and what distinguishes contracts of equal terms."""
-
-    account: str | None
-    quantity: float | None
-    priority: int
-    sec_type: str | None
-    trading_class: str | None
-    multiplier: float | str | None
-    exchange: str | None
-    currency: str | None
-
-
-class Description(TypedDict, total=False):
-    """What distinguishes one leg of a strategy from its others."""
-
-    symbol: str | None
-    right: str | None
-    strike: float | str | None
-    expiry: str | int | date | None
-    trading_class: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,45 +184,6 @@ _MEMBERSHIP = tuple(field.name for field in fields(Membership))
 Leg = ActiveContract | UnresolvedLeg
 
 
-def make_leg(*, symbol: str, strategy_id: int | str, added_at: datetime, **given: Any) -> Leg:
-    """Return a leg from the spellings that a person or a file uses.
-
-    Args:
-        symbol: Symbol of the underlying.
-        strategy_id: The strategy.
-        added_at: When the leg joins it.
-        given: Fields that READERS names. Without a conid, they describe the contract. Right and
-            strike are those of an option; an expiry may be left out for a future. `sec_type` is
-            needed for options on futures (FOP), indices and currencies, `trading_class` and
-            `multiplier` if contracts differ by them alone, such as SPX and SPXW. Without a quantity
-            it is the whole holding, without an account that of any account.
-
-    Raises:
-        InvalidLegError: A field does not parse; the message names field and value.
-    """
-    if unknown := sorted(given.keys() - READERS.keys()):
-        raise TypeError(f"a leg has no field {unknown[0]!r}")
-    read = {name: READERS[name](one) for name, one in given.items() if one is not None}
-    conid = read.pop("conid", None)
-    name = conid or str(symbol)[:60]
-    if not str(symbol).strip():
-        raise InvalidLegError(
-            f"The leg {name} has no symbol.", remedy="Set the symbol of its underlying."
-        )
-    if not str(strategy_id).strip():
-        raise InvalidLegError(f"The leg {name} has no strategy.", remedy="Set its strategy_id.")
-    option = {"right", "strike"} & read.keys()
-    if len(option) == 1 or (option and "expiry" not in read):
-        raise InvalidLegError(
-            f"The leg {name} has only a part of right, strike and expiry.",
-            remedy="Set all three for an option; leave right and strike out for anything else.",
-        )
-    terms: dict[str, Any] = dict.fromkeys(("right", "strike", "expiry")) | read
-    strategy = strategy_name(str(strategy_id))
-    leg = UnresolvedLeg(None, str(symbol), strategy_id=strategy, added_at=added_at, **terms)
-    return leg if conid is None else leg.resolved(conid, None)
-
-
 def strategy_name(strategy_id: str) -> str:
     """Return the name of a strategy.
 
@@ -274,36 +196,6 @@ def strategy_name(strategy_id: str) -> str:
             remedy="Give the strategy another name.",
         )
     return strategy_id
-
-
-def _priority(value: int | str) -> int:
-    what = f"The priority {shown(value)} is no whole number above zero, or too large."
-    return instrument.whole_number(value, what, "Use 1 (first), 2 and so on.")
-
-
-def _text(value: str) -> str | None:
-    return str(value).strip() or None
-
-
-def _code(value: str) -> str | None:
-    return _text(value.upper())
-
-
-# How each field of a leg is read from the spellings of a person or a file.
-READERS: Mapping[str, Callable[[Any], Any]] = {
-    "conid": instrument.parse_conid,
-    "right": instrument.parse_right,
-    "strike": partial(finite_number, name="strike", example="450.0"),
-    "expiry": instrument.parse_expiry,
-    "sec_type": _code,
-    "trading_class": _text,
-    "multiplier": partial(finite_number, name="multiplier", example="100", fits=lambda x: x > 0),
-    "exchange": _code,
-    "currency": _code,
-    "account": lambda value: str(value) or None,
-    "quantity": partial(finite_number, name="quantity", example="-1, with its sign", fits=bool),
-    "priority": _priority,
-}
 
 
 def word(value: object) -> str:

@@ -258,33 +258,31 @@ class Line:
             return line
         return replace(line, state=transition.to, changes=self.changes + 1)
 
-    def heard(self, quote: Quote, now: datetime, now_s: float) -> "Line":
+    def heard(self, quote: Quote, now_s: float) -> "Line":
         """Return the line after ticks; its `priced_at` is another one if a price came that counts.
 
         Args:
             quote: The newest market data of the line.
-            now: The time. A later time of a tick is from before the clock was set back.
-            now_s: The same in seconds.
+            now_s: The time.
         """
         prices = [quote.quote_time, quote.mark_time]
-        price_times = [at for at in prices if at is not None and at <= now]
-        newest = max(price_times, default=NEVER)
+        newest = max((at for at in prices if at is not None), default=NEVER)
         is_priced = self.since < newest and newest != self.priced_at
         is_complete = all(at is None or self.since < at for at in [*prices, quote.greeks_time])
 
-        line = replace(self, quote=quote, heard_at=min(quote.received_at or NEVER, now))
+        line = replace(self, quote=quote, heard_at=quote.received_at or NEVER)
         if is_priced:
             line = replace(line, priced_at=newest).after(LineEvent.PRICED, now_s)
         if is_complete and line.lacks_parts:
             line = line.after(LineEvent.COMPLETED, now_s)
         return line
 
-    def counted(self, quote: Quote | None, now: datetime) -> Quote | None:
+    def counted(self, quote: Quote | None) -> Quote | None:
         """Return the part of its newest market data that counts; None if it is not held."""
         if quote is None or not self.held:
             return None
         silence = timedelta(seconds=self.silence_s)
-        return quote.counted(since=self.since, now=now, model_silence=silence)
+        return quote.counted(since=self.since, model_silence=silence)
 
     def elapsed(self, now_s: float, *, session_open: bool = True) -> "Line":
         """Return the line after time has passed.
@@ -314,10 +312,6 @@ class Line:
         """
         is_due = self.suspect and now_s >= self.renew_at_s
         return is_due and (session_open or self.dispute is not None)
-
-    def since_at_most(self, now: datetime) -> "Line":
-        """Return the line without a `since` from before the clock was set back."""
-        return self if self.since <= now else replace(self, since=now)
 
     def denied_again(self, denial: Denial, now_s: float) -> "Line":
         """Return the line after a refusal of live data; the wait grows each time.

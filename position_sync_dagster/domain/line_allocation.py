@@ -47,17 +47,18 @@ def demands(
         sec_types: Holdings of other security types want no line.
     """
     allowed = frozenset(sec_types)
-    present = (leg for leg in legs if leg.removed_at is None)
+    active = [leg for leg in legs if leg.removed_at is None]
     wanted: list[Demand] = []
-    for conid, active in grouped(attrgetter("conid"), present).items():
-        accounts = {
-            holding.account
-            for holding in holdings_of(conid)
-            if holding.position and holding.instrument.sec_type in allowed
-        }
-        held = [leg for leg in active if accounts and leg.account in (None, *accounts)]
+    for conid, legs_of_conid in grouped(attrgetter("conid"), active).items():
+        accounts = set()
+        for holding in holdings_of(conid):
+            if holding.position and holding.instrument.sec_type in allowed:
+                accounts.add(holding.account)
+
+        held = [leg for leg in legs_of_conid if accounts and leg.account in (None, *accounts)]
         if held:
-            priority, since = min(leg.priority for leg in held), min(leg.added_at for leg in held)
+            priority = min(leg.priority for leg in held)
+            since = min(leg.added_at for leg in held)
             wanted.append(Demand(conid=conid, priority=priority, since=since))
     return wanted
 
@@ -111,16 +112,22 @@ def allocate_lines(
     >>> sorted(allocate_lines(legs, {}, limit=3, reserve=1, now=0.0, min_hold_s=5.0))
     [1, 2]
     """
-    wanted = list(wanted)
-    released = {demand.conid for demand in wanted if demand.of_options}
-    chosen = {
-        conid for conid, since in held.items() if now - since < min_hold_s and conid not in released
-    }
+    by_rank = sorted(wanted, key=lambda demand: rank(demand, held))
+    of_options = {demand.conid for demand in by_rank if demand.of_options}
+
+    chosen = set()
+    for conid, since in held.items():
+        is_young = now - since < min_hold_s
+        if is_young and conid not in of_options:
+            chosen.add(conid)
+
     free = limit - reserve - len(chosen)
-    if free > 0:
-        others = (demand for demand in wanted if demand.conid not in chosen)
-        ranked = sorted(others, key=lambda demand: rank(demand, held))
-        chosen.update(demand.conid for demand in ranked[:free])
+    for demand in by_rank:
+        if free <= 0:
+            break
+        if demand.conid not in chosen:
+            chosen.add(demand.conid)
+            free -= 1
     return frozenset(chosen)
 
 
@@ -148,10 +155,10 @@ def largest(
 
     def order(key: Named) -> tuple[float, Named]:
         value = values[key]
-        return (
-            -math.inf if value is None else -abs(value) * (STAYS if key in followed else 1.0),
-            key,
-        )
+        if value is None:
+            return (-math.inf, key)
+        weight = STAYS if key in followed else 1.0
+        return (-abs(value) * weight, key)
 
     return sorted(values, key=order)[:limit]
 

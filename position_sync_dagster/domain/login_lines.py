@@ -218,7 +218,7 @@ class LoginLines:
     ... )
     >>> for conid in (1, 2):
     ...     lines.record(conid, LineEvent.REQUESTED, 0.0)
-    >>> lines.ticked({}, datetime.now(UTC), 31.0)
+    >>> lines.ticked({}, 31.0)
     >>> lines.take_due_for_renewal(31.0)
     [1]
     """
@@ -291,7 +291,7 @@ class LoginLines:
         for conid in self._lines:
             self.record(conid, LineEvent.RESTORED, now_s)
 
-    def ticked(self, quotes: Mapping[int, Quote | None], now: datetime, now_s: float) -> None:
+    def ticked(self, quotes: Mapping[int, Quote | None], now_s: float) -> None:
         """Record which lines ticked since the last call, and that time passed.
 
         A line is probed when none ticks. If it had moved, every line is suspect. Only lines whose
@@ -299,18 +299,14 @@ class LoginLines:
 
         Args:
             quotes: conid → quote of the lines that ticked.
-            now: The moment.
-            now_s: The same in seconds.
+            now_s: The time.
         """
-        for conid, line in self._lines.items():
-            self._lines[conid] = line.since_at_most(now)
-
         priced = []
         for conid, quote in quotes.items():
             before = self._lines.get(conid)
             if before is None or quote is None:
                 continue
-            self._lines[conid] = before.heard(quote, now, now_s)
+            self._lines[conid] = before.heard(quote, now_s)
             if self._lines[conid].priced_at != before.priced_at:
                 priced.append(conid)
 

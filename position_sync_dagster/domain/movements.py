@@ -211,8 +211,9 @@ def counting_movements(
 
     For each account, report date and section that a statement has, the newest statement states
     everything: what it does not name is gone. Equal rows of one statement are several bookings. A
-    section that is absent says nothing. Where no statement covers the day, what the gateway says
-    counts, and without that what follows from the cause of a close.
+    section that is absent says nothing. Where no statement covers the day, or it was made before
+    an execution, what the gateway says counts, and without that what follows from the cause of a
+    close.
 
     A statement may also name what has another day than its own: what was booked late. Of such a
     booking the newest row counts, unless a newer statement covers its day. The end of an option is
@@ -231,7 +232,7 @@ def counting_movements(
             is_late = newest is None or _rank_of(movement) > (newest.stated_at or NEVER)
             if is_late or (newest is not None and newest.statement == movement.statement):
                 stated.append(movement)
-        elif newest is None and not _is_inferred_and_stated(movement, covering):
+        elif _may_be_unnamed(movement, newest, covering):
             unstated.append(movement)
 
     counting = _without_repeated_ends(_newest_bookings(stated))
@@ -259,14 +260,24 @@ def _rank_of(movement: Movement) -> datetime:
     return movement.stated_at or NEVER
 
 
-def _is_inferred_and_stated(
-    movement: Movement, covering: defaultdict[_Part, list[StatedSection]]
+def _may_be_unnamed(
+    movement: Movement,
+    newest: StatedSection | None,
+    covering: defaultdict[_Part, list[StatedSection]],
 ) -> bool:
-    """Return whether a statement names all ends of options of the day of an inferred one."""
-    if movement.source is not MovementSource.INFERRED:
-        return False
-    trades = covering[movement.account, Section.TRADES]
-    return _newest_of(trades, movement.day) is not None
+    """Return whether a movement counts though no statement names it.
+
+    No statement covers its day, or the one that does was made before the gateway's execution. The
+    trades of a statement name all ends of options too, which are inferred without them, and are
+    seen later than they happen.
+    """
+    if movement.source is MovementSource.INFERRED:
+        trades = _newest_of(covering[movement.account, Section.TRADES], movement.day)
+        return newest is None and trades is None
+    if newest is None:
+        return True
+    is_timed = movement.at is not None and newest.stated_at is not None
+    return is_timed and movement.at > newest.stated_at  # type: ignore[operator]
 
 
 def _newest_bookings(stated: Iterable[Movement]) -> list[Movement]:

@@ -7,10 +7,10 @@ left as it is, with these as alternatives. Every option ends in one structure, a
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import chain, combinations, groupby, pairwise, product
+from itertools import combinations, groupby, pairwise, product
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.clock import NEVER
@@ -55,8 +55,8 @@ class Piece:
     @property
     def is_option(self) -> bool:
         """Return whether it is an option with all of its terms."""
-        one = self.instrument
-        return None not in (one.right, one.strike, one.expiry) and one.sec_type in ("OPT", "FOP")
+        terms = (self.instrument.right, self.instrument.strike, self.instrument.expiry)
+        return None not in terms and self.instrument.sec_type in ("OPT", "FOP")
 
     @property
     def strike(self) -> float:
@@ -75,8 +75,11 @@ class Piece:
 
 
 def _fits_stock(legs: Sequence[Piece]) -> bool:
-    stock, whole = legs[0], abs(legs[0].quantity)
-    return all(abs(one.quantity) * _units_of(one, stock) == whole for one in legs[1:])
+    stock = legs[0]
+    return all(
+        abs(option.quantity) * _units_of(option, stock) == abs(stock.quantity)
+        for option in legs[1:]
+    )
 
 
 def _units_of(option: Piece, stock: Piece) -> float:
@@ -85,7 +88,7 @@ def _units_of(option: Piece, stock: Piece) -> float:
 
 
 def _net(legs: Sequence[Piece]) -> float:
-    return sum(one.quantity for one in legs)
+    return sum(leg.quantity for leg in legs)
 
 
 def _is_even(legs: Sequence[Piece]) -> bool:
@@ -93,12 +96,13 @@ def _is_even(legs: Sequence[Piece]) -> bool:
 
 
 def _has_even_wings(legs: Sequence[Piece]) -> bool:
-    low, middle, high = (one.strike for one in legs)
+    low, middle, high = (leg.strike for leg in legs)
     return _is_even(legs) and middle - low == high - middle
 
 
 def _has_equal_strikes(legs: Sequence[Piece]) -> bool:
-    strikes, half = [one.strike for one in legs], len(legs) // 2
+    strikes = [leg.strike for leg in legs]
+    half = len(legs) // 2
     return strikes[:half] == strikes[half:]
 
 
@@ -238,7 +242,7 @@ _STRUCTURES: tuple[tuple[str, tuple[Shape, ...], _Rule | None], ...] = (
             (SHORT_PUT, SAME_STRIKE, LONG_CALL, ABOVE, LONG_PUT, SAME_STRIKE, SHORT_CALL),
             (LONG_PUT, SAME_STRIKE, SHORT_CALL, ABOVE, SHORT_PUT, SAME_STRIKE, LONG_CALL),
         ),
-        lambda legs: len({abs(p.quantity) for p in legs}) == 1,
+        lambda legs: len({abs(leg.quantity) for leg in legs}) == 1,
     ),
 )
 
@@ -301,9 +305,9 @@ def _part_of(leg: Piece) -> str:
     return f"{side} {'other' if right is None else right.lower()}"
 
 
-def _is_stock(one: Piece) -> bool:
+def _is_stock(piece: Piece) -> bool:
     """Return whether it is what an option can be an option on, and is held itself."""
-    return one.instrument.sec_type in ("STK", "FUT")
+    return piece.instrument.sec_type in ("STK", "FUT")
 
 
 def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
@@ -316,28 +320,48 @@ def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
         What was received for it, negative if it was paid, None: unknown; what it loses at most
         until its first expiry, None: unknown or without bound; and whether it has no bound.
     """
-    paid = [one.quantity * one.cost for one in parts if one.cost is not None]
-    credit = 0.0 - sum(paid) if len(paid) == len(parts) else None
-    prices = {0.0, *(one.strike for one in parts)}
-    top = max(prices)
-    if _payoff(parts, top + 1.0) - _payoff(parts, top) < -1e-9:
+    credit = _credit_of(parts)
+
+    # The payoff is a line between the strikes, and beyond the highest one.
+    corners = {0.0, *(part.strike for part in parts)}
+    highest = max(corners)
+    slope_beyond = _payoff(parts, highest + 1.0) - _payoff(parts, highest)
+    if slope_beyond < -1e-9:
         return credit, None, True
-    first = min((one.day for one in parts if one.is_option), default="")
+
     # A short option that expires later may be worth any amount more than its intrinsic value.
-    is_short_later = any(one.day > first and one.quantity < 0 for one in parts)
+    first_day = _first_expiry(parts)
+    is_short_later = any(part.day > first_day and part.quantity < 0 for part in parts)
     if credit is None or is_short_later:
         return credit, None, False
-    return credit, max(0.0, -credit - min(_payoff(parts, at) for at in prices)) + 0.0, False
+
+    least = min(_payoff(parts, price) for price in corners)
+    return credit, max(0.0, -credit - least), False
+
+
+def _credit_of(parts: Sequence[Piece]) -> float | None:
+    """Return what was received for a structure; None: the cost of a part is unknown."""
+    paid = 0.0
+    for part in parts:
+        if part.cost is None:
+            return None
+        paid += part.quantity * part.cost
+    return 0.0 - paid
+
+
+def _first_expiry(parts: Iterable[Piece]) -> str:
+    """Return the first expiry of the options; empty without any."""
+    return min((part.day for part in parts if part.is_option), default="")
 
 
 def _payoff(parts: Sequence[Piece], price: float) -> float:
     total = 0.0
-    for one in parts:
+    for part in parts:
         worth = price
-        if one.is_option:
-            above = price - one.strike
-            worth = max(0.0, above if one.instrument.right is Right.CALL else -above)
-        total += one.quantity * one.instrument.multiplier * worth
+        if part.is_option:
+            above = price - part.strike
+            worth = max(0.0, above if part.instrument.right is Right.CALL else -above)
+        total += part.quantity * part.instrument.multiplier * worth
     return total
 
 
@@ -392,25 +416,27 @@ class _Group:
 
     def __post_init__(self) -> None:
         self.unit.sort(key=attrgetter("order"))
-        self.kind, first = kind_of(self.unit), self.unit[0]
+        self.kind = kind_of(self.unit)
         self.labels = {self.kind or "stock"}
         if self.kind == "single":
-            self.labels = {"long" if first.quantity > 0 else "short", str(first.instrument.right)}
+            option = self.unit[0]
+            side = "long" if option.quantity > 0 else "short"
+            self.labels = {side, str(option.instrument.right)}
 
     @property
     def whole(self) -> list[Piece]:
         """All of its contracts."""
-        return [replace(one, quantity=one.quantity * self.units) for one in self.unit]
+        return [replace(part, quantity=part.quantity * self.units) for part in self.unit]
 
-    def kind_with(self, other: "_Group") -> str | None:
+    def kind_with(self, partner: "_Group") -> str | None:
         """Return the kind that a unit is together with one of another group."""
-        return kind_of(_together([*self.unit, *other.unit]))
+        return kind_of(_together([*self.unit, *partner.unit]))
 
-    def add_alternative(self, other: "_Group") -> None:
+    def add_alternative(self, partner: "_Group") -> None:
         """Name what it may be together with another group."""
         if len(self.alternatives) < MOST_ALTERNATIVES:
-            names = " / ".join(contract_name(part.instrument) for part in other.unit)
-            self.alternatives.append(f"{self.kind_with(other)} with {names}")
+            names = " / ".join(contract_name(part.instrument) for part in partner.unit)
+            self.alternatives.append(f"{self.kind_with(partner)} with {names}")
 
 
 def propose(
@@ -429,36 +455,58 @@ def propose(
         names: The names that are taken.
     """
     claims = grouped(lambda leg: leg.conid, claimed)
-    in_order = sorted(executions, key=lambda one: (one.time, one.execution_id))
-    deals = grouped(lambda one: (one.account, one.conid), in_order)
-    of_underlying = grouped(
-        lambda one: (one.account, one.instrument.symbol, one.instrument.currency),
-        sorted(holdings, key=lambda one: one.key),
-    )
-    found: list[tuple[int, ProposedStrategy]] = []
-    left: list[Piece] = []
-    for (account, symbol, _currency), own in sorted(of_underlying.items()):
-        lots = [_lots(one, deals[one.key], claims[one.instrument.conid]) for one in own]
-        opened = [*chain(*lots)]
-        groups = _structures(opened)
-        found += [(group.rank, _proposed(group, account, symbol)) for group in groups]
-        left += _without(opened, groups)
-    found.sort(
-        key=lambda one: (one[0], one[1].account, one[1].underlying, [p.order for p in one[1].legs])
-    )
-    taken_names, strategies = set(names), []
-    for _rank, strategy in found:
-        name, number = strategy.name, 1
-        while name in taken_names:
+    in_order = sorted(executions, key=lambda execution: (execution.time, execution.execution_id))
+    executions_of = grouped(lambda execution: (execution.account, execution.conid), in_order)
+    by_underlying = grouped(_underlying_of, sorted(holdings, key=lambda holding: holding.key))
+
+    ranked: list[tuple[int, ProposedStrategy]] = []
+    left_over: list[Piece] = []
+    for (account, symbol, _currency), of_underlying in sorted(by_underlying.items()):
+        lots: list[Piece] = []
+        for holding in of_underlying:
+            legs = claims[holding.instrument.conid]
+            lots += _lots(holding, executions_of[holding.key], legs)
+
+        groups = _structures(lots)
+        for group in groups:
+            ranked.append((group.rank, _proposed(group, account, symbol)))
+        left_over += _without(lots, groups)
+
+    strategies = _named_apart([strategy for _, strategy in sorted(ranked, key=_place_of)], names)
+    return Proposal(strategies=tuple(strategies), left_over=tuple(left_over))
+
+
+def _underlying_of(holding: BrokerPosition) -> tuple[str, str, str]:
+    """Return account, symbol and currency of a holding: a structure has one of each."""
+    return holding.account, holding.instrument.symbol, holding.instrument.currency
+
+
+def _place_of(ranked: tuple[int, ProposedStrategy]) -> tuple[object, ...]:
+    """Return the place of a proposal in the list: what shows it best comes first."""
+    rank, strategy = ranked
+    legs = [leg.order for leg in strategy.legs]
+    return rank, strategy.account, strategy.underlying, legs
+
+
+def _named_apart(
+    strategies: Iterable[ProposedStrategy], names: Iterable[str]
+) -> list[ProposedStrategy]:
+    """Return strategies with different names, none of which is taken: "…", "…-2", "…-3"."""
+    taken = set(names)
+    named = []
+    for strategy in strategies:
+        name = strategy.name
+        number = 1
+        while name in taken:
             number += 1
             name = f"{strategy.name}-{number}"
-        taken_names.add(name)
-        strategies.append(replace(strategy, name=name))
-    return Proposal(strategies=tuple(strategies), left_over=tuple(left))
+        taken.add(name)
+        named.append(replace(strategy, name=name))
+    return named
 
 
 def _lots(
-    holding: BrokerPosition, deals: Iterable[Execution], legs: Iterable[ActiveContract]
+    holding: BrokerPosition, executions: Sequence[Execution], legs: Iterable[ActiveContract]
 ) -> list[Piece]:
     """Return what is held and claimed by no strategy, by the orders that opened it.
 
@@ -467,15 +515,17 @@ def _lots(
 
     Args:
         holding: What is held.
-        deals: The executions of it, the oldest first.
+        executions: The executions of it, the oldest first.
         legs: The active legs of its contract.
     """
-    terms, before = holding.instrument, holding.position - sum(one.change for one in deals)
-    lots = [Piece(terms, before, holding.average_cost)]
-    for one in deals:
-        cost = None if one.price is None else one.price * terms.multiplier
-        lots, opened = _changed(lots, one.change)
-        lots.append(Piece(terms, opened, cost, one.order_id, one.time))
+    instrument = holding.instrument
+    held_before = holding.position - sum(execution.change for execution in executions)
+    lots = [Piece(instrument, held_before, holding.average_cost)]
+    for execution in executions:
+        cost = None if execution.price is None else execution.price * instrument.multiplier
+        lots, opened = _changed(lots, execution.change)
+        lots.append(Piece(instrument, opened, cost, execution.order_id, execution.time))
+
     for leg in legs:
         claim = holding.position if leg.quantity is None else leg.quantity
         if leg.account in (None, holding.account) and claim * holding.position > 0:
@@ -490,7 +540,8 @@ def _changed(lots: Iterable[Piece], change: float) -> tuple[list[Piece], float]:
         quantity = lot.quantity
         if quantity * change < 0:
             closed = math.copysign(min(abs(quantity), abs(change)), quantity)
-            quantity, change = quantity - closed, change + closed
+            quantity -= closed
+            change += closed
         if abs(quantity) > NEGLIGIBLE:
             after.append(replace(lot, quantity=quantity))
     return after, change
@@ -498,81 +549,113 @@ def _changed(lots: Iterable[Piece], change: float) -> tuple[list[Piece], float]:
 
 def _together(parts: Iterable[Piece]) -> list[Piece]:
     """Return some contracts, each once, with the average of their costs."""
-    found: dict[int, Piece] = {}
-    for one in parts:
-        before = found.get(one.conid)
-        if before is not None:
-            quantity, cost = before.quantity + one.quantity, one.cost
-            if before.cost is None or cost is None or not quantity:
-                cost = None
-            elif cost != before.cost:
-                cost = (before.quantity * before.cost + one.quantity * cost) / quantity
-            one = Piece(one.instrument, quantity, cost)
-        found[one.conid] = one
-    return [one for one in found.values() if abs(one.quantity) > NEGLIGIBLE]
+    by_conid: dict[int, Piece] = {}
+    for part in parts:
+        earlier = by_conid.get(part.conid)
+        by_conid[part.conid] = part if earlier is None else _sum_of(earlier, part)
+    return [part for part in by_conid.values() if abs(part.quantity) > NEGLIGIBLE]
+
+
+def _sum_of(first: Piece, second: Piece) -> Piece:
+    """Return two lots of a contract as one: the orders are not known any more."""
+    quantity = first.quantity + second.quantity
+    if first.cost is None or second.cost is None or not quantity:
+        return Piece(first.instrument, quantity)
+    if first.cost == second.cost:
+        return Piece(first.instrument, quantity, first.cost)
+
+    paid = first.quantity * first.cost + second.quantity * second.cost
+    return Piece(first.instrument, quantity, paid / quantity)
 
 
 def _without(parts: Iterable[Piece], groups: Iterable[_Group]) -> list[Piece]:
     """Return contracts without those of some groups."""
-    taken = (replace(one, quantity=-one.quantity) for group in groups for one in group.whole)
-    return _together([*parts, *taken])
+    remaining = list(parts)
+    for group in groups:
+        remaining += (replace(part, quantity=-part.quantity) for part in group.whole)
+    return _together(remaining)
 
 
 def _structures(lots: Sequence[Piece]) -> list[_Group]:
     """Return the structures of one underlying: each option is in one."""
     by_order = grouped(lambda lot: lot.order_id, lots)
-    rest, alone = by_order.pop(None, []), list[Piece]()
-    by_unit: defaultdict[tuple[tuple[int, float], ...], list[Piece]] = defaultdict(list)
-    for order in sorted(by_order, key=str):
-        parts = _together(by_order[order])
-        if len(parts) > 1 and any(part.is_option for part in parts):
-            unit = tuple((part.conid, part.quantity) for part in _as_group(parts).unit)
-            by_unit[unit] += parts
-        else:
-            alone += by_order[order]
-    groups: list[_Group] = []
-    for unit, parts in by_unit.items():
-        count = len(parts) // len(unit)
-        many = f"{count} orders of the same legs" if count > 1 else "one order"
-        groups.append(_as_group(parts, f"opened by {many}", 0))
-    alone.sort(key=lambda lot: (lot.at, lot.conid))
-    separate: list[Piece] = []
-    while alone:
-        near = [lot for lot in alone if lot.at - alone[0].at <= TOGETHER]
-        group = _as_group(near, "opened within a minute", 1)
-        if len(group.unit) > 1 and group.kind is not None:
-            groups.append(group)
-        else:
-            near = near[:1]
-            separate += near
-        alone = alone[len(near) :]
-    known, has_stock = [], not all(lot.is_option for lot in lots)
+    without_order = by_order.pop(None, [])
+    combos, single_orders = _combos(by_order)
+    near, separate = _opened_together(single_orders)
+
+    has_stock = not all(lot.is_option for lot in lots)
+    opened_alone: list[_Group] = []
     for group in _matched(separate):
         # A long option needs no other one; a short one may go with what was opened before, and
         # either with the underlying.
         if len(group.unit) > 1:
-            known.append(group)
+            opened_alone.append(group)
         elif group.unit[0].quantity > 0 and not has_stock:
-            group.why, group.rank = "opened by an order of its own", 1
-            known.append(group)
-    return groups + known + _matched([*rest, *_without(separate, known)])
+            group.why = "opened by an order of its own"
+            group.rank = 1
+            opened_alone.append(group)
+
+    not_in_structures = [*without_order, *_without(separate, opened_alone)]
+    return [*combos, *near, *opened_alone, *_matched(not_in_structures)]
+
+
+def _combos(by_order: Mapping[str | None, list[Piece]]) -> tuple[list[_Group], list[Piece]]:
+    """Return what orders of several legs opened, and the lots of all other orders.
+
+    Orders of the same legs are one group.
+    """
+    parts_of_unit: defaultdict[tuple[tuple[int, float], ...], list[Piece]] = defaultdict(list)
+    single_orders: list[Piece] = []
+    for order in sorted(by_order, key=str):
+        parts = _together(by_order[order])
+        if len(parts) > 1 and any(part.is_option for part in parts):
+            unit = tuple((part.conid, part.quantity) for part in _as_group(parts).unit)
+            parts_of_unit[unit] += parts
+        else:
+            single_orders += by_order[order]
+
+    groups = []
+    for unit, parts in parts_of_unit.items():
+        count = len(parts) // len(unit)
+        orders = f"{count} orders of the same legs" if count > 1 else "one order"
+        groups.append(_as_group(parts, f"opened by {orders}", 0))
+    return groups, single_orders
+
+
+def _opened_together(lots: Iterable[Piece]) -> tuple[list[_Group], list[Piece]]:
+    """Return the structures that were opened within a minute, and the lots of all other times."""
+    waiting = sorted(lots, key=lambda lot: (lot.at, lot.conid))
+    groups: list[_Group] = []
+    separate: list[Piece] = []
+    while waiting:
+        near = [lot for lot in waiting if lot.at - waiting[0].at <= TOGETHER]
+        group = _as_group(near, "opened within a minute", 1)
+        if len(group.unit) > 1 and group.kind is not None:
+            groups.append(group)
+            waiting = waiting[len(near) :]
+        else:
+            separate.append(waiting.pop(0))
+    return groups, separate
 
 
 def _as_group(parts: Iterable[Piece], why: str = ALONE, rank: int = 3) -> _Group:
     """Return all of some contracts as one group, by their greatest common divisor."""
     whole = _together(parts)
-    amounts, units = [abs(one.quantity) for one in whole], 1
-    if all(one == int(one) for one in amounts):
-        units = math.gcd(*map(int, amounts))
-    return _Group([replace(one, quantity=one.quantity / units) for one in whole], units, why, rank)
+    quantities = [abs(part.quantity) for part in whole]
+    units = 1
+    if all(quantity == int(quantity) for quantity in quantities):
+        units = math.gcd(*map(int, quantities))
+
+    unit = [replace(part, quantity=part.quantity / units) for part in whole]
+    return _Group(unit, units, why, rank)
 
 
 def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
-    legs, kind = tuple(group.whole), group.kind or "combination"
+    legs = tuple(group.whole)
+    kind = group.kind or "combination"
     credit, greatest_loss, unlimited = risk_of(legs)
-    first = min((one.day for one in legs if one.is_option), default="")
     return ProposedStrategy(
-        name=f"{underlying}-{kind}-{first}",
+        name=f"{underlying}-{kind}-{_first_expiry(legs)}",
         kind=kind,
         account=account,
         underlying=underlying,
@@ -600,60 +683,76 @@ class _Step:
     """One way to join pairs of groups, if the two are a structure.
 
     Attributes:
-        first, second: The labels of the ones and of the others of the pairs.
+        first_labels, second_labels: The labels of the two groups of a pair.
         key: Only groups whose last contract has an equal one are compared.
     """
 
     why: str
-    first: Collection[str]
-    second: Collection[str]
+    first_labels: Collection[str]
+    second_labels: Collection[str]
     key: Callable[[Instrument], object]
     score: Callable[[_Group, _Group], Score]
 
 
 def _by_strikes(short: _Group, long: _Group) -> Score:
     """Prefer strikes that are near, which count twice if the long option is behind."""
-    one, other = short.unit[0], long.unit[0]
-    behind = (other.strike - one.strike) * (-1 if one.instrument.right is Right.PUT else 1)
-    return (abs(behind) + max(0.0, behind), other.day, other.strike)
+    short_option = short.unit[0]
+    long_option = long.unit[0]
+    behind = long_option.strike - short_option.strike
+    if short_option.instrument.right is Right.PUT:
+        behind = -behind
+    return (abs(behind) + max(0.0, behind), long_option.day, long_option.strike)
 
 
 def _by_time(short: _Group, long: _Group) -> Score:
     return _by_strikes(short, long) if short.unit[0].day < long.unit[0].day else None
 
 
-def _by_width(one: _Group, other: _Group) -> Score:
+def _by_width(spread: _Group, partner: _Group) -> Score:
     """Prefer boxes, then what needs the least margin: condors and butterflies."""
-    strikes = [[part.strike for part in group.unit] for group in (one, other)]
-    width = min(high - low for low, high in strikes)
-    return (strikes[0] != strikes[1], one.units != other.units, -width)
+    strikes = [part.strike for part in spread.unit]
+    strikes_of_partner = [part.strike for part in partner.unit]
+    width = min(_width_of(strikes), _width_of(strikes_of_partner))
+    return (strikes != strikes_of_partner, spread.units != partner.units, -width)
+
+
+def _width_of(strikes: Sequence[float]) -> float:
+    low, high = strikes
+    return high - low
 
 
 def _by_sides(call: _Group, put: _Group) -> Score:
     """Prefer two short ones, then two long ones."""
-    sides = [group.unit[0].quantity > 0 for group in (call, put)]
-    apart = abs(call.unit[0].strike - put.unit[0].strike)
-    return (any(sides) + (len({*sides}) > 1), call.units != put.units, apart)
+    is_call_long = call.unit[0].quantity > 0
+    is_put_long = put.unit[0].quantity > 0
+    long_sides = int(is_call_long or is_put_long) + int(is_call_long != is_put_long)
+    distance = abs(call.unit[0].strike - put.unit[0].strike)
+    return (long_sides, call.units != put.units, distance)
 
 
-def _by_units(one: _Group, other: _Group) -> Score:
-    return (one.units != other.units,)
+def _by_units(group: _Group, partner: _Group) -> Score:
+    return (group.units != partner.units,)
 
 
 def _beside(spread: _Group, single: _Group) -> Score:
-    rights = {group.unit[0].instrument.right for group in (spread, single)}
-    return _by_units(spread, single) if len(rights) == 2 else None
+    is_same_right = spread.unit[0].instrument.right == single.unit[0].instrument.right
+    return None if is_same_right else _by_units(spread, single)
 
 
 def _by_day(_: _Group, option: _Group) -> Score:
     return (option.unit[0].day,)
 
 
-SHORT, LONG, STOCK = {"short"}, {"long"}, {"stock"}
+SHORT = {"short"}
+LONG = {"long"}
+STOCK = {"stock"}
+SPREAD = {"vertical"}
 PAIR = {"vertical", "ratio-spread", "back-spread"}
-SPREAD, COVERED = {"vertical"}, {"covered-call", "covered-put"}
+COVERED = {"covered-call", "covered-put"}
 OF_TIME = {"calendar", "diagonal"}
-EXPIRY, ANY = attrgetter("expiry"), attrgetter("symbol")
+
+EXPIRY = attrgetter("expiry")
+ANY = attrgetter("symbol")
 SERIES = attrgetter("expiry", "right", "trading_class", "multiplier")
 
 STEPS = (
@@ -670,59 +769,87 @@ STEPS = (
 )
 
 
-def _matched(given: Iterable[Piece]) -> list[_Group]:
+def _matched(lots: Iterable[Piece]) -> list[_Group]:
     """Divide contracts of one underlying into structures; a stock or a future alone is none.
 
     Each option begins as a group of its own; each step joins pairs of groups.
     """
-    parts = sorted(_together(given), key=lambda part: part.conid)
+    parts = sorted(_together(lots), key=lambda part: part.conid)
     if len(parts) > 1 and kind_of(parts) is not None:
         return [_as_group(parts, "all that is held of the underlying", 2)]
-    groups: list[_Group] = []
+
     options = [part for part in parts if part.is_option]
-    for _day, own in sorted(grouped(attrgetter("day"), options).items()):
-        if len(own) > 1 and kind_of(own) not in APART:
-            groups.append(_as_group(own, "all options of the expiry", 2))
-        else:
-            groups += [_as_group([part]) for part in own]
+    groups = _groups_of_options(options)
     for stock in parts:
         if options and _is_stock(stock):
-            per = min(_units_of(one, stock) for one in options)
-            share = replace(stock, quantity=math.copysign(per, stock.quantity))
-            groups.append(_Group([share], math.floor(abs(stock.quantity) / per + 1e-9)))
+            groups.append(_group_of_stock(stock, options))
+
     _join_balanced(groups, STEPS[0])
     for step in STEPS:
         _join(groups, step)
-    return [one for one in groups if one.units > 0 and one.kind is not None]
+    return [group for group in groups if group.units > 0 and group.kind is not None]
 
 
-def _sides(groups: Iterable[_Group], step: _Step) -> list[tuple[list[_Group], list[_Group]]]:
+def _groups_of_options(options: Iterable[Piece]) -> list[_Group]:
+    """Return the options of each expiry as one structure, if they are one, or each by itself."""
+    groups: list[_Group] = []
+    for _day, of_day in sorted(grouped(attrgetter("day"), options).items()):
+        if len(of_day) > 1 and kind_of(of_day) not in APART:
+            groups.append(_as_group(of_day, "all options of the expiry", 2))
+        else:
+            groups += (_as_group([option]) for option in of_day)
+    return groups
+
+
+def _group_of_stock(stock: Piece, options: Iterable[Piece]) -> _Group:
+    """Return a stock in units of what one option stands for; what is over is in no unit."""
+    unit = min(_units_of(option, stock) for option in options)
+    share = replace(stock, quantity=math.copysign(unit, stock.quantity))
+    return _Group([share], math.floor(abs(stock.quantity) / unit + 1e-9))
+
+
+def _with_labels(
+    groups: Iterable[_Group], labels: Collection[str], step: _Step
+) -> defaultdict[object, list[_Group]]:
+    """Return the groups with some label, by what a step compares them by."""
+    fitting = []
+    for group in groups:
+        if group.units > 0 and not group.labels.isdisjoint(labels):
+            fitting.append(group)
+    return grouped(lambda group: step.key(group.unit[-1].instrument), fitting)
+
+
+def _sides(groups: Sequence[_Group], step: _Step) -> list[tuple[list[_Group], list[_Group]]]:
     """Return the groups that a step compares with each other."""
-    ones, others = (
-        grouped(
-            lambda group: step.key(group.unit[-1].instrument),
-            (one for one in groups if one.units > 0 and not one.labels.isdisjoint(labels)),
-        )
-        for labels in (step.first, step.second)
-    )
-    return [(own, others[key]) for key, own in ones.items()]
+    first = _with_labels(groups, step.first_labels, step)
+    second = _with_labels(groups, step.second_labels, step)
+    return [(of_key, second[key]) for key, of_key in first.items()]
 
 
-def _joined(one: _Group, other: _Group, step: _Step) -> _Group:
+def _joined(group: _Group, partner: _Group, step: _Step) -> _Group:
     """Return two groups as one, as often as both are there."""
-    count = min(one.units, other.units)
-    one.units, other.units = one.units - count, other.units - count
-    return _Group(_together([*one.unit, *other.unit]), count, step.why, 2)
+    count = min(group.units, partner.units)
+    group.units -= count
+    partner.units -= count
+    return _Group(_together([*group.unit, *partner.unit]), count, step.why, 2)
 
 
 def _join_balanced(groups: list[_Group], step: _Step) -> None:
     """Join pairs by strikes where all have one: this has the least sum of margins."""
-    for sides in _sides(groups, step):
-        totals = {sum(one.units for one in own) for own in sides}
-        ones, others = (sorted(own, key=lambda group: group.unit[0].order) for own in sides)
-        while len(totals) == 1 and ones and others:
-            groups.append(_joined(ones[0], others[0], step))
-            ones, others = ([one for one in own if one.units] for own in (ones, others))
+    for first, second in _sides(groups, step):
+        if sum(group.units for group in first) != sum(group.units for group in second):
+            continue
+
+        waiting = sorted(first, key=_order_of)
+        partners = sorted(second, key=_order_of)
+        while waiting and partners:
+            groups.append(_joined(waiting[0], partners[0], step))
+            waiting = [group for group in waiting if group.units]
+            partners = [group for group in partners if group.units]
+
+
+def _order_of(group: _Group) -> tuple[str, float, bool, int]:
+    return group.unit[0].order
 
 
 def _join(groups: list[_Group], step: _Step) -> None:
@@ -730,33 +857,45 @@ def _join(groups: list[_Group], step: _Step) -> None:
 
     Pairs with equal scores that exclude each other are not joined: each is an alternative.
     """
-    pairs = []
-    for own, others in _sides(groups, step):
-        is_same = step.first == step.second
-        for one, other in combinations(own, 2) if is_same else product(own, others):
-            if (score := step.score(one, other)) is not None:
-                pairs.append((score, one, other))
     closed = set[_Group]()
-    for _score, same in groupby(sorted(pairs, key=itemgetter(0)), key=itemgetter(0)):
-        fitting = []
-        partners: defaultdict[_Group, list[float]] = defaultdict(list)
-        for _, one, other in same:
-            is_free = one.units and other.units and closed.isdisjoint((one, other))
-            kind = one.kind_with(other) if is_free else None
+    for _score, equal in groupby(_scored_pairs(groups, step), key=itemgetter(0)):
+        fitting: list[tuple[_Group, _Group]] = []
+        units_of_partners: defaultdict[_Group, list[float]] = defaultdict(list)
+        for _, group, partner in equal:
+            is_free = group.units and partner.units and closed.isdisjoint((group, partner))
+            kind = group.kind_with(partner) if is_free else None
             if kind in ONLY_NAMED:
-                one.add_alternative(other)
-                other.add_alternative(one)
+                group.add_alternative(partner)
+                partner.add_alternative(group)
             elif kind is not None:
-                fitting.append((one, other))
-                partners[one].append(other.units)
-                partners[other].append(one.units)
-        contested = {
-            one for one, units in partners.items() if len(units) > 1 and sum(units) > one.units
-        }
-        for one, other in fitting:
-            if contested & {one, other}:
-                closed |= {one, other}
-                one.add_alternative(other)
-                other.add_alternative(one)
+                fitting.append((group, partner))
+                units_of_partners[group].append(partner.units)
+                units_of_partners[partner].append(group.units)
+
+        contested = set()
+        for group, units in units_of_partners.items():
+            if len(units) > 1 and sum(units) > group.units:
+                contested.add(group)
+
+        for group, partner in fitting:
+            if contested & {group, partner}:
+                closed |= {group, partner}
+                group.add_alternative(partner)
+                partner.add_alternative(group)
             else:
-                groups.append(_joined(one, other, step))
+                groups.append(_joined(group, partner, step))
+
+
+def _scored_pairs(
+    groups: Sequence[_Group], step: _Step
+) -> list[tuple[tuple[float | str | bool, ...], _Group, _Group]]:
+    """Return the pairs that a step may join, those with the smallest score first."""
+    has_equal_sides = step.first_labels == step.second_labels
+    scored = []
+    for first, second in _sides(groups, step):
+        pairs = combinations(first, 2) if has_equal_sides else product(first, second)
+        for group, partner in pairs:
+            score = step.score(group, partner)
+            if score is not None:
+                scored.append((score, group, partner))
+    return sorted(scored, key=itemgetter(0))

@@ -66,7 +66,7 @@ class Quote:
         """Whether it is delayed data, 3 or 4."""
         return self.market_data_type in (3, 4)
 
-    def counted(self, *, since: datetime, now: datetime, model_silence: timedelta) -> "Quote":
+    def counted(self, *, since: datetime, model_silence: timedelta) -> "Quote":
         """Return the quote with the parts that arrived after a moment; the others are unknown.
 
         Quote, mark and model come from different parts of a gateway, and one may end while the
@@ -75,13 +75,12 @@ class Quote:
 
         Args:
             since: What arrived at this moment or earlier does not count.
-            now: What arrived later is from before the clock was set back.
             model_silence: The longest time from the newest tick of the model to the newest change
                 of bid or ask.
         """
 
         def counts(at: datetime | None) -> bool:
-            return at is not None and since < at <= now
+            return at is not None and since < at
 
         unknown: dict[str, Any] = {}
         if not counts(self.quote_time):

@@ -41,11 +41,13 @@ class Backoff:
 # Pause after a commit, as a multiple of its duration, and its maximum: a writer commits for at
 # most a thirteenth of the time. In an object store each commit costs requests, and each reader one
 # more for each new file. A changed position does not wait.
-SHORT_REST, SHORT_REST_S = 12.0, 4.0
+SHORT_REST = 12.0
+SHORT_REST_S = 4.0
 
 # Factor and maximum of the pause where commits take longer: a writer commits for at most a quarter
 # of the time, and the other writers get their turn.
-LONG_REST, LONG_REST_S = 3.0, 10.0
+LONG_REST = 3.0
+LONG_REST_S = 10.0
 
 
 def rest_s(took_s: float) -> float:
@@ -56,8 +58,9 @@ def rest_s(took_s: float) -> float:
     >>> rest_s(0.02), rest_s(0.5), rest_s(0.9), rest_s(2.0), rest_s(60.0)
     (0.24, 4.0, 4.0, 6.0, 10.0)
     """
-    short, long = min(SHORT_REST * took_s, SHORT_REST_S), min(LONG_REST * took_s, LONG_REST_S)
-    return max(short, long)
+    short_s = min(SHORT_REST * took_s, SHORT_REST_S)
+    long_s = min(LONG_REST * took_s, LONG_REST_S)
+    return max(short_s, long_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

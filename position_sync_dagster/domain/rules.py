@@ -41,20 +41,28 @@ class Rule:
 
     def refuses(self, holding: BrokerPosition, today: date) -> str | None:
         """Return why the rule does not take a holding; None if it does."""
-        terms = holding.instrument
+        instrument = holding.instrument
+        symbol = instrument.symbol.upper()
+        if self.underlyings is not None and symbol not in self.underlyings:
+            return f"its underlying is {symbol or 'none'}"
+        if self.right is not None and instrument.right is not self.right:
+            return f"its right is {instrument.right or 'none'}"
+
         side = HoldingSide.LONG if holding.position > 0 else HoldingSide.SHORT
-        for name, wanted, has in (
-            ("underlying", self.underlyings, terms.symbol.upper()),
-            ("right", self.right and {self.right}, terms.right),
-            ("side", self.side and {self.side}, side),
-            ("account", self.accounts, holding.account),
-        ):
-            if wanted is not None and has not in wanted:
-                return f"its {name} is {has or 'none'}"
-        left = None if terms.expiry is None else (terms.expiry - today).days
-        if self.days is not None and (left is None or not self.days[0] <= left <= self.days[1]):
-            return "it has no expiry" if left is None else f"it expires in {left} days"
-        return None
+        if self.side is not None and side is not self.side:
+            return f"its side is {side}"
+        if self.accounts is not None and holding.account not in self.accounts:
+            return f"its account is {holding.account or 'none'}"
+
+        return None if self.days is None else self._refuses_expiry(instrument.expiry, today)
+
+    def _refuses_expiry(self, expiry: date | None, today: date) -> str | None:
+        if expiry is None:
+            return "it has no expiry"
+
+        days = (expiry - today).days
+        least, greatest = self.days or (days, days)
+        return None if least <= days <= greatest else f"it expires in {days} days"
 
 
 def exchange_date(now: datetime) -> date:
@@ -76,30 +84,56 @@ def legs_of_rules(
         listed: The legs that the file lists, which no rule takes.
         now: The present moment.
     """
-    taken = {(leg.account, _terms(leg) if leg.conid is None else leg.conid) for leg in listed}
-    held = [one for one in holdings if one.position and taken.isdisjoint(_ways(one))]
-    held.sort(key=lambda one: (str(one.instrument.expiry), one.instrument.conid, one.account))
-    today, found = exchange_date(now), list[ActiveContract]()
+    taken: set[tuple[str | None, object]] = set()
+    for listed_leg in listed:
+        contract = _terms(listed_leg) if listed_leg.conid is None else listed_leg.conid
+        taken.add((listed_leg.account, contract))
+
+    free = [
+        holding
+        for holding in holdings
+        if holding.position and taken.isdisjoint(_ways_to_list(holding))
+    ]
+    free.sort(key=_by_expiry)
+
+    today = exchange_date(now)
+    legs = []
     for rule in rules:
-        fits = [one for one in held if rule.refuses(one, today) is None]
-        conids = {*[*dict.fromkeys(one.instrument.conid for one in fits)][: rule.limit]}
-        own = [one for one in fits if one.instrument.conid in conids]
-        for one in own:
-            share = {"account": one.account, "priority": rule.priority}
-            found.append(leg_of(one.instrument, rule.name, now, **share))
-        keys = {one.key for one in own}
-        held = [one for one in held if one.key not in keys]
-    return found
+        not_taken = []
+        conids: set[int] = set()
+        for holding in free:
+            conid = holding.instrument.conid
+            has_room = rule.limit is None or len(conids) < rule.limit or conid in conids
+            if not has_room or rule.refuses(holding, today) is not None:
+                not_taken.append(holding)
+                continue
+
+            conids.add(conid)
+            leg = leg_of(
+                holding.instrument,
+                rule.name,
+                now,
+                account=holding.account,
+                priority=rule.priority,
+            )
+            legs.append(leg)
+        free = not_taken
+    return legs
 
 
-def _terms(one: HasTerms) -> tuple[object, ...]:
-    return (one.symbol, one.right, one.strike, one.expiry)
+def _by_expiry(holding: BrokerPosition) -> tuple[str, int, str]:
+    return str(holding.instrument.expiry), holding.instrument.conid, holding.account
 
 
-def _ways(one: BrokerPosition) -> set[tuple[str | None, object]]:
+def _terms(contract: HasTerms) -> tuple[object, ...]:
+    return (contract.symbol, contract.right, contract.strike, contract.expiry)
+
+
+def _ways_to_list(holding: BrokerPosition) -> set[tuple[str | None, object]]:
     """Return the ways in which the file may list a holding: by account or not, by conid or not."""
-    contracts = (one.instrument.conid, _terms(one.instrument))
-    return {(account, contract) for account in (None, one.account) for contract in contracts}
+    conid = holding.instrument.conid
+    terms = _terms(holding.instrument)
+    return {(None, conid), (None, terms), (holding.account, conid), (holding.account, terms)}
 
 
 def explain(
@@ -111,20 +145,27 @@ def explain(
 ) -> list[str]:
     """Return which strategy or rule has a contract in each account, or why none does."""
     names = {rule.name for rule in rules}
-    own = [leg for leg in legs if leg.conid == conid]
-    held = [one for one in holdings if one.instrument.conid == conid and one.position]
+    legs_of_contract = [leg for leg in legs if leg.conid == conid]
+    today = exchange_date(now)
     lines = []
-    for one in held:
-        having = sorted({leg.strategy_id for leg in own if leg.account in (None, one.account)})
-        what = f"{contract_name(one.instrument)} ({conid}) in {one.account}: "
-        if having:
-            kinds = (f"the {'rule' if name in names else 'strategy'} {name}" for name in having)
-            lines.append(what + f"it belongs to {few(kinds, 5)}.")
+    for holding in holdings:
+        if holding.instrument.conid != conid or not holding.position:
             continue
-        today = exchange_date(now)
-        whys = [
-            f"{rule.name} does not take it: {rule.refuses(one, today) or 'its limit is reached'}"
-            for rule in rules
-        ]
-        lines.append(what + "no strategy has it. " + ". ".join([*whys, ""]).strip())
+
+        name = f"{contract_name(holding.instrument)} ({conid}) in {holding.account}"
+        owners = set()
+        for leg in legs_of_contract:
+            if leg.account in (None, holding.account):
+                kind = "rule" if leg.strategy_id in names else "strategy"
+                owners.add((leg.strategy_id, f"the {kind} {leg.strategy_id}"))
+        if owners:
+            named = [text for _, text in sorted(owners)]
+            lines.append(f"{name}: it belongs to {few(named, 5)}.")
+            continue
+
+        sentences = [f"{name}: no strategy has it."]
+        for rule in rules:
+            reason = rule.refuses(holding, today) or "its limit is reached"
+            sentences.append(f"{rule.name} does not take it: {reason}.")
+        lines.append(" ".join(sentences))
     return lines or [f"No account holds the contract {conid}, and rules take what is held."]

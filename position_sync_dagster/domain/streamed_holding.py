@@ -177,13 +177,13 @@ class StreamedHolding:
         if self._factor_agrees is False:
             at = replace(at, price_magnifier=None)
 
-        counted = line.counted(quote, at.now)
+        counted = line.counted(quote)
         row = self._valued(holding, counted, line, at)
         comparison = self._compare(row, holding, counted, line, at)
         if comparison.learned is not None:
             line = line.after(comparison.learned, at.now_s, holding=self.key)
         if comparison.value_again:
-            counted = line.counted(quote, at.now)
+            counted = line.counted(quote)
             row = self._valued(holding, counted, line, at, comparison)
         self._line_changes = line.changes
 

@@ -96,8 +96,7 @@ def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price |
 
     Args:
         quote: The newest market data of the contract.
-        now: The present moment. A mark that is ahead of it came before the clock was set back, and
-            is not used.
+        now: The present moment.
         max_last_age: An older last trade is not used.
 
     >>> from datetime import UTC
@@ -107,8 +106,7 @@ def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price |
     1.25
     """
     sides = _sides(quote)
-    is_ahead = quote.mark_time is not None and quote.mark_time > now
-    if quote.mark is not None and not is_ahead and not _contradicts(quote.mark, quote, sides):
+    if quote.mark is not None and not _contradicts(quote.mark, quote, sides):
         return Price(value=quote.mark, kind=PriceKind.MARK, at=quote.mark_time)
 
     if sides is not None:

@@ -247,13 +247,17 @@ async def watch(ib: IB, reader: MessageReader, *, give_up: Callable[[str], None]
 
     ib_async_internals.bytes_received(ib).connect(check_length)
     loop = asyncio.get_running_loop()
-    seen, seen_at = -1, loop.time()
+    understood = -1
+    understood_at = loop.time()
     while ib.isConnected():
-        if reader.understood != seen:
-            seen, seen_at = reader.understood, loop.time()
+        if reader.understood != understood:
+            understood = reader.understood
+            understood_at = loop.time()
+
         await asyncio.sleep(SILENCE_S / 2)
-        if reader.understood != seen or loop.time() - seen_at < SILENCE_S:
+        if reader.understood != understood or loop.time() - understood_at < SILENCE_S:
             continue
+
         if ib_async_internals.unread_bytes(ib):
             give_up(f"a message has been incomplete for {SILENCE_S:g} s")
             return
@@ -517,6 +521,7 @@ class GatewayConnection:
             self.feed.interrupted()
         elif code in codes.RESTORED:
             self.feed.restored()
+
         if code == codes.GatewayCode.RESTORED_DATA_LOST:
             # Every subscription is gone; the listeners request positions and values again.
             self.feed.invalidate()
@@ -526,6 +531,7 @@ class GatewayConnection:
         elif code == codes.GatewayCode.RESTORED_DATA_KEPT:
             self.pnl.restored()
             self.summaries.restored()
+
         for listener in list(self.on_message):
             listener(code, text)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from datetime import time as clock_time
+from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
 from io import BytesIO
@@ -140,10 +141,11 @@ def event_of(fields: Fields) -> closes.StatementEvent:
     at = fields.required(TIME, "dateTime", "date", "reportDate")
     local = at.astimezone(STATEMENT_ZONE)
     attributes = fields.as_json()
-    own_id = fields.get(TEXT, "transactionID", "tradeID", "actionID")
+    broker_id = fields.get(TEXT, "transactionID", "tradeID", "actionID")
+    event_id = broker_id or sha256(attributes.encode()).hexdigest()[:32]
     return closes.StatementEvent(
         **fields.row(_EVENT),
-        event_id=f"{fields.element}:{own_id or sha256(attributes.encode()).hexdigest()[:32]}",
+        event_id=f"{fields.element}:{event_id}",
         kind=_KINDS[fields.element],
         day=local.date(),
         time=at if local.time() != clock_time() else None,
@@ -224,9 +226,16 @@ def equity_of(fields: Fields) -> StatedEquity:
     )
 
 
-# What an element of a statement becomes, by the field of `Statement` that has it.
-POSITIONS, EXECUTIONS, CASH, EVENTS = "positions", "executions", "cash", "events"
-BALANCES, RATES = "balances", "rates"
+class RowKind(StrEnum):
+    """What the rows of an element become."""
+
+    POSITIONS = "positions"
+    EXECUTIONS = "executions"
+    CASH = "cash"
+    BALANCES = "balances"
+    RATES = "rates"
+    EVENTS = "events"
+
 
 _ISO_CODE = re.compile("[A-Z]{3}")
 
@@ -304,7 +313,7 @@ class _Element:
         repeated: The levels whose rows say again what others say: they are not read.
     """
 
-    becomes: str
+    becomes: RowKind
     levels: frozenset[str]
     repeated: frozenset[str]
 
@@ -312,28 +321,30 @@ class _Element:
 _SUMS = frozenset({"ORDER", "SUMMARY", "SYMBOL_SUMMARY", "ASSET_SUMMARY", "ASSET_CLASS"})
 _LOTS = frozenset({"LOT", "LOTS", "CLOSED_LOT", "CLOSED_LOTS", "WASH_SALE", "WASH_SALES"})
 _EVENT_ELEMENT = _Element(
-    becomes=EVENTS,
+    becomes=RowKind.EVENTS,
     levels=frozenset({"DETAIL", "DETAILS", "TRANSFER", "TRANSACTION", "TRANSACTIONS"}),
     repeated=_SUMS | _LOTS,
 )
 _ELEMENTS = {
     "OpenPosition": _Element(
-        becomes=POSITIONS, levels=frozenset({"SUMMARY"}), repeated=frozenset({"LOT", "LOTS"})
+        becomes=RowKind.POSITIONS,
+        levels=frozenset({"SUMMARY"}),
+        repeated=frozenset({"LOT", "LOTS"}),
     ),
     "Trade": _Element(
-        becomes=EXECUTIONS,
+        becomes=RowKind.EXECUTIONS,
         levels=frozenset({"EXECUTION", "EXECUTIONS"}),
         repeated=_SUMS | _LOTS,
     ),
     "EquitySummaryByReportDateInBase": _Element(
-        becomes=CASH, levels=frozenset({"SUMMARY", "DETAIL"}), repeated=frozenset()
+        becomes=RowKind.CASH, levels=frozenset({"SUMMARY", "DETAIL"}), repeated=frozenset()
     ),
     "CashReportCurrency": _Element(
-        becomes=BALANCES,
+        becomes=RowKind.BALANCES,
         levels=frozenset({"CURRENCY", "DETAIL", "SUMMARY"}),
         repeated=frozenset({"BASECURRENCY", "BASE_CURRENCY", "BASE_SUMMARY"}),
     ),
-    "ConversionRate": _Element(becomes=RATES, levels=frozenset(), repeated=frozenset()),
+    "ConversionRate": _Element(becomes=RowKind.RATES, levels=frozenset(), repeated=frozenset()),
     **dict.fromkeys(_KINDS, _EVENT_ELEMENT),
 }
 
@@ -346,14 +357,14 @@ _LOT = {"openDateTime", "holdingPeriodDateTime", "originatingOrderID", "originat
 # The elements that state positions and executions, also in the levels of detail that are not read:
 # beside them, none at all does not mean that the account is flat or has not traded.
 _IN_DETAIL = {
-    POSITIONS: {"OpenPosition"},
-    EXECUTIONS: {"Trade", "Order", "SymbolSummary", "AssetSummary", "Lot"},
+    RowKind.POSITIONS: {"OpenPosition"},
+    RowKind.EXECUTIONS: {"Trade", "Order", "SymbolSummary", "AssetSummary", "Lot"},
 }
 
 # The elements of an activity statement, at least one of which it has.
 _SECTIONS = {
     "OpenPositions", "Trades", "EquitySummaryInBase", "CorporateActions", "Transfers",
-    "CashTransactions", *_ELEMENTS, *_IN_DETAIL[EXECUTIONS],
+    "CashTransactions", *_ELEMENTS, *_IN_DETAIL[RowKind.EXECUTIONS],
 }  # fmt: skip
 
 _LEVELS = "In the Flex query choose Summary for Open Positions and Execution for Trades"
@@ -444,9 +455,7 @@ class _StatementReader:
         # Trades without an id may be sums of others: what each order and contract traded.
         self._without_id: list[tuple[Fields, closes.Execution]] = []
         self._traded: Counter[tuple[int, str | None]] = Counter()
-        self._flaws: dict[str, list[StatementError]] = {
-            POSITIONS: [], EXECUTIONS: [], CASH: [], EVENTS: [], BALANCES: [], RATES: []
-        }  # fmt: skip
+        self._flaws: dict[RowKind, list[StatementError]] = {kind: [] for kind in RowKind}
 
     def add(self, tag: str, attributes: Mapping[str, str]) -> None:
         """Read an element. Where a row names no account or day, they are the statement's.
@@ -521,7 +530,7 @@ class _StatementReader:
             equity=tuple(self._equity),
             sections=frozenset(self._sections),
             foreign_rows=dict(self._foreign_rows),
-            lacks_positions=bool(self._flaws[POSITIONS]),
+            lacks_positions=bool(self._flaws[RowKind.POSITIONS]),
             left_out=tuple(
                 (error.what, error.remedy) for errors in self._flaws.values() for error in errors
             ),
@@ -536,7 +545,7 @@ class _StatementReader:
         """
         level = level_of(own["levelOfDetail"]) if "levelOfDetail" in own else None
         is_lot = level in _LOTS or (level is None and bool(own.keys() & _LOT))
-        if element.becomes == POSITIONS and is_lot:
+        if element.becomes is RowKind.POSITIONS and is_lot:
             key = (
                 fields.required(TEXT, "accountId"),
                 fields.required(DAY, "reportDate"),
@@ -553,25 +562,30 @@ class _StatementReader:
             return
 
         self._accounts.add(fields.attributes["accountId"].strip())
-        if element.becomes == POSITIONS:
-            self._add_position(fields)
-        elif element.becomes == EXECUTIONS:
-            self._add_execution(fields)
-        elif element.becomes == CASH:
-            self._rows.cash.append(cash_of(fields))
-            equity = equity_of(fields)
-            self._equity.append(equity)
-            self._rows.events.append(equity_event(equity, fields))
-        elif element.becomes == BALANCES:
-            balance = balance_event(fields)
-            if balance is not None:
-                self._rows.events.append(balance)
-        elif element.becomes == RATES:
-            self._rows.events.append(rate_event(fields))
+        match element.becomes:
+            case RowKind.POSITIONS:
+                self._add_position(fields)
+            case RowKind.EXECUTIONS:
+                self._add_execution(fields)
+            case RowKind.CASH:
+                self._add_cash(fields)
+            case RowKind.BALANCES:
+                self._add_event(balance_event(fields))
+            case RowKind.RATES:
+                self._add_event(rate_event(fields))
+            case RowKind.EVENTS:
+                self._add_event(event_of(fields))
+
+    def _add_event(self, event: closes.StatementEvent | None) -> None:
+        if event is not None:
+            self._rows.events.append(event)
             self._flush(at_least=ROWS_AT_ONCE)
-        else:
-            self._rows.events.append(event_of(fields))
-            self._flush(at_least=ROWS_AT_ONCE)
+
+    def _add_cash(self, fields: Fields) -> None:
+        self._rows.cash.append(cash_of(fields))
+        equity = equity_of(fields)
+        self._equity.append(equity)
+        self._rows.events.append(equity_event(equity, fields))
 
     def _add_position(self, fields: Fields) -> None:
         position = position_of(fields)
@@ -613,7 +627,7 @@ class _StatementReader:
             )
             if not is_sum:
                 error = fields.error("has no ibExecID, tradeID or transactionID", _IDS)
-                self._flaws[EXECUTIONS].append(error)
+                self._flaws[RowKind.EXECUTIONS].append(error)
 
     def _check_levels(self) -> None:
         """Name the levels of detail that are not known: their rows may be no repetition."""
@@ -628,12 +642,12 @@ class _StatementReader:
         """Return the holdings of each day, without those that are there twice."""
         for (account, day, conid), named in self._named_twice.items():
             what = f"{named}: {account} has conid {conid} twice on {day}."
-            self._flaws[POSITIONS].append(flaw(what, _MODELS))
+            self._flaws[RowKind.POSITIONS].append(flaw(what, _MODELS))
 
         for key, named in self._lots.items():
             if key not in self._positions:
                 what = f"{named} is a lot, and its summary is not there."
-                self._flaws[POSITIONS].append(flaw(what, _LEVELS))
+                self._flaws[RowKind.POSITIONS].append(flaw(what, _LEVELS))
 
         return [
             position for key, position in self._positions.items() if key not in self._named_twice
@@ -641,7 +655,7 @@ class _StatementReader:
 
     def _check_that_sections_say_something(self, positions: list[closes.StatementPosition]) -> None:
         """Name the sections that have rows, of which none was read."""
-        read = {POSITIONS: len(positions), EXECUTIONS: self._executed}
+        read = {RowKind.POSITIONS: len(positions), RowKind.EXECUTIONS: self._executed}
         for becomes, tags in _IN_DETAIL.items():
             present = tags & self._served_elements
             if read[becomes] or self._flaws[becomes] or not present:
@@ -653,7 +667,7 @@ class _StatementReader:
 
     def _states_all_trades(self) -> bool:
         """Return whether what the statement does not name did not happen."""
-        is_read = not self._flaws[EXECUTIONS] and not self._flaws[EVENTS]
+        is_read = not self._flaws[RowKind.EXECUTIONS] and not self._flaws[RowKind.EVENTS]
         return "Trades" in self._sections and is_read and self._serves(self._account)
 
     def _period(self) -> closes.StatementEvent:
@@ -673,7 +687,7 @@ class _StatementReader:
 
     def _days_of(self, positions: list[closes.StatementPosition]) -> frozenset[date]:
         days = {position.day for position in positions}
-        if "OpenPositions" in self._sections and not self._flaws[POSITIONS]:
+        if "OpenPositions" in self._sections and not self._flaws[RowKind.POSITIONS]:
             days.add(self._last)
         return frozenset(days)
 
@@ -721,7 +735,8 @@ def read_statements(
     begin = source.read(_BEGIN)
     source.seek(0)
     _check_kind(begin, file)
-    if answer := answer_of(begin):
+    answer = answer_of(begin)
+    if answer:
         raise refusal(answer, file)
 
     statements: list[closes.Statement] = []
@@ -731,6 +746,7 @@ def read_statements(
         for event, element in Xml.iterparse(source, ("start", "end")):  # noqa: S314
             tag = element.tag
             root = root or tag
+
             if event == "end":
                 if tag == "FlexStatement" and reader is not None:
                     statements.append(reader.finished())

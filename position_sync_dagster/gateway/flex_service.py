@@ -23,7 +23,8 @@ def answer_of(data: bytes) -> dict[str, str]:
     """Return the texts of an answer of the service by name; empty for anything else."""
     if b"<FlexStatementResponse" in data[:4096]:
         with suppress(Xml.ParseError, LookupError, ValueError):
-            return {one.tag: (one.text or "").strip() for one in Xml.fromstring(data)}  # noqa: S314
+            root = Xml.fromstring(data)  # noqa: S314 - expat bounds the growth of entities
+            return {element.tag: (element.text or "").strip() for element in root}
     return {}
 
 
@@ -128,12 +129,13 @@ class FlexService:
                 the code and the remedy.
         """
         url = f"{self.url}/SendRequest"
-        asked = answer_of(self._until_ready(url, token, query_id, query_id))
-        reference = asked.get("ReferenceCode", "")
+        answer = answer_of(self._until_ready(url, token, query_id, query_id))
+        reference = answer.get("ReferenceCode", "")
         if not reference:
-            raise refusal(_without(token, asked), f"query {query_id}")
-        named = asked.get("Url", "")
-        url = named if is_of_broker(named) else f"{self.url}/GetStatement"
+            raise refusal(_without(token, answer), f"query {query_id}")
+
+        url_of_answer = answer.get("Url", "")
+        url = url_of_answer if is_of_broker(url_of_answer) else f"{self.url}/GetStatement"
         return self._until_ready(url, token, reference, query_id)
 
     def _ask(self, url: str, token: str, subject: str, query_id: str) -> bytes:
@@ -143,24 +145,30 @@ class FlexService:
         try:
             with _OPENER.open(request, timeout=self.timeout_s) as answer:
                 data: bytes = answer.read(LARGEST_STATEMENT)
+        except HTTPError as error:
+            error.close()
+            is_redirect = 300 <= error.code < 400
+            answered = "a redirect, which is refused" if is_redirect else "HTTP"
+            kind = _LaterError if error.code >= 500 or error.code == 429 else FlexServiceError
+            raise self._no_answer(kind, query_id, f"{answered} {error.code}") from None
         except (HTTPException, OSError, ValueError) as error:
-            kind: type[FlexServiceError] = _LaterError
-            reason = getattr(error, "reason", None) or type(error).__name__
-            why = _without(token, {"": str(reason)})[""]
-            if isinstance(error, HTTPError):
-                error.close()
-                is_redirect = 300 <= error.code < 400
-                why = f"{'a redirect, which is refused' if is_redirect else 'HTTP'} {error.code}"
-                kind = _LaterError if error.code >= 500 or error.code == 429 else FlexServiceError
-            host = urlsplit(self.url).hostname
-            raise kind(
-                f"query {query_id}: the Flex service at {host} gave no answer: {why}.",
-                remedy="Try again later; check the network.",
-            ) from None
+            reason = str(getattr(error, "reason", None) or type(error).__name__)
+            reason = _without(token, {"reason": reason})["reason"]
+            raise self._no_answer(_LaterError, query_id, reason) from None
+
         texts = _without(token, answer_of(data))
         if texts and texts.get("Status") != "Success":
             raise refusal(texts, f"query {query_id}")
         return data
+
+    def _no_answer(
+        self, kind: type[FlexServiceError], query_id: str, reason: str
+    ) -> FlexServiceError:
+        host = urlsplit(self.url).hostname
+        return kind(
+            f"query {query_id}: the Flex service at {host} gave no answer: {reason}.",
+            remedy="Try again later; check the network.",
+        )
 
     def _until_ready(self, *request: str) -> bytes:
         attempts = Retrying(

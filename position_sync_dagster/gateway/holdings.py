@@ -163,8 +163,7 @@ class Confirmations:
         Args:
             key: The key of the holding.
             holding: The holding as its last message left it.
-            newer: Whether to set a newer confirmation. A confirmation that was cleared, or is later
-                than the newest one because the clock was set back, is replaced in any case.
+            newer: Whether to set a newer confirmation; one that was cleared is always replaced.
         """
         completeness = self.completeness.get(key[0], Completeness.UNKNOWN)
         before = holding.confirmed_at
@@ -226,9 +225,6 @@ class Profit:
             now: The present time.
             band: The part of the value by which the two may differ.
         """
-        # Later times are from before the clock was set back.
-        self.at = min(self.at, now)
-        self.same_since = min(self.same_since, now)
         if value is None:
             return True
         if now - self.at > FOLLOWED:

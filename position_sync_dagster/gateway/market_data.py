@@ -156,8 +156,10 @@ class MarketDataRequests:
         Of an option the greeks are awaited as well.
         """
         refusals: list[Refusal] = []
+        is_option = details.right is not None
         kind: int | None = None
-        greeks = None if details.right is None else False
+        has_greeks = False
+
         self.on_refusal.append(refusals.append)
         self.subscribe(details)
         try:
@@ -167,14 +169,16 @@ class MarketDataRequests:
                         quote = self.quote(details.conid)
                         if quote is not None and quote.received_at is not None:
                             kind = quote.market_data_type or 1
-                            greeks = None if greeks is None else quote.delta is not None
-                        if kind is not None and greeks is not False:
+                            has_greeks = quote.delta is not None
+                        if kind is not None and (has_greeks or not is_option):
                             break
                         await asyncio.sleep(TRIAL_POLL_S)
         finally:
             self.cancel(details.conid)
             self.on_refusal.remove(refusals.append)
+
         refusal = refusals[0] if refusals else None
+        greeks = has_greeks if is_option else None
         return LineTrial(refusal=refusal, market_data_type=kind, greeks=greeks)
 
     def quote(self, conid: int) -> Quote | None:

@@ -239,20 +239,32 @@ class Arrivals:
         """
         live = codes.MarketDataType.LIVE
         if self.kind not in (None, live) and ticker.marketDataType == live:
-            self.quote = self.moved = self.mark = self.model = None
+            self.quote = None
+            self.moved = None
+            self.mark = None
+            self.model = None
         self.kind = ticker.marketDataType
-        kinds, at = {tick.tickType for tick in ticker.ticks}, ticker.time
-        sides = (known(ticker.bid), known(ticker.ask))
+
+        kinds = {tick.tickType for tick in ticker.ticks}
+        at = ticker.time
         if kinds & codes.QUOTE_TICKS:
-            self.quote, self.delayed = at, bool(kinds & codes.DELAYED_TICKS)
+            self.quote = at
+            self.delayed = bool(kinds & codes.DELAYED_TICKS)
+
+        sides = (known(ticker.bid), known(ticker.ask))
         if sides != self._sides:
-            self.quote = self.moved = at
+            self.quote = at
+            self.moved = at
+        self._sides = sides
+
         # ib_async keeps no tick of a price of 0 (2.1.0, priceSizeTick), only the price itself.
         if codes.MARK_TICK in kinds or ticker.markPrice == 0 != self._mark:
             self.mark = at
+        self._mark = ticker.markPrice
+
         if ticker.modelGreeks is not self._greeks:  # each tick 13 makes a new object
             self.model = at
-        self._sides, self._mark, self._greeks = sides, ticker.markPrice, ticker.modelGreeks
+        self._greeks = ticker.modelGreeks
 
 
 _NO_GREEKS = OptionComputation(tickAttrib=0)

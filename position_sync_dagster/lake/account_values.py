@@ -10,8 +10,7 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.position_update import trading_mode_of
-from position_sync_dagster.lake import position_updates as ledger
-from position_sync_dagster.lake import schema
+from position_sync_dagster.lake import ledger_rows, position_updates, schema
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
 
@@ -20,7 +19,7 @@ from position_sync_dagster.lake.storage.table import Table
 LOOK_BACK = timedelta(days=14)
 
 # The column of the log's statistics by which files sort by their newest row.
-LAST_ADDED = f"max.{ledger.ADDED}"
+LAST_ADDED = f"max.{ledger_rows.ADDED}"
 
 
 class AccountValuesTable:
@@ -37,7 +36,7 @@ class AccountValuesTable:
         self._clock = clock
         self._newest = ((-1, -1), schema.ACCOUNT_VALUES.empty)
 
-    def append(self, summaries: Iterable[AccountSummary]) -> ledger.AppendResult:
+    def append(self, summaries: Iterable[AccountSummary]) -> position_updates.AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
 
         An empty `row_id` is filled in from the content of the row, so that the same row of a
@@ -50,7 +49,7 @@ class AccountValuesTable:
         rows = schema.frame_of(schema.ACCOUNT_VALUES, map(_identified, summaries))
         single = rows.unique("row_id", keep="first", maintain_order=True)
         dated = single.with_columns(date=pl.col("timestamp").dt.date())
-        return ledger.append_rows(self.table, dated, clock=self._clock)
+        return position_updates.append_rows(self.table, dated, clock=self._clock)
 
     def fence(self, gateway_id: str, token: int) -> None:
         """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
@@ -84,7 +83,7 @@ class AccountValuesTable:
         days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
         first = pl.lit(days[-1] - LOOK_BACK if len(days) else None)
         recent = files.filter(pl.col("partition.date") >= first)
-        rows = ledger.added_after(self.table, recent, ledger.newest_version(known))
+        rows = ledger_rows.added_after(self.table, recent, ledger_rows.newest_version(known))
         return _newest(pl.concat([known.lazy(), rows]).filter(pl.col("date") >= first))
 
     def latest_summaries(self) -> list[AccountSummary]:
@@ -94,7 +93,7 @@ class AccountValuesTable:
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
         rows = self.table.read(
-            lambda files: ledger.rows_between(self.table, files, first, last).collect()
+            lambda files: ledger_rows.rows_between(self.table, files, first, last).collect()
         )
         return rows.sort("timestamp", "row_id")
 
@@ -103,7 +102,7 @@ def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
     return (
         rows.filter(pl.col("source") == AccountSource.GATEWAY.value)
         .group_by("account")
-        .agg(pl.all().sort_by(ledger.ADDED, "timestamp", "row_id").last())
+        .agg(pl.all().sort_by(ledger_rows.ADDED, "timestamp", "row_id").last())
         .select(list(schema.ACCOUNT_VALUES.columns))
         .sort("account")
         .collect()

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import AccountConfirmation, BrokerPosition
 from position_sync_dagster.domain.position_update import TradingMode
@@ -67,8 +66,7 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
 
     A confirmation is stored in one row only. It applies to all holdings of an account, but to none
     whose value no message has confirmed. A confirmation by PnLSingle applies to all followed
-    holdings: it is the time of their newest messages. A time of an older row that is later than the
-    newest capture is from before the clock was set back, and gives way to that of the account.
+    holdings: it is the time of their newest messages.
 
     Args:
         rows: The newest row of each holding of one gateway.
@@ -79,23 +77,18 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
         _completeness="completeness",
         _confirmed_at="account_confirmed_at",
         _followed_until="account_followed_until",
-        _captured_at="captured_at",
     )
     facts = facts.sort("_version").unique("account", keep="last")
     version, own_version = pl.col("_version"), pl.col(_ORDER).fill_null(-1)
     is_covered = pl.col("confirmed_at").is_not_null() | pl.col("market_value").is_null()
 
-    def newest_time(own: str, of_account: str) -> pl.Expr:
-        ahead = pl.col(own) > pl.col("_captured_at") + SKEW
-        return pl.max_horizontal(pl.when(ahead).then(None).otherwise(own), of_account)
-
     joined = rows.join(facts, on="account", how="left", maintain_order="left").with_columns(
         completeness=pl.when(version > own_version).then("_completeness").otherwise("completeness"),
         confirmed_at=pl.when(is_covered & (version >= own_version))
-        .then(newest_time("confirmed_at", "_confirmed_at"))
+        .then(pl.max_horizontal("confirmed_at", "_confirmed_at"))
         .otherwise("confirmed_at"),
         received_at=pl.when(pl.col("followed") & (version >= own_version))
-        .then(pl.coalesce(newest_time("received_at", "_followed_until"), "received_at"))
+        .then(pl.max_horizontal("received_at", "_followed_until"))
         .otherwise("received_at"),
     )
     return joined.select(rows.columns)
@@ -114,14 +107,6 @@ def is_fragmented(files: pl.DataFrame, added: int) -> bool:
     largest = int(str(rows.max() or 0))
     changes = int(rows.sum()) - largest + added
     return files.height >= FOLD_FILES or changes > max(largest, FOLD_FILES)
-
-
-def last_time(times: pl.Series, now: datetime) -> datetime | None:
-    """Return the latest time that is not in the future; the latest of all if every one is."""
-    known = times.drop_nulls()
-    past = known.filter(known <= now + SKEW)
-    found = past.max() if len(past) else known.max()
-    return found if isinstance(found, datetime) else None
 
 
 class CachedRows(NamedTuple):

@@ -24,7 +24,8 @@ from position_sync_dagster.domain.position_update import (
 )
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import NewerRowError
-from position_sync_dagster.lake.position_updates import HOLDING, SyncUpdates
+from position_sync_dagster.lake.ledger_rows import HOLDING
+from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, fields_of, frame_of
 from position_sync_dagster.lake.storage.table import EVERY, Table, data_files, write
 

@@ -3,23 +3,13 @@
 `SyncUpdates` has blocking calls, `PositionUpdatesTable` is for asyncio. A handler that
 writes streamed updates, for a program without a lake, is here too.
 
-Files are chosen by the statistics in the log, and read directly. The newest rows are kept up to
-date by reading only what was added. A row whose id the ledger holds is not written again: a
-repeated update or batch has the same id.
-
-A reader that follows the ledger stores a token, a text that names a place in it, and goes on from
-there later, in another process or after a restart. Merging and deleting files do not change what it
-reads: each row has the version that added it (`ledger_version`), and every commit has a greater one
-than those before it.
+A row whose id the ledger holds is not written again: a repeated update or batch has the same id.
 """
 
-import asyncio
-import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple, Unpack
 
 import polars as pl
@@ -35,223 +25,26 @@ from position_sync_dagster.domain.position_update import (
     TradingMode,
     trading_mode_of,
 )
-from position_sync_dagster.errors import TokenError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.coercion import NUMBERS, coerce_update
+from position_sync_dagster.lake.followed_rows import POLL_S, Added, AddedRows, Follower, Place
+from position_sync_dagster.lake.ledger_rows import (
+    ADDED,
+    BY_TIME,
+    COMMITTED,
+    HOLDING,
+    SAMPLED,
+    LatestRows,
+    added_after,
+    last_added,
+    newest_rows,
+    rows_between,
+    sample,
+    stored_ids,
+)
 from position_sync_dagster.lake.schema import POSITION_UPDATES, content_id, moment, one_of
 from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.table import Table, TableOptions, offload, offloaded
-
-
-def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
-    """Return which of the ids a column holds; reads only the files that may hold one."""
-    files = files.filter(storage.may_have_one_of(column, ids))
-    if files.is_empty():
-        return set()
-    rows = table.scan_files(files).select(column)
-    found = rows.filter(pl.col(column).is_in(ids.unique().implode())).collect()
-    return set(found.get_column(column).to_list())
-
-
-def rows_between(
-    table: Table, files: pl.DataFrame, first: datetime, last: datetime
-) -> pl.LazyFrame:
-    """Return the rows with `first` <= timestamp <= `last`, from the files that may hold one.
-
-    Args:
-        table: The table.
-        files: Its data files.
-        first: The start; one without a time zone is local time.
-        last: The end, likewise.
-    """
-    first, last = first.astimezone(UTC), last.astimezone(UTC)
-    on_days = pl.col("partition.date").is_between(first.date(), last.date())
-    chosen = files.filter(on_days, storage.may_have("timestamp", first, last))
-    return table.scan_files(chosen).filter(pl.col("timestamp").is_between(first, last))
-
-
-def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
-    """Return the rows that commits after a version added."""
-    files = files.filter(pl.col("max.ledger_version") > version)
-    return table.scan_files(files).filter(pl.col("ledger_version") > version)
-
-
-def added_by(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
-    """Return the rows that the commit of a version added."""
-    around = files.filter(storage.may_have("ledger_version", version, version))
-    return table.scan_files(around).filter(pl.col("ledger_version") == version)
-
-
-def unreadable_rows(table: Table, files: pl.DataFrame, since: datetime) -> pl.DataFrame:
-    """Return the rows since a moment that no program can use, which readers leave out.
-
-    The files are those with rows since the moment, and those with an impossible time or version.
-    """
-    spec, odd_time = table.spec, pl.col("min.timestamp") < schema.TIMES[0]
-    odd_version = pl.col("max.ledger_version") > schema.MOST_VERSIONS
-    chosen = files.filter(storage.may_have("timestamp", since) | odd_time | odd_version)
-    if spec.readable is None:
-        return spec.empty
-    return table.scan_stored(chosen).filter(~spec.readable.fill_null(value=False)).collect()
-
-
-def last_added(files: pl.DataFrame) -> int:
-    """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
-    greatest = files.get_column("max.ledger_version")
-    last = greatest.filter(greatest <= schema.MOST_VERSIONS).max()
-    return last if isinstance(last, int) else 0
-
-
-# The columns that name a holding.
-HOLDING = ["account", "conid"]
-
-# The order of rows, whatever the order in which they were written: the newest is the last.
-BY_TIME = ["timestamp", "update_id"]
-
-# The order in which rows were added; null comes before all others.
-ADDED = "ledger_version"
-
-# When rows were committed; rows of older releases count from their timestamp.
-COMMITTED = pl.coalesce("committed_at", "timestamp")
-
-
-def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
-    """Return the newest row of each holding, also where a clock was wrong.
-
-    The greatest timestamp wins, so that rows may be written late. But where a row of the same
-    holding was added later, by a writer whose clock had not reached that timestamp yet, the two
-    clocks disagree. Then the order of writing decides, which no clock can change: the rows before
-    that later one do not count.
-    """
-    # Two passes: the first reads a few columns, the second all columns of the few newest rows.
-    # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
-    tops = rows.group_by(HOLDING).agg(pl.col("timestamp").max(), _last=pl.col(ADDED).max())
-    tops = tops.collect().lazy()
-    found = rows.join(tops, on=[*HOLDING, "timestamp"], how="inner").collect()
-    if found.height > found.select(HOLDING).n_unique():
-        found = found.sort("update_id").unique(HOLDING, keep="last")
-    newest = found.drop("_last")
-    since = _contradicted_since(rows, found)
-    if since.is_empty():
-        return newest
-    later = rows.join(since.lazy(), on=HOLDING).filter(pl.col(ADDED) >= pl.col("_since"))
-    kept = newest.join(since, on=HOLDING, how="anti")
-    return pl.concat([kept, newest_rows(later.drop("_since"))])
-
-
-def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFrame:
-    """Return the holdings whose newest timestamp a later writer contradicts.
-
-    Args:
-        newest: The row with the greatest timestamp of each holding; `_last` is the greatest
-            `ledger_version` of the holding.
-
-    Returns:
-        Account, conid and `_since`: the `ledger_version` of the first row that contradicts.
-    """
-    added = pl.col(ADDED).fill_null(-1)
-    overtaken = newest.filter(pl.col("_last") > added).select(
-        *HOLDING, _top=added, _limit=pl.col("timestamp")
-    )
-    if overtaken.is_empty():
-        return overtaken
-    return (
-        rows.join(overtaken.lazy(), on=HOLDING, how="inner")
-        .filter(pl.col(ADDED) > pl.col("_top"), pl.col("committed_at") < pl.col("_limit"))
-        .group_by(HOLDING)
-        .agg(_since=pl.col(ADDED).min())
-        .collect()
-    )
-
-
-def newest_version(rows: pl.DataFrame) -> int:
-    """Return the greatest `ledger_version` of rows; 0 where none has one."""
-    found = rows.get_column(ADDED).max()
-    return found if isinstance(found, int) else 0
-
-
-class LatestRows:
-    """The newest rows of one ledger.
-
-    The first read begins with the known rows, or reads the table; later ones read the new files.
-
-    Args:
-        table: The ledger.
-        known: A table with the newest rows of an earlier version, which the first read begins with.
-    """
-
-    def __init__(self, table: Table, known: Table | None = None) -> None:
-        self._table = table
-        self._known = known
-        self._mutex = Lock()
-        self._generation = 0
-        self._through = 0
-        self._rows = table.spec.empty
-
-    def read_through(self) -> tuple[pl.DataFrame, int]:
-        """Return the newest row of each holding that the known rows have or that came since.
-
-        Returns:
-            The rows, in the order of account and conid, and the greatest `ledger_version` that was
-            looked at.
-        """
-        with self._mutex:
-            # The known rows are read first, so that the ledger is the newer of the two.
-            known = None if self._through else self._known_rows()
-            self._table.snapshot(lambda handle: self._refresh(handle, known))
-            return self._rows, self._through
-
-    def _known_rows(self) -> pl.DataFrame | None:
-        """Return the known rows; None if there are none, or they cannot be read."""
-        try:
-            if self._known is None or not self._known.exists():
-                return None
-            rows = self._known.rows().with_columns(date=pl.col("timestamp").dt.date())
-            return rows.select(list(self._table.spec.columns))
-        except errors.LakeError:
-            return None  # the ledger has them too
-
-    def _refresh(self, handle: DeltaTable, known: pl.DataFrame | None) -> None:
-        """Read the rows that were added.
-
-        Args:
-            handle: The ledger.
-            known: What the first read begins with.
-        """
-        # Rows are only added: of those that were read the newest stays the newest, and the next
-        # read needs only the rows that came since. A file that was merged has no others.
-        files, generation = storage.data_files(handle), self._table.cache_key(handle)[0]
-        last = last_added(files)
-        # A smaller version: somebody took rows back, such as with `DeltaTable.restore`.
-        if generation != self._generation or last < self._through:
-            self._generation, self._through = generation, 0
-        if not self._through:
-            self._rows = newest_rows(self._first_rows(files, known)).sort(HOLDING)
-        elif last > self._through:
-            self._take(added_after(self._table, files, self._through).collect())
-        self._through = last
-
-    def _first_rows(self, files: pl.DataFrame, known: pl.DataFrame | None) -> pl.LazyFrame:
-        """Return as few rows as possible that include the newest row of each holding held lately.
-
-        Each commit has a greater version than those before it. Only rows that were added after
-        the known ones can be newer than they are, whatever the clocks said.
-        """
-        through = 0 if known is None else newest_version(known)
-        if known is not None and through:
-            last = known.filter(pl.col(ADDED) == through).get_column("update_id")
-            # After a repair the versions continue from an earlier one, with other rows.
-            added = added_by(self._table, files, through).select("update_id").collect()
-            if last.is_in(added.get_column("update_id").implode()).all():
-                return pl.concat([known.lazy(), added_after(self._table, files, through)])
-        return self._table.scan_files(files)
-
-    def _take(self, added: pl.DataFrame) -> None:
-        """Determine the newest row of each holding that has a new row."""
-        # By contract: two joins by holding would cost twice as much at 20,000 holdings.
-        touched = self._rows.get_column("conid").is_in(added.get_column("conid").unique().implode())
-        newest = newest_rows(pl.concat([self._rows.filter(touched), added]).lazy())
-        self._rows = pl.concat([self._rows.filter(~touched), newest]).sort(HOLDING)
+from position_sync_dagster.lake.storage.table import Table, TableOptions, offloaded
 
 
 def identified(
@@ -407,251 +200,6 @@ def _refuse_newer(table: Table, present: pl.DataFrame, through: int, rows: pl.Da
             f"Another row of the conid {conid} in {account} was written meanwhile.",
             remedy="Read the newest rows again and decide anew.",
         )
-
-
-# Instead of a token: begin with the oldest row, or with the next commit.
-START, NOW = "start", "now"
-
-# How often a waiting reader looks for a new commit, in seconds.
-POLL_S = 0.5
-
-# A reader that is far behind gets at most this many rows at a time, or one whole commit.
-MOST_ROWS = 100_000
-
-# The order in which rows are given.
-ORDER = [ADDED, "timestamp", "update_id"]
-
-_LEDGER_LENGTH = 13
-_TOKEN = re.compile(r"ps(?:1|2:([0-9]{1,18})):([^:]*):([0-9]{1,18}):(.*)", re.DOTALL)
-_AT = pl.col("committed_at").dt.epoch("us").alias("at")
-
-_BEGIN_AGAIN = "Begin again without a token: with the newest row of each holding."
-
-
-class Added(NamedTuple):
-    """Rows of the ledger, and the place behind them.
-
-    Attributes:
-        rows: Rows of `position_updates`, in the order of ORDER.
-        token: The place behind the rows: pass it as `since` to go on there.
-    """
-
-    rows: pl.DataFrame
-    token: str
-
-
-class Place(NamedTuple):
-    """A place in a ledger, which a token names.
-
-    Attributes:
-        ledger: The beginning of the id that Delta gave the table.
-        version: The `ledger_version` of the last rows that were read; 0 before the first.
-        update_id: One of these rows; empty before the first.
-        at: When it was committed, in Unix microseconds: in a restored backup the same row may be
-            written again in the same version. None in a token of an older release.
-
-    >>> Place("0193a1c2-7f3e", 812, "0193a1c3", 1772200000000000).token
-    'ps2:1772200000000000:0193a1c2-7f3e:812:0193a1c3'
-    >>> Place.of("ps1:0193a1c2-7f3e:812:0193a1c3").version
-    812
-    """
-
-    ledger: str
-    version: int
-    update_id: str
-    at: int | None = None
-
-    @property
-    def token(self) -> str:
-        """Return the place as a text."""
-        form = "ps1" if self.at is None else f"ps2:{self.at}"
-        return f"{form}:{self.ledger}:{self.version}:{self.update_id}"
-
-    @classmethod
-    def of(cls, token: str) -> "Place":
-        """Return the place that a token names.
-
-        Raises:
-            TokenError: The text is no token.
-        """
-        found = _TOKEN.fullmatch(token)
-        if found is not None and (int(found[3]) > 0) == bool(found[4]):
-            return cls(found[2], int(found[3]), found[4], int(found[1]) if found[1] else None)
-        raise TokenError(
-            f"{token[:80]!r} is no token of a ledger.",
-            remedy=f"Pass a token as `follow` printed it, {START!r} or {NOW!r}. {_BEGIN_AGAIN}",
-        )
-
-
-class AddedRows:
-    """What was added to one ledger, read once for all followers at the same place."""
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-        # The last two answers of `after`, by the key of the table's content and the place.
-        self._answers: dict[object, Added | None] = {}
-
-    def after(self, handle: DeltaTable, place: Place) -> Added | None:
-        """Return the first rows behind a place; None without any.
-
-        They are at most MOST_ROWS, or one whole commit.
-
-        Raises:
-            TokenError: As `_check`.
-        """
-        key, answer = (self._table.cache_key(handle), place), None
-        if key not in self._answers:
-            files = storage.data_files(handle)
-            self._check(handle, files, place)
-            if last_added(files) > place.version:
-                rows = self._read(files, place.version)
-                last = rows.select(ADDED, "update_id", _AT).row(-1)
-                answer = Added(rows, Place(place.ledger, *last).token)
-            self._answers = dict([*self._answers.items()][-1:]) | {key: answer}
-        return self._answers[key]
-
-    def place(self, handle: DeltaTable, version: int) -> Place:
-        """Return the place behind the rows of a version."""
-        rows = added_by(self._table, storage.data_files(handle), version).select("update_id", _AT)
-        last = rows.sort("update_id").tail(1).collect().rows()
-        return Place(_ledger(handle), version, *(last[0] if last else ("",)))
-
-    def has(self, handle: DeltaTable, place: Place) -> bool:
-        """Return whether the ledger has the row of a place."""
-        try:
-            self._check(handle, storage.data_files(handle), place)
-        except TokenError:
-            return False
-        return True
-
-    def _check(self, handle: DeltaTable, files: pl.DataFrame, place: Place) -> None:
-        """Check that the ledger has the row of a place.
-
-        Raises:
-            TokenError: The ledger is another one, or somebody took the row back.
-        """
-        if place.ledger != _ledger(handle):
-            raise TokenError(
-                f"The token is of another ledger than {self._table.path}.",
-                remedy=f"Pass it with the lake that it was printed for. {_BEGIN_AGAIN}",
-            )
-        added = added_by(self._table, files, place.version)
-        named = added.filter(pl.col("update_id") == place.update_id).select(_AT).collect()
-        if place.version and (
-            named.is_empty() or (place.at is not None and place.at not in named["at"])
-        ):
-            raise TokenError(
-                f"{self._table.path} has no row {place.update_id[:80]} of version {place.version}: "
-                f"a repair or a restored backup took it back. The last version with rows is "
-                f"{last_added(files)}.",
-                remedy=_BEGIN_AGAIN,
-            )
-
-    def _read(self, files: pl.DataFrame, version: int) -> pl.DataFrame:
-        """Read the first rows after a version; files that can only have later ones are not read."""
-        smallest = f"min.{ADDED}"
-        later = files.filter(pl.col(f"max.{ADDED}") > version).sort(smallest)
-        few = later.filter(pl.col("num_records").cum_sum() <= MOST_ROWS).height + 1
-        counts = POSITION_UPDATES.empty
-        while counts.is_empty():
-            rows = added_after(self._table, later.head(few), version)
-            if few < later.height:  # a commit may have rows in several files
-                rows = rows.filter(pl.col(ADDED) < later.item(few, smallest))
-            counts = rows.group_by(ADDED).len().sort(ADDED).collect()
-            few *= 2
-        first = counts.item(0, ADDED)
-        within = counts.filter(pl.col("len").cum_sum() <= MOST_ROWS).get_column(ADDED).max()
-        return rows.filter(pl.col(ADDED) <= (within or first)).sort(ORDER).collect()
-
-
-def _ledger(handle: DeltaTable) -> str:
-    return str(handle.metadata().id)[:_LEDGER_LENGTH]
-
-
-class Follower:
-    """One reader of the ledger, at one place.
-
-    Args:
-        table: The ledger.
-        added: What was added to it.
-        latest: Its newest rows, which a reader without a token begins with.
-        since: A token; START for every row; NOW for what is committed after the first read, which
-            has no rows then; None for the newest row of each holding first.
-
-    Raises:
-        TokenError: `since` is no token.
-    """
-
-    def __init__(
-        self, table: Table, added: AddedRows, latest: LatestRows, since: str | None
-    ) -> None:
-        self._table = table
-        self._added = added
-        self._latest = latest
-        self._since = since
-        self._place = None if since in (None, START, NOW) else Place.of(since)
-
-    def read(self) -> Added | None:
-        """Return what was committed since the last read; None if nothing was.
-
-        Raises:
-            TokenError: The token is of another ledger, or of rows that were taken back.
-            LakeError: The table cannot be read; the next read goes on at the same place.
-        """
-        place = self._place
-        if place is None:
-            rows, through = self._latest.read_through()
-            if self._since is not None:
-                rows, through = rows.clear(), 0 if self._since == START else through
-            self._place = self._table.snapshot(lambda handle: self._added.place(handle, through))
-            return Added(rows.sort(ORDER), self._place.token)
-
-        found = self._table.snapshot(lambda handle: self._added.after(handle, place))
-        if found is not None:
-            self._place = Place.of(found.token)
-        return found
-
-    async def rows_async(self, poll_s: float = POLL_S) -> AsyncIterator[Added]:
-        """Yield what is committed, for ever; other tasks run while there is nothing."""
-        while True:
-            found = await offload(self.read)
-            if found is None:
-                await asyncio.sleep(poll_s)
-            else:
-                yield found
-
-
-# The columns that a sample has: few, because a day has many rows.
-SAMPLED = [
-    *HOLDING,
-    "timestamp",
-    "update_id",
-    "symbol",
-    "sec_type",
-    "currency",
-    "position",
-    "unrealized_pnl",
-    "daily_pnl",
-]
-
-SHORTEST = timedelta(seconds=1)
-
-
-def sample(rows: pl.LazyFrame, last: datetime, slots: int) -> pl.DataFrame:
-    """Return the newest row per holding in each of `slots` equal parts up to `last`."""
-    found = rows.collect()
-    first = found.get_column("timestamp").min()
-    if not isinstance(first, datetime):
-        return found.with_columns(slot=pl.col("timestamp"))
-    length = max((last - first) / slots, SHORTEST) // timedelta(microseconds=1)
-    before_last = (pl.lit(last) - pl.col("timestamp")).dt.total_microseconds() // length
-    ends = pl.lit(last).dt.cast_time_unit("us") - pl.duration(microseconds=before_last * length)
-    return (
-        found.with_columns(slot=ends)
-        .sort("timestamp", "update_id")
-        .unique(["slot", *HOLDING], keep="last")
-        .sort("slot", *HOLDING)
-    )
 
 
 # How far back `last_before` reads for the last row of a holding, in days.
@@ -826,6 +374,10 @@ class SyncUpdates:
         found: datetime | None = first.item()
         return found
 
+    def days(self) -> set[date]:
+        """Return the UTC days of which there are rows, from the log alone."""
+        return self.table.read(lambda files: set(files.get_column("partition.date").unique()))
+
     def last_before(self, moment: datetime, look_back_days: int = LOOK_BACK_DAYS) -> pl.DataFrame:
         """Return the last row at or before a moment per (account, conid), as far as known now.
 
@@ -936,15 +488,9 @@ class PositionUpdatesTable:
 
     initialize = offloaded(SyncUpdates.initialize)
     append = offloaded(SyncUpdates.append)
-    fence = offloaded(SyncUpdates.fence)
-    existing = offloaded(SyncUpdates.existing)
     latest = offloaded(SyncUpdates.latest)
     latest_updates = offloaded(SyncUpdates.latest_updates)
-    newest_of = offloaded(SyncUpdates.newest_of)
     as_of = offloaded(SyncUpdates.as_of)
-    last_before = offloaded(SyncUpdates.last_before)
-    latest_since = offloaded(SyncUpdates.latest_since)
-    added_after = offloaded(SyncUpdates.added_after)
     between = offloaded(SyncUpdates.between)
     count = offloaded(SyncUpdates.count)
     version = offloaded(SyncUpdates.version)

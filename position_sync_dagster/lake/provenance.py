@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 import polars as pl
 
 from position_sync_dagster.domain.queue_request import QueuedPosition
-from position_sync_dagster.lake.position_updates import BY_TIME
+from position_sync_dagster.lake.ledger_rows import BY_TIME
 from position_sync_dagster.lake.schema import LAST, moment
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table

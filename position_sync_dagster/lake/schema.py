@@ -27,6 +27,7 @@ from deltalake import Field, Schema
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.closed_campaign import ClosedCampaign
 from position_sync_dagster.domain.closes import Closure, Execution, PositionChange, StatementEvent
 from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.gateway_session import GatewaySession
@@ -42,6 +43,7 @@ from position_sync_dagster.domain.position_update import (
 from position_sync_dagster.domain.queue_request import QueuedPosition, QueueRequest, QueueStatus
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import InvalidRequestError
+from position_sync_dagster.lake.given_leg import TEXTS
 
 # How a value of each type is stored: its type in Delta, and in a frame.
 _TYPES: Mapping[type, tuple[str, pl.DataType]] = {
@@ -70,17 +72,20 @@ class StoredColumn:
     choices: type[StrEnum] | None = None
 
 
-def columns_of(record: type, besides: Collection[str] = ()) -> dict[str, StoredColumn]:
+def columns_of(
+    record: type, besides: Collection[str] = (), texts: Mapping[str, str] | None = None
+) -> dict[str, StoredColumn]:
     """Return the columns that a class names: one per annotated field, in the order of fields.
 
     Fields in `besides` have none.
 
-    The description of a column is what the docstring of the class says under "Attributes".
+    The description of a column is that of `texts`, or what the docstring of the class says under
+    "Attributes".
 
     Raises:
         TypeError: A field has a type for which there is no column type.
     """
-    texts = descriptions_of(record)
+    texts = descriptions_of(record) | dict(texts or {})
     return {
         name: _column(name, hint, texts.get(name, ""))
         for name, hint in get_type_hints(record).items()
@@ -284,8 +289,8 @@ PARTITION_COLUMNS = tuple(_PARTITION)
 
 ACTIVE_STRATEGIES = TableSpec(
     "active_strategies",
-    columns_of(ActiveContract) | columns_of(UnresolvedLeg) | _PARTITION,
-    version=3,
+    columns_of(ActiveContract, texts=TEXTS) | columns_of(UnresolvedLeg, texts=TEXTS) | _PARTITION,
+    version=4,
     partition_by=PARTITION_COLUMNS,
     indexed=("added_at", "removed_at"),
     order="removed_at",
@@ -850,7 +855,18 @@ BOOKS = TableSpec(
     kept=A_WEEK,
 )
 
-DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINED, BOOKS)
+CLOSED_CAMPAIGNS = TableSpec(
+    "closed_campaigns",
+    columns_of(ClosedCampaign),
+    indexed=("closed", "campaign_id"),
+    description="Each campaign of a strategy that is over, and each structure in no strategy, with "
+    "what it brought.",
+    kept=A_WEEK,
+)
+
+DERIVED = (
+    LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINED, BOOKS, CLOSED_CAMPAIGNS,
+)  # fmt: skip
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,9 +1,9 @@
 """The YAML file of strategies: legs, rules and limits, with line and column of each mistake."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +12,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model, model
 
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.leg import READERS, Leg, make_leg, strategy_name
+from position_sync_dagster.domain.leg import Leg, strategy_name
 from position_sync_dagster.domain.limits import OF_ACCOUNTS, SUMS_OF_MONEY, Bound, Limit, Measure
 from position_sync_dagster.domain.rules import HoldingSide, Rule
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError, shown
 from position_sync_dagster.lake import strategy_registry
+from position_sync_dagster.lake.given_leg import GivenLeg, Since, read_priority
 from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
 
 
@@ -45,20 +46,8 @@ LimitsPart = create_model(
 )
 
 
-Priority = Annotated[int, BeforeValidator(READERS["priority"])]
+Priority = Annotated[int, BeforeValidator(read_priority)]
 Right = Annotated[instrument.Right, BeforeValidator(instrument.parse_right)]
-
-
-def _unless_none(read: Callable[[Any], Any], value: object) -> object:
-    return None if value is None else read(value)
-
-
-_READ: dict[str, Any] = {
-    name: (Annotated[Any, BeforeValidator(partial(_unless_none, read))], None)
-    for name, read in READERS.items()
-}
-# A leg as the file describes it.
-LegPart = create_model("LegPart", __base__=Part, symbol=(Text, ...), **_READ)
 
 
 class StrategyPart(Part):
@@ -71,6 +60,7 @@ class StrategyPart(Part):
     priority: Priority | None = None
     limits: LimitsPart | None = None  # type: ignore[valid-type]
     follow_rolls: bool = Field(default=False, description="Write true or false")
+    since: Since = None
 
 
 class AccountPart(Part):
@@ -139,6 +129,7 @@ class StrategiesFile:
           - strategy_id: ic-1
             priority: 1          # optional
             follow_rolls: true   # optional
+            since: 2026-01-02    # optional: trades of its legs from this day on belong to it
             limits: {currency: USD, unrealized_pnl: {min: -1500}, days_to_expiry: {min: 7}}
             legs:
               - {conid: 700001, symbol: SPY, right: C, strike: 450, expiry: 20260220}
@@ -246,12 +237,13 @@ class StrategiesFile:
         return legs
 
     def _leg(self, strategy: StrategyPart, value: object, at: Place, added_at: datetime) -> Leg:
-        given = self._file.parse(LegPart, value, at).model_dump()
-        priority = given.pop("priority") or strategy.priority or 1
+        given = self._file.parse(GivenLeg, value, at)
+        usual = {
+            "priority": given.priority or strategy.priority,
+            "since": given.since or strategy.since,
+        }
         try:
-            return make_leg(
-                **given, strategy_id=strategy.strategy_id, added_at=added_at, priority=priority
-            )
+            return given.model_copy(update=usual).in_strategy(strategy.strategy_id, added_at)
         except InvalidLegError as error:
             self._file.fail(at, error.what, error.remedy)
 
@@ -397,7 +389,7 @@ def _entries(legs: Iterable[Leg]) -> list[dict[str, object]]:
     """Return the strategies of legs as a strategies file has them."""
     found: dict[str, list[dict[str, object]]] = {}
     for leg in legs:
-        values = {name: getattr(leg, name) for name in LegPart.model_fields}
+        values = {name: getattr(leg, name) for name in GivenLeg.model_fields}
         values["right"] = leg.right and leg.right.value
         if leg.priority == 1:
             del values["priority"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import polars as pl
 
@@ -17,17 +17,14 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import CONIDS, Right
 from position_sync_dagster.domain.leg import (
-    READERS,
     UNATTRIBUTED,
     ActiveContract,
-    Description,
     Leg,
-    LegWords,
     Terms,
     UnresolvedLeg,
-    make_leg,
     strategy_name,
 )
+from position_sync_dagster.lake.given_leg import make_leg, read_terms
 from position_sync_dagster.lake.schema import (
     ACTIVE_STRATEGIES,
     is_usable,
@@ -165,13 +162,14 @@ class SyncRegistry:
 
     def add_active(
         self,
+        /,
         conid: int | None = None,
         symbol: str = "",
         right: str | None = None,
         strike: float | None = None,
         expiry: str | date | None = None,
         strategy_id: int | str = "",
-        **more: Unpack[LegWords],
+        **more: Any,
     ) -> Leg:
         """Add a leg to a strategy; the same leg again changes nothing.
 
@@ -187,16 +185,16 @@ class SyncRegistry:
                 hedge, which has no strike either.
             expiry: As IB writes it, "20260220", or a date; None where there is none.
             strategy_id: The strategy; required.
-            more: The `quantity` (signed contracts; without it the whole holding) and `account`
-                (without it any) that belong to this strategy, the `priority`, and what describes
-                the contract further: `sec_type`, where right and expiry do not show it (FOP, IND,
-                CASH), `trading_class`, `multiplier`, `exchange`, `currency`.
+            more: Other fields of `GivenLeg`: the `quantity` (signed contracts; without it the whole
+                holding) and `account` (without it any) that belong to this strategy, the
+                `priority`, the first day whose trades belong to it (`since`), and what describes
+                the contract further.
 
         Raises:
             InvalidLegError: A field does not parse, or two strategies would hold the whole.
         """
-        terms = {"conid": conid, "right": right, "strike": strike, "expiry": expiry, **more}
-        leg = make_leg(symbol=symbol, strategy_id=strategy_id, added_at=self.clock(), **terms)
+        terms = {"conid": conid, "symbol": symbol, "right": right, "strike": strike} | more
+        leg = make_leg(strategy_id=strategy_id, added_at=self.clock(), expiry=expiry, **terms)
         return self.add_many([leg])[0]
 
     def add_many(self, legs: Iterable[Leg]) -> list[Leg]:
@@ -217,10 +215,11 @@ class SyncRegistry:
 
     def remove_active(
         self,
+        /,
         conid: int | str | None = None,
         strategy_id: int | str | None = None,
         account: str | None = None,
-        **described: Unpack[Description],
+        **described: Any,
     ) -> Leg:
         """Remove a leg from a strategy, and return the ended membership.
 
@@ -230,20 +229,17 @@ class SyncRegistry:
             conid: The contract; None for a leg that is named by its symbol.
             strategy_id: May be left out when only one strategy has the leg.
             account: May be left out likewise; "any" is that of a leg that names no account.
-            described: The `symbol`, needed without a conid; `right`, `strike`, `expiry` and
-                `trading_class` narrow it.
+            described: The `symbol`, needed without a conid; other fields of `ContractTerms` narrow
+                it.
 
         Raises:
             InvalidLegError: Neither conid nor symbol is given, or one does not parse.
             UnknownLegError: No strategy has the leg.
             AmbiguousRemovalError: Several memberships match; the message names them.
         """
-        if conid is None and not described.get("symbol"):
+        wanted = read_terms(conid=conid, **described)
+        if "conid" not in wanted and not wanted.get("symbol"):
             raise errors.InvalidLegError("A leg has neither conid nor symbol.", remedy="Give one.")
-        given = {"conid": conid, **described}
-        wanted = {
-            name: READERS.get(name, str)(one) for name, one in given.items() if one is not None
-        }
 
         def step(before: _Legs, _: Snapshot) -> _Legs:
             leg = find_membership(before.values(), strategy_id, account, wanted)
@@ -443,7 +439,6 @@ class StrategyRegistry:
     replace_all = offloaded(SyncRegistry.replace_all)
     get_all_active = offloaded(SyncRegistry.get_all_active)
     get_unresolved = offloaded(SyncRegistry.get_unresolved)
-    settle = offloaded(SyncRegistry.settle)
     refresh = offloaded(SyncRegistry.refresh)
 
 
@@ -505,13 +500,24 @@ def with_rolls(
     listed = with_known_contracts(legs, (leg for leg in ended if leg.key in became))
     named = {leg.key for leg in listed}
     return [
-        replace(new, quantity=leg.quantity, priority=leg.priority, added_at=leg.added_at)
+        _with_words_of(leg, new)
         if isinstance(leg, ActiveContract)
         and (new := became.get(leg.key)) is not None
         and new.key not in named
         else leg
         for leg in listed
     ]
+
+
+def _with_words_of(leg: ActiveContract, new: ActiveContract) -> ActiveContract:
+    """Return what a leg was rolled to, with what the file says of the leg now."""
+    return replace(
+        new,
+        quantity=leg.quantity,
+        priority=leg.priority,
+        added_at=leg.added_at,
+        since=leg.since,
+    )
 
 
 def settled(

@@ -1,70 +1,279 @@
-"""The curve of a payoff for a picture: the profit today and at the next expiry, over the price."""
+"""Profit and greeks of legs over the price of their underlying: now, on a day to come, at expiry.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Over one underlying the profit is that since the legs were opened, so that it compares with the
+payoff; a leg without a price of the model makes it unknown. Over several underlyings, which all
+move by the same percentage, it is the change from now; legs that cannot be priced are left out.
+Either way they are listed with the reason.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from position_sync_dagster.risk.payoff import Payoff
-from position_sync_dagster.risk.priced_legs import SIZE, PricedLegs
+from position_sync_dagster.risk import model
+from position_sync_dagster.risk.payoff import Payoff, payoff_of
+from position_sync_dagster.risk.priced_legs import SIZE, PricedLeg, PricedLegs
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import changes
+from position_sync_dagster.risk.terms import ExerciseTerms, as_options
+
+# The number of prices between the ends of a curve; strikes and break-evens come besides.
+PRICES = 61
+
+# The largest move in percent over several underlyings, and over shares alone.
+USUAL_REACH = 20.0
+
+# A curve over one underlying reaches beyond its strikes by this factor, and at least this many
+# standard deviations until the next expiry; its ends are within these moves in percent.
+BEYOND_STRIKES = 1.25
+DEVIATIONS = 2.5
+LEAST_REACH = 3.0
+MOST_REACH = 60.0
+
+NO_PROFIT = "its profit since it was opened is not known"
+
+GREEKS = ("delta", "dollar_delta", "gamma_1pct", "theta", "vega")
+
+Profits = Sequence[float] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """The profit since the legs were opened, over the price of one underlying.
+    """Profit and greeks of some legs of an account, in one currency.
 
     Attributes:
-        spot: The price now.
-        prices: The prices of the underlying.
-        today: The profit at each of them now; None: a leg has no price of the model.
-        at_expiry: The profit at the next expiry.
+        underlying: Its name; None: several, which all move by the same percentage.
+        legs: The contracts, with their quantities.
+        spot: The price of the underlying now; None: several, or not known.
+        moves: The moves of the underlying in percent, ascending.
+        prices: Its price at each move; None: several.
+        now: The profit at each move at once; None: not known.
+        chosen: The profit on the chosen day, at the chosen volatilities.
+        at_expiry: The profit at the next expiry; None: several underlyings, or not known.
+        greeks: Those on the chosen day, by their names in `GREEKS`; the units are those of the
+            sums of strategies.
+        payoff: The payoff at the next expiry; None: several underlyings.
+        next_expiry: When the next leg expires; None: none does.
+        last_expiry: When the last leg expires.
+        left_out: The legs that cannot be priced, with `leg`, `strategy` and `reason`.
     """
 
-    spot: float
-    prices: Sequence[float]
-    today: Sequence[float] | None
-    at_expiry: Sequence[float]
-    break_evens: Sequence[float]
+    account: str
+    currency: str
+    underlying: str | None
+    legs: tuple[str, ...]
+    spot: float | None = None
+    moves: Sequence[float] = ()
+    prices: Sequence[float] | None = None
+    now: Profits = None
+    chosen: Profits = None
+    at_expiry: Profits = None
+    greeks: Mapping[str, Profits] = field(default_factory=dict)
+    payoff: Payoff | None = None
+    next_expiry: datetime | None = None
+    last_expiry: datetime | None = None
+    left_out: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The curve for a program."""
+        names = (
+            "account", "currency", "underlying", "legs", "spot", "next_expiry", "last_expiry",
+            "moves", "prices", "now", "chosen", "at_expiry", "left_out",
+        )  # fmt: skip
+        payoff = self.payoff.row if self.payoff is not None else {}
+        extremes = ("break_evens", "greatest_profit", "greatest_loss", "why", "note")
+        return (
+            {name: getattr(self, name) for name in names}
+            | {name: self.greeks.get(name) for name in GREEKS}
+            | {name: payoff.get(name) for name in extremes}
+        )
 
 
-# The moves in percent between which a curve is drawn.
-MOVES = tuple(range(-30, 31))
-
-
-def curve_of(payoff: Payoff, legs: PricedLegs) -> Curve | None:
-    """Return the curve of a payoff; None where the payoff or the price is not known.
+def curves_of(
+    legs: PricedLegs,
+    shift: Point,
+    *,
+    by_underlying: bool,
+    notes: Sequence[str] = (),
+) -> list[Curve]:
+    """Return the curves of legs, for each account and currency.
 
     Args:
-        payoff: One of `payoffs(legs)`.
-        legs: Parts of holdings.
+        legs: The chosen parts of holdings.
+        shift: The days that have passed, and the change of the volatilities, of `chosen`.
+        by_underlying: Whether there is a curve for each underlying; else there is one over all.
+        notes: What is wrong with the legs of their strategy.
     """
-    own = legs.where(
-        (pl.col("strategy_id") == payoff.strategy)
-        & (pl.col("account") == payoff.account)
-        & (pl.col("under") == payoff.under)
-        & (pl.col("currency") == payoff.currency)
-    )
-    spot = own.parts.get_column("spot").median()
-    gained = own.parts.get_column("unrealized_pnl").to_numpy()
-    if payoff.profit_at is None or not isinstance(spot, float):
-        return None
+    curves = []
+    groups = legs.parts.select("account", "currency", "under").unique().sort(pl.all())
+    for (account, currency), group in groups.group_by(["account", "currency"], maintain_order=True):
+        of_account = legs.where((pl.col("account") == account) & (pl.col("currency") == currency))
+        names = group.get_column("under").to_list()
+        if len(names) > 1 and not by_underlying:
+            curves.append(_over_moves(of_account, shift))
+            continue
 
-    strikes = [100 * (corner.price / spot - 1) for corner in payoff.corners]
-    within = [move for move in strikes if MOVES[0] <= move <= MOVES[-1]]
-    moves = sorted({*MOVES, *within})
-    prices = [spot * (1 + move / 100) for move in moves]
-    today = None
-    if not own.left_out() and not np.isnan(gained).any():
-        changed = changes(own, [Point(spot=move) for move in moves])
-        sizes = own.parts.select(SIZE).to_series().to_numpy()
-        today = (gained.sum() + sizes @ changed).tolist()
+        of_each = [of_account.where(pl.col("under") == name) for name in names]
+        curves += [_over_prices(of_underlying, shift, notes) for of_underlying in of_each]
+    return curves
+
+
+def _over_moves(legs: PricedLegs, shift: Point) -> Curve:
+    """Return the curve of several underlyings, which all move by the same percentage."""
+    moves = np.linspace(-USUAL_REACH, USUAL_REACH, PRICES)
+    now, chosen = _profits(legs, moves, shift)
+    along = _greeks_along(legs, moves, shift)
+    greeks = {name: _sum_of_known(rows) for name, rows in along.items() if name != "delta"}
     return Curve(
-        spot=spot,
-        prices=prices,
-        today=today,
-        at_expiry=payoff.profit_at(np.array(prices)).tolist(),
-        break_evens=payoff.break_evens or (),
+        **_described(legs),
+        underlying=None,
+        moves=moves.tolist(),
+        now=_sum_of_known(now),
+        chosen=_sum_of_known(chosen),
+        greeks=greeks,
+        left_out=_left_out(legs),
     )
+
+
+def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
+    """Return the curve of one underlying."""
+    each = list(legs)
+    payoff = payoff_of(each, legs.given.now, notes)
+    described = _described(legs)
+    left_out = _left_out(legs)
+    without_profit = [leg for leg in each if leg.row["unrealized_pnl"] is None]
+    left_out += [_named(leg, NO_PROFIT) for leg in without_profit if leg.row["reason"] is None]
+
+    spot = legs.parts.get_column("spot").median()
+    if not isinstance(spot, float):
+        return Curve(**described, underlying=payoff.under, payoff=payoff, left_out=left_out)
+
+    prices = _prices(each, payoff, spot, legs.given.now)
+    moves = 100 * (prices / spot - 1)
+    curve: dict[str, Any] = {}
+    if not left_out:
+        gained = legs.parts.get_column("unrealized_pnl").sum()
+        now, chosen = _profits(legs, moves, shift)
+        along = _greeks_along(legs, moves, shift)
+        curve = {
+            "now": (gained + now.sum(axis=0)).tolist(),
+            "chosen": (gained + chosen.sum(axis=0)).tolist(),
+            "greeks": {name: rows.sum(axis=0).tolist() for name, rows in along.items()},
+        }
+    return Curve(
+        **described,
+        **curve,
+        underlying=payoff.under,
+        spot=spot,
+        moves=moves.tolist(),
+        prices=prices.tolist(),
+        at_expiry=payoff.profit_at(prices).tolist() if payoff.profit_at is not None else None,
+        payoff=payoff,
+        left_out=left_out,
+    )
+
+
+def _described(legs: PricedLegs) -> dict[str, Any]:
+    """Return whose legs these are, which, and when they expire."""
+    account, currency = legs.parts.select("account", "currency").row(0)
+    moments = [terms.expires_at for terms in legs.delivered if isinstance(terms, ExerciseTerms)]
+    to_come = [moment for moment in moments if moment > legs.given.now]
+    return {
+        "account": account,
+        "currency": currency,
+        "legs": tuple(f"{leg.quantity:+.15g} {leg.name}" for leg in legs),
+        "next_expiry": min(to_come, default=None),
+        "last_expiry": max(to_come, default=None),
+    }
+
+
+def _left_out(legs: PricedLegs) -> list[Mapping[str, Any]]:
+    """Return the legs that cannot be priced."""
+    return [_named(leg, leg.row["reason"]) for leg in legs if leg.row["reason"] is not None]
+
+
+def _named(leg: PricedLeg, reason: str) -> Mapping[str, Any]:
+    return {"leg": leg.name, "strategy": leg.row["strategy_id"], "reason": reason}
+
+
+def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float, now: datetime) -> model.Array:
+    """Return the prices of a curve: even ones, the strikes and the break-evens between them."""
+    strikes = []
+    deviations = []
+    for leg in legs:
+        terms = leg.delivered_terms
+        if terms is None:
+            continue
+        strikes.append(terms.strike)
+        years = max(0.0, (terms.expires_at - now) / timedelta(days=model.DAYS_PER_YEAR))
+        deviations.append((leg.row["implied_vol"] or 0.0) * years**0.5)
+
+    reach = USUAL_REACH
+    if strikes:
+        farthest = max(abs(strike / spot - 1) for strike in strikes)
+        reach = 100 * max(BEYOND_STRIKES * farthest, DEVIATIONS * min(deviations))
+    # Whole percents, so that the prices stay where they are while time passes.
+    reach = math.ceil(min(MOST_REACH, max(LEAST_REACH, reach))) / 100
+
+    low = spot * (1 - reach)
+    high = spot * (1 + reach)
+    marked = [price for price in (spot, *strikes, *(payoff.break_evens or ())) if price > 0]
+    prices = np.array([*np.linspace(low, high, PRICES), *marked])
+    return np.unique(prices[(prices >= low) & (prices <= high)])
+
+
+def _profits(legs: PricedLegs, moves: model.Array, shift: Point) -> tuple[model.Array, model.Array]:
+    """Return by how much each part changes at each move, now and later; NaN: not known."""
+    at_once = [Point(spot=move) for move in moves.tolist()]
+    later = [Point(spot=move, vol=shift.vol, days=shift.days) for move in moves.tolist()]
+    sizes = legs.parts.select(SIZE).to_series().to_numpy()
+    changed = sizes[:, None] * changes(legs, [*at_once, *later])
+    return changed[:, : len(moves)], changed[:, len(moves) :]
+
+
+def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[str, model.Array]:
+    """Return the greeks of each part at each move on the chosen day; NaN: unknown."""
+    parts = legs.parts
+    spot = parts.get_column("spot").fill_null(np.nan).to_numpy()
+    spots = spot[:, None] * (1 + moves / 100)
+    is_unknown = parts.get_column("reason").is_not_null().to_numpy()
+
+    # A share or a future moves with its price, and has no other greek.
+    shape = spots.shape
+    of_unit = {"delta": np.ones(shape), **{name: np.zeros(shape) for name in _OF_OPTIONS}}
+    options = [n for n, terms in enumerate(legs.terms) if terms is not None and not is_unknown[n]]
+    if options:
+        terms = [terms for n in options if (terms := legs.terms[n]) is not None]
+        priced = as_options(terms, [legs.given.now] * len(terms), spot[options].tolist())
+        implied = parts.get_column("implied_vol").to_numpy()[options] + shift.vol / 100
+        volatility = implied.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
+        greeks = model.greeks_along(
+            priced.later(shift.days), spots[options], volatility, model.STEPS
+        )
+        for name in ("delta", *_OF_OPTIONS):
+            of_unit[name][options] = getattr(greeks, name)
+
+    sizes = parts.select(SIZE).to_series().to_numpy()[:, None]
+    sizes = np.where(is_unknown[:, None], np.nan, sizes)
+    return {
+        "delta": sizes * of_unit["delta"],
+        "dollar_delta": sizes * of_unit["delta"] * spots,
+        "gamma_1pct": sizes * of_unit["gamma"] * spots**2 / 100,
+        "theta": sizes * of_unit["theta"],
+        "vega": sizes * of_unit["vega"],
+    }
+
+
+_OF_OPTIONS = ("gamma", "theta", "vega")
+
+
+def _sum_of_known(rows: model.Array) -> list[float] | None:
+    """Return the sums at each move without the parts that are listed as left out; None: all are."""
+    is_known = ~np.isnan(rows).any(axis=1)
+    return rows[is_known].sum(axis=0).tolist() if is_known.any() else None

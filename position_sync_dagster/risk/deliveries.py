@@ -100,6 +100,31 @@ def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> l
     return sorted(chosen, key=lambda row: (row["expires_at"], row["strategy_id"], row["conid"]))
 
 
+def expiry_report(
+    legs: PricedLegs, *, days: int, strategy: str | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Return what expires within some days, and what may be assigned early.
+
+    Args:
+        legs: All parts of the holdings.
+        days: Calendar days from today in New York.
+        strategy: The strategy whose legs are returned; None: all.
+
+    Returns:
+        Lists of rows by their names: `expiries`, `early_assignments`, `not_judged` (short options
+        of which nothing can be said) and `undated` (options without a known expiry).
+    """
+    until = exchange_date(legs.given.now) + timedelta(days=days)
+    of_strategy = legs.of_strategy(strategy)
+    early = early_assignments(of_strategy)
+    return {
+        "expiries": expiries(legs, until=until, strategy=strategy),
+        "early_assignments": early.likely,
+        "not_judged": early.left_out,
+        "undated": undated_options(of_strategy),
+    }
+
+
 def uncovered_calls(legs: PricedLegs) -> list[dict[str, Any]]:
     """Return the short calls that their account could not deliver if all calls were exercised.
 

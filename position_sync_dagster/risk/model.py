@@ -251,7 +251,16 @@ def _smooth_prices(
 
 
 def greeks(options: VanillaOptions, spot: Array, volatility: Array, steps: Steps = FINE) -> Greeks:
-    """Return prices and greeks of options.
+    """Return prices and greeks of options, each at one price of its underlying."""
+    along = greeks_along(options, spot[:, None], volatility, steps)
+    columns = {name.name: getattr(along, name.name)[:, 0] for name in fields(along)}
+    return Greeks(**columns)
+
+
+def greeks_along(
+    options: VanillaOptions, spots: Array, volatility: Array, steps: Steps = FINE
+) -> Greeks:
+    """Return prices and greeks of options, each at a row of prices of its underlying.
 
     With the price `V`, the price `S` of the underlying, the present value `D` of the money that it
     pays until the expiry, the rate `r`, the growth `g` of the underlying (`r`, or 0 of a future)
@@ -263,31 +272,32 @@ def greeks(options: VanillaOptions, spot: Array, volatility: Array, steps: Steps
     model). An option that is worth its exercise has Δ ±1, and neither Γ, Θ nor vega.
     """
     root = volatility * np.sqrt(np.maximum(options.years, 0.0))
-    step = spot * np.clip(ASIDE * root, 1e-4, 0.5)
-    beside = np.stack([spot - step, spot, spot + step], axis=1)
+    step = spots * np.clip(ASIDE * root, 1e-4, 0.5)[:, None]
+    beside = np.concatenate([spots - step, spots, spots + step], axis=1)
     smooth, exercised_at = _smooth_prices(options, beside, volatility, steps)
-    lower, price, higher = smooth.T
+    lower, price, higher = np.split(smooth, 3, axis=1)
     delta = (higher - lower) / (2 * step)
     gamma = (higher - 2 * price + lower) / step**2
 
     change = 0.01 * volatility
-    more = _smooth_prices(options, spot[:, None], volatility + change, steps)[0][:, 0]
-    less = _smooth_prices(options, spot[:, None], volatility - change, steps)[0][:, 0]
-    vega = (more - less) / (2 * change) / 100
+    more, _exercised = _smooth_prices(options, spots, volatility + change, steps)
+    less, _exercised = _smooth_prices(options, spots, volatility - change, steps)
+    vega = (more - less) / (2 * change[:, None]) / 100
 
-    growth = np.where(options.on_future, 0.0, options.rate)
-    paid = options.kept(np.zeros((len(options), 1)))[0][:, 0]
-    interest = options.rate * price - growth * spot * delta
-    theta = interest - (volatility * (spot - paid)) ** 2 * gamma / 2
+    growth = np.where(options.on_future, 0.0, options.rate)[:, None]
+    paid, _share = options.kept(np.zeros((len(options), 1)))
+    interest = options.rate[:, None] * price - growth * spots * delta
+    theta = interest - (volatility[:, None] * (spots - paid)) ** 2 * gamma / 2
     # More time is never worth less to who may exercise at any time, unless a dividend comes closer.
-    is_decaying = options.is_american & ~options.pays
+    is_decaying = (options.is_american & ~options.pays)[:, None]
     theta = np.where(is_decaying, np.minimum(theta, 0.0), theta)
 
-    worth = options.exercised(spot[:, None])[:, 0]
-    is_worth_exercise = exercised_at[:, 1] | (options.years <= 0)
+    worth = options.exercised(spots)
+    is_at_price = np.split(exercised_at, 3, axis=1)[1]
+    is_worth_exercise = is_at_price | (options.years <= 0)[:, None]
     in_the_money = is_worth_exercise & (worth > 0)
-    lowest = np.where(options.is_call, 0.0, -1.0)
-    at_limit = np.where(in_the_money, options.side, 0.0)
+    lowest = np.where(options.is_call, 0.0, -1.0)[:, None]
+    at_limit = np.where(in_the_money, options.side[:, None], 0.0)
     return Greeks(
         price=np.where(is_worth_exercise, worth, price),
         delta=np.where(is_worth_exercise, at_limit, np.clip(delta, lowest, lowest + 1.0)),

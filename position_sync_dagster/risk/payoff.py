@@ -63,6 +63,7 @@ class Payoff:
     """The profit of a strategy at its next expiry, over the price of one underlying.
 
     Attributes:
+        strategy: None: of several.
         underlying: The symbol.
         under: The name of the underlying, as `PricedLegs.parts` has it: of a future with its month.
         expiry: The first day on which a leg expires, in New York; None: none does.
@@ -76,7 +77,7 @@ class Payoff:
         profit_at: Returns the profit at some prices; None: it is not known.
     """
 
-    strategy: str
+    strategy: str | None
     account: str
     underlying: str
     currency: str
@@ -124,17 +125,26 @@ def payoffs(legs: PricedLegs, notes: Mapping[str, Sequence[str]] | None = None) 
     result = []
     for key in sorted(groups, key=str):
         of_strategy = (notes or {}).get(key[0], ())
-        result.append(_payoff(groups[key], legs.given.now, of_strategy))
+        result.append(payoff_of(groups[key], legs.given.now, of_strategy))
     return result
 
 
-def _payoff(legs: Sequence[PricedLeg], now: datetime, notes: Sequence[str]) -> Payoff:
-    """Return the payoff of legs of one strategy, account and underlying."""
+def payoff_of(legs: Sequence[PricedLeg], now: datetime, notes: Sequence[str] = ()) -> Payoff:
+    """Return the payoff of legs of one account and underlying, of one strategy or of several.
+
+    Args:
+        legs: At least one.
+        now: The present moment.
+        notes: What is wrong with them.
+    """
     first = legs[0].row
     expiry = min((day for leg in legs if (day := _expiry_of(leg)) is not None), default=None)
-    texts = [*notes, structure_note(first["strategy_id"], legs)]
+    strategies = {leg.row["strategy_id"] for leg in legs}
+    texts = [*notes]
+    if len(strategies) == 1:
+        texts.append(structure_note(first["strategy_id"], legs) or "")
     described: dict[str, Any] = {
-        "strategy": first["strategy_id"],
+        "strategy": first["strategy_id"] if len(strategies) == 1 else None,
         "account": first["account"],
         "underlying": first["symbol"],
         "currency": first["currency"],

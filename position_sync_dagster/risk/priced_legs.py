@@ -138,9 +138,20 @@ class PricedLegs:
 
     def of_strategy(self, strategy: str | None) -> "PricedLegs":
         """Return the parts of one strategy; None: all."""
-        if strategy is None:
-            return self
-        return self.where(pl.col("strategy_id") == strategy)
+        return self.chosen(strategy, None, None)
+
+    def chosen(
+        self, strategy: str | None, underlying: str | None, account: str | None
+    ) -> "PricedLegs":
+        """Return the parts of a strategy, a symbol and an account; None: of all."""
+        conditions = []
+        if strategy is not None:
+            conditions.append(pl.col("strategy_id") == strategy)
+        if underlying is not None:
+            conditions.append(pl.col("symbol").str.to_uppercase() == underlying.upper())
+        if account is not None:
+            conditions.append(pl.col("account") == account)
+        return self.where(pl.all_horizontal(conditions)) if conditions else self
 
     def where(self, condition: pl.Expr) -> "PricedLegs":
         """Return the parts for which a condition is true."""

@@ -90,12 +90,14 @@ class OwnScenarios(Part):
     @property
     def points(self) -> dict[str, Point]:
         """The scenarios of the file, by name."""
-        return {one.name: one for one in self.scenarios}
+        return {scenario.name: scenario for scenario in self.scenarios}
 
     @property
     def recorded(self) -> list[Point]:
         """The scenarios that are recorded: the standard ones and those of the file."""
-        return [*({one.name: one for one in STANDARD} | self.points).values()]
+        points: dict[str | None, Point] = {point.name: point for point in STANDARD}
+        points.update(self.points)
+        return list(points.values())
 
 
 def read_scenarios(folder: Path) -> OwnScenarios:

@@ -73,7 +73,7 @@ QUARTER = timedelta(days=365 / 4)
 
 
 def dividends_of_shares(
-    known: Iterable[tuple[datetime, float]], now: datetime
+    shares: Iterable[tuple[datetime, float]], now: datetime
 ) -> tuple[DatedDividend, ...]:
     """Return dividends from the part of the price that is paid until several expiries.
 
@@ -81,64 +81,89 @@ def dividends_of_shares(
     expiry the last dividend is paid again each quarter.
 
     Args:
-        known: For each option whose `pvDividend` the gateway sent: its expiry, and that amount as
+        shares: For each option whose `pvDividend` the gateway sent: its expiry, and that amount as
             a share of the price.
         now: The present moment.
     """
-    found: list[DatedDividend] = []
-    before, kept = now, 1.0
-    for at, share in sorted(one for one in known if one[0] > now and 0 <= one[1] < 1):
-        if 1 - share < kept * (1 - LEAST_SHARE):
-            count = max(1, round((at - before) / QUARTER))
-            part, gap = 1 - ((1 - share) / kept) ** (1 / count), (at - before) / count
-            dates = (before + (n + 0.5) * gap for n in range(count))
-            found += [DatedDividend(ex_date=day, share=part) for day in dates]
-            kept = 1 - share
-        before = at
-    return (*found, *_continued(found[-1], before, QUARTER)) if found else ()
+    dividends: list[DatedDividend] = []
+    known_until = now
+    remaining = 1.0  # of the price, after what is paid until then
+    for expires_at, share in sorted(shares):
+        if expires_at <= now or not 0 <= share < 1:
+            continue
+
+        if 1 - share < remaining * (1 - LEAST_SHARE):
+            quarters = max(1, round((expires_at - known_until) / QUARTER))
+            gap = (expires_at - known_until) / quarters
+            paid_each_time = 1 - ((1 - share) / remaining) ** (1 / quarters)
+            for number in range(quarters):
+                ex_date = known_until + (number + 0.5) * gap
+                dividends.append(DatedDividend(ex_date=ex_date, share=paid_each_time))
+            remaining = 1 - share
+        known_until = expires_at
+
+    if not dividends:
+        return ()
+    return (*dividends, *_continued(dividends[-1], known_until, QUARTER))
 
 
 def dated_dividends(rows: Iterable[ExpectedDividend]) -> dict[int, tuple[DatedDividend, ...]]:
     """Return the dividends of each underlying, by conid; those that are STATED count first."""
-    found = {}
-    for conid, known in grouped(lambda row: row.conid, rows).items():
-        first = max(known, key=lambda row: row.source)
-        if first.source is DividendSource.STATED and first.ex_date and first.amount is not None:
-            opens = ex_moment(first.ex_date)
-            found[conid] = dividends_stated(opens, first.amount, first.next_year)
-        else:
-            found[conid] = tuple(
-                DatedDividend(ex_date=ex_moment(one.ex_date), share=one.share)
-                for one in known
-                if one.source is first.source and one.ex_date is not None and one.share
-            )
-    return found
+    dividends = {}
+    for conid, of_underlying in grouped(lambda row: row.conid, rows).items():
+        best = max(of_underlying, key=lambda row: row.source)
+        if best.source is DividendSource.STATED and best.ex_date and best.amount is not None:
+            opens = ex_moment(best.ex_date)
+            dividends[conid] = dividends_stated(opens, best.amount, best.next_year)
+            continue
+
+        expected = []
+        for row in of_underlying:
+            if row.source is best.source and row.ex_date is not None and row.share:
+                expected.append(DatedDividend(ex_date=ex_moment(row.ex_date), share=row.share))
+        dividends[conid] = tuple(expected)
+    return dividends
 
 
 def dividend_rows(
     details: ContractDetails,
     stated: StatedDividends | None,
-    known: Iterable[tuple[datetime, float]],
+    shares: Sequence[tuple[datetime, float]],
     now: datetime,
 ) -> list[ExpectedDividend]:
     """Return the rows of the dividends of an underlying; none if nothing is known.
 
     Args:
         details: The underlying.
-        stated: What the gateway names of it: it counts before `known`.
-        known: What follows from options (`dividends_of_shares`).
+        stated: What the gateway names of it: it counts before `shares`.
+        shares: What follows from options (`dividends_of_shares`).
         now: The present moment.
     """
-    of = partial(ExpectedDividend, conid=details.conid, symbol=details.symbol, seen_at=now)
+    row = partial(ExpectedDividend, conid=details.conid, symbol=details.symbol, seen_at=now)
     if stated is not None and (stated.next_date is not None or stated.next_year == 0):
-        amounts = (stated.next_amount, stated.next_year)
-        amount, year = (None if one is None else one / details.price_magnifier for one in amounts)
-        source = DividendSource.STATED
-        return [of(source=source, ex_date=stated.next_date, amount=amount, next_year=year)]
-    known, source = list(known), DividendSource.EXPECTED
-    found = dividends_of_shares(known, now.replace(hour=0, minute=0, second=0, microsecond=0))
-    rows = [of(source=source, ex_date=d.ex_date.date(), share=round(d.share, 6)) for d in found]
-    return rows or [of(source=source)][: len(known)]
+        return [
+            row(
+                source=DividendSource.STATED,
+                ex_date=stated.next_date,
+                amount=_in_major_unit(stated.next_amount, details),
+                next_year=_in_major_unit(stated.next_year, details),
+            )
+        ]
+    if not shares:
+        return []
+
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    rows = []
+    for dividend in dividends_of_shares(shares, midnight):
+        share = round(dividend.share, 6)
+        day = dividend.ex_date.date()
+        rows.append(row(source=DividendSource.EXPECTED, ex_date=day, share=share))
+    # A row without a date says that options show no dividend.
+    return rows or [row(source=DividendSource.EXPECTED)]
+
+
+def _in_major_unit(amount: float | None, details: ContractDetails) -> float | None:
+    return None if amount is None else amount / details.price_magnifier
 
 
 def ex_moment(day: date) -> datetime:
@@ -170,14 +195,15 @@ def dividends_stated(
     return (first, *_continued(later, ex_date, timedelta(days=365 / times)))
 
 
-def _continued(last: DatedDividend, known: datetime, gap: timedelta) -> list[DatedDividend]:
+def _continued(last: DatedDividend, known_until: datetime, gap: timedelta) -> list[DatedDividend]:
     """Return the dividends that follow, after the time until which all are known."""
-    found, day = [], last.ex_date + gap
-    while day < last.ex_date + AHEAD:
-        if day > known:
-            found.append(replace(last, ex_date=day))
-        day += gap
-    return found
+    dividends = []
+    ex_date = last.ex_date + gap
+    while ex_date < last.ex_date + AHEAD:
+        if ex_date > known_until:
+            dividends.append(replace(last, ex_date=ex_date))
+        ex_date += gap
+    return dividends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,16 +257,23 @@ class OptionTerms(ExerciseTerms):
         >>> terms.text
         'AMERICAN, rate 0.04, dividends unknown: none assumed'
         """
-        found = f"{self.exercise}, rate {self.rate:g}"
+        model_of_option = f"{self.exercise}, rate {self.rate:g}"
         if self.exercise.is_on_future:
-            return found
+            return model_of_option
         if self.dividends is None:
-            return f"{found}, dividends unknown: none assumed"
-        until = [one for one in self.dividends if one.ex_date <= self.expires_at]
-        money, share = sum(one.amount for one in until), sum(one.share for one in until)
-        known = [f"{money:.4g} paid"] if money else []
-        known += [f"{share:.4g} of the price"] if share else []
-        return f"{found}, dividends {' and '.join(known) or 'none'}"
+            return f"{model_of_option}, dividends unknown: none assumed"
+
+        until_expiry = [
+            dividend for dividend in self.dividends if dividend.ex_date <= self.expires_at
+        ]
+        amount = sum(dividend.amount for dividend in until_expiry)
+        share = sum(dividend.share for dividend in until_expiry)
+        sums = []
+        if amount:
+            sums.append(f"{amount:.4g} paid")
+        if share:
+            sums.append(f"{share:.4g} of the price")
+        return f"{model_of_option}, dividends {' and '.join(sums) or 'none'}"
 
 
 def years_between(now: datetime, at: datetime) -> float:
@@ -326,15 +359,17 @@ def _exercise_of(contract: Instrument, details: ContractDetails | None) -> Exerc
         return Exercise.FUTURE
     if contract.sec_type not in OPTION_TYPES:
         return NotPriced.OTHER_PAYOFF
-    on = details.under_sec_type if details else None
     if contract.symbol.upper() in WITHOUT_CARRY:
         return Exercise.EUROPEAN_FUTURE
-    if on == "IND":
+
+    underlying_type = details.under_sec_type if details else None
+    if underlying_type == "IND":
         return Exercise.EUROPEAN
-    if on not in (None, "STK"):
+    if underlying_type not in (None, "STK"):
         return NotPriced.OTHER_PAYOFF
-    known = details.trading_class if details else contract.trading_class
-    return NotPriced.ADJUSTED if _is_adjusted(contract, known) else Exercise.AMERICAN
+
+    trading_class = details.trading_class if details else contract.trading_class
+    return NotPriced.ADJUSTED if _is_adjusted(contract, trading_class) else Exercise.AMERICAN
 
 
 def _is_adjusted(contract: Instrument, trading_class: str | None) -> bool:
@@ -343,13 +378,15 @@ def _is_adjusted(contract: Instrument, trading_class: str | None) -> bool:
     The class of an adjusted option in the US is its symbol and a digit, such as LCID1. Elsewhere
     classes have names of their own, and a digit after the symbol says the same.
     """
-    symbol, name = (
-        "".join(filter(str.isalnum, (text or "").upper()))
-        for text in (contract.symbol, trading_class)
-    )
+    symbol = _letters_and_digits(contract.symbol)
+    name = _letters_and_digits(trading_class or "")
     if not name or name == symbol:
         return False
     return contract.currency == "USD" or name.removeprefix(symbol).isdigit()
+
+
+def _letters_and_digits(text: str) -> str:
+    return "".join(char for char in text.upper() if char.isalnum())
 
 
 def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime | None:
@@ -360,9 +397,13 @@ def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime
     """
     if details is None:
         return expiry_moment(expiry) if expiry else None
-    day, clock = details.last_trade_date, details.last_trade_time
+
+    day = details.last_trade_date
+    clock = details.last_trade_time
     if details.is_settled_at_the_open:
-        day, clock = details.expires_on, AT_THE_OPEN
+        day = details.expires_on
+        clock = AT_THE_OPEN
+
     if expiry not in (None, details.last_trade_date, details.expires_on):
         day = expiry
     return expiry_moment(day, clock, details.time_zone) if day else None
@@ -372,12 +413,14 @@ def as_options(
     terms: Sequence[OptionTerms], at: Iterable[datetime], spots: Iterable[float]
 ) -> VanillaOptions:
     """Return options as the model takes them, each at its own moment and price."""
-    given, paid = [], []
-    for one, now, spot in zip(terms, at, spots, strict=False):
-        years = years_between(now, one.expires_at)
-        given.append((one.right == "CALL", one.strike, years, one.rate, one.exercise))
-        paid.append([dividend.after(now, spot) for dividend in one.dividends or ()])
-    return VanillaOptions.of(given, paid)
+    options = []
+    dividends = []
+    for option, now, spot in zip(terms, at, spots, strict=False):
+        years = years_between(now, option.expires_at)
+        is_call = option.right == "CALL"
+        options.append((is_call, option.strike, years, option.rate, option.exercise))
+        dividends.append([dividend.after(now, spot) for dividend in option.dividends or ()])
+    return VanillaOptions.of(options, dividends)
 
 
 FIRST_GUESS = 0.3

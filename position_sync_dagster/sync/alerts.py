@@ -18,7 +18,7 @@ from tempfile import TemporaryFile
 
 from pydantic import AwareDatetime, SecretStr
 
-from position_sync_dagster.domain.clock import Clock, elapsed, has_come
+from position_sync_dagster.domain.clock import Clock, elapsed
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.sync.send_message import Outcome
 
@@ -94,7 +94,7 @@ class AlertCursor:
         breaks: The checks that do not pass, by name.
         outbox: The messages still to be sent, oldest first, by the index of their receiver in
             POSITION_SYNC_ALERT_URLS; the URLs are secrets and are never stored.
-        failing: When to try receivers again that could not be reached, by their index.
+        failing: When receivers could not be reached, by their index.
     """
 
     breaks: dict[str, FailedCheck] = field(default_factory=dict)
@@ -292,7 +292,8 @@ class Deliveries:
         cursor, sent = self._ended(cursor, urls, clock())
         for place, messages in cursor.outbox.items():
             now = clock()
-            is_due = has_come(cursor.failing.get(place, now), now, RETRY)
+            failed_at = cursor.failing.get(place)
+            is_due = failed_at is None or elapsed(failed_at, now) >= RETRY
             if is_due and place not in self._on_their_way:
                 self._on_their_way[place] = Delivery(urls[place], place, messages, now)
 
@@ -318,7 +319,7 @@ class Deliveries:
             if place >= len(urls) or urls[place] != delivery.url:
                 continue  # the setting names another receiver since
             if not accepted:
-                failing[place] = now + RETRY
+                failing[place] = now
                 continue
 
             sent += 1

@@ -98,8 +98,6 @@ def _with_reported(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
 
 def _confirmed(now: datetime) -> pl.Expr:
     """Return the column of `with_confirmed`, of rows with the columns that decide it."""
-    latest = moment(now + SKEW)
-
     # An unknown origin counts as NONE.
     source = pl.col("value_source").replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
     no_value = (source == _NONE) & pl.col("market_value").is_null()
@@ -118,7 +116,7 @@ def _confirmed(now: datetime) -> pl.Expr:
         pl.when(agree & ~is_pnl).then("_value_time"),
         pl.when(agree & is_pnl).then("_received_at"),
     ]
-    by_broker = pl.max_horizontal(pl.when(at <= latest).then(at) for at in times)
+    by_broker = pl.max_horizontal(times)
 
     # A row from outside the session is repeated rarely: confirmations of the holding count.
     is_open = pl.col("position") != 0
@@ -126,15 +124,14 @@ def _confirmed(now: datetime) -> pl.Expr:
     outside = (source == ValueOrigin.TICK.value) & pl.col("note").str.starts_with(
         valuation.OUTSIDE_SESSION
     )
-    confirmed = pl.when(same_quantity, pl.col("_confirmed_at") <= latest).then("_confirmed_at")
-    written = pl.when(pl.col("timestamp") <= latest).then("timestamp")
+    confirmed = pl.when(same_quantity).then("_confirmed_at")
 
     at = pl.coalesce(
         pl.when(is_open, no_value | of_broker).then(by_broker),
-        pl.when(is_open, outside).then(pl.max_horizontal(confirmed, written)),
+        pl.when(is_open, outside).then(pl.max_horizontal(confirmed, "timestamp")),
         "timestamp",
     )
-    return pl.when(at <= latest).then(at)
+    return pl.when(at <= moment(now + SKEW)).then(at)
 
 
 def with_priced(
@@ -158,7 +155,6 @@ def with_priced(
     """
     own = pl.col("market_value")
     arrived = pl.col("value_time")
-    latest = moment(now + SKEW)
 
     # A bid that does not exist counts as 0, as in the stream.
     width = (pl.col("ask") - pl.col("bid").fill_null(0.0)).clip(0.0)
@@ -178,7 +174,8 @@ def with_priced(
 
     by_account = pl.when(confirmed & is_portfolio).then("_confirmed_at")
     times = [arrived, pl.when(confirmed).then(calculated), by_account]
-    of_line = pl.max_horizontal(pl.when(at <= latest).then(at) for at in times)
+    newest = pl.max_horizontal(times)
+    of_line = pl.when(newest <= moment(now + SKEW)).then(newest)
     is_tick = pl.col("value_source") == ValueOrigin.TICK.value
     priced = pl.when(is_tick).then(of_line).otherwise(CONFIRMED).alias(PRICED)
     joined = _with_reported(rows, holdings, now).with_columns(priced)

@@ -14,14 +14,14 @@ from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 import polars as pl
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
+from position_sync_dagster.domain.clock import SKEW, Clock, is_recent, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.position_update import (
@@ -40,7 +40,6 @@ from position_sync_dagster.domain.queue_request import (
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.broker_positions import last_time
 from position_sync_dagster.lake.lake import Lake, all_broker_rows, broker_rows
 from position_sync_dagster.lake.position_queue import PositionQueue, QueueOverview
 from position_sync_dagster.lake.position_updates import AppendResult, PositionUpdatesTable
@@ -73,8 +72,8 @@ def unconfirmed(
     keys = set()
     for row in rows:
         has_value = row.value_source is not ValueOrigin.NONE
-        has_recent_value = has_value and _is_recent(row.received_at, span, now)
-        is_confirmed = _is_recent(row.confirmed_at, span, now) or has_recent_value
+        has_recent_value = has_value and is_recent(row.received_at, span, now)
+        is_confirmed = is_recent(row.confirmed_at, span, now) or has_recent_value
         if row.completeness is Completeness.UNKNOWN or not is_confirmed:
             keys.add(row.key)
     return frozenset(keys)
@@ -86,8 +85,7 @@ def unavailable_reason(
     """Return why the rows of `broker_positions` are not current; None when they are.
 
     They are current while the owner is LIVE. Without an owner they are current for one refresh
-    interval and the time limit of a drain, counted from the newest `confirmed_at`. A
-    `confirmed_at` in the future means that the clock was set back: the age is unknown.
+    interval and the time limit of a drain, counted from the newest `confirmed_at`.
 
     Args:
         confirmed: The newest `confirmed_at` of the rows.
@@ -104,16 +102,12 @@ def unavailable_reason(
     if confirmed is None:
         return f"The positions of the gateway {gateway_id} have not been downloaded yet."
     span = timedelta(seconds=settings.refresh_interval_s + TIME_LIMIT_S)
-    if not _is_recent(confirmed, span, now):
+    if not is_recent(confirmed, span, now):
         return (
             f"The positions of the gateway {gateway_id} were last downloaded at "
             f"{confirmed:%Y-%m-%d %H:%M:%S} UTC, and no stream is alive."
         )
     return None
-
-
-def _is_recent(at: datetime | None, span: timedelta, now: datetime) -> bool:
-    return at is not None and now - span <= at <= now + SKEW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,8 +213,8 @@ class LakeValues:
             now = self.clock()
             session = await offload(self.lake.sessions.current, login.gateway_id)
             rows = await offload(broker_rows, self.lake, login)
-            last = last_time(rows.get_column("confirmed_at"), now)
-            why = unavailable_reason(session, last, login, now)
+            confirmed: Any = rows.get_column("confirmed_at").max()
+            why = unavailable_reason(session, confirmed, login, now)
             if why is None:
                 current.append(rows)
             else:
@@ -424,13 +418,11 @@ def _answers(
     uses one clock for both, so that the two times can be compared. Rows of other writers are
     compared by their values, never by their time.
     """
-    if newest.timestamp > now + SKEW:
-        return False
     if newest.source is Source.STREAM and newest.session_id:
         captured_at = view.captured.get(newest.session_id)
         if captured_at is not None and newest.timestamp > captured_at:
             return True
-    return now - newest.timestamp < keep and says_the_same(row, newest)
+    return is_recent(newest.timestamp, keep, now) and says_the_same(row, newest)
 
 
 def match_holdings(request: QueuedPosition, view: BrokerView) -> tuple[BrokerPosition, ...] | None:
@@ -802,12 +794,13 @@ class QueueWorker:
         now = self._clock()
         # The ledger is read before the view: a row that is added later may be newer than the view,
         # and makes the append fail.
+        ledger = self._updates.sync
         conids = {request.conid for request in batch}
         interval = timedelta(seconds=self._settings.monitored_row_interval_s)
-        newest = await self._updates.newest_of(conids, now - interval)
+        newest = await offload(ledger.newest_of, conids, now - interval)
         view = await self._values.view(conids)
         earlier_ids = own_ids(batch, view, newest.rows, now - interval)
-        written = await self._updates.existing(earlier_ids) if earlier_ids else ()
+        written = await offload(ledger.existing, earlier_ids) if earlier_ids else ()
 
         plan = plan_batch(
             batch,
@@ -835,8 +828,9 @@ class QueueWorker:
     async def _mark(self, batch: Sequence[QueuedPosition], plan: BatchPlan) -> None:
         lease = batch[0].lease_token
         await self.queue.mark_success(list(plan.answers), answers=plan.answers, lease_token=lease)
-        await self.queue.mark_failed_many(
-            dict.fromkeys(plan.not_held, NOT_HELD), retryable=False, lease_token=lease
+        failures = dict.fromkeys(plan.not_held, NOT_HELD)
+        await offload(
+            self.queue.sync.mark_failed_many, failures, retryable=False, lease_token=lease
         )
 
     async def _release(self, batch: Sequence[QueuedPosition], reason: str) -> None:

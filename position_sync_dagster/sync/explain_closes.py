@@ -116,11 +116,13 @@ class CloseExplainer:
         now = self.clock()
         new_executions = lake.executions.add(executions, run_id=self.run_id) if executions else 0
 
+        before = lake.closures.looked
         looked = self._looked(now)
         since = max(looked.since, now - WINDOW)
         closes = lake.position_changes.rows(since, IS_CLOSE, _CLOSE)
         counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
-        judged = self._judged(closes, counted, since, now, asked or {})
+        has_news = looked is not before
+        judged = self._judged(closes, counted, since, now, asked or {}, has_news=has_news)
 
         is_unknown = pl.col("cause") == Cause.UNEXPLAINED.value
         unknown = counted.filter(is_unknown).join(closes, on="change_id", how="semi")
@@ -153,9 +155,14 @@ class CloseExplainer:
         since: datetime,
         now: datetime,
         asked: Asked,
+        *,
+        has_news: bool,
     ) -> dict[str, list[Closure]]:
         """Return the causes of the closes that are due, by the change."""
-        due = due_closes(closes, counted, self._named(since - BEFORE), now)
+        named = self._named(since - BEFORE)
+        due = due_closes(closes, counted, named, now)
+        if has_news:
+            due |= corrected_closes(closes, counted, named)
         if not due:
             return {}
         facts = self._facts(closes.filter(one_of("change_id", due)), asked)
@@ -204,7 +211,7 @@ class CloseExplainer:
 
     def _named(self, since: datetime) -> pl.DataFrame:
         """Return which holdings and times executions and statements name, and since when."""
-        columns = (*_KEY, "stated_at", "source")
+        columns = (*_KEY, "stated_at", "source", "statement")
         executions = self.lake.executions.rows(since, columns=(*columns, "time"))
         of_events = (*columns, "first_day", "day")
         events = self.lake.statement_events.rows(since.date(), columns=of_events)
@@ -352,14 +359,33 @@ def due_closes(
     }
 
 
+def corrected_closes(closes: pl.DataFrame, counted: pl.DataFrame, named: pl.DataFrame) -> set[str]:
+    """Return the stated closes of which a later statement than theirs says something.
+
+    A correction may have been made before its close was judged, and arrive afterwards.
+    """
+    of_statement = [*_KEY, "statement"]
+    stated_at = named.group_by(of_statement).agg(told_at=pl.col("stated_at").max())
+    stated = closes.join(counted.drop_nulls("statement"), on="change_id")
+    with_time = stated.join(stated_at, on=of_statement).with_columns(
+        begin=pl.coalesce("since", "seen_at")
+    )
+    facts = named.select(*_KEY, later_at="stated_at", at=pl.coalesce("time", "day"))
+    is_later = pl.col("later_at") > pl.col("told_at")
+    corrected = with_time.join(facts, on=_KEY).filter(is_later, IS_NEAR)
+    return set(corrected.get_column("change_id"))
+
+
+# Whether a fact may explain a close that began after it was last confirmed.
+IS_NEAR = pl.col("at").is_between(pl.col("begin") - BOOKED - A_DAY, pl.col("seen_at") + SLACK)
+
+
 def _with_newer_facts(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
     """Return the closes with an execution or an event near them that was stated after the cause."""
     facts = named.select(*_KEY, "stated_at", "source", at=pl.coalesce("time", "day"))
     is_newer = pl.col("stated_at") > pl.col("judged_at")
     is_awaited = pl.col("waits") & (pl.col("source") == FLEX)
-    first = pl.col("begin") - BOOKED - A_DAY
-    is_near = pl.col("at").is_between(first, pl.col("seen_at") + SLACK)
-    return closes.join(facts, on=_KEY).filter(is_newer | is_awaited, is_near)
+    return closes.join(facts, on=_KEY).filter(is_newer | is_awaited, IS_NEAR)
 
 
 def _with_statement_of_days(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:

@@ -233,6 +233,7 @@ def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:
         account=leg.account,
         priority=leg.priority,
         rolled_from=",".join(map(str, (*leg.replaced, leg.conid))),
+        since=leg.since,
     )  # fmt: skip
     return LegChange(roll=roll, before=leg, after=after)
 

@@ -101,8 +101,7 @@ def _change_to(
         average_cost=cost,
         market_price=price,
         daily_pnl=daily,
-        # Later times are from before the clock was set back.
-        since=max((at for at in times if at and at <= seen_at), default=None),
+        since=max((at for at in times if at), default=None),
         seen_at=seen_at,
         gateway_id=holding.gateway_id,
         snapshot_id=holding.snapshot_id,

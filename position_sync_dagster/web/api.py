@@ -11,7 +11,6 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from typing import Any, Literal
 
@@ -20,7 +19,6 @@ from pydantic.json_schema import models_json_schema
 from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, Response
 
-from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.errors import (
     PositionSyncError,
     UnknownIdError,
@@ -36,15 +34,14 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import (
     COLUMNS,
     Book,
-    known_strategy,
     open_positions,
 )
 from position_sync_dagster.sync.reports.figures import VERSION, Figures, limit_of
-from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
+from position_sync_dagster.sync.reports.risk import Choice, leg_notes
 from position_sync_dagster.sync.reports.status import plain
-from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, read_what_if
+from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, rows_of_choice
 from position_sync_dagster.terminal.text import cell_text
-from position_sync_dagster.web import api_answers
+from position_sync_dagster.web import api_answers, results_answers, risk_answers
 from position_sync_dagster.web.api_answers import (
     ApiModel,
     NoQuery,
@@ -69,10 +66,11 @@ class ApiSource:
 
     Attributes:
         figures: Reads the figures of now; all requests of a second share a read.
-        risk: Reads the book and its legs as the option model has them.
-        compared: Reads the book before and after trades.
-        lake: Opens the tables.
+        risk: Returns the book and its legs as the option model has them; requests share a read.
+        compared: Returns that book before and after trades.
         explained: Returns why today's profit is what it is; all requests of a minute share it.
+        lake: Opens the tables.
+        settings: Reads the settings.
     """
 
     figures: Callable[[], Figures]
@@ -80,35 +78,7 @@ class ApiSource:
     compared: Callable[[Changes], WhatIf]
     explained: Callable[[], ExplainedFigures]
     lake: Callable[[], Lake]
-
-
-def read_compared(settings: Settings, now: datetime, changes: Changes) -> WhatIf:
-    """Read the book before and after trades that somebody thinks of; blocks.
-
-    Raises:
-        PositionSyncError: A table or the file of scenarios cannot be used, or a trade.
-    """
-    return read_what_if(Lake.of(settings), settings, now, changes)
-
-
-def read_priced(settings: Settings, now: datetime) -> tuple[Book, PricedLegs]:
-    """Read the book and its legs as the option model has them; blocks.
-
-    Raises:
-        PositionSyncError: A table or the file of scenarios cannot be used.
-    """
-    book, _own, legs = read_risk(Lake.of(settings), settings, now)
-    return book, legs
-
-
-def _check_strategy(strategy: str | None, book: Book) -> None:
-    """Refuse the name of a strategy that has no leg.
-
-    Raises:
-        UnknownStrategyError: It has none.
-    """
-    if strategy != UNATTRIBUTED:
-        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+    settings: Callable[[], Settings]
 
 
 def _figures(source: ApiSource, _query: NoQuery) -> str:
@@ -154,7 +124,7 @@ def _strategies(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
 
 def _positions(source: ApiSource, query: PositionsQuery) -> dict[str, Any]:
     figures = source.figures()
-    _check_strategy(query.strategy, figures.book)
+    Choice(strategy=query.strategy).check(figures.book)
     rows = open_positions(figures.book, query.strategy, query.underlying)
     return {"at": figures.at, "positions": rows.select(COLUMNS).to_dicts()}
 
@@ -182,8 +152,8 @@ def _what_if(source: ApiSource, query: WhatIfQuery) -> dict[str, Any]:
         return _compared(source, query, changes)
 
     book, legs = source.risk()
-    _check_strategy(query.strategy, book)
-    legs = legs.of_strategy(query.strategy)
+    query.choice.check(book)
+    legs = query.choice.of(legs)
     left_out = [{"reason": reason, "legs": count} for reason, count in legs.left_out().items()]
     rows = scenario_rows(legs, points, query.level)
     return {"at": book.now, "rows": rows, "left_out": left_out}
@@ -193,8 +163,7 @@ def _compared(source: ApiSource, query: WhatIfQuery, changes: Changes) -> dict[s
     """Return what groups are before and after trades."""
     found = source.compared(changes)
     rows = found.rows(query.points(), query.level)
-    if query.strategy is not None:
-        rows = [row for row in rows if row["strategy"] in (None, query.strategy)]
+    rows = rows_of_choice(rows, query.strategy, query.account)
     reasons = found.after_legs.left_out().items()
     left_out = [{"reason": reason, "legs": count} for reason, count in reasons]
     return {"at": found.before.now, "rows": rows, "left_out": left_out, "notes": found.notes}
@@ -202,14 +171,23 @@ def _compared(source: ApiSource, query: WhatIfQuery, changes: Changes) -> dict[s
 
 def _payoff(source: ApiSource, query: PayoffQuery) -> dict[str, Any]:
     book, legs = source.risk()
-    _check_strategy(query.strategy, book)
+    Choice(strategy=query.strategy).check(book)
     found = payoffs(legs.of_strategy(query.strategy), leg_notes(book))
     return {"at": book.now, "payoffs": [payoff.row for payoff in found]}
 
 
+def _curve(source: ApiSource, query: risk_answers.CurveQuery) -> dict[str, Any]:
+    changes = query.changes()
+    if not changes:
+        return risk_answers.curve_answer(*source.risk(), query, notes=())
+
+    after = source.compared(changes)
+    return risk_answers.curve_answer(after.after, after.after_legs, query, notes=after.notes)
+
+
 def _expiry(source: ApiSource, query: ExpiryQuery) -> dict[str, Any]:
     book, legs = source.risk()
-    _check_strategy(query.strategy, book)
+    Choice(strategy=query.strategy).check(book)
     return expiry_of(legs, query)
 
 
@@ -290,6 +268,13 @@ ROUTES = {
         read=_payoff,
         is_tagged=False,
     ),
+    "curve": ApiRoute(
+        summary="Profit and greeks over the price: now, on a chosen day, and at the next expiry",
+        query=risk_answers.CurveQuery,
+        answer=risk_answers.CurveAnswer,
+        read=_curve,
+        is_tagged=False,
+    ),
     "expiry": ApiRoute(
         summary="What expires, and what may be assigned early",
         query=ExpiryQuery,
@@ -316,6 +301,29 @@ ROUTES = {
         query=WhyQuery,
         answer=WhyAnswer,
         read=_why,
+        is_tagged=False,
+    ),
+    "results": ApiRoute(
+        summary="What campaigns that are over brought, by group and by day",
+        query=results_answers.ResultsQuery,
+        answer=results_answers.ResultsAnswer,
+        read=lambda source, query: results_answers.read_results(source.lake(), query),
+        is_tagged=False,
+    ),
+    "campaigns": ApiRoute(
+        summary="Campaigns that are over",
+        query=results_answers.CampaignsQuery,
+        answer=results_answers.CampaignsAnswer,
+        read=lambda source, query: results_answers.read_list(source.lake(), query),
+        is_tagged=False,
+    ),
+    "campaign": ApiRoute(
+        summary="One campaign: its legs, fills, rolls, and how it stood at each close",
+        query=results_answers.CampaignQuery,
+        answer=results_answers.CampaignAnswer,
+        read=lambda source, query: results_answers.read_one(
+            source.lake(), source.settings(), query
+        ),
         is_tagged=False,
     ),
 }

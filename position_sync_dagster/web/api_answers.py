@@ -17,6 +17,7 @@ from position_sync_dagster.sync.reports.money_sums import (
     TotalSum,
     UnderlyingSum,
 )
+from position_sync_dagster.sync.reports.risk import Choice
 from position_sync_dagster.sync.reports.what_if import Changes, read_changes
 
 
@@ -56,13 +57,13 @@ class Today(ApiModel):
     open: float | None
     """The sum over the holdings that are open."""
     closed: float | None
-    """The sum over the holdings that closed today."""
+    """The sum over the holdings that closed today: what they earned since the close before."""
     open_unknown: int
     """The holdings that `open` leaves out."""
     closed_unknown: int
     """The holdings that `closed` leaves out."""
     difference: float | None
-    """account − open − closed; null while a part is not known."""
+    """account − open − closed; null while a part is not known, and until all are of one moment."""
     account_age_s: float | None
     holdings_age_s: float | None
 
@@ -82,6 +83,7 @@ class Account(ApiModel):
     age_s: float | None
     today: Today
     realised_today: float | None
+    """The broker's realised profit of today: what closed earned since it was opened."""
     unrealised: float | None
     total: float | None
 
@@ -415,27 +417,26 @@ class PayoffQuery(ApiModel):
     """Only this strategy."""
 
 
-class WhatIfQuery(ApiModel):
-    """The scenarios: each move with each change of volatility and each number of days."""
+class TradesQuery(ApiModel):
+    """What is chosen, and the trades that somebody thinks of."""
 
-    spot: Numbers = [-10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0]
-    """Moves of the underlyings in percent, separated by commas."""
-    vol: Numbers = [0.0]
-    """Changes of the volatilities in points, separated by commas."""
-    days: Numbers = [0.0]
-    """Days that have passed, separated by commas."""
-    level: Breakdown = Breakdown.STRATEGY
-    """What each row is of."""
     strategy: str | None = None
     """Only this strategy; what a trade opens is a leg of it."""
+    underlying: str | None = None
+    """Only contracts on this symbol."""
+    account: str | None = None
+    """Only this account, which is also that of the trades."""
     trade: Texts = []
-    """Trades to compare before and after, such as -2 SPY 20270115 C 650 @3.20, by commas."""
+    """Trades that are done, such as -2 SPY 20270115 C 650 @3.20, separated by commas."""
     close: Texts = []
     """Strategies that are closed, separated by commas."""
     roll: Texts = []
     """STRATEGY:EXPIRY of strategies whose nearest options are rolled, separated by commas."""
-    account: str | None = None
-    """The account of the trades."""
+
+    @property
+    def choice(self) -> Choice:
+        """What is chosen."""
+        return Choice(strategy=self.strategy, underlying=self.underlying, account=self.account)
 
     def changes(self) -> Changes:
         """Return the trades, none if no parameter names one.
@@ -448,6 +449,19 @@ class WhatIfQuery(ApiModel):
             name, _colon, expiry = text.rpartition(":")
             rolled.append((name, expiry))
         return read_changes(self.trade, self.close, rolled, self.account, self.strategy)
+
+
+class WhatIfQuery(TradesQuery):
+    """The scenarios: each move with each change of volatility and each number of days."""
+
+    spot: Numbers = [-10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0]
+    """Moves of the underlyings in percent, separated by commas."""
+    vol: Numbers = [0.0]
+    """Changes of the volatilities in points, separated by commas."""
+    days: Numbers = [0.0]
+    """Days that have passed, separated by commas."""
+    level: Breakdown = Breakdown.STRATEGY
+    """What each row is of."""
 
     def points(self) -> list[Point]:
         """Return the scenarios.

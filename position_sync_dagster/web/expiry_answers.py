@@ -1,12 +1,11 @@
 """`/api/v1/expiry`: what expires, and which short options may be assigned early."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from pydantic import Field
 
-from position_sync_dagster.domain.rules import exchange_date
-from position_sync_dagster.risk.deliveries import early_assignments, expiries, undated_options
+from position_sync_dagster.risk.deliveries import expiry_report
 from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.web.api_answers import ApiModel
 
@@ -91,15 +90,5 @@ class ExpiryAnswer(ApiModel):
 
 def expiry_of(legs: PricedLegs, query: ExpiryQuery) -> dict[str, Any]:
     """Return what expires within some days, as `position-sync expiry` lists it."""
-    now = legs.given.now
-    until = exchange_date(now) + timedelta(days=query.days)
-    of_strategy = legs.of_strategy(query.strategy)
-    early = early_assignments(of_strategy)
-    return {
-        "at": now,
-        "days": query.days,
-        "expiries": expiries(legs, until=until, strategy=query.strategy),
-        "early_assignments": early.likely,
-        "not_judged": early.left_out,
-        "undated": undated_options(of_strategy),
-    }
+    report = expiry_report(legs, days=query.days, strategy=query.strategy)
+    return {"at": legs.given.now, "days": query.days} | report

@@ -38,6 +38,12 @@ class FiguresSource(Protocol):
     def figures(self, now: datetime) -> Any:
         """Return the figures as the API serves them; blocks."""
 
+    def risk(self, now: datetime) -> Any:
+        """Return the book and its legs as the option model has them; blocks."""
+
+    def compared(self, changes: Any, now: datetime) -> Any:
+        """Return that book before and after trades; blocks."""
+
     def explained(self, now: datetime) -> Any:
         """Return why today's profit is what it is, at most a minute old; blocks."""
 

@@ -149,14 +149,15 @@ def _api_routes(opened: Callable[[], FiguresSource]) -> list[Route]:
     def api(request: Request) -> Response:
         from position_sync_dagster.lake.lake import Lake
         from position_sync_dagster.settings import load_settings
-        from position_sync_dagster.web.api import ApiSource, answer, read_compared, read_priced
+        from position_sync_dagster.web.api import ApiSource, answer
 
         source = ApiSource(
             figures=lambda: opened().figures(utc_now()),
-            risk=lambda: read_priced(load_settings(), utc_now()),
-            compared=lambda changes: read_compared(load_settings(), utc_now(), changes),
+            risk=lambda: opened().risk(utc_now()),
+            compared=lambda changes: opened().compared(changes, utc_now()),
             explained=lambda: opened().explained(utc_now()),
             lake=lambda: Lake.of(load_settings()),
+            settings=load_settings,
         )
         known_tags = request.headers.get("if-none-match", "")
         response = answer(request.path_params["name"], request.query_params, known_tags, source)

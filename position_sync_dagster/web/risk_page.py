@@ -15,8 +15,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.errors import UserError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED
-from position_sync_dagster.risk.curve import Curve, curve_of
-from position_sync_dagster.risk.payoff import Payoff, payoffs
+from position_sync_dagster.risk.curve import Curve, curves_of
 from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.proposed_trade import EXAMPLE
 from position_sync_dagster.risk.scenario_file import Point
@@ -65,10 +64,10 @@ def risk_html(
         *(f"<p>{count} left out: {escape(why)}</p>" for why, count in legs.left_out().items()),
     ]
     if strategy is not None:
-        of_strategy = legs.of_strategy(strategy)
         parts.append(f"<h2>{escape(strategy)}</h2>")
-        of_each = payoffs(of_strategy, leg_notes(book))
-        parts += [_drawn(payoff, of_strategy) for payoff in of_each]
+        notes = leg_notes(book).get(strategy, ())
+        curves = curves_of(legs.of_strategy(strategy), Point(), by_underlying=True, notes=notes)
+        parts += [_drawn(curve) for curve in curves]
     parts.append(_trade_form(trade))
     if trade:
         parts.append(_compared(lake, settings, now, trade))
@@ -138,13 +137,15 @@ def _starred(profit: float | None, left_out: int) -> str:
     return amount(profit) + ("*" if left_out and profit is not None else "")
 
 
-def _drawn(payoff: Payoff, legs: PricedLegs) -> str:
+def _drawn(curve: Curve) -> str:
     """Return the payoff of a strategy with its picture."""
-    curve = curve_of(payoff, legs)
+    payoff = curve.payoff
+    if payoff is None:
+        return ""
     title = f"{payoff.underlying} {payoff.currency} {payoff.account}"
     picture = "<p>No picture: a price or a profit is not known.</p>"
-    if curve is not None:
-        dashed = "today" if curve.today is not None else "not known, a leg has no price"
+    if curve.prices is not None and curve.at_expiry is not None:
+        dashed = "today" if curve.now is not None else "not known, a leg has no price"
         day = payoff.expiry or "any day"
         picture = f"{as_svg(curve)}<p>Dashed: {dashed}. Solid: on {day}.</p>"
 
@@ -167,10 +168,12 @@ def _drawn(payoff: Payoff, legs: PricedLegs) -> str:
 
 def as_svg(curve: Curve) -> str:
     """Return the curve as a picture: today dashed, at the expiry solid."""
-    today = curve.today or ()
-    low = min(*today, *curve.at_expiry, 0.0)
-    high = max(*today, *curve.at_expiry, 0.0)
-    first, last = curve.prices[0], curve.prices[-1]
+    today = curve.now or ()
+    prices = curve.prices or (0.0, 1.0)
+    at_expiry = curve.at_expiry or (0.0, 0.0)
+    low = min(*today, *at_expiry, 0.0)
+    high = max(*today, *at_expiry, 0.0)
+    first, last = prices[0], prices[-1]
     span = (high - low) or 1.0
 
     def line(prices: Sequence[float], profits: Sequence[float], look: str) -> str:
@@ -182,15 +185,17 @@ def as_svg(curve: Curve) -> str:
         return f'<polyline points="{" ".join(points)}" fill="none" {look}/>'
 
     whole = (low, high)
+    spot = curve.spot or 0.0
     lines = [
         line((first, last), (0.0, 0.0), 'stroke="gray"'),
-        line((curve.spot, curve.spot), whole, 'stroke="gray" stroke-dasharray="2 4"'),
+        line((spot, spot), whole, 'stroke="gray" stroke-dasharray="2 4"'),
     ]
-    shown = [price for price in curve.break_evens if first <= price <= last]
+    break_evens = (curve.payoff.break_evens if curve.payoff else None) or ()
+    shown = [price for price in break_evens if first <= price <= last]
     lines += [line((price, price), whole, 'stroke="gray"') for price in shown]
     if today:
-        lines.append(line(curve.prices, today, 'stroke="currentColor" stroke-dasharray="5 4"'))
-    lines.append(line(curve.prices, curve.at_expiry, 'stroke="currentColor" stroke-width="2"'))
+        lines.append(line(prices, today, 'stroke="currentColor" stroke-dasharray="5 4"'))
+    lines.append(line(prices, at_expiry, 'stroke="currentColor" stroke-width="2"'))
 
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     return f'<svg {size} role="img">{"".join(lines)}</svg>'

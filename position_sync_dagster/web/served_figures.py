@@ -11,15 +11,17 @@ import polars as pl
 from position_sync_dagster.domain.clock import NEVER, elapsed
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.risk.scenario_file import STANDARD
+from position_sync_dagster.risk.priced_legs import PricedLegs
+from position_sync_dagster.risk.scenario_file import STANDARD, folder_of, read_scenarios
 from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import read_curves
+from position_sync_dagster.sync.reports.book import Book, read_curves
 from position_sync_dagster.sync.reports.exposure import lacks
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
-from position_sync_dagster.sync.reports.risk import read_risk
+from position_sync_dagster.sync.reports.risk import price_legs, read_risk
 from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.sync.reports.todays_profit import TodaysProfit, explain_today
+from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.terminal.money_tables import not_in_sums
 from position_sync_dagster.terminal.text import foreign
 from position_sync_dagster.web.expiry_answers import ExpiryQuery, expiry_of
@@ -32,6 +34,9 @@ SLOW_EVERY = timedelta(minutes=1)
 BEGINNING = timedelta(seconds=5)
 
 FRESH = timedelta(seconds=0.9)
+
+# How long the legs of a book, priced once, serve what is asked of risk.
+RISK_FRESH = timedelta(seconds=5)
 
 MOST_CHANGES = 200
 
@@ -76,6 +81,8 @@ class PageFigures:
         self._lake = Lake.of(settings)
         self._lock = Lock()
         self._last: Figures | None = None
+        self._risk_lock = Lock()
+        self._risk: tuple[Book, PricedLegs] | None = None
         self._explaining = Lock()
         self._explained: ExplainedFigures | None = None
         self._curves: list[dict[str, Any]] = []
@@ -117,6 +124,29 @@ class PageFigures:
                 self._last = None
                 self._last = read_figures(self._lake, self._settings, now)
             return self._last
+
+    def risk(self, now: datetime) -> tuple[Book, PricedLegs]:
+        """Return a book at most RISK_FRESH old with its legs, priced once for all requests; blocks.
+
+        Raises:
+            LakeError: A table cannot be used.
+            ScenariosFileError: The file of scenarios has a mistake.
+        """
+        with self._risk_lock:
+            if self._risk is None or not timedelta() <= now - self._risk[0].now < RISK_FRESH:
+                own = read_scenarios(folder_of(self._settings.strategies_file))
+                book = self.figures(now).book
+                self._risk = (book, price_legs(self._lake, self._settings, book, own))
+            return self._risk
+
+    def compared(self, changes: Changes, now: datetime) -> WhatIf:
+        """Return the book of `risk` before and after trades; blocks.
+
+        Raises:
+            LakeError: A table cannot be used.
+            ProposedTradeError: A trade names nothing that can be priced.
+        """
+        return what_if_of(*self.risk(now), self._settings, changes)
 
     def explained(self, now: datetime) -> ExplainedFigures:
         """Return why today's profit is what it is, at most a minute old; blocks.

@@ -18,8 +18,8 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import LakeError, LeaseLostError, TokenError
+from position_sync_dagster.lake.followed_rows import START
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.position_updates import START
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.durability import ENTRY, LOG, entry_name, versions_of
 from position_sync_dagster.lake.storage.table import Table

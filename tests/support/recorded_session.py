@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ib_gateway_simulator.recordings.entry import Message
 from ib_gateway_simulator.recordings.recording import Recording
-from position_sync_dagster.domain.leg import ActiveContract, make_leg
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.lake.given_leg import make_leg
 
 # Two accounts, three lines, a fill, a close, an outage of IB, a restart of the gateway.
 SMALL = Path(__file__).with_name("small.ibrec")

@@ -62,8 +62,6 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/integration/sync/test_logins\.py::\S+\[(hung|storm)\]", V, "other troubles"),
     Row(r"tests/integration/defs/assets/test_statements_in_four_currencies\.py::\S+command", P,
         "Dagster's own command; the same in this process first"),
-    Row(r"tests/integration/defs/test_months_of_sessions\.py::test_a_month", C,
-        "a month of sessions; a week of it first"),
     Row(r"tests/integration/lake/\S+(_after_many_days|::test_weeks_of)", C, "many days"),
     Row(r"tests/integration/lake/test_broker_positions\.py::test_many_changes", C, "many changes"),
     Row(r"tests/unit/domain/test_causes_of_histories\.py", C, "random histories of closes"),

@@ -23,7 +23,7 @@ TESTS = ROOT / "tests"
 # Tiers whose folders are those of the package; the other folders of tests are named below.
 MIRRORING = ("contract", "integration", "unit")
 
-APART = {"acceptance", "chaos", "support"}
+APART = {"acceptance", "chaos", "support", "year"}
 
 # Verbs that a docstring does not begin with: it uses Return, Raise, Read, Commit and the like.
 NOT_FIRST = {"Give", "Tell", "Say", "Note", "Let", "Have", "Be", "Hear"}

@@ -20,7 +20,7 @@ from position_sync_dagster.defs.checks.evaluation import EVALUATE, failed, passe
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.position_updates import newest_version
+from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.risk.deliveries import early_assignments
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations

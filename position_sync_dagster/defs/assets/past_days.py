@@ -18,6 +18,7 @@ import polars as pl
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
+from position_sync_dagster.defs.assets.closed_campaigns import closed_campaigns
 from position_sync_dagster.defs.assets.derived_tables import plotted, seldom
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.dagster_internals import WITHOUT_EVENTS
@@ -269,7 +270,7 @@ def daily() -> dg.Definitions:
     job = dg.define_asset_job(
         resources.CLOSE_JOB,
         executor_def=dg.in_process_executor,
-        selection=dg.AssetSelection.assets(asset, explained, books)
+        selection=dg.AssetSelection.assets(asset, explained, books, closed_campaigns)
         | dg.AssetSelection.checks_for_assets(asset, explained, books),
         description="Record every holding at the close of a trading day, or of a range of them.",
     )

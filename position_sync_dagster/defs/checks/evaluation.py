@@ -21,7 +21,7 @@ import polars as pl
 from position_sync_dagster.dagster_files import FailingCheck
 from position_sync_dagster.defs.assets.table_asset import check_evaluation, table_of
 from position_sync_dagster.defs.resources import PositionSyncResource, dagster_failures
-from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.clock import is_recent
 from position_sync_dagster.errors import GatewayError, PositionSyncError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
@@ -329,7 +329,7 @@ def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
     if before is None:
         return True
     at = datetime.fromtimestamp(record.create_timestamp, UTC)
-    if _outcome(before) != _outcome(result) or not now - STORED_EVERY < at <= now + SKEW:
+    if _outcome(before) != _outcome(result) or not is_recent(at, STORED_EVERY, now):
         return True
     is_reworded = not result.passed and before.description != result.description
     return is_reworded and now - at >= REWORDED_EVERY

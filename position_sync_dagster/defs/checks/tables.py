@@ -25,7 +25,7 @@ from position_sync_dagster.domain.reconciliation import (
 )
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.position_updates import rows_between, unreadable_rows
+from position_sync_dagster.lake.ledger_rows import rows_between, unreadable_rows
 from position_sync_dagster.lake.storage.table import in_bucket, may_have
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import reconciliation
@@ -181,8 +181,7 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     session = lake.sessions.current(login.gateway_id)
     # From then on an account without a row is due.
     began = now if session is None else session.started_at
-    # Later changes are from before the clock was set back.
-    changed_at = pl.col("received_at").filter(pl.col("received_at") <= now).max()
+    changed_at = pl.col("received_at").max()
     accounts = (
         held.group_by("account")
         .agg(holdings_changed_at=changed_at)

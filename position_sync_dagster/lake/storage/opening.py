@@ -5,12 +5,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from threading import Thread
 from typing import Literal
 
 from deltalake import CommitProperties, DeltaTable
@@ -27,6 +25,12 @@ WRITER_LOCK = ".turn.lock"
 
 # How long a writer waits for the lock, in seconds; then it continues without the lock.
 FAIR_WAIT_S = 2.0
+
+# Between two attempts to take it, a fraction of what a commit takes.
+LOCK_POLL_S = 0.002
+
+# How long writers go on without the lock after such a wait.
+SKIP_S = 30.0
 
 OWNER_ONLY = 0o700
 
@@ -67,9 +71,8 @@ class WriterLock:
     a tight loop keep each other waiting for seconds. A table in an object store has none.
 
     It is an advisory lock (`flock`) on a file, which ends with the process that holds it. On a file
-    system without such locks (some NFS and FUSE mounts) that is said once, and work goes on. The
-    kernel wakes a thread that waits for the lock. That thread cannot be interrupted: after a wait
-    that ended without the lock, all go on without it until the thread gets it, and releases it.
+    system without such locks (some NFS and FUSE mounts) that is said once, and work goes on. Where
+    a holder was stopped, writers wait for it once in `SKIP_S` seconds.
 
     Args:
         path: The table's folder or URI.
@@ -78,47 +81,50 @@ class WriterLock:
     def __init__(self, path: str) -> None:
         self._path = path
         self._is_remote = object_store.is_remote(path)
-        self._taken = Future[None]()
-        self._taken.set_result(None)
+        self._skipped_until = 0.0
 
     @contextmanager
     def fair(self) -> Iterator[None]:
         """Wait for the lock for a bounded time, and continue with or without it."""
-        if self._is_remote or not self._taken.done():
+        if self._is_remote or time.monotonic() < self._skipped_until:
             yield
             return
+
         make_private_folder(self._path)
         try:
             opened = os.open(f"{self._path}/{WRITER_LOCK}", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             commit_errors.fail(error, self._path)
-        self._taken = taken = Future[None]()
-        Thread(target=_take, args=(opened, taken), daemon=True).start()
         try:
-            wait([taken], FAIR_WAIT_S)
+            if not _is_locked(opened):
+                self._skipped_until = time.monotonic() + SKIP_S
             yield
         finally:
-            taken.add_done_callback(lambda _taken: _unlock(opened))
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(opened, fcntl.LOCK_UN)  # also for a process that was forked meanwhile
+            os.close(opened)
 
 
-def _take(opened: int, taken: Future[None]) -> None:
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX)
-    except OSError as error:
-        _say_no_locks(str(error))
-    taken.set_result(None)
+def _is_locked(opened: int) -> bool:
+    """Wait for the lock; return whether it was taken in time."""
+    until = time.monotonic() + FAIR_WAIT_S
+    while time.monotonic() < until:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_POLL_S)
+        except OSError as error:
+            _say_no_locks(str(error))
+            return False
+        else:
+            return True
+    return False
 
 
 @cache
 def _say_no_locks(why: str) -> None:
     """Log it once: each writer asks for a lock again."""
     logger.warning("the file system has no file locks (%s): writers may wait longer", why)
-
-
-def _unlock(opened: int) -> None:
-    with suppress(OSError):  # a file system without locks
-        fcntl.flock(opened, fcntl.LOCK_UN)  # also for a process that was forked meanwhile
-    os.close(opened)
 
 
 # For what a table is opened: to work, for which it is created or migrated if it has to be; or to

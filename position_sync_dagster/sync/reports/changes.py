@@ -31,6 +31,15 @@ TERMS = ("symbol", "right", "strike", "expiry")
 # What an order of the owner makes.
 TRADES = frozenset({MovementKind.TRADE, MovementKind.CONVERSION})
 
+# The broker's code of a trade that opened, and closed nothing.
+OPENED = "O"
+
+# The ends of options that bring or take what they are on.
+DELIVERED = frozenset({Cause.ASSIGNED, Cause.EXERCISED})
+
+# How long before or after the end of an option what it delivered is seen: one list names both.
+DELIVERED_WITHIN = timedelta(hours=1)
+
 
 class ChangeKind(StrEnum):
     """What changed: an order was executed, a holding ended or moved, a login, or a break."""
@@ -177,7 +186,7 @@ def _trades(day: Day) -> Iterator[DayChange]:
         by_conid = grouped(lambda leg: leg.conid or 0, legs)
         conids = tuple(by_conid)
         parts = ", ".join(_traded(trades, day.names) for trades in by_conid.values())
-        profits = [leg.realized_pnl for leg in legs if leg.realized_pnl is not None]
+        profits = [profit for profit in map(_closing_profit, legs) if profit is not None]
         amount = sum(profits) if profits else None
         currency = legs[0].currency
         yield DayChange(
@@ -189,6 +198,15 @@ def _trades(day: Day) -> Iterator[DayChange]:
             amount=amount,
             currency=currency,
         )
+
+
+def _closing_profit(trade: Movement) -> float | None:
+    """Return the realised profit of a trade; None: it opened, or its profit is not known.
+
+    Statements write 0 for what opened. Without a code that says so, a 0 says nothing.
+    """
+    is_opening = trade.open_close == OPENED or (trade.open_close is None and not trade.realized_pnl)
+    return None if is_opening else trade.realized_pnl
 
 
 def _order_of(trade: Movement) -> tuple[str, str]:
@@ -225,18 +243,68 @@ def _gain(amount: float | None, currency: str | None) -> str:
     return f", {amount:+,.0f} {currency or ''}".rstrip() if amount else ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """A change of a quantity that no trade explains, with its causes where it is a close."""
+
+    change: PositionChange
+    closures: Sequence[Closure]
+
+    @property
+    def delivered_key(self) -> Key | None:
+        """The holding that came or went with an option; None: it delivered nothing."""
+        for closure in self.closures:
+            is_option = closure.right is not None
+            if is_option and closure.cause in DELIVERED and closure.counter_conid is not None:
+                return closure.account, closure.counter_conid
+        return None
+
+    def is_soon_after(self, option: "_Move") -> bool:
+        """Return whether it may be what an option delivered."""
+        return abs(self.change.seen_at - option.change.seen_at) <= DELIVERED_WITHIN
+
+
 def _moves(day: Day) -> Iterator[DayChange]:
-    """Yield the changes of quantities that no trade explains, and why holdings ended."""
+    """Yield the changes of quantities that no trade explains, and why holdings ended.
+
+    What an option delivered is in the line of the option.
+    """
+    moves = _untraded_moves(day)
+    options_of = defaultdict[int, list[_Move]](list)
+    delivered: set[int] = set()
+    for move in moves:
+        counter = _counter_of(move, moves)
+        if counter is not None:
+            options_of[id(counter)].append(move)
+            delivered.add(id(move))
+
+    for move in moves:
+        if id(move) not in delivered:
+            yield _move([*options_of[id(move)], move])
+
+
+def _untraded_moves(day: Day) -> list[_Move]:
+    """Return the changes that no trade explains."""
     movements_of = grouped(key_of, day.movements)
     explained = [closure for closure in day.closures if closure.cause is not Cause.UNEXPLAINED]
     closures_of_change = grouped(attrgetter("change_id"), explained)
+    moves: list[_Move] = []
     for change in day.changes:
         closures = closures_of_change[change.change_id]
         untraded = [closure for closure in closures if closure.cause is not Cause.TRADED]
-        if not untraded and _is_traded(change, movements_of[change.key]):
-            continue
+        if untraded or not _is_traded(change, movements_of[change.key]):
+            moves.append(_Move(change, untraded or closures))
+    return moves
 
-        yield _move(change, untraded or closures)
+
+def _counter_of(option: _Move, moves: Iterable[_Move]) -> _Move | None:
+    """Return what an option delivered; None: it delivered nothing, or that is not seen yet."""
+    key = option.delivered_key
+    if key is None:
+        return None
+    near = [move for move in moves if move.change.key == key and move.is_soon_after(option)]
+    distance = {id(move): abs(move.change.seen_at - option.change.seen_at) for move in near}
+    return min(near, key=lambda move: distance[id(move)], default=None)
 
 
 def _is_traded(change: PositionChange, movements: Iterable[Movement]) -> bool:
@@ -251,19 +319,25 @@ def _is_traded(change: PositionChange, movements: Iterable[Movement]) -> bool:
     return False
 
 
-def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
+def _move(moves: Sequence[_Move]) -> DayChange:
+    """Return the line of a change; of a delivery that of the options, and of what they left."""
+    first = moves[0].change
+    closures = [closure for move in moves for closure in move.closures]
     causes = dict.fromkeys(closure.cause.lower().replace("_", " ") for closure in closures)
-    word = " and ".join(causes) or ("quantity" if change.after else "closed")
+    word = " and ".join(causes) or ("quantity" if first.after else "closed")
     amount = known_sum(closure.realized_pnl for closure in closures) if closures else None
-    step = f"{digits(change.before)} → {digits(change.after)}"
+    steps = [
+        f"{contract_name(move.change)}  {digits(move.change.before)} → {digits(move.change.after)}"
+        for move in moves
+    ]
     return DayChange(
-        at=change.seen_at,
-        kind=ChangeKind.CLOSE if closures or not change.after else ChangeKind.QUANTITY,
-        account=change.account,
-        conids=(change.conid,),
-        text=f"{word}: {contract_name(change)}  {step}{_gain(amount, change.currency)}",
+        at=first.seen_at,
+        kind=ChangeKind.CLOSE if closures or not first.after else ChangeKind.QUANTITY,
+        account=first.account,
+        conids=tuple(move.change.conid for move in moves),
+        text=f"{word}: {', '.join(steps)}{_gain(amount, first.currency)}",
         amount=amount,
-        currency=change.currency,
+        currency=first.currency,
     )
 
 

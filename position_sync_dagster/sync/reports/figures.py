@@ -21,11 +21,11 @@ from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.position_updates import newest_version
+from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.confirmations import PRICED
+from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.book import (
     COLUMNS,
     KEY,
@@ -161,10 +161,11 @@ class Figures:
     def accounts(self) -> list[dict[str, Any]]:
         """The accounts, with the profit of the day in its parts, in their base currencies.
 
-        `today.account` is the broker's own number. It equals `open`, the sum over the holdings that
-        are open, and `closed`, that over those that closed today, up to `difference`: they are not
-        of the same second. `open_unknown` and `closed_unknown` count the holdings that these sums
-        leave out; the difference is unknown while a part is.
+        `today.account` is the broker's own number, `open` the sum over the holdings that are open,
+        and `closed` that over those that closed today: what these earned since the close before,
+        while `realised_today` counts from their cost. `open_unknown` and `closed_unknown` count the
+        holdings that the sums leave out. `difference` is what the sums leave of the account's
+        number; it is unknown while a part is, and until all are of one moment.
         """
         return [self._account(account) for account in self.book.accounts]
 
@@ -189,9 +190,10 @@ class Figures:
         closed, closed_unknown = in_base(self.closed_today, "today", account)
 
         difference = None
-        is_whole = not open_unknown and not closed_unknown
-        if is_whole and opened is not None and closed is not None:
-            difference = known_sum([account.daily_pnl, -opened, -closed])
+        is_known = opened is not None and closed is not None
+        is_whole = is_known and not open_unknown and not closed_unknown
+        if is_whole and self._is_of_one_moment(account):
+            difference = known_sum([account.daily_pnl, -opened, -closed])  # type: ignore[operator]
         return {
             "account": account.daily_pnl,
             "open": opened,
@@ -200,6 +202,27 @@ class Figures:
             "closed_unknown": closed_unknown,
             "difference": difference,
         }
+
+    def _is_of_one_moment(self, account: AccountSummary) -> bool:
+        """Return whether there was a moment at which all parts of the profit of the day were true.
+
+        The account's number is true from its message on, while its login is connected; the value of
+        a holding from its row until its source last confirmed it.
+        """
+        if account.pnl_received_at is None:
+            return False
+
+        is_of_account = pl.col("account") == account.account
+        opened = self.positions.filter(is_of_account)
+        confirmed = opened.select(pl.max_horizontal("timestamp", "confirmed_at", CONFIRMED))
+        is_connected = account.gateway_id in self.book.live_since
+        ends = [self.at if is_connected else account.pnl_received_at, *confirmed.to_series()]
+
+        closed = self.closed_today.filter(is_of_account)
+        begins = [account.pnl_received_at, *opened["timestamp"], *closed["timestamp"]]
+        last_begin: datetime = max(begins)
+        first_end: datetime = min(ends)
+        return last_begin <= first_end
 
     def to_dict(self, *, positions: bool = True) -> dict[str, Any]:
         """Return the figures as plain values for JSON; see `VERSION`."""

@@ -1,6 +1,6 @@
 """Risk, from the tables: a book ready for scenarios, and their recorded results."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -9,12 +9,13 @@ import polars as pl
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.risk.curve import Curve, curves_of
 from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs
-from position_sync_dagster.risk.scenario_file import OwnScenarios, folder_of, read_scenarios
+from position_sync_dagster.risk.scenario_file import OwnScenarios, Point, folder_of, read_scenarios
 from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
 from position_sync_dagster.risk.terms import OPTION_TYPES, DatedDividend, dated_dividends
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import Book, read_book
+from position_sync_dagster.sync.reports.book import Book, known_strategy, read_book
 
 
 def read_risk(
@@ -28,8 +29,17 @@ def read_risk(
     """
     scenarios = read_scenarios(folder_of(settings.strategies_file))
     book = read_book(lake, settings, now)
+    return book, scenarios, price_legs(lake, settings, book, scenarios)
+
+
+def price_legs(lake: Lake, settings: Settings, book: Book, scenarios: OwnScenarios) -> PricedLegs:
+    """Return the parts of the holdings of a book, ready for scenarios; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
     assumptions = replace(assumptions_of(lake, settings, book), betas=scenarios.betas)
-    return book, scenarios, PricedLegs.of(book.split.parts, assumptions)
+    return PricedLegs.of(book.split.parts, assumptions)
 
 
 def assumptions_of(lake: Lake, settings: Settings, book: Book) -> Assumptions:
@@ -46,6 +56,43 @@ def assumptions_of(lake: Lake, settings: Settings, book: Book) -> Assumptions:
         rates=dict(settings.interest_rates),
         dividends=_dividends_by_symbol(lake),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which holdings are looked at: of a strategy, on an underlying, of an account; None: all."""
+
+    strategy: str | None = None
+    underlying: str | None = None
+    account: str | None = None
+
+    def of(self, legs: PricedLegs) -> PricedLegs:
+        """Return the chosen parts."""
+        return legs.chosen(self.strategy, self.underlying, self.account)
+
+    def check(self, book: Book) -> None:
+        """Refuse the name of a strategy that has no leg.
+
+        Raises:
+            UnknownStrategyError: It has none.
+        """
+        if self.strategy != UNATTRIBUTED:
+            names = (leg.strategy_id for leg in book.legs)
+            known_strategy(self.strategy, names, book.unresolved)
+
+
+def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point) -> list[Curve]:
+    """Return the curves of what is chosen: of a strategy or an underlying, or over all of them.
+
+    Args:
+        book: The book of the legs.
+        legs: All parts of the holdings.
+        choice: Which of them.
+        shift: The days that have passed, and the change of the volatilities, on the chosen day.
+    """
+    by_underlying = choice.strategy is not None or choice.underlying is not None
+    notes = leg_notes(book).get(choice.strategy, ()) if choice.strategy is not None else ()
+    return curves_of(choice.of(legs), shift, by_underlying=by_underlying, notes=notes)
 
 
 def _dividends_by_symbol(lake: Lake) -> dict[str, tuple[DatedDividend, ...]]:

@@ -185,6 +185,15 @@ def read_what_if(lake: Lake, settings: Settings, now: datetime, changes: Changes
         ProposedTradeError: A trade names nothing that can be priced.
     """
     book, _scenarios, legs = read_risk(lake, settings, now)
+    return what_if_of(book, legs, settings, changes)
+
+
+def what_if_of(book: Book, legs: PricedLegs, settings: Settings, changes: Changes) -> WhatIf:
+    """Return a book before and after trades.
+
+    Raises:
+        ProposedTradeError: A trade names nothing that can be priced.
+    """
     trades = [*changes.trades]
     for strategy in changes.closed:
         trades += closing_trades(legs, strategy)
@@ -202,6 +211,18 @@ def read_what_if(lake: Lake, settings: Settings, now: datetime, changes: Changes
         settings=settings,
         notes=notes,
     )
+
+
+def rows_of_choice(
+    rows: Sequence[dict[str, Any]], strategy: str | None, account: str | None
+) -> list[dict[str, Any]]:
+    """Return the rows of an account, and those of a strategy where rows are of strategies."""
+    return [
+        row
+        for row in rows
+        if (strategy is None or row["strategy"] in (None, strategy))
+        and account in (None, row["account"])
+    ]
 
 
 def closing_trades(legs: PricedLegs, strategy: str) -> list[ProposedTrade]:

@@ -9,7 +9,7 @@ from itertools import islice
 from sys import intern
 from typing import Any
 
-from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, has_come, utc_now
+from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.contract_match import (
     contract_mismatch,
     matching_contracts,
@@ -274,9 +274,8 @@ class ContractCache:
 
     def _may_be_asked(self, conid: int) -> bool:
         times, asked_at = self._not_given.get(conid, (0, NEVER))
-        due_at = asked_at + timedelta(seconds=REFETCH.delay_s(max(times, 1)))
-        is_due = has_come(due_at, self.clock(), timedelta(seconds=REFETCH.longest_s))
-        return is_due and times < MOST_TIMES
+        wait = timedelta(seconds=REFETCH.delay_s(max(times, 1)))
+        return times < MOST_TIMES and elapsed(asked_at, self.clock()) >= wait
 
     def _hours_are_over(self, conid: int) -> bool:
         """Return whether the days that a contract listed are over, unless it has expired."""
@@ -364,7 +363,7 @@ class LegResolver:
         if findings:
             self.context.lease.check()
             self.contracts.take(details)
-            await self.registry.settle(findings)
+            await offload(self.registry.sync.settle, findings)
         for leg, finding in findings:
             if isinstance(finding, str):
                 name = f"{leg.described} of strategy {leg.strategy_id}"

@@ -91,7 +91,7 @@ class StreamLines:
     def counted(self, connection: GatewayConnection, conid: int) -> Quote | None:
         """Return what counts now of the market data of a line."""
         quote = connection.lines.quote(conid)
-        return self.login.line(conid).counted(quote, self.context.clock())
+        return self.login.line(conid).counted(quote)
 
     # On which connection.
 

@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 from operator import attrgetter, itemgetter
 from typing import TypeVar
 
-from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, Key
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
@@ -179,22 +178,17 @@ class AccountGreeks:
     def underlying_ticked(self, conid: int, price: float, at: datetime) -> None:
         """Record the price of an underlying."""
         prices = self._prices[conid]
-        # Later ones are from before the clock was set back.
-        del prices[bisect_right(prices, at, key=itemgetter(0)) :]
         prices.append((at, price))
         if at - prices[0][0] > 2 * KEPT:
             del prices[: bisect_right(prices, at - KEPT, key=itemgetter(0))]
 
-    def valued(self, conid: int, value: float, at: datetime, now: datetime) -> None:
+    def valued(self, conid: int, value: float, at: datetime) -> None:
         """Record the broker's value of an option for one unit of its underlying.
 
-        A value that is older than the last one is not used, unless the clock was set back since.
+        A value that is older than the last one is not used.
         """
         leg = self.legs[conid]
-        before = leg.value_at
-        is_newer = before is None or at > before
-        was_set_back = before is not None and at <= now < before
-        if not (is_newer or was_set_back):
+        if leg.value_at is not None and at <= leg.value_at:
             return
 
         leg.value = value
@@ -240,7 +234,7 @@ class AccountGreeks:
         return NoGreeks.UNDERLYING_OLD if is_old else leg.terms
 
     def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
-        return elapsed(at, now) > OLD and self.session_open(underlying) is not False
+        return now - at > OLD and self.session_open(underlying) is not False
 
 
 # A change of delta that is published at once.
@@ -305,7 +299,7 @@ def _moved(before: HoldingGreeks, greeks: HoldingGreeks) -> bool:
             return True
     if before.greeks_time is None or greeks.greeks_time is None:
         return True
-    return elapsed(before.greeks_time, greeks.greeks_time) >= RENEWED
+    return greeks.greeks_time - before.greeks_time >= RENEWED
 
 
 @dataclass(eq=False, repr=False)
@@ -561,7 +555,7 @@ class ModelGreeks:
         async for conid in _in_turns(list(self._greeks.legs)):
             value = self._value_of(connection, conid)
             if value is not None and conid in self._greeks.legs:
-                self._greeks.valued(conid, *value, now)
+                self._greeks.valued(conid, *value)
 
         due = self._greeks.due(now)
         await asyncio.to_thread(compute, [leg for leg in due if leg.reason is None], now)

@@ -131,7 +131,7 @@ class StreamPricer:
         now_s = self.context.monotonic()
         at = Moment(now=self.context.clock(), now_s=now_s, by=self.context.lease.provenance)
         quotes = _quotes_of(connection, ticked)
-        self.lines.ticked(quotes, at.now, now_s)
+        self.lines.ticked(quotes, now_s)
 
         for key in valued:
             if key in self._holdings:

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import NEVER, Clock, utc_now
+from position_sync_dagster.domain.clock import NEVER, Clock, ClockWatch, utc_now
 from position_sync_dagster.domain.gateway_session import (
     GatewayRun,
     Owner,
@@ -510,6 +510,7 @@ class IBPositionStreamer:
         """Stream until `stop` is set; while there is no gateway, try again to connect.
 
         Raises:
+            ClockSetBackError: The clock was set back; the next stream begins with the right time.
             LeaseLostError: The login belongs to another process now.
             LakeError: The tables cannot be used at the start.
             LakeError: A table refuses the rows for good, as NewerTableError, TradingModeError,
@@ -535,8 +536,10 @@ class IBPositionStreamer:
             asyncio.create_task(self._flusher.run(self._link.live_connection)),
             asyncio.create_task(self._router.greeks.run(self._link.live_connection)),
         ]
+        clock = ClockWatch(self._context.clock)
         try:
             while not self._stop.is_set():
+                clock.check()
                 if self._context.lease.suspended:
                     await self._link.stand_by(self._stop)
                     continue
@@ -623,7 +626,7 @@ async def stream(
         await asyncio.wrap_future(opened)
         token = own.session.fencing_token
         await asyncio.gather(
-            lake.updates.fence(settings.gateway_id, token),
+            offload(lake.updates.sync.fence, settings.gateway_id, token),
             offload(lake.account_values.fence, settings.gateway_id, token),
         )
         streamer = _streamer_of(lake, settings, own)

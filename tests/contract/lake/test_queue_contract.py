@@ -166,7 +166,7 @@ async def test_a_failure_comes_back_after_a_growing_delay_and_is_final_at_the_li
 async def test_a_person_can_retry_a_failed_request_with_all_its_attempts(queue):
     request_id, other = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
     await queue.claim_batch()
-    await queue.mark_failed_many({request_id: "x", other: "y"}, retryable=False)
+    queue.sync.mark_failed_many({request_id: "x", other: "y"}, retryable=False)
     assert await queue.retry([request_id]) == [request_id]
     [again] = await queue.claim_batch()
     assert (again.request_id, again.attempts, again.error_message) == (request_id, 0, "x")
@@ -196,7 +196,7 @@ async def test_unknown_requests_are_named(queue):
             await queue.mark_failed(unknown, "no quote")
         with pytest.raises(errors.UnknownRequestError):
             await queue.retry([unknown])
-        assert not await queue.holds([unknown])
+        assert not queue.sync.holds([unknown])
 
 
 @pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
@@ -275,11 +275,11 @@ async def test_workers_that_share_a_queue_object_are_distinguished_by_their_toke
     await queue.rescue()
     second = await queue.claim_batch(lease_s=30)
     late, ours = first[0].lease_token, second[0].lease_token
-    assert not await queue.holds(ids, lease_token=late)
+    assert not queue.sync.holds(ids, lease_token=late)
     for step in (queue.mark_success, queue.mark_processed, queue.release, queue.renew):
         with pytest.raises(errors.LeaseLostError):
             await step(ids, lease_token=late)
-    assert await queue.holds(ids, lease_token=ours)
+    assert queue.sync.holds(ids, lease_token=ours)
     await queue.mark_success(ids, lease_token=ours)
     with pytest.raises(errors.LeaseLostError):
         await queue.mark_success(ids, lease_token=late)
@@ -342,7 +342,7 @@ async def test_a_request_keeps_the_row_that_answers_it_and_when_it_was_confirmed
     assert (done[2].update_id, done[2].confirmed_at) == (None, None)
     assert (await queue.overview()).last_success_at == clock.now
     span = timedelta(seconds=30)
-    found = await queue.confirmations(clock.now - span, clock.now + span)
+    found = queue.sync.confirmations(clock.now - span, clock.now + span)
     assert found.rows() == [("row-1", answer.confirmed_at)]
-    assert (await queue.confirmations(clock.now, clock.now + span)).is_empty()
-    assert (await queue.confirmations(clock.now - span, clock.now - span / 2)).is_empty()
+    assert queue.sync.confirmations(clock.now, clock.now + span).is_empty()
+    assert queue.sync.confirmations(clock.now - span, clock.now - span / 2).is_empty()

@@ -8,9 +8,9 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.position_update import GreeksSource, PositionUpdate
 from position_sync_dagster.errors import BrokerUnavailableError, MomentError, UnknownStrategyError
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.lake import Lake
 from tests.support.command_line import call
 from tests.support.holdings import NOT_HELD, make_row

@@ -19,6 +19,13 @@ PARENTS = {
     "risk_scenarios": {"position_updates", "active_strategies"},
     "profit_explained": {"closures", "daily_positions", "executions", "position_updates"},
     "books": {"profit_explained", "statement_events"},
+    "closed_campaigns": {
+        "active_strategies",
+        "closures",
+        "daily_positions",
+        "executions",
+        "statement_events",
+    },
     "gateway": set(),
     "broker_positions": {"gateway"},
     "contracts": {"gateway"},

@@ -8,7 +8,6 @@ import pytest
 
 from ib_gateway_simulator.protocol import account_messages, wire
 from position_sync_dagster.domain import account_state
-from position_sync_dagster.domain.account_state import AccountEvent
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayLostError
@@ -71,19 +70,6 @@ async def test_the_times_of_a_gateway_in_another_zone_are_unknown(connected, one
         await connection.feed.download()
     row = connection.feed.get(KEY)
     assert (row.market_value is not None, row.value_time) == (True, None)
-
-
-async def test_a_clock_that_was_set_back_makes_the_feed_request_the_values_again(opened):
-    sim, connection = opened
-    feed = connection.feed
-    await feed.ensure(timedelta(seconds=60))
-    (before,) = sim.stats()["requests"].values()
-    for account in feed.accounts:
-        later = feed.states[account].ended_at + timedelta(hours=1)
-        feed.states.record(account, AccountEvent.DOWNLOAD_OVER, 0.0, at=later)
-    await feed.ensure(timedelta(seconds=60))
-    (after,) = sim.stats()["requests"].values()
-    assert after["reqAccountUpdates"] > before["reqAccountUpdates"]
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York"])

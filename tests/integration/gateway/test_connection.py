@@ -11,9 +11,9 @@ import pytest
 
 from ib_gateway_simulator.protocol.contract import Contract
 from position_sync_dagster import errors
-from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.settings import Settings, load_settings
 from tests.support.settings import make_settings
 from tests.support.waiting import DEADLINE_S

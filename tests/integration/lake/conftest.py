@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.domain.position_update import PositionUpdate, Source, TradingMode
-from position_sync_dagster.lake import position_updates
+from position_sync_dagster.lake import ledger_rows
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable, SyncUpdates
 from position_sync_dagster.lake.storage.table import Table
@@ -102,4 +102,4 @@ def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def rows_decided(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that grows by the number of rows each time newest rows are looked for."""
     rows = lambda frame: frame.select(pl.len()).collect().item()  # noqa: E731
-    return counted(monkeypatch, position_updates, "newest_rows", rows)
+    return counted(monkeypatch, ledger_rows, "newest_rows", rows)

@@ -227,27 +227,3 @@ async def test_followed_holdings_are_as_new_as_their_account_says(lake, clock):
     table.update(LOGIN, [rows[2]], accounts=until)
     found = {row.instrument.conid: row.received_at for row in table.read(LOGIN)}
     assert found == {1: clock.now, 2: first, 3: first}
-
-
-async def test_after_the_clock_was_set_back_rows_from_before_are_confirmed_again(lake, clock):
-    table, before = lake.broker_positions, clock.now
-    rows = [
-        holding(clock, 1, confirmed_at=before),
-        holding(clock, 2, confirmed_at=before),
-        replace(holding(clock, 3), followed=True),
-    ]
-    table.replace(LOGIN, rows, captured_at=before)
-    clock.advance(seconds=-3600)
-    confirmed = {"DUSIM1": AccountConfirmation(clock.now, clock.now)}
-    table.update(
-        LOGIN,
-        [holding(clock, 1, confirmed_at=clock.now)],
-        captured_at=clock.now,
-        accounts=confirmed,
-    )
-    found = {row.instrument.conid: row for row in table.read(LOGIN)}
-    assert (found[2].confirmed_at, found[3].received_at) == (clock.now, clock.now)
-    none = {"DUSIM1": AccountConfirmation(None)}
-    table.update(LOGIN, [rows[0]], captured_at=clock.now, accounts=none)
-    found = {row.instrument.conid: row for row in table.read(LOGIN)}
-    assert (found[2].confirmed_at, found[3].received_at) == (None, before)

@@ -13,13 +13,13 @@ import pytest
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import TokenError
-from position_sync_dagster.lake import position_updates
-from position_sync_dagster.lake.position_updates import NOW, START
+from position_sync_dagster.lake import followed_rows, position_updates
+from position_sync_dagster.lake.followed_rows import NOW, START
 from position_sync_dagster.lake.storage.table import Table, maintain
 from tests.support.queues import newest_entry
 
 
-def conids(reader: position_updates.Follower) -> list[list[int]]:
+def conids(reader: followed_rows.Follower) -> list[list[int]]:
     """Return the contracts of each of the reads until there is nothing new."""
     read = []
     while (added := reader.read()) is not None:
@@ -84,7 +84,7 @@ def test_rows_come_in_the_order_of_their_commits_whatever_their_times_say(
 def test_a_reader_that_is_far_behind_gets_whole_commits_a_few_at_a_time(
     ledger, make_update, monkeypatch
 ):
-    monkeypatch.setattr(position_updates, "MOST_ROWS", 5)
+    monkeypatch.setattr(followed_rows, "MOST_ROWS", 5)
     reader = ledger.follow(NOW)
     reader.read()
     for first in (10, 20, 30):
@@ -135,7 +135,7 @@ def test_a_text_that_is_no_token_is_refused_by_name(ledger, token):
 
 def test_a_token_of_another_ledger_or_of_the_future_is_refused(ledger, make_update, tmp_path):
     token = ledger.follow(NOW).read().token
-    place = position_updates.Place.of(token)
+    place = followed_rows.Place.of(token)
     with pytest.raises(TokenError, match="of another ledger"):
         ledger.follow(place._replace(ledger="elsewhere").token).read()
     with pytest.raises(TokenError, match="of version 99"):
@@ -191,7 +191,7 @@ def test_a_token_of_a_row_that_a_restored_backup_has_again_in_its_version_is_ref
     restored.append([row, make_update(9)])
     with pytest.raises(TokenError, match="a repair or a restored backup took it back"):
         restored.follow(token).read()
-    place = position_updates.Place.of(token)._replace(at=None)  # as an older release wrote it
+    place = followed_rows.Place.of(token)._replace(at=None)  # as an older release wrote it
     assert conids(restored.follow(place.token)) == []
     assert conids(restored.follow(restored.follow(NOW).read().token)) == []
 

@@ -7,8 +7,8 @@ from datetime import date
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
 from position_sync_dagster.lake.strategies_file import as_strategies_file, load_strategies
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
@@ -156,7 +156,7 @@ async def test_a_contract_that_is_found_changes_neither_the_membership_nor_its_t
     described = await registry.add_active(strategy_id="s", **LEG)
     assert not registry.is_active(1)
     clock.advance(60)
-    await registry.settle([(described, 1)])
+    registry.sync.settle([(described, 1)])
     [found] = await registry.get_all_active()
     assert (found.conid, found.added_at, found.resolved_at) == (1, described.added_at, clock.now)
     assert registry.is_active(1)
@@ -179,7 +179,7 @@ async def test_a_contract_that_cannot_be_shared_leaves_the_leg_with_its_problem(
     await registry.add_active(conid=1, strategy_id="a", **LEG)
     same = await registry.add_active(strategy_id="a", **LEG | {"expiry": "20260221"})
     other = await registry.add_active(strategy_id="b", **LEG)
-    await registry.settle([(same, 1), (other, 1)])
+    registry.sync.settle([(same, 1), (other, 1)])
     problems = [leg.problem for leg in await registry.get_unresolved()]
     assert "already" in problems[0]
     assert "'a' and 'b' would both hold the whole of leg 1" in problems[1]
@@ -203,7 +203,7 @@ async def test_a_roll_to_a_leg_that_the_strategy_has_already_changes_nothing(reg
 async def test_what_was_found_for_a_leg_that_was_removed_meanwhile_changes_nothing(registry):
     described = await registry.add_active(strategy_id="s", **LEG)
     await registry.remove_active(symbol="SPY")
-    await registry.settle([(described, 1)])
+    registry.sync.settle([(described, 1)])
     assert await registry.get_all_active() == []
     with pytest.raises(InvalidLegError, match="neither conid nor symbol"):
         await registry.remove_active()
@@ -214,7 +214,7 @@ async def test_what_was_found_for_a_leg_that_was_removed_meanwhile_changes_nothi
 async def test_a_roll_that_is_followed_while_a_file_is_applied_stays(registry, clock, monkeypatch):
     described = leg(clock, None, "s")
     await registry.replace_all([described], following={"s"})
-    await registry.settle([(described, 1)])
+    registry.sync.settle([(described, 1)])
     [found] = await registry.get_all_active()
     change = LifecycleTable.change
 

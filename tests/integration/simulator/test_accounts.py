@@ -3,11 +3,15 @@
 import asyncio
 import math
 from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 from ib_async import IB
 
 from ib_gateway_simulator import ActionError, SimulatedGateway
+from ib_gateway_simulator.clearing.entries import TradeEntry
+from ib_gateway_simulator.clearing.securities import Category, Security
 from tests.support.waiting import DEADLINE_S
 
 CALL, PUT, WORTHLESS, CENTS, ES_PUT, INDEX_PUT, UNHELD, CLOSED = (
@@ -384,3 +388,27 @@ async def test_a_text_is_sent_as_it_is(sim, client):
     client.send(6, 2, 1, FIRST)
     row = await client.wait(lambda m: m[0] == "7" and m[2] == "1")
     assert (row[13], row[15]) == ("no number", "NaN")
+
+
+async def test_a_trade_of_a_back_office_comes_with_its_id_time_order_and_commission(sim):
+    option = Security(
+        conid=CALL, symbol="AAPL", category=Category.OPTION, currency="USD", multiplier=Decimal(100)
+    )
+    at = datetime(2026, 3, 9, 14, 31, tzinfo=UTC)
+    entry = TradeEntry(
+        number=77, account="DUSIM0001", at=at, report_day=at.date(), security=option,
+        quantity=Decimal(-2), price=Decimal("12.5"), commission=Decimal("1.1"),
+        commission_currency="EUR", codes="C", order=900_001,
+    )  # fmt: skip
+    row = sim.execute(entry)
+    ib = IB()
+    await ib.connectAsync("127.0.0.1", sim.port, clientId=5)
+    [fill] = [fill for fill in ib.fills() if fill.contract.conId == CALL]
+    ib.disconnect()
+
+    execution, report = fill.execution, fill.commissionReport
+    assert row["quantity"] == 3
+    assert (execution.execId, execution.permId) == (entry.execution_id, 900_001)
+    assert (execution.side, execution.shares, execution.price) == ("SLD", 2, 12.5)
+    assert execution.time == at
+    assert (report.commission, report.currency) == (1.1, "EUR")

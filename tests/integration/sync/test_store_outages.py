@@ -152,7 +152,7 @@ async def _lives(lake: Lake, settings) -> bool:
 
 async def _streamed(lake: Lake, since) -> bool:
     await asyncio.sleep(0.2)
-    rows = await lake.updates.latest_since(since)
+    rows = await offload(lake.updates.sync.latest_since, since)
     return not rows.filter(source="STREAM", conid=PUT).is_empty()
 
 

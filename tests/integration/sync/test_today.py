@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.leg import make_leg
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from tests.support.booked_legs import CALL, STOCK, WORTHLESS, A, book_of_one_account, terms_of
 from tests.support.streams import Service, eventually, settings_for, simulate

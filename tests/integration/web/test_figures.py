@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -18,11 +19,14 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import UnknownStrategyError
+from position_sync_dagster.risk.terms import NotPriced
 from position_sync_dagster.sync.reports.figures import COLUMNS as REPORTED
 from position_sync_dagster.sync.reports.figures import read_figures
+from position_sync_dagster.web import served_figures
 from position_sync_dagster.web.api import ROUTES
 from position_sync_dagster.web.api_answers import WhatIfAnswer
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
+from tests.support import command_line
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 
@@ -311,8 +315,43 @@ async def test_what_if_and_payoff_answer_as_the_commands_do(client, lake, monkey
     assert [one["legs"] for one in found["left_out"]] == [1]
     of_legs = (await client.get("/api/v1/what-if", params={"level": "leg", "spot": "0"})).json()
     assert [one["conid"] for one in of_legs["rows"]] == [2, 1]
+    chosen = {"spot": "-10", "strategy": "a", "underlying": "spy", "account": held.account}
+    rows = (await client.get("/api/v1/what-if", params=chosen)).json()["rows"]
+    assert [row["name"] for row in rows] == ["a"]
     payoffs = (await client.get("/api/v1/payoff", params={"strategy": "a"})).json()["payoffs"]
     assert [(one["underlying"], one["greatest_profit"]) for one in payoffs] == [("SPY", None)]
+
+
+async def test_curve_and_expiry_answer_as_the_commands_do_and_requests_share_a_priced_book(
+    client, lake, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POSITION_SYNC_LAKE", f"{tmp_path / 'lake'}")
+    soon = exchange_date(datetime.now(UTC)) + timedelta(days=20)
+    lake.registry.sync.add_many([leg(1, "a", expiry=soon)])
+    option = {"underlying_price": 600.0, "implied_vol": 0.2, "average_cost": 160.0}
+    lake.updates.sync.append([row(1, expiry=soon, **option), row(2, implied_vol=None)])
+    priced = Mock(side_effect=served_figures.price_legs)
+    monkeypatch.setattr(served_figures, "price_legs", priced)
+    monkeypatch.setattr(served_figures, "RISK_FRESH", timedelta(hours=1))
+
+    answer = (await client.get("/api/v1/curve?strategy=a&days=5&vol=3")).json()
+    (curve,) = answer["curves"]
+    (printed,) = json.loads(
+        command_line.run("curve", "--strategy", "a", "--days", "5", "--vol", "3", "--json")
+    )
+    assert printed["at_expiry"] == curve["at_expiry"]
+    assert printed["chosen"] == pytest.approx(curve["chosen"], abs=0.5)
+    assert "at expiry" in command_line.run("curve", "--strategy", "a").splitlines()[1]
+    whole = (await client.get("/api/v1/curve")).json()["curves"][0]
+    assert [left["reason"] for left in whole["left_out"]] == [NotPriced.NO_VOLATILITY]
+
+    found = (await client.get("/api/v1/expiry?days=30")).json()
+    said = json.loads(command_line.run("expiry", "--days", "30", "--json"))
+    assert [row["leg"] for row in found["expiries"]] == [row["leg"] for row in said["expiries"]]
+    assert [row["conid"] for row in found["expiries"]] == [2, 1]
+    assert (await client.get("/api/v1/curve?strategy=b")).status_code == 404
+    assert priced.call_count == 1, "priced once for all of these requests"
 
 
 @pytest.mark.parametrize(
@@ -371,6 +410,11 @@ async def test_a_trade_that_is_thought_of_is_answered_over_http_for_an_assistant
     assert still["after"]["value"] == still["before"]["value"] * 1.5
     assert "the price that was given" in answer["notes"][0]
     WhatIfAnswer.model_validate(answer)
+    before = (await client.get("/api/v1/curve", params={"underlying": "SPY"})).json()
+    after = (await client.get("/api/v1/curve", params={"underlying": "SPY", "trade": trade})).json()
+    sides = [curves["curves"][0]["legs"][0][:6] for curves in (before, after)]
+    assert sides == ["-2 SPY", "-3 SPY"]
+    assert "the price that was given" in after["notes"][0]
 
     of_assistant = Tools(settings, lake).what_if(trades=[trade], spot=[0.0, 5.0])
     assert [row["after"]["profit"] for row in of_assistant] == [

@@ -9,8 +9,9 @@ from position_sync_dagster.domain.contract_match import (
     matching_contracts,
     problem_of,
 )
-from position_sync_dagster.domain.leg import LegState, make_leg, route
+from position_sync_dagster.domain.leg import LegState, route
 from position_sync_dagster.errors import InvalidLegError
+from position_sync_dagster.lake.given_leg import make_leg
 from tests.support.contracts import contract_details
 from tests.support.holdings import make_holding
 from tests.support.legs import leg

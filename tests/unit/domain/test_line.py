@@ -144,7 +144,7 @@ class LineWithEvents:
     def heard(self, quote, now):
         """Take a quote; return whether a price that counts was in it."""
         before = self.line
-        self.line = before.heard(quote, now, (now - START).total_seconds())
+        self.line = before.heard(quote, (now - START).total_seconds())
         return self.priced_at != before.priced_at
 
     def deny(self, now_s, denial):
@@ -361,7 +361,7 @@ def test_after_an_interruption_each_part_counts_again_with_its_own_next_tick(lin
     line.restored(3.0)
     after = Quote(conid=1, received_at=second(4), **parts, **before | {"quote_time": second(4)})
     assert line.heard(after, second(4))
-    counted = line.counted(after, second(4))
+    counted = line.counted(after)
     assert line.trusted
     assert (counted.bid, counted.ask, counted.mark, counted.delta) == (1.0, 1.2, None, None)
     assert line.elapsed(33.0)  # the mark and the model have not ticked: a new request brings them
@@ -377,7 +377,7 @@ def test_what_a_suspect_line_said_counts_no_more_when_a_single_part_of_it_ticks(
         quote_time=second(11),
     )  # fmt: skip
     line.heard(sized, second(11))
-    counted = line.counted(sized, second(11))
+    counted = line.counted(sized)
     assert (counted.mark, counted.bid) == (None, 4.0)
 
 
@@ -387,8 +387,8 @@ def test_greeks_that_stand_still_while_the_price_moves_do_not_count(line):
         quote_time=second(60), moved_at=second(31), greeks_time=second(1),
     )  # fmt: skip
     line.heard(quote, second(60))
-    assert line.counted(quote, second(60)).delta == 0.5
-    silent = line.counted(replace(quote, moved_at=second(32)), second(60))
+    assert line.counted(quote).delta == 0.5
+    silent = line.counted(replace(quote, moved_at=second(32)))
     assert (silent.delta, silent.model_price, silent.greeks_time, silent.bid) == (
         None, None, None, 1.0,
     )  # fmt: skip

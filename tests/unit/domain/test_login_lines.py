@@ -40,7 +40,7 @@ class Login:
         """Pass time; return the lines that are requested again."""
         self.now_s = now_s
         quotes = {conid: self.quote(conid) for conid in ticked}
-        self.lines.ticked(quotes, self.at(now_s), now_s)
+        self.lines.ticked(quotes, now_s)
         return self.lines.take_due_for_renewal(now_s)
 
     def renewals(self, first_s, last_s):

@@ -1,7 +1,7 @@
 """Which movements count: one rule for statements, the gateway, and what follows from closes."""
 
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from position_sync_dagster.domain.movements import (
     Movement,
@@ -71,6 +71,15 @@ def test_equal_rows_of_one_statement_are_several_bookings() -> None:
     fee = stated("", file="f", made=3, transaction_id=None, event_id="hash")
     twice = [fee, replace(fee, movement_id="second")]
     assert len(counting_movements(twice, [covered("f", 3)])) == 2
+
+
+def test_an_execution_counts_that_was_made_after_the_statement_of_its_day() -> None:
+    during_the_day = covered("f", 2)
+    before = replace(of_gateway("a"), at=stated_at(2) - timedelta(minutes=1))
+    after = replace(of_gateway("b"), at=stated_at(2) + timedelta(minutes=1))
+    assert counting_movements([before, after], [during_the_day]) == [after]
+    inferred = replace(after, source=MovementSource.INFERRED)
+    assert counting_movements([inferred, of_gateway("c")], [during_the_day]) == []
 
 
 def test_the_gateway_counts_until_a_statement_covers_the_day() -> None:

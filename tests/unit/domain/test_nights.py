@@ -94,7 +94,7 @@ class Night:
         }
         self.opening = {}
         self.quotes |= ticked
-        self.lines.ticked(ticked, self.now, self.now_s)
+        self.lines.ticked(ticked, self.now_s)
         for conid, state in self.states.items():
             if conid in ticked:
                 state.ticked()

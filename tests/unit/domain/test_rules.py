@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.rules import HoldingSide, Rule, explain, legs_of_rules
+from position_sync_dagster.lake.given_leg import make_leg
 from tests.support.legs import leg
 from tests.support.option_books import book, contract, holding
 

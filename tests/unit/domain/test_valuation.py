@@ -356,11 +356,8 @@ CASES = {
     "a mark of zero under an ask of value is no data":
         (dict(ask=5.2, mark=0.0, mark_time=RECENT, min_tick=0.01, model_price=5.0), (5.0, MODEL)),
     "a negative mark of a future is a price": (dict(mark=-37.63, mark_time=RECENT), (-37.63, MARK)),
-    "a mark from before the clock was set back is not young":
-        (quoted(last=1.1, last_time=RECENT, mark=9.0, mark_time=AHEAD), (1.1, LAST)),
     "halted: the mark does not age":
         (quoted(last=1.1, mark=1.15, mark_time=OLD, halted=True), (1.15, MARK)),
-    "halted: nor does it lie ahead": (dict(mark=9.0, mark_time=AHEAD, halted=True), None),
     "halted: the last trade before it":
         (quoted(last=1.1, last_time=RECENT, halted=True), (1.1, LAST)),
     "halted: a frozen quote has no mid": (quoted(halted=True), None),

@@ -177,22 +177,6 @@ def test_a_value_that_stands_still_while_portfolio_rows_move_does_not_count(book
     assert book.get(KEY).market_value == 7120.0
 
 
-@pytest.mark.parametrize("repeats", [True, False])
-def test_portfolio_rows_replace_an_old_profit_message_after_the_clock_was_set_back(
-    held, clock, repeats
-):
-    held.put_portfolio(KEY, LISTED, 10.0, VALUES)
-    held.put_pnl(KEY, pnl(6300.0))
-    clock.advance(hours=-1)
-    for value in (6250.0, 7000.0):
-        clock.advance(minutes=3)
-        if repeats:
-            held.put_pnl(KEY, pnl(6300.0))
-        held.put_portfolio(KEY, LISTED, 10.0, VALUES | {"market_value": value})
-    assert held.get(KEY).market_value == 7000.0
-    assert held.take_missed() == {KEY}
-
-
 def test_a_daily_profit_that_stands_still_while_the_value_moves_does_not_count(held):
     held.put_pnl(KEY, pnl(6300.0))
     held.put_pnl(KEY, pnl(6400.0))

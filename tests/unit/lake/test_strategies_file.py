@@ -13,7 +13,12 @@ from position_sync_dagster.domain.limits import Bound, Measure
 from position_sync_dagster.domain.rules import HoldingSide, Rule
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake import strategies_file
-from position_sync_dagster.lake.strategies_file import StrategiesFile, load_strategies, saved_limits
+from position_sync_dagster.lake.strategies_file import (
+    StrategiesFile,
+    as_strategies_file,
+    load_strategies,
+    saved_limits,
+)
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 GOOD = """\
@@ -91,11 +96,13 @@ MISTAKES = [
     (leg(conid="abc"), "line 4, column 16", "'abc' is no contract id"),
     (leg(right="X"), "line 6, column 16", "right 'X' is not known"),
     (leg(expiry="20260230"), "line 8, column 17", "'20260230' is no day"),
-    (leg(symbol="''"), "line 5, column 17", "symbol has no value"),
+    (leg(symbol="''"), "line 5, column 17", "A leg has no symbol"),
     (leg(symbol=None), "line 4, column 9", "'symbol' is missing"),
     (leg(right=None), "line 4, column 9", "only a part"),
     (leg(quantity="many"), "line 9, column 19", "quantity 'many' is no number"),
     (leg(priority="0"), "line 9, column 19", "priority '0'"),
+    (leg(since="soon"), "line 9, column 16", "'soon' is no day"),
+    ("strategies:\n  - {strategy_id: a, since: soon, legs: []}\n", "column 29", "no day"),
     (leg(strikes="1"), "line 9, column 9", "'strikes' is not known"),
     (leg() + leg()[12:], "line 11, column 9", "has the leg 1 already, in line 4"),
     (leg() + leg()[12:].replace("id: a", "id: b"), "column 9", "both hold the whole"),
@@ -212,6 +219,21 @@ def test_a_strategy_says_whether_it_follows_rolls(tmp_path):
         load_strategies(file)
 
 
+def test_a_strategy_says_since_when_trades_belong_to_it_unless_a_leg_does(tmp_path):
+    legs = read(
+        tmp_path,
+        "strategies:\n"
+        "- {strategy_id: a, since: 2026-09-01, legs: [{conid: 1, symbol: SPY}]}\n"
+        "- strategy_id: b\n"
+        '  since: "20260902"\n'
+        "  legs: [{conid: 2, symbol: SPY}, {conid: 3, symbol: SPY, since: '2026-09-03'}]\n"
+        "- {strategy_id: c, legs: [{conid: 4, symbol: SPY}]}\n",
+    )
+    days = [date(2026, 9, 1), date(2026, 9, 2), date(2026, 9, 3), None]
+    assert [leg.since for leg in legs] == days
+    assert read(tmp_path, as_strategies_file(legs)) == legs
+
+
 def test_an_aliased_leg_has_the_priority_of_each_strategy_unless_it_has_its_own(tmp_path):
     (tmp_path / "s.yaml").write_text(
         "strategies:\n"
@@ -236,7 +258,7 @@ def test_a_file_that_is_too_large_is_refused(tmp_path):
 
 
 def test_legs_that_aliases_repeat_are_counted_before_they_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(strategies_file, "make_leg", None)
+    monkeypatch.setattr(strategies_file, "GivenLeg", None)
     path = tmp_path / "s.yaml"
     legs = "".join(f"      - {{conid: {n}, symbol: S}}\n" for n in range(1, 401))
     again = "".join(f"  - {{strategy_id: s{n}, legs: *all}}\n" for n in range(300))

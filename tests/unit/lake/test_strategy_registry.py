@@ -1,13 +1,14 @@
 """The legs of active strategies: which are active, their order, and who holds the whole of one."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.leg import UnresolvedLeg, make_leg
+from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake import strategy_registry
+from position_sync_dagster.lake.given_leg import make_leg
 from tests.support.legs import ADDED_AT, leg
 
 
@@ -27,9 +28,11 @@ LATER = ADDED_AT + timedelta(days=1)
 
 
 def test_a_leg_that_was_rolled_stays_what_it_became_and_follows_the_quantity_of_the_file():
-    file = [leg(1, "condor", added_at=LATER, quantity=-3.0), leg(1, "other"), leg(4, "condor")]
+    since = date(2026, 1, 2)
+    rolled = leg(1, "condor", added_at=LATER, quantity=-3.0, since=since)
+    file = [rolled, leg(1, "other"), leg(4, "condor")]
     first, *others = strategy_registry.with_rolls(file, [NEW, leg(1, "other")], [], {"condor"})
-    assert first == replace(NEW, added_at=LATER, quantity=-3.0)
+    assert first == replace(NEW, added_at=LATER, quantity=-3.0, since=since)
     assert others == file[1:]
 
 

@@ -1,6 +1,5 @@
 """The payoff of strategies at their next expiry: exact with one expiry, searched with two."""
 
-import xml.etree.ElementTree as xml
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -8,11 +7,9 @@ import numpy as np
 import pytest
 
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.risk.curve import curve_of
 from position_sync_dagster.risk.payoff import Payoff, payoffs
 from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs
 from position_sync_dagster.risk.terms import DatedDividend, NotPriced
-from position_sync_dagster.web.risk_page import as_svg
 from tests.support import money_rows
 from tests.support.contracts import contract_details
 from tests.support.legs import leg as claim
@@ -215,16 +212,3 @@ def test_a_strategy_that_is_no_condor_any_more_says_which_leg_is_over():
     (payoff,) = payoffs(PricedLegs.of(parts, Assumptions(now=NOW)), {"iron-condor": ["a note"]})
     assert payoff.note == "a note; no condor any more: IWM 110C 19Jun26 is 2 over"
     assert payoff.row["corners"][0] == {"price": 0.0, "profit": -700.0}
-
-
-def test_the_picture_of_a_condor_is_drawn_between_its_corners():
-    strikes = ((90.0, "PUT", 1.0), (95.0, "PUT", -1.0), (105.0, "CALL", -1.0), (110.0, "CALL", 1.0))
-    legs = priced(
-        [leg(n, right, strike, q, 1.0) for n, (strike, right, q) in enumerate(strikes, 61)]
-    )
-    (payoff,) = payoffs(legs)
-    curve = curve_of(payoff, legs)
-    assert curve is not None
-    assert {90.0, 95.0, 105.0, 110.0} <= {round(price, 9) for price in curve.prices}
-    assert (min(curve.at_expiry), max(curve.at_expiry)) == pytest.approx((-500.0, 0.0))
-    assert xml.fromstring(as_svg(curve)).tag == "svg"  # noqa: S314 - our own picture

@@ -116,8 +116,9 @@ def test_a_row_of_a_source_that_is_not_known_is_confirmed_as_one_without_a_value
 
 def test_a_time_in_the_future_makes_nothing_fresh():
     ahead = NOW + timedelta(hours=1)
-    assert confirmed_time(ROW, replace(HELD, confirmed_at=ahead)) == ago(20)
+    assert confirmed_time(ROW, replace(HELD, confirmed_at=ahead)) is None
     assert confirmed_time(replace(ROW, value_time=None, timestamp=ahead), None) is None
+    assert priced_at(QUOTED, replace(AT_BROKER, received_at=ahead)) is None
 
 
 BAND = 0.03
@@ -158,7 +159,6 @@ def test_a_quiet_price_is_confirmed_by_a_newer_value_of_the_broker_that_agrees()
         replace(AT_BROKER, value_source=ValueOrigin.NONE),
         # A portfolio row without a time may be three minutes old when it arrives.
         replace(AT_BROKER, value_source=ValueOrigin.PORTFOLIO),
-        replace(AT_BROKER, received_at=NOW + timedelta(hours=1), confirmed_at=None),
     ],
 )
 def test_no_other_value_of_the_broker_confirms_a_price(other):

@@ -53,11 +53,12 @@ class Ledger:
 
     def __init__(self):
         self.rows = []
+        self.sync = self  # its reads have blocking calls
 
     async def initialize(self):
         pass
 
-    async def newest_of(self, conids, since):
+    def newest_of(self, conids, since):
         newest = {(r.account, r.conid): r for r in sorted(self.rows, key=lambda r: r.timestamp)}
         found = {key: r for key, r in newest.items() if r.timestamp >= since and r.conid in conids}
         return NewestRows(found, len(self.rows))
@@ -70,7 +71,7 @@ class Ledger:
         self.rows += rows
         return AppendResult(version=len(self.rows), rows=len(rows))
 
-    async def existing(self, update_ids):
+    def existing(self, update_ids):
         return {row.update_id for row in self.rows} & set(update_ids)
 
     def newest(self):

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.domain.closes import FLEX, GATEWAY
-from position_sync_dagster.sync.explain_closes import due_closes
+from position_sync_dagster.sync.explain_closes import corrected_closes, due_closes
 
 NOW = datetime(2026, 3, 20, 20, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -16,7 +16,7 @@ MOMENT = pl.Datetime("us", "UTC")
 TIMES = {"since": MOMENT, "seen_at": MOMENT}
 SAID = {
     "account": pl.String, "conid": pl.Int64, "time": MOMENT, "stated_at": MOMENT,
-    "source": pl.String, "day": pl.Date, "first_day": pl.Date,
+    "source": pl.String, "day": pl.Date, "first_day": pl.Date, "statement": pl.String,
 }  # fmt: skip
 
 
@@ -80,3 +80,28 @@ def test_a_close_is_judged_if_it_is_open_or_if_there_is_more_to_know(name: str) 
     )  # fmt: skip
     found = due_closes(closes, known, pl.DataFrame(said, schema=SAID), NOW)
     assert (found == {"c"}) is is_due
+
+
+@pytest.mark.parametrize(
+    ("corrected_by", "is_due"),
+    [("late.xml", True), ("day.xml", False)],
+    ids=["a statement that was made before the close was judged", "its own statement"],
+)
+def test_a_stated_close_is_judged_again_when_a_later_statement_arrives(
+    corrected_by: str, *, is_due: bool
+) -> None:
+    seen = NOW - DAY
+    closes = pl.DataFrame(
+        [("c", "A", 1, seen - 4 * DAY, seen)],
+        {"change_id": pl.String, "account": pl.String, "conid": pl.Int64} | TIMES, orient="row",
+    )  # fmt: skip
+    counted = pl.DataFrame(
+        [("c", TRADED, S, "day.xml", seen + MINUTE)],
+        ["change_id", "cause", "stage", "statement", "judged_at"], orient="row",
+    )  # fmt: skip
+    first = execution(4 * DAY, 3 * DAY) | {"statement": "day.xml"}
+    second = execution(4 * DAY, 2 * DAY) | {"statement": corrected_by}
+    named = pl.DataFrame([first, second] if is_due else [second], schema=SAID)
+
+    assert not due_closes(closes, counted, named, NOW)
+    assert (corrected_closes(closes, counted, named) == {"c"}) is is_due

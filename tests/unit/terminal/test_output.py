@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from position_sync_dagster.domain.leg import make_leg
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.terminal.output import as_json, print_table
 from position_sync_dagster.terminal.text import (
     age,

@@ -13,9 +13,9 @@ from position_sync_dagster.defs.assets.derived_tables import (
     latest_positions,
     strategy_exposure,
 )
-from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.schema import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.terminal.text import Column
 

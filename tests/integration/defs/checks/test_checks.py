@@ -185,13 +185,6 @@ def test_an_account_follows_its_holdings_and_not_the_clock(world, lake):
     assert world.check(tables.account_values_follow).passed
 
 
-def test_a_clock_that_was_set_back_makes_no_account_late(world, lake):
-    world.hold(1)
-    account_row(lake, world.ago(3600))
-    world.later(timedelta(hours=-1))
-    assert world.check(tables.account_values_follow).passed
-
-
 def test_an_account_without_a_row_is_named_after_a_while(world, monkeypatch):
     world.hold(1)
     monkeypatch.setattr(Settings, "stale_after_s", 0.0)

@@ -16,8 +16,8 @@ from position_sync_dagster.domain.gateway_session import (
     WeekState,
     set_aside_of,
 )
-from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.position_update import Source, TradingMode
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal.board import describe
 

@@ -172,49 +172,39 @@ def test_the_files_of_an_empty_table_have_every_column_that_readers_choose_by(tm
 LONG_S = 60.0
 
 
-def test_a_writer_that_waits_is_woken_and_does_not_ask_again(tmp_path, monkeypatch):
-    asked: list[int] = []
-    flock = fcntl.flock
+def test_a_writer_waits_until_the_one_before_it_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", LONG_S)
+    asked = threading.Event()
+    done = threading.Event()
+    monkeypatch.setattr(opening.time, "sleep", lambda _seconds: asked.set())
 
-    def asking(opened: int, how: int) -> None:
-        asked.append(how)
-        flock(opened, how)
+    def write() -> None:
+        with WriterLock(str(tmp_path)).fair():
+            done.set()
 
+    writer = threading.Thread(target=write)
     with WriterLock(str(tmp_path)).fair():
-        monkeypatch.setattr(fcntl, "flock", asking)
-        monkeypatch.setattr(opening, "FAIR_WAIT_S", LONG_S)
-        done = threading.Event()
-
-        def write() -> None:
-            with WriterLock(str(tmp_path)).fair():
-                done.set()
-
-        writer = threading.Thread(target=write)
         writer.start()
-        while not asked:
-            assert not done.wait(0.01)
+        assert asked.wait(LONG_S)
+        assert not done.is_set()
     writer.join()
     assert done.is_set()
-    assert [how for how in asked if how != fcntl.LOCK_UN] == [fcntl.LOCK_EX]
 
 
-def test_waits_that_ended_leave_one_thread_and_do_not_keep_the_lock_from_others(
+def test_a_writer_that_waited_in_vain_does_not_ask_again_soon_and_keeps_no_lock(
     tmp_path, monkeypatch
 ):
     late = WriterLock(str(tmp_path))
-    with WriterLock(str(tmp_path)).fair():
-        monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
-        before = set(threading.enumerate())
-        for _ in range(3):
-            with late.fair():
-                assert not late._taken.done()
-        assert len(set(threading.enumerate()) - before) == 1
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", LONG_S)
-    for lock in (WriterLock(str(tmp_path)), late):
-        lock._taken.result(LONG_S)
-        file = (tmp_path / opening.WRITER_LOCK).open()
-        with file, lock.fair(), pytest.raises(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
+    with WriterLock(str(tmp_path)).fair(), late.fair():
+        pass
+    monkeypatch.setattr(fcntl, "flock", lambda *_: pytest.fail("it asks again"))
+    with late.fair():
+        pass
+    monkeypatch.undo()
+    file = (tmp_path / opening.WRITER_LOCK).open()
+    with file, WriterLock(str(tmp_path)).fair(), pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_without_file_locks_writers_go_on_and_it_is_said_once(tmp_path, monkeypatch, caplog):

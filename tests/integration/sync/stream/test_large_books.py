@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 from ib_async.client import Client
 
-from position_sync_dagster.domain.leg import LegState, make_leg
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.storage.table import data_files
 from tests.support.booked_legs import FIRST, A, book_of_chain, terms_of
 from tests.support.extent import EVERYTHING

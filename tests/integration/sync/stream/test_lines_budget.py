@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.leg import LegState, make_leg
+from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line import LineState
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.ownership import OwnerContext

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.position_update import PriceKind, ValueOrigin
 from position_sync_dagster.domain.queue_request import QueueStatus
-from position_sync_dagster.errors import LakeNotWritableError
+from position_sync_dagster.errors import ClockSetBackError, LakeNotWritableError
 from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.storage.table import offload
@@ -214,14 +214,28 @@ async def test_a_registry_that_vanishes_keeps_its_legs_until_it_is_back(stream_l
         await eventually(lambda: streamer.routes[(A, CALL)] is LegState.STREAMED)
 
 
-async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(running_streamer):
-    behind, clock = timedelta(), lambda: utc_now() - behind
-    settings = {"clock": clock, "refresh_interval_s": 1}
-    async with simulate() as sim, running_streamer(sim, **settings) as streamer:
-        await eventually(lambda: streamer.counts.enqueued)
+async def test_a_clock_that_was_set_back_ends_the_stream_and_the_next_one_begins_anew(lake):
+    behind = timedelta()
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        settings = settings_for(sim)
+
+        def streamer() -> IBPositionStreamer:
+            clock = lambda: utc_now() - behind  # noqa: E731
+            return IBPositionStreamer(lake.registry, lake.queue, settings=settings, clock=clock)
+
+        before, after = streamer(), streamer()
+        stream = asyncio.create_task(before.run(asyncio.Event()))
+        await eventually(lambda: before.state is SessionState.LIVE)
         behind = timedelta(hours=1)
-        enqueued = streamer.counts.enqueued
-        await eventually(lambda: streamer.counts.enqueued >= 3 * enqueued)
+        with pytest.raises(ClockSetBackError, match="was set back by 36"):
+            await stream
+        assert before.state is SessionState.ENDED
+        assert sim.stats()["lines_in_use"] == 0
+
+        await after.start()
+        await eventually(lambda: after.routes.get((A, PUT)) is LegState.STREAMED)
+        await after.stop()
 
 
 async def test_two_streamers_of_one_process_share_connection_lines_and_profit_feeds(lake):

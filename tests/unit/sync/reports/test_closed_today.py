@@ -1,17 +1,21 @@
 """What closed today earned since the close of yesterday; nothing is filled that is not known."""
 
 from dataclasses import replace
+from datetime import timedelta
 
+import polars as pl
 import pytest
 
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.movements import MovementKind
 from position_sync_dagster.lake.schema import broker_rows
+from position_sync_dagster.sync.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.changes import Day, day_began
 from position_sync_dagster.sync.reports.closed_today import closed_profits
 from position_sync_dagster.sync.reports.figures import Figures
 from tests.support.holdings import make_holding
-from tests.support.money_rows import book_of
+from tests.support.money_rows import book_of, row
 from tests.unit.domain.test_causes import ACCOUNT
 from tests.unit.sync.reports.test_changes import NOW, change, trade
 
@@ -111,3 +115,33 @@ def test_an_option_sold_and_bought_between_two_rows_belongs_to_its_strategy() ->
     assert row == {"conid": CONTRACT, "today": 100.0, "strategies": ["0dte"], "shares": [1.0]}
     shared = replace(day, strategies={CONTRACT: frozenset({"0dte", "other"})})
     assert closed_today(shared, book)[0]["strategies"] == []
+
+
+MOMENT = timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("account_at", "row_at", "confirmed_at", "is_shown"),
+    [
+        (0, 1, 2, True),  # the account's number came before the row, and stands
+        (2, 0, 2, True),  # the source has confirmed the row since then
+        (2, 0, 1, False),  # nobody knows the holding at the moment of the account's number
+        (None, 0, 2, False),
+    ],
+)
+def test_a_difference_is_shown_once_all_are_of_one_moment(
+    account_at, row_at, confirmed_at, is_shown
+) -> None:
+    at = NOW - timedelta(minutes=1)
+    received = None if account_at is None else at + account_at * MOMENT
+    account = AccountSummary(
+        account=ACCOUNT, currency="USD", daily_pnl=50.0, timestamp=at, gateway_id="g",
+        pnl_received_at=received,
+    )  # fmt: skip
+    value = {"market_value": 600.0, "market_price": 3.0, "daily_pnl": 40.0, "position": 2.0}
+    origin = {"value_source": "PNL_SINGLE", "account": ACCOUNT}
+    held = row(CONTRACT, timestamp=at + row_at * MOMENT, **value, **origin)
+    book = book_of([held], [], accounts=(account,), live_since={"g": at})
+    priced = book.priced.with_columns(pl.lit(at + confirmed_at * MOMENT).alias(CONFIRMED))
+    figures = Figures(status=None, book=replace(book, priced=priced), day=Day(since=NOW))  # type: ignore[arg-type]
+    assert figures.accounts[0]["today"]["difference"] == (10.0 if is_shown else None)

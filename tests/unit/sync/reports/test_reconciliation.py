@@ -9,10 +9,10 @@ import pytest
 
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument, Right
-from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.reconciliation import DiscrepancyType
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.schema import broker_rows, update_rows
 from position_sync_dagster.sync.drain import Coverage
 from position_sync_dagster.sync.reports.reconciliation import PositionReconciler

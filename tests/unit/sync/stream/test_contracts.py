@@ -2,13 +2,13 @@
 
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
-from unittest.mock import AsyncMock
+from unittest.mock import Mock
 
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import CommitContentionError
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.contracts import (
     CHUNK,
@@ -279,7 +279,7 @@ class Searched:
 async def requests_of_an_hour(answer):
     gateway, now_s = Searched(answer), 0.0
     context = OwnerContext(settings=Settings(), monotonic=lambda: now_s)
-    registry = SimpleNamespace(unresolved=(LEG,), settle=AsyncMock())
+    registry = SimpleNamespace(unresolved=(LEG,), sync=SimpleNamespace(settle=Mock()))
     resolver = LegResolver(context, registry, ContractCache(None))
     for minute in range(60):
         now_s = 60.0 * minute

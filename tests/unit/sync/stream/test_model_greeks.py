@@ -44,7 +44,7 @@ def value(greeks: AccountGreeks, spot: float, seconds: float, volatility: float 
     """Report the value that the option has at a price of its underlying."""
     option = as_options([PUT], [at(seconds)], [spot])
     found = model.prices(option, np.array([[spot]]), np.array([volatility]), model.COARSE)
-    greeks.valued(7, float(found[0, 0]), at(seconds), at(seconds))
+    greeks.valued(7, float(found[0, 0]), at(seconds))
 
 
 def opened(session_open: bool | None = True) -> AccountGreeks:
@@ -104,7 +104,7 @@ def test_a_value_from_before_a_price_or_from_a_gap_in_the_prices_gives_no_greeks
 def test_an_option_worth_its_exercise_has_greeks_and_a_price_of_its_underlying(below) -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 70.0, at(0))
-    greeks.valued(7, 30.0 - below, at(1), at(1))
+    greeks.valued(7, 30.0 - below, at(1))
     leg = only(computed(greeks, 2))
     assert leg.reason is None
     assert leg.greeks is not None
@@ -117,7 +117,7 @@ def test_an_option_worth_its_exercise_has_greeks_and_a_price_of_its_underlying(b
 def test_a_value_far_below_the_intrinsic_value_is_wrong_and_gives_no_greeks() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 70.0, at(0))
-    greeks.valued(7, 20.0, at(1), at(1))
+    greeks.valued(7, 20.0, at(1))
     leg = only(computed(greeks, 2))
     assert (leg.greeks, leg.reason) == (None, NoVolatility.BELOW_INTRINSIC)
 
@@ -127,27 +127,11 @@ def test_an_older_value_than_the_last_is_not_used() -> None:
     greeks.underlying_ticked(STOCK, 100.0, at(0))
     value(greeks, 100.0, 10)
     computed(greeks, 10)
-    greeks.valued(7, 50.0, at(5), at(16))
+    greeks.valued(7, 50.0, at(5))
     greeks.underlying_ticked(STOCK, 101.0, at(16))
     leg = only(computed(greeks, 16))
     assert leg.greeks is not None
     assert leg.greeks.implied_vol == pytest.approx(0.3, abs=1e-4)
-
-
-def test_after_the_clock_was_set_back_an_hour_only_what_comes_then_counts() -> None:
-    greeks = valued()
-    computed(greeks, 0)
-    leg = only(computed(greeks, -3595))
-    assert leg.reason is NoGreeks.UNDERLYING_OLD
-    assert greeks.stale(at(-3595)) == [STOCK]
-
-    greeks.underlying_ticked(STOCK, 120.0, at(-3593))
-    value(greeks, 120.0, -3592, volatility=0.5)
-    leg = only(computed(greeks, -3590))
-    assert leg.greeks is not None
-    assert leg.greeks.underlying_price == 120.0
-    assert leg.greeks.implied_vol == pytest.approx(0.5, abs=1e-4)
-    assert (leg.value_at, leg.spot_at) == (at(-3592), at(-3593))
 
 
 def test_only_what_moved_is_computed_again() -> None:
@@ -175,7 +159,7 @@ def test_an_old_price_of_the_underlying_counts_only_while_it_does_not_trade(
 def test_without_a_price_of_the_underlying_the_reason_is_counted() -> None:
     greeks = opened()
     assert only(computed(greeks, 0)).reason is NoGreeks.NO_VALUE
-    greeks.valued(7, 5.0, at(5), at(5))
+    greeks.valued(7, 5.0, at(5))
     assert only(computed(greeks, 5)).reason is NoGreeks.NO_UNDERLYING_PRICE
     assert [*greeks.without.values()] == [NoGreeks.NO_UNDERLYING_PRICE]
 
@@ -260,11 +244,6 @@ def test_a_result_is_published_when_it_says_more(published, result, is_news):
     assert (changes.take() == {7}) is is_news
     assert published.of(HOLDING) is (result if is_news else GREEKS)
     assert published.of(replace(HOLDING, position=0.0)) is None
-
-
-def test_greeks_from_before_the_clock_was_set_back_are_replaced(published):
-    published.take(7, later(-3600.0))
-    assert published.of(HOLDING).greeks_time == NOW - timedelta(hours=1)
 
 
 def test_greeks_that_are_not_known_any_more_are_published_once_as_unknown(published):

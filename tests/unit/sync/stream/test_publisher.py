@@ -347,16 +347,6 @@ def test_the_first_holding_of_an_account_that_was_never_confirmed_is_no_change()
     assert changes_between({}, {HELD.key: HELD}, {}) == []
 
 
-def test_a_confirmation_from_before_the_clock_was_set_back_is_not_that_of_the_quantity_before():
-    ahead, closed_at = NOW + timedelta(hours=1), NOW + timedelta(minutes=5)
-    closed = make_holding(1, closed_at, position=0.0)
-    (change,) = changes_between({HELD.key: HELD}, {closed.key: closed}, {"A": ahead})
-    assert change.since == NOW
-    before = make_holding(1, ahead, position=2.0)
-    (change,) = changes_between({before.key: before}, {closed.key: closed}, {"A": ahead})
-    assert (change.since, change.seen_at) == (None, closed_at)
-
-
 async def test_without_an_answer_to_the_last_request_the_gateway_is_asked_until_it_answers():
     later_s = (2 * LOOKS_S[-1], 3 * LOOKS_S[-1])
     answered = DayExecutions([], NOW, NOW)

@@ -3,16 +3,17 @@
 Its own wealth is the measure of the program: `Broker.profit` shares no code with it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 
 from ib_gateway_simulator.clearing.activity_statement import FlexQuery, statement_xml
 from ib_gateway_simulator.clearing.back_office import BackOffice, ClosedBooks, profit_between
 from ib_gateway_simulator.clearing.entries import TradeEntry
-from ib_gateway_simulator.clearing.securities import Security
-from tests.support.month.market import NEW_YORK, D, MovingMarket
+from ib_gateway_simulator.clearing.securities import Category, Security
+from tests.year.exchanges import NEW_YORK, session_before
+from tests.year.market import D, MovingMarket
 
 # An account in dollars and one in euros.
 A, B = "DUSIM0001", "DUSIM0002"
@@ -21,6 +22,9 @@ DAILY = FlexQuery()
 
 # When the statement of a session is made, in the night after it.
 MADE_AT = time(2, 10)
+
+# When trades are executed, when options on an index are settled at the open, when others end.
+TRADED_AT, SETTLED_AT, ENDED_AT = time(10, 32), time(9, 35), time(16, 20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +40,10 @@ class Broker:
 
     Attributes:
         session: The session that is under way.
+        closed: The closed books of each account.
     """
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int) -> None:
         self.market = MovingMarket(seed)
         self.office = BackOffice({A: "USD", B: "EUR"}, self.market.rate)
         self.session = date.min
@@ -47,9 +52,9 @@ class Broker:
 
     # -- what is done -------------------------------------------------------------------------
 
-    def at(self, hour: int, minute: int = 0, *, day: date | None = None) -> datetime:
+    def at(self, moment: time, *, day: date | None = None) -> datetime:
         """Return a time of the present session, or of another day, in New York."""
-        return datetime.combine(day or self.session, time(hour, minute), NEW_YORK)
+        return datetime.combine(day or self.session, moment, NEW_YORK)
 
     def trade(
         self,
@@ -58,34 +63,32 @@ class Broker:
         quantity: float,
         *,
         above: str = "0",
-        commission: str = "1",
-        commission_currency: str = "",
-        hour: int = 10,
         order: int = 0,
         codes: str = "",
     ) -> TradeEntry:
-        """Trade near the price of the close.
+        """Trade near the price of the close, for a commission by the kind of security.
 
         Args:
             above: By how much the price is above that of the close.
         """
+        is_priced_each = security.is_option or security.category is Category.FUTURE
+        commission = D("0.65") * abs(D(str(quantity))) if is_priced_each else D("1.25")
         return self.office.trade(
             account,
             security,
             D(str(quantity)),
-            self.market.price(security) + D(above),
-            self.at(hour, 31),
-            commission=D(commission),
-            commission_currency=commission_currency,
+            max(self.market.price(security) + D(above), D("0.0001")),
+            self.at(TRADED_AT),
+            commission=commission,
             order=order,
             codes=codes,
         )
 
-    def roll(self, account: str, old: Security, new: Security, quantity: int) -> None:
-        """Close a quantity of one option and open as much of another one, in one order."""
+    def trade_together(self, account: str, changes: Sequence[tuple[Security, int]]) -> None:
+        """Trade several securities in one order, as a spread or a roll is."""
         self._orders += 1
-        for security, change in ((old, -quantity), (new, quantity)):
-            self.trade(account, security, change, commission="0.65", order=self._orders)
+        for security, quantity in changes:
+            self.trade(account, security, quantity, order=self._orders)
 
     # -- the end of a session -----------------------------------------------------------------
 
@@ -96,7 +99,12 @@ class Broker:
 
     def books(self, account: str, session: date) -> ClosedBooks:
         """Return the closed books of a session."""
-        return next(books for books in self.closed[account] if books.session == session)
+        newest_first = reversed(self.closed[account])
+        return next(books for books in newest_first if books.session == session)
+
+    def has_closed(self, session: date) -> bool:
+        """Return whether the books of a session are closed."""
+        return any(books.session == session for books in self.closed[A][-2:])
 
     def profit(self, account: str, session: date) -> dict[str, Decimal]:
         """Return by how much wealth grew by itself in a session, by currency.
@@ -106,6 +114,10 @@ class Broker:
         after = self.books(account, session)
         before = None if after.previous is None else self.books(account, after.previous)
         return profit_between(before, after)
+
+    def held_at(self, account: str, at: datetime) -> dict[int, Decimal]:
+        """Return the quantities of an account at a moment of the present session, by conid."""
+        return self.books(account, self.session).quantities_at(at)
 
     def statement(
         self,
@@ -123,54 +135,16 @@ class Broker:
             books: What it says, if that is not what is true.
         """
         last = last or first
-        told = books or [one for one in self.closed[account] if first <= one.session <= last]
+        covered = [closed for closed in self.closed[account] if first <= closed.session <= last]
         made = datetime.combine(last + timedelta(days=days_later), MADE_AT, NEW_YORK)
         text = f"{query.name}-{account}-{first:%Y%m%d}-{last:%Y%m%d}-{made:%Y%m%d}"
-        content = statement_xml(told, self.office.securities, made=made, query=query)
+        content = statement_xml(books or covered, self.office.securities, made=made, query=query)
         return Delivery(name=f"{text}.xml", content=content)
 
+    def statements(self, session: date, *, days_later: int = 1) -> list[Delivery]:
+        """Return the statements of a session for all accounts."""
+        return [self.statement(account, session, days_later=days_later) for account in self.closed]
 
-Action = Callable[[Broker], None]
-Deliveries = Callable[[Broker], list[Delivery]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Script:
-    """What happens in some sessions.
-
-    Attributes:
-        sessions: In their order.
-        actions: What is done in a session, before its books are closed.
-        deliveries: What arrives in the night after a session, instead of its two statements.
-        with_gateway: The sessions in which the program runs beside a gateway.
-        after_gaps: The sessions before which the program knows nothing: no profit is explained.
-    """
-
-    sessions: Sequence[date]
-    actions: Mapping[date, Action] = field(default_factory=dict)
-    deliveries: Mapping[date, Deliveries] = field(default_factory=dict)
-    with_gateway: frozenset[date] = frozenset()
-    after_gaps: frozenset[date] = frozenset()
-
-    def without_gaps(self) -> list[list[date]]:
-        """Return the sessions, in parts between which the program knows nothing."""
-        parts: list[list[date]] = [[]]
-        for session in self.sessions:
-            if session in self.after_gaps:
-                parts.append([])
-            parts[-1].append(session)
-        return parts
-
-    def play(self, broker: Broker, session: date) -> None:
-        """Let a session pass at the broker, until its close."""
-        broker.session = session
-        broker.market.move(session)
-        if session in self.actions:
-            self.actions[session](broker)
-        broker.close()
-
-    def delivered(self, broker: Broker, session: date) -> list[Delivery]:
-        """Return the files that arrive in the night after a session."""
-        if session in self.deliveries:
-            return self.deliveries[session](broker)
-        return [broker.statement(account, session) for account in broker.closed]
+    def previous_session(self) -> date:
+        """Return the session before the present one."""
+        return session_before(self.session)

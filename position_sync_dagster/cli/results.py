@@ -1,0 +1,142 @@
+"""The command `results`: what campaigns that are over brought."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date
+from typing import Annotated, Any
+
+import typer
+
+from position_sync_dagster.cli import options
+from position_sync_dagster.domain.instrument import parse_day
+from position_sync_dagster.errors import InvalidLegError
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.one_campaign import read_campaign
+from position_sync_dagster.sync.reports.results import (
+    Grouping,
+    read_campaigns,
+    read_days,
+    results_of,
+)
+from position_sync_dagster.terminal import output
+from position_sync_dagster.terminal.text import amount, as_typed, number, quantity
+
+
+def _day(text: str) -> date:
+    try:
+        return parse_day(text, "day")
+    except InvalidLegError:
+        raise typer.BadParameter(f"{text[:40]!r} is no day. Write it as 2026-01-02.") from None
+
+
+Since = Annotated[
+    date | None,
+    typer.Option(
+        parser=_day, metavar="DAY", help="Only what closed on this day or later: 2026-01-02."
+    ),
+]
+
+
+def results(
+    since: Since = None,
+    by: Annotated[Grouping, typer.Option(help="How campaigns are grouped.")] = Grouping.STRATEGY,
+    campaigns: Annotated[
+        bool, typer.Option("--list", help="Show the campaigns themselves.")
+    ] = False,
+    days: Annotated[
+        bool, typer.Option("--days", help="Show the profit of each day, and what was realised.")
+    ] = False,
+    campaign: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Show one campaign of --list: its fills.")
+    ] = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
+) -> None:
+    """Show what campaigns that are over brought, in groups.
+
+    A campaign of a strategy ends when nothing is left of it at a close: rolls and assigned shares
+    belong to it. Profit is after fees. Of a group with a campaign whose profit is not known, no
+    number of money is. Month and weekday are those of the close.
+
+    With --list, --days and --campaign, --json has every column, and why one is null.
+    """
+    settings, lake = options.opened(home)
+    if campaign is not None:
+        _show_campaign(lake, settings, campaign, json=json)
+        return
+
+    listed = read_campaigns(lake, since)
+    if campaigns:
+        rows = [asdict(row) for row in listed]
+        _show(rows, _CAMPAIGN_COLUMNS, json=json)
+    elif days:
+        rows = [asdict(day) for day in read_days(lake, listed, since)]
+        _show(rows, _DAY_COLUMNS, json=json)
+    else:
+        rows = [result.row for result in results_of(listed, by)]
+        _show(rows, _GROUP_COLUMNS, json=json)
+
+
+_Rows = Sequence[dict[str, Any]]
+
+_AMOUNTS = frozenset({
+    "profit", "fees", "average_win", "average_loss", "expectancy", "drawdown", "realised", "total",
+    "capital_at_risk", "worst", "best", "value", "cash", "fee",
+})  # fmt: skip
+_RATES = frozenset({"win_rate", "return", "return_on_risk"})
+
+_GROUP_COLUMNS = (
+    "group", "currency", "number", "wins", "win_rate", "profit", "fees", "average_win",
+    "average_loss", "expectancy", "profit_factor", "return", "drawdown",
+)  # fmt: skip
+_CAMPAIGN_COLUMNS = (
+    "campaign_id", "kind", "underlying", "opened", "closed", "ended", "rolls", "currency", "profit",
+    "fees", "capital_at_risk", "return_on_risk", "worst", "best",
+)  # fmt: skip
+_DAY_COLUMNS = ("day", "currency", "profit", "realised", "campaigns", "total", "drawdown")
+_FILL_COLUMNS = ("day", "contract", "kind", "quantity", "price", "cash", "fee", "currency")
+
+
+def _show(rows: _Rows, columns: Sequence[str], *, json: bool) -> None:
+    """Print rows: all of them as JSON, or some columns as a table, with what is not known."""
+    if json:
+        output.print_json(rows)
+        return
+    if not rows:
+        hint = "Materialize the asset closed_campaigns."
+        typer.echo(as_typed(f"No campaign is over, as far as the tables know. {hint}"))
+        return
+
+    notes = [row.get("why_unknown") or row.get("profit_unknown") or "" for row in rows]
+    lines = [{name: _text(name, row[name]) for name in columns} for row in rows]
+    numbers = [name for name in columns if any(isinstance(row[name], float) for row in rows)]
+    output.print_table(lines, notes, right=(*numbers, "number", "wins", "rolls", "campaigns"))
+
+
+def _text(name: str, value: Any) -> str:
+    """Return a value as a cell; what is not known is a dash."""
+    if name in _AMOUNTS:
+        return amount(value)
+    if name in _RATES:
+        return number(None if value is None else 100 * value) + ("" if value is None else " %")
+    if name == "quantity":
+        return quantity(value)
+    if isinstance(value, float):
+        return number(value)
+    return number(None) if value is None else str(value)
+
+
+def _show_campaign(lake: Lake, settings: Settings, name: str, *, json: bool) -> None:
+    """Print one campaign: its row, and its fills."""
+    found = asdict(read_campaign(lake, settings, name))
+    if json:
+        output.print_json(found)
+        return
+    _show(found["campaigns"], _CAMPAIGN_COLUMNS, json=False)
+    _show(found["fills"], _FILL_COLUMNS, json=False)
+    rolls = [
+        f"{roll['at']:%Y-%m-%d}: {', '.join(roll['closed'])} to {', '.join(roll['opened'])}"
+        for roll in found["rolls"]
+    ]
+    output.show(None, [f"Rolled on {text}." for text in rolls], json=False)

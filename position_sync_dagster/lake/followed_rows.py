@@ -1,0 +1,237 @@
+"""Readers that follow the ledger: what was added since a place, and the tokens that name a place.
+
+A reader stores a token and goes on from there later, in another process or after a restart. Merging
+and deleting files do not change what it reads: each row has the version that added it
+(`ledger_version`), and every commit has a greater one than those before it.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import polars as pl
+from deltalake import DeltaTable
+
+from position_sync_dagster.errors import TokenError
+from position_sync_dagster.lake.ledger_rows import (
+    ADDED,
+    LatestRows,
+    added_after,
+    added_by,
+    last_added,
+)
+from position_sync_dagster.lake.schema import POSITION_UPDATES
+from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.table import Table, offload
+
+# Instead of a token: begin with the oldest row, or with the next commit.
+START, NOW = "start", "now"
+
+# How often a waiting reader looks for a new commit, in seconds.
+POLL_S = 0.5
+
+# A reader that is far behind gets at most this many rows at a time, or one whole commit.
+MOST_ROWS = 100_000
+
+# The order in which rows are given.
+ORDER = [ADDED, "timestamp", "update_id"]
+
+_LEDGER_LENGTH = 13
+_TOKEN = re.compile(r"ps(?:1|2:([0-9]{1,18})):([^:]*):([0-9]{1,18}):(.*)", re.DOTALL)
+_AT = pl.col("committed_at").dt.epoch("us").alias("at")
+
+_BEGIN_AGAIN = "Begin again without a token: with the newest row of each holding."
+
+
+class Added(NamedTuple):
+    """Rows of the ledger, and the place behind them.
+
+    Attributes:
+        rows: Rows of `position_updates`, in the order of ORDER.
+        token: The place behind the rows: pass it as `since` to go on there.
+    """
+
+    rows: pl.DataFrame
+    token: str
+
+
+class Place(NamedTuple):
+    """A place in a ledger, which a token names.
+
+    Attributes:
+        ledger: The beginning of the id that Delta gave the table.
+        version: The `ledger_version` of the last rows that were read; 0 before the first.
+        update_id: One of these rows; empty before the first.
+        at: When it was committed, in Unix microseconds: in a restored backup the same row may be
+            written again in the same version. None in a token of an older release.
+
+    >>> Place("0193a1c2-7f3e", 812, "0193a1c3", 1772200000000000).token
+    'ps2:1772200000000000:0193a1c2-7f3e:812:0193a1c3'
+    >>> Place.of("ps1:0193a1c2-7f3e:812:0193a1c3").version
+    812
+    """
+
+    ledger: str
+    version: int
+    update_id: str
+    at: int | None = None
+
+    @property
+    def token(self) -> str:
+        """Return the place as a text."""
+        form = "ps1" if self.at is None else f"ps2:{self.at}"
+        return f"{form}:{self.ledger}:{self.version}:{self.update_id}"
+
+    @classmethod
+    def of(cls, token: str) -> "Place":
+        """Return the place that a token names.
+
+        Raises:
+            TokenError: The text is no token.
+        """
+        found = _TOKEN.fullmatch(token)
+        if found is not None and (int(found[3]) > 0) == bool(found[4]):
+            return cls(found[2], int(found[3]), found[4], int(found[1]) if found[1] else None)
+        raise TokenError(
+            f"{token[:80]!r} is no token of a ledger.",
+            remedy=f"Pass a token as `follow` printed it, {START!r} or {NOW!r}. {_BEGIN_AGAIN}",
+        )
+
+
+class AddedRows:
+    """What was added to one ledger, read once for all followers at the same place."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        # The last two answers of `after`, by the key of the table's content and the place.
+        self._answers: dict[object, Added | None] = {}
+
+    def after(self, handle: DeltaTable, place: Place) -> Added | None:
+        """Return the first rows behind a place; None without any.
+
+        They are at most MOST_ROWS, or one whole commit.
+
+        Raises:
+            TokenError: As `_check`.
+        """
+        key, answer = (self._table.cache_key(handle), place), None
+        if key not in self._answers:
+            files = storage.data_files(handle)
+            self._check(handle, files, place)
+            if last_added(files) > place.version:
+                rows = self._read(files, place.version)
+                last = rows.select(ADDED, "update_id", _AT).row(-1)
+                answer = Added(rows, Place(place.ledger, *last).token)
+            self._answers = dict([*self._answers.items()][-1:]) | {key: answer}
+        return self._answers[key]
+
+    def place(self, handle: DeltaTable, version: int) -> Place:
+        """Return the place behind the rows of a version."""
+        rows = added_by(self._table, storage.data_files(handle), version).select("update_id", _AT)
+        last = rows.sort("update_id").tail(1).collect().rows()
+        return Place(_ledger(handle), version, *(last[0] if last else ("",)))
+
+    def has(self, handle: DeltaTable, place: Place) -> bool:
+        """Return whether the ledger has the row of a place."""
+        try:
+            self._check(handle, storage.data_files(handle), place)
+        except TokenError:
+            return False
+        return True
+
+    def _check(self, handle: DeltaTable, files: pl.DataFrame, place: Place) -> None:
+        """Check that the ledger has the row of a place.
+
+        Raises:
+            TokenError: The ledger is another one, or somebody took the row back.
+        """
+        if place.ledger != _ledger(handle):
+            raise TokenError(
+                f"The token is of another ledger than {self._table.path}.",
+                remedy=f"Pass it with the lake that it was printed for. {_BEGIN_AGAIN}",
+            )
+        added = added_by(self._table, files, place.version)
+        named = added.filter(pl.col("update_id") == place.update_id).select(_AT).collect()
+        if place.version and (
+            named.is_empty() or (place.at is not None and place.at not in named["at"])
+        ):
+            raise TokenError(
+                f"{self._table.path} has no row {place.update_id[:80]} of version {place.version}: "
+                f"a repair or a restored backup took it back. The last version with rows is "
+                f"{last_added(files)}.",
+                remedy=_BEGIN_AGAIN,
+            )
+
+    def _read(self, files: pl.DataFrame, version: int) -> pl.DataFrame:
+        """Read the first rows after a version; files that can only have later ones are not read."""
+        smallest = f"min.{ADDED}"
+        later = files.filter(pl.col(f"max.{ADDED}") > version).sort(smallest)
+        few = later.filter(pl.col("num_records").cum_sum() <= MOST_ROWS).height + 1
+        counts = POSITION_UPDATES.empty
+        while counts.is_empty():
+            rows = added_after(self._table, later.head(few), version)
+            if few < later.height:  # a commit may have rows in several files
+                rows = rows.filter(pl.col(ADDED) < later.item(few, smallest))
+            counts = rows.group_by(ADDED).len().sort(ADDED).collect()
+            few *= 2
+        first = counts.item(0, ADDED)
+        within = counts.filter(pl.col("len").cum_sum() <= MOST_ROWS).get_column(ADDED).max()
+        return rows.filter(pl.col(ADDED) <= (within or first)).sort(ORDER).collect()
+
+
+def _ledger(handle: DeltaTable) -> str:
+    return str(handle.metadata().id)[:_LEDGER_LENGTH]
+
+
+class Follower:
+    """One reader of the ledger, at one place.
+
+    Args:
+        table: The ledger.
+        added: What was added to it.
+        latest: Its newest rows, which a reader without a token begins with.
+        since: A token; START for every row; NOW for what is committed after the first read, which
+            has no rows then; None for the newest row of each holding first.
+
+    Raises:
+        TokenError: `since` is no token.
+    """
+
+    def __init__(
+        self, table: Table, added: AddedRows, latest: LatestRows, since: str | None
+    ) -> None:
+        self._table = table
+        self._added = added
+        self._latest = latest
+        self._since = since
+        self._place = None if since in (None, START, NOW) else Place.of(since)
+
+    def read(self) -> Added | None:
+        """Return what was committed since the last read; None if nothing was.
+
+        Raises:
+            TokenError: The token is of another ledger, or of rows that were taken back.
+            LakeError: The table cannot be read; the next read goes on at the same place.
+        """
+        place = self._place
+        if place is None:
+            rows, through = self._latest.read_through()
+            if self._since is not None:
+                rows, through = rows.clear(), 0 if self._since == START else through
+            self._place = self._table.snapshot(lambda handle: self._added.place(handle, through))
+            return Added(rows.sort(ORDER), self._place.token)
+
+        found = self._table.snapshot(lambda handle: self._added.after(handle, place))
+        if found is not None:
+            self._place = Place.of(found.token)
+        return found
+
+    async def rows_async(self, poll_s: float = POLL_S) -> AsyncIterator[Added]:
+        """Yield what is committed, for ever; other tasks run while there is nothing."""
+        while True:
+            found = await offload(self.read)
+            if found is None:
+                await asyncio.sleep(poll_s)
+            else:
+                yield found

@@ -1,0 +1,574 @@
+"""Campaigns that are over, of the parts of movements that belong to them; pure.
+
+A strategy's campaign begins with its first trade, and ends at the first close at which the strategy
+has nothing of any contract: rolls and what assignments leave belong to it. What is in no strategy
+is divided into structures: contracts that one order traded, that were opened within a minute, or of
+which one took the place of another within a minute, what they delivered, and the options that were
+sold while that was held.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from itertools import groupby, pairwise
+
+from position_sync_dagster.domain.attribution import ROUNDING, OwnedPart
+from position_sync_dagster.domain.closed_campaign import CampaignEnd
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.domain.movements import DELIVERIES, MovementKind, known_sum
+from position_sync_dagster.domain.proposals import TOGETHER, Piece, kind_of, risk_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TradedCampaign:
+    """The parts of movements of one campaign, in order of time."""
+
+    strategy_id: str
+    account: str
+    parts: Sequence[OwnedPart]
+
+    @property
+    def campaign_id(self) -> str:
+        """Return its name, which does not depend on the source of its movements."""
+        first = self.parts[0]
+        name = f"{self.strategy_id}:{self.account}:{first.movement.session_date}"
+        return name if self.strategy_id != UNATTRIBUTED else f"{name}:{first.key[1]}"
+
+    @property
+    def opened(self) -> date | None:
+        """Return the trading day of its first trade; None: it was held before all movements."""
+        is_prior = any(part.is_prior for part in self.parts)
+        return None if is_prior else self.parts[0].movement.session_date
+
+    @property
+    def closed(self) -> date:
+        """Return the trading day at whose close nothing was left."""
+        moved = [part.movement.session_date for part in self.parts if part.quantity]
+        return max(moved or (part.movement.session_date for part in self.parts))
+
+    @property
+    def conids(self) -> list[int]:
+        """Return its contracts, the first one first."""
+        return list(dict.fromkeys(part.key[1] for part in self.parts))
+
+    @property
+    def currencies(self) -> list[str | None]:
+        """Return the currencies of its contracts."""
+        return list(dict.fromkeys(part.movement.currency for part in self.parts))
+
+
+def closed_campaigns(parts: Iterable[OwnedPart]) -> list[TradedCampaign]:
+    """Return the campaigns that are over, in the order in which they closed.
+
+    Args:
+        parts: All parts of movements, in order of time.
+    """
+    of_strategies: defaultdict[tuple[str, str], list[OwnedPart]] = defaultdict(list)
+    unattributed: list[OwnedPart] = []
+    for part in parts:
+        if part.owner == UNATTRIBUTED:
+            unattributed.append(part)
+        else:
+            of_strategies[part.owner, part.key[0]].append(part)
+
+    campaigns: list[TradedCampaign] = []
+    for (strategy, account), owned in of_strategies.items():
+        for stay in _stays(owned):
+            campaigns.append(TradedCampaign(strategy_id=strategy, account=account, parts=stay))
+
+    for structure in _structures(unattributed):
+        account = structure[0].key[0]
+        campaigns.append(TradedCampaign(strategy_id=UNATTRIBUTED, account=account, parts=structure))
+    return sorted(campaigns, key=lambda campaign: (campaign.closed, campaign.campaign_id))
+
+
+def _stays(parts: Iterable[OwnedPart], *, with_open: bool = False) -> list[list[OwnedPart]]:
+    """Return the parts from when something is held until nothing is at a close, each time.
+
+    Cash that comes later belongs to the last one.
+
+    Args:
+        parts: Those of one owner, or of one holding of an owner.
+        with_open: Whether the last one may be held still.
+    """
+    by_session = sorted(parts, key=lambda part: (part.movement.session_date, part.at))
+    stays: list[list[OwnedPart]] = []
+    current: list[OwnedPart] = []
+    held: defaultdict[Key, float] = defaultdict(float)
+    for _session, of_session in groupby(by_session, key=lambda part: part.movement.session_date):
+        new = list(of_session)
+        if not current and stays and not any(part.quantity for part in new):
+            stays[-1] += new
+            continue
+
+        current += new
+        for part in new:
+            held[part.key] += part.quantity
+        if all(abs(quantity) < ROUNDING for quantity in held.values()):
+            stays.append(current)
+            current = []
+            held.clear()
+
+    if current and with_open:
+        stays.append(current)
+    return [stay for stay in stays if any(part.quantity or part.unknown for part in stay)]
+
+
+def _is_held(parts: Iterable[OwnedPart]) -> bool:
+    quantities: defaultdict[Key, float] = defaultdict(float)
+    for part in parts:
+        quantities[part.key] += part.quantity
+    return any(abs(quantity) >= ROUNDING for quantity in quantities.values())
+
+
+def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
+    """Yield the structures with an option that are over."""
+    of_holding: defaultdict[Key, list[OwnedPart]] = defaultdict(list)
+    for part in parts:
+        of_holding[part.key].append(part)
+
+    stays: list[list[OwnedPart]] = []
+    for owned in of_holding.values():
+        stays += _stays(owned, with_open=True)
+
+    for numbers in _joined(stays):
+        structure = [part for number in numbers for part in stays[number]]
+        if any(part.is_option for part in structure) and not _is_held(structure):
+            yield sorted(structure, key=lambda part: (part.at, part.key))
+
+
+_Stay = Sequence[OwnedPart]
+
+
+def _joined(stays: Sequence[_Stay]) -> list[list[int]]:
+    """Return the numbers of the stays of each structure."""
+    groups = _Groups(len(stays))
+    _join_orders(stays, groups)
+    _join_near_trades(stays, groups)
+    _join_deliveries(stays, groups)
+    _join_covered(stays, groups)
+    return groups.members()
+
+
+def _join_orders(stays: Sequence[_Stay], groups: "_Groups") -> None:
+    """Join what one order traded."""
+    by_order: dict[tuple[str, str], int] = {}
+    for number, stay in enumerate(stays):
+        for part in stay:
+            order = part.movement.order_id
+            if part.is_trade and order is not None:
+                groups.join(by_order.setdefault((part.key[0], order), number), number)
+
+
+def _join_near_trades(stays: Sequence[_Stay], groups: "_Groups") -> None:
+    """Join options that were opened within a minute, or when others of the symbol closed."""
+    of_symbol: defaultdict[tuple[str, str | None], list[tuple[datetime, bool, int]]]
+    of_symbol = defaultdict(list)
+    for number, stay in enumerate(stays):
+        for part in stay:
+            if part.is_trade and part.is_option:
+                place = (part.key[0], part.movement.symbol)
+                of_symbol[place].append((part.at, part.opens, number))
+
+    for trades in of_symbol.values():
+        trades.sort()
+        for last, (at, opens, number) in enumerate(trades):
+            for earlier in range(last - 1, -1, -1):
+                before, opened_before, number_before = trades[earlier]
+                if at - before > TOGETHER:
+                    break
+                if opens or opened_before:
+                    groups.join(number_before, number)
+
+
+def _join_deliveries(stays: Sequence[_Stay], groups: "_Groups") -> None:
+    """Join options with what they delivered."""
+    delivered_by: dict[tuple[str, date, int], int] = {}
+    for number, stay in enumerate(stays):
+        for part in stay:
+            movement = part.movement
+            if part.is_option and movement.kind in DELIVERIES:
+                conid = movement.counter_conid or movement.underlying_conid or 0
+                delivered_by[movement.account, movement.day, conid] = number
+
+    for number, stay in enumerate(stays):
+        for part in stay:
+            place = (part.key[0], part.movement.day, part.key[1])
+            if part.movement.kind in DELIVERIES and place in delivered_by:
+                groups.join(delivered_by[place], number)
+
+
+def _join_covered(stays: Sequence[_Stay], groups: "_Groups") -> None:
+    """Join options that were sold while something was held that an option had delivered."""
+    delivered: defaultdict[tuple[str, str | None], list[tuple[datetime, datetime | None, int]]]
+    delivered = defaultdict(list)
+    for number, stay in enumerate(stays):
+        first = stay[0]
+        if not first.is_option and first.movement.kind in DELIVERIES:
+            place = (first.key[0], first.movement.symbol)
+            end = None if _is_held(stay) else stay[-1].at
+            delivered[place].append((first.at, end, number))
+
+    for number, stay in enumerate(stays):
+        first = stay[0]
+        if first.is_option and first.quantity < 0:
+            for begin, end, holding in delivered[first.key[0], first.movement.symbol]:
+                if begin <= first.at and (end is None or first.at <= end):
+                    groups.join(holding, number)
+
+
+class _Groups:
+    """Numbers that are joined to groups."""
+
+    def __init__(self, count: int) -> None:
+        self._parents = list(range(count))
+
+    def join(self, one: int, other: int) -> None:
+        """Make two numbers members of one group."""
+        self._parents[self._root(other)] = self._root(one)
+
+    def members(self) -> list[list[int]]:
+        """Return the numbers of each group."""
+        groups: defaultdict[int, list[int]] = defaultdict(list)
+        for number in range(len(self._parents)):
+            groups[self._root(number)].append(number)
+        return list(groups.values())
+
+    def _root(self, number: int) -> int:
+        while self._parents[number] != number:
+            self._parents[number] = self._parents[self._parents[number]]
+            number = self._parents[number]
+        return number
+
+
+# ---- what it had: its states
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """What is known of a contract.
+
+    Attributes:
+        instrument: Its terms; None: right, strike, expiry or multiplier is not known.
+        magnifier: The divisor of its strike to the major unit; None: not known.
+    """
+
+    name: str
+    instrument: Instrument | None
+    magnifier: float | None
+
+
+@dataclass(slots=True)
+class Lot:
+    """What a campaign has of a contract.
+
+    Attributes:
+        cost: What it cost; None: not known.
+    """
+
+    quantity: float = 0.0
+    cost: float | None = 0.0
+
+    def add(self, part: OwnedPart) -> None:
+        """Open more of it, or close by the average cost."""
+        before = self.quantity
+        self.quantity += part.quantity
+        if abs(self.quantity) < ROUNDING:
+            self.quantity = 0.0
+            self.cost = 0.0
+        elif part.opens or before == 0:
+            is_known = self.cost is not None and part.cash is not None and not part.is_prior
+            self.cost = self.cost - part.cash if is_known else None  # type: ignore[operator]
+        elif part.is_trade and self.cost is not None:
+            self.cost *= self.quantity / before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignState:
+    """What a campaign had after trades that belong together.
+
+    Attributes:
+        at: The time of the last of them.
+        lots: What it had, by contract; of what was closed with them the most.
+        is_flat: Whether nothing was left.
+        parts: These trades.
+    """
+
+    session: date
+    at: datetime
+    is_flat: bool
+    lots: Mapping[int, Lot]
+    parts: Sequence[OwnedPart]
+
+
+@dataclass(slots=True)
+class _Lots:
+    lots: dict[int, Lot] = field(default_factory=dict)
+
+    def add(self, part: OwnedPart) -> None:
+        lot = self.lots.setdefault(part.key[1], Lot())
+        lot.add(part)
+        if not lot.quantity:
+            del self.lots[part.key[1]]
+
+    def copy(self) -> dict[int, Lot]:
+        return {conid: Lot(lot.quantity, lot.cost) for conid, lot in self.lots.items()}
+
+
+def states_of(campaign: TradedCampaign) -> list[CampaignState]:
+    """Return what a campaign had after each group of trades: of one order, or within a minute.
+
+    Where a group begins and ends with nothing, it is the most that it had meanwhile.
+    """
+    lots = _Lots()
+    states: list[CampaignState] = []
+    for group in _together(campaign.parts):
+        was_flat = not lots.lots
+        widest: dict[int, Lot] = {}
+        for part in group:
+            lots.add(part)
+            if len(lots.lots) >= len(widest):
+                widest = lots.copy()
+
+        is_day_trade = was_flat and not lots.lots
+        state = CampaignState(
+            session=group[-1].movement.session_date,
+            at=group[-1].at,
+            is_flat=not lots.lots,
+            lots=widest if is_day_trade else lots.copy(),
+            parts=group,
+        )
+        states.append(state)
+    return states
+
+
+def _together(parts: Iterable[OwnedPart]) -> list[list[OwnedPart]]:
+    """Return parts in groups of one order, or within a minute, of one trading day."""
+    groups: list[list[OwnedPart]] = []
+    orders: set[str] = set()
+    for part in parts:
+        order = part.movement.order_id
+        last = groups[-1][-1] if groups else None
+        is_near = (
+            last is not None
+            and part.movement.session_date == last.movement.session_date
+            and (part.at - last.at <= TOGETHER or order in orders)
+        )
+        if not is_near:
+            groups.append([])
+            orders.clear()
+        groups[-1].append(part)
+        if order is not None:
+            orders.add(order)
+    return groups
+
+
+def first_state(states: Sequence[CampaignState]) -> CampaignState:
+    """Return the state at the first close; of what was gone then the widest of the day."""
+    of_first_day = [state for state in states if state.session == states[0].session]
+    if not of_first_day[-1].is_flat:
+        return of_first_day[-1]
+    return max(of_first_day, key=lambda state: len(state.lots))
+
+
+def last_state(states: Sequence[CampaignState]) -> CampaignState:
+    """Return the last state in which something was held."""
+    return next((state for state in reversed(states) if state.lots), states[-1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignRoll:
+    """Options that took the place of others, in one order or within a minute.
+
+    Attributes:
+        closed, opened: The contracts.
+    """
+
+    at: datetime
+    closed: Sequence[int]
+    opened: Sequence[int]
+
+
+def rolls_in(states: Sequence[CampaignState]) -> list[CampaignRoll]:
+    """Return the rolls of a campaign."""
+    rolls: list[CampaignRoll] = []
+    for before, state in pairwise(states):
+        if before.is_flat or state.is_flat:
+            continue
+
+        trades = [part for part in state.parts if part.is_trade and part.is_option]
+        closed = dict.fromkeys(part.key[1] for part in trades if not part.opens)
+        opened = dict.fromkeys(part.key[1] for part in trades if part.opens)
+        new = [conid for conid in opened if conid not in closed]
+        if closed and new:
+            rolls.append(CampaignRoll(at=state.at, closed=list(closed), opened=new))
+    return rolls
+
+
+def pieces_of(lots: Mapping[int, Lot], contracts: Mapping[int, Contract]) -> list[Piece] | str:
+    """Return lots as pieces of a structure; a text: what is not known of one of them."""
+    pieces: list[Piece] = []
+    for conid, lot in lots.items():
+        contract = contracts[conid]
+        if contract.instrument is None:
+            return f"the terms of {contract.name} are not known"
+        cost = None if lot.cost is None else lot.cost / lot.quantity
+        pieces.append(Piece(contract.instrument, lot.quantity, cost))
+    return pieces
+
+
+def kind_in(
+    lots: Mapping[int, Lot], contracts: Mapping[int, Contract]
+) -> tuple[str | None, str | None]:
+    """Return the kind of a structure, or why it has none."""
+    pieces = pieces_of(lots, contracts)
+    if isinstance(pieces, str):
+        return None, pieces
+    kind = kind_of(pieces) if pieces else None
+    return kind, None if kind else "its contracts are no structure that has a name"
+
+
+def capital_at_risk(
+    states: Iterable[CampaignState], contracts: Mapping[int, Contract], currency: str | None
+) -> tuple[float | None, str | None]:
+    """Return the greatest loss at the next expiry in any state, or why it is not known."""
+    greatest = 0.0
+    is_held = False
+    for state in states:
+        of_underlying: defaultdict[str, dict[int, Lot]] = defaultdict(dict)
+        for conid, lot in state.lots.items():
+            instrument = contracts[conid].instrument
+            if instrument is None:
+                return None, f"the terms of {contracts[conid].name} are not known"
+            if instrument.currency == currency:
+                of_underlying[instrument.symbol][conid] = lot
+
+        losses = [_loss_of(lots, contracts) for lots in of_underlying.values()]
+        for loss in losses:
+            if isinstance(loss, str):
+                return None, f"{loss}, on {state.session}"
+        is_held = is_held or bool(losses)
+        greatest = max(greatest, sum(loss for loss in losses if isinstance(loss, float)))
+    return (greatest, None) if is_held else (None, "what it had is not known")
+
+
+def _loss_of(lots: Mapping[int, Lot], contracts: Mapping[int, Contract]) -> float | str:
+    """Return the greatest loss of contracts of one underlying, or why it is not known."""
+    pieces: list[Piece] = []
+    for conid, lot in lots.items():
+        contract = contracts[conid]
+        if lot.cost is None:
+            return f"what {contract.name} cost is not known"
+        if contract.magnifier is None or contract.instrument is None:
+            return f"whether {contract.name} is quoted in cents is not known"
+
+        instrument = contract.instrument
+        unit = instrument.multiplier / contract.magnifier
+        terms = Instrument(
+            conid=conid, symbol=instrument.symbol, sec_type=instrument.sec_type,
+            currency=instrument.currency, multiplier=unit, right=instrument.right,
+            strike=instrument.strike, expiry=instrument.expiry,
+        )  # fmt: skip
+        pieces.append(Piece(terms, lot.quantity, lot.cost / lot.quantity))
+
+    _credit, loss, is_unlimited = risk_of(pieces)
+    if is_unlimited:
+        return "the loss had no bound"
+    return "a short option outlived the next expiry" if loss is None else loss
+
+
+# ---- what it brought
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignMoney:
+    """What a campaign brought in one currency; None: not known.
+
+    Attributes:
+        unknown: Why profit or fees are not known.
+    """
+
+    profit: float | None
+    fees: float | None
+    received: float | None
+    paid: float | None
+    unknown: str | None
+
+
+# Reasons that are named where money is not known.
+MOST_NAMED = 3
+
+
+def money_of(parts: Sequence[OwnedPart]) -> CampaignMoney:
+    """Return what parts of one currency brought."""
+    reasons = list(dict.fromkeys(part.unknown for part in parts if part.unknown))
+    fees = known_sum(
+        part.fee if part.movement.fee_currency == part.movement.currency else None
+        for part in parts
+        if part.fee != 0
+    )
+    cash = known_sum(part.cash for part in parts)
+    is_known = not reasons and cash is not None and fees is not None
+
+    premiums = [part.cash for part in parts if part.is_option and part.is_trade]
+    is_whole = not any(part.is_prior for part in parts)
+    received = known_sum(None if amount is None else max(amount, 0.0) for amount in premiums)
+    paid = known_sum(None if amount is None else max(-amount, 0.0) for amount in premiums)
+    more = f"; and {len(reasons) - MOST_NAMED} others" if len(reasons) > MOST_NAMED else ""
+    return CampaignMoney(
+        profit=cash - fees if is_known else None,  # type: ignore[operator]
+        fees=fees,
+        received=received if is_whole else None,
+        paid=paid if is_whole else None,
+        unknown=None if is_known else "; ".join(reasons[:MOST_NAMED]) + more,
+    )
+
+
+class Openings:
+    """The openings of options, to find where a campaign was rolled to."""
+
+    def __init__(self, parts: Iterable[OwnedPart]) -> None:
+        self._by_order: defaultdict[tuple[str, str], list[OwnedPart]] = defaultdict(list)
+        self._by_right: defaultdict[tuple[str | None, ...], list[OwnedPart]] = defaultdict(list)
+        for part in parts:
+            if part.is_option and part.is_trade and part.opens:
+                movement = part.movement
+                self._by_right[movement.account, movement.symbol, movement.right].append(part)
+                if movement.order_id is not None:
+                    self._by_order[movement.account, movement.order_id].append(part)
+
+    def replace(self, closed: OwnedPart) -> bool:
+        """Return whether something of another owner was opened in the place of what closed."""
+        movement = closed.movement
+        same_order = self._by_order.get((movement.account, movement.order_id or ""), [])
+        same_right = self._by_right.get((movement.account, movement.symbol, movement.right), [])
+        near = [
+            part
+            for part in same_right
+            if None not in (part.movement.at, movement.at) and abs(part.at - closed.at) <= TOGETHER
+        ]
+        return any(
+            part.owner != closed.owner and part.key != closed.key for part in (*same_order, *near)
+        )
+
+
+def end_of(campaign: TradedCampaign, openings: Openings) -> CampaignEnd:
+    """Return how a campaign ended."""
+    last = [part for part in campaign.parts if part.movement.session_date == campaign.closed]
+    closing = [part for part in last if part.quantity and not part.opens]
+    kinds = {part.movement.kind for part in closing}
+    if MovementKind.ASSIGNMENT in kinds:
+        return CampaignEnd.ASSIGNED
+    if MovementKind.EXERCISE in kinds:
+        return CampaignEnd.EXERCISED
+    if kinds and kinds <= {MovementKind.EXPIRATION, MovementKind.CASH_SETTLEMENT}:
+        return CampaignEnd.EXPIRED
+    if MovementKind.TRANSFER in kinds:
+        return CampaignEnd.TRANSFERRED
+
+    traded = [part for part in closing if part.is_trade and part.is_option]
+    is_rolled = any(openings.replace(part) for part in traded)
+    return CampaignEnd.ROLLED_AWAY if is_rolled else CampaignEnd.CLOSED

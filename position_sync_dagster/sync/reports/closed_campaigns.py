@@ -1,0 +1,499 @@
+"""The rows of `closed_campaigns`: movements and strategies joined, with the values of past days.
+
+Money comes from `movements` alone. How a campaign stood while it was open, and its greeks, come
+from `daily_positions` and the ledger, where these have them.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from position_sync_dagster.domain.attribution import (
+    OwnedPart,
+    attributed,
+    moment_of,
+    name_of,
+)
+from position_sync_dagster.domain.closed_campaign import ClosedCampaign
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.movements import Movement
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, legs_of, one_of
+from position_sync_dagster.risk.closed_campaigns import (
+    CampaignMoney,
+    CampaignState,
+    Contract,
+    Lot,
+    Openings,
+    TradedCampaign,
+    capital_at_risk,
+    closed_campaigns,
+    end_of,
+    first_state,
+    kind_in,
+    last_state,
+    money_of,
+    rolls_in,
+    states_of,
+)
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
+from position_sync_dagster.sync.movement_sources import SINGLE_TYPES, Terms
+
+A_DAY = timedelta(days=1)
+DAYS_OF_A_YEAR = 365
+
+# How far from a trade a row of the ledger may be whose greeks are those of the trade.
+NEAR = timedelta(hours=1)
+
+_GREEKS = ("delta", "vega", "theta", "implied_vol")
+_DAILY = ["session_date", "account", "conid", "position", "market_value", "timestamp", *_GREEKS]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoodAt:
+    """How a campaign stood at the close of a trading day.
+
+    Attributes:
+        value: The value of what it had; None: not known.
+        profit: With the money until then; None: not known.
+    """
+
+    day: date
+    value: float | None
+    profit: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignGreeks:
+    """The greeks of what a campaign had at a moment; None: not known.
+
+    Attributes:
+        age_s: How far the oldest of them is from the moment, in seconds.
+        why: Why they are not known.
+    """
+
+    delta: float | None = None
+    vega: float | None = None
+    theta: float | None = None
+    implied_vol: float | None = None
+    age_s: float | None = None
+    why: str | None = None
+
+
+@dataclass(eq=False, repr=False)
+class CampaignBook:
+    """All campaigns of a lake, as its tables say them now; blocks.
+
+    Args:
+        only: Chooses movements, which must be all of each of their holdings; None: all.
+
+    Example:
+        rows = CampaignBook(lake, settings).rows()
+    """
+
+    lake: Lake
+    settings: Settings
+    only: pl.Expr | None = None
+
+    @cached_property
+    def movements(self) -> list[Movement]:
+        """All movements."""
+        return self.lake.movements.records(None, self.only)
+
+    @cached_property
+    def parts(self) -> list[OwnedPart]:
+        """The parts of movements with their owners, in order of time."""
+        legs = [
+            leg
+            for leg in legs_of(self.lake.registry.sync.history())
+            if isinstance(leg, ActiveContract)
+        ]
+        return attributed(self.movements, legs, self._held_before())
+
+    @cached_property
+    def campaigns(self) -> list[TradedCampaign]:
+        """The campaigns that are over, in the order in which they closed."""
+        return closed_campaigns(self.parts)
+
+    def rows(self) -> list[ClosedCampaign]:
+        """Return the rows of `closed_campaigns`."""
+        if not self.campaigns:
+            return []
+
+        openings = Openings(self.parts)
+        self._recorded.read_moments(_moments_of(self.campaigns))
+        rows: list[ClosedCampaign] = []
+        for campaign in self.campaigns:
+            rows += (self._row(campaign, currency, openings) for currency in campaign.currencies)
+        return rows
+
+    def stood(self, campaign: TradedCampaign, currency: str | None) -> list[StoodAt]:
+        """Return how a campaign stood at each close at which it was held."""
+        parts = [part for part in campaign.parts if part.movement.currency == currency]
+        if campaign.opened is None:
+            return []
+
+        days = self._trading_days(campaign.opened, campaign.closed - A_DAY)
+        held: defaultdict[Key, float] = defaultdict(float)
+        money: float | None = 0.0
+        stood: list[StoodAt] = []
+        position = 0
+        for day in days:
+            while position < len(parts) and parts[position].movement.session_date <= day:
+                part = parts[position]
+                held[part.key] += part.quantity
+                money = _with_money(money, part)
+                position += 1
+            if any(abs(quantity) > 1e-6 for quantity in held.values()):
+                value = self._recorded.value_of(held, day)
+                profit = None if value is None or money is None else money + value
+                stood.append(StoodAt(day=day, value=value, profit=profit))
+        return stood
+
+    def contracts_of(self, campaign: TradedCampaign) -> dict[int, Contract]:
+        """Return what is known of the contracts of a campaign."""
+        return {conid: self._contracts[conid] for conid in campaign.conids}
+
+    def _row(
+        self, campaign: TradedCampaign, currency: str | None, openings: Openings
+    ) -> ClosedCampaign:
+        parts = [part for part in campaign.parts if part.movement.currency == currency]
+        money = money_of(parts)
+        contracts = self.contracts_of(campaign)
+        states = states_of(campaign)
+        kind, why_no_kind = kind_in(first_state(states).lots, contracts)
+        risk, why_no_risk = capital_at_risk(states, contracts, currency)
+        days = None if campaign.opened is None else (campaign.closed - campaign.opened).days
+
+        reasons: dict[str, str | None] = {"kind": why_no_kind, "capital_at_risk": why_no_risk}
+        if campaign.opened is None:
+            reasons["opened"] = "it was held before all movements"
+        if not risk and risk is not None:
+            reasons["return_on_risk"] = "nothing was at risk"
+        earned = None if not risk or money.profit is None else money.profit / risk
+        per_year = None
+        if earned is not None and days is not None:
+            per_year = earned * DAYS_OF_A_YEAR / max(days, 1)
+
+        return ClosedCampaign(
+            campaign_id=campaign.campaign_id,
+            strategy_id=campaign.strategy_id,
+            account=campaign.account,
+            currency=currency,
+            underlying=",".join(sorted({part.movement.symbol or "?" for part in campaign.parts})),
+            kind=kind,
+            opened=campaign.opened,
+            closed=campaign.closed,
+            days=days,
+            ended=end_of(campaign, openings),
+            legs=len(campaign.conids),
+            contracts="; ".join(contracts[conid].name for conid in campaign.conids),
+            conids=",".join(map(str, campaign.conids)),
+            rolls=len(rolls_in(states)),
+            profit=money.profit,
+            fees=money.fees,
+            premium_received=money.received,
+            premium_paid=money.paid,
+            capital_at_risk=risk,
+            return_on_risk=earned,
+            return_per_year=per_year,
+            **self._extremes(campaign, currency, money, reasons),
+            **self._greeks_at_ends(states, contracts, reasons),
+            profit_unknown=money.unknown,
+            why_unknown="; ".join(f"{of}: {why}" for of, why in reasons.items() if why) or None,
+        )
+
+    def _extremes(
+        self,
+        campaign: TradedCampaign,
+        currency: str | None,
+        money: CampaignMoney,
+        reasons: dict[str, str | None],
+    ) -> dict[str, Any]:
+        """Return how it stood while it was open, as columns; add why it is not known."""
+        stood = self.stood(campaign, currency)
+        known = [at_close.profit for at_close in stood if at_close.profit is not None]
+        extremes: dict[str, Any] = {"closes": len(stood), "closes_known": len(known)}
+        extremes |= {"worst": None, "best": None, "profit_at_half": None}
+        if known and money.profit is not None:
+            extremes["worst"] = min(*known, money.profit)
+            extremes["best"] = max(*known, money.profit)
+        else:
+            reasons["worst"] = "its value at no close is known"
+            reasons["best"] = reasons["worst"]
+
+        if campaign.opened is not None:
+            half = campaign.opened + (campaign.closed - campaign.opened) / 2
+            until_half = [at_close for at_close in stood if at_close.day <= half]
+            extremes["profit_at_half"] = until_half[-1].profit if until_half else None
+        if extremes["profit_at_half"] is None:
+            reasons["profit_at_half"] = "its value at that close is not known"
+        return extremes
+
+    def _greeks_at_ends(
+        self,
+        states: Sequence[CampaignState],
+        contracts: Mapping[int, Contract],
+        reasons: dict[str, str | None],
+    ) -> dict[str, Any]:
+        """Return the greeks at both ends, as columns; add why they are not known."""
+        first = first_state(states)
+        last = last_state(states)
+        account = first.parts[0].key[0]
+        columns: dict[str, Any] = {}
+        for end, state, at in (("entry", first, first.at), ("exit", last, states[-1].at)):
+            greeks = self._recorded.greeks_of(account, state.lots, contracts, at)
+            expiries = [_expiry_of(contracts[conid]) for conid in state.lots]
+            known = [expiry for expiry in expiries if expiry is not None]
+            left = (min(known) - at.date()).days if known else None
+            columns |= {
+                f"{end}_delta": greeks.delta,
+                f"{end}_vega": greeks.vega,
+                f"{end}_theta": greeks.theta,
+                f"{end}_implied_vol": greeks.implied_vol,
+                f"{end}_days_to_expiry": left,
+                f"{end}_age_s": greeks.age_s,
+            }
+            reasons[f"{end} greeks"] = greeks.why
+            reasons[f"{end}_days_to_expiry"] = None if known else "no expiry is known"
+        return columns
+
+    # -- what is read -------------------------------------------------------------------------
+
+    def _held_before(self) -> dict[Key, float]:
+        """Return what was held before the first movement, where the tables say it."""
+        first: dict[Key, Movement] = {}
+        for movement in sorted(self.movements, key=moment_of):
+            if movement.conid is not None and movement.quantity:
+                first.setdefault((movement.account, movement.conid), movement)
+
+        held: dict[Key, float] = {}
+        for account, conid, before, seen_at, since in self._first_changes():
+            opening = first.get((account, conid))
+            if opening is not None and moment_of(opening) >= (since or seen_at) - A_DAY:
+                held[account, conid] = before
+
+        recorded = self._recorded.quantities
+        for key, first_movement in first.items():
+            days = recorded.get(key, {})
+            earlier = [day for day in days if day < first_movement.session_date]
+            if earlier:
+                held[key] = days[max(earlier)]
+        return {key: quantity for key, quantity in held.items() if quantity}
+
+    def _first_changes(self) -> list[tuple[str, int, float, datetime, datetime | None]]:
+        """Return the first recorded change of each holding."""
+        names = ["account", "conid", "before", "seen_at", "since"]
+        changes = self.lake.position_changes.table.rows(columns=names)
+        first = changes.sort("seen_at").unique(["account", "conid"], keep="first")
+        return list(first.iter_rows())
+
+    @cached_property
+    def _recorded(self) -> "RecordedValues":
+        conids = {movement.conid for movement in self.movements if movement.conid is not None}
+        return RecordedValues(self.lake, conids)
+
+    @cached_property
+    def _calendar(self) -> ExchangeDays:
+        days = [movement.session_date for movement in self.movements]
+        return exchange_days(self.settings.calendar, min(days), max(days))
+
+    def _trading_days(self, first: date, last: date) -> list[date]:
+        count = (last - first).days + 1
+        days = [first + timedelta(days=number) for number in range(count)]
+        return [day for day in days if self._calendar.is_trading_day(day)]
+
+    @cached_property
+    def _contracts(self) -> dict[int, Contract]:
+        """What is known of each contract: from its movements, its details and its legs."""
+        by_conid: defaultdict[int, list[Movement]] = defaultdict(list)
+        for movement in self.movements:
+            if movement.conid is not None:
+                by_conid[movement.conid].append(movement)
+
+        details = self.lake.contracts.get(by_conid)
+        history = self.lake.registry.sync.history().filter(one_of("conid", by_conid))
+        legs = {leg.conid: leg for leg in legs_of(history) if isinstance(leg, ActiveContract)}
+        contracts: dict[int, Contract] = {}
+        for conid, movements in by_conid.items():
+            contracts[conid] = contract_of(movements, details.get(conid), legs.get(conid))
+        return contracts
+
+
+def _with_money(money: float | None, part: OwnedPart) -> float | None:
+    cash, fee = part.cash, part.fee
+    if money is None or part.unknown or cash is None or fee is None:
+        return None
+    return money + cash - fee
+
+
+def _expiry_of(contract: Contract) -> date | None:
+    return None if contract.instrument is None else contract.instrument.expiry
+
+
+def _moments_of(campaigns: Iterable[TradedCampaign]) -> list[tuple[datetime, list[int]]]:
+    """Return the times at which campaigns began and ended, with their contracts."""
+    moments: list[tuple[datetime, list[int]]] = []
+    for campaign in campaigns:
+        states = states_of(campaign)
+        moments.append((first_state(states).at, campaign.conids))
+        moments.append((states[-1].at, campaign.conids))
+    return moments
+
+
+def contract_of(
+    movements: Sequence[Movement], details: ContractDetails | None, leg: ActiveContract | None
+) -> Contract:
+    """Return what is known of a contract; pure."""
+    stated = next((movement for movement in movements if movement.right), movements[0])
+    sources = [source for source in (stated, details, leg) if source is not None]
+    right = next((source.right for source in sources if source.right), None)
+    strike = next((source.strike for source in sources if source.strike is not None), None)
+    expiry = stated.expiry or (leg.expiry if leg is not None else None)
+    if details is not None:
+        expiry = details.expires_on or details.last_trade_date or expiry
+
+    multipliers = [movement.multiplier for movement in movements if movement.multiplier]
+    multiplier = multipliers[0] if multipliers else None
+    if multiplier is None and details is not None:
+        multiplier = details.multiplier
+    if stated.sec_type in SINGLE_TYPES:
+        multiplier = 1.0
+
+    symbol = stated.symbol or f"{stated.conid}"
+    is_option = stated.sec_type in ("OPT", "FOP")
+    lacks_terms = is_option and None in (right, strike, expiry)
+    instrument = None
+    if multiplier is not None and stated.currency is not None and not lacks_terms:
+        instrument = Instrument(
+            conid=stated.conid or 0,
+            symbol=symbol,
+            sec_type=stated.sec_type or "",
+            currency=stated.currency,
+            multiplier=multiplier,
+            right=Right(right) if right else None,
+            strike=strike if is_option else None,
+            expiry=expiry,
+        )
+    named = details.price_magnifier if details is not None else None
+    magnifiers = {} if not named else {stated.conid or 0: float(named)}
+    terms = Terms(session_of=lambda day: day, zone=UTC, magnifiers=magnifiers)
+    return Contract(
+        name=name_of(stated),
+        instrument=instrument,
+        magnifier=terms.magnifier_of(stated.conid or 0, stated.sec_type, stated.currency),
+    )
+
+
+# A row of the ledger or of a past day: its time, and the greeks of one unit.
+_Row = tuple[datetime, float | None, float | None, float | None, float | None]
+
+
+@dataclass(eq=False, repr=False)
+class RecordedValues:
+    """The values and greeks that were recorded of some contracts.
+
+    Attributes:
+        quantities: The position of each holding on each recorded day.
+    """
+
+    lake: Lake
+    conids: Collection[int]
+    quantities: dict[Key, dict[date, float]] = field(default_factory=dict, init=False)
+    _units: dict[tuple[str, int, date], float] = field(default_factory=dict, init=False)
+    _rows: defaultdict[Key, list[_Row]] = field(
+        default_factory=lambda: defaultdict(list), init=False
+    )
+
+    def __post_init__(self) -> None:
+        table = self.lake.derived_table(DAILY_POSITIONS)
+        if not table.exists():
+            return
+        rows = table.rows(one_of("conid", self.conids), columns=_DAILY).sort("session_date")
+        for day, account, conid, position, value, at, *greeks in rows.iter_rows():
+            self.quantities.setdefault((account, conid), {})[day] = position
+            if position and value is not None:
+                self._units[account, conid, day] = value / position
+            if at is not None and greeks[0] is not None:
+                self._rows[account, conid].append((at, *greeks))
+
+    def read_moments(self, moments: Iterable[tuple[datetime, Iterable[int]]]) -> None:
+        """Read what the ledger has around some times of some contracts."""
+        recorded_days = self.lake.updates.sync.days()
+        by_day: defaultdict[date, list[tuple[datetime, Iterable[int]]]] = defaultdict(list)
+        for at, conids in moments:
+            if at.date() in recorded_days:
+                by_day[at.date()].append((at, conids))
+        for of_day in by_day.values():
+            times = [at for at, _conids in of_day]
+            conids = {conid for _at, conids in of_day for conid in conids}
+            rows = self.lake.updates.sync.between(min(times) - NEAR, max(times) + NEAR, conids)
+            columns = ["account", "conid", "timestamp", *_GREEKS]
+            for account, conid, at, *greeks in rows.select(columns).iter_rows():
+                if greeks[0] is not None:
+                    self._rows[account, conid].append((at, *greeks))
+        for rows_of_holding in self._rows.values():
+            rows_of_holding.sort(key=lambda row: row[0])
+
+    def value_of(self, held: Mapping[Key, float], day: date) -> float | None:
+        """Return the value of some quantities at the close of a day; None: not known."""
+        total = 0.0
+        for (account, conid), quantity in held.items():
+            if abs(quantity) < 1e-6:
+                continue
+            unit = self._units.get((account, conid, day))
+            if unit is None:
+                return None
+            total += quantity * unit
+        return total
+
+    def greeks_of(
+        self,
+        account: str,
+        lots: Mapping[int, Lot],
+        contracts: Mapping[int, Contract],
+        at: datetime,
+    ) -> CampaignGreeks:
+        """Return the greeks of lots at a time; of what is no option delta alone."""
+        sums: dict[str, Any] = dict.fromkeys(("delta", "vega", "theta"), 0.0)
+        weights = 0.0
+        volatility = 0.0
+        age_s = 0.0
+        for conid, lot in lots.items():
+            contract = contracts[conid]
+            if contract.instrument is None:
+                return CampaignGreeks(why=f"the terms of {contract.name} are not known")
+            units = lot.quantity * contract.instrument.multiplier
+            if contract.instrument.right is None:
+                sums["delta"] += units
+                continue
+
+            row = self._nearest(account, conid, at)
+            if row is None or None in row:
+                return CampaignGreeks(why=f"none of {contract.name} were recorded")
+            seen_at, delta, vega, theta, implied_vol = row
+            sums["delta"] += units * delta  # type: ignore[operator]
+            sums["vega"] += units * vega  # type: ignore[operator]
+            sums["theta"] += units * theta  # type: ignore[operator]
+            weight = abs(units * vega)  # type: ignore[operator]
+            weights += weight
+            volatility += weight * implied_vol  # type: ignore[operator]
+            age_s = max(age_s, abs((at - seen_at).total_seconds()))
+
+        mean = volatility / weights if weights else None
+        return CampaignGreeks(**sums, implied_vol=mean, age_s=age_s)
+
+    def _nearest(self, account: str, conid: int, at: datetime) -> _Row | None:
+        rows = self._rows.get((account, conid), [])
+        place = bisect_left(rows, at, key=lambda row: row[0])
+        near = rows[max(0, place - 1) : place + 1]
+        return min(near, key=lambda row: abs(row[0] - at), default=None)

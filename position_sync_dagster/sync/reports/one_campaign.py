@@ -1,0 +1,210 @@
+"""One campaign that is over: its legs, fills, rolls, and how it stood at each close."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import polars as pl
+
+from position_sync_dagster.domain.attribution import OwnedPart
+from position_sync_dagster.domain.closed_campaign import ClosedCampaign
+from position_sync_dagster.domain.movements import MovementKind
+from position_sync_dagster.errors import UnknownIdError, shown
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import one_of
+from position_sync_dagster.risk.closed_campaigns import Contract, money_of, rolls_in, states_of
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.closed_campaigns import CampaignBook
+from position_sync_dagster.sync.reports.results import read_campaigns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignLeg:
+    """A contract of a campaign.
+
+    Attributes:
+        quantity: The most that the campaign had of it, with its sign.
+        opened, closed: The first and the last trading day of a fill.
+        profit: What it brought, less fees; None: not known.
+        fees: Positive was paid.
+    """
+
+    conid: int
+    contract: str
+    sec_type: str | None
+    right: str | None
+    strike: float | None
+    expiry: date | None
+    quantity: float
+    opened: date
+    closed: date
+    currency: str | None
+    profit: float | None
+    fees: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignFill:
+    """What moved a contract of a campaign, as far as it belongs to the campaign.
+
+    Attributes:
+        at: When it happened; None: only the day is known.
+        price: Of one unit.
+        cash: What it brought, without the fee; None: not known.
+        fee: Positive was paid.
+        opens: Whether it opened something.
+        movement_id: The row of `movements`.
+        unknown: Why it is not known what it brought.
+    """
+
+    at: datetime | None
+    day: date
+    conid: int
+    contract: str
+    kind: MovementKind
+    quantity: float
+    price: float | None
+    cash: float | None
+    fee: float | None
+    currency: str | None
+    opens: bool
+    order_id: str | None
+    movement_id: str
+    unknown: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledContracts:
+    """Contracts that took the place of others."""
+
+    at: datetime
+    closed: tuple[str, ...]
+    opened: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignValue:
+    """How a campaign stood at the close of a trading day; None: not known.
+
+    Attributes:
+        value: The value of what it had.
+        profit: With the money until then, less fees.
+    """
+
+    day: date
+    currency: str | None
+    value: float | None
+    profit: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneCampaign:
+    """A campaign; it has a row in each of its currencies."""
+
+    campaigns: tuple[ClosedCampaign, ...]
+    legs: tuple[CampaignLeg, ...]
+    fills: tuple[CampaignFill, ...]
+    rolls: tuple[RolledContracts, ...]
+    values: tuple[CampaignValue, ...]
+
+
+def read_campaign(lake: Lake, settings: Settings, campaign_id: str) -> OneCampaign:
+    """Read one campaign; blocks.
+
+    Raises:
+        UnknownIdError: There is none of this name.
+    """
+    rows = [row for row in read_campaigns(lake) if row.campaign_id == campaign_id]
+    if not rows:
+        raise UnknownIdError(
+            f"No campaign that is over has the name {shown(campaign_id)}.",
+            remedy="Take the name from `position-sync results --list`.",
+        )
+
+    of_campaign = _of_contracts(lake, rows[0])
+    book = CampaignBook(lake, settings, only=of_campaign)
+    campaign = next(each for each in book.campaigns if each.campaign_id == campaign_id)
+    contracts = book.contracts_of(campaign)
+    legs = [_leg(conid, campaign.parts, contracts[conid]) for conid in campaign.conids]
+    rolls = [
+        RolledContracts(
+            at=roll.at,
+            closed=tuple(contracts[conid].name for conid in roll.closed),
+            opened=tuple(contracts[conid].name for conid in roll.opened),
+        )
+        for roll in rolls_in(states_of(campaign))
+    ]
+    values = []
+    for currency in campaign.currencies:
+        for stood in book.stood(campaign, currency):
+            value = CampaignValue(
+                day=stood.day, currency=currency, value=stood.value, profit=stood.profit
+            )
+            values.append(value)
+    return OneCampaign(
+        campaigns=tuple(rows),
+        legs=tuple(legs),
+        fills=tuple(_fill(part, contracts) for part in campaign.parts),
+        rolls=tuple(rolls),
+        values=tuple(values),
+    )
+
+
+def _of_contracts(lake: Lake, row: ClosedCampaign) -> pl.Expr:
+    """Return which movements decide what belongs to a campaign.
+
+    These are those of its contracts, and of options of others that delivered one of them.
+    """
+    conids = {int(conid) for conid in row.conids.split(",")}
+    of_account = pl.col("account") == row.account
+    delivered = one_of("counter_conid", conids) | one_of("underlying_conid", conids)
+    others = lake.movements.rows(only=of_account & delivered).get_column("conid").drop_nulls()
+    return of_account & one_of("conid", conids | set(others))
+
+
+def _leg(conid: int, parts: Sequence[OwnedPart], contract: Contract) -> CampaignLeg:
+    of_leg = [part for part in parts if part.key[1] == conid]
+    held = 0.0
+    most = 0.0
+    for part in of_leg:
+        held += part.quantity
+        most = max(most, held, key=abs)
+
+    first = of_leg[0].movement
+    stated = next((part.movement for part in of_leg if part.movement.right), first)
+    terms = contract.instrument or stated
+    money = money_of(of_leg)
+    return CampaignLeg(
+        conid=conid,
+        contract=contract.name,
+        sec_type=first.sec_type,
+        right=terms.right,
+        strike=terms.strike,
+        expiry=terms.expiry,
+        quantity=most,
+        opened=first.session_date,
+        closed=of_leg[-1].movement.session_date,
+        currency=first.currency,
+        profit=money.profit,
+        fees=money.fees,
+    )
+
+
+def _fill(part: OwnedPart, contracts: Mapping[int, Contract]) -> CampaignFill:
+    movement = part.movement
+    return CampaignFill(
+        at=movement.at,
+        day=movement.session_date,
+        conid=part.key[1],
+        contract=contracts[part.key[1]].name,
+        kind=movement.kind,
+        quantity=part.quantity,
+        price=movement.price,
+        cash=None if part.unknown else part.cash,
+        fee=part.fee,
+        currency=movement.currency,
+        opens=part.opens,
+        order_id=movement.order_id,
+        movement_id=movement.movement_id,
+        unknown=part.unknown,
+    )

@@ -1,0 +1,288 @@
+"""The results of campaigns that are over, by group: ten formulas over `closed_campaigns`.
+
+A currency is never added to another. Where the profit of a campaign is not known, no sum of its
+group is.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from enum import StrEnum
+from itertools import accumulate
+from math import fsum
+from typing import Any
+
+import polars as pl
+
+from position_sync_dagster.domain.closed_campaign import ClosedCampaign
+from position_sync_dagster.domain.movements import known_sum
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import CLOSED_CAMPAIGNS, PROFIT_EXPLAINED, records_of
+
+
+class Grouping(StrEnum):
+    """By what campaigns are grouped; month and weekday are those of the close."""
+
+    KIND = "kind"
+    UNDERLYING = "underlying"
+    STRATEGY = "strategy"
+    MONTH = "month"
+    WEEKDAY = "weekday"
+
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+_GROUP_OF: dict[Grouping, Callable[[ClosedCampaign], str | None]] = {
+    Grouping.KIND: lambda campaign: campaign.kind,
+    Grouping.UNDERLYING: lambda campaign: campaign.underlying,
+    Grouping.STRATEGY: lambda campaign: campaign.strategy_id,
+    Grouping.MONTH: lambda campaign: f"{campaign.closed:%Y-%m}",
+    Grouping.WEEKDAY: lambda campaign: WEEKDAYS[campaign.closed.weekday()],
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupResult:
+    """The result of a group of campaigns in one currency.
+
+    Attributes:
+        group: Its name; None: of campaigns whose kind is not known.
+        currency: Currency of the money.
+        number: The campaigns.
+        wins: Those with a profit above 0.
+        win_rate: Wins as a part of all, 0 to 1.
+        profit: Their profit after fees.
+        fees: Their fees; positive was paid.
+        average_win: The average profit of those above 0; None: there is none.
+        average_loss: The average profit of those below 0, negative; None: there is none.
+        expectancy: The average profit of all.
+        profit_factor: Profits of wins for each unit that was lost; None: nothing was lost.
+        return_on_risk: Profit as a part of the capital at risk of all; `return` in JSON.
+        drawdown: How far their realised profit fell below its highest, at the end of a day.
+        unknown: The campaigns whose profit is not known: then no number of money is.
+        why_unknown: What is not known.
+    """
+
+    group: str | None
+    currency: str | None
+    number: int
+    wins: int | None
+    win_rate: float | None
+    profit: float | None
+    fees: float | None
+    average_win: float | None
+    average_loss: float | None
+    expectancy: float | None
+    profit_factor: float | None
+    return_on_risk: float | None
+    drawdown: float | None
+    unknown: int
+    why_unknown: str | None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The result for a program."""
+        return {
+            "return" if name == "return_on_risk" else name: value
+            for name, value in asdict(self).items()
+        }
+
+
+def results_of(campaigns: Iterable[ClosedCampaign], by: Grouping) -> list[GroupResult]:
+    """Return the result of each group and currency; pure."""
+    groups: defaultdict[tuple[str | None, str | None], list[ClosedCampaign]] = defaultdict(list)
+    for campaign in campaigns:
+        groups[_GROUP_OF[by](campaign), campaign.currency].append(campaign)
+
+    results = [_result(*key, of_group) for key, of_group in groups.items()]
+    return sorted(results, key=lambda result: _place_of(result, by))
+
+
+def _place_of(result: GroupResult, by: Grouping) -> tuple[bool, int, str, str]:
+    weekday = WEEKDAYS.index(result.group or "") if by is Grouping.WEEKDAY else 0
+    return result.group is None, weekday, result.group or "", result.currency or ""
+
+
+# Reasons that a result names.
+MOST_NAMED = 3
+
+
+def _result(
+    group: str | None, currency: str | None, campaigns: Sequence[ClosedCampaign]
+) -> GroupResult:
+    number = len(campaigns)
+    fees = [campaign.fees for campaign in campaigns if campaign.fees is not None]
+    known = [campaign.profit for campaign in campaigns if campaign.profit is not None]
+    unknown = number - len(known)
+    common: dict[str, Any] = {
+        "group": group,
+        "currency": currency,
+        "number": number,
+        "fees": fsum(fees) if len(fees) == number else None,
+        "unknown": unknown,
+    }
+    if unknown:
+        nothing: dict[str, Any] = dict.fromkeys(_OF_PROFITS)
+        return GroupResult(**common, **nothing, why_unknown=_why_unknown(campaigns))
+
+    wins = [profit for profit in known if profit > 0]
+    losses = [profit for profit in known if profit < 0]
+    profit = fsum(known)
+    risks = [campaign.capital_at_risk for campaign in campaigns]
+    at_risk = None if None in risks else fsum(risk for risk in risks if risk is not None)
+    return GroupResult(
+        **common,
+        wins=len(wins),
+        win_rate=len(wins) / number,
+        profit=profit,
+        average_win=fsum(wins) / len(wins) if wins else None,
+        average_loss=fsum(losses) / len(losses) if losses else None,
+        expectancy=profit / number,
+        profit_factor=fsum(wins) / -fsum(losses) if losses else None,
+        return_on_risk=profit / at_risk if at_risk else None,
+        drawdown=drawdown_of(_realised_by_day(campaigns).values()),
+        why_unknown=None if at_risk else "return: the capital at risk of a campaign is not known",
+    )
+
+
+_OF_PROFITS = (
+    "wins", "win_rate", "profit", "average_win", "average_loss", "expectancy", "profit_factor",
+    "return_on_risk", "drawdown",
+)  # fmt: skip
+
+
+def _why_unknown(campaigns: Iterable[ClosedCampaign]) -> str:
+    reasons = [
+        f"{campaign.campaign_id}: {campaign.profit_unknown}"
+        for campaign in campaigns
+        if campaign.profit_unknown
+    ]
+    others = len(reasons) - MOST_NAMED
+    return "; ".join(reasons[:MOST_NAMED]) + (f"; and {others} others" if others > 0 else "")
+
+
+def _realised_by_day(campaigns: Iterable[ClosedCampaign]) -> dict[date, float]:
+    """Return the profits of campaigns by the day of their close, in order."""
+    by_day: defaultdict[date, list[float]] = defaultdict(list)
+    for campaign in campaigns:
+        by_day[campaign.closed].append(campaign.profit or 0.0)  # the caller knows all of them
+    return {day: fsum(by_day[day]) for day in sorted(by_day)}
+
+
+def drawdown_of(profits: Iterable[float]) -> float:
+    """Return how far a sum of profits fell at most below its highest, which is 0 at first.
+
+    >>> drawdown_of([5.0, -3.0, -4.0, 10.0]), drawdown_of([]), drawdown_of([-2.0, 1.0])
+    (7.0, 0.0, 2.0)
+    """
+    highest = 0.0
+    deepest = 0.0
+    for total in accumulate(profits):
+        highest = max(highest, total)
+        deepest = max(deepest, highest - total)
+    return deepest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayResult:
+    """The profit of a trading day in one currency.
+
+    Attributes:
+        profit: That of all holdings, as `profit_explained` has it; None: not known, or not
+            recorded.
+        realised: That of the campaigns that closed on it; None: of one it is not known.
+        campaigns: How many closed on it.
+        total: What was realised from the first day to it; None: of a campaign it is not known.
+        drawdown: How far the total is below its highest.
+    """
+
+    day: date
+    currency: str | None
+    profit: float | None
+    realised: float | None
+    campaigns: int
+    total: float | None
+    drawdown: float | None
+
+
+def days_of(
+    campaigns: Iterable[ClosedCampaign], profits: Iterable[tuple[date, str, float | None]]
+) -> list[DayResult]:
+    """Return each trading day and currency of which something is known, in order; pure.
+
+    Args:
+        campaigns: Those that closed.
+        profits: The profit of days, by currency.
+    """
+    of_days: dict[tuple[date, str | None], float | None] = {}
+    for day_of_profit, currency_of_profit, amount in profits:
+        of_days[day_of_profit, currency_of_profit] = amount
+
+    closed: defaultdict[tuple[date, str | None], list[ClosedCampaign]] = defaultdict(list)
+    for campaign in campaigns:
+        closed[campaign.closed, campaign.currency].append(campaign)
+
+    totals: dict[str | None, float | None] = {}
+    highest: dict[str | None, float] = {}
+    days: list[DayResult] = []
+    for day, currency in sorted({*of_days, *closed}, key=lambda key: (key[0], key[1] or "")):
+        of_day = closed.get((day, currency), [])
+        realised = known_sum(campaign.profit for campaign in of_day)
+        before = totals.get(currency, 0.0)
+        total = None if before is None or realised is None else before + realised
+        totals[currency] = total
+        highest[currency] = max(highest.get(currency, 0.0), total or 0.0)
+        days.append(
+            DayResult(
+                day=day,
+                currency=currency,
+                profit=of_days.get((day, currency)),
+                realised=realised,
+                campaigns=len(of_day),
+                total=total,
+                drawdown=None if total is None else highest[currency] - total,
+            )
+        )
+    return days
+
+
+# ---- what is read
+
+
+def read_campaigns(
+    lake: Lake, since: date | None = None, strategy: str | None = None
+) -> list[ClosedCampaign]:
+    """Read the campaigns that closed on a day or later, in the order in which they closed; blocks.
+
+    Args:
+        since: The first day; None: any.
+        strategy: The strategy; None: all, and what is in none.
+    """
+    table = lake.derived_table(CLOSED_CAMPAIGNS)
+    if not table.exists():
+        return []
+
+    rows = table.rows().sort("closed", "campaign_id", "currency")
+    if since is not None:
+        rows = rows.filter(pl.col("closed") >= since)
+    if strategy is not None:
+        rows = rows.filter(pl.col("strategy_id") == strategy)
+    return records_of(ClosedCampaign, rows)
+
+
+def read_days(
+    lake: Lake, campaigns: Iterable[ClosedCampaign], since: date | None = None
+) -> list[DayResult]:
+    """Read the profit of each trading day, with what campaigns realised on it; blocks."""
+    table = lake.derived_table(PROFIT_EXPLAINED)
+    profits: list[tuple[date, str, float | None]] = []
+    if table.exists():
+        rows = table.rows(columns=["session_date", "currency", "profit"])
+        if since is not None:
+            rows = rows.filter(pl.col("session_date") >= since)
+        is_known = pl.col("profit").is_not_null().all()
+        total = pl.when(is_known).then(pl.col("profit").sum())
+        sums = rows.group_by("session_date", "currency").agg(total)
+        profits = list(sums.iter_rows())
+    return days_of(campaigns, profits)

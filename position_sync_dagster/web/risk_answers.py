@@ -1,0 +1,113 @@
+"""The answer `curve` of `/api/v1`: its query, its shape, and what it says."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from position_sync_dagster.risk.priced_legs import PricedLegs
+from position_sync_dagster.risk.scenario_file import Point
+from position_sync_dagster.sync.reports.book import Book
+from position_sync_dagster.sync.reports.risk import curves_of_choice
+from position_sync_dagster.web.api_answers import ApiModel, TradesQuery
+
+
+class CurveQuery(TradesQuery):
+    """Which holdings, on which day, at which volatilities; with trades: after them."""
+
+    days: Annotated[float, Field(ge=0, le=3650)] = 0.0
+    """Days that have passed on the chosen day."""
+    vol: Annotated[float, Field(ge=-500, le=500)] = 0.0
+    """Change of the volatilities on the chosen day, in points."""
+
+
+class UnpricedLeg(ApiModel):
+    """A leg that cannot be priced."""
+
+    leg: str
+    strategy: str
+    reason: str
+
+
+class CurveRow(ApiModel):
+    """Profit and greeks of some legs of an account over the price of their underlying.
+
+    Over one underlying the profit is that since the legs were opened; over several, which all move
+    by the same percentage, it is the change from now. A list that is null is not known.
+    """
+
+    account: str
+    currency: str
+    underlying: str | None
+    """Null: several."""
+    legs: list[str]
+    spot: float | None
+    next_expiry: datetime | None
+    last_expiry: datetime | None
+    moves: list[float]
+    """In percent, ascending; the other lists have a number for each."""
+    prices: list[float] | None
+    """Prices of the underlying; null: several, or not known."""
+    now: list[float] | None
+    """The profit at once."""
+    chosen: list[float] | None
+    """The profit on the chosen day at the chosen volatilities."""
+    at_expiry: list[float] | None
+    """The profit at the next expiry."""
+    delta: list[float] | None
+    """In units of the underlying, on the chosen day as all greeks."""
+    dollar_delta: list[float] | None
+    gamma_1pct: list[float] | None
+    theta: list[float] | None
+    vega: list[float] | None
+    break_evens: list[float] | None
+    """At the next expiry; null: not known."""
+    greatest_profit: float | None
+    """At the next expiry; null with break-evens: unbounded."""
+    greatest_loss: float | None
+    """The lowest profit at the next expiry; null with break-evens: unbounded."""
+    why: str | None
+    """What is unbounded or not known at the next expiry."""
+    note: str | None
+    """What is wrong with the legs of the strategy."""
+    left_out: list[UnpricedLeg]
+    """The legs that cannot be priced: over one underlying nothing is known, over several the sums
+    leave them out."""
+
+
+class CurveAnswer(ApiModel):
+    """The curves of what is chosen."""
+
+    at: datetime
+    days: float
+    vol: float
+    curves: list[CurveRow]
+    notes: list[str]
+    """What priced each trade."""
+
+
+def curve_answer(
+    book: Book, legs: PricedLegs, query: CurveQuery, notes: Sequence[str]
+) -> dict[str, Any]:
+    """Return the curves of what a query chooses.
+
+    Args:
+        book: The book; with trades as it is after them.
+        legs: All parts of its holdings.
+        query: What is chosen.
+        notes: What priced each trade.
+
+    Raises:
+        UnknownStrategyError: The strategy is not active.
+    """
+    if not query.close:
+        query.choice.check(book)
+    curves = curves_of_choice(book, legs, query.choice, Point(vol=query.vol, days=query.days))
+    return {
+        "at": book.now,
+        "days": query.days,
+        "vol": query.vol,
+        "curves": [curve.row for curve in curves],
+        "notes": notes,
+    }

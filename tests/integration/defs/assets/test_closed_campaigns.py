@@ -1,0 +1,111 @@
+"""A year of statements with forty campaigns, by Dagster and the command, against sums by hand."""
+
+from collections import defaultdict
+from datetime import date
+from decimal import Decimal
+from itertools import accumulate
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from tests.support.command_line import json_of
+from tests.support.traded_year import NOBODY, Told, traded_year
+
+STEPS = (
+    ("active_strategies",),
+    ("flex_statements", "executions", "statement_events"),
+    ("closed_campaigns",),
+)
+
+YEAR = traded_year()
+
+
+@pytest.fixture
+def results_of_the_year(world, folder, strategies_file):
+    """Materialize the statements of the year as a stranger would, without a gateway."""
+    from position_sync_dagster.definitions import defs
+
+    for name, content in YEAR.files().items():
+        folder.joinpath(name).write_bytes(content)
+    strategies_file.write_text(YEAR.strategies())
+    for names in STEPS:
+        keys = {dg.AssetKey(name) for name in names}
+        job = defs().resolve_implicit_global_asset_job_def().get_subset(asset_selection=keys)
+        assert job.execute_in_process(instance=world.instance).success
+
+
+def sums_by_hand(told: list[Told]) -> dict[str, Any]:
+    """Return the results of campaigns in `Decimal`, each formula written out."""
+    wins = [one.profit for one in told if one.profit > 0]
+    losses = [one.profit for one in told if one.profit < 0]
+    by_day: dict[date, Decimal] = defaultdict(Decimal)
+    for one in told:
+        by_day[max(one.days)] += one.profit
+    curve = [Decimal(0), *accumulate(by_day[day] for day in sorted(by_day))]
+    drawdown = max(max(curve[: end + 1]) - total for end, total in enumerate(curve))
+    risks = [one.risk for one in told]
+    return {
+        "number": len(told),
+        "wins": len(wins),
+        "win_rate": len(wins) / len(told),
+        "profit": sum(one.profit for one in told),
+        "fees": sum(one.fees for one in told),
+        "average_win": sum(wins) / len(wins) if wins else None,
+        "average_loss": sum(losses) / len(losses) if losses else None,
+        "expectancy": sum(one.profit for one in told) / len(told),
+        "profit_factor": sum(wins) / -sum(losses) if losses else None,
+        "return": None if None in risks else sum(one.profit for one in told) / sum(risks),
+        "drawdown": drawdown,
+    }
+
+
+GROUPS = {
+    "strategy": lambda one: one.strategy,
+    "kind": lambda one: one.kind,
+    "month": lambda one: f"{max(one.days):%Y-%m}",
+    "weekday": lambda one: f"{max(one.days):%A}",
+    "underlying": lambda one: (one.shares + one.legs)[0]["symbol"].split()[0],
+}
+
+
+def assert_alike(found: dict[str, Any], expected: dict[str, Any], where: Any) -> None:
+    for name, value in expected.items():
+        if value is None or isinstance(value, str):
+            assert found[name] == value, (where, name)
+        else:
+            assert found[name] == pytest.approx(float(value), abs=1e-6), (where, name)
+
+
+def test_a_year_of_forty_campaigns_is_what_a_sum_by_hand_says(results_of_the_year):
+    assert len(YEAR.told) == 40
+    for by, group_of in GROUPS.items():
+        groups = defaultdict(list)
+        for told in YEAR.told:
+            groups[group_of(told), told.currency].append(told)
+
+        found = {(row["group"], row["currency"]): row for row in json_of("results", "--by", by)}
+        assert found.keys() == groups.keys()
+        for key, told in groups.items():
+            assert_alike(found[key], sums_by_hand(told), key)
+
+    rows = {(row["opened"], row["strategy_id"]): row for row in json_of("results", "--list")}
+    assert len(rows) == 40
+    for told in YEAR.told:
+        row = rows[str(min(told.days)), told.strategy]
+        expected = {
+            "kind": told.kind,
+            "ended": told.ended,
+            "closed": str(max(told.days)),
+            "days": (max(told.days) - min(told.days)).days,
+            "rolls": told.rolls,
+            "profit": told.profit,
+            "fees": told.fees,
+            "premium_received": told.received,
+            "premium_paid": told.paid,
+            "capital_at_risk": told.risk,
+        }
+        assert_alike(row, expected, told)
+        if told.risk is None:
+            assert "capital_at_risk: the loss had no bound" in row["why_unknown"]
+    assert {row["strategy_id"] for row in rows.values()} >= {NOBODY, "wheel-2"}

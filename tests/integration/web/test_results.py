@@ -1,0 +1,151 @@
+"""Results: how a campaign stood while it was open, by the command, HTTP and an assistant alike."""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from mcp.shared.memory import create_connected_server_and_client_session
+
+from position_sync_dagster.cli.mcp import Tools, assistant_server
+from position_sync_dagster.defs.assets.closed_campaigns import closed_campaigns
+from position_sync_dagster.defs.assets.table_asset import DERIVE
+from position_sync_dagster.lake.derived import replace as replace_days
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED, frame_of
+from tests.support import command_line
+from tests.support.money_rows import row
+from tests.unit.risk.test_closed_campaigns import PUT, leg, moved
+
+ACCOUNT = "U1"
+DAYS = [date(2026, 3, day) for day in (2, 3, 4, 5)]
+PRICES = (5.5, 7.0, 4.0, 3.0)
+GREEKS = {"delta": -0.2, "vega": 0.3, "theta": -0.05, "implied_vol": 0.25}
+
+
+def at_close(day: date, price: float) -> dict[str, object]:
+    closed_at = datetime(day.year, day.month, day.day, 21, tzinfo=UTC)
+    return GREEKS | {
+        "session_date": day, "closed_at": closed_at, "timestamp": closed_at, "account": ACCOUNT,
+        "conid": PUT, "position": -2.0, "market_value": -200.0 * price, "symbol": "XYZ",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def lake(lake, settings, monkeypatch):
+    """Two puts that were sold at 5.00 on a Monday and bought back at 2.00 on Friday."""
+    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+    movements = [
+        moved(PUT, -2.0, 5.0, 2, fee=-1.3, order_id="1"),
+        moved(PUT, 2.0, 2.0, 6, fee=-1.3, order_id="2"),
+    ]
+    lake.movements.derive(lambda: movements)
+    lake.registry.sync.add_many([leg(PUT, "csp")])
+    days = {
+        day: frame_of(DAILY_POSITIONS, [at_close(day, price)])
+        for day, price in zip(DAYS, PRICES, strict=True)
+    }
+    replace_days(lake.derived_table(DAILY_POSITIONS), days)
+    explained = {"session_date": DAYS[1], "currency": "USD", "strategy_id": "csp", "profit": -300.0}
+    replace_days(
+        lake.derived_table(PROFIT_EXPLAINED), {DAYS[1]: frame_of(PROFIT_EXPLAINED, [explained])}
+    )
+    seen_at = movements[0].at + timedelta(seconds=40)
+    entry = {"delta": -0.4, "vega": 0.5, "theta": -0.1, "implied_vol": 0.2}
+    recorded = row(PUT, account=ACCOUNT, timestamp=seen_at, value_time=seen_at, **entry)
+    lake.updates.sync.append([recorded])
+    return lake
+
+
+@pytest.fixture
+def materialize(lake, settings):
+    def run() -> dict:
+        assert closed_campaigns.key.to_user_string() in DERIVE
+        DERIVE["closed_campaigns"](lake, settings, None)
+        [campaign] = command_line.json_of("results", "--list")
+        return campaign
+
+    return run
+
+
+def test_a_campaign_says_how_it_stood_and_which_greeks_it_had(materialize):
+    campaign = materialize()
+    money = 1000 - 1.3
+    stood = [money - 200 * price for price in PRICES]
+    assert {name: campaign[name] for name in ("profit", "worst", "best", "profit_at_half")} == {
+        "profit": pytest.approx(1000 - 400 - 2.6),
+        "worst": pytest.approx(min(stood)),
+        "best": pytest.approx(1000 - 400 - 2.6),
+        "profit_at_half": pytest.approx(stood[2]),
+    }
+    assert (campaign["closes"], campaign["closes_known"]) == (4, 4)
+    entry = [campaign[f"entry_{name}"] for name in ("delta", "vega", "theta", "implied_vol")]
+    assert entry == pytest.approx([80.0, -100.0, 20.0, 0.2])
+    last = [campaign[f"exit_{name}"] for name in ("delta", "vega", "theta", "implied_vol")]
+    assert last == pytest.approx([40.0, -60.0, 10.0, 0.25])
+    assert (campaign["entry_age_s"], campaign["exit_age_s"]) == (40.0, 20 * 3600.0)
+    assert (campaign["entry_days_to_expiry"], campaign["exit_days_to_expiry"]) == (18, 14)
+    assert campaign["capital_at_risk"] == pytest.approx(2 * 100 * (50 - 5))
+    assert campaign["return_on_risk"] == pytest.approx(597.4 / 9000)
+    assert campaign["return_per_year"] == pytest.approx(597.4 / 9000 * 365 / 4)
+    assert campaign["why_unknown"] is campaign["profit_unknown"] is None
+
+
+def test_a_close_without_a_value_is_not_counted_and_at_half_it_is_not_known(lake, materialize):
+    replace_days(
+        lake.derived_table(DAILY_POSITIONS),
+        dict.fromkeys(DAYS[1:3], DAILY_POSITIONS.empty),
+    )
+    campaign = materialize()
+    assert (campaign["closes"], campaign["closes_known"]) == (4, 2)
+    assert campaign["worst"] == pytest.approx(1000 - 1.3 - 1100)
+    assert campaign["profit_at_half"] is None
+    assert campaign["why_unknown"] == "profit_at_half: its value at that close is not known"
+
+
+async def test_http_and_an_assistant_say_what_the_command_says(client, lake, settings, materialize):
+    campaign = materialize()
+    groups = command_line.json_of("results", "--by", "weekday")
+    assert [group["group"] for group in groups] == ["Friday"]
+    days = command_line.json_of("results", "--days")
+    assert [(day["day"], day["profit"], day["realised"]) for day in days] == [
+        ("2026-03-03", -300.0, 0.0),
+        ("2026-03-06", None, pytest.approx(597.4)),
+    ]
+
+    served = (await client.get("/api/v1/results", params={"by": "weekday"})).json()
+    assert (served["results"], served["days"]) == (groups, days)
+    listed = (await client.get("/api/v1/campaigns", params={"strategy": "csp"})).json()
+    assert listed["campaigns"] == [campaign]
+    later = await client.get("/api/v1/results", params={"since": "2026-03-07"})
+    assert later.json()["results"] == []
+    for refused in ({"since": "soon"}, {"by": "colour"}):
+        assert (await client.get("/api/v1/results", params=refused)).status_code == 422
+
+    server = assistant_server(Tools(settings, lake))
+    async with create_connected_server_and_client_session(server) as session:
+        answer = await session.call_tool("results", {"by": "weekday", "since": "2026-03-01"})
+        told = await session.call_tool("campaigns", {"strategy": "csp"})
+    assert [json.loads(content.text) for content in answer.content] == groups
+    assert [json.loads(content.text) for content in told.content] == [campaign]
+
+
+async def test_a_campaign_opens_with_its_legs_fills_and_value_over_time(client, materialize):
+    name = materialize()["campaign_id"]
+    answer = await client.get("/api/v1/campaign", params={"id": name})
+    served = answer.json()
+    assert served == command_line.json_of("results", "--campaign", name)
+    assert [fill["quantity"] for fill in served["fills"]] == [-2.0, 2.0]
+    assert [leg["contract"] for leg in served["legs"]] == ["XYZ 50P 20Mar26"]
+    assert served["legs"][0]["profit"] == pytest.approx(597.4)
+    assert [value["value"] for value in served["values"]] == [-200 * price for price in PRICES]
+    assert served["rolls"] == []
+
+    assert (await client.get("/api/v1/campaign", params={"id": "no"})).status_code == 404
+    assert (await client.get("/api/v1/campaign")).status_code == 422
+
+
+def test_a_person_reads_groups_days_and_fills(materialize):
+    campaign = materialize()
+    assert "csp" in command_line.run("results")
+    assert "597" in command_line.run("results", "--days")
+    printed = command_line.run("results", "--campaign", campaign["campaign_id"])
+    assert "XYZ 50P 20Mar26" in printed

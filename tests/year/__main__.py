@@ -1,0 +1,50 @@
+"""Play a year of sessions: `python -m tests.year --seed 7 --until 2027-03-12`."""
+
+import argparse
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from datetime import date
+from pathlib import Path
+
+from tests.year.exchanges import FIRST
+from tests.year.play import Plan, play
+
+A_QUARTER = date(2027, 3, 12)
+
+parser = argparse.ArgumentParser(prog="year", description=__doc__)
+parser.add_argument("--seed", type=int, default=1, help="the same seed, the same year")
+parser.add_argument("--until", type=date.fromisoformat, default=A_QUARTER, help="the last day")
+parser.add_argument("--strategies", type=int, default=40)
+parser.add_argument("--home", type=Path, default=None, help="a new folder, which is kept")
+
+
+def main() -> int:
+    """Play, print each session, and return 1 if anything deviated."""
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began:7.1f} s  {text}", flush=True)
+
+    plan = Plan(seed=given.seed, until=given.until, strategies=given.strategies)
+    with tempfile.TemporaryDirectory(prefix="year-", dir=_memory()) as folder:
+        played = play(plan, given.home or Path(folder, "home"), say=say)
+    used = time.process_time()
+    say(
+        f"{played.sessions} sessions since {FIRST}, {len(played.deviations)} deviations, "
+        f"{used:.0f} s of processor"
+    )
+    return 1 if played.deviations else 0
+
+
+def _memory() -> str | None:
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The days of two exchanges in 2026 and 2027.
+
+They are written by hand: the program's own calendars are what is tested.
+"""
+
+from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+NEW_YORK = ZoneInfo("America/New_York")
+FRANKFURT = ZoneInfo("Europe/Berlin")
+
+# Weekdays without trading in New York; Christmas 2027 is a Saturday, Independence Day a Sunday.
+_NEW_YORK_CLOSED = {
+    date(2026, 11, 26), date(2026, 12, 25),
+    date(2027, 1, 1), date(2027, 1, 18), date(2027, 2, 15), date(2027, 3, 26), date(2027, 5, 31),
+    date(2027, 6, 18), date(2027, 7, 5), date(2027, 9, 6), date(2027, 11, 25), date(2027, 12, 24),
+}  # fmt: skip
+_FRANKFURT_CLOSED = {
+    date(2026, 12, 24), date(2026, 12, 25), date(2026, 12, 31),
+    date(2027, 1, 1), date(2027, 3, 26), date(2027, 3, 29), date(2027, 12, 24), date(2027, 12, 31),
+}  # fmt: skip
+_HALF_DAYS = {date(2026, 11, 27), date(2026, 12, 24), date(2027, 11, 26)}
+
+FIRST, LAST = date(2026, 12, 14), date(2027, 12, 10)
+
+USUAL_CLOSE, EARLY_CLOSE = time(16), time(13)
+
+
+def days_between(first: date, last: date) -> Iterator[date]:
+    """Yield each day from one to another, both included."""
+    for number in range((last - first).days + 1):
+        yield first + timedelta(days=number)
+
+
+def is_session(day: date) -> bool:
+    """Return whether New York trades on a day."""
+    return day.weekday() < 5 and day not in _NEW_YORK_CLOSED
+
+
+def frankfurt_trades(day: date) -> bool:
+    """Return whether Frankfurt trades on a day."""
+    return day.weekday() < 5 and day not in _FRANKFURT_CLOSED
+
+
+def sessions_between(first: date, last: date) -> list[date]:
+    """Return the sessions of New York from one day to another, both included."""
+    return [day for day in days_between(first, last) if is_session(day)]
+
+
+def session_after(day: date) -> date:
+    """Return the first session of New York after a day."""
+    return next(filter(is_session, days_between(day + timedelta(days=1), day + timedelta(days=9))))
+
+
+def session_before(day: date) -> date:
+    """Return the last session of New York before a day."""
+    earlier = (day - timedelta(days=number) for number in range(1, 10))
+    return next(filter(is_session, earlier))
+
+
+def close_of(session: date) -> datetime:
+    """Return when New York closes on a session."""
+    at = EARLY_CLOSE if session in _HALF_DAYS else USUAL_CLOSE
+    return datetime.combine(session, at, NEW_YORK)
+
+
+def expiry_on_or_after(day: date) -> date:
+    """Return the first expiry of a week from a day on: a Friday, or the session before it."""
+    friday = day + timedelta(days=(4 - day.weekday()) % 7)
+    last = friday if is_session(friday) else session_before(friday)
+    return last if last >= day else expiry_on_or_after(friday + timedelta(days=1))
+
+
+def is_third_friday(day: date) -> bool:
+    """Return whether monthly options end with a day: on its Friday, or the session before it."""
+    friday = day + timedelta(days=(4 - day.weekday()) % 7)
+    return 15 <= friday.day <= 21 and day == expiry_on_or_after(friday - timedelta(days=4))

@@ -1,0 +1,252 @@
+"""Lets the sessions pass: what happens at the broker, what the program does, and what must hold."""
+
+import asyncio
+import os
+import time as machine_time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+
+import time_machine
+
+from position_sync_dagster.domain.leg import ActiveContract
+from tests.year import events, invariants, profits
+from tests.year.book import Book
+from tests.year.broker import Broker
+from tests.year.deviations import Deviation
+from tests.year.exchanges import FIRST, NEW_YORK, close_of, sessions_between
+from tests.year.gateway import executions_after
+from tests.year.market import forget_options
+from tests.year.programs import MovedClock, Program, open_program
+
+# When the program is looked at on a session.
+MORNING_LOOK, EVENING = time(10, 31), time(16, 21)
+BEFORE_CLOSE = timedelta(minutes=3)
+IMPORTED, FILLED, TICKED = time(6, 1), time(6, 16), time(6, 20)
+
+LOOKS = 2
+
+# As many sessions as the program fills again at night.
+LATE_SESSIONS = 3
+
+# The time zones of traders, one for each seed.
+HOMES = ("UTC", "Australia/Sydney", "Europe/Berlin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Which year is played.
+
+    Attributes:
+        seed: Decides prices, trades and nights.
+        strategies: How many there are; the legs of a third are streamed.
+        with_gaps: Whether the program is down for a day, and for three weeks.
+        looks: How often the stream runs on a session: at the trades, and before the close.
+        with_maintenance: Whether the tables are maintained; it is half of Dagster's work.
+    """
+
+    seed: int = 1
+    first: date = FIRST
+    until: date
+    strategies: int = 40
+    with_gaps: bool = True
+    looks: int = 2
+    with_maintenance: bool = True
+
+
+@dataclass(slots=True)
+class Played:
+    """What came of it.
+
+    Attributes:
+        results: A line for each session: the wealth of the accounts, and how much is held.
+    """
+
+    deviations: list[Deviation] = field(default_factory=list)
+    sessions: int = 0
+    results: list[str] = field(default_factory=list)
+
+
+Look = Callable[["Year", date], None]
+
+
+def play(
+    plan: Plan, home: Path, *, say: Callable[[str], None], each_day: Look | None = None
+) -> Played:
+    """Play a year until a day, and return the deviations.
+
+    Args:
+        home: A folder that does not exist, for tables and Dagster.
+        say: Gets a line for each session, and for each deviation.
+        each_day: Called after each night.
+    """
+    zone = HOMES[plan.seed % len(HOMES)]
+    begin = datetime.combine(plan.first, time(8), NEW_YORK).astimezone(UTC)
+    with _living_in(zone), time_machine.travel(begin) as traveller:
+        clock = MovedClock(traveller)
+        with open_program(home, plan.first, clock) as program:
+            year = Year(plan, program, say)
+            for session in sessions_between(plan.first, plan.until):
+                year.pass_session(session)
+                if each_day is not None:
+                    each_day(year, session)
+            return year.played
+
+
+@contextmanager
+def _living_in(zone: str) -> Iterator[None]:
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = zone
+    machine_time.tzset()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TZ"]
+        else:
+            os.environ["TZ"] = before
+        machine_time.tzset()
+
+
+class Year:
+    """The broker and the program, session by session."""
+
+    def __init__(self, plan: Plan, program: Program, say: Callable[[str], None]) -> None:
+        forget_options()
+        self.plan, self.program, self._say = plan, program, say
+        self.broker = Broker(plan.seed)
+        self.book = Book(plan.seed, plan.strategies)
+        self.played = Played()
+        self._ledger, self._causes = invariants.Ledger(), profits.Causes()
+        self._down_until = date.min
+        # The sessions that the program missed, and has to fill when it runs again.
+        self._missed: list[date] = []
+        self._passed: list[date] = []
+        program.switch_off(maintenance=not plan.with_maintenance)
+        program.run_schedules(datetime.combine(plan.first, time(8), NEW_YORK))
+
+    # -- a session ----------------------------------------------------------------------------
+
+    def pass_session(self, session: date) -> None:
+        """Let a session pass, with the night after it."""
+        events.let_pass(self.broker, self.book, session, self.plan.seed)
+        self._activate()
+        found: list[Deviation] = []
+        if not self._is_down(session):
+            found += self._beside_the_gateway(session)
+            found += self._evening(session)
+        self._passed.append(session)
+        self.program.receive(events.delivered(self.broker, self.plan.seed))
+        if session > self._down_until:
+            found += self._night(session)
+        self._record(session, found)
+
+    def _activate(self) -> None:
+        """Make the legs of a third of the strategies active: they are streamed."""
+        legs = [
+            ActiveContract(
+                conid=leg.conid, symbol=strategy.under.symbol, right=None, strike=None, expiry=None,
+                strategy_id=strategy.name, added_at=self.broker.at(MORNING_LOOK),
+                account=strategy.account, quantity=float(quantity),
+            )
+            for strategy in self.book.strategies[::3]
+            for leg, quantity in strategy.held.items()
+        ]  # fmt: skip
+        self.program.lake.registry.sync.replace_all(legs)
+
+    def _is_down(self, session: date) -> bool:
+        if session <= self._down_until:
+            self._missed.append(session)
+            return True
+        down = events.downtime(self.plan.first, session) if self.plan.with_gaps else []
+        if not down or session == self.plan.first:
+            return False
+        self._down_until = down[-1] if len(down) > 1 else date.min
+        self._missed.append(session)
+        return True
+
+    # -- what the program does ----------------------------------------------------------------
+
+    def _beside_the_gateway(self, session: date) -> list[Deviation]:
+        """Watch the trades of the session, and the last minutes before its close."""
+        found = asyncio.run(self._watch(self.broker.at(MORNING_LOOK), "at the trades"))
+        if self.plan.looks < LOOKS:
+            return found
+        last = close_of(session) - BEFORE_CLOSE
+        return found + asyncio.run(self._watch(last, "before the close"))
+
+    async def _watch(self, at: datetime, seen: str) -> list[Deviation]:
+        async with self.program.streaming(self.broker, at) as watched:
+            found = invariants.Live(self.program, self.broker, watched, seen).deviations()
+            trades = [
+                entry
+                for account in self.broker.closed
+                for entry in executions_after(self.broker.books(account, self.broker.session), at)
+            ]
+            if trades:
+                for entry in trades:
+                    watched.gateway.execute(entry)
+                await watched.becomes_current()
+                after = invariants.Live(self.program, self.broker, watched, f"after {seen[3:]}")
+                found += after.deviations(before_trades=False)
+            return found
+
+    def _evening(self, session: date) -> list[Deviation]:
+        """Record the session after its close."""
+        self.program.run_schedules(self.broker.at(EVENING))
+        found = list(invariants.while_down(self.program, self.broker, "in the evening"))
+        if self._passed and not self._missed:
+            found += profits.in_the_evening(self.program, self.broker, session)
+        return found
+
+    def _night(self, session: date) -> list[Deviation]:
+        """Import statements, fill the last sessions again, and judge the closes."""
+        program, broker = self.program, self.broker
+        morning = session + timedelta(days=1)
+        program.run_schedules(broker.at(IMPORTED, day=morning))
+        program.run_schedules(broker.at(FILLED, day=morning))
+        if self._missed:
+            program.fill([*self._missed, session])
+            self._missed.clear()
+        program.clock.move_to(broker.at(TICKED, day=morning))
+        program.tick()
+        return [
+            *self._compared_at_night(session),
+            *self._ledger.deviations(program, session),
+            *invariants.partitions(self.plan.first, session),
+            *invariants.beginning_of_today(session, "the morning after"),
+        ]
+
+    def _compared_at_night(self, session: date) -> Iterator[Deviation]:
+        """Compare the sessions whose statements have arrived, as far as they are filled again."""
+        seed, seen = self.plan.seed, "the morning after"
+        recent = self._passed[-LATE_SESSIONS:]
+        if not events.is_explained_next_morning(session, seed):
+            recent = recent[:-1]
+        yield from profits.of_profit(self.program, self.broker, recent, seen)
+        yield from profits.of_books(self.program, self.broker, recent, seen)
+        if events.is_explained_next_morning(session, seed):
+            since = self.broker.at(time(0), day=recent[0])
+            yield from self._causes.deviations(self.program, self.broker, since)
+
+    def at_the_end(self) -> list[Deviation]:
+        """Compare all sessions once more."""
+        return [
+            *profits.of_profit(self.program, self.broker, self._passed, "at the end"),
+            *profits.of_books(self.program, self.broker, self._passed, "at the end"),
+        ]
+
+    def _record(self, session: date, found: list[Deviation]) -> None:
+        self.played.deviations += found
+        self.played.sessions += 1
+        books = self.broker.closed
+        worth = ", ".join(
+            f"{closed[-1].net_liquidation:.2f} {closed[-1].base}" for closed in books.values()
+        )
+        legs = sum(len(closed[-1].quantities) for closed in books.values())
+        self.played.results.append(f"{session} {legs} holdings, {worth}")
+        self._say(self.played.results[-1])
+        for deviation in found:
+            self._say(f"  {deviation}")

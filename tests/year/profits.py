@@ -1,0 +1,193 @@
+"""Compares what the program explains with the books of the simulated broker."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime
+
+import polars as pl
+
+from ib_gateway_simulator.clearing.back_office import ClosedBooks
+from ib_gateway_simulator.clearing.entries import (
+    EXECUTED,
+    ActionEntry,
+    CashEntry,
+    Entry,
+    TradeEntry,
+    TransferEntry,
+)
+from ib_gateway_simulator.clearing.securities import Category
+from tests.year.broker import Broker
+from tests.year.deviations import Deviation
+from tests.year.programs import Program
+
+# Less than half a cent: the broker's own amounts are exact.
+TOLERANCE = 0.005
+
+_OF_CODES = {"A": "ASSIGNED", "Ex": "EXERCISED", "Ep": "EXPIRED_WORTHLESS"}
+
+
+def table(program: Program, name: str) -> pl.DataFrame:
+    """Return the rows of a derived table."""
+    tables = program.lake.derived_tables
+    return next(table for table in tables if table.spec.name == name).rows()
+
+
+# -- profit ---------------------------------------------------------------------------------------
+
+
+def of_profit(
+    program: Program, broker: Broker, sessions: Iterable[date], seen: str
+) -> Iterator[Deviation]:
+    """Yield where the program's profit of a session is not what the broker's wealth grew by."""
+    explained = _explained(program)
+    for session in sessions:
+        for account in broker.closed:
+            yield from _of_account(explained, broker, session, account, seen)
+
+
+def in_the_evening(program: Program, broker: Broker, session: date) -> Iterator[Deviation]:
+    """Yield the deviations of the accounts of which the gateway has told everything."""
+    explained = _explained(program)
+    for account in broker.closed:
+        books = broker.books(account, session)
+        if books.previous is not None and _is_told(books):
+            yield from _of_account(explained, broker, session, account, "in the evening")
+
+
+def _is_told(books: ClosedBooks) -> bool:
+    """Return whether all that was booked on a session was executed on it, and is not of cash."""
+    return all(
+        isinstance(entry, TradeEntry)
+        and entry.kind == EXECUTED
+        and entry.at.date() == books.session
+        and entry.security.category is not Category.CURRENCY
+        for entry in books.entries
+    )
+
+
+def _explained(program: Program) -> dict[tuple[date, str, str], float | None]:
+    """Return the profit by session, account and currency; None where a part is unknown."""
+    profit = pl.col("profit")
+    total = pl.when(profit.is_not_null().all()).then(profit.sum())
+    rows = table(program, "profit_explained").group_by("session_date", "account", "currency")
+    return {tuple(row[:3]): row[3] for row in rows.agg(total).iter_rows()}  # type: ignore[misc]
+
+
+def _of_account(
+    explained: dict[tuple[date, str, str], float | None],
+    broker: Broker,
+    session: date,
+    account: str,
+    seen: str,
+) -> Iterator[Deviation]:
+    grown = broker.profit(account, session)
+    told_currencies = {key[2] for key in explained if key[:2] == (session, account)}
+    for currency in sorted({*grown, *told_currencies}):
+        true = round(float(grown.get(currency, 0)), 4)
+        told = explained.get((session, account, currency), 0.0)
+        if told is None or abs(true - told) > TOLERANCE:
+            yield Deviation(
+                invariant="profit", session=session, seen=seen, what=f"{account} {currency}",
+                true=true, told=told,
+            )  # fmt: skip
+
+
+# -- books ----------------------------------------------------------------------------------------
+
+
+def of_books(
+    program: Program, broker: Broker, sessions: Iterable[date], seen: str
+) -> Iterator[Deviation]:
+    """Yield where the books do not close, or not at the net liquidation of the broker."""
+    rows = table(program, "books").to_dicts()
+    told = {(row["session_date"], row["account"]): row for row in rows}
+    for session in sessions:
+        for account in broker.closed:
+            books = broker.books(account, session)
+            if books.previous is None:
+                continue
+            row = told.get((session, account), {})
+            why = row.get("why_unknown")
+            for what, true in (
+                ("net_liquidation", float(books.net_liquidation)),
+                ("difference", 0.0),
+            ):
+                amount = row.get(what)
+                if amount is None or abs(amount - true) > TOLERANCE:
+                    yield Deviation(
+                        invariant="books", session=session, seen=seen, what=f"{account} {what}",
+                        true=round(true, 4), told=why if amount is None else amount,
+                    )  # fmt: skip
+
+
+# -- causes ---------------------------------------------------------------------------------------
+
+
+def true_cause(entry: Entry) -> str | None:
+    """Return why an entry closed a holding; None: it is of no holding."""
+    if isinstance(entry, CashEntry):
+        return None
+    if isinstance(entry, TransferEntry):
+        return "TRANSFERRED"
+    if isinstance(entry, ActionEntry):
+        return "SPLIT" if entry.kind == "FS" else "CORPORATE_ACTION"
+    if not isinstance(entry, TradeEntry) or entry.security.category is Category.CURRENCY:
+        return None
+    if entry.settlement:
+        return "CASH_SETTLED"
+    return _OF_CODES.get(entry.codes.split(";")[0], "TRADED")
+
+
+class Causes:
+    """The closes that were judged already are not compared again."""
+
+    def __init__(self) -> None:
+        self._entries: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
+        self._booked: set[tuple[str, date]] = set()
+
+    def _add(self, broker: Broker) -> None:
+        for account, closed in broker.closed.items():
+            for books in closed:
+                if (account, books.session) in self._booked:
+                    continue
+                self._booked.add((account, books.session))
+                for entry in books.entries:
+                    if true_cause(entry) is not None:
+                        conid = entry.security.conid  # type: ignore[attr-defined]
+                        self._entries[account, conid].append(entry)
+
+    def deviations(self, program: Program, broker: Broker, since: datetime) -> Iterator[Deviation]:
+        """Yield the closes that were seen since a time and have no cause, or another one.
+
+        A close that the program saw is one of a holding that became smaller, between two looks at
+        the gateway.
+        """
+        self._add(broker)
+        closures = program.lake.closures.current_rows().filter(
+            pl.col("closed_at") >= since.astimezone(UTC)
+        )
+        changes = {row["change_id"]: row for row in program.lake.position_changes.rows().to_dicts()}
+        judged = {row["change_id"] for row in closures.iter_rows(named=True)}
+        for row in closures.sort("closed_at", "conid").iter_rows(named=True):
+            change = changes.get(row["change_id"])
+            if change is None:
+                continue
+            causes = {
+                true_cause(entry)
+                for entry in self._entries[row["account"], row["conid"]]
+                if change["since"] < entry.at <= change["seen_at"]
+            }
+            if causes and row["cause"] not in causes:
+                yield Deviation(
+                    invariant="cause", session=broker.session, seen="the morning after",
+                    what=f"{row['account']} {row['quantity']:+g} {row['symbol']} {row['conid']}",
+                    true=sorted(map(str, causes)), told=f"{row['cause']}: {row['detail']}",
+                )  # fmt: skip
+        for change in changes.values():
+            became_smaller = abs(change["after"]) < abs(change["before"])
+            if change["seen_at"] >= since and became_smaller and change["change_id"] not in judged:
+                yield Deviation(
+                    invariant="cause", session=broker.session, seen="the morning after",
+                    what=f"{change['account']} {change['symbol']} {change['conid']}",
+                    true="judged", told="no cause at all",
+                )  # fmt: skip

@@ -1,0 +1,360 @@
+"""The program in one process: Dagster's own daemon functions, and the stream over a socket.
+
+The clock is moved by hand: Python's own clocks are replaced (time-machine), except the monotonic
+one, by which waits are measured. Delta Lake reads the machine's clock: what it keeps old files by
+is a span of the machine's time here (`short_retentions`). Dagster's daemon is a loop around
+functions that take the time, which are called here.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import dagster as dg
+import polars as pl
+import sqlalchemy
+import yaml
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
+from dagster._core.test_utils import create_test_daemon_workspace_context
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from dagster._daemon.sensor import execute_sensor_iteration
+from dagster._scheduler.scheduler import launch_scheduled_runs
+from time_machine import Traveller
+
+from ib_gateway_simulator import SimulatedGateway
+from position_sync_dagster.definitions import defs
+from position_sync_dagster.defs import resources
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
+from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.stream.streamer import stream
+from tests.support.migrations import keep_migrations
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE_S, eventually
+from tests.year.broker import Broker, Delivery
+from tests.year.gateway import book_of, set_rates
+
+# The log of a table is kept for ten minutes, and maintenance runs each four hours: what is
+# older than a second of the machine was written before the maintenance before.
+SHORT = "interval 1 seconds"
+# A week of the tables that are kept so long lasts about this long here.
+SHORT_WEEK = "interval 60 seconds"
+
+ROOT = Path(__file__).parents[2]
+
+# Between two ticks of a sensor.
+TICK = timedelta(seconds=5)
+# So many ticks are enough for any queue of the year.
+MOST_TICKS = 40
+# How long values may take, in seconds of the machine, before the next tick.
+VALUES_WAIT_S = 0.3
+
+LAUNCHER = {
+    "module": "dagster._core.launcher.sync_in_memory_run_launcher",
+    "class": "SyncInMemoryRunLauncher",
+}
+
+
+@dataclass(slots=True)
+class MovedClock:
+    """The clock of the year; it runs from where it was moved to."""
+
+    traveller: Traveller
+
+    def move_to(self, at: datetime) -> None:
+        """Set the clock."""
+        self.traveller.move_to(at.astimezone(UTC))
+
+    def advance(self, span: timedelta) -> None:
+        """Move the clock on."""
+        self.move_to(utc_now() + span)
+
+
+@contextmanager
+def short_retentions() -> Iterator[None]:
+    """Let Delta Lake, whose clock cannot be moved, keep old files for spans of its own clock."""
+    short = {name: SHORT if "Duration" in name else text for name, text in schema.RETENTION.items()}
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(schema.RETENTION, short))
+        for spec in (*schema.TABLES, *schema.DERIVED):
+            if spec.kept is not None:
+                before = spec.kept
+                object.__setattr__(spec, "kept", SHORT_WEEK)
+                stack.callback(object.__setattr__, spec, "kept", before)
+        yield
+
+
+@contextmanager
+def kept_engines() -> Iterator[None]:
+    """Keep SQLAlchemy's engine of each file of Dagster, which makes a new one for each event.
+
+    An engine that is kept has its statements compiled: a run takes half of the time.
+    """
+    engines: dict[str, Any] = {}
+
+    def engine_of(address: str, **options: Any) -> Any:
+        if address not in engines:
+            engines[address] = sqlalchemy.create_engine(address, **options)
+        return engines[address]
+
+    with ExitStack() as stack:
+        for module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
+            stack.enter_context(mock.patch.object(module, "create_engine", engine_of))
+        yield
+
+
+def _environment(home: Path, port: int, first: date, calendar: str) -> dict[str, str]:
+    return {
+        "DAGSTER_HOME": str(home / "dagster"),
+        "POSITION_SYNC_LAKE": str(home / "lake"),
+        "POSITION_SYNC_FLEX_FOLDER": str(home / "flex"),
+        "POSITION_SYNC_GATEWAY_PORT": str(port),
+        "POSITION_SYNC_DAILY_START": first.isoformat(),
+        "POSITION_SYNC_CALENDAR": calendar,
+        "POSITION_SYNC_FSYNC": "false",
+        # The clock jumps while the stream runs, by less than this.
+        "POSITION_SYNC_SESSION_LEASE_S": "3600",
+    }
+
+
+@contextmanager
+def open_program(home: Path, first: date, clock: MovedClock) -> Iterator["Program"]:
+    """Create a home with empty tables, and Dagster's instance and code location in this process."""
+    for name in ("dagster", "flex"):
+        (home / name).mkdir(parents=True)
+    config = yaml.safe_load((ROOT / "dagster_home" / "dagster.yaml").read_text())
+    (home / "dagster" / "dagster.yaml").write_text(
+        yaml.safe_dump({**config, "run_launcher": LAUNCHER})
+    )
+    keep_migrations()
+    environment = _environment(home, free_port(), first, "XNYS")
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(os.environ, environment))
+        stack.enter_context(short_retentions())
+        stack.enter_context(kept_engines())
+        forget_definitions()
+        stack.callback(forget_definitions)
+        instance = stack.enter_context(dg.DagsterInstance.get())
+        target = LoadableTargetOrigin(
+            executable_path="python",
+            module_name="position_sync_dagster.definitions",
+            attribute="defs",
+        )
+        origin = InProcessCodeLocationOrigin(target, location_name="position_sync_dagster")
+        workspace = stack.enter_context(
+            create_test_daemon_workspace_context(InProcessWorkspaceLoadTarget([origin]), instance)
+        )
+        settings = load_settings()
+        program = Program(
+            home=home, settings=settings, lake=Lake.of(settings), instance=instance,
+            workspace=workspace, clock=clock,
+        )  # fmt: skip
+        program.lake.initialize_sync()
+        yield program
+
+
+def forget_definitions() -> None:
+    """Let the definitions and the tables of the ticks be read anew, from the environment."""
+    defs.load_fn.cache_clear()  # type: ignore[attr-defined]
+    resources.cached_lake.cache_clear()
+
+
+@dataclass(slots=True, kw_only=True)
+class Program:
+    """The tables, Dagster and the stream.
+
+    Attributes:
+        tick_s: How long each tick of all sensors took.
+    """
+
+    home: Path
+    settings: Settings
+    lake: Lake
+    instance: dg.DagsterInstance
+    workspace: Any
+    clock: MovedClock
+    tick_s: list[float] = field(default_factory=list)
+    _schedule_times: dict[str, Any] = field(default_factory=dict)
+
+    # -- Dagster ------------------------------------------------------------------------------
+
+    def switch_off(self, *, maintenance: bool) -> None:
+        """Switch off the sensor that starts the stream as a run: here it runs in this process.
+
+        Args:
+            maintenance: Whether the schedule of the maintenance is switched off as well.
+        """
+        (location,) = self.workspace.create_request_context().code_locations
+        (repository,) = location.get_repositories().values()
+        for sensor in repository.get_sensors():
+            if sensor.name == "supervise_stream":
+                origin = sensor.get_remote_origin_id()
+                self.instance.stop_sensor(origin, sensor.selector_id, sensor)
+        for schedule in repository.get_schedules():
+            if maintenance and schedule.name == "every_four_hours":
+                origin = schedule.get_remote_origin_id()
+                self.instance.stop_schedule(origin, schedule.selector_id, schedule)
+
+    def run_schedules(self, at: datetime) -> None:
+        """Move the clock to a time, and run what the schedules have until then."""
+        self.clock.move_to(at)
+        for _event in launch_scheduled_runs(
+            self.workspace, logging.getLogger("year.schedules"), utc_now(), self._schedule_times
+        ):
+            pass
+
+    def tick(self) -> None:
+        """Evaluate all sensors once, as the daemon does."""
+        began = time.monotonic()
+        for _event in execute_sensor_iteration(
+            self.workspace, logging.getLogger("year.sensors"), None, None
+        ):
+            pass
+        self.tick_s.append(time.monotonic() - began)
+
+    def fill(self, days: list[date]) -> None:
+        """Fill sessions as a person does who launches a backfill of what is missing."""
+        tags = {
+            "dagster/asset_partition_range_start": days[0].isoformat(),
+            "dagster/asset_partition_range_end": days[-1].isoformat(),
+        }
+        job = defs().resolve_job_def(resources.CLOSE_JOB)
+        result = job.execute_in_process(instance=self.instance, tags=tags)
+        assert result.success, f"backfill of {days[0]} to {days[-1]}"
+
+    def receive(self, files: list[Delivery]) -> None:
+        """Put files into the folder of statements."""
+        for file in files:
+            Path(self.settings.flex_folder, file.name).write_bytes(file.content)
+
+    # -- the stream ---------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def streaming(self, broker: Broker, at: datetime) -> AsyncIterator["Watched"]:
+        """Serve the broker's holdings of a moment on a socket, and stream from it.
+
+        It begins when the stream has said what each holding is, and all requests are answered.
+        """
+        self.clock.move_to(at)
+        books = [broker.books(account, broker.session) for account in broker.closed]
+        simulated = SimulatedGateway(
+            book_of(broker, at), port=self.settings.gateway_port, autostep=False,
+            time_zone="America/New_York", max_messages_per_s=0,
+        )  # fmt: skip
+        async with simulated as gateway:
+            set_rates(gateway, books)
+            stop = asyncio.Event()
+            task = asyncio.create_task(stream(self.lake, self.settings, stop=stop))
+            worth = {closed.account: float(closed.net_liquidation) for closed in books}
+            watched = Watched(
+                program=self, gateway=gateway, task=task, net_liquidation=worth, began=utc_now()
+            )
+            try:
+                await watched.becomes_current()
+                yield watched
+            finally:
+                stop.set()
+                await asyncio.wait_for(task, DEADLINE_S)
+
+
+@dataclass(slots=True, kw_only=True)
+class Watched:
+    """A stream that runs beside a gateway."""
+
+    program: Program
+    gateway: SimulatedGateway
+    task: "asyncio.Task[Any]"
+    net_liquidation: dict[str, float]
+    began: datetime
+    most_lines: int = 0
+
+    @property
+    def session(self) -> GatewaySession | None:
+        """The lease of the stream."""
+        return self.program.lake.sessions.current(self.program.settings.gateway_id)
+
+    async def becomes_current(self) -> None:
+        """Wait until the stream is live, has published what the gateway holds, and is drained."""
+        await eventually(lambda: self._is_live() or self.task.done())
+        if self.task.done():
+            self.task.result()
+        await eventually(self._is_published, self._told)
+        await eventually(self._accounts_are_told)
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Let ticks pass until no request waits."""
+        for _tick in range(MOST_TICKS):
+            self.most_lines = max(self.most_lines, len(self.gateway._gateway.market_data.lines))
+            self.program.clock.advance(TICK)
+            await asyncio.to_thread(self.program.tick)
+            await self._quotes_came()
+            overview = self.program.lake.queue.sync.overview()
+            if not overview.claimable and not self._missing():
+                return
+        raise AssertionError(
+            f"not drained after {MOST_TICKS} ticks: {overview}, without a row: {self._missing()}"
+        )
+
+    async def _quotes_came(self) -> None:
+        """Give values the time to come, if the newest rows lack some."""
+        if self._missing():
+            await asyncio.sleep(VALUES_WAIT_S)
+
+    def _is_live(self) -> bool:
+        session = self.session
+        return session is not None and session.state is SessionState.LIVE
+
+    def held(self) -> dict[tuple[str, int], float]:
+        """Return what the gateway holds."""
+        return {
+            (row.account, row.contract.conid): row.quantity
+            for row in self.gateway._gateway.ledger.holdings()
+            if row.quantity
+        }
+
+    def published(self) -> dict[tuple[str, int], float]:
+        """Return what the stream has published of the gateway."""
+        rows = self.program.lake.broker_positions.read(self.program.settings.gateway_id)
+        return {row.key: row.position for row in rows if row.position}
+
+    def _is_published(self) -> bool:
+        return self.published() == self.held()
+
+    def _accounts_are_told(self) -> bool:
+        """Return whether the values of each account came since the stream began, or are true."""
+        told = {
+            summary.account
+            for summary in self.program.lake.account_values.latest_summaries()
+            if summary.timestamp >= self.began
+            or summary.net_liquidation == round(self.net_liquidation[summary.account], 2)
+        }
+        return told >= self.net_liquidation.keys()
+
+    def _told(self) -> object:
+        held, published = self.held(), self.published()
+        return {
+            key: (held.get(key), published.get(key))
+            for key in {*held, *published}
+            if held.get(key) != published.get(key)
+        }
+
+    def _missing(self) -> dict[tuple[str, int], float]:
+        """Return the holdings whose newest row has another quantity, or no value."""
+        rows = self.program.lake.updates.sync.latest().filter(pl.col("market_value").is_not_null())
+        newest = {(r["account"], r["conid"]): r["position"] for r in rows.iter_rows(named=True)}
+        return {key: held for key, held in self.held().items() if newest.get(key) != held}
