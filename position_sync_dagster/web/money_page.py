@@ -14,7 +14,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.errors import PositionSyncError, UnknownStrategyError
 from position_sync_dagster.web.feed import Feed, FiguresSource
 from position_sync_dagster.web.page import (
     HEADERS,
@@ -25,6 +24,7 @@ from position_sync_dagster.web.page import (
     perspective_version,
     static_routes,
 )
+from position_sync_dagster.web.risk_page import risk_html
 
 PANELS = (
     Panel(
@@ -116,7 +116,7 @@ def money_routes(
     feed = Feed(opened, {"dagster": dagster})
     return [
         html_route("/money", money_html()),
-        Route("/money/risk", _risk, methods=["GET"]),
+        html_route("/money/risk", risk_html()),
         *static_routes(),
         _feed_route(feed),
         *_api_routes(opened),
@@ -192,21 +192,3 @@ def _metrics_route(opened: Callable[[], FiguresSource]) -> Route:
         return response
 
     return Route("/metrics", metrics, methods=["GET"])
-
-
-def _risk(request: Request) -> Response:
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.settings import load_settings
-    from position_sync_dagster.web.risk_page import risk_html
-
-    settings = load_settings()
-    strategy = request.query_params.get("strategy")
-    trade = request.query_params.get("trade")
-    try:
-        text = risk_html(Lake.of(settings), settings, utc_now(), strategy, trade)
-    except UnknownStrategyError as error:
-        return PlainTextResponse(str(error), 404, HEADERS)
-    except PositionSyncError as error:
-        return PlainTextResponse(str(error), 503, HEADERS)
-    headers = {**HEADERS, "Cache-Control": "no-store"}
-    return Response(text, headers=headers, media_type="text/html")
