@@ -29,6 +29,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.payoff import payoffs
 from position_sync_dagster.risk.priced_legs import PricedLegs
+from position_sync_dagster.risk.scenario_file import folder_of, read_scenarios
 from position_sync_dagster.risk.scenarios import scenario_rows
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import (
@@ -50,6 +51,7 @@ from position_sync_dagster.web.api_answers import (
     Problem,
     WhatIfQuery,
 )
+from position_sync_dagster.web.closed_day_answers import ClosedDayAnswer, closed_day
 from position_sync_dagster.web.expiry_answers import ExpiryAnswer, ExpiryQuery, expiry_of
 from position_sync_dagster.web.leg_answers import LegAnswer, LegQuery, read_leg
 from position_sync_dagster.web.search_answers import SearchAnswer, SearchQuery, search
@@ -185,6 +187,15 @@ def _curve(source: ApiSource, query: risk_answers.CurveQuery) -> dict[str, Any]:
     return risk_answers.curve_answer(after.after, after.after_legs, query, notes=after.notes)
 
 
+def _scenarios(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
+    scenarios = read_scenarios(folder_of(source.settings().strategies_file))
+    return risk_answers.scenarios_answer(*source.risk(), scenarios.recorded)
+
+
+def _closed_day(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
+    return closed_day(source.lake(), source.figures().at)
+
+
 def _expiry(source: ApiSource, query: ExpiryQuery) -> dict[str, Any]:
     book, legs = source.risk()
     Choice(strategy=query.strategy).check(book)
@@ -231,6 +242,8 @@ ROUTES = {
         query=NoQuery,
         answer=api_answers.HeaderAnswer,
         read=_header,
+        # Its moment is what a page counts from: where nothing changed, nothing is old either.
+        is_tagged=False,
     ),
     "accounts": ApiRoute(
         summary="Accounts, and the profit of the day in its parts",
@@ -273,6 +286,20 @@ ROUTES = {
         query=risk_answers.CurveQuery,
         answer=risk_answers.CurveAnswer,
         read=_curve,
+        is_tagged=False,
+    ),
+    "scenarios": ApiRoute(
+        summary="Profit in the recorded scenarios",
+        query=NoQuery,
+        answer=risk_answers.ScenariosAnswer,
+        read=_scenarios,
+        is_tagged=False,
+    ),
+    "closed-day": ApiRoute(
+        summary="Where the profit of the newest closed day came from, and its books",
+        query=NoQuery,
+        answer=ClosedDayAnswer,
+        read=_closed_day,
         is_tagged=False,
     ),
     "expiry": ApiRoute(

@@ -150,16 +150,16 @@ def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
         told=lambda: (len(grid(money)), money.driver.execute_script(LAYOUT), money.text()[:500]),
     )
     leg = grid(money)[1]["__ROW_PATH__"]
-    told = (f"{leg[-1]} · ", f"position-sync history {ACCOUNT}:")
+    told = (leg[-1], f"position-sync history {ACCOUNT}:", "STREAM")
 
     def clicked() -> bool:  # the rows are there a little before a click has an effect
         money.driver.execute_script(CLICK, leg)
         return all(one in money.text() for one in told)
 
-    wait_for("a click shows the row", clicked, told=lambda: (leg, money.text()[-500:]))
-    assert "/runs/" in str(
-        money.driver.find_element("css selector", "#row a").get_attribute("href")
-    )
+    wait_for("a click shows the leg", clicked, told=lambda: (leg, money.text()[-500:]))
+    run = money.driver.find_element("css selector", "#leg-values a").get_attribute("href")
+    assert "/runs/" in str(run)
+    money.button("Close")
 
 
 def test_a_fill_is_on_the_money_page_and_an_outage_greys_it(demo, money):
