@@ -235,7 +235,7 @@ def join_rows(
     the end of its day: where trades after the close lead to them, ours are those of the close.
 
     Args:
-        own: As `values_at_close` returns them.
+        valued: As `values_at_close` returns them.
         stated: As `stated_rows` returns them.
         covered: The accounts that the statements cover; a position they do not list is not held.
         opened: Local midnight at the start of the day.

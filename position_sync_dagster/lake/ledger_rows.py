@@ -191,7 +191,7 @@ class LatestRows:
 
         Args:
             handle: The ledger.
-            known: What the first read begins with.
+            stored: What the first read begins with.
         """
         # Rows are only added: of those that were read the newest stays the newest, and the next
         # read needs only the rows that came since. A file that was merged has no others.

@@ -20,7 +20,11 @@ import polars as pl
 
 from position_sync_dagster.dagster_files import FailingCheck
 from position_sync_dagster.defs.assets.table_asset import check_evaluation, table_of
-from position_sync_dagster.defs.resources import PositionSyncResource, dagster_failures
+from position_sync_dagster.defs.resources import (
+    PositionSyncResource,
+    check_key_of,
+    dagster_failures,
+)
 from position_sync_dagster.domain.clock import is_recent
 from position_sync_dagster.errors import GatewayError, PositionSyncError
 from position_sync_dagster.lake import lake as tables
@@ -319,8 +323,11 @@ def news(
     newest = dict(results)
     if not newest:
         return []
-    stored = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(newest))
-    assets = {key.asset_key for key in newest}
+    event_keys = {key: check_key_of(key) for key in newest}
+    stored = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+        [*event_keys.values()]
+    )
+    assets = {key.asset_key for key in event_keys.values()}
     runs = {
         record.asset_entry.asset_key: record.asset_entry.last_materialization_record
         for record in instance.get_asset_records(list(assets))
@@ -328,7 +335,8 @@ def news(
     return [
         check_evaluation(key, result)
         for key, result in newest.items()
-        if is_news(stored.get(key), result, now) or _is_hidden(stored[key], runs.get(key.asset_key))
+        if is_news(stored.get(event_keys[key]), result, now)
+        or _is_hidden(stored[event_keys[key]], runs.get(event_keys[key].asset_key))
     ]
 
 
