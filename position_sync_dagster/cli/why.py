@@ -46,7 +46,8 @@ def _line(row: TodaysProfit) -> dict[str, str]:
     cells = {"strategy": row.strategy, "account": row.account, "": row.currency}
     cells["today"] = amount(row.profit)
     for name in PARTS:
-        cells[name] = amount(getattr(row, name))
+        part = getattr(row, name)
+        cells[name] = amount(None if part is None else round(part, 2))
     cells["closed"] = amount(row.closed) if row.closed_legs else ""
     return cells
 

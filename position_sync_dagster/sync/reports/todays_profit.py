@@ -121,7 +121,7 @@ class TodaysProfit(BaseModel):
     cash: float | None
     """0: income is in no holding's profit of the day."""
     unexplained: float | None
-    """What the broker counts from another closing price, or from trades that we do not know."""
+    """What the broker counts from another closing price, or from a price of another second."""
     largest: dict[str, list[LargestLeg]]
     """The three largest legs of each part that has any."""
     movements: list[str]
