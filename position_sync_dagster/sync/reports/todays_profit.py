@@ -29,14 +29,12 @@ from position_sync_dagster.sync.exchange_days import closing_times, exchange_day
 from position_sync_dagster.sync.price_magnifiers import magnifier_in
 from position_sync_dagster.sync.reports.book import Book, known_strategy
 from position_sync_dagster.sync.reports.figures import Figures
+from position_sync_dagster.sync.reports.moved_between import KEY, ROUNDING, movements_between
 from position_sync_dagster.sync.reports.profit import (
     BOOKED_BEFORE,
     BY_GREEKS,
-    KEY,
     PARTS,
-    ROUNDING,
     explain_holdings,
-    movements_between,
 )
 from position_sync_dagster.sync.reports.risk import assumptions_of
 
