@@ -102,7 +102,7 @@ class TickCursor:
     at: dict[str, AwareDatetime] = field(default_factory=dict)
 
 
-@resources.sensor()
+@resources.sensor(assets=dg.AssetSelection.tag(resources.WRITTEN_BY, resources.DRAIN_SENSOR))
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Value the waiting requests, derive what follows from the rows, and report both.
 
@@ -393,8 +393,6 @@ TICK_DERIVED = tuple(
     )
 )
 
-LEDGER = dg.AssetKey(schema.POSITION_UPDATES.name)
-
 # Number of newest events in which the last reported version is looked for: those of runs, which
 # report no rows, may be between.
 LOOKED_AT = 10
@@ -425,7 +423,8 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
     """
     updates = lake.updates.sync
     since = cursor or 0
-    for event in instance.fetch_materializations(LEDGER, limit=LOOKED_AT).records:
+    ledger = resources.key_of(schema.POSITION_UPDATES.name)
+    for event in instance.fetch_materializations(ledger, limit=LOOKED_AT).records:
         reported = _reported(event)
         if reported is None:
             continue
@@ -531,10 +530,11 @@ def events_with(home: Path, versions: Mapping[int, datetime]) -> list[str]:
         home: The home of Dagster.
         versions: When each version of the ledger was committed.
     """
+    ledger = resources.key_of(schema.POSITION_UPDATES.name)
     found: dict[str, None] = {}
     with dg.DagsterInstance.from_config(str(home)) as instance:
         for version, committed_at in versions.items():
-            later = dg.AssetRecordsFilter(LEDGER, after_timestamp=(committed_at - SKEW).timestamp())
+            later = dg.AssetRecordsFilter(ledger, after_timestamp=(committed_at - SKEW).timestamp())
             events = instance.fetch_materializations(later, limit=LATER, ascending=True)
             for record in events.records:
                 reported = _reported(record)

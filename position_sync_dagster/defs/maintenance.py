@@ -77,7 +77,7 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
         return 0
-    own = [dg.AssetKey(name).to_string() for name in assets]
+    own = [resources.key_of(name).to_string() for name in assets]
     of_own: sql.BindParameter[str] = sql.bindparam("own", own, expanding=True)
     old = sql.bindparam("before", before.astimezone(UTC).replace(tzinfo=None), sql.DateTime)
 

@@ -17,6 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from position_sync_dagster.web.typed_commands import typed_home, typed_program
+
 STATIC = Path(__file__).parent / "static"
 KINDS = {
     ".css": "text/css", ".js": "text/javascript", ".json": "application/json", ".txt": "text/plain",
@@ -88,8 +90,10 @@ class PageFrame:
         """Return the page around the HTML of its main part."""
         sheets = ("/money/app.css", *self.styles)
         links = "".join(f'<link rel="stylesheet" href="{escape(sheet)}">' for sheet in sheets)
+        program, home = escape(typed_program()), escape(typed_home())
         return f"""<!doctype html>
-<html lang="en" data-page="{self.module}" data-perspective="{perspective_version() or ""}">
+<html lang="en" data-page="{self.module}" data-perspective="{perspective_version() or ""}"
+  data-program="{program}" data-home="{home}">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -104,6 +108,7 @@ class PageFrame:
 <p id="alert" role="alert" hidden></p>
 <p id="notice" role="status">Reading the tables …</p>
 <div id="hints" role="status" hidden></div>
+<p id="said" class="unseen" role="status"></p>
 <main id="main" tabindex="-1">
 <h1 class="unseen">{escape(self.title)}</h1>
 {main}
@@ -125,8 +130,10 @@ def _header(path: str) -> str:
   <div class="strip">
     <nav aria-label="Pages">{"".join(links)}</nav>
     <search><label class="unseen" for="find">Find a strategy, an underlying or a leg</label>
-    <input id="find" type="search" autocomplete="off" placeholder="Strategy, underlying, leg">
-    <ul id="matches" hidden></ul></search>
+    <input id="find" type="search" autocomplete="off" role="combobox"
+      placeholder="Strategy, underlying, leg (press /)" aria-expanded="false"
+      aria-controls="matches" aria-autocomplete="list">
+    <ul id="matches" role="listbox" aria-label="Matches" hidden></ul></search>
     <button type="button" id="theme">Light / dark</button>
   </div>
   <dl id="accounts" aria-label="Accounts"></dl>

@@ -18,7 +18,6 @@ import polars as pl
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.assets.closed_campaigns import closed_campaigns
 from position_sync_dagster.defs.assets.derived_tables import plotted, seldom
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.dagster_internals import WITHOUT_EVENTS
@@ -71,7 +70,7 @@ def over_trading_days(
     """
     return table_asset.table_asset(
         spec,
-        job=resources.CLOSE_JOB,
+        writer=resources.CLOSE_JOB,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         metadata={"partition_expr": "session_date", **(metadata or {})},
@@ -153,7 +152,7 @@ def daily_asset(
 
         for day, closed in closed_days.filled.items():
             yield dg.AssetMaterialization(
-                DAILY_POSITIONS.name,
+                resources.key_of(DAILY_POSITIONS.name),
                 partition=day.isoformat(),
                 metadata={**shared, **describe(closed)},
                 tags={table_asset.DATA_VERSION: version},
@@ -161,7 +160,7 @@ def daily_asset(
         for day, why in closed_days.skipped.items():
             context.log.warning(f"{day} is not filled: {why}.")
             yield dg.AssetObservation(
-                DAILY_POSITIONS.name,
+                resources.key_of(DAILY_POSITIONS.name),
                 partition=day.isoformat(),
                 description=f"Not filled: {why}.",
                 metadata={"skipped": why},
@@ -270,14 +269,13 @@ def daily() -> dg.Definitions:
     job = dg.define_asset_job(
         resources.CLOSE_JOB,
         executor_def=dg.in_process_executor,
-        selection=dg.AssetSelection.assets(asset, explained, books, closed_campaigns)
-        | dg.AssetSelection.checks_for_assets(asset, explained, books),
+        selection=dg.AssetSelection.tag(resources.WRITTEN_BY, resources.CLOSE_JOB),
         description="Record every holding at the close of a trading day, or of a range of them.",
     )
     importing = dg.define_asset_job(
         resources.IMPORT_JOB,
         executor_def=dg.in_process_executor,
-        selection=dg.AssetSelection.assets("flex_statements", "executions", "statement_events"),
+        selection=dg.AssetSelection.tag(resources.WRITTEN_BY, resources.IMPORT_JOB),
         description="Download the Flex query of the settings, and store trades and cash of all "
         "statements.",
     )

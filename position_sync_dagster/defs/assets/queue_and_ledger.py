@@ -65,7 +65,7 @@ def strategies_state(lake: tables.Lake, settings: Settings) -> Derived:
 @derived_asset(
     schema.POSITION_QUEUE,
     deps=["active_strategies", "broker_positions"],
-    job=STREAM_JOB,
+    writer=STREAM_JOB,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
 def position_queue(lake: tables.Lake, settings: Settings, _run_id: str | None) -> Derived:
@@ -92,7 +92,6 @@ def queue_state(lake: tables.Lake) -> Derived:
 @derived_asset(
     schema.POSITION_UPDATES,
     deps=["position_queue", "active_strategies", "broker_positions", "contracts"],
-    job=STREAM_JOB,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
 def position_updates(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:

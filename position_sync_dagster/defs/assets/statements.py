@@ -12,7 +12,13 @@ import dagster as dg
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
-from position_sync_dagster.defs.resources import IMPORT_JOB, PositionSyncResource, dagster_failures
+from position_sync_dagster.defs.resources import (
+    IMPORT_JOB,
+    WRITTEN_BY,
+    PositionSyncResource,
+    dagster_failures,
+    key_of,
+)
 from position_sync_dagster.domain.closes import Closure, Statement
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
@@ -75,15 +81,17 @@ def events() -> None:
 @dg.multi_asset(
     name="statements",
     specs=[
-        table_asset.external(FOLDER, kinds={"xml"}, metadata={"written_by": IMPORT_JOB})(folder),
+        table_asset.external(
+            FOLDER,
+            kinds={"xml"},
+            metadata={"written_by": table_asset.WRITERS[IMPORT_JOB]},
+            tags={WRITTEN_BY: IMPORT_JOB},
+        )(folder),
         *(
-            table_asset.external(
-                spec.name,
-                FOLDER,
-                kinds={"deltalake", "python"},
-                metadata=table_asset.table_metadata(spec, job=IMPORT_JOB),
-            )(described)
-            for spec, described in ((EXECUTIONS, executions), (STATEMENT_EVENTS, events))
+            table_asset.described(spec, FOLDER, writer=IMPORT_JOB, kinds={"deltalake", "python"})(
+                documented
+            )
+            for spec, documented in ((EXECUTIONS, executions), (STATEMENT_EVENTS, events))
         ),
     ],
     check_specs=[
@@ -120,9 +128,10 @@ def imported(
         of_asset[table.spec.name] = {"added": rows, **table_asset.state_of(table)}
     checks = [judge_files(len(done.found), done.unreadable, done.notes)]
     for name, metadata in of_asset.items():
-        if dg.AssetKey(name) in context.selected_asset_keys:
+        key = key_of(name)
+        if key in context.selected_asset_keys:
             yield dg.MaterializeResult(
-                asset_key=name,
+                asset_key=key,
                 metadata=metadata,
                 data_version=dg.DataVersion(table_asset.FOLLOWED),  # that of the events of ticks
                 check_results=checks if name == FOLDER else (),

@@ -20,7 +20,11 @@ import polars as pl
 
 from position_sync_dagster.dagster_files import FailingCheck
 from position_sync_dagster.defs.assets.table_asset import check_evaluation, table_of
-from position_sync_dagster.defs.resources import PositionSyncResource, dagster_failures
+from position_sync_dagster.defs.resources import (
+    PositionSyncResource,
+    check_key_of,
+    dagster_failures,
+)
 from position_sync_dagster.domain.clock import is_recent
 from position_sync_dagster.errors import GatewayError, PositionSyncError
 from position_sync_dagster.lake import lake as tables
@@ -310,8 +314,9 @@ def news(
     found = dict(results)
     if not found:
         return []
-    stored = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(found))
-    assets = {key.asset_key for key in found}
+    keys = {key: check_key_of(key) for key in found}
+    stored = instance.event_log_storage.get_latest_asset_check_execution_by_key([*keys.values()])
+    assets = {key.asset_key for key in keys.values()}
     runs = {
         record.asset_entry.asset_key: record.asset_entry.last_materialization_record
         for record in instance.get_asset_records(list(assets))
@@ -319,7 +324,8 @@ def news(
     return [
         check_evaluation(key, result)
         for key, result in found.items()
-        if is_news(stored.get(key), result, now) or _is_hidden(stored[key], runs.get(key.asset_key))
+        if is_news(stored.get(keys[key]), result, now)
+        or _is_hidden(stored[keys[key]], runs.get(keys[key].asset_key))
     ]
 
 

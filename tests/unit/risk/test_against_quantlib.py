@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.model import Exercise, Greeks, VanillaOptions
+from tests.support.extent import examples
 from tests.unit.risk.quantlib_oracle import Contract, Reference, reference
 
 # Greeks below these are compared with these: a day's decay, and a point of volatility, per 100.
@@ -74,12 +75,13 @@ def part_of(
 
 @pytest.mark.variation
 @pytest.mark.timeout(600)
-def test_two_thousand_random_contracts_agree_with_quantlib() -> None:
-    drawn = random_contracts(2000)
+def test_random_contracts_agree_with_quantlib() -> None:
+    """`TESTS=all` compares two thousand of them."""
+    drawn = random_contracts(examples(2000))
     compared = [(contract, reference(contract)) for contract in drawn]
     # No option bends down: where QuantLib's grid says so, it is at fault.
     compared = [(contract, right) for contract, right in compared if right.gamma > -1e-4]
-    assert len(compared) >= 1980
+    assert len(compared) >= 0.99 * len(drawn)
     contracts = [contract for contract, _right in compared]
     references = [right for _contract, right in compared]
     greeks = modelled(contracts)

@@ -12,6 +12,7 @@ import { SPOTS, VOLS, drawMatrix } from "./matrix_panel.js";
 import { chosenLabel, drawPayoff, openPayoff } from "./payoff_panel.js";
 import { drawRecorded } from "./recorded_panel.js";
 import { choice, choose, chosen, chosenName, listNames, onChoice, openChoice, showChoice } from "./risk_choice.js";
+import { openSearch } from "./search.js";
 import { drawTrades, hasTrades, listStrategies, openTrades, showTradesError, tradesOfChoice } from "./trades_panel.js";
 
 const EVERY_MS = 10000; // the server prices a book anew at most every 5 s
@@ -128,6 +129,7 @@ async function follow() {
   }
 }
 
+openSearch();
 openPayoff();
 openSliders();
 openTrades();
