@@ -378,7 +378,7 @@ class SyncUpdates:
         """Return the UTC days of which there are rows, from the log alone."""
         return self.table.read(lambda files: set(files.get_column("partition.date").unique()))
 
-    def last_before(self, moment: datetime, look_back_days: int = LOOK_BACK_DAYS) -> pl.DataFrame:
+    def last_before(self, moment: datetime, look_back_days: float = LOOK_BACK_DAYS) -> pl.DataFrame:
         """Return the last row at or before a moment per (account, conid), as far as known now.
 
         Reads only files of the `look_back_days` before the moment.
