@@ -99,14 +99,17 @@ def unavailable_reason(
             f"The owner of {gateway_id} is {session.state} since "
             f"{session.state_since:%H:%M:%S} UTC{because}"
         )
+
     if confirmed is None:
         return f"The positions of the gateway {gateway_id} have not been downloaded yet."
+
     span = timedelta(seconds=settings.refresh_interval_s + TIME_LIMIT_S)
     if not is_recent(confirmed, span, now):
         return (
             f"The positions of the gateway {gateway_id} were last downloaded at "
             f"{confirmed:%Y-%m-%d %H:%M:%S} UTC, and no stream is alive."
         )
+
     return None
 
 
@@ -209,6 +212,7 @@ class LakeValues:
         complete: list[bool] = []
         covered: dict[str, bool] = {}
         unavailable: dict[str, Collection[str]] = {}
+
         for login in self.settings.logins:
             now = self.clock()
             session = await offload(self.lake.sessions.current, login.gateway_id)
@@ -293,11 +297,13 @@ def plan_batch(
     plan = BatchPlan()
     newest_or_planned = dict(newest)
     answered: dict[str, tuple[PositionUpdate, BrokerPosition]] = {}
+
     for request in batch:
         holdings = match_holdings(request, view)
         if holdings is None:
             plan.not_covered.append(request.request_id)
             continue
+
         if not holdings:
             plan.not_held.append(request.request_id)
             continue
@@ -315,6 +321,7 @@ def plan_batch(
             if decided.row is not None:
                 plan.rows.append(decided.row)
                 newest_or_planned[holding.key] = decided.row
+
             if request.request_id in plan.answers:
                 continue  # the row of another account answers it
             answer = decided.answer
@@ -661,6 +668,7 @@ class QueueWorker:
         exhausted = False
         unavailable: str | None = None
         failure: errors.LakeError | None = None
+
         try:
             while not (exhausted or self._stop.is_set()) and loop.time() < until:
                 report, not_covered = await self._process(limit)
@@ -709,6 +717,7 @@ class QueueWorker:
             except errors.PositionSyncError as error:
                 # Text after the colon, such as a file name, may differ each time.
                 outage.report(error.what.partition(": ")[0], text=str(error))
+
             if not may_continue:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self.interval)
@@ -734,6 +743,7 @@ class QueueWorker:
         plan = BatchPlan()
         appended: AppendResult | None = None
         failure: errors.LakeError | None = None
+
         try:
             if batch:
                 plan, appended = await self._plan_and_append(batch, batch_id)
@@ -762,6 +772,7 @@ class QueueWorker:
         )
         self._count(report)
         not_covered = [request for request in batch if request.request_id in plan.not_covered]
+
         return report, not_covered
 
     def _count(self, report: DrainReport) -> None:

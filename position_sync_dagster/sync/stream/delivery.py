@@ -133,14 +133,16 @@ class HandlerDelivery:
         failures = 0
         while self._pending and not self._is_closed:
             self._urgent.clear()
-            taken, self._pending = self._pending, {}
+            batch = self._pending
+            self._pending = {}
             began_s = loop.time()
             outcome = DeliveryOutcome.RETRY
+
             try:
-                outcome = await self._deliver(list(taken.values()))
+                outcome = await self._deliver(list(batch.values()))
             finally:
                 if outcome is not DeliveryOutcome.DELIVERED:
-                    self._pending = taken | self._pending
+                    self._pending = batch | self._pending
 
             if outcome is DeliveryOutcome.END_STREAM:
                 return
@@ -184,7 +186,8 @@ class HandlerDelivery:
         self._failed_s[kind] = now_s
         if now_s - last_s > QUIET_S:
             trace = None if isinstance(error, errors.PositionSyncError) else error
-            name, text = type(self.handler).__name__, str(error) or kind
+            name = type(self.handler).__name__
+            text = str(error) or kind
             logger.error("%s failed: %s", name, text, exc_info=trace)
 
 
@@ -219,10 +222,13 @@ class AccountRecorder:
         began = self.context.monotonic()
         if began < self._next_at:
             return
-        written, self._written = self._written, None
+        written = self._written
+        self._written = None
+
         if written is None:
             summaries = await offload(self.table.latest_summaries)
             written = {row.account: row for row in summaries}
+
         provenance = asdict(self.context.lease.provenance)
         rows = {
             row.account: replace(row, **provenance)
@@ -233,6 +239,7 @@ class AccountRecorder:
             await offload(self.table.append, list(rows.values()))
             ended = self.context.monotonic()
             self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
+
         self._written = written | rows
 
 
