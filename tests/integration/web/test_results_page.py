@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
+from tests.integration.web.test_pages import violations
 from tests.integration.web.test_results import lake, materialize
 from tests.integration.web.test_risk_page import first
 from tests.support.browser import MISSING, Page, is_installed, open_page
@@ -57,3 +58,4 @@ def test_days_groups_and_the_curve_are_shown_and_a_line_opens_its_campaign(page)
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     wide = "return document.documentElement.scrollWidth"
     wait_for("nothing is wider", lambda: page.driver.execute_script(wide) == 390)
+    wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))

@@ -6,7 +6,7 @@ import { ofCurrency } from "./results_choice.js";
 
 const DAY_MS = 86400000;
 const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-const STRONGEST = 45; // percent of the colour of the day with the largest amount
+const STRONGEST = 25; // percent of the colour of the day with the largest amount
 const COLUMNS = { profit: "profit of the day", realised: "realised by campaigns" };
 
 let days = [];

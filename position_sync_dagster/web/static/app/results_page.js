@@ -9,6 +9,8 @@ import { drawGroups } from "./groups_panel.js";
 import { drawHeader } from "./header.js";
 import { drawRealised } from "./realised_panel.js";
 import { choice, listCurrencies, onChoice, openFields } from "./results_choice.js";
+import { keepScrollable } from "./scrolling.js";
+import { openSearch } from "./search.js";
 
 const EVERY_MS = 300000;
 let trouble = null;
@@ -47,9 +49,13 @@ async function follow() {
   }
 }
 
+openSearch();
 openFields();
 openCalendar();
 openCampaign();
-setInterval(drawNotices, 1000);
+setInterval(() => {
+  drawNotices();
+  keepScrollable();
+}, 1000);
 followHeader();
 follow();
