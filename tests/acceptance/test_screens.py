@@ -16,11 +16,11 @@ from tests.support.demo_program import ACCOUNT, Demo, command, wait_for
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
-# The assets of the group `path`, green soon after the start. Those of other groups are looked at
-# by GraphQL in `test_running.py`: a page of a group costs six seconds of processor.
+# The assets of the group `position_values`, green soon after the start. Those of other groups are
+# looked at by GraphQL in `test_running.py`: a page of a group costs six seconds of processor.
 MATERIALIZED = ("active_strategies", "position_queue", "position_updates")
 
-PATH = LINEAGE.format(group="path")
+PATH = LINEAGE.format(group="position_values")
 
 ROOT = Path(__file__).parents[2]
 STREAMED_CONID = 911000001
@@ -41,7 +41,7 @@ def page(demo: Demo) -> Iterator[Page]:
 
 def test_the_lineage_is_whole_on_one_screen_and_a_group_is_green(demo, page):
     page.open(GROUPS, size=(1440, 900))
-    page.wait_for_text("account", "path", "reports")
+    page.wait_for_text("broker_account", "position_values", "position_reports")
     page.open(PATH, size=WHOLE_GRAPH)
     for name in MATERIALIZED:
         wait_for(f"{name} is green", lambda n=name: page.is_green(n))

@@ -18,6 +18,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.web.test_figures import row
+from tests.integration.web.test_pages import violations
 from tests.support.browser import MISSING, Page, is_installed, open_page
 from tests.support.demo_program import wait_for
 from tests.support.empty_lakes import put_tables
@@ -144,6 +145,7 @@ def test_a_trade_that_is_thought_of_shows_the_book_before_and_after_and_a_wrong_
     assert not first(page, "#trades-error").is_displayed()
     assert "condor" in first(page, "#compared").text
     assert "the price that was given" in first(page, "#trades-notes").text
+    wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))
     page.button("Without it")
     wait_for("the curve before", lambda: after not in reading(page))
 
@@ -160,6 +162,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_charts_that_are_gone_ar
     assert page.driver.execute_script(
         "return [document.documentElement.scrollWidth, innerWidth]"
     ) == [390, 390]
+    wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 

@@ -12,6 +12,7 @@ import { SPOTS, VOLS, drawMatrix } from "./matrix_panel.js";
 import { chosenLabel, drawPayoff, openPayoff } from "./payoff_panel.js";
 import { drawRecorded } from "./recorded_panel.js";
 import { choice, choose, chosen, chosenName, listNames, onChoice, openChoice, showChoice } from "./risk_choice.js";
+import { keepScrollable } from "./scrolling.js";
 import { openSearch } from "./search.js";
 import { drawTrades, hasTrades, listStrategies, openTrades, showTradesError, tradesOfChoice } from "./trades_panel.js";
 
@@ -134,6 +135,9 @@ openPayoff();
 openSliders();
 openTrades();
 showFields();
-setInterval(drawAges, 1000);
+setInterval(() => {
+  drawAges();
+  keepScrollable();
+}, 1000);
 followHeader();
 openChoice().catch((error) => console.warn(String(error))).then(follow);

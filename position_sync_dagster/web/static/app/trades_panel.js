@@ -7,7 +7,7 @@ import { choice, chosen, choose } from "./risk_choice.js";
 import { fill, money } from "./table.js";
 
 const MOVES = "-10,-5,0,5,10";
-const HEADINGS = ["", "account", "move", "profit before", "after", "$ delta before", "after", "theta before", "after"];
+const HEADINGS = ["strategy", "account", "move", "profit before", "after", "$ delta before", "after", "theta before", "after"];
 
 export function openTrades() {
   byId("trades-form").addEventListener("submit", (event) => {
