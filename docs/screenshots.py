@@ -94,13 +94,43 @@ def daily(page: Page) -> None:
 
 
 def money(page: Page) -> None:
-    """Save the money page, a leg opened."""
-    page.open("/money", size=LAPTOP)
-    wait_for("the grid has rows", lambda: page.driver.execute_async_script(OPEN_STRATEGY))
-    wait_for("nothing is grey", lambda: not page.driver.execute_script(AGED))
-    save(page, "money.png")
+    """Save the money page at three widths and in two themes, and a leg that is opened."""
+    for name, (width, height, theme) in MONEY.items():
+        window = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
+        page.open("/money/app.css")
+        page.driver.execute_script(THEME, theme)
+        page.open("/money")
+        wait_for("the grid has rows", lambda: page.driver.execute_async_script(OPEN_STRATEGY))
+        wait_for("nothing is grey", lambda: not page.driver.execute_script(AGED))
+        save(page, f"{name}.png")
+
+    page.driver.execute_async_script(OPEN_LEG)
+    wait_for("its values", lambda: page.driver.execute_script(VALUES) > 1)
+    save(page, "money-leg.png")
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+# Each picture with the width and the height of its window, and its theme.
+MONEY = {
+    "money-phone-light": (390, 844, "light"),
+    "money-phone": (390, 844, "dark"),
+    "money-tablet-light": (1024, 768, "light"),
+    "money-tablet": (1024, 768, "dark"),
+    "money-light": (*LAPTOP, "light"),
+    "money": (*LAPTOP, "dark"),
+}
+
+THEME = "localStorage.clear(); localStorage.setItem('money.theme', arguments[0])"
+VALUES = "return document.querySelectorAll('#leg-values tbody tr').length"
+OPEN_LEG = """
+const done = arguments[0];
+(async () => {
+  const { parts } = await import('/money/app/parts.js');
+  const { openLeg } = await import('/money/app/leg_panel.js');
+  await openLeg([...parts.values()].find(part => part.strategy === 'iron-condor-1'));
+})().then(done, done);
+"""
 AGED = "return document.body.classList.contains('aged')"
 # Opens a strategy down to its legs, once the grid has rows.
 OPEN_STRATEGY = """

@@ -11,7 +11,6 @@ import { currencyOf, parts } from "./parts.js";
 import { fill, money } from "./table.js";
 
 const MOST = 5;
-const HEADINGS = ["largest losses", "today", "unrealised", "mostly"];
 const PARTS = ["delta", "gamma", "vega", "theta", "repricing", "trades", "fees", "assignments", "cash", "unexplained"];
 const WHY_EVERY_MS = 60000;
 let why = { rows: [], at: null, trouble: "Not computed yet." };
@@ -22,9 +21,10 @@ export function drawLosses() {
   const losses = (names.size > 1 ? strategyLosses() : legLosses()).filter(isLoss);
   const lines = losses.sort((a, b) => a.today - b.today).slice(0, MOST);
   const none = { cells: [["Nothing has lost today.", "text"]] };
-  const columns = lines.some((line) => line.cells[3]) ? 4 : 3; // the last one once it is explained
-  for (const line of lines) line.cells.length = columns;
-  fill(byId("losses-table"), HEADINGS.slice(0, columns), lines.length ? lines : [none]);
+  const isExplained = lines.some((line) => line.cells[2]);
+  for (const line of lines) line.cells.splice(isExplained ? 3 : 2, 1); // there is room for one of the two
+  const last = isExplained ? "mostly" : "unrealised";
+  fill(byId("losses-table"), ["largest losses", "today", last], lines.length ? lines : [none]);
 }
 
 function strategyLosses() {
@@ -34,8 +34,8 @@ function strategyLosses() {
     cells: [
       sums.strategy + currencyOf(sums),
       money(sums.today, sums.unknown.today),
-      money(sums.unrealized, sums.unknown.unrealized),
       largestPart(sums),
+      money(sums.unrealized, sums.unknown.unrealized),
     ],
   }));
 }
@@ -44,7 +44,7 @@ function legLosses() {
   return [...parts.values()].map((part) => ({
     today: part.daily_pnl,
     act: () => openLeg(part),
-    cells: [part.name, money(part.daily_pnl), money(part.unrealized_pnl), ""],
+    cells: [part.name, money(part.daily_pnl), "", money(part.unrealized_pnl)],
   }));
 }
 
