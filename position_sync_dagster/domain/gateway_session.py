@@ -289,22 +289,28 @@ class GatewaySession:
         """
         if mode is not TradingMode.LIVE or not notice_h:
             return None
+
         began_at = _week_began(now)
         ends_at = _week_began(began_at + timedelta(days=8))
-        started_at, looked = self.gateway_started_at, self.is_alive(now)
-        running_since = self.gateway_running_since if looked else None
-        is_blind = looked and self.state is SessionState.BLIND
-        if started_at is not None and started_at >= began_at:
-            state = WeekState.MADE
-        elif is_blind and now - self.state_since > RESTART_LASTS:
-            state = WeekState.WAITING
-        elif running_since is not None and running_since < began_at:
-            state = WeekState.DUE
-        else:
-            state = WeekState.UNKNOWN
+        state = self._state_of_week(began_at, now)
         notice = timedelta(hours=notice_h)
         asks = state in (WeekState.DUE, WeekState.WAITING) or now >= ends_at - notice
         return WeeklyLogin(state=state, began_at=began_at, ends_at=ends_at, asks=asks)
+
+    def _state_of_week(self, began_at: datetime, now: datetime) -> WeekState:
+        """Return whether the gateway was started in the week that began then."""
+        started_at = self.gateway_started_at
+        if started_at is not None and started_at >= began_at:
+            return WeekState.MADE
+        if not self.is_alive(now):
+            return WeekState.UNKNOWN
+
+        if self.state is SessionState.BLIND and now - self.state_since > RESTART_LASTS:
+            return WeekState.WAITING
+        running_since = self.gateway_running_since
+        if running_since is not None and running_since < began_at:
+            return WeekState.DUE
+        return WeekState.UNKNOWN
 
     def as_followed(self, now: datetime) -> "GatewaySession":
         """Return the session as stored when its successor starts: LOST if it has not ended."""

@@ -243,18 +243,19 @@ def route(
     """
     allowed = frozenset(sec_types)
     active = {(leg.account, leg.conid) for leg in legs if leg.removed_at is None}
+
     routes: dict[Key, LegState] = {}
     for holding in holdings:
         conid = holding.instrument.conid
+        is_active = not active.isdisjoint([(None, conid), (holding.account, conid)])
         if holding.instrument.sec_type not in allowed:
             continue
+
         if holding.position == 0:
             state = LegState.CLOSED
         elif conid in lines:
             state = LegState.STREAMED
-        elif (None, conid) in active or (holding.account, conid) in active:
-            state = LegState.OVERFLOW
         else:
-            state = LegState.MONITORED
+            state = LegState.OVERFLOW if is_active else LegState.MONITORED
         routes[holding.key] = state
     return routes

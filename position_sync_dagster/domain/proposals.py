@@ -730,6 +730,10 @@ def _by_sides(call: _Group, put: _Group) -> Score:
     return (long_sides, call.units != put.units, distance)
 
 
+def _units_in(groups: Iterable[_Group]) -> float:
+    return sum(group.units for group in groups)
+
+
 def _by_units(group: _Group, partner: _Group) -> Score:
     return (group.units != partner.units,)
 
@@ -837,7 +841,7 @@ def _joined(group: _Group, partner: _Group, step: _Step) -> _Group:
 def _join_balanced(groups: list[_Group], step: _Step) -> None:
     """Join pairs by strikes where all have one: this has the least sum of margins."""
     for first, second in _sides(groups, step):
-        if sum(group.units for group in first) != sum(group.units for group in second):
+        if _units_in(first) != _units_in(second):
             continue
 
         waiting = sorted(first, key=_order_of)
@@ -860,7 +864,6 @@ def _join(groups: list[_Group], step: _Step) -> None:
     closed = set[_Group]()
     for _score, equal in groupby(_scored_pairs(groups, step), key=itemgetter(0)):
         fitting: list[tuple[_Group, _Group]] = []
-        units_of_partners: defaultdict[_Group, list[float]] = defaultdict(list)
         for _, group, partner in equal:
             is_free = group.units and partner.units and closed.isdisjoint((group, partner))
             kind = group.kind_with(partner) if is_free else None
@@ -869,14 +872,8 @@ def _join(groups: list[_Group], step: _Step) -> None:
                 partner.add_alternative(group)
             elif kind is not None:
                 fitting.append((group, partner))
-                units_of_partners[group].append(partner.units)
-                units_of_partners[partner].append(group.units)
 
-        contested = set()
-        for group, units in units_of_partners.items():
-            if len(units) > 1 and sum(units) > group.units:
-                contested.add(group)
-
+        contested = _contested(fitting)
         for group, partner in fitting:
             if contested & {group, partner}:
                 closed |= {group, partner}
@@ -884,6 +881,20 @@ def _join(groups: list[_Group], step: _Step) -> None:
                 partner.add_alternative(group)
             else:
                 groups.append(_joined(group, partner, step))
+
+
+def _contested(pairs: Iterable[tuple[_Group, _Group]]) -> set[_Group]:
+    """Return the groups with several partners, of which they have not enough units for all."""
+    units_of_partners: defaultdict[_Group, list[float]] = defaultdict(list)
+    for group, partner in pairs:
+        units_of_partners[group].append(partner.units)
+        units_of_partners[partner].append(group.units)
+
+    contested = set()
+    for group, units in units_of_partners.items():
+        if len(units) > 1 and sum(units) > group.units:
+            contested.add(group)
+    return contested
 
 
 def _scored_pairs(
