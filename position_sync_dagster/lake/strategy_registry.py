@@ -48,7 +48,6 @@ UNREADABLE = "unreadable"
 
 _FLOATS = ("quantity", "strike", "multiplier")
 _TIMES = ("resolved_at", "removed_at")
-_DAYS = ("expiry", "since")
 
 
 def _usable_or_null(name: str) -> pl.Expr:
@@ -68,7 +67,7 @@ _READABLE: Mapping[str, pl.Expr] = {
     "right": pl.col("right").is_null() | pl.col("right").is_in([*Right]),
     "added_at": is_usable("added_at", ACTIVE_STRATEGIES.polars["added_at"]),
     "priority": pl.col("priority").is_between(CONIDS[0], CONIDS[-1]),
-    **{name: _usable_or_null(name) for name in (*_FLOATS, *_TIMES, *_DAYS)},
+    **{name: _usable_or_null(name) for name in (*_FLOATS, *_TIMES, "expiry", "since")},
     "rolled_from": pl.col("rolled_from").fill_null("").str.contains(r"^(\d{1,10}(,\d{1,10})*)?$"),
 }
 

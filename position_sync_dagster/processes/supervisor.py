@@ -4,7 +4,7 @@ It starts what a deployment starts: the code server (`dagster api grpc`), the da
 webserver. A sensor ticks every few seconds and each tick writes a file of the Dagster home
 (`dagster_files`): without ticks the code server and the daemon are started again, whichever of them
 hangs, unless a person switched the sensor off. When the clock was set back, Dagster would wait for
-the stored times of its sensors' ticks: they are removed (`defs/sensor_states.py`).
+the stored times of its sensors' ticks: they are removed before (`defs/sensor_states.py`).
 
 Runs are processes of their own and outlive both. All share one process group, which ends with this
 program, and this program ends with the process that started it.
@@ -59,9 +59,6 @@ LONGEST_SOCKET = 100
 
 # Seconds without a home after which everything ends.
 GONE_S = 30.0
-
-# The clock was set back if it lost this many seconds between two looks.
-SET_BACK_S = 5.0
 
 # The program that reads and mends what Dagster stores of sensors, and how long it may take.
 SENSOR_STATES = "position_sync_dagster.defs.sensor_states"
@@ -186,7 +183,6 @@ class Supervisor:
         self._tick = dagster_files.newest_tick()
         self._tick_s = TICK_S
         self._ticked = self._seen = time.monotonic()
-        self._clock_offset = time.time() - time.monotonic()
 
     def look(self) -> None:
         """Judge all programs once, and start those that are due.
@@ -195,7 +191,6 @@ class Supervisor:
             CannotRunError: A program cannot be kept running.
         """
         self._judge_home()
-        self._judge_clock()
         self.code_server.keep()
         for program, address in self._addresses:
             if program.process and not program.works and listens(address):
@@ -213,18 +208,6 @@ class Supervisor:
         elif time.monotonic() - self._seen > GONE_S:
             home = os.path.dirname(self._workspace)
             raise CannotRunError(f"The home {home} was deleted or moved, or its disk is away.")
-
-    def _judge_clock(self) -> None:
-        """Make the sensors tick on after the clock was set back.
-
-        The daemon ends first: it would store the time of a tick that has begun.
-        """
-        offset = time.time() - time.monotonic()
-        lost_s = self._clock_offset - offset
-        self._clock_offset = offset
-        if lost_s > SET_BACK_S:
-            self.daemon.restart(f"ran while the clock lost {lost_s:.0f} s", has_failed=False)
-            mend_sensor_states()
 
     def _judge_ticks(self) -> None:
         now = time.monotonic()
@@ -330,14 +313,11 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    was_set_back = dagster_files.are_ahead()
     dagster_files.clear()
     dagster_files.note(dagster_files.SUPERVISOR)
     reason = ""
 
     try:
-        if was_set_back:
-            mend_sensor_states()
         supervisor = Supervisor(port)
         while os.getppid() == owner and not stop.wait(LOOK_S):
             supervisor.look()
