@@ -490,6 +490,7 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         decision = _decide(instance, unended, name if are_partitions else None, decide)
         if decision.paused and session is not None:
             lake.sessions.annotate(session, decision.reason)  # for `status`
+
         return decision
 
     decisions = {name: decide_about(name) for name in due.names}
@@ -501,12 +502,14 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     for name in started:
         partition = name if are_partitions else None
         requests.append(dg.RunRequest(partition_key=partition, tags=logins[name].run_tags))
+
     lines = [f"{name}: {why}" if are_partitions else why for name, why in reasons.items()]
     changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     if due.new:
         changes.append(resources.LOGINS.build_add_request(due.new))
     if due.ended:
         changes.append(resources.LOGINS.build_delete_request(due.ended))
+
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else "; ".join(lines) or "no login",
@@ -568,6 +571,7 @@ def chosen_starts(
     starting = sum(name in waiting and not decision.start for name, decision in decisions.items())
     started: list[str] = []
     reasons: dict[str, str] = {}
+
     for name, decision in decisions.items():
         reasons[name] = decision.reason
         is_first = name not in owned  # a successor waits for the lease before it
@@ -578,6 +582,7 @@ def chosen_starts(
         elif decision.start:
             starting += is_first
             started.append(name)
+
     return started, reasons
 
 

@@ -39,9 +39,8 @@ class ContractsTable:
         names = ("not_given", "not_given_at")
         conids = schema.one_of("conid", asked)
         kinds = {name: schema.CONTRACTS.polars[name] for name in ("conid", *names)}
-        news = pl.DataFrame(
-            [(conid, *request) for conid, request in asked.items()], kinds, orient="row"
-        )
+        refused = [(conid, *request) for conid, request in asked.items()]
+        news = pl.DataFrame(refused, kinds, orient="row")
 
         def step(handle: DeltaTable) -> None:
             stored = self.table.read_rows(storage.data_files(handle)).filter(conids)

@@ -73,10 +73,12 @@ class Lake:
             known=self.derived_table(schema.LATEST_POSITIONS),
             **options,
         )
+
         self.broker_positions = BrokerPositionsTable(table(schema.BROKER_POSITIONS))
         self.contracts = ContractsTable(table(schema.CONTRACTS))
         self.sessions = self.open_sessions()
         self.breaks = ReconciliationBreaks(table(schema.RECONCILIATION_BREAKS), clock)
+
         self.executions = records.ExecutionsTable(table(schema.EXECUTIONS))
         self.statement_events = records.events_table(table(schema.STATEMENT_EVENTS))
         self.position_changes = records.changes_table(table(schema.POSITION_CHANGES))

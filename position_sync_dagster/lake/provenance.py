@@ -75,14 +75,13 @@ class LedgerProvenance:
     def _last(self, wanted: pl.Expr, chosen: pl.Expr, limit: int) -> LastRows:
         def step(files: pl.DataFrame) -> LastRows:
             rows = self._table.scan_files(files.filter(chosen)).filter(wanted)
-            batches = (
-                rows.group_by("batch_id", version="ledger_version")
-                .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
-                .sort("version", "batch_id")
-                .collect()
+            by_batch = rows.group_by("batch_id", version="ledger_version").agg(
+                rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max()
             )
+            batches = by_batch.sort("version", "batch_id").collect()
             newest = batches.tail(limit)
-            written = rows.filter(pl.col("batch_id").is_in(newest.get_column("batch_id").implode()))
+            batch_ids = newest.get_column("batch_id").implode()
+            written = rows.filter(pl.col("batch_id").is_in(batch_ids))
             return LastRows(
                 count=int(batches.get_column("rows").sum()),
                 batch_count=batches.height,

@@ -85,11 +85,13 @@ def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.D
     unreadable = live.filter(~IS_REQUEST)
     if unreadable.is_empty():
         return unreadable
+
     checked = unreadable.select(**_READABLE).iter_rows(named=True)
     rows = unreadable.select(schema.POSITION_QUEUE.usable).iter_rows(named=True)
-    reasons = [_why_unreadable(row, checks) for row, checks in zip(rows, checked, strict=True)]
+    reasons = list(map(_why_unreadable, rows, checked))
+    ids = new_ids(now, unreadable.height)
     instead: Mapping[str, pl.Expr | pl.Series] = {
-        "request_id": pl.Series(new_ids(now, unreadable.height), dtype=pl.String),
+        "request_id": pl.Series(ids, dtype=pl.String),
         "conid": pl.lit(0, pl.Int64),
         "symbol": pl.lit("unknown"),
         "priority": pl.lit(MONITORING_PRIORITY, pl.Int64),
@@ -98,10 +100,13 @@ def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.D
         "reason": pl.lit(Reason.MANUAL.value),
         "confirmed_at": schema.moment(None),
     }
-    readable = unreadable.with_columns(
-        pl.when(_READABLE[name]).then(pl.col(name)).otherwise(value).alias(name)
-        for name, value in instead.items()
-    )
+    columns = []
+
+    for name, value in instead.items():
+        readable_or_new = pl.when(_READABLE[name]).then(pl.col(name)).otherwise(value)
+        columns.append(readable_or_new.alias(name))
+
+    readable = unreadable.with_columns(columns)
     readable = readable.with_columns(error_message=pl.Series(reasons, dtype=pl.String))
     return _finish(without_lease(readable), FAILED, now)
 

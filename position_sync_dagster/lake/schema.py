@@ -86,11 +86,11 @@ def columns_of(
         TypeError: A field has a type for which there is no column type.
     """
     texts = descriptions_of(record) | dict(texts or {})
-    return {
-        name: _column(name, hint, texts.get(name, ""))
-        for name, hint in get_type_hints(record).items()
-        if name not in besides
-    }
+    columns = {}
+    for name, hint in get_type_hints(record).items():
+        if name not in besides:
+            columns[name] = _column(name, hint, texts.get(name, ""))
+    return columns
 
 
 def descriptions_of(record: type) -> dict[str, str]:

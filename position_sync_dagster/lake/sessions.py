@@ -231,8 +231,10 @@ class GatewaySessions:
             after = decide(stored, now)
             if after is None or after is stored:
                 return Change(after)
-            is_next = stored is not None and stored.session_id != after.session_id
-            past = [stored.as_followed(now)] if stored and is_next else []
+
+            past = []
+            if stored is not None and stored.session_id != after.session_id:
+                past.append(stored.as_followed(now))
             moved = schema.session_rows(past).with_columns(bucket=pl.lit(PAST))
             return Change(after, schema.session_rows([after]), moved, replaced=is_own)
 

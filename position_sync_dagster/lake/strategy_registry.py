@@ -363,18 +363,20 @@ class SyncRegistry:
 
         def of_rows(snapshot: Snapshot) -> Change[tuple[_Legs, _Legs]]:
             now = self.clock()
-            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live.filter(IS_LEG))}
+            stored = legs_of(snapshot.live.filter(IS_LEG))
+            before: _Legs = {leg.key: leg for leg in stored}
             aside = set_aside(snapshot.live, now)
             after = step(before, snapshot)
             if before == after and aside.is_empty():
                 return Change((before, after))
-            refuse_two_whole_holders(after.values() if ends else ())
-            removed = [
-                leg.ended(now) for key, leg in before.items() if ends and after.get(key) != leg
-            ]
+
+            removed: list[Leg] = []
+            if ends:
+                refuse_two_whole_holders(after.values())
+                changed = [leg for key, leg in before.items() if after.get(key) != leg]
+                removed = [leg.ended(now) for leg in changed]
             ended = leg_rows(removed).with_columns(bucket=pl.lit(REMOVED))
             finished = pl.concat([ended, aside])
-
             return Change((before, after), leg_rows(after.values()), finished)
 
         result = self._memberships.change(of_rows, {"action": action})
@@ -385,9 +387,12 @@ class SyncRegistry:
 
 def _memberships_of(legs: Iterable[Leg], before: _Legs) -> dict[LegKey, Leg]:
     """Return each leg's membership: the present one if the leg is unchanged, else a new one."""
-    return {
-        leg.key: before[leg.key] if is_unchanged(before.get(leg.key), leg) else leg for leg in legs
-    }
+    memberships: dict[LegKey, Leg] = {}
+    for leg in legs:
+        present = before.get(leg.key)
+        is_present = present is not None and is_unchanged(present, leg)
+        memberships[leg.key] = before[leg.key] if is_present else leg
+    return memberships
 
 
 class StrategyRegistry:

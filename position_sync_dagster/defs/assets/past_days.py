@@ -360,6 +360,7 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     # Right after today's close its run may not have ended.
     today = datetime.now(ZoneInfo(exchange.timezone)).date()
     over = [day for day in map(date.fromisoformat, keys) if day < today]
+
     last_values = _last_values(lake, exchange.timezone)
     without = set(over) - last_values.keys()
     if first in without and not settings.daily_start:

@@ -102,6 +102,7 @@ def parse_entry(version: int, text: bytes) -> LogEntry:
     info: dict[str, Any] = {}
     added: dict[str, int] = {}
     removed: set[str] = set()
+
     for kind, body in actions:
         if kind == "commitInfo":
             info = body
@@ -109,6 +110,7 @@ def parse_entry(version: int, text: bytes) -> LogEntry:
             added[unquote(body["path"])] = int(body["size"])
         elif kind == "remove":
             removed.add(unquote(body["path"]))
+
     missing = _missing_action(info, [kind for kind, _body in actions])
     return LogEntry(version=version, added=added, removed=frozenset(removed), flaw=flaw or missing)
 
