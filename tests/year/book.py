@@ -93,7 +93,7 @@ class Strategy:
 
 def _front_future(day: date) -> Security:
     """Return the future of ES whose quarter ends four weeks after a day, or later."""
-    for month in (3, 6, 9, 12, 15):
+    for month in (3, 6, 9, 12, 15, 18):
         year, number = day.year + (month - 1) // 12, (month - 1) % 12 + 1
         expiry = _third_friday(year, number)
         if expiry - day >= timedelta(days=84):

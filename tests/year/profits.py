@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 import polars as pl
 
@@ -163,14 +163,12 @@ class Causes:
         the gateway.
         """
         self._add(broker)
-        closures = program.lake.closures.current_rows().filter(
-            pl.col("closed_at") >= since.astimezone(UTC)
-        )
+        closures = program.lake.closures.current_rows()
         changes = {row["change_id"]: row for row in program.lake.position_changes.rows().to_dicts()}
         judged = {row["change_id"] for row in closures.iter_rows(named=True)}
         for row in closures.sort("closed_at", "conid").iter_rows(named=True):
             change = changes.get(row["change_id"])
-            if change is None:
+            if change is None or change["seen_at"] < since:
                 continue
             causes = {
                 true_cause(entry)
