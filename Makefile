@@ -10,11 +10,17 @@ MAKEFLAGS += --no-print-directory
 UV_VERSION := 0.13.8
 UV := .tools/bin/uv
 UV_INSTALLED := .tools/.uv-$(UV_VERSION)
+RUNNABLE := .venv/.runnable
 SYNCED := .venv/.synced
 BENCH_SYNCED := .venv/.bench-synced
 BIN := .venv/bin
-# uv and pip compile what they install. The package is used where it lies, by a dozen processes at once.
+# The package is used where it lies, by a dozen processes at once.
 COMPILE := $(BIN)/python -m compileall -q ib_gateway_simulator position_sync_dagster
+
+# What our programs import is compiled by importing it; all that is installed would be twice as much.
+IMPORT := $(BIN)/python -W ignore -c 'import dagster._cli, dagster._daemon.cli, position_sync_dagster.demo, \
+  position_sync_dagster.defs.drain, position_sync_dagster.defs.stream, position_sync_dagster.definitions, \
+  position_sync_dagster.web.metrics, position_sync_dagster.web.served_figures, position_sync_dagster.webserver'
 
 # Earlier locks had eventkit too, which shares its files with aeventkit: it takes them along.
 OWN_FILES := --reinstall-package aeventkit
@@ -50,17 +56,17 @@ help: ## list the targets
 	@echo '  release-check takes FOR=60 and PYTHONS="python3.11 python3.14".'
 
 .PHONY: demo
-demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live status
+demo: $(RUNNABLE) ## simulator, stream, queue and Dagster UI together, with a live status
 	@exec $(BIN)/position-sync demo --end-with $$PPID $(if $(FOR),--for $(FOR)) \
 	  $(if $(UI_PORT),--ui-port $(UI_PORT)) $(if $(CONTROL_PORT),--control-port $(CONTROL_PORT)) \
 	  $(if $(HOME_DIR),--home '$(HOME_DIR)') $(ARGS)
 
 .PHONY: dev
-dev: $(SYNCED) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see .env.example)
+dev: $(RUNNABLE) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see .env.example)
 	@exec $(BIN)/position-sync dev --end-with $$PPID $(if $(UI_PORT),--ui-port $(UI_PORT)) $(ARGS)
 
 .PHONY: tables
-tables: $(SYNCED) ## docs/tables.md, the data dictionary, from the code
+tables: $(RUNNABLE) ## docs/tables.md, the data dictionary, from the code
 	@$(BIN)/python -m position_sync_dagster.lake.data_dictionary > docs/tables.md
 
 # Some tests wait while others compute: six processes fill two cores.
@@ -166,23 +172,31 @@ $(UV_INSTALLED):
 
 # uv does not read pip's configuration: where pip has an index of its own, uv installs the same locked
 # and hashed versions from there, and where uv cannot, pip does.
+# $(1): what of the lock file; $(2): how uv installs it; $(3): how pip does.
+define install
+python=.venv/bin/python; "$$python" -c '' >/dev/null 2>&1 || python=.tools/bin/python; \
+own=$$(.tools/bin/python -m pip config list 2>/dev/null | sed -n "s/.*[.]\(index-url\|no-index\)='\(.*\)'/--default-index=\2/p" | tail -n 1); \
+if [ -n "$$own" ] || \
+  ! $(UV) sync --quiet --frozen $(1) $(2) $(OWN_FILES) --python "$$python"; then \
+  $(UV) export --quiet --frozen $(1) --no-emit-project --output-file .tools/requirements.txt >/dev/null && \
+  "$$python" -m venv .venv && \
+  if ! $(UV) pip install --quiet --no-deps --require-hashes --python $(BIN)/python $$own -r .tools/requirements.txt; then \
+    echo 'uv could not install them: trying pip' >&2; \
+    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes $(3) -r .tools/requirements.txt; \
+  fi && \
+  { $(UV) pip install --quiet --python $(BIN)/python $$own --no-deps --editable . || \
+    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .; }; \
+fi && $(COMPILE)
+endef
+
+# The programs and the money page; what the tests have beside them stays.
+$(RUNNABLE): $(UV_INSTALLED) pyproject.toml uv.lock
+	@echo 'Installing what the programs need into .venv (700 MB there; the first time takes a minute)'; \
+	$(call install,--no-default-groups --extra money,--inexact,--no-compile) && $(IMPORT) && touch $@
+
 $(SYNCED): $(UV_INSTALLED) pyproject.toml uv.lock
-	@echo 'Installing the locked dependencies into .venv (1.6 GB there; the first time takes a minute)'; \
-	python=.venv/bin/python; "$$python" -c '' >/dev/null 2>&1 || python=.tools/bin/python; \
-	own=$$(.tools/bin/python -m pip config list 2>/dev/null | sed -n "s/.*[.]\(index-url\|no-index\)='\(.*\)'/--default-index=\2/p" | tail -n 1); \
-	if [ -z "$$own" ] && \
-	  $(UV) sync --quiet --frozen --compile-bytecode $(OWN_FILES) --python "$$python"; then \
-	  $(COMPILE); touch $@; exit 0; \
-	fi; \
-	$(UV) export --quiet --frozen --no-emit-project --output-file .tools/requirements.txt >/dev/null && \
-	"$$python" -m venv .venv && \
-	if ! $(UV) pip install --quiet --no-deps --compile-bytecode --require-hashes --python $(BIN)/python $$own -r .tools/requirements.txt; then \
-	  echo 'uv could not install them: trying pip' >&2; \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .tools/requirements.txt; \
-	fi && \
-	$(UV) pip install --quiet --python $(BIN)/python $$own --no-deps --editable . || \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . && \
-	$(COMPILE) && touch $@
+	@echo 'Installing the locked dependencies, those of the tests too, into .venv (1.6 GB there)'; \
+	$(call install,,--compile-bytecode,) && touch $(RUNNABLE) $@
 
 # Beside what the tests need, and lost when that is installed anew.
 $(BENCH_SYNCED): $(SYNCED)

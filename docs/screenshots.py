@@ -50,8 +50,6 @@ def main() -> int:
                 lineage(page)
                 daily(page)
                 time.sleep(LIVE_S)
-                history(page)
-                checks(page)
                 money(page)
         finally:
             demo.close()
@@ -74,20 +72,16 @@ def lineage(page: Page) -> None:
             "daily_positions"
         )
 
-    for group, green in (("path", path_is_green), ("reports", reports_are_green)):
+    for group, green in (
+        ("position_values", path_is_green),
+        ("position_reports", reports_are_green),
+    ):
         page.open(LINEAGE.format(group=group), size=WHOLE_GRAPH)
         wait_for(f"everything in {group} is green", green)
     page.open(GROUPS, size=LAPTOP)
-    page.wait_for_text("account", "path", "reports")
+    page.wait_for_text("broker_account", "position_values", "position_reports")
     wait_for("the states of the groups are there", lambda: "fetching" not in page.text())
     save(page, "lineage.png")
-
-
-def history(page: Page) -> None:
-    """Save the history of the ledger: the events of the drain's ticks, and the stream's rows."""
-    page.open("/assets/position_updates?view=events", size=LAPTOP)
-    page.wait_for_text("rows_drained", "delta_version")
-    save(page, "history.png")
 
 
 def daily(page: Page) -> None:
@@ -124,13 +118,6 @@ const done = arguments[0];
   return true;
 })().then(done, () => done(false));
 """
-
-
-def checks(page: Page) -> None:
-    """Save the checks of the ledger."""
-    page.open("/assets/position_updates?view=checks", size=(1500, 950))
-    page.wait_for_text("a_stream_watches", "A stream sees the gateway.")
-    save(page, "checks.png")
 
 
 def save(page: Page, name: str) -> None:

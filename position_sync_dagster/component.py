@@ -1,20 +1,54 @@
-"""The Dagster component: Position Sync as a part of a Dagster project that exists."""
+"""The Dagster component: Position Sync as a part of a Dagster project that exists.
 
-from collections.abc import Iterable, Mapping
+The code location of this package is such a project too (`definitions`).
+"""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import dagster as dg
 from dagster_shared import record
 
-from position_sync_dagster.definitions import load
-from position_sync_dagster.defs.resources import set_component_settings
-from position_sync_dagster.errors import SettingsError
+from position_sync_dagster import defs as package
+from position_sync_dagster.defs.resources import GATEWAY, key_of, set_component_settings
+from position_sync_dagster.errors import GatewaysFileError, SettingsError
+from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.settings import Settings, load_settings
 
 # The attributes, and the one of `settings`, that are paths.
 PATHS = ("lake", "strategies_file", "gateways_file", "flex_folder")
+
+# The groups of assets: what the broker reports, the way of a value to its row, what is derived from
+# the rows. The lineage page shows each group as a box that opens with a click, since all assets do
+# not fit on a screen.
+BROKER_GROUP = "broker_account"
+GROUPS = {
+    "position_values": ("active_strategies", "position_queue", "position_updates"),
+    "position_reports": (
+        "latest_positions",
+        "strategy_exposure",
+        "daily_positions",
+        "profit_explained",
+        "books",
+        "closed_campaigns",
+        "risk_scenarios",
+        "reconciliation_breaks",
+    ),
+}
+
+# The pages that show what an asset holds.
+PAGES = {
+    "position_updates": "/money",
+    "latest_positions": "/money",
+    "strategy_exposure": "/money",
+    "risk_scenarios": "/money/risk",
+}
+
+LINEAGE = "dagster/column_lineage"
 
 _SETTINGS = Settings.model_fields
 
@@ -70,6 +104,35 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             "each of them in Dagster."
         ),
     ] = True
+    key_prefix: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description="What stands before the keys of the assets; a slash separates parts.",
+            examples=["ibkr"],
+        ),
+    ] = None
+    group: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description=f"The group of all assets; by default {BROKER_GROUP}, {', '.join(GROUPS)}.",
+            examples=["trading"],
+        ),
+    ] = None
+    owners: Annotated[
+        Sequence[str],
+        dg.Resolver.default(description="The owners of the assets.", examples=[["team:trading"]]),
+    ] = ()
+    tags: Annotated[
+        Mapping[str, str],
+        dg.Resolver.default(description="Tags of the assets.", examples=[{"domain": "trading"}]),
+    ] = {}
+    pages_url: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description="Where `position-sync money` serves the pages that assets link to.",
+            examples=["http://127.0.0.1:3001"],
+        ),
+    ] = None
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the definitions, with the settings of this component.
@@ -94,9 +157,44 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
                 remedy=f"Correct it in {context.path}, in the environment or in .env; "
                 "docs/component.md says which of them counts.",
             ) from None
-        set_component_settings(given)
-        found = load(settings)
-        return found if self.automation else with_stopped_automation(found)
+        set_component_settings(given, self._prefix)
+        return self.definitions(settings)
+
+    def definitions(self, settings: Settings) -> dg.Definitions:
+        """Return the definitions of the package `defs`, with the attributes of this component.
+
+        Args:
+            settings: The settings, for the addresses that the assets show.
+        """
+        # `dg.load_from_defs_folder` needs a pyproject.toml, which a container image lacks. It also
+        # describes all component types for the UI: a third of the time to load our definitions.
+        tree = dg.ComponentTree.from_module(package, Path(__file__).parents[1])
+        with warnings.catch_warnings():
+            for kind in (dg.BetaWarning, dg.PreviewWarning):
+                warnings.simplefilter("ignore", kind)
+            loaded = tree.build_defs(Path())
+            completed = loaded.map_asset_specs(func=partial(self._completed, settings=settings))
+
+        if self._prefix:
+            completed = with_key_prefix(completed)
+        return completed if self.automation else with_stopped_automation(completed)
+
+    @property
+    def _prefix(self) -> list[str]:
+        return self.key_prefix.split("/") if self.key_prefix else []
+
+    def _completed(self, spec: dg.AssetSpec, settings: Settings) -> dg.AssetSpec:
+        """Return an asset with what all assets have: owners, tags, group, addresses."""
+        name = spec.key.to_user_string()
+        metadata: dict[str, Any] = {"dagster/uri": _address(spec, settings)}
+        if self.pages_url and name in PAGES:
+            page = f"{self.pages_url.rstrip('/')}{PAGES[name]}"
+            metadata["page"] = dg.MetadataValue.url(page)
+
+        default = next((group for group, names in GROUPS.items() if name in names), BROKER_GROUP)
+        return spec.merge_attributes(
+            metadata=metadata, owners=self.owners, tags=self.tags
+        ).replace_attributes(group_name=self.group or default)
 
     def _given(self, root: Path) -> dict[str, object]:
         """Return the settings that the attributes give.
@@ -117,6 +215,60 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             if name in given and "://" not in str(given[name]):
                 given[name] = str(root / str(given[name]))
         return given
+
+
+def _address(spec: dg.AssetSpec, settings: Settings) -> str:
+    """Return where a table is, the gateways are, or the statements."""
+    name = spec.key.to_user_string()
+    if "dagster/table_name" in spec.metadata:
+        return absolute_path(settings.table(name))
+    if name != GATEWAY:
+        return str(settings.flex_folder.absolute())
+
+    # The jobs must load also without it. The sensors, the runs and the checks report the error.
+    try:
+        return ", ".join(f"tcp://{login.gateway_address}" for login in settings.logins)
+    except GatewaysFileError:
+        return str(settings.gateways_file)
+
+
+def with_key_prefix(definitions: dg.Definitions) -> dg.Definitions:
+    """Return definitions whose assets and checks have the prefix of the project in their keys."""
+    assets: list[Any] = [*(definitions.assets or ())]
+    specs = [
+        spec
+        for asset in assets
+        for spec in (asset.specs if isinstance(asset, dg.AssetsDefinition) else (asset,))
+    ]
+    keys = {spec.key: key_of(spec.key.to_user_string()) for spec in specs}
+
+    def with_prefix(asset: Any) -> Any:
+        if isinstance(asset, dg.AssetsDefinition):
+            return asset.with_attributes(asset_key_replacements=keys)
+        deps = [dg.AssetDep(keys[dep.asset_key]) for dep in asset.deps]
+        return asset.replace_attributes(key=keys[asset.key], deps=deps)
+
+    linked = definitions.map_asset_specs(func=_with_prefixed_lineage)
+    return record.copy(
+        linked,
+        assets=[with_prefix(asset) for asset in linked.assets or ()],
+        asset_checks=[with_prefix(check) for check in linked.asset_checks or ()],
+    )
+
+
+def _with_prefixed_lineage(spec: dg.AssetSpec) -> dg.AssetSpec:
+    lineage = spec.metadata.get(LINEAGE)
+    if lineage is None:
+        return spec
+
+    columns = {
+        column: [
+            dg.TableColumnDep(key_of(dep.asset_key.to_user_string()), dep.column_name)
+            for dep in deps
+        ]
+        for column, deps in lineage.deps_by_column.items()
+    }
+    return spec.merge_attributes(metadata={LINEAGE: dg.TableColumnLineage(columns)})
 
 
 def with_stopped_automation(definitions: dg.Definitions) -> dg.Definitions:

@@ -231,7 +231,6 @@ def money(
     ports.require_free(port, purpose="money page", option="--port")
     routes = money_routes(
         dagster=False,
-        home=None if home is None else str(home),
         open_figures=lambda: PageFigures(settings),
     )
     app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])

@@ -6,7 +6,7 @@ tick. Opening the tables takes another 30 ms. Both can be kept open and shared b
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property, lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar, cast
@@ -23,6 +23,12 @@ from position_sync_dagster.settings import Settings, load_settings
 STREAM_JOB = "stream_positions"
 CLOSE_JOB = "close_day"
 IMPORT_JOB = "import_statements"
+
+# The sensor whose tick drains the queue, and derives what follows.
+DRAIN_SENSOR = "drain_queue"
+
+# The tag of an asset that names the job or the sensor that writes it.
+WRITTEN_BY = "position-sync/written_by"
 
 # The asset that has no table.
 GATEWAY = "gateway"
@@ -47,10 +53,10 @@ _format: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 def cursor_of(kind: type[C], text: str | None) -> C:
     """Parse the cursor of a sensor; return an empty one for None or for text of another format."""
     try:
-        found: C = _format(kind).validate_json(text) if text else kind()
+        cursor: C = _format(kind).validate_json(text) if text else kind()
     except ValidationError:
         return kind()
-    return found
+    return cursor
 
 
 def cursor_text(cursor: object) -> str:
@@ -108,8 +114,8 @@ def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
 
 @lru_cache(maxsize=1)
 def _opened(ref: str) -> dg.DagsterInstance:
-    found: Any = dg.deserialize_value(ref)
-    return dg.DagsterInstance.from_ref(found)
+    instance: Any = dg.deserialize_value(ref)
+    return dg.DagsterInstance.from_ref(instance)
 
 
 @lru_cache(maxsize=2)
@@ -132,21 +138,31 @@ Tick = Callable[[dg.SensorEvaluationContext], Any]
 
 
 def sensor(
-    *, job_name: str | None = None, minimum_interval_s: int = TICK_S
+    *,
+    job_name: str | None = None,
+    minimum_interval_s: int = TICK_S,
+    assets: dg.AssetSelection | None = None,
 ) -> Callable[[Tick], dg.SensorDefinition]:
     """Return the decorator of a tick: it defines a sensor that runs from the start.
 
     The docstring of the tick is what Dagster shows of the sensor. The first error of an outage is
     raised; later ticks with the same error are skipped, with its text: the daemon logs 200 lines
     for a failed tick, and the next tick comes after 5 s.
+
+    Args:
+        job_name: The job that it requests runs of.
+        minimum_interval_s: How often it ticks at most.
+        assets: The assets that its ticks write: their pages show the sensor.
     """
 
     def define(tick: Tick) -> dg.SensorDefinition:
         fault = ""
 
         @dg.sensor(
+            name=tick.__name__,
             job_name=job_name,
             minimum_interval_seconds=minimum_interval_s,
+            target=assets,
             default_status=dg.DefaultSensorStatus.RUNNING,
             description=inspect.getdoc(tick),
         )
@@ -157,11 +173,12 @@ def sensor(
                 result = tick(context)
             except PositionSyncError as error:
                 dagster_files.note(dagster_files.FAILED_TICK, str(error))
-                found = error.what.partition(": ")[0]  # the rest may differ in each attempt
-                if found == fault:
+                cause = error.what.partition(": ")[0]  # the rest may differ in each attempt
+                if cause == fault:
                     return dg.SkipReason(str(error))
-                fault = found
+                fault = cause
                 raise
+
             fault = ""
             return result
 
@@ -210,24 +227,36 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             SettingsError: A value is malformed.
         """
-        own = {} if self.path is None else {"lake": self.path}
-        return load_settings(**{**_of_component, **own})
+        overrides = {} if self.path is None else {"lake": self.path}
+        return load_settings(**{**_of_component, **overrides})
 
 
 POSITION_SYNC = PositionSyncResource()
 
 _of_component: dict[str, object] = {}
+_key_prefix: list[str] = []
 
 
-def set_component_settings(given: Mapping[str, object]) -> None:
-    """Set the settings that a component gives to all definitions of this process.
+def set_component_settings(given: Mapping[str, object], key_prefix: Iterable[str] = ()) -> None:
+    """Set the settings and the prefix that a component gives to all definitions of this process.
 
-    For sensors and steps they take precedence over the environment. They belong to the process:
-    each process of Dagster loads the definitions of one code location, which has one such
+    For sensors and steps the settings take precedence over the environment. They belong to the
+    process: each process of Dagster loads the definitions of one code location, which has one such
     component.
     """
     _of_component.clear()
     _of_component.update(given)
+    _key_prefix[:] = key_prefix
+
+
+def key_of(name: str) -> dg.AssetKey:
+    """Return the key of an asset of ours in Dagster: its name behind the prefix of the project."""
+    return dg.AssetKey([*_key_prefix, name])
+
+
+def check_key_of(key: dg.AssetCheckKey) -> dg.AssetCheckKey:
+    """Return the key of a check of ours in Dagster."""
+    return dg.AssetCheckKey(key_of(key.asset_key.path[-1]), key.name)
 
 
 @dg.definitions

@@ -132,10 +132,12 @@ def stream_legs(
     ends it in the same way, also one that cannot reach its process, but as a canceled run: the
     stream is paused.
     """
-    lake, instance = position_sync.lake, context.instance
+    lake = position_sync.lake
+    instance = context.instance
     name = context.partition_key if context.has_partition_key else None
     settings = position_sync.settings.for_login(name)
     thread = StreamThread(lake, settings, run_id=context.run_id)
+
     with logged_aside():
         try:
             with thread.running():
@@ -149,6 +151,7 @@ def stream_legs(
             if status_of(instance, context.run_id) is Status.CANCELING:
                 raise
         total = thread.result()
+
     if status_of(instance, context.run_id) in TERMINATED:
         raise dg.DagsterExecutionInterruptedError
     context.log.info(
@@ -172,14 +175,17 @@ def logged_aside() -> Iterator[None]:
     They go to Dagster, as its instance asks, and to the output of the process. A storage that does
     not answer would otherwise stop the event loop, which values the ticks.
     """
-    package, lines = logging.getLogger(PACKAGE), SimpleQueue[logging.LogRecord]()
+    package = logging.getLogger(PACKAGE)
+    lines = SimpleQueue[logging.LogRecord]()
     output = logging.StreamHandler()
     output.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handlers, level = package.handlers, package.level
+    handlers = package.handlers
+    level = package.level
     listener = _PatientListener(lines, *handlers, output)
     package.handlers = [QueueHandler(lines)]
     package.setLevel(logging.INFO)
     listener.start()
+
     try:
         yield
     finally:
@@ -278,8 +284,8 @@ TERMINATION = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCEL
 
 
 def _terminated_at(instance: dg.DagsterInstance, run_id: str) -> datetime | None:
-    found = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
-    return utc(found[0].timestamp) if found else None
+    events = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
+    return utc(events[0].timestamp) if events else None
 
 
 _IN_PROGRESS = [status for status in Status if status not in resources.ENDED]
@@ -290,13 +296,13 @@ def streams_in_progress(instance: dg.DagsterInstance) -> dict[str, list[JobRun]]
 
     One query, however many partitions there are.
     """
-    found: dict[str, list[JobRun]] = {}
+    streams: dict[str, list[JobRun]] = {}
     unended = dg.RunsFilter(job_name=resources.STREAM_JOB, statuses=_IN_PROGRESS)
     for record in instance.get_run_records(unended):
-        found.setdefault(record.dagster_run.tags.get(resources.PARTITION, ""), []).append(
+        streams.setdefault(record.dagster_run.tags.get(resources.PARTITION, ""), []).append(
             _run_of(record)
         )
-    return found
+    return streams
 
 
 def _run_of(record: dg.RunRecord) -> JobRun:
@@ -370,6 +376,7 @@ def supervise(
             waits for the lease.
     """
     owner = session if session is not None and session.is_alive(now) else None
+
     lost = tuple(r.run_id for r in recent if _is_lost(r, session, owner, now))
     in_progress = [r for r in recent if r.state not in resources.ENDED and r.run_id not in lost]
     if owner is not None and [r.run_id for r in in_progress] == [owner.run_id]:
@@ -377,17 +384,22 @@ def supervise(
         if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
             reason = f"run {in_progress[0].run_id[:8]} ends in {due_s:.0f} s: its successor starts"
             return Supervision(reason, start=True, lost=lost)
+
     if in_progress:
         return Supervision(_describe(in_progress[0], owner, now), lost=lost)
+
     ended = {*lost, *(r.run_id for r in recent if r.state in resources.ENDED)}
     if owner is not None and owner.owner is Owner.STREAM and owner.run_id not in ended:
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(reason, lost=lost)
+
     if lost:
         reason = "the lease of the last stream expired, or it was never submitted"
         return Supervision(reason, start=True, lost=lost)
+
     if not recent:
         return Supervision("no stream has run yet", start=True)
+
     terminated_at = recent[0].terminated_at
     if terminated_at is not None and (supervised_since is None or terminated_at > supervised_since):
         how = "switch this sensor off and on, or launch the job, to resume"
@@ -402,6 +414,7 @@ def supervise(
         wait_s = (ended_at + wait - now).total_seconds()
         reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
         return Supervision(reason)
+
     return Supervision(f"the last run ended as {newest.state.value.lower()}", start=True)
 
 
@@ -453,9 +466,11 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     The logins are those of the gateways file, if there is one; each login is a partition of runs.
     """
     settings = resources.POSITION_SYNC.read_settings()
-    lake, instance = resources.cached_lake(settings), resources.cached_instance(context)
+    lake = resources.cached_lake(settings)
+    instance = resources.cached_instance(context)
     logins = {login.gateway_id: login for login in settings.logins}
-    several, stored = settings.gateways_file is not None, str(resources.LOGINS.name)
+    several = settings.gateways_file is not None
+    stored = str(resources.LOGINS.name)
     known = set(instance.get_dynamic_partitions(stored)) if several else set(logins)
     sessions = lake.sessions.current_of(logins.keys() | known)
     streams = streams_in_progress(instance)
@@ -473,6 +488,7 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         decision = _decide(instance, unended, name if several else None, decide)
         if decision.paused and session is not None:
             lake.sessions.annotate(session, decision.reason)  # for `status`
+
         return decision
 
     removed = known - logins.keys()
@@ -484,10 +500,14 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     owned = {name for name, one in sessions.items() if one.is_alive(datetime.now(UTC))}
     waiting = streams.keys() - owned
     starting = sum(not one.start and name in waiting for name, one in decided.items())
-    requests, reasons = list[dg.RunRequest](), list[str]()
+    requests = list[dg.RunRequest]()
+    reasons = list[str]()
+
     for name, decision in decided.items():
-        partition, reason = name if several else None, decision.reason
+        partition = name if several else None
+        reason = decision.reason
         is_first = name not in owned  # a successor waits for the lease before it
+
         if name in removed:
             reason = f"it is no longer in the gateways file: {reason}"
         elif decision.start and is_first and starting >= STARTS_AT_ONCE:
@@ -495,7 +515,9 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         elif decision.start:
             starting += is_first
             requests.append(dg.RunRequest(partition_key=partition, tags=logins[name].run_tags))
+
         reasons.append(f"{partition}: {reason}" if partition else reason)
+
     changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     changes += [resources.LOGINS.build_add_request(new)] if new else []
     changes += [resources.LOGINS.build_delete_request(ended)] if ended else []

@@ -65,12 +65,12 @@ def derive(
         CommitContentionError: Other writers committed first each time; nothing was changed.
     """
     for _attempt in range(2):
-        seen = table.version() if table.exists() else 0
-        made, rows = make()
+        version = table.version() if table.exists() else 0
+        reported, rows = make()
         with suppress(NewerRowError):
-            return made, replace(table, rows, run_id=run_id, seen=seen)
-    made, rows = make()
-    return made, replace(table, rows, run_id=run_id)
+            return reported, replace(table, rows, run_id=run_id, seen=version)
+    reported, rows = make()
+    return reported, replace(table, rows, run_id=run_id)
 
 
 def replace(
@@ -85,7 +85,9 @@ def replace(
         CommitContentionError: Other writers committed first each time; nothing was changed.
         NewerRowError: The table has another version; nothing was changed.
     """
-    spec, predicate, chosen = table.spec, "true", EVERY
+    spec = table.spec
+    predicate = "true"
+    chosen = EVERY
     if not isinstance(rows, pl.DataFrame):
         if not rows:
             return Replaced(version=seen or 0, rows=0, changed=False)
@@ -113,7 +115,8 @@ def _typed(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
 
 def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
     """Return the predicate of the rows of these days, and which data files have them."""
-    [name], wanted = table.spec.partition_by, sorted(days)
+    [name] = table.spec.partition_by
+    wanted = sorted(days)
     listed = ", ".join(f"'{day.isoformat()}'" for day in wanted)
     return f"{name} IN ({listed})", pl.col(f"partition.{name}").is_in(wanted)
 
@@ -173,10 +176,10 @@ def _valued_at() -> pl.Expr:
     return pl.when((from_feed & earlier) | is_late).then("value_time").otherwise("timestamp")
 
 
-def _same(found: pl.DataFrame, wanted: pl.DataFrame) -> bool:
+def _same(stored: pl.DataFrame, wanted: pl.DataFrame) -> bool:
     order = wanted.columns
-    is_as_long = found.height == wanted.height
-    return is_as_long and found.select(order).sort(order).equals(wanted.sort(order))
+    is_as_long = stored.height == wanted.height
+    return is_as_long and stored.select(order).sort(order).equals(wanted.sort(order))
 
 
 # Minimum tolerance for the value of one unit, in currency: half the spread of a cheap option.
@@ -195,29 +198,29 @@ def stated_rows(
     return frame_of(
         DAILY_POSITIONS,
         (
-            fields_of(one)
+            fields_of(position)
             | {
                 "session_date": day,
                 "closed_at": closed,
                 "age_s": 0.0,
-                "update_id": f"{FLEX}:{one.account}:{one.conid}:{day}",
-                "price_kind": None if one.market_price is None else PriceKind.MARK,
+                "update_id": f"{FLEX}:{position.account}:{position.conid}:{day}",
+                "price_kind": None if position.market_price is None else PriceKind.MARK,
                 "timestamp": closed,
                 "value_time": closed,
                 "source": FLEX,
                 "value_source": FLEX,
                 "gateway_id": "",
-                "trading_mode": trading_mode_of(one.account),
+                "trading_mode": trading_mode_of(position.account),
                 "batch_id": file,
                 "note": f"from the broker's statement {file}",
             }
-            for one, file in positions
+            for position, file in positions
         ),
     )
 
 
 def join_rows(
-    own: pl.DataFrame,
+    valued: pl.DataFrame,
     stated: pl.DataFrame,
     covered: Collection[str],
     *,
@@ -232,7 +235,7 @@ def join_rows(
     the end of its day: where trades after the close lead to them, ours are those of the close.
 
     Args:
-        own: As `values_at_close` returns them.
+        valued: As `values_at_close` returns them.
         stated: As `stated_rows` returns them.
         covered: The accounts that the statements cover; a position they do not list is not held.
         opened: Local midnight at the start of the day.
@@ -241,7 +244,7 @@ def join_rows(
     """
     is_covered = pl.col("account").is_in(list(covered))
     written = pl.col("timestamp") >= opened.astimezone(UTC)
-    fresh = own.filter(written | ~is_covered)
+    fresh = valued.filter(written | ~is_covered)
     compared = fresh.filter(is_covered).select(_COMPARED)
     of_seen = stated.join(compared, on="account", how="semi").select(_COMPARED)
     pairs = compared.join(of_seen, on=HOLDING, how="full", suffix="_stated", coalesce=True)
@@ -260,6 +263,7 @@ def join_rows(
         Discrepancy(type=DiscrepancyType.STATEMENT, **row)
         for row in differing.iter_rows(named=True)
     ]
+
     return pl.concat([fresh, added]).sort(HOLDING), differences
 
 
@@ -268,8 +272,10 @@ _COMPARED = [*HOLDING, "symbol", "position", "market_value", "multiplier"]
 
 def _differing(pairs: pl.DataFrame, band: float) -> pl.DataFrame:
     """Return the holdings of which quantity or value differs, with the fields of a Discrepancy."""
-    mine, theirs = pl.col("position"), pl.col("position_stated")
-    value, stated = pl.col("market_value"), pl.col("market_value_stated")
+    mine = pl.col("position")
+    theirs = pl.col("position_stated")
+    value = pl.col("market_value")
+    stated = pl.col("market_value_stated")
     size = LEAST_DIFFERENCE * mine.abs() * pl.col("multiplier").fill_null(1.0)
     detail = (
         pl.when(mine.is_null() & (theirs != 0))

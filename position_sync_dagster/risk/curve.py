@@ -144,7 +144,10 @@ def _over_moves(legs: PricedLegs, shift: Point) -> Curve:
 def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     """Return the curve of one underlying."""
     each = list(legs)
-    payoff = payoff_of(each, legs.given.now, notes)
+    # All strategies of an underlying may be hundreds of legs that live on.
+    is_of_one = legs.parts.get_column("strategy_id").n_unique() == 1
+    steps = model.FINE if is_of_one else model.COARSE
+    payoff = payoff_of(each, legs.given.now, notes, steps)
     described = _described(legs)
     left_out = _left_out(legs)
     without_profit = [leg for leg in each if leg.row["unrealized_pnl"] is None]

@@ -129,13 +129,19 @@ def payoffs(legs: PricedLegs, notes: Mapping[str, Sequence[str]] | None = None) 
     return result
 
 
-def payoff_of(legs: Sequence[PricedLeg], now: datetime, notes: Sequence[str] = ()) -> Payoff:
+def payoff_of(
+    legs: Sequence[PricedLeg],
+    now: datetime,
+    notes: Sequence[str] = (),
+    steps: model.Steps = model.FINE,
+) -> Payoff:
     """Return the payoff of legs of one account and underlying, of one strategy or of several.
 
     Args:
         legs: At least one.
         now: The present moment.
         notes: What is wrong with them.
+        steps: Steps of the lattices of those that live on.
     """
     first = legs[0].row
     expiry = min((day for leg in legs if (day := _expiry_of(leg)) is not None), default=None)
@@ -161,7 +167,7 @@ def payoff_of(legs: Sequence[PricedLeg], now: datetime, notes: Sequence[str] = (
         more = f"; and {others} others" if others > 0 else ""
         return Payoff(**described, why=f"not known: {named}{more}")
 
-    profit = _profit_of(legs, expiry, now)
+    profit = _profit_of(legs, expiry, now, steps)
     solution = _solve_lines(profit) if profit.is_of_lines else _search_curve(profit)
     why = []
     if solution.greatest_profit is None:
@@ -251,7 +257,9 @@ class _Profit:
         return total
 
 
-def _profit_of(legs: Sequence[PricedLeg], expiry: date | None, now: datetime) -> _Profit:
+def _profit_of(
+    legs: Sequence[PricedLeg], expiry: date | None, now: datetime, steps: model.Steps
+) -> _Profit:
     """Return the profit of legs whose costs and terms are known."""
     cost = 0.0
     linear = 0.0
@@ -282,7 +290,7 @@ def _profit_of(legs: Sequence[PricedLeg], expiry: date | None, now: datetime) ->
     def values(prices: model.Array) -> model.Array:
         """Return a row of prices for each option that lives on."""
         rows = np.tile(prices, (len(living), 1))
-        return model.prices(later, rows, volatility, model.FINE)
+        return model.prices(later, rows, volatility, steps)
 
     spread = volatility * np.sqrt(np.maximum(later.years, 0.0))
     return _Profit(

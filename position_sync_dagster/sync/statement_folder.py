@@ -34,11 +34,13 @@ from position_sync_dagster.yaml_file import first_bytes, open_regular, saved_sta
 
 def known_accounts(lake: Lake) -> set[str]:
     """Return the accounts of the broker's holdings, of the ledger and of the gateway's values."""
-    held = lake.broker_positions.table.rows(columns=["account"])
-    own = lake.updates.sync.latest().select("account")
-    changed = lake.position_changes.table.rows(columns=["account"])  # also of what closed long ago
-    valued = lake.account_values.latest().select("account")
-    return set(pl.concat([held, own, changed, valued]).get_column("account").unique()) - {""}
+    named = [
+        lake.broker_positions.table.rows(columns=["account"]),
+        lake.updates.sync.latest().select("account"),
+        lake.position_changes.table.rows(columns=["account"]),  # also of what closed long ago
+        lake.account_values.latest().select("account"),
+    ]
+    return set(pl.concat(named).get_column("account").unique()) - {""}
 
 
 @dataclass(eq=False, repr=False)
@@ -80,10 +82,10 @@ class ServedAccounts:
         Raises:
             ForeignStatementError: It is such a file.
         """
-        if any(each.accounts for each in statements):
+        if any(statement.accounts for statement in statements):
             return
 
-        foreign = sorted({each.account for each in statements})
+        foreign = sorted({statement.account for statement in statements})
         raise errors.ForeignStatementError(
             f"{statements[0].file} is a statement of the account {', '.join(foreign[:5])}, and "
             f"{self.reason}.",
@@ -95,11 +97,10 @@ class ServedAccounts:
 
 def _named(statements: Iterable[Statement]) -> set[str]:
     """Return all accounts that statements name, served or not."""
-    return {
-        account
-        for each in statements
-        for account in (each.account, *each.accounts, *each.foreign_rows)
-    }
+    accounts: set[str] = set()
+    for statement in statements:
+        accounts.update((statement.account, *statement.accounts, *statement.foreign_rows))
+    return accounts
 
 
 @dataclass(slots=True, kw_only=True)
@@ -183,9 +184,11 @@ class StatementFolder:
         except FileNotFoundError:
             paths = []
         except OSError as error:
-            what = f"The folder {self.folder} cannot be read: {error.strerror}."
-            remedy = "Make it readable, or correct POSITION_SYNC_FLEX_FOLDER."
-            return Statements((), (errors.StatementError(what, remedy=remedy),))
+            unreadable_folder = errors.StatementError(
+                f"The folder {self.folder} cannot be read: {error.strerror}.",
+                remedy="Make it readable, or correct POSITION_SYNC_FLEX_FOLDER.",
+            )
+            return Statements((), (unreadable_folder,))
 
         index_before = self._index()
         index: dict[str, _IndexedFile] = {}
@@ -199,10 +202,9 @@ class StatementFolder:
                 index[path.name] = indexed
                 if self.accounts is not None:
                     self.accounts.check(indexed.statements)
+                statements += indexed.statements
             except errors.PositionSyncError as error:
                 unreadable.append(error)
-                continue
-            statements += indexed.statements
 
         stored(statements, _read_anew(index, index_before))
         if index != index_before:
@@ -221,7 +223,7 @@ class StatementFolder:
 
     def first_day(self) -> date | None:
         """Return the first day that a statement covers."""
-        return min((each.first for each in self.read().found), default=None)
+        return min((statement.first for statement in self.read().found), default=None)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file of the folder atomically.
@@ -254,7 +256,7 @@ class StatementFolder:
         indexed = _IndexedFile(
             state=state,
             served=frozenset(filter(self._serves, _named(statements))),
-            statements=[each.without_rows() for each in statements],
+            statements=[statement.without_rows() for statement in statements],
         )
         if before is not None and is_current:
             indexed.stored_in |= before.stored_in
@@ -320,16 +322,18 @@ def _newest_first(
     foreign_rows: Counter[str] = Counter()
     rows_left_out: list[errors.PositionSyncError] = []
     notes: list[str] = []
-    for each in statements:
-        foreign_rows.update(each.foreign_rows)
+    for statement in statements:
+        foreign_rows.update(statement.foreign_rows)
 
-    served = [each for each in statements if each.accounts]
-    served.sort(key=lambda each: (each.generated_at or NEVER, each.last, each.file), reverse=True)
-    for each in served:
-        rows_left_out += [
-            errors.StatementError(what, remedy=remedy) for what, remedy in each.left_out
-        ]
-        notes += each.notes
+    served = [statement for statement in statements if statement.accounts]
+    served.sort(
+        key=lambda statement: (statement.generated_at or NEVER, statement.last, statement.file),
+        reverse=True,
+    )
+    for statement in served:
+        for fault, remedy in statement.left_out:
+            rows_left_out.append(errors.StatementError(fault, remedy=remedy))
+        notes += statement.notes
 
     if foreign_rows:
         listed = ", ".join(f"{count} of {name}" for name, count in sorted(foreign_rows.items()))
@@ -437,8 +441,8 @@ def download(settings: Settings, served: ServedAccounts) -> int:
     statements = read_statements(data, f"query {query_id}", serves=served, store=_forget)
     served.check(statements)
 
-    first = min(each.first for each in statements)
-    last = max(each.last for each in statements)
+    first = min(statement.first for statement in statements)
+    last = max(statement.last for statement in statements)
     name = "".join(letter for letter in query_id if letter.isalnum()) or "query"
     name = name.encode()[:100].decode(errors="ignore")
     try:
@@ -481,16 +485,16 @@ def import_statements(lake: Lake, settings: Settings, run_id: str | None = None)
     def record_movements(statements: list[Statement], files: set[str]) -> None:
         if files & known_files:
             # What these files stated before may have replaced what others state.
-            for file in {each.file for each in statements} - files:
+            for file in {statement.file for statement in statements} - files:
                 statements_in(folder.folder / file, served, keep)
-            files = {each.file for each in statements}
+            files = {statement.file for statement in statements}
 
-        read = [each for each in statements if each.file in files]
+        read = [statement for statement in statements if statement.file in files]
         lake.statement_events.add(sections_of(read, new.events), run_id=run_id)
         book.update(files, new.executions, new.events)
 
     tables = (lake.executions, lake.statement_events, lake.account_values, lake.movements)
-    lake_id = " ".join(each.table.table_id() for each in tables)
+    lake_id = " ".join(table.table.table_id() for table in tables)
     read = folder.read(lake_id=lake_id, store=store, stored=record_movements)
     return Imported(**read._asdict() | counts)
 

@@ -29,6 +29,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.payoff import payoffs
 from position_sync_dagster.risk.priced_legs import PricedLegs
+from position_sync_dagster.risk.scenario_file import folder_of, read_scenarios
 from position_sync_dagster.risk.scenarios import scenario_rows
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import (
@@ -50,6 +51,7 @@ from position_sync_dagster.web.api_answers import (
     Problem,
     WhatIfQuery,
 )
+from position_sync_dagster.web.closed_day_answers import ClosedDayAnswer, closed_day
 from position_sync_dagster.web.expiry_answers import ExpiryAnswer, ExpiryQuery, expiry_of
 from position_sync_dagster.web.leg_answers import LegAnswer, LegQuery, read_leg
 from position_sync_dagster.web.search_answers import SearchAnswer, SearchQuery, search
@@ -185,6 +187,15 @@ def _curve(source: ApiSource, query: risk_answers.CurveQuery) -> dict[str, Any]:
     return risk_answers.curve_answer(after.after, after.after_legs, query, notes=after.notes)
 
 
+def _scenarios(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
+    scenarios = read_scenarios(folder_of(source.settings().strategies_file))
+    return risk_answers.scenarios_answer(*source.risk(), scenarios.recorded)
+
+
+def _closed_day(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
+    return closed_day(source.lake(), source.figures().at)
+
+
 def _expiry(source: ApiSource, query: ExpiryQuery) -> dict[str, Any]:
     book, legs = source.risk()
     Choice(strategy=query.strategy).check(book)
@@ -231,6 +242,8 @@ ROUTES = {
         query=NoQuery,
         answer=api_answers.HeaderAnswer,
         read=_header,
+        # Its moment is what a page counts from: where nothing changed, nothing is old either.
+        is_tagged=False,
     ),
     "accounts": ApiRoute(
         summary="Accounts, and the profit of the day in its parts",
@@ -275,6 +288,20 @@ ROUTES = {
         read=_curve,
         is_tagged=False,
     ),
+    "scenarios": ApiRoute(
+        summary="Profit in the recorded scenarios",
+        query=NoQuery,
+        answer=risk_answers.ScenariosAnswer,
+        read=_scenarios,
+        is_tagged=False,
+    ),
+    "closed-day": ApiRoute(
+        summary="Where the profit of the newest closed day came from, and its books",
+        query=NoQuery,
+        answer=ClosedDayAnswer,
+        read=_closed_day,
+        is_tagged=False,
+    ),
     "expiry": ApiRoute(
         summary="What expires, and what may be assigned early",
         query=ExpiryQuery,
@@ -307,21 +334,21 @@ ROUTES = {
         summary="What campaigns that are over brought, by group and by day",
         query=results_answers.ResultsQuery,
         answer=results_answers.ResultsAnswer,
-        read=lambda source, query: results_answers.read_results(source.lake(), query),
+        read=lambda source, query: results_answers.answer_results(source.lake(), query),
         is_tagged=False,
     ),
     "campaigns": ApiRoute(
         summary="Campaigns that are over",
         query=results_answers.CampaignsQuery,
         answer=results_answers.CampaignsAnswer,
-        read=lambda source, query: results_answers.read_list(source.lake(), query),
+        read=lambda source, query: results_answers.answer_campaigns(source.lake(), query),
         is_tagged=False,
     ),
     "campaign": ApiRoute(
         summary="One campaign: its legs, fills, rolls, and how it stood at each close",
         query=results_answers.CampaignQuery,
         answer=results_answers.CampaignAnswer,
-        read=lambda source, query: results_answers.read_one(
+        read=lambda source, query: results_answers.answer_campaign(
             source.lake(), source.settings(), query
         ),
         is_tagged=False,

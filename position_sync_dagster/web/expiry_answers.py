@@ -33,7 +33,7 @@ class ListedLeg(ApiModel):
     leg: str
 
 
-class ExpiringLeg(ListedLeg):
+class ExpiringRow(ListedLeg):
     """What a leg leaves if it ended at the present price."""
 
     expires_at: datetime
@@ -82,7 +82,7 @@ class ExpiryAnswer(ApiModel):
 
     at: datetime
     days: int
-    expiries: list[ExpiringLeg]
+    expiries: list[ExpiringRow]
     early_assignments: list[EarlyAssignment]
     not_judged: list[NotJudged]
     undated: list[Undated]

@@ -5,7 +5,6 @@ is for GET alone. Perspective's engine runs in the browser, and is not imported 
 lake is imported when somebody first opens a page.
 """
 
-import shlex
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -15,7 +14,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.errors import PositionSyncError, UnknownStrategyError
 from position_sync_dagster.web.feed import Feed, FiguresSource
 from position_sync_dagster.web.page import (
     HEADERS,
@@ -26,28 +24,36 @@ from position_sync_dagster.web.page import (
     perspective_version,
     static_routes,
 )
+from position_sync_dagster.web.results_page import results_html
+from position_sync_dagster.web.risk_page import risk_html
 
 PANELS = (
     Panel(
         name="losses",
         title="Profit of the day",
+        tools='<button type="button" id="why-open">Why</button>',
         content='<svg id="curves" role="img" aria-label="Profit of the day by strategy"></svg>'
-        '<p id="legend"></p>',
+        '<p id="legend"></p><table id="losses-table"></table>',
     ),
     Panel(name="risk", title="If prices moved", content='<table id="scenarios"></table>'),
-    Panel(name="expiries", title="Expires", content='<table id="expiries-table"></table>'),
+    Panel(
+        name="expiries",
+        title="Expires this week, may be assigned",
+        content='<table id="ending-table"></table><table id="expiries-table"></table>',
+    ),
     Panel(
         name="changes",
         title="What changed",
-        tools='<select id="kind" aria-label="Kind of change"></select>',
+        tools='<select id="kind" aria-label="Kind of change"></select>'
+        '<button type="button" id="looked" title="Mark as seen" hidden></button>',
         content='<table id="changes-table"></table>',
     ),
     Panel(
         name="holdings",
         title="Holdings",
         tools='<div id="tools" role="group" aria-label="Holdings"></div>',
-        content='<perspective-viewer id="grid"></perspective-viewer>'
-        '<p id="holdings-note" role="status" hidden></p><p id="row" hidden></p>',
+        content='<perspective-viewer id="grid" hidden></perspective-viewer>'
+        '<div id="plain" hidden></div><p id="holdings-note" role="status" hidden></p>',
     ),
     Panel(
         name="strategies",
@@ -57,13 +63,35 @@ PANELS = (
     Panel(name="greeks", title="Greeks", content='<table id="underlyings"></table>'),
 )
 
+DIALOGS = """
+<dialog id="leg" aria-labelledby="leg-title">
+  <div class="bar"><h2 id="leg-title">Leg</h2>
+  <button type="button" id="leg-close">Close</button></div>
+  <p id="leg-note" role="status" hidden></p>
+  <dl id="leg-facts"></dl>
+  <h3>Value of the day</h3><svg id="leg-curve" role="img" aria-label="Value of the day"></svg>
+  <h3>Events of the day</h3><table id="leg-events"></table>
+  <h3>Newest values, and where each came from</h3>
+  <div class="wide-table" tabindex="0" role="group" aria-label="Newest values">
+  <table id="leg-values"></table></div>
+  <p id="leg-commands"></p>
+</dialog>
+<dialog id="why" aria-labelledby="why-title">
+  <div class="bar"><h2 id="why-title">Why today's profit is what it is</h2>
+  <button type="button" id="why-close">Close</button></div>
+  <p id="why-at"></p>
+  <div class="wide-table" tabindex="0" role="group" aria-label="Parts of the profit">
+  <table id="why-table"></table></div>
+</dialog>
+"""
+
 
 def money_html() -> str:
     """Return the page, without figures: they come by the feed."""
     version = perspective_version()
     styles = (f"/money/{version}/perspective.css",) if version else ()
     frame = PageFrame(title="Money", path="/money", module="money_page", styles=styles)
-    return frame.html("\n".join(panel.html() for panel in PANELS))
+    return frame.html("\n".join(panel.html() for panel in PANELS) + DIALOGS)
 
 
 def _open_figures() -> FiguresSource:
@@ -77,21 +105,20 @@ def _open_figures() -> FiguresSource:
 def money_routes(
     *,
     dagster: bool = True,
-    home: str | None = None,
     open_figures: Callable[[], FiguresSource] = _open_figures,
 ) -> list[BaseRoute]:
     """Return the routes of the pages and of the API; the caller puts the guard before them.
 
     Args:
         dagster: Whether Dagster's pages are on the same port, so that rows can link to their runs.
-        home: The folder that commands need as --home; None: none.
         open_figures: Opens what the feed reads.
     """
     opened = cache(open_figures)
-    feed = Feed(opened, {"dagster": dagster, "home": home and shlex.quote(home)})
+    feed = Feed(opened, {"dagster": dagster})
     return [
         html_route("/money", money_html()),
-        Route("/money/risk", _risk, methods=["GET"]),
+        html_route("/money/risk", risk_html()),
+        html_route("/money/results", results_html()),
         *static_routes(),
         _feed_route(feed),
         *_api_routes(opened),
@@ -167,21 +194,3 @@ def _metrics_route(opened: Callable[[], FiguresSource]) -> Route:
         return response
 
     return Route("/metrics", metrics, methods=["GET"])
-
-
-def _risk(request: Request) -> Response:
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.settings import load_settings
-    from position_sync_dagster.web.risk_page import risk_html
-
-    settings = load_settings()
-    strategy = request.query_params.get("strategy")
-    trade = request.query_params.get("trade")
-    try:
-        text = risk_html(Lake.of(settings), settings, utc_now(), strategy, trade)
-    except UnknownStrategyError as error:
-        return PlainTextResponse(str(error), 404, HEADERS)
-    except PositionSyncError as error:
-        return PlainTextResponse(str(error), 503, HEADERS)
-    headers = {**HEADERS, "Cache-Control": "no-store"}
-    return Response(text, headers=headers, media_type="text/html")

@@ -17,6 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from position_sync_dagster.web.typed_commands import typed_home, typed_program
+
 STATIC = Path(__file__).parent / "static"
 KINDS = {
     ".css": "text/css", ".js": "text/javascript", ".json": "application/json", ".txt": "text/plain",
@@ -38,7 +40,7 @@ HEADERS = {
 }
 
 # The pages in the order of the navigation.
-NAVIGATION = {"/money": "Money", "/money/risk": "Risk"}
+NAVIGATION = {"/money": "Money", "/money/risk": "Risk", "/money/results": "Results"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,17 +52,21 @@ class Panel:
         title: The heading.
         content: HTML beneath the heading; what it holds of data is escaped already.
         tools: HTML beside the heading, such as a choice.
+        is_hidden: Whether it is hidden at first.
     """
 
     name: str
     title: str
     content: str
     tools: str = ""
+    is_hidden: bool = False
 
     def html(self) -> str:
         """Return the panel as HTML."""
         heading = f'<div class="bar"><h2 id="{self.name}-title">{self.title}</h2>{self.tools}</div>'
-        opening = f'<section class="panel" id="{self.name}" aria-labelledby="{self.name}-title">'
+        hidden = " hidden" if self.is_hidden else ""
+        labelled = f'aria-labelledby="{self.name}-title"{hidden}'
+        opening = f'<section class="panel" id="{self.name}" {labelled}>'
         return f'{opening}{heading}<div class="body">{self.content}</div></section>'
 
 
@@ -84,8 +90,10 @@ class PageFrame:
         """Return the page around the HTML of its main part."""
         sheets = ("/money/app.css", *self.styles)
         links = "".join(f'<link rel="stylesheet" href="{escape(sheet)}">' for sheet in sheets)
+        program, home = escape(typed_program()), escape(typed_home())
         return f"""<!doctype html>
-<html lang="en" data-page="{self.module}" data-perspective="{perspective_version() or ""}">
+<html lang="en" data-page="{self.module}" data-perspective="{perspective_version() or ""}"
+  data-program="{program}" data-home="{home}">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -100,6 +108,7 @@ class PageFrame:
 <p id="alert" role="alert" hidden></p>
 <p id="notice" role="status">Reading the tables …</p>
 <div id="hints" role="status" hidden></div>
+<p id="said" class="unseen" role="status"></p>
 <main id="main" tabindex="-1">
 <h1 class="unseen">{escape(self.title)}</h1>
 {main}
@@ -121,8 +130,10 @@ def _header(path: str) -> str:
   <div class="strip">
     <nav aria-label="Pages">{"".join(links)}</nav>
     <search><label class="unseen" for="find">Find a strategy, an underlying or a leg</label>
-    <input id="find" type="search" autocomplete="off" placeholder="Strategy, underlying, leg">
-    <ul id="matches" hidden></ul></search>
+    <input id="find" type="search" autocomplete="off" role="combobox"
+      placeholder="Strategy, underlying, leg (press /)" aria-expanded="false"
+      aria-controls="matches" aria-autocomplete="list">
+    <ul id="matches" role="listbox" aria-label="Matches" hidden></ul></search>
     <button type="button" id="theme">Light / dark</button>
   </div>
   <dl id="accounts" aria-label="Accounts"></dl>

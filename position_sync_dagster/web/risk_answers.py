@@ -1,4 +1,4 @@
-"""The answer `curve` of `/api/v1`: its query, its shape, and what it says."""
+"""The answers `curve` and `scenarios` of `/api/v1`: their shapes, and what they say."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,9 +8,10 @@ from pydantic import Field
 
 from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenario_file import Point
+from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.risk import curves_of_choice
-from position_sync_dagster.web.api_answers import ApiModel, TradesQuery
+from position_sync_dagster.web.api_answers import ApiModel, LeftOut, TradesQuery
 
 
 class CurveQuery(TradesQuery):
@@ -110,4 +111,40 @@ def curve_answer(
         "vol": query.vol,
         "curves": [curve.row for curve in curves],
         "notes": notes,
+    }
+
+
+class ScenarioRow(ApiModel):
+    """The profit of an account, a strategy or an underlying in each recorded scenario."""
+
+    level: Breakdown
+    name: str | None
+    account: str
+    currency: str
+    profits: list[float | None]
+    """In the order of the names; null: no leg can be priced."""
+    left_out: list[int]
+    """The legs that each sum leaves out."""
+
+
+class ScenariosAnswer(ApiModel):
+    """The recorded scenarios: the usual ones, and those of scenarios.yaml."""
+
+    at: datetime
+    names: list[str]
+    rows: list[ScenarioRow]
+    left_out: list[LeftOut]
+
+
+def scenarios_answer(book: Book, legs: PricedLegs, points: Sequence[Point]) -> dict[str, Any]:
+    """Return the profit of each account, strategy and underlying in each of some scenarios."""
+    rows = []
+    for level in (Breakdown.ACCOUNT, Breakdown.STRATEGY, Breakdown.UNDERLYING):
+        for row in profits(legs, points, level):
+            rows.append({"level": level, "account": row["name"]} | row)
+    return {
+        "at": book.now,
+        "names": [point.name or "" for point in points],
+        "rows": rows,
+        "left_out": [{"reason": why, "legs": count} for why, count in legs.left_out().items()],
     }

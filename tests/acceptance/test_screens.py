@@ -16,11 +16,11 @@ from tests.support.demo_program import ACCOUNT, Demo, command, wait_for
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
-# The assets of the group `path`, green soon after the start. Those of other groups are looked at
-# by GraphQL in `test_running.py`: a page of a group costs six seconds of processor.
+# The assets of the group `position_values`, green soon after the start. Those of other groups are
+# looked at by GraphQL in `test_running.py`: a page of a group costs six seconds of processor.
 MATERIALIZED = ("active_strategies", "position_queue", "position_updates")
 
-PATH = LINEAGE.format(group="path")
+PATH = LINEAGE.format(group="position_values")
 
 ROOT = Path(__file__).parents[2]
 STREAMED_CONID = 911000001
@@ -41,7 +41,7 @@ def page(demo: Demo) -> Iterator[Page]:
 
 def test_the_lineage_is_whole_on_one_screen_and_a_group_is_green(demo, page):
     page.open(GROUPS, size=(1440, 900))
-    page.wait_for_text("account", "path", "reports")
+    page.wait_for_text("broker_account", "position_values", "position_reports")
     page.open(PATH, size=WHOLE_GRAPH)
     for name in MATERIALIZED:
         wait_for(f"{name} is green", lambda n=name: page.is_green(n))
@@ -150,16 +150,16 @@ def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
         told=lambda: (len(grid(money)), money.driver.execute_script(LAYOUT), money.text()[:500]),
     )
     leg = grid(money)[1]["__ROW_PATH__"]
-    told = (f"{leg[-1]} · ", f"position-sync history {ACCOUNT}:")
+    told = (leg[-1], f"position-sync history {ACCOUNT}:", "STREAM")
 
     def clicked() -> bool:  # the rows are there a little before a click has an effect
         money.driver.execute_script(CLICK, leg)
         return all(one in money.text() for one in told)
 
-    wait_for("a click shows the row", clicked, told=lambda: (leg, money.text()[-500:]))
-    assert "/runs/" in str(
-        money.driver.find_element("css selector", "#row a").get_attribute("href")
-    )
+    wait_for("a click shows the leg", clicked, told=lambda: (leg, money.text()[-500:]))
+    run = money.driver.find_element("css selector", "#leg-values a").get_attribute("href")
+    assert "/runs/" in str(run)
+    money.button("Close")
 
 
 def test_a_fill_is_on_the_money_page_and_an_outage_greys_it(demo, money):

@@ -17,6 +17,7 @@ from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import load_settings
+from tests.integration.defs.test_definitions import PARENTS
 from tests.support.short_owner import refresh
 
 # Dagster's own loader of a project uses what it calls a preview, and what Pydantic deprecates.
@@ -76,10 +77,18 @@ def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
         del sys.modules[module]
 
 
-async def test_a_project_with_the_component_values_an_account(project, root, tmp_path, simulate):
+OF_HOST = {
+    "key_prefix": "ibkr/options", "group": "trading", "owners": ["team:desk"],
+    "tags": {"book": "vol"}, "pages_url": "http://127.0.0.1:3001",
+}  # fmt: skip
+
+
+async def test_a_project_values_an_account_under_its_prefix_with_its_owners(
+    project, root, tmp_path, simulate
+):
     (tmp_path / "home").mkdir()
     async with simulate() as simulator:
-        repository = project(component(gateway_port=simulator.port, lake="tables"))
+        repository = project(component(gateway_port=simulator.port, lake="tables", **OF_HOST))
         settings = load_settings(lake=str(root / "tables"), gateway_port=simulator.port)
         lake = Lake(settings.lake)
         await lake.initialize()
@@ -90,11 +99,44 @@ async def test_a_project_with_the_component_values_an_account(project, root, tmp
             dg.build_sensor_context(instance=instance) as context,
         ):
             ticked = await asyncio.to_thread(drain.evaluate_tick, context)
-    assert any(one.asset_key.path == ["position_updates"] for one in ticked.asset_events)
+    graph = repository.asset_graph
+    keys = {one.asset_key for one in ticked.asset_events}
+    assert dg.AssetKey(["ibkr", "options", "position_updates"]) in keys
+    assert {tuple(key.path[:-1]) for key in keys} == {("ibkr", "options")}
+    checks = [e for e in ticked.asset_events if isinstance(e, dg.AssetCheckEvaluation)]
+    assert {e.asset_check_key for e in checks} <= set(graph.asset_check_keys)
+    assert checks
     requests = lake.queue.sync.counts()
     assert requests.pop(QueueStatus.SUCCESS) > 0
     assert not any(requests.values())
     assert lake.updates.table.rows()["source"].unique().to_list() == ["QUEUE"]
+
+
+def test_all_that_is_in_a_catalog_has_the_prefix_the_group_the_owners_and_the_tags(project):
+    """Keys, edges, column lineage, checks, jobs and the assets that a sensor writes."""
+    repository = project(component(**OF_HOST))
+    graph = repository.asset_graph
+    nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
+    assert len(nodes) == len(PARENTS)
+    for node in nodes:
+        assert node.key.path[:-1] == ["ibkr", "options"]
+        assert (node.group_name, node.owners) == ("trading", ["team:desk"])
+        assert node.tags["book"] == "vol"
+        assert "domain" not in node.tags
+        lineage = node.metadata.get("dagster/column_lineage")
+        for deps in lineage.deps_by_column.values() if lineage else ():
+            assert {dep.asset_key for dep in deps} <= node.parent_keys
+    names = {node.key.path[-1]: {key.path[-1] for key in node.parent_keys} for node in nodes}
+    assert names == PARENTS
+    assert {key.asset_key.path[0] for key in graph.asset_check_keys} == {"ibkr"}
+    exposure = graph.get(dg.AssetKey(["ibkr", "options", "strategy_exposure"]))
+    assert exposure.metadata["page"].url == "http://127.0.0.1:3001/money"
+
+    closing = repository.get_job("close_day").asset_layer
+    assert {key.path[-1] for key in closing.selected_asset_keys} == {
+        "daily_positions", "profit_explained", "books", "closed_campaigns",
+    }  # fmt: skip
+    assert len(closing.asset_graph.asset_check_keys) >= 3
 
 
 def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
@@ -136,13 +178,14 @@ defs = dg.Definitions(assets=[own], executor=dg.multiprocess_executor)
 
 
 def test_the_project_keeps_its_executor_and_gives_our_assets_a_group_of_its_own(project) -> None:
-    group = {"target": "group:reports", "attributes": {"group_name": "trading"}}
+    group = {"target": "group:position_reports", "attributes": {"group_name": "trading"}}
     repository = project(component() | {"post_processing": {"assets": [group]}}, code=OWN)
     graph = repository.asset_graph
     assert graph.get(dg.AssetKey("strategy_exposure")).group_name == "trading"
     assert graph.get(dg.AssetKey("own")).parent_keys == {dg.AssetKey("strategy_exposure")}
     executors = {name: repository.get_job(name).executor_def.name for name in repository.job_names}
-    assert executors.pop("__ASSET_JOB") == "multiprocess"
+    of_project = {"__ASSET_JOB", "__anonymous_asset_job_drain_queue"}
+    assert {executors.pop(name) for name in of_project} == {"multiprocess"}
     assert set(executors.values()) == {"in_process"}
 
 
@@ -152,7 +195,7 @@ def test_the_project_keeps_its_executor_and_gives_our_assets_a_group_of_its_own(
         ({"gateway_port": 99999}, ["GATEWAY_PORT=99999", "less than or equal to 65535", "defs"]),
         ({"settings": {"max_line": 1}}, ["settings.max_line", "is not a setting"]),
         ({"settings": {"lake": "x"}}, ["settings.lake", "beside"]),
-        ({"key_prefix": "x"}, ["key_prefix"]),
+        ({"key": "x"}, ["key"]),
     ],
 )
 def test_a_wrong_attribute_is_named_with_its_remedy(project, attributes, words) -> None:

@@ -60,12 +60,16 @@ class Page:
 
     def __init__(self, driver: webdriver.Chrome, ui_port: int) -> None:
         self.driver = driver
-        self._address = f"http://127.0.0.1:{ui_port}"
+        self._origin = f"http://127.0.0.1:{ui_port}"
+
+    def address(self, path: str) -> str:
+        """Return the address of a page."""
+        return self._origin + path
 
     def open(self, path: str, *, size: tuple[int, int] = (1600, 1100)) -> None:
         """Open a page of the UI in a window of a size."""
         self.driver.set_window_size(*size)
-        self.driver.get(self._address + path)
+        self.driver.get(self.address(path))
 
     def text(self) -> str:
         """Return all text that is shown; empty while the page changes."""

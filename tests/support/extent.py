@@ -8,7 +8,7 @@ EVERYTHING = os.environ.get("TESTS") == "all"
 
 
 def examples(whole: int) -> int:
-    """Return how many examples Hypothesis tries: a fourth of all in `make test`."""
+    """Return how many examples are tried: a fourth of all, except in `make chaos`."""
     return whole if EVERYTHING else whole // 4
 
 

@@ -12,7 +12,7 @@ from position_sync_dagster.sync.reports.closed_campaigns import CampaignBook
 @derived_asset(
     schema.CLOSED_CAMPAIGNS,
     deps=["active_strategies", "executions", "statement_events", "closures", "daily_positions"],
-    job=CLOSE_JOB,
+    writer=CLOSE_JOB,
 )
 def closed_campaigns(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
     """What each campaign of a strategy brought from its first trade until nothing was left of it.

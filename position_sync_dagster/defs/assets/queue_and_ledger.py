@@ -44,7 +44,8 @@ def apply_file(lake: tables.Lake, settings: Settings) -> None:
 
 def strategies_state(lake: tables.Lake, settings: Settings) -> Derived:
     """Return how many legs and strategies are active, and which rolled."""
-    legs, version = lake.registry.sync.get_all_active(), str(lake.registry.sync.version)
+    legs = lake.registry.sync.get_all_active()
+    version = str(lake.registry.sync.version)
     rolled = [
         f"{leg.strategy_id}: {contract_name(leg)} ({leg.conid}) in the place of {leg.rolled_from} "
         f"since {leg.added_at:%Y-%m-%d %H:%M} UTC"
@@ -65,7 +66,7 @@ def strategies_state(lake: tables.Lake, settings: Settings) -> Derived:
 @derived_asset(
     schema.POSITION_QUEUE,
     deps=["active_strategies", "broker_positions"],
-    job=STREAM_JOB,
+    writer=STREAM_JOB,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
 def position_queue(lake: tables.Lake, settings: Settings, _run_id: str | None) -> Derived:
@@ -92,7 +93,6 @@ def queue_state(lake: tables.Lake) -> Derived:
 @derived_asset(
     schema.POSITION_UPDATES,
     deps=["position_queue", "active_strategies", "broker_positions", "contracts"],
-    job=STREAM_JOB,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
 def position_updates(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
@@ -114,7 +114,9 @@ def position_updates(lake: tables.Lake, settings: Settings, run_id: str | None) 
     report = asyncio.run(drain.drain(lake, settings, run_id=run_id))
     if report.error is not None:
         raise report.error
-    counts = {of: getattr(report, of) for of in ("claimed", "succeeded", "failed", "released")}
+    counts = {
+        count: getattr(report, count) for count in ("claimed", "succeeded", "failed", "released")
+    }
     pending = lake.queue.sync.counts()[QueueStatus.PENDING]
     metadata = table_asset.known(**counts, pending_after=pending, note=report.reason)
     return Derived(metadata=metadata)

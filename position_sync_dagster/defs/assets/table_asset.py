@@ -35,7 +35,7 @@ def table_asset(
     spec: schema.TableSpec,
     *,
     metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
-    job: str | None = None,
+    writer: str = resources.DRAIN_SENSOR,
     money_first: bool = False,
     **options: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
@@ -46,13 +46,14 @@ def table_asset(
     Args:
         spec: The table; the asset has its name.
         metadata: Further metadata, such as `column_lineage` of a derived table.
-        job: The job that writes the table.
+        writer: The sensor whose ticks write the table, or the job.
         money_first: Whether the UI links the descriptions of the columns, instead of showing them
             above the money.
         options: Other arguments of `dg.asset`, such as `deps`.
     """
     DEPS[spec.name] = tuple(options.get("deps", ()))
-    columns = table_metadata(spec, job=job, columns=COLUMNS if money_first else COLUMN_SCHEMA)
+    CODE_VERSIONS[spec.name] = code_version(spec)
+    columns = table_metadata(spec, writer, columns=COLUMNS if money_first else COLUMN_SCHEMA)
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
         asset: dg.AssetsDefinition = dg.asset(
@@ -60,7 +61,9 @@ def table_asset(
             description=inspect.getdoc(function),
             kinds={"deltalake", "python"},
             config_schema={},  # without it, Launchpad would take any value
+            code_version=code_version(spec),
             metadata={**columns, **(metadata or {})},
+            tags={resources.WRITTEN_BY: writer},
             **options,
         )(resources.dagster_failures(function))
         return asset
@@ -106,11 +109,11 @@ def derived_asset(
         def materialize(
             context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
         ) -> dg.MaterializeResult[None]:
-            made = derive(position_sync.lake, position_sync.settings, context.run.run_id)
-            for key, found in made.checks.items():
-                context.log_event(check_evaluation(key, found))
-            version = dg.DataVersion(made.version)
-            return dg.MaterializeResult(metadata=made.metadata, data_version=version)
+            derived_table = derive(position_sync.lake, position_sync.settings, context.run.run_id)
+            for key, result in derived_table.checks.items():
+                context.log_event(check_evaluation(key, result))
+            version = dg.DataVersion(derived_table.version)
+            return dg.MaterializeResult(metadata=derived_table.metadata, data_version=version)
 
         materialize.__doc__ = inspect.getdoc(derive)
         return table_asset(spec, **options)(materialize)
@@ -118,10 +121,19 @@ def derived_asset(
     return decorate
 
 
+# What writes a table, in words.
+WRITERS = {
+    resources.DRAIN_SENSOR: "the ticks of the sensor drain_queue",
+    resources.STREAM_JOB: "the job stream_positions, which supervise_stream keeps running",
+    resources.CLOSE_JOB: "the job close_day, by the schedules after_the_close and late_rows",
+    resources.IMPORT_JOB: "the job import_statements, by the schedule nightly_statements",
+}
+
+
 def check_evaluation(key: dg.AssetCheckKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
     """Return a result as an event of a check that was not planned in a run."""
     return dg.AssetCheckEvaluation(
-        asset_key=key.asset_key,
+        asset_key=resources.check_key_of(key).asset_key,
         check_name=key.name,
         passed=result.passed,
         severity=result.severity,
@@ -137,10 +149,15 @@ COLUMN_SCHEMA = "dagster/column_schema"
 COLUMNS = "columns"
 
 
+def code_version(spec: schema.TableSpec) -> str:
+    """Return the version of the code that makes a table: that of its columns."""
+    return str(spec.version)
+
+
 def table_metadata(
-    spec: schema.TableSpec, *, job: str | None = None, columns: str = COLUMN_SCHEMA
+    spec: schema.TableSpec, writer: str, *, columns: str = COLUMN_SCHEMA
 ) -> "dict[str, dg.RawMetadataValue]":
-    """Return the metadata of a table's definition: name, columns, and its job.
+    """Return the metadata of a table's definition: name, columns, and what writes it.
 
     The URI is added when the definitions are loaded, since it depends on the settings.
     """
@@ -151,7 +168,7 @@ def table_metadata(
     return {
         "dagster/table_name": spec.name,
         columns: dg.MetadataValue.table_schema(dg.TableSchema(described)),
-        **({"written_by": job} if job is not None else {}),
+        "written_by": WRITERS[writer],
     }
 
 
@@ -207,11 +224,12 @@ def replacement_metadata(result: derived.Replaced) -> "dict[str, dg.RawMetadataV
     }
 
 
-# The assets from which each asset is made.
+# The assets from which each asset is made, and the version of its code.
 DEPS: dict[str, tuple[str, ...]] = {}
+CODE_VERSIONS: dict[str, str] = {}
 
 
-def runless(asset: str, made: Derived, registry: str) -> dg.AssetMaterialization:
+def runless(asset: str, derived_table: Derived, registry: str) -> dg.AssetMaterialization:
     """Return a materialization that belongs to no run.
 
     Its sources have the tags that Dagster gives an event of a run: without them, an asset counts as
@@ -219,38 +237,58 @@ def runless(asset: str, made: Derived, registry: str) -> dg.AssetMaterialization
 
     Args:
         asset: The name of the asset.
-        made: What the event says.
+        derived_table: What the event says.
         registry: The data version of `active_strategies`; all other sources are FOLLOWED.
     """
-    tags = {DATA_VERSION: made.version}
-    for source in DEPS.get(asset, ()):
-        tags["dagster/code_version"] = FOLLOWED
-        version = registry if source == schema.ACTIVE_STRATEGIES.name else FOLLOWED
+    tags = {DATA_VERSION: derived_table.version}
+    for name in DEPS.get(asset, ()):
+        source = resources.key_of(name).to_user_string()
+        tags["dagster/code_version"] = CODE_VERSIONS[asset]
+        version = registry if name == schema.ACTIVE_STRATEGIES.name else FOLLOWED
         tags[f"dagster/input_data_version/{source}"] = version
         tags[f"dagster/input_event_pointer/{source}"] = "NULL"
-    return dg.AssetMaterialization(asset, metadata=made.metadata, tags=tags)
+    return dg.AssetMaterialization(
+        resources.key_of(asset), metadata=derived_table.metadata, tags=tags
+    )
 
 
 def external(
-    name: str, *deps: str, kinds: set[str], metadata: "Mapping[str, dg.RawMetadataValue]"
+    name: str, *deps: str, metadata: "Mapping[str, dg.RawMetadataValue]", **attributes: Any
 ) -> Callable[[Callable[[], None]], dg.AssetSpec]:
     """Return the decorator that makes an external asset of a function without a body.
 
     As with other assets, its docstring is the description that Dagster shows.
     """
 
-    def decorate(described: Callable[[], None]) -> dg.AssetSpec:
+    def decorate(documented: Callable[[], None]) -> dg.AssetSpec:
         return dg.AssetSpec(
-            name, deps=deps, kinds=kinds, description=inspect.getdoc(described), metadata=metadata
+            name,
+            deps=deps,
+            description=inspect.getdoc(documented),
+            metadata=metadata,
+            **attributes,
         )
 
     return decorate
 
 
+def described(
+    spec: schema.TableSpec, *deps: str, writer: str, kinds: set[str]
+) -> Callable[[Callable[[], None]], dg.AssetSpec]:
+    """Return the decorator of a table that no function of an asset writes alone."""
+    return external(
+        spec.name,
+        *deps,
+        kinds=kinds,
+        code_version=code_version(spec),
+        metadata=table_metadata(spec, writer),
+        tags={resources.WRITTEN_BY: writer},
+    )
+
+
 def followed(spec: schema.TableSpec, *deps: str) -> Callable[[Callable[[], None]], dg.AssetSpec]:
     """Return the decorator of a table that the owner of the login writes, and no run."""
-    shown = table_metadata(spec, job=resources.STREAM_JOB)
-    return external(spec.name, *deps, kinds={"deltalake"}, metadata=shown)
+    return described(spec, *deps, writer=resources.STREAM_JOB, kinds={"deltalake"})
 
 
 @external(resources.GATEWAY, kinds={"source"}, metadata={"written_by": "Interactive Brokers"})

@@ -50,22 +50,28 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     a field by which they differ (trading_class, multiplier, exchange).
     """
     lake.registry.sync.refresh()
-    unresolved, resolved = lake.registry.unresolved, len(lake.registry.legs)
-    now, patience = datetime.now(UTC), timedelta(seconds=settings.stale_after_s)
-    late = [leg for leg in unresolved if leg.problem or now - leg.added_at > patience]
-    is_looked_up = any(leg.problem for leg in late)
-    if late and not is_looked_up and not sees_gateway(lake, settings):
-        return check.unknown_result(f"no gateway, which knows the contracts of {len(late)} legs.")
+    resolved = len(lake.registry.legs)
+    unresolved = lake.registry.unresolved
+
+    now = datetime.now(UTC)
+    patience = timedelta(seconds=settings.stale_after_s)
+    rows = []
+    for leg in unresolved:
+        if leg.problem or now - leg.added_at > patience:
+            rows.append(
+                {
+                    "strategy_id": leg.strategy_id,
+                    "account": leg.account or "",
+                    "leg": leg.described,
+                    "problem": leg.problem or NOT_LOOKED_UP,
+                }
+            )
+
+    is_looked_up = any(leg.problem for leg in unresolved)
+    if rows and not is_looked_up and not sees_gateway(lake, settings):
+        return check.unknown_result(f"no gateway, which knows the contracts of {len(rows)} legs.")
     return check.rows_result(
-        [
-            {
-                "strategy_id": leg.strategy_id,
-                "account": leg.account or "",
-                "leg": leg.described,
-                "problem": leg.problem or NOT_LOOKED_UP,
-            }
-            for leg in late
-        ],
+        rows,
         none=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
         found="legs have no contract, and are not streamed",
         legs=resolved + len(unresolved),
@@ -78,9 +84,9 @@ def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRe
 
     What to do: Write the legs of these strategies as they are now into the strategies file.
     """
-    found = leg_followers.rolls_to_follow(lake, settings, datetime.now(UTC))
+    rolls = leg_followers.rolls_to_follow(lake, settings, datetime.now(UTC))
     return check.rows_result(
-        [{"roll": text} for text in found.refused],
+        [{"roll": text} for text in rolls.refused],
         none="Nothing is left to a person.",
         found="rolls are not followed",
     )
@@ -97,40 +103,47 @@ OF_VALUE = " (its value)"
 DECIDE = "Decide about the position, or change the limit in the strategies file."
 
 
-def watched_limits(settings: Settings, known: Iterable[str] = ()) -> list[dg.AssetCheckKey]:
-    """Return the check of each limit; while the file has a mistake, those named in `known`.
+def watched_limits(
+    settings: Settings, watched_before: Iterable[str] = ()
+) -> list[dg.AssetCheckKey]:
+    """Return the check of each limit; while the file has a mistake, those watched before.
 
     Args:
         settings: The settings that name the file.
-        known: Names of checks as "asset: check".
+        watched_before: Names of checks as "asset: check".
     """
     try:
         names = [limit.name for limit in strategies_file.saved_limits(settings.strategies_file)]
     except StrategiesFileError:
-        texts = (text.split(": ")[1].removesuffix(OF_VALUE) for text in known)
-        names = list(dict.fromkeys(text for text in texts if text.startswith(PREFIX)))
+        names = []
+        for text in watched_before:
+            name = text.split(": ")[1].removesuffix(OF_VALUE)
+            if name.startswith(PREFIX) and name not in names:
+                names.append(name)
     return [dg.AssetCheckKey(EXPOSURE, name) for name in names]
 
 
-def result_of(one: limit_readings.Evaluated) -> dg.AssetCheckResult:
+def result_of(evaluated: limit_readings.Evaluated) -> dg.AssetCheckResult:
     """Return the result of the check of a limit; pure."""
-    metadata: dict[str, dg.RawMetadataValue] = {"limit": one.limit.value, "at": one.limit.place}
-    if one.reading.number is not None:
-        metadata["number"] = float(one.reading.number)
-    if one.outcome is LimitState.UNKNOWN:
-        return check.unknown_result(one.text, **metadata)
-    holds = one.outcome is LimitState.HOLDS
+    limit = evaluated.limit
+    metadata: dict[str, dg.RawMetadataValue] = {"limit": limit.value, "at": limit.place}
+    if evaluated.reading.number is not None:
+        metadata["number"] = float(evaluated.reading.number)
+    if evaluated.outcome is LimitState.UNKNOWN:
+        return check.unknown_result(evaluated.text, **metadata)
+
+    holds = evaluated.outcome is LimitState.HOLDS
     advice = None if holds else DECIDE
-    return check.judged(one.text, holds=holds, error=True, what_to_do=advice, **metadata)
+    return check.judged(evaluated.text, holds=holds, error=True, what_to_do=advice, **metadata)
 
 
 def evaluated_limits(settings: Settings, book: Book) -> dict[dg.AssetCheckKey, dg.AssetCheckResult]:
     """Return the result of each limit for the book of an exposure that was just derived."""
-    limits, read = _read(settings)
-    found = {limits_are_read.check_key: read}
-    for one in limit_readings.evaluate(limits, book):
-        found[dg.AssetCheckKey(EXPOSURE, one.limit.name)] = result_of(one)
-    return found
+    limits, result_of_file = _read(settings)
+    results = {limits_are_read.check_key: result_of_file}
+    for evaluated in limit_readings.evaluate(limits, book):
+        results[dg.AssetCheckKey(EXPOSURE, evaluated.limit.name)] = result_of(evaluated)
+    return results
 
 
 def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
@@ -146,14 +159,15 @@ def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
 @check.table_check(STRATEGY_EXPOSURE.name)
 def limits_are_read(_lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the limits in the strategies file can be read. Without a file there are none."""
-    return _read(settings)[1]
+    _limits, result = _read(settings)
+    return result
 
 
 def _evaluate_alone(name: str, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Return the result of one limit with a book that is read for it."""
-    found = evaluated_limits(settings, read_book(lake, settings, utc_now()))
-    gone = check.unknown_result("the strategies file has no such limit any more.")
-    return found.get(dg.AssetCheckKey(EXPOSURE, name), gone)
+    results = evaluated_limits(settings, read_book(lake, settings, utc_now()))
+    without_limit = check.unknown_result("the strategies file has no such limit any more.")
+    return results.get(dg.AssetCheckKey(EXPOSURE, name), without_limit)
 
 
 @dg.definitions

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +12,8 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.lake.derived import replace as replace_days
-from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED, frame_of
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.profit import PARTS
 from position_sync_dagster.sync.reports.risk import read_risk, risk_rows
-from position_sync_dagster.web.risk_page import risk_html
 from tests.support import command_line
 from tests.support.legs import leg
 from tests.unit.risk.test_scenarios import option, share
@@ -109,32 +105,6 @@ def test_a_mistake_in_the_file_of_scenarios_names_it(lake):
     Path("scenarios.yaml").write_text("scenarios: [{name: x, spott: 5}]\n")
     with pytest.raises(PositionSyncError, match="spott"):
         run()
-
-
-def test_the_page_of_risk_says_where_a_profit_came_from_and_what_is_not_known(lake):
-    day = date(2026, 11, 25)
-    parts = dict.fromkeys(PARTS, 0.0)
-    known = {"strategy_id": "condor", "profit": 40.0} | parts | {"cash": 40.0}
-    unknown = {"strategy_id": "roll", "profit": None} | dict.fromkeys(PARTS)
-    usual = {"session_date": day, "account": "A", "currency": "USD"}
-    explained = frame_of(PROFIT_EXPLAINED, [usual | known, usual | unknown])
-    replace_days(lake.derived_table(PROFIT_EXPLAINED), {day: explained})
-    booked = {"session_date": day, "account": "A", "change": 70.0, "why_unknown": "a rate"}
-    replace_days(lake.derived_table(BOOKS), {day: frame_of(BOOKS, [booked])})
-    page = risk_html(lake, load_settings(), utc_now(), None)
-    assert f"The books of {day}" in page
-    assert "<td>70</td>" in page or "<td>70.0</td>" in page
-    assert f"Where the profit of {day} came from" in page
-    assert "<span class='amount-bar' style='width:60px'>" in page
-    assert "<td>\N{EN DASH}</td>" in page
-
-
-def test_the_page_of_risk_has_scenarios_and_the_curve_of_a_strategy(lake):
-    page = risk_html(lake, load_settings(), utc_now(), "UNATTRIBUTED")
-    assert "Break-even" in page
-    assert "<svg" in page
-    assert "-10 %" in page
-    assert "1 left out: its implied volatility is not known" in page
 
 
 NEW = (utc_now() + timedelta(days=60)).date()

@@ -79,6 +79,9 @@ def test_every_asset_says_what_it_is_who_writes_it_and_how_to_read_it(node):
     assert node.owners == ["team:position-sync"]
     assert node.kinds
     assert node.tags["domain"] == "positions"
+    assert "written_by" in node.metadata
+    name = node.key.to_user_string()
+    assert (node.code_version is None) is (name in NO_TABLE)
     what, *rest = (node.description or "").strip().split("\n\n")
     assert len(what) > 40
     assert any(part.startswith("Written by ") for part in rest)
@@ -100,7 +103,20 @@ def test_launchpad_takes_no_config_that_nothing_reads(repository):
 def test_the_lineage_page_shows_three_groups(repository):
     graph = repository.asset_graph
     found = {graph.get(key).group_name for key in graph.get_all_asset_keys()}
-    assert found == {"account", "path", "reports"}
+    assert found == {"broker_account", "position_values", "position_reports"}
+
+
+def test_the_page_of_what_ticks_write_names_their_sensor_and_links_to_the_figures(repository):
+    (target,) = repository.get_sensor_def("drain_queue").targets
+    graph = repository.asset_graph
+    layer = repository.get_job(target.job_name).asset_layer
+    written = {key.to_user_string() for key in layer.selected_asset_keys}
+    assert written == {
+        "active_strategies", "position_updates", "latest_positions", "strategy_exposure",
+        "risk_scenarios", "closures",
+    }  # fmt: skip
+    risk = graph.get(dg.AssetKey("risk_scenarios"))
+    assert risk.metadata["page"].url == "http://127.0.0.1:3000/money/risk"
 
 
 def schema_of(node) -> dg.TableSchema:

@@ -18,7 +18,7 @@ from position_sync_dagster.defs.checks.tables import requests_are_answered
 from position_sync_dagster.defs.resources import cursor_of, cursor_text
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.alerts import AlertCursor
+from position_sync_dagster.sync.alerts import RETRY, AlertCursor
 from tests.support.receiver import PASSWORD
 
 Tick = Callable[..., dg.SensorResult | dg.SkipReason]
@@ -89,7 +89,7 @@ def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
     assert receiver.asked == 1, "it backs off"
     receiver.answer = 200
     cursor = cursor_of(AlertCursor, result.cursor)
-    result = tick(cursor_text(replace(cursor, failing={0: datetime.now(UTC)})))
+    result = tick(cursor_text(replace(cursor, failing={0: datetime.now(UTC) - RETRY})))
     assert [title.split(":")[0] for title, _ in receiver.taken()] == ["WARN"]
     assert cursor_of(AlertCursor, result.cursor).outbox == {}
 

@@ -5,7 +5,7 @@ import io
 import json
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
@@ -19,9 +19,12 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import UnknownStrategyError
+from position_sync_dagster.lake.derived import replace as replace_days
+from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED, frame_of
 from position_sync_dagster.risk.terms import NotPriced
 from position_sync_dagster.sync.reports.figures import COLUMNS as REPORTED
 from position_sync_dagster.sync.reports.figures import read_figures
+from position_sync_dagster.sync.reports.profit import PARTS
 from position_sync_dagster.web import served_figures
 from position_sync_dagster.web.api import ROUTES
 from position_sync_dagster.web.api_answers import WhatIfAnswer
@@ -354,6 +357,50 @@ async def test_curve_and_expiry_answer_as_the_commands_do_and_requests_share_a_p
     assert priced.call_count == 1, "priced once for all of these requests"
 
 
+async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake, monkeypatch):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", lake.path)
+    empty = (await client.get("/api/v1/closed-day")).json()
+    assert (empty["explained_day"], empty["explained"], empty["books_day"]) == (None, [], None)
+    day = date(2026, 11, 25)
+    usual = {"session_date": day, "account": "A", "currency": "USD"}
+    known = {"strategy_id": "condor", "profit": 40.0} | dict.fromkeys(PARTS, 0.0) | {"cash": 40.0}
+    unknown = {"strategy_id": "roll", "profit": None} | dict.fromkeys(PARTS)
+    explained = frame_of(PROFIT_EXPLAINED, [usual | known, usual | unknown])
+    before = explained.with_columns(session_date=day - timedelta(days=1))
+    days = {day: explained, day - timedelta(days=1): before}
+    replace_days(lake.derived_table(PROFIT_EXPLAINED), days)
+    booked = usual | {"change": 70.0, "why_unknown": "a rate"}
+    booked |= {"net_liquidation_before": 30.0, "net_liquidation": 100.0}
+    replace_days(lake.derived_table(BOOKS), {day: frame_of(BOOKS, [booked])})
+
+    found = (await client.get("/api/v1/closed-day")).json()
+    assert (found["explained_day"], found["books_day"]) == (f"{day}", f"{day}")
+    rows = [(each["strategy_id"], each["profit"], each["cash"]) for each in found["explained"]]
+    assert sorted(rows) == [("condor", 40.0, 40.0), ("roll", None, None)]
+    assert [(each["change"], each["rates"]) for each in found["books"]] == [(70.0, None)]
+
+
+async def test_the_recorded_scenarios_are_those_of_single_what_ifs_of_each_level(
+    client, lake, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POSITION_SYNC_LAKE", lake.path)
+    later = exchange_date(datetime.now(UTC)) + timedelta(days=60)
+    lake.registry.sync.add_many([leg(1, "a", expiry=later)])
+    known = {"underlying_price": 600.0, "implied_vol": 0.2, "expiry": later}
+    lake.updates.sync.append([row(1, **known), row(2, implied_vol=None)])
+    found = (await client.get("/api/v1/scenarios")).json()
+    place = found["names"].index("-10 %, volatility +10")
+    for level in ("account", "strategy", "underlying"):
+        query = {"spot": "-10", "vol": "10", "level": level}
+        single = (await client.get("/api/v1/what-if", params=query)).json()["rows"]
+        rows = [each for each in found["rows"] if each["level"] == level]
+        assert [each["profits"][place] for each in rows] == [each["profit"] for each in single]
+        assert [each["left_out"][place] for each in rows] == [each["left_out"] for each in single]
+    assert [each["account"] for each in found["rows"]] == ["U1"] * 4
+    assert [each["legs"] for each in found["left_out"]] == [1]
+
+
 @pytest.mark.parametrize(
     ("path", "status", "says"),
     [
@@ -384,7 +431,7 @@ async def test_tables_that_cannot_be_read_are_a_problem(client, settings):
     assert (answer.status_code, answer.json()["title"]) == (503, "The tables cannot be read")
 
 
-async def test_a_mistyped_strategy_is_an_error_for_an_assistant_and_a_reader_of_the_risk_page(
+async def test_a_mistyped_strategy_is_an_error_for_an_assistant_and_over_http(
     client, lake, settings, monkeypatch
 ):
     monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
@@ -392,12 +439,12 @@ async def test_a_mistyped_strategy_is_an_error_for_an_assistant_and_a_reader_of_
     lake.updates.sync.append([row(1)])
     with pytest.raises(UnknownStrategyError, match="Active are: iron-condor-1"):
         Tools(settings, lake).positions(strategy="iron-condr-1")
-    answer = await client.get("/money/risk?strategy=iron-condr-1")
+    answer = await client.get("/api/v1/curve?strategy=iron-condr-1")
     assert answer.status_code == 404
-    assert "There is no active strategy 'iron-condr-1'" in answer.text
+    assert "There is no active strategy 'iron-condr-1'" in answer.json()["detail"]
 
 
-async def test_a_trade_that_is_thought_of_is_answered_over_http_for_an_assistant_and_by_a_form(
+async def test_a_trade_that_is_thought_of_is_answered_over_http_and_for_an_assistant(
     client, lake, settings, monkeypatch
 ):
     monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
@@ -423,13 +470,6 @@ async def test_a_trade_that_is_thought_of_is_answered_over_http_for_an_assistant
     wrong = await client.get("/api/v1/what-if", params={"trade": "<b>"})
     assert wrong.status_code == 422
     assert "is no trade" in wrong.json()["detail"]
-
-    page = await client.get("/money/risk", params={"trade": trade})
-    assert "form-action 'self'" in page.headers["content-security-policy"]
-    assert "Before and after" in page.text
-    refused = await client.get("/money/risk", params={"trade": "<b>"})
-    assert "is no trade" in refused.text
-    assert "<b>" not in refused.text
 
 
 def test_an_assistant_gets_the_same_figures(lake, settings):

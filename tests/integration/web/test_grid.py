@@ -71,28 +71,6 @@ def test_a_group_with_an_unknown_age_or_profit_says_so(port):
         assert "0" in found["known"]  # a tenth of a dollar, rounded, is no "-0"
 
 
-def test_the_page_of_risk_has_the_header_of_all_pages_and_says_how_old_it_is(
-    port, settings, monkeypatch, tmp_path
-):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
-    with open_page(port) as page:
-        page.open("/money/risk", size=(1440, 900))
-
-        def text(selector: str) -> str:
-            return page.driver.find_element("css selector", selector).text
-
-        wait_for("the header", lambda: "current legs" in text("#state"))
-        assert "0 of 0" in text("#state")
-        assert "is not connected yet: its values are from before." in text("#alert")
-        assert "aged" in page.driver.find_element("css selector", "body").get_attribute("class")
-        wait_for("the age", lambda: text("#computed").startswith("computed "))
-        page.driver.execute_script(
-            "document.querySelector('#computed').dataset.at = '2026-03-09T15:00:00+00:00'"
-        )
-        wait_for("what is old", lambda: "load the page again" in text("#notice"))
-
-
 def test_of_65_strategies_the_worst_and_the_best_are_shown_and_the_greeks_stay_on_the_screen(
     lake, settings
 ):

@@ -132,7 +132,7 @@ async def test_a_campaign_opens_with_its_legs_fills_and_value_over_time(client, 
     name = materialize()["campaign_id"]
     answer = await client.get("/api/v1/campaign", params={"id": name})
     served = answer.json()
-    assert served == command_line.json_of("results", "--campaign", name)
+    assert served == command_line.json_of("campaign", name)
     assert [fill["quantity"] for fill in served["fills"]] == [-2.0, 2.0]
     assert [leg["contract"] for leg in served["legs"]] == ["XYZ 50P 20Mar26"]
     assert served["legs"][0]["profit"] == pytest.approx(597.4)
@@ -147,5 +147,5 @@ def test_a_person_reads_groups_days_and_fills(materialize):
     campaign = materialize()
     assert "csp" in command_line.run("results")
     assert "597" in command_line.run("results", "--days")
-    printed = command_line.run("results", "--campaign", campaign["campaign_id"])
+    printed = command_line.run("campaign", campaign["campaign_id"])
     assert "XYZ 50P 20Mar26" in printed

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.model import Exercise, Greeks, VanillaOptions
+from tests.support.extent import EVERYTHING, examples
 from tests.unit.risk.quantlib_oracle import Contract, Reference, reference
 
 # Greeks below these are compared with these: a day's decay, and a point of volatility, per 100.
@@ -62,8 +63,12 @@ def random_contracts(count: int) -> list[Contract]:
     return contracts
 
 
-def p99(errors: NDArray[np.float64]) -> float:
-    return float(np.quantile(errors, 0.99))
+# The part of contracts within the bounds. A fourth of them may have twice as many outliers.
+WITHIN = 0.99 if EVERYTHING else 0.98
+
+
+def largest(errors: NDArray[np.float64]) -> float:
+    return float(np.quantile(errors, WITHIN))
 
 
 def part_of(
@@ -74,12 +79,13 @@ def part_of(
 
 @pytest.mark.variation
 @pytest.mark.timeout(600)
-def test_two_thousand_random_contracts_agree_with_quantlib() -> None:
-    drawn = random_contracts(2000)
+def test_random_contracts_agree_with_quantlib() -> None:
+    """`TESTS=all` compares two thousand of them."""
+    drawn = random_contracts(examples(2000))
     compared = [(contract, reference(contract)) for contract in drawn]
     # No option bends down: where QuantLib's grid says so, it is at fault.
     compared = [(contract, right) for contract, right in compared if right.gamma > -1e-4]
-    assert len(compared) >= 1980
+    assert len(compared) >= 0.99 * len(drawn)
     contracts = [contract for contract, _right in compared]
     references = [right for _contract, right in compared]
     greeks = modelled(contracts)
@@ -88,10 +94,10 @@ def test_two_thousand_random_contracts_agree_with_quantlib() -> None:
     def right(name: str) -> NDArray[np.float64]:
         return np.array([getattr(each, name) for each in references])
 
-    assert p99(np.abs(greeks.price - right("price")) / strike) <= 0.0002
-    assert p99(np.abs(greeks.delta - right("delta"))) <= 0.002
-    assert p99(part_of(greeks.theta, right("theta"), SMALL_THETA)) <= 0.02
-    assert p99(part_of(greeks.vega, right("vega"), SMALL_VEGA)) <= 0.02
+    assert largest(np.abs(greeks.price - right("price")) / strike) <= 0.0002
+    assert largest(np.abs(greeks.delta - right("delta"))) <= 0.002
+    assert largest(part_of(greeks.theta, right("theta"), SMALL_THETA)) <= 0.02
+    assert largest(part_of(greeks.vega, right("vega"), SMALL_VEGA)) <= 0.02
     for name, least in (("delta", 0.0), ("theta", SMALL_THETA), ("vega", SMALL_VEGA)):
         counts = np.abs(right(name)) > least
         assert not np.any(counts & (getattr(greeks, name) * right(name) < 0)), name

@@ -120,16 +120,19 @@ def test_prices_scenarios_and_greeks_agree_with_the_tree() -> None:
 
 
 @pytest.mark.variation
-def test_of_two_hundred_odd_options_all_but_two_agree_with_the_tree() -> None:
-    """The two have a volatility of 10 % and a cash dividend that decides about their exercise."""
+def test_odd_options_agree_with_the_tree_but_for_two_of_two_hundred() -> None:
+    """The two have a volatility of 10 % and a cash dividend that decides about their exercise.
+
+    `TESTS=all` compares all of them.
+    """
     apart = []
-    for one in ODD:
+    for option in ODD[: examples(len(ODD))]:
         try:
-            check([one])
+            check([option])
         except AssertionError:
-            apart.append(one)
+            apart.append(option)
     assert len(apart) <= 2
-    assert all(one.volatility <= 0.1 and one.dividend for one in apart)
+    assert all(option.volatility <= 0.1 and option.dividend for option in apart)
 
 
 def test_an_expired_option_is_worth_its_exercise() -> None:

@@ -1,31 +1,54 @@
-// What changed today, the newest first; what came since somebody last looked is marked.
+// What changed today, the newest first; what came since somebody last looked is marked as new.
 
-import { byId, element } from "./elements.js";
+import { byId, element, show } from "./elements.js";
 import { figures } from "./figures.js";
 import { clock } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { fill, money } from "./table.js";
 
 const KINDS = ["all", "TRADE", "CLOSE", "QUANTITY", "GATEWAY", "BREAK"];
+const LOOKED = "money.looked_at";
+let lookedAt = Number(localStorage.getItem(LOOKED)) || null; // when somebody last saw the page
 
 export function openChanges() {
   const options = KINDS.map((kind) => element("option", kind.toLowerCase(), { value: kind }));
   byId("kind").replaceChildren(...options);
   byId("kind").addEventListener("change", drawChanges);
+  byId("looked").addEventListener("click", () => look(figures.time));
+  addEventListener("visibilitychange", noteLook);
+  addEventListener("pagehide", noteLook);
 }
+
+// Who leaves the page has seen what was on it.
+function noteLook() {
+  if (document.hidden && figures.time) localStorage.setItem(LOOKED, String(figures.time));
+  else lookedAt = Number(localStorage.getItem(LOOKED)) || lookedAt;
+}
+
+function look(at) {
+  lookedAt = at;
+  localStorage.setItem(LOOKED, String(at));
+  drawChanges();
+}
+
+const isNew = (change) => lookedAt !== null && Date.parse(change.at) > lookedAt;
 
 export function drawChanges() {
   const kind = byId("kind").value;
   const lines = figures.changes.filter((change) => kind === "all" || change.kind === kind).map(line);
   const none = { cells: [["Nothing of this kind has happened today.", "text"]] };
   fill(byId("changes-table"), [], lines.length ? lines : [none]);
+
+  const count = figures.changes.filter(isNew).length;
+  show(byId("looked"), count ? `${count} new since I looked (${clock(lookedAt).slice(0, 5)})` : "");
 }
 
 function line(change) {
+  const mark = isNew(change) ? " new" : "";
   return {
-    kind: change.kind.toLowerCase(),
+    kind: change.kind.toLowerCase() + mark,
     hint: change.text,
     act: change.conids.length ? () => only("conid", ...change.conids) : null,
-    cells: [clock(change.at), [change.text, "text"], change.amount === null ? "" : money(change.amount)],
+    cells: [clock(change.at) + mark, [change.text, "text"], change.amount === null ? "" : money(change.amount)],
   };
 }

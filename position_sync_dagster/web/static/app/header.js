@@ -1,6 +1,7 @@
 // The header of every page: accounts, the state of logins, how old all is; and what needs attention.
 
 import { since } from "./clock.js";
+import { withCommands } from "./commands.js";
 import { byId, button, element, facts, show } from "./elements.js";
 import { areLost, figures, older } from "./figures.js";
 import { DASH, amount, clock, duration, isUnknown, percent } from "./format.js";
@@ -23,13 +24,22 @@ export function drawHeader(notices = []) {
 
   const hints = figures.hints ?? [];
   const attention = figures.attention.filter((text) => !hints.includes(text));
-  show(byId("alert"), alerts(blind).join("\n"));
-  show(byId("notice"), [...attention, ...notices].join("\n"));
+  say(byId("alert"), alerts(blind));
+  say(byId("notice"), [...attention, ...notices]);
   drawHints(hints);
   facts(byId("accounts"), figures.accounts.flatMap(accountFacts));
   facts(byId("state"), stateFacts(blind));
   document.title = tabTitle();
   return true;
+}
+
+// Texts change rarely, so that a screen reader says each once, and a command stays under the pointer.
+function say(box, texts) {
+  const text = texts.join("\n");
+  box.hidden = text === "";
+  if (box.dataset.text === text) return;
+  box.dataset.text = text;
+  box.replaceChildren(...withCommands(text));
 }
 
 // --- What hurts, the worst first -----------------------------------------------------------------
@@ -60,7 +70,9 @@ function drawHints(hints) {
     localStorage.setItem(HINTS, "never");
     drawHints(hints);
   };
-  box.replaceChildren(element("span", box.dataset.text), button("Do not show again", dismiss));
+  const text = element("span");
+  text.append(...withCommands(box.dataset.text));
+  box.replaceChildren(text, button("Do not show again", dismiss));
 }
 
 export const showHintsAgain = () => localStorage.removeItem(HINTS);

@@ -66,6 +66,7 @@ function remembered() {
 export class HoldingsGrid {
   #turn = Promise.resolve();
   #groups = [];
+  #columns = [];
   #filter = [];
 
   // Args: the element of the grid, and what happens to a part on which somebody clicked.
@@ -127,6 +128,7 @@ export class HoldingsGrid {
   async #remember() {
     const { theme: _theme, table: _table, ...config } = await this.viewer.save();
     this.#groups = config.group_by;
+    this.#columns = config.columns;
     this.#filter = config.filter;
     localStorage.setItem(LAYOUT, JSON.stringify(config));
     await this.#keepCurrenciesApart(config);
@@ -157,8 +159,17 @@ export class HoldingsGrid {
 
   // --- What the panel asks for -------------------------------------------------------------------
 
+  get group_name() {
+    return Object.keys(GROUPS).find((name) => String(GROUPS[name]) === String(this.#groups));
+  }
+
+  get set_name() {
+    return Object.keys(COLUMN_SETS).find((name) => String(COLUMN_SETS[name]) === String(this.#columns));
+  }
+
   group(name) {
     const groups = GROUPS[name];
+    this.#groups = groups;
     return this.#lay({ group_by: groups, split_by: [], sort: groups.length > 1 ? [] : [["today", "asc"]] });
   }
 
@@ -169,6 +180,7 @@ export class HoldingsGrid {
   }
 
   columns(name) {
+    this.#columns = COLUMN_SETS[name];
     return this.#lay({ columns: COLUMN_SETS[name] });
   }
 

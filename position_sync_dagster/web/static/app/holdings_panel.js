@@ -1,57 +1,96 @@
-// The panel of holdings: the grid of Perspective where it is installed, and the tools above it.
+// The panel of holdings: the grid of Perspective where it is installed, else a plain table; its tools.
 
-import { byId, button, element, show } from "./elements.js";
-import { figures } from "./figures.js";
 import { COLUMN_SETS, GROUPS, SOON_DAYS } from "./columns.js";
-import { HoldingsGrid } from "./holdings_grid.js";
+import { byId, button, element, set, show } from "./elements.js";
+import { figures } from "./figures.js";
 import { showHintsAgain } from "./header.js";
+import { HoldingsTable } from "./holdings_table.js";
 import { openLeg } from "./leg_panel.js";
 import { parts } from "./parts.js";
 
+const VIEW = "money.holdings"; // "table": somebody prefers the plain table
+const HAS_GRID = Boolean(document.documentElement.dataset.perspective);
 let view = null; // once it is there; the figures go on meanwhile
-let opening = null;
+let opening = false;
 
-export function openHoldings() {
-  if (opening || !parts.size) return;
-  if (!document.documentElement.dataset.perspective) {
-    show(byId("holdings-note"), "The grid is not installed: pip install 'position-sync-dagster[money]'.");
-    return;
+const isGrid = () => HAS_GRID && localStorage.getItem(VIEW) !== "table";
+
+export async function openHoldings() {
+  if (view || opening || !parts.size) return;
+  opening = true;
+  byId("grid").hidden = !isGrid();
+  byId("plain").hidden = isGrid();
+  try {
+    view = isGrid() ? await openGrid() : new HoldingsTable(byId("plain"), openLeg);
+  } catch (error) {
+    console.warn(String(error));
   }
+  opening = false;
   drawTools();
-  opening = HoldingsGrid.open(byId("grid"), openLeg).then(
-    (opened) => (view = opened),
-    (error) => {
-      console.warn(String(error));
-      opening = null;
-    },
-  );
+}
+
+// The grid is imported only where it is shown.
+async function openGrid() {
+  const { HoldingsGrid } = await import("./holdings_grid.js");
+  return HoldingsGrid.open(byId("grid"), openLeg);
 }
 
 export const updateHoldings = (changed, message) => view?.update(changed, message);
 export const tickHoldings = () => view?.tick();
-export const only = (column, ...values) => view?.only(column, values);
+
+export function only(column, ...values) {
+  show(byId("holdings-note"), column ? `Only ${column}: ${values.slice(0, 5).join(", ")}` : "");
+  return view?.only(column, values);
+}
+
+// --- Tools ---------------------------------------------------------------------------------------
 
 function drawTools() {
-  if (byId("tools").firstElementChild) return;
+  const groups = Object.keys(GROUPS).map((name) => chooser(name, () => view?.group(name), "group"));
+  const sets = Object.keys(COLUMN_SETS).map((name) => chooser(name, () => view?.columns(name), "set"));
   byId("tools").replaceChildren(
-    ...Object.keys(GROUPS).map((name) => button(name, () => view?.group(name))),
+    ...groups,
     button(`Expires ≤ ${SOON_DAYS} d`, onlySoon),
     button("All", () => only(null), "Remove the filters"),
     element("span", "", { class: "space" }),
-    ...Object.keys(COLUMN_SETS).map((name) => button(name, () => view?.columns(name), `Columns: ${COLUMN_SETS[name].join(", ")}`)),
-    button("Columns", () => view?.edit(), "Columns, filters, sorting, charts"),
+    ...sets,
+    ...(view?.edit ? [button("Columns", () => view.edit(), "Columns, filters, sorting, charts")] : []),
+    ...(HAS_GRID ? [button(isGrid() ? "Plain table" : "Grid", swapView)] : []),
     button("CSV", () => location.assign("/api/v1/positions.csv"), "Every position, as a file"),
     button("Reset", reset, "The layout of the beginning, and the hints"),
   );
+  markChosen();
+}
+
+function chooser(name, act, kind) {
+  const choose = () => {
+    act();
+    markChosen();
+  };
+  return Object.assign(button(name, choose), { kind });
+}
+
+function markChosen() {
+  const chosen = { group: view?.group_name, set: view?.set_name };
+  for (const node of byId("tools").querySelectorAll("button")) {
+    if (node.kind) set(node, "aria-pressed", String(node.textContent === chosen[node.kind]));
+  }
 }
 
 function onlySoon() {
-  const days = figures.expiries.filter((sum) => sum.days <= SOON_DAYS).map((sum) => sum.expiry);
-  show(byId("holdings-note"), days.length ? "" : `Nothing that is held expires within ${SOON_DAYS} days.`);
+  const days = figures.expiries.filter((sums) => sums.days <= SOON_DAYS).map((sums) => sums.expiry);
   if (days.length) only("expiry", ...days);
+  else show(byId("holdings-note"), `Nothing that is held expires within ${SOON_DAYS} days.`);
 }
 
 function reset() {
   showHintsAgain();
+  only(null);
   view?.reset();
+  markChosen();
+}
+
+function swapView() {
+  localStorage.setItem(VIEW, isGrid() ? "table" : "grid");
+  location.reload(); // the grid holds an engine of its own, which ends with the page
 }

@@ -1,19 +1,122 @@
-// A leg that somebody opened: where its value comes from.
+// A leg that somebody opened: its values of today, the source and the age of each, its events, its trail.
 
-import { byId, element } from "./elements.js";
+import { getJson } from "./api.js";
+import { copyButton } from "./commands.js";
+import { byId, element, facts, show } from "./elements.js";
 import { figures } from "./figures.js";
-import { clock } from "./format.js";
+import { DASH, amount, clock, duration, rounded } from "./format.js";
+import { plot } from "./plot.js";
+import { fill, money } from "./table.js";
 
-export function openLeg(part) {
-  const box = byId("row");
-  box.hidden = !part;
+const MOST_LISTED = 40;
+const EVERY_MS = 5000;
+let opened = null; // the account and the conid
+
+export function openLegOf(leg) {
+  openLeg({ account: leg.account, conid: leg.conid, name: leg.leg ?? leg.name });
+}
+
+export async function openLeg(part) {
   if (!part) return;
-  const text = `${part.name} · ${part.strategy} · ${part.account} · conid ${part.conid} · ${part.source} of ${clock(part.written_at)} · `;
-  const link = (label, address) => (figures.dagster ? element("a", label, { href: address }) : element("span", label));
-  const run = part.run_id ? link(`run ${part.run_id.slice(0, 8)}`, `/runs/${encodeURIComponent(part.run_id)}`) : "no run";
-  const history = `position-sync history ${part.account}:${part.conid}${figures.home ? ` --home ${figures.home}` : ""}`;
-  box.replaceChildren(
-    text, run, " · ", link("ledger", "/assets/position_updates"), " · ", link("strategy_exposure", "/assets/strategy_exposure"),
-    " · history: ", element("code", history),
-  );
+  opened = { account: part.account, conid: part.conid };
+  byId("leg-title").textContent = part.name;
+  show(byId("leg-note"), "Reading the ledger …");
+  if (!byId("leg").open) byId("leg").showModal();
+  await read();
+}
+
+async function read() {
+  const asked = opened;
+  try {
+    const answer = await getJson("leg", asked);
+    if (asked === opened) draw(answer);
+  } catch (error) {
+    show(byId("leg-note"), error.message);
+  }
+}
+
+export function openLegPanel() {
+  byId("leg-close").addEventListener("click", () => byId("leg").close());
+  byId("leg").addEventListener("close", () => (opened = null));
+  setInterval(() => opened && !document.hidden && read(), EVERY_MS);
+}
+
+function draw(answer) {
+  const older = answer.more ? "Today has older values: `history` lists them." : "";
+  show(byId("leg-note"), answer.position ? older : "It is not held any more.");
+  if (answer.position) {
+    byId("leg-title").textContent = answer.position.name;
+    drawFacts(answer.position);
+  }
+  const points = answer.values.map((value) => [Date.parse(value.timestamp), value.market_value]);
+  plot(byId("leg-curve"), [{ name: "value", look: "account", points }], "No value of today is known.", false);
+  drawEvents(answer.changes);
+  drawValues(answer.values);
+  const { account, conid } = opened;
+  byId("leg-commands").replaceChildren("All values: ", copyButton(`history ${account}:${conid}`));
+}
+
+function drawFacts(position) {
+  const shares = position.strategies.map((name, n) => `${name} ${rounded(100 * position.shares[n], 0)} %`);
+  const priced = `${position.price_kind ?? DASH}, ${position.source}${position.feed ? `, ${position.feed}` : ""}`;
+  const { greeks } = position;
+  facts(byId("leg-facts"), [
+    ["account", position.account],
+    ["conid", String(position.conid)],
+    ["quantity", rounded(position.position, 0)],
+    ["price", amount(position.market_price)],
+    ["value", amount(position.market_value)],
+    fact("today", position.today),
+    fact("unrealised", position.unrealized),
+    ["price from", priced],
+    ["age of the price", duration(position.age_s), position.current ? "" : "down"],
+    ["delta", rounded(greeks.delta, 3)],
+    ["theta", rounded(greeks.theta, 3)],
+    ["vega", rounded(greeks.vega, 3)],
+    ["greeks from", `${position.greeks_source ?? DASH}, ${duration(position.greeks_age_s)} old`],
+    ["strategies", shares.join(", ") || "none"],
+  ]);
+}
+
+function fact(label, value) {
+  const [text, style] = money(value);
+  return [label, text, style];
+}
+
+function drawEvents(changes) {
+  const lines = changes.map((change) => ({
+    cells: [clock(change.at), [change.text, "text"], change.amount === null ? "" : money(change.amount)],
+  }));
+  const none = { cells: [["Nothing has happened to it today.", "text"]] };
+  fill(byId("leg-events"), [], lines.length ? lines : [none]);
+}
+
+function drawValues(values) {
+  const newest = values.slice(-MOST_LISTED).reverse();
+  const lines = newest.map((value) => ({
+    hint: value.note,
+    cells: [
+      clock(value.timestamp),
+      amount(value.market_price),
+      amount(value.market_value),
+      money(value.daily_pnl),
+      rounded(value.delta, 3),
+      `${value.source}${value.value_source ? ` ${value.value_source}` : ""}`,
+      value.value_time ? duration((Date.parse(value.timestamp) - Date.parse(value.value_time)) / 1000) : DASH,
+      null,
+    ],
+  }));
+  const table = byId("leg-values");
+  fill(table, ["written", "price", "value", "today", "delta", "source", "age then", "trail"], lines);
+  newest.forEach((value, n) => drawTrail(table.tBodies[0].rows[n].lastElementChild, value));
+}
+
+// The command that lists all that belongs to a row, and the run that wrote it.
+function drawTrail(cell, value) {
+  if (cell.dataset.row === value.update_id) return;
+  cell.dataset.row = value.update_id;
+  const nodes = [copyButton(`trace ${value.update_id}`)];
+  nodes[0].firstChild.data = "trace";
+  if (value.run_id && figures.dagster) nodes.push(" ", element("a", "run", { href: `/runs/${encodeURIComponent(value.run_id)}` }));
+  cell.replaceChildren(...nodes);
 }

@@ -8,13 +8,16 @@ import { drawChanges, openChanges } from "./changes_panel.js";
 import { drawCurves } from "./curves.js";
 import { drawExpiries } from "./expiries_panel.js";
 import { drawGreeks } from "./greeks_panel.js";
-import { openHoldings, tickHoldings, updateHoldings } from "./holdings_panel.js";
+import { openLeg, openLegPanel } from "./leg_panel.js";
+import { drawLosses, openWhy } from "./losses_panel.js";
+import { openSearch } from "./search.js";
+import { only, openHoldings, tickHoldings, updateHoldings } from "./holdings_panel.js";
 import { takeParts } from "./parts.js";
 import { drawScenarios } from "./scenarios_panel.js";
 import { drawStrategies } from "./strategies_panel.js";
 
 const WAIT_MS = 30000;
-const PANELS = [drawStrategies, drawGreeks, drawScenarios, drawExpiries, drawChanges];
+const PANELS = [drawLosses, drawStrategies, drawGreeks, drawScenarios, drawExpiries, drawChanges];
 let sequence = 0;
 
 function draw() {
@@ -37,7 +40,7 @@ async function follow() {
       setClock(answer);
       if (answer.status === 200) take(await answer.json());
       else if (answer.status !== 204) throw new Error(`the server answers ${answer.status}`);
-      openHoldings();
+      openHoldings().then(openAddress);
     } catch (error) {
       console.warn(String(error));
       await pause(2000);
@@ -45,7 +48,22 @@ async function follow() {
   }
 }
 
+// What the address names is shown once there are holdings: a strategy, an underlying or a leg.
+let address = "";
+function openAddress() {
+  if (address === location.search || !figures.at) return;
+  address = location.search;
+  const query = new URLSearchParams(address);
+  for (const column of ["strategy", "underlying"]) if (query.has(column)) only(column, query.get(column));
+  const [account, conid] = query.get("leg")?.split(":") ?? [];
+  if (conid) openLeg({ account, conid, name: `${account}:${conid}` });
+}
+addEventListener("address", openAddress);
+
 openChanges();
+openLegPanel();
+openSearch();
+openWhy();
 setInterval(() => {
   draw();
   if (!document.hidden) tickHoldings();

@@ -14,7 +14,7 @@ export function drawScenarios() {
   const { names, trouble } = figures.scenarios;
   const lines = LEVELS.flatMap((level) => linesOf(level, names.length + 1));
   const none = { cells: [[trouble ?? "Not computed yet.", "text"]] };
-  fill(byId("scenarios"), names.length ? ["", ...names] : [], lines.length ? lines : [none]);
+  fill(byId("scenarios"), names.length ? ["name", ...names] : [], lines.length ? lines : [none]);
 }
 
 function linesOf(level, columns) {
@@ -23,6 +23,8 @@ function linesOf(level, columns) {
   const lines = rows.sort((a, b) => worst(a) - worst(b)).map(line);
   return endLines(`scenarios ${level}`, lines, columns, drawScenarios);
 }
+
+const accountName = (row, accounts) => (accounts.size > 1 ? row.name : "account");
 
 function line(row) {
   const isAccount = row.level === "account";
@@ -33,7 +35,7 @@ function line(row) {
     hint: `computed ${duration(since(figures.scenarios.at))} ago`,
     act: isAccount ? null : () => only(row.level, row.name),
     cells: [
-      (isAccount ? `account ${row.name}` : row.name) + account + currencyOf(row),
+      (isAccount ? accountName(row, accounts) : row.name) + account + currencyOf(row),
       ...row.profits.map((value, n) => money(value, row.left_out[n])),
     ],
   };

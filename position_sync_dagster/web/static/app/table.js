@@ -43,6 +43,7 @@ function fillRow(row, { cells, kind, act, hint, share }) {
   set(row, "title", hint);
   row.onclick = act ?? null;
   fit(row, cells.length, "td").forEach((cell, n) => {
+    if (cells[n] === null) return; // somebody else draws it
     const [text, style, hintOfCell] = Array.isArray(cells[n]) ? cells[n] : [cells[n]];
     set(cell, "class", style);
     set(cell, "title", hintOfCell);

@@ -34,17 +34,22 @@ Materialize = Callable[[str, str | None], None]
 
 @pytest.fixture
 def in_this_process(world, folder) -> Materialize:
-    """Return what runs an asset job over the selection, and a range of its partitions."""
+    """Return what runs an asset job over the selection, and a range of its partitions.
+
+    Definitions that were loaded for another test begin with the first day of that test.
+    """
+    from position_sync_dagster.component import PositionSyncComponent
+    from position_sync_dagster.defs.resources import POSITION_SYNC
+
+    whole = PositionSyncComponent().definitions(POSITION_SYNC.read_settings())
 
     def run(selection: str, partitions: str | None) -> None:
-        from position_sync_dagster.definitions import defs
-
         tags = {}
         if partitions is not None:
             ends = zip(("start", "end"), partitions.split("..."), strict=True)
             tags = {f"dagster/asset_partition_range_{end}": day for end, day in ends}
         keys = [dg.AssetKey(name) for name in selection.split(",")]
-        job = defs().resolve_implicit_global_asset_job_def().get_subset(asset_selection={*keys})
+        job = whole.resolve_implicit_global_asset_job_def().get_subset(asset_selection={*keys})
         assert job.execute_in_process(instance=world.instance, tags=tags).success
 
     return run

@@ -1,0 +1,38 @@
+// What expires soon, what it leaves at the present price, and what may be assigned early.
+
+import { byId, write } from "./elements.js";
+import { amount, rounded } from "./format.js";
+import { fill, money } from "./table.js";
+
+const EXPIRING = ["New York", "strategy", "leg", "qty", "units", "cash", "notes"];
+const EARLY = ["strategy", "leg", "qty", "above exercise", "exercise gains", "ex-date"];
+const MARKS = { is_uncovered: "uncovered", is_pinned: "pinned", is_cash_settled: "settled in cash", is_in_the_morning: "in the morning" };
+
+export function drawAssignments(answer, days, isChosen) {
+  const ending = answer.expiries.filter(isChosen);
+  const early = answer.early_assignments.filter(isChosen);
+  fill(byId("ending"), ending.length ? EXPIRING : [], ending.map(endingLine));
+  write(byId("ending-none"), ending.length ? "" : `Nothing expires within ${days} days.`);
+  fill(byId("early"), early.length ? EARLY : [], early.map(earlyLine));
+  write(byId("early-none"), early.length ? "May be assigned early:" : "No short option is likely to be assigned early.");
+
+  const unknown = [...answer.not_judged, ...answer.undated].filter(isChosen);
+  fill(byId("not-judged"), unknown.length ? ["strategy", "leg", "not judged"] : [], unknown.map((row) => ({ cells: [row.strategy_id, row.leg, [row.reason, "text"]] })));
+}
+
+function endingLine(row) {
+  const marks = Object.keys(MARKS).filter((name) => row[name]).map((name) => MARKS[name]);
+  if (row.missing) marks.push(`${rounded(row.missing, 0)} missing`);
+  if (row.reason) marks.push(row.reason);
+  return {
+    kind: row.is_uncovered || row.is_pinned ? "soon" : "",
+    cells: [row.expires_at.slice(0, 16).replace("T", " "), row.strategy_id, row.leg, rounded(row.position, 0), amount(row.units), money(row.cash), [marks.join(", "), "text"]],
+  };
+}
+
+function earlyLine(row) {
+  return {
+    kind: "soon",
+    cells: [row.strategy_id, row.leg, rounded(row.position, 0), amount(row.extrinsic), amount(row.gain), row.ex_date?.slice(0, 10) ?? ""],
+  };
+}

@@ -1,0 +1,29 @@
+// Where the profit of the newest closed day came from, by strategy; and why net liquidation moved.
+
+import { byId, write } from "./elements.js";
+import { fill, money } from "./table.js";
+
+const PARTS = ["delta", "gamma", "vega", "theta", "repricing", "trades", "fees", "assignments", "cash", "unexplained"];
+const BOOKED = ["change", "profit", "income", "fees", "interest", "accruals", "rates", "owner", "difference"];
+
+export function drawClosedDay(answer) {
+  const { explained_day: explainedDay, books_day: booksDay } = answer;
+  byId("explained").hidden = !explainedDay;
+  byId("books").hidden = !booksDay;
+  write(byId("explained-title"), `Where the profit of ${explainedDay} came from`);
+  write(byId("books-title"), `The books of ${booksDay}`);
+
+  fill(byId("explained-table"), ["strategy", "account", "profit", ...PARTS, "not known"], answer.explained.map(explainedLine));
+  fill(byId("books-table"), ["account", "currency", ...BOOKED, "not known"], answer.books.map(booksLine));
+}
+
+function explainedLine(row) {
+  return {
+    kind: row.profit < 0 ? "lost" : "",
+    cells: [row.strategy_id, `${row.account} ${row.currency}`, money(row.profit), ...PARTS.map((name) => money(row[name])), [row.why_unknown ?? "", "text"]],
+  };
+}
+
+function booksLine(row) {
+  return { cells: [row.account, row.currency ?? "–", ...BOOKED.map((name) => money(row[name])), [row.why_unknown ?? "", "text"]] };
+}

@@ -1,0 +1,35 @@
+// Commands that a text names in back quotes: each is copied by a click, as the shell of this home takes it.
+
+import { element } from "./elements.js";
+
+const NAME = "position-sync ";
+const { program, home } = document.documentElement.dataset;
+
+export const commandOf = (words) => `${program} ${words}${home}`;
+
+// Return the nodes of a text, a button in place of each command.
+export function withCommands(text) {
+  return text.split("`").map((part, n) => {
+    if (n % 2 === 0) return document.createTextNode(part);
+    return part.startsWith(NAME) ? copyButton(part.slice(NAME.length)) : element("code", part);
+  });
+}
+
+export function copyButton(words) {
+  const command = commandOf(words);
+  const node = element("button", NAME + words, { type: "button", class: "command", title: `Copy: ${command}` });
+  node.addEventListener("click", () => copy(node, command));
+  return node;
+}
+
+async function copy(node, command) {
+  await navigator.clipboard.writeText(command);
+  node.dataset.copied = "copied";
+  say(`Copied: ${command}`);
+  setTimeout(() => delete node.dataset.copied, 2000);
+}
+
+// What a screen reader says, without a change on the screen.
+function say(text) {
+  document.getElementById("said").textContent = text;
+}

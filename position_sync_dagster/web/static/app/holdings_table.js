@@ -1,0 +1,279 @@
+// The holdings as a plain table: the same rows and sums as the grid, without Perspective. Only the
+// rows on the screen are elements, so 20,000 legs scroll like 20.
+
+import { COLUMNS, COLUMN_SETS, GROUPS } from "./columns.js";
+import { element, fit, set, write } from "./elements.js";
+import { figures, older } from "./figures.js";
+import { DASH, duration, isUnknown, rounded, sign } from "./format.js";
+import { ageOf, currencyOf, parts } from "./parts.js";
+
+const ROW_PX = 24;
+const MARGIN_ROWS = 6; // above and below those on the screen
+const SETTINGS = "money.table";
+const NO_EXPIRY = "no expiry";
+
+// By what a group is: the figures that have its sums, the name there, and the column of its parts.
+const SUMS = {
+  Strategies: ["strategies", "strategy", "strategy"],
+  Underlyings: ["underlyings", "underlying", "symbol"],
+  Expiries: ["expiries", "expiry", "expiry"],
+};
+
+// The names of the sums of a group, by column.
+const OF_GROUP = {
+  value: "market_value", today: "today", unrealised: "unrealized", "$ delta": "dollar_delta",
+  "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega", days: "days",
+};
+
+export class HoldingsTable {
+  #settings = { group: "Strategies", set: "Money", sort: "today", descending: false };
+  #filter = null; // { column, values }
+  #open = new Set();
+  #rows = [];
+  #active = 0;
+
+  constructor(box, openLeg) {
+    this.box = box;
+    this.openLeg = openLeg;
+    Object.assign(this.#settings, JSON.parse(localStorage.getItem(SETTINGS)));
+    this.table = element("table", undefined, { class: "holdings", "aria-label": "Holdings" });
+    this.table.append(element("thead"), element("tbody"));
+    box.replaceChildren(this.table);
+    box.addEventListener("scroll", () => this.#drawRows());
+    box.addEventListener("keydown", (event) => this.#key(event));
+    this.#draw();
+  }
+
+  // --- What the panel asks for -------------------------------------------------------------------
+
+  get group_name() {
+    return this.#settings.group;
+  }
+
+  get set_name() {
+    return this.#settings.set;
+  }
+
+  group(name) {
+    this.#change({ group: name });
+  }
+
+  columns(name) {
+    this.#change({ set: name });
+  }
+
+  only(column, values = []) {
+    this.#filter = column ? { column: COLUMNS[column][0], values: new Set(values.map(String)) } : null;
+    this.#draw();
+  }
+
+  reset() {
+    this.#filter = null;
+    this.#open.clear();
+    this.#change({ group: "Strategies", set: "Money", sort: "today", descending: false });
+  }
+
+  update() {
+    this.#draw();
+  }
+
+  tick() {
+    this.#drawRows();
+  }
+
+  close() {
+    this.box.replaceChildren();
+  }
+
+  #change(settings) {
+    Object.assign(this.#settings, settings);
+    localStorage.setItem(SETTINGS, JSON.stringify(this.#settings));
+    this.#draw();
+  }
+
+  // --- Which rows there are ----------------------------------------------------------------------
+
+  #draw() {
+    this.#rows = [...figures.totals.map((sums) => ({ kind: "total", sums, name: sums.total })), ...this.#body()];
+    set(this.table, "aria-rowcount", String(this.#rows.length + 1));
+    this.#active = Math.min(this.#active, this.#rows.length - 1);
+    this.#drawHead();
+    this.#drawRows();
+  }
+
+  #body() {
+    const shown = [...parts.values()].filter((part) => this.#passes(part));
+    const isFlat = this.#settings.group === "Legs" || this.#filter;
+    return isFlat ? this.#sorted(shown.map(legRow)) : this.#grouped(shown);
+  }
+
+  #passes(part) {
+    return !this.#filter || this.#filter.values.has(String(part[this.#filter.column]));
+  }
+
+  #grouped(shown) {
+    const [list, name, column] = SUMS[this.#settings.group];
+    const groups = figures[list].map((sums) => groupRow(sums, sums[name], keyOf(sums, sums[name])));
+    const members = new Map();
+    for (const part of shown) {
+      const key = memberKey(part, part[column], list);
+      members.set(key, [...(members.get(key) ?? []), part]);
+    }
+    const homeless = [...members.keys()].filter((key) => !groups.some((group) => group.key === key));
+    for (const key of homeless) groups.push(groupRow(null, NO_EXPIRY, key));
+
+    return this.#sorted(groups).flatMap((group) => {
+      group.isOpen = this.#open.has(group.key);
+      const legs = group.isOpen ? this.#sorted((members.get(group.key) ?? []).map(legRow)) : [];
+      return [group, ...legs];
+    });
+  }
+
+  #sorted(rows) {
+    const { sort, descending } = this.#settings;
+    const direction = descending ? -1 : 1;
+    const valueOf = (row) => (sort === "name" ? row.name : numberOf(row, sort));
+    return rows.sort((a, b) => compare(valueOf(a), valueOf(b), direction));
+  }
+
+  // --- Drawing -----------------------------------------------------------------------------------
+
+  get #columns() {
+    return COLUMN_SETS[this.#settings.set];
+  }
+
+  #drawHead() {
+    const [head] = fit(this.table.tHead, 1, "tr");
+    const names = ["name", ...this.#columns];
+    fit(head, names.length, "th").forEach((cell, n) => {
+      const isSorted = this.#settings.sort === names[n];
+      set(cell, "scope", "col");
+      set(cell, "aria-sort", isSorted ? (this.#settings.descending ? "descending" : "ascending") : "");
+      if (!cell.firstElementChild) cell.append(element("button", "", { type: "button" }));
+      write(cell.firstElementChild, n ? names[n] : "leg");
+      cell.firstElementChild.onclick = () => this.#sortBy(names[n]);
+    });
+  }
+
+  #sortBy(name) {
+    const isSame = this.#settings.sort === name;
+    this.#change({ sort: name, descending: isSame && !this.#settings.descending });
+  }
+
+  #drawRows() {
+    const first = Math.max(0, Math.floor(this.box.scrollTop / ROW_PX) - MARGIN_ROWS);
+    const room = Math.ceil((this.box.clientHeight || 400) / ROW_PX) + 2 * MARGIN_ROWS;
+    const visible = this.#rows.slice(first, first + room);
+    const below = this.#rows.length - first - visible.length;
+    const rows = fit(this.table.tBodies[0], visible.length + 2, "tr");
+    this.#space(rows[0], first);
+    visible.forEach((row, n) => this.#drawRow(rows[n + 1], row, first + n));
+    this.#space(rows.at(-1), below);
+  }
+
+  #space(node, count) {
+    node.replaceChildren();
+    node.className = "space-row";
+    set(node, "aria-hidden", "true");
+    set(node, "aria-rowindex", "");
+    node.style.height = `${count * ROW_PX}px`;
+    node.onclick = null;
+  }
+
+  #drawRow(node, row, index) {
+    node.style.height = "";
+    set(node, "aria-hidden", "");
+    set(node, "aria-rowindex", String(index + 2));
+    set(node, "class", ["act", row.kind, row.part && !row.part.current && "old"].filter(Boolean).join(" "));
+    const act = () => this.#act(row, index);
+    node.onclick = act;
+    const columns = this.#columns;
+    fit(node, columns.length + 1, "td").forEach((cell, n) => {
+      if (n === 0) this.#drawName(cell, row, index);
+      else drawCell(cell, row, columns[n - 1]);
+    });
+  }
+
+  #drawName(cell, row, index) {
+    if (cell.firstElementChild?.tagName !== "BUTTON") cell.replaceChildren(element("button", "", { type: "button" }));
+    const name = cell.firstElementChild;
+    const mark = row.kind === "group" ? (row.isOpen ? "▾ " : "▸ ") : "";
+    write(name, mark + row.name + (row.sums ? currencyOf(row.sums) : ""));
+    set(name, "aria-expanded", row.kind === "group" ? String(row.isOpen) : "");
+    set(name, "tabindex", index === this.#active ? "0" : "-1");
+    set(cell, "class", row.kind);
+  }
+
+  // --- Clicks and keys ---------------------------------------------------------------------------
+
+  #act(row, index) {
+    this.#active = index;
+    if (row.part) return this.openLeg(row.part);
+    if (row.kind !== "group") return this.#drawRows();
+    if (!this.#open.delete(row.key)) this.#open.add(row.key);
+    return this.#draw();
+  }
+
+  #key(event) {
+    const last = this.#rows.length - 1;
+    const page = Math.floor(this.box.clientHeight / ROW_PX) - 1;
+    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -last, End: last }[event.key];
+    if (step === undefined || !event.target.closest("tbody")) return;
+    this.#active = Math.min(last, Math.max(0, this.#active + step));
+    this.#reveal();
+    event.preventDefault();
+  }
+
+  #reveal() {
+    const top = this.#active * ROW_PX;
+    const room = this.box.clientHeight - 2 * ROW_PX; // beneath the headings
+    if (top < this.box.scrollTop) this.box.scrollTop = top;
+    if (top > this.box.scrollTop + room) this.box.scrollTop = top - room;
+    this.#drawRows();
+    this.table.querySelector("tbody button[tabindex='0']")?.focus();
+  }
+}
+
+// --- Rows ----------------------------------------------------------------------------------------
+
+const legRow = (part) => ({ kind: "leg", part, name: part.name });
+const groupRow = (sums, name, key) => ({ kind: "group", sums, name: sums?.account ? `${name} ${sums.account}` : name, key });
+
+// A strategy of several accounts has one sum; what no strategy has is summed by account.
+const keyOf = (sums, name) => [name, sums.account ?? "", sums.currency ?? ""].join("|");
+
+function memberKey(part, name, list) {
+  const isByAccount = list === "strategies" && figures.strategies.some((sums) => sums.strategy === name && sums.account);
+  return [name ?? "", isByAccount ? part.account : "", part.currency ?? ""].join("|");
+}
+
+function compare(a, b, direction) {
+  if (isUnknown(a) || isUnknown(b)) return isUnknown(a) - isUnknown(b); // what is not known comes last
+  return direction * (typeof a === "string" ? a.localeCompare(b) : a - b);
+}
+
+// --- Cells ---------------------------------------------------------------------------------------
+
+function numberOf(row, column) {
+  if (column === "age") return row.part ? ageOf(row.part) : older(row.sums?.age_s);
+  if (row.part) return row.part[COLUMNS[column][0]];
+  return row.sums?.[OF_GROUP[column]];
+}
+
+function drawCell(cell, row, column) {
+  const value = numberOf(row, column);
+  set(cell, "class", ["today", "unrealised"].includes(column) ? sign(value) : "");
+  const isOfGroup = column === "age" || (row.sums && OF_GROUP[column] in row.sums);
+  const text = row.part || (row.sums && isOfGroup) ? textOf(value, column) : "";
+  write(cell, text + (isUnknown(value) ? "" : starOf(row, column)));
+}
+
+function textOf(value, column) {
+  const [, type, , digits = 0] = COLUMNS[column];
+  if (isUnknown(value)) return DASH;
+  if (column === "age") return duration(value);
+  return type === "string" || typeof value === "string" ? String(value) : rounded(value, digits);
+}
+
+// A star marks a sum that leaves out holdings of which the value is not known.
+const starOf = (row, column) => (row.sums?.unknown?.[OF_GROUP[column]] ? "*" : "");

@@ -1,0 +1,96 @@
+// What today cost: the strategies that lost most; without strategies the legs. Behind it, why: the
+// parts of the profit as `position-sync why` says them.
+
+import { getJson, pause } from "./api.js";
+import { byId } from "./elements.js";
+import { figures } from "./figures.js";
+import { clock } from "./format.js";
+import { only } from "./holdings_panel.js";
+import { openLeg } from "./leg_panel.js";
+import { currencyOf, parts } from "./parts.js";
+import { fill, money } from "./table.js";
+
+const MOST = 5;
+const HEADINGS = ["largest losses", "today", "unrealised", "mostly"];
+const PARTS = ["delta", "gamma", "vega", "theta", "repricing", "trades", "fees", "assignments", "cash", "unexplained"];
+const WHY_EVERY_MS = 60000;
+let why = { rows: [], at: null, trouble: "Not computed yet." };
+
+export function drawLosses() {
+  const isLoss = (line) => line.today < 0;
+  const names = new Set(figures.strategies.map((sums) => sums.strategy));
+  const losses = (names.size > 1 ? strategyLosses() : legLosses()).filter(isLoss);
+  const lines = losses.sort((a, b) => a.today - b.today).slice(0, MOST);
+  const none = { cells: [["Nothing has lost today.", "text"]] };
+  const columns = lines.some((line) => line.cells[3]) ? 4 : 3; // the last one once it is explained
+  for (const line of lines) line.cells.length = columns;
+  fill(byId("losses-table"), HEADINGS.slice(0, columns), lines.length ? lines : [none]);
+}
+
+function strategyLosses() {
+  return figures.strategies.map((sums) => ({
+    today: sums.today,
+    act: () => only("strategy", sums.strategy),
+    cells: [
+      sums.strategy + currencyOf(sums),
+      money(sums.today, sums.unknown.today),
+      money(sums.unrealized, sums.unknown.unrealized),
+      largestPart(sums),
+    ],
+  }));
+}
+
+function legLosses() {
+  return [...parts.values()].map((part) => ({
+    today: part.daily_pnl,
+    act: () => openLeg(part),
+    cells: [part.name, money(part.daily_pnl), money(part.unrealized_pnl), ""],
+  }));
+}
+
+// The part of a profit with the same sign that is largest, as a text; empty while it is not explained.
+function largestPart({ strategy, currency, today }) {
+  const row = why.rows.find((explained) => explained.strategy === strategy && explained.currency === currency);
+  const names = PARTS.filter((name) => row && row[name] !== null && row[name] * today > 0);
+  if (!names.length) return "";
+  const largest = names.reduce((a, b) => (Math.abs(row[b]) > Math.abs(row[a]) ? b : a));
+  return `${largest} ${money(row[largest])[0]}`;
+}
+
+// --- Why -----------------------------------------------------------------------------------------
+
+export function openWhy() {
+  byId("why-open").addEventListener("click", () => {
+    drawWhy();
+    byId("why").showModal();
+  });
+  byId("why-close").addEventListener("click", () => byId("why").close());
+  followWhy();
+}
+
+async function followWhy() {
+  for (;;) {
+    try {
+      if (!document.hidden) why = { ...(await getJson("why")), trouble: "" };
+    } catch (error) {
+      why = { ...why, trouble: error.message };
+    }
+    if (byId("why").open) drawWhy();
+    await pause(WHY_EVERY_MS);
+  }
+}
+
+function drawWhy() {
+  const lines = why.rows.map((row) => ({
+    hint: row.why_unknown,
+    cells: [
+      `${row.strategy} ${row.account}${currencyOf(row)}`,
+      money(row.profit),
+      ...PARTS.map((name) => money(row[name])),
+      [row.why_unknown ?? "", "text"],
+    ],
+  }));
+  const none = { cells: [[why.trouble || "No profit of today is known.", "text"]] };
+  fill(byId("why-table"), ["strategy", "profit", ...PARTS, "not known because"], lines.length ? lines : [none]);
+  byId("why-at").textContent = why.at ? `Computed at ${clock(why.at)}. ${why.trouble}` : "";
+}

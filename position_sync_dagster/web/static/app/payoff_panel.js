@@ -1,0 +1,201 @@
+// Profit and greeks over the price: now, on the chosen day and volatility, and at the next expiry.
+
+import { Chart } from "./chart.js";
+import { byId, element, facts, fit, write } from "./elements.js";
+import { amount, isUnknown, rounded } from "./format.js";
+import { choice } from "./risk_choice.js";
+
+const GREEKS = { dollar_delta: "$ delta", delta: "delta in units", gamma_1pct: "$ delta by 1 %", theta: "theta, a day", vega: "vega, a point" };
+const charts = new Map();
+let greek = "dollar_delta";
+let newest = { before: null, after: null };
+
+export function openPayoff() {
+  const field = byId("greek");
+  for (const [name, label] of Object.entries(GREEKS)) field.append(element("option", label, { value: name }));
+  field.addEventListener("change", () => {
+    greek = field.value;
+    drawAll();
+  });
+}
+
+// Draw the curves of an answer, and beside them those after the trades.
+export function drawPayoff(before, after) {
+  newest = { before, after };
+  drawAll();
+}
+
+function drawAll() {
+  const { before, after } = newest;
+  if (!before) return;
+  const afterBy = new Map((after?.curves ?? []).map((curve) => [keyOf(curve), curve]));
+  const curves = before.curves.length ? before.curves : (after?.curves ?? []);
+  closeOthers(curves);
+  write(byId("payoff-none"), curves.length ? "" : "Nothing is held of it.");
+
+  drawEach("payoffs", curves, (box, curve) => drawProfit(box, curve, afterBy.get(keyOf(curve))));
+  drawEach("greek-charts", curves, (box, curve) => drawGreek(box, curve, afterBy.get(keyOf(curve))));
+}
+
+const keyOf = (curve) => [curve.account, curve.currency, curve.underlying].join("|");
+const titleOf = (curve) => `${curve.underlying ?? "All underlyings"} ${curve.currency} ${curve.account}`;
+
+function drawEach(name, curves, drawOne) {
+  fit(byId(name), curves.length, "article").forEach((box, n) => drawOne(box, curves[n]));
+}
+
+function closeOthers(curves) {
+  const keys = new Set(curves.flatMap((curve) => [`profit ${keyOf(curve)}`, `greek ${keyOf(curve)}`]));
+  for (const [key, chart] of charts) {
+    if (keys.has(key)) continue;
+    chart.close();
+    chart.box.remove();
+    charts.delete(key);
+  }
+}
+
+// The chart of a key in a box: another one moves in when the choice changes.
+function chartIn(box, key) {
+  if (!charts.has(key)) charts.set(key, new Chart(element("div", undefined, { class: "chart" })));
+  const chart = charts.get(key);
+  if (chart.box.parentElement !== box) box.append(chart.box);
+  return chart;
+}
+
+// --- The profit ------------------------------------------------------------------------------------
+
+function drawProfit(box, curve, after) {
+  const [title, list, remark] = headOf(box);
+  write(title, titleOf(curve));
+  facts(list, factsOf(curve));
+  write(remark, remarks(curve).join("\n"));
+
+  const described = {
+    name: `Profit over the ${curve.prices ? "price" : "move"}: ${titleOf(curve)}`,
+    x: scaleOf(curve),
+    unit: curve.prices ? `profit, ${curve.currency}` : `change from now, ${curve.currency}`,
+    lines: [
+      { label: `at expiry${curve.at_expiry ? ` ${dayOf(curve.next_expiry)}` : ""}`, values: curve.at_expiry, look: "strong" },
+      { label: chosenLabel(), values: curve.chosen, look: "chosen" },
+      { label: "now", values: choice.days || choice.vol ? curve.now : null, look: "faint" },
+      { label: "at expiry after the trades", values: aligned(curve, after, "at_expiry"), look: "after" },
+      { label: "chosen day after the trades", values: curve.at_expiry ? null : aligned(curve, after, "chosen"), look: "after" },
+    ].filter((line) => line.values),
+    marks: marksOf(curve),
+    height: 300,
+  };
+  drawOrHide(box, `profit ${keyOf(curve)}`, described);
+}
+
+function headOf(box) {
+  if (!box.firstElementChild) box.append(element("h3"), element("dl", undefined, { class: "facts" }), element("p", undefined, { class: "remark" }));
+  return box.children;
+}
+
+function drawOrHide(box, key, described) {
+  const chart = chartIn(box, key);
+  chart.box.hidden = !described.lines.length;
+  if (described.lines.length) chart.draw(described);
+}
+
+function scaleOf(curve) {
+  const move = (n) => `${curve.moves[n] >= 0 ? "+" : ""}${rounded(curve.moves[n], 1)} %`;
+  if (!curve.prices) return { label: "move in %", values: curve.moves, format: (value) => rounded(value, 1), axis: short };
+  return { label: `price of ${curve.underlying}`, values: curve.prices, format: (value) => rounded(value, 2), axis: short, hint: move };
+}
+
+const short = (value) => rounded(value, Number.isInteger(value) ? 0 : 1);
+
+function marksOf(curve) {
+  if (!curve.prices) return [{ x: 0, label: "now", colour: "--dim" }];
+  const evens = (curve.break_evens ?? []).map((price) => ({ x: price, label: `break-even ${rounded(price, 2)}` }));
+  return [{ x: curve.spot, label: `now ${rounded(curve.spot, 2)}`, colour: "--link" }, ...evens];
+}
+
+export function chosenLabel() {
+  const vol = choice.vol ? `, volatility ${choice.vol > 0 ? "+" : ""}${rounded(choice.vol, 0)} points` : "";
+  return choice.days ? `in ${choice.days} days${vol}` : `now${vol}`;
+}
+
+const dayOf = (at) => (at ? at.slice(0, 10) : "");
+
+// The numbers of the curve after the trades at the prices of the one before: between its own.
+function aligned(curve, after, name) {
+  const places = curve.prices ?? curve.moves;
+  const own = after?.prices ?? after?.moves;
+  if (!after?.[name] || !own) return null;
+  return places.map((place) => between(own, after[name], place));
+}
+
+function between(places, values, place) {
+  const high = places.findIndex((candidate) => candidate >= place);
+  if (high < 0 || (high === 0 && places[0] !== place)) return null;
+  if (places[high] === place) return values[high];
+  const part = (place - places[high - 1]) / (places[high] - places[high - 1]);
+  return values[high - 1] + part * (values[high] - values[high - 1]);
+}
+
+// --- The facts -------------------------------------------------------------------------------------
+
+function factsOf(curve) {
+  const legs = ["legs", curve.legs.length > 6 ? `${curve.legs.length}` : curve.legs.join(", "), "wrap"];
+  if (!curve.prices) return [legs];
+  return [
+    ["next expiry", dayOf(curve.next_expiry) || "none"],
+    ["break-even", evensText(curve.break_evens)],
+    ["greatest profit", boundText(curve, curve.greatest_profit), curve.greatest_profit < 0 ? "down" : ""],
+    lossFact(curve),
+    legs,
+  ];
+}
+
+function evensText(evens) {
+  if (isUnknown(evens)) return "not known";
+  return evens.length ? evens.map((price) => rounded(price, 2)).join(", ") : "none";
+}
+
+function boundText(curve, bound) {
+  if (!isUnknown(bound)) return amount(bound);
+  return isUnknown(curve.break_evens) ? "not known" : "unbounded";
+}
+
+// The lowest profit is a loss only below zero.
+function lossFact(curve) {
+  const lowest = curve.greatest_loss;
+  if (isUnknown(lowest)) return ["greatest loss", boundText(curve, lowest), isUnknown(curve.break_evens) ? "" : "down"];
+  return lowest < 0 ? ["greatest loss", amount(lowest), "down"] : ["no loss at expiry: at least", amount(lowest), "up"];
+}
+
+function remarks(curve) {
+  const left = curve.left_out.map((leg) => `${leg.leg} (${leg.strategy}): ${leg.reason}`);
+  const effect = curve.prices ? "Not drawn, since legs cannot be priced:" : "The sums leave out:";
+  const texts = [curve.why, curve.note].filter(Boolean).map((text) => `${text[0].toUpperCase()}${text.slice(1)}.`);
+  if (isPastExpiry(curve)) texts.push("On the chosen day the next expiry is past: what ended is worth its exercise.");
+  return [...texts, ...(left.length ? [effect, ...left] : [])];
+}
+
+function isPastExpiry(curve) {
+  if (!curve.next_expiry || !choice.days) return false;
+  return Date.now() + 86400000 * choice.days > Date.parse(curve.next_expiry);
+}
+
+// --- The greeks ------------------------------------------------------------------------------------
+
+function drawGreek(box, curve, after) {
+  const label = GREEKS[greek];
+  const described = {
+    name: `${label}, ${chosenLabel()}: ${titleOf(curve)}`,
+    x: scaleOf(curve),
+    unit: label,
+    lines: [
+      { label: chosenLabel(), values: curve[greek], look: "chosen" },
+      { label: "after the trades", values: aligned(curve, after, greek), look: "after" },
+    ].filter((line) => line.values),
+    marks: marksOf(curve).slice(0, 1),
+    height: 200,
+  };
+  if (!box.firstElementChild) box.append(element("h3"), element("p", undefined, { class: "remark" }));
+  write(box.children[0], titleOf(curve));
+  write(box.children[1], described.lines.length ? "" : "Not known.");
+  drawOrHide(box, `greek ${keyOf(curve)}`, described);
+}

@@ -1,0 +1,60 @@
+// Lines over time as a picture: [{ name, look, points: [[milliseconds, value or null]] }].
+
+import { clock, whole } from "./format.js";
+
+const GAP_MS = 300000; // no line over a longer time without a value
+const LEFT = 46;
+const SVG = "http://www.w3.org/2000/svg";
+
+// With `zero` the scale has zero.
+export function plot(box, lines, none, zero = true) {
+  const size = { width: box.clientWidth || 440, height: box.clientHeight || 110 };
+  box.setAttribute("viewBox", `0 0 ${size.width} ${size.height}`);
+  const points = lines.flatMap((line) => line.points.filter(([, value]) => value !== null));
+  const empty = shape("text", { x: LEFT, y: size.height / 2 }, none);
+  box.replaceChildren(...(points.length ? picture(lines, spanOf(points, zero), size) : [empty]));
+}
+
+function spanOf(points, zero) {
+  const times = points.map(([at]) => at);
+  const values = points.map(([, value]) => value);
+  if (zero) values.push(0);
+  return { first: least(times), last: greatest(times), low: least(values), high: greatest(values) };
+}
+
+const least = (numbers) => numbers.reduce((a, b) => Math.min(a, b));
+const greatest = (numbers) => numbers.reduce((a, b) => Math.max(a, b));
+
+function shape(name, attributes, text) {
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+function picture(lines, span, { width, height }) {
+  const x = (at) => LEFT + ((width - LEFT - 4) * (at - span.first)) / Math.max(1, span.last - span.first);
+  const y = (value) => 6 + ((height - 20) * (span.high - value)) / (span.high - span.low || 1);
+  const shapes = [];
+  const levels = span.low < 0 && span.high > 0 ? [span.low, 0, span.high] : [span.low, span.high];
+  for (const value of new Set(levels)) {
+    shapes.push(shape("line", { x1: LEFT, x2: width - 4, y1: y(value), y2: y(value), class: value ? "rule" : "zero" }));
+    shapes.push(shape("text", { x: LEFT - 4, y: y(value) + 3, class: "end" }, whole(value)));
+  }
+  shapes.push(shape("text", { x: LEFT, y: height - 2 }, clock(span.first).slice(0, 5)));
+  shapes.push(shape("text", { x: width - 4, y: height - 2, class: "end" }, clock(span.last).slice(0, 5)));
+  return [...shapes, ...lines.map((line) => path(line, span, x, y))];
+}
+
+function path(line, span, x, y) {
+  const gap = Math.max(GAP_MS, (span.last - span.first) / 12);
+  let before = -Infinity; // no line over a time of which nothing is known
+  const steps = line.points.map(([at, value]) => {
+    const move = at - before < gap ? "L" : "M";
+    before = value === null ? -Infinity : at;
+    return value === null ? "" : `${move}${x(at)} ${y(value)}`;
+  });
+  const node = shape("path", { d: steps.join(""), class: line.look });
+  node.append(shape("title", {}, line.name));
+  return node;
+}

@@ -1,0 +1,30 @@
+// The recorded scenarios of accounts, strategies and underlyings, the worst first; a line chooses what is drawn.
+
+import { byId, write } from "./elements.js";
+import { choose } from "./risk_choice.js";
+import { endLines, fill, money } from "./table.js";
+
+const LEVELS = ["account", "strategy", "underlying"];
+let newest = null;
+
+export function drawRecorded(answer) {
+  newest = answer ?? newest;
+  const { names, rows, left_out: left } = newest;
+  const lines = LEVELS.flatMap((level) => linesOf(level, rows, names.length + 2));
+  fill(byId("recorded-table"), ["of", "account", ...names], lines);
+  write(byId("recorded-left"), left.map((reason) => `* ${reason.legs} left out: ${reason.reason}`).join("\n"));
+}
+
+function linesOf(level, rows, columns) {
+  const worst = (row) => Math.min(...row.profits.map((value) => value ?? Infinity));
+  const own = rows.filter((row) => row.level === level).sort((a, b) => worst(a) - worst(b));
+  return endLines(`recorded ${level}`, own.map(lineOf), columns, () => drawRecorded());
+}
+
+function lineOf(row) {
+  return {
+    kind: row.level === "account" ? "total" : "",
+    act: row.name ? () => choose({ scope: row.level, name: row.name }) : null,
+    cells: [row.name ?? "–", `${row.account} ${row.currency}`, ...row.profits.map((value, n) => money(value, row.left_out[n]))],
+  };
+}

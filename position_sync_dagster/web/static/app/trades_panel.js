@@ -1,0 +1,97 @@
+// What if I do this: trades that somebody thinks of, closes and rolls; the book before and after. Nothing is sent.
+
+import { getJson } from "./api.js";
+import { byId, fit, show, write } from "./elements.js";
+import { amount, isUnknown } from "./format.js";
+import { choice, chosen, choose } from "./risk_choice.js";
+import { fill, money } from "./table.js";
+
+const MOVES = "-10,-5,0,5,10";
+const HEADINGS = ["strategy", "account", "move", "profit before", "after", "$ delta before", "after", "theta before", "after"];
+
+export function openTrades() {
+  byId("trades-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    choose({ trades: readForm() });
+  });
+  byId("trades-form").addEventListener("reset", () => choose({ trades: {} }));
+}
+
+function readForm() {
+  const field = (name) => byId(name).value.trim();
+  const lines = field("trade").split("\n").map((line) => line.trim()).filter(Boolean);
+  const trades = {};
+  if (lines.length) trades.trade = lines.join(",");
+  if (field("close")) trades.close = field("close");
+  if (field("roll")) trades.roll = `${field("roll")}:${field("roll-expiry")}`;
+  return trades;
+}
+
+export const hasTrades = () => Object.keys(choice.trades).length > 0;
+
+// The trades with the choice that they belong to: a strategy or an account.
+export const tradesOfChoice = () => ({ ...choice.trades, ...chosen() });
+
+export async function drawTrades() {
+  show(byId("trades-error"), "");
+  byId("compared").hidden = !hasTrades();
+  if (!hasTrades()) return write(byId("trades-notes"), "");
+
+  const scope = choice.scope === "underlying" ? {} : chosen();
+  const answer = await getJson("what-if", { ...choice.trades, ...scope, spot: MOVES, level: "strategy" });
+  const differing = answer.rows.filter((row) => JSON.stringify(row.before) !== JSON.stringify(row.after));
+  fill(byId("compared"), HEADINGS, differing.map(lineOf));
+  write(byId("trades-notes"), [...answer.notes, ...warningsOf(differing)].join("\n"));
+}
+
+export function showTradesError(text) {
+  show(byId("trades-error"), text);
+  byId("compared").hidden = true;
+  write(byId("trades-notes"), "");
+}
+
+function lineOf(row) {
+  const before = row.before ?? {};
+  const after = row.after ?? {};
+  const both = (name, format) => [format(before[name]), format(after[name])];
+  return {
+    cells: [
+      row.name ?? "–",
+      `${row.account} ${row.currency ?? ""}`,
+      `${row.spot > 0 ? "+" : ""}${amount(row.spot)} %`,
+      money(before.profit, before.left_out),
+      money(after.profit, after.left_out),
+      ...both("dollar_delta", amount),
+      ...both("theta", amount),
+    ],
+  };
+}
+
+// The payoffs, what is uncovered and the broken limits after the trades, each once.
+function warningsOf(rows) {
+  const texts = new Set();
+  for (const { after } of rows) {
+    for (const payoff of after?.payoffs ?? []) texts.add(payoffText(payoff));
+    for (const leg of after?.uncovered ?? []) texts.add(`${leg.strategy_id}: ${leg.leg} would miss ${amount(leg.missing)}`);
+    for (const text of after?.limits_broken ?? []) texts.add(text);
+  }
+  return [...texts];
+}
+
+function payoffText(payoff) {
+  const bound = (value) => (isUnknown(value) ? (payoff.break_evens ? "unbounded" : "not known") : amount(value));
+  return `${payoff.strategy} ${payoff.underlying} at expiry: at best ${bound(payoff.greatest_profit)}, at worst ${bound(payoff.greatest_loss)}`;
+}
+
+// The strategies that can be closed or rolled; the fields keep what was chosen.
+export function listStrategies(names) {
+  for (const id of ["close", "roll"]) {
+    const field = byId(id);
+    const kept = field.value;
+    fit(field, names.length + 1, "option").forEach((option, n) => {
+      write(option, n ? names[n - 1] : "");
+      option.value = n ? names[n - 1] : "";
+    });
+    field.value = kept;
+  }
+}

@@ -1,0 +1,231 @@
+"""The pages in a real browser, over real tables: what a person sees, and what a click does.
+
+One browser and one server serve all tests of this module.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+from starlette.applications import Starlette
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.position_update import PositionUpdate, ValueOrigin
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.web.money_page import money_routes
+from position_sync_dagster.web.served_figures import PageFigures
+from tests.integration.web.test_figures import row as figures_row
+from tests.support.browser import MISSING, Page, is_installed, open_page
+from tests.support.demo_program import wait_for
+from tests.support.empty_lakes import put_tables
+from tests.support.legs import leg
+from tests.support.receiver import serving_app
+
+pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
+
+AXE = Path(__file__).parents[2] / "support/axe/axe.min.js"
+LAPTOP, TABLET, PHONE = (1440, 900), (1024, 768), (390, 844)
+
+# The inside of Perspective's grid is not ours: the plain table shows the same to a screen reader.
+RUN_AXE = """
+const done = arguments[0];
+const rules = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+const shown = rule => [rule.id, rule.nodes.map(node => node.html.slice(0, 160))];
+axe.run({exclude: [['perspective-viewer']]}, {runOnly: rules}).then(
+  result => done(result.violations.map(shown)), error => done([String(error)]));
+"""
+
+
+def row(conid: int, **values: object) -> PositionUpdate:
+    usual = {"unrealized_pnl": -0.1, "currency": "USD", "value_source": ValueOrigin.PORTFOLIO}
+    return figures_row(conid, **{"value_time": utc_now()} | usual | values)
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory) -> Lake:
+    folder = tmp_path_factory.mktemp("pages") / "lake"
+    put_tables(folder)
+    lake = Lake.of(Settings(lake=str(folder), gateway_id="gate"))
+    later = utc_now().date() + timedelta(days=30)
+    greeks = {"delta": -0.5, "theta": -0.1, "underlying_price": 600.0, "implied_vol": 0.2}
+    deep = {"strike": 700.0, "market_price": 100.0, "market_value": -20_000.0}
+    lake.registry.sync.add_many([leg(1, "known"), leg(2, "partly"), leg(3, "partly")])
+    lake.updates.sync.append(
+        [
+            row(1, **greeks, multiplier=100.0, run_id="run-of-the-row"),
+            row(2, daily_pnl=3.0),
+            row(3, daily_pnl=None),
+            row(4, **greeks | deep, symbol="QQQ", multiplier=100.0, expiry=later),
+        ]
+    )
+    return lake
+
+
+@pytest.fixture(scope="module")
+def page(lake) -> Iterator[Page]:
+    settings = Settings(lake=str(lake.path), gateway_id="gate")
+    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    with serving_app(Starlette(routes=routes)) as port, open_page(port) as page:
+        yield page
+
+
+@pytest.fixture(autouse=True)
+def _lake_of_the_server(lake, monkeypatch):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", str(lake.path))
+
+
+def opened(
+    page: Page, path: str = "/money", *, size: tuple[int, int] = LAPTOP, **kept: str
+) -> Page:
+    """Open a page of a size, with what the browser kept of earlier visits, until it has figures."""
+    window = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
+    page.driver.get(page.address("/money/app.css"))
+    page.driver.execute_script("localStorage.clear()")
+    usual = {"holdings": "table", "theme": "dark"}
+    for name, value in (usual | kept).items():
+        page.driver.execute_script(f"localStorage.setItem('money.{name}', {json.dumps(value)})")
+    page.driver.get(page.address(path))
+    wait_for("the figures", lambda: texts(page, "#state dd"))
+    return page
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    """Return the texts of what a selector finds."""
+    script = "return [...document.querySelectorAll(arguments[0])].map(one => one.innerText.trim())"
+    found: list[str] = page.driver.execute_script(script, selector)
+    return found
+
+
+def violations(page: Page) -> list[Any]:
+    """Return what axe-core finds on what is shown now."""
+    page.driver.execute_script(AXE.read_text())
+    found: list[Any] = page.driver.execute_async_script(RUN_AXE)
+    return found
+
+
+def focused(page: Page) -> str:
+    text: str = page.driver.execute_script("return document.activeElement.innerText.trim()")
+    return text
+
+
+def press(page: Page, *keys: str) -> None:
+    ActionChains(page.driver).send_keys(*keys).perform()
+
+
+@pytest.mark.parametrize(
+    ("theme", "size"),
+    [
+        ("dark", LAPTOP),
+        pytest.param("light", LAPTOP, marks=pytest.mark.variation),
+        pytest.param("light", PHONE, marks=pytest.mark.variation),
+    ],
+)
+def test_axe_finds_nothing_on_the_money_page_and_on_an_open_leg(page, theme, size):
+    opened(page, theme=theme, size=size)
+    wait_for("scenarios", lambda: "account" in texts(page, "#scenarios td:first-child"))
+    wait_for("holdings", lambda: texts(page, "#plain tbody button"))
+    assert violations(page) == []
+    opened(page, "/money?leg=U1:1", theme=theme, size=size)
+    wait_for("its values", lambda: texts(page, "#leg-values tbody tr"))
+    assert violations(page) == []
+
+
+def test_the_first_screen_answers_without_scrolling_and_the_title_says_number_and_state(page):
+    opened(page)
+    wait_for("scenarios", lambda: "account" in texts(page, "#scenarios td:first-child"))
+    wait_for("losses", lambda: "−7.00" in texts(page, "#losses-table td"))
+    assert "LIVE" not in page.driver.title
+    assert page.driver.title.endswith("NOT CONNECTED · Money")
+    assert "is not connected yet: its values are from before." in texts(page, "#alert")[0]
+    assert "−5 %" in " ".join(texts(page, "#scenarios th")).replace("-", "−")
+    assert "may be assigned early" in " ".join(texts(page, "#ending-table td"))
+    bottoms = page.driver.execute_script(
+        "return [...document.querySelectorAll('.panel')]"
+        ".map(panel => panel.getBoundingClientRect().bottom)"
+    )
+    assert max(bottoms) <= LAPTOP[1]
+    scrolled = "return document.documentElement.scrollHeight - innerHeight"
+    assert page.driver.execute_script(scrolled) <= 0
+
+
+@pytest.mark.parametrize("size", [TABLET, PHONE])
+def test_no_page_is_wider_than_its_window(page, size):
+    for path in ("/money", "/money/risk"):
+        opened(page, path, size=size)
+        wider = "return document.documentElement.scrollWidth - innerWidth"
+        assert page.driver.execute_script(wider) <= 0, path
+
+
+def test_a_table_is_one_stop_of_the_tab_key_and_arrows_move_in_it(page):
+    opened(page)
+    wait_for("holdings", lambda: len(texts(page, "#plain tbody button")) > 3)
+    stops = "return document.querySelectorAll('#plain tbody button[tabindex=\"0\"]').length"
+    assert page.driver.execute_script(stops) == 1
+    page.driver.execute_script("document.querySelector('#plain tbody button').focus()")
+    press(page, Keys.ARROW_DOWN)
+    assert focused(page) == "▸ known"
+    press(page, Keys.ENTER, Keys.ARROW_DOWN)
+    assert focused(page).startswith("SPY 575P")
+    press(page, Keys.ENTER)
+    wait_for("the leg", lambda: texts(page, "#leg-values tbody tr"))
+    assert "known 100 %" in texts(page, "#leg-facts dd")
+    press(page, Keys.ESCAPE)
+    assert focused(page).startswith("SPY 575P"), "the focus returns to the row"
+
+
+def test_the_plain_table_has_the_sums_of_the_figures_with_their_stars(page):
+    opened(page)
+    wait_for("holdings", lambda: len(texts(page, "#plain tbody button")) > 3)
+    cells = dict(zip(texts(page, "#plain tbody td:first-child"), rows_of(page), strict=True))
+    assert cells["▸ partly"][1:4] == ["−600", "3*", "0"]
+    assert cells["▸ known"][1:4] == ["−300", "−7", "0"]
+    assert cells["total"][1] == "−20,900"
+    page.button("Greeks")
+    assert "IV" in texts(page, "#plain th")
+
+
+def rows_of(page: Page) -> list[list[str]]:
+    script = (
+        "return [...document.querySelectorAll('#plain tbody tr')].map("
+        "row => [...row.cells].map(cell => cell.innerText.trim()))"
+    )
+    found: list[list[str]] = page.driver.execute_script(script)
+    return [cells for cells in found if cells]
+
+
+def test_one_search_box_opens_what_it_finds_by_the_keyboard(page):
+    opened(page)
+    press(page, "/", "part")
+    wait_for("a match", lambda: any("partly" in text for text in texts(page, "#matches li")))
+    press(page, Keys.ENTER)
+    wait_for("its legs alone", lambda: len(texts(page, "#plain tbody button")) == 3)
+    press(page, "/", "qqq 700p")
+    wait_for("a leg", lambda: any("QQQ 700P" in text for text in texts(page, "#matches li")))
+    press(page, Keys.ENTER)
+    wait_for("the leg", lambda: texts(page, "#leg-title")[0].startswith("QQQ 700P"))
+
+
+def test_a_command_is_copied_by_a_click_as_a_shell_takes_it(page):
+    opened(page, "/money?leg=U1:1")
+    wait_for("its command", lambda: texts(page, "#leg-commands button"))
+    page.driver.execute_cdp_cmd(
+        "Browser.grantPermissions",
+        {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]},
+    )
+    page.driver.find_element("css selector", "#leg-commands button").click()
+    wait_for("it is said", lambda: texts(page, "#said")[0].startswith("Copied: "))
+    command = page.driver.execute_async_script(
+        "const done = arguments[0]; navigator.clipboard.readText().then(done, done)"
+    )
+    words = shlex.split(command)
+    assert words[1:3] == ["history", "U1:1"]
+    assert Path(words[0]).name == "position-sync"
+    assert Path(words[0]).is_file()

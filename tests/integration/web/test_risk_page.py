@@ -1,0 +1,179 @@
+"""The risk page in headless Chromium, over a condor, a box, and a leg that cannot be priced."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
+from starlette.applications import Starlette
+
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.domain.rules import exchange_date
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.web.money_page import money_routes
+from position_sync_dagster.web.served_figures import PageFigures
+from tests.integration.web.test_figures import row
+from tests.integration.web.test_pages import violations
+from tests.support.browser import MISSING, Page, is_installed, open_page
+from tests.support.demo_program import wait_for
+from tests.support.empty_lakes import put_tables
+from tests.support.legs import leg
+from tests.support.receiver import serving_app
+
+pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
+
+EXPIRY = exchange_date(datetime.now(UTC)) + timedelta(days=40)
+
+# Strategy, right, strike, contracts, cost of one unit, volatility.
+LEGS = (
+    ("condor", Right.PUT, 570.0, -1.0, 5.0, 0.2),
+    ("condor", Right.PUT, 550.0, 1.0, 3.0, 0.22),
+    ("condor", Right.CALL, 630.0, -1.0, 4.0, 0.18),
+    ("condor", Right.CALL, 650.0, 1.0, 2.0, 0.17),
+    ("sure", Right.PUT, 500.0, 1.0, 1.0, 0.25),
+    ("sure", Right.PUT, 490.0, -1.0, 1.5, 0.25),
+    ("dark", Right.CALL, 700.0, -1.0, 1.0, None),
+)
+
+
+def option(conid: int, right: Right, strike: float, quantity: float, cost: float) -> PositionUpdate:
+    return row(
+        conid, right=right, strike=strike, position=quantity, expiry=EXPIRY, multiplier=100.0,
+        average_cost=100 * cost, market_price=cost, market_value=100 * cost * quantity,
+        unrealized_pnl=0.0, underlying_price=600.0, account="U1",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Iterator[Page]:
+    home = tmp_path_factory.mktemp("risk")
+    put_tables(home / "lake")
+    settings = Settings(lake=str(home / "lake"), strategies_file=home / "strategies.yaml")
+    lake = Lake.of(settings)
+    rows = []
+    for conid, (strategy, right, strike, quantity, cost, volatility) in enumerate(LEGS, 1):
+        terms = {"right": right, "strike": strike, "expiry": EXPIRY, "quantity": quantity}
+        lake.registry.sync.add_many([leg(conid, strategy, **terms)])
+        held = option(conid, right, strike, quantity, cost)
+        rows.append(replace(held, implied_vol=volatility))
+    lake.updates.sync.append(rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POSITION_SYNC_LAKE", settings.lake)
+        routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+        with serving_app(Starlette(routes=routes)) as port, open_page(port) as opened:
+            yield opened
+
+
+def first(page: Page, selector: str) -> WebElement:
+    return page.driver.find_element("css selector", selector)
+
+
+def show(page: Page, query: str, size: tuple[int, int] = (1440, 900)) -> None:
+    page.open(f"/money/risk{query}", size=size)
+    wait_for("the curves", lambda: "next expiry" in page.text(), told=page.text)
+
+
+def reading(page: Page) -> str:
+    return first(page, "#payoffs .reading").text
+
+
+def test_the_payoff_of_a_condor_is_drawn_and_read_by_keys_and_its_table_has_the_numbers(page):
+    show(page, "?strategy=condor")
+    facts = first(page, "#payoffs dl").text.replace("\n", " ")
+    assert "break-even 566.00, 634.00" in facts
+    assert "greatest profit 400" in facts
+    assert "greatest loss −1,600" in facts
+    assert f"at expiry {EXPIRY} 400" in reading(page)
+
+    chart = first(page, "#payoffs .canvas")
+    chart.send_keys(Keys.END)
+    assert "−1,600" in chart.get_attribute("aria-valuetext")
+    assert chart.get_attribute("aria-valuenow") == chart.get_attribute("aria-valuemax")
+    first(page, "#payoffs summary").click()
+    cells = page.driver.find_elements("css selector", "#payoffs details tbody tr:last-child td")
+    assert cells[1].text == "−1,600"
+
+
+def test_day_and_volatility_are_chosen_by_sliders_and_stand_in_the_address(page):
+    show(page, "?strategy=condor")
+    first(page, "#days").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    first(page, "#vol").send_keys(Keys.ARROW_RIGHT)
+    said = "in 2 days, volatility +1 points"
+    wait_for("the curve of that day", lambda: said in reading(page), told=lambda: reading(page))
+    assert first(page, "#chosen-day").text == said
+    assert page.driver.current_url.endswith("?strategy=condor&days=2&vol=1")
+    matrix = page.driver.find_elements("css selector", "#matrices td")
+    assert len(matrix) == 45
+    assert "–" not in {cell.text for cell in matrix}
+
+
+def test_a_profit_is_no_greatest_loss_and_what_cannot_be_priced_is_named_and_not_drawn(page):
+    show(page, "?strategy=sure")
+    assert "no loss at expiry: at least" in first(page, "#payoffs dl").text
+    assert "greatest loss" not in page.text()
+    Select(first(page, "#scope")).select_by_visible_text("dark")
+    why = "SPY 700C"
+    wait_for("the other strategy", lambda: why in first(page, "#payoffs .remark").text)
+    assert "its implied volatility is not known" in first(page, "#payoffs .remark").text
+    assert [line.text for line in page.driver.find_elements("css selector", "#payoffs .legend span")
+            ] == [f"at expiry {EXPIRY}"]  # fmt: skip
+    assert first(page, "#greek-charts .remark").text == "Not known."
+    assert {cell.text for cell in page.driver.find_elements("css selector", "#matrices td")} == {
+        "–"
+    }
+
+
+def test_a_trade_that_is_thought_of_shows_the_book_before_and_after_and_a_wrong_one_what_is_wrong(
+    page,
+):
+    show(page, "?strategy=condor")
+    field = first(page, "#trade")
+    field.send_keys("sell something")
+    field.submit()
+    wait_for("the error", lambda: "is no trade" in first(page, "#trades-error").text)
+    field.clear()
+    field.send_keys(f"1 SPY {EXPIRY:%Y%m%d} C 630 @2")
+    field.submit()
+    after = "at expiry after the trades"
+    wait_for("the curve after", lambda: after in reading(page), told=lambda: reading(page))
+    assert not first(page, "#trades-error").is_displayed()
+    assert "condor" in first(page, "#compared").text
+    assert "the price that was given" in first(page, "#trades-notes").text
+    wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))
+    page.button("Without it")
+    wait_for("the curve before", lambda: after not in reading(page))
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen_and_charts_that_are_gone_are_freed(page):
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    show(page, "?strategy=condor", size=(500, 844))
+    for name in ("dark", "sure", "condor"):
+        page.driver.execute_script("arguments[0].scrollIntoView()", first(page, "#scope"))
+        Select(first(page, "#scope")).select_by_visible_text(name)
+        wait_for("it", lambda name=name: name in first(page, "#payoff-title").text)
+        wait_for("its curve", lambda name=name: len(canvases(page)) == 2)
+    assert page.driver.execute_script(
+        "return [document.documentElement.scrollWidth, innerWidth]"
+    ) == [390, 390]
+    wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def canvases(page: Page) -> list[WebElement]:
+    return page.driver.find_elements("css selector", "canvas")
+
+
+def test_a_line_of_the_scenarios_chooses_what_is_drawn_and_an_unknown_name_is_said(page):
+    show(page, "?strategy=condor")
+    page.click("//table[@id='recorded-table']//button[text()='sure']")
+    wait_for("it", lambda: first(page, "#payoff-title").text.endswith(": sure"))
+    assert first(page, "#computed").text.startswith("priced ")
+    page.open("/money/risk?strategy=iron-condr-1")
+    wait_for("why", lambda: "no active strategy 'iron-condr-1'" in first(page, "#notice").text)
