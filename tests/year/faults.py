@@ -66,13 +66,12 @@ def stale_called_fresh(_program: Program, stack: ExitStack) -> None:
 
 
 def cause_guessed(_program: Program, stack: ExitStack) -> None:
-    """Call each end of an option worthless."""
+    """Call each close of an option a worthless end."""
     true = explain_closes.closures_of
-    ends = (Cause.ASSIGNED, Cause.EXERCISED, Cause.CASH_SETTLED, Cause.UNEXPLAINED)
 
     def planted(*arguments: Any, **options: Any) -> Iterable[Closure]:
         return [
-            replace(closure, cause=Cause.EXPIRED_WORTHLESS) if closure.cause in ends else closure
+            replace(closure, cause=Cause.EXPIRED_WORTHLESS) if closure.right else closure
             for closure in true(*arguments, **options)
         ]
 
