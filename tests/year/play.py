@@ -238,6 +238,7 @@ class Year:
             recent = recent[:-1]
         yield from profits.of_profit(self.program, self.broker, recent, seen)
         yield from profits.of_books(self.program, self.broker, recent, seen)
+        yield from profits.of_movements(self.program, self.broker, recent, seen)
         if events.is_explained_next_morning(session, seed):
             since = self.broker.at(time(0), day=recent[0])
             yield from self._causes.deviations(self.program, self.broker, since)
@@ -248,6 +249,7 @@ class Year:
         found = [
             *profits.of_profit(self.program, self.broker, told, "at the end"),
             *profits.of_books(self.program, self.broker, told, "at the end"),
+            *profits.of_movements(self.program, self.broker, told, "at the end"),
         ]
         self._measure(self._passed[-1])
         self._tell(found)

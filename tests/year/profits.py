@@ -1,6 +1,6 @@
 """Compares what the program explains with the books of the simulated broker."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime
 
@@ -89,6 +89,31 @@ def _of_account(
             yield Deviation(
                 invariant="profit", session=session, seen=seen, what=f"{account} {currency}",
                 true=true, told=told,
+            )  # fmt: skip
+
+
+# -- movements ------------------------------------------------------------------------------------
+
+
+def of_movements(
+    program: Program, broker: Broker, sessions: Iterable[date], seen: str
+) -> Iterator[Deviation]:
+    """Yield the trades and ends of options that a session has too often, too rarely, or wrongly."""
+    is_trade = (pl.col("section") == "TRADES") & (pl.col("sec_type") != "CASH")
+    names = ("account", "conid", "quantity")
+    rows = program.lake.movements.table.rows().filter(is_trade)
+    for session in sessions:
+        told = Counter(rows.filter(session_date=session).select(names).iter_rows())
+        booked = Counter(
+            (account, entry.security.conid, float(entry.quantity))
+            for account in broker.closed
+            for entry in broker.books(account, session).entries
+            if isinstance(entry, TradeEntry) and entry.security.category is not Category.CURRENCY
+        )
+        for key in sorted((booked - told) + (told - booked)):
+            yield Deviation(
+                invariant="movements", session=session, seen=seen, what=f"{key}",
+                true=f"{booked[key]} of them", told=told[key],
             )  # fmt: skip
 
 
