@@ -86,9 +86,6 @@ DOWN = "down "
 # messages blocks the others for some seconds.
 LATE_S = 30.0
 
-# Seconds by which a file may be ahead of the clock: other programs write while this one looks.
-AHEAD_S = 5.0
-
 # Seconds for which an error of a tick counts after a tick without one: sensors that look seldom
 # share the files with those that look often.
 FAILING_S = 15.0
@@ -178,18 +175,6 @@ def remove(name: str) -> None:
     """Remove a file, if it is there."""
     with suppress(OSError):
         file_of(name).unlink()
-
-
-def are_ahead() -> bool:
-    """Return whether the folder of the files, or one of them, was changed after now.
-
-    The clock was set back since: also the end that removed the files changed the folder.
-    """
-    folder = file_of(SENSORS).parent
-    changed = [changed_at(name) for name in (SENSORS, FAILED_TICK, SUPERVISOR)]
-    with suppress(OSError):
-        changed.append(folder.stat().st_mtime)
-    return max((at for at in changed if at is not None), default=0.0) > time.time() + AHEAD_S
 
 
 def changed_at(name: str, home: Path | None = None) -> float | None:

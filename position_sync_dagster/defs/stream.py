@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -469,11 +469,13 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     lake = resources.cached_lake(settings)
     instance = resources.cached_instance(context)
     logins = {login.gateway_id: login for login in settings.logins}
-    several = settings.gateways_file is not None
-    stored = str(resources.LOGINS.name)
-    known = set(instance.get_dynamic_partitions(stored)) if several else set(logins)
-    sessions = lake.sessions.current_of(logins.keys() | known)
     streams = streams_in_progress(instance)
+    stored = set(logins)
+    are_partitions = settings.gateways_file is not None
+    if are_partitions:
+        stored = set(instance.get_dynamic_partitions(str(resources.LOGINS.name)))
+    due = logins_due(list(logins), stored, streams.keys())
+    sessions = lake.sessions.current_of(logins.keys() | stored)
 
     def decide_about(name: str) -> Supervision:
         session = sessions.get(name)
@@ -484,48 +486,99 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             supervised_since=utc(context.last_sensor_start_time),
             rotate_after_s=settings.rotate_after_s,
         )
-        unended = streams.get(name, []) if several else [*chain(*streams.values())]
-        decision = _decide(instance, unended, name if several else None, decide)
+        unended = streams.get(name, []) if are_partitions else [*chain(*streams.values())]
+        decision = _decide(instance, unended, name if are_partitions else None, decide)
         if decision.paused and session is not None:
             lake.sessions.annotate(session, decision.reason)  # for `status`
-
         return decision
 
-    removed = known - logins.keys()
-    ended = sorted(removed - streams.keys())
-    # A new login may be a renamed old one: the gateway serves only one of them at a time.
-    new = sorted(logins.keys() - known) if len(ended) == len(removed) else []
-    names = [*sorted(removed - {*ended}), *(name for name in logins if name in {*known, *new})]
-    decided = {name: decide_about(name) for name in names}
-    owned = {name for name, one in sessions.items() if one.is_alive(datetime.now(UTC))}
-    waiting = streams.keys() - owned
-    starting = sum(not one.start and name in waiting for name, one in decided.items())
-    requests = list[dg.RunRequest]()
-    reasons = list[str]()
+    decisions = {name: decide_about(name) for name in due.names}
+    now = datetime.now(UTC)
+    owned = {name for name, session in sessions.items() if session.is_alive(now)}
+    started, reasons = chosen_starts(due, decisions, owned, streams.keys())
 
-    for name, decision in decided.items():
-        partition = name if several else None
-        reason = decision.reason
-        is_first = name not in owned  # a successor waits for the lease before it
-
-        if name in removed:
-            reason = f"it is no longer in the gateways file: {reason}"
-        elif decision.start and is_first and starting >= STARTS_AT_ONCE:
-            reason = f"{starting} other streams are starting: this one follows them"
-        elif decision.start:
-            starting += is_first
-            requests.append(dg.RunRequest(partition_key=partition, tags=logins[name].run_tags))
-
-        reasons.append(f"{partition}: {reason}" if partition else reason)
-
+    requests = []
+    for name in started:
+        partition = name if are_partitions else None
+        requests.append(dg.RunRequest(partition_key=partition, tags=logins[name].run_tags))
+    lines = [f"{name}: {why}" if are_partitions else why for name, why in reasons.items()]
     changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
-    changes += [resources.LOGINS.build_add_request(new)] if new else []
-    changes += [resources.LOGINS.build_delete_request(ended)] if ended else []
+    if due.new:
+        changes.append(resources.LOGINS.build_add_request(due.new))
+    if due.ended:
+        changes.append(resources.LOGINS.build_delete_request(due.ended))
     return dg.SensorResult(
         run_requests=requests,
-        skip_reason=None if requests else "; ".join(reasons) or "no login",
+        skip_reason=None if requests else "; ".join(lines) or "no login",
         dynamic_partitions_requests=changes,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginsDue:
+    """The logins that the supervisor looks at.
+
+    Attributes:
+        names: All of them, those that were removed from the gateways file first.
+        removed: Those that were removed.
+        ended: Those of them whose stream has ended: their partitions go.
+        new: Logins without a partition, which get one.
+    """
+
+    names: list[str]
+    removed: set[str]
+    ended: list[str]
+    new: list[str]
+
+
+def logins_due(
+    configured: Sequence[str], stored: Collection[str], running: Collection[str]
+) -> LoginsDue:
+    """Return the logins to look at; pure.
+
+    Args:
+        configured: The logins of the settings.
+        stored: Those that have a partition.
+        running: Those with a stream in progress.
+    """
+    removed = set(stored) - set(configured)
+    ended = sorted(removed - set(running))
+    # A new login may be a renamed old one: the gateway serves only one of them at a time.
+    new = sorted(set(configured) - set(stored)) if len(ended) == len(removed) else []
+    served = [name for name in configured if name in stored or name in new]
+    names = [*sorted(removed - set(ended)), *served]
+    return LoginsDue(names=names, removed=removed, ended=ended, new=new)
+
+
+def chosen_starts(
+    due: LoginsDue,
+    decisions: Mapping[str, Supervision],
+    owned: Collection[str],
+    running: Collection[str],
+) -> tuple[list[str], dict[str, str]]:
+    """Return the logins whose stream starts now, and of all logins why it does or does not; pure.
+
+    Args:
+        due: The logins.
+        decisions: What was decided about each.
+        owned: Those with a living session.
+        running: Those with a stream in progress.
+    """
+    waiting = set(running) - set(owned)
+    starting = sum(name in waiting and not decision.start for name, decision in decisions.items())
+    started: list[str] = []
+    reasons: dict[str, str] = {}
+    for name, decision in decisions.items():
+        reasons[name] = decision.reason
+        is_first = name not in owned  # a successor waits for the lease before it
+        if name in due.removed:
+            reasons[name] = f"it is no longer in the gateways file: {decision.reason}"
+        elif decision.start and is_first and starting >= STARTS_AT_ONCE:
+            reasons[name] = f"{starting} other streams are starting: this one follows them"
+        elif decision.start:
+            starting += is_first
+            started.append(name)
+    return started, reasons
 
 
 def _decide(

@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key, changed, key_of
+from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.valuation import ROUNDING, price_of_value
@@ -172,7 +172,7 @@ class Confirmations:
         same = before == confirmed_at or (older and not newer)
         if same and holding.completeness is completeness:
             return holding
-        return changed(holding, completeness=completeness, confirmed_at=confirmed_at)
+        return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
 
 
 # A holding is followed while its newest PnLSingle message is not older: the gateway sends one
@@ -252,15 +252,10 @@ def _differ(value: float, compared: float, band: float) -> bool:
 
 
 def with_exchange(instrument: Instrument, before: BrokerPosition | None) -> Instrument:
-    """Keep the listing exchange when a later message leaves it empty.
-
-    An instrument that is the same stays the same object: a book has several states of a holding.
-    """
-    if before is None:
+    """Keep the listing exchange when a later message leaves it empty."""
+    if before is None or instrument.exchange:
         return instrument
-    if before.instrument.exchange and not instrument.exchange:
-        instrument = replace(instrument, exchange=before.instrument.exchange)
-    return before.instrument if instrument == before.instrument else instrument
+    return replace(instrument, exchange=before.instrument.exchange)
 
 
 class HoldingsBook:
@@ -386,7 +381,7 @@ class HoldingsBook:
     def keys_of(self, conid: int) -> list[Key]:
         """Return the keys of the holdings of a conid; a login has few accounts."""
         keys = ((account, conid) for account in self.confirmed.completeness)
-        return [key_of(*key) for key in keys if key in self._holdings]
+        return [key for key in keys if key in self._holdings]
 
     def one_of(self, account: str) -> Key | None:
         """Return the key of one holding of an account, an open one if there is any."""
@@ -417,7 +412,7 @@ class HoldingsBook:
         self, account: str, instrument: Instrument, position: float, cost: float | None
     ) -> bool:
         """Merge a position row, which has no values; return whether it opens or changes one."""
-        key = key_of(account, instrument.conid)
+        key = (account, instrument.conid)
         before = self._holdings.get(key)
         if position == 0:
             if before is not None and before.position:
@@ -510,11 +505,11 @@ class HoldingsBook:
             return holding
         if not profit.counts(holding):
             daily = profit.daily(holding.market_value)
-            return holding if daily is None else changed(holding, daily_pnl=daily)
+            return holding if daily is None else replace(holding, daily_pnl=daily)
         sent = profit.sent
         magnifier = self.magnifier(key[1])
         realized = known(sent.realized)
-        return changed(
+        return replace(
             holding,
             market_price=price_of_value(holding, sent.value, price_magnifier=magnifier),
             market_value=sent.value,
@@ -532,7 +527,7 @@ class HoldingsBook:
         """Set the broker's own time of the values of a holding."""
         holding = self._holdings.get(key)
         if holding is not None:
-            self._store(key, holding, changed(holding, value_time=value_time))
+            self._store(key, holding, replace(holding, value_time=value_time))
 
     def doubt(self, key: Key) -> None:
         """Confirm a holding with its account no more, until a row of it comes that can be used."""

@@ -17,7 +17,7 @@ from ib_async import IB, AccountValue
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import Key, key_of
+from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import codes, holdings, ib_async_internals, translate
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType
@@ -246,7 +246,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         if len(self._all) < len(self._wanted):
             for key in self._wanted:
                 if key not in self._all:
-                    self._all[key] = Subscription(key_of(*key))
+                    self._all[key] = Subscription(key)
         self._request_due(self._wanted, HOLDINGS_AT_ONCE)
 
     def restored(self) -> None:

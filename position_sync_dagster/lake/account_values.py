@@ -99,14 +99,10 @@ class AccountValuesTable:
 
 
 def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
-    return (
-        rows.filter(pl.col("source") == AccountSource.GATEWAY.value)
-        .group_by("account")
-        .agg(pl.all().sort_by(ledger_rows.ADDED, "timestamp", "row_id").last())
-        .select(list(schema.ACCOUNT_VALUES.columns))
-        .sort("account")
-        .collect()
-    )
+    of_gateway = rows.filter(pl.col("source") == AccountSource.GATEWAY.value)
+    last = pl.all().sort_by(ledger_rows.ADDED, "timestamp", "row_id").last()
+    newest = of_gateway.group_by("account").agg(last)
+    return newest.select(list(schema.ACCOUNT_VALUES.columns)).sort("account").collect()
 
 
 def _identified(summary: AccountSummary) -> AccountSummary:

@@ -72,6 +72,13 @@ def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
     return schema.frame_of(schema.RECONCILIATION_BREAKS, breaks).with_columns(*schema.LIVE_COLUMNS)
 
 
+def _resolved(opened: Break, at: datetime) -> Break:
+    """Return a break that is gone; one that a person accepted keeps this state."""
+    is_accepted = opened.state is BreakState.ACCEPTED
+    state = opened.state if is_accepted else BreakState.RESOLVED
+    return replace(opened, state=state, resolved_at=at)
+
+
 def _in_order(rows: pl.DataFrame) -> list[Break]:
     return schema.records_of(Break, rows.sort("opened_at", "break_id"))
 
@@ -108,45 +115,55 @@ class ReconciliationBreaks:
             snapshots: The account downloads that were compared, by gateway.
             run_id: The Dagster run.
         """
-        seen = {break_key(one): (of, one) for of, listed in found.items() for one in listed}
+        differences: dict[tuple[str, str, int], tuple[str, Discrepancy]] = {}
+        for gateway_id, listed in found.items():
+            for difference in listed:
+                differences[break_key(difference)] = (gateway_id, difference)
+
+        def was_compared(opened: Break) -> bool:
+            return opened.gateway_id in found if compared is None else compared(opened)
 
         def step(snapshot: Snapshot) -> Change[None]:
-            left = dict(seen)
+            unmatched = dict(differences)
             before = _in_order(snapshot.live)
-            live = []
-            gone = []
+            live: list[Break] = []
+            resolved: list[Break] = []
 
-            for one in before:
-                if not (compared(one) if compared else one.gateway_id in found):
-                    live.append(one)
-                elif (again := left.pop(break_key(one), None)) is None:
-                    is_accepted = one.state is BreakState.ACCEPTED
-                    state = one.state if is_accepted else BreakState.RESOLVED
-                    gone.append(replace(one, state=state, resolved_at=at))
-                else:
-                    of, difference = again
-                    named = one if one.gateway_id == of else replace(one, gateway_id=of)
-                    by = (snapshots or {}).get(of), run_id
-                    live.append(seen_again(named, difference, at, *by))
+            for opened in before:
+                if not was_compared(opened):
+                    live.append(opened)
+                    continue
 
-            if not left and not gone and all(map(operator.is_, live, before)):
+                match = unmatched.pop(break_key(opened), None)
+                if match is None:
+                    resolved.append(_resolved(opened, at))
+                    continue
+
+                gateway_id, difference = match
+                if opened.gateway_id != gateway_id:
+                    opened = replace(opened, gateway_id=gateway_id)
+                snapshot_id = (snapshots or {}).get(gateway_id)
+                live.append(seen_again(opened, difference, at, snapshot_id, run_id))
+
+            is_unchanged = all(map(operator.is_, live, before))
+            if not unmatched and not resolved and is_unchanged:
                 return Change(None)
-            ids = schema.new_ids(at, len(left))
-            live += [
-                Break(
-                    **schema.fields_of(new),
+
+            ids = schema.new_ids(at, len(unmatched))
+            for break_id, (gateway_id, difference) in zip(ids, unmatched.values(), strict=True):
+                new = Break(
+                    **schema.fields_of(difference),
                     break_id=break_id,
-                    gateway_id=of,
+                    gateway_id=gateway_id,
                     state=BreakState.OPENED,
                     opened_at=at,
-                    snapshot_id=(snapshots or {}).get(of),
+                    snapshot_id=(snapshots or {}).get(gateway_id),
                     run_id=run_id,
                     last_seen_at=at,
                 )
-                for break_id, (of, new) in zip(ids, left.values(), strict=True)
-            ]
-
-            return Change(None, _rows_of(live), _rows_of(gone).with_columns(bucket=pl.lit(CLOSED)))
+                live.append(new)
+            closed = _rows_of(resolved).with_columns(bucket=pl.lit(CLOSED))
+            return Change(None, _rows_of(live), closed)
 
         self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
 

@@ -83,16 +83,19 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
     own_version = pl.col(_ORDER).fill_null(-1)
     is_covered = pl.col("confirmed_at").is_not_null() | pl.col("market_value").is_null()
 
-    joined = rows.join(facts, on="account", how="left", maintain_order="left").with_columns(
-        completeness=pl.when(version > own_version).then("_completeness").otherwise("completeness"),
-        confirmed_at=pl.when(is_covered & (version >= own_version))
-        .then(pl.max_horizontal("confirmed_at", "_confirmed_at"))
-        .otherwise("confirmed_at"),
-        received_at=pl.when(pl.col("followed") & (version >= own_version))
-        .then(pl.max_horizontal("received_at", "_followed_until"))
-        .otherwise("received_at"),
+    is_newer = version > own_version
+    is_confirmed = is_covered & (version >= own_version)
+    is_followed = pl.col("followed") & (version >= own_version)
+    confirmed_at = pl.max_horizontal("confirmed_at", "_confirmed_at")
+    received_at = pl.max_horizontal("received_at", "_followed_until")
+
+    joined = rows.join(facts, on="account", how="left", maintain_order="left")
+    completed = joined.with_columns(
+        completeness=pl.when(is_newer).then("_completeness").otherwise("completeness"),
+        confirmed_at=pl.when(is_confirmed).then(confirmed_at).otherwise("confirmed_at"),
+        received_at=pl.when(is_followed).then(received_at).otherwise("received_at"),
     )
-    return joined.select(rows.columns)
+    return completed.select(rows.columns)
 
 
 def is_fragmented(files: pl.DataFrame, added: int) -> bool:

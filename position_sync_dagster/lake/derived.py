@@ -142,23 +142,17 @@ def values_at_close(
     newest = earlier.group_by("update_id").agg(pl.col("confirmed_at").max())
     age = pl.lit(closed) - pl.max_horizontal(_valued_at(), "confirmed_at")
     held = (pl.col("position") != 0) | (pl.col("timestamp") >= opened.astimezone(UTC))
-    return (
-        updates.last_before(closed, LOOK_BACK_DAYS)
-        .filter(held)
-        .join(newest, on="update_id", how="left")
-        .with_columns(
-            pl.when(pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value))
-            .then(name)
-            .alias(name)
-            for name in GREEKS_COLUMNS
-        )
-        .with_columns(
-            session_date=pl.lit(day),
-            closed_at=pl.lit(closed).dt.cast_time_unit("us"),
-            age_s=age.dt.total_milliseconds() / 1000,
-        )
-        .select(list(DAILY_POSITIONS.columns))
+    last = updates.last_before(closed, LOOK_BACK_DAYS).filter(held)
+    with_confirmed = last.join(newest, on="update_id", how="left")
+
+    is_reported = pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value)
+    greeks = [pl.when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
+    of_day = with_confirmed.with_columns(greeks).with_columns(
+        session_date=pl.lit(day),
+        closed_at=pl.lit(closed).dt.cast_time_unit("us"),
+        age_s=age.dt.total_milliseconds() / 1000,
     )
+    return of_day.select(list(DAILY_POSITIONS.columns))
 
 
 def _valued_at() -> pl.Expr:
@@ -248,23 +242,34 @@ def join_rows(
     compared = fresh.filter(is_covered).select(_COMPARED)
     of_seen = stated.join(compared, on="account", how="semi").select(_COMPARED)
     pairs = compared.join(of_seen, on=HOLDING, how="full", suffix="_stated", coalesce=True)
-    # Where some trades after the close lead from our quantity to the stated one, both are right.
-    quantities = pl.col("position", "position_stated").fill_null(0.0)
-    moved = [
-        (account, conid)
-        for account, conid, mine, theirs in pairs.select(*HOLDING, quantities).iter_rows()
-        for change in accumulate(traded.get((account, conid), ()))
-        if rounded(mine + change) == rounded(theirs)
-    ]
-    later = pl.DataFrame(moved, {name: stated.schema[name] for name in HOLDING}, orient="row")
-    added = stated.join(pl.concat([fresh.select(HOLDING), later]), on=HOLDING, how="anti")
-    differing = _differing(pairs.join(later, on=HOLDING, how="anti"), band).sort(HOLDING)
-    differences = [
-        Discrepancy(type=DiscrepancyType.STATEMENT, **row)
-        for row in differing.iter_rows(named=True)
-    ]
 
-    return pl.concat([fresh, added]).sort(HOLDING), differences
+    later = _traded_later(pairs, traded)
+    present = pl.concat([fresh.select(HOLDING), later])
+    added = stated.join(present, on=HOLDING, how="anti")
+    rows = pl.concat([fresh, added]).sort(HOLDING)
+
+    unexplained = pairs.join(later, on=HOLDING, how="anti")
+    differing = _differing(unexplained, band).sort(HOLDING)
+    differences = []
+    for row in differing.iter_rows(named=True):
+        differences.append(Discrepancy(type=DiscrepancyType.STATEMENT, **row))
+    return rows, differences
+
+
+def _traded_later(pairs: pl.DataFrame, traded: Mapping[Key, Sequence[float]]) -> pl.DataFrame:
+    """Return the holdings whose trades after the close lead from our quantity to the stated one.
+
+    Both quantities are right then.
+    """
+    # What only one side lists, the other does not hold.
+    quantities = pl.col("position", "position_stated").fill_null(0.0)
+    holdings = []
+    for account, conid, mine, theirs in pairs.select(*HOLDING, quantities).iter_rows():
+        changes = accumulate(traded.get((account, conid), ()))
+        if any(rounded(mine + change) == rounded(theirs) for change in changes):
+            holdings.append((account, conid))
+    kinds = {name: pairs.schema[name] for name in HOLDING}
+    return pl.DataFrame(holdings, kinds, orient="row")
 
 
 _COMPARED = [*HOLDING, "symbol", "position", "market_value", "multiplier"]

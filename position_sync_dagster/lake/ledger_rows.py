@@ -240,6 +240,7 @@ SAMPLED = [
     "sec_type",
     "currency",
     "position",
+    "market_value",
     "unrealized_pnl",
     "daily_pnl",
 ]

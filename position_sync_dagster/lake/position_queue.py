@@ -485,14 +485,14 @@ class SyncQueue:
         Args:
             except_accounts: Requests of these accounts count as neither claimable nor expired.
         """
-        (snapshot, finished) = self.store.counted_snapshot()
+        snapshot, finished = self.store.counted_snapshot()
         now = self.clock()
         live = snapshot.live.filter(IS_REQUEST)
+
         counts = dict.fromkeys(QueueStatus, 0)
         for status, number in live.group_by("status").len().iter_rows():
             counts[QueueStatus(status)] += number
         newest: dict[str, datetime] = {}
-
         for bucket, number, last in finished.iter_rows():
             if bucket in counts:
                 counts[QueueStatus(bucket)] += number
@@ -500,11 +500,13 @@ class SyncQueue:
 
         pending = live.filter(pl.col("status") == transitions.PENDING)
         oldest = pending.get_column("created_at").min()
+        claimable = live.filter(transitions.is_claimable(now, except_accounts))
+        expired = live.filter(transitions.lease_has_expired(now, except_accounts))
         return QueueOverview(
             counts=counts,
-            claimable=live.filter(transitions.is_claimable(now, except_accounts)).height,
+            claimable=claimable.height,
             oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
-            expired=live.filter(transitions.lease_has_expired(now, except_accounts)).height,
+            expired=expired.height,
             version=snapshot.version,
             last_success_at=newest.get(transitions.SUCCESS),
             unreadable=snapshot.live.height - live.height,

@@ -64,20 +64,21 @@ def identified(
     listed = list(updates) if are_own else [coerce_update(update) for update in updates]
     if not listed:
         return schema.update_rows([])
+
     ids = [update.update_id or _update_id(update) for update in listed]
-    batch = batch_id or content_id(max(update.timestamp for update in listed), *sorted(ids))
-    filled: dict[str, list[Any]] = {
-        "update_id": ids,
-        "batch_id": [batch_id or update.batch_id or batch for update in listed],
-        "run_id": [update.run_id or run_id for update in listed],
-        "trading_mode": [update.trading_mode or _trading_mode(update) for update in listed],
-    }
-    rows = schema.update_rows(listed, filled)
+    newest_at = max(update.timestamp for update in listed)
+    batch = batch_id or content_id(newest_at, *sorted(ids))
+    filled: dict[str, list[Any]] = {"batch_id": [], "run_id": [], "trading_mode": []}
+    for update in listed:
+        filled["batch_id"].append(batch_id or update.batch_id or batch)
+        filled["run_id"].append(update.run_id or run_id)
+        filled["trading_mode"].append(update.trading_mode or _trading_mode(update))
+
+    rows = schema.update_rows(listed, {"update_id": ids, **filled})
     if are_own and not all(rows.select(pl.col(NUMBERS).is_finite().all()).row(0)):
         return identified(listed, batch_id, run_id)
     if len(set(ids)) == len(ids):
         return rows
-
     return rows.unique("update_id", keep="first", maintain_order=True)
 
 

@@ -244,15 +244,19 @@ def succeed(
 ) -> Change[None]:
     """Finish requests as SUCCESS with the rows that answer them; insert the follow-up requests."""
     ids = done.get_column("request_id").to_list()
-    listed = [answers.get(request_id) for request_id in ids]
+    update_ids: list[str | None] = []
+    confirmed_at: list[datetime | None] = []
+    for request_id in ids:
+        answer = answers.get(request_id)
+        update_ids.append(None if answer is None else answer.update_id)
+        confirmed_at.append(None if answer is None else answer.confirmed_at)
+
     finished = _finish(
         done,
         SUCCESS,
         now,
-        update_id=pl.Series(
-            [answer.update_id if answer else None for answer in listed], dtype=pl.String
-        ),
-        confirmed_at=schema.moments(answer.confirmed_at if answer else None for answer in listed),
+        update_id=pl.Series(update_ids, dtype=pl.String),
+        confirmed_at=schema.moments(confirmed_at),
     )
     return Change(None, _follow_ups(done, now, new_ids), finished)
 
@@ -273,16 +277,22 @@ def fail(
         errors: Error message by request id.
         following: `next_attempt` with the rules of this queue.
     """
-    ids, attempts = (done.get_column(name).to_list() for name in ("request_id", "attempts"))
-    next_ones = [following(before, now=now) for before in attempts]
+    attempts: list[int] = []
+    available_at: list[datetime | None] = []
+    are_final: list[bool] = []
+    for before in done.get_column("attempts"):
+        attempt = following(before, now=now)
+        attempts.append(attempt.attempts)
+        available_at.append(attempt.available_at)
+        are_final.append(attempt.status is QueueStatus.FAILED)
+
+    messages = [errors[request_id] for request_id in done.get_column("request_id")]
     after = done.with_columns(
-        attempts=pl.Series([attempt.attempts for attempt in next_ones], dtype=pl.Int64),
-        available_at=schema.moments(attempt.available_at for attempt in next_ones),
-        error_message=pl.Series([errors[attempt] for attempt in ids], dtype=pl.String),
+        attempts=pl.Series(attempts, dtype=pl.Int64),
+        available_at=schema.moments(available_at),
+        error_message=pl.Series(messages, dtype=pl.String),
     )
-    final = pl.Series(
-        [attempt.status is QueueStatus.FAILED for attempt in next_ones], dtype=pl.Boolean
-    )
+    final = pl.Series(are_final, dtype=pl.Boolean)
     retried = without_lease(after.filter(~final)).with_columns(
         status=pl.lit(PENDING), updated_at=schema.moment(now), changed_at=schema.moment(None)
     )

@@ -61,16 +61,16 @@ def _said_again(rows: pl.DataFrame, stored: pl.DataFrame, same: list[str]) -> pl
     booking = pl.col("attributes").str.extract('"transactionID": "([^"]*)"')
     name = ["account", "conid", same[0], "_booking"]  # those of `current_executions`
     is_newest = pl.col("stated_at") == pl.col("stated_at").max().over(name)
-    newest, last = (
-        one.filter(pl.col("source") == closes.FLEX).with_columns(_booking=booking).filter(is_newest)
-        for one in (rows, stored)
-    )
-    other = last.join(newest, on=same, how="anti", nulls_equal=True)
-    return (
-        newest.join(other.select(*name, _before="stated_at").unique(), on=name, nulls_equal=True)
-        .filter(pl.col("stated_at") > pl.col("_before"))
-        .select(rows.columns)
-    )
+
+    def newest_of(statements: pl.DataFrame) -> pl.DataFrame:
+        of_broker = statements.filter(pl.col("source") == closes.FLEX)
+        return of_broker.with_columns(_booking=booking).filter(is_newest)
+
+    newest = newest_of(rows)
+    different = newest_of(stored).join(newest, on=same, how="anti", nulls_equal=True)
+    before = different.select(*name, _before="stated_at").unique()
+    again = newest.join(before, on=name, nulls_equal=True)
+    return again.filter(pl.col("stated_at") > pl.col("_before")).select(rows.columns)
 
 
 class RecordsTable(Generic[schema.Record]):

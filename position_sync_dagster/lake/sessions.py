@@ -60,6 +60,10 @@ class GatewaySessions:
                 return last  # the answer to the commit was lost
             if last is not None and last.is_alive(now):
                 raise _login_owned(last)
+
+            # A refresh looks for a moment only: a restart may go unseen before and after it.
+            is_followed = last is not None and owner is Owner.STREAM
+            running_since = last.gateway_running_since if last and is_followed else None
             return GatewaySession(
                 gateway_id=gateway_id,
                 owner=Owner(owner),
@@ -73,10 +77,7 @@ class GatewaySessions:
                 expires_at=now + timedelta(seconds=lease_s),
                 state=SessionState.STARTING,
                 state_since=last.seen_until(now) if last else now,
-                # A refresh looks for a moment only: a restart may go unseen before and after it.
-                gateway_running_since=last.gateway_running_since
-                if last and owner is Owner.STREAM
-                else None,
+                gateway_running_since=running_since,
                 gateway_started_at=last.gateway_started_at if last else None,
             )
 

@@ -261,28 +261,30 @@ class StrategiesFile:
             StrategiesFileError: One has a mistake, or a strategy or an account has limits at two
                 places.
         """
-        found: list[Limit] = []
-        places: dict[str, Place] = {}
+        subjects: list[tuple[Place, Any, dict[str, Any]]] = []
+        for at, strategy in self._strategies:
+            subjects.append((at, strategy.limits, {"strategy_id": strategy.strategy_id}))
+        for at, account in self._accounts:
+            subjects.append((at, account.limits, {"account": account.account}))
 
-        subjects: list[tuple[Place, Any, dict[str, Any]]] = [
-            *((at, one.limits, {"strategy_id": one.strategy_id}) for at, one in self._strategies),
-            *((at, one.limits, {"account": one.account}) for at, one in self._accounts),
-        ]
-        for of, part, subject in subjects:
-            at = (*of, "limits")
-            limits = [] if part is None else self._limits_of(part, at, subject)
-            if limits and (before := places.get(limits[0].subject)):
+        limits: list[Limit] = []
+        places: dict[str, Place] = {}
+        for part_at, part, subject in subjects:
+            at = (*part_at, "limits")
+            of_subject = [] if part is None else self._limits_of(part, at, subject)
+            if not of_subject:
+                continue
+
+            name = of_subject[0].subject
+            if name in places:
                 self._file.fail(
                     at,
-                    f"the {limits[0].subject} has limits already, in line "
-                    f"{self._file.line(before)}",
+                    f"the {name} has limits already, in line {self._file.line(places[name])}",
                     "Write them at one place",
                 )
-
-            places |= {one.subject: at for one in limits[:1]}
-            found += limits
-
-        return found
+            places[name] = at
+            limits += of_subject
+        return limits
 
     def _limits_of(self, part: Any, at: Place, subject: dict[str, Any]) -> list[Limit]:
         """Return the limits of one strategy or account, in the order of the measures."""
@@ -307,11 +309,10 @@ class StrategiesFile:
                 )
 
             named = subject | {"currency": currency, "place": self._file.named_place(place)}
-            limits += [
-                Limit(**named, measure=measure, bound=bound, value=number)
-                for bound in Bound
-                if (number := getattr(bounds, bound)) is not None
-            ]
+            for bound in Bound:
+                number = getattr(bounds, bound)
+                if number is not None:
+                    limits.append(Limit(**named, measure=measure, bound=bound, value=number))
 
         return limits
 

@@ -67,7 +67,7 @@ _READABLE: Mapping[str, pl.Expr] = {
     "right": pl.col("right").is_null() | pl.col("right").is_in([*Right]),
     "added_at": is_usable("added_at", ACTIVE_STRATEGIES.polars["added_at"]),
     "priority": pl.col("priority").is_between(CONIDS[0], CONIDS[-1]),
-    **{name: _usable_or_null(name) for name in (*_FLOATS, *_TIMES, "expiry")},
+    **{name: _usable_or_null(name) for name in (*_FLOATS, *_TIMES, "expiry", "since")},
     "rolled_from": pl.col("rolled_from").fill_null("").str.contains(r"^(\d{1,10}(,\d{1,10})*)?$"),
 }
 
@@ -473,17 +473,18 @@ def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg
     A conid is used only for the strategy and account for which it was found. Reading the same file
     again therefore changes nothing.
     """
-    contracts = {
-        (leg.strategy_id, leg.account, leg.terms): leg
-        for leg in before
-        if isinstance(leg, ActiveContract) and leg.resolved_at is not None
-    }
-    return [
-        leg.resolved(contract.conid, contract.resolved_at)
-        if isinstance(leg, UnresolvedLeg) and (contract := contracts.get(leg.key)) is not None
-        else leg
-        for leg in legs
-    ]
+    contracts: dict[LegKey, ActiveContract] = {}
+    for leg in before:
+        if isinstance(leg, ActiveContract) and leg.resolved_at is not None:
+            contracts[leg.strategy_id, leg.account, leg.terms] = leg
+
+    known_legs: list[Leg] = []
+    for leg in legs:
+        contract = contracts.get(leg.key) if isinstance(leg, UnresolvedLeg) else None
+        if isinstance(leg, UnresolvedLeg) and contract is not None:
+            leg = leg.resolved(contract.conid, contract.resolved_at)
+        known_legs.append(leg)
+    return known_legs
 
 
 def with_rolls(
@@ -504,22 +505,21 @@ def with_rolls(
         ended: Legs that were active before: they have the contracts of descriptions.
         following: The strategies that follow rolls.
     """
-    became = {
-        (leg.strategy_id, leg.account, conid): leg
-        for leg in active
-        if isinstance(leg, ActiveContract) and leg.strategy_id in following
-        for conid in leg.replaced
-    }
+    became: dict[LegKey, ActiveContract] = {}
+    for leg in active:
+        if isinstance(leg, ActiveContract) and leg.strategy_id in following:
+            for conid in leg.replaced:
+                became[leg.strategy_id, leg.account, conid] = leg
+
     listed = with_known_contracts(legs, (leg for leg in ended if leg.key in became))
     named = {leg.key for leg in listed}
-    return [
-        _with_words_of(leg, new)
-        if isinstance(leg, ActiveContract)
-        and (new := became.get(leg.key)) is not None
-        and new.key not in named
-        else leg
-        for leg in listed
-    ]
+    rolled: list[Leg] = []
+    for leg in listed:
+        new = became.get(leg.key) if isinstance(leg, ActiveContract) else None
+        if isinstance(leg, ActiveContract) and new is not None and new.key not in named:
+            leg = _with_words_of(leg, new)
+        rolled.append(leg)
+    return rolled
 
 
 def _with_words_of(leg: ActiveContract, new: ActiveContract) -> ActiveContract:
@@ -657,13 +657,14 @@ def find_membership(
         UnknownLegError: None matches.
         AmbiguousRemovalError: Several match; the message names them.
     """
-    memberships = [
-        leg
-        for leg in legs
-        if (strategy_id is None or leg.strategy_id == str(strategy_id))
-        and (account is None or (leg.account or ANY) == account)
-        and all(getattr(leg, name) == value for name, value in wanted.items())
-    ]
+    memberships = []
+    for leg in legs:
+        is_of_strategy = strategy_id is None or leg.strategy_id == str(strategy_id)
+        is_of_account = account is None or (leg.account or ANY) == account
+        is_described = all(getattr(leg, name) == value for name, value in wanted.items())
+        if is_of_strategy and is_of_account and is_described:
+            memberships.append(leg)
+
     terms = " ".join(f"{name} {value}" for name, value in wanted.items())
     if not memberships:
         of_strategy = "" if strategy_id is None else f" of strategy {str(strategy_id)!r}"

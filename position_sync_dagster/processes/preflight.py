@@ -317,40 +317,51 @@ async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]
     yesterday = (utc_now() - timedelta(days=1)).date()
     looked_at = legs[:MOST_LEGS]
     alive = [leg for leg in looked_at if leg.expiry is None or leg.expiry >= yesterday]
-    details = await connection.details(
-        {leg.conid for leg in alive if isinstance(leg, ActiveContract)}
-    )
+    conids = {leg.conid for leg in alive if isinstance(leg, ActiveContract)}
+    details = await connection.details(conids)
     few = asyncio.Semaphore(AT_ONCE)
 
     async def look_at(leg: Leg) -> Finding | None:
-        name = f"{leg.described} of {leg.strategy_id}"
         if leg not in alive:
+            name = f"{leg.described} of {leg.strategy_id}"
             return warning("legs", f"{name}: expired", "Remove the leg.")
-
         if isinstance(leg, ActiveContract):
-            absent = leg.conid in connection.unknown
-            none = "the gateway knows no such contract" if absent else "the gateway gave no details"
-            contract = details.get(leg.conid)
-            differs = contract_mismatch(leg, contract) if contract else none
-            text = f"{leg.conid} of {leg.strategy_id}: {differs}"
-            return bad("legs", text, CORRECT) if differs else None
-
+            is_unknown = leg.conid in connection.unknown
+            return _compared(leg, details.get(leg.conid), is_unknown=is_unknown)
         async with few:
-            answer = await look_up(connection, leg)
-        if isinstance(answer, ContractDetails):
-            return good("legs", f"{name} is {answer.conid}")
-        if answer is None:
-            return warning("legs", f"{name}: the gateway did not answer", AGAIN)
-
-        return bad("legs", f"{name}: {answer}", CORRECT)
+            return _searched(leg, await look_up(connection, leg))
 
     findings = await asyncio.gather(*map(look_at, looked_at))
     unseen = len(legs) - len(findings)
     more = f"; {unseen} more were not compared" if unseen else ""
     text = f"{findings.count(None)} of the active legs agree with their contracts{more}"
     agree = [good("legs", text)] if None in findings or not legs else []
-
     return [*agree, *filter(None, findings)]
+
+
+def _compared(
+    leg: ActiveContract, contract: ContractDetails | None, *, is_unknown: bool
+) -> Finding | None:
+    """Return how a leg differs from its contract; None if it agrees."""
+    if contract is not None:
+        differs = contract_mismatch(leg, contract)
+    elif is_unknown:
+        differs = "the gateway knows no such contract"
+    else:
+        differs = "the gateway gave no details"
+    if differs is None:
+        return None
+    return bad("legs", f"{leg.conid} of {leg.strategy_id}: {differs}", CORRECT)
+
+
+def _searched(leg: Leg, answer: ContractDetails | str | None) -> Finding:
+    """Return which contract a description means, or why none is known."""
+    name = f"{leg.described} of {leg.strategy_id}"
+    if isinstance(answer, ContractDetails):
+        return good("legs", f"{name} is {answer.conid}")
+    if answer is None:
+        return warning("legs", f"{name}: the gateway did not answer", AGAIN)
+    return bad("legs", f"{name}: {answer}", CORRECT)
 
 
 def of_account_time(newest: str, now: datetime) -> Finding:

@@ -4,7 +4,7 @@ It starts what a deployment starts: the code server (`dagster api grpc`), the da
 webserver. A sensor ticks every few seconds and each tick writes a file of the Dagster home
 (`dagster_files`): without ticks the code server and the daemon are started again, whichever of them
 hangs, unless a person switched the sensor off. When the clock was set back, Dagster would wait for
-the stored times of its sensors' ticks: they are removed (`defs/sensor_states.py`).
+the stored times of its sensors' ticks: they are removed before (`defs/sensor_states.py`).
 
 Runs are processes of their own and outlive both. All share one process group, which ends with this
 program, and this program ends with the process that started it.
@@ -59,9 +59,6 @@ LONGEST_SOCKET = 100
 
 # Seconds without a home after which everything ends.
 GONE_S = 30.0
-
-# The clock was set back if it lost this many seconds between two looks.
-SET_BACK_S = 5.0
 
 # The program that reads and mends what Dagster stores of sensors, and how long it may take.
 SENSOR_STATES = "position_sync_dagster.defs.sensor_states"
@@ -128,18 +125,37 @@ class Program:
             return
         self.process.kill()
         self.process.wait()
-        steady = self.works and time.monotonic() - self.started > STEADY_S
-        if has_failed:
-            self._failures = 1 if steady else self._failures + 1
         text = f"The {self.name} (process {self.process.pid}) {why}"
+
+        is_steady = self.works and time.monotonic() - self.started > STEADY_S
+        if has_failed:
+            self._failures = 1 if is_steady else self._failures + 1
         self.process = None
         self.works = False
-        if has_failed and self._failures > (MOST_FAILURES if self._has_worked else MOST_AT_FIRST):
+        most = MOST_FAILURES if self._has_worked else MOST_AT_FIRST
+        if has_failed and self._failures > most:
             raise CannotRunError(f"{text}, {self._failures} times in a row.")
+
         self._due = time.monotonic() + RESTART.delay_s(self._failures)
         logger.error("%s. It is started again.", text)
         if has_failed:
             dagster_files.note(f"{dagster_files.DOWN}{self.name}", f"{text}. It is started again.")
+
+
+Address = str | tuple[str, int]
+
+
+def _address_of_code(home: Path, ui_port: int) -> Address:
+    """Return where the code server listens: a Unix socket in the home, or a port."""
+    path = str(home / "code.sock")
+    if len(os.fsencode(path)) > LONGEST_SOCKET or "#" in path:
+        return (LOOPBACK, first_free(ui_port + 1))
+    return path
+
+
+def _named_address(address: Address) -> tuple[str, str | int]:
+    """Return an address as Dagster's options name it: `socket` or `port`, and its value."""
+    return ("socket", address) if isinstance(address, str) else ("port", address[1])
 
 
 class Supervisor:
@@ -147,28 +163,26 @@ class Supervisor:
 
     def __init__(self, port: int) -> None:
         home = dagster_files.dagster_home()
-        path = str(home / "code.sock")
-        port_of_code = 0
-        if len(os.fsencode(path)) > LONGEST_SOCKET or "#" in path:
-            port_of_code = first_free(port + 1)
-        at = ("port", port_of_code) if port_of_code else ("socket", path)
-        served = {"host": LOOPBACK, at[0]: at[1], "location_name": LOCATION}
-        workspace = str(home / "workspace.yaml")  # JSON is YAML
-        Path(workspace).write_text(json.dumps({"load_from": [{"grpc_server": served}]}))
+        code_address = _address_of_code(home, port)
+        workspace = home / "workspace.yaml"
+        at, place = _named_address(code_address)
+        served = {"host": LOOPBACK, at: place, "location_name": LOCATION}
+        workspace.write_text(json.dumps({"load_from": [{"grpc_server": served}]}))  # JSON is YAML
+
         code = f"api grpc --lazy-load-user-code --log-level warning --host {LOOPBACK}"
         code += f" --module-name {LOCATION}.definitions --location-name {LOCATION}"
-        daemon = "run --log-level warning -w"
         pages = f"-m {LOCATION}.webserver --host {LOOPBACK} --port {port} -w"
-        self.code_server = Program("code server", "dagster", code, f"--{at[0]}", str(at[1]))
-        self.daemon = Program("daemon", "dagster-daemon", daemon, workspace)
-        self.webserver = Program("webserver", "python", pages, workspace)
-        code_address = (LOOPBACK, port_of_code) if port_of_code else path
+        self._workspace = str(workspace)
+        self.code_server = Program("code server", "dagster", code, f"--{at}", str(place))
+        self.daemon = Program(
+            "daemon", "dagster-daemon", "run --log-level warning -w", self._workspace
+        )
+        self.webserver = Program("webserver", "python", pages, self._workspace)
         self._addresses = ((self.code_server, code_address), (self.webserver, (LOOPBACK, port)))
+
         self._tick = dagster_files.newest_tick()
         self._tick_s = TICK_S
         self._ticked = self._seen = time.monotonic()
-        self._clock_offset = time.time() - time.monotonic()
-        self._workspace = workspace
 
     def look(self) -> None:
         """Judge all programs once, and start those that are due.
@@ -177,7 +191,6 @@ class Supervisor:
             CannotRunError: A program cannot be kept running.
         """
         self._judge_home()
-        self._judge_clock()
         self.code_server.keep()
         for program, address in self._addresses:
             if program.process and not program.works and listens(address):
@@ -195,18 +208,6 @@ class Supervisor:
         elif time.monotonic() - self._seen > GONE_S:
             home = os.path.dirname(self._workspace)
             raise CannotRunError(f"The home {home} was deleted or moved, or its disk is away.")
-
-    def _judge_clock(self) -> None:
-        """Make the sensors tick on after the clock was set back.
-
-        The daemon ends first: it would store the time of a tick that has begun.
-        """
-        offset = time.time() - time.monotonic()
-        lost_s = self._clock_offset - offset
-        self._clock_offset = offset
-        if lost_s > SET_BACK_S:
-            self.daemon.restart(f"ran while the clock lost {lost_s:.0f} s", has_failed=False)
-            mend_sensor_states()
 
     def _judge_ticks(self) -> None:
         now = time.monotonic()
@@ -291,7 +292,7 @@ def url(ui_port: int) -> str:
     return f"http://{LOOPBACK}:{ui_port}"
 
 
-def listens(address: str | tuple[str, int]) -> bool:
+def listens(address: Address) -> bool:
     """Return whether a server accepts connections."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     with socket.socket(family) as probe:
@@ -312,14 +313,11 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    was_set_back = dagster_files.are_ahead()
     dagster_files.clear()
     dagster_files.note(dagster_files.SUPERVISOR)
     reason = ""
 
     try:
-        if was_set_back:
-            mend_sensor_states()
         supervisor = Supervisor(port)
         while os.getppid() == owner and not stop.wait(LOOK_S):
             supervisor.look()

@@ -28,6 +28,7 @@ _CAMPAIGN = """
 <h3>Legs</h3><table id="campaign-legs"></table>
 <p id="campaign-rolls" class="lines"></p>
 <h3>Fills</h3><table id="campaign-fills"></table>
+<p id="campaign-command"></p>
 """
 
 PANELS = (
@@ -47,7 +48,8 @@ PANELS = (
         name="groups",
         title="Results",
         tools=_CHOICE,
-        content='<table id="groups-table"></table><p id="groups-none" role="status"></p>',
+        content='<table id="groups-table"></table><p id="groups-none" role="status"></p>'
+        '<p id="groups-command"></p>',
     ),
     Panel(
         name="campaign",

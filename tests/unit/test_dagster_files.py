@@ -100,17 +100,6 @@ def test_a_tick_ahead_of_the_clock_says_how_to_mend_it_also_without_a_supervisor
 
 
 @pytest.mark.usefixtures("_home")
-def test_a_start_after_a_regular_end_notices_that_the_clock_was_set_back():
-    assert not dagster_files.are_ahead()
-    wrote(SENSORS, 1)
-    dagster_files.clear()
-    assert not dagster_files.are_ahead()
-    ahead = time.time() + 3600
-    os.utime(file_of(SENSORS).parent, (ahead, ahead))
-    assert dagster_files.are_ahead()
-
-
-@pytest.mark.usefixtures("_home")
 def test_why_everything_ended_is_kept_until_the_next_start():
     dagster_files.note(ENDED, "The webserver (process 7) ended with exit code 1.")
     (problem,) = dagster_files.read().problems

@@ -58,26 +58,31 @@ def money_metadata(book: Book) -> "dict[str, dg.RawMetadataValue]":
             unit = currency or NOT_VALUED
             shown[f"{label} {unit}"] = aligned_table([title, *columns], lines)
 
-    numbers: dict[str, float | None] = {
-        f"{label} {total.currency}": getattr(total, name)
-        for total in book.totals
-        for label, name in PLOTS.items()
-        if total.account is None and name not in total.unknown
-    }
-    numbers |= {
-        f"daily {total.account} in {total.currency}": total.daily_pnl
-        for total in book.in_base
-        if "daily_pnl" not in total.unknown
-    }
     notes = money_lines(book)
-    texts = {"notes": dg.MetadataValue.text("; ".join(notes))} if notes else {}
+    if notes:
+        shown["notes"] = dg.MetadataValue.text("; ".join(notes))
+    return shown | plotted(_known_totals(book))
 
-    return shown | texts | plotted(numbers)
+
+def _known_totals(book: Book) -> dict[str, float | None]:
+    """Return the totals of currencies, and of accounts in their bases, that leave nothing out."""
+    numbers: dict[str, float | None] = {}
+    for total in book.totals:
+        if total.account is not None:
+            continue
+        for label, name in PLOTS.items():
+            if name not in total.unknown:
+                numbers[f"{label} {total.currency}"] = getattr(total, name)
+
+    for total in book.in_base:
+        if "daily_pnl" not in total.unknown:
+            numbers[f"daily {total.account} in {total.currency}"] = total.daily_pnl
+    return numbers
 
 
-_SUMS = {one.heading: one for one in SUMS}
-_MONEY = [_SUMS[of] for of in ("value", "unreal", "daily", "legs", "oldest")]
-_RISK = [_SUMS[of] for of in ("$delta", "$gamma 1%", "theta", "vega", "expiry")]
+_SUMS = {column.heading: column for column in SUMS}
+_MONEY = [_SUMS[heading] for heading in ("value", "unreal", "daily", "legs", "oldest")]
+_RISK = [_SUMS[heading] for heading in ("$delta", "$gamma 1%", "theta", "vega", "expiry")]
 
 
 def aligned_table(columns: Iterable[Column], rows: Sequence[Row]) -> dg.TableMetadataValue:
@@ -274,19 +279,18 @@ def risk_scenarios(lake: tables.Lake, settings: Settings, run_id: str | None) ->
     _book, chosen, legs = risk.read_risk(lake, settings, now)
     rows = risk.risk_rows(legs, chosen, run_id)
     lake.risk_scenarios.record(rows)
-    losses = [row["profit"] for row in rows if row["profit"] is not None]
-    return Derived(
-        metadata={
-            "dagster/row_count": len(rows),
-            **table_asset.known(worst_profit=min(losses, default=None)),
-            "left_out": sum(legs.left_out().values()),
-            "scenarios": str(len(chosen.recorded)),
-        },
-        checks={
-            check.check_key: EVALUATE[check.check_key](lake, settings)
-            for check in (losses_are_within_their_limits, early_assignment)
-        },
-    )
+
+    profits = [row["profit"] for row in rows if row["profit"] is not None]
+    metadata: dict[str, dg.RawMetadataValue] = {
+        "dagster/row_count": len(rows),
+        **table_asset.known(worst_profit=min(profits, default=None)),
+        "left_out": sum(legs.left_out().values()),
+        "scenarios": str(len(chosen.recorded)),
+    }
+    results = {}
+    for check in (losses_are_within_their_limits, early_assignment):
+        results[check.check_key] = EVALUATE[check.check_key](lake, settings)
+    return Derived(metadata=metadata, checks=results)
 
 
 @table_check(schema.RISK_SCENARIOS.name)
@@ -304,11 +308,7 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
     broken = rows.filter(loss > allowed)
 
     unknown = rows.filter(pl.col("left_out") > 0)
-    text = "; ".join(
-        f"{row['strategy_id']} loses {-row['profit']:,.0f} {row['currency']} in {row['scenario']}, "
-        f"allowed are {row['largest_loss']:,.0f}"
-        for row in broken.iter_rows(named=True)
-    )
+    text = "; ".join(map(_described_loss, broken.iter_rows(named=True)))
     if not text and unknown.height:
         name, count = unknown.select("strategy_id", "left_out").row(0)
         text = f"{name} has {count} legs that are not priced"
@@ -316,6 +316,12 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
     if not text:
         return passed("", limits=rows.height)
     return failed(f"{text}.", beyond=broken.height, not_certain=unknown.height)
+
+
+def _described_loss(row: Mapping[str, Any]) -> str:
+    loss = f"{-row['profit']:,.0f} {row['currency']}"
+    most = f"{row['largest_loss']:,.0f}"
+    return f"{row['strategy_id']} loses {loss} in {row['scenario']}, allowed are {most}"
 
 
 @table_check(schema.RISK_SCENARIOS.name)

@@ -181,14 +181,16 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
         for name in ("daily_pnl", "unrealized_pnl"):
             amounts = part.get_column(name).drop_nulls()
             numbers[f"{name}/{currency}"] = sum(amounts) if amounts.len() else None
+
+    without = seldom(
+        without_value=rows["market_value"].null_count(),
+        without_daily_pnl=held["daily_pnl"].null_count(),
+        rows_left_out=len(closed.left_out),
+    )
     return {
         "dagster/partition_row_count": rows.height,
         "held": held.height,
-        **seldom(
-            without_value=rows["market_value"].null_count(),
-            without_daily_pnl=held["daily_pnl"].null_count(),
-            rows_left_out=len(closed.left_out),
-        ),
+        **without,
         **plotted(numbers),
         "closed_at": dg.MetadataValue.timestamp(closed.closed_at),
         "from_statement": closed.stated,
@@ -358,14 +360,7 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     # Right after today's close its run may not have ended.
     today = datetime.now(ZoneInfo(exchange.timezone)).date()
     over = [day for day in map(date.fromisoformat, keys) if day < today]
-    table = lake.derived_table(DAILY_POSITIONS)
-    newest = (
-        table.rows(columns=["session_date", "timestamp"])
-        .group_by("session_date")
-        .agg(pl.col("timestamp").max().dt.convert_time_zone(exchange.timezone).dt.date())
-    )
-
-    last_values = dict(newest.iter_rows())
+    last_values = _last_values(lake, exchange.timezone)
     without = set(over) - last_values.keys()
     if first in without and not settings.daily_start:
         (closed,) = exchange_days.closing_times(settings.calendar, [first]).values()
@@ -376,7 +371,8 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     if not over:
         return passed("No trading day is over yet.")
     missing = without & {*over} - ClosingService(lake, settings).flat_days(without)
-    older = {day for day in over if (last := last_values.get(day)) is not None and last < day}
+    recorded = [day for day in over if last_values.get(day) is not None]
+    older = {day for day in recorded if last_values[day] < day}
     to_fill = sorted(missing | older)
     numbers: dict[str, dg.RawMetadataValue] = {
         "days": len(over),
@@ -385,17 +381,23 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     }
     if not to_fill:
         return passed(f"{len(over)} trading days, all recorded", **numbers)
+
     to_do = (
         f"Put statements of {to_fill[0]} to {to_fill[-1]} into the folder of "
         "POSITION_SYNC_FLEX_FOLDER and materialize these days of daily_positions."
     )
-
-    return failed(
-        f"{len(missing)} of {len(over)} trading days have no rows, {len(older)} only older values. "
-        f"{to_do}",
-        what_to_do=to_do,
-        **numbers,
+    counts = (
+        f"{len(missing)} of {len(over)} trading days have no rows, {len(older)} only older values."
     )
+    return failed(f"{counts} {to_do}", what_to_do=to_do, **numbers)
+
+
+def _last_values(lake: tables.Lake, timezone: str) -> dict[date, date]:
+    """Return the day of the newest value of each recorded day, in a time zone."""
+    rows = lake.derived_table(DAILY_POSITIONS).rows(columns=["session_date", "timestamp"])
+    newest = rows.group_by("session_date").agg(pl.col("timestamp").max())
+    local = pl.col("timestamp").dt.convert_time_zone(timezone)
+    return dict(newest.select("session_date", local.dt.date()).iter_rows())
 
 
 # Maximum number of strategies that the check names.

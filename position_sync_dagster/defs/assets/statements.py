@@ -115,6 +115,7 @@ def imported(
     downloaded, done = statement_folder.download_and_import(lake, settings, context.run.run_id)
     for error in done.unreadable:
         context.log.warning(f"A statement was left out: {error}")
+
     listed = table_asset.table_of([_listed(statement) for statement in done.found[:SHOWN]])
     of_asset: dict[str, dict[str, Any]] = {
         FOLDER: {
@@ -153,12 +154,14 @@ def judge_files(
     if not unreadable:
         text = " ".join((f"All {found} statements of the folder can be used.", *notes))
         return passed(text, notes=list(notes))
+
+    first = unreadable[:FAULTS_SHOWN]
+    causes = " ".join(error.what for error in first)
     return failed(
-        f"{len(unreadable)} statements or rows of them are left out: "
-        + " ".join(error.what for error in unreadable[:FAULTS_SHOWN]),
+        f"{len(unreadable)} statements or rows of them are left out: {causes}",
         what_to_do=unreadable[0].remedy,
         left_out=len(unreadable),
-        errors=[str(error) for error in unreadable[:FAULTS_SHOWN]],
+        errors=[str(error) for error in first],
     )
 
 

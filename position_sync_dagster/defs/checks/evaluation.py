@@ -184,21 +184,22 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
         return next(iter(results.values()))
     wrong = {name: result for name, result in results.items() if not result.passed}
     failing = {name: result for name, result in wrong.items() if UNKNOWN not in result.metadata}
-    shown = dict(list((failing | wrong or results).items())[:SHOWN])
-    metadata: dict[str, dg.RawMetadataValue] = {
-        f"{name}/{key}": value
-        for name, result in shown.items()
-        for key, value in result.metadata.items()
-    }
+    most_serious = list((failing | wrong or results).items())
+    shown = dict(most_serious[:SHOWN])
+
+    texts = []
+    metadata: dict[str, dg.RawMetadataValue] = {}
+    for name, result in shown.items():
+        texts.append(f"{name}: {result.description}")
+        metadata |= {f"{name}/{key}": value for key, value in result.metadata.items()}
     first = next(iter(shown.values()))
-    metadata |= {key: first.metadata[key] for key in (WHAT_TO_DO, UNKNOWN) if key in first.metadata}
-    error = dg.AssetCheckSeverity.ERROR
-    return judged(
-        " ".join(f"{name}: {result.description}" for name, result in shown.items()),
-        holds=not wrong,
-        error=any(result.severity is error for result in failing.values()),
-        **metadata,
-    )
+    for key in (WHAT_TO_DO, UNKNOWN):
+        if key in first.metadata:
+            metadata[key] = first.metadata[key]
+
+    severities = [result.severity for result in failing.values()]
+    error = dg.AssetCheckSeverity.ERROR in severities
+    return judged(" ".join(texts), holds=not wrong, error=error, **metadata)
 
 
 def rows_result(
@@ -239,7 +240,9 @@ def table_of_rows(rows: pl.DataFrame) -> dg.TableMetadataValue:
 def _shown(value: object) -> str | int:
     if isinstance(value, int):
         return value
-    return f"{value:.10g}" if isinstance(value, float) else "" if value is None else str(value)
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    return "" if value is None else str(value)
 
 
 def evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:

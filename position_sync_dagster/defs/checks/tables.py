@@ -126,12 +126,17 @@ def tables_can_be_read(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckR
     What to do: The checks of a table that cannot be read are unknown, and its values are not
     current. Put back what was moved or deleted; `position-sync doctor` examines each table.
     """
-    examined = [table.damage() for table in lake.all_tables]
-    damaged = [error for error in examined if error is not None]
+    problems = []
+    causes = []
+    for table in lake.all_tables:
+        error = table.damage()
+        if error is not None:
+            problems.append({"problem": str(error)})
+            causes.append(error.what)
     return check.rows_result(
-        [{"problem": str(error)} for error in damaged],
+        problems,
         none="Each table can be read.",
-        found="tables cannot be read: " + " ".join(error.what for error in damaged),
+        found=f"tables cannot be read: {' '.join(causes)}",
         error=True,
     )
 
@@ -187,11 +192,9 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     # From then on an account without a row is due.
     began = now if session is None else session.started_at
     changed_at = pl.col("received_at").max()
-    accounts = (
-        held.group_by("account")
-        .agg(holdings_changed_at=changed_at)
-        .join(lake.account_values.latest().select("account", "timestamp"), on="account", how="left")
-    )
+    values = lake.account_values.latest().select("account", "timestamp")
+    changes = held.group_by("account").agg(holdings_changed_at=changed_at)
+    accounts = changes.join(values, on="account", how="left")
     written = pl.col("timestamp").fill_null(began)
     patience = timedelta(seconds=login.stale_after_s)
     late = accounts.filter(pl.col("holdings_changed_at") - written > patience)
@@ -259,9 +262,11 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     old = live.filter(pl.col("created_at") < now - patience)
     if lasting.is_empty() and old.height and not sees_gateway(lake, settings):
         return check.unknown_result(f"no gateway, for which {live.height} requests wait.")
-    named = ((lasting, "updated_at"), (old, "created_at"))
+
+    failed = lasting.sort("updated_at").select(*_COLUMNS, since="updated_at")
+    waiting = old.sort("created_at").select(*_COLUMNS, since="created_at")
     return check.rows_result(
-        pl.concat([requests.sort(at).select(*_COLUMNS, since=at) for requests, at in named]),
+        pl.concat([failed, waiting]),
         none=f"No request failed for good; {live.height} wait, none for long.",
         found=f"requests are FAILED or have waited for more than {_minutes(patience)}",
         failed_for_good=lasting.height,
@@ -372,17 +377,15 @@ def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult
             found="rows of the ledger cannot be read, and are shown nowhere",
             error=True,
         )
-    repeated = ledger.read(
-        lambda files: (
-            rows_between(ledger, files, now - WINDOW, now + SKEW)
-            .group_by("update_id")
-            .agg(pl.col("account", "conid").first(), rows=pl.len())
-            .filter(pl.col("rows") > 1)
-            .collect()
-        )
-    )
+
+    def repeated_ids(files: pl.DataFrame) -> pl.DataFrame:
+        rows = rows_between(ledger, files, now - WINDOW, now + SKEW)
+        holding = pl.col("account", "conid").first()
+        by_id = rows.group_by("update_id").agg(holding, rows=pl.len())
+        return by_id.filter(pl.col("rows") > 1).collect()
+
     return check.rows_result(
-        repeated.sort("rows", "update_id", descending=True),
+        ledger.read(repeated_ids).sort("rows", "update_id", descending=True),
         none="Each row of the last half hour has an id of its own.",
         found="ids are in the ledger more than once",
         error=True,
@@ -425,25 +428,25 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     """
     band = login.value_band
     streamed = newest_values(lake, login).filter(pl.col("source") == Source.STREAM.value)
-    pairs = (
-        streamed.select(*_KEY, "position", "market_value", "timestamp", "price_kind")
-        .join(held_at_the_broker(lake, login), on=[*_KEY, "position"], suffix="_broker")
-        .drop_nulls(["market_value", "market_value_broker"])
-    )
+    ours = streamed.select(*_KEY, "position", "market_value", "timestamp", "price_kind")
+    reported = held_at_the_broker(lake, login)
+    joined = ours.join(reported, on=[*_KEY, "position"], suffix="_broker")
+    pairs = joined.drop_nulls(["market_value", "market_value_broker"])
     if pairs.is_empty():
         return check.unknown_result("no holding has both our own value and one of the broker.")
     broker = pl.col("market_value_broker")
     units = pl.col("position").abs() * pl.col("multiplier").fill_null(1.0)
     allowed = pl.max_horizontal(band * broker.abs(), derived.LEAST_DIFFERENCE * units)
     same_time = (pl.col("timestamp") - pl.col("received_at")).abs() <= SAME_TIME
-    wrong = pairs.with_columns(difference=(pl.col("market_value") - broker).abs()).filter(
-        pl.col("difference") > allowed, same_time
+    difference = (pl.col("market_value") - broker).abs()
+    compared = pairs.with_columns(difference=difference)
+    wrong = compared.filter(pl.col("difference") > allowed, same_time)
+    shown = wrong.sort("difference", descending=True).select(
+        *_KEY, "symbol", "price_kind", "market_value", broker_value=broker, at="timestamp"
     )
 
     return check.rows_result(
-        wrong.sort("difference", descending=True).select(
-            *_KEY, "symbol", "price_kind", "market_value", broker_value=broker, at="timestamp"
-        ),
+        shown,
         none=f"{pairs.height} values compared, none differs by more than {band:.0%}.",
         found=f"of {pairs.height} values differ by more than {band:.0%} from the broker's of the "
         "same time",
@@ -469,11 +472,10 @@ def breaks_are_decided(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckR
     breaks = lake.breaks.open_breaks()
     now = datetime.now(UTC)
     undecided = [opened for opened in breaks if opened.state is not BreakState.ACCEPTED]
+    old = [opened for opened in undecided if now - opened.opened_at > UNDECIDED_AFTER]
     accepted = len(breaks) - len(undecided)
     return check.rows_result(
-        _rows_of_breaks(
-            [opened for opened in undecided if now - opened.opened_at > UNDECIDED_AFTER]
-        ),
+        _rows_of_breaks(old),
         none=f"{len(breaks)} differences are open, {accepted} of them accepted; none of the "
         "others is older than an hour.",
         found="differences have been open for more than an hour, and nobody accepted them",

@@ -99,13 +99,18 @@ def parse_entry(version: int, text: bytes) -> LogEntry:
             flaw = "is cut"
             break
 
-    info = next((body for kind, body in actions if kind == "commitInfo"), {})
-    return LogEntry(
-        version=version,
-        added={unquote(body["path"]): int(body["size"]) for kind, body in actions if kind == "add"},
-        removed=frozenset(unquote(body["path"]) for kind, body in actions if kind == "remove"),
-        flaw=flaw or _missing_action(info, [kind for kind, _ in actions]),
-    )
+    info: dict[str, Any] = {}
+    added: dict[str, int] = {}
+    removed: set[str] = set()
+    for kind, body in actions:
+        if kind == "commitInfo":
+            info = body
+        elif kind == "add":
+            added[unquote(body["path"])] = int(body["size"])
+        elif kind == "remove":
+            removed.add(unquote(body["path"]))
+    missing = _missing_action(info, [kind for kind, _body in actions])
+    return LogEntry(version=version, added=added, removed=frozenset(removed), flaw=flaw or missing)
 
 
 def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:
@@ -117,10 +122,10 @@ def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:
         "metaData": 1 if info.get("operation") in _SETS_SCHEMA else None,
         "protocol": 1 if info.get("operation") == "CREATE TABLE" else None,
     }
-    missing = any(
-        count is not None and kinds.count(kind) < int(count) for kind, count in expected.items()
-    )
-    return "is cut" if missing else None
+    for kind, count in expected.items():
+        if count is not None and kinds.count(kind) < int(count):
+            return "is cut"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +160,15 @@ def torn_entries(table: Path) -> list[TornEntry]:
     for version in range(last, first - 1, -1):
         entry = read_entry(log, version)
         flaws = [(f"{LOG}/{entry_name(version)}", entry.flaw)] if entry.flaw else []
-        flaws += [
-            (file, flaw)
-            for file, size in entry.added.items()
-            if file not in removed and (flaw := _data_file_flaw(table / file, size))
-        ]
+        for file, size in entry.added.items():
+            flaw = None if file in removed else _data_file_flaw(table / file, size)
+            if flaw is not None:
+                flaws.append((file, flaw))
+
         removed |= entry.removed
         is_last &= bool(flaws)
-        torn += [TornEntry(version, *flaw, is_last) for flaw in flaws[:1]]
+        if flaws:
+            torn.append(TornEntry(version, *flaws[0], is_last))
 
     return torn
 

@@ -839,10 +839,12 @@ def _merge_parts(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     many = small.filter(pl.len().over("partition.bucket") >= COMPACT_FROM).sort(by_part)
     if many.is_empty():
         return 0
+
     bucket = many.item(0, "partition.bucket")
     chosen = many.filter(pl.col("partition.bucket") == bucket).head(MAX_FILES)
     part = schema.new_part(datetime.now(UTC))
-    rows = table.scan_stored(files.join(chosen, on=by_part, how="semi")).collect()
+    merged = files.join(chosen, on=by_part, how="semi")
+    rows = table.scan_stored(merged).collect()
     ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
     replaced = in_parts(bucket, [*chosen["partition.part"], part])
     write(handle, ordered, {"action": "compact"}, predicate=replaced)

@@ -3,11 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from sys import intern
-from typing import Any
 
 from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.contract_match import (
@@ -44,8 +42,6 @@ REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
 # Maximum number of requests for details, spread over eight hours: an expired option has no details
 # any more (nautilus_trader pull/3305). The table remembers how often details were not given.
 MOST_TIMES = 10
-
-SHARED = ("trading_hours", "valid_exchanges", "time_zone", "symbol", "trading_class", "exchange")
 
 # Details of contracts that expired longer ago are not read at the start.
 EXPIRED_KEPT = timedelta(days=30)
@@ -232,13 +228,7 @@ class ContractCache:
 
     def _keep(self, found: Mapping[int, ContractDetails]) -> None:
         for conid, details in found.items():
-            # Thousands of contracts share the few texts.
-            texts: dict[str, Any] = {}
-            for name in SHARED:
-                text = getattr(details, name)
-                if text:
-                    texts[name] = intern(text)
-            self._known[conid] = replace(details, **texts) if texts else details
+            self._known[conid] = details
             self._not_given.pop(conid, None)
 
         of_legs = {leg.conid for leg in self._legs} & found.keys()

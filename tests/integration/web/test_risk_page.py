@@ -108,6 +108,8 @@ def test_day_and_volatility_are_chosen_by_sliders_and_stand_in_the_address(page)
     wait_for("the curve of that day", lambda: said in reading(page), told=lambda: reading(page))
     assert first(page, "#chosen-day").text == said
     assert page.driver.current_url.endswith("?strategy=condor&days=2&vol=1")
+    command = first(page, "#payoff-command button").get_attribute("title")
+    assert "position-sync curve --strategy condor --days 2 --vol 1" in command
     matrix = page.driver.find_elements("css selector", "#matrices td")
     assert len(matrix) == 45
     assert "–" not in {cell.text for cell in matrix}

@@ -2,6 +2,7 @@
 
 import { getJson } from "./api.js";
 import { Chart } from "./chart.js";
+import { quoted, showCommand } from "./commands.js";
 import { byId, facts, write } from "./elements.js";
 import { amount, isUnknown, percent, rounded, sign, whole } from "./format.js";
 import { timeScale } from "./realised_panel.js";
@@ -22,6 +23,7 @@ export async function drawCampaign(moveThere) {
   if (!choice.campaign) return;
 
   const found = await getJson("campaign", { id: choice.campaign });
+  showCommand(byId("campaign-command"), "campaign", quoted(choice.campaign));
   write(byId("campaign-title"), `${found.campaigns[0].strategy_id}: ${found.campaigns[0].contracts}`);
   facts(byId("campaign-facts"), found.campaigns.flatMap(factsOf));
   write(byId("campaign-why"), found.campaigns.map((row) => row.why_unknown ?? "").filter(Boolean).join("\n"));

@@ -218,13 +218,13 @@ function drawZero(plot) {
   stroked(plot, "--dim", [], [left, y, left + width, y]);
 }
 
-// Vertical lines with their labels above, each label where the one before leaves room.
+// Vertical lines with their labels above, where the labels of those before leave room.
 function drawMarks(plot, marks) {
   const { ctx } = plot;
   const { left, top, width, height } = plot.bbox;
   const ratio = devicePixelRatio;
-  let free = left;
-  for (const mark of [...marks].sort((a, b) => a.x - b.x)) {
+  const taken = [];
+  for (const mark of marks) {
     const x = Math.round(plot.valToPos(mark.x, "x", true));
     if (x < left || x > left + width) continue;
     stroked(plot, mark.colour ?? "--mark", [3 * ratio, 3 * ratio], [x, top, x, top + height]);
@@ -234,10 +234,11 @@ function drawMarks(plot, marks) {
     ctx.fillStyle = colour("--text");
     const half = ctx.measureText(mark.label).width / 2;
     const middle = Math.min(Math.max(x, left + half), left + width - half);
-    if (middle - half >= free) {
+    const space = half + 5 * ratio;
+    if (taken.every(([from, to]) => middle + space <= from || middle - space >= to)) {
       ctx.textAlign = "center";
       ctx.fillText(mark.label, middle, top - 5 * ratio);
-      free = middle + half + 8 * ratio;
+      taken.push([middle - space, middle + space]);
     }
     ctx.restore();
   }

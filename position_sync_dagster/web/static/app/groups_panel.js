@@ -1,5 +1,6 @@
 // The results of groups of campaigns that are over.
 
+import { showCommand } from "./commands.js";
 import { byId, write } from "./elements.js";
 import { percent, rounded, whole } from "./format.js";
 import { choice } from "./results_choice.js";
@@ -11,6 +12,7 @@ let newest = null;
 
 export function drawGroups(answer) {
   newest = answer;
+  showCommand(byId("groups-command"), "results", `--by ${choice.by}`, choice.since && `--since ${choice.since}`);
   const lines = answer.results.map(lineOf);
   fill(byId("groups-table"), [choice.by, ...HEADINGS], endLines("groups", lines, HEADINGS.length + 1, () => drawGroups(newest)));
   write(byId("groups-none"), answer.results.length ? "" : "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns.");
