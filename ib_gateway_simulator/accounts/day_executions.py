@@ -111,11 +111,11 @@ class DayExecutions:
         if kind == EXECUTED:
             self._deals.append(deal)
 
-    def add_booked(self, after: Holding, entry: TradeEntry) -> None:
+    def add_booked(self, contract: Contract, entry: TradeEntry) -> None:
         """Record an execution as a back office has it."""
         deal = Deal(
             account=entry.account,
-            contract=after.contract,
+            contract=contract,
             quantity=float(entry.quantity),
             price=float(entry.price),
             realized=0.0,

@@ -88,8 +88,13 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         row = self._gateway.ledger.fill(
             entry.account, entry.security.conid, float(entry.quantity), float(entry.price)
         )
-        self._gateway.accounts.executions.add_booked(row, entry)
+        self._gateway.accounts.executions.add_booked(row.contract, entry)
         return self._send_change(row)
+
+    def list_executed(self, entry: TradeEntry) -> None:
+        """List what a back office booked before the start, whose holding is in the book already."""
+        contract = self._gateway.book.contracts[entry.security.conid]
+        self._gateway.accounts.executions.add_booked(contract, entry)
 
     def close_position(self, account: str, conid: int) -> dict[str, Any]:
         """Trade a position down to 0; its row stays, with 0, until the nightly reset."""

@@ -41,6 +41,9 @@ from position_sync_dagster.gateway.flex import booked_amounts
 # One unit of these is one of what it names: the broker leaves the multiplier empty.
 SINGLE_TYPES = frozenset({"STK", "CASH", "IND"})
 
+# What ends by a delivery or in cash. A future with the code of a delivery was delivered.
+OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
+
 # The price of these is in percent of the face value, which is the quantity of a statement.
 # Source: IB, "Flex Queries", bonds; TWS API, "Bonds".
 PERCENT_TYPES = frozenset({"BOND", "BILL"})
@@ -200,8 +203,8 @@ def _stated_trade(execution: Execution, terms: Terms) -> Movement:
     amounts = _amounts_of(execution.attributes, "Trade", execution.statement)
     cause, _why = cause_of_execution(execution)
     kind = _OF_CASE.get(execution.sec_type) or _OF_CAUSE.get(cause, MovementKind.TRADE)
-    is_derivative = execution.sec_type not in SINGLE_TYPES
-    if kind in DELIVERIES and is_derivative and execution.price:
+    is_option = execution.sec_type in OPTION_TYPES
+    if kind in DELIVERIES and is_option and execution.price:
         kind = MovementKind.CASH_SETTLEMENT
 
     day = amounts.report_date or execution.time.astimezone(NEW_YORK).date()

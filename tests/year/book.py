@@ -93,7 +93,7 @@ class Strategy:
 
 def _front_future(day: date) -> Security:
     """Return the future of ES whose quarter ends four weeks after a day, or later."""
-    for month in (3, 6, 9, 12, 15):
+    for month in (3, 6, 9, 12, 15, 18):
         year, number = day.year + (month - 1) // 12, (month - 1) % 12 + 1
         expiry = _third_friday(year, number)
         if expiry - day >= timedelta(days=84):
@@ -116,8 +116,6 @@ class Book:
     def __init__(self, seed: int, count: int) -> None:
         self._random = random.Random(f"{seed}:book")
         self.strategies = [self._planned(number) for number in range(count)]
-        # The contracts of an account, and the sign of what is held of each.
-        self._signs: dict[tuple[str, Security], int] = {}
 
     def _planned(self, number: int) -> Strategy:
         places = [place[:2] for place in _PLACES for _share in range(place[2])]
@@ -225,14 +223,11 @@ class Book:
                 strike += step if steps > 0 else -step
                 leg = option(under, ends, right, strike)
             legs[leg] = quantity
-            self._signs[strategy.account, leg] = 1 if quantity > 0 else -1
         return legs
 
     def _may_hold(self, broker: Broker, account: str, leg: Security, quantity: int) -> bool:
         """Return whether no other strategy holds a contract with the opposite sign."""
-        if not broker.office.held(account, leg):
-            return True
-        return self._signs[account, leg] * quantity > 0
+        return broker.office.held(account, leg) * quantity >= 0
 
     def _is_rolled_today(
         self, strategy: Strategy, tranche: dict[Security, int], session: date

@@ -35,7 +35,7 @@ def book_of(broker: Broker, at: datetime) -> Book:
         books = broker.books(account, broker.session)
         quantities = books.quantities_at(at)
         named |= {securities[conid] for conid in quantities}
-        named |= {entry.security for entry in executions_after(books, at)}
+        named |= {entry.security for entry in executions(books)}
         openings += [
             Opening(
                 account=account,
@@ -66,14 +66,14 @@ def book_of(broker: Broker, at: datetime) -> Book:
     )
 
 
-def executions_after(books: ClosedBooks, at: datetime) -> list[TradeEntry]:
-    """Return what was executed in a session after a moment, oldest first, without conversions."""
+def executions(books: ClosedBooks) -> list[TradeEntry]:
+    """Return what was executed in a session, oldest first, without conversions and other days."""
     return [
         entry
         for entry in books.entries
         if isinstance(entry, TradeEntry)
         and entry.kind == EXECUTED
-        and entry.at >= at
+        and entry.at.date() == books.session
         and entry.security.category is not Category.CURRENCY
     ]
 

@@ -5,8 +5,8 @@ a second time, apart from the one that is asked.
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from datetime import date, datetime, time, timedelta
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, time, timedelta
 
 import dagster as dg
 import polars as pl
@@ -28,6 +28,9 @@ BUDGET = 95
 
 # A value that counts as current is at most this old.
 CURRENT_FOR = timedelta(minutes=6)
+
+# How long Dagster's events are kept; the maintenance deletes them within a week, also after a gap.
+KEPT, A_WEEK = timedelta(days=90), timedelta(days=7)
 
 LEDGER = dg.AssetKey("position_updates")
 
@@ -125,6 +128,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self._ids: frozenset[str] = frozenset()
+        # When each event was, by the version through which it reports.
+        self._events: dict[int, datetime] = {}
 
     def deviations(self, program: Program, session: date) -> Iterator[Deviation]:
         """Yield what is wrong with the rows, by their ids, and with the events."""
@@ -146,12 +151,25 @@ class Ledger:
         self._ids = frozenset(ids)
         yield from self._of_events(program, session, rows)
 
+    def _of_history(self, session: date, events: Mapping[int, datetime]) -> Iterator[Deviation]:
+        """Compare which events are gone, and which are not, with the days that they are kept."""
+        now = utc_now()
+        for version, at in self._events.items():
+            if version not in events and now - at < KEPT:
+                yield _of_ledger(session, "history of 90 days", f"event of {at}", "kept", "gone")
+        for version, at in events.items():
+            if now - at > KEPT + A_WEEK and version != max(events):
+                yield _of_ledger(session, "history of 90 days", f"event of {at}", "gone", "kept")
+        self._events = dict(events)
+
     def _of_events(
         self, program: Program, session: date, rows: pl.DataFrame
     ) -> Iterator[Deviation]:
-        through = 0
+        events = sorted(_reported(program.instance))
+        yield from self._of_history(session, {until: at for _since, until, _count, at in events})
+        begin = through = events[0][0] if events else 0
         reported: Counter[int] = Counter()
-        for since, until, count in sorted(_reported(program.instance)):
+        for since, until, count, _at in events:
             if since < through:
                 yield _of_ledger(
                     session, "one event", f"versions {since} to {until}", through, since
@@ -161,7 +179,7 @@ class Ledger:
             reported[until] += count
             if held != count:
                 yield _of_ledger(session, "one event", f"rows of {since} to {until}", held, count)
-        covered = rows.filter(pl.col("ledger_version") <= through).height
+        covered = rows.filter(pl.col("ledger_version").is_between(begin + 1, through)).height
         if covered != reported.total():
             yield _of_ledger(session, "one event", "rows of all events", covered, reported.total())
 
@@ -172,8 +190,8 @@ def _of_ledger(session: date, invariant: str, what: str, true: object, told: obj
     )
 
 
-def _reported(instance: dg.DagsterInstance) -> Iterator[tuple[int, int, int]]:
-    """Yield the versions between which each event has rows, and how many."""
+def _reported(instance: dg.DagsterInstance) -> Iterator[tuple[int, int, int, datetime]]:
+    """Yield the versions between which each event has rows, how many, and when it was."""
     cursor = None
     while True:
         page = instance.fetch_materializations(LEDGER, limit=500, cursor=cursor)
@@ -181,7 +199,9 @@ def _reported(instance: dg.DagsterInstance) -> Iterator[tuple[int, int, int]]:
             event = record.asset_materialization
             if event is not None and "rows" in event.metadata:
                 values = {name: value.value for name, value in event.metadata.items()}
-                yield values["delta_version_from"], values["delta_version"], values["rows"]
+                at = datetime.fromtimestamp(record.timestamp, UTC)
+                versions = values["delta_version_from"], values["delta_version"]
+                yield *versions, values["rows"], at
         if not page.has_more:
             return
         cursor = page.cursor

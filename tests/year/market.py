@@ -135,7 +135,7 @@ class MovingMarket:
 
         years = (date.fromisoformat(security.expiry) - self.session).days / 365
         model = black_scholes(
-            spot=self.spot(under),
+            spot=float(self.price(under)),
             strike=float(security.strike),
             years=max(years, 0.0),
             volatility=OPTION_VOLATILITY,

@@ -4,7 +4,7 @@ import asyncio
 import os
 import time as machine_time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -12,12 +12,13 @@ from pathlib import Path
 import time_machine
 
 from position_sync_dagster.domain.leg import ActiveContract
-from tests.year import events, invariants, profits
+from tests.year import events, faults, growth, invariants, profits
 from tests.year.book import Book
 from tests.year.broker import Broker
 from tests.year.deviations import Deviation
-from tests.year.exchanges import FIRST, NEW_YORK, close_of, sessions_between
-from tests.year.gateway import executions_after
+from tests.year.exchanges import FIRST, NEW_YORK, close_of, session_after, sessions_between
+from tests.year.gateway import executions
+from tests.year.growth import Growth
 from tests.year.market import forget_options
 from tests.year.programs import MovedClock, Program, open_program
 
@@ -45,6 +46,7 @@ class Plan:
         with_gaps: Whether the program is down for a day, and for three weeks.
         looks: How often the stream runs on a session: at the trades, and before the close.
         with_maintenance: Whether the tables are maintained; it is half of Dagster's work.
+        plant: The name of an error that is planted into the program.
     """
 
     seed: int = 1
@@ -54,6 +56,7 @@ class Plan:
     with_gaps: bool = True
     looks: int = 2
     with_maintenance: bool = True
+    plant: str | None = None
 
 
 @dataclass(slots=True)
@@ -62,25 +65,25 @@ class Played:
 
     Attributes:
         results: A line for each session: the wealth of the accounts, and how much is held.
+        growth: What was measured at the end of each month, and at the end.
+        planted_on: The session from which on the planted error was there.
     """
 
     deviations: list[Deviation] = field(default_factory=list)
     sessions: int = 0
     results: list[str] = field(default_factory=list)
+    growth: list[Growth] = field(default_factory=list)
+    planted_on: date | None = None
 
 
-Look = Callable[["Year", date], None]
+def play(plan: Plan, home: Path, *, say: Callable[[str], None]) -> Played:
+    """Play a year until a day, and return what came of it.
 
-
-def play(
-    plan: Plan, home: Path, *, say: Callable[[str], None], each_day: Look | None = None
-) -> Played:
-    """Play a year until a day, and return the deviations.
+    With a planted error it ends on the session that shows it.
 
     Args:
         home: A folder that does not exist, for tables and Dagster.
         say: Gets a line for each session, and for each deviation.
-        each_day: Called after each night.
     """
     zone = HOMES[plan.seed % len(HOMES)]
     begin = datetime.combine(plan.first, time(8), NEW_YORK).astimezone(UTC)
@@ -88,10 +91,15 @@ def play(
         clock = MovedClock(traveller)
         with open_program(home, plan.first, clock) as program:
             year = Year(plan, program, say)
-            for session in sessions_between(plan.first, plan.until):
-                year.pass_session(session)
-                if each_day is not None:
-                    each_day(year, session)
+            with ExitStack() as planted:
+                for session in sessions_between(plan.first, plan.until):
+                    if year.played.sessions == faults.PLANTED_ON and plan.plant is not None:
+                        year.played.planted_on = session
+                        faults.PLANTS[plan.plant](program, planted)
+                    year.pass_session(session)
+                    if plan.plant is not None and year.played.deviations:
+                        return year.played
+                year.at_the_end()
             return year.played
 
 
@@ -142,6 +150,8 @@ class Year:
         if session > self._down_until:
             found += self._night(session)
         self._record(session, found)
+        if session_after(session).month != session.month:
+            self._measure(session)
 
     def _activate(self) -> None:
         """Make the legs of a third of the strategies active: they are streamed."""
@@ -183,7 +193,8 @@ class Year:
             trades = [
                 entry
                 for account in self.broker.closed
-                for entry in executions_after(self.broker.books(account, self.broker.session), at)
+                for entry in executions(self.broker.books(account, self.broker.session))
+                if entry.at >= at
             ]
             if trades:
                 for entry in trades:
@@ -227,19 +238,28 @@ class Year:
             recent = recent[:-1]
         yield from profits.of_profit(self.program, self.broker, recent, seen)
         yield from profits.of_books(self.program, self.broker, recent, seen)
+        yield from profits.of_movements(self.program, self.broker, recent, seen)
         if events.is_explained_next_morning(session, seed):
             since = self.broker.at(time(0), day=recent[0])
             yield from self._causes.deviations(self.program, self.broker, since)
 
-    def at_the_end(self) -> list[Deviation]:
-        """Compare all sessions once more."""
-        return [
-            *profits.of_profit(self.program, self.broker, self._passed, "at the end"),
-            *profits.of_books(self.program, self.broker, self._passed, "at the end"),
+    def at_the_end(self) -> None:
+        """Compare all sessions once more, but those of which statements are under way."""
+        told = [session for session in self._passed[:-1] if session not in self._missed]
+        found = [
+            *profits.of_profit(self.program, self.broker, told, "at the end"),
+            *profits.of_books(self.program, self.broker, told, "at the end"),
+            *profits.of_movements(self.program, self.broker, told, "at the end"),
         ]
+        self._measure(self._passed[-1])
+        self._tell(found)
+
+    def _measure(self, session: date) -> None:
+        held = sum(len(closed[-1].quantities) for closed in self.broker.closed.values())
+        passed = len(self._passed)
+        self.played.growth.append(growth.measured(self.program, session, passed, held))
 
     def _record(self, session: date, found: list[Deviation]) -> None:
-        self.played.deviations += found
         self.played.sessions += 1
         books = self.broker.closed
         worth = ", ".join(
@@ -248,5 +268,9 @@ class Year:
         legs = sum(len(closed[-1].quantities) for closed in books.values())
         self.played.results.append(f"{session} {legs} holdings, {worth}")
         self._say(self.played.results[-1])
+        self._tell(found)
+
+    def _tell(self, found: list[Deviation]) -> None:
+        self.played.deviations += found
         for deviation in found:
             self._say(f"  {deviation}")

@@ -1,8 +1,8 @@
 """Compares what the program explains with the books of the simulated broker."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 import polars as pl
 
@@ -92,6 +92,31 @@ def _of_account(
             )  # fmt: skip
 
 
+# -- movements ------------------------------------------------------------------------------------
+
+
+def of_movements(
+    program: Program, broker: Broker, sessions: Iterable[date], seen: str
+) -> Iterator[Deviation]:
+    """Yield the trades and ends of options that a session has too often, too rarely, or wrongly."""
+    is_trade = (pl.col("section") == "TRADES") & (pl.col("sec_type") != "CASH")
+    names = ("account", "conid", "quantity")
+    rows = program.lake.movements.table.rows().filter(is_trade)
+    for session in sessions:
+        told = Counter(rows.filter(session_date=session).select(names).iter_rows())
+        booked = Counter(
+            (account, entry.security.conid, float(entry.quantity))
+            for account in broker.closed
+            for entry in broker.books(account, session).entries
+            if isinstance(entry, TradeEntry) and entry.security.category is not Category.CURRENCY
+        )
+        for key in sorted((booked - told) + (told - booked)):
+            yield Deviation(
+                invariant="movements", session=session, seen=seen, what=f"{key}",
+                true=f"{booked[key]} of them", told=told[key],
+            )  # fmt: skip
+
+
 # -- books ----------------------------------------------------------------------------------------
 
 
@@ -163,14 +188,12 @@ class Causes:
         the gateway.
         """
         self._add(broker)
-        closures = program.lake.closures.current_rows().filter(
-            pl.col("closed_at") >= since.astimezone(UTC)
-        )
+        closures = program.lake.closures.current_rows()
         changes = {row["change_id"]: row for row in program.lake.position_changes.rows().to_dicts()}
         judged = {row["change_id"] for row in closures.iter_rows(named=True)}
         for row in closures.sort("closed_at", "conid").iter_rows(named=True):
             change = changes.get(row["change_id"])
-            if change is None:
+            if change is None or change["seen_at"] < since:
                 continue
             causes = {
                 true_cause(entry)

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -46,7 +47,7 @@ from tests.support.migrations import keep_migrations
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE_S, eventually
 from tests.year.broker import Broker, Delivery
-from tests.year.gateway import book_of, set_rates
+from tests.year.gateway import book_of, executions, set_rates
 
 # The log of a table is kept for ten minutes, and maintenance runs each four hours: what is
 # older than a second of the machine was written before the maintenance before.
@@ -257,6 +258,9 @@ class Program:
         )  # fmt: skip
         async with simulated as gateway:
             set_rates(gateway, books)
+            for entry in chain.from_iterable(map(executions, books)):
+                if entry.at < at:
+                    gateway.list_executed(entry)
             stop = asyncio.Event()
             task = asyncio.create_task(stream(self.lake, self.settings, stop=stop))
             worth = {closed.account: float(closed.net_liquidation) for closed in books}

@@ -165,7 +165,10 @@ def explain_holdings(
     """
     first = start.select(*_ROW, pl.col(_STATE).name.suffix("_0"))
     last = end.select(*_ROW, pl.col(_STATE).name.suffix("_1"))
-    both_ends = first.join(last, on=_ROW, how="full", coalesce=True)
+    # Sources may write a symbol in different ways: the contract is the same.
+    both_ends = first.join(
+        last, on=[*KEY, "currency"], how="full", coalesce=True, suffix="_last"
+    ).with_columns(symbol=pl.coalesce("symbol", "symbol_last"))
     rows = _with_movements(both_ends, _sums_of_movements(_with_signs(moved, start)))
     rows = _with_profit(_with_values(rows))
     parts = _with_parts(rows, days)
@@ -428,8 +431,8 @@ def _held_or_traded(start: pl.DataFrame, end: pl.DataFrame, moved: pl.DataFrame)
         .filter(quantity != 0)
         .join(held.select(KEY), on=KEY, how="anti")
         .sort("day", "at", nulls_last=True)
-        .group_by(*KEY, "symbol", "sec_type", "currency", maintain_order=True)
-        .agg(position=same_way.sum())
+        .group_by(*KEY, "currency", maintain_order=True)
+        .agg(pl.col("symbol", "sec_type").drop_nulls().first(), position=same_way.sum())
     )
     return pl.concat([held, passed], how="diagonal_relaxed")
 

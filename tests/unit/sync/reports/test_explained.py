@@ -10,12 +10,14 @@ from position_sync_dagster.domain.movements import MovementKind, Section
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, MOVEMENTS
 from position_sync_dagster.sync.reports.profit import (
     PARTS,
+    _held_or_traded,
     by_strategy,
     explain_holdings,
     is_explained,
 )
 
 DAY = date(2026, 3, 6)
+NOTHING = pl.DataFrame(schema=DAILY_POSITIONS.polars)
 
 
 def held(conid: int, position: float, price: float, **values: Any) -> dict[str, Any]:
@@ -89,6 +91,15 @@ def test_a_trade_earns_from_its_price_to_the_last_and_costs_its_fee() -> None:
 def test_what_was_opened_and_closed_within_the_day_earns_its_cash() -> None:
     row = row_of(explained([], [], [moved(1, -1.0, 12.0), moved(1, 1.0, 9.0)]), 1)
     assert (row["trades"], row["profit"]) == pytest.approx((300.0, 298.0))
+
+
+def test_one_contract_under_two_symbols_is_one_holding() -> None:
+    bought, sold = moved(1, 2.0, 9.0, symbol="ESH7"), moved(1, -2.0, 8.0, symbol="ES")
+    passing = _held_or_traded(NOTHING, NOTHING, pl.DataFrame([bought, sold], MOVEMENTS.polars))
+    assert passing.select("conid", "position").rows() == [(1, 2.0)]
+
+    kept = explained([held(1, 1.0, 9.0, symbol="ESH7")], [held(1, 1.0, 8.0, symbol="ES")], [])
+    assert kept.select("conid", "profit").rows() == [(1, -100.0)]
 
 
 def test_an_assignment_earns_what_the_premium_and_the_shares_are_worth() -> None:
