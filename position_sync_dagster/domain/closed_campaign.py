@@ -71,12 +71,15 @@ class ClosedCampaign(CampaignResult):
         return_on_risk: Profit as a part of capital_at_risk: 0.1 is 10 %. Unit: part of one.
         return_per_year: That for 365 days; less than a day counts as one. Unit: part of one,
             a year.
-        worst: The least that it ever stood, at a close or at its end, less fees. Unit: `currency`.
+        worst: The least that it ever stood, at a close, at a moment that the ledger knows or at its
+            end, less fees. Unit: `currency`.
         best: The most that it ever stood. Unit: `currency`.
         profit_at_half: How it stood at the close of the day in the middle of its life. Unit:
             `currency`.
         closes: At how many closes it was held.
-        closes_known: At how many of them, and at which other recorded moments, its value is known.
+        closes_known: At how many of them its value is known.
+        moments_known: At how many moments between them the ledger knows its value, five minutes
+            apart.
         entry_delta: Delta when it began. Unit: units of the underlying.
         entry_vega: Vega then. Unit: `currency`.
         entry_theta: Theta then. Unit: `currency`, a day.
@@ -110,6 +113,7 @@ class ClosedCampaign(CampaignResult):
     profit_at_half: float | None
     closes: int
     closes_known: int
+    moments_known: int
     entry_delta: float | None
     entry_vega: float | None
     entry_theta: float | None

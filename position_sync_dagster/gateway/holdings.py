@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key, changed, key_of
+from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.valuation import ROUNDING, price_of_value
@@ -172,7 +172,7 @@ class Confirmations:
         same = before == confirmed_at or (older and not newer)
         if same and holding.completeness is completeness:
             return holding
-        return changed(holding, completeness=completeness, confirmed_at=confirmed_at)
+        return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
 
 
 # A holding is followed while its newest PnLSingle message is not older: the gateway sends one
@@ -247,20 +247,15 @@ class Profit:
         return known(self.sent.daily)
 
 
-def _differ(value: float, other: float, band: float) -> bool:
-    return abs(value - other) > max(band * abs(value), ROUNDING)
+def _differ(value: float, compared: float, band: float) -> bool:
+    return abs(value - compared) > max(band * abs(value), ROUNDING)
 
 
 def with_exchange(instrument: Instrument, before: BrokerPosition | None) -> Instrument:
-    """Keep the listing exchange when a later message leaves it empty.
-
-    An instrument that is the same stays the same object: a book has several states of a holding.
-    """
-    if before is None:
+    """Keep the listing exchange when a later message leaves it empty."""
+    if before is None or instrument.exchange:
         return instrument
-    if before.instrument.exchange and not instrument.exchange:
-        instrument = replace(instrument, exchange=before.instrument.exchange)
-    return before.instrument if instrument == before.instrument else instrument
+    return replace(instrument, exchange=before.instrument.exchange)
 
 
 class HoldingsBook:
@@ -386,7 +381,7 @@ class HoldingsBook:
     def keys_of(self, conid: int) -> list[Key]:
         """Return the keys of the holdings of a conid; a login has few accounts."""
         keys = ((account, conid) for account in self.confirmed.completeness)
-        return [key_of(*key) for key in keys if key in self._holdings]
+        return [key for key in keys if key in self._holdings]
 
     def one_of(self, account: str) -> Key | None:
         """Return the key of one holding of an account, an open one if there is any."""
@@ -417,12 +412,13 @@ class HoldingsBook:
         self, account: str, instrument: Instrument, position: float, cost: float | None
     ) -> bool:
         """Merge a position row, which has no values; return whether it opens or changes one."""
-        key = key_of(account, instrument.conid)
+        key = (account, instrument.conid)
         before = self._holdings.get(key)
         if position == 0:
             if before is not None and before.position:
                 self._close(before)
             return False
+
         now = self._clock()
         if before is not None and before.position == position:
             listed = replace(
@@ -433,6 +429,7 @@ class HoldingsBook:
             )
             self._store(key, before, listed)
             return False
+
         self.put(self._row(key, instrument, position, before, now, average_cost=cost))
         return True
 
@@ -471,7 +468,8 @@ class HoldingsBook:
             return False
         if known(sent.value) is None or self._connectivity.lost is not None:
             return False
-        now, profit = self._clock(), self.profits.get(key)
+        now = self._clock()
+        profit = self.profits.get(key)
         if profit is None:
             self.profits[key] = Profit(sent, now, same_since=now, value_at_daily=sent.value)
         elif not profit.take(sent, now):
@@ -487,13 +485,13 @@ class HoldingsBook:
 
     def forget_pnl(self, key: Key) -> None:
         """Keep the value of a holding and remove its daily profit: its subscription ended."""
-        holding, profit = self._holdings.get(key), self.profits.get(key)
-        if holding is not None and profit is not None:
-            kept = replace(
-                self._valued(key, holding, self._clock()), daily_pnl=None, followed=False
-            )
-            del self.profits[key]
-            self._store(key, holding, kept)
+        holding = self._holdings.get(key)
+        if holding is None or key not in self.profits:
+            return
+
+        valued = self._valued(key, holding, self._clock())
+        del self.profits[key]
+        self._store(key, holding, replace(valued, daily_pnl=None, followed=False))
 
     def _valued(self, key: Key, holding: BrokerPosition, now: datetime) -> BrokerPosition:
         """Return a holding with the values of its newest PnLSingle message, if they count.
@@ -507,10 +505,11 @@ class HoldingsBook:
             return holding
         if not profit.counts(holding):
             daily = profit.daily(holding.market_value)
-            return holding if daily is None else changed(holding, daily_pnl=daily)
-        sent, magnifier = profit.sent, self.magnifier(key[1])
+            return holding if daily is None else replace(holding, daily_pnl=daily)
+        sent = profit.sent
+        magnifier = self.magnifier(key[1])
         realized = known(sent.realized)
-        return changed(
+        return replace(
             holding,
             market_price=price_of_value(holding, sent.value, price_magnifier=magnifier),
             market_value=sent.value,
@@ -528,7 +527,7 @@ class HoldingsBook:
         """Set the broker's own time of the values of a holding."""
         holding = self._holdings.get(key)
         if holding is not None:
-            self._store(key, holding, changed(holding, value_time=value_time))
+            self._store(key, holding, replace(holding, value_time=value_time))
 
     def doubt(self, key: Key) -> None:
         """Confirm a holding with its account no more, until a row of it comes that can be used."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
-from sys import intern
 from typing import Any, NamedTuple
 
 from ib_async import Contract, OptionComputation, Ticker
@@ -14,7 +13,7 @@ from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster.domain.dividends import StatedDividends
 from position_sync_dagster.domain.exchange_time import zone_of
-from position_sync_dagster.domain.holding import Key, key_of
+from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import (
     CONIDS,
     MULTIPLIED_TYPES,
@@ -73,8 +72,6 @@ def multiplier_of(sec_type: str, text: str) -> float | None:
 def instrument_of(contract: Contract) -> Instrument:
     """Read an instrument from a position or portfolio row.
 
-    Thousands of holdings share the few names in them.
-
     Only options have a right and a strike; others carry "", "0" or "?" there (recorded in messages
     7 and 61).
 
@@ -87,16 +84,16 @@ def instrument_of(contract: Contract) -> Instrument:
     option = contract.secType in OPTION_TYPES
     return Instrument(
         conid=contract.conId,
-        symbol=intern(contract.symbol),
-        sec_type=intern(contract.secType),
-        currency=intern(contract.currency),
+        symbol=contract.symbol,
+        sec_type=contract.secType,
+        currency=contract.currency,
         multiplier=multiplier,
         right=_right(contract.right) if option else None,
         strike=known(contract.strike) if option else None,
         expiry=_day(contract.lastTradeDateOrContractMonth),
         local_symbol=contract.localSymbol,
-        trading_class=intern(contract.tradingClass),
-        exchange=intern(contract.exchange or contract.primaryExchange),
+        trading_class=contract.tradingClass,
+        exchange=contract.exchange or contract.primaryExchange,
     )
 
 
@@ -130,11 +127,11 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
         last_trade_date=day,
         last_trade_time=clock,
         time_zone=zone,
-        trading_hours=(intern(details.tradingHours) or None) if hours_are_dated else None,
+        trading_hours=(details.tradingHours or None) if hours_are_dated else None,
         seen_at=seen_at,
-        valid_exchanges=intern(details.validExchanges),
+        valid_exchanges=details.validExchanges,
         expires_on=expires_on,
-        under_sec_type=intern(details.underSecType) or None,
+        under_sec_type=details.underSecType or None,
     )
 
 
@@ -280,7 +277,8 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         ticker: The ticker of a line.
         arrivals: When its parts arrived.
     """
-    contract, greeks = ticker.contract, ticker.modelGreeks or _NO_GREEKS
+    contract = ticker.contract
+    greeks = ticker.modelGreeks or _NO_GREEKS
     kind = ticker.marketDataType
     if kind == codes.MarketDataType.LIVE:  # the gateway may say so before the first live tick
         kind = arrivals.kind or kind
@@ -316,14 +314,14 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
 
 def _dividends(ticker: Ticker) -> StatedDividends | None:
     """Read the dividends of a stock (tick type 59); an empty field is unknown."""
-    found = ticker.dividends
-    if found is None:
+    stated = ticker.dividends
+    if stated is None:
         return None
-    day = found.nextDate
+    day = stated.nextDate
     return StatedDividends(
         next_date=day.date() if isinstance(day, datetime) else day,
-        next_amount=known(found.nextAmount),
-        next_year=known(found.next12Months),
+        next_amount=known(stated.nextAmount),
+        next_year=known(stated.next12Months),
     )
 
 
@@ -365,7 +363,9 @@ def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     >>> position_row(["61", "3", "DU1", *terms, "", "1"])
     OddRow(key=('DU1', 7), why="quantity ''")
     """
-    account, terms, (quantity, cost) = fields[2], fields[3:14], fields[14:]
+    account = fields[2]
+    terms = fields[3:14]
+    quantity, cost = fields[14:]
     return _row(account, terms, quantity, {"average_cost": cost or "nan"})
 
 
@@ -404,7 +404,7 @@ def _row(
         named["strike"] = _sent("strike", named["strike"] or "0")
         contract = Contract(**named)
         amounts = {name: known(_sent(name, text)) for name, text in sent.items()}
-        key = key_of(account, contract.conId)
+        key = (account, contract.conId)
         return HoldingRow(key, instrument_of(contract), position, amounts)
     except ValueError as error:
         return OddRow((account, int(number_of(conid) or 0)), str(error))

@@ -3,11 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from sys import intern
-from typing import Any
 
 from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.contract_match import (
@@ -44,8 +42,6 @@ REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
 # Maximum number of requests for details, spread over eight hours: an expired option has no details
 # any more (nautilus_trader pull/3305). The table remembers how often details were not given.
 MOST_TIMES = 10
-
-SHARED = ("trading_hours", "valid_exchanges", "time_zone", "symbol", "trading_class", "exchange")
 
 # Details of contracts that expired longer ago are not read at the start.
 EXPIRED_KEPT = timedelta(days=30)
@@ -205,16 +201,15 @@ class ContractCache:
         before = self.mismatches
         self.mismatches = {}
         self._doubted.difference_update(conids)
+
         for leg in self._legs:
-            problem = before.get(leg.key)
-            if leg.conid in conids:
-                difference = contract_mismatch(leg, self._known.get(leg.conid))
-                name = f"{leg.conid} of strategy {leg.strategy_id}"
-                problem = difference and f"{name} is not streamed: {difference}"
-            if problem is not None and leg.conid not in self._asked:
-                self._doubted.add(leg.conid)
-            elif problem is not None:
+            problem = self._problem_of(leg) if leg.conid in conids else before.get(leg.key)
+            if problem is None:
+                continue
+            if leg.conid in self._asked:
                 self.mismatches[leg.key] = problem
+            else:
+                self._doubted.add(leg.conid)
 
         for key in self.mismatches.keys() - before.keys():
             logger.warning("the leg %s. Correct the leg.", self.mismatches[key])
@@ -224,15 +219,16 @@ class ContractCache:
             self.matching = matching
             self.version += 1
 
+    def _problem_of(self, leg: ActiveContract) -> str | None:
+        """Return how a leg differs from its contract, as far as that is known."""
+        difference = contract_mismatch(leg, self._known.get(leg.conid))
+        if difference is None:
+            return None
+        return f"{leg.conid} of strategy {leg.strategy_id} is not streamed: {difference}"
+
     def _keep(self, found: Mapping[int, ContractDetails]) -> None:
         for conid, details in found.items():
-            # Thousands of contracts share the few texts.
-            texts: dict[str, Any] = {}
-            for name in SHARED:
-                text = getattr(details, name)
-                if text:
-                    texts[name] = intern(text)
-            self._known[conid] = replace(details, **texts) if texts else details
+            self._known[conid] = details
             self._not_given.pop(conid, None)
 
         of_legs = {leg.conid for leg in self._legs} & found.keys()
