@@ -33,6 +33,9 @@ def simulate(
     seed: Annotated[
         int, typer.Option(help="The same seed gives the same prices.")
     ] = PROGRAM_OPTIONS.seed,
+    closed_days: Annotated[
+        float, typer.Option(min=0, max=30, help="How many days ago the previous close was.")
+    ] = PROGRAM_OPTIONS.closed_days,
     max_lines: Annotated[
         int, typer.Option(min=1, help="Market data lines of the login.")
     ] = PROGRAM_OPTIONS.max_lines,
@@ -77,6 +80,7 @@ def simulate(
             next_ports=next_ports,
             control_port=control_port,
             seed=seed,
+            closed_days=closed_days,
             max_lines=max_lines,
             tick_interval_s=tick_interval,
             refresh_interval_s=refresh_interval,

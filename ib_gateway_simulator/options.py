@@ -28,6 +28,8 @@ class Options:
     control_port: int | None = None
     # The same seed gives the same prices.
     seed: int = 7
+    # How many days ago the previous close was: options had so much more time then.
+    closed_days: float = 0.0
     # Market data lines of the login.
     max_lines: int = 100
     # Seconds between two steps of the market.
@@ -59,6 +61,8 @@ class Options:
         for name in ("max_lines", "next_ports", "tick_ring", "max_messages_per_s"):
             if not 0 <= getattr(self, name) < 2**31:
                 raise OptionError(f"{name} is {getattr(self, name)}: give 0 to 2,147,483,647")
+        if not 0 <= self.closed_days < 30:
+            raise OptionError(f"closed_days is {self.closed_days}: give 0 to 30 days")
         if not self.host.strip():
             # The sockets of an empty address listen to the whole network.
             raise OptionError("host is empty: give an address, such as 127.0.0.1")

@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, time
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 from zoneinfo import ZoneInfo
@@ -24,7 +24,6 @@ from ib_gateway_simulator.accounts.day_executions import (
 from ib_gateway_simulator.books.book import Book
 from ib_gateway_simulator.gateway.gateway import Gateway
 from ib_gateway_simulator.market.market import Market
-from ib_gateway_simulator.market.noise import mix
 from ib_gateway_simulator.protocol.contract import Contract
 
 SESSIONS_PER_YEAR = 252
@@ -115,16 +114,47 @@ def _add_deals(statement: Xml.Element, deals: Sequence[Deal]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Trade:
-    """One execution; `quantity` is signed."""
+    """One execution; `quantity` is signed.
+
+    Attributes:
+        price: In the major unit of the currency.
+        order: The id of its order.
+        realized: The realised profit of what it closed; None: it opened.
+    """
 
     conid: int
     quantity: float
     time: str
     number: int
+    price: float
+    order: str
+    realized: float | None
+
+
+def closing_market(book: Book, closed_at: datetime, *, seed: int = 7) -> Market:
+    """Return the market from whose closing prices the simulator counts the profit of its day.
+
+    Args:
+        closed_at: The close of the session before the simulator's day.
+        seed: As the simulator has it.
+    """
+    return Market(
+        underlyings=book.underlyings,
+        contracts=book.contracts,
+        as_of=closed_at,
+        rate=book.rate,
+        seed=seed,
+        options=book.option_market,
+    )
 
 
 def write_statements(
-    book: Book, days: Sequence[date], folder: Path, *, seed: int = 7
+    book: Book,
+    days: Sequence[date],
+    folder: Path,
+    *,
+    seed: int = 7,
+    closing: Market | None = None,
 ) -> list[Path]:
     """Write one statement for each account and day; return the files, in the order of days.
 
@@ -134,22 +164,24 @@ def write_statements(
     Args:
         days: The sessions, ascending.
         folder: Is created if it is absent.
+        closing: The market of the last close (`closing_market`): the last day then ends with the
+            closing prices of the simulator.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
-    marks = _marks(book, days, seed)
-    spots = {name: one.price for name, one in book.underlyings.items()}
-    now = _market(book, spots, book.as_of or days[-1], seed)
+    last = closing or closing_market(book, _end_of(book.as_of or days[-1]), seed=seed)
+    marks = _marks(book, days, seed, closing)
     for account in book.accounts:
         held = {one.conid: one.quantity for one in book.openings if one.account == account.name}
-        cost = {conid: _cost(book.contracts[conid], now) for conid in held}
+        cost = {conid: last.opening_cost(conid) for conid in held}
+        trades_of = {day: _trades(book, account.name, day, days, marks, cost, seed) for day in days}
         cash = account.cash
         for day in reversed(days):
             root = _statement(account.name, day)
             statement = root[0][0]
-            trades = _trades(sorted(held), day, seed)
+            trades = trades_of[day]
             _add_positions(book, statement, account.name, day, held, cost, marks[day])
-            _add_trades(book, statement, account.name, day, trades, cost, marks[day])
+            _add_trades(book, statement, account.name, day, trades)
             value = sum(
                 quantity * marks[day][conid] * book.contracts[conid].multiplier
                 for conid, quantity in held.items()
@@ -159,19 +191,35 @@ def write_statements(
             Xml.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
             written.append(path)
             for trade in trades:  # the day before ends without what was traded on this day
-                held[trade.conid] -= trade.quantity
-                paid = trade.quantity * marks[day][trade.conid]
-                cash += paid * book.contracts[trade.conid].multiplier
+                held[trade.conid] = held.get(trade.conid, 0.0) - trade.quantity
+                paid = trade.quantity * trade.price * book.contracts[trade.conid].multiplier
+                cash += paid + COMMISSION * abs(trade.quantity)
     return sorted(written)
 
 
-def _marks(book: Book, days: Sequence[date], seed: int) -> dict[date, dict[int, float]]:
-    """Return the prices of all contracts at the close of each day, walking back from today's."""
+def _end_of(day: date) -> datetime:
+    return datetime.combine(day, time(16), NEW_YORK)
+
+
+def _marks(
+    book: Book, days: Sequence[date], seed: int, last: Market | None
+) -> dict[date, dict[int, float]]:
+    """Return the prices of all contracts at the close of each day, walking back from the last.
+
+    Args:
+        last: The market of the last day, if that ends with closing prices.
+    """
     noise = {name: random.Random(f"{seed}:{name}:past") for name in book.underlyings}  # noqa: S311
     spots = {name: one.price for name, one in book.underlyings.items()}
     today = book.as_of or days[-1]
     found: dict[date, dict[int, float]] = {}
     for back, day in enumerate(reversed(days), start=1):
+        if back == 1 and last is not None:
+            found[day] = {conid: round(last.close_price(conid), 4) for conid in book.contracts}
+            for name, one in book.underlyings.items():
+                spots[name] = last.close_price(one.conid)
+            continue
+
         for name, one in book.underlyings.items():
             shock = noise[name].gauss(0.0, one.volatility / math.sqrt(SESSIONS_PER_YEAR))
             spots[name] *= math.exp(-shock)
@@ -194,23 +242,67 @@ def _market(book: Book, spots: dict[str, float], as_of: date, seed: int) -> Mark
     )
 
 
-def _cost(contract: Contract, now: Market) -> float:
-    """Return the average cost that the simulator gives a position without one."""
-    percent = mix(contract.conid) % 41 - 20
-    return round(now.value_price(contract.conid) * contract.multiplier * (1 + percent / 100), 4)
+def _trades(
+    book: Book,
+    account: str,
+    day: date,
+    days: Sequence[date],
+    marks: dict[date, dict[int, float]],
+    cost: dict[int, float],
+    seed: int,
+) -> list[_Trade]:
+    """Return the trades of a day: the orders of the book; without any, some of what is held.
 
-
-def _trades(conids: Sequence[int], day: date, seed: int) -> list[_Trade]:
-    chance = random.Random(f"{seed}:{day}:trades")  # noqa: S311
-    return [
-        _Trade(
-            conid=conid,
-            quantity=chance.choice((-1.0, 1.0)),
-            time=f"{day:%Y%m%d};{chance.randint(10, 15)}{chance.randint(10, 59)}00",
-            number=number,
-        )
-        for number, conid in enumerate(chance.sample(conids, min(TRADES_PER_DAY, len(conids))))
+    A holding of the book was opened at its cost; everything else is traded at the day's prices, and
+    gets the cost that it was opened at.
+    """
+    held = {one.conid for one in book.openings if one.account == account}
+    sessions_ago = len(days) - days.index(day)
+    orders = [
+        order
+        for order in book.orders
+        if order.account == account and order.sessions_ago == sessions_ago
     ]
+    trades: list[_Trade] = []
+    for number, order in enumerate(orders):
+        for conid, quantity in order.legs.items():
+            size = book.contracts[conid].multiplier
+            is_closing = conid not in held and conid in cost
+            price = cost[conid] / size if conid in held else marks[day][conid]
+            realized = -quantity * (price * size - cost[conid]) if is_closing else None
+            cost.setdefault(conid, price * size)
+            trades.append(
+                _Trade(
+                    conid=conid,
+                    quantity=quantity,
+                    time=f"{day:%Y%m%d};{10 + number}{30 + number}00",
+                    number=len(trades),
+                    price=price,
+                    order=f"{day:%y%m%d}{number:02}",
+                    realized=realized,
+                )
+            )
+
+    if any(order.sessions_ago for order in book.orders):
+        return trades
+    chance = random.Random(f"{seed}:{day}:trades")  # noqa: S311
+    for conid in chance.sample(sorted(held), min(TRADES_PER_DAY, len(held))):
+        quantity = chance.choice((-1.0, 1.0))
+        price = marks[day][conid]
+        gain = price * book.contracts[conid].multiplier - cost[conid]
+        number = len(trades)
+        trades.append(
+            _Trade(
+                conid=conid,
+                quantity=quantity,
+                time=f"{day:%Y%m%d};{chance.randint(10, 15)}{chance.randint(10, 59)}00",
+                number=number,
+                price=price,
+                order=f"{day:%y%m%d}{number:02}",
+                realized=gain if quantity < 0 else None,
+            )
+        )
+    return trades
 
 
 def _statement(
@@ -280,20 +372,12 @@ def _add_positions(
 
 
 def _add_trades(
-    book: Book,
-    statement: Xml.Element,
-    account: str,
-    day: date,
-    trades: Sequence[_Trade],
-    cost: dict[int, float],
-    marks: dict[int, float],
+    book: Book, statement: Xml.Element, account: str, day: date, trades: Sequence[_Trade]
 ) -> None:
     section = Xml.SubElement(statement, "Trades")
     for trade in trades:
         contract = book.contracts[trade.conid]
-        price = marks[trade.conid]
-        closing = trade.quantity < 0
-        realized = price * contract.multiplier - cost[trade.conid] if closing else 0.0
+        is_closing = trade.realized is not None
         _add(
             section,
             "Trade",
@@ -301,14 +385,18 @@ def _add_trades(
             **_instrument(contract),
             tradeID=f"{day:%Y%m%d}{trade.number:03}",
             ibExecID=f"0000sim.{day:%Y%m%d}.{account}.{trade.number:02}.01",
+            ibOrderID=trade.order,
             dateTime=trade.time,
             tradeDate=f"{day:%Y%m%d}",
-            buySell="SELL" if closing else "BUY",
+            transactionType=EXECUTED,
+            notes="",
+            openCloseIndicator="C" if is_closing else "O",
+            buySell="SELL" if trade.quantity < 0 else "BUY",
             quantity=f"{trade.quantity:g}",
-            tradePrice=f"{price * contract.price_magnifier:.4f}",
-            ibCommission=f"{-COMMISSION:.2f}",
+            tradePrice=f"{trade.price * contract.price_magnifier:.4f}",
+            ibCommission=f"{-COMMISSION * abs(trade.quantity):.2f}",
             ibCommissionCurrency=contract.currency,
-            fifoPnlRealized=f"{realized:.2f}",
+            fifoPnlRealized=f"{trade.realized or 0.0:.2f}",
             levelOfDetail="EXECUTION",
         )
 

@@ -16,18 +16,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
-from zoneinfo import ZoneInfo
 
 import polars as pl
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from ib_gateway_simulator.books.loader import BOOKS, load_book
-from ib_gateway_simulator.statements import write_statements
+from ib_gateway_simulator.books.loader import BOOKS
+from position_sync_dagster import demo_history
+from position_sync_dagster.demo_history import days_since_close, past_sessions
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.leg import ActiveContract
@@ -41,7 +41,6 @@ from position_sync_dagster.processes.child_process import ChildProcess, StopRequ
 from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, NoAnswerError, exchange_json
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
-from position_sync_dagster.sync.exchange_days import exchange_days
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.terminal.board import Lines, board, figures_of
 from position_sync_dagster.terminal.output import print_table
@@ -305,24 +304,15 @@ def frames(
 # Both programs end with this process, whatever ends it. The simulator ends last, so that the stream
 # can close its gateway session while the gateway still answers. What happens in the simulated
 # market is in the simulator's `books/demo_day.yaml`. After three and a half minutes a statement of
-# the day confirms it. The demo's history is statements of the last ten trading days; the newest
-# five are recorded in `daily_positions` at the first start.
+# the day confirms it. Its history is made by `demo_history`; the newest five days are recorded in
+# `daily_positions` at the first start.
 
 # Seconds from the start to the statement of the day, which a real broker makes in the night.
 STATED_S = 215.0
 
-# The number of past trading days that have a statement.
-SESSIONS = 10
-
 # The number of these days, the newest ones, that the first start records in `daily_positions`. The
 # others are left for a backfill by the user.
 RECORDED = 5
-
-
-def prepare(settings: Settings) -> None:
-    """Write the statements of the last sessions into the folder of the settings."""
-    days = past_sessions(settings.calendar, datetime.now(UTC))
-    write_statements(load_book("demo"), days, settings.flex_folder)
 
 
 def record(demo_run: "DemoRun") -> None:
@@ -386,19 +376,6 @@ def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
         raise NoAnswerError(f"{job} was not launched: {why}.", remedy="Launch it in Dagster.")
 
 
-def past_sessions(calendar: str, now: datetime) -> list[date]:
-    """Return the trading days before that of the demo, oldest first.
-
-    The day of the demo has a statement of its own (`state_the_day`). A prepared one would say, from
-    the evening on, that nothing else happened on the day.
-    """
-    first = now.date() - timedelta(days=SESSIONS * 3)
-    exchange = exchange_days(calendar, first, now.date())
-    today = now.astimezone(ZoneInfo(exchange.timezone)).date()
-    span = (first + timedelta(days=n) for n in range((today - first).days))
-    return [day for day in span if exchange.is_trading_day(day)][-SESSIONS:]
-
-
 SIMULATOR_GRACE_S = 1.0
 POLL_S = 0.05
 ANSWER_TIMEOUT_S = 5.0
@@ -437,6 +414,7 @@ def start_simulator(home: homes.Home, options: Options, gateway_port: int) -> Ch
     command = [sys.executable, "-m", "ib_gateway_simulator", "--book", "demo", "--host", LOOPBACK]
     command += ["--port", str(gateway_port), "--next-ports", str(NEXT_PORTS)]
     command += ["--control-port", str(options.control_port), "--end-with", str(os.getpid())]
+    command += ["--closed-days", f"{days_since_close(utc_now()):.4f}"]
     command += [] if options.calm else ["--scenario", str(BOOKS / "demo_day.yaml")]
     return ChildProcess(
         "The simulator",
@@ -496,6 +474,7 @@ class DemoRun:
 
     def __post_init__(self) -> None:
         self._lake = Lake.of(self.settings)
+        self._complete: tuple[Paths, Paths] | None = None
 
     def check(self) -> None:
         """Raise if one of the programs has ended.
@@ -537,35 +516,45 @@ class DemoRun:
             self._paths(found)
         return found
 
-    def _paths(self, found: Figures) -> tuple[Paths, Paths]:
-        """Return the path that each leg must have, and those that it has in this run."""
+    def _paths(self, figures: Figures) -> tuple[Paths, Paths]:
+        """Return the path that each leg must have, and those that it has in this run.
+
+        Once each leg has had its own, these stay: an outage afterwards takes nothing back.
+        """
+        if self._complete is not None:
+            return self._complete
         rows = self.ask("/positions")
         held = {(row["account"], row["conid"]) for row in rows if row["quantity"]}
-        expected = expect_paths(held, found.book.legs)
-        current = current_paths(found.book.priced, since=self.since)
-        if self.complete_after_s is None and is_complete(expected, current):
-            self.complete_after_s = (found.status.at - self.since).total_seconds()
+        expected = expect_paths(held, figures.book.legs)
+        current = current_paths(figures.book.priced, since=self.since)
+        if is_complete(expected, current):
+            self._complete = (expected, current)
+            self.complete_after_s = (figures.status.at - self.since).total_seconds()
         return expected, current
-
-    def _underlyings(self, expected: Paths) -> int:
-        """Return how many underlyings of the holdings need a line of their own."""
-        most = self.settings.underlying_lines
-        streamed = {conid for (_, conid), path in expected.items() if path == Source.STREAM}
-        found = self._lake.contracts.get({conid for _, conid in expected}).values()
-        needed = len({one.under_conid for one in found} - streamed - {None})
-        return needed if most is None else min(most, needed)
 
     def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
         """Read the tables a last time, and return the results of the acceptance test."""
-        expected, current = self._paths(read_figures(self._lake, self.settings, utc_now()))
+        figures = read_figures(self._lake, self.settings, utc_now())
+        expected, current = self._paths(figures)
         return evaluate(
             expected,
             current,
             complete_after_s=self.complete_after_s,
             limit_s=limit_s,
-            underlyings=self._underlyings(expected),
+            underlyings=underlyings_of(figures, self.settings.underlying_lines),
             counts=self.ask("/stats"),
         )
+
+
+def underlyings_of(figures: Figures, most: int | None) -> int:
+    """Return how many underlyings of the holdings may have a line of their own.
+
+    Args:
+        most: The greatest number by the settings; None: each may have one.
+    """
+    is_option = pl.col("right").is_not_null() & (pl.col("position") != 0)
+    symbols = figures.book.priced.filter(is_option).get_column("symbol").n_unique()
+    return symbols if most is None else min(most, symbols)
 
 
 @contextmanager
@@ -606,7 +595,7 @@ def start(
         homes.adopt_environment(settings, home.dagster_home)
         loaded = load_settings(_env_file=None)
         if is_first:
-            prepare(loaded)
+            demo_history.write(loaded, utc_now())
         stop.check()
         with supervisor.start(
             env=homes.home_environment(settings, home.dagster_home),

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from ib_gateway_simulator.books.book import Account, Book
 from ib_gateway_simulator.errors import ActionError
-from ib_gateway_simulator.market.noise import mix
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 
 
@@ -41,9 +40,17 @@ class Valuation:
 
 
 class Ledger:
-    """Keeps the holdings; prices come from `price_of(conid)`, in the major unit."""
+    """Keeps the holdings; prices come from `price_of(conid)`, in the major unit.
 
-    def __init__(self, book: Book, price_of: Callable[[int], float]) -> None:
+    What the book names no cost of has cost `cost_of(conid)`; without that its first price.
+    """
+
+    def __init__(
+        self,
+        book: Book,
+        price_of: Callable[[int], float],
+        cost_of: Callable[[int], float] | None = None,
+    ) -> None:
         self._price_of = price_of
         self._contracts = book.contracts
         self._known = {account.name: account for account in book.accounts}
@@ -60,11 +67,10 @@ class Ledger:
         for opening in book.openings:
             contract = book.contracts[opening.conid]
             cost = opening.average_cost
-            if cost is None:
-                # Near the fair price, but not at it: profits and losses from the start.
-                percent = mix(opening.conid) % 41 - 20
-                factor = contract.multiplier * (1 + percent / 100)
-                cost = round(price_of(opening.conid) * factor, 4)
+            if cost is None and cost_of is not None:
+                cost = cost_of(opening.conid)
+            elif cost is None:
+                cost = price_of(opening.conid) * contract.multiplier
             if opening.quantity == 0:
                 cost = 0.0
             self._holdings[opening.account, opening.conid] = Holding(

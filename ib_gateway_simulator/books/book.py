@@ -32,10 +32,14 @@ class Opening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpeningOrder:
-    """An order of the day before the start, with signed quantities by conid."""
+    """An order of the day before the start, with signed quantities by conid.
+
+    One of a past session is in the statement of that session alone.
+    """
 
     account: str
     legs: dict[int, float]
+    sessions_ago: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,8 @@ class Book:
     underlyings: dict[str, Underlying]
     contracts: dict[int, Contract]
     openings: tuple[Opening, ...]
-    # The orders of today that opened positions, oldest first; they change none.
+    # The orders of today, and of past sessions, that opened or closed positions, oldest first; they
+    # change none.
     orders: tuple[OpeningOrder, ...] = ()
     # Conid to the code of a missing market data permission.
     permissions: dict[int, Code] = field(default_factory=dict)

@@ -84,7 +84,9 @@ class _Builder:
         held = {(one.account, one.conid) for one in openings}
         for index, order in enumerate(part.orders):
             for conid in order.legs:
-                if (order.account, conid) not in held:
+                if order.sessions_ago:
+                    self._check_known(("orders", index), conid)
+                elif (order.account, conid) not in held:
                     raise self._error(("orders", index), f"{order.account} holds no conid {conid}")
         pins: dict[int, Pin] = {}
         for index, entry in enumerate(part.no_bid):
@@ -104,7 +106,7 @@ class _Builder:
             underlyings=self._underlyings,
             contracts=self._contracts,
             openings=openings,
-            orders=tuple(OpeningOrder(account=o.account, legs=o.legs) for o in part.orders),
+            orders=tuple(OpeningOrder(**order.model_dump()) for order in part.orders),
             permissions={p.conid: p.code for p in part.permissions},
             pins=pins,
             hours=self._part.hours,

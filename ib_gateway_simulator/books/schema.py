@@ -14,6 +14,7 @@ from pydantic import (
     Discriminator,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Tag,
@@ -198,10 +199,14 @@ class PositionPart(Part):
 
 
 class OrderPart(Part):
-    """An order of today that opened holdings or parts of them: signed quantities by conid."""
+    """An order that opened holdings or parts of them: signed quantities by conid.
+
+    It is of today, or of a session so many sessions ago; that one may also have closed something.
+    """
 
     account: AccountName
     legs: Annotated[dict[Conid, float], Field(min_length=1)]
+    sessions_ago: NonNegativeInt = 0
 
 
 class PermissionPart(Part):

@@ -86,9 +86,10 @@ class Gateway:
             seed=options.seed,
             pins=book.pins,
             options=book.option_market,
+            closed_days=options.closed_days,
         )
         self.sessions = Sessions(book.hours)
-        self.ledger = Ledger(book, self.market.value_price)
+        self.ledger = Ledger(book, self.market.value_price, self.market.opening_cost)
         self.market_data = MarketDataService(
             book=book,
             market=self.market,
@@ -107,11 +108,12 @@ class Gateway:
             call_later=self._timers.call_later_unpaused,
             refresh_interval_s=options.refresh_interval_s,
         )
-        for number, order in enumerate(book.orders):
+        of_today = [order for order in book.orders if not order.sessions_ago]
+        for number, order in enumerate(of_today):
             rows = ((self.ledger.holding(order.account, c), q) for c, q in order.legs.items())
             self.accounts.executions.add_opening(
                 ((row, quantity) for row, quantity in rows if row is not None),
-                before_s=ORDERS_APART_S * (len(book.orders) - number),
+                before_s=ORDERS_APART_S * (len(of_today) - number),
             )
         self.profits = ProfitAndLossService(
             accounts=self.accounts, ledger=self.ledger, market=self.market

@@ -68,6 +68,7 @@ class Market:
         seed: Decides the random walks of the prices.
         pins: Quotes that are held at given values, by conid.
         options: How options are priced; None: as European ones, by volatilities that stand still.
+        closed_days: How long ago the previous close was; options had so much more time then.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Market:
         seed: int,
         pins: dict[int, Pin] | None = None,
         options: OptionMarket | None = None,
+        closed_days: float = 0.0,
     ) -> None:
         self._underlyings = underlyings
         self._contracts = contracts
@@ -93,11 +95,13 @@ class Market:
         self._volatilities = {
             symbol: VolatilityWalk(item, options) for symbol, item in underlyings.items()
         }
-        self._early: dict[tuple[str, str, str], EarlyExercise] = {}
+        self._closed_years = closed_days / DAYS_PER_YEAR
+        self._early: dict[tuple[str, str, str, float], EarlyExercise] = {}
         self._jumped: dict[str, float] = {}
         self._dividends: dict[str, list[tuple[float, float]]] = {}
         self._quotes: dict[int, Quote] = {}
         self._terms: dict[int, _Terms] = {}
+        self._closing_terms: dict[int, _Terms] = {}
         self._trades: dict[int, _Trade] = {}
         self._days: dict[int, _Day] = {}
         # By what the broker's own prices differ from those of the lines: a factor, by conid.
@@ -136,6 +140,7 @@ class Market:
 
     def _forget_terms(self) -> None:
         self._terms.clear()
+        self._closing_terms.clear()
         self._early.clear()
         self._quotes.clear()
 
@@ -191,7 +196,13 @@ class Market:
 
     def close_price(self, conid: int) -> float:
         """Return the previous close in the major unit of the currency."""
-        return self.quote(conid).close / self._contracts[conid].price_magnifier
+        pin = self._pins.get(conid)
+        if pin is not None:
+            return self.quote(conid).close / self._contracts[conid].price_magnifier
+        contract = self._contracts[conid]
+        return (
+            self._day(contract, self._walks[contract.underlying]).close / contract.price_magnifier
+        )
 
     def _new_quote(self, contract: Contract) -> Quote:
         walk = self._walks[contract.underlying]
@@ -230,18 +241,57 @@ class Market:
         """Return the theoretical price of an option in the major unit; None for other kinds."""
         if not contract.is_option:
             return None
-        strike = contract.strike / contract.price_magnifier
         terms = self._terms.get(contract.conid)
         if terms is None:
-            terms = self._terms[contract.conid] = self._new_terms(contract, strike)
+            terms = self._terms[contract.conid] = self._new_terms(contract)
         walk = self._volatilities[contract.underlying]
         level, tilt = walk.level_and_tilt(steps_back)
         usual = self._underlyings[contract.underlying].volatility
+        volatility = max(0.01, skewed(level * usual, terms.moneyness, tilt) + walk.shifted)
+        return self._priced(contract, spot, volatility, terms)
+
+    def at_close(self, conid: int) -> tuple[Greeks | None, float]:
+        """Return the greeks of a contract at the previous close, and the price of its underlying.
+
+        Both are in the major unit of the currency; only options have greeks.
+        """
+        contract = self._contracts[conid]
+        spot = self._walks[contract.underlying].close
+        return self._closing_theory(contract, spot), spot
+
+    def opening_cost(self, conid: int) -> float:
+        """Return the average cost of a position of which the book names none.
+
+        It is the price at another price of the underlying, the same for all contracts of it: so a
+        spread costs what it can cost.
+        """
+        contract = self._contracts[conid]
+        underlying = self._underlyings[contract.underlying]
+        percent = mix(underlying.conid) % 7 - 3 or 4
+        spot = underlying.price * (1 + percent / 100)
+        theory = self._closing_theory(contract, spot)
+        price = spot if theory is None else theory.price
+        return round(price * contract.multiplier, 4)
+
+    def _closing_theory(self, contract: Contract, spot: float) -> Greeks | None:
+        """Return the theoretical price at the previous close; None for what is no option."""
+        if not contract.is_option:
+            return None
+        terms = self._closing_terms.get(contract.conid)
+        if terms is None:
+            terms = self._new_terms(contract, self._closed_years)
+            self._closing_terms[contract.conid] = terms
+        usual = self._underlyings[contract.underlying].volatility
+        volatility = max(0.01, skewed(usual, terms.moneyness, 0.0))
+        return self._priced(contract, spot, volatility, terms)
+
+    def _priced(self, contract: Contract, spot: float, volatility: float, terms: _Terms) -> Greeks:
+        strike = contract.strike / contract.price_magnifier
         european = black_scholes(
             spot=spot,
             strike=strike,
             years=terms.years,
-            volatility=max(0.01, skewed(level * usual, terms.moneyness, tilt) + walk.shifted),
+            volatility=volatility,
             rate=self._rate,
             call=contract.right == "C",
             on_future=contract.sec_type is SecType.FOP,
@@ -251,7 +301,8 @@ class Market:
             return european
         return terms.early.priced(european, spot=spot, strike=strike)
 
-    def _new_terms(self, contract: Contract, strike: float) -> _Terms:
+    def _new_terms(self, contract: Contract, more_years: float = 0.0) -> _Terms:
+        strike = contract.strike / contract.price_magnifier
         underlying = self._underlyings[contract.underlying]
         expiry = date.fromisoformat(contract.expiry)
         if isinstance(self._as_of, datetime):
@@ -261,10 +312,11 @@ class Market:
             years = (end - self._as_of).total_seconds() / 86_400 / DAYS_PER_YEAR
         else:
             years = (expiry - self._as_of).days / DAYS_PER_YEAR
+        years += more_years
         dividends = self.dividends(contract.underlying, years)
         early = None
         if self._american and underlying.sec_type is not SecType.IND and years > 0:
-            key = (contract.underlying, contract.expiry, contract.right)
+            key = (contract.underlying, contract.expiry, contract.right, more_years)
             early = self._early.get(key)
             if early is None:
                 on_future = contract.sec_type is SecType.FOP
@@ -300,7 +352,9 @@ class Market:
         day = self._days.get(contract.conid)
         if day is None:
             open_price = self._fair_price(contract, self._underlyings[contract.underlying].price)
-            close_price = self._fair_price(contract, walk.close)
+            theory = self._closing_theory(contract, walk.close)
+            at_close = walk.close if theory is None else theory.price
+            close_price = at_close * contract.price_magnifier
             share = OPTION_SPREAD if contract.is_option else STOCK_SPREAD
             tick = contract.min_tick
             day = self._days[contract.conid] = _Day(

@@ -13,10 +13,13 @@ from ib_gateway_simulator import SimulatedGateway
 from ib_gateway_simulator.books.loader import BOOKS, load_book
 from ib_gateway_simulator.control.actions import perform
 from ib_gateway_simulator.control.scenario import load_scenario
-from position_sync_dagster import demo
+from ib_gateway_simulator.market.market import Market
+from ib_gateway_simulator.statements import closing_market
+from position_sync_dagster import demo, demo_history
 from position_sync_dagster.demo import STATED_S, AcceptanceResult, choose_display, expect_paths
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.processes.child_process import StopRequested
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.changes import ChangeKind, DayChange
 from tests.support.legs import leg
@@ -210,7 +213,50 @@ def test_each_outage_ends_after_some_seconds_and_the_first_minutes_have_one(day)
     ],
 )
 def test_the_last_session_is_the_last_one_before_today_in_new_york(now: str, last: date) -> None:
-    found = demo.past_sessions("XNYS", datetime.fromisoformat(now).replace(tzinfo=UTC))
+    found = demo_history.past_sessions("XNYS", datetime.fromisoformat(now).replace(tzinfo=UTC))
     assert len(found) == 10
     assert found[-1] == last
     assert found == sorted(set(found))
+
+
+def test_the_simulator_counts_from_the_prices_of_the_last_close() -> None:
+    now = datetime(2026, 11, 21, 15, tzinfo=UTC)
+    closed_at = demo_history.last_close("XNYS", now)
+    book = load_book("demo")
+    at_close = closing_market(book, closed_at)
+    running = Market(
+        underlyings=book.underlyings, contracts=book.contracts, as_of=now, rate=book.rate, seed=7,
+        options=book.option_market, closed_days=demo_history.days_since_close(now),
+    )  # fmt: skip
+    put = 911000003
+    running.step()
+    assert running.close_price(put) == at_close.close_price(put)
+    assert running.opening_cost(put) == at_close.opening_cost(put)
+    rows = demo_history.closing_rows(book, at_close, {put}, closed_at)
+    row = next(row for row in rows if row["conid"] == put)
+    assert row["market_value"] == -100 * running.close_price(put)
+    assert (row["source"], row["underlying_price"]) == (Source.STREAM, at_close.at_close(put)[1])
+
+
+def test_an_outage_after_each_leg_was_current_takes_nothing_back(monkeypatch, tmp_path) -> None:
+    demo_run = demo.DemoRun(
+        home=Mock(), settings=Settings(lake=str(tmp_path)), is_first=True, since=START, ui_port=0,
+        control_port=0, children=(),
+    )  # fmt: skip
+    held = [{"account": ACCOUNT, "conid": conid, "quantity": 1.0} for conid in (1, 2)]
+    monkeypatch.setattr(demo_run, "ask", lambda _path: held)
+
+    def seen(rows):
+        columns = ["account", "conid", "position", "source", "timestamp", CONFIRMED]
+        schema = {"position": pl.Float64, "timestamp": pl.Datetime("us", "UTC")}
+        schema |= {CONFIRMED: pl.Datetime("us", "UTC")}
+        frame = pl.DataFrame(rows, columns, orient="row", schema_overrides=schema)
+        status = Mock(at=START + timedelta(seconds=20))
+        return Mock(book=Mock(legs=[leg(1)], priced=frame), status=status)
+
+    late = [row(1, Source.STREAM), row(2, Source.QUEUE, seconds=-5.0)]
+    assert len(demo_run._paths(seen(late))[1]) == 1
+    current_rows = [row(1, Source.STREAM), row(2, Source.QUEUE)]
+    complete = demo_run._paths(seen(current_rows))
+    assert demo_run.complete_after_s == 20.0
+    assert demo_run._paths(seen(late)) == complete

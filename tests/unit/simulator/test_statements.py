@@ -1,6 +1,8 @@
 """Generated statements: the same seed gives the same files, and they end at the book."""
 
-from datetime import date
+from datetime import date, timedelta
+
+import pytest
 
 from ib_gateway_simulator.books.loader import load_book
 from ib_gateway_simulator.statements import write_statements
@@ -35,3 +37,33 @@ def test_trades_explain_how_holdings_change_from_day_to_day(tmp_path):
         held[trade.conid] = held.get(trade.conid, 0.0) + sign * trade.quantity
     expected = {one.conid: one.position for one in after.positions}
     assert {conid: quantity for conid, quantity in held.items() if quantity} == expected
+
+
+def test_the_orders_of_past_sessions_are_trades_of_their_day_and_leave_the_book(tmp_path):
+    book = load_book("demo")
+    days = [date(2026, 3, 2) + timedelta(days=n) for n in range(10)]
+    statements = [
+        read_statements(path.read_bytes(), path.name)[0]
+        for path in write_statements(book, days, tmp_path)
+    ]
+    spread = {916000001, 916000005}
+    of_spread = [
+        (statement.last, trade.conid, trade.change, trade.order_id, trade.realized_pnl)
+        for statement in statements
+        for trade in statement.executions
+        if trade.conid in spread
+    ]
+    opened, closed = of_spread[:2], of_spread[2:]
+    assert [row[:3] for row in opened] == [(days[1], 916000001, 2.0), (days[1], 916000005, -2.0)]
+    assert [row[:3] for row in closed] == [(days[6], 916000001, -2.0), (days[6], 916000005, 2.0)]
+    assert len({row[3] for row in opened}) == len({row[3] for row in closed}) == 1
+    assert [row[4] for row in opened] == [0.0, 0.0]
+    price = {
+        (statement.last, trade.conid): trade.price
+        for statement in statements
+        for trade in statement.executions
+    }
+    gain = price[days[6], 916000001] - price[days[1], 916000001]
+    assert closed[0][4] == pytest.approx(200 * gain, abs=0.02)
+    held = [{one.conid for one in statement.positions} & spread for statement in statements]
+    assert held == [set(), *[spread] * 5, *[set()] * 4]

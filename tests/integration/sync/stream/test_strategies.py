@@ -5,6 +5,9 @@ from importlib.resources import files
 
 import pytest
 
+from ib_gateway_simulator.books.loader import load_book
+from ib_gateway_simulator.statements import write_statements
+from position_sync_dagster import demo_history
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.queue_request import Reason
@@ -13,6 +16,7 @@ from position_sync_dagster.lake.strategies_file import follow_file, load_strateg
 from position_sync_dagster.sync import propose_strategies
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RuleFollower
+from position_sync_dagster.sync.statement_folder import import_statements
 from tests.support.booked_legs import CALL, PUT, A
 from tests.support.streams import eventually, published
 
@@ -98,12 +102,15 @@ def test_legs_that_conflict_stay_as_they_were_and_end_no_stream(lake, tmp_path, 
     assert not follower.is_due({}, first=False)
 
 
-async def test_the_book_of_the_demo_is_proposed_as_it_was_built(stream_legs, lake):
+async def test_the_book_of_the_demo_is_proposed_as_it_was_built(stream_legs, lake, tmp_path):
+    """Its statements name the orders that opened it, in past sessions."""
+    days = demo_history.past_sessions("XNYS", utc_now())
+    write_statements(load_book("demo"), days, tmp_path)
     file = files("ib_gateway_simulator") / "books" / "demo_strategies.yaml"
     built = {}
     async with stream_legs(book="demo", closes=CloseExplainer(lake)) as (sim, streamer, _received):
         settings = streamer.settings
-        await eventually(lambda: len(lake.executions.records()) == 21)
+        import_statements(lake, settings.model_copy(update={"flex_folder": tmp_path}))
         await eventually(lambda: len(propose_strategies.held(lake, settings)) == 200)
         held = {one.instrument.conid: one for one in propose_strategies.held(lake, settings)}
         for leg in load_strategies(str(file)):

@@ -124,7 +124,10 @@ def test_a_bad_field_is_named_with_line_and_column(tmp_path, old, new, line, col
 
 def test_orders_and_permissions_are_read(tmp_path):
     [order] = load_book(write(tmp_path / "a.yaml", GOOD.replace(END, ORDERS))).orders
-    assert (order.account, order.legs) == ("DUSIM0001", {100: 1, 101: -1})
+    assert (order.account, order.legs, order.sessions_ago) == ("DUSIM0001", {100: 1, 101: -1}, 0)
+    past = ORDERS.replace("account: DUSIM0001, legs", "account: DUSIM0001, sessions_ago: 3, legs")
+    [order] = load_book(write(tmp_path / "past.yaml", GOOD.replace(END, past))).orders
+    assert order.sessions_ago == 3
     book = load_book(write(tmp_path / "b.yaml", GOOD.replace(END, PERMISSIONS)))
     assert book.permissions == {100: Code.NOT_SUBSCRIBED}
 
