@@ -9,7 +9,7 @@ from benchmarks.outcome import Line, Target
 from benchmarks.timing import median
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain import LakeValues
+from position_sync_dagster.sync.broker_view import LakeValues
 
 FEW, MANY = 200, 20_000
 # Batches before the first that counts: they open the tables.

@@ -15,7 +15,8 @@ from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.queue_request import QueueRequest, Reason
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain import SHARE, LakeValues, QueueWorker, drain
+from position_sync_dagster.sync.broker_view import LakeValues
+from position_sync_dagster.sync.drain import SHARE, QueueWorker, drain
 from position_sync_dagster.sync.reports.book import open_positions, read_book
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status

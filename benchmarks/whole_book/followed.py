@@ -30,12 +30,13 @@ from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.gateway.translate import details_of
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.broker_view import LakeValues
 from position_sync_dagster.sync.confirmations import (
     CONFIRMED,
     newest_values,
     with_confirmed,
 )
-from position_sync_dagster.sync.drain import LakeValues, QueueWorker
+from position_sync_dagster.sync.drain import QueueWorker
 
 STREAMER = Path(__file__).parents[1] / "trust" / "streamer.py"
 SUBSCRIPTIONS = "POSITION_SYNC_PNL_SUBSCRIPTIONS"

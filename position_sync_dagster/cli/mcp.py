@@ -20,7 +20,12 @@ from position_sync_dagster.sync.reports.book import (
     open_positions,
 )
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
-from position_sync_dagster.sync.reports.results import Grouping, read_campaigns, results_of
+from position_sync_dagster.sync.reports.results import (
+    Grouping,
+    read_campaigns,
+    read_results,
+    results_of,
+)
 from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.sync.reports.todays_profit import explain_today, of_strategy
 from position_sync_dagster.sync.reports.what_if import USUAL_MOVES, read_changes, read_what_if
@@ -101,8 +106,8 @@ class Tools:
         `since` is the first day of a close, such as 2026-01-02. Profit is after fees.
         """
         first = None if since is None else parse_day(since, "day")
-        campaigns = read_campaigns(self.lake, first)
-        return [plain(result.row) for result in results_of(campaigns, Grouping(by))]
+        groups = results_of(read_results(self.lake, first), Grouping(by))
+        return [plain(group.row) for group in groups]
 
     def campaigns(
         self, strategy: str | None = None, since: str | None = None

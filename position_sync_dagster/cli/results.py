@@ -10,13 +10,11 @@ import typer
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.instrument import parse_day
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.one_campaign import read_campaign
 from position_sync_dagster.sync.reports.results import (
     Grouping,
     read_campaigns,
     read_days,
+    read_results,
     results_of,
 )
 from position_sync_dagster.terminal import output
@@ -47,9 +45,6 @@ def results(
     days: Annotated[
         bool, typer.Option("--days", help="Show the profit of each day, and what was realised.")
     ] = False,
-    campaign: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Show one campaign of --list: its fills.")
-    ] = None,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -59,23 +54,21 @@ def results(
     belong to it. Profit is after fees. Of a group with a campaign whose profit is not known, no
     number of money is. Month and weekday are those of the close.
 
-    With --list, --days and --campaign, --json has every column, and why one is null.
+    --json has every column, and why one is null; `campaign` shows one of --list.
     """
-    settings, lake = options.opened(home)
-    if campaign is not None:
-        _show_campaign(lake, settings, campaign, json=json)
+    _settings, lake = options.opened(home)
+    if campaigns:
+        listed = read_campaigns(lake, since)
+        show_rows([asdict(row) for row in listed], CAMPAIGN_COLUMNS, json=json)
         return
 
-    listed = read_campaigns(lake, since)
-    if campaigns:
-        rows = [asdict(row) for row in listed]
-        _show(rows, _CAMPAIGN_COLUMNS, json=json)
-    elif days:
-        rows = [asdict(day) for day in read_days(lake, listed, since)]
-        _show(rows, _DAY_COLUMNS, json=json)
+    brought = read_results(lake, since)
+    if days:
+        of_days = read_days(lake, brought, since)
+        show_rows([asdict(day) for day in of_days], _DAY_COLUMNS, json=json)
     else:
-        rows = [result.row for result in results_of(listed, by)]
-        _show(rows, _GROUP_COLUMNS, json=json)
+        groups = results_of(brought, by)
+        show_rows([group.row for group in groups], _GROUP_COLUMNS, json=json)
 
 
 _Rows = Sequence[dict[str, Any]]
@@ -90,15 +83,14 @@ _GROUP_COLUMNS = (
     "group", "currency", "number", "wins", "win_rate", "profit", "fees", "average_win",
     "average_loss", "expectancy", "profit_factor", "return", "drawdown",
 )  # fmt: skip
-_CAMPAIGN_COLUMNS = (
+CAMPAIGN_COLUMNS = (
     "campaign_id", "kind", "underlying", "opened", "closed", "ended", "rolls", "currency", "profit",
     "fees", "capital_at_risk", "return_on_risk", "worst", "best",
 )  # fmt: skip
 _DAY_COLUMNS = ("day", "currency", "profit", "realised", "campaigns", "total", "drawdown")
-_FILL_COLUMNS = ("day", "contract", "kind", "quantity", "price", "cash", "fee", "currency")
 
 
-def _show(rows: _Rows, columns: Sequence[str], *, json: bool) -> None:
+def show_rows(rows: _Rows, columns: Sequence[str], *, json: bool) -> None:
     """Print rows: all of them as JSON, or some columns as a table, with what is not known."""
     if json:
         output.print_json(rows)
@@ -125,18 +117,3 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, float):
         return number(value)
     return number(None) if value is None else str(value)
-
-
-def _show_campaign(lake: Lake, settings: Settings, name: str, *, json: bool) -> None:
-    """Print one campaign: its row, and its fills."""
-    found = asdict(read_campaign(lake, settings, name))
-    if json:
-        output.print_json(found)
-        return
-    _show(found["campaigns"], _CAMPAIGN_COLUMNS, json=False)
-    _show(found["fills"], _FILL_COLUMNS, json=False)
-    rolls = [
-        f"{roll['at']:%Y-%m-%d}: {', '.join(roll['closed'])} to {', '.join(roll['opened'])}"
-        for roll in found["rolls"]
-    ]
-    output.show(None, [f"Rolled on {text}." for text in rolls], json=False)

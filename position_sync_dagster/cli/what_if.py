@@ -19,9 +19,10 @@ from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
 from position_sync_dagster.sync.reports.book import Book, known_strategy
 from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
 from position_sync_dagster.sync.reports.what_if import (
+    USUAL_MOVES,
     read_changes,
-    read_what_if,
     rows_of_choice,
+    what_if_of,
 )
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import amount
@@ -36,10 +37,13 @@ def _numbers(text: str) -> list[float]:
         raise typer.BadParameter(why) from None
 
 
+_USUAL_SPOT = ",".join(f"{move:g}" for move in USUAL_MOVES)
+
+
 def what_if(
     spot: Annotated[
         str, typer.Option(metavar="LIST", help="Moves of the underlyings in percent.")
-    ] = "-10,-5,-2,0,2,5,10",
+    ] = _USUAL_SPOT,
     vol: Annotated[
         str, typer.Option(metavar="LIST", help="Changes of the volatilities in points.")
     ] = "0",
@@ -98,20 +102,17 @@ def what_if(
         why = f"--{wrong['loc'][0]} {wrong['input']:g}: {wrong['msg']}."
         raise typer.BadParameter(why) from None
     changes = read_changes(trade or (), close or (), [roll] if roll else (), account, strategy)
-    _book, own, legs = _read(strategy, home)
-    legs = legs.chosen(strategy, underlying, account)
-    if scenario is not None:
-        named = own.points.get(scenario)
-        if named is None:
-            known = ", ".join(own.points) or "none"
-            raise typer.BadParameter(f"{scenario!r} is no scenario; scenarios.yaml has {known}.")
-        points = [named]
+    settings, lake = options.opened(home)
+    book, scenarios, legs = read_risk(lake, settings, utc_now())
+    _check_strategy(strategy, book)
+    points = _named_points(scenario, scenarios) or points
     if changes:
-        settings, lake = options.opened(home)
-        compared = read_what_if(lake, settings, utc_now(), changes)
+        compared = what_if_of(book, legs, settings, changes)
         rows = rows_of_choice(compared.rows(points, level), strategy, account)
         _show_compared(rows, compared.notes, json=json)
         return
+
+    legs = legs.chosen(strategy, underlying, account)
     rows = scenario_rows(legs, points, level)
     notes = [f"{count} left out: {reason}" for reason, count in legs.left_out().items()]
     if rows and not json:
@@ -122,6 +123,22 @@ def what_if(
         texts = list(lines.values())
         output.print_table(texts, right=[name for name in texts[0] if name not in _TEXTS])
     output.show(rows, notes if rows else ["Nothing is held."], json=json)
+
+
+def _named_points(name: str | None, scenarios: OwnScenarios) -> list[Point]:
+    """Return the scenario of the file that is named; none without a name."""
+    if name is None:
+        return []
+    named = scenarios.points.get(name)
+    if named is None:
+        known = ", ".join(scenarios.points) or "none"
+        raise typer.BadParameter(f"{name!r} is no scenario; scenarios.yaml has {known}.")
+    return [named]
+
+
+def _check_strategy(strategy: str | None, book: Book) -> None:
+    """Raise if a strategy has no leg."""
+    known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
 
 
 def _show_compared(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, json: bool) -> None:
@@ -168,12 +185,12 @@ def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(lines)
 
 
-def _read(strategy: str | None, home: Path | None) -> tuple[Book, OwnScenarios, PricedLegs]:
-    """Return the book, the file of scenarios, and all legs, if the strategy is known."""
+def _read(strategy: str | None, home: Path | None) -> tuple[Book, PricedLegs]:
+    """Return the book and all legs, if the strategy is known."""
     settings, lake = options.opened(home)
-    book, own, legs = read_risk(lake, settings, utc_now())
-    known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
-    return book, own, legs
+    book, _scenarios, legs = read_risk(lake, settings, utc_now())
+    _check_strategy(strategy, book)
+    return book, legs
 
 
 _TEXTS = ("name", "strategy", "account", "currency")
@@ -203,7 +220,7 @@ def payoff(
     With one expiry they are exact: what exercise gives, less what the legs cost. Legs that live on
     are priced by the model.
     """
-    book, _own, legs = _read(strategy, home)
+    book, legs = _read(strategy, home)
     found = payoffs(legs.of_strategy(strategy), leg_notes(book))
     if found and not json:
         output.print_table([*map(_payoff_line, found)], right=("greatest profit", "greatest loss"))
@@ -248,7 +265,7 @@ def expiry(
     Days and times are those of New York. A short option may be assigned early if its holder gains
     nothing more by selling it. What cannot be priced is listed with the reason.
     """
-    _book, _own, legs = _read(strategy, home)
+    _book, legs = _read(strategy, home)
     report = expiry_report(legs, days=days, strategy=strategy)
 
     lines = [

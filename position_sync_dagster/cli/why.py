@@ -1,7 +1,6 @@
 """The command `why`: where the profit of today of each strategy came from so far."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
@@ -32,12 +31,14 @@ def why(
     rows = of_strategy(explain_today(lake, settings, figures), strategy, figures.book)
     if rows and not json:
         output.print_table([*map(_line, rows)], right=_NUMBERS)
-    lines = _reasons(rows) if rows else ["Nothing is held."]
+    lines = _notes(rows) if rows else ["Nothing is held."]
     output.show(rows, lines, json=json)
 
 
-# A column of zeros alone says nothing: these parts are shown where one of them is not 0.
 _NUMBERS = ("today", *PARTS, "closed")
+
+# How many legs a line names.
+MOST_NAMED = 5
 
 
 def _line(row: TodaysProfit) -> dict[str, str]:
@@ -45,28 +46,42 @@ def _line(row: TodaysProfit) -> dict[str, str]:
     cells = {"strategy": row.strategy, "account": row.account, "": row.currency}
     cells["today"] = amount(row.profit)
     for name in PARTS:
-        cells[name] = amount(getattr(row, name))
+        part = getattr(row, name)
+        cells[name] = amount(None if part is None else round(part, 2))
     cells["closed"] = amount(row.closed) if row.closed_legs else ""
     return cells
 
 
-def _reasons(rows: Sequence[TodaysProfit]) -> Iterator[str]:
-    """Yield the largest legs of the largest part of each strategy, and what is not known."""
-    since: datetime | None = None
+def _notes(rows: Sequence[TodaysProfit]) -> list[str]:
+    """Return the largest legs of the largest part of each strategy, and what is not known."""
+    notes: list[str] = []
     for row in rows:
-        since = row.since
-        if row.largest:
-            name = max(row.largest, key=lambda part: abs(getattr(row, part)))
-            legs = ", ".join(f"{leg.leg} {amount(leg.amount)}" for leg in row.largest[name])
-            yield f"{row.strategy}: {name} {amount(getattr(row, name))}, most by {legs}"
-        if row.revalued:
-            yield f"{row.strategy}: revalued in steps: {', '.join(row.revalued)}"
-        if row.without_greeks:
-            yield f"{row.strategy}: repricing alone: {', '.join(row.without_greeks)}"
-        if row.closed_legs:
-            closed = ", ".join(f"{leg.leg} {amount(leg.profit)}" for leg in row.closed_legs)
-            yield f"{row.strategy}: closed today, not in the number: {closed}"
-        if row.why_unknown:
-            yield f"{row.strategy}: not known: {row.why_unknown}"
-    if since is not None:
-        yield f"Since the close of {since:%Y-%m-%d %H:%M} UTC; commissions are in no part."
+        notes += [f"{row.strategy}: {text}" for text in _notes_of(row)]
+    since = rows[0].since
+    return [*notes, f"Since the close of {since:%Y-%m-%d %H:%M} UTC; commissions are in no part."]
+
+
+def _notes_of(row: TodaysProfit) -> Iterator[str]:
+    """Yield what there is to say of one strategy."""
+    if row.largest:
+        name = max(row.largest, key=lambda part: abs(getattr(row, part)))
+        legs = [f"{leg.leg} {amount(leg.amount)}" for leg in row.largest[name]]
+        yield f"{name} {amount(getattr(row, name))}, most by {_listed(legs)}"
+
+    if row.revalued:
+        yield f"revalued in steps: {_listed(row.revalued)}"
+    if row.without_greeks:
+        yield f"repricing alone: {_listed(row.without_greeks)}"
+
+    if row.closed_legs:
+        legs = [f"{leg.leg} {amount(leg.profit)}" for leg in row.closed_legs]
+        yield f"closed today, not in the number: {_listed(legs)}"
+    if row.why_unknown:
+        yield f"not known: {_listed(row.why_unknown.split('; '))}"
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """Return the first texts, and how many more there are."""
+    named = ", ".join(texts[:MOST_NAMED])
+    more = len(texts) - MOST_NAMED
+    return f"{named} and {more} more" if more > 0 else named

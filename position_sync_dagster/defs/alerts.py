@@ -25,8 +25,8 @@ WITHOUT_RECEIVERS_S = 60
 
 def watched() -> list[dg.AssetCheckKey]:
     """Return every check of the project, without those of limits."""
-    others = (key for key in checks.EVALUATE if not key.name.startswith(strategies.PREFIX))
-    return [*others, *statements.imported.check_keys]
+    usual = (key for key in checks.EVALUATE if not key.name.startswith(strategies.PREFIX))
+    return [*usual, *statements.imported.check_keys]
 
 
 @resources.sensor(
@@ -56,8 +56,9 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         receivers=len(urls),
     )
     cursor, sent = DELIVERIES.send_due(cursor, urls, utc_now)
-    left = sum(map(len, cursor.outbox.values()))
-    waiting = f"; {left} messages wait" if left else ""
+    unsent = sum(map(len, cursor.outbox.values()))
+    waiting = f"; {unsent} messages wait" if unsent else ""
+
     return dg.SensorResult(
         skip_reason=f"{len(cursor.breaks)} checks do not pass; {sent} messages sent{waiting}",
         cursor=resources.cursor_text(cursor),
@@ -73,24 +74,26 @@ def check_states(
     it holds, and whether its number is known. A broken limit whose number becomes unknown is still
     broken.
     """
-    found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     for key in keys:
-        if key in found:
-            state = _state_of(instance, key, found[key], ui_url)
+        if key in records:
+            state = _state_of(instance, key, records[key], ui_url)
             yield state
             if key.name.startswith(strategies.PREFIX):
-                evaluation = checks.evaluation_of(found[key])
-                known = None if evaluation is None else checks.UNKNOWN not in evaluation.metadata
+                evaluation = checks.evaluation_of(records[key])
+                is_known = None if evaluation is None else checks.UNKNOWN not in evaluation.metadata
                 name = f"{state.name}{strategies.OF_VALUE}"
-                yield replace(state, name=name, passed=known, what_to_do="")
+                yield replace(state, name=name, passed=is_known, what_to_do="")
 
 
 def _state_of(
     instance: dg.DagsterInstance, key: dg.AssetCheckKey, record: Any, ui_url: str
 ) -> alerts.CheckState:
-    asset, ui = key.asset_key.to_user_string(), ui_url.rstrip("/")
+    asset = key.asset_key.to_user_string()
+    ui = ui_url.rstrip("/")
     link = f"{ui}/assets/{asset}?view=checks&checkDetail={key.name}"
     state = partial(alerts.CheckState, name=f"{asset}: {key.name}", link=link)
+
     evaluation = checks.evaluation_of(record)
     if evaluation is None or record.event is None:
         run = instance.get_run_by_id(record.run_id)
@@ -101,11 +104,13 @@ def _state_of(
             description="The run that should have evaluated the check failed.",
             what_to_do=f"Read the run's log: {ui}/runs/{record.run_id}",
         )
+
     to_do = evaluation.metadata.get(checks.WHAT_TO_DO)
     # The state of a limit's number says that it is unknown: the limit itself stays as it was.
     is_broken = checks.UNEVALUATED in evaluation.metadata
     is_broken &= not key.name.startswith(strategies.PREFIX)
     is_unknown = checks.UNKNOWN in evaluation.metadata and not is_broken
+
     return state(
         at=datetime.fromtimestamp(record.event.timestamp, UTC),
         passed=None if is_unknown else evaluation.passed,

@@ -121,10 +121,12 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     events = work.tick()
     dagster_files.note_checks(work.failing)
     dagster_files.note(dagster_files.DURATION, f"{time.monotonic() - began:.3f}")
+
     if work.problems:
         dagster_files.note(dagster_files.FAILED_TICK, "; ".join(work.problems))
     else:
         dagster_files.note(dagster_files.SENSORS)
+
     return dg.SensorResult(
         asset_events=events,
         skip_reason="; ".join(work.said),
@@ -217,8 +219,8 @@ class Work:
         if damage != self.cursor.damage:
             self.cursor = replace(self.cursor, damage=damage, at={})
 
-    def _is_due(self, what: str, every: timedelta) -> bool:
-        last = self.cursor.at.get(what)
+    def _is_due(self, part: str, every: timedelta) -> bool:
+        last = self.cursor.at.get(part)
         return last is None or elapsed(last, self.now) >= every
 
     def _keep(self, *done: str, **changes: Any) -> None:
@@ -236,7 +238,8 @@ class Work:
                 self.said.append(str(error))
                 logger.error("The strategies file is refused, and the registry stays: %s", error)
             self._keep(strategies_mark=mark)
-        before, version = self.cursor.registry_version, self.lake.registry.table.version()
+        before = self.cursor.registry_version
+        version = self.lake.registry.table.version()
         self._keep(registry_version=version)
         return version != before
 
@@ -245,23 +248,27 @@ class Work:
         backlog = self.lake.queue.sync.overview()
         claimable = backlog.claimable + backlog.expired + backlog.unreadable
         counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
+
         is_left = self.cursor.released >= claimable > 0
         is_left = is_left and not self._is_due("released", RELEASED_FOR)
         if not claimable or is_left:
             why = f"; released without a value, next within {RELEASED_FOR.seconds} s"
             self.said.append(f"{counts}{why if is_left else ''}")
             return drain.NOTHING
+
         report = asyncio.run(drain.drain(self.lake, self.settings))
         self.said.append(
             f"{report.claimed} claimed, {report.rows} rows in {report.duration_s:.1f} s; {counts}"
         )
         self.said += [str(why) for why in (report.reason, report.error) if why is not None]
         self._keep("released", released=report.released)
+
         return report
 
     def _report_tables(self, states: dict[str, str] | None) -> None:
         """Report the gateways, unless their states are unknown, and the stream's tables."""
-        lake, settings = self.lake, self.settings
+        lake = self.lake
+        settings = self.settings
         if states is not None:
             self._report(resources.GATEWAY, partial(gateway_state, lake, states))
         strategies_state = partial(queue_and_ledger.strategies_state, lake, settings)
@@ -276,6 +283,7 @@ class Work:
     ) -> None:
         """Report the rows that no event has yet; derive what follows from them."""
         reported = self.cursor.ledger_version
+
         count = partial(unreported, self.lake, self.instance, reported)
         span = self._alone(f"{schema.POSITION_UPDATES.name} is not reported", count)
         if span is None:
@@ -284,21 +292,26 @@ class Work:
             return
 
         is_live = SessionState.LIVE in states.values()
-        came, went_back = span.added.rows, span.since < (reported or 0)
+        came = span.added.rows
+
+        went_back = span.since < (reported or 0)
         if went_back:
             self.said.append(
                 f"the ledger was restored: it has no row after version {span.since}, and had some "
                 f"through {reported}"
             )
+
         every = STREAMED_EVERY if came else QUIET_EVERY
         is_old = (came or is_live) and self._is_due("ledger", every)
         if not (all_due or report.claimed or "QUEUE" in came or went_back or is_old):
             return
+
         all_derived = all_due or self._is_due("derived", DERIVED_EVERY)
         if all_derived:
             queue_state = partial(queue_and_ledger.queue_state, self.lake)
             self._report(schema.POSITION_QUEUE.name, queue_state)
             self._keep("derived")
+
         self._report(schema.POSITION_UPDATES.name, partial(ledger_state, self.lake, span, report))
         self._keep("ledger", ledger_version=span.added.version)
         self._report(schema.LATEST_POSITIONS.name, is_shown=all_derived)
@@ -306,7 +319,8 @@ class Work:
 
     def _explain_closes(self, *, all_due: bool) -> None:
         """Explain closes after an import of statements, and each hour."""
-        name, statement_events = schema.CLOSURES.name, self.lake.statement_events.table
+        name = schema.CLOSURES.name
+        statement_events = self.lake.statement_events.table
         version = self._alone(f"{name} is not reported", statement_events.version)
         if version is None:
             self._cannot_evaluate(name)
@@ -316,18 +330,22 @@ class Work:
 
     def _record_risk(self) -> None:
         """Record the scenarios, in a thread: no drain waits for those of a large book."""
-        cursor, registry = self.cursor, self.cursor.registry_version
+        cursor = self.cursor
+        registry = self.cursor.registry_version
         every = DERIVED_EVERY if registry == cursor.risk_registry else STREAMED_EVERY
         if not cursor.ledger_version or not self._is_due("risk", every):
             return
-        name, lake = schema.RISK_SCENARIOS.name, self.lake
+        name = schema.RISK_SCENARIOS.name
+        lake = self.lake
         recording = _RECORDING.pop(lake, None) or _BACKGROUND.submit(
             DERIVE[name], lake, self.settings, None
         )
         wait([recording], RISK_WAIT_S)
+
         if not recording.done():
             _RECORDING[lake] = recording
             return
+
         if not self._report(name, recording.result):
             registry = None  # it is tried again in a minute
         self._keep("risk", risk_registry=registry)
@@ -341,14 +359,14 @@ class Work:
             Whether that succeeded; otherwise the checks that come with the table become unknown.
         """
         derive = partial(DERIVE[name], self.lake, self.settings, None) if make is None else make
-        made = self._alone(f"{name} is not reported", derive)
-        if made is None:
+        derived_table = self._alone(f"{name} is not reported", derive)
+        if derived_table is None:
             self._cannot_evaluate(name)
             return False
-        self._results += made.checks.items()
+        self._results += derived_table.checks.items()
         if is_shown:
             registry = str(self.cursor.registry_version)
-            self._events.append(table_asset.runless(name, made, registry))
+            self._events.append(table_asset.runless(name, derived_table, registry))
         return True
 
     def _cannot_evaluate(self, name: str) -> None:
@@ -359,24 +377,24 @@ class Work:
             keys |= set(strategies.watched_limits(self.settings))
         self._results += [(key, unknown) for key in keys]
 
-    def _alone(self, what: str, make: Callable[[], T]) -> T | None:
+    def _alone(self, failure: str, make: Callable[[], T]) -> T | None:
         """Keep an error of one part to itself: it is logged, and named in the skip reason.
 
         While an object store is away nothing else is asked of it: each request would wait in vain.
         """
         if self._outage is not None:
-            self.problems.append(f"{what}: {self._outage}")
+            self.problems.append(f"{failure}: {self._outage}")
             return None
 
         try:
             return make()
         except PositionSyncError as error:
-            problem = f"{what}: {error}"
+            problem = f"{failure}: {error}"
             if isinstance(error, StoreError):
                 self._outage = str(error)
         except Exception as error:
-            logger.exception("%s", what)
-            problem = f"{what}: {type(error).__name__}: {error}"
+            logger.exception("%s", failure)
+            problem = f"{failure}: {type(error).__name__}: {error}"
         self.said.append(problem)
         self.problems.append(problem)
         return None
@@ -470,7 +488,8 @@ def ledger_state(lake: tables.Lake, span: Span, report: drain.DrainReport) -> De
         report: The drain of the same tick, for how long its requests waited.
     """
     rows = span.added.rows
-    drained, streamed = rows.get(Source.QUEUE, 0), rows.get(Source.STREAM, 0)
+    drained = rows.get(Source.QUEUE, 0)
+    streamed = rows.get(Source.STREAM, 0)
     through = span.added.version
     metadata = table_asset.known(
         rows=sum(rows.values()),
@@ -506,7 +525,7 @@ def gateway_state(lake: tables.Lake, states: dict[str, str]) -> Derived:
         numbers = table_asset.known(
             state=state,
             gateway=name,
-            **{of: getattr(session, of, None) for of in ("lines_in_use", "line_limit")},
+            **{field: getattr(session, field, None) for field in ("lines_in_use", "line_limit")},
             note=session.detail if session else None,
         )
         prefix = f"{name}/" if len(states) > 1 else ""
@@ -531,7 +550,7 @@ def events_with(home: Path, versions: Mapping[int, datetime]) -> list[str]:
         versions: When each version of the ledger was committed.
     """
     ledger = resources.key_of(schema.POSITION_UPDATES.name)
-    found: dict[str, None] = {}
+    lines: dict[str, None] = {}
     with dg.DagsterInstance.from_config(str(home)) as instance:
         for version, committed_at in versions.items():
             later = dg.AssetRecordsFilter(ledger, after_timestamp=(committed_at - SKEW).timestamp())
@@ -541,5 +560,5 @@ def events_with(home: Path, versions: Mapping[int, datetime]) -> list[str]:
                 if reported is not None and reported.since < version <= reported.through:
                     at = datetime.fromtimestamp(record.timestamp, UTC)
                     text = f"{record.storage_id} at {at:%Y-%m-%d %H:%M:%S} UTC: versions"
-                    found[f"{text} {reported.since} to {reported.through}"] = None
-    return list(found)
+                    lines[f"{text} {reported.since} to {reported.through}"] = None
+    return list(lines)

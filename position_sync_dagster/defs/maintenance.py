@@ -77,20 +77,22 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
         return 0
-    own = [resources.key_of(name).to_string() for name in assets]
-    of_own: sql.BindParameter[str] = sql.bindparam("own", own, expanding=True)
+    keys = [resources.key_of(name).to_string() for name in assets]
+    of_own: sql.BindParameter[str] = sql.bindparam("own", keys, expanding=True)
     old = sql.bindparam("before", before.astimezone(UTC).replace(tzinfo=None), sql.DateTime)
 
     with storage.index_connection() as connection:
         connection.execute(sql.text(DELETE_TAGS).bindparams(of_own, old))
         events = connection.execute(sql.text(DELETE_EVENTS).bindparams(of_own, old))
         results = connection.execute(sql.text(DELETE_RESULTS).bindparams(of_own, old))
+
     if isinstance(storage, SqliteEventLogStorage):
         with storage.run_connection(NO_RUN) as connection:
             connection.execute(sql.text(DELETE_COPIES).bindparams(of_own))
-            for key in own:
+            for key in keys:
                 copies = sql.text(DELETE_COPIES_OF_RESULTS).bindparams(text=f"%{key}%")
                 connection.execute(copies)
+
     return events.rowcount + results.rowcount
 
 

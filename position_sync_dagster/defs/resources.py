@@ -53,10 +53,10 @@ _format: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 def cursor_of(kind: type[C], text: str | None) -> C:
     """Parse the cursor of a sensor; return an empty one for None or for text of another format."""
     try:
-        found: C = _format(kind).validate_json(text) if text else kind()
+        cursor: C = _format(kind).validate_json(text) if text else kind()
     except ValidationError:
         return kind()
-    return found
+    return cursor
 
 
 def cursor_text(cursor: object) -> str:
@@ -114,8 +114,8 @@ def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
 
 @lru_cache(maxsize=1)
 def _opened(ref: str) -> dg.DagsterInstance:
-    found: Any = dg.deserialize_value(ref)
-    return dg.DagsterInstance.from_ref(found)
+    instance: Any = dg.deserialize_value(ref)
+    return dg.DagsterInstance.from_ref(instance)
 
 
 @lru_cache(maxsize=2)
@@ -173,11 +173,12 @@ def sensor(
                 result = tick(context)
             except PositionSyncError as error:
                 dagster_files.note(dagster_files.FAILED_TICK, str(error))
-                found = error.what.partition(": ")[0]  # the rest may differ in each attempt
-                if found == fault:
+                cause = error.what.partition(": ")[0]  # the rest may differ in each attempt
+                if cause == fault:
                     return dg.SkipReason(str(error))
-                fault = found
+                fault = cause
                 raise
+
             fault = ""
             return result
 
@@ -226,8 +227,8 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             SettingsError: A value is malformed.
         """
-        own = {} if self.path is None else {"lake": self.path}
-        return load_settings(**{**_of_component, **own})
+        overrides = {} if self.path is None else {"lake": self.path}
+        return load_settings(**{**_of_component, **overrides})
 
 
 POSITION_SYNC = PositionSyncResource()

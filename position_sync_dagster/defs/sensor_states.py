@@ -88,8 +88,8 @@ def _is_off(state: InstigatorState) -> bool:
 def main() -> None:
     """Mend the tick times of the instance of DAGSTER_HOME, and print what was found."""
     with dg.DagsterInstance.get() as instance:
-        found = mend_tick_times(instance, time.time())
-    print(json.dumps(asdict(found)))  # noqa: T201 - the output of the program
+        mended = mend_tick_times(instance, time.time())
+    print(json.dumps(asdict(mended)))  # noqa: T201 - the output of the program
 
 
 if __name__ == "__main__":

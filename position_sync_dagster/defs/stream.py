@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -132,10 +132,12 @@ def stream_legs(
     ends it in the same way, also one that cannot reach its process, but as a canceled run: the
     stream is paused.
     """
-    lake, instance = position_sync.lake, context.instance
+    lake = position_sync.lake
+    instance = context.instance
     name = context.partition_key if context.has_partition_key else None
     settings = position_sync.settings.for_login(name)
     thread = StreamThread(lake, settings, run_id=context.run_id)
+
     with logged_aside():
         try:
             with thread.running():
@@ -149,6 +151,7 @@ def stream_legs(
             if status_of(instance, context.run_id) is Status.CANCELING:
                 raise
         total = thread.result()
+
     if status_of(instance, context.run_id) in TERMINATED:
         raise dg.DagsterExecutionInterruptedError
     context.log.info(
@@ -172,14 +175,17 @@ def logged_aside() -> Iterator[None]:
     They go to Dagster, as its instance asks, and to the output of the process. A storage that does
     not answer would otherwise stop the event loop, which values the ticks.
     """
-    package, lines = logging.getLogger(PACKAGE), SimpleQueue[logging.LogRecord]()
+    package = logging.getLogger(PACKAGE)
+    lines = SimpleQueue[logging.LogRecord]()
     output = logging.StreamHandler()
     output.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handlers, level = package.handlers, package.level
+    handlers = package.handlers
+    level = package.level
     listener = _PatientListener(lines, *handlers, output)
     package.handlers = [QueueHandler(lines)]
     package.setLevel(logging.INFO)
     listener.start()
+
     try:
         yield
     finally:
@@ -278,8 +284,8 @@ TERMINATION = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCEL
 
 
 def _terminated_at(instance: dg.DagsterInstance, run_id: str) -> datetime | None:
-    found = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
-    return utc(found[0].timestamp) if found else None
+    events = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
+    return utc(events[0].timestamp) if events else None
 
 
 _IN_PROGRESS = [status for status in Status if status not in resources.ENDED]
@@ -290,13 +296,13 @@ def streams_in_progress(instance: dg.DagsterInstance) -> dict[str, list[JobRun]]
 
     One query, however many partitions there are.
     """
-    found: dict[str, list[JobRun]] = {}
+    streams: dict[str, list[JobRun]] = {}
     unended = dg.RunsFilter(job_name=resources.STREAM_JOB, statuses=_IN_PROGRESS)
     for record in instance.get_run_records(unended):
-        found.setdefault(record.dagster_run.tags.get(resources.PARTITION, ""), []).append(
+        streams.setdefault(record.dagster_run.tags.get(resources.PARTITION, ""), []).append(
             _run_of(record)
         )
-    return found
+    return streams
 
 
 def _run_of(record: dg.RunRecord) -> JobRun:
@@ -370,6 +376,7 @@ def supervise(
             waits for the lease.
     """
     owner = session if session is not None and session.is_alive(now) else None
+
     lost = tuple(r.run_id for r in recent if _is_lost(r, session, owner, now))
     in_progress = [r for r in recent if r.state not in resources.ENDED and r.run_id not in lost]
     if owner is not None and [r.run_id for r in in_progress] == [owner.run_id]:
@@ -377,17 +384,22 @@ def supervise(
         if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
             reason = f"run {in_progress[0].run_id[:8]} ends in {due_s:.0f} s: its successor starts"
             return Supervision(reason, start=True, lost=lost)
+
     if in_progress:
         return Supervision(_describe(in_progress[0], owner, now), lost=lost)
+
     ended = {*lost, *(r.run_id for r in recent if r.state in resources.ENDED)}
     if owner is not None and owner.owner is Owner.STREAM and owner.run_id not in ended:
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(reason, lost=lost)
+
     if lost:
         reason = "the lease of the last stream expired, or it was never submitted"
         return Supervision(reason, start=True, lost=lost)
+
     if not recent:
         return Supervision("no stream has run yet", start=True)
+
     terminated_at = recent[0].terminated_at
     if terminated_at is not None and (supervised_since is None or terminated_at > supervised_since):
         how = "switch this sensor off and on, or launch the job, to resume"
@@ -402,6 +414,7 @@ def supervise(
         wait_s = (ended_at + wait - now).total_seconds()
         reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
         return Supervision(reason)
+
     return Supervision(f"the last run ended as {newest.state.value.lower()}", start=True)
 
 
@@ -453,12 +466,16 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     The logins are those of the gateways file, if there is one; each login is a partition of runs.
     """
     settings = resources.POSITION_SYNC.read_settings()
-    lake, instance = resources.cached_lake(settings), resources.cached_instance(context)
+    lake = resources.cached_lake(settings)
+    instance = resources.cached_instance(context)
     logins = {login.gateway_id: login for login in settings.logins}
-    several, stored = settings.gateways_file is not None, str(resources.LOGINS.name)
-    known = set(instance.get_dynamic_partitions(stored)) if several else set(logins)
-    sessions = lake.sessions.current_of(logins.keys() | known)
     streams = streams_in_progress(instance)
+    stored = set(logins)
+    are_partitions = settings.gateways_file is not None
+    if are_partitions:
+        stored = set(instance.get_dynamic_partitions(str(resources.LOGINS.name)))
+    due = logins_due(list(logins), stored, streams.keys())
+    sessions = lake.sessions.current_of(logins.keys() | stored)
 
     def decide_about(name: str) -> Supervision:
         session = sessions.get(name)
@@ -469,41 +486,99 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             supervised_since=utc(context.last_sensor_start_time),
             rotate_after_s=settings.rotate_after_s,
         )
-        unended = streams.get(name, []) if several else [*chain(*streams.values())]
-        decision = _decide(instance, unended, name if several else None, decide)
+        unended = streams.get(name, []) if are_partitions else [*chain(*streams.values())]
+        decision = _decide(instance, unended, name if are_partitions else None, decide)
         if decision.paused and session is not None:
             lake.sessions.annotate(session, decision.reason)  # for `status`
         return decision
 
-    removed = known - logins.keys()
-    ended = sorted(removed - streams.keys())
-    # A new login may be a renamed old one: the gateway serves only one of them at a time.
-    new = sorted(logins.keys() - known) if len(ended) == len(removed) else []
-    names = [*sorted(removed - {*ended}), *(name for name in logins if name in {*known, *new})]
-    decided = {name: decide_about(name) for name in names}
-    owned = {name for name, one in sessions.items() if one.is_alive(datetime.now(UTC))}
-    waiting = streams.keys() - owned
-    starting = sum(not one.start and name in waiting for name, one in decided.items())
-    requests, reasons = list[dg.RunRequest](), list[str]()
-    for name, decision in decided.items():
-        partition, reason = name if several else None, decision.reason
-        is_first = name not in owned  # a successor waits for the lease before it
-        if name in removed:
-            reason = f"it is no longer in the gateways file: {reason}"
-        elif decision.start and is_first and starting >= STARTS_AT_ONCE:
-            reason = f"{starting} other streams are starting: this one follows them"
-        elif decision.start:
-            starting += is_first
-            requests.append(dg.RunRequest(partition_key=partition, tags=logins[name].run_tags))
-        reasons.append(f"{partition}: {reason}" if partition else reason)
+    decisions = {name: decide_about(name) for name in due.names}
+    now = datetime.now(UTC)
+    owned = {name for name, session in sessions.items() if session.is_alive(now)}
+    started, reasons = chosen_starts(due, decisions, owned, streams.keys())
+
+    requests = []
+    for name in started:
+        partition = name if are_partitions else None
+        requests.append(dg.RunRequest(partition_key=partition, tags=logins[name].run_tags))
+    lines = [f"{name}: {why}" if are_partitions else why for name, why in reasons.items()]
     changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
-    changes += [resources.LOGINS.build_add_request(new)] if new else []
-    changes += [resources.LOGINS.build_delete_request(ended)] if ended else []
+    if due.new:
+        changes.append(resources.LOGINS.build_add_request(due.new))
+    if due.ended:
+        changes.append(resources.LOGINS.build_delete_request(due.ended))
     return dg.SensorResult(
         run_requests=requests,
-        skip_reason=None if requests else "; ".join(reasons) or "no login",
+        skip_reason=None if requests else "; ".join(lines) or "no login",
         dynamic_partitions_requests=changes,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginsDue:
+    """The logins that the supervisor looks at.
+
+    Attributes:
+        names: All of them, those that were removed from the gateways file first.
+        removed: Those that were removed.
+        ended: Those of them whose stream has ended: their partitions go.
+        new: Logins without a partition, which get one.
+    """
+
+    names: list[str]
+    removed: set[str]
+    ended: list[str]
+    new: list[str]
+
+
+def logins_due(
+    configured: Sequence[str], stored: Collection[str], running: Collection[str]
+) -> LoginsDue:
+    """Return the logins to look at; pure.
+
+    Args:
+        configured: The logins of the settings.
+        stored: Those that have a partition.
+        running: Those with a stream in progress.
+    """
+    removed = set(stored) - set(configured)
+    ended = sorted(removed - set(running))
+    # A new login may be a renamed old one: the gateway serves only one of them at a time.
+    new = sorted(set(configured) - set(stored)) if len(ended) == len(removed) else []
+    served = [name for name in configured if name in stored or name in new]
+    names = [*sorted(removed - set(ended)), *served]
+    return LoginsDue(names=names, removed=removed, ended=ended, new=new)
+
+
+def chosen_starts(
+    due: LoginsDue,
+    decisions: Mapping[str, Supervision],
+    owned: Collection[str],
+    running: Collection[str],
+) -> tuple[list[str], dict[str, str]]:
+    """Return the logins whose stream starts now, and of all logins why it does or does not; pure.
+
+    Args:
+        due: The logins.
+        decisions: What was decided about each.
+        owned: Those with a living session.
+        running: Those with a stream in progress.
+    """
+    waiting = set(running) - set(owned)
+    starting = sum(name in waiting and not decision.start for name, decision in decisions.items())
+    started: list[str] = []
+    reasons: dict[str, str] = {}
+    for name, decision in decisions.items():
+        reasons[name] = decision.reason
+        is_first = name not in owned  # a successor waits for the lease before it
+        if name in due.removed:
+            reasons[name] = f"it is no longer in the gateways file: {decision.reason}"
+        elif decision.start and is_first and starting >= STARTS_AT_ONCE:
+            reasons[name] = f"{starting} other streams are starting: this one follows them"
+        elif decision.start:
+            starting += is_first
+            started.append(name)
+    return started, reasons
 
 
 def _decide(

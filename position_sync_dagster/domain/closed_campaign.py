@@ -22,41 +22,64 @@ class CampaignEnd(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClosedCampaign:
-    """What a strategy, or a structure in no strategy, brought from its first trade until it ended.
+class CampaignResult:
+    """What a campaign that is over brought: what the sums of results need.
 
     Attributes:
         campaign_id: Names it; the same each time it is computed.
         strategy_id: The strategy; UNATTRIBUTED of a structure that was in none.
-        account: IB account.
         currency: ISO code of the currency of the money; a campaign in two currencies has two rows.
         underlying: Symbol of the underlying; several are separated by commas.
         kind: The structure that it was when it began, as `strategies propose` names it; null where
             that has no name.
-        opened: The trading day of the first trade; null where that is before all movements.
         closed: The trading day at whose close nothing was left.
+        profit: What it brought: trades, deliveries, dividends of what was held, less fees. Null
+            where a price, a multiplier or a fee is not known. Unit: `currency`.
+        fees: Commissions; positive was paid. Unit: `currency`.
+        capital_at_risk: The greatest loss that was possible at the next expiry while it was open,
+            without fees; null where it had no bound, or a price is not known. Unit: `currency`.
+        profit_unknown: Why profit and fees are null.
+    """
+
+    campaign_id: str
+    strategy_id: str
+    currency: str | None
+    underlying: str
+    kind: str | None
+    closed: date
+    profit: float | None
+    fees: float | None
+    capital_at_risk: float | None
+    profit_unknown: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedCampaign(CampaignResult):
+    """What a strategy, or a structure in no strategy, brought from its first trade until it ended.
+
+    Attributes:
+        account: IB account.
+        opened: The trading day of the first trade; null where that is before all movements.
         days: Calendar days from opened to closed.
         ended: How it ended: closed, expired, assigned, exercised, rolled away or transferred.
         legs: How many contracts it had, with those that rolls and deliveries left.
         contracts: Which these are, as a trader writes them.
         conids: Their contract ids, separated by commas.
         rolls: How often options were replaced by others in one order, or within a minute.
-        profit: What it brought: trades, deliveries, dividends of what was held, less fees. Null
-            where a price, a multiplier or a fee is not known. Unit: `currency`.
-        fees: Commissions; positive was paid. Unit: `currency`.
         premium_received: What sold options brought. Unit: `currency`.
         premium_paid: What bought options cost. Unit: `currency`.
-        capital_at_risk: The greatest loss that was possible at the next expiry while it was open,
-            without fees; null where it had no bound, or a price is not known. Unit: `currency`.
         return_on_risk: Profit as a part of capital_at_risk: 0.1 is 10 %. Unit: part of one.
         return_per_year: That for 365 days; less than a day counts as one. Unit: part of one,
             a year.
-        worst: The least that it ever stood, at a close or at its end, less fees. Unit: `currency`.
+        worst: The least that it ever stood, at a close, at a moment that the ledger knows or at its
+            end, less fees. Unit: `currency`.
         best: The most that it ever stood. Unit: `currency`.
         profit_at_half: How it stood at the close of the day in the middle of its life. Unit:
             `currency`.
         closes: At how many closes it was held.
-        closes_known: At how many of them, and at which other recorded moments, its value is known.
+        closes_known: At how many of them its value is known.
+        moments_known: At how many moments between them the ledger knows its value, five minutes
+            apart.
         entry_delta: Delta when it began. Unit: units of the underlying.
         entry_vega: Vega then. Unit: `currency`.
         entry_theta: Theta then. Unit: `currency`, a day.
@@ -70,29 +93,19 @@ class ClosedCampaign:
         exit_implied_vol: Implied volatility then. Unit: part of one, a year.
         exit_days_to_expiry: Days from then to its next expiry.
         exit_age_s: How far the greeks are from the last trades. Unit: seconds.
-        profit_unknown: Why profit and fees are null.
         why_unknown: Which other columns are null, and why.
     """
 
-    campaign_id: str
-    strategy_id: str
     account: str
-    currency: str | None
-    underlying: str
-    kind: str | None
     opened: date | None
-    closed: date
     days: int | None
     ended: CampaignEnd
     legs: int
     contracts: str
     conids: str
     rolls: int
-    profit: float | None
-    fees: float | None
     premium_received: float | None
     premium_paid: float | None
-    capital_at_risk: float | None
     return_on_risk: float | None
     return_per_year: float | None
     worst: float | None
@@ -100,6 +113,7 @@ class ClosedCampaign:
     profit_at_half: float | None
     closes: int
     closes_known: int
+    moments_known: int
     entry_delta: float | None
     entry_vega: float | None
     entry_theta: float | None
@@ -112,5 +126,4 @@ class ClosedCampaign:
     exit_implied_vol: float | None
     exit_days_to_expiry: int | None
     exit_age_s: float | None
-    profit_unknown: str | None
     why_unknown: str | None

@@ -227,6 +227,7 @@ class AccountDownloads:
                 self._subscription = subscription
                 self._ib.client.reqAccountUpdates(True, account)
                 why = await self._end_of(subscription, is_impatient=before.failures > 0)
+
         except asyncio.CancelledError:
             self.accounts.record(account, AccountEvent.CANCELLED, time.monotonic())
             self._on_change(account)
@@ -241,6 +242,7 @@ class AccountDownloads:
         why = self.accounts[account].spoiled or why
         if why is None and not self._is_uninterrupted(subscription):
             why = IB_LOST
+
         if why is None:
             self._complete(subscription)
         else:

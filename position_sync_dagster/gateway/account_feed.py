@@ -72,6 +72,7 @@ class AccountFeed:
         self._timeout_s = settings.gateway_timeout_s
         self.connectivity = login.connectivity
         self.accounts = login.accounts
+
         self.states = AccountStates(
             login.accounts,
             lasts_s=settings.account_interval_s,
@@ -99,6 +100,7 @@ class AccountFeed:
         self._portfolio: dict[Key, tuple[float, float]] = {}  # when, and the quantity
         self._contradicted: dict[Key, float] = {}
         self._was_demoted = False
+
         self._requesting = asyncio.Lock()
         self._ensuring = asyncio.Lock()
         read_messages(login.ib, MessageType.POSITION, self._read_position)
@@ -198,18 +200,23 @@ class AccountFeed:
         async with self._requesting:
             if self._listing is not None:  # its request was cancelled: the rows do not count
                 await self._list()
-            while True:
+
+            interruptions = -1
+            while interruptions != self.connectivity.interruptions:
                 interruptions = self.connectivity.interruptions
-                self.odd_rows.clear()
-                self._named.clear()
-                self._contradicted.clear()
-                self.book.snapshot_id = str(uuid4())
+                self._begin_list()
                 await self._list()
                 self.connectivity.require_ib()
-                if interruptions == self.connectivity.interruptions:
-                    break
+
             self._listed_at_s = time.monotonic()
             self._end_list()
+
+    def _begin_list(self) -> None:
+        """Forget what the list before named."""
+        self.odd_rows.clear()
+        self._named.clear()
+        self._contradicted.clear()
+        self.book.snapshot_id = str(uuid4())
 
     async def _list(self) -> None:
         """Wait for the list that is under way; request one where there is none.
@@ -225,6 +232,7 @@ class AccountFeed:
             listing = self._listing
             if listing is None:
                 listing = self._request_list()
+
             await asyncio.wait({listing}, timeout=timeout_s)
             if listing.done():
                 self._listing = None
@@ -232,6 +240,7 @@ class AccountFeed:
                 return
             if not login.ib.isConnected():
                 raise ConnectionError
+
         except ConnectionError as error:
             self._listing = None
             raise login.lost("the positions") from error

@@ -166,8 +166,9 @@ def readable(text: str) -> str:
     ('连接 OK', '中', '\\x81 C:\\users')
     """
 
-    def decoded(found: re.Match[str]) -> str:
-        sent, kind = found[0], found[0][1]
+    def decoded(escapes: re.Match[str]) -> str:
+        sent = escapes[0]
+        kind = sent[1]
         data = bytes.fromhex(sent.replace(f"\\{kind}", ""))
         try:
             return data.decode("utf-16-be" if kind == "u" else "gb18030")

@@ -74,7 +74,8 @@ def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Exec
     Raises:
         ValueError: Its contract, id, account, quantity or side cannot be read.
     """
-    done, instrument = fill.execution, instrument_of(fill.contract)
+    done = fill.execution
+    instrument = instrument_of(fill.contract)
     named = done.execId and done.acctNumber and instrument.conid in CONIDS
     if not named or known(done.shares) is None:
         raise ValueError("the id, account, conid or quantity of an execution")
@@ -118,17 +119,17 @@ def _written(done: IBExecution, contract: Contract) -> dict[str, int | float | s
 CONCURRENT_REQUESTS = 20
 
 
-def _readable(found: Sequence[IBContractDetails], seen_at: datetime) -> ContractDetails | None:
+def _readable(listings: Sequence[IBContractDetails], seen_at: datetime) -> ContractDetails | None:
     """Return the details of a contract; None where they cannot be read.
 
     The gateway answers with one message for each venue; that of a future's algo venue may be the
     first, and counts only if there is no other. Source: see `ALGO_VENUE`.
     """
     exchanges = (
-        d for d in found if d.contract and not d.contract.exchange.startswith(codes.ALGO_VENUE)
+        d for d in listings if d.contract and not d.contract.exchange.startswith(codes.ALGO_VENUE)
     )
     try:
-        return details_of(next(exchanges, found[0]), seen_at=seen_at)
+        return details_of(next(exchanges, listings[0]), seen_at=seen_at)
     except ValueError:
         return None
 
@@ -199,7 +200,8 @@ class MessageReader:
         ib_async_internals.read_times(ib)
 
     def _read(self, fields: list[str]) -> None:
-        self._type, self._failed = fields[0] if fields else "", False
+        self._type = fields[0] if fields else ""
+        self._failed = False
         if self._type == _ERROR:
             fields = [codes.readable(field) for field in fields]
         if self._position_failed and self._type == _POSITION_END:
@@ -214,14 +216,15 @@ class MessageReader:
 
     def _on_unreadable(self, error: BaseException | None) -> None:
         self._failed = True
-        kind, text = "unreadable message", "a message that cannot be read"
+        kind = "unreadable message"
+        text = "a message that cannot be read"
         if isinstance(error, UnknownZoneError):
             kind = str(error)
             text = f"a time that cannot be read, since {error}. Choose another time zone at the "
             text += "log-in of TWS or IB Gateway, or UTC for the times that it sends to clients "
             text += "(API settings)"
-        what = f"(type {self._type[:12]!a}, {type(error).__name__}); it is left out"
-        self._log.report(kind, f"{self._gateway_id} sent {text} {what}")
+        cause = f"(type {self._type[:12]!a}, {type(error).__name__}); it is left out"
+        self._log.report(kind, f"{self._gateway_id} sent {text} {cause}")
 
 
 # Seconds without a readable message after which the watchdog requests the gateway's time; it waits
@@ -335,7 +338,8 @@ class GatewayConnection:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 theirs = await self.ib.reqCurrentTimeAsync()
-            early, late = (theirs - clock()).total_seconds(), (theirs - before).total_seconds()
+            early = (theirs - clock()).total_seconds()
+            late = (theirs - before).total_seconds()
             return 0.0 if early <= 0.0 and late + 1.0 >= 0.0 else max(early, late + 1.0, key=abs)
         return None
 
@@ -345,7 +349,8 @@ class GatewayConnection:
         Raises:
             SettingsError: An account is of another mode, or the gateway serves other accounts.
         """
-        mode, expected = settings.trading_mode, settings.accounts
+        mode = settings.trading_mode
+        expected = settings.accounts
         for account in self.accounts:
             if mode is not None and trading_mode_of(account) is not mode:
                 raise errors.SettingsError(
@@ -383,12 +388,14 @@ class GatewayConnection:
         async def request(conid: int) -> ContractDetails | None:
             contract = Contract(conId=conid)
             async with gate:
-                found, refusals, _ = await self._ask(self.ib.reqContractDetailsAsync, contract)
+                listings, refusals, _ = await self._ask(self.ib.reqContractDetailsAsync, contract)
+
             self.unknown.discard(conid)
             no_contract = (codes.GatewayCode.NO_CONTRACT, contract)
-            if self._knows_contracts and any(one[1:] == no_contract for one in refusals):
+            is_refused = no_contract in [(code, about) for _, code, about in refusals]
+            if self._knows_contracts and is_refused:
                 self.unknown.add(conid)
-            return _readable(found, utc_now()) if found else None
+            return _readable(listings, utc_now()) if listings else None
 
         answers = await asyncio.gather(*(request(conid) for conid in conids))
         return {details.conid: details for details in answers if details is not None}
@@ -416,6 +423,7 @@ class GatewayConnection:
         if whole:
             # The day of the answer; it has begun if the gateway's clock is ahead of ours.
             begin = day_begin(utc_now() + SKEW)
+
         for fill in fills:
             if fill.contract.secType == "BAG" or not fill.execution.shares:
                 continue  # the legs of a combo are named too

@@ -188,9 +188,9 @@ class Fields:
             StatementError: It is of another kind, or it is required and not there.
         """
         value = None
-        name = next((each for each in names if each in self.attributes), None)
-        if name is not None:
-            value = self._parsed(kind, name)
+        present = next((name for name in names if name in self.attributes), None)
+        if present is not None:
+            value = self._parsed(kind, present)
 
         if value is None and is_required:
             raise self.error(f"has no valid {names[-1]}", kind.remedy)

@@ -55,18 +55,18 @@ class _LaterError(FlexServiceError):
     """An answer after which the same request may succeed."""
 
 
-def refusal(texts: Mapping[str, str], what: str) -> FlexServiceError:
+def refusal(texts: Mapping[str, str], source: str) -> FlexServiceError:
     """Return the error of an answer that is no statement.
 
     Args:
         texts: The elements of the answer, by name.
-        what: The file or the query, for the message.
+        source: The file or the query, for the message.
     """
     code = texts.get("ErrorCode") or texts.get("code") or "no code"
-    said = (texts.get("ErrorMessage") or "no statement and no error")[:200].rstrip(".")
+    message = (texts.get("ErrorMessage") or "no statement and no error")[:200].rstrip(".")
     kind = _LaterError if code in _LATER else FlexServiceError
     return kind(
-        f"{what}: the Flex service answered {code}: {said}.",
+        f"{source}: the Flex service answered {code}: {message}.",
         remedy=_REMEDIES.get(code, "See the error codes of IB's Flex Web Service."),
     )
 
@@ -145,12 +145,14 @@ class FlexService:
         try:
             with _OPENER.open(request, timeout=self.timeout_s) as answer:
                 data: bytes = answer.read(LARGEST_STATEMENT)
+
         except HTTPError as error:
             error.close()
             is_redirect = 300 <= error.code < 400
             answered = "a redirect, which is refused" if is_redirect else "HTTP"
             kind = _LaterError if error.code >= 500 or error.code == 429 else FlexServiceError
             raise self._no_answer(kind, query_id, f"{answered} {error.code}") from None
+
         except (HTTPException, OSError, ValueError) as error:
             reason = str(getattr(error, "reason", None) or type(error).__name__)
             reason = _without(token, {"reason": reason})["reason"]

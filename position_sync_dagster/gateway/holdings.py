@@ -247,8 +247,8 @@ class Profit:
         return known(self.sent.daily)
 
 
-def _differ(value: float, other: float, band: float) -> bool:
-    return abs(value - other) > max(band * abs(value), ROUNDING)
+def _differ(value: float, compared: float, band: float) -> bool:
+    return abs(value - compared) > max(band * abs(value), ROUNDING)
 
 
 def with_exchange(instrument: Instrument, before: BrokerPosition | None) -> Instrument:
@@ -423,6 +423,7 @@ class HoldingsBook:
             if before is not None and before.position:
                 self._close(before)
             return False
+
         now = self._clock()
         if before is not None and before.position == position:
             listed = replace(
@@ -433,6 +434,7 @@ class HoldingsBook:
             )
             self._store(key, before, listed)
             return False
+
         self.put(self._row(key, instrument, position, before, now, average_cost=cost))
         return True
 
@@ -471,7 +473,8 @@ class HoldingsBook:
             return False
         if known(sent.value) is None or self._connectivity.lost is not None:
             return False
-        now, profit = self._clock(), self.profits.get(key)
+        now = self._clock()
+        profit = self.profits.get(key)
         if profit is None:
             self.profits[key] = Profit(sent, now, same_since=now, value_at_daily=sent.value)
         elif not profit.take(sent, now):
@@ -487,13 +490,13 @@ class HoldingsBook:
 
     def forget_pnl(self, key: Key) -> None:
         """Keep the value of a holding and remove its daily profit: its subscription ended."""
-        holding, profit = self._holdings.get(key), self.profits.get(key)
-        if holding is not None and profit is not None:
-            kept = replace(
-                self._valued(key, holding, self._clock()), daily_pnl=None, followed=False
-            )
-            del self.profits[key]
-            self._store(key, holding, kept)
+        holding = self._holdings.get(key)
+        if holding is None or key not in self.profits:
+            return
+
+        valued = self._valued(key, holding, self._clock())
+        del self.profits[key]
+        self._store(key, holding, replace(valued, daily_pnl=None, followed=False))
 
     def _valued(self, key: Key, holding: BrokerPosition, now: datetime) -> BrokerPosition:
         """Return a holding with the values of its newest PnLSingle message, if they count.
@@ -508,7 +511,8 @@ class HoldingsBook:
         if not profit.counts(holding):
             daily = profit.daily(holding.market_value)
             return holding if daily is None else changed(holding, daily_pnl=daily)
-        sent, magnifier = profit.sent, self.magnifier(key[1])
+        sent = profit.sent
+        magnifier = self.magnifier(key[1])
         realized = known(sent.realized)
         return changed(
             holding,

@@ -70,10 +70,11 @@ async def log_in(settings: Settings, *, sleep: Callable[[float], Awaitable[None]
         TooManyAccountsError: The login has more accounts than a gateway lists positions of.
     """
     ib_async_internals.quiet_loggers()
-    pool, random = settings.client_id_pool, Random()  # noqa: S311 - jitter of a delay
-    for taken, client_id in enumerate(pool):
-        if taken:
-            await sleep(NEXT_CLIENT_ID.delay_s(taken, random))
+    pool = settings.client_id_pool
+    random = Random()  # noqa: S311 - jitter of a delay
+    for attempts, client_id in enumerate(pool):
+        if attempts:
+            await sleep(NEXT_CLIENT_ID.delay_s(attempts, random))
         with suppress(errors.ClientIdInUseError):
             return await _log_in_as(client_id, settings)
     raise errors.ClientIdInUseError(
@@ -114,6 +115,7 @@ async def _log_in_as(client_id: int, settings: Settings) -> Login:
         if listener.failure.done() and not ib_async_internals.is_unanswered(error):
             raise listener.failure.result()
         await attempt
+
     except TimeoutError as error:
         raise errors.GatewayTimeoutError(
             f"{listener.address} accepted the connection and did not answer within "
@@ -125,6 +127,7 @@ async def _log_in_as(client_id: int, settings: Settings) -> Login:
         raise  # a refusal is an OSError too
     except (OSError, ValueError) as error:
         raise _failed_to_connect(listener.address, error) from error
+
     finally:
         attempt.cancel()
         with suppress(asyncio.CancelledError):

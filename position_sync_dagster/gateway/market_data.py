@@ -5,7 +5,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,17 +161,17 @@ class MarketDataRequests:
 
         self.on_refusal.append(refusals.append)
         self.subscribe(details)
+        ends_s = time.monotonic() + wait_s
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    while not refusals and self._ib.isConnected():
-                        quote = self.quote(details.conid)
-                        if quote is not None and quote.received_at is not None:
-                            kind = quote.market_data_type or 1
-                            has_greeks = quote.delta is not None
-                        if kind is not None and (has_greeks or not is_option):
-                            break
-                        await asyncio.sleep(TRIAL_POLL_S)
+            while not refusals and self._ib.isConnected() and time.monotonic() < ends_s:
+                quote = self.quote(details.conid)
+                if quote is not None and quote.received_at is not None:
+                    kind = quote.market_data_type or 1
+                    has_greeks = quote.delta is not None
+
+                if kind is not None and (has_greeks or not is_option):
+                    break
+                await asyncio.sleep(TRIAL_POLL_S)
         finally:
             self.cancel(details.conid)
             self.on_refusal.remove(refusals.append)

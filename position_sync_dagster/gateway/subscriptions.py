@@ -80,7 +80,9 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         withdraw: Callable[[int], None],
         silence_s: float,
     ) -> None:
-        self._ib, self._send, self._withdraw = ib, send, withdraw
+        self._ib = ib
+        self._send = send
+        self._withdraw = withdraw
         self._end = 2 + NUMBER_OF_VALUES[kind]
         self._backoff = Backoff(first_s=silence_s, longest_s=900.0, jitter=(0.8, 1.2))
         self._random = Random()  # noqa: S311 - jitter of a delay
@@ -195,7 +197,8 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
     """
 
     def __init__(self, ib: IB, book: holdings.HoldingsBook, *, silence_s: float) -> None:
-        send, withdraw = ib.client.reqPnLSingle, ib.client.cancelPnLSingle
+        send = ib.client.reqPnLSingle
+        withdraw = ib.client.cancelPnLSingle
         super().__init__(ib, MessageType.PNL_SINGLE, send, withdraw, silence_s)
         self._book = book
         self._wanted_by: dict[object, tuple[Key, ...]] = {}
@@ -226,9 +229,9 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
 
     def release(self, owner: object) -> None:
         """Cancel the subscriptions that only this owner wanted."""
-        found = self._wanted_by.pop(owner, None)
+        keys = self._wanted_by.pop(owner, None)
         self._order()
-        if found and self._ib.isConnected():
+        if keys and self._ib.isConnected():
             self._end_unwanted()
 
     def step(self) -> None:
@@ -257,12 +260,14 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
 
     def take_valued(self) -> set[Key]:
         """Return the holdings of which a profit or value came since the last call."""
-        valued, self._valued = self._valued, set()
+        valued = self._valued
+        self._valued = set()
         return valued
 
     def take_fresh(self) -> bool:
         """Return whether a message that counts came since the last call."""
-        fresh, self._fresh = self._fresh, False
+        fresh = self._fresh
+        self._fresh = False
         return fresh
 
     def _order(self) -> None:
@@ -340,7 +345,8 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
     """
 
     def __init__(self, login: Login) -> None:
-        self._login, client = login, login.ib.client
+        self._login = login
+        client = login.ib.client
         silence_s = login.settings.line_silence_s
         super().__init__(login.ib, MessageType.PNL, client.reqPnL, client.cancelPnL, silence_s)
         self._connectivity = login.connectivity

@@ -280,7 +280,8 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         ticker: The ticker of a line.
         arrivals: When its parts arrived.
     """
-    contract, greeks = ticker.contract, ticker.modelGreeks or _NO_GREEKS
+    contract = ticker.contract
+    greeks = ticker.modelGreeks or _NO_GREEKS
     kind = ticker.marketDataType
     if kind == codes.MarketDataType.LIVE:  # the gateway may say so before the first live tick
         kind = arrivals.kind or kind
@@ -316,14 +317,14 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
 
 def _dividends(ticker: Ticker) -> StatedDividends | None:
     """Read the dividends of a stock (tick type 59); an empty field is unknown."""
-    found = ticker.dividends
-    if found is None:
+    stated = ticker.dividends
+    if stated is None:
         return None
-    day = found.nextDate
+    day = stated.nextDate
     return StatedDividends(
         next_date=day.date() if isinstance(day, datetime) else day,
-        next_amount=known(found.nextAmount),
-        next_year=known(found.next12Months),
+        next_amount=known(stated.nextAmount),
+        next_year=known(stated.next12Months),
     )
 
 
@@ -365,7 +366,9 @@ def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     >>> position_row(["61", "3", "DU1", *terms, "", "1"])
     OddRow(key=('DU1', 7), why="quantity ''")
     """
-    account, terms, (quantity, cost) = fields[2], fields[3:14], fields[14:]
+    account = fields[2]
+    terms = fields[3:14]
+    quantity, cost = fields[14:]
     return _row(account, terms, quantity, {"average_cost": cost or "nan"})
 
 

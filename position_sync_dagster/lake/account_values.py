@@ -71,20 +71,20 @@ class AccountValuesTable:
             key = self.table.cache_key(handle)
             before, rows = self._newest
             if before != key:
-                known = rows if before[0] == key[0] else rows.clear()
-                self._newest = (key, self._newest_since(known, storage.data_files(handle)))
+                earlier = rows if before[0] == key[0] else rows.clear()
+                self._newest = (key, self._newest_since(earlier, storage.data_files(handle)))
             return self._newest[1]
 
         return self.table.snapshot(step)
 
-    def _newest_since(self, known: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:
+    def _newest_since(self, earlier: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:
         """Return the newest rows; of what is known already only the rest is read."""
         # The greatest date is not used: one row of a clock that ran ahead would hide the others.
         days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
         first = pl.lit(days[-1] - LOOK_BACK if len(days) else None)
         recent = files.filter(pl.col("partition.date") >= first)
-        rows = ledger_rows.added_after(self.table, recent, ledger_rows.newest_version(known))
-        return _newest(pl.concat([known.lazy(), rows]).filter(pl.col("date") >= first))
+        rows = ledger_rows.added_after(self.table, recent, ledger_rows.newest_version(earlier))
+        return _newest(pl.concat([earlier.lazy(), rows]).filter(pl.col("date") >= first))
 
     def latest_summaries(self) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""

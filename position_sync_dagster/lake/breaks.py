@@ -20,27 +20,33 @@ CLOSED = "closed"
 
 
 def seen_again(
-    one: Break, seen: Discrepancy, at: datetime, snapshot_id: str | None, run_id: str | None
+    opened: Break,
+    difference: Discrepancy,
+    at: datetime,
+    snapshot_id: str | None,
+    run_id: str | None,
 ) -> Break:
     """Return a break after a reconciliation that found it; the same one if nothing changed.
 
     An acceptance ends when the quantities change.
     """
-    differs = not (_equal(one.expected, seen.expected) and _equal(one.actual, seen.actual))
-    if one.state is not BreakState.OPENED and not differs:
-        return one
-    note = one.note
-    if one.state is BreakState.ACCEPTED:
-        accepted = (one.accepted_by, one.expected, one.actual, one.note)
+    differs = not (
+        _equal(opened.expected, difference.expected) and _equal(opened.actual, difference.actual)
+    )
+    if opened.state is not BreakState.OPENED and not differs:
+        return opened
+    note = opened.note
+    if opened.state is BreakState.ACCEPTED:
+        accepted = (opened.accepted_by, opened.expected, opened.actual, opened.note)
         by, broker, tables, why = ("?" if part is None else part for part in accepted)
         note = f"{by} accepted {broker} against {tables} ({why}); that has changed"
     return replace(
-        one,
+        opened,
         state=BreakState.CONFIRMED,
-        confirmed_at=one.confirmed_at or at,
-        expected=seen.expected,
-        actual=seen.actual,
-        detail=seen.detail,
+        confirmed_at=opened.confirmed_at or at,
+        expected=difference.expected,
+        actual=difference.actual,
+        detail=difference.detail,
         accepted_at=None,
         accepted_by=None,
         note=note,
@@ -50,18 +56,27 @@ def seen_again(
     )
 
 
-def _equal(one: float | None, other: float | None) -> bool:
+def _equal(first: float | None, second: float | None) -> bool:
     """Return whether two quantities are the same; an unknown one is NaN."""
-    return one == other or (one is not None and other is not None and one != one and other != other)
+    return first == second or (
+        first is not None and second is not None and first != first and second != second
+    )
 
 
-def break_key(one: Break | Discrepancy) -> tuple[str, str, int]:
+def break_key(difference: Break | Discrepancy) -> tuple[str, str, int]:
     """Return what one break or discrepancy of a comparison has alone."""
-    return (one.type, one.account, one.conid)
+    return (difference.type, difference.account, difference.conid)
 
 
 def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
     return schema.frame_of(schema.RECONCILIATION_BREAKS, breaks).with_columns(*schema.LIVE_COLUMNS)
+
+
+def _resolved(opened: Break, at: datetime) -> Break:
+    """Return a break that is gone; one that a person accepted keeps this state."""
+    is_accepted = opened.state is BreakState.ACCEPTED
+    state = opened.state if is_accepted else BreakState.RESOLVED
+    return replace(opened, state=state, resolved_at=at)
 
 
 def _in_order(rows: pl.DataFrame) -> list[Break]:
@@ -100,39 +115,55 @@ class ReconciliationBreaks:
             snapshots: The account downloads that were compared, by gateway.
             run_id: The Dagster run.
         """
-        seen = {break_key(one): (of, one) for of, listed in found.items() for one in listed}
+        differences: dict[tuple[str, str, int], tuple[str, Discrepancy]] = {}
+        for gateway_id, listed in found.items():
+            for difference in listed:
+                differences[break_key(difference)] = (gateway_id, difference)
+
+        def was_compared(opened: Break) -> bool:
+            return opened.gateway_id in found if compared is None else compared(opened)
 
         def step(snapshot: Snapshot) -> Change[None]:
-            left, before, live, gone = dict(seen), _in_order(snapshot.live), [], []
-            for one in before:
-                if not (compared(one) if compared else one.gateway_id in found):
-                    live.append(one)
-                elif (again := left.pop(break_key(one), None)) is None:
-                    is_accepted = one.state is BreakState.ACCEPTED
-                    state = one.state if is_accepted else BreakState.RESOLVED
-                    gone.append(replace(one, state=state, resolved_at=at))
-                else:
-                    of, difference = again
-                    named = one if one.gateway_id == of else replace(one, gateway_id=of)
-                    by = (snapshots or {}).get(of), run_id
-                    live.append(seen_again(named, difference, at, *by))
-            if not left and not gone and all(map(operator.is_, live, before)):
+            unmatched = dict(differences)
+            before = _in_order(snapshot.live)
+            live: list[Break] = []
+            resolved: list[Break] = []
+
+            for opened in before:
+                if not was_compared(opened):
+                    live.append(opened)
+                    continue
+
+                match = unmatched.pop(break_key(opened), None)
+                if match is None:
+                    resolved.append(_resolved(opened, at))
+                    continue
+
+                gateway_id, difference = match
+                if opened.gateway_id != gateway_id:
+                    opened = replace(opened, gateway_id=gateway_id)
+                snapshot_id = (snapshots or {}).get(gateway_id)
+                live.append(seen_again(opened, difference, at, snapshot_id, run_id))
+
+            is_unchanged = all(map(operator.is_, live, before))
+            if not unmatched and not resolved and is_unchanged:
                 return Change(None)
-            ids = schema.new_ids(at, len(left))
-            live += [
-                Break(
-                    **schema.fields_of(new),
+
+            ids = schema.new_ids(at, len(unmatched))
+            for break_id, (gateway_id, difference) in zip(ids, unmatched.values(), strict=True):
+                new = Break(
+                    **schema.fields_of(difference),
                     break_id=break_id,
-                    gateway_id=of,
+                    gateway_id=gateway_id,
                     state=BreakState.OPENED,
                     opened_at=at,
-                    snapshot_id=(snapshots or {}).get(of),
+                    snapshot_id=(snapshots or {}).get(gateway_id),
                     run_id=run_id,
                     last_seen_at=at,
                 )
-                for break_id, (of, new) in zip(ids, left.values(), strict=True)
-            ]
-            return Change(None, _rows_of(live), _rows_of(gone).with_columns(bucket=pl.lit(CLOSED)))
+                live.append(new)
+            closed = _rows_of(resolved).with_columns(bucket=pl.lit(CLOSED))
+            return Change(None, _rows_of(live), closed)
 
         self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
 
@@ -183,14 +214,14 @@ class ReconciliationBreaks:
 
         def step(snapshot: Snapshot) -> Change[Break]:
             is_it = pl.col("break_id").str.starts_with(break_id) & pl.col("state").is_in(states)
-            found = snapshot.live.filter(is_it)
-            if found.height != 1 or not break_id:
+            chosen = snapshot.live.filter(is_it)
+            if chosen.height != 1 or not break_id:
                 raise UnknownRequestError(
-                    f"{found.height or 'No'} open breaks that one can {action} have the id "
+                    f"{chosen.height or 'No'} open breaks that one can {action} have the id "
                     f"{break_id[:80]!r}.",
                     remedy="List them with `position-sync breaks`, and take the id from there.",
                 )
-            after = found.with_columns(**changes)
+            after = chosen.with_columns(**changes)
             rows = pl.concat([snapshot.live.filter(~is_it), after])
             return Change(schema.records_of(Break, after)[0], rows)
 
@@ -198,8 +229,8 @@ class ReconciliationBreaks:
 
     def open_breaks(self, gateway_id: str | None = None) -> list[Break]:
         """Return the breaks that are there now, oldest first."""
-        found = _in_order(self._lifecycle.snapshot().live)
-        return [one for one in found if gateway_id in (None, one.gateway_id)]
+        breaks = _in_order(self._lifecycle.snapshot().live)
+        return [opened for opened in breaks if gateway_id in (None, opened.gateway_id)]
 
     def all_breaks(self) -> list[Break]:
         """Return the breaks that are there now, and then those that are gone."""

@@ -41,12 +41,12 @@ def rows_to_publish(
         accounts: Until when the broker has confirmed each account.
     """
     nothing = AccountConfirmation(None)
-    known = [accounts.get(one.account, nothing) for one in positions]
+    states = [accounts.get(position.account, nothing) for position in positions]
     rows = schema.broker_rows(positions, session).with_columns(
         gateway_id=pl.lit(gateway_id),
         captured_at=schema.moment(captured_at),
-        account_confirmed_at=schema.moments(one.confirmed_at for one in known),
-        account_followed_until=schema.moments(one.followed_until for one in known),
+        account_confirmed_at=schema.moments(position.confirmed_at for position in states),
+        account_followed_until=schema.moments(position.followed_until for position in states),
     )
     return rows.unique(["account", "conid"], keep="last", maintain_order=True)
 
@@ -79,7 +79,8 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
         _followed_until="account_followed_until",
     )
     facts = facts.sort("_version").unique("account", keep="last")
-    version, own_version = pl.col("_version"), pl.col(_ORDER).fill_null(-1)
+    version = pl.col("_version")
+    own_version = pl.col(_ORDER).fill_null(-1)
     is_covered = pl.col("confirmed_at").is_not_null() | pl.col("market_value").is_null()
 
     joined = rows.join(facts, on="account", how="left", maintain_order="left").with_columns(
@@ -214,14 +215,17 @@ class BrokerPositionsTable:
                 token = session.fencing_token
                 if storage.refuse_stale_owner(handle, gateway_id, token) != token:
                     return None
+
             if self._replaced.get(gateway_id) != self._base(handle, session):
                 return None
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             files = storage.files_in(handle, gateway_id=gateway_id)
             predicate = None
+
             if is_fragmented(files, rows.height):
                 numbered = newest(pl.concat([self.table.read_rows(files), numbered]))
                 predicate = _rows_of(gateway_id)
+
             storage.write(handle, numbered, _commit_info(session), predicate=predicate)
             return handle.version()
 
@@ -246,7 +250,8 @@ class BrokerPositionsTable:
 
     def _read(self, handle: DeltaTable, gateway_id: str, before: CachedRows) -> CachedRows:
         """Read a gateway's rows, from files that were not read before."""
-        key, present = self.table.cache_key(handle), storage.files_in(handle, gateway_id=gateway_id)
+        key = self.table.cache_key(handle)
+        present = storage.files_in(handle, gateway_id=gateway_id)
         files = frozenset(present.get_column("path"))
         if before.key[0] != key[0] or not before.files <= files:
             before = _NOTHING_READ

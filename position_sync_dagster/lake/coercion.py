@@ -33,13 +33,13 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
     for name, column, coerce in _CHECKS:
         value = getattr(update, name)
         try:
-            found = None if value is None or _is_blank(value, column) else coerce(value)
+            coerced = None if value is None or _is_blank(value, column) else coerce(value)
         except (ValueError, TypeError, OverflowError, OSError, errors.InvalidLegError):
             raise _refused(name, value, column) from None
-        if found is None and not column.nullable:
+        if coerced is None and not column.nullable:
             raise _refused(name, value, column)
-        if found is not value:
-            changes[name] = found
+        if coerced is not value:
+            changes[name] = coerced
     return replace(update, **changes) if changes else update
 
 

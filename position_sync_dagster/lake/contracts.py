@@ -36,9 +36,12 @@ class ContractsTable:
 
         What is known of them stays.
         """
-        names, conids = ("not_given", "not_given_at"), schema.one_of("conid", asked)
+        names = ("not_given", "not_given_at")
+        conids = schema.one_of("conid", asked)
         kinds = {name: schema.CONTRACTS.polars[name] for name in ("conid", *names)}
-        news = pl.DataFrame([(conid, *one) for conid, one in asked.items()], kinds, orient="row")
+        news = pl.DataFrame(
+            [(conid, *request) for conid, request in asked.items()], kinds, orient="row"
+        )
 
         def step(handle: DeltaTable) -> None:
             stored = self.table.read_rows(storage.data_files(handle)).filter(conids)
@@ -54,8 +57,8 @@ class ContractsTable:
     def not_given(self) -> dict[int, tuple[int, datetime]]:
         """Return how often, and when last, the gateway gave no details, by conid."""
         rows = self.table.rows().filter(pl.col("not_given").is_not_null())
-        found = rows.select("conid", "not_given", "not_given_at").iter_rows()
-        return {conid: (times, at) for conid, times, at in found}
+        refused = rows.select("conid", "not_given", "not_given_at").iter_rows()
+        return {conid: (times, at) for conid, times, at in refused}
 
     def unexpired(self, since: date, besides: Iterable[int]) -> dict[int, ContractDetails]:
         """Return the details of contracts that had not expired on a day, and of some others."""
@@ -73,5 +76,7 @@ class ContractsTable:
         return self._details(wanted)
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
-        known = self.table.rows(only).filter(pl.col("symbol").is_not_null())
-        return {one.conid: one for one in schema.records_of(ContractDetails, known)}
+        with_details = self.table.rows(only).filter(pl.col("symbol").is_not_null())
+        return {
+            details.conid: details for details in schema.records_of(ContractDetails, with_details)
+        }

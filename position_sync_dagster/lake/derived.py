@@ -65,12 +65,12 @@ def derive(
         CommitContentionError: Other writers committed first each time; nothing was changed.
     """
     for _attempt in range(2):
-        seen = table.version() if table.exists() else 0
-        made, rows = make()
+        version = table.version() if table.exists() else 0
+        reported, rows = make()
         with suppress(NewerRowError):
-            return made, replace(table, rows, run_id=run_id, seen=seen)
-    made, rows = make()
-    return made, replace(table, rows, run_id=run_id)
+            return reported, replace(table, rows, run_id=run_id, seen=version)
+    reported, rows = make()
+    return reported, replace(table, rows, run_id=run_id)
 
 
 def replace(
@@ -85,7 +85,9 @@ def replace(
         CommitContentionError: Other writers committed first each time; nothing was changed.
         NewerRowError: The table has another version; nothing was changed.
     """
-    spec, predicate, chosen = table.spec, "true", EVERY
+    spec = table.spec
+    predicate = "true"
+    chosen = EVERY
     if not isinstance(rows, pl.DataFrame):
         if not rows:
             return Replaced(version=seen or 0, rows=0, changed=False)
@@ -113,7 +115,8 @@ def _typed(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
 
 def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
     """Return the predicate of the rows of these days, and which data files have them."""
-    [name], wanted = table.spec.partition_by, sorted(days)
+    [name] = table.spec.partition_by
+    wanted = sorted(days)
     listed = ", ".join(f"'{day.isoformat()}'" for day in wanted)
     return f"{name} IN ({listed})", pl.col(f"partition.{name}").is_in(wanted)
 
@@ -139,23 +142,17 @@ def values_at_close(
     newest = earlier.group_by("update_id").agg(pl.col("confirmed_at").max())
     age = pl.lit(closed) - pl.max_horizontal(_valued_at(), "confirmed_at")
     held = (pl.col("position") != 0) | (pl.col("timestamp") >= opened.astimezone(UTC))
-    return (
-        updates.last_before(closed, LOOK_BACK_DAYS)
-        .filter(held)
-        .join(newest, on="update_id", how="left")
-        .with_columns(
-            pl.when(pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value))
-            .then(name)
-            .alias(name)
-            for name in GREEKS_COLUMNS
-        )
-        .with_columns(
-            session_date=pl.lit(day),
-            closed_at=pl.lit(closed).dt.cast_time_unit("us"),
-            age_s=age.dt.total_milliseconds() / 1000,
-        )
-        .select(list(DAILY_POSITIONS.columns))
+    last = updates.last_before(closed, LOOK_BACK_DAYS).filter(held)
+    with_confirmed = last.join(newest, on="update_id", how="left")
+
+    is_reported = pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value)
+    greeks = [pl.when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
+    of_day = with_confirmed.with_columns(greeks).with_columns(
+        session_date=pl.lit(day),
+        closed_at=pl.lit(closed).dt.cast_time_unit("us"),
+        age_s=age.dt.total_milliseconds() / 1000,
     )
+    return of_day.select(list(DAILY_POSITIONS.columns))
 
 
 def _valued_at() -> pl.Expr:
@@ -173,10 +170,10 @@ def _valued_at() -> pl.Expr:
     return pl.when((from_feed & earlier) | is_late).then("value_time").otherwise("timestamp")
 
 
-def _same(found: pl.DataFrame, wanted: pl.DataFrame) -> bool:
+def _same(stored: pl.DataFrame, wanted: pl.DataFrame) -> bool:
     order = wanted.columns
-    is_as_long = found.height == wanted.height
-    return is_as_long and found.select(order).sort(order).equals(wanted.sort(order))
+    is_as_long = stored.height == wanted.height
+    return is_as_long and stored.select(order).sort(order).equals(wanted.sort(order))
 
 
 # Minimum tolerance for the value of one unit, in currency: half the spread of a cheap option.
@@ -195,29 +192,29 @@ def stated_rows(
     return frame_of(
         DAILY_POSITIONS,
         (
-            fields_of(one)
+            fields_of(position)
             | {
                 "session_date": day,
                 "closed_at": closed,
                 "age_s": 0.0,
-                "update_id": f"{FLEX}:{one.account}:{one.conid}:{day}",
-                "price_kind": None if one.market_price is None else PriceKind.MARK,
+                "update_id": f"{FLEX}:{position.account}:{position.conid}:{day}",
+                "price_kind": None if position.market_price is None else PriceKind.MARK,
                 "timestamp": closed,
                 "value_time": closed,
                 "source": FLEX,
                 "value_source": FLEX,
                 "gateway_id": "",
-                "trading_mode": trading_mode_of(one.account),
+                "trading_mode": trading_mode_of(position.account),
                 "batch_id": file,
                 "note": f"from the broker's statement {file}",
             }
-            for one, file in positions
+            for position, file in positions
         ),
     )
 
 
 def join_rows(
-    own: pl.DataFrame,
+    valued: pl.DataFrame,
     stated: pl.DataFrame,
     covered: Collection[str],
     *,
@@ -232,7 +229,7 @@ def join_rows(
     the end of its day: where trades after the close lead to them, ours are those of the close.
 
     Args:
-        own: As `values_at_close` returns them.
+        valued: As `values_at_close` returns them.
         stated: As `stated_rows` returns them.
         covered: The accounts that the statements cover; a position they do not list is not held.
         opened: Local midnight at the start of the day.
@@ -241,26 +238,38 @@ def join_rows(
     """
     is_covered = pl.col("account").is_in(list(covered))
     written = pl.col("timestamp") >= opened.astimezone(UTC)
-    fresh = own.filter(written | ~is_covered)
+    fresh = valued.filter(written | ~is_covered)
     compared = fresh.filter(is_covered).select(_COMPARED)
     of_seen = stated.join(compared, on="account", how="semi").select(_COMPARED)
     pairs = compared.join(of_seen, on=HOLDING, how="full", suffix="_stated", coalesce=True)
-    # Where some trades after the close lead from our quantity to the stated one, both are right.
+
+    later = _traded_later(pairs, traded)
+    present = pl.concat([fresh.select(HOLDING), later])
+    added = stated.join(present, on=HOLDING, how="anti")
+    rows = pl.concat([fresh, added]).sort(HOLDING)
+
+    unexplained = pairs.join(later, on=HOLDING, how="anti")
+    differing = _differing(unexplained, band).sort(HOLDING)
+    differences = []
+    for row in differing.iter_rows(named=True):
+        differences.append(Discrepancy(type=DiscrepancyType.STATEMENT, **row))
+    return rows, differences
+
+
+def _traded_later(pairs: pl.DataFrame, traded: Mapping[Key, Sequence[float]]) -> pl.DataFrame:
+    """Return the holdings whose trades after the close lead from our quantity to the stated one.
+
+    Both quantities are right then.
+    """
+    # What only one side lists, the other does not hold.
     quantities = pl.col("position", "position_stated").fill_null(0.0)
-    moved = [
-        (account, conid)
-        for account, conid, mine, theirs in pairs.select(*HOLDING, quantities).iter_rows()
-        for change in accumulate(traded.get((account, conid), ()))
-        if rounded(mine + change) == rounded(theirs)
-    ]
-    later = pl.DataFrame(moved, {name: stated.schema[name] for name in HOLDING}, orient="row")
-    added = stated.join(pl.concat([fresh.select(HOLDING), later]), on=HOLDING, how="anti")
-    differing = _differing(pairs.join(later, on=HOLDING, how="anti"), band).sort(HOLDING)
-    differences = [
-        Discrepancy(type=DiscrepancyType.STATEMENT, **row)
-        for row in differing.iter_rows(named=True)
-    ]
-    return pl.concat([fresh, added]).sort(HOLDING), differences
+    holdings = []
+    for account, conid, mine, theirs in pairs.select(*HOLDING, quantities).iter_rows():
+        changes = accumulate(traded.get((account, conid), ()))
+        if any(rounded(mine + change) == rounded(theirs) for change in changes):
+            holdings.append((account, conid))
+    kinds = {name: pairs.schema[name] for name in HOLDING}
+    return pl.DataFrame(holdings, kinds, orient="row")
 
 
 _COMPARED = [*HOLDING, "symbol", "position", "market_value", "multiplier"]
@@ -268,8 +277,10 @@ _COMPARED = [*HOLDING, "symbol", "position", "market_value", "multiplier"]
 
 def _differing(pairs: pl.DataFrame, band: float) -> pl.DataFrame:
     """Return the holdings of which quantity or value differs, with the fields of a Discrepancy."""
-    mine, theirs = pl.col("position"), pl.col("position_stated")
-    value, stated = pl.col("market_value"), pl.col("market_value_stated")
+    mine = pl.col("position")
+    theirs = pl.col("position_stated")
+    value = pl.col("market_value")
+    stated = pl.col("market_value_stated")
     size = LEAST_DIFFERENCE * mine.abs() * pl.col("multiplier").fill_null(1.0)
     detail = (
         pl.when(mine.is_null() & (theirs != 0))

@@ -26,7 +26,8 @@ from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table, offload
 
 # Instead of a token: begin with the oldest row, or with the next commit.
-START, NOW = "start", "now"
+START = "start"
+NOW = "now"
 
 # How often a waiting reader looks for a new commit, in seconds.
 POLL_S = 0.5
@@ -90,9 +91,9 @@ class Place(NamedTuple):
         Raises:
             TokenError: The text is no token.
         """
-        found = _TOKEN.fullmatch(token)
-        if found is not None and (int(found[3]) > 0) == bool(found[4]):
-            return cls(found[2], int(found[3]), found[4], int(found[1]) if found[1] else None)
+        match = _TOKEN.fullmatch(token)
+        if match is not None and (int(match[3]) > 0) == bool(match[4]):
+            return cls(match[2], int(match[3]), match[4], int(match[1]) if match[1] else None)
         raise TokenError(
             f"{token[:80]!r} is no token of a ledger.",
             remedy=f"Pass a token as `follow` printed it, {START!r} or {NOW!r}. {_BEGIN_AGAIN}",
@@ -115,7 +116,8 @@ class AddedRows:
         Raises:
             TokenError: As `_check`.
         """
-        key, answer = (self._table.cache_key(handle), place), None
+        key = (self._table.cache_key(handle), place)
+        answer = None
         if key not in self._answers:
             files = storage.data_files(handle)
             self._check(handle, files, place)
@@ -218,20 +220,21 @@ class Follower:
         if place is None:
             rows, through = self._latest.read_through()
             if self._since is not None:
-                rows, through = rows.clear(), 0 if self._since == START else through
+                rows = rows.clear()
+                through = 0 if self._since == START else through
             self._place = self._table.snapshot(lambda handle: self._added.place(handle, through))
             return Added(rows.sort(ORDER), self._place.token)
 
-        found = self._table.snapshot(lambda handle: self._added.after(handle, place))
-        if found is not None:
-            self._place = Place.of(found.token)
-        return found
+        added = self._table.snapshot(lambda handle: self._added.after(handle, place))
+        if added is not None:
+            self._place = Place.of(added.token)
+        return added
 
     async def rows_async(self, poll_s: float = POLL_S) -> AsyncIterator[Added]:
         """Yield what is committed, for ever; other tasks run while there is nothing."""
         while True:
-            found = await offload(self.read)
-            if found is None:
+            added = await offload(self.read)
+            if added is None:
                 await asyncio.sleep(poll_s)
             else:
-                yield found
+                yield added

@@ -62,7 +62,8 @@ class Lake:
         self.path = str(path).rstrip("/")
         self._clock = clock
         self._options = options
-        path_of, table = self.table_path, self._table
+        path_of = self.table_path
+        table = self._table
         self.derived_tables = tuple(map(table, schema.DERIVED))
         self.registry = StrategyRegistry(path_of("active_strategies"), clock=clock, **options)
         self.queue = PositionQueue(path_of("position_queue"), retry=retry, clock=clock, **options)
@@ -163,8 +164,8 @@ class Lake:
 
     def maintain(self, *, clean_now: bool = False) -> list[storage.MaintenanceResult]:
         """Maintain every table that is there; blocks. See `storage.table.maintain`."""
-        there = (*self.tables, *(table for table in self.derived_tables if table.exists()))
-        return [storage.maintain(table, clean_now=clean_now) for table in there]
+        tables = (*self.tables, *(table for table in self.derived_tables if table.exists()))
+        return [storage.maintain(table, clean_now=clean_now) for table in tables]
 
 
 def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:
@@ -264,8 +265,12 @@ def legs_at(lake: Lake, at: datetime) -> list[ActiveContract]:
 
 def breaks_at(breaks: Iterable[Break], at: datetime) -> list[Break]:
     """Return the breaks that were open at a moment, oldest first; pure."""
-    found = (one for one in breaks if lasted(one.opened_at, one.resolved_at, at))
-    return sorted(found, key=lambda one: (one.opened_at, one.break_id))
+    opened = (
+        difference
+        for difference in breaks
+        if lasted(difference.opened_at, difference.resolved_at, at)
+    )
+    return sorted(opened, key=lambda difference: (difference.opened_at, difference.break_id))
 
 
 def lasted(began: datetime, ended: datetime | None, at: datetime) -> bool:

@@ -22,8 +22,8 @@ def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -
     if files.is_empty():
         return set()
     rows = table.scan_files(files).select(column)
-    found = rows.filter(pl.col(column).is_in(ids.unique().implode())).collect()
-    return set(found.get_column(column).to_list())
+    stored = rows.filter(pl.col(column).is_in(ids.unique().implode())).collect()
+    return set(stored.get_column(column).to_list())
 
 
 def rows_between(
@@ -37,7 +37,8 @@ def rows_between(
         first: The start; one without a time zone is local time.
         last: The end, likewise.
     """
-    first, last = first.astimezone(UTC), last.astimezone(UTC)
+    first = first.astimezone(UTC)
+    last = last.astimezone(UTC)
     on_days = pl.col("partition.date").is_between(first.date(), last.date())
     chosen = files.filter(on_days, storage.may_have("timestamp", first, last))
     return table.scan_files(chosen).filter(pl.col("timestamp").is_between(first, last))
@@ -60,7 +61,8 @@ def unreadable_rows(table: Table, files: pl.DataFrame, since: datetime) -> pl.Da
 
     The files are those with rows since the moment, and those with an impossible time or version.
     """
-    spec, odd_time = table.spec, pl.col("min.timestamp") < schema.TIMES[0]
+    spec = table.spec
+    odd_time = pl.col("min.timestamp") < schema.TIMES[0]
     odd_version = pl.col("max.ledger_version") > schema.MOST_VERSIONS
     chosen = files.filter(storage.may_have("timestamp", since) | odd_time | odd_version)
     if spec.readable is None:
@@ -139,8 +141,8 @@ def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFram
 
 def newest_version(rows: pl.DataFrame) -> int:
     """Return the greatest `ledger_version` of rows; 0 where none has one."""
-    found = rows.get_column(ADDED).max()
-    return found if isinstance(found, int) else 0
+    greatest = rows.get_column(ADDED).max()
+    return greatest if isinstance(greatest, int) else 0
 
 
 class LatestRows:
@@ -170,8 +172,8 @@ class LatestRows:
         """
         with self._mutex:
             # The known rows are read first, so that the ledger is the newer of the two.
-            known = None if self._through else self._known_rows()
-            self._table.snapshot(lambda handle: self._refresh(handle, known))
+            stored = None if self._through else self._known_rows()
+            self._table.snapshot(lambda handle: self._refresh(handle, stored))
             return self._rows, self._through
 
     def _known_rows(self) -> pl.DataFrame | None:
@@ -184,39 +186,41 @@ class LatestRows:
         except errors.LakeError:
             return None  # the ledger has them too
 
-    def _refresh(self, handle: DeltaTable, known: pl.DataFrame | None) -> None:
+    def _refresh(self, handle: DeltaTable, stored: pl.DataFrame | None) -> None:
         """Read the rows that were added.
 
         Args:
             handle: The ledger.
-            known: What the first read begins with.
+            stored: What the first read begins with.
         """
         # Rows are only added: of those that were read the newest stays the newest, and the next
         # read needs only the rows that came since. A file that was merged has no others.
-        files, generation = storage.data_files(handle), self._table.cache_key(handle)[0]
+        files = storage.data_files(handle)
+        generation = self._table.cache_key(handle)[0]
         last = last_added(files)
         # A smaller version: somebody took rows back, such as with `DeltaTable.restore`.
         if generation != self._generation or last < self._through:
-            self._generation, self._through = generation, 0
+            self._generation = generation
+            self._through = 0
         if not self._through:
-            self._rows = newest_rows(self._first_rows(files, known)).sort(HOLDING)
+            self._rows = newest_rows(self._first_rows(files, stored)).sort(HOLDING)
         elif last > self._through:
             self._take(added_after(self._table, files, self._through).collect())
         self._through = last
 
-    def _first_rows(self, files: pl.DataFrame, known: pl.DataFrame | None) -> pl.LazyFrame:
+    def _first_rows(self, files: pl.DataFrame, stored: pl.DataFrame | None) -> pl.LazyFrame:
         """Return as few rows as possible that include the newest row of each holding held lately.
 
         Each commit has a greater version than those before it. Only rows that were added after
         the known ones can be newer than they are, whatever the clocks said.
         """
-        through = 0 if known is None else newest_version(known)
-        if known is not None and through:
-            last = known.filter(pl.col(ADDED) == through).get_column("update_id")
+        through = 0 if stored is None else newest_version(stored)
+        if stored is not None and through:
+            last = stored.filter(pl.col(ADDED) == through).get_column("update_id")
             # After a repair the versions continue from an earlier one, with other rows.
             added = added_by(self._table, files, through).select("update_id").collect()
             if last.is_in(added.get_column("update_id").implode()).all():
-                return pl.concat([known.lazy(), added_after(self._table, files, through)])
+                return pl.concat([stored.lazy(), added_after(self._table, files, through)])
         return self._table.scan_files(files)
 
     def _take(self, added: pl.DataFrame) -> None:
@@ -236,6 +240,7 @@ SAMPLED = [
     "sec_type",
     "currency",
     "position",
+    "market_value",
     "unrealized_pnl",
     "daily_pnl",
 ]
@@ -245,15 +250,15 @@ SHORTEST = timedelta(seconds=1)
 
 def sample(rows: pl.LazyFrame, last: datetime, slots: int) -> pl.DataFrame:
     """Return the newest row per holding in each of `slots` equal parts up to `last`."""
-    found = rows.collect()
-    first = found.get_column("timestamp").min()
+    sampled = rows.collect()
+    first = sampled.get_column("timestamp").min()
     if not isinstance(first, datetime):
-        return found.with_columns(slot=pl.col("timestamp"))
+        return sampled.with_columns(slot=pl.col("timestamp"))
     length = max((last - first) / slots, SHORTEST) // timedelta(microseconds=1)
     before_last = (pl.lit(last) - pl.col("timestamp")).dt.total_microseconds() // length
     ends = pl.lit(last).dt.cast_time_unit("us") - pl.duration(microseconds=before_last * length)
     return (
-        found.with_columns(slot=ends)
+        sampled.with_columns(slot=ends)
         .sort("timestamp", "update_id")
         .unique(["slot", *HOLDING], keep="last")
         .sort("slot", *HOLDING)

@@ -52,9 +52,9 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
         RequestStateError: A request is not FAILED.
     """
     statuses = statuses_of(snapshot, ids)
-    others = {request_id: status for request_id, status in statuses.items() if status != FAILED}
-    if others:
-        raise wrong_state(others, "only a FAILED request is retried")
+    wrong = {request_id: status for request_id, status in statuses.items() if status != FAILED}
+    if wrong:
+        raise wrong_state(wrong, "only a FAILED request is retried")
     wanted = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
     chosen = storage.in_bucket(FAILED) & storage.may_have_one_of("request_id", wanted.to_series())
     rows = snapshot.finished(chosen, None).filter(pl.col("bucket") == FAILED)
@@ -72,18 +72,18 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     """
     columns = ["request_id", "status"]
     live = snapshot.live.filter(pl.col("request_id").is_in(ids))
-    found = dict(live.select(columns).iter_rows())
-    absent = pl.Series([i for i in ids if i not in found], dtype=pl.String)
+    status_of = dict(live.select(columns).iter_rows())
+    absent = pl.Series([i for i in ids if i not in status_of], dtype=pl.String)
     rows = snapshot.finished(storage.may_have_one_of("request_id", absent), columns)
-    found |= dict(rows.filter(pl.col("request_id").is_in(absent.implode())).iter_rows())
-    unknown = [i for i in ids if i not in found]
+    status_of |= dict(rows.filter(pl.col("request_id").is_in(absent.implode())).iter_rows())
+    unknown = [i for i in ids if i not in status_of]
     if unknown:
         raise errors.UnknownRequestError(
             f"The request {unknown[0][:80]!r} is not in the queue"
             + (f", nor are {len(unknown) - 1} others." if len(unknown) > 1 else "."),
             remedy=_CLAIMED,
         )
-    return found
+    return status_of
 
 
 def wrong_state(statuses: Mapping[str, str], why: str) -> errors.RequestStateError:
@@ -153,7 +153,7 @@ def ids_of(request_ids: str | Iterable[str]) -> list[str]:
     """Return ids as a list, each once."""
     check(request_ids=request_ids)
     ids = [request_ids] if isinstance(request_ids, str) else request_ids
-    return list(dict.fromkeys(storable(str(one)) for one in ids))
+    return list(dict.fromkeys(storable(str(request_id)) for request_id in ids))
 
 
 # A pending request older than this is claimed as if it had priority 1.
@@ -207,8 +207,8 @@ class SyncQueue:
             InvalidRequestError: As `insert`; nothing was inserted.
         """
         checked = list(requests)
-        for one in checked:
-            check(f" of the request for {errors.shown(one.conid)}", **schema.fields_of(one))
+        for request in checked:
+            check(f" of the request for {errors.shown(request.conid)}", **schema.fields_of(request))
         if not checked:
             return []
         step = partial(transitions.insert, requests=checked, now=self.clock(), new_ids=self.new_ids)
@@ -240,19 +240,19 @@ class SyncQueue:
         wanted &= IS_REQUEST
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             order = claim_order(self.clock(), self.promote_after_s)
-            found = self.store.snapshot().live.filter(wanted).sort(order).head(limit)
+            requests = self.store.snapshot().live.filter(wanted).sort(order).head(limit)
         else:
             newest = self.store.newest_finished(status.value, wanted, limit)
-            found = newest.sort("updated_at", "request_id", descending=True)
-        return schema.records_of(QueuedPosition, found)
+            requests = newest.sort("updated_at", "request_id", descending=True)
+        return schema.records_of(QueuedPosition, requests)
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
         live = self.store.snapshot().live
         finished = self.store.finished(storage.may_have("request_id", prefix, prefix + schema.LAST))
         is_wanted = pl.col("request_id").str.starts_with(prefix)
-        found = pl.concat([live, finished]).filter(is_wanted, IS_REQUEST)
-        single = found.unique("request_id", keep="first", maintain_order=True)
+        requests = pl.concat([live, finished]).filter(is_wanted, IS_REQUEST)
+        single = requests.unique("request_id", keep="first", maintain_order=True)
         return schema.records_of(QueuedPosition, single)
 
     def claim_batch(
@@ -280,7 +280,8 @@ class SyncQueue:
         check(limit=limit, lease_s=lease_s, owner=owner)
         if limit == 0:
             return []
-        token, owner = os.urandom(16).hex(), storable(owner or f"pid-{os.getpid()}")
+        token = os.urandom(16).hex()
+        owner = storable(owner or f"pid-{os.getpid()}")
 
         def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
             now = self.clock()
@@ -381,7 +382,7 @@ class SyncQueue:
         Args:
             errors: Error message by request id.
         """
-        texts = {storable(one): storable(text) for one, text in errors.items()}
+        texts = {storable(failed_id): storable(text) for failed_id, text in errors.items()}
         after = partial(next_attempt, retryable=retryable, policy=self.policy, random=self.random)
         step = partial(transitions.fail, errors=texts, following=after, new_ids=self.new_ids)
         self._change_claimed([*texts], Action.MARK, lease_token, step, {"action": "failure"})
@@ -396,7 +397,8 @@ class SyncQueue:
         For cases in which the gateway failed and not the request. The errors are those of
         `mark_success`.
         """
-        ids, info = ids_of(request_ids), {"action": "release", "reason": storable(reason)[:200]}
+        ids = ids_of(request_ids)
+        info = {"action": "release", "reason": storable(reason)[:200]}
         self._change_claimed(ids, Action.RELEASE, lease_token, transitions.release, info)
 
     def renew(
@@ -413,7 +415,8 @@ class SyncQueue:
         """
         ids = ids_of(request_ids)
         check(lease_s=lease_s)
-        step, info = partial(transitions.renew, lease_s=lease_s), {"action": "renew"}
+        step = partial(transitions.renew, lease_s=lease_s)
+        info = {"action": "renew"}
         self._change_claimed(ids, Action.HOLD, lease_token, step, info, ends=False)
 
     def rescue(self) -> list[str]:
@@ -452,7 +455,8 @@ class SyncQueue:
         live = self.store.snapshot().live
         rows = live.filter(transitions.has_id(live, ids), IS_REQUEST)
         tokens = self._tokens_of(ids, lease_token)
-        action, now = Action.HOLD, self.clock()
+        action = Action.HOLD
+        now = self.clock()
         with suppress(errors.LeaseLostError, errors.RequestStateError):
             return not transitions.check_leases(rows, ids, tokens, action=action, now=now)
         return False
@@ -481,16 +485,19 @@ class SyncQueue:
         Args:
             except_accounts: Requests of these accounts count as neither claimable nor expired.
         """
-        (snapshot, finished), now = self.store.counted_snapshot(), self.clock()
+        (snapshot, finished) = self.store.counted_snapshot()
+        now = self.clock()
         live = snapshot.live.filter(IS_REQUEST)
         counts = dict.fromkeys(QueueStatus, 0)
         for status, number in live.group_by("status").len().iter_rows():
             counts[QueueStatus(status)] += number
         newest: dict[str, datetime] = {}
+
         for bucket, number, last in finished.iter_rows():
             if bucket in counts:
                 counts[QueueStatus(bucket)] += number
                 newest[bucket] = last
+
         pending = live.filter(pl.col("status") == transitions.PENDING)
         oldest = pending.get_column("created_at").min()
         return QueueOverview(
@@ -533,6 +540,7 @@ class SyncQueue:
                 raise transitions.lease_lost(lost[0])
             if missing:
                 raise wrong_state(statuses_of(snapshot, missing), "the step needs a live request")
+
             return replace(step(rows, now), replaced=named)
 
         self.store.change(checked, commit_info)

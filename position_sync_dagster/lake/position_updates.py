@@ -60,23 +60,24 @@ def identified(
     Raises:
         InvalidRequestError: A field of an update cannot be stored; see `coerce_update`.
     """
-    own = isinstance(updates, OwnUpdates)
-    listed = list(updates) if own else [coerce_update(update) for update in updates]
+    are_own = isinstance(updates, OwnUpdates)
+    listed = list(updates) if are_own else [coerce_update(update) for update in updates]
     if not listed:
         return schema.update_rows([])
     ids = [update.update_id or _update_id(update) for update in listed]
     batch = batch_id or content_id(max(update.timestamp for update in listed), *sorted(ids))
-    found: dict[str, list[Any]] = {
+    filled: dict[str, list[Any]] = {
         "update_id": ids,
         "batch_id": [batch_id or update.batch_id or batch for update in listed],
         "run_id": [update.run_id or run_id for update in listed],
         "trading_mode": [update.trading_mode or _trading_mode(update) for update in listed],
     }
-    rows = schema.update_rows(listed, found)
-    if own and not all(rows.select(pl.col(NUMBERS).is_finite().all()).row(0)):
+    rows = schema.update_rows(listed, filled)
+    if are_own and not all(rows.select(pl.col(NUMBERS).is_finite().all()).row(0)):
         return identified(listed, batch_id, run_id)
     if len(set(ids)) == len(ids):
         return rows
+
     return rows.unique("update_id", keep="first", maintain_order=True)
 
 
@@ -349,8 +350,8 @@ class SyncUpdates:
         """
         rows, through = self._latest.read_through()
         recent = rows.filter(one_of("conid", conids), pl.col("timestamp") >= since.astimezone(UTC))
-        found = {(row.account, row.conid): row for row in schema.updates_of(recent)}
-        return NewestRows(rows=found, through=through)
+        newest = {(row.account, row.conid): row for row in schema.updates_of(recent)}
+        return NewestRows(rows=newest, through=through)
 
     def as_of(self, moment: datetime, *, as_known_now: bool = False) -> pl.DataFrame:
         """Return the newest row per (account, conid) among those that were committed by a moment.
@@ -371,14 +372,14 @@ class SyncUpdates:
         """Return when the first row was committed, and None without rows; reads two columns."""
         scan = self.table.scan_files
         first = self.table.read(lambda files: scan(files).select(COMMITTED.min()).collect())
-        found: datetime | None = first.item()
-        return found
+        committed_at: datetime | None = first.item()
+        return committed_at
 
     def days(self) -> set[date]:
         """Return the UTC days of which there are rows, from the log alone."""
         return self.table.read(lambda files: set(files.get_column("partition.date").unique()))
 
-    def last_before(self, moment: datetime, look_back_days: int = LOOK_BACK_DAYS) -> pl.DataFrame:
+    def last_before(self, moment: datetime, look_back_days: float = LOOK_BACK_DAYS) -> pl.DataFrame:
         """Return the last row at or before a moment per (account, conid), as far as known now.
 
         Reads only files of the `look_back_days` before the moment.
@@ -433,7 +434,8 @@ class SyncUpdates:
         Returns:
             The columns of SAMPLED, and `slot`: the end of the part, in order.
         """
-        last, wanted = last.astimezone(UTC), one_of("conid", conids)
+        last = last.astimezone(UTC)
+        wanted = one_of("conid", conids)
 
         def step(files: pl.DataFrame) -> pl.DataFrame:
             rows = rows_between(self.table, files, first, last).filter(wanted)

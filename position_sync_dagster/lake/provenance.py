@@ -64,7 +64,8 @@ class LedgerProvenance:
             request: The request.
             limit: The maximum number of rows, and of batches, to return.
         """
-        ids, a_day = pl.Series([request.update_id or request.request_id]), timedelta(days=1)
+        ids = pl.Series([request.update_id or request.request_id])
+        a_day = timedelta(days=1)
         days = ((request.created_at - a_day).date(), (request.updated_at + a_day).date())
         wanted = pl.col("request_id") == request.request_id
         wanted |= pl.col("update_id") == ids.item()
@@ -101,8 +102,8 @@ class LedgerProvenance:
         """
         wanted = (pl.col("account") == account) & (pl.col("conid") == conid)
         on_day = storage.EVERY if day is None else pl.col("partition.date") == day
-        found = self._table.rows(wanted, on_day).sort(BY_TIME)
-        return found.tail(limit), found.height > limit
+        rows = self._table.rows(wanted, on_day).sort(BY_TIME)
+        return rows.tail(limit), rows.height > limit
 
     def of_holding_since(
         self, account: str, conid: int, *, since: datetime, limit: int

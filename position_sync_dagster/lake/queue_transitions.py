@@ -26,8 +26,10 @@ from position_sync_dagster.lake.schema import is_usable
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from position_sync_dagster.lake.storage.table import in_parts
 
-PENDING, PROCESSING = QueueStatus.PENDING.value, QueueStatus.PROCESSING.value
-SUCCESS, FAILED = QueueStatus.SUCCESS.value, QueueStatus.FAILED.value
+PENDING = QueueStatus.PENDING.value
+PROCESSING = QueueStatus.PROCESSING.value
+SUCCESS = QueueStatus.SUCCESS.value
+FAILED = QueueStatus.FAILED.value
 
 
 _REASONS = [reason.value for reason in Reason]
@@ -127,15 +129,15 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Exp
         except_accounts: Requests that name one of these accounts may not be claimed.
     """
     waited = pl.col("available_at").is_null() | (pl.col("available_at") <= schema.moment(now))
-    found = (pl.col("status") == PENDING) & (waited | is_in_future("updated_at", now))
-    return found & is_of_others(except_accounts)
+    is_due = (pl.col("status") == PENDING) & (waited | is_in_future("updated_at", now))
+    return is_due & is_of_others(except_accounts)
 
 
 def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
     """Return which requests are PROCESSING under a lease that has expired; see `is_claimable`."""
     expired = pl.col("lease_expires_at") <= schema.moment(now)
-    found = (pl.col("status") == PROCESSING) & (expired | is_in_future("updated_at", now))
-    return found & is_of_others(except_accounts)
+    has_expired = (pl.col("status") == PROCESSING) & (expired | is_in_future("updated_at", now))
+    return has_expired & is_of_others(except_accounts)
 
 
 def is_of_others(accounts: Collection[str]) -> pl.Expr:
@@ -242,13 +244,19 @@ def succeed(
 ) -> Change[None]:
     """Finish requests as SUCCESS with the rows that answer them; insert the follow-up requests."""
     ids = done.get_column("request_id").to_list()
-    given = [answers.get(request_id) for request_id in ids]
+    update_ids: list[str | None] = []
+    confirmed_at: list[datetime | None] = []
+    for request_id in ids:
+        answer = answers.get(request_id)
+        update_ids.append(None if answer is None else answer.update_id)
+        confirmed_at.append(None if answer is None else answer.confirmed_at)
+
     finished = _finish(
         done,
         SUCCESS,
         now,
-        update_id=pl.Series([one.update_id if one else None for one in given], dtype=pl.String),
-        confirmed_at=schema.moments(one.confirmed_at if one else None for one in given),
+        update_id=pl.Series(update_ids, dtype=pl.String),
+        confirmed_at=schema.moments(confirmed_at),
     )
     return Change(None, _follow_ups(done, now, new_ids), finished)
 
@@ -269,14 +277,22 @@ def fail(
         errors: Error message by request id.
         following: `next_attempt` with the rules of this queue.
     """
-    ids, attempts = (done.get_column(name).to_list() for name in ("request_id", "attempts"))
-    next_ones = [following(before, now=now) for before in attempts]
+    attempts: list[int] = []
+    available_at: list[datetime | None] = []
+    are_final: list[bool] = []
+    for before in done.get_column("attempts"):
+        attempt = following(before, now=now)
+        attempts.append(attempt.attempts)
+        available_at.append(attempt.available_at)
+        are_final.append(attempt.status is QueueStatus.FAILED)
+
+    messages = [errors[request_id] for request_id in done.get_column("request_id")]
     after = done.with_columns(
-        attempts=pl.Series([one.attempts for one in next_ones], dtype=pl.Int64),
-        available_at=schema.moments(one.available_at for one in next_ones),
-        error_message=pl.Series([errors[one] for one in ids], dtype=pl.String),
+        attempts=pl.Series(attempts, dtype=pl.Int64),
+        available_at=schema.moments(available_at),
+        error_message=pl.Series(messages, dtype=pl.String),
     )
-    final = pl.Series([one.status is QueueStatus.FAILED for one in next_ones], dtype=pl.Boolean)
+    final = pl.Series(are_final, dtype=pl.Boolean)
     retried = without_lease(after.filter(~final)).with_columns(
         status=pl.lit(PENDING), updated_at=schema.moment(now), changed_at=schema.moment(None)
     )
@@ -333,6 +349,7 @@ def insert(
     fresh: dict[Position, QueueRequest] = {}
     raised: dict[str, int] = {}
     changed_again: set[str] = set()
+
     for request in requests:
         position = (request.account, request.conid)
         if position not in live_requests:
@@ -381,9 +398,9 @@ def _live_requests(
 ) -> dict[Position, tuple[str, str, int]]:
     """Return id, status and priority of the live requests of the positions that are asked for."""
     conids = [request.conid for request in requests]
-    found = live.filter(pl.col("conid").is_in(conids), IS_REQUEST)
+    rows = live.filter(pl.col("conid").is_in(conids), IS_REQUEST)
     names = ("account", "conid", "request_id", "status", "priority")
-    return {(row[0], row[1]): row[2:] for row in found.select(names).rows()}
+    return {(row[0], row[1]): row[2:] for row in rows.select(names).rows()}
 
 
 class Action(Enum):
@@ -416,12 +433,13 @@ def check_leases(
         RequestStateError: A request is not PROCESSING.
     """
     names = ("request_id", "status", "lease_token", "lease_expires_at")
-    found = {row[0]: row[1:] for row in rows.select(names).rows()}
+    leases = {row[0]: row[1:] for row in rows.select(names).rows()}
     for request_id in ids:
-        if request_id not in found:
+        if request_id not in leases:
             continue
-        status, token, expires_at = found[request_id]
+        status, token, expires_at = leases[request_id]
         held = status == PROCESSING and expires_at > now
+
         if request_id in tokens:
             if not held or token != tokens[request_id]:
                 raise lease_lost(request_id)
@@ -432,7 +450,8 @@ def check_leases(
                 f"The request {request_id} is PENDING.",
                 remedy="Claim it first; only a claimed request has a lease.",
             )
-    return [request_id for request_id in ids if request_id not in found]
+
+    return [request_id for request_id in ids if request_id not in leases]
 
 
 def lease_lost(request_id: str) -> LeaseLostError:

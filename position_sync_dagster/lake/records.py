@@ -38,16 +38,19 @@ def add_unknown(
         by = same[:1] if is_stated else same  # a statement may correct all but the id
         for column in {*by} & {*table.spec.indexed} & {*rows.columns}:
             files = files.filter(storage.may_have_one_of(column, rows.get_column(column)))
-        known = table.read_rows(files, [*same, "stated_at"] if is_stated else same)
-        new = rows.join(known, on=same, how="anti", nulls_equal=True, maintain_order="left")
+        present = table.read_rows(files, [*same, "stated_at"] if is_stated else same)
+        new = rows.join(present, on=same, how="anti", nulls_equal=True, maintain_order="left")
+
         if is_stated:
-            stored = pl.concat([known, new.select(known.columns)])
+            stored = pl.concat([present, new.select(present.columns)])
             new = pl.concat([new, _said_again(rows, stored, same)])
+
         if not new.is_empty():
             guard()
             # Concurrent appends with equal ids conflict: each one sees what the other stored.
             mark = Transaction(table.spec.name, handle.version() + 1)
             storage.write(handle, new, commit_info, [mark])
+
         return new.height
 
     return table.transact(step)
@@ -120,12 +123,15 @@ class RecordsTable(Generic[schema.Record]):
             only: Chooses rows.
             columns: Names of columns, all by default.
         """
-        spec, order = self.table.spec, self.table.spec.order
+        spec = self.table.spec
+        order = self.table.spec.order
         names = [*(columns or spec.columns)]
-        chosen, wanted = storage.EVERY, storage.EVERY if only is None else only
+        chosen = storage.EVERY
+        wanted = storage.EVERY if only is None else only
         if since is not None:
             first = schema.moment(since) if isinstance(since, datetime) else pl.lit(since)
-            chosen, wanted = storage.may_have(order, since), wanted & (pl.col(order) >= first)
+            chosen = storage.may_have(order, since)
+            wanted = wanted & (pl.col(order) >= first)
 
         return self.table.rows(wanted, chosen, names)
 
@@ -141,8 +147,8 @@ class RecordsTable(Generic[schema.Record]):
         self, since: datetime | date | None = None, only: pl.Expr | None = None
     ) -> list[schema.Record]:
         """Return rows as records, in the table's order; see `rows`."""
-        found = self.rows(since, only)
-        return schema.records_of(self._kind, found.sort(self.table.spec.order, *self._same[:1]))
+        rows = self.rows(since, only)
+        return schema.records_of(self._kind, rows.sort(self.table.spec.order, *self._same[:1]))
 
 
 class ExecutionsTable(RecordsTable[closes.Execution]):

@@ -95,13 +95,13 @@ def columns_of(
 
 def descriptions_of(record: type) -> dict[str, str]:
     """Return what the docstrings of a class and of its bases say of each attribute."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for base in reversed(record.__mro__):
         _summary, _heading, attributes = cleandoc(base.__doc__ or "").partition("\nAttributes:\n")
         for entry in re.split(r"\n {4}(?! )", f"\n{attributes}")[1:]:
             name, _colon, text = entry.partition(":")
-            found[name] = " ".join(text.split())
-    return found
+            texts[name] = " ".join(text.split())
+    return texts
 
 
 def _column(name: str, hint: Any, description: str) -> StoredColumn:
@@ -199,7 +199,7 @@ class TableSpec:
     @cached_property
     def polars(self) -> pl.Schema:
         """Return the schema of a frame of this table."""
-        return pl.Schema({name: _TYPES[one.kind][1] for name, one in self.described.items()})
+        return pl.Schema({name: _TYPES[column.kind][1] for name, column in self.described.items()})
 
     @cached_property
     def empty(self) -> pl.DataFrame:
@@ -874,7 +874,8 @@ _UPDATE = tuple(UPDATE_COLUMNS)
 _MICROSECOND = timedelta(microseconds=1)
 
 # The bucket and the part of rows that still change.
-LIVE, LIVE_PART = "live", "0"
+LIVE = "live"
+LIVE_PART = "0"
 
 # The two columns of live rows, for `frame.with_columns(*LIVE_COLUMNS, …)`.
 LIVE_COLUMNS = (pl.lit(LIVE).alias("bucket"), pl.lit(LIVE_PART).alias("part"))
@@ -983,8 +984,8 @@ def _columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
     """Return the updates in a frame; a source that a later release added counts as NONE."""
-    known = pl.col("value_source").is_in([one.value for one in ValueOrigin])
-    source = pl.when(known).then("value_source").otherwise(pl.lit(ValueOrigin.NONE.value))
+    is_known = pl.col("value_source").is_in([origin.value for origin in ValueOrigin])
+    source = pl.when(is_known).then("value_source").otherwise(pl.lit(ValueOrigin.NONE.value))
     return records_of(PositionUpdate, frame.with_columns(value_source=source))
 
 
@@ -1042,7 +1043,7 @@ def records_of(kind: type[Record], frame: pl.DataFrame, **parts: list[Any]) -> l
     values = frame.select(list(columns)).to_dict(as_series=False)
     for name, column in columns.items():
         if column.choices:
-            members = {one.value: one for one in column.choices}
+            members = {member.value: member for member in column.choices}
             values[name] = [members.get(text, text) for text in values[name]]
     values |= parts
     rows = zip(*values.values(), strict=True)
@@ -1055,7 +1056,7 @@ def _frame(spec: TableSpec, columns: Mapping[str, Sequence[Any]]) -> pl.DataFram
     """Return a frame with the table's schema; columns that are not given are null."""
     kinds = spec.polars
     try:
-        given = pl.DataFrame(
+        frame = pl.DataFrame(
             [
                 moments(values, name)
                 if kinds[name] == pl.Datetime
@@ -1068,7 +1069,7 @@ def _frame(spec: TableSpec, columns: Mapping[str, Sequence[Any]]) -> pl.DataFram
             f"A text for {spec.name} is not valid Unicode: {error.object[:40]!r}.",
             remedy="Remove the lone surrogate at position " + str(error.start) + ".",
         ) from None
-    return given.select(
+    return frame.select(
         name if name in columns else pl.lit(None, kind).alias(name) for name, kind in kinds.items()
     )
 

@@ -60,6 +60,10 @@ class GatewaySessions:
                 return last  # the answer to the commit was lost
             if last is not None and last.is_alive(now):
                 raise _login_owned(last)
+
+            # A refresh looks for a moment only: a restart may go unseen before and after it.
+            is_followed = last is not None and owner is Owner.STREAM
+            running_since = last.gateway_running_since if last and is_followed else None
             return GatewaySession(
                 gateway_id=gateway_id,
                 owner=Owner(owner),
@@ -73,10 +77,7 @@ class GatewaySessions:
                 expires_at=now + timedelta(seconds=lease_s),
                 state=SessionState.STARTING,
                 state_since=last.seen_until(now) if last else now,
-                # A refresh looks for a moment only: a restart may go unseen before and after it.
-                gateway_running_since=last.gateway_running_since
-                if last and owner is Owner.STREAM
-                else None,
+                gateway_running_since=running_since,
                 gateway_started_at=last.gateway_started_at if last else None,
             )
 
@@ -109,16 +110,16 @@ class GatewaySessions:
             LeaseLostError: The lease has expired, or a newer session has followed.
         """
 
-        def change(known: GatewaySession, now: datetime) -> GatewaySession:
-            if now >= known.expires_at and not late:
-                raise _lease_lost(known, "its lease has expired")
+        def change(session: GatewaySession, now: datetime) -> GatewaySession:
+            if now >= session.expires_at and not late:
+                raise _lease_lost(session, "its lease has expired")
             return replace(
-                known,
+                session,
                 heartbeat_at=now,
                 expires_at=now + timedelta(seconds=lease_s),
-                state=state or known.state,
-                state_since=known.since_after(state, live_since, now),
-                outages=known.outages_after(state, live_since, now),
+                state=state or session.state,
+                state_since=session.since_after(state, live_since, now),
+                outages=session.outages_after(state, live_since, now),
                 **{**dict.fromkeys(OF_A_HEARTBEAT), **columns},
             )
 
@@ -185,8 +186,8 @@ class GatewaySessions:
         The table is read again only if it has changed since the last call.
         """
         of_logins = pl.col("gateway_id").is_in(list(gateway_ids))
-        found = self._lifecycle.snapshot().live.filter(of_logins)
-        return {one.gateway_id: one for one in schema.records_of(GatewaySession, found)}
+        rows = self._lifecycle.snapshot().live.filter(of_logins)
+        return {session.gateway_id: session for session in schema.records_of(GatewaySession, rows)}
 
     def history(self, limit: int | None = 50, only: pl.Expr = EVERY) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first.
@@ -224,8 +225,9 @@ class GatewaySessions:
 
         def step(snapshot: Snapshot) -> Change[T]:
             is_own = snapshot.live.select(pl.col("gateway_id") == gateway_id).to_series()
-            own = schema.records_of(GatewaySession, snapshot.live.filter(is_own))
-            stored, now = next(iter(own), None), self._clock()
+            sessions = schema.records_of(GatewaySession, snapshot.live.filter(is_own))
+            stored = next(iter(sessions), None)
+            now = self._clock()
             after = decide(stored, now)
             if after is None or after is stored:
                 return Change(after)

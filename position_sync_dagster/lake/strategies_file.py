@@ -79,10 +79,10 @@ class StrategiesPart(Part):
 
 def _days(text: object) -> tuple[int, int]:
     """Read a span of days, such as "0-60"."""
-    found = re.fullmatch(r"(\d{1,5})\s*-\s*(\d{1,5})", str(text).strip())
-    if found is None or int(found[1]) > int(found[2]):
+    match = re.fullmatch(r"(\d{1,5})\s*-\s*(\d{1,5})", str(text).strip())
+    if match is None or int(match[1]) > int(match[2]):
         raise InvalidLegError(f"days {shown(text)} is no span of days", remedy='Write it as "0-60"')
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 Texts = Annotated[
@@ -157,7 +157,7 @@ class StrategiesFile:
     def __init__(self, path: str | Path) -> None:
         self._file = YamlFile(Path(path), holds="strategies", error=StrategiesFileError)
         whole = self._file.parse(StrategiesPart, self._file.data)
-        self._accounts = [(("accounts", n), one) for n, one in enumerate(whole.accounts)]
+        self._accounts = [(("accounts", n), account) for n, account in enumerate(whole.accounts)]
         self._strategies: list[tuple[Place, StrategyPart]] = []
         self._rules: list[tuple[Place, RulePart]] = []
         for number, entry in enumerate(whole.strategies):
@@ -174,7 +174,7 @@ class StrategiesFile:
         for at, strategy in self._strategies:
             count += len(strategy.legs)
             if count > MOST_LEGS:
-                total = sum(len(one.legs) for _, one in self._strategies)
+                total = sum(len(part.legs) for _, part in self._strategies)
                 self._file.fail(
                     (*at, "legs"),
                     f"the file has {total:,} legs; the most are {MOST_LEGS:,}",
@@ -184,7 +184,7 @@ class StrategiesFile:
     @property
     def following_rolls(self) -> frozenset[str]:
         """The strategies that follow rolls."""
-        return frozenset(one.strategy_id for _, one in self._strategies if one.follow_rolls)
+        return frozenset(part.strategy_id for _, part in self._strategies if part.follow_rolls)
 
     @property
     def rules(self) -> list[Rule]:
@@ -193,15 +193,17 @@ class StrategiesFile:
         Raises:
             StrategiesFileError: One has a mistake, or the name of another one or of a strategy.
         """
-        names = {one.strategy_id for _, one in self._strategies}
-        found = []
-        for at, one in self._rules:
-            if one.rule in names:
-                self._file.fail(at, f"the name {one.rule!r} is taken", "Give the rule another name")
-            names.add(one.rule)
-            match = one.match.model_dump()
-            found.append(Rule(name=one.rule, limit=one.limit, priority=one.priority, **match))
-        return found
+        names = {part.strategy_id for _, part in self._strategies}
+        rules = []
+        for at, part in self._rules:
+            if part.rule in names:
+                self._file.fail(
+                    at, f"the name {part.rule!r} is taken", "Give the rule another name"
+                )
+            names.add(part.rule)
+            match = part.match.model_dump()
+            rules.append(Rule(name=part.rule, limit=part.limit, priority=part.priority, **match))
+        return rules
 
     def legs(self, added_at: datetime) -> list[Leg]:
         """Return the legs that are listed, in the order of the file.
@@ -213,6 +215,7 @@ class StrategiesFile:
         places: dict[strategy_registry.LegKey, Place] = {}
         legs: list[Leg] = []
         _ = self.limits(), self.rules  # a mistake there makes the whole file wrong
+
         for of_strategy, strategy in self._strategies:
             for number, value in enumerate(strategy.legs):
                 at = (*of_strategy, "legs", number)
@@ -227,23 +230,27 @@ class StrategiesFile:
                     )
                 places[leg.key] = at
                 legs.append(leg)
-        if both := strategy_registry.two_whole_holders(legs):
+
+        holders = strategy_registry.two_whole_holders(legs)
+        if holders is not None:
+            holder, leg = holders
             file.fail(
-                places[both[1].key],
-                f"the strategies {both[0].strategy_id!r} and {both[1].strategy_id!r} both hold "
-                f"the whole of leg {both[1].conid}",
+                places[leg.key],
+                f"the strategies {holder.strategy_id!r} and {leg.strategy_id!r} both hold the "
+                f"whole of leg {leg.conid}",
                 "Set the quantity that each has of the leg",
             )
+
         return legs
 
     def _leg(self, strategy: StrategyPart, value: object, at: Place, added_at: datetime) -> Leg:
-        given = self._file.parse(GivenLeg, value, at)
+        leg = self._file.parse(GivenLeg, value, at)
         usual = {
-            "priority": given.priority or strategy.priority,
-            "since": given.since or strategy.since,
+            "priority": leg.priority or strategy.priority,
+            "since": leg.since or strategy.since,
         }
         try:
-            return given.model_copy(update=usual).in_strategy(strategy.strategy_id, added_at)
+            return leg.model_copy(update=usual).in_strategy(strategy.strategy_id, added_at)
         except InvalidLegError as error:
             self._file.fail(at, error.what, error.remedy)
 
@@ -256,6 +263,7 @@ class StrategiesFile:
         """
         found: list[Limit] = []
         places: dict[str, Place] = {}
+
         subjects: list[tuple[Place, Any, dict[str, Any]]] = [
             *((at, one.limits, {"strategy_id": one.strategy_id}) for at, one in self._strategies),
             *((at, one.limits, {"account": one.account}) for at, one in self._accounts),
@@ -270,8 +278,10 @@ class StrategiesFile:
                     f"{self._file.line(before)}",
                     "Write them at one place",
                 )
+
             places |= {one.subject: at for one in limits[:1]}
             found += limits
+
         return found
 
     def _limits_of(self, part: Any, at: Place, subject: dict[str, Any]) -> list[Limit]:
@@ -282,10 +292,12 @@ class StrategiesFile:
             if bounds is None:
                 continue
             place = (*at, measure.value)
+
             if measure in OF_ACCOUNTS and "account" not in subject:
                 self._file.fail(
                     place, f"only an account has {measure}", "Move it to the limits of an account"
                 )
+
             currency = part.currency if measure in SUMS_OF_MONEY else None
             if measure in SUMS_OF_MONEY and currency is None:
                 self._file.fail(
@@ -293,12 +305,14 @@ class StrategiesFile:
                     f"{measure} is a sum of money, and these limits have no currency",
                     "Add the field currency beside it, as `currency: USD`",
                 )
+
             named = subject | {"currency": currency, "place": self._file.named_place(place)}
             limits += [
                 Limit(**named, measure=measure, bound=bound, value=number)
                 for bound in Bound
                 if (number := getattr(bounds, bound)) is not None
             ]
+
         return limits
 
     def add(self, legs: Iterable[Leg]) -> None:
@@ -310,13 +324,18 @@ class StrategiesFile:
         path = self._file.path.resolve()
         line, column = self._file.list_below("strategies")
         text = path.read_text(encoding="utf-8").splitlines()
+
         if column is None and (self._strategies or self._rules):
             self._file.fail(
                 ("strategies",), "the strategies stand in brackets", "Begin each with a dash"
             )
         if column is None:
-            text[line - 1], column = text[line - 1].replace("[]", "", 1).rstrip(), 2
-        text[line:line] = [" " * column + one for one in _as_text(_entries(legs)).splitlines()]
+            text[line - 1] = text[line - 1].replace("[]", "", 1).rstrip()
+            column = 2
+
+        text[line:line] = [
+            " " * column + line_of_leg for line_of_leg in _as_text(_entries(legs)).splitlines()
+        ]
         new = path.with_name(f".{path.name}.new")
         try:
             new.write_text("\n".join(text) + "\n", encoding="utf-8")
@@ -387,12 +406,12 @@ def _as_text(value: object) -> str:
 
 def _entries(legs: Iterable[Leg]) -> list[dict[str, object]]:
     """Return the strategies of legs as a strategies file has them."""
-    found: dict[str, list[dict[str, object]]] = {}
+    legs_of: dict[str, list[dict[str, object]]] = {}
     for leg in legs:
         values = {name: getattr(leg, name) for name in GivenLeg.model_fields}
         values["right"] = leg.right and leg.right.value
         if leg.priority == 1:
             del values["priority"]
-        known = {name: value for name, value in values.items() if value is not None}
-        found.setdefault(str(leg.strategy_id), []).append(known)
-    return [{"strategy_id": name, "legs": found[name]} for name in sorted(found)]
+        written = {name: value for name, value in values.items() if value is not None}
+        legs_of.setdefault(str(leg.strategy_id), []).append(written)
+    return [{"strategy_id": name, "legs": legs_of[name]} for name in sorted(legs_of)]

@@ -43,7 +43,8 @@ LegKey = tuple[str, str | None, int | Terms]
 _Legs = Mapping[LegKey, Leg]
 
 # The bucket of memberships that have ended, and that of rows that are no legs.
-REMOVED, UNREADABLE = "removed", "unreadable"
+REMOVED = "removed"
+UNREADABLE = "unreadable"
 
 _FLOATS = ("quantity", "strike", "multiplier")
 _TIMES = ("resolved_at", "removed_at")
@@ -92,11 +93,11 @@ def set_aside(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
 def in_order(legs: Iterable[Leg]) -> tuple[tuple[ActiveContract, ...], tuple[UnresolvedLeg, ...]]:
     """Return legs by conid, account and strategy, and separately those without a conid."""
     listed = list(legs)
-    known = [leg for leg in listed if isinstance(leg, ActiveContract)]
-    known.sort(key=lambda leg: (leg.conid, leg.account or "", leg.strategy_id))
+    contracts = [leg for leg in listed if isinstance(leg, ActiveContract)]
+    contracts.sort(key=lambda leg: (leg.conid, leg.account or "", leg.strategy_id))
     described = [leg for leg in listed if isinstance(leg, UnresolvedLeg)]
     described.sort(key=lambda leg: (leg.strategy_id, leg.described, leg.account or ""))
-    return tuple(known), tuple(described)
+    return tuple(contracts), tuple(described)
 
 
 class SyncRegistry:
@@ -134,15 +135,19 @@ class SyncRegistry:
         before = (self.legs, self.unresolved)
         rows = snapshot.live.filter(IS_LEG)
         self.legs, self.unresolved = in_order(legs_of(rows))
+
         if unreadable := snapshot.live.height - rows.height:
             text = "%d rows of %s are no legs and in no strategy; the next change sets them aside"
             logger.warning(text, unreadable, self._memberships.table.path)
+
         accounts: dict[int, set[str | None]] = {}
         for leg in self.legs:
             accounts.setdefault(leg.conid, set()).add(leg.account)
         # One assignment, since `is_active` is called from other threads without a lock.
         self._accounts = accounts
-        self.version, self._rows = snapshot.version, snapshot.live
+        self.version = snapshot.version
+        self._rows = snapshot.live
+
         return before != (self.legs, self.unresolved)
 
     def get_all_active(self) -> list[ActiveContract]:
@@ -202,13 +207,14 @@ class SyncRegistry:
 
         A leg with a conid replaces a leg with the same description and no conid.
         """
-        wanted, added = list(legs), list[Leg]()
+        wanted = list(legs)
+        added = list[Leg]()
 
         def step(before: _Legs, _: Snapshot) -> _Legs:
             added[:] = distinct_legs(with_known_contracts(wanted, before.values()))
             replaced = {(leg.strategy_id, leg.account, leg.terms) for leg in added}
-            kept = {key: leg for key, leg in before.items() if key not in replaced}
-            return kept | _memberships_of(added, before)
+            unchanged = {key: leg for key, leg in before.items() if key not in replaced}
+            return unchanged | _memberships_of(added, before)
 
         _before, after = self._change(step, "add")
         return [after[leg.key] for leg in added]
@@ -243,7 +249,7 @@ class SyncRegistry:
 
         def step(before: _Legs, _: Snapshot) -> _Legs:
             leg = find_membership(before.values(), strategy_id, account, wanted)
-            return {key: other for key, other in before.items() if key != leg.key}
+            return {key: membership for key, membership in before.items() if key != leg.key}
 
         before, after = self._change(step, "remove")
         [key] = before.keys() - after.keys()
@@ -262,21 +268,24 @@ class SyncRegistry:
         Returns:
             How many legs joined, and how many left.
         """
-        given = list(legs)
+        listed = list(legs)
 
         def step(before: _Legs, snapshot: Snapshot) -> _Legs:
-            known = with_known_contracts(given, before.values())
+            resolved = with_known_contracts(listed, before.values())
             if following:
                 # A description that was rolled is found among the legs that ended.
                 rows = legs_of(snapshot.finished(EVERY, None).filter(IS_LEG))
                 ended = [leg for leg in rows if isinstance(leg, ActiveContract)]
-                known = with_rolls(known, before.values(), ended, following)
-            own = [leg for leg in before.values() if leg.strategy_id in rules]
-            return _memberships_of(distinct_legs([*known, *without_listed(own, known)]), before)
+                resolved = with_rolls(resolved, before.values(), ended, following)
+            of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
+            return _memberships_of(
+                distinct_legs([*resolved, *without_listed(of_rules, resolved)]), before
+            )
 
         before, after = self._change(step, "replace")
-        joined, left = after.items() - before.items(), before.items() - after.items()
-        return len(joined), len(left)
+        joined = after.items() - before.items()
+        removed = before.items() - after.items()
+        return len(joined), len(removed)
 
     def follow_rules(
         self, rules: Collection[str], accounts: Collection[str], legs: Iterable[ActiveContract]
@@ -292,12 +301,12 @@ class SyncRegistry:
 
         def step(before: _Legs, _: Snapshot) -> _Legs:
             listed = [leg for leg in before.values() if leg.strategy_id not in rules]
-            kept = {
+            unchanged = {
                 leg.key: leg
                 for leg in before.values()
                 if leg.strategy_id not in rules or leg.account not in accounts
             }
-            return kept | _memberships_of(without_listed(chosen, listed), before)
+            return unchanged | _memberships_of(without_listed(chosen, listed), before)
 
         before, after = self._change(step, "rules")
         return before != after
@@ -331,10 +340,11 @@ class SyncRegistry:
         Args:
             findings: Legs without a conid, each with its conid or its problem in words.
         """
-        found, now = list(findings), self.clock()
+        listed = list(findings)
+        now = self.clock()
 
         def step(legs: _Legs, _: Snapshot) -> _Legs:
-            for leg, finding in found:
+            for leg, finding in listed:
                 legs = settled(legs, leg, finding, now)
             return legs
 
@@ -359,9 +369,12 @@ class SyncRegistry:
             if before == after and aside.is_empty():
                 return Change((before, after))
             refuse_two_whole_holders(after.values() if ends else ())
-            left = [leg.ended(now) for key, leg in before.items() if ends and after.get(key) != leg]
-            ended = leg_rows(left).with_columns(bucket=pl.lit(REMOVED))
+            removed = [
+                leg.ended(now) for key, leg in before.items() if ends and after.get(key) != leg
+            ]
+            ended = leg_rows(removed).with_columns(bucket=pl.lit(REMOVED))
             finished = pl.concat([ended, aside])
+
             return Change((before, after), leg_rows(after.values()), finished)
 
         result = self._memberships.change(of_rows, {"action": action})
@@ -460,17 +473,18 @@ def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg
     A conid is used only for the strategy and account for which it was found. Reading the same file
     again therefore changes nothing.
     """
-    found = {
-        (leg.strategy_id, leg.account, leg.terms): leg
-        for leg in before
-        if isinstance(leg, ActiveContract) and leg.resolved_at is not None
-    }
-    return [
-        leg.resolved(known.conid, known.resolved_at)
-        if isinstance(leg, UnresolvedLeg) and (known := found.get(leg.key)) is not None
-        else leg
-        for leg in legs
-    ]
+    contracts: dict[LegKey, ActiveContract] = {}
+    for leg in before:
+        if isinstance(leg, ActiveContract) and leg.resolved_at is not None:
+            contracts[leg.strategy_id, leg.account, leg.terms] = leg
+
+    known_legs: list[Leg] = []
+    for leg in legs:
+        contract = contracts.get(leg.key) if isinstance(leg, UnresolvedLeg) else None
+        if isinstance(leg, UnresolvedLeg) and contract is not None:
+            leg = leg.resolved(contract.conid, contract.resolved_at)
+        known_legs.append(leg)
+    return known_legs
 
 
 def with_rolls(
@@ -491,22 +505,21 @@ def with_rolls(
         ended: Legs that were active before: they have the contracts of descriptions.
         following: The strategies that follow rolls.
     """
-    became = {
-        (leg.strategy_id, leg.account, conid): leg
-        for leg in active
-        if isinstance(leg, ActiveContract) and leg.strategy_id in following
-        for conid in leg.replaced
-    }
+    became: dict[LegKey, ActiveContract] = {}
+    for leg in active:
+        if isinstance(leg, ActiveContract) and leg.strategy_id in following:
+            for conid in leg.replaced:
+                became[leg.strategy_id, leg.account, conid] = leg
+
     listed = with_known_contracts(legs, (leg for leg in ended if leg.key in became))
     named = {leg.key for leg in listed}
-    return [
-        _with_words_of(leg, new)
-        if isinstance(leg, ActiveContract)
-        and (new := became.get(leg.key)) is not None
-        and new.key not in named
-        else leg
-        for leg in listed
-    ]
+    rolled: list[Leg] = []
+    for leg in listed:
+        new = became.get(leg.key) if isinstance(leg, ActiveContract) else None
+        if isinstance(leg, ActiveContract) and new is not None and new.key not in named:
+            leg = _with_words_of(leg, new)
+        rolled.append(leg)
+    return rolled
 
 
 def _with_words_of(leg: ActiveContract, new: ActiveContract) -> ActiveContract:
@@ -538,17 +551,21 @@ def settled(
     if not isinstance(present, UnresolvedLeg):
         return dict(legs)
     problem = str(finding)
+
     if isinstance(finding, int):
-        found = present.resolved(finding, at)
-        after = {key: one for key, one in legs.items() if key != leg.key} | {found.key: found}
+        resolved = present.resolved(finding, at)
+        after = {key: membership for key, membership in legs.items() if key != leg.key} | {
+            resolved.key: resolved
+        }
         try:
             refuse_two_whole_holders(after.values())
         except errors.InvalidLegError as error:
             problem = str(error)
         else:
-            if found.key not in legs:
+            if resolved.key not in legs:
                 return after
             problem = f"The strategy has its contract already, as the leg {finding}."
+
     return dict(legs) | {leg.key: replace(present, problem=problem)}
 
 
@@ -588,9 +605,9 @@ def two_whole_holders(legs: Iterable[Leg]) -> tuple[ActiveContract, ActiveContra
             continue
         holders = of_conid[leg.conid]
         for account in holders if leg.account is None else (leg.account, None):
-            other = holders.get(account)
-            if other is not None and other.strategy_id != leg.strategy_id:
-                return other, leg
+            holder = holders.get(account)
+            if holder is not None and holder.strategy_id != leg.strategy_id:
+                return holder, leg
         holders.setdefault(leg.account, leg)
     return None
 
@@ -601,20 +618,22 @@ def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
     Raises:
         InvalidLegError: Two strategies do; the message names them.
     """
-    if found := two_whole_holders(legs):
-        other, leg = found
+    if holders := two_whole_holders(legs):
+        holder, leg = holders
         raise errors.InvalidLegError(
-            f"The strategies {other.strategy_id!r} and {leg.strategy_id!r} would both hold the "
-            f"whole of leg {leg.conid} in {other.account or leg.account or 'any account'}.",
+            f"The strategies {holder.strategy_id!r} and {leg.strategy_id!r} would both hold the "
+            f"whole of leg {leg.conid} in {holder.account or leg.account or 'any account'}.",
             remedy="Set the quantity (signed contracts) that each has of the leg.",
         )
 
 
 def without_listed(of_rules: Iterable[Leg], listed: Iterable[Leg]) -> list[Leg]:
     """Return the legs of rules whose contracts no listed leg has in their account."""
-    taken = {(leg.account, leg.conid) for leg in listed}
+    contracts = {(leg.account, leg.conid) for leg in listed}
     return [
-        leg for leg in of_rules if taken.isdisjoint({(leg.account, leg.conid), (None, leg.conid)})
+        leg
+        for leg in of_rules
+        if contracts.isdisjoint({(leg.account, leg.conid), (None, leg.conid)})
     ]
 
 
@@ -638,28 +657,30 @@ def find_membership(
         UnknownLegError: None matches.
         AmbiguousRemovalError: Several match; the message names them.
     """
-    found = [
-        leg
-        for leg in legs
-        if (strategy_id is None or leg.strategy_id == str(strategy_id))
-        and (account is None or (leg.account or ANY) == account)
-        and all(getattr(leg, name) == value for name, value in wanted.items())
-    ]
-    what = " ".join(f"{name} {value}" for name, value in wanted.items())
-    if not found:
-        of = "" if strategy_id is None else f" of strategy {str(strategy_id)!r}"
+    memberships = []
+    for leg in legs:
+        is_of_strategy = strategy_id is None or leg.strategy_id == str(strategy_id)
+        is_of_account = account is None or (leg.account or ANY) == account
+        is_described = all(getattr(leg, name) == value for name, value in wanted.items())
+        if is_of_strategy and is_of_account and is_described:
+            memberships.append(leg)
+
+    terms = " ".join(f"{name} {value}" for name, value in wanted.items())
+    if not memberships:
+        of_strategy = "" if strategy_id is None else f" of strategy {str(strategy_id)!r}"
         raise errors.UnknownLegError(
-            f"No active leg{of} has the {what}" + (f" in account {account!r}." if account else "."),
+            f"No active leg{of_strategy} has the {terms}"
+            + (f" in account {account!r}." if account else "."),
             remedy="List the active legs and take conid, strategy and account from there.",
         )
-    if len(found) > 1:
+    if len(memberships) > 1:
         names = sorted(
             f"{name_of(leg)} of {leg.strategy_id!r} ({leg.account or 'any account'})"
-            for leg in found
+            for leg in memberships
         )
         raise errors.AmbiguousRemovalError(
-            f"The leg with the {what} has several holders: {', '.join(names)}.",
+            f"The leg with the {terms} has several holders: {', '.join(names)}.",
             remedy="Name its strategy, and its account if needed: "
             f"{ANY!r} for a leg in any account.",
         )
-    return found[0]
+    return memberships[0]

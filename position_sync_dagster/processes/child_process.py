@@ -22,7 +22,8 @@ import psutil
 from position_sync_dagster.errors import PositionSyncError
 
 # Seconds between two looks: at processes that end, and for a request to stop.
-POLL_S, PAUSE_S = 0.05, 0.2
+POLL_S = 0.05
+PAUSE_S = 0.2
 
 # The environment variable that each process of a home carries: the absolute path of the home of
 # Dagster in it.
@@ -93,6 +94,7 @@ class ChildProcess:
                     shutil.copyfile(self.log, before(self.log))
                     os.truncate(self.log, 0)  # the programs that write to it have it open
             return
+
         tail = self.tail()
         if self.log is not None and not self.log.exists():
             tail = f"{self.log.parent} was deleted or moved, or its disk is away."
@@ -149,13 +151,13 @@ def end(belongs: Callable[[psutil.Process], bool], *, grace_s: float) -> None:
 
 def living(belongs: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
     """List the living processes that belong, without this one and without zombies."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            own = process.pid == os.getpid() or not belongs(process)
-            if not own and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+            is_other = process.pid == os.getpid() or not belongs(process)
+            if not is_other and process.status() != psutil.STATUS_ZOMBIE:
+                processes.append(process)
+    return processes
 
 
 def open_log(log: Path) -> BinaryIO:
@@ -224,8 +226,8 @@ class StopRequest:
         # `sigtimedwait` would wait for them. After a stop of the process (Ctrl-Z), CPython returns
         # any number from it if its time is over, also that of SIGINT; and macOS does not have it.
         if self._request is None and (pending := signal.sigpending().intersection(STOP_SIGNALS)):
-            found = signal.Signals(signal.sigwait(pending))
-            self._request = StopRequested(REASONS[found], 128 + found)
+            received = signal.Signals(signal.sigwait(pending))
+            self._request = StopRequested(REASONS[received], 128 + received)
         elif self._request is None and self._end_with not in (None, os.getppid()):
             self._request = StopRequested("the process that started this one is gone", 1)
         if self._request is not None:

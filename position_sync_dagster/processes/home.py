@@ -183,6 +183,7 @@ def exclusive_use(home: Path, *, purpose: str) -> Iterator[None]:
                 "path for a part of an address.",
                 remedy="Choose or rename a folder without it.",
             )
+
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -191,6 +192,7 @@ def exclusive_use(home: Path, *, purpose: str) -> Iterator[None]:
             f"The home {home} cannot be written: {error.strerror}.",
             remedy="Choose a folder that you can write.",
         ) from error
+
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -199,6 +201,7 @@ def exclusive_use(home: Path, *, purpose: str) -> Iterator[None]:
                 f"The home {home} is in use by {holder_of(home) or 'another process'}.",
                 remedy="End it first, or choose another home.",
             ) from None
+
         end(_carries(home), grace_s=LEFTOVER_S)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{purpose} (process {os.getpid()})".encode(), 0)

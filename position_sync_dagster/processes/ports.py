@@ -71,10 +71,11 @@ def exchange_json(port: int, path: str, value: Any = None, *, timeout_s: float) 
         NoAnswerError: The server does not answer, or not with status 200 and JSON.
     """
     body = None if value is None else json.dumps(value).encode()
-    url, headers = f"http://{LOOPBACK}:{port}{path}", {"Content-Type": "application/json"}
+    url = f"http://{LOOPBACK}:{port}{path}"
+    headers = {"Content-Type": "application/json"}
     try:
         with _OPENER.open(Request(url, body, headers), timeout=timeout_s) as answer:
             return json.load(answer)
     except (OSError, ValueError, HTTPException) as error:
-        what = f"Port {port} of {LOOPBACK} does not answer: {error}."
-        raise NoAnswerError(what, remedy="See the log of its program.") from error
+        cause = f"Port {port} of {LOOPBACK} does not answer: {error}."
+        raise NoAnswerError(cause, remedy="See the log of its program.") from error

@@ -170,32 +170,32 @@ def of_session(session: GatewaySession) -> Finding:
 
 async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
     """Connect, run the checks, and disconnect; return the findings, within `WITHIN_S` seconds."""
-    found: list[Finding] = []  # what is found before a timeout counts
+    findings: list[Finding] = []  # what is found before a timeout counts
     patience = {"gateway_timeout_s": min(settings.gateway_timeout_s, ANSWER_S)}
     try:
         async with asyncio.timeout(WITHIN_S):
-            await _survey(settings.model_copy(update=patience), list(legs), found)
+            await _survey(settings.model_copy(update=patience), list(legs), findings)
     except TimeoutError:
-        found.append(bad("gateway", f"not every check ended within {WITHIN_S:g} s", AGAIN))
+        findings.append(bad("gateway", f"not every check ended within {WITHIN_S:g} s", AGAIN))
     except (errors.GatewayError, errors.SettingsError) as error:
-        found.append(bad("gateway", error.what, error.remedy))
-    return found
+        findings.append(bad("gateway", error.what, error.remedy))
+    return findings
 
 
-async def _survey(settings: Settings, legs: list[Leg], found: list[Finding]) -> None:
+async def _survey(settings: Settings, legs: list[Leg], findings: list[Finding]) -> None:
     """Add what is found on one connection, as it is found."""
     connection = await connect(settings)
     notices: list[tuple[int, str]] = []
     try:
         connection.on_message.append(lambda code, text: notices.append((code, text)))
-        found += _identity(connection, settings)
-        found.append(await _clock(connection))
+        findings += _identity(connection, settings)
+        findings.append(await _clock(connection))
         connection.connectivity.require_ib()
         await connection.feed.ensure(timedelta(seconds=settings.refresh_interval_s))
-        found.append(of_account_time(connection.feed.values.account_time, utc_now()))
-        found += _accounts(connection, notices)
-        await _lines(connection, settings, legs, found)
-        found += await _legs(connection, legs)
+        findings.append(of_account_time(connection.feed.values.account_time, utc_now()))
+        findings += _accounts(connection, notices)
+        await _lines(connection, settings, legs, findings)
+        findings += await _legs(connection, legs)
     finally:
         await connection.close()
 
@@ -229,11 +229,16 @@ async def _clock(connection: GatewayConnection) -> Finding:
 def _accounts(
     connection: GatewayConnection, notices: Iterable[tuple[int, str]]
 ) -> Iterator[Finding]:
-    others = [text for code, text in notices if code == GatewayCode.ACCOUNT_NOT_SERVED]
-    text = f"another client uses it (2101): {others[0]}" if others else "nobody else uses it (2101)"
+    taken_accounts = [text for code, text in notices if code == GatewayCode.ACCOUNT_NOT_SERVED]
+    text = (
+        f"another client uses it (2101): {taken_accounts[0]}"
+        if taken_accounts
+        else "nobody else uses it (2101)"
+    )
     remedy = "End the other program's account subscription, or give it another login."
-    yield warning("account feed", text, remedy, unless=not others)
+    yield warning("account feed", text, remedy, unless=not taken_accounts)
     feed = connection.feed
+
     for account in connection.accounts:
         held = [row for row in feed.holdings if row.account == account and row.position]
         valued = sum(row.market_value is not None for row in held)
@@ -242,37 +247,42 @@ def _accounts(
         fine = state is Completeness.COMPLETE and valued == len(held)
         remedy = "See docs/operations.md, “An account is PARTIAL”."
         yield warning("positions", text, remedy, unless=fine)
+
     for problem in feed.problems:
         yield warning("positions", problem, "See docs/operations.md.")
 
 
 async def _lines(
-    connection: GatewayConnection, settings: Settings, legs: list[Leg], found: list[Finding]
+    connection: GatewayConnection, settings: Settings, legs: list[Leg], findings: list[Finding]
 ) -> None:
     """Try one line for each exchange with a holding, one after the other."""
     conids = trial_conids(connection.feed.holdings, legs, settings.sec_types)
     if not conids:
         remedy = "Run it again once a position is held."
-        found.append(warning("market data", "not tried: nothing is held", remedy))
+        findings.append(warning("market data", "not tried: nothing is held", remedy))
         return
+
     details = await connection.details(conids)
     for conid in conids:
         if conid not in details:
             text = f"not tried: the gateway has no details of {conid}"
-            found.append(warning("market data", text, AGAIN))
+            findings.append(warning("market data", text, AGAIN))
+
     until = time.monotonic() + TRIALS_S
     tried = [conid for conid in conids if conid in details]
     for at, conid in enumerate(tried):
         if time.monotonic() > until:
             text = f"not tried, because the time was up: {', '.join(map(str, tried[at:]))}"
-            found.append(warning("market data", text, "Run it again."))
+            findings.append(warning("market data", text, "Run it again."))
             return
-        found.append(await _trial(connection, details[conid]))
-        if found[-1].check == "lines":
+
+        findings.append(await _trial(connection, details[conid]))
+        if findings[-1].check == "lines":
             return
+
         if at == 0:
             free = f"at least one of {settings.max_lines} is free"
-            found.append(good("lines", f"{free}; no gateway reports how many others use"))
+            findings.append(good("lines", f"{free}; no gateway reports how many others use"))
 
 
 async def _trial(connection: GatewayConnection, details: ContractDetails) -> Finding:
@@ -283,17 +293,21 @@ async def _trial(connection: GatewayConnection, details: ContractDetails) -> Fin
         if refusal.code == GatewayCode.TOO_MANY_LINES:
             remedy = "End other programs on this login, or lower what they stream."
             return bad("lines", "no line is free: others use all of them (101)", remedy)
+
         text = f"{name} is refused ({refusal.code}): {refusal.text}"
         if refusal.code in NOT_PERMITTED:
             return warning("market data", text, _SUBSCRIBE + _DELAYED)
         return bad("market data", text, _SUBSCRIBE)
+
     if (kind := trial.market_data_type) is None:
         text = f"{name} did not tick within {ANSWER_S:g} s"
         return warning("market data", text, "Run it again while its exchange is open.")
+
     text = f"{name} ticks, {_KINDS.get(kind, str(kind))}"
     if trial.greeks is False:
         text += f"; no greeks (tick 13) came within {ANSWER_S:g} s"
         return warning("market data", text, _GREEKS)
+
     remedy = "Subscribe to the exchange's live data, or accept values that are not live."
     return warning("market data", text, remedy, unless=kind == LIVE)
 
@@ -303,36 +317,51 @@ async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]
     yesterday = (utc_now() - timedelta(days=1)).date()
     looked_at = legs[:MOST_LEGS]
     alive = [leg for leg in looked_at if leg.expiry is None or leg.expiry >= yesterday]
-    details = await connection.details(
-        {leg.conid for leg in alive if isinstance(leg, ActiveContract)}
-    )
+    conids = {leg.conid for leg in alive if isinstance(leg, ActiveContract)}
+    details = await connection.details(conids)
     few = asyncio.Semaphore(AT_ONCE)
 
-    async def one(leg: Leg) -> Finding | None:
-        name = f"{leg.described} of {leg.strategy_id}"
+    async def look_at(leg: Leg) -> Finding | None:
         if leg not in alive:
+            name = f"{leg.described} of {leg.strategy_id}"
             return warning("legs", f"{name}: expired", "Remove the leg.")
         if isinstance(leg, ActiveContract):
-            absent = leg.conid in connection.unknown
-            none = "the gateway knows no such contract" if absent else "the gateway gave no details"
-            known = details.get(leg.conid)
-            differs = contract_mismatch(leg, known) if known else none
-            text = f"{leg.conid} of {leg.strategy_id}: {differs}"
-            return bad("legs", text, CORRECT) if differs else None
+            is_unknown = leg.conid in connection.unknown
+            return _compared(leg, details.get(leg.conid), is_unknown=is_unknown)
         async with few:
-            answer = await look_up(connection, leg)
-        if isinstance(answer, ContractDetails):
-            return good("legs", f"{name} is {answer.conid}")
-        if answer is None:
-            return warning("legs", f"{name}: the gateway did not answer", AGAIN)
-        return bad("legs", f"{name}: {answer}", CORRECT)
+            return _searched(leg, await look_up(connection, leg))
 
-    found = await asyncio.gather(*map(one, looked_at))
-    rest = len(legs) - len(found)
-    more = f"; {rest} more were not compared" if rest else ""
-    text = f"{found.count(None)} of the active legs agree with their contracts{more}"
-    agree = [good("legs", text)] if None in found or not legs else []
-    return [*agree, *filter(None, found)]
+    findings = await asyncio.gather(*map(look_at, looked_at))
+    unseen = len(legs) - len(findings)
+    more = f"; {unseen} more were not compared" if unseen else ""
+    text = f"{findings.count(None)} of the active legs agree with their contracts{more}"
+    agree = [good("legs", text)] if None in findings or not legs else []
+    return [*agree, *filter(None, findings)]
+
+
+def _compared(
+    leg: ActiveContract, contract: ContractDetails | None, *, is_unknown: bool
+) -> Finding | None:
+    """Return how a leg differs from its contract; None if it agrees."""
+    if contract is not None:
+        differs = contract_mismatch(leg, contract)
+    elif is_unknown:
+        differs = "the gateway knows no such contract"
+    else:
+        differs = "the gateway gave no details"
+    if differs is None:
+        return None
+    return bad("legs", f"{leg.conid} of {leg.strategy_id}: {differs}", CORRECT)
+
+
+def _searched(leg: Leg, answer: ContractDetails | str | None) -> Finding:
+    """Return which contract a description means, or why none is known."""
+    name = f"{leg.described} of {leg.strategy_id}"
+    if isinstance(answer, ContractDetails):
+        return good("legs", f"{name} is {answer.conid}")
+    if answer is None:
+        return warning("legs", f"{name}: the gateway did not answer", AGAIN)
+    return bad("legs", f"{name}: {answer}", CORRECT)
 
 
 def of_account_time(newest: str, now: datetime) -> Finding:
@@ -359,14 +388,19 @@ def trial_conids(
     types = set(sec_types)
     held = [row.instrument for row in holdings if row.position and row.instrument.sec_type in types]
     chosen: dict[tuple[str, str, str], int] = {}
-    for one in sorted(held, key=lambda one: (one.conid not in active, one.conid)):
-        chosen.setdefault((one.sec_type, one.exchange, one.currency), one.conid)
+    for instrument in sorted(
+        held, key=lambda instrument: (instrument.conid not in active, instrument.conid)
+    ):
+        chosen.setdefault(
+            (instrument.sec_type, instrument.exchange, instrument.currency), instrument.conid
+        )
     return list(chosen.values())[:MOST_EXCHANGES]
 
 
 # Limits of free space, in bytes, for a warning and for an error. A day of a streamed book takes a
 # few hundred MB before it is compacted.
-LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**29
+LITTLE_DISK = 5 * 2**30
+TOO_LITTLE_DISK = 2**29
 
 
 def check_settings(
@@ -418,7 +452,7 @@ def check_lake(lake: Lake) -> list[Finding]:
         return [good("tables", f"none at {lake.path} yet: the first start makes them")]
     examined = together(Table.examine, lake.all_tables)
     text = f"{len(examined)} at {lake.path}, each whole or not there yet"
-    ill = [bad("tables", one.what, one.remedy) for one in examined if one is not None]
+    ill = [bad("tables", error.what, error.remedy) for error in examined if error is not None]
     return ill or [good("tables", text)]
 
 
@@ -493,12 +527,12 @@ def run_preflight(
         "Dagster home": lambda: check_dagster(dagster_home, ui_port),
         READ: lambda: _read(lake, settings, sessions, legs),
     }
-    found = bounded(looks, within_s=LOCAL_S)
-    if any(one.check == READ for one in found):
+    findings = bounded(looks, within_s=LOCAL_S)
+    if any(finding.check == READ for finding in findings):
         # Who owns the login is not known: to connect could take a client id from a stream.
         text = "not asked: it is not known whether a stream owns the login"
-        return [*found, bad("gateway", text, "Correct what is bad above first.")]
-    return [*found, *asyncio.run(_gateways(settings.logins, sessions, legs))]
+        return [*findings, bad("gateway", text, "Correct what is bad above first.")]
+    return [*findings, *asyncio.run(_gateways(settings.logins, sessions, legs))]
 
 
 async def _gateways(
@@ -509,14 +543,16 @@ async def _gateways(
     With several logins each finding names its login.
     """
 
-    async def one(login: Settings) -> list[Finding]:
+    async def look_at(login: Settings) -> list[Finding]:
         session = sessions.get(login.gateway_id)
-        found = await of_gateway(login, legs) if session is None else [of_session(session)]
+        findings = await of_gateway(login, legs) if session is None else [of_session(session)]
         if len(logins) == 1:
-            return found
-        return [replace(one, check=f"{login.gateway_id}: {one.check}") for one in found]
+            return findings
+        return [
+            replace(finding, check=f"{login.gateway_id}: {finding.check}") for finding in findings
+        ]
 
-    return [*chain(*await asyncio.gather(*map(one, logins)))]
+    return [*chain(*await asyncio.gather(*map(look_at, logins)))]
 
 
 def check_programs(home: Path) -> list[Finding]:
@@ -549,50 +585,53 @@ def check_streams(lake: Lake, settings: Settings, home: Path) -> list[Finding]:
         return []
 
     now = utc_now()
-    found = []
+    findings = []
     for login in settings.logins:
         session = lake.sessions.current(login.gateway_id)
         if session is None or session.is_alive(now):
             continue
+
         since = session.seen_until(now)
         detail = session.detail or ""
         if detail.startswith(PAUSED) or (now - since).total_seconds() > AWAY_S:
             text = f"{login.gateway_id} has had none since {since:%Y-%m-%d %H:%M:%S} UTC"
             text += f"; {detail}" if detail else ""
-            found.append(bad("streams", text, "See `position-sync status`."))
-    return found
+            findings.append(bad("streams", text, "See `position-sync status`."))
+
+    return findings
 
 
 def check_results(home: Path) -> list[Finding]:
     """Return the checks that failed at the last tick: those of values are bad."""
-    found = []
+    findings = []
     for check in dagster_files.failing_checks(home):
         if check.is_unknown:
             continue
 
         level = Level.BAD if check.is_of_values else Level.WARNING
         remedy = "Its page in Dagster says what to do."
-        found.append(Finding("checks", level, f"{check.name}: {check.text}", remedy))
-    return found
+        findings.append(Finding("checks", level, f"{check.name}: {check.text}", remedy))
+    return findings
 
 
 def check_dagster(home: Path, ui_port: int) -> list[Finding]:
     """Return the state of Dagster's home and of the UI's port."""
     holder = holder_of(home)
     if not home.is_dir():
-        found = good("Dagster home", f"{home} is created by the first start")
+        finding = good("Dagster home", f"{home} is created by the first start")
     elif not os.access(home, os.W_OK | os.X_OK):
         remedy = "Correct its owner, or set DAGSTER_HOME elsewhere."
-        found = bad("Dagster home", f"{home} cannot be written", remedy)
+        finding = bad("Dagster home", f"{home} cannot be written", remedy)
     elif stat.S_IMODE(home.stat().st_mode) & 0o077:
         text = f"{home} is open to other users of this machine"
-        found = warning("Dagster home", text, f"chmod 700 {home}")
+        finding = warning("Dagster home", text, f"chmod 700 {home}")
     else:
-        found = good("Dagster home", f"{home}, in use by {holder or 'nobody'}")
+        finding = good("Dagster home", f"{home}, in use by {holder or 'nobody'}")
+
     is_free = ports.is_free(ui_port)
     text = f"{holder} runs" if holder else f"{ui_port} is {'free' if is_free else 'taken'}"
     remedy = "End the program that listens there, or choose another port with `dev --ui-port`."
-    return [found, warning("UI port", text, remedy, unless=is_free or holder is not None)]
+    return [finding, warning("UI port", text, remedy, unless=is_free or holder is not None)]
 
 
 def _read(
@@ -605,7 +644,8 @@ def _read(
     Raises:
         PositionSyncError: The gateways file or a table cannot be read.
     """
-    logins, now = settings.logins, utc_now()
+    logins = settings.logins
+    now = utc_now()
     for login in logins if lake.sessions.table.exists() else ():
         session = lake.sessions.current(login.gateway_id)
         if session is not None and session.is_alive(now):

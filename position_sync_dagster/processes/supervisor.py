@@ -35,14 +35,16 @@ LOOK_S = 0.5
 RESTART = Backoff(first_s=0.5, longest_s=30.0)
 # Ends of a program in a row after which everything ends, the stream too; fewer if it has never
 # worked. While Dagster's storage is away the daemon ends at each start, for about an hour.
-MOST_FAILURES, MOST_AT_FIRST = 100, 2
+MOST_FAILURES = 100
+MOST_AT_FIRST = 2
 
 # A program that worked this long has no failures any more.
 STEADY_S = 60.0
 
 # Seconds without a tick after which code server and daemon are started again. It doubles each
 # time.
-TICK_S, LONGEST_TICK_S = 90.0, 900.0
+TICK_S = 90.0
+LONGEST_TICK_S = 900.0
 
 # The webserver starts with the first tick, or this long after the daemon: the first stream would
 # otherwise wait for its imports, and both would create Dagster's storage at once.
@@ -91,8 +93,8 @@ class Program:
         self.process: subprocess.Popen[bytes] | None = None
         self.works = self._has_worked = False
         self.started = self._due = 0.0
-        found = sys.executable if script == "python" else Path(sys.executable).with_name(script)
-        self._command = [str(found), *options.split(), *words]
+        program = sys.executable if script == "python" else Path(sys.executable).with_name(script)
+        self._command = [str(program), *options.split(), *words]
         self._failures = 0
 
     def keep(self) -> None:
@@ -126,17 +128,37 @@ class Program:
             return
         self.process.kill()
         self.process.wait()
-        steady = self.works and time.monotonic() - self.started > STEADY_S
-        if has_failed:
-            self._failures = 1 if steady else self._failures + 1
         text = f"The {self.name} (process {self.process.pid}) {why}"
-        self.process, self.works = None, False
-        if has_failed and self._failures > (MOST_FAILURES if self._has_worked else MOST_AT_FIRST):
+
+        is_steady = self.works and time.monotonic() - self.started > STEADY_S
+        if has_failed:
+            self._failures = 1 if is_steady else self._failures + 1
+        self.process = None
+        self.works = False
+        most = MOST_FAILURES if self._has_worked else MOST_AT_FIRST
+        if has_failed and self._failures > most:
             raise CannotRunError(f"{text}, {self._failures} times in a row.")
+
         self._due = time.monotonic() + RESTART.delay_s(self._failures)
         logger.error("%s. It is started again.", text)
         if has_failed:
             dagster_files.note(f"{dagster_files.DOWN}{self.name}", f"{text}. It is started again.")
+
+
+Address = str | tuple[str, int]
+
+
+def _address_of_code(home: Path, ui_port: int) -> Address:
+    """Return where the code server listens: a Unix socket in the home, or a port."""
+    path = str(home / "code.sock")
+    if len(os.fsencode(path)) > LONGEST_SOCKET or "#" in path:
+        return (LOOPBACK, first_free(ui_port + 1))
+    return path
+
+
+def _named_address(address: Address) -> tuple[str, str | int]:
+    """Return an address as Dagster's options name it: `socket` or `port`, and its value."""
+    return ("socket", address) if isinstance(address, str) else ("port", address[1])
 
 
 class Supervisor:
@@ -144,26 +166,27 @@ class Supervisor:
 
     def __init__(self, port: int) -> None:
         home = dagster_files.dagster_home()
-        path, port_of_code = str(home / "code.sock"), 0
-        if len(os.fsencode(path)) > LONGEST_SOCKET or "#" in path:
-            port_of_code = first_free(port + 1)
-        at = ("port", port_of_code) if port_of_code else ("socket", path)
-        served = {"host": LOOPBACK, at[0]: at[1], "location_name": LOCATION}
-        workspace = str(home / "workspace.yaml")  # JSON is YAML
-        Path(workspace).write_text(json.dumps({"load_from": [{"grpc_server": served}]}))
+        code_address = _address_of_code(home, port)
+        workspace = home / "workspace.yaml"
+        at, place = _named_address(code_address)
+        served = {"host": LOOPBACK, at: place, "location_name": LOCATION}
+        workspace.write_text(json.dumps({"load_from": [{"grpc_server": served}]}))  # JSON is YAML
+
         code = f"api grpc --lazy-load-user-code --log-level warning --host {LOOPBACK}"
         code += f" --module-name {LOCATION}.definitions --location-name {LOCATION}"
-        daemon = "run --log-level warning -w"
         pages = f"-m {LOCATION}.webserver --host {LOOPBACK} --port {port} -w"
-        self.code_server = Program("code server", "dagster", code, f"--{at[0]}", str(at[1]))
-        self.daemon = Program("daemon", "dagster-daemon", daemon, workspace)
-        self.webserver = Program("webserver", "python", pages, workspace)
-        code_address = (LOOPBACK, port_of_code) if port_of_code else path
+        self._workspace = str(workspace)
+        self.code_server = Program("code server", "dagster", code, f"--{at}", str(place))
+        self.daemon = Program(
+            "daemon", "dagster-daemon", "run --log-level warning -w", self._workspace
+        )
+        self.webserver = Program("webserver", "python", pages, self._workspace)
         self._addresses = ((self.code_server, code_address), (self.webserver, (LOOPBACK, port)))
-        self._tick, self._tick_s = dagster_files.newest_tick(), TICK_S
+
+        self._tick = dagster_files.newest_tick()
+        self._tick_s = TICK_S
         self._ticked = self._seen = time.monotonic()
         self._clock_offset = time.time() - time.monotonic()
-        self._workspace = workspace
 
     def look(self) -> None:
         """Judge all programs once, and start those that are due.
@@ -204,13 +227,15 @@ class Supervisor:
             mend_sensor_states()
 
     def _judge_ticks(self) -> None:
-        now, tick = time.monotonic(), dagster_files.newest_tick()
+        now = time.monotonic()
+        tick = dagster_files.newest_tick()
         if tick != self._tick:
             self._tick = tick
             self._ticked = now
             self._tick_s = TICK_S
             self.daemon.worked()
             dagster_files.remove(dagster_files.SWITCHED_OFF)
+
         silent_s = now - max(self._ticked, self.daemon.started, self.code_server.started)
         if self.code_server.process and silent_s > self._tick_s:
             self._tick_s = min(2 * self._tick_s, LONGEST_TICK_S)
@@ -219,6 +244,7 @@ class Supervisor:
                 dagster_files.note(dagster_files.SWITCHED_OFF)
                 self._ticked = time.monotonic()
                 return
+
             why = f"has let no sensor tick for {silent_s:.0f} s"
             for program in (self.code_server, self.daemon):
                 program.restart(why, has_failed=False)
@@ -235,15 +261,15 @@ def mend_sensor_states() -> bool:
         answer = subprocess.run(  # noqa: S603 - our own program
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=ANSWER_S, check=True
         )
-        found = json.loads(answer.stdout)
+        states = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         logger.warning("What Dagster stores of its sensors cannot be read: %s", error)
         return False
 
-    if found["reset"]:
-        names = ", ".join(found["reset"])
+    if states["reset"]:
+        names = ", ".join(states["reset"])
         logger.warning("The clock was set back: %s tick now, and not when it is passed.", names)
-    return bool(found["is_switched_off"])
+    return bool(states["is_switched_off"])
 
 
 MODULE = "position_sync_dagster.processes.supervisor"
@@ -283,7 +309,7 @@ def url(ui_port: int) -> str:
     return f"http://{LOOPBACK}:{ui_port}"
 
 
-def listens(address: str | tuple[str, int]) -> bool:
+def listens(address: Address) -> bool:
     """Return whether a server accepts connections."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     with socket.socket(family) as probe:
@@ -308,6 +334,7 @@ def main() -> int:
     dagster_files.clear()
     dagster_files.note(dagster_files.SUPERVISOR)
     reason = ""
+
     try:
         if was_set_back:
             mend_sensor_states()
@@ -317,12 +344,14 @@ def main() -> int:
     except (CannotRunError, OSError) as error:
         reason = str(error)
         logger.error("Everything ends. %s", reason)
+
     end_group(os.getpgrp(), grace_s=GRACE_S)
     dagster_files.clear()
     if reason:
         dagster_files.note(dagster_files.ENDED, reason)
     else:
         logger.info("Everything has ended, as requested.")
+
     return int(bool(reason))
 
 

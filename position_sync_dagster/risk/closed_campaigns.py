@@ -54,6 +54,10 @@ class TradedCampaign:
         """Return its contracts, the first one first."""
         return list(dict.fromkeys(part.key[1] for part in self.parts))
 
+    def parts_in(self, currency: str | None) -> list[OwnedPart]:
+        """Return the parts of contracts of one currency."""
+        return [part for part in self.parts if part.movement.currency == currency]
+
     @property
     def currencies(self) -> list[str | None]:
         """Return the currencies of its contracts."""

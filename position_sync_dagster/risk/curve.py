@@ -234,10 +234,12 @@ def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float, now: datetim
 def _profits(legs: PricedLegs, moves: model.Array, shift: Point) -> tuple[model.Array, model.Array]:
     """Return by how much each part changes at each move, now and later; NaN: not known."""
     at_once = [Point(spot=move) for move in moves.tolist()]
-    later = [Point(spot=move, vol=shift.vol, days=shift.days) for move in moves.tolist()]
+    later = []
+    if shift.vol or shift.days:
+        later = [Point(spot=move, vol=shift.vol, days=shift.days) for move in moves.tolist()]
     sizes = legs.parts.select(SIZE).to_series().to_numpy()
     changed = sizes[:, None] * changes(legs, [*at_once, *later])
-    return changed[:, : len(moves)], changed[:, len(moves) :]
+    return changed[:, : len(moves)], changed[:, -len(moves) :]
 
 
 def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[str, model.Array]:
@@ -257,7 +259,7 @@ def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[st
         implied = parts.get_column("implied_vol").to_numpy()[options] + shift.vol / 100
         volatility = implied.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
         greeks = model.greeks_along(
-            priced.later(shift.days), spots[options], volatility, model.STEPS
+            priced.later(shift.days), spots[options], volatility, model.COARSE
         )
         for name in ("delta", *_OF_OPTIONS):
             of_unit[name][options] = getattr(greeks, name)

@@ -578,29 +578,23 @@ def _addition(
     american = np.maximum(0.0, side * (nodes - strike))
     # The sum over nodes leaves this out of the integral over the bend (Euler and Maclaurin).
     american[:, nodes.shape[1] // 2] = (strike * width)[:, 0] / 12
-    european = american.copy()
+    european = american
 
-    scratch = np.empty((len(options), nodes.shape[1] - 2))
-    worth = np.empty(nodes.shape)
     signed_nodes = side * nodes
     constants = side * (money - strike)
-    spare = [np.empty(nodes.shape), np.empty(nodes.shape)]
+    worth = american
 
-    def continued(after: Array, into: Array) -> Array:
-        """Write the expected values one step before, discounted, without new memory."""
-        np.multiply(after, discount, out=into)  # right at the edges, where the value is a line
-        inner = into[:, 1:-1]
-        inner *= 2 / 3
-        inner += np.multiply(after[:, 2:], rise, out=scratch)
-        inner += np.multiply(after[:, :-2], fall, out=scratch)
-        return into
+    def expected(after: Array) -> Array:
+        """Return the expected values one step before, discounted."""
+        before = after * discount  # right at the edges, where the value is a line
+        from_sides = rise * after[:, 2:] + fall * after[:, :-2]
+        before[:, 1:-1] = 2 / 3 * before[:, 1:-1] + from_sides
+        return before
 
     for layer in reversed(range(steps)):
-        european, spare[0] = continued(european, spare[0]), european
-        american, spare[1] = continued(american, spare[1]), american
-        np.multiply(signed_nodes, spot_of_forward[:, layer, None], out=worth)
-        worth += constants[:, layer, None]
-        np.maximum(american, worth, out=american)
+        worth = signed_nodes * spot_of_forward[:, layer, None] + constants[:, layer, None]
+        european = expected(european)
+        american = np.maximum(expected(american), worth)
         for at_dividend in at_dividends.get(layer, ()):
             at_dividend.exercise(nodes, american)
     is_exercised = (american <= worth) & (worth > 0)

@@ -4,6 +4,7 @@ Greeks describe small moves. Near the expiry they change faster than the price d
 both ends says the same without them, and its steps add up to what the price moved by.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,10 @@ import numpy as np
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.model import Array, VanillaOptions
 from position_sync_dagster.risk.terms import FIRST_GUESS, OptionTerms, as_options
+
+# Steps of a lattice, by the greatest time to expiry: near it as for prices, else as for the greeks
+# of a whole account. Both ends of a move have the same, so that their error is in no step.
+STEPS = {0.25: model.STEPS[0.25], math.inf: model.COARSE[math.inf]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +108,7 @@ def _shown_volatility(options: VanillaOptions, price: Array, spot: Array) -> Arr
     if alive.size:
         near = np.full(alive.size, FIRST_GUESS)
         volatility, _reasons = model.implied_volatility(
-            options.at(alive), price[alive], spot[alive], near
+            options.at(alive), price[alive], spot[alive], near, STEPS
         )
         shown[alive] = volatility
     return shown
@@ -116,4 +121,4 @@ def _first_known(volatility: Array, otherwise: Array) -> Array:
 
 
 def _prices(options: VanillaOptions, spot: Array, volatility: Array) -> Array:
-    return model.prices(options, spot[:, None], volatility)[:, 0]
+    return model.prices(options, spot[:, None], volatility, STEPS)[:, 0]

@@ -1,52 +1,42 @@
 """The queue worker: drain the queue, batch after batch, once per interval.
 
-The values come from the table `broker_positions`. Pure functions decide whose values count, and
-what becomes of each request.
-
-Used as a library, without Dagster, it takes the values from the shared connection of its process.
+`broker_view` has the values, and decides whose count; `batch_plan` what becomes of each request.
 """
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import chain
-from typing import Any, Protocol
 from uuid import uuid4
 
 import polars as pl
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import SKEW, Clock, is_recent, utc_now
-from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
+from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.position_update import (
     OwnUpdates,
-    PositionUpdate,
-    Source,
-    ValueOrigin,
 )
 from position_sync_dagster.domain.queue_request import (
-    Answer,
     QueuedPosition,
     QueueRequest,
     QueueStatus,
     Reason,
 )
-from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
+from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.lake import Lake, all_broker_rows, broker_rows
+from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.lake.position_queue import PositionQueue, QueueOverview
 from position_sync_dagster.lake.position_updates import AppendResult, PositionUpdatesTable
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
+from position_sync_dagster.sync.batch_plan import BatchPlan, own_ids, plan_batch
+from position_sync_dagster.sync.broker_view import ConnectionValues, LakeValues, ValueSource
 
 logger = logging.getLogger(__name__)
 
@@ -54,396 +44,8 @@ logger = logging.getLogger(__name__)
 # then it is released.
 MAX_PLANS = 10
 
-TIME_LIMIT_S = Settings.drain_time_limit_s
-
-
-def unconfirmed(
-    rows: Iterable[BrokerPosition], settings: Settings, now: datetime
-) -> frozenset[Key]:
-    """Return the holdings that the broker has not confirmed for two intervals and a drain.
-
-    The interval is the longer one of `refresh_interval_s` and `account_interval_s`, in which the
-    broker sends values by itself. A holding is confirmed by messages of its account after the
-    download ended, and by a value of its own (a PnLSingle subscription needs no download). No
-    holding of an account that is UNKNOWN is confirmed.
-    """
-    interval_s = max(settings.refresh_interval_s, settings.account_interval_s)
-    span = timedelta(seconds=2 * interval_s + TIME_LIMIT_S)
-    keys = set()
-    for row in rows:
-        has_value = row.value_source is not ValueOrigin.NONE
-        has_recent_value = has_value and is_recent(row.received_at, span, now)
-        is_confirmed = is_recent(row.confirmed_at, span, now) or has_recent_value
-        if row.completeness is Completeness.UNKNOWN or not is_confirmed:
-            keys.add(row.key)
-    return frozenset(keys)
-
-
-def unavailable_reason(
-    session: GatewaySession | None, confirmed: datetime | None, settings: Settings, now: datetime
-) -> str | None:
-    """Return why the rows of `broker_positions` are not current; None when they are.
-
-    They are current while the owner is LIVE. Without an owner they are current for one refresh
-    interval and the time limit of a drain, counted from the newest `confirmed_at`.
-
-    Args:
-        confirmed: The newest `confirmed_at` of the rows.
-    """
-    gateway_id = settings.gateway_id
-    if session is not None and session.is_alive(now):
-        if session.state is SessionState.LIVE:
-            return None
-        because = f": {session.detail}" if session.detail else "."
-        return (
-            f"The owner of {gateway_id} is {session.state} since "
-            f"{session.state_since:%H:%M:%S} UTC{because}"
-        )
-    if confirmed is None:
-        return f"The positions of the gateway {gateway_id} have not been downloaded yet."
-    span = timedelta(seconds=settings.refresh_interval_s + TIME_LIMIT_S)
-    if not is_recent(confirmed, span, now):
-        return (
-            f"The positions of the gateway {gateway_id} were last downloaded at "
-            f"{confirmed:%Y-%m-%d %H:%M:%S} UTC, and no stream is alive."
-        )
-    return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Coverage:
-    """Which accounts the broker's current holdings cover.
-
-    Attributes:
-        complete: Whether they cover every account.
-        covered: Whether they cover each account that is known by name.
-        unavailable: The accounts of logins without current data; their requests wait.
-    """
-
-    complete: bool
-    covered: Mapping[str, bool] = field(default_factory=dict)
-    unavailable: frozenset[str] = frozenset()
-
-    def covers(self, account: str | None) -> bool:
-        """Return whether a holding that is missing here is not held in an account.
-
-        If the logins name their accounts, no login has any other account: nothing is held there.
-
-        Args:
-            account: The account; None for any account.
-        """
-        if account is None or not self.covered:
-            return self.complete
-        return self.covered.get(account, True)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerView(Coverage):
-    """The current holdings of some contracts.
-
-    Attributes:
-        holdings: The holdings, by account and conid.
-        unconfirmed: Holdings whose values are too old to be written as new rows.
-        captured: When each session read the holdings that it published from its account feed.
-    """
-
-    holdings: Mapping[Key, BrokerPosition]
-    unconfirmed: frozenset[Key] = frozenset()
-    captured: Mapping[str, datetime] = field(default_factory=dict)
-
-
-class ValueSource(Protocol):
-    """A source of the current broker view that uses no market data line."""
-
-    async def view(self, conids: Collection[int] | None = None) -> BrokerView:
-        """Return the current holdings of these contracts; by default of all.
-
-        Raises:
-            BrokerUnavailableError: There is no current view; try again later.
-        """
-        ...
-
-    async def close(self) -> None:
-        """Close what was opened for the view."""
-        ...
-
-
-@dataclass(eq=False, repr=False)
-class LakeValues:
-    """Values from the table `broker_positions`, which the owners of the logins write.
-
-    This source works across processes. `unavailable_reason` decides for each login whether its rows
-    are current.
-    """
-
-    lake: Lake
-    settings: Settings
-    _: KW_ONLY
-    clock: Clock = utc_now
-
-    async def view(self, conids: Collection[int] | None = None) -> BrokerView:
-        """Return the holdings of these contracts in the logins whose rows are current.
-
-        Raises:
-            BrokerUnavailableError: No login has current rows; the message says why.
-        """
-        rows, coverage = await self.rows()
-        wanted = rows if conids is None else rows.filter(pl.col("conid").is_in(list(conids)))
-        holdings = schema.broker_positions_of(wanted)
-        published = rows.select("gateway_id", "published_version", "session_id", "captured_at")
-        newest = published.sort("published_version").unique("gateway_id", keep="last")
-        return BrokerView(
-            **asdict(coverage),
-            holdings={holding.key: holding for holding in holdings},
-            unconfirmed=unconfirmed(holdings, self.settings, self.clock()),
-            captured=dict(newest.select("session_id", "captured_at").drop_nulls().iter_rows()),
-        )
-
-    async def rows(self) -> tuple[pl.DataFrame, Coverage]:
-        """Return the stored rows of the logins whose rows are current.
-
-        Raises:
-            BrokerUnavailableError: No login has current rows; the message says why.
-        """
-        current: list[pl.DataFrame] = []
-        complete: list[bool] = []
-        covered: dict[str, bool] = {}
-        unavailable: dict[str, Collection[str]] = {}
-        for login in self.settings.logins:
-            now = self.clock()
-            session = await offload(self.lake.sessions.current, login.gateway_id)
-            rows = await offload(broker_rows, self.lake, login)
-            confirmed: Any = rows.get_column("confirmed_at").max()
-            why = unavailable_reason(session, confirmed, login, now)
-            if why is None:
-                current.append(rows)
-            else:
-                unavailable[why] = login.accounts or ()
-
-            are_complete = rows.get_column("completeness") == Completeness.COMPLETE.value
-            is_complete = why is None and rows.height > 0 and are_complete.all()
-            complete.append(is_complete)
-            covered |= dict.fromkeys(login.accounts or (), is_complete)
-
-        if not current:
-            raise errors.BrokerUnavailableError(
-                " ".join(unavailable),
-                remedy="Nothing to do: the requests wait, and none is lost or marked FAILED.",
-            )
-        return pl.concat(current), Coverage(
-            complete=all(complete),
-            covered=covered,
-            unavailable=frozenset(chain.from_iterable(unavailable.values())),
-        )
-
-    async def close(self) -> None:
-        """Do nothing: the tables are shared with others."""
-
-
 NOT_HELD = "No account of the login holds this conid."
 NOT_COVERED = "the broker's answer did not cover every account"
-
-
-@dataclass(slots=True)
-class BatchPlan:
-    """The rows to write for a batch, and what becomes of its requests, by their ids.
-
-    Attributes:
-        answers: The row that answers each valued request: one of `rows`, or one of the ledger.
-    """
-
-    rows: list[PositionUpdate] = field(default_factory=list)
-    answers: dict[str, Answer] = field(default_factory=dict)
-    not_held: list[str] = field(default_factory=list)
-    not_covered: list[str] = field(default_factory=list)
-
-
-def plan_batch(
-    batch: Sequence[QueuedPosition],
-    view: BrokerView,
-    newest: Mapping[Key, PositionUpdate],
-    *,
-    now: datetime,
-    provenance: Provenance,
-    keep: timedelta,
-    written: Collection[str] = (),
-) -> BatchPlan:
-    """Decide about each request of a batch.
-
-    A request has a row of its own in the ledger if its worker was killed before it marked the
-    request. That row answers the request, whatever was written since. If the quantity is another
-    one now, the holding needs a further row.
-
-    Otherwise, a holding needs no new row if its newest row in the ledger has the same values, or is
-    from the stream and newer than the view. That row then answers the request; so does the row that
-    an earlier request of the batch needs.
-
-    The update_id of a row is derived from its request and its holding, so that a row of an earlier
-    claim is recognized. It sorts by the time of the request.
-
-    Args:
-        batch: The requests.
-        view: What the broker reports.
-        newest: The newest row of each holding, as far as it is known.
-        now: The time of the rows.
-        provenance: The writer of the rows.
-        keep: A row that is older than this is written again, even with the same values.
-        written: Ids of the requests' own rows that the ledger holds; see `own_ids`.
-    """
-    plan = BatchPlan()
-    newest_or_planned = dict(newest)
-    answered: dict[str, tuple[PositionUpdate, BrokerPosition]] = {}
-    for request in batch:
-        holdings = match_holdings(request, view)
-        if holdings is None:
-            plan.not_covered.append(request.request_id)
-            continue
-        if not holdings:
-            plan.not_held.append(request.request_id)
-            continue
-
-        for holding in holdings:
-            own_row = _own_row(request, holding, now, provenance)
-            newest_row = newest_or_planned.get(holding.key)
-            if own_row.update_id in written:
-                decided = _after_own_row(request, own_row, newest_row, now)
-            elif newest_row is not None and _answers(newest_row, own_row, view, now, keep):
-                decided = _Decision(answer=newest_row)
-            else:
-                decided = _Decision(answer=own_row, row=own_row)
-
-            if decided.row is not None:
-                plan.rows.append(decided.row)
-                newest_or_planned[holding.key] = decided.row
-            if request.request_id in plan.answers:
-                continue  # the row of another account answers it
-            answer = decided.answer
-            update_id = own_row.update_id if answer is None else answer.update_id
-            plan.answers[request.request_id] = Answer(update_id=update_id)
-            if answer is not None:
-                answered[request.request_id] = (answer, holding)
-
-    _date_answers(plan, answered, now)
-    return plan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Decision:
-    """What follows for one holding of a request.
-
-    Attributes:
-        answer: The row that answers the request; None: its own row, which is in the ledger already.
-        row: The row to write; None: none.
-    """
-
-    answer: PositionUpdate | None = None
-    row: PositionUpdate | None = None
-
-
-def _own_row(
-    request: QueuedPosition, holding: BrokerPosition, now: datetime, provenance: Provenance
-) -> PositionUpdate:
-    """Return the row of a holding that a request would write."""
-    row = from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance)
-    own_id = _own_id(request, holding.key)
-    return replace(row, request_id=request.request_id, update_id=own_id)
-
-
-def _after_own_row(
-    request: QueuedPosition,
-    own_row: PositionUpdate,
-    newest_row: PositionUpdate | None,
-    now: datetime,
-) -> _Decision:
-    """Decide about a request whose own row an earlier claim has written."""
-    if newest_row is None or newest_row.position != own_row.position:
-        # The request may also be that of a change which came after its own row.
-        key = (own_row.account, own_row.conid)
-        later_id = schema.content_id(now, request.request_id, *key)
-        return _Decision(row=replace(own_row, update_id=later_id))
-    # A later row of the holding does not show when the value of the own row was true.
-    is_own = newest_row.update_id == own_row.update_id
-    return _Decision(answer=newest_row if is_own else None)
-
-
-def _date_answers(
-    plan: BatchPlan,
-    answered: Mapping[str, tuple[PositionUpdate, BrokerPosition]],
-    now: datetime,
-) -> None:
-    """Record until when the broker has confirmed the value of each answer."""
-    if not answered:
-        return
-    rows = schema.update_rows([row for row, _holding in answered.values()])
-    holdings = {holding.key: holding for _row, holding in answered.values()}
-    confirmed = with_confirmed(rows, schema.broker_rows(holdings.values(), None), now)
-    for request_id, at in zip(answered, confirmed.get_column(CONFIRMED), strict=True):
-        plan.answers[request_id] = replace(plan.answers[request_id], confirmed_at=at)
-
-
-def own_ids(
-    batch: Iterable[QueuedPosition],
-    view: BrokerView,
-    newest: Mapping[Key, PositionUpdate],
-    since: datetime,
-) -> list[str]:
-    """Return the ids of the rows that an earlier claim of a request may have written.
-
-    Such a row is newer than its request, apart from the difference of two clocks. If it exists,
-    the newest row of its holding is also newer than the request.
-
-    Args:
-        newest: The newest row of each holding that has a row after `since`.
-    """
-    ids: list[str] = []
-    for request in batch:
-        for holding in match_holdings(request, view) or ():
-            row = newest.get(holding.key)
-            newest_at = since if row is None else row.timestamp
-            if newest_at > request.created_at - SKEW:
-                ids.append(_own_id(request, holding.key))
-    return ids
-
-
-def _own_id(request: QueuedPosition, key: Key) -> str:
-    return schema.content_id(request.created_at, request.request_id, *key)
-
-
-def _answers(
-    newest: PositionUpdate, row: PositionUpdate, view: BrokerView, now: datetime, keep: timedelta
-) -> bool:
-    """Return whether the newest row of a holding makes another row unnecessary.
-
-    The stream may have written a row, such as that of a close, before it published the holding. It
-    uses one clock for both, so that the two times can be compared. Rows of other writers are
-    compared by their values, never by their time.
-    """
-    if newest.source is Source.STREAM and newest.session_id:
-        captured_at = view.captured.get(newest.session_id)
-        if captured_at is not None and newest.timestamp > captured_at:
-            return True
-    return is_recent(newest.timestamp, keep, now) and says_the_same(row, newest)
-
-
-def match_holdings(request: QueuedPosition, view: BrokerView) -> tuple[BrokerPosition, ...] | None:
-    """Return the holdings that a request asks for; one per account if it names no account.
-
-    Returns:
-        None where the view does not cover them: no holding was found, and its account was not
-        downloaded completely, or the value of a holding is too old.
-    """
-    if request.account is not None:
-        holding = view.holdings.get((request.account, request.conid))
-        holdings = [] if holding is None else [holding]
-    else:
-        holdings = []
-        for (_account, conid), holding in view.holdings.items():
-            if conid == request.conid:
-                holdings.append(holding)
-
-    if any(holding.key in view.unconfirmed and holding.position for holding in holdings):
-        return None
-    return tuple(holdings) if holdings or view.covers(request.account) else None
 
 
 # A batch claims the number of waiting requests divided by this.
@@ -530,6 +132,14 @@ class DrainReport:
 _COUNTS = ("rows", "claimed", "succeeded", "unchanged", "failed", "released")
 
 
+def _with_sums(drained: DrainReport) -> DrainReport:
+    """Return the report of a drain with the sums of its batches, and their longest wait."""
+    batches = drained.batches
+    sums = {name: sum(getattr(batch, name) for batch in batches) for name in _COUNTS}
+    waits_s = [batch.oldest_wait_s for batch in batches if batch.oldest_wait_s is not None]
+    return replace(drained, **sums, oldest_wait_s=max(waits_s, default=None))
+
+
 class QueueWorker:
     """Drains the queue in batches, without using a market data line.
 
@@ -571,15 +181,18 @@ class QueueWorker:
                 f"A worker with interval={interval!r} and batch_size={batch_size!r} is invalid.",
                 remedy="Give seconds above 0 and at least one request a batch.",
             )
+
         settings = settings or load_settings()
         self.queue = queue
         self.interval = interval
         self.batch_size = batch_size
+
         self._settings = settings
         self._updates = updates or PositionUpdatesTable(delta_lake_path, fsync=settings.fsync)
         self._values = values or ConnectionValues(IBConnectionManager(settings))
         self._clock = clock
         self._by = by or Provenance()
+
         self._owner = f"worker-{uuid4()}"
         self._stats = WorkerStats()
         self._task: asyncio.Task[None] | None = None
@@ -661,6 +274,7 @@ class QueueWorker:
         exhausted = False
         unavailable: str | None = None
         failure: errors.LakeError | None = None
+
         try:
             while not (exhausted or self._stop.is_set()) and loop.time() < until:
                 report, not_covered = await self._process(limit)
@@ -680,18 +294,16 @@ class QueueWorker:
             for requests in unreleased:
                 await self._release(requests, NOT_COVERED)
 
-        sums = {name: sum(getattr(batch, name) for batch in batches) for name in _COUNTS}
-        waits_s = [batch.oldest_wait_s for batch in batches if batch.oldest_wait_s is not None]
-        return DrainReport(
-            **sums,
+        reason = unavailable or (NOT_COVERED if any(unreleased) else None)
+        report = DrainReport(
             batches=tuple(batches),
-            oldest_wait_s=max(waits_s, default=None),
             duration_s=loop.time() - started,
-            reason=unavailable or (NOT_COVERED if any(unreleased) else None),
+            reason=reason,
             exhausted=exhausted,
             unavailable=unavailable is not None,
             error=failure,
         )
+        return _with_sums(report)
 
     async def _run(self) -> None:
         """Drain once per interval until stopped; an outage of broker or tables is logged once."""
@@ -709,6 +321,7 @@ class QueueWorker:
             except errors.PositionSyncError as error:
                 # Text after the colon, such as a file name, may differ each time.
                 outage.report(error.what.partition(": ")[0], text=str(error))
+
             if not may_continue:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self.interval)
@@ -734,6 +347,7 @@ class QueueWorker:
         plan = BatchPlan()
         appended: AppendResult | None = None
         failure: errors.LakeError | None = None
+
         try:
             if batch:
                 plan, appended = await self._plan_and_append(batch, batch_id)
@@ -762,6 +376,7 @@ class QueueWorker:
         )
         self._count(report)
         not_covered = [request for request in batch if request.request_id in plan.not_covered]
+
         return report, not_covered
 
     def _count(self, report: DrainReport) -> None:
@@ -848,44 +463,6 @@ def _why_released(error: BaseException) -> str:
 
 def _ids(requests: Sequence[QueuedPosition]) -> list[str]:
     return [request.request_id for request in requests]
-
-
-@dataclass(eq=False, repr=False)
-class ConnectionValues:
-    """Values from the account feed of the process's shared connection."""
-
-    manager: IBConnectionManager
-
-    async def view(self, conids: Collection[int] | None = None) -> BrokerView:
-        """Return the account feed's holdings; download them first if they are missing.
-
-        Raises:
-            BrokerUnavailableError: The gateway cannot be used, or it has lost the broker.
-        """
-        try:
-            connection = await self.manager.get_connection()
-            connection.connectivity.require_ib()
-            since = timedelta(seconds=self.manager.settings.refresh_interval_s)
-            await connection.feed.ensure(since)
-        except errors.GatewayError as error:
-            raise errors.BrokerUnavailableError(error.what, remedy=error.remedy) from error
-        connection.connectivity.require_ib()
-
-        feed = connection.feed
-        holdings = [
-            holding
-            for holding in feed.holdings
-            if conids is None or holding.instrument.conid in conids
-        ]
-        return BrokerView(
-            holdings={holding.key: holding for holding in holdings},
-            complete=feed.is_complete and not feed.book.unmanaged,
-            unconfirmed=unconfirmed(holdings, self.manager.settings, utc_now()),
-        )
-
-    async def close(self) -> None:
-        """Close the connection, unless others still use it."""
-        await self.manager.close()
 
 
 # The report where nothing waits.

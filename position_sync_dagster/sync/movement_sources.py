@@ -161,6 +161,32 @@ def _with_ids(movements: Iterable[Movement]) -> list[Movement]:
     return named
 
 
+# What each source names in the same words as a movement, as far as it has it.
+_SAME = (
+    "account", "conid", "symbol", "sec_type", "right", "strike", "expiry", "currency",
+    "realized_pnl", "fx_rate_to_base", "execution_id", "event_id", "change_id", "corrects",
+    "order_id", "underlying_conid", "codes", "open_close", "stated_at",
+)  # fmt: skip
+
+
+def _movement_of(
+    record: Execution | StatementEvent | Closure, day: date, terms: Terms, **named: Any
+) -> Movement:
+    """Return the movement of a day that a record of a source is.
+
+    Args:
+        named: What the record does not have in the same words; these count.
+    """
+    same = {name: getattr(record, name) for name in _SAME if hasattr(record, name)}
+    of_day = {"movement_id": "", "day": day, "session_date": terms.session_of(day)}
+    return Movement(**same | of_day | named)
+
+
+def _stated_ids(amounts: BookedAmounts) -> dict[str, Any]:
+    """Return the ids that a statement gives a booking."""
+    return {"trade_id": amounts.trade_id, "transaction_id": amounts.transaction_id}
+
+
 def _amounts_of(attributes: str | None, element: str, file: str) -> BookedAmounts:
     """Return the amounts of a row; one that cannot be read makes all of them unknown."""
     written = json.loads(attributes or "{}")
@@ -178,48 +204,30 @@ def _stated_trade(execution: Execution, terms: Terms) -> Movement:
     if kind in DELIVERIES and is_derivative and execution.price:
         kind = MovementKind.CASH_SETTLEMENT
 
-    at = _time_of(execution.time)
     day = amounts.report_date or execution.time.astimezone(NEW_YORK).date()
     fee = None if execution.commission is None else 0.0 - execution.commission
     if fee is None and kind not in (MovementKind.TRADE, MovementKind.CONVERSION):
         fee = 0.0  # the broker charges none for what it books by itself
-    return completed(
-        Movement(
-            movement_id="",
-            kind=kind,
-            section=Section.TRADES,
-            account=execution.account,
-            day=day,
-            session_date=terms.session_of(day),
-            at=at,
-            conid=execution.conid,
-            symbol=execution.symbol,
-            sec_type=execution.sec_type,
-            **_contract_of(execution.attributes),
-            quantity=execution.change,
-            price=execution.price,
-            multiplier=amounts.multiplier,
-            currency=execution.currency,
-            cash=_stated_cash(execution, amounts),
-            fee=fee,
-            fee_currency=execution.commission_currency or execution.currency,
-            realized_pnl=execution.realized_pnl,
-            fx_rate_to_base=execution.fx_rate_to_base,
-            source=MovementSource.STATEMENT,
-            execution_id=execution.execution_id,
-            trade_id=amounts.trade_id,
-            transaction_id=amounts.transaction_id,
-            corrects=execution.corrects,
-            order_id=execution.order_id,
-            underlying_conid=execution.underlying_conid,
-            type=execution.transaction_type,
-            codes=execution.codes,
-            open_close=execution.open_close,
-            statement=execution.statement,
-            stated_at=execution.stated_at,
-        ),
+    movement = _movement_of(
+        execution,
+        day,
         terms,
+        kind=kind,
+        section=Section.TRADES,
+        source=MovementSource.STATEMENT,
+        at=_time_of(execution.time),
+        **_contract_of(execution.attributes),
+        **_stated_ids(amounts),
+        quantity=execution.change,
+        price=execution.price,
+        multiplier=amounts.multiplier,
+        cash=_stated_cash(execution, amounts),
+        fee=fee,
+        fee_currency=execution.commission_currency or execution.currency,
+        type=execution.transaction_type,
+        statement=execution.statement,
     )
+    return completed(movement, terms)
 
 
 # One currency for another, however it is booked (also AFx: an automatic conversion).
@@ -279,33 +287,22 @@ def _stated_event(event: StatementEvent, terms: Terms) -> list[Movement]:
 
     amounts = _amounts_of(event.attributes, element, event.statement)
     day = amounts.report_date or event.day
-    base = Movement(
-        movement_id="",
+    base = _movement_of(
+        event,
+        day,
+        terms,
         kind=MovementKind.OTHER,
         section=_SECTIONS[element],
-        account=event.account,
-        day=day,
-        session_date=terms.session_of(day),
+        source=MovementSource.STATEMENT,
         at=event.time,
-        conid=event.conid,
-        symbol=event.symbol,
-        sec_type=event.sec_type,
         **_contract_of(event.attributes),
-        currency=event.currency,
+        **_stated_ids(amounts),
         fee=0.0,  # an event is booked without a commission
         fee_currency=event.currency,
-        realized_pnl=event.realized_pnl,
-        fx_rate_to_base=event.fx_rate_to_base,
-        source=MovementSource.STATEMENT,
-        event_id=event.event_id,
-        trade_id=amounts.trade_id,
-        transaction_id=amounts.transaction_id,
         underlying_conid=_conid_in(event.attributes),
         type=event.type,
-        codes=event.codes,
         description=event.description,
         statement=event.statement,
-        stated_at=event.stated_at,
     )
     if event.kind is EventKind.CASH:
         return [_cash_movement(base, event.amount)]
@@ -468,32 +465,22 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
     is_conversion = execution.sec_type == "CASH"
     day = (execution.time.astimezone(terms.zone) + EVENING).date()
     fee = None if execution.commission is None else 0.0 - execution.commission
-    return completed(
-        Movement(
-            movement_id=f"{MovementSource.API}:{execution.account}:{execution.execution_id}",
-            kind=MovementKind.CONVERSION if is_conversion else MovementKind.TRADE,
-            section=Section.TRADES,
-            account=execution.account,
-            day=day,
-            session_date=terms.session_of(day),
-            at=execution.time,
-            conid=execution.conid,
-            symbol=execution.symbol,
-            sec_type=execution.sec_type,
-            quantity=execution.change,
-            price=price,
-            multiplier=multiplier,
-            currency=execution.currency,
-            fee=fee,
-            fee_currency=execution.commission_currency,
-            realized_pnl=execution.realized_pnl,
-            source=MovementSource.API,
-            execution_id=execution.execution_id,
-            order_id=execution.order_id,
-            stated_at=execution.stated_at,
-        ),
+    movement = _movement_of(
+        execution,
+        day,
         terms,
+        movement_id=f"{MovementSource.API}:{execution.account}:{execution.execution_id}",
+        kind=MovementKind.CONVERSION if is_conversion else MovementKind.TRADE,
+        section=Section.TRADES,
+        source=MovementSource.API,
+        at=execution.time,
+        quantity=execution.change,
+        price=price,
+        multiplier=multiplier,
+        fee=fee,
+        fee_currency=execution.commission_currency,
     )
+    return completed(movement, terms)
 
 
 def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
@@ -519,28 +506,19 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     day = closure.closed_at.astimezone(NEW_YORK).date()
     under_conid = details.under_conid if details is not None else None
     counter_conid = closure.counter_conid or under_conid
-    base = Movement(
+    base = _movement_of(
+        closure,
+        day,
+        terms,
         movement_id=f"{MovementSource.INFERRED}:{closure.change_id}:{kind}",
         kind=kind,
         section=Section.OPTION_EVENTS,
-        account=closure.account,
-        day=day,
-        session_date=terms.session_of(day),
+        source=MovementSource.INFERRED,
         at=closure.closed_at,
-        conid=closure.conid,
-        symbol=closure.symbol,
-        sec_type=closure.sec_type,
-        right=closure.right,
-        strike=closure.strike,
-        expiry=closure.expiry,
         quantity=-closure.quantity,
         multiplier=multiplier,
-        currency=closure.currency,
         fee=0.0,  # the broker charges none for what it books by itself
         fee_currency=closure.currency,
-        realized_pnl=closure.realized_pnl,
-        source=MovementSource.INFERRED,
-        change_id=closure.change_id,
         underlying_conid=under_conid,
         stated_at=closure.judged_at,
     )

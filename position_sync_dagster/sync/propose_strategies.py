@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 import polars as pl
 
@@ -113,7 +114,8 @@ def next_step(lake: Lake, settings: Settings, now: datetime) -> str | None:
     """Return what to do about holdings that are in no strategy; None if there is nothing to do.
 
     Without any strategy that is the first step of a new user; otherwise the structures that were
-    opened within a day and that no strategy has.
+    opened within a day and that no strategy has. Those are looked for again when a holding or a
+    strategy has changed, and each minute: a live status asks every second.
 
     Raises:
         LakeError: A table cannot be used.
@@ -121,7 +123,16 @@ def next_step(lake: Lake, settings: Settings, now: datetime) -> str | None:
     if not lake.registry.legs and not lake.registry.unresolved:
         return FIRST_STEP if held(lake, settings, pl.col("sec_type").is_in(OPTIONS)) else None
 
-    changes = lake.position_changes.rows(now - NEW, columns=CHANGE)
+    versions = (lake.registry.table.version(), lake.position_changes.table.version())
+    return _in_no_strategy(lake, settings, now.replace(second=0, microsecond=0), versions)
+
+
+@lru_cache(maxsize=2)
+def _in_no_strategy(
+    lake: Lake, settings: Settings, minute: datetime, _versions: tuple[int, ...]
+) -> str | None:
+    """Return which structures were opened within a day, and that no strategy has."""
+    changes = lake.position_changes.rows(minute - NEW, columns=CHANGE)
     has_grown = pl.col("after").abs() > pl.col("before").abs()
     has_turned = pl.col("after") * pl.col("before") < 0
     opened = changes.filter(has_grown | has_turned)

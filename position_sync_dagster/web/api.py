@@ -334,21 +334,21 @@ ROUTES = {
         summary="What campaigns that are over brought, by group and by day",
         query=results_answers.ResultsQuery,
         answer=results_answers.ResultsAnswer,
-        read=lambda source, query: results_answers.read_results(source.lake(), query),
+        read=lambda source, query: results_answers.answer_results(source.lake(), query),
         is_tagged=False,
     ),
     "campaigns": ApiRoute(
         summary="Campaigns that are over",
         query=results_answers.CampaignsQuery,
         answer=results_answers.CampaignsAnswer,
-        read=lambda source, query: results_answers.read_list(source.lake(), query),
+        read=lambda source, query: results_answers.answer_campaigns(source.lake(), query),
         is_tagged=False,
     ),
     "campaign": ApiRoute(
         summary="One campaign: its legs, fills, rolls, and how it stood at each close",
         query=results_answers.CampaignQuery,
         answer=results_answers.CampaignAnswer,
-        read=lambda source, query: results_answers.read_one(
+        read=lambda source, query: results_answers.answer_campaign(
             source.lake(), source.settings(), query
         ),
         is_tagged=False,

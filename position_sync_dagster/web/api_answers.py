@@ -18,7 +18,7 @@ from position_sync_dagster.sync.reports.money_sums import (
     UnderlyingSum,
 )
 from position_sync_dagster.sync.reports.risk import Choice
-from position_sync_dagster.sync.reports.what_if import Changes, read_changes
+from position_sync_dagster.sync.reports.what_if import USUAL_MOVES, Changes, read_changes
 
 
 class ApiModel(BaseModel):
@@ -454,7 +454,7 @@ class TradesQuery(ApiModel):
 class WhatIfQuery(TradesQuery):
     """The scenarios: each move with each change of volatility and each number of days."""
 
-    spot: Numbers = [-10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0]
+    spot: Numbers = [*USUAL_MOVES]
     """Moves of the underlyings in percent, separated by commas."""
     vol: Numbers = [0.0]
     """Changes of the volatilities in points, separated by commas."""

@@ -21,9 +21,10 @@ from position_sync_dagster.errors import PositionSyncError
 
 logger = logging.getLogger(__name__)
 
-PERIOD_S = 1.0
-# The figures are read once per `PERIOD_S`; less often if that takes over `SHARE` of a core.
-SHARE = 0.08
+# The figures are read once per `PERIOD_S`; less often if that takes this thread over `SHARE` of a
+# core. The threads of Polars, which cannot be told apart, take up to twice as much again.
+PERIOD_S = 2.0
+SHARE = 0.03
 
 # An answer waits at most this long; the reading ends when nobody has asked for twice this time.
 WAIT_S = 10.0

@@ -24,6 +24,7 @@ from position_sync_dagster.web.page import (
     perspective_version,
     static_routes,
 )
+from position_sync_dagster.web.results_page import results_html
 from position_sync_dagster.web.risk_page import risk_html
 
 PANELS = (
@@ -117,6 +118,7 @@ def money_routes(
     return [
         html_route("/money", money_html()),
         html_route("/money/risk", risk_html()),
+        html_route("/money/results", results_html()),
         *static_routes(),
         _feed_route(feed),
         *_api_routes(opened),

@@ -40,7 +40,7 @@ HEADERS = {
 }
 
 # The pages in the order of the navigation.
-NAVIGATION = {"/money": "Money", "/money/risk": "Risk"}
+NAVIGATION = {"/money": "Money", "/money/risk": "Risk", "/money/results": "Results"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +52,21 @@ class Panel:
         title: The heading.
         content: HTML beneath the heading; what it holds of data is escaped already.
         tools: HTML beside the heading, such as a choice.
+        is_hidden: Whether it is hidden at first.
     """
 
     name: str
     title: str
     content: str
     tools: str = ""
+    is_hidden: bool = False
 
     def html(self) -> str:
         """Return the panel as HTML."""
         heading = f'<div class="bar"><h2 id="{self.name}-title">{self.title}</h2>{self.tools}</div>'
-        opening = f'<section class="panel" id="{self.name}" aria-labelledby="{self.name}-title">'
+        hidden = " hidden" if self.is_hidden else ""
+        labelled = f'aria-labelledby="{self.name}-title"{hidden}'
+        opening = f'<section class="panel" id="{self.name}" {labelled}>'
         return f'{opening}{heading}<div class="body">{self.content}</div></section>'
 
 

@@ -24,6 +24,7 @@ from position_sync_dagster.sync.reports.results import (
     GroupResult,
     read_campaigns,
     read_days,
+    read_results,
     results_of,
 )
 from position_sync_dagster.web.api_answers import ApiModel
@@ -114,9 +115,9 @@ class CampaignQuery(ApiModel):
     """A `campaign_id`."""
 
 
-def read_results(lake: Lake, query: ResultsQuery) -> dict[str, Any]:
+def answer_results(lake: Lake, query: ResultsQuery) -> dict[str, Any]:
     """Return the answer of `results`."""
-    campaigns = read_campaigns(lake, query.since)
+    campaigns = read_results(lake, query.since)
     return {
         "since": query.since,
         "by": query.by,
@@ -125,12 +126,12 @@ def read_results(lake: Lake, query: ResultsQuery) -> dict[str, Any]:
     }
 
 
-def read_list(lake: Lake, query: CampaignsQuery) -> dict[str, Any]:
+def answer_campaigns(lake: Lake, query: CampaignsQuery) -> dict[str, Any]:
     """Return the answer of `campaigns`."""
     return {"campaigns": read_campaigns(lake, query.since, query.strategy)}
 
 
-def read_one(lake: Lake, settings: Settings, query: CampaignQuery) -> dict[str, Any]:
+def answer_campaign(lake: Lake, settings: Settings, query: CampaignQuery) -> dict[str, Any]:
     """Return the answer of `campaign`.
 
     Raises:

@@ -27,6 +27,7 @@ _TRADES = f"""
 <p id="trades-error" role="alert" hidden></p>
 <p id="trades-notes" class="lines" role="status"></p>
 <table id="compared" hidden></table>
+<p id="trades-command" hidden></p>
 <p class="dim">Nothing is sent and nothing is stored. Margins after a trade are not known.</p>
 """
 
@@ -35,7 +36,8 @@ PANELS = (
         name="payoff",
         title="Profit over the price",
         tools=_CHOICE,
-        content='<div id="payoffs"></div><p id="payoff-none" role="status"></p>',
+        content='<div id="payoffs"></div><p id="payoff-none" role="status"></p>'
+        '<p id="payoff-command"></p>',
     ),
     Panel(
         name="matrix",

@@ -9,7 +9,8 @@ from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import LeaseLostError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.drain import BrokerView, QueueWorker
+from position_sync_dagster.sync.broker_view import BrokerView
+from position_sync_dagster.sync.drain import QueueWorker
 from tests.support.holdings import make_holding
 from tests.support.settings import make_settings
 

@@ -8,7 +8,8 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain import LakeValues, QueueWorker
+from position_sync_dagster.sync.broker_view import LakeValues
+from position_sync_dagster.sync.drain import QueueWorker
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.settings import make_settings
 

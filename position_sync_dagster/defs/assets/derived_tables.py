@@ -42,33 +42,36 @@ PLOTS = {
 NOT_VALUED = "not valued"
 
 
-def money_metadata(found: Book) -> "dict[str, dg.RawMetadataValue]":
+def money_metadata(book: Book) -> "dict[str, dg.RawMetadataValue]":
     """Return the tables of each currency, money before risk, and the totals that the UI plots.
 
     A star marks a sum that leaves out a holding; such a sum is not plotted.
     """
-    listed = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals, *found.in_base]
-    currencies = dict.fromkeys(sums.currency for sums in (*found.totals, *found.in_base, *listed))
+    listed = [*book.strategies[:MOST_STRATEGIES], *book.rest, *book.totals, *book.in_base]
+    currencies = dict.fromkeys(sums.currency for sums in (*book.totals, *book.in_base, *listed))
     shown: dict[str, dg.RawMetadataValue] = {}
+
     for label, columns in (("money", _MONEY), ("risk", _RISK)):
         for currency in list(currencies)[:MOST_CURRENCIES]:
             rows = [sums for sums in listed if sums.currency == currency]
             (title, *_others), lines = sums_table("strategy", rows)
             unit = currency or NOT_VALUED
             shown[f"{label} {unit}"] = aligned_table([title, *columns], lines)
+
     numbers: dict[str, float | None] = {
         f"{label} {total.currency}": getattr(total, name)
-        for total in found.totals
+        for total in book.totals
         for label, name in PLOTS.items()
         if total.account is None and name not in total.unknown
     }
     numbers |= {
         f"daily {total.account} in {total.currency}": total.daily_pnl
-        for total in found.in_base
+        for total in book.in_base
         if "daily_pnl" not in total.unknown
     }
-    notes = money_lines(found)
+    notes = money_lines(book)
     texts = {"notes": dg.MetadataValue.text("; ".join(notes))} if notes else {}
+
     return shown | texts | plotted(numbers)
 
 
@@ -82,15 +85,16 @@ def aligned_table(columns: Iterable[Column], rows: Sequence[Row]) -> dg.TableMet
 
     The UI aligns each cell to the left, in letters of one width: no-break spaces fill the cells.
     """
-    found: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     for column in columns:
         cells = column.cells(rows)
         if not column.left:
             widest = max(map(len, cells), default=0)
             cells = [cell.rjust(widest).replace(" ", "\u00a0") for cell in cells]
-        found[column.heading] = cells
-    rows_of_texts = zip(*found.values(), strict=True)
-    return table_asset.table_of(dict(zip(found, row, strict=True)) for row in rows_of_texts)
+        texts[column.heading] = cells
+
+    rows_of_texts = zip(*texts.values(), strict=True)
+    return table_asset.table_of(dict(zip(texts, row, strict=True)) for row in rows_of_texts)
 
 
 def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
@@ -144,19 +148,19 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
 
     def make() -> tuple[tuple[pl.DataFrame, pl.DataFrame], pl.DataFrame]:
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
-        found = listed(lake.updates.sync.latest(), legs, now)
+        listing = listed(lake.updates.sync.latest(), legs, now)
         holdings = tables.all_broker_rows(lake, settings)
-        rows = confirmations.with_priced(found, holdings, now, band=settings.value_band).select(
-            *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
+        rows = confirmations.with_priced(listing, holdings, now, band=settings.value_band).select(
+            *listing.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
         )
-        return (found, rows), rows
+        return (listing, rows), rows
 
-    (found, rows), result = derived.derive(table, make, run_id=run_id)
+    (latest, rows), result = derived.derive(table, make, run_id=run_id)
     counts = counted(
         held=rows.filter(rows["position"] != 0).height,
         without_value=rows["market_value"].null_count(),
     )
-    return Derived(metadata=counts | _replaced(result, found))
+    return Derived(metadata=counts | _replaced(result, latest))
 
 
 def _replaced(result: derived.Replaced, made_of: pl.DataFrame) -> "dict[str, dg.RawMetadataValue]":
@@ -225,23 +229,24 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
 
     def make() -> tuple[tuple[Book, pl.DataFrame], pl.DataFrame]:
         book = read_book(lake, settings, now)
-        found = exposure.exposures(book.split, now, newest_version(book.priced) or None)
-        return (book, found), found
+        sums = exposure.exposures(book.split, now, newest_version(book.priced) or None)
+        return (book, sums), sums
 
-    (book, found), result = derived.derive(table, make, run_id=run_id)
+    (book, sums), result = derived.derive(table, make, run_id=run_id)
     is_rest = pl.col("strategy_id") == UNATTRIBUTED
-    own, rest = found.filter(~is_rest), found.filter(is_rest)
+    of_strategies = sums.filter(~is_rest)
+    unattributed = sums.filter(is_rest)
     counts = counted(
-        strategies=own["strategy_id"].n_unique(),
-        legs=own["legs"].sum(),
-        legs_held=own["legs_held"].sum(),
-        unattributed=rest["legs"].sum(),
-        without_value=own["legs_without_value"].sum(),
-        without_greeks=own["legs_without_greeks"].sum(),
+        strategies=of_strategies["strategy_id"].n_unique(),
+        legs=of_strategies["legs"].sum(),
+        legs_held=of_strategies["legs_held"].sum(),
+        unattributed=unattributed["legs"].sum(),
+        without_value=of_strategies["legs_without_value"].sum(),
+        without_greeks=of_strategies["legs_without_greeks"].sum(),
     )
     metadata = money_metadata(book) | counts | _replaced(result, book.priced)
     for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
-        texts = found.select("strategy_id", column).drop_nulls().iter_rows()
+        texts = sums.select("strategy_id", column).drop_nulls().iter_rows()
         metadata |= {f"{label}/{strategy}": text for strategy, text in texts}
     return Derived(metadata=metadata, checks=strategies.evaluated_limits(settings, book))
 
@@ -266,8 +271,8 @@ def risk_scenarios(lake: tables.Lake, settings: Settings, run_id: str | None) ->
     left_out and is in no number. `position-sync what-if` computes other scenarios.
     """
     now = datetime.now(UTC)
-    _book, own, legs = risk.read_risk(lake, settings, now)
-    rows = risk.risk_rows(legs, own, run_id)
+    _book, chosen, legs = risk.read_risk(lake, settings, now)
+    rows = risk.risk_rows(legs, chosen, run_id)
     lake.risk_scenarios.record(rows)
     losses = [row["profit"] for row in rows if row["profit"] is not None]
     return Derived(
@@ -275,7 +280,7 @@ def risk_scenarios(lake: tables.Lake, settings: Settings, run_id: str | None) ->
             "dagster/row_count": len(rows),
             **table_asset.known(worst_profit=min(losses, default=None)),
             "left_out": sum(legs.left_out().values()),
-            "scenarios": str(len(own.recorded)),
+            "scenarios": str(len(chosen.recorded)),
         },
         checks={
             check.check_key: EVALUATE[check.check_key](lake, settings)
@@ -294,8 +299,11 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
     limit in scenarios.yaml.
     """
     rows = lake.risk_scenarios.latest().drop_nulls("largest_loss")
-    loss, allowed = -pl.col("profit"), pl.col("largest_loss")
-    broken, unknown = rows.filter(loss > allowed), rows.filter(pl.col("left_out") > 0)
+    loss = -pl.col("profit")
+    allowed = pl.col("largest_loss")
+    broken = rows.filter(loss > allowed)
+
+    unknown = rows.filter(pl.col("left_out") > 0)
     text = "; ".join(
         f"{row['strategy_id']} loses {-row['profit']:,.0f} {row['currency']} in {row['scenario']}, "
         f"allowed are {row['largest_loss']:,.0f}"
@@ -304,6 +312,7 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
     if not text and unknown.height:
         name, count = unknown.select("strategy_id", "left_out").row(0)
         text = f"{name} has {count} legs that are not priced"
+
     if not text:
         return passed("", limits=rows.height)
     return failed(f"{text}.", beyond=broken.height, not_certain=unknown.height)
@@ -321,14 +330,15 @@ def early_assignment(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
     What to do: Close or roll them before the ex-date, or accept the shares. `position-sync
     expiry` lists them.
     """
-    _book, own, legs = risk.read_risk(lake, settings, datetime.now(UTC))
+    _book, chosen, legs = risk.read_risk(lake, settings, datetime.now(UTC))
     judged = early_assignments(legs)
-    likely, doubtful = judged.likely, judged.doubtful
+    likely = judged.likely
+    doubtful = judged.doubtful
     counted = (
         f"{len(likely)} short options may be assigned early; {len(judged.left_out)} could not be "
         f"judged, {len(doubtful)} of them in the money or perhaps so"
     )
-    if own.early_assignment:
+    if chosen.early_assignment:
         named_rows = [*likely, *doubtful]
     else:
         # Without the limit what is likely is allowed; what nobody can judge is still not passed.

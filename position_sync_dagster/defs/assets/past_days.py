@@ -179,8 +179,8 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     numbers: dict[str, float | None] = {"oldest_value_age_s": oldest_s}
     for (currency,), part in rows.group_by("currency", maintain_order=True):
         for name in ("daily_pnl", "unrealized_pnl"):
-            known = part.get_column(name).drop_nulls()
-            numbers[f"{name}/{currency}"] = sum(known) if known.len() else None
+            amounts = part.get_column(name).drop_nulls()
+            numbers[f"{name}/{currency}"] = sum(amounts) if amounts.len() else None
     return {
         "dagster/partition_row_count": rows.height,
         "held": held.height,
@@ -225,7 +225,7 @@ def exchange_partitions(
     hours = sorted({begin.hour, over.hour})
     minutes = sorted({begin.minute, over.minute})
     # A cron schedule has each minute in each hour: all but the begin of the window are left out.
-    others = [
+    other_minutes = [
         f"{minute} {hour} * * 1-5"
         for hour, minute in product(hours, minutes)
         if (hour, minute) != (begin.hour, begin.minute)
@@ -235,7 +235,7 @@ def exchange_partitions(
         fmt="%Y-%m-%d",
         timezone=days.timezone,
         cron_schedule=f"{_listed(minutes)} {_listed(hours)} * * 1-5",
-        exclusions=[*others, *days.holidays_at(begin)],
+        exclusions=[*other_minutes, *days.holidays_at(begin)],
     )
 
 
@@ -248,8 +248,8 @@ def _first_day(settings: Settings) -> date:
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
     stated = StatementFolder(settings.flex_folder).first_day()
-    found = (first_ledger_day(settings.table("position_updates")), stated)
-    return min((day for day in found if day is not None), default=datetime.now(UTC).date())
+    first_days = (first_ledger_day(settings.table("position_updates")), stated)
+    return min((day for day in first_days if day is not None), default=datetime.now(UTC).date())
 
 
 # Number of trading days recorded again at night: rows and statements may come late.
@@ -264,7 +264,8 @@ def daily() -> dg.Definitions:
     """Build asset, check, jobs and schedules for the exchange in the settings."""
     days, first = known_days(resources.POSITION_SYNC.read_settings())
     partitions = exchange_partitions(days, first)
-    asset, explained = daily_asset(partitions), explained_asset(partitions)
+    asset = daily_asset(partitions)
+    explained = explained_asset(partitions)
     books = books_asset(partitions)
     job = dg.define_asset_job(
         resources.CLOSE_JOB,
@@ -295,7 +296,8 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
     the last trading days are recorded again: rows may be written late, and the broker makes the
     statement of a day in the following night. A day without new data does not change.
     """
-    zone, at = ZoneInfo(days.timezone), days.settled_at
+    zone = ZoneInfo(days.timezone)
+    at = days.settled_at
 
     def scheduled(job: str, cron: str) -> Callable[[Any], dg.ScheduleDefinition]:
         return lambda evaluate: dg.schedule(
@@ -362,17 +364,19 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         .group_by("session_date")
         .agg(pl.col("timestamp").max().dt.convert_time_zone(exchange.timezone).dt.date())
     )
-    found = dict(newest.iter_rows())
-    without = set(over) - found.keys()
+
+    last_values = dict(newest.iter_rows())
+    without = set(over) - last_values.keys()
     if first in without and not settings.daily_start:
         (closed,) = exchange_days.closing_times(settings.calendar, [first]).values()
         stated = StatementFolder(settings.flex_folder).first_day()
         if stated != first and lake.updates.sync.last_before(closed).is_empty():
             over.remove(first)
+
     if not over:
         return passed("No trading day is over yet.")
     missing = without & {*over} - ClosingService(lake, settings).flat_days(without)
-    older = {day for day in over if (last := found.get(day)) is not None and last < day}
+    older = {day for day in over if (last := last_values.get(day)) is not None and last < day}
     to_fill = sorted(missing | older)
     numbers: dict[str, dg.RawMetadataValue] = {
         "days": len(over),
@@ -385,6 +389,7 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         f"Put statements of {to_fill[0]} to {to_fill[-1]} into the folder of "
         "POSITION_SYNC_FLEX_FOLDER and materialize these days of daily_positions."
     )
+
     return failed(
         f"{len(missing)} of {len(over)} trading days have no rows, {len(older)} only older values. "
         f"{to_do}",

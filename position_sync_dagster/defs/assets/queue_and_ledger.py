@@ -44,7 +44,8 @@ def apply_file(lake: tables.Lake, settings: Settings) -> None:
 
 def strategies_state(lake: tables.Lake, settings: Settings) -> Derived:
     """Return how many legs and strategies are active, and which rolled."""
-    legs, version = lake.registry.sync.get_all_active(), str(lake.registry.sync.version)
+    legs = lake.registry.sync.get_all_active()
+    version = str(lake.registry.sync.version)
     rolled = [
         f"{leg.strategy_id}: {contract_name(leg)} ({leg.conid}) in the place of {leg.rolled_from} "
         f"since {leg.added_at:%Y-%m-%d %H:%M} UTC"
@@ -113,7 +114,9 @@ def position_updates(lake: tables.Lake, settings: Settings, run_id: str | None) 
     report = asyncio.run(drain.drain(lake, settings, run_id=run_id))
     if report.error is not None:
         raise report.error
-    counts = {of: getattr(report, of) for of in ("claimed", "succeeded", "failed", "released")}
+    counts = {
+        count: getattr(report, count) for count in ("claimed", "succeeded", "failed", "released")
+    }
     pending = lake.queue.sync.counts()[QueueStatus.PENDING]
     metadata = table_asset.known(**counts, pending_after=pending, note=report.reason)
     return Derived(metadata=metadata)

@@ -110,11 +110,12 @@ def imported(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Download the query of the settings, and import the folder, also if that fails."""
-    lake, settings = position_sync.lake, position_sync.settings
+    lake = position_sync.lake
+    settings = position_sync.settings
     downloaded, done = statement_folder.download_and_import(lake, settings, context.run.run_id)
     for error in done.unreadable:
         context.log.warning(f"A statement was left out: {error}")
-    listed = table_asset.table_of([_listed(one) for one in done.found[:SHOWN]])
+    listed = table_asset.table_of([_listed(statement) for statement in done.found[:SHOWN]])
     of_asset: dict[str, dict[str, Any]] = {
         FOLDER: {
             "statements": len(done.found),
@@ -127,6 +128,7 @@ def imported(
     for table, rows in added.items():
         of_asset[table.spec.name] = {"added": rows, **table_asset.state_of(table)}
     checks = [judge_files(len(done.found), done.unreadable, done.notes)]
+
     for name, metadata in of_asset.items():
         key = key_of(name)
         if key in context.selected_asset_keys:
@@ -149,8 +151,8 @@ def judge_files(
         notes: What is not read or not valued, and is no error.
     """
     if not unreadable:
-        said = " ".join((f"All {found} statements of the folder can be used.", *notes))
-        return passed(said, notes=list(notes))
+        text = " ".join((f"All {found} statements of the folder can be used.", *notes))
+        return passed(text, notes=list(notes))
     return failed(
         f"{len(unreadable)} statements or rows of them are left out: "
         + " ".join(error.what for error in unreadable[:FAULTS_SHOWN]),
@@ -160,9 +162,9 @@ def judge_files(
     )
 
 
-def _listed(one: Statement) -> dict[str, table_asset.Cell]:
-    days = {"first": one.first.isoformat(), "last": one.last.isoformat()}
-    return {"file": one.file, "account": one.account, **days}
+def _listed(statement: Statement) -> dict[str, table_asset.Cell]:
+    days = {"first": statement.first.isoformat(), "last": statement.last.isoformat()}
+    return {"file": statement.file, "account": statement.account, **days}
 
 
 # Maximum number of closes that the failing check names.
@@ -184,19 +186,19 @@ def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Deriv
     quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
     """
     explainer = explain_closes.CloseExplainer(lake, run_id=run_id, calendar=settings.calendar)
-    found = explainer.explain()
+    causes = explainer.explain()
     movements = movement_book.MovementBook(lake, settings.calendar, run_id=run_id).update()
     rolls = leg_followers.RollFollower(lake, settings).follow()
     followed = {"rolls_followed": [*map(str, rolls.due)], "rolls_refused": rolls.refused}
     return Derived(
         metadata={
-            "added": found.rows,
+            "added": causes.rows,
             **table_asset.state_of(lake.closures.table),
-            "unexplained": len(found.unexplained),
+            "unexplained": len(causes.unexplained),
             "movements": movements.rows,
             **{name: "; ".join(texts) for name, texts in followed.items() if texts},
         },
-        checks={closes_are_explained.check_key: judge_causes(found.unexplained)},
+        checks={closes_are_explained.check_key: judge_causes(causes.unexplained)},
     )
 
 
@@ -211,15 +213,17 @@ def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
     """Return the result of the check for the closes without a cause; pure."""
     if not unexplained:
         return passed("The cause of each close is known.")
-    named = [
-        f"{one.quantity:+g} {one.name} of {one.account} at {one.closed_at:%Y-%m-%d %H:%M} UTC: "
-        f"{one.detail}"
-        for one in unexplained[: -MOST_NAMED - 1 : -1]
-    ]
+    newest = unexplained[: -MOST_NAMED - 1 : -1]
+    named = "; ".join(map(_described_close, newest))
     return failed(
-        f"{len(unexplained)} closes have no known cause. " + "; ".join(named),
+        f"{len(unexplained)} closes have no known cause. {named}",
         what_to_do="Look these up in TWS (Trades, Corporate Actions) or the broker's message "
         "centre. The statement of the next night explains most; accept the others with "
         "`position-sync breaks accept`.",
         unexplained=len(unexplained),
     )
+
+
+def _described_close(closure: Closure) -> str:
+    at = f"{closure.closed_at:%Y-%m-%d %H:%M} UTC"
+    return f"{closure.quantity:+g} {closure.name} of {closure.account} at {at}: {closure.detail}"

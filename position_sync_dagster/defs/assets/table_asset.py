@@ -109,11 +109,11 @@ def derived_asset(
         def materialize(
             context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
         ) -> dg.MaterializeResult[None]:
-            made = derive(position_sync.lake, position_sync.settings, context.run.run_id)
-            for key, found in made.checks.items():
-                context.log_event(check_evaluation(key, found))
-            version = dg.DataVersion(made.version)
-            return dg.MaterializeResult(metadata=made.metadata, data_version=version)
+            derived_table = derive(position_sync.lake, position_sync.settings, context.run.run_id)
+            for key, result in derived_table.checks.items():
+                context.log_event(check_evaluation(key, result))
+            version = dg.DataVersion(derived_table.version)
+            return dg.MaterializeResult(metadata=derived_table.metadata, data_version=version)
 
         materialize.__doc__ = inspect.getdoc(derive)
         return table_asset(spec, **options)(materialize)
@@ -229,7 +229,7 @@ DEPS: dict[str, tuple[str, ...]] = {}
 CODE_VERSIONS: dict[str, str] = {}
 
 
-def runless(asset: str, made: Derived, registry: str) -> dg.AssetMaterialization:
+def runless(asset: str, derived_table: Derived, registry: str) -> dg.AssetMaterialization:
     """Return a materialization that belongs to no run.
 
     Its sources have the tags that Dagster gives an event of a run: without them, an asset counts as
@@ -237,17 +237,19 @@ def runless(asset: str, made: Derived, registry: str) -> dg.AssetMaterialization
 
     Args:
         asset: The name of the asset.
-        made: What the event says.
+        derived_table: What the event says.
         registry: The data version of `active_strategies`; all other sources are FOLLOWED.
     """
-    tags = {DATA_VERSION: made.version}
+    tags = {DATA_VERSION: derived_table.version}
     for name in DEPS.get(asset, ()):
         source = resources.key_of(name).to_user_string()
         tags["dagster/code_version"] = CODE_VERSIONS[asset]
         version = registry if name == schema.ACTIVE_STRATEGIES.name else FOLLOWED
         tags[f"dagster/input_data_version/{source}"] = version
         tags[f"dagster/input_event_pointer/{source}"] = "NULL"
-    return dg.AssetMaterialization(resources.key_of(asset), metadata=made.metadata, tags=tags)
+    return dg.AssetMaterialization(
+        resources.key_of(asset), metadata=derived_table.metadata, tags=tags
+    )
 
 
 def external(

@@ -58,7 +58,8 @@ EVALUATE: dict[Key, Evaluate] = {}
 DRIVEN: list[Key] = []
 
 # Seconds between two evaluations of a check by the driver, and of one that did not pass.
-ALL_EVERY_S, FAILED_EVERY_S = 60.0, 10.0
+ALL_EVERY_S = 60.0
+FAILED_EVERY_S = 10.0
 
 # The check that is evaluated in each tick, and returned between them only when it has changed.
 WATCH = Key(dg.AssetKey("position_updates"), "a_stream_watches")
@@ -85,15 +86,18 @@ def table_check(
     """
 
     def define(evaluate: Evaluate) -> dg.AssetChecksDefinition:
-        called, shown = name or evaluate.__name__, description or inspect.getdoc(evaluate) or ""
+        called = name or evaluate.__name__
+        shown = description or inspect.getdoc(evaluate) or ""
         advice = " ".join(shown.partition(ADVICE)[2].split())
 
         def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
             try:
                 if each_login:
-                    found = merged({one.gateway_id: evaluate(lake, one) for one in settings.logins})
+                    result = merged(
+                        {login.gateway_id: evaluate(lake, login) for login in settings.logins}
+                    )
                 else:
-                    found = evaluate(lake, settings)
+                    result = evaluate(lake, settings)
             except GatewayError as error:
                 return unknown_result(f"no gateway: {error}")
             except PositionSyncError as error:
@@ -101,10 +105,11 @@ def table_check(
             except Exception as error:  # a mistake of ours stops no other check
                 logger.exception("the check %s cannot be evaluated", called)
                 return unevaluated(f"the check itself failed: {type(error).__name__}: {error}")
-            if found.passed or not advice or {UNKNOWN, WHAT_TO_DO} & found.metadata.keys():
-                return found
+
+            if result.passed or not advice or {UNKNOWN, WHAT_TO_DO} & result.metadata.keys():
+                return result
             what_to_do = {WHAT_TO_DO: dg.MetadataValue.text(advice)}
-            return found._replace(metadata={**found.metadata, **what_to_do})
+            return result._replace(metadata={**result.metadata, **what_to_do})
 
         @dg.asset_check(name=called, asset=asset, description=shown, config_schema={})
         @dagster_failures
@@ -146,7 +151,8 @@ def judged(
     )
 
 
-passed, failed = partial(judged, holds=True), partial(judged, holds=False)
+passed = partial(judged, holds=True)
+failed = partial(judged, holds=False)
 
 
 def unknown_result(why: str, **metadata: "dg.RawMetadataValue") -> dg.AssetCheckResult:
@@ -176,19 +182,21 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
     """
     if len(results) == 1:
         return next(iter(results.values()))
-    wrong = {name: one for name, one in results.items() if not one.passed}
-    failing = {name: one for name, one in wrong.items() if UNKNOWN not in one.metadata}
+    wrong = {name: result for name, result in results.items() if not result.passed}
+    failing = {name: result for name, result in wrong.items() if UNKNOWN not in result.metadata}
     shown = dict(list((failing | wrong or results).items())[:SHOWN])
     metadata: dict[str, dg.RawMetadataValue] = {
-        f"{name}/{key}": value for name, one in shown.items() for key, value in one.metadata.items()
+        f"{name}/{key}": value
+        for name, result in shown.items()
+        for key, value in result.metadata.items()
     }
     first = next(iter(shown.values()))
     metadata |= {key: first.metadata[key] for key in (WHAT_TO_DO, UNKNOWN) if key in first.metadata}
     error = dg.AssetCheckSeverity.ERROR
     return judged(
-        " ".join(f"{name}: {one.description}" for name, one in shown.items()),
+        " ".join(f"{name}: {result.description}" for name, result in shown.items()),
         holds=not wrong,
-        error=any(one.severity is error for one in failing.values()),
+        error=any(result.severity is error for result in failing.values()),
         **metadata,
     )
 
@@ -236,8 +244,8 @@ def _shown(value: object) -> str | int:
 
 def evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:
     """Return the result in Dagster's newest record of a check; None while a run has planned it."""
-    found = getattr(record, "evaluation", None)
-    return found if isinstance(found, dg.AssetCheckEvaluation) else None
+    stored = getattr(record, "evaluation", None)
+    return stored if isinstance(stored, dg.AssetCheckEvaluation) else None
 
 
 # A result that stays the same is stored again after this time. It takes 3.5 kB in SQLite.
@@ -296,8 +304,9 @@ class CheckDriver:
     ) -> Iterator[tuple[Key, dg.AssetCheckResult]]:
         """Evaluate the checks that are due, those first that were not evaluated for longest."""
         began = time.monotonic()
-        for key in sorted(DRIVEN, key=lambda one: self._last.get(one, NEVER)):
-            (at, has_passed), now = self._last.get(key, NEVER), time.monotonic()
+        for key in sorted(DRIVEN, key=lambda check: self._last.get(check, NEVER)):
+            (at, has_passed) = self._last.get(key, NEVER)
+            now = time.monotonic()
             is_due = now - at >= (ALL_EVERY_S if has_passed else FAILED_EVERY_S)
             if now - began > TIME_LIMIT_S or not (is_due or key == WATCH):
                 continue
@@ -311,21 +320,23 @@ def news(
     instance: dg.DagsterInstance, results: Iterable[tuple[Key, dg.AssetCheckResult]], now: datetime
 ) -> list[dg.AssetCheckEvaluation]:
     """Return the results that Dagster does not have yet, as events."""
-    found = dict(results)
-    if not found:
+    newest = dict(results)
+    if not newest:
         return []
-    keys = {key: check_key_of(key) for key in found}
-    stored = instance.event_log_storage.get_latest_asset_check_execution_by_key([*keys.values()])
-    assets = {key.asset_key for key in keys.values()}
+    event_keys = {key: check_key_of(key) for key in newest}
+    stored = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+        [*event_keys.values()]
+    )
+    assets = {key.asset_key for key in event_keys.values()}
     runs = {
         record.asset_entry.asset_key: record.asset_entry.last_materialization_record
         for record in instance.get_asset_records(list(assets))
     }
     return [
         check_evaluation(key, result)
-        for key, result in found.items()
-        if is_news(stored.get(keys[key]), result, now)
-        or _is_hidden(stored[keys[key]], runs.get(keys[key].asset_key))
+        for key, result in newest.items()
+        if is_news(stored.get(event_keys[key]), result, now)
+        or _is_hidden(stored[event_keys[key]], runs.get(event_keys[key].asset_key))
     ]
 
 
@@ -341,8 +352,12 @@ def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
     return is_reworded and now - at >= REWORDED_EVERY
 
 
-def _outcome(one: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> object:
-    return one.passed or (one.severity, UNKNOWN in one.metadata, UNEVALUATED in one.metadata)
+def _outcome(evaluated: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> object:
+    return evaluated.passed or (
+        evaluated.severity,
+        UNKNOWN in evaluated.metadata,
+        UNEVALUATED in evaluated.metadata,
+    )
 
 
 def _is_hidden(record: Any, materialization: dg.EventLogRecord | None) -> bool:

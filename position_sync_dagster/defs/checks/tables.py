@@ -51,7 +51,8 @@ def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     What to do: Check whether TWS or IB Gateway runs and is logged in; `position-sync status`
     says what the stream tried.
     """
-    session, now = lake.sessions.current(login.gateway_id), datetime.now(UTC)
+    session = lake.sessions.current(login.gateway_id)
+    now = datetime.now(UTC)
     if session is None:
         return check.unknown_result("No stream has run yet.")
     metadata: dict[str, Any] = known(state=session.state.value, note=session.detail or None)
@@ -80,7 +81,8 @@ def login_is_made(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
 
     IB asks for the second factor once a week. Soon is within POSITION_SYNC_LOGIN_NOTICE_H hours.
     """
-    session, mode = lake.sessions.current(login.gateway_id), lake.sessions.mode()
+    session = lake.sessions.current(login.gateway_id)
+    mode = lake.sessions.mode()
     at = datetime.now(UTC), mode, login.login_notice_h
     week = None if session is None else session.login_week(*at)
     if week is None:
@@ -150,10 +152,12 @@ def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     session = lake.sessions.current(login.gateway_id)
     if session is None or not session.is_live(datetime.now(UTC)) or session.line_limit <= 0:
         return check.unknown_result("no gateway: no stream uses lines now.")
-    underlyings, limit = session.underlying_lines or 0, session.line_limit
+    underlyings = session.underlying_lines or 0
+    limit = session.line_limit
     used = session.lines_in_use - underlyings  # any leg may take the line of an underlying
     is_without = pl.col("conid").is_in(active), pl.col("source") != Source.STREAM.value
     without = newest_values(lake, login).filter(*is_without)
+
     return check.judged(
         f"{used} of {limit} lines are in use by legs; {without.height} active holdings have none.",
         holds=used < SCARCE * limit,
@@ -175,7 +179,8 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     What to do: Net liquidation, cash and margin of these accounts are not current. See whether
     TWS shows them; restart the stream if it does.
     """
-    held, now = held_at_the_broker(lake, login), datetime.now(UTC)
+    held = held_at_the_broker(lake, login)
+    now = datetime.now(UTC)
     if held.is_empty():
         return check.unknown_result("the broker has not reported a holding yet.")
     session = lake.sessions.current(login.gateway_id)
@@ -187,11 +192,13 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
         .agg(holdings_changed_at=changed_at)
         .join(lake.account_values.latest().select("account", "timestamp"), on="account", how="left")
     )
-    written, patience = pl.col("timestamp").fill_null(began), timedelta(seconds=login.stale_after_s)
+    written = pl.col("timestamp").fill_null(began)
+    patience = timedelta(seconds=login.stale_after_s)
     late = accounts.filter(pl.col("holdings_changed_at") - written > patience)
     waiting = accounts.get_column("timestamp").null_count()
     if late.is_empty() and waiting:
         return check.unknown_result(f"{waiting} accounts have no row yet.")
+
     return check.rows_result(
         late.sort("timestamp", nulls_last=False),
         none=f"{accounts.height} accounts, all as new as their holdings.",
@@ -232,8 +239,8 @@ def _unanswered(lake: tables.Lake, now: datetime) -> pl.DataFrame:
     done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
     answers = [rows, any_account, done.select(*_KEY, at="updated_at")]
     newest = pl.concat(answers).group_by(_KEY).agg(pl.col("at").max())
-    found = failed.join(newest, on=_KEY, how="left", nulls_equal=True)
-    return found.filter((pl.col("at") < pl.col("updated_at")).fill_null(value=True))
+    answered = failed.join(newest, on=_KEY, how="left", nulls_equal=True)
+    return answered.filter((pl.col("at") < pl.col("updated_at")).fill_null(value=True))
 
 
 @check.table_check("position_queue", driven=True)
@@ -245,14 +252,16 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     What to do: Read error_message; `position-sync queue retry --all` tries FAILED requests
     again. Old ones wait for the broker: see the check a_stream_watches.
     """
-    now, patience = datetime.now(UTC), timedelta(seconds=settings.stale_after_s)
-    lasting, live = _unanswered(lake, now), lake.queue.sync.store.snapshot().live
+    now = datetime.now(UTC)
+    patience = timedelta(seconds=settings.stale_after_s)
+    lasting = _unanswered(lake, now)
+    live = lake.queue.sync.store.snapshot().live
     old = live.filter(pl.col("created_at") < now - patience)
     if lasting.is_empty() and old.height and not sees_gateway(lake, settings):
         return check.unknown_result(f"no gateway, for which {live.height} requests wait.")
     named = ((lasting, "updated_at"), (old, "created_at"))
     return check.rows_result(
-        pl.concat([of.sort(at).select(*_COLUMNS, since=at) for of, at in named]),
+        pl.concat([requests.sort(at).select(*_COLUMNS, since=at) for requests, at in named]),
         none=f"No request failed for good; {live.height} wait, none for long.",
         found=f"requests are FAILED or have waited for more than {_minutes(patience)}",
         failed_for_good=lasting.height,
@@ -283,8 +292,10 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
     strategies.
     """
     result = asyncio.run(reconciliation.ReconciliationService(lake, settings).run())
-    confirmed, young = result.confirmed, len(result.unconfirmed)
+    confirmed = result.confirmed
+    young = len(result.unconfirmed)
     summary = f"{result.checked} holdings compared, {len(confirmed)} discrepancies"
+
     if young:
         summary += (
             f", and {young} first seen less than {reconciliation.CONFIRM_AFTER.seconds} s ago"
@@ -293,12 +304,16 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
         return _download_unfinished(lake, settings, result)
     if not result.complete:
         summary += "; the snapshot does not cover every account, so what is absent proves nothing"
-    shown = [asdict(one) | {"type": one.type.value} for one in result.discrepancies[: check.SHOWN]]
+    shown = [
+        asdict(discrepancy) | {"type": discrepancy.type.value}
+        for discrepancy in result.discrepancies[: check.SHOWN]
+    ]
     counts: dict[str, Any] = {kind.value.lower(): result.count(kind) for kind in DiscrepancyType}
+
     return check.judged(
         summary,
         holds=result.complete and not confirmed,
-        error=any(one.type in ERROR_TYPES for one in confirmed),
+        error=any(discrepancy.type in ERROR_TYPES for discrepancy in confirmed),
         checked=result.checked,
         accepted=result.accepted,
         snapshot_complete=result.complete,
@@ -347,7 +362,8 @@ def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult
     update_id once in your reports, and leave the compaction to `position-sync maintain`. Of rows
     that cannot be read, end the program that wrote them.
     """
-    now, ledger = datetime.now(UTC), lake.updates.table
+    now = datetime.now(UTC)
+    ledger = lake.updates.table
     unreadable = ledger.read(lambda files: unreadable_rows(ledger, files, now - WINDOW))
     if not unreadable.is_empty():
         return check.rows_result(
@@ -423,6 +439,7 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     wrong = pairs.with_columns(difference=(pl.col("market_value") - broker).abs()).filter(
         pl.col("difference") > allowed, same_time
     )
+
     return check.rows_result(
         wrong.sort("difference", descending=True).select(
             *_KEY, "symbol", "price_kind", "market_value", broker_value=broker, at="timestamp"
@@ -449,11 +466,14 @@ def breaks_are_decided(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckR
     `position-sync breaks accept ID --reason TEXT`; otherwise correct the strategies, or run
     `position-sync doctor`.
     """
-    breaks, now = lake.breaks.open_breaks(), datetime.now(UTC)
-    others = [one for one in breaks if one.state is not BreakState.ACCEPTED]
-    accepted = len(breaks) - len(others)
+    breaks = lake.breaks.open_breaks()
+    now = datetime.now(UTC)
+    undecided = [opened for opened in breaks if opened.state is not BreakState.ACCEPTED]
+    accepted = len(breaks) - len(undecided)
     return check.rows_result(
-        _rows_of_breaks([one for one in others if now - one.opened_at > UNDECIDED_AFTER]),
+        _rows_of_breaks(
+            [opened for opened in undecided if now - opened.opened_at > UNDECIDED_AFTER]
+        ),
         none=f"{len(breaks)} differences are open, {accepted} of them accepted; none of the "
         "others is older than an hour.",
         found="differences have been open for more than an hour, and nobody accepted them",
@@ -464,14 +484,14 @@ def breaks_are_decided(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckR
 
 def breaks_state(lake: tables.Lake) -> Derived:
     """Return how many breaks are open in each state, and which."""
-    found = lake.breaks.open_breaks()
-    counts = Counter(one.state for one in found)
+    breaks = lake.breaks.open_breaks()
+    counts = Counter(opened.state for opened in breaks)
     metadata = state_of(lake.breaks.table) | {
         f"open/{state.lower()}": counts[state]
         for state in (BreakState.OPENED, BreakState.CONFIRMED, BreakState.ACCEPTED)
     }
-    if found:
-        metadata["open_breaks"] = check.table_of_rows(_rows_of_breaks(found))
+    if breaks:
+        metadata["open_breaks"] = check.table_of_rows(_rows_of_breaks(breaks))
     return Derived(metadata=metadata)
 
 

@@ -67,8 +67,8 @@ def checkpoint_name(version: int) -> str:
 
 def versions_of(log: Path, names: re.Pattern[str]) -> list[int]:
     """Return the versions that have an ENTRY or a CHECKPOINT, ascending."""
-    found = (names.match(name) for name in os.listdir(log))
-    return sorted(int(match[1]) for match in found if match)
+    matches = (names.match(name) for name in os.listdir(log))
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def read_entry(log: Path, version: int) -> LogEntry:
@@ -91,12 +91,14 @@ def parse_entry(version: int, text: bytes) -> LogEntry:
         return LogEntry(version=version, added={}, flaw="is empty")
     actions: list[tuple[str, dict[str, Any]]] = []
     flaw = None
+
     for line in text.splitlines():
         try:
             actions += json.loads(line).items()
         except (ValueError, AttributeError):
             flaw = "is cut"
             break
+
     info = next((body for kind, body in actions if kind == "commitInfo"), {})
     return LogEntry(
         version=version,
@@ -145,29 +147,32 @@ def torn_entries(table: Path) -> list[TornEntry]:
         last = max(versions_of(log, ENTRY), default=-1)
     except FileNotFoundError:
         return []
-    found: list[TornEntry] = []
-    gone: set[str] = set()
+
+    torn: list[TornEntry] = []
+    removed: set[str] = set()
     is_last = True
+
     for version in range(last, first - 1, -1):
         entry = read_entry(log, version)
         flaws = [(f"{LOG}/{entry_name(version)}", entry.flaw)] if entry.flaw else []
         flaws += [
             (file, flaw)
             for file, size in entry.added.items()
-            if file not in gone and (flaw := _data_file_flaw(table / file, size))
+            if file not in removed and (flaw := _data_file_flaw(table / file, size))
         ]
-        gone |= entry.removed
+        removed |= entry.removed
         is_last &= bool(flaws)
-        found += [TornEntry(version, *flaw, is_last) for flaw in flaws[:1]]
-    return found
+        torn += [TornEntry(version, *flaw, is_last) for flaw in flaws[:1]]
+
+    return torn
 
 
 def _data_file_flaw(path: Path, size: int) -> str | None:
     try:
-        found = path.stat().st_size
+        stored_size = path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         return "is missing"
-    return None if found == size else "is cut"
+    return None if stored_size == size else "is cut"
 
 
 def refuse_stray(table: Path) -> None:
@@ -198,10 +203,10 @@ def refuse_torn(table: Path) -> None:
         BrokenTableError: The message names the file, and the command that sets the entry aside.
     """
     for _ in range(_READS):
-        found = torn_entries(table)
-        if not found:
+        entries = torn_entries(table)
+        if not entries:
             return
-    torn = found[0]
+    torn = entries[0]
     remedy = "Restore the table from a backup: whole versions follow this one."
     if torn.is_last:
         remedy = (

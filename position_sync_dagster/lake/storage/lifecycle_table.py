@@ -123,8 +123,8 @@ class LifecycleTable:
                 newest = rows.top_k(limit, by="updated_at")
                 if count >= files.height:
                     return newest
-                others = pl.lit(storage.last_of(files[last][count]))
-                if newest.filter(pl.col("updated_at") >= others).height == limit:
+                oldest = pl.lit(storage.last_of(files[last][count]))
+                if newest.filter(pl.col("updated_at") >= oldest).height == limit:
                     return newest
                 count *= 2
 
@@ -173,9 +173,9 @@ class LifecycleTable:
         if change.live is None:
             return change.result
 
-        kept = change.kept(snapshot.live)
-        live = pl.concat([kept, change.live], rechunk=True)
-        if _should_append(change, kept, snapshot.live):
+        unchanged = change.kept(snapshot.live)
+        live = pl.concat([unchanged, change.live], rechunk=True)
+        if _should_append(change, unchanged, snapshot.live):
             storage.write(handle, change.live, info, transactions)
         else:
             frame, terms = self._with_finished(live, change)
@@ -202,12 +202,12 @@ class LifecycleTable:
         return pl.concat([live, in_new_part], rechunk=True), terms
 
 
-def _should_append(change: Change[T], kept: pl.DataFrame, before: pl.DataFrame) -> bool:
+def _should_append(change: Change[T], unchanged: pl.DataFrame, before: pl.DataFrame) -> bool:
     """Return whether new rows are appended: it costs a quarter less than an overwrite.
 
     They must at least double the live rows, so that these stay in few files.
     """
-    if change.live is None or change.finished is not None or kept.height < before.height:
+    if change.live is None or change.finished is not None or unchanged.height < before.height:
         return False
     return change.live.height >= max(before.height, 1)
 

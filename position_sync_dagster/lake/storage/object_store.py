@@ -64,14 +64,14 @@ def file_credentials() -> dict[str, str]:
     return {key: profile[key] for key in _KEYS if key in profile}
 
 
-def delta_options(given: Mapping[str, str] | None) -> dict[str, str]:
+def delta_options(options: Mapping[str, str] | None) -> dict[str, str]:
     """Return the options of Delta's client; those of the caller (`given`) take precedence."""
-    return _DELTA | file_credentials() | dict(given or {})
+    return _DELTA | file_credentials() | dict(options or {})
 
 
-def polars_options(given: Mapping[str, str] | None) -> dict[str, object]:
+def polars_options(options: Mapping[str, str] | None) -> dict[str, object]:
     """Return the options of Polars' client; `given` are those of the caller for Delta's client."""
-    return {"max_retries": RETRIES, **file_credentials(), **(given or {})}
+    return {"max_retries": RETRIES, **file_credentials(), **(options or {})}
 
 
 def absolute_path(path: str | Path) -> str:
@@ -81,14 +81,14 @@ def absolute_path(path: str | Path) -> str:
         InvalidRequestError: Delta Lake cannot keep a table there.
     """
     text = str(path)
-    found = text.rstrip("/") if is_remote(text) else os.path.abspath(text.removeprefix("file://"))
-    wrong = lake_path_error(found)
+    place = text.rstrip("/") if is_remote(text) else os.path.abspath(text.removeprefix("file://"))
+    wrong = lake_path_error(place)
     if wrong is not None:
         raise InvalidRequestError(
-            f"No table can be kept at {shown(found)}: {wrong}.",
+            f"No table can be kept at {shown(place)}: {wrong}.",
             remedy="Choose a path without [ ] ^ | \\ , control characters and % before two digits.",
         )
-    return found
+    return place
 
 
 def first_ledger_day(path: str) -> date | None:

@@ -95,6 +95,7 @@ class WriterLock:
             opened = os.open(f"{self._path}/{WRITER_LOCK}", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             commit_errors.fail(error, self._path)
+
         try:
             if not _is_locked(opened):
                 self._skipped_until = time.monotonic() + SKIP_S
@@ -206,12 +207,15 @@ class TableHandle:
                 )
                 self.on_replaced()
                 self._last_entry = None
+
             if self._last_entry is None and not self.is_remote:
                 durability.refuse_torn(Path(self.path))
-            self._handle, self._table_id = handle, str(handle.metadata().id)
+            self._handle = handle
+            self._table_id = str(handle.metadata().id)
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
             self.record(handle.version())
+
         return self._handle
 
     def newest(self) -> DeltaTable:
@@ -262,8 +266,8 @@ class TableHandle:
     def _entry(self, version: int) -> _Entry:
         with suppress(OSError):
             if not self.is_remote:
-                found = os.stat(self._entry_path(version))
-                return (version, found.st_ino, found.st_mtime_ns)
+                status = os.stat(self._entry_path(version))
+                return (version, status.st_ino, status.st_mtime_ns)
         return (version, 0, 0)
 
     def _entry_path(self, version: int) -> str:
@@ -284,6 +288,7 @@ class TableHandle:
                 raise commit_errors.RetryCommit from missing  # another process has created it
             if unexpected:
                 raise unexpected from missing
+
             if self.use == "look" or self._last_entry is not None:
                 raise errors.BrokenTableError(
                     f"The table {self.path} was deleted or moved away while this process had it "
@@ -298,7 +303,9 @@ class TableHandle:
             if not self.is_remote:
                 durability.refuse_stray(Path(self.path))
                 durability.refuse_torn(Path(self.path))
+
             raise
+
         self._check(handle)
         return handle
 
@@ -326,22 +333,22 @@ class TableHandle:
         if self.is_remote or not os.path.exists(self.path):
             return None
         try:
-            found = sorted(
+            names = sorted(
                 name
                 for name in os.listdir(self.path)
                 if name != WRITER_LOCK and not name.startswith(durability.SET_ASIDE)
             )
         except OSError as error:
             commit_errors.fail(error, self.path)
-        if found in ([], [durability.LOG]):
+        if names in ([], [durability.LOG]):
             return None
-        if durability.LOG in found:
+        if durability.LOG in names:
             return errors.BrokenTableError(
                 f"The table {self.path} has data but no log.",
                 remedy="Restore its _delta_log from a copy, or move the folder away to start with "
                 "an empty table.",
             )
-        return self._foreign(f"it holds {found[0]!r} and no Delta table")
+        return self._foreign(f"it holds {names[0]!r} and no Delta table")
 
     def _check(self, handle: DeltaTable) -> None:
         """Refuse a table of another schema; migrate one of an older release.
@@ -355,21 +362,24 @@ class TableHandle:
         text = properties.get(schema.VERSION_PROPERTY, "")
         if name != self.spec.name or not text.isdigit():
             raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
+
         if int(text) > self.spec.version:
             raise errors.NewerTableError(
                 f"The table {self.path} has schema version {text}; this release knows "
                 f"{self.spec.version}.",
                 remedy="Install the release that wrote it, or a later one.",
             )
-        found = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
+        stored = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
         wanted = self.spec.columns
-        missing = [column for column in wanted if column not in found]
+        missing = [column for column in wanted if column not in stored]
         is_older = int(text) < self.spec.version
-        wrong = [column for column, kind in found.items() if wanted.get(column) != kind]
+        wrong = [column for column, kind in stored.items() if wanted.get(column) != kind]
         wrong += [] if is_older else missing
+
         if wrong or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
             detail = ", ".join(wrong) or "partitions"
             raise self._foreign(f"its schema is another one ({detail})")
+
         if is_older and self.use != "look":
             self._migrate(handle, missing)
 

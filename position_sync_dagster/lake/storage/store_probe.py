@@ -57,6 +57,7 @@ def require_conditional_put(lake: str) -> None:
         raise _unsafe(lake, "its client may not use it") from error
     except BaseError as error:
         commit_errors.fail(error, f"{lake}/{name}")
+
     raise _unsafe(lake, "it created one object twice")
 
 

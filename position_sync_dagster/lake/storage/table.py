@@ -107,7 +107,9 @@ def bind(
         LeaseLostError: An owner with a greater token has fenced the table already.
     """
     new: dict[str, str] = {}
-    offered, remembered = sorted(set(modes)), mode_of(handle)
+
+    offered = sorted(set(modes))
+    remembered = mode_of(handle)
     if remembered is None and len(offered) == 1:
         new[schema.MODE_PROPERTY] = offered[0].value
     elif offered and offered != [remembered]:
@@ -117,6 +119,7 @@ def bind(
             remedy="Give each trading mode its own lake: set POSITION_SYNC_LAKE to another folder, "
             "or point POSITION_SYNC_GATEWAY_PORT at the account that this lake belongs to.",
         )
+
     if owner is not None and refuse_stale_owner(handle, *owner) != owner[1]:
         new[_PROPERTY + schema.storable(owner[0])] = str(owner[1])
     if new:
@@ -236,10 +239,10 @@ def may_have(column: str, first: Any, last: Any = None) -> pl.Expr:
     greatest = pl.col(f"max.{column}")
     if isinstance(first, datetime):
         greatest += _CUT
-    found = greatest >= pl.lit(first)
+    overlaps = greatest >= pl.lit(first)
     if last is not None:
-        found &= pl.col(f"min.{column}") <= pl.lit(last)
-    return found.fill_null(value=True)
+        overlaps &= pl.col(f"min.{column}") <= pl.lit(last)
+    return overlaps.fill_null(value=True)
 
 
 def may_have_one_of(column: str, values: pl.Series) -> pl.Expr:
@@ -260,9 +263,9 @@ def may_have_one_of(column: str, values: pl.Series) -> pl.Expr:
         greatest += _CUT
     ordered = pl.lit(values.sort())
     behind = ordered.search_sorted(greatest, side="right")
-    found = behind > ordered.search_sorted(pl.col(f"min.{column}"))
+    overlaps = behind > ordered.search_sorted(pl.col(f"min.{column}"))
     # A null among the statistics sorts before all values.
-    return found | pl.any_horizontal(pl.col(f"min.{column}", f"max.{column}").is_null())
+    return overlaps | pl.any_horizontal(pl.col(f"min.{column}", f"max.{column}").is_null())
 
 
 def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
@@ -298,7 +301,10 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
     Raises:
         LakeError: No attempt succeeded; see `commit_errors.to_lake_error`.
     """
-    begun, stale, longest_s = time.monotonic(), 0, PAUSE_S / 64
+    begun = time.monotonic()
+    stale = 0
+    longest_s = PAUSE_S / 64
+
     while True:
         try:
             return attempt()
@@ -313,8 +319,10 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
                     is_last = time.monotonic() - begun >= contention_s
                 case _:
                     is_last = True
+
             if is_last:
                 commit_errors.fail(error, path)
+
         longest_s = min(2 * longest_s, PAUSE_S)
         time.sleep(random.uniform(0, longest_s))  # noqa: S311 - a pause, not a secret
 
@@ -338,7 +346,8 @@ SUSPECT_AFTER_S = 300.0
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-CONTENTION_S, REMOTE_CONTENTION_S = 15.0, 60.0
+CONTENTION_S = 15.0
+REMOTE_CONTENTION_S = 60.0
 
 
 class TableOptions(TypedDict, total=False):
@@ -468,7 +477,8 @@ class Table:
         """
         result = self._run(step, change=True)
         with self._mutex:
-            is_due, self._compaction_due = self._compaction_due, False
+            is_due = self._compaction_due
+            self._compaction_due = False
         if is_due and self.is_remote:
             _merges.submit(_compact, Table(self.path, self.spec, storage_options=self.options))
         elif is_due:
@@ -612,7 +622,8 @@ class Table:
             self._handle.ready()
         with self._writer_lock.fair() if change else nullcontext():
             handle = self._handle.newest()
-            started, before = time.clock_gettime(_CLOCK), handle.version()
+            started = time.clock_gettime(_CLOCK)
+            before = handle.version()
             result = step(handle)
             self._record_commit(handle, before, started)
         if change:
@@ -758,11 +769,14 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
         clean_now: Ignore the retention, for tests and for tables that nobody else has open.
     """
     describe(table)
-    compacted, skipped = 0, None
+    compacted = 0
+    skipped = None
+
     try:
         compacted = compact(table, SMALL_BYTES)
     except (errors.CommitContentionError, errors.LakeNotWritableError) as error:
         skipped = f"compaction: {error.what}"  # what is deleted next may make room
+
     # Only a full vacuum lists the folder. A lite one finds replaced files by their tombstones,
     # which the checkpoints of writers drop: it would leave most of them.
     vacuumed = table.snapshot(
@@ -776,6 +790,7 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     table.remove_empty_folders(empty_for_s=0.0 if clean_now else EMPTY_S)
     table.snapshot(partial(_cut_log, table))
     files = table.snapshot(data_files).height
+
     return MaintenanceResult(
         table=table.spec.name,
         compacted=compacted,
@@ -831,6 +846,7 @@ def _merge_parts(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
     replaced = in_parts(bucket, [*chosen["partition.part"], part])
     write(handle, ordered, {"action": "compact"}, predicate=replaced)
+
     return int(chosen["files"].sum())
 
 
@@ -867,7 +883,8 @@ def _runs_of_small_files(
     spec: schema.TableSpec, files: pl.DataFrame, small_bytes: int
 ) -> pl.DataFrame:
     """Return the runs of small files that are to be merged: their partition, span and number."""
-    first, last = f"min.{spec.order}", f"max.{spec.order}"
+    first = f"min.{spec.order}"
+    last = f"max.{spec.order}"
     keys = [f"partition.{name}" for name in spec.partition_by]
     ordered = files.filter(pl.col(first).is_not_null(), pl.col(f"null_count.{spec.order}") == 0)
     if files.schema[last] == pl.Int64:
@@ -931,13 +948,13 @@ def begin(work: Callable[[], R]) -> Future[R]:
 _AT_ONCE = 8
 
 
-def together(work: Callable[[S], R], items: Iterable[S]) -> list[R]:
+def together(work: Callable[[S], R], arguments: Iterable[S]) -> list[R]:
     """Run blocking work for each item, up to eight at once, and wait for all of it.
 
     If a call fails, calls that have not begun are skipped, and running calls are awaited.
     """
     with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="together") as pool:
-        return list(pool.map(work, items))
+        return list(pool.map(work, arguments))
 
 
 def offloaded(

@@ -4,10 +4,9 @@ Money comes from `movements` alone. How a campaign stood while it was open, and 
 from `daily_positions` and the ledger, where these have them.
 """
 
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster.domain.attribution import (
+    ROUNDING,
     OwnedPart,
     attributed,
     moment_of,
@@ -26,12 +26,11 @@ from position_sync_dagster.domain.instrument import ContractDetails, Instrument,
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.movements import Movement
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, legs_of, one_of
+from position_sync_dagster.lake.schema import legs_of, one_of
 from position_sync_dagster.risk.closed_campaigns import (
     CampaignMoney,
     CampaignState,
     Contract,
-    Lot,
     Openings,
     TradedCampaign,
     capital_at_risk,
@@ -47,15 +46,15 @@ from position_sync_dagster.risk.closed_campaigns import (
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
 from position_sync_dagster.sync.movement_sources import SINGLE_TYPES, Terms
+from position_sync_dagster.sync.reports.campaign_extremes import (
+    LedgerExtremes,
+    ledger_extremes,
+    with_money,
+)
+from position_sync_dagster.sync.reports.recorded_values import RecordedValues
 
 A_DAY = timedelta(days=1)
 DAYS_OF_A_YEAR = 365
-
-# How far from a trade a row of the ledger may be whose greeks are those of the trade.
-NEAR = timedelta(hours=1)
-
-_GREEKS = ("delta", "vega", "theta", "implied_vol")
-_DAILY = ["session_date", "account", "conid", "position", "market_value", "timestamp", *_GREEKS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,23 +69,6 @@ class StoodAt:
     day: date
     value: float | None
     profit: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignGreeks:
-    """The greeks of what a campaign had at a moment; None: not known.
-
-    Attributes:
-        age_s: How far the oldest of them is from the moment, in seconds.
-        why: Why they are not known.
-    """
-
-    delta: float | None = None
-    vega: float | None = None
-    theta: float | None = None
-    implied_vol: float | None = None
-    age_s: float | None = None
-    why: str | None = None
 
 
 @dataclass(eq=False, repr=False)
@@ -131,14 +113,19 @@ class CampaignBook:
 
         openings = Openings(self.parts)
         self._recorded.read_moments(_moments_of(self.campaigns))
-        rows: list[ClosedCampaign] = []
-        for campaign in self.campaigns:
-            rows += (self._row(campaign, currency, openings) for currency in campaign.currencies)
-        return rows
+        of_currencies = [
+            (campaign, currency) for campaign in self.campaigns for currency in campaign.currencies
+        ]
+        parts = [campaign.parts_in(currency) for campaign, currency in of_currencies]
+        extremes = ledger_extremes(parts, self._recorded)
+        return [
+            self._row(campaign, currency, openings, extremes.get(number))
+            for number, (campaign, currency) in enumerate(of_currencies)
+        ]
 
     def stood(self, campaign: TradedCampaign, currency: str | None) -> list[StoodAt]:
         """Return how a campaign stood at each close at which it was held."""
-        parts = [part for part in campaign.parts if part.movement.currency == currency]
+        parts = campaign.parts_in(currency)
         if campaign.opened is None:
             return []
 
@@ -151,9 +138,9 @@ class CampaignBook:
             while position < len(parts) and parts[position].movement.session_date <= day:
                 part = parts[position]
                 held[part.key] += part.quantity
-                money = _with_money(money, part)
+                money = with_money(money, part)
                 position += 1
-            if any(abs(quantity) > 1e-6 for quantity in held.values()):
+            if any(abs(quantity) >= ROUNDING for quantity in held.values()):
                 value = self._recorded.value_of(held, day)
                 profit = None if value is None or money is None else money + value
                 stood.append(StoodAt(day=day, value=value, profit=profit))
@@ -164,10 +151,13 @@ class CampaignBook:
         return {conid: self._contracts[conid] for conid in campaign.conids}
 
     def _row(
-        self, campaign: TradedCampaign, currency: str | None, openings: Openings
+        self,
+        campaign: TradedCampaign,
+        currency: str | None,
+        openings: Openings,
+        in_ledger: LedgerExtremes | None,
     ) -> ClosedCampaign:
-        parts = [part for part in campaign.parts if part.movement.currency == currency]
-        money = money_of(parts)
+        money = money_of(campaign.parts_in(currency))
         contracts = self.contracts_of(campaign)
         states = states_of(campaign)
         kind, why_no_kind = kind_in(first_state(states).lots, contracts)
@@ -206,38 +196,11 @@ class CampaignBook:
             capital_at_risk=risk,
             return_on_risk=earned,
             return_per_year=per_year,
-            **self._extremes(campaign, currency, money, reasons),
+            **_extremes(campaign, money, self.stood(campaign, currency), in_ledger, reasons),
             **self._greeks_at_ends(states, contracts, reasons),
             profit_unknown=money.unknown,
             why_unknown="; ".join(f"{of}: {why}" for of, why in reasons.items() if why) or None,
         )
-
-    def _extremes(
-        self,
-        campaign: TradedCampaign,
-        currency: str | None,
-        money: CampaignMoney,
-        reasons: dict[str, str | None],
-    ) -> dict[str, Any]:
-        """Return how it stood while it was open, as columns; add why it is not known."""
-        stood = self.stood(campaign, currency)
-        known = [at_close.profit for at_close in stood if at_close.profit is not None]
-        extremes: dict[str, Any] = {"closes": len(stood), "closes_known": len(known)}
-        extremes |= {"worst": None, "best": None, "profit_at_half": None}
-        if known and money.profit is not None:
-            extremes["worst"] = min(*known, money.profit)
-            extremes["best"] = max(*known, money.profit)
-        else:
-            reasons["worst"] = "its value at no close is known"
-            reasons["best"] = reasons["worst"]
-
-        if campaign.opened is not None:
-            half = campaign.opened + (campaign.closed - campaign.opened) / 2
-            until_half = [at_close for at_close in stood if at_close.day <= half]
-            extremes["profit_at_half"] = until_half[-1].profit if until_half else None
-        if extremes["profit_at_half"] is None:
-            reasons["profit_at_half"] = "its value at that close is not known"
-        return extremes
 
     def _greeks_at_ends(
         self,
@@ -329,11 +292,40 @@ class CampaignBook:
         return contracts
 
 
-def _with_money(money: float | None, part: OwnedPart) -> float | None:
-    cash, fee = part.cash, part.fee
-    if money is None or part.unknown or cash is None or fee is None:
-        return None
-    return money + cash - fee
+def _extremes(
+    campaign: TradedCampaign,
+    money: CampaignMoney,
+    stood: Sequence[StoodAt],
+    in_ledger: LedgerExtremes | None,
+    reasons: dict[str, str | None],
+) -> dict[str, Any]:
+    """Return how it stood while it was open, as columns; add why it is not known."""
+    profits = [at_close.profit for at_close in stood if at_close.profit is not None]
+    columns: dict[str, Any] = {
+        "closes": len(stood),
+        "closes_known": len(profits),
+        "moments_known": in_ledger.moments if in_ledger is not None else 0,
+    }
+    if in_ledger is not None:
+        profits += [in_ledger.worst, in_ledger.best]
+    columns |= {"worst": None, "best": None}
+    if profits and money.profit is not None:
+        columns |= {
+            "worst": min(*profits, money.profit),
+            "best": max(*profits, money.profit),
+        }
+    else:
+        reasons["worst"] = "its value is known at no moment"
+        reasons["best"] = reasons["worst"]
+
+    columns["profit_at_half"] = None
+    if campaign.opened is not None:
+        half = campaign.opened + (campaign.closed - campaign.opened) / 2
+        until_half = [at_close for at_close in stood if at_close.day <= half]
+        columns["profit_at_half"] = until_half[-1].profit if until_half else None
+    if columns["profit_at_half"] is None:
+        reasons["profit_at_half"] = "its value at that close is not known"
+    return columns
 
 
 def _expiry_of(contract: Contract) -> date | None:
@@ -392,108 +384,3 @@ def contract_of(
         instrument=instrument,
         magnifier=terms.magnifier_of(stated.conid or 0, stated.sec_type, stated.currency),
     )
-
-
-# A row of the ledger or of a past day: its time, and the greeks of one unit.
-_Row = tuple[datetime, float | None, float | None, float | None, float | None]
-
-
-@dataclass(eq=False, repr=False)
-class RecordedValues:
-    """The values and greeks that were recorded of some contracts.
-
-    Attributes:
-        quantities: The position of each holding on each recorded day.
-    """
-
-    lake: Lake
-    conids: Collection[int]
-    quantities: dict[Key, dict[date, float]] = field(default_factory=dict, init=False)
-    _units: dict[tuple[str, int, date], float] = field(default_factory=dict, init=False)
-    _rows: defaultdict[Key, list[_Row]] = field(
-        default_factory=lambda: defaultdict(list), init=False
-    )
-
-    def __post_init__(self) -> None:
-        table = self.lake.derived_table(DAILY_POSITIONS)
-        if not table.exists():
-            return
-        rows = table.rows(one_of("conid", self.conids), columns=_DAILY).sort("session_date")
-        for day, account, conid, position, value, at, *greeks in rows.iter_rows():
-            self.quantities.setdefault((account, conid), {})[day] = position
-            if position and value is not None:
-                self._units[account, conid, day] = value / position
-            if at is not None and greeks[0] is not None:
-                self._rows[account, conid].append((at, *greeks))
-
-    def read_moments(self, moments: Iterable[tuple[datetime, Iterable[int]]]) -> None:
-        """Read what the ledger has around some times of some contracts."""
-        recorded_days = self.lake.updates.sync.days()
-        by_day: defaultdict[date, list[tuple[datetime, Iterable[int]]]] = defaultdict(list)
-        for at, conids in moments:
-            if at.date() in recorded_days:
-                by_day[at.date()].append((at, conids))
-        for of_day in by_day.values():
-            times = [at for at, _conids in of_day]
-            conids = {conid for _at, conids in of_day for conid in conids}
-            rows = self.lake.updates.sync.between(min(times) - NEAR, max(times) + NEAR, conids)
-            columns = ["account", "conid", "timestamp", *_GREEKS]
-            for account, conid, at, *greeks in rows.select(columns).iter_rows():
-                if greeks[0] is not None:
-                    self._rows[account, conid].append((at, *greeks))
-        for rows_of_holding in self._rows.values():
-            rows_of_holding.sort(key=lambda row: row[0])
-
-    def value_of(self, held: Mapping[Key, float], day: date) -> float | None:
-        """Return the value of some quantities at the close of a day; None: not known."""
-        total = 0.0
-        for (account, conid), quantity in held.items():
-            if abs(quantity) < 1e-6:
-                continue
-            unit = self._units.get((account, conid, day))
-            if unit is None:
-                return None
-            total += quantity * unit
-        return total
-
-    def greeks_of(
-        self,
-        account: str,
-        lots: Mapping[int, Lot],
-        contracts: Mapping[int, Contract],
-        at: datetime,
-    ) -> CampaignGreeks:
-        """Return the greeks of lots at a time; of what is no option delta alone."""
-        sums: dict[str, Any] = dict.fromkeys(("delta", "vega", "theta"), 0.0)
-        weights = 0.0
-        volatility = 0.0
-        age_s = 0.0
-        for conid, lot in lots.items():
-            contract = contracts[conid]
-            if contract.instrument is None:
-                return CampaignGreeks(why=f"the terms of {contract.name} are not known")
-            units = lot.quantity * contract.instrument.multiplier
-            if contract.instrument.right is None:
-                sums["delta"] += units
-                continue
-
-            row = self._nearest(account, conid, at)
-            if row is None or None in row:
-                return CampaignGreeks(why=f"none of {contract.name} were recorded")
-            seen_at, delta, vega, theta, implied_vol = row
-            sums["delta"] += units * delta  # type: ignore[operator]
-            sums["vega"] += units * vega  # type: ignore[operator]
-            sums["theta"] += units * theta  # type: ignore[operator]
-            weight = abs(units * vega)  # type: ignore[operator]
-            weights += weight
-            volatility += weight * implied_vol  # type: ignore[operator]
-            age_s = max(age_s, abs((at - seen_at).total_seconds()))
-
-        mean = volatility / weights if weights else None
-        return CampaignGreeks(**sums, implied_vol=mean, age_s=age_s)
-
-    def _nearest(self, account: str, conid: int, at: datetime) -> _Row | None:
-        rows = self._rows.get((account, conid), [])
-        place = bisect_left(rows, at, key=lambda row: row[0])
-        near = rows[max(0, place - 1) : place + 1]
-        return min(near, key=lambda row: abs(row[0] - at), default=None)

@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from position_sync_dagster.domain.closes import FLEX
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.movements import (
     INCOME,
-    OWNERS_CASH,
     MovementKind,
     Section,
 )
@@ -27,8 +25,8 @@ from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED,
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.price_magnifiers import magnifier_in
 from position_sync_dagster.sync.reports.exposure import split
+from position_sync_dagster.sync.reports.moved_between import KEY, ROUNDING, movements_between
 
-KEY = ["account", "conid"]
 # A holding has one currency; a fee of it in another one is a row of its own.
 _ROW = [*KEY, "symbol", "currency"]
 
@@ -39,22 +37,13 @@ PARTS = (*BY_GREEKS, "repricing", "trades", "fees", "assignments", "cash", "unex
 # More than this amount is to be named, where a quantity came or went without a movement.
 SMALLEST_UNEXPLAINED = 25.0
 
-# Quantities that differ by less are equal: fractions of shares have four digits.
-ROUNDING = 1e-6
-
 # How much earlier than the close before a movement may be booked that belongs to the day.
 BOOKED_BEFORE = timedelta(days=14)
-
-# How near to the close a trade may be whose quantity our last row has, or has not.
-NEAR = timedelta(minutes=20)
 
 NO_CLOSE_BEFORE = "no close before"
 
 _STATE = ("position", "market_value", "multiplier", "magnifier", "right", "underlying_price",
           "implied_vol", "source", *BY_GREEKS)  # fmt: skip
-
-# Cash alone, and currencies: of these, only the fee belongs to a holding.
-_OF_NO_HOLDING = [kind.value for kind in (*INCOME, *OWNERS_CASH, MovementKind.CONVERSION)]
 
 
 class TradingDay(NamedTuple):
@@ -155,128 +144,6 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     ).select(list(PROFIT_EXPLAINED.columns))
 
 
-# A trading day and its close.
-_Close = tuple[date, datetime]
-
-
-def movements_between(
-    movements: pl.DataFrame,
-    start: pl.DataFrame,
-    end: pl.DataFrame,
-    opening: _Close,
-    closing: _Close,
-    settings: Settings,
-) -> pl.DataFrame:
-    """Return what moved each holding between two closes; pure.
-
-    The rows of a statement have the quantities of the end of its day, our own those of the close. A
-    movement is before an end if the quantity of that end has it.
-
-    Args:
-        movements: Rows of `movements`.
-        start: The holdings at the close before.
-        end: Those at the close.
-        opening: The trading day of the close before, and its time.
-        closing: The same of the close.
-        settings: Says which types of holdings are followed.
-    """
-    held = pl.concat([start.select(KEY), end.select(KEY)]).unique()
-    is_followed = pl.col("sec_type").is_in(list(settings.sec_types))
-    of_holdings = movements.drop_nulls("conid").filter(~pl.col("kind").is_in(_OF_NO_HOLDING))
-    of_others = of_holdings.join(held, on=KEY, how="anti").filter(~is_followed)
-    of_holdings = of_holdings.join(of_others.select("movement_id"), on="movement_id", how="anti")
-
-    names = {"is_before": "before_start", "is_near": "near_start"}
-    included = _included(of_holdings, start, opening).rename(names)
-    names = {"is_before": "before_end", "is_near": "near_end"}
-    included = _included(included, end, closing).rename(names)
-    included = _as_quantities_say(included, start, end)
-    moved = included.filter(pl.col("before_end") & ~pl.col("before_start"))
-
-    # What is not followed, and one currency for another, is in no profit; their fees are.
-    conversions = movements.filter(kind=MovementKind.CONVERSION.value)
-    fees_alone = pl.concat([of_others, conversions]).filter(session_date=closing[0])
-    fees_alone = fees_alone.with_columns(
-        kind=pl.lit(MovementKind.TRADE.value),
-        # Without its currency a commission is not known: it leaves the trade's currency unknown.
-        currency=pl.coalesce("fee_currency", "currency"),
-        quantity=0.0,
-        cash=0.0,
-    )
-    return pl.concat([moved.select(movements.columns), fees_alone.select(movements.columns)])
-
-
-def _included(movements: pl.DataFrame, rows: pl.DataFrame, end: _Close) -> pl.DataFrame:
-    """Return movements with `is_before`: whether the quantities of an end have them.
-
-    Also with `is_near`: whether that is not certain, since our own rows are a little older than the
-    close, and not every booking has a time.
-    """
-    session, closed = end
-    is_stated = pl.col("source") == FLEX
-    of_holdings = rows.select(*KEY, is_stated=is_stated).unique(KEY)
-    of_accounts = rows.group_by("account").agg(is_stated_account=is_stated.all())
-    joined = movements.join(of_holdings, on=KEY, how="left").join(
-        of_accounts, on="account", how="left"
-    )
-
-    # Without its time, a trade was made before the close, and a booking after it.
-    is_trade = pl.col("kind") == MovementKind.TRADE.value
-    by_day = pl.when(is_trade).then(pl.col("day") <= session).otherwise(pl.col("day") < session)
-    at_close = pl.when(pl.col("at").is_null()).then(by_day).otherwise(pl.col("at") <= closed)
-    is_before = (
-        pl.when(pl.coalesce("is_stated", "is_stated_account"))
-        .then(pl.col("day") <= session)
-        .when(pl.col("is_stated_account").is_not_null())
-        .then(at_close)
-        .otherwise(pl.col("session_date") <= session)  # the account had nothing then
-    )
-    is_own = ~pl.coalesce("is_stated", "is_stated_account")
-    near_close = pl.col("at").is_between(closed - NEAR, closed + NEAR)
-    is_near = is_own & pl.when(pl.col("at").is_null()).then(pl.col("day") == session).otherwise(
-        near_close
-    )
-    return joined.with_columns(
-        is_before=is_before,
-        is_near=is_near.fill_null(value=False),  # the account had nothing then
-    ).drop("is_stated", "is_stated_account")
-
-
-def _as_quantities_say(
-    included: pl.DataFrame, start: pl.DataFrame, end: pl.DataFrame
-) -> pl.DataFrame:
-    """Return movements where those near a close are before it or after it as the quantities say."""
-    held = start.select(*KEY, first="position").join(
-        end.select(*KEY, last="position"), on=KEY, how="full", coalesce=True
-    )
-    # A holding without a row at one end was not held then.
-    change = pl.col("last").fill_null(0.0) - pl.col("first").fill_null(0.0)
-    quantity = pl.col("quantity")
-    before_start, before_end = pl.col("before_start"), pl.col("before_end")
-    is_between = before_end & ~before_start
-    at_end = pl.col("near_end") & ~before_start
-    at_start = pl.col("near_start") & before_end
-    sums = included.group_by(KEY).agg(
-        moved=quantity.filter(is_between).sum(),
-        by_end=pl.when(before_end).then(-quantity).otherwise(quantity).filter(at_end).sum(),
-        by_start=pl.when(before_start).then(quantity).otherwise(-quantity).filter(at_start).sum(),
-    )
-    missing = change.fill_null(0.0) - pl.col("moved")
-    is_missing = missing.abs() > ROUNDING
-    fits_end = (missing - pl.col("by_end")).abs() < ROUNDING
-    fits_start = (missing - pl.col("by_start")).abs() < ROUNDING
-    fits_both = (missing - pl.col("by_end") - pl.col("by_start")).abs() < ROUNDING
-    choices = sums.join(held, on=KEY, how="left").select(
-        *KEY,
-        turn_end=is_missing & (fits_end | (fits_both & ~fits_start)),
-        turn_start=is_missing & ~fits_end & (fits_start | fits_both),
-    )
-    return included.join(choices, on=KEY, how="left").with_columns(
-        before_end=before_end ^ (pl.col("near_end") & pl.col("turn_end")),
-        before_start=before_start ^ (pl.col("near_start") & pl.col("turn_start")),
-    )
-
-
 def explain_holdings(
     start: pl.DataFrame, end: pl.DataFrame, moved: pl.DataFrame, *, days: float
 ) -> pl.DataFrame:
@@ -298,14 +165,24 @@ def explain_holdings(
     """
     first = start.select(*_ROW, pl.col(_STATE).name.suffix("_0"))
     last = end.select(*_ROW, pl.col(_STATE).name.suffix("_1"))
-    rows = first.join(last, on=_ROW, how="full", coalesce=True)
-    sums = _sums_of_movements(_with_signs(moved, start))
-    rows = rows.join(sums, on=[*KEY, "currency"], how="full", coalesce=True, suffix="_moved")
-    rows = rows.with_columns(symbol=pl.coalesce("symbol", "symbol_moved"))
+    both_ends = first.join(last, on=_ROW, how="full", coalesce=True)
+    rows = _with_movements(both_ends, _sums_of_movements(_with_signs(moved, start)))
+    rows = _with_profit(_with_values(rows))
+    parts = _with_parts(rows, days)
+    units_0 = (pl.col("position_0") * pl.col("multiplier_0")).alias("units_0")
+    names = ("profit", *PARTS, "gross_move", "without_greeks", "why_unknown", "missing", "held")
+    return parts.select(*_ROW, *names, units_0)
+
+
+def _with_movements(both_ends: pl.DataFrame, sums: pl.DataFrame) -> pl.DataFrame:
+    """Return holdings at both ends with what moved them, also those that were held at neither."""
+    joined = both_ends.join(
+        sums, on=[*KEY, "currency"], how="full", coalesce=True, suffix="_moved"
+    ).with_columns(symbol=pl.coalesce("symbol", "symbol_moved"))
 
     # What has no row was not held, and what has no movement was not moved.
     is_moved = pl.col("movements").is_not_null()
-    rows = rows.with_columns(
+    return joined.with_columns(
         position_0=pl.col("position_0").fill_null(0.0),
         position_1=pl.col("position_1").fill_null(0.0),
         quantity=pl.when(is_moved).then("quantity").otherwise(0.0),
@@ -313,23 +190,25 @@ def explain_holdings(
         fees=pl.when(is_moved).then("fees").otherwise(0.0),
         is_booked=pl.col("is_booked").fill_null(value=False),
     )
-    rows = rows.with_columns(value_0=_value_at("_0"), value_1=_value_at("_1"))
-    rows = rows.with_columns(unit_0=_unit("_0"), unit_1=pl.coalesce(_unit("_1"), "last_unit"))
-    rows = _with_transfers(rows)
-    missing = pl.col("position_1") - pl.col("position_0") - pl.col("quantity")
-    rows = rows.with_columns(missing=missing)
-    rows = rows.with_columns(why_unknown=_why_unknown())
 
+
+def _with_values(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return holdings with their values, those of one unit, and what no movement explains."""
+    valued = rows.with_columns(value_0=_value_at("_0"), value_1=_value_at("_1"))
+    with_units = valued.with_columns(
+        unit_0=_unit("_0"), unit_1=pl.coalesce(_unit("_1"), "last_unit")
+    )
+    missing = pl.col("position_1") - pl.col("position_0") - pl.col("quantity")
+    return _with_transfers(with_units).with_columns(missing=missing)
+
+
+def _with_profit(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return holdings with `earned`, the profit without commissions, and `profit`."""
+    judged = rows.with_columns(why_unknown=_why_unknown())
     earned = pl.col("value_1") - pl.col("value_0") + pl.col("cash") - pl.col("brought")
     is_known = pl.col("why_unknown").is_null()
-    rows = rows.with_columns(earned=pl.when(is_known).then(earned))
-    rows = rows.with_columns(profit=pl.col("earned") + pl.col("fees"))
-    units_0 = (pl.col("position_0") * pl.col("multiplier_0")).alias("units_0")
-    return _with_parts(rows, days).select(
-        *_ROW,
-        *("profit", *PARTS, "gross_move", "without_greeks", "why_unknown"),
-        *("missing", "held", units_0),
-    )
+    with_earned = judged.with_columns(earned=pl.when(is_known).then(earned))
+    return with_earned.with_columns(profit=pl.col("earned") + pl.col("fees"))
 
 
 def _value_at(end: str) -> pl.Expr:
@@ -415,29 +294,20 @@ def _why_unknown() -> pl.Expr:
 
 def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     """Split what was held by the greeks, and add the other parts; null where the profit is."""
-    units = pl.col("position_0") * pl.col("multiplier_0")
-    moved = (pl.col("underlying_price_1") - pl.col("underlying_price_0")) / pl.col("magnifier_0")
-    points = (pl.col("implied_vol_1") - pl.col("implied_vol_0")) * 100
-    by_greeks = {
-        "delta": units * pl.col("delta_0") * moved,
-        "gamma": units * pl.col("gamma_0") * moved**2 / 2,
-        "vega": units * pl.col("vega_0") * points,
-        "theta": units * pl.col("theta_0") * days,
-    }
     is_known = pl.col("earned").is_not_null()
     is_kept = is_known & ~pl.col("is_booked")
     # A share or a future has no greeks: its price is its delta.
     is_share = pl.col("right_0").is_null()
     was_held = pl.col("position_0") != 0
-    repriced = pl.col("position_0") * pl.col("unit_1") - pl.col("value_0")
-    # Where nothing says at what price it went, all that it earned is of its price.
-    held = pl.when(was_held).then(pl.coalesce(repriced, "earned")).otherwise(0.0)
-    rows = rows.with_columns(held=pl.when(is_kept).then(held).otherwise(0.0))
+    with_held = rows.with_columns(held=pl.when(is_kept).then(_held()).otherwise(0.0))
 
     # What greeks do not explain, since one of them is not known, is repricing.
-    parts = {name: pl.when(is_kept).then(part).fill_null(0.0) for name, part in by_greeks.items()}
-    parts["delta"] = pl.when(is_share).then("held").otherwise(parts["delta"])
-    rows = rows.with_columns(**parts).with_columns(
+    by_greeks = {
+        name: pl.when(is_kept).then(part).fill_null(0.0)
+        for name, part in _moves_by_greeks(days).items()
+    }
+    by_greeks["delta"] = pl.when(is_share).then("held").otherwise(by_greeks["delta"])
+    split = with_held.with_columns(**by_greeks).with_columns(
         repricing=pl.col("held") - pl.sum_horizontal(BY_GREEKS),
         trades=pl.when(is_kept).then(pl.col("earned") - pl.col("held")).otherwise(0.0),
         assignments=pl.when(is_kept).then(0.0).otherwise("earned"),
@@ -445,16 +315,39 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
         unexplained=pl.lit(0.0),
         without_greeks=was_held & pl.col("delta_0").is_null() & ~is_share,
     )
-    sizes = pl.sum_horizontal(pl.col(PARTS).abs())
-    rows = rows.with_columns(gross_move=sizes)
-    rows = rows.with_columns(
-        pl.when(is_known).then(name).alias(name) for name in (*PARTS, "gross_move")
-    )
-    # The value of a quantity that came or went without a movement says how much is not explained.
+
+    sized = split.with_columns(gross_move=pl.sum_horizontal(pl.col(PARTS).abs()))
+    names = (*PARTS, "gross_move")
+    known = sized.with_columns(pl.when(is_known).then(name).alias(name) for name in names)
+    return known.with_columns(unexplained=_unexplained(is_known))
+
+
+def _held() -> pl.Expr:
+    """Return what the change of the price gave to what was held at the beginning."""
+    repriced = pl.col("position_0") * pl.col("unit_1") - pl.col("value_0")
+    # Where nothing says at what price it went, all that it earned is of its price.
+    of_price = pl.coalesce(repriced, "earned")
+    return pl.when(pl.col("position_0") != 0).then(of_price).otherwise(0.0)
+
+
+def _moves_by_greeks(days: float) -> dict[str, pl.Expr]:
+    """Return what each greek of the beginning makes of the moves until the end."""
+    units = pl.col("position_0") * pl.col("multiplier_0")
+    moved = (pl.col("underlying_price_1") - pl.col("underlying_price_0")) / pl.col("magnifier_0")
+    points = (pl.col("implied_vol_1") - pl.col("implied_vol_0")) * 100
+    return {
+        "delta": units * pl.col("delta_0") * moved,
+        "gamma": units * pl.col("gamma_0") * moved**2 / 2,
+        "vega": units * pl.col("vega_0") * points,
+        "theta": units * pl.col("theta_0") * days,
+    }
+
+
+def _unexplained(is_known: pl.Expr) -> pl.Expr:
+    """Return the value of what came or went without a movement: how much is not explained."""
     value_missing = pl.col("missing") * pl.coalesce("unit_1", "unit_0")
     is_missing = pl.col("missing").abs() > ROUNDING
-    unexplained = pl.when(is_known).then("unexplained").when(is_missing).then(value_missing)
-    return rows.with_columns(unexplained=unexplained)
+    return pl.when(is_known).then("unexplained").when(is_missing).then(value_missing)
 
 
 def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:

@@ -26,7 +26,7 @@ from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync import confirmations
-from position_sync_dagster.sync.drain import Coverage, LakeValues, ValueSource
+from position_sync_dagster.sync.broker_view import Coverage, LakeValues, ValueSource
 
 logger = logging.getLogger(__name__)
 

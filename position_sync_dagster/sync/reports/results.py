@@ -15,10 +15,16 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.closed_campaign import ClosedCampaign
+from position_sync_dagster.domain.closed_campaign import CampaignResult, ClosedCampaign
 from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import CLOSED_CAMPAIGNS, PROFIT_EXPLAINED, records_of
+from position_sync_dagster.lake.schema import (
+    CLOSED_CAMPAIGNS,
+    PROFIT_EXPLAINED,
+    columns_of,
+    records_of,
+)
+from position_sync_dagster.lake.storage.table import EVERY
 
 
 class Grouping(StrEnum):
@@ -33,7 +39,7 @@ class Grouping(StrEnum):
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
-_GROUP_OF: dict[Grouping, Callable[[ClosedCampaign], str | None]] = {
+_GROUP_OF: dict[Grouping, Callable[[CampaignResult], str | None]] = {
     Grouping.KIND: lambda campaign: campaign.kind,
     Grouping.UNDERLYING: lambda campaign: campaign.underlying,
     Grouping.STRATEGY: lambda campaign: campaign.strategy_id,
@@ -89,9 +95,9 @@ class GroupResult:
         }
 
 
-def results_of(campaigns: Iterable[ClosedCampaign], by: Grouping) -> list[GroupResult]:
+def results_of(campaigns: Iterable[CampaignResult], by: Grouping) -> list[GroupResult]:
     """Return the result of each group and currency; pure."""
-    groups: defaultdict[tuple[str | None, str | None], list[ClosedCampaign]] = defaultdict(list)
+    groups: defaultdict[tuple[str | None, str | None], list[CampaignResult]] = defaultdict(list)
     for campaign in campaigns:
         groups[_GROUP_OF[by](campaign), campaign.currency].append(campaign)
 
@@ -109,7 +115,7 @@ MOST_NAMED = 3
 
 
 def _result(
-    group: str | None, currency: str | None, campaigns: Sequence[ClosedCampaign]
+    group: str | None, currency: str | None, campaigns: Sequence[CampaignResult]
 ) -> GroupResult:
     number = len(campaigns)
     fees = [campaign.fees for campaign in campaigns if campaign.fees is not None]
@@ -152,7 +158,7 @@ _OF_PROFITS = (
 )  # fmt: skip
 
 
-def _why_unknown(campaigns: Iterable[ClosedCampaign]) -> str:
+def _why_unknown(campaigns: Iterable[CampaignResult]) -> str:
     reasons = [
         f"{campaign.campaign_id}: {campaign.profit_unknown}"
         for campaign in campaigns
@@ -162,7 +168,7 @@ def _why_unknown(campaigns: Iterable[ClosedCampaign]) -> str:
     return "; ".join(reasons[:MOST_NAMED]) + (f"; and {others} others" if others > 0 else "")
 
 
-def _realised_by_day(campaigns: Iterable[ClosedCampaign]) -> dict[date, float]:
+def _realised_by_day(campaigns: Iterable[CampaignResult]) -> dict[date, float]:
     """Return the profits of campaigns by the day of their close, in order."""
     by_day: defaultdict[date, list[float]] = defaultdict(list)
     for campaign in campaigns:
@@ -207,7 +213,7 @@ class DayResult:
 
 
 def days_of(
-    campaigns: Iterable[ClosedCampaign], profits: Iterable[tuple[date, str, float | None]]
+    campaigns: Iterable[CampaignResult], profits: Iterable[tuple[date, str, float | None]]
 ) -> list[DayResult]:
     """Return each trading day and currency of which something is known, in order; pure.
 
@@ -219,7 +225,7 @@ def days_of(
     for day_of_profit, currency_of_profit, amount in profits:
         of_days[day_of_profit, currency_of_profit] = amount
 
-    closed: defaultdict[tuple[date, str | None], list[ClosedCampaign]] = defaultdict(list)
+    closed: defaultdict[tuple[date, str | None], list[CampaignResult]] = defaultdict(list)
     for campaign in campaigns:
         closed[campaign.closed, campaign.currency].append(campaign)
 
@@ -250,6 +256,15 @@ def days_of(
 # ---- what is read
 
 
+def read_results(lake: Lake, since: date | None = None) -> list[CampaignResult]:
+    """Read what results need of the campaigns that closed on a day or later; blocks.
+
+    Args:
+        since: The first day; None: any.
+    """
+    return records_of(CampaignResult, _rows_since(lake, since, list(columns_of(CampaignResult))))
+
+
 def read_campaigns(
     lake: Lake, since: date | None = None, strategy: str | None = None
 ) -> list[ClosedCampaign]:
@@ -259,20 +274,26 @@ def read_campaigns(
         since: The first day; None: any.
         strategy: The strategy; None: all, and what is in none.
     """
-    table = lake.derived_table(CLOSED_CAMPAIGNS)
-    if not table.exists():
-        return []
-
-    rows = table.rows().sort("closed", "campaign_id", "currency")
-    if since is not None:
-        rows = rows.filter(pl.col("closed") >= since)
+    rows = _rows_since(lake, since)
     if strategy is not None:
         rows = rows.filter(pl.col("strategy_id") == strategy)
     return records_of(ClosedCampaign, rows)
 
 
+def _rows_since(
+    lake: Lake, since: date | None, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Return rows of the table in order of their close; none while it was never made."""
+    table = lake.derived_table(CLOSED_CAMPAIGNS)
+    if not table.exists():
+        return CLOSED_CAMPAIGNS.empty
+
+    only = EVERY if since is None else pl.col("closed") >= since
+    return table.rows(only, columns=columns).sort("closed", "campaign_id", "currency")
+
+
 def read_days(
-    lake: Lake, campaigns: Iterable[ClosedCampaign], since: date | None = None
+    lake: Lake, campaigns: Iterable[CampaignResult], since: date | None = None
 ) -> list[DayResult]:
     """Read the profit of each trading day, with what campaigns realised on it; blocks."""
     table = lake.derived_table(PROFIT_EXPLAINED)

@@ -29,14 +29,12 @@ from position_sync_dagster.sync.exchange_days import closing_times, exchange_day
 from position_sync_dagster.sync.price_magnifiers import magnifier_in
 from position_sync_dagster.sync.reports.book import Book, known_strategy
 from position_sync_dagster.sync.reports.figures import Figures
+from position_sync_dagster.sync.reports.moved_between import KEY, ROUNDING, movements_between
 from position_sync_dagster.sync.reports.profit import (
     BOOKED_BEFORE,
     BY_GREEKS,
-    KEY,
     PARTS,
-    ROUNDING,
     explain_holdings,
-    movements_between,
 )
 from position_sync_dagster.sync.reports.risk import assumptions_of
 
@@ -47,8 +45,19 @@ NEAR_EXPIRY = timedelta(days=5)
 # How many of the largest legs of a part are named.
 LARGEST = 3
 
+# At most so many options are revalued, those with the nearest expiry: each takes 1 to 2 ms.
+MOST_REVALUED = 1000
+
+# How long before a close a row of the ledger may be whose computed greeks count, in days.
+ROWS_OF_CLOSE_DAYS = 1 / 24
+
 # The longest time in which an exchange has a trading day.
 LOOK_BACK = timedelta(days=14)
+
+
+# What greeks need at both ends, and all that splits a change of price by them.
+_GREEK_INPUTS = ("underlying_price", "implied_vol")
+_SPLIT_BY = (*BY_GREEKS, *_GREEK_INPUTS)
 
 
 class LargestLeg(BaseModel):
@@ -110,7 +119,7 @@ class TodaysProfit(BaseModel):
     cash: float | None
     """0: income is in no holding's profit of the day."""
     unexplained: float | None
-    """What the broker counts from another closing price, or from trades that we do not know."""
+    """What the broker counts from another closing price, or from a price of another second."""
     largest: dict[str, list[LargestLeg]]
     """The three largest legs of each part that has any."""
     movements: list[str]
@@ -154,7 +163,7 @@ def read_opening_book(lake: Lake, settings: Settings, now: datetime) -> OpeningB
     """
     today, session, closed_at = day_and_close_before(settings.calendar, now)
     table = lake.derived_table(DAILY_POSITIONS)
-    rows = _rows_of_session(lake, session, table.version()) if table.exists() else None
+    rows = _rows_of_session(lake, session, closed_at, table.version()) if table.exists() else None
     recorded = DAILY_POSITIONS.empty if rows is None else rows_of_logins(rows, settings)
     details = lake.contracts.get(set(recorded["conid"]))
     magnifier = magnifier_in(details).cast(pl.Float64)
@@ -167,10 +176,22 @@ def read_opening_book(lake: Lake, settings: Settings, now: datetime) -> OpeningB
 
 
 @lru_cache(maxsize=2)
-def _rows_of_session(lake: Lake, session: date, _version: int) -> pl.DataFrame:
+def _rows_of_session(lake: Lake, session: date, closed_at: datetime, _version: int) -> pl.DataFrame:
+    """Return the rows of a close, with the greeks that the ledger has of them."""
     table = lake.derived_table(DAILY_POSITIONS)
     is_of_session = pl.col("session_date") == session
-    return table.rows(is_of_session, pl.col("partition.session_date") == session)
+    rows = table.rows(is_of_session, pl.col("partition.session_date") == session)
+
+    # `daily_positions` leaves out the greeks that this package computed.
+    is_option = pl.col("right").is_not_null()
+    lacks_greeks = pl.col("delta").is_null() & (pl.col("position") != 0)
+    if rows.filter(is_option & lacks_greeks).is_empty():
+        return rows
+    written = lake.updates.sync.last_before(closed_at, ROWS_OF_CLOSE_DAYS)
+    computed = written.select("update_id", pl.col(_SPLIT_BY).name.prefix("computed_"))
+    joined = rows.join(computed, on="update_id", how="left", maintain_order="left")
+    filled = [pl.coalesce(name, f"computed_{name}").alias(name) for name in _SPLIT_BY]
+    return joined.with_columns(filled).select(rows.columns)
 
 
 @lru_cache(maxsize=4)
@@ -279,6 +300,7 @@ def _explained_holdings(
     is_near = pl.col("expiry") <= opening.today + NEAR_EXPIRY
     is_split = pl.col("right").is_not_null() & pl.col("held").is_not_null() & (pl.col("held") != 0)
     wanted = rows.filter(is_split & (is_near | pl.col("lacks_greeks")))
+    wanted = wanted.sort("expiry", *KEY, nulls_last=True).head(MOST_REVALUED)
     steps = _steps_of(wanted, opening, present, book, given)
     return _with_steps(rows, steps)
 
@@ -291,10 +313,6 @@ def _with_lost_closes(holdings: pl.DataFrame, opening: OpeningBook) -> pl.DataFr
     text = f"the close of {opening.session} is not recorded"
     why_unknown = pl.when(is_lost).then(pl.lit(text)).otherwise("why_unknown")
     return holdings.with_columns(why_unknown=why_unknown)
-
-
-# What greeks need at both ends.
-_GREEK_INPUTS = ("underlying_price", "implied_vol")
 
 
 def _both_ends(first: pl.DataFrame, last: pl.DataFrame) -> pl.DataFrame:

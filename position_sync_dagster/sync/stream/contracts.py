@@ -205,16 +205,15 @@ class ContractCache:
         before = self.mismatches
         self.mismatches = {}
         self._doubted.difference_update(conids)
+
         for leg in self._legs:
-            problem = before.get(leg.key)
-            if leg.conid in conids:
-                difference = contract_mismatch(leg, self._known.get(leg.conid))
-                name = f"{leg.conid} of strategy {leg.strategy_id}"
-                problem = difference and f"{name} is not streamed: {difference}"
-            if problem is not None and leg.conid not in self._asked:
-                self._doubted.add(leg.conid)
-            elif problem is not None:
+            problem = self._problem_of(leg) if leg.conid in conids else before.get(leg.key)
+            if problem is None:
+                continue
+            if leg.conid in self._asked:
                 self.mismatches[leg.key] = problem
+            else:
+                self._doubted.add(leg.conid)
 
         for key in self.mismatches.keys() - before.keys():
             logger.warning("the leg %s. Correct the leg.", self.mismatches[key])
@@ -223,6 +222,13 @@ class ContractCache:
         if matching != self.matching:
             self.matching = matching
             self.version += 1
+
+    def _problem_of(self, leg: ActiveContract) -> str | None:
+        """Return how a leg differs from its contract, as far as that is known."""
+        difference = contract_mismatch(leg, self._known.get(leg.conid))
+        if difference is None:
+            return None
+        return f"{leg.conid} of strategy {leg.strategy_id} is not streamed: {difference}"
 
     def _keep(self, found: Mapping[int, ContractDetails]) -> None:
         for conid, details in found.items():

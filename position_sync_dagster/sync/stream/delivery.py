@@ -14,7 +14,7 @@ from enum import Enum
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.position_update import PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.domain.retry import Backoff, rest_s
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -133,14 +133,16 @@ class HandlerDelivery:
         failures = 0
         while self._pending and not self._is_closed:
             self._urgent.clear()
-            taken, self._pending = self._pending, {}
+            batch = self._pending
+            self._pending = {}
             began_s = loop.time()
             outcome = DeliveryOutcome.RETRY
+
             try:
-                outcome = await self._deliver(list(taken.values()))
+                outcome = await self._deliver(list(batch.values()))
             finally:
                 if outcome is not DeliveryOutcome.DELIVERED:
-                    self._pending = taken | self._pending
+                    self._pending = batch | self._pending
 
             if outcome is DeliveryOutcome.END_STREAM:
                 return
@@ -184,7 +186,8 @@ class HandlerDelivery:
         self._failed_s[kind] = now_s
         if now_s - last_s > QUIET_S:
             trace = None if isinstance(error, errors.PositionSyncError) else error
-            name, text = type(self.handler).__name__, str(error) or kind
+            name = type(self.handler).__name__
+            text = str(error) or kind
             logger.error("%s failed: %s", name, text, exc_info=trace)
 
 
@@ -219,21 +222,25 @@ class AccountRecorder:
         began = self.context.monotonic()
         if began < self._next_at:
             return
-        written, self._written = self._written, None
+
+        written = self._written
+        self._written = None  # what is written is not known until this commit has ended
         if written is None:
             summaries = await offload(self.table.latest_summaries)
             written = {row.account: row for row in summaries}
+
         provenance = asdict(self.context.lease.provenance)
-        rows = {
-            row.account: replace(row, **provenance)
-            for row in connection.summaries.current()
-            if (before := written.get(row.account)) is None or before.amounts != row.amounts
-        }
-        if rows:
-            await offload(self.table.append, list(rows.values()))
+        changed = {}
+        for summary in connection.summaries.current():
+            before = written.get(summary.account)
+            if before is None or before.amounts != summary.amounts:
+                changed[summary.account] = replace(summary, **provenance)
+
+        if changed:
+            await offload(self.table.append, list(changed.values()))
             ended = self.context.monotonic()
             self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
-        self._written = written | rows
+        self._written = written | changed
 
 
 # Time limit for each handler to accept its last updates at the end of the stream.
@@ -296,17 +303,20 @@ class Flusher:
     def _flush(self, connection: GatewayConnection) -> None:
         self.context.lease.check()
         valued = self.pricer.flush(connection, self._ticks.take(), connection.pnl.take_valued())
-        due = [
-            (update, holding)
-            for update, holding in valued
-            if update.position or not self.announced.is_held(holding.key, 0.0)
-        ]
-        urgent = not all(
-            self.announced.is_held(holding.key, update.position) for update, holding in due
-        )
-        self.announced.record(holding for _update, holding in due)
+        updates: list[PositionUpdate] = []
+        holdings: list[BrokerPosition] = []
+        urgent = False
+        for update, holding in valued:
+            is_announced = self.announced.is_held(holding.key, update.position)
+            if update.position or not is_announced:
+                updates.append(update)
+                holdings.append(holding)
+                urgent |= not is_announced
+
+        self.announced.record(holdings)
         for delivery in self._deliveries:
-            delivery.put([update for update, _holding in due], urgent=urgent)
+            delivery.put(updates, urgent=urgent)
+
         if self._accounts is not None:
             connection.summaries.subscribe()
             self._beside.begin("account_values", self._accounts.record, connection)

@@ -325,14 +325,18 @@ class ModelGreeks:
         usual = 0 if isinstance(self.context.lease, Unowned) else settings.max_lines
         chosen = settings.underlying_lines
         self._most_lines = usual if chosen is None else chosen
+
         self._clock = self.context.clock
         self._monotonic = self.context.monotonic
+        self._look_at = float("-inf")
+        self._choose_at = float("-inf")
+
         self._greeks = AccountGreeks(session_open=self.contracts.session_open)
         self._ticks: PendingChanges[int] = PendingChanges()
-        self._routed: int | None = None
-        self._look_at = self._choose_at = float("-inf")
         self._silent_since: dict[int, float] = {}
         self._silent: frozenset[int] = frozenset()
+
+        self._routed: int | None = None
         self._keys: dict[int, list[Key]] = {}
         # Options and underlyings without details of the contract.
         self._unknown: set[int] = set()

@@ -119,11 +119,26 @@ class Ownership:
         await offload(self.sessions.claim_mode, mode)
 
     async def __aenter__(self) -> Self:
+        self.session = await self._acquired()
+        self.provenance = Provenance(
+            session_id=self.session.session_id,
+            fencing_token=self.session.fencing_token,
+            run_id=self.session.run_id,
+        )
+        self._task = asyncio.create_task(self._heartbeat())
+        return self
+
+    async def _acquired(self) -> GatewaySession:
+        """Acquire the lease, and wait until its present owner has ended.
+
+        Raises:
+            LoginOwnedError: It did not end in time, or this one shall stop.
+        """
         deadline = asyncio.get_running_loop().time() + self.wait_s
         while True:
             self._renewed_s = self.monotonic()
             try:
-                self.session = await offload(
+                return await offload(
                     self.sessions.acquire,
                     self.settings.gateway_id,
                     self.owner,
@@ -132,16 +147,11 @@ class Ownership:
                     host=socket.gethostname(),
                     pid=os.getpid(),
                 )
-                break
             except errors.LoginOwnedError:
                 stopped = self.stop is not None and self.stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
                     raise
                 await asyncio.sleep(POLL_S)
-        names = "session_id", "fencing_token", "run_id"
-        self.provenance = Provenance(**{name: getattr(self.session, name) for name in names})
-        self._task = asyncio.create_task(self._heartbeat())
-        return self
 
     async def __aexit__(self, kind: type | None, error: object, _trace: object) -> None:
         if self._task is not None:
@@ -154,28 +164,32 @@ class Ownership:
                 await offload(self.sessions.end, self.session, detail=detail)
 
     async def _heartbeat(self) -> None:
-        while True:
+        while not self.lost.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._renewal_requested.wait(), self.settings.heartbeat_s)
             self._renewal_requested.clear()
-            try:
-                await self._renew()
-            except errors.LeaseLostError as error:
-                logger.error("%s", error)
+            await self._renew_or_lose()
+
+    async def _renew_or_lose(self) -> None:
+        """Renew the lease; what cannot be renewed is lost, unless the store is only away."""
+        try:
+            await self._renew()
+
+        except errors.LeaseLostError as error:
+            logger.error("%s", error)
+            self.lost.set()
+
+        except errors.LakeError as error:
+            self._outage.report(str(error))
+            if isinstance(error, errors.StoreError):
+                self.store_fault = error
+            elif self._is_over():
                 self.lost.set()
-                return
-            except errors.LakeError as error:
-                self._outage.report(str(error))
-                if isinstance(error, errors.StoreError):
-                    self.store_fault = error
-                elif self._is_over():
-                    self.lost.set()
-                    return
-            except Exception:
-                gateway_id = self.session.gateway_id
-                logger.exception("the lease on %s is no longer renewed", gateway_id)
-                self.lost.set()
-                return
+
+        except Exception:
+            gateway_id = self.session.gateway_id
+            logger.exception("the lease on %s is no longer renewed", gateway_id)
+            self.lost.set()
 
     async def _renew(self) -> None:
         """Renew the lease, with the status of the owner; it counts from the beginning of this.

@@ -141,21 +141,27 @@ class StreamPricer:
                 state.ticked()
 
         rows = []
-        for key, state in list(self._holdings.items()):
-            failure = self._failures.get(key)
-            if failure is not None and now_s < failure.again_at_s:
+        for state in list(self._holdings.values()):
+            if not self._is_due_now(state, now_s):
                 continue
-            if not state.is_due(self.lines.line(key[1]), now_s):
-                continue
+
             try:
                 row = self._value(connection, state, quotes, at)
             except Exception as error:  # noqa: BLE001 - one holding must not end the others
                 self._set_aside(state, error, now_s)
                 continue
-            self._failures.pop(key, None)
+
+            self._failures.pop(state.key, None)
             if row is not None:
                 rows.append(row)
         return rows
+
+    def _is_due_now(self, state: StreamedHolding, now_s: float) -> bool:
+        """Return whether a holding is due, and is not set aside for a while."""
+        failure = self._failures.get(state.key)
+        if failure is not None and now_s < failure.again_at_s:
+            return False
+        return state.is_due(self.lines.line(state.key[1]), now_s)
 
     def _value(
         self,

@@ -197,19 +197,23 @@ class Publisher:
         # The completeness of an account changes in all its rows.
         self._all_due |= 2 * len(changed) > len(self._published)
         published = reported if self._all_due else self._published | changed
+        is_written = True
         try:
             await self._record_changes(changed)
             if self._all_due:
                 await self._write("replace", self._recent(published.values()), accounts)
-            elif not await self._update(feed, changed, accounts):
-                self._all_due = True
-                self._changes.give_back(changes)
-                await self.publish(feed)
-                return
+            else:
+                is_written = await self._update(feed, changed, accounts)
         except BaseException:
             self._changes.give_back(changes)
             self.greeks.changes.give_back(of_greeks)
             raise
+
+        if not is_written:  # the table needs all rows
+            self._all_due = True
+            self._changes.give_back(changes)
+            await self.publish(feed)
+            return
 
         self._published = published
         self._accounts = accounts

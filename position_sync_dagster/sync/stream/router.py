@@ -510,6 +510,7 @@ class Router:
             if rules is not None and self._are_rules_due(rules, feed.book, changed):
                 await offload(rules.follow, feed.book.holdings, feed.accounts)
             await self.registry.refresh()
+
         except NewerTableError:
             raise
         except LakeError as error:
@@ -517,6 +518,7 @@ class Router:
             if self._registry_outage.report(error.what, text=text):
                 self.context.lease.renew_now()
             return
+
         if self._registry_outage.fault is not None:
             self._registry_outage.fault = None
             self.context.lease.renew_now()

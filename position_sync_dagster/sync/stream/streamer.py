@@ -92,16 +92,18 @@ class BrokerLink:
     def __post_init__(self) -> None:
         self.state = SessionState.STARTING
         self.live_since: datetime | None = None
-        self._restored_at = NEVER
-        self._settings = self.context.settings
-        self._connection_ended = f"The connection to {self._settings.gateway_id} ended."
-        self._lease = self.context.lease
         self.outage = OutageLog(logger)
-        self._random = Random()  # noqa: S311 - jitter of a delay
-        self._attempts = 0
-        self._blind_at = math.inf
+        self._settings = self.context.settings
+        self._lease = self.context.lease
+        self._connection_ended = f"The connection to {self._settings.gateway_id} ended."
+
         self._attached: GatewayConnection | None = None
         self._opened: GatewayConnection | None = None
+        self._restored_at = NEVER
+        self._blind_at = math.inf
+        self._attempts = 0
+        self._random = Random()  # noqa: S311 - jitter of a delay
+
         session = self.context.lease.session
         self.gateway_run = GatewayRun() if session is None else session.gateway_run
         self._ended_at = None if session is None else session.state_since
@@ -192,12 +194,14 @@ class BrokerLink:
         try:
             await run_until(self.open(), stop, self._lease.lost)
             self._attempts = 1
+
         except errors.BrokerUnavailableError as error:
             self._attempts = 0
             self.go_blind(error.what)
             if self._attached is not None:
                 self.end_doubtful_loss(self._attached)
             await self.pause(self._settings.flush_interval_s, stop)
+
         except (errors.LeaseLostError, errors.TradingModeError, errors.NewerTableError):
             raise
         except (errors.GatewayError, ConnectionError, errors.LakeError) as error:
@@ -276,13 +280,7 @@ class BrokerLink:
         if code in OFFLINE:
             self.go_blind(text)
         elif code == GatewayCode.RESTORED_DATA_KEPT:
-            # Ticks that came without IB are old.
-            self.router.lines.interrupted("connectivity was lost")
-            self._restored_at = self.context.clock()
-            if self._opened is not None:
-                self._become_live(since=self._restored_at)
-            self.router.lines.restored()
-            self.router.definitions_restored()
+            self._restored()
         elif code == GatewayCode.RESTORED_DATA_LOST:
             # The connection has requested its lines again; positions come first, as after every
             # interruption.
@@ -290,13 +288,26 @@ class BrokerLink:
             self._opened = None
             self.router.account_refresh.interrupt()
         elif code in FARM_BROKEN | FARM_OK:
-            if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
-                self.router.lines.interrupted("a data farm broke")
-            elif code == GatewayCode.MARKET_DATA_FARM_OK:
-                self.router.lines.restored()
-            elif code == GatewayCode.SECURITY_DEFINITION_FARM_OK:
-                self.router.definitions_restored()
-            self._lease.renew_now()
+            self._farm_changed(code)
+
+    def _restored(self) -> None:
+        """Go on after a loss of IB that kept the data: ticks that came without IB are old."""
+        self.router.lines.interrupted("connectivity was lost")
+        self._restored_at = self.context.clock()
+        if self._opened is not None:
+            self._become_live(since=self._restored_at)
+
+        self.router.lines.restored()
+        self.router.definitions_restored()
+
+    def _farm_changed(self, code: int) -> None:
+        if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
+            self.router.lines.interrupted("a data farm broke")
+        elif code == GatewayCode.MARKET_DATA_FARM_OK:
+            self.router.lines.restored()
+        elif code == GatewayCode.SECURITY_DEFINITION_FARM_OK:
+            self.router.definitions_restored()
+        self._lease.renew_now()
 
 
 async def wait_for_first(
@@ -543,24 +554,31 @@ class IBPositionStreamer:
                 if self._context.lease.suspended:
                     await self._link.stand_by(self._stop)
                     continue
+
                 self._context.lease.check()
                 for task in tasks:
                     if task.done():
                         task.result()
-                connection = self._link.connection
-                if connection is None:
-                    await self._link.reconnect(self._stop)
-                    continue
-                # While it is BLIND, the gateway has lost IB: it reports nothing new.
-                if self.state is SessionState.BLIND:
-                    self._link.end_doubtful_loss(connection)
-                else:
-                    lost = self._context.lease.lost
-                    await run_until(self._step(connection), self._stop, lost, grace_s=STEP_END_S)
-                await self._pause()
+                await self._go_on()
+
         finally:
             await end_tasks(*tasks)
             await self._close()
+
+    async def _go_on(self) -> None:
+        """Make a step with the open connection, or try to open one."""
+        connection = self._link.connection
+        if connection is None:
+            await self._link.reconnect(self._stop)
+            return
+
+        # While it is BLIND, the gateway has lost IB: it reports nothing new.
+        if self.state is SessionState.BLIND:
+            self._link.end_doubtful_loss(connection)
+        else:
+            lost = self._context.lease.lost
+            await run_until(self._step(connection), self._stop, lost, grace_s=STEP_END_S)
+        await self._pause()
 
     async def _step(self, connection: GatewayConnection) -> None:
         try:

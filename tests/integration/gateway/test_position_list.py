@@ -12,7 +12,7 @@ from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayTimeoutError
 from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.sync.drain import ConnectionValues
+from position_sync_dagster.sync.broker_view import ConnectionValues
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, OPENED = 921000001, 921000002, 921000007

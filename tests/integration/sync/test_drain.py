@@ -19,13 +19,8 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain import (
-    TIME_LIMIT_S,
-    ConnectionValues,
-    LakeValues,
-    QueueWorker,
-    drain,
-)
+from position_sync_dagster.sync.broker_view import TIME_LIMIT_S, ConnectionValues, LakeValues
+from position_sync_dagster.sync.drain import QueueWorker, drain
 from tests.support.booked_legs import CALL, PUT, A, B
 from tests.support.clock import HandClock
 from tests.support.drains import worker_of

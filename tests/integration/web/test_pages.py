@@ -229,3 +229,41 @@ def test_a_command_is_copied_by_a_click_as_a_shell_takes_it(page):
     assert words[1:3] == ["history", "U1:1"]
     assert Path(words[0]).name == "position-sync"
     assert Path(words[0]).is_file()
+
+
+TRADED = "return [...document.querySelectorAll('#changes-table tr')].map(row => row.className)"
+
+
+def test_limits_and_outages_are_red_and_first_and_what_is_new_is_marked_until_it_was_seen(page):
+    """What the feed brings is played to the page: a limit, a hint, two changes."""
+    opened(page, looked_at="1767225600000")
+    play = """
+        const {figures, takeFigures} = await import('/money/app/figures.js');
+        const limit = {state: 'BROKEN', text: 'loss of known: -7 < -5'};
+        const change = (hour, text) => ({
+          at: `2026-01-01T${hour}:00:00Z`, kind: 'TRADE', text, conids: [1], amount: null});
+        const played = {
+          limits: [limit], hints: ['One is in no strategy: `position-sync strategies propose`.'],
+          attention: ['One is in no strategy: `position-sync strategies propose`.', '2 FAILED'],
+          changes: [change('02', 'after'), change('00', 'before')],
+        };
+        const take = figures => Object.assign(figures, played);
+        setInterval(() => take(figures), 5);
+    """
+    page.driver.execute_script(f"(async () => {{{play}}})()")
+    wait_for("the limit", lambda: texts(page, "#alert")[0].startswith("Limit broken: loss of"))
+    assert "not connected" in texts(page, "#alert")[0].splitlines()[1]
+    assert texts(page, "#notice") == ["2 FAILED"]
+    assert page.driver.execute_script(TRADED) == ["trade new act", "trade act"]
+    assert texts(page, "#looked")[0].startswith("1 new since I looked")
+    page.driver.find_element("css selector", "#looked").click()
+    wait_for("seen", lambda: page.driver.execute_script(TRADED) == ["trade act", "trade act"])
+
+    page.button("Do not show again")
+    hints = "return document.querySelector('#hints').hidden"
+    wait_for("the hint is gone", lambda: page.driver.execute_script(hints))
+    page.driver.refresh()
+    wait_for("the figures", lambda: texts(page, "#state dd"))
+    page.driver.execute_script(f"(async () => {{{play}}})()")
+    wait_for("the limit", lambda: "Limit broken" in texts(page, "#alert")[0])
+    assert page.driver.execute_script(hints)

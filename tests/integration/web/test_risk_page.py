@@ -18,6 +18,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.web.test_figures import row
+from tests.integration.web.test_pages import violations
 from tests.support.browser import MISSING, Page, is_installed, open_page
 from tests.support.demo_program import wait_for
 from tests.support.empty_lakes import put_tables
@@ -107,6 +108,8 @@ def test_day_and_volatility_are_chosen_by_sliders_and_stand_in_the_address(page)
     wait_for("the curve of that day", lambda: said in reading(page), told=lambda: reading(page))
     assert first(page, "#chosen-day").text == said
     assert page.driver.current_url.endswith("?strategy=condor&days=2&vol=1")
+    command = first(page, "#payoff-command button").get_attribute("title")
+    assert "position-sync curve --strategy condor --days 2 --vol 1" in command
     matrix = page.driver.find_elements("css selector", "#matrices td")
     assert len(matrix) == 45
     assert "–" not in {cell.text for cell in matrix}
@@ -144,6 +147,7 @@ def test_a_trade_that_is_thought_of_shows_the_book_before_and_after_and_a_wrong_
     assert not first(page, "#trades-error").is_displayed()
     assert "condor" in first(page, "#compared").text
     assert "the price that was given" in first(page, "#trades-notes").text
+    wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))
     page.button("Without it")
     wait_for("the curve before", lambda: after not in reading(page))
 
@@ -160,6 +164,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_charts_that_are_gone_ar
     assert page.driver.execute_script(
         "return [document.documentElement.scrollWidth, innerWidth]"
     ) == [390, 390]
+    wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 

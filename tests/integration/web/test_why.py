@@ -4,6 +4,7 @@ import json
 from datetime import timedelta
 
 import httpx
+import polars as pl
 import pytest
 from jsonschema import Draft202012Validator
 from mcp.shared.memory import create_connected_server_and_client_session
@@ -105,3 +106,23 @@ def test_all_viewers_of_a_minute_share_an_answer(lake, settings):
     first = figures.explained(now)
     assert figures.explained(now + timedelta(seconds=59)) is first
     assert figures.explained(now + timedelta(seconds=61)) is not first
+
+
+def test_greeks_that_this_package_computed_of_the_close_split_the_profit(lake, settings):
+    """`daily_positions` has values of the broker alone; the ledger has the row with its greeks."""
+    now = utc_now()
+    _today, session, closed_at = day_and_close_before(settings.calendar, now)
+    table = lake.derived_table(DAILY_POSITIONS)
+    modelled = {"delta": -0.4, "gamma": 0.0, "vega": 0.0, "theta": 0.0, "implied_vol": 0.2}
+    at = closed_at - timedelta(minutes=1)
+    written = row(
+        1, **modelled, timestamp=at, value_time=at, update_id="close", strike=600.0, expiry=FAR,
+        underlying_price=600.0, greeks_source="MODEL", market_price=12.0, market_value=-2400.0,
+    )  # fmt: skip
+    lake.updates.sync.append([written])
+    unknown = [pl.lit(None).alias(name) for name in (*modelled, "underlying_price")]
+    rows = table.rows().with_columns(*unknown, update_id=pl.lit("close"))
+    replace_days(table, {session: rows})
+    (condor,) = json.loads(command_line.run("why", "--strategy", "condor", "--json"))
+    assert (condor["delta"], condor["repricing"]) == pytest.approx((-960.0, -240.0))
+    assert (condor["revalued"], condor["without_greeks"]) == ([], [])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.model import Exercise, Greeks, VanillaOptions
-from tests.support.extent import examples
+from tests.support.extent import EVERYTHING, examples
 from tests.unit.risk.quantlib_oracle import Contract, Reference, reference
 
 # Greeks below these are compared with these: a day's decay, and a point of volatility, per 100.
@@ -63,8 +63,12 @@ def random_contracts(count: int) -> list[Contract]:
     return contracts
 
 
-def p99(errors: NDArray[np.float64]) -> float:
-    return float(np.quantile(errors, 0.99))
+# The part of contracts within the bounds. A fourth of them may have twice as many outliers.
+WITHIN = 0.99 if EVERYTHING else 0.98
+
+
+def largest(errors: NDArray[np.float64]) -> float:
+    return float(np.quantile(errors, WITHIN))
 
 
 def part_of(
@@ -90,10 +94,10 @@ def test_random_contracts_agree_with_quantlib() -> None:
     def right(name: str) -> NDArray[np.float64]:
         return np.array([getattr(each, name) for each in references])
 
-    assert p99(np.abs(greeks.price - right("price")) / strike) <= 0.0002
-    assert p99(np.abs(greeks.delta - right("delta"))) <= 0.002
-    assert p99(part_of(greeks.theta, right("theta"), SMALL_THETA)) <= 0.02
-    assert p99(part_of(greeks.vega, right("vega"), SMALL_VEGA)) <= 0.02
+    assert largest(np.abs(greeks.price - right("price")) / strike) <= 0.0002
+    assert largest(np.abs(greeks.delta - right("delta"))) <= 0.002
+    assert largest(part_of(greeks.theta, right("theta"), SMALL_THETA)) <= 0.02
+    assert largest(part_of(greeks.vega, right("vega"), SMALL_VEGA)) <= 0.02
     for name, least in (("delta", 0.0), ("theta", SMALL_THETA), ("vega", SMALL_VEGA)):
         counts = np.abs(right(name)) > least
         assert not np.any(counts & (getattr(greeks, name) * right(name) < 0)), name

@@ -4,7 +4,7 @@ import { byId, write } from "./elements.js";
 import { amount, rounded } from "./format.js";
 import { fill, money } from "./table.js";
 
-const EXPIRING = ["New York", "strategy", "leg", "qty", "units", "cash", ""];
+const EXPIRING = ["New York", "strategy", "leg", "qty", "units", "cash", "notes"];
 const EARLY = ["strategy", "leg", "qty", "above exercise", "exercise gains", "ex-date"];
 const MARKS = { is_uncovered: "uncovered", is_pinned: "pinned", is_cash_settled: "settled in cash", is_in_the_morning: "in the morning" };
 

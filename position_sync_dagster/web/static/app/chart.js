@@ -4,7 +4,7 @@
 // A chart is described by { name, x, lines, marks, unit, height }:
 //   x      { label, values, format, axis, hint }: `axis` formats its labels; hint(n) is added to
 //          the reading of place n
-//   lines  [{ label, values, look, format }]: a look is a key of LOOKS; a value may be null
+//   lines  [{ label, values, look, format, isStepped }]: a look is a key of LOOKS; a value may be null
 //   marks  [{ x, label }]: vertical lines
 
 import uPlot from "../vendor/uplot/uPlot.js";
@@ -60,7 +60,7 @@ export class Chart {
     else this.#build();
     this.#drawLegend();
     this.#drawTable();
-    this.#read(this.place ?? middleOf(described));
+    this.#read(this.place ?? startOf(described));
   }
 
   #build() {
@@ -112,7 +112,7 @@ export class Chart {
 
   #moveByKey(event) {
     const last = this.described.x.values.length - 1;
-    const at = this.place ?? middleOf(this.described);
+    const at = this.place ?? startOf(this.described);
     const next = { ArrowLeft: at - 1, ArrowRight: at + 1, PageDown: at - 10, PageUp: at + 10, Home: 0, End: last }[event.key];
     if (next === undefined) return;
     event.preventDefault();
@@ -126,9 +126,9 @@ const lookOf = ({ x, lines, unit }) => JSON.stringify([x.label, unit, lines.map(
 const dataOf = ({ x, lines }) => [x.values, ...lines.map((line) => line.values)];
 const textAt = (line, n) => (line.format ?? amount)(line.values[n]);
 
-// The place of the mark that is named first, such as the price now; else the middle.
-function middleOf({ x, marks }) {
-  const target = marks?.[0]?.x ?? (x.values[0] + x.values.at(-1)) / 2;
+// The place of the mark that is named first, such as the price now; else the last.
+function startOf({ x, marks }) {
+  const target = marks?.[0]?.x ?? x.values.at(-1);
   const distances = x.values.map((value) => Math.abs(value - target));
   return distances.indexOf(Math.min(...distances));
 }
@@ -150,8 +150,8 @@ function optionsOf(chart) {
     padding: [MARKS_HEIGHT, 22, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
-    scales: { x: { time: false }, y: { range: rangeWithZero } },
-    axes: [axis(x.label, (value) => x.axis?.(value) ?? x.format(value), AXIS_HEIGHT), axis(described.unit, (value) => amount(value), AXIS_WIDTH)],
+    scales: { x: { time: Boolean(x.isTime) }, y: { range: rangeWithZero } },
+    axes: [axis(x.label, x.isTime ? null : (value) => x.axis?.(value) ?? x.format(value), AXIS_HEIGHT), axis(described.unit, (value) => amount(value), AXIS_WIDTH)],
     series: [{}, ...lines.map(seriesOf)],
     hooks: {
       drawAxes: [drawZero],
@@ -171,11 +171,11 @@ function axis(label, format, size) {
     stroke: () => colour("--dim"),
     grid: { stroke: () => colour("--rule"), width: 1 },
     ticks: { stroke: () => colour("--rule"), size: 4 },
-    values: (_plot, values) => values.map(format),
+    ...(format && { values: (_plot, values) => values.map(format) }),
   };
 }
 
-function seriesOf({ label, look }) {
+function seriesOf({ label, look, isStepped, values }) {
   const { colour: name, width, dash, isFilled } = LOOKS[look];
   return {
     label,
@@ -184,8 +184,9 @@ function seriesOf({ label, look }) {
     stroke: () => colour(name),
     fill: isFilled ? fillToZero : undefined,
     fillTo: 0,
-    points: { show: false },
+    points: { show: values.length < 3 },
     spanGaps: false,
+    ...(isStepped && { paths: uPlot.paths.stepped({ align: 1 }) }),
   };
 }
 
@@ -217,13 +218,13 @@ function drawZero(plot) {
   stroked(plot, "--dim", [], [left, y, left + width, y]);
 }
 
-// Vertical lines with their labels above, each label where the one before leaves room.
+// Vertical lines with their labels above, where the labels of those before leave room.
 function drawMarks(plot, marks) {
   const { ctx } = plot;
   const { left, top, width, height } = plot.bbox;
   const ratio = devicePixelRatio;
-  let free = left;
-  for (const mark of [...marks].sort((a, b) => a.x - b.x)) {
+  const taken = [];
+  for (const mark of marks) {
     const x = Math.round(plot.valToPos(mark.x, "x", true));
     if (x < left || x > left + width) continue;
     stroked(plot, mark.colour ?? "--mark", [3 * ratio, 3 * ratio], [x, top, x, top + height]);
@@ -233,10 +234,11 @@ function drawMarks(plot, marks) {
     ctx.fillStyle = colour("--text");
     const half = ctx.measureText(mark.label).width / 2;
     const middle = Math.min(Math.max(x, left + half), left + width - half);
-    if (middle - half >= free) {
+    const space = half + 5 * ratio;
+    if (taken.every(([from, to]) => middle + space <= from || middle - space >= to)) {
       ctx.textAlign = "center";
       ctx.fillText(mark.label, middle, top - 5 * ratio);
-      free = middle + half + 8 * ratio;
+      taken.push([middle - space, middle + space]);
     }
     ctx.restore();
   }

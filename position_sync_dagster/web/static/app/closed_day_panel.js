@@ -13,8 +13,8 @@ export function drawClosedDay(answer) {
   write(byId("explained-title"), `Where the profit of ${explainedDay} came from`);
   write(byId("books-title"), `The books of ${booksDay}`);
 
-  fill(byId("explained-table"), ["", "account", "profit", ...PARTS, "not known"], answer.explained.map(explainedLine));
-  fill(byId("books-table"), ["", "currency", ...BOOKED, "not known"], answer.books.map(booksLine));
+  fill(byId("explained-table"), ["strategy", "account", "profit", ...PARTS, "not known"], answer.explained.map(explainedLine));
+  fill(byId("books-table"), ["account", "currency", ...BOOKED, "not known"], answer.books.map(booksLine));
 }
 
 function explainedLine(row) {

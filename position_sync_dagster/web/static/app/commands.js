@@ -15,6 +15,17 @@ export function withCommands(text) {
   });
 }
 
+// Show the command that says what a panel shows; the button stays while it is the same one.
+export function showCommand(box, ...words) {
+  const text = words.filter(Boolean).join(" ");
+  if (box.dataset.words === text) return;
+  box.dataset.words = text;
+  box.replaceChildren(copyButton(text));
+}
+
+// A word as a shell takes it.
+export const quoted = (word) => (/^[\w.:@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
+
 export function copyButton(words) {
   const command = commandOf(words);
   const node = element("button", NAME + words, { type: "button", class: "command", title: `Copy: ${command}` });

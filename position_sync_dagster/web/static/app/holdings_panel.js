@@ -18,6 +18,7 @@ const isGrid = () => HAS_GRID && localStorage.getItem(VIEW) !== "table";
 export async function openHoldings() {
   if (view || opening || !parts.size) return;
   opening = true;
+  if (isGrid()) show(byId("holdings-note"), "Loading the grid …");
   byId("grid").hidden = !isGrid();
   byId("plain").hidden = isGrid();
   try {
@@ -26,6 +27,7 @@ export async function openHoldings() {
     console.warn(String(error));
   }
   opening = false;
+  show(byId("holdings-note"), view ? "" : "The grid could not be loaded. The plain table shows the same.");
   drawTools();
 }
 

@@ -6,7 +6,7 @@ import { money } from "./table.js";
 
 export const SPOTS = [-20, -10, -5, -2, 0, 2, 5, 10, 20];
 export const VOLS = [10, 5, 0, -5, -10];
-const STRONGEST = 45; // percent of the colour in the cell with the largest amount
+const STRONGEST = 25; // percent of the colour in the cell with the largest amount
 
 export function drawMatrix(rows) {
   const groups = Map.groupBy(rows, (row) => `${row.account} ${row.currency}`);
@@ -25,7 +25,7 @@ function drawGroup(box, name, rows) {
   const [head] = fit(table.tHead, 1, "tr");
   fit(head, SPOTS.length + 1, "th").forEach((cell, n) => {
     set(cell, "scope", "col");
-    write(cell, n ? `${signed(SPOTS[n - 1])} %` : "");
+    write(cell, n ? `${signed(SPOTS[n - 1])} %` : "points");
   });
 
   const largest = Math.max(1, ...rows.map((row) => Math.abs(row.profit ?? 0)));

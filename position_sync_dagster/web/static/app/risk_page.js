@@ -3,6 +3,7 @@
 import { ApiError, followHeader, getJson, pause } from "./api.js";
 import { drawAssignments } from "./assignments_panel.js";
 import { since } from "./clock.js";
+import { quoted, showCommand } from "./commands.js";
 import { drawClosedDay } from "./closed_day_panel.js";
 import { byId, set, write } from "./elements.js";
 import { figures } from "./figures.js";
@@ -12,10 +13,13 @@ import { SPOTS, VOLS, drawMatrix } from "./matrix_panel.js";
 import { chosenLabel, drawPayoff, openPayoff } from "./payoff_panel.js";
 import { drawRecorded } from "./recorded_panel.js";
 import { choice, choose, chosen, chosenName, listNames, onChoice, openChoice, showChoice } from "./risk_choice.js";
+import { keepScrollable } from "./scrolling.js";
 import { openSearch } from "./search.js";
 import { drawTrades, hasTrades, listStrategies, openTrades, showTradesError, tradesOfChoice } from "./trades_panel.js";
 
 const EVERY_MS = 10000; // the server prices a book anew at most every 5 s
+const SHARE = 12; // of a large book an answer takes long: it is asked for so much more seldom
+const RECORDED_MS = 60000;
 const CLOSED_DAY_MS = 600000;
 const OLD_S = 60;
 const SETTLE_MS = 120; // a slider is moved in steps: the last one is asked for
@@ -25,6 +29,7 @@ const MOST_DAYS = 365;
 let pricedAt = null;
 let trouble = null;
 let asked = 0;
+let recordedAt = -RECORDED_MS;
 let closedDayAt = -CLOSED_DAY_MS;
 
 // --- What is asked, and drawn ------------------------------------------------------------------------
@@ -58,10 +63,13 @@ async function afterTrades(day) {
 }
 
 async function drawWhole() {
-  const [recorded, expiry] = await Promise.all([getJson("scenarios"), getJson("expiry", { days: SOON_DAYS })]);
-  drawRecorded(recorded);
-  drawAssignments(expiry, SOON_DAYS, isChosen);
-  listStrategies([...new Set(recorded.rows.filter((row) => row.level === "strategy").map((row) => row.name))]);
+  drawAssignments(await getJson("expiry", { days: SOON_DAYS }), SOON_DAYS, isChosen);
+  if (performance.now() - recordedAt >= RECORDED_MS) {
+    const recorded = await getJson("scenarios");
+    drawRecorded(recorded);
+    listStrategies([...new Set(recorded.rows.filter((row) => row.level === "strategy").map((row) => row.name))]);
+    recordedAt = performance.now();
+  }
   if (performance.now() - closedDayAt >= CLOSED_DAY_MS) {
     drawClosedDay(await getJson("closed-day"));
     closedDayAt = performance.now();
@@ -102,6 +110,8 @@ function showFields() {
   byId("vol").value = choice.vol;
   write(byId("chosen-day"), chosenLabel());
   write(byId("payoff-title"), `Profit over the price: ${chosenName()}`);
+  const scope = choice.scope && `--${choice.scope} ${quoted(choice.name)}`;
+  showCommand(byId("payoff-command"), "curve", scope, choice.days && `--days ${choice.days}`, choice.vol && `--vol ${choice.vol}`);
 }
 
 // --- Ages --------------------------------------------------------------------------------------------
@@ -124,8 +134,9 @@ onChoice(() => {
 
 async function follow() {
   for (;;) {
+    const began = performance.now();
     if (!document.hidden) await attempt(() => Promise.all([drawChosen(), drawWhole(), listNames()]));
-    await pause(EVERY_MS);
+    await pause(Math.max(EVERY_MS, SHARE * (performance.now() - began)));
   }
 }
 
@@ -134,6 +145,9 @@ openPayoff();
 openSliders();
 openTrades();
 showFields();
-setInterval(drawAges, 1000);
+setInterval(() => {
+  drawAges();
+  keepScrollable();
+}, 1000);
 followHeader();
 openChoice().catch((error) => console.warn(String(error))).then(follow);

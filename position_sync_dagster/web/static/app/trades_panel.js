@@ -1,13 +1,14 @@
 // What if I do this: trades that somebody thinks of, closes and rolls; the book before and after. Nothing is sent.
 
 import { getJson } from "./api.js";
+import { quoted, showCommand } from "./commands.js";
 import { byId, fit, show, write } from "./elements.js";
 import { amount, isUnknown } from "./format.js";
 import { choice, chosen, choose } from "./risk_choice.js";
 import { fill, money } from "./table.js";
 
 const MOVES = "-10,-5,0,5,10";
-const HEADINGS = ["", "account", "move", "profit before", "after", "$ delta before", "after", "theta before", "after"];
+const HEADINGS = ["strategy", "account", "move", "profit before", "after", "$ delta before", "after", "theta before", "after"];
 
 export function openTrades() {
   byId("trades-form").addEventListener("submit", (event) => {
@@ -35,13 +36,28 @@ export const tradesOfChoice = () => ({ ...choice.trades, ...chosen() });
 export async function drawTrades() {
   show(byId("trades-error"), "");
   byId("compared").hidden = !hasTrades();
+  byId("trades-command").hidden = !hasTrades();
   if (!hasTrades()) return write(byId("trades-notes"), "");
 
   const scope = choice.scope === "underlying" ? {} : chosen();
+  showCommand(byId("trades-command"), ...wordsOf({ ...choice.trades, ...scope }), `--spot=${MOVES}`);
   const answer = await getJson("what-if", { ...choice.trades, ...scope, spot: MOVES, level: "strategy" });
   const differing = answer.rows.filter((row) => JSON.stringify(row.before) !== JSON.stringify(row.after));
   fill(byId("compared"), HEADINGS, differing.map(lineOf));
   write(byId("trades-notes"), [...answer.notes, ...warningsOf(differing)].join("\n"));
+}
+
+// The command that says the same.
+function wordsOf({ trade, close, roll, strategy, account }) {
+  const [rolled, expiry] = roll?.split(/:(?=[^:]*$)/) ?? [];
+  return [
+    "what-if",
+    ...(trade?.split(",") ?? []).map((text) => `--trade ${quoted(text)}`),
+    close && `--close ${quoted(close)}`,
+    roll && `--roll ${quoted(rolled)} ${quoted(expiry)}`,
+    strategy && `--strategy ${quoted(strategy)}`,
+    account && `--account ${quoted(account)}`,
+  ];
 }
 
 export function showTradesError(text) {

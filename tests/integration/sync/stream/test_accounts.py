@@ -6,7 +6,8 @@ import pytest
 
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
-from position_sync_dagster.sync.drain import ConnectionValues, QueueWorker, drain
+from position_sync_dagster.sync.broker_view import ConnectionValues
+from position_sync_dagster.sync.drain import QueueWorker, drain
 from tests.support.booked_legs import book_of_chain
 from tests.support.short_owner import refresh
 from tests.support.streams import eventually, settings_for, simulate

@@ -8,7 +8,8 @@ import pytest
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.sync.drain import ConnectionValues, drain
+from position_sync_dagster.sync.broker_view import ConnectionValues
+from position_sync_dagster.sync.drain import drain
 from tests.support.booked_legs import CALL, PUT, A, B, leg
 from tests.support.streams import eventually, offline, published, simulate
 

@@ -11,8 +11,9 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.gateway import holdings, subscriptions
+from position_sync_dagster.sync.broker_view import BrokerView
 from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
-from position_sync_dagster.sync.drain import BrokerView, QueueWorker
+from position_sync_dagster.sync.drain import QueueWorker
 from position_sync_dagster.sync.stream import router
 from tests.support.booked_legs import PUT, A, B
 from tests.support.streams import eventually, holding, published, requests

@@ -14,7 +14,7 @@ from position_sync_dagster.domain.reconciliation import DiscrepancyType
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.schema import broker_rows, update_rows
-from position_sync_dagster.sync.drain import Coverage
+from position_sync_dagster.sync.broker_view import Coverage
 from position_sync_dagster.sync.reports.reconciliation import PositionReconciler
 from tests.support.contracts import contract_details
 

@@ -1,0 +1,253 @@
+"""The current holdings of the broker, which requests are valued from: whose values count.
+
+They come from the table `broker_positions`, or without Dagster from the shared connection of the
+process.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import KW_ONLY, asdict, dataclass, field
+from datetime import datetime, timedelta
+from itertools import chain
+from typing import Any, Protocol
+
+import polars as pl
+
+from position_sync_dagster import errors
+from position_sync_dagster.domain.clock import Clock, is_recent, utc_now
+from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
+from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
+from position_sync_dagster.domain.position_update import (
+    ValueOrigin,
+)
+from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.lake import Lake, broker_rows
+from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.settings import Settings
+
+TIME_LIMIT_S = Settings.drain_time_limit_s
+
+
+def unconfirmed(
+    rows: Iterable[BrokerPosition], settings: Settings, now: datetime
+) -> frozenset[Key]:
+    """Return the holdings that the broker has not confirmed for two intervals and a drain.
+
+    The interval is the longer one of `refresh_interval_s` and `account_interval_s`, in which the
+    broker sends values by itself. A holding is confirmed by messages of its account after the
+    download ended, and by a value of its own (a PnLSingle subscription needs no download). No
+    holding of an account that is UNKNOWN is confirmed.
+    """
+    interval_s = max(settings.refresh_interval_s, settings.account_interval_s)
+    span = timedelta(seconds=2 * interval_s + TIME_LIMIT_S)
+    keys = set()
+    for row in rows:
+        has_value = row.value_source is not ValueOrigin.NONE
+        has_recent_value = has_value and is_recent(row.received_at, span, now)
+        is_confirmed = is_recent(row.confirmed_at, span, now) or has_recent_value
+        if row.completeness is Completeness.UNKNOWN or not is_confirmed:
+            keys.add(row.key)
+    return frozenset(keys)
+
+
+def unavailable_reason(
+    session: GatewaySession | None, confirmed: datetime | None, settings: Settings, now: datetime
+) -> str | None:
+    """Return why the rows of `broker_positions` are not current; None when they are.
+
+    They are current while the owner is LIVE. Without an owner they are current for one refresh
+    interval and the time limit of a drain, counted from the newest `confirmed_at`.
+
+    Args:
+        confirmed: The newest `confirmed_at` of the rows.
+    """
+    gateway_id = settings.gateway_id
+    if session is not None and session.is_alive(now):
+        if session.state is SessionState.LIVE:
+            return None
+        because = f": {session.detail}" if session.detail else "."
+        return (
+            f"The owner of {gateway_id} is {session.state} since "
+            f"{session.state_since:%H:%M:%S} UTC{because}"
+        )
+
+    if confirmed is None:
+        return f"The positions of the gateway {gateway_id} have not been downloaded yet."
+
+    span = timedelta(seconds=settings.refresh_interval_s + TIME_LIMIT_S)
+    if not is_recent(confirmed, span, now):
+        return (
+            f"The positions of the gateway {gateway_id} were last downloaded at "
+            f"{confirmed:%Y-%m-%d %H:%M:%S} UTC, and no stream is alive."
+        )
+
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """Which accounts the broker's current holdings cover.
+
+    Attributes:
+        complete: Whether they cover every account.
+        covered: Whether they cover each account that is known by name.
+        unavailable: The accounts of logins without current data; their requests wait.
+    """
+
+    complete: bool
+    covered: Mapping[str, bool] = field(default_factory=dict)
+    unavailable: frozenset[str] = frozenset()
+
+    def covers(self, account: str | None) -> bool:
+        """Return whether a holding that is missing here is not held in an account.
+
+        If the logins name their accounts, no login has any other account: nothing is held there.
+
+        Args:
+            account: The account; None for any account.
+        """
+        if account is None or not self.covered:
+            return self.complete
+        return self.covered.get(account, True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerView(Coverage):
+    """The current holdings of some contracts.
+
+    Attributes:
+        holdings: The holdings, by account and conid.
+        unconfirmed: Holdings whose values are too old to be written as new rows.
+        captured: When each session read the holdings that it published from its account feed.
+    """
+
+    holdings: Mapping[Key, BrokerPosition]
+    unconfirmed: frozenset[Key] = frozenset()
+    captured: Mapping[str, datetime] = field(default_factory=dict)
+
+
+class ValueSource(Protocol):
+    """A source of the current broker view that uses no market data line."""
+
+    async def view(self, conids: Collection[int] | None = None) -> BrokerView:
+        """Return the current holdings of these contracts; by default of all.
+
+        Raises:
+            BrokerUnavailableError: There is no current view; try again later.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close what was opened for the view."""
+        ...
+
+
+@dataclass(eq=False, repr=False)
+class LakeValues:
+    """Values from the table `broker_positions`, which the owners of the logins write.
+
+    This source works across processes. `unavailable_reason` decides for each login whether its rows
+    are current.
+    """
+
+    lake: Lake
+    settings: Settings
+    _: KW_ONLY
+    clock: Clock = utc_now
+
+    async def view(self, conids: Collection[int] | None = None) -> BrokerView:
+        """Return the holdings of these contracts in the logins whose rows are current.
+
+        Raises:
+            BrokerUnavailableError: No login has current rows; the message says why.
+        """
+        rows, coverage = await self.rows()
+        wanted = rows if conids is None else rows.filter(pl.col("conid").is_in(list(conids)))
+        holdings = schema.broker_positions_of(wanted)
+        published = rows.select("gateway_id", "published_version", "session_id", "captured_at")
+        newest = published.sort("published_version").unique("gateway_id", keep="last")
+        return BrokerView(
+            **asdict(coverage),
+            holdings={holding.key: holding for holding in holdings},
+            unconfirmed=unconfirmed(holdings, self.settings, self.clock()),
+            captured=dict(newest.select("session_id", "captured_at").drop_nulls().iter_rows()),
+        )
+
+    async def rows(self) -> tuple[pl.DataFrame, Coverage]:
+        """Return the stored rows of the logins whose rows are current.
+
+        Raises:
+            BrokerUnavailableError: No login has current rows; the message says why.
+        """
+        current: list[pl.DataFrame] = []
+        complete: list[bool] = []
+        covered: dict[str, bool] = {}
+        unavailable: dict[str, Collection[str]] = {}
+
+        for login in self.settings.logins:
+            now = self.clock()
+            session = await offload(self.lake.sessions.current, login.gateway_id)
+            rows = await offload(broker_rows, self.lake, login)
+            confirmed: Any = rows.get_column("confirmed_at").max()
+            why = unavailable_reason(session, confirmed, login, now)
+            if why is None:
+                current.append(rows)
+            else:
+                unavailable[why] = login.accounts or ()
+
+            are_complete = rows.get_column("completeness") == Completeness.COMPLETE.value
+            is_complete = why is None and rows.height > 0 and are_complete.all()
+            complete.append(is_complete)
+            covered |= dict.fromkeys(login.accounts or (), is_complete)
+
+        if not current:
+            raise errors.BrokerUnavailableError(
+                " ".join(unavailable),
+                remedy="Nothing to do: the requests wait, and none is lost or marked FAILED.",
+            )
+        return pl.concat(current), Coverage(
+            complete=all(complete),
+            covered=covered,
+            unavailable=frozenset(chain.from_iterable(unavailable.values())),
+        )
+
+    async def close(self) -> None:
+        """Do nothing: the tables are shared with others."""
+
+
+@dataclass(eq=False, repr=False)
+class ConnectionValues:
+    """Values from the account feed of the process's shared connection."""
+
+    manager: IBConnectionManager
+
+    async def view(self, conids: Collection[int] | None = None) -> BrokerView:
+        """Return the account feed's holdings; download them first if they are missing.
+
+        Raises:
+            BrokerUnavailableError: The gateway cannot be used, or it has lost the broker.
+        """
+        try:
+            connection = await self.manager.get_connection()
+            connection.connectivity.require_ib()
+            since = timedelta(seconds=self.manager.settings.refresh_interval_s)
+            await connection.feed.ensure(since)
+        except errors.GatewayError as error:
+            raise errors.BrokerUnavailableError(error.what, remedy=error.remedy) from error
+        connection.connectivity.require_ib()
+
+        feed = connection.feed
+        holdings = [
+            holding
+            for holding in feed.holdings
+            if conids is None or holding.instrument.conid in conids
+        ]
+        return BrokerView(
+            holdings={holding.key: holding for holding in holdings},
+            complete=feed.is_complete and not feed.book.unmanaged,
+            unconfirmed=unconfirmed(holdings, self.manager.settings, utc_now()),
+        )
+
+    async def close(self) -> None:
+        """Close the connection, unless others still use it."""
+        await self.manager.close()

@@ -1,0 +1,37 @@
+// The campaigns that are over, the newest first; a line opens one.
+
+import { byId, write } from "./elements.js";
+import { percent, whole } from "./format.js";
+import { choose } from "./results_choice.js";
+import { endLines, fill, money } from "./table.js";
+
+const HEADINGS = ["strategy", "closed", "kind", "underlying", "days", "rolls", "ended", "profit", "fees", "at risk", "return", "worst", "best", "not known"];
+
+export function drawCampaigns(campaigns) {
+  const lines = [...campaigns].reverse().map(lineOf);
+  const shown = endLines("campaigns", lines, HEADINGS.length, () => drawCampaigns(campaigns));
+  fill(byId("campaigns-table"), campaigns.length ? HEADINGS : [], shown);
+  write(byId("campaigns-none"), campaigns.length ? "" : "None.");
+}
+
+function lineOf(row) {
+  return {
+    act: () => choose({ campaign: row.campaign_id }),
+    cells: [
+      row.strategy_id,
+      row.closed,
+      row.kind ?? "–",
+      row.underlying,
+      whole(row.days),
+      whole(row.rolls),
+      row.ended,
+      money(row.profit),
+      money(row.fees)[0],
+      money(row.capital_at_risk)[0],
+      percent(row.return_on_risk),
+      money(row.worst),
+      money(row.best),
+      [row.profit_unknown ?? "", "text"],
+    ],
+  };
+}

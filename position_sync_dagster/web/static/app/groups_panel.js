@@ -1,0 +1,37 @@
+// The results of groups of campaigns that are over.
+
+import { showCommand } from "./commands.js";
+import { byId, write } from "./elements.js";
+import { percent, rounded, whole } from "./format.js";
+import { choice } from "./results_choice.js";
+import { endLines, fill, money } from "./table.js";
+
+const HEADINGS = ["currency", "number", "win rate", "profit", "fees", "average win", "average loss", "expectancy", "profit factor", "return", "drawdown", "not known"];
+
+let newest = null;
+
+export function drawGroups(answer) {
+  newest = answer;
+  showCommand(byId("groups-command"), "results", `--by ${choice.by}`, choice.since && `--since ${choice.since}`);
+  const lines = answer.results.map(lineOf);
+  fill(byId("groups-table"), [choice.by, ...HEADINGS], endLines("groups", lines, HEADINGS.length + 1, () => drawGroups(newest)));
+  write(byId("groups-none"), answer.results.length ? "" : "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns.");
+}
+
+function lineOf(row) {
+  return {
+    cells: [
+      row.group ?? "not named",
+      row.currency ?? "–",
+      whole(row.number),
+      percent(row.win_rate),
+      money(row.profit),
+      ...[row.fees, row.average_win, row.average_loss].map((value) => money(value)[0]),
+      money(row.expectancy),
+      rounded(row.profit_factor, 2),
+      percent(row.return),
+      money(row.drawdown)[0],
+      [row.why_unknown ?? "", "text"],
+    ],
+  };
+}

@@ -1,0 +1,30 @@
+// The curve of what campaigns realised, day by day.
+
+import { Chart } from "./chart.js";
+import { byId, write } from "./elements.js";
+import { choice, ofCurrency } from "./results_choice.js";
+
+let chart = null;
+
+export const secondsOf = (day) => Date.parse(`${day}T12:00Z`) / 1000;
+export const dayOf = (seconds) => new Date(1000 * seconds).toISOString().slice(0, 10);
+export const timeScale = (days) => ({ label: "day", values: days.map(secondsOf), format: dayOf, isTime: true });
+
+export function drawRealised(answer) {
+  const days = ofCurrency(answer.days);
+  write(byId("realised-none"), days.length ? "" : "Nothing was realised yet.");
+  byId("realised-chart").hidden = !days.length;
+  if (!days.length) return;
+
+  chart ??= new Chart(byId("realised-chart"));
+  chart.draw({
+    name: "Realised profit",
+    x: timeScale(days.map((day) => day.day)),
+    unit: `realised, ${choice.currency ?? ""}`,
+    lines: [
+      { label: "realised since the first day", values: days.map((day) => day.total), look: "strong", isStepped: true },
+      { label: "below its highest", values: days.map((day) => (day.drawdown === null ? null : -day.drawdown)), look: "faint", isStepped: true },
+    ],
+    height: 240,
+  });
+}

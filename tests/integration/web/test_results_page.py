@@ -1,0 +1,61 @@
+"""The results page in headless Chromium, over two campaigns that are over."""
+
+from collections.abc import Iterator
+
+import pytest
+from selenium.webdriver.support.select import Select
+from starlette.applications import Starlette
+
+from position_sync_dagster.web.money_page import money_routes
+from position_sync_dagster.web.served_figures import PageFigures
+from tests.integration.web.test_pages import violations
+from tests.integration.web.test_results import lake, materialize
+from tests.integration.web.test_risk_page import first
+from tests.support.browser import MISSING, Page, is_installed, open_page
+from tests.support.demo_program import wait_for
+from tests.support.receiver import serving_app
+
+pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
+
+__all__ = ["lake", "materialize"]  # the lake of test_results.py
+
+
+@pytest.fixture
+def page(materialize, settings) -> Iterator[Page]:
+    materialize()
+    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    with serving_app(Starlette(routes=routes)) as port, open_page(port) as page:
+        yield page
+
+
+def cells(page: Page, selector: str) -> list[str]:
+    return [cell.text for cell in page.driver.find_elements("css selector", f"{selector} td")]
+
+
+def test_days_groups_and_the_curve_are_shown_and_a_line_opens_its_campaign(page):
+    """Two puts brought 2 × 300 less 2.60; on the second day the holdings lost 300."""
+    page.open("/money/results", size=(1440, 900))
+    wait_for("the groups", lambda: "csp" in cells(page, "#groups-table"), told=page.text)
+    assert {"1", "100.0 %", "597", "2.60"} <= {*cells(page, "#groups-table")}
+    assert "3\n−300" in cells(page, "#calendar-table")
+    assert "realised since the first day 597" in first(page, "#realised-chart .reading").text
+    Select(first(page, "#of-day")).select_by_visible_text("realised")
+    wait_for("what was realised", lambda: "6\n597" in cells(page, "#calendar-table"))
+    Select(first(page, "#by")).select_by_visible_text("weekday")
+    wait_for("the weekday", lambda: "Friday" in cells(page, "#groups-table"))
+    assert not first(page, "#campaign").is_displayed()
+
+    page.click("//table[@id='campaigns-table']//button[text()='csp']")
+    wait_for("its fills", lambda: len(cells(page, "#campaign-fills")) == 16, told=page.text)
+    assert "campaign=" in page.driver.current_url
+    assert "1,000 / 400" in first(page, "#campaign-facts").text
+    standing = first(page, "#campaign-chart .reading").text
+    assert standing == "day 2026-03-05: profit 399 · value of what it held −600"
+    page.driver.refresh()
+    wait_for("the address opens it", lambda: len(cells(page, "#campaign-fills")) == 16)
+
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    wide = "return document.documentElement.scrollWidth"
+    wait_for("nothing is wider", lambda: page.driver.execute_script(wide) == 390)
+    wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))
