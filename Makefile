@@ -41,7 +41,8 @@ PART ?=
 SEED ?=
 ARGS ?=
 PYTHON ?=
-PYTHONS ?= .tools/bin/python
+PYTHONS ?=
+VERSION ?=
 
 .PHONY: help
 help: ## list the targets
@@ -117,6 +118,10 @@ screenshots: $(SYNCED) ## take the pictures of the documents from a running demo
 .PHONY: release-check
 release-check: $(UV_INSTALLED) ## sdist and wheel; the wheel, installed elsewhere, runs demo, doctor, library, component
 	@.tools/bin/python -m tests.release $(patsubst %,--python '%',$(PYTHONS)) $(if $(FOR),--for $(FOR)) $(ARGS)
+
+.PHONY: release
+release: $(UV_INSTALLED) ## write VERSION=0.2.0, release-check, commit, tag, sdist and wheel in dist/
+	@.tools/bin/python -m tests.publish '$(VERSION)'
 
 .PHONY: wheel-check
 wheel-check: $(UV_INSTALLED) ## the quick part of it: what is in the wheel, and whether it installs and starts

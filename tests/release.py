@@ -1,9 +1,10 @@
 """What a release is, as somebody without a checkout gets it: `make release-check`.
 
-It builds sdist and wheel, looks into them, and installs the wheel into an empty environment in an
-empty folder, for each Python. There it runs `doctor` and the example of docs/library.md against
-`position-sync simulate`; with the first Python also the demo, and a Dagster project made by
-`create-dagster` that drains an account. It needs the standard library and uv.
+It builds sdist and wheel, looks into them, and installs both into an empty environment in an empty
+folder, for the oldest and the newest Python of this machine. There it runs `doctor` and the example
+of docs/library.md against `position-sync simulate`; with the first Python also the demo by `uvx`,
+and a Dagster project made by `create-dagster` that has the component. It needs the standard library
+and uv.
 """
 
 import argparse
@@ -36,6 +37,9 @@ NEEDED = (
     f"position_sync_dagster-{VERSION}.dist-info/licenses/LICENSE",
     f"position_sync_dagster-{VERSION}.dist-info/entry_points.txt",
 )
+# What an index shows of the wheel, beside its description.
+SHOWN = ("Author", "Classifier", "Keywords", "License-Expression", "Project-URL", "Requires-Python")
+PYTHONS = ("python3.11", "python3.12", "python3.13", "python3.14")
 NOT_SHIPPED = (".venv/", ".tools/", ".demo/", ".git/", "data/")
 COMPONENT = "position_sync_dagster.PositionSyncComponent"
 
@@ -84,9 +88,12 @@ def build(folder: Path) -> Path:
     """Build sdist and wheel, and raise an error about their contents; return the wheel."""
     built(folder)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
-    names = set(zipfile.ZipFile(wheel).namelist())
+    packed_wheel = zipfile.ZipFile(wheel)
+    names = set(packed_wheel.namelist())
     info = f"position_sync_dagster-{VERSION}.dist-info"
+    metadata = packed_wheel.read(f"{info}/METADATA").decode()
     wrong = [f"the wheel lacks {name}" for name in NEEDED if name not in names]
+    wrong += [f"its metadata lack {name}" for name in SHOWN if f"\n{name}: " not in metadata]
     wrong += [
         f"the wheel has {name}"
         for name in sorted(names)
@@ -134,6 +141,26 @@ def install(wheel: Path, python: str, folder: Path) -> Path:
         run(UV, "export", "--quiet", "--frozen", "--no-hashes", "--no-emit-project", "--all-extras",
             "--output-file", locked, cwd=ROOT, env=os.environ)  # fmt: skip
     return installed(python, folder, "--constraints", locked, wheel)
+
+
+def check_sdist(sdist: Path, programs: Path, folder: Path) -> None:
+    """Install the sdist in the place of the wheel, and see that it is the same program."""
+    env = outside(folder)
+    run(UV, "pip", "install", "--quiet", "--reinstall", "--no-deps", "--python",
+        programs / "python", sdist, cwd=folder, env=env)  # fmt: skip
+    said = run(programs / "position-sync", "--version", cwd=folder, env=env).strip()
+    if said != f"position-sync {VERSION}":
+        raise ReleaseError(f"installed from the sdist, position-sync --version says {said!r}")
+    print("  the sdist builds and installs too")
+
+
+def oldest_and_newest() -> list[str]:
+    """Return the oldest and the newest Python of this machine that the bounds allow."""
+    known = [path for path in map(shutil.which, PYTHONS) if path is not None]
+    working = [
+        path for path in known if not subprocess.run([path, "-c", ""], check=False).returncode
+    ]
+    return list(dict.fromkeys([*working[:1], *working[-1:]])) or [sys.executable]
 
 
 def check_commands(programs: Path, folder: Path) -> None:
@@ -187,11 +214,12 @@ def check_gateway(programs: Path, folder: Path) -> None:
         print(f"  docs/library.md: {valued[1]} positions valued in 20 s")
 
 
-def check_demo(programs: Path, folder: Path, seconds: float) -> None:
-    """Run the demo; it fails unless its figures are met."""
+def check_demo(python: Path, folder: Path, wheel: Path, seconds: float) -> None:
+    """Run the demo from the wheel alone, as `uvx` does; it fails unless its figures are met."""
     said = run(
-        programs / "position-sync", "demo", "--for", f"{seconds:g}", cwd=folder / "empty",
-        env=outside(folder), within_s=seconds + 300,
+        UV, "tool", "run", "--quiet", "--python", python, "--constraints",
+        folder.parent / "locked.txt", "--from", wheel, "position-sync", "demo", "--for",
+        f"{seconds:g}", cwd=folder / "empty", env=outside(folder), within_s=seconds + 600,
     )  # fmt: skip
     print("\n".join(f"  {line}" for line in said.splitlines()[-12:]))
     if list((folder / "empty").iterdir()):
@@ -199,7 +227,7 @@ def check_demo(programs: Path, folder: Path, seconds: float) -> None:
 
 
 def check_component(programs: Path, folder: Path, wheel: Path) -> None:
-    """Make a Dagster project, add the component, and drain an account."""
+    """Make a Dagster project, add the component, and derive a table of the lake of the library."""
     env, locked = outside(folder), (folder.parent / "locked.txt").read_text()
     # A project names the very version of Dagster that made it.
     maker = re.search(r"^dagster(==\S+)", locked, re.M).expand(r"create-dagster\1")
@@ -220,16 +248,22 @@ def check_component(programs: Path, folder: Path, wheel: Path) -> None:
     with simulator(programs / "position-sync", folder, "simulate") as reached:
         port = reached["POSITION_SYNC_GATEWAY_PORT"]
         text = re.sub(r"gateway_port: \d+", f"gateway_port: {port}", defs.read_text())
-        defs.write_text(text.replace("automation: true", "automation: false"))
+        of_host = "automation: false\n  key_prefix: ibkr\n  owners: ['team:trading']"
+        text = text.replace("lake: data/lake", f"lake: {folder / 'library/data/lake'}")
+        defs.write_text(text.replace("automation: true", of_host))
         run("dg", "check", "defs", cwd=project, env=env)
-        run("dg", "launch", "--job", "drain_positions", cwd=project,
+        catalog = run("dg", "list", "defs", "--json", cwd=project, env=env)
+        if "ibkr/position_updates" not in catalog or "team:trading" not in catalog:
+            raise ReleaseError(f"the catalog lacks the prefix or the owners:\n{catalog}")
+        run("dg", "launch", "--assets", 'key:"ibkr/latest_positions"', cwd=project,
             env=env | {"DAGSTER_HOME": str(home)})  # fmt: skip
-    lake = {"POSITION_SYNC_LAKE": str(project / "data/lake"), "POSITION_SYNC_GATEWAY_PORT": port}
-    status = json.loads(run("position-sync", "status", "--json", cwd=project, env=env | lake))
-    queue = status["queue"]
-    if queue["SUCCESS"] < 100 or queue["FAILED"] or queue["PENDING"]:
-        raise ReleaseError(f"the project did not drain the account: {queue}")
-    print(f"  create-dagster, dg scaffold, dg launch: {queue['SUCCESS']} positions valued")
+    lake = {"POSITION_SYNC_LAKE": str(folder / "library/data/lake")}
+    rows = json.loads(run("position-sync", "positions", "--json", cwd=project, env=env | lake))
+    if len(rows) < 100 or not (folder / "library/data/lake/latest_positions").is_dir():
+        raise ReleaseError(f"the project derived nothing from {len(rows)} positions")
+    print(
+        f"  create-dagster, dg scaffold, dg launch: {len(rows)} positions in the catalog of a host"
+    )
 
 
 def main() -> int:
@@ -244,7 +278,7 @@ def main() -> int:
         print("Building sdist and wheel")
         wheel = build(folder / "dist")
         check_simulator(folder / "simulator", sys.executable)
-        for number, python in enumerate(given.python or [sys.executable]):
+        for number, python in enumerate(given.python or oldest_and_newest()):
             print(f"Installing the wheel with {python}", flush=True)
             one = folder / str(number)
             one.mkdir()
@@ -255,9 +289,11 @@ def main() -> int:
             check_gateway(programs, one)
             if number == 0:
                 print(f"Running the demo for {given.seconds:g} s", flush=True)
-                check_demo(programs, one, given.seconds)
+                check_demo(programs / "python", one, wheel, given.seconds)
                 print("Making a Dagster project with the component", flush=True)
                 check_component(programs, one, wheel)
+            (sdist,) = (folder / "dist").glob("*.tar.gz")
+            check_sdist(sdist, programs, one)
     except (ReleaseError, subprocess.TimeoutExpired) as error:
         print(f"release-check: {error}", file=sys.stderr)
         return 1

@@ -86,7 +86,6 @@ app = typer.Typer(
     name="position-sync",
     help="Every option leg of an Interactive Brokers account, valued into Delta tables.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

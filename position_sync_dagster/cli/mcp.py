@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import Any
 
 from position_sync_dagster.cli import options
@@ -145,17 +146,21 @@ def mcp(home: options.HomeFolder = None) -> None:
 
 
 def assistant_server(tools: Tools) -> Any:
-    """Return the server of the tools, an `mcp.server.fastmcp.FastMCP`.
+    """Return the server of the tools: the class of mcp 2, or that of mcp 1.
 
     Raises:
         MissingExtraError: The extra `mcp` is not installed.
     """
     try:
-        from mcp.server.fastmcp import FastMCP
         from mcp.types import ToolAnnotations
     except ImportError as error:
         raise MissingExtraError("mcp", "mcp") from error
-    server = FastMCP("position-sync", log_level="WARNING")
+    try:
+        server_class = import_module("mcp.server.mcpserver").MCPServer
+    except ImportError:
+        server_class = import_module("mcp.server.fastmcp").FastMCP
+
+    server = server_class("position-sync", log_level="WARNING")
     of_now = (tools.figures, tools.positions, tools.changes, tools.why)
     for tool in (*of_now, tools.as_of, tools.what_if, tools.results, tools.campaigns):
         server.add_tool(tool, annotations=ToolAnnotations(readOnlyHint=True))

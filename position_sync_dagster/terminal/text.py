@@ -188,7 +188,10 @@ def duration(seconds: float | None) -> str:
 
 
 NAME = "position-sync"
-_MENTION = re.compile(r"(?<=`)position-sync(?= )")
+_MENTION = re.compile(r"`position-sync ([^`]*)`")
+
+# The commands that take no home: they have one of their own.
+HOMELESS = ("dev", "demo", "simulate")
 
 
 def program_as_typed(argv0: str | None = None, cwd: Path | None = None) -> str:
@@ -221,6 +224,26 @@ def command_as_typed(*words: str) -> str:
 
 
 def as_typed(text: str) -> str:
-    """Return a text whose commands, in back quotes, can be typed as they stand."""
+    """Return a text whose commands, in back quotes, can be typed as they stand.
+
+    They work on the home of this command.
+    """
     program = command_as_typed()
-    return _MENTION.sub(lambda _: program, text)
+    home = _home_of(sys.argv)
+
+    def typed(mention: re.Match[str]) -> str:
+        words = mention[1]
+        is_homeless = words.startswith(HOMELESS) or "--home" in words
+        return f"`{program} {words}`" if is_homeless else f"`{program} {words}{home}`"
+
+    return _MENTION.sub(typed, text)
+
+
+def _home_of(words: Sequence[str]) -> str:
+    """Return the option that names the home of a command line, with a space before it."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == "--home" and following:
+            return f" --home {shlex.quote(following)}"
+        if word.startswith("--home="):
+            return f" {shlex.quote(word)}"
+    return ""

@@ -5,6 +5,7 @@
 
 import json
 import re
+import shlex
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -27,8 +28,9 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.supervisor import is_serving
 from tests.acceptance.test_recovery import stream_runs
 from tests.support import demo_program
-from tests.support.command_line import json_of
+from tests.support.command_line import call, json_of
 from tests.support.demo_program import ACCOUNT, LINES, STREAMED, Demo, command, wait_for
+from tests.unit.test_house import DOCUMENTS, FENCE, commands
 
 STREAMED_CONID = 911000001
 STREAMED_TO_CLOSE = 912000003
@@ -204,6 +206,44 @@ def test_a_scrape_of_the_webserver_says_the_same(demo):
     assert found["queue_requests"]["FAILED"] == 0.0
     assert 0.0 < found["tick_duration_seconds"][""] < 60.0
     assert found["oldest_value_age_seconds"][""] >= 0.0
+
+
+# The commands of documents that read; those of a reader's own ids are his own.
+READING = {
+    "status", "exposure", "what-if", "expiry", "changes", "positions", "payoff", "curve", "why",
+    "results", "figures", "breaks", "queue", "strategies", "reconcile",
+}  # fmt: skip
+CHANGING = {"accept", "reopen", "retry", "add", "remove", "--accept", "rolls"}
+ENDLESS = "--watch"
+# A time of an example, before the demo.
+MOMENT = re.compile(r"2026-03-09T[0-9:]+Z")
+
+
+def documented() -> dict[str, str]:
+    """Return each command that a document shows in a block, with the name of the document."""
+    shown = {}
+    for document in DOCUMENTS:
+        for kind, body in FENCE.findall(document.read_text()):
+            block = f"```{kind}\n{body}```"
+            shown |= dict.fromkeys(commands(block) if kind == "sh" else (), document.name)
+
+    reading = {line: words for line in shown if (words := line.split())[:1] and words[0] in READING}
+    return {
+        line.partition(" > ")[0]: shown[line]
+        for line, words in reading.items()
+        if not CHANGING & set(words)
+    }
+
+
+def test_each_command_that_a_document_shows_runs_in_the_home_of_the_demo(demo):
+    shown = documented()
+    assert len(shown) > 15
+    now = datetime.now(UTC).isoformat()
+    for line, document in shown.items():
+        words = [word for word in shlex.split(line) if word not in (ENDLESS, "--home", ".demo")]
+        words = [now if MOMENT.fullmatch(word) else word for word in words]
+        done = call(*words, "--home", str(demo.home))
+        assert done.exit_code == 0, f"{document}: {line}: {done.output}"
 
 
 def seen(demo: Demo, conid: int, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from datetime import date
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,8 @@ from position_sync_dagster.processes import preflight
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.alerts import REASONS
 from position_sync_dagster.sync.send_message import Outcome, send
+from tests import publish
+from tests.release import ReleaseError
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -264,6 +267,20 @@ def test_the_version_of_the_project_heads_the_changelog_and_tags_the_image():
     assert released[0] == PROJECT["version"]
     values = (ROOT / "deploy/helm/values.yaml").read_text()
     assert re.findall(r"^ +tag: \"(.+)\"$", values, re.MULTILINE) == [PROJECT["version"]]
+
+
+def test_a_release_writes_a_greater_version_and_heads_what_is_unreleased():
+    project = 'name = "x"\nversion = "0.1.0"\n'
+    assert 'version = "0.2.0"' in publish.with_version(project, "0.2.0")
+    for wrong in ("0.1.0", "0.0.9", "next", ""):
+        with pytest.raises(ReleaseError):
+            publish.with_version(project, wrong)
+
+    before = "# Changelog\n\n## [Unreleased]\n\n- news\n\n## [0.1.0] – 2026-01-02\n"
+    after = publish.with_heading(before, "0.2.0", date(2026, 3, 4))
+    assert "## [Unreleased]\n\n## [0.2.0] – 2026-03-04\n\n- news" in after
+    with pytest.raises(ReleaseError):
+        publish.with_heading(before.replace("- news", ""), "0.2.0", date(2026, 3, 4))
 
 
 def test_the_simulator_alone_has_the_bounds_of_the_project_and_a_version_of_its_own():

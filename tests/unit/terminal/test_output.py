@@ -107,3 +107,12 @@ def test_a_command_with_spaces_in_its_paths_is_one_that_a_shell_takes(monkeypatc
     text = "position-sync: run `position-sync doctor`; `position-sync` is the program."
     typed = "position-sync: run `'my tools/position-sync' doctor`; `position-sync` is the program."
     assert as_typed(text) == typed
+
+
+def test_a_command_that_an_answer_names_works_on_the_home_of_the_question(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["x", "status", "--home", "/my home"])
+    text = "Try `position-sync queue list`, or `position-sync demo`."
+    typed = "Try `position-sync queue list --home '/my home'`, or `position-sync demo`."
+    assert as_typed(text) == typed
+    monkeypatch.setattr("sys.argv", ["x", "status", "--home=.demo"])
+    assert as_typed("`position-sync breaks`") == "`position-sync breaks --home=.demo`"

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
@@ -41,7 +42,9 @@ def in_this_process(world, folder) -> Materialize:
     from position_sync_dagster.component import PositionSyncComponent
     from position_sync_dagster.defs.resources import POSITION_SYNC
 
-    whole = PositionSyncComponent().definitions(POSITION_SYNC.read_settings())
+    @cache
+    def whole() -> dg.Definitions:
+        return PositionSyncComponent().definitions(POSITION_SYNC.read_settings())
 
     def run(selection: str, partitions: str | None) -> None:
         tags = {}
@@ -49,7 +52,7 @@ def in_this_process(world, folder) -> Materialize:
             ends = zip(("start", "end"), partitions.split("..."), strict=True)
             tags = {f"dagster/asset_partition_range_{end}": day for end, day in ends}
         keys = [dg.AssetKey(name) for name in selection.split(",")]
-        job = whole.resolve_implicit_global_asset_job_def().get_subset(asset_selection={*keys})
+        job = whole().resolve_implicit_global_asset_job_def().get_subset(asset_selection={*keys})
         assert job.execute_in_process(instance=world.instance, tags=tags).success
 
     return run
