@@ -46,6 +46,8 @@ PAGES = {
     "latest_positions": "/money",
     "strategy_exposure": "/money",
     "risk_scenarios": "/money/risk",
+    "profit_explained": "/money/results",
+    "closed_campaigns": "/money/results",
 }
 
 LINEAGE = "dagster/column_lineage"
