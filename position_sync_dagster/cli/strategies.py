@@ -283,6 +283,9 @@ def remove_leg(
     home: options.HomeFolder = None,
 ) -> None:
     """Make a leg inactive: its line becomes free, and the queue values it again."""
+    if conid is not None:
+        parse_conid(conid)  # a mistake is named before the tables are opened
+
     settings, lake = options.opened(home)
     terms = {
         name: text for name, text in context.params.items() if name in ContractTerms.model_fields
