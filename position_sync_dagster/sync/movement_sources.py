@@ -256,8 +256,12 @@ def _contract_of(attributes: str | None) -> dict[str, Any]:
 
 
 def _stated_cash(execution: Execution, amounts: BookedAmounts) -> float | None:
-    """Return what a trade received, as stated, with its taxes and without its commission."""
-    if amounts.proceeds is not None:
+    """Return what a trade received, as stated, with its taxes and without its commission.
+
+    Some queries state no notional of a future: its proceeds are 0 there.
+    """
+    is_without_notional = execution.sec_type == "FUT" and amounts.proceeds == 0
+    if amounts.proceeds is not None and not is_without_notional:
         return amounts.proceeds + (amounts.taxes or 0.0)  # a trade without taxes names none
 
     # The net cash of a future is its commission alone.
@@ -413,20 +417,29 @@ def _end_of(movement: Movement, conid: int | None) -> _End:
 def _without_double_settlements(movements: Sequence[Movement]) -> list[Movement]:
     """Return movements where a cash settlement has no quantity that the end of its option has too.
 
-    The section of option events names both.
+    The section of option events names both, and without a time: that of the end is in the trades.
     """
     ended: set[_End] = set()
+    ended_at: dict[_End, datetime | None] = {}
     for movement in movements:
-        is_event = movement.section is Section.OPTION_EVENTS
-        if is_event and movement.kind is not MovementKind.CASH_SETTLEMENT:
-            ended.add(_end_of(movement, movement.conid))
+        end = _end_of(movement, movement.conid)
+        if movement.kind is MovementKind.CASH_SETTLEMENT:
+            continue
+        if movement.section is Section.OPTION_EVENTS:
+            ended.add(end)
+        elif movement.kind in DELIVERIES:
+            ended_at[end] = movement.at
 
     single: list[Movement] = []
     for movement in movements:
+        end = _end_of(movement, movement.conid)
         is_event = movement.section is Section.OPTION_EVENTS
-        is_settled = is_event and movement.kind is MovementKind.CASH_SETTLEMENT
-        is_twice = is_settled and _end_of(movement, movement.conid) in ended
-        single.append(replace(movement, quantity=0.0) if is_twice else movement)
+        if is_event and movement.kind is MovementKind.CASH_SETTLEMENT:
+            quantity = 0.0 if end in ended else movement.quantity
+            settled_at = movement.at or ended_at.get(end)
+            single.append(replace(movement, quantity=quantity, at=settled_at))
+        else:
+            single.append(movement)
     return single
 
 

@@ -59,6 +59,9 @@ _PLACES: tuple[tuple[str, Security, int], ...] = (
 # Below this price strikes are nearer to each other.
 SMALL_PRICE, SMALL_STEP = 150.0, 2
 
+# Of the assignments in the evening, this part is reported with the next session.
+LATE_SHARE = 0.5
+
 # The kinds that hold a hundred shares of their underlying.
 WITH_SHARES = {"covered call", "collar"}
 
@@ -256,7 +259,8 @@ class Book:
         level = broker.market.price(under)
         is_assigned = broker.office.held(account, leg) < 0 and leg.intrinsic(level) > 0
         is_delivered = under.category is not Category.INDEX
-        is_late = is_assigned and is_delivered and self._random.random() < 0.5
+        is_late = is_assigned and is_delivered and self._random.random() < LATE_SHARE
+        is_late = is_late and under not in LAST_TRADES
         broker.office.end_option(
             account,
             leg,

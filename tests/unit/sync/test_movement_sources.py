@@ -1,21 +1,24 @@
 """What a statement says of the end of an option, as movements."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
 import time_machine
 
-from ib_gateway_simulator.clearing.activity_statement import statement_xml
+from ib_gateway_simulator.clearing.activity_statement import FlexQuery, statement_xml
 from ib_gateway_simulator.clearing.back_office import BackOffice
 from ib_gateway_simulator.clearing.securities import Category, Security
-from position_sync_dagster.domain.movements import Movement, MovementKind
+from position_sync_dagster.domain.movements import Movement, MovementKind, Section
 from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.sync.movement_sources import Terms, stated_movements
+from tests.year.exchanges import NEW_YORK
 
+DAILY = FlexQuery()
 ACCOUNT, FRIDAY = "DUSIM0001", date(2026, 12, 18)
-EVENING = datetime(2026, 12, 18, 21, 20, tzinfo=UTC)
+EVENING = datetime(2026, 12, 18, 16, 20, tzinfo=NEW_YORK)
 
 
 @pytest.fixture(autouse=True)
@@ -24,29 +27,46 @@ def _friday_is_past() -> Iterator[None]:
         yield
 
 
-def movements_of(under: Security) -> list[Movement]:
+FUTURE = Security(
+    conid=8, symbol="ESH7", category=Category.FUTURE, currency="USD", multiplier=Decimal(50),
+    expiry="20270319",
+)  # fmt: skip
+INDEX = Security(conid=9, symbol="SPX", category=Category.INDEX, currency="USD")
+
+
+def movements_of(under: Security, query: FlexQuery = DAILY) -> list[Movement]:
     """Return the movements of an assigned put on a security."""
+    is_of_future = under.category is Category.FUTURE
     put = Security(
-        conid=7, symbol="PUT", category=Category.FUTURE_OPTION, currency="USD",
-        multiplier=Decimal(50), underlying=under, strike=Decimal(6775), right="P",
-        expiry="20261218",
+        conid=7, symbol="PUT", currency="USD", multiplier=Decimal(50), underlying=under,
+        category=Category.FUTURE_OPTION if is_of_future else Category.OPTION,
+        strike=Decimal(6775), right="P", expiry="20261218",
     )  # fmt: skip
     office = BackOffice({ACCOUNT: "USD"}, lambda *_pair: Decimal(1))
     office.trade(ACCOUNT, put, Decimal(-2), Decimal(80), EVENING)
     office.end_option(ACCOUNT, put, EVENING, level=Decimal("6602.97"))
     books = office.close(FRIDAY, lambda _security: Decimal("6602.97"))
 
-    content = statement_xml(books, office.securities, made=EVENING)
+    content = statement_xml(books, office.securities, made=EVENING, query=query)
     (statement,) = read_statements(content, "friday.xml")
     terms = Terms(session_of=lambda day: day, zone=UTC)
     return stated_movements(statement.executions, statement.events, terms)
 
 
 def test_a_future_that_an_option_delivers_is_a_delivery_and_names_its_option():
-    future = Security(
-        conid=8, symbol="ESH7", category=Category.FUTURE, currency="USD", multiplier=Decimal(50),
-        expiry="20270319",
-    )  # fmt: skip
-    of_future = [one for one in movements_of(future) if one.conid == future.conid]
+    of_future = [one for one in movements_of(FUTURE) if one.conid == FUTURE.conid]
     assert {one.kind for one in of_future} == {MovementKind.ASSIGNMENT}
     assert {one.counter_conid for one in of_future} == {7}
+
+
+@pytest.mark.parametrize("is_stated", [True, False], ids=["stated", "stated as 0"])
+def test_a_future_costs_its_notional_also_where_a_query_states_none(*, is_stated: bool):
+    moved = movements_of(FUTURE, replace(DAILY, futures_at_notional=is_stated))
+    [traded] = [one for one in moved if one.conid == FUTURE.conid and one.section is Section.TRADES]
+    assert traded.cash == -2 * 50 * 6775
+
+
+def test_a_settlement_in_cash_has_the_time_at_which_its_option_ended():
+    [settled] = [one for one in movements_of(INDEX) if one.kind is MovementKind.CASH_SETTLEMENT]
+    assert settled.cash == pytest.approx(-2 * 50 * (6775 - 6602.97))
+    assert (settled.at, settled.quantity) == (EVENING, 0)
