@@ -11,13 +11,15 @@ from position_sync_dagster.sync.reports.closed_campaigns import CampaignBook
 
 @derived_asset(
     schema.CLOSED_CAMPAIGNS,
-    deps=["active_strategies", "executions", "statement_events", "closures", "daily_positions"],
+    # Not the strategies and daily_positions, which it reads too: they change all day, and it would
+    # be shown as stale until the next close.
+    deps=["executions", "statement_events", "closures"],
     writer=CLOSE_JOB,
 )
 def closed_campaigns(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
     """What each campaign of a strategy brought from its first trade until nothing was left of it.
 
-    Written by the job close_day, after daily_positions.
+    Written by the job close_day, after daily_positions, with the strategies as they are then.
 
     How to read it: one row for each campaign that is over, and for each structure of options that
     was in no strategy. Rolls, and what assignments left, belong to it. Profit is after fees. What

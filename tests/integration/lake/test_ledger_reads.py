@@ -286,4 +286,4 @@ def test_the_readme_shows_lines_that_run_too(capsys):
     lake.updates.sync.append([replace(ROW, run_id="run-1")])
     (block,) = shown("README.md", ".demo/lake/position_updates")
     exec(block, {})  # noqa: S102
-    assert capsys.readouterr().out == "[('STREAM', None, 1, 150.0)]\n"
+    assert capsys.readouterr().out == "[('STREAM', 1, 150.0)]\n"
