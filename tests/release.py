@@ -252,9 +252,10 @@ def check_component(programs: Path, folder: Path, wheel: Path) -> None:
         text = text.replace("lake: data/lake", f"lake: {folder / 'library/data/lake'}")
         defs.write_text(text.replace("automation: true", of_host))
         run("dg", "check", "defs", cwd=project, env=env)
-        catalog = run("dg", "list", "defs", "--json", cwd=project, env=env)
-        if "ibkr/position_updates" not in catalog or "team:trading" not in catalog:
-            raise ReleaseError(f"the catalog lacks the prefix or the owners:\n{catalog}")
+        catalog = json.loads(run("dg", "list", "defs", "--json", cwd=project, env=env))
+        owners = {asset["asset_key"]: asset["owners"] for asset in catalog["assets"]}
+        if owners.get("ibkr/position_updates") != [{"team": "trading"}]:
+            raise ReleaseError(f"the catalog lacks the prefix or the owners: {owners}")
         run("dg", "launch", "--assets", 'key:"ibkr/latest_positions"', cwd=project,
             env=env | {"DAGSTER_HOME": str(home)})  # fmt: skip
     lake = {"POSITION_SYNC_LAKE": str(folder / "library/data/lake")}
