@@ -159,7 +159,7 @@ def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
     wait_for("a click shows the leg", clicked, told=lambda: (leg, money.text()[-500:]))
     run = money.driver.find_element("css selector", "#leg-values a").get_attribute("href")
     assert "/runs/" in str(run)
-    money.button("Close")
+    money.click("//button[@id='leg-close']")
 
 
 def test_a_fill_is_on_the_money_page_and_an_outage_greys_it(demo, money):
