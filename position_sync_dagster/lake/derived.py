@@ -121,6 +121,12 @@ def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
     return f"{name} IN ({listed})", pl.col(f"partition.{name}").is_in(wanted)
 
 
+def newest_day(table: Table) -> pl.DataFrame:
+    """Return the rows of the newest trading day of a table with a partition for each; blocks."""
+    session = pl.col("partition.session_date")
+    return table.rows(chosen=session == session.max())
+
+
 def values_at_close(
     updates: SyncUpdates,
     day: date,

@@ -5,9 +5,9 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.lake.derived import newest_day
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED, TableSpec
-from position_sync_dagster.sync.reports.profit import of_newest_day
 from position_sync_dagster.web.api_answers import ApiModel
 
 
@@ -80,9 +80,7 @@ def closed_day(lake: Lake, at: datetime) -> dict[str, Any]:
 def _newest(lake: Lake, spec: TableSpec) -> pl.DataFrame:
     """Return the rows of the newest day of a table; none where nothing wrote it yet."""
     table = lake.derived_table(spec)
-    if not table.exists():
-        return spec.empty
-    return of_newest_day(table.rows())
+    return newest_day(table) if table.exists() else spec.empty
 
 
 def _day(rows: pl.DataFrame) -> date | None:

@@ -39,7 +39,6 @@ from position_sync_dagster.sync.reports.books import close_books, open_books
 from position_sync_dagster.sync.reports.profit import (
     TradingDay,
     explain_days,
-    of_newest_day,
     unknown_profits,
 )
 from position_sync_dagster.sync.statement_folder import StatementFolder
@@ -492,7 +491,7 @@ def books_close(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     What to do: Compare the largest part with the statement: a booking that no section of the Flex
     query has, or a holding of a type that is not followed, is missing.
     """
-    newest = of_newest_day(lake.derived_table(BOOKS).rows()).to_dicts()
+    newest = derived.newest_day(lake.derived_table(BOOKS)).to_dicts()
     differences = open_books(newest)
     numbers: dict[str, dg.RawMetadataValue] = {
         "accounts": len(newest),
@@ -518,7 +517,7 @@ def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     What to do: Import the statement of the day, which names trades and bookings, and fill the
     day again; compare the quantities with TWS.
     """
-    newest = of_newest_day(lake.derived_table(PROFIT_EXPLAINED).rows())
+    newest = derived.newest_day(lake.derived_table(PROFIT_EXPLAINED))
     unknown = unknown_profits(newest.iter_rows(named=True))
     if not unknown:
         return passed("", strategies=newest.height)

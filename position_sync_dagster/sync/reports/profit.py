@@ -481,11 +481,6 @@ def by_strategy(found: pl.DataFrame, shares: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def of_newest_day(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of the newest day of `profit_explained`; none of an empty table."""
-    return rows.filter(pl.col("session_date") == pl.col("session_date").max())
-
-
 def is_explained(row: Mapping[str, Any]) -> bool:
     """Return whether a profit is known, or what is not known of it is small."""
     if row["profit"] is not None:
