@@ -33,7 +33,7 @@ COMMANDS = {
     "changes": f"{CLI}.reports:changes",
     "why": f"{CLI}.why:why",
     "results": f"{CLI}.results:results",
-    "campaign": f"{CLI}.campaign:campaign",
+    "campaign": f"{CLI}.results:campaign",
     "what-if": f"{CLI}.what_if:what_if",
     "payoff": f"{CLI}.what_if:payoff",
     "expiry": f"{CLI}.what_if:expiry",

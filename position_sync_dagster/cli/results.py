@@ -1,4 +1,4 @@
-"""The command `results`: what campaigns that are over brought."""
+"""The commands `results` and `campaign`: what campaigns that are over brought."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,6 +10,7 @@ import typer
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.instrument import parse_day
 from position_sync_dagster.errors import InvalidLegError
+from position_sync_dagster.sync.reports.one_campaign import read_campaign
 from position_sync_dagster.sync.reports.results import (
     Grouping,
     read_campaigns,
@@ -59,16 +60,39 @@ def results(
     _settings, lake = options.opened(home)
     if campaigns:
         listed = read_campaigns(lake, since)
-        show_rows([asdict(row) for row in listed], CAMPAIGN_COLUMNS, json=json)
+        _show_rows([asdict(row) for row in listed], _CAMPAIGN_COLUMNS, json=json)
         return
 
     brought = read_results(lake, since)
     if days:
         of_days = read_days(lake, brought, since)
-        show_rows([asdict(day) for day in of_days], _DAY_COLUMNS, json=json)
+        _show_rows([asdict(day) for day in of_days], _DAY_COLUMNS, json=json)
     else:
         groups = results_of(brought, by)
-        show_rows([group.row for group in groups], _GROUP_COLUMNS, json=json)
+        _show_rows([group.row for group in groups], _GROUP_COLUMNS, json=json)
+
+
+def campaign(
+    name: Annotated[str, typer.Argument(help="The campaign_id that `results --list` shows.")],
+    json: options.Json = False,
+    home: options.HomeFolder = None,
+) -> None:
+    """Show one campaign that is over: its fills and rolls.
+
+    With --json also its legs, and how it stood at each close.
+    """
+    settings, lake = options.opened(home)
+    over = asdict(read_campaign(lake, settings, name))
+    if json:
+        output.print_json(over)
+        return
+
+    _show_rows(over["campaigns"], _CAMPAIGN_COLUMNS, json=False)
+    _show_rows(over["fills"], _FILL_COLUMNS, json=False)
+    for roll in over["rolls"]:
+        closed = ", ".join(roll["closed"])
+        opened = ", ".join(roll["opened"])
+        output.show(None, [f"Rolled on {roll['at']:%Y-%m-%d}: {closed} to {opened}."], json=False)
 
 
 _Rows = Sequence[dict[str, Any]]
@@ -83,14 +107,15 @@ _GROUP_COLUMNS = (
     "group", "currency", "number", "wins", "win_rate", "profit", "fees", "average_win",
     "average_loss", "expectancy", "profit_factor", "return", "drawdown",
 )  # fmt: skip
-CAMPAIGN_COLUMNS = (
+_CAMPAIGN_COLUMNS = (
     "campaign_id", "kind", "underlying", "opened", "closed", "ended", "rolls", "currency", "profit",
     "fees", "capital_at_risk", "return_on_risk", "worst", "best",
 )  # fmt: skip
+_FILL_COLUMNS = ("day", "contract", "kind", "quantity", "price", "cash", "fee", "currency")
 _DAY_COLUMNS = ("day", "currency", "profit", "realised", "campaigns", "total", "drawdown")
 
 
-def show_rows(rows: _Rows, columns: Sequence[str], *, json: bool) -> None:
+def _show_rows(rows: _Rows, columns: Sequence[str], *, json: bool) -> None:
     """Print rows: all of them as JSON, or some columns as a table, with what is not known."""
     if json:
         output.print_json(rows)

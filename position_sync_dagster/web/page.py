@@ -6,6 +6,9 @@ here, `textContent` in the browser.
 """
 
 import gzip
+import os
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +20,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from position_sync_dagster.web.typed_commands import typed_home, typed_program
+from position_sync_dagster.processes.home import Home
+from position_sync_dagster.terminal.text import NAME, program_as_typed
 
 STATIC = Path(__file__).parent / "static"
 KINDS = {
@@ -90,7 +94,8 @@ class PageFrame:
         """Return the page around the HTML of its main part."""
         sheets = ("/money/app.css", *self.styles)
         links = "".join(f'<link rel="stylesheet" href="{escape(sheet)}">' for sheet in sheets)
-        program, home = escape(typed_program()), escape(typed_home())
+        program = escape(_program())
+        home = escape(_option_of_home())
         return f"""<!doctype html>
 <html lang="en" data-page="{self.module}" data-perspective="{perspective_version() or ""}"
   data-program="{program}" data-home="{home}">
@@ -116,6 +121,24 @@ class PageFrame:
 </body>
 </html>
 """
+
+
+def _program() -> str:
+    """Return the program as a shell takes it in any folder: its path if it is not on the PATH."""
+    beside = Path(sys.executable).with_name(NAME)
+    program = program_as_typed(str(beside), cwd=Path("/nowhere")) if beside.exists() else NAME
+    return shlex.quote(program)
+
+
+def _option_of_home() -> str:
+    """Return the option that names the home of this process; empty if it has none."""
+    named = os.environ.get("DAGSTER_HOME")
+    if named is None:
+        return ""
+
+    home = Home.at(Path(named).parent)
+    is_home = home.dagster_home == Path(named).absolute() and not home.is_new
+    return f" --home {shlex.quote(str(home.path))}" if is_home else ""
 
 
 def _header(path: str) -> str:

@@ -19,6 +19,18 @@ export async function getJson(path, parameters = {}) {
   return content;
 }
 
+// Do what asks the API; return why it could not be done, or null.
+export async function troubleOf(act) {
+  try {
+    await act();
+    return null;
+  } catch (error) {
+    if (error instanceof ApiError) return error.message;
+    console.warn(String(error));
+    return "The server does not answer: what is drawn is from before.";
+  }
+}
+
 export const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
 // Ask for the figures of the header again and again, on pages that have no feed of their own.

@@ -1,6 +1,6 @@
 // The results page: what campaigns that are over brought. It changes once a day: it is asked for seldom.
 
-import { ApiError, followHeader, getJson, pause } from "./api.js";
+import { followHeader, getJson, pause, troubleOf } from "./api.js";
 import { drawCalendar, openCalendar } from "./calendar_panel.js";
 import { drawCampaign, openCampaign } from "./campaign_panel.js";
 import { drawCampaigns } from "./campaigns_panel.js";
@@ -25,13 +25,7 @@ async function drawAll() {
 }
 
 async function attempt(act) {
-  try {
-    await act();
-    trouble = null;
-  } catch (error) {
-    trouble = error instanceof ApiError ? error.message : "The server does not answer: what is drawn is from before.";
-    if (!(error instanceof ApiError)) console.warn(String(error));
-  }
+  trouble = await troubleOf(act);
   drawNotices();
 }
 

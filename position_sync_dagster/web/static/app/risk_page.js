@@ -1,6 +1,6 @@
 // The risk page: it asks `/api/v1` for what is chosen, and again while somebody looks.
 
-import { ApiError, followHeader, getJson, pause } from "./api.js";
+import { ApiError, followHeader, getJson, pause, troubleOf } from "./api.js";
 import { drawAssignments } from "./assignments_panel.js";
 import { since } from "./clock.js";
 import { quoted, showCommand } from "./commands.js";
@@ -80,13 +80,7 @@ const OWNERS = { strategy: "strategy_id", underlying: "symbol", account: "accoun
 const isChosen = (row) => !choice.scope || row[OWNERS[choice.scope]] === choice.name;
 
 async function attempt(act) {
-  try {
-    await act();
-    trouble = null;
-  } catch (error) {
-    trouble = error instanceof ApiError ? error.message : "The server does not answer: what is drawn is from before.";
-    if (!(error instanceof ApiError)) console.warn(String(error));
-  }
+  trouble = await troubleOf(act);
   drawAges();
 }
 
