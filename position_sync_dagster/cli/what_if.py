@@ -91,21 +91,15 @@ def what_if(
     """
     if ratio and vol == "0":
         vol = "1"
-    moves = [*product(*(_numbers(text) for text in (spot, vol, days)))]
-    if ratio and min(vol for _spot, vol, _days in moves) <= 0:
-        raise typer.BadParameter("With --ratio each number of --vol is above 0.")
-    kind: dict[str, Any] = {"rate": rate, "in_moves": in_moves, "is_ratio": ratio}
-    try:
-        points = [Point(spot=s, vol=v, days=d, **kind) for s, v, d in moves]
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        why = f"--{wrong['loc'][0]} {wrong['input']:g}: {wrong['msg']}."
-        raise typer.BadParameter(why) from None
+    moves = list(product(_numbers(spot), _numbers(vol), _numbers(days)))
+    points = _points(moves, rate=rate, in_moves=in_moves, is_ratio=ratio)
     changes = read_changes(trade or (), close or (), [roll] if roll else (), account, strategy)
+
     settings, lake = options.opened(home)
     book, scenarios, legs = read_risk(lake, settings, utc_now())
     _check_strategy(strategy, book)
     points = _named_points(scenario, scenarios) or points
+
     if changes:
         compared = what_if_of(book, legs, settings, changes)
         rows = rows_of_choice(compared.rows(points, level), strategy, account)
@@ -116,13 +110,41 @@ def what_if(
     rows = scenario_rows(legs, points, level)
     notes = [f"{count} left out: {reason}" for reason, count in legs.left_out().items()]
     if rows and not json:
-        lines: dict[tuple[Any, ...], dict[str, str]] = {}
-        for row in rows:
-            key = tuple(row[name] for name in (*_TEXTS, "conid", "vol", "days"))
-            lines.setdefault(key, _head(row))[f"{row['spot']:+g}"] = amount(row["profit"])
-        texts = list(lines.values())
-        output.print_table(texts, right=[name for name in texts[0] if name not in _TEXTS])
+        _print_scenarios(rows)
     output.show(rows, notes if rows else ["Nothing is held."], json=json)
+
+
+def _points(
+    moves: Sequence[tuple[float, float, float]], *, rate: float, in_moves: bool, is_ratio: bool
+) -> list[Point]:
+    """Return the scenarios of moves of spot, volatility and days."""
+    if is_ratio and min(vol for _spot, vol, _days in moves) <= 0:
+        raise typer.BadParameter("With --ratio each number of --vol is above 0.")
+
+    points = []
+    try:
+        for spot, vol, days in moves:
+            point = Point(
+                spot=spot, vol=vol, days=days, rate=rate, in_moves=in_moves, is_ratio=is_ratio
+            )
+            points.append(point)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        why = f"--{wrong['loc'][0]} {wrong['input']:g}: {wrong['msg']}."
+        raise typer.BadParameter(why) from None
+    return points
+
+
+def _print_scenarios(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the profits of each group, volatility and day, with a column for each move."""
+    lines: dict[tuple[Any, ...], dict[str, str]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in (*_TEXTS, "conid", "vol", "days"))
+        line = lines.setdefault(key, _head(row))
+        line[f"{row['spot']:+g}"] = amount(row["profit"])
+
+    texts = list(lines.values())
+    output.print_table(texts, right=[name for name in texts[0] if name not in _TEXTS])
 
 
 def _named_points(name: str | None, scenarios: OwnScenarios) -> list[Point]:
@@ -221,13 +243,17 @@ def payoff(
     are priced by the model.
     """
     book, legs = _read(strategy, home)
-    found = payoffs(legs.of_strategy(strategy), leg_notes(book))
-    if found and not json:
-        output.print_table([*map(_payoff_line, found)], right=("greatest profit", "greatest loss"))
-    notes = [f"{one.strategy} {one.underlying}: {text}" for one in found
-             for text in (one.why, one.note) if text]  # fmt: skip
-    rows = [one.row for one in found]
-    output.show(rows, notes if found else ["Nothing is held."], json=json)
+    listed = payoffs(legs.of_strategy(strategy), leg_notes(book))
+    if listed and not json:
+        output.print_table([*map(_payoff_line, listed)], right=("greatest profit", "greatest loss"))
+
+    notes = []
+    for of_strategy in listed:
+        for text in (of_strategy.why, of_strategy.note):
+            if text:
+                notes.append(f"{of_strategy.strategy} {of_strategy.underlying}: {text}")
+    rows = [of_strategy.row for of_strategy in listed]
+    output.show(rows, notes if listed else ["Nothing is held."], json=json)
 
 
 def _payoff_line(found: Payoff) -> dict[str, str]:

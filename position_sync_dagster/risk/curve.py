@@ -215,6 +215,7 @@ def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float, now: datetim
             continue
         strikes.append(terms.strike)
         years = max(0.0, (terms.expires_at - now) / timedelta(days=model.DAYS_PER_YEAR))
+        # Without a volatility the strikes alone say how far the curve reaches.
         deviations.append((leg.row["implied_vol"] or 0.0) * years**0.5)
 
     reach = USUAL_REACH

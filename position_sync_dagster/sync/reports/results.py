@@ -299,9 +299,8 @@ def read_days(
     table = lake.derived_table(PROFIT_EXPLAINED)
     profits: list[tuple[date, str, float | None]] = []
     if table.exists():
-        rows = table.rows(columns=["session_date", "currency", "profit"])
-        if since is not None:
-            rows = rows.filter(pl.col("session_date") >= since)
+        chosen = EVERY if since is None else pl.col("partition.session_date") >= since
+        rows = table.rows(chosen=chosen, columns=["session_date", "currency", "profit"])
         is_known = pl.col("profit").is_not_null().all()
         total = pl.when(is_known).then(pl.col("profit").sum())
         sums = rows.group_by("session_date", "currency").agg(total)
