@@ -1,15 +1,13 @@
 """Why holdings closed: through the real client from the day's executions, then from statements."""
 
-import asyncio
 import errno
 import os
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from math import inf
 
+import polars as pl
 import pytest
 
 from ib_gateway_simulator import SimulatedGateway, load_book
@@ -41,10 +39,6 @@ TODAY = datetime.now(UTC).date()
 ENDED, SETTLED = (f"{TODAY - timedelta(days=days):%Y%m%d}" for days in (2, 1))
 # How long after their option shares may come here. It is 15 minutes in the product.
 NEAR_S = 6
-
-# Two cases with shares are this far apart: what is seen last may have happened when the account was
-# confirmed, two seconds before.
-APART_S = NEAR_S + 3
 
 P, S = Stage.PROVISIONAL, Stage.STATED
 
@@ -92,7 +86,8 @@ def causes_of(lake, account, conid):
 class Case:
     """What happens, and what closes: how much, by which provisional and which stated cause.
 
-    Two cases that book `shares` are further apart than shares from their option.
+    Two cases that book `shares` are further apart than shares from their option: what is seen last
+    may have happened right after the account was confirmed.
     """
 
     act: Callable[[SimulatedGateway], object]
@@ -205,7 +200,7 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
     streaming, lake, tmp_path
 ) -> None:
     lake.registry.sync.add_active(**leg(CALL, "roller", account=A))
-    file, changes, shares_at = tmp_path / "strategies.yaml", {}, -inf
+    file, changes = tmp_path / "strategies.yaml", {}
     file.write_text("strategies: [{strategy_id: roller, follow_rolls: true, legs: []}]")
     async with simulate(book()) as sim:
         rolls = RollFollower(lake, settings_for(sim, strategies_file=file))
@@ -217,10 +212,20 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
                 valued = rows.filter(rows["position"] != 0, rows["market_value"].is_not_null())
                 return valued.height >= len(held) and len(lake.contracts.get()) >= len(set(held))
 
+            def apart():
+                """Whether what A has was confirmed long after its shares changed."""
+                records = lake.position_changes.records()
+                moved = [one.seen_at for one in records if (one.account, one.conid) == (A, STOCK)]
+                rows = lake.broker_positions.rows(streamer.settings.gateway_id)
+                held_rows = rows.filter(pl.col("account") == A, pl.col("position") != 0)
+                of_exercise = held_rows.filter(pl.col("conid").is_in([STOCK, NEXT_CALL]))
+                confirmed_at = of_exercise["confirmed_at"].min()
+                return not moved or confirmed_at - max(moved) > timedelta(seconds=NEAR_S)
+
             await eventually(known)
             for name, case in CASES.items():
                 if case.shares:
-                    await asyncio.sleep(shares_at + APART_S - time.monotonic())
+                    await eventually(apart)
                 earlier = {one.change_id for one in lake.closures.records()}
                 case.act(sim)
 
@@ -232,7 +237,6 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
                     return f"{name}: {without_shares(found_since(lake, earlier))}"
 
                 found = await eventually(judged, told)
-                shares_at = time.monotonic() if case.shares else shares_at
                 changes[name] = {one.change_id for ones in found.values() for one in ones}
                 assert {one.stage for ones in found.values() for one in ones} == {P}
                 if name == "roll by one combo order":
