@@ -156,11 +156,15 @@ def check_sdist(sdist: Path, programs: Path, folder: Path) -> None:
 
 def oldest_and_newest() -> list[str]:
     """Return the oldest and the newest Python of this machine that the bounds allow."""
-    known = [path for path in map(shutil.which, PYTHONS) if path is not None]
-    working = [
-        path for path in known if not subprocess.run([path, "-c", ""], check=False).returncode
-    ]
+    installed_pythons = [path for path in map(shutil.which, PYTHONS) if path is not None]
+    working = list(filter(works, installed_pythons))
     return list(dict.fromkeys([*working[:1], *working[-1:]])) or [sys.executable]
+
+
+def works(python: str) -> bool:
+    """Return whether a Python starts: pyenv has launchers for versions that are not in use."""
+    done = subprocess.run([python, "-c", ""], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def check_commands(programs: Path, folder: Path) -> None:
