@@ -182,7 +182,7 @@ def _delivery(row: Row, given: Assumptions) -> ExerciseTerms | NotPriced | None:
     if row["sec_type"] not in OPTION_TYPES:
         return NotPriced.OTHER_TYPE
     option = Instrument(**{name: row[name] for name in CONTRACT_FIELDS})
-    return exercise_terms(option, given.details.get(option.conid))
+    return exercise_terms(option, given.details.get(option.conid), row["magnifier"])
 
 
 def _model_terms(

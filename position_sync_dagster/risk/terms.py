@@ -35,6 +35,7 @@ class NotPriced(StrEnum):
     """Why a leg has no price of the model: its terms, or a price that is not known."""
 
     NO_TERMS = "its right, strike or expiry is not known"
+    NO_UNIT = "whether its strike is in cents or in the major unit is not known"
     NO_RATE = "no interest rate of its currency is set"
     ADJUSTED = "its class is not its symbol: what it delivers is not known"
     OTHER_PAYOFF = "its payoff is not that of a share, an index or a future"
@@ -288,7 +289,7 @@ CONTRACT_FIELDS = (
 
 
 def exercise_terms(
-    contract: Instrument, details: ContractDetails | None
+    contract: Instrument, details: ContractDetails | None, magnifier: float | None = None
 ) -> ExerciseTerms | NotPriced:
     """Return what an option delivers, or why that is not known.
 
@@ -296,6 +297,8 @@ def exercise_terms(
         contract: The option as the row of its holding names it: that counts before `details`.
         details: Its contract details, which may be older than a change of the contract; None while
             they are not known: then it is an option on a share.
+        magnifier: Divisor from its strike to the major unit, where the details are not known; None:
+            unknown.
     """
     exercise = _exercise_of(contract, details)
     if isinstance(exercise, NotPriced):
@@ -303,7 +306,6 @@ def exercise_terms(
 
     right = contract.right
     strike = contract.strike
-    magnifier = 1
     if details is not None:
         right = right or details.right
         strike = strike or details.strike
@@ -312,6 +314,8 @@ def exercise_terms(
     ends = expires_at(contract.expiry, details)
     if right is None or not strike or strike < 0 or ends is None:
         return NotPriced.NO_TERMS
+    if magnifier is None:
+        return NotPriced.NO_UNIT
     return ExerciseTerms(
         right=Right(right), strike=strike / magnifier, expires_at=ends, exercise=exercise
     )
@@ -322,6 +326,7 @@ def option_terms(
     details: ContractDetails | None,
     rates: Mapping[str, float],
     dividends: Sequence[DatedDividend] | None = None,
+    magnifier: float | None = None,
 ) -> OptionTerms | NotPriced:
     """Return what an option is priced as, or why it is not.
 
@@ -330,8 +335,9 @@ def option_terms(
         details: Its contract details; None while they are not known.
         rates: Interest rates by currency.
         dividends: Those of the underlying; None: unknown.
+        magnifier: As for `exercise_terms`.
     """
-    delivered = exercise_terms(contract, details)
+    delivered = exercise_terms(contract, details, magnifier)
     if isinstance(delivered, NotPriced):
         return delivered
     return with_rate(delivered, rates.get(contract.currency), dividends)

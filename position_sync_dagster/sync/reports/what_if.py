@@ -396,8 +396,8 @@ class HypotheticalBook:
         """Return the row of an option with its price, volatility and greeks."""
         now = self.book.now
         spot = similar.row["spot"]
-        terms = self._terms_of(trade, row, similar)
         magnifier = self._magnifier(similar.row)
+        terms = self._terms_of(trade, row, similar, magnifier)
         if terms is None or not spot or magnifier is None:
             return row, "nothing"
 
@@ -423,7 +423,11 @@ class HypotheticalBook:
         return row, source
 
     def _terms_of(
-        self, trade: ProposedTrade, row: Mapping[str, Any], similar: PricedLeg
+        self,
+        trade: ProposedTrade,
+        row: Mapping[str, Any],
+        similar: PricedLeg,
+        magnifier: float | None,
     ) -> OptionTerms | None:
         """Return what the model prices an option as, at the hour of a similar one."""
         details = self.legs.given.details.get(similar.row["conid"])
@@ -433,9 +437,8 @@ class HypotheticalBook:
                 details, right=trade.right, strike=trade.strike, last_trade_date=trade.expiry,
                 expires_on=trade.expiry,
             )  # fmt: skip
-        terms = option_terms(
-            option, details, self.legs.given.rates, self.legs.given.dividends.get(trade.symbol)
-        )
+        dividends = self.legs.given.dividends.get(trade.symbol)
+        terms = option_terms(option, details, self.legs.given.rates, dividends, magnifier)
         if not isinstance(terms, OptionTerms) or terms.expires_at <= self.book.now:
             return None
         return terms

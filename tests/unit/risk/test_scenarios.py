@@ -166,10 +166,12 @@ def test_a_price_that_may_be_in_cents_is_left_out_until_a_value_or_the_contract_
     for row in (in_pence, of_grain):
         legs = priced([row], rates={"USD": 0.04, "GBP": 0.04})
         assert legs.parts["spot"].to_list() == [None]
-        assert legs.left_out() == {NotPriced.NO_PRICE.value: 1}
+        assert legs.left_out() == {NotPriced.NO_UNIT.value: 1}
 
-    valued = replace(in_pence, market_value=-2 * 12.0)
-    assert priced([valued], rates={"GBP": 0.04}).parts["spot"].to_list() == [6.0]
+    valued = replace(in_pence, market_value=-2 * 12.0)  # 2 x 100 at 12 pence
+    legs = priced([valued], rates={"GBP": 0.04})
+    assert legs.parts["spot"].to_list() == [6.0]
+    assert [leg.terms.strike for leg in legs if leg.terms] == [5.75]
     in_dollars = option(1, market_value=None)
     assert set(priced([in_dollars]).parts["spot"]) == {600.0}
 

@@ -69,8 +69,20 @@ def test_a_class_of_another_exchange_may_have_a_name_of_its_own() -> None:
         expiry=EXPIRY, trading_class="TCH",
     )  # fmt: skip
     assert option_terms(option, None, RATES) is NotPriced.ADJUSTED
-    found = option_terms(replace(option, currency="HKD"), None, {"HKD": 0.03})
+    in_hong_kong = replace(option, currency="HKD")
+    found = option_terms(in_hong_kong, None, {"HKD": 0.03}, magnifier=1.0)
     assert isinstance(found, OptionTerms)
+
+
+def test_a_strike_in_pence_is_in_pounds_only_where_its_unit_is_known() -> None:
+    option = Instrument(
+        conid=1, sec_type="OPT", symbol="VOD", currency="GBP", right=Right.CALL, strike=240.0,
+        expiry=EXPIRY, trading_class="VOD",
+    )  # fmt: skip
+    assert option_terms(option, None, {"GBP": 0.04}) is NotPriced.NO_UNIT
+    found = option_terms(option, None, {"GBP": 0.04}, magnifier=100.0)
+    assert isinstance(found, OptionTerms)
+    assert found.strike == 2.4
 
 
 def test_the_parts_of_the_price_until_expiries_give_dividends_between_them() -> None:
