@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, time
 
 from position_sync_dagster.domain.closes import SLACK
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.movements import (
@@ -26,9 +26,6 @@ from position_sync_dagster.domain.movements import (
     MovementKind,
     Section,
 )
-
-# Quantities below this are the rounding of sums; fractions of shares have four digits.
-ROUNDING = 1e-6
 
 OPTIONS = frozenset({"OPT", "FOP"})
 
@@ -286,9 +283,9 @@ class _Holding:
         for movement in self._signed:
             before = total
             total += movement.quantity or 0.0
-            if abs(before) < ROUNDING <= abs(total):
+            if abs(before) < QUANTITY_ROUNDING <= abs(total):
                 begin = moment_of(movement)
-            if abs(total) < ROUNDING <= abs(before) and begin is not None:
+            if abs(total) < QUANTITY_ROUNDING <= abs(before) and begin is not None:
                 stays.append((begin, moment_of(movement)))
                 begin = None
         return stays if begin is None else [*stays, (begin, None)]
@@ -323,11 +320,11 @@ class _Holding:
         delivered_to = self._deliveries.owners_of(movement) if _is_delivery(movement) else None
         closed = 0.0
         if total * by < 0:
-            closed = -total if abs(by) >= abs(total) - ROUNDING else by
+            closed = -total if abs(by) >= abs(total) - QUANTITY_ROUNDING else by
             self._close(movement, closed, delivered_to)
 
         opened = by - closed
-        if abs(opened) >= ROUNDING:
+        if abs(opened) >= QUANTITY_ROUNDING:
             self._open(movement, opened, delivered_to)
 
     def _close(self, movement: Movement, by: float, delivered_to: _Shares | None) -> None:
@@ -348,8 +345,8 @@ class _Holding:
         if len(self._has) == 1:
             return {next(iter(self._has)): by}
 
-        is_all = abs(by + total) < ROUNDING
-        ends_flat = abs(self._at_end_of[movement.session_date]) < ROUNDING
+        is_all = abs(by + total) < QUANTITY_ROUNDING
+        ends_flat = abs(self._at_end_of[movement.session_date]) < QUANTITY_ROUNDING
         if is_all or ends_flat:
             return {owner: by * held / total for owner, held in self._has.items()}
 
@@ -358,7 +355,7 @@ class _Holding:
         shares = {owner: by * share for owner, share in delivered_to.items()}
         is_enough = all(
             self._has.get(owner, 0.0) * -share > 0
-            and abs(self._has[owner]) >= abs(share) - ROUNDING
+            and abs(self._has[owner]) >= abs(share) - QUANTITY_ROUNDING
             for owner, share in shares.items()
         )
         return shares if is_enough else None
@@ -391,7 +388,7 @@ class _Holding:
         if abs(total) > abs(by):
             lacking = {owner: missing * by / total for owner, missing in lacking.items()}
         unclaimed = by - sum(lacking.values())
-        if abs(unclaimed) >= ROUNDING or not lacking:
+        if abs(unclaimed) >= QUANTITY_ROUNDING or not lacking:
             lacking[whole] = unclaimed
         return lacking
 
@@ -407,7 +404,7 @@ class _Holding:
         if total:
             shares = {owner: -held for owner, held in self._has.items()}
             self._add_parts(movement, shares, opens=False, unknown=text)
-        if abs(total + by) >= ROUNDING:
+        if abs(total + by) >= QUANTITY_ROUNDING:
             openers = self._openers(movement, total + by)
             self._add_parts(movement, openers, opens=True, unknown=text)
 
@@ -456,7 +453,7 @@ class _Holding:
     def _add(self, part: OwnedPart) -> None:
         self._parts.append(part)
         self._has[part.owner] = self._has.get(part.owner, 0.0) + part.quantity
-        if abs(self._has[part.owner]) < ROUNDING:
+        if abs(self._has[part.owner]) < QUANTITY_ROUNDING:
             del self._has[part.owner]
 
 
@@ -507,11 +504,11 @@ def _prior_of(movements: Sequence[Movement]) -> float:
         elif _closes(movement):
             missing_long = max(missing_long, -total)
 
-    if missing_long >= ROUNDING and missing_short >= ROUNDING:
+    if missing_long >= QUANTITY_ROUNDING and missing_short >= QUANTITY_ROUNDING:
         return 0.0
-    if missing_long >= ROUNDING:
+    if missing_long >= QUANTITY_ROUNDING:
         return missing_long
-    return -missing_short if missing_short >= ROUNDING else 0.0
+    return -missing_short if missing_short >= QUANTITY_ROUNDING else 0.0
 
 
 def _closes(movement: Movement) -> bool:

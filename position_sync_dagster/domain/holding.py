@@ -14,6 +14,9 @@ from position_sync_dagster.domain.position_update import GreeksSource, ValueOrig
 # (account, conid): the key of a holding.
 Key = tuple[str, int]
 
+# Quantities below this are the rounding of sums; fractions of shares have four digits.
+QUANTITY_ROUNDING = 1e-6
+
 _T = TypeVar("_T")
 _K = TypeVar("_K")
 

@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster.domain.closes import SLACK, Cause
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.movements import MovementKind, known_sum
 from position_sync_dagster.lake.movements import sum_if_known
@@ -24,8 +25,6 @@ from position_sync_dagster.lake.movements import sum_if_known
 DELIVERED = (Cause.ASSIGNED.value, Cause.EXERCISED.value)
 # Maximum time between the change of an option and that of the shares: statements come late.
 SOON = timedelta(days=5)
-
-ROUNDING = 1e-6
 
 # What of a movement says how a holding closed.
 _MONEY = ("multiplier", "price", "fee", "fee_currency", "moved")
@@ -303,7 +302,7 @@ def _start(option: Mapping[str, Any], moved: pl.DataFrame) -> tuple[float | None
         return None, 0.0
 
     near = (pl.col("seen_at") - option["closed_at"]).abs()
-    is_same = (pl.col("after") - pl.col("before") - units).abs() < ROUNDING
+    is_same = (pl.col("after") - pl.col("before") - units).abs() < QUANTITY_ROUNDING
     nearest = moved.filter(near <= SOON, is_same).sort(near).select("before", "average_cost").rows()
     if not nearest:
         return None, 0.0
@@ -325,9 +324,9 @@ def _traded(close: Mapping[str, Any], lot: DeliveredLot) -> float | None:
         return -closed
     if before is None:
         return None
-    if abs(left) >= abs(before) - ROUNDING:
+    if abs(left) >= abs(before) - QUANTITY_ROUNDING:
         return -closed
-    return None if abs(closed) < abs(before) - ROUNDING else -left
+    return None if abs(closed) < abs(before) - QUANTITY_ROUNDING else -left
 
 
 def _realised(closes: pl.DataFrame, lots: Sequence[DeliveredLot]) -> dict[_Key, float | None]:
@@ -433,7 +432,7 @@ def open_profit(
         of_leg = parts.filter(lot.is_here)
         parts = parts.filter(~lot.is_here)
         held = of_leg.select((pl.col("position") * pl.col("share")).sum()).item()
-        is_other = not of_leg.is_empty() and abs(held - (lot.quantity or 0.0)) > ROUNDING
+        is_other = not of_leg.is_empty() and abs(held - (lot.quantity or 0.0)) > QUANTITY_ROUNDING
         if lot.quantity is None or lot.size is None or is_other:
             return None
 
@@ -450,7 +449,7 @@ def _earned(lot: DeliveredLot, priced: pl.DataFrame) -> float | None:
     """Return the profit of what is left of a lot; None if it is not held, or has no value."""
     if not lot.quantity or lot.size is None:
         return 0.0 if lot.size is not None else None
-    is_enough = pl.col("position") / lot.quantity >= 1 - ROUNDING
+    is_enough = pl.col("position") / lot.quantity >= 1 - QUANTITY_ROUNDING
     held = priced.filter(lot.is_here, is_enough)
     if held.is_empty():
         return None

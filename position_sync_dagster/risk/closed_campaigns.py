@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import groupby, pairwise
 
-from position_sync_dagster.domain.attribution import ROUNDING, OwnedPart
+from position_sync_dagster.domain.attribution import OwnedPart
 from position_sync_dagster.domain.closed_campaign import CampaignEnd
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.movements import DELIVERIES, MovementKind, known_sum
@@ -111,7 +111,7 @@ def _stays(parts: Iterable[OwnedPart], *, with_open: bool = False) -> list[list[
         current += new
         for part in new:
             held[part.key] += part.quantity
-        if all(abs(quantity) < ROUNDING for quantity in held.values()):
+        if all(abs(quantity) < QUANTITY_ROUNDING for quantity in held.values()):
             stays.append(current)
             current = []
             held.clear()
@@ -125,7 +125,7 @@ def _is_held(parts: Iterable[OwnedPart]) -> bool:
     quantities: defaultdict[Key, float] = defaultdict(float)
     for part in parts:
         quantities[part.key] += part.quantity
-    return any(abs(quantity) >= ROUNDING for quantity in quantities.values())
+    return any(abs(quantity) >= QUANTITY_ROUNDING for quantity in quantities.values())
 
 
 def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
@@ -280,7 +280,7 @@ class Lot:
         """Open more of it, or close by the average cost."""
         before = self.quantity
         self.quantity += part.quantity
-        if abs(self.quantity) < ROUNDING:
+        if abs(self.quantity) < QUANTITY_ROUNDING:
             self.quantity = 0.0
             self.cost = 0.0
         elif part.opens or before == 0:

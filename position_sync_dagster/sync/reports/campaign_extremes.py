@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import polars as pl
 
-from position_sync_dagster.domain.attribution import ROUNDING, OwnedPart
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.attribution import OwnedPart
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
 from position_sync_dagster.sync.reports.recorded_values import RecordedValues
 
 A_DAY = timedelta(days=1)
@@ -104,7 +104,7 @@ def _spans_of(parts: Sequence[OwnedPart]) -> Iterable[_Span]:
         money = with_money(money, part)
         begin = _begin_after(part)
         end = _end_before(following)
-        open_quantities = {key: q for key, q in held.items() if abs(q) >= ROUNDING}
+        open_quantities = {key: q for key, q in held.items() if abs(q) >= QUANTITY_ROUNDING}
         if money is not None and open_quantities and begin < end:
             yield begin, end, money, open_quantities
 

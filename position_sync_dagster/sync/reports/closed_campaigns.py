@@ -14,14 +14,13 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster.domain.attribution import (
-    ROUNDING,
     OwnedPart,
     attributed,
     moment_of,
     name_of,
 )
 from position_sync_dagster.domain.closed_campaign import ClosedCampaign
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.movements import Movement
@@ -140,7 +139,7 @@ class CampaignBook:
                 held[part.key] += part.quantity
                 money = with_money(money, part)
                 position += 1
-            if any(abs(quantity) >= ROUNDING for quantity in held.values()):
+            if any(abs(quantity) >= QUANTITY_ROUNDING for quantity in held.values()):
                 value = self._recorded.value_of(held, day)
                 profit = None if value is None or money is None else money + value
                 stood.append(StoodAt(day=day, value=value, profit=profit))

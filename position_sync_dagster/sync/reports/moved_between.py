@@ -8,13 +8,11 @@ from datetime import date, datetime, timedelta
 import polars as pl
 
 from position_sync_dagster.domain.closes import FLEX
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING
 from position_sync_dagster.domain.movements import INCOME, OWNERS_CASH, MovementKind
 from position_sync_dagster.settings import Settings
 
 KEY = ["account", "conid"]
-
-# Quantities that differ by less are equal: fractions of shares have four digits.
-ROUNDING = 1e-6
 
 # How near to the close a trade may be whose quantity our last row has, or has not.
 NEAR = timedelta(minutes=20)
@@ -157,10 +155,10 @@ def _turned(sums: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
     missing = pl.col("change").fill_null(0.0) - pl.col("moved")
     by_both = pl.col("by_end") + pl.col("by_start")
 
-    is_missing = missing.abs() > ROUNDING
-    fits_end = (missing - pl.col("by_end")).abs() < ROUNDING
-    fits_start = (missing - pl.col("by_start")).abs() < ROUNDING
-    fits_both = (missing - by_both).abs() < ROUNDING
+    is_missing = missing.abs() > QUANTITY_ROUNDING
+    fits_end = (missing - pl.col("by_end")).abs() < QUANTITY_ROUNDING
+    fits_start = (missing - pl.col("by_start")).abs() < QUANTITY_ROUNDING
+    fits_both = (missing - by_both).abs() < QUANTITY_ROUNDING
     return joined.select(
         *KEY,
         turn_end=is_missing & (fits_end | (fits_both & ~fits_start)),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.movements import (
     INCOME,
@@ -25,7 +26,7 @@ from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED,
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.price_magnifiers import magnifier_in
 from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.moved_between import KEY, ROUNDING, movements_between
+from position_sync_dagster.sync.reports.moved_between import KEY, movements_between
 
 # A holding has one currency; a fee of it in another one is a row of its own.
 _ROW = [*KEY, "symbol", "currency"]
@@ -283,7 +284,7 @@ def _with_transfers(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _why_unknown() -> pl.Expr:
     """Return why the profit of a holding is not known; null where it is."""
-    is_missing = pl.col("missing").abs() > ROUNDING
+    is_missing = pl.col("missing").abs() > QUANTITY_ROUNDING
     return (
         pl.when(pl.col("value_0").is_null()).then(pl.lit("its value at the close before"))
         .when(pl.col("value_1").is_null()).then(pl.lit("its value at the close"))
@@ -349,7 +350,7 @@ def _moves_by_greeks(days: float) -> dict[str, pl.Expr]:
 def _unexplained(is_known: pl.Expr) -> pl.Expr:
     """Return the value of what came or went without a movement: how much is not explained."""
     value_missing = pl.col("missing") * pl.coalesce("unit_1", "unit_0")
-    is_missing = pl.col("missing").abs() > ROUNDING
+    is_missing = pl.col("missing").abs() > QUANTITY_ROUNDING
     return pl.when(is_known).then("unexplained").when(is_missing).then(value_missing)
 
 
@@ -390,7 +391,7 @@ def _of_known_ends(
         start, end: The accounts of the rows at both ends.
         earlier: The accounts that have rows of any day before.
     """
-    accounts = set(rows.filter(pl.col("missing").abs() > ROUNDING)["account"])
+    accounts = set(rows.filter(pl.col("missing").abs() > QUANTITY_ROUNDING)["account"])
     without_close = accounts - set(end)
     without_start = accounts - set(start)
     lost = without_start & set(earlier)

@@ -9,8 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.attribution import ROUNDING
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
 from position_sync_dagster.risk.closed_campaigns import Contract, Lot
@@ -96,7 +95,7 @@ class RecordedValues:
         """Return the value of some quantities at the close of a day; None: not known."""
         total = 0.0
         for (account, conid), quantity in held.items():
-            if abs(quantity) < ROUNDING:
+            if abs(quantity) < QUANTITY_ROUNDING:
                 continue
             unit = self._units.get((account, conid, day))
             if unit is None:

@@ -17,7 +17,8 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING
+from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED
 from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
@@ -29,7 +30,7 @@ from position_sync_dagster.sync.exchange_days import closing_times, exchange_day
 from position_sync_dagster.sync.price_magnifiers import magnifier_in
 from position_sync_dagster.sync.reports.book import Book, known_strategy
 from position_sync_dagster.sync.reports.figures import Figures
-from position_sync_dagster.sync.reports.moved_between import KEY, ROUNDING, movements_between
+from position_sync_dagster.sync.reports.moved_between import KEY, movements_between
 from position_sync_dagster.sync.reports.profit import (
     BOOKED_BEFORE,
     BY_GREEKS,
@@ -44,6 +45,9 @@ NEAR_EXPIRY = timedelta(days=5)
 
 # How many of the largest legs of a part are named.
 LARGEST = 3
+
+# Amounts of money below this are the rounding of sums.
+AMOUNT_ROUNDING = 1e-6
 
 # At most so many options are revalued, those with the nearest expiry: each takes 1 to 2 ms.
 MOST_REVALUED = 1000
@@ -308,7 +312,7 @@ def _explained_holdings(
 def _with_lost_closes(holdings: pl.DataFrame, opening: OpeningBook) -> pl.DataFrame:
     """Return holdings; those of accounts without a close, which their movements show, say so."""
     recorded = pl.col("account").is_in(opening.rows["account"].unique().to_list())
-    is_missing = pl.col("missing").abs() > ROUNDING
+    is_missing = pl.col("missing").abs() > QUANTITY_ROUNDING
     is_lost = ~recorded & is_missing.any().over("account")
     text = f"the close of {opening.session} is not recorded"
     why_unknown = pl.when(is_lost).then(pl.lit(text)).otherwise("why_unknown")
@@ -458,7 +462,7 @@ class _Groups:
         for row in closed.iter_rows(named=True):
             shares = dict(zip(row["strategies"], row["shares"], strict=True))
             unclaimed = 1.0 - sum(shares.values())
-            if unclaimed > ROUNDING:
+            if unclaimed > NEGLIGIBLE:
                 shares[UNATTRIBUTED] = unclaimed
             for strategy, share in shares.items():
                 profit = None if row["today"] is None else row["today"] * share
@@ -556,7 +560,7 @@ def _largest(counted: pl.DataFrame) -> dict[str, list[LargestLeg]]:
     largest: dict[str, list[LargestLeg]] = {}
     for name in PARTS:
         size = pl.col(name).abs()
-        rows = counted.filter(size > ROUNDING).sort(size, descending=True).head(LARGEST)
+        rows = counted.filter(size > AMOUNT_ROUNDING).sort(size, descending=True).head(LARGEST)
         if rows.height:
             largest[name] = [
                 LargestLeg(
