@@ -198,6 +198,11 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     written = pl.col("timestamp").fill_null(began)
     patience = timedelta(seconds=login.stale_after_s)
     late = accounts.filter(pl.col("holdings_changed_at") - written > patience)
+    is_seen = session is not None and session.is_live(now)
+    if late.height and not is_seen:
+        text = f"no gateway, which sends the values of {late.height} accounts."
+        return check.unknown_result(text)
+
     waiting = accounts.get_column("timestamp").null_count()
     if late.is_empty() and waiting:
         return check.unknown_result(f"{waiting} accounts have no row yet.")

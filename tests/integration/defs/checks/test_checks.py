@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from position_sync_dagster.cli.app import COMMANDS, app
 from position_sync_dagster.defs.assets.table_asset import reconciliation_breaks
 from position_sync_dagster.defs.checks import tables
+from position_sync_dagster.defs.checks.evaluation import EVALUATE
 from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.queue_request import Answer
 from position_sync_dagster.settings import Settings
@@ -244,6 +246,25 @@ def test_requests_that_wait_for_a_gateway_are_unknown_and_no_failure(world, monk
     assert found.description == "Unknown: no gateway, for which 2 requests wait."
     assert found.severity is dg.AssetCheckSeverity.WARN
     assert "unevaluated" not in found.metadata, "no message: a_stream_watches sends one"
+
+
+def test_without_a_gateway_one_check_fails_and_what_needs_it_is_unknown(
+    world, lake, settings, monkeypatch
+):
+    session = world.hold(1, 2)
+    world.row(1, 5, more=[2])
+    world.ask(1)
+    lake.sessions.renew(session, lease_s=60.0, state=SessionState.BLIND)
+    monkeypatch.setattr(Settings, "stale_after_s", 1e-6)
+    results = {key.name: evaluate(lake, settings) for key, evaluate in EVALUATE.items()}
+    wrong = {name: result for name, result in results.items() if not result.passed}
+
+    watched = wrong.pop("a_stream_watches")
+    assert watched.severity is dg.AssetCheckSeverity.ERROR
+    assert {"agrees_with_the_broker", "lines_suffice", "requests_are_answered"} < wrong.keys()
+    for result in wrong.values():
+        assert result.severity is dg.AssetCheckSeverity.WARN
+        assert (result.description or "").startswith("Unknown: no gateway")
 
 
 def test_requests_that_wait_for_too_long_are_counted_and_twenty_are_shown(world, lake, monkeypatch):
