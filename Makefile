@@ -68,7 +68,7 @@ dev: $(RUNNABLE) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see
 
 .PHONY: tables
 tables: $(RUNNABLE) ## docs/tables.md, the data dictionary, from the code
-	@$(BIN)/python -m position_sync_dagster.lake.data_dictionary > docs/tables.md
+	@$(BIN)/python -m tests.support.data_dictionary > docs/tables.md
 
 # Some tests wait while others compute: six processes fill two cores.
 .PHONY: test

@@ -18,7 +18,7 @@ from position_sync_dagster.domain.queue_request import QueuedPosition
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
-from position_sync_dagster.lake.provenance import LedgerProvenance
+from position_sync_dagster.lake.ledger_rows import LedgerProvenance
 from position_sync_dagster.lake.schema import legs_of
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import number, quantity

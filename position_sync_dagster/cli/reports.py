@@ -1,24 +1,30 @@
 """The commands that show what the tables hold, such as `status` and `positions`."""
 
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
 
+import polars as pl
 import typer
 from rich.console import Group, RenderableType
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closes import Closure
-from position_sync_dagster.lake.lake import Lake, Past
-from position_sync_dagster.lake.schema import UPDATE_COLUMNS
+from position_sync_dagster.domain.instrument import contract_name
+from position_sync_dagster.lake.followed_rows import POLL_S
+from position_sync_dagster.lake.lake import Lake, Past, rows_of_logins
+from position_sync_dagster.lake.schema import UPDATE_COLUMNS, updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
 from position_sync_dagster.sync.reports.book import (
     Book,
     book_at,
+    is_leg_of,
     known_strategy,
     open_positions,
     read_book,
@@ -26,9 +32,15 @@ from position_sync_dagster.sync.reports.book import (
 from position_sync_dagster.sync.reports.changes import ChangeKind
 from position_sync_dagster.sync.reports.closes import read_closes
 from position_sync_dagster.sync.reports.figures import read_figures
+from position_sync_dagster.sync.reports.profit import PARTS
 from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.reports.todays_profit import (
+    TodaysProfit,
+    explain_today,
+    of_strategy,
+)
 from position_sync_dagster.terminal import board, money_tables, output
-from position_sync_dagster.terminal.text import amount, as_typed, number, quantity
+from position_sync_dagster.terminal.text import amount, as_typed, number, printable, quantity
 
 
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
@@ -277,3 +289,166 @@ def _print_closes(
 
 # What `positions --json` has besides the columns of position_updates.
 _MORE = ("confirmed_at", "age_s", "greeks_age_s", "feed", "strategies", "shares", "days")
+
+
+def why(
+    strategy: options.Strategy = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
+) -> None:
+    """Show why today's profit of each strategy is what it is, since the close before.
+
+    The number is today's of `figures`, of what is open; the parts add up to it. Near the expiry,
+    and where the close has no greeks, they come from full revaluation: spot, then volatility, then
+    time. What closed today is named beside. An unknown part is a dash, with the reason below.
+    """
+    settings, lake = options.opened(home)
+    figures = read_figures(lake, settings, utc_now())
+    rows = of_strategy(explain_today(lake, settings, figures), strategy, figures.book)
+    if rows and not json:
+        output.print_table([*map(_why_line, rows)], right=_WHY_NUMBERS)
+    lines = _why_notes(rows) if rows else ["Nothing is held."]
+    output.show(rows, lines, json=json)
+
+
+_WHY_NUMBERS = ("today", *PARTS, "closed")
+
+# How many legs a line names.
+MOST_NAMED = 5
+
+
+def _why_line(row: TodaysProfit) -> dict[str, str]:
+    """Return the cells of a strategy."""
+    cells = {"strategy": row.strategy, "account": row.account, "": row.currency}
+    cells["today"] = amount(row.profit)
+    for name in PARTS:
+        part = getattr(row, name)
+        cells[name] = amount(None if part is None else round(part, 2))
+    cells["closed"] = amount(row.closed) if row.closed_legs else ""
+    return cells
+
+
+def _why_notes(rows: Sequence[TodaysProfit]) -> list[str]:
+    """Return the largest legs of the largest part of each strategy, and what is not known."""
+    notes: list[str] = []
+    for row in rows:
+        notes += [f"{row.strategy}: {text}" for text in _why_notes_of(row)]
+    since = rows[0].since
+    return [*notes, f"Since the close of {since:%Y-%m-%d %H:%M} UTC; commissions are in no part."]
+
+
+def _why_notes_of(row: TodaysProfit) -> Iterator[str]:
+    """Yield what there is to say of one strategy."""
+    if row.largest:
+        name = max(row.largest, key=lambda part: abs(getattr(row, part)))
+        legs = [f"{leg.leg} {amount(leg.amount)}" for leg in row.largest[name]]
+        yield f"{name} {amount(getattr(row, name))}, most by {_listed(legs)}"
+
+    if row.revalued:
+        yield f"revalued in steps: {_listed(row.revalued)}"
+    if row.without_greeks:
+        yield f"repricing alone: {_listed(row.without_greeks)}"
+
+    if row.closed_legs:
+        legs = [f"{leg.leg} {amount(leg.profit)}" for leg in row.closed_legs]
+        yield f"closed today, not in the number: {_listed(legs)}"
+    if row.why_unknown:
+        yield f"not known: {_listed(row.why_unknown.split('; '))}"
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """Return the first texts, and how many more there are."""
+    named = ", ".join(texts[:MOST_NAMED])
+    more = len(texts) - MOST_NAMED
+    return f"{named} and {more} more" if more > 0 else named
+
+
+# How often a token is printed, in seconds; it also shows a closed pipe while there are no rows.
+TOKEN_EVERY_S = 5.0
+
+
+def follow(
+    strategy: options.Strategy = None,
+    account: Annotated[str | None, typer.Option(help="Only rows of this account.")] = None,
+    conid: Annotated[int | None, typer.Option(help="Only rows of this contract.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="Go on behind this token; `now` for what is committed from now on, `start` for "
+            "every row. Without it, the newest row of each holding comes first.",
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json/--table", help="Print JSON lines, or short lines for people.")
+    ] = True,
+    poll: Annotated[
+        float,
+        typer.Option(min=0.05, max=5, help="How often to look for a new commit, in seconds."),
+    ] = POLL_S,
+    home: options.HomeFolder = None,
+) -> None:
+    """Print each row of the ledger as it is committed, one a line, until Ctrl-C or a closed pipe.
+
+    A line is a row of position_updates: an object with its columns, times in ISO 8601 and unknown
+    values null. After the rows of a commit, and every 5 s, comes a line `{"token": "..."}`. A
+    program stores the last token together with what it did, and passes it as --since to go on
+    there: nothing is left out, and nothing comes twice.
+    """
+    settings, lake = options.opened(home)
+    active = (leg.strategy_id for leg in lake.registry.sync.get_all_active())
+    waiting_for_contract = (leg.strategy_id for leg in lake.registry.unresolved)
+    known_strategy(strategy, active, waiting_for_contract)
+    reader = lake.updates.sync.follow(since)
+
+    def chosen(rows: pl.DataFrame) -> pl.DataFrame:
+        rows = rows_of_logins(rows, settings)
+        if strategy is not None:
+            rows = rows.filter(is_leg_of(lake, strategy, lake.registry.sync.get_all_active()))
+        if account is not None:
+            rows = rows.filter(pl.col("account") == account)
+        if conid is not None:
+            rows = rows.filter(pl.col("conid") == conid)
+        return rows
+
+    print_rows = _write_as_json if json else _write_as_lines
+    token = since or ""  # the first read may find nothing
+    token_printed_at = time.monotonic()
+    try:
+        while True:
+            commit = reader.read()
+            if commit is not None:
+                token = commit.token
+                print_rows(chosen(commit.rows))
+
+            is_token_due = time.monotonic() > token_printed_at + TOKEN_EVERY_S
+            if json and (commit is not None or is_token_due):
+                _write(pl.DataFrame({"token": [token]}).write_ndjson())
+                token_printed_at = time.monotonic()
+
+            if commit is None:  # otherwise there may be more
+                time.sleep(poll)
+    except BrokenPipeError:
+        # The interpreter flushes the output at its end, and would report the closed pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return
+
+
+def _write_as_json(rows: pl.DataFrame) -> None:
+    _write(output.escaped(rows.drop("date").write_ndjson()))
+
+
+def _write_as_lines(rows: pl.DataFrame) -> None:
+    for row in updates_of(rows):
+        contract = printable(contract_name(row))
+        _write(
+            f"{row.timestamp:%H:%M:%S}  {printable(row.account)}  {contract:<24} "
+            f"{quantity(row.position):>8} {number(row.market_value):>14} "
+            f"{number(row.unrealized_pnl):>12}  {row.source}\n"
+        )
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,14 +1,16 @@
 """The ledger of values, `position_updates`: appended once per `update_id`, read, and followed.
 
 `SyncUpdates` has blocking calls, `PositionUpdatesTable` is for asyncio. A handler that
-writes streamed updates, for a program without a lake, is here too.
+writes streamed updates, for a program without a lake, is here too, and the checks of updates that
+other code made: other spellings are converted, and values that cannot be stored are refused.
 
 A row whose id the ledger holds is not written again: a repeated update or batch has the same id.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -18,6 +20,7 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.instrument import Right, parse_expiry, parse_right
 from position_sync_dagster.domain.position_update import (
     OwnUpdates,
     PositionUpdate,
@@ -26,7 +29,6 @@ from position_sync_dagster.domain.position_update import (
     trading_mode_of,
 )
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.coercion import NUMBERS, coerce_update
 from position_sync_dagster.lake.followed_rows import POLL_S, Added, AddedRows, Follower, Place
 from position_sync_dagster.lake.ledger_rows import (
     ADDED,
@@ -42,9 +44,102 @@ from position_sync_dagster.lake.ledger_rows import (
     sample,
     stored_ids,
 )
-from position_sync_dagster.lake.schema import POSITION_UPDATES, content_id, moment, one_of
+from position_sync_dagster.lake.schema import (
+    POSITION_UPDATES,
+    UNSET,
+    UPDATE_COLUMNS,
+    StoredColumn,
+    content_id,
+    moment,
+    one_of,
+)
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table, TableOptions, offloaded
+
+
+def coerce_update(update: PositionUpdate) -> PositionUpdate:
+    """Return the update in the form in which it is stored; the same object if nothing changes.
+
+    A time without a zone is local time, as `datetime.now()` returns it. A right or an expiry may
+    be text as IB writes it, "" for none. A number that is not finite, or IB's DBL_MAX, becomes
+    None (unknown).
+
+    Raises:
+        InvalidRequestError: A field holds a value that cannot be stored, or a field that each row
+            needs, such as the position, is unknown.
+    """
+    changes: dict[str, Any] = {}
+    for name, column, coerce in _CHECKS:
+        value = getattr(update, name)
+        try:
+            coerced = None if value is None or _is_blank(value, column) else coerce(value)
+        except (ValueError, TypeError, OverflowError, OSError, errors.InvalidLegError):
+            raise _refused(name, value, column) from None
+        if coerced is None and not column.nullable:
+            raise _refused(name, value, column)
+        if coerced is not value:
+            changes[name] = coerced
+    return replace(update, **changes) if changes else update
+
+
+def _is_blank(value: object, column: StoredColumn) -> bool:
+    may_be_blank = column.choices is not None or column.kind is date
+    return may_be_blank and isinstance(value, str) and not value.strip()
+
+
+def _refused(name: str, value: object, column: StoredColumn) -> errors.InvalidRequestError:
+    wanted = f"one of {', '.join(column.choices)}" if column.choices else _BY_KIND[column.kind][1]
+    return errors.InvalidRequestError(
+        f"The update's {name} {value!r:.80} cannot be stored: it is not {wanted}.",
+        remedy=f"Pass {name} as {wanted}.",
+    )
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool | str | bytes):
+        raise TypeError
+    number = float(value)
+    return number if -UNSET < number < UNSET else None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _count(value: Any) -> int:
+    count = index(value)
+    if isinstance(value, bool) or not -(2**63) <= count < 2**63:
+        raise TypeError
+    return count
+
+
+def _moment(value: Any) -> datetime:
+    if not isinstance(value, datetime):
+        raise TypeError
+    return value if value.tzinfo is not None else value.astimezone(UTC)
+
+
+# How a value of each kind is read, and what it has to be.
+_BY_KIND: dict[type, tuple[Callable[[Any], object], str]] = {
+    float: (_number, "a finite number"),
+    str: (_text, "a str"),
+    int: (_count, "a whole number"),
+    datetime: (_moment, "a datetime, such as datetime.now(UTC)"),
+    date: (parse_expiry, "a date, or text such as 20260220"),
+}
+
+
+def _check_of(column: StoredColumn) -> Callable[[Any], object]:
+    if column.choices is Right:
+        return parse_right
+    return column.choices or _BY_KIND[column.kind][0]
+
+
+_CHECKS = [(name, column, _check_of(column)) for name, column in UPDATE_COLUMNS.items()]
+
+NUMBERS = [name for name, column in UPDATE_COLUMNS.items() if column.kind is float]
 
 
 def identified(

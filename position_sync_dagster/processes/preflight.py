@@ -31,8 +31,11 @@ from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.ib_async_internals import version_problem
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage.object_store import absolute_path, is_remote
-from position_sync_dagster.lake.storage.store_probe import require_conditional_put
+from position_sync_dagster.lake.storage.object_store import (
+    absolute_path,
+    is_remote,
+    require_conditional_put,
+)
 from position_sync_dagster.lake.storage.table import Table, together
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes import ports

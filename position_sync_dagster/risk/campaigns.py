@@ -20,7 +20,7 @@ from position_sync_dagster.domain.closes import SLACK, Cause
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.movements import MovementKind, known_sum
-from position_sync_dagster.lake.movements import sum_if_known
+from position_sync_dagster.lake.derived import sum_if_known
 
 DELIVERED = (Cause.ASSIGNED.value, Cause.EXERCISED.value)
 # Maximum time between the change of an option and that of the shares: statements come late.

@@ -1,7 +1,9 @@
 """Alert messages about failed checks: pure functions decide which are due, `Deliveries` sends them.
 
 One message is sent when a check fails, and another when it passes again. A message is kept until
-it is sent. apprise sends it to the receivers in the settings, in a program beside the ticks.
+it is sent. apprise sends it to the receivers in the settings, in a program beside the ticks: this
+module. It reads the message from its input, since the URL is a secret, and others can read
+arguments. What it prints is dropped: apprise and its libraries log the URL.
 """
 
 import json
@@ -14,13 +16,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from enum import IntEnum
 from tempfile import TemporaryFile
 
 from pydantic import AwareDatetime, SecretStr
 
 from position_sync_dagster.domain.clock import Clock, elapsed
 from position_sync_dagster.errors import MissingExtraError
-from position_sync_dagster.sync.send_message import Outcome
 
 # How long a receiver that could not be reached is left alone; the others are not.
 RETRY = timedelta(minutes=1)
@@ -32,7 +34,7 @@ SENT_WITHIN = timedelta(seconds=30)
 WAIT_S = 1.0
 
 # The program that sends one message.
-SENDER = "position_sync_dagster.sync.send_message"
+SENDER = "position_sync_dagster.sync.alerts"
 
 # Maximum length of a description in a message, in characters; the check's page shows all of it.
 LONGEST_TEXT = 600
@@ -201,6 +203,16 @@ def not_understood(urls: Iterable[SecretStr]) -> list[int]:
         return numbers
 
 
+class Outcome(IntEnum):
+    """How a delivery ended."""
+
+    ACCEPTED = 0
+    REFUSED = 3
+    NOT_UNDERSTOOD = 4
+    NO_APPRISE = 5
+    FAILED = 6
+
+
 # Why a message was not accepted, by the exit code of its program.
 REASONS: Mapping[int, str] = {
     Outcome.REFUSED: "it did not accept the message",
@@ -345,3 +357,30 @@ def _silent(*names: str) -> Iterator[None]:
     finally:
         for silenced, level in zip(loggers, levels, strict=True):
             silenced.setLevel(level)
+
+
+def send(url: str, title: str, body: str) -> Outcome:
+    """Send a message, its body as plain text; return how that ended."""
+    try:
+        import apprise
+    except ImportError:
+        return Outcome.NO_APPRISE
+
+    sender = apprise.Apprise()
+    if not sender.add(url):
+        return Outcome.NOT_UNDERSTOOD
+    accepted = sender.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT)
+    return Outcome.ACCEPTED if accepted else Outcome.REFUSED
+
+
+def main() -> int:
+    """Send the message of standard input; return the exit code."""
+    message = json.load(sys.stdin)
+    try:
+        return send(message["url"], message["title"], message["body"])
+    except Exception:  # noqa: BLE001 - of any service; its text may contain the URL
+        return Outcome.FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

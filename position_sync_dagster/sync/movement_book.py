@@ -25,6 +25,7 @@ from position_sync_dagster.domain.movements import (
     StatedSection,
     counting_movements,
 )
+from position_sync_dagster.lake.contracts import VALUED, magnifiers_of
 from position_sync_dagster.lake.derived import Replaced
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
@@ -38,7 +39,6 @@ from position_sync_dagster.sync.movement_sources import (
     reported_movement,
     stated_movements,
 )
-from position_sync_dagster.sync.price_magnifiers import VALUED, magnifiers_of
 
 # The day of a movement may differ by this from that of its time in UTC.
 A_DAY = timedelta(days=1)

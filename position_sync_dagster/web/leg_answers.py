@@ -8,7 +8,7 @@ from pydantic import Field
 
 from position_sync_dagster.errors import UnknownIdError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.provenance import LedgerProvenance
+from position_sync_dagster.lake.ledger_rows import LedgerProvenance
 from position_sync_dagster.sync.reports.book import COLUMNS
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.web.api_answers import ApiModel, ListedChange, Position

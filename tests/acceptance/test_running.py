@@ -22,8 +22,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import looks
-from position_sync_dagster.demo import RECORDED
-from position_sync_dagster.demo_history import SESSIONS
+from position_sync_dagster.demo import RECORDED, SESSIONS
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.supervisor import is_serving
 from tests.acceptance.test_recovery import stream_runs

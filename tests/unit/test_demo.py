@@ -15,7 +15,7 @@ from ib_gateway_simulator.control.actions import perform
 from ib_gateway_simulator.control.scenario import load_scenario
 from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.statements import closing_market
-from position_sync_dagster import demo, demo_history
+from position_sync_dagster import demo
 from position_sync_dagster.demo import STATED_S, AcceptanceResult, choose_display, expect_paths
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.processes.child_process import StopRequested
@@ -213,7 +213,7 @@ def test_each_outage_ends_after_some_seconds_and_the_first_minutes_have_one(day)
     ],
 )
 def test_the_last_session_is_the_last_one_before_today_in_new_york(now: str, last: date) -> None:
-    found = demo_history.past_sessions("XNYS", datetime.fromisoformat(now).replace(tzinfo=UTC))
+    found = demo.past_sessions("XNYS", datetime.fromisoformat(now).replace(tzinfo=UTC))
     assert len(found) == 10
     assert found[-1] == last
     assert found == sorted(set(found))
@@ -221,18 +221,18 @@ def test_the_last_session_is_the_last_one_before_today_in_new_york(now: str, las
 
 def test_the_simulator_counts_from_the_prices_of_the_last_close() -> None:
     now = datetime(2026, 11, 21, 15, tzinfo=UTC)
-    closed_at = demo_history.last_close("XNYS", now)
+    closed_at = demo.last_close("XNYS", now)
     book = load_book("demo")
     at_close = closing_market(book, closed_at)
     running = Market(
         underlyings=book.underlyings, contracts=book.contracts, as_of=now, rate=book.rate, seed=7,
-        options=book.option_market, closed_days=demo_history.days_since_close(now),
+        options=book.option_market, closed_days=demo.days_since_close(now),
     )  # fmt: skip
     put = 911000003
     running.step()
     assert running.close_price(put) == at_close.close_price(put)
     assert running.opening_cost(put) == at_close.opening_cost(put)
-    rows = demo_history.closing_rows(book, at_close, {put}, closed_at)
+    rows = demo.closing_rows(book, at_close, {put}, closed_at)
     row = next(row for row in rows if row["conid"] == put)
     assert row["market_value"] == -100 * running.close_price(put)
     assert (row["source"], row["underlying_price"]) == (Source.STREAM, at_close.at_close(put)[1])

@@ -18,8 +18,7 @@ from pydantic import SecretStr
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
-from position_sync_dagster.sync.alerts import REASONS
-from position_sync_dagster.sync.send_message import Outcome, send
+from position_sync_dagster.sync.alerts import REASONS, Outcome, send
 from tests import publish
 from tests.release import ReleaseError
 

@@ -1,4 +1,6 @@
-"""The assets of past days: `daily_positions`, `profit_explained`, `books`, with their checks.
+"""The assets of past days, with their checks.
+
+They are `daily_positions`, `profit_explained`, `books` and `closed_campaigns`.
 
 The first has every holding at the close of each trading day, the second where the profit of the
 day came from, the third why net liquidation moved. The trading days of an exchange are the
@@ -19,10 +21,12 @@ import polars as pl
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.derived_tables import plotted, seldom
+from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.dagster_internals import WITHOUT_EVENTS
+from position_sync_dagster.defs.resources import CLOSE_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import (
     BOOKS,
@@ -36,6 +40,7 @@ from position_sync_dagster.sync import exchange_days
 from position_sync_dagster.sync.movement_book import MovementBook
 from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService
 from position_sync_dagster.sync.reports.books import close_books, open_books
+from position_sync_dagster.sync.reports.closed_campaigns import CampaignBook
 from position_sync_dagster.sync.reports.profit import (
     TradingDay,
     explain_days,
@@ -526,3 +531,27 @@ def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetChec
         strategies=newest.height,
         unexplained=len(unknown),
     )
+
+
+@derived_asset(
+    schema.CLOSED_CAMPAIGNS,
+    # Not the strategies and daily_positions, which it reads too: they change all day, and it would
+    # be shown as stale until the next close.
+    deps=["executions", "statement_events", "closures"],
+    writer=CLOSE_JOB,
+)
+def closed_campaigns(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+    """What each campaign of a strategy brought from its first trade until nothing was left of it.
+
+    Written by the job close_day, after daily_positions, with the strategies as they are then.
+
+    How to read it: one row for each campaign that is over, and for each structure of options that
+    was in no strategy. Rolls, and what assignments left, belong to it. Profit is after fees. What
+    is null, and why, is in profit_unknown and why_unknown. position-sync results has the sums.
+    """
+    rows = CampaignBook(lake, settings).rows()
+    table = lake.derived_table(schema.CLOSED_CAMPAIGNS)
+    result = derived.replace(table, schema.frame_of(table.spec, rows), run_id=run_id)
+    unknown = sum(row.profit is None for row in rows)
+    metadata = {**table_asset.replacement_metadata(result), "profits_unknown": str(unknown)}
+    return Derived(metadata=metadata, version=str(result.version))

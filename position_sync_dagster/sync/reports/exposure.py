@@ -21,9 +21,9 @@ from position_sync_dagster.domain.instrument import ContractDetails, contract_na
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.domain.rules import exchange_date
+from position_sync_dagster.lake.contracts import magnifier_in
 from position_sync_dagster.lake.schema import STRATEGY_EXPOSURE, moment
 from position_sync_dagster.sync.confirmations import FEEDS, PRICED
-from position_sync_dagster.sync.price_magnifiers import magnifier_in
 
 
 class Claim(NamedTuple):

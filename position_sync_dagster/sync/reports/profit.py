@@ -20,11 +20,11 @@ from position_sync_dagster.domain.movements import (
     MovementKind,
     Section,
 )
+from position_sync_dagster.lake.contracts import magnifier_in
+from position_sync_dagster.lake.derived import sum_if_known
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.movements import sum_if_known
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED, legs_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.price_magnifiers import magnifier_in
 from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.moved_between import KEY, movements_between
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED
 from position_sync_dagster.domain.movements import known_sum
+from position_sync_dagster.lake.contracts import magnifier_in
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs, contract_of
@@ -27,7 +28,6 @@ from position_sync_dagster.risk.revaluation import OptionMove, PricedMoment, Pri
 from position_sync_dagster.risk.terms import OptionTerms
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import closing_times, exchange_days
-from position_sync_dagster.sync.price_magnifiers import magnifier_in
 from position_sync_dagster.sync.reports.book import Book, known_strategy
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.moved_between import KEY, movements_between

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from position_sync_dagster.cli import follow as follow_command
+from position_sync_dagster.cli import reports
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import TokenError
 from tests.support import legs
@@ -85,7 +85,7 @@ def waiting(monkeypatch) -> Callable[..., list[str]]:
 
     def run(seconds: float, *arguments: str) -> list[str]:
         clock = Clock(seconds)
-        monkeypatch.setattr(follow_command, "time", clock)
+        monkeypatch.setattr(reports, "time", clock)
         return call("follow", *arguments).output.splitlines()
 
     return run

@@ -14,7 +14,7 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import StoreError, UnsafeStoreError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import store_probe
+from position_sync_dagster.lake.storage import object_store
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.processes.preflight import check_store
 from position_sync_dagster.sync.stream.ownership import Ownership
@@ -276,12 +276,12 @@ def test_a_client_that_may_not_use_conditional_put_is_named(lake, monkeypatch):
 
 
 def test_a_winner_whose_answer_is_lost_makes_no_store_unsafe(store, lake):
-    store.proxy.fail(Rule(CUT_AFTER, "PUT", store_probe.PROBES, times=1))
+    store.proxy.fail(Rule(CUT_AFTER, "PUT", object_store.PROBES, times=1))
     assert check_store(lake)
 
 
 def test_an_environment_that_allows_commits_without_it_is_named(lake, monkeypatch):
-    monkeypatch.setenv(store_probe.UNSAFE, "true")
+    monkeypatch.setenv(object_store.UNSAFE, "true")
     with pytest.raises(UnsafeStoreError, match="AWS_S3_ALLOW_UNSAFE_RENAME is set"):
         check_store(lake)
 

@@ -7,7 +7,7 @@ import pytest
 from mcp.shared.memory import create_connected_server_and_client_session
 
 from position_sync_dagster.cli.mcp import Tools, assistant_server
-from position_sync_dagster.defs.assets.closed_campaigns import closed_campaigns
+from position_sync_dagster.defs.assets.past_days import closed_campaigns
 from position_sync_dagster.defs.assets.table_asset import DERIVE
 from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED, frame_of

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.data_dictionary import data_dictionary
 from position_sync_dagster.lake.schema import DERIVED, TABLES, TableSpec
+from tests.support.data_dictionary import data_dictionary
 
 ROOT = Path(__file__).parents[3]
 

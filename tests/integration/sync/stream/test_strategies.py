@@ -7,7 +7,7 @@ import pytest
 
 from ib_gateway_simulator.books.loader import load_book
 from ib_gateway_simulator.statements import write_statements
-from position_sync_dagster import demo_history
+from position_sync_dagster import demo
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.queue_request import Reason
@@ -104,7 +104,7 @@ def test_legs_that_conflict_stay_as_they_were_and_end_no_stream(lake, tmp_path, 
 
 async def test_the_book_of_the_demo_is_proposed_as_it_was_built(stream_legs, lake, tmp_path):
     """Its statements name the orders that opened it, in past sessions."""
-    days = demo_history.past_sessions("XNYS", utc_now())
+    days = demo.past_sessions("XNYS", utc_now())
     write_statements(load_book("demo"), days, tmp_path)
     file = files("ib_gateway_simulator") / "books" / "demo_strategies.yaml"
     built = {}

@@ -1,6 +1,6 @@
 """The data dictionary: every table and column of the lake, as a page of the documentation.
 
-Run as `python -m position_sync_dagster.lake.data_dictionary > docs/tables.md`.
+Run as `python -m tests.support.data_dictionary > docs/tables.md`.
 """
 
 from position_sync_dagster.lake.schema import DERIVED, TABLES, StoredColumn, TableSpec
@@ -40,4 +40,4 @@ def _without_unit(column: StoredColumn) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    print(data_dictionary(), end="")  # noqa: T201 - it makes a file
+    print(data_dictionary(), end="")
