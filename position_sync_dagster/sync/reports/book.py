@@ -4,7 +4,6 @@ The sums are by strategy, account, underlying and expiry. Different currencies a
 sum has one currency. The curves are the profit of the day over the last hours, from the ledger.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -17,9 +16,9 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.causes import A_DAY
 from position_sync_dagster.domain.clock import SKEW, seconds_since
 from position_sync_dagster.domain.contract_match import contract_mismatch
+from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import UnknownStrategyError
@@ -524,13 +523,17 @@ def read_curves(lake: Lake, book: Book) -> list[dict[str, Any]]:
     """Read the daily profit of each strategy, and of each account as the broker sums it; blocks.
 
     The present legs count for the whole span: a leg that became active at noon is in the points of
-    the morning as well.
+    the morning as well. A profit of more than a day before a point is that of another day: the one
+    of the point is not known. Nor is a sum of which a part is unknown: a curve shows no marks.
+
+    Returns:
+        The name, the currency and the points of each curve; first those of strategies, by name.
     """
     first = book.now - SPAN
     conids = {leg.conid for leg in book.matching}
     sampled = lake.updates.sync.sampled(conids, first, book.now, POINTS)
-    not_sampled = book.priced.filter(pl.col("timestamp") < first)
-    curves = curves_of(sampled, book.matching, not_sampled)
+    not_sampled = book.priced.filter(pl.col("timestamp") < first, pl.col("conid").is_in(conids))
+    curves = _curves_of_strategies(_newest_at_slots(sampled, not_sampled), book.matching)
 
     profits = lake.account_values.between(first, book.now).drop_nulls("daily_pnl")
     accounts = profits.group_by("account", "currency", maintain_order=True)
@@ -541,50 +544,76 @@ def read_curves(lake: Lake, book: Book) -> list[dict[str, Any]]:
     return curves
 
 
-def curves_of(
-    rows: pl.DataFrame, legs: Sequence[ActiveContract], unchanged: pl.DataFrame
-) -> list[dict[str, Any]]:
-    """Sum the newest rows at each point, with the shares of strategies as in `claims_of`.
-
-    A profit of more than a day before is that of another day: the present one is not known. Nor is
-    a sum of which a part is unknown, since a curve shows no marks.
+def _newest_at_slots(sampled: pl.DataFrame, not_sampled: pl.DataFrame) -> pl.DataFrame:
+    """Return the newest row of each holding at the end of each part of the span.
 
     Args:
-        rows: The rows of each point (`SyncUpdates.sampled`).
-        legs: The active legs that match their contracts.
-        unchanged: The newest rows of the holdings that have none among `rows`.
-
-    Returns:
-        The name of each strategy, the currency and the points, by strategy and currency.
+        sampled: The rows of each part (`SyncUpdates.sampled`).
+        not_sampled: The newest rows of the holdings that have none among them.
     """
-    points: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
-    numbered = dict(enumerate(legs))
-    newest = {(row["account"], row["conid"]): row for row in unchanged.iter_rows(named=True)}
-    for rows_of_slot in rows.partition_by("slot", maintain_order=True):
-        slot: datetime = rows_of_slot.item(0, "slot")
-        for row in rows_of_slot.iter_rows(named=True):
-            newest[row["account"], row["conid"]] = row
+    columns = (*KEY, "timestamp", "position", "daily_pnl", "currency")
+    earlier = not_sampled.select(*columns, slot="timestamp")
+    rows = pl.concat([earlier, sampled.select(*columns, "slot")]).sort("slot")
 
-        for key, profits in _profits_at(slot, newest, numbered).items():
-            points[key].append((slot, known_sum(profits)))
+    slots = sampled.select("slot").unique()
+    holdings = rows.select(KEY).unique()
+    each = slots.join(holdings, how="cross").sort("slot")
+    newest = each.join_asof(rows, on="slot", by=KEY, check_sortedness=False)
+    return newest.drop_nulls("position")
 
-    return [
-        {"name": strategy, "currency": currency, "points": points[strategy, currency]}
-        for strategy, currency in sorted(points)
+
+def _curves_of_strategies(
+    holdings: pl.DataFrame, legs: Sequence[ActiveContract]
+) -> list[dict[str, Any]]:
+    """Return the curve of each strategy and currency, with the shares of `claims_of`.
+
+    Args:
+        holdings: The holdings at each slot.
+        legs: The active legs that match their contracts.
+    """
+    # Most quantities are the same at all slots: then the shares are too.
+    number_of_slots = holdings.get_column("slot").n_unique()
+    is_steady = (pl.col("position").n_unique() == 1) & (pl.len() == number_of_slots)
+    steadiness = holdings.group_by(KEY).agg(is_steady=is_steady)
+    moved = set(steadiness.filter(~pl.col("is_steady")).get_column("conid"))
+    has_moved = pl.col("conid").is_in(moved)
+
+    parts = [_parts_of_strategies(holdings.filter(~has_moved), legs)]
+    legs_that_moved = [leg for leg in legs if leg.conid in moved]
+    for holdings_of_slot in holdings.filter(has_moved).partition_by("slot"):
+        parts.append(_parts_of_strategies(holdings_of_slot, legs_that_moved))
+
+    profit = pl.col("profit")
+    sums = (
+        pl.concat(parts)
+        .group_by("strategy", "currency", "slot")
+        .agg(profit=pl.when(profit.null_count() == 0).then(profit.sum()))
+        .sort("strategy", "currency", "slot")
+    )
+    by_strategy = sums.group_by("strategy", "currency", maintain_order=True)
+    curves = []
+    for name, currency, slots, profits in by_strategy.agg("slot", "profit").iter_rows():
+        points = list(zip(slots, profits, strict=True))
+        curves.append({"name": name, "currency": currency, "points": points})
+    return curves
+
+
+def _parts_of_strategies(holdings: pl.DataFrame, legs: Sequence[ActiveContract]) -> pl.DataFrame:
+    """Return the profit of the day of each part; the quantities are the same at all slots."""
+    held: dict[Key, float] = {}
+    for account, conid, quantity in holdings.unique(KEY).select(*KEY, "position").iter_rows():
+        held[account, conid] = quantity
+
+    claims = [
+        (*claim.key, str(legs[claim.leg].strategy_id), claim.share)
+        for claim in exposure.claims_of(dict(enumerate(legs)), held)
     ]
+    schema = {
+        "account": pl.String, "conid": pl.Int64, "strategy": pl.String, "share": pl.Float64,
+    }  # fmt: skip
+    claimed = pl.DataFrame(claims, schema, orient="row")
 
-
-def _profits_at(
-    slot: datetime,
-    newest: Mapping[tuple[str, int], Mapping[str, Any]],
-    legs: Mapping[int, ActiveContract],
-) -> dict[tuple[str, str], list[float | None]]:
-    """Return the profit of the day of each part, by strategy and currency; None: not known."""
-    held = {key: row["position"] for key, row in newest.items()}
-    profits: dict[tuple[str, str], list[float | None]] = defaultdict(list)
-    for claim in exposure.claims_of(legs, held):
-        row = newest[claim.key]
-        is_of_day = row["daily_pnl"] is not None and slot - row["timestamp"] <= A_DAY
-        profit = row["daily_pnl"] * claim.share if is_of_day else None
-        profits[legs[claim.leg].strategy_id, row["currency"]].append(profit)
-    return profits
+    is_of_day = pl.col("slot") - pl.col("timestamp") <= A_DAY
+    profit = pl.when(is_of_day).then(pl.col("daily_pnl") * pl.col("share"))
+    parts = holdings.join(claimed, on=KEY)
+    return parts.select("strategy", "currency", "slot", profit=profit)

@@ -146,6 +146,22 @@ def test_a_point_of_a_curve_has_all_holdings_of_a_strategy_and_day_or_is_unknown
     assert found["a"] == [-10.0, None, -9.0]
 
 
+def test_a_point_of_a_curve_has_the_share_of_the_quantity_that_was_held_then(lake, settings):
+    lake.registry.sync.add_many([leg(1, "a", quantity=-1.0)])
+    lake.updates.sync.append(
+        row(
+            1,
+            position=held,
+            daily_pnl=-8.0,
+            timestamp=utc_now() - timedelta(hours=hours),
+            update_id=f"{hours}",
+        )
+        for held, hours in ((-2.0, 3), (-4.0, 1))
+    )
+    _, figures = PageFigures(settings).read(utc_now())
+    assert [profit for _, profit in figures["curves"][0]["points"]] == [-4.0, -2.0]
+
+
 def test_nothing_is_current_without_a_gateway_and_ages_begin_with_the_price(lake, settings):
     at = datetime.now(UTC) - timedelta(minutes=3)
     lake.updates.sync.append([row(1, timestamp=at, value_time=at)])
