@@ -4,7 +4,7 @@ The code location of this package is such a project too (`definitions`).
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -26,18 +26,22 @@ PATHS = ("lake", "strategies_file", "gateways_file", "flex_folder")
 # the rows. The lineage page shows each group as a box that opens with a click, since all assets do
 # not fit on a screen.
 BROKER_GROUP = "broker_account"
-GROUPS = {
-    "position_values": ("active_strategies", "position_queue", "position_updates"),
-    "position_reports": (
-        "latest_positions",
-        "strategy_exposure",
-        "daily_positions",
-        "profit_explained",
-        "books",
-        "closed_campaigns",
-        "risk_scenarios",
-        "reconciliation_breaks",
-    ),
+VALUES_GROUP = "position_values"
+REPORTS_GROUP = "position_reports"
+
+# The group of each asset that is not in the first one.
+GROUP_OF = {
+    "active_strategies": VALUES_GROUP,
+    "position_queue": VALUES_GROUP,
+    "position_updates": VALUES_GROUP,
+    "latest_positions": REPORTS_GROUP,
+    "strategy_exposure": REPORTS_GROUP,
+    "daily_positions": REPORTS_GROUP,
+    "profit_explained": REPORTS_GROUP,
+    "books": REPORTS_GROUP,
+    "closed_campaigns": REPORTS_GROUP,
+    "risk_scenarios": REPORTS_GROUP,
+    "reconciliation_breaks": REPORTS_GROUP,
 }
 
 # The pages that show what an asset holds.
@@ -52,15 +56,20 @@ PAGES = {
 
 LINEAGE = "dagster/column_lineage"
 
-_SETTINGS = Settings.model_fields
+SETTINGS = Settings.model_fields
 
 
-def _attribute(name: str, example: object) -> Any:
+def _described(text: str, *examples: object) -> Any:
+    """Return the description of an attribute, as `dg utils inspect-component` shows it."""
+    return dg.Resolver.default(description=text, examples=list(examples) or None)
+
+
+def _setting(name: str, example: object) -> Any:
     """Return the description of an attribute that is a setting."""
-    path = " A relative path begins at the root of the project." if name in PATHS else ""
-    return dg.Resolver.default(
-        description=f"{_SETTINGS[name].description}{path}", examples=[example]
-    )
+    text = SETTINGS[name].description or ""
+    if name in PATHS:
+        text += " A relative path begins at the root of the project."
+    return _described(text, example)
 
 
 class PositionSyncScaffolder(dg.Scaffolder):
@@ -85,54 +94,48 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
     or in `.env`, or else its default. A project has one such component.
     """
 
-    gateway_host: Annotated[str | None, _attribute("gateway_host", "127.0.0.1")] = None
-    gateway_port: Annotated[int | None, _attribute("gateway_port", 7497)] = None
-    gateway_client_id: Annotated[int | None, _attribute("gateway_client_id", 17)] = None
-    gateways_file: Annotated[str | None, _attribute("gateways_file", "gateways.yaml")] = None
-    lake: Annotated[str | None, _attribute("lake", "data/lake")] = None
-    strategies_file: Annotated[str | None, _attribute("strategies_file", "strategies.yaml")] = None
-    alert_urls: Annotated[str | None, _attribute("alert_urls", "{{ env.ALERT_URLS }}")] = None
+    gateway_host: Annotated[str | None, _setting("gateway_host", "127.0.0.1")] = None
+    gateway_port: Annotated[int | None, _setting("gateway_port", 7497)] = None
+    gateway_client_id: Annotated[int | None, _setting("gateway_client_id", 17)] = None
+    gateways_file: Annotated[str | None, _setting("gateways_file", "gateways.yaml")] = None
+    lake: Annotated[str | None, _setting("lake", "data/lake")] = None
+    strategies_file: Annotated[str | None, _setting("strategies_file", "strategies.yaml")] = None
+    alert_urls: Annotated[str | None, _setting("alert_urls", "{{ env.ALERT_URLS }}")] = None
     settings: Annotated[
         Mapping[str, Any],
-        dg.Resolver.default(
-            description="Other settings, by their names in small letters without POSITION_SYNC_.",
-            examples=[{"max_lines": 100, "refresh_interval_s": 180}],
+        _described(
+            "Other settings, by their names in small letters without POSITION_SYNC_.",
+            {"max_lines": 100, "refresh_interval_s": 180},
         ),
     ] = {}
     automation: Annotated[
         bool,
-        dg.Resolver.default(
-            description="Whether sensors and schedules run from the start; else a person starts "
-            "each of them in Dagster."
+        _described(
+            "Whether sensors and schedules run from the start; else a person starts each of them "
+            "in Dagster."
         ),
     ] = True
     key_prefix: Annotated[
         str | None,
-        dg.Resolver.default(
-            description="What stands before the keys of the assets; a slash separates parts.",
-            examples=["ibkr"],
-        ),
+        _described("What stands before the keys of the assets; a slash separates parts.", "ibkr"),
     ] = None
     group: Annotated[
         str | None,
-        dg.Resolver.default(
-            description=f"The group of all assets; by default {BROKER_GROUP}, {', '.join(GROUPS)}.",
-            examples=["trading"],
+        _described(
+            f"The group of all assets; by default {BROKER_GROUP}, {VALUES_GROUP} and "
+            f"{REPORTS_GROUP}.",
+            "trading",
         ),
     ] = None
-    owners: Annotated[
-        Sequence[str],
-        dg.Resolver.default(description="The owners of the assets.", examples=[["team:trading"]]),
-    ] = ()
+    owners: Annotated[Sequence[str], _described("The owners of the assets.", ["team:trading"])] = ()
     tags: Annotated[
-        Mapping[str, str],
-        dg.Resolver.default(description="Tags of the assets.", examples=[{"domain": "trading"}]),
+        Mapping[str, str], _described("Tags of the assets.", {"domain": "trading"})
     ] = {}
     pages_url: Annotated[
         str | None,
-        dg.Resolver.default(
-            description="Where `position-sync money` serves the pages that assets link to.",
-            examples=["http://127.0.0.1:3001"],
+        _described(
+            "Where `position-sync money` serves the pages that assets link to.",
+            "http://127.0.0.1:3001",
         ),
     ] = None
 
@@ -142,15 +145,9 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         Raises:
             SettingsError: An attribute is malformed, or the project has a second such component.
         """
-        others = len(context.component_tree.get_all_components(PositionSyncComponent)) - 1
-        if others > 0:
-            raise SettingsError(
-                f"This project has {others + 1} components of the type PositionSyncComponent, and "
-                "their assets, jobs and sensors have the same names.",
-                remedy="Keep one: its attribute gateways_file names several logins. Give a second "
-                "lake a project and a Dagster instance of its own.",
-            )
-        given = self._given(context.project_root)
+        _refuse_a_second(context)
+
+        given = self._given_settings(context.project_root)
         try:
             settings = load_settings(**given)
         except SettingsError as error:
@@ -159,6 +156,8 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
                 remedy=f"Correct it in {context.path}, in the environment or in .env; "
                 "docs/component.md says which of them counts.",
             ) from None
+
+        # Runs, sensors and checks read the settings again, each in its process.
         set_component_settings(given, self._prefix)
         return self.definitions(settings)
 
@@ -172,14 +171,16 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         # describes all component types for the UI: a third of the time to load our definitions.
         tree = dg.ComponentTree.from_module(package, Path(__file__).parents[1])
         with warnings.catch_warnings():
-            for kind in (dg.BetaWarning, dg.PreviewWarning):
-                warnings.simplefilter("ignore", kind)
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            warnings.simplefilter("ignore", dg.PreviewWarning)
             loaded = tree.build_defs(Path())
-            completed = loaded.map_asset_specs(func=partial(self._completed, settings=settings))
+            definitions = loaded.map_asset_specs(func=partial(self._completed, settings=settings))
 
         if self._prefix:
-            completed = with_key_prefix(completed)
-        return completed if self.automation else with_stopped_automation(completed)
+            definitions = with_key_prefix(definitions)
+        if not self.automation:
+            definitions = with_stopped_automation(definitions)
+        return definitions
 
     @property
     def _prefix(self) -> list[str]:
@@ -190,33 +191,52 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         name = spec.key.to_user_string()
         metadata: dict[str, Any] = {"dagster/uri": _address(spec, settings)}
         if self.pages_url and name in PAGES:
-            page = f"{self.pages_url.rstrip('/')}{PAGES[name]}"
+            page = self.pages_url.rstrip("/") + PAGES[name]
             metadata["page"] = dg.MetadataValue.url(page)
 
-        default = next((group for group, names in GROUPS.items() if name in names), BROKER_GROUP)
-        return spec.merge_attributes(
-            metadata=metadata, owners=self.owners, tags=self.tags
-        ).replace_attributes(group_name=self.group or default)
+        described = spec.merge_attributes(metadata=metadata, owners=self.owners, tags=self.tags)
+        group = self.group or GROUP_OF.get(name, BROKER_GROUP)
+        return described.replace_attributes(group_name=group)
 
-    def _given(self, root: Path) -> dict[str, object]:
-        """Return the settings that the attributes give.
+    def _given_settings(self, root: Path) -> dict[str, object]:
+        """Return the settings that the attributes give, by name.
+
+        Args:
+            root: The root of the project, at which relative paths begin.
 
         Raises:
             SettingsError: The attribute `settings` names no setting, or one that is an attribute.
         """
-        own = {name: getattr(self, name) for name in type(self).model_fields if name in _SETTINGS}
-        wrong = [name for name in self.settings if name in own or name not in _SETTINGS]
-        if wrong:
-            raise SettingsError(
-                f"settings.{wrong[0]} of the component is not a setting, or it is an attribute.",
-                remedy="Write attributes beside `settings`; .env.example lists the settings.",
-            )
-        given = {name: value for name, value in own.items() if value is not None}
-        given |= self.settings
+        attributes = SETTINGS.keys() & type(self).model_fields.keys()
+        for name in self.settings:
+            if name in attributes or name not in SETTINGS:
+                raise SettingsError(
+                    f"settings.{name} of the component is not a setting, or it is an attribute.",
+                    remedy="Write attributes beside `settings`; .env.example lists the settings.",
+                )
+
+        given = dict(self.settings)
+        for name in attributes:
+            value = getattr(self, name)
+            if value is not None:
+                given[name] = value
+
         for name in PATHS:
             if name in given and "://" not in str(given[name]):
                 given[name] = str(root / str(given[name]))
         return given
+
+
+def _refuse_a_second(context: dg.ComponentLoadContext) -> None:
+    """Raise an error if the project has several components of this type."""
+    count = len(context.component_tree.get_all_components(PositionSyncComponent))
+    if count > 1:
+        raise SettingsError(
+            f"This project has {count} components of the type PositionSyncComponent, and "
+            "their assets, jobs and sensors have the same names.",
+            remedy="Keep one: its attribute gateways_file names several logins. Give a second "
+            "lake a project and a Dagster instance of its own.",
+        )
 
 
 def _address(spec: dg.AssetSpec, settings: Settings) -> str:
@@ -236,57 +256,66 @@ def _address(spec: dg.AssetSpec, settings: Settings) -> str:
 
 def with_key_prefix(definitions: dg.Definitions) -> dg.Definitions:
     """Return definitions whose assets and checks have the prefix of the project in their keys."""
-    assets: list[Any] = [*(definitions.assets or ())]
-    specs = [
-        spec
-        for asset in assets
-        for spec in (asset.specs if isinstance(asset, dg.AssetsDefinition) else (asset,))
-    ]
-    keys = {spec.key: key_of(spec.key.to_user_string()) for spec in specs}
-
-    def with_prefix(asset: Any) -> Any:
-        if isinstance(asset, dg.AssetsDefinition):
-            return asset.with_attributes(asset_key_replacements=keys)
-        deps = [dg.AssetDep(keys[dep.asset_key]) for dep in asset.deps]
-        return asset.replace_attributes(key=keys[asset.key], deps=deps)
-
     linked = definitions.map_asset_specs(func=_with_prefixed_lineage)
-    return record.copy(
-        linked,
-        assets=[with_prefix(asset) for asset in linked.assets or ()],
-        asset_checks=[with_prefix(check) for check in linked.asset_checks or ()],
-    )
+    keys = {spec.key: _prefixed(spec.key) for spec in _specs_of(linked)}
+
+    assets: list[Any] = []
+    for asset in linked.assets or ():
+        if isinstance(asset, dg.AssetSpec):
+            deps = [dg.AssetDep(keys[dep.asset_key]) for dep in asset.deps]
+            assets.append(asset.replace_attributes(key=keys[asset.key], deps=deps))
+        else:
+            assets.append(_with_keys(asset, keys))
+
+    checks = [_with_keys(check, keys) for check in linked.asset_checks or ()]
+    return record.copy(linked, assets=assets, asset_checks=checks)
+
+
+def _prefixed(key: dg.AssetKey) -> dg.AssetKey:
+    return key_of(key.to_user_string())
+
+
+def _specs_of(definitions: dg.Definitions) -> Iterator[dg.AssetSpec]:
+    """Yield the description of each asset, also of those that have no code of ours."""
+    for asset in definitions.assets or ():
+        if isinstance(asset, dg.AssetsDefinition):
+            yield from asset.specs
+        elif isinstance(asset, dg.AssetSpec):
+            yield asset
+
+
+def _with_keys(definition: Any, keys: Mapping[dg.AssetKey, dg.AssetKey]) -> dg.AssetsDefinition:
+    """Return what computes assets or checks, with other keys."""
+    return definition.with_attributes(asset_key_replacements=keys)
 
 
 def _with_prefixed_lineage(spec: dg.AssetSpec) -> dg.AssetSpec:
+    """Return an asset whose lineage of columns names the tables by their prefixed keys."""
     lineage = spec.metadata.get(LINEAGE)
     if lineage is None:
         return spec
 
-    columns = {
-        column: [
-            dg.TableColumnDep(key_of(dep.asset_key.to_user_string()), dep.column_name)
-            for dep in deps
+    prefixed: dict[str, list[dg.TableColumnDep]] = {}
+    for column, sources in lineage.deps_by_column.items():
+        prefixed[column] = [
+            dg.TableColumnDep(_prefixed(source.asset_key), source.column_name) for source in sources
         ]
-        for column, deps in lineage.deps_by_column.items()
-    }
-    return spec.merge_attributes(metadata={LINEAGE: dg.TableColumnLineage(columns)})
+    return spec.merge_attributes(metadata={LINEAGE: dg.TableColumnLineage(prefixed)})
 
 
 def with_stopped_automation(definitions: dg.Definitions) -> dg.Definitions:
-    """Return definitions whose sensors and schedules are stopped until a person starts them.
+    """Return definitions whose sensors and schedules are stopped until a person starts them."""
+    sensors = definitions.sensors or ()
+    schedules = definitions.schedules or ()
+    stopped_sensors = [_with_status(sensor, dg.DefaultSensorStatus.STOPPED) for sensor in sensors]
+    stopped_schedules = [
+        _with_status(schedule, dg.DefaultScheduleStatus.STOPPED) for schedule in schedules
+    ]
+    return record.copy(definitions, sensors=stopped_sensors, schedules=stopped_schedules)
 
-    Dagster has no way to copy them with another status.
-    """
 
-    def stopped(found: Iterable[Any] | None, status: Any) -> list[Any]:
-        ones = [copy(one) for one in found or ()]
-        for one in ones:
-            one._default_status = status
-        return ones
-
-    return record.copy(
-        definitions,
-        sensors=stopped(definitions.sensors, dg.DefaultSensorStatus.STOPPED),
-        schedules=stopped(definitions.schedules, dg.DefaultScheduleStatus.STOPPED),
-    )
+def _with_status(automation: Any, status: Any) -> Any:
+    """Return a copy of a sensor or schedule with another status: Dagster has no way to make one."""
+    changed = copy(automation)
+    changed._default_status = status
+    return changed
