@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import patch
 
@@ -73,7 +73,6 @@ def _measured(
     batch: list[QueuedPosition] = []
     for turn in range(rounds):
         wanted = [QueueRequest(turn * BATCH + c, "SPY") for c in range(1, BATCH + 1)]
-        since = datetime.now(UTC) - timedelta(hours=1)
 
         def claim() -> None:
             batch[:] = queue.claim_batch(limit=BATCH, lease_s=600)
@@ -84,7 +83,7 @@ def _measured(
             lambda: updates.append([_row(one) for one in batch]),
             lambda: queue.mark_success([one.request_id for one in batch]),
             lambda: updates.append([_streamed(one) for one in batch]),
-            lambda since=since: updates.latest_since(since),
+            updates.latest,
             queue.counts,
         )
         for name, do in zip(OPERATIONS, work, strict=True):

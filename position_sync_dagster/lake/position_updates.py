@@ -499,10 +499,6 @@ class SyncUpdates:
         """
         return Follower(self.table, self._added, self._latest, since)
 
-    def latest_since(self, since: datetime) -> pl.DataFrame:
-        """Return those rows of `latest` that have a timestamp since a moment."""
-        return self.latest().filter(pl.col("timestamp") >= since.astimezone(UTC))
-
     def added_after(self, version: int) -> pl.DataFrame:
         """Return the rows of all commits after a version, whatever their timestamps say."""
         return self.table.read(lambda files: added_after(self.table, files, version).collect())

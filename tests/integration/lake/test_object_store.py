@@ -64,7 +64,7 @@ def test_a_refusal_in_the_middle_is_named_and_work_goes_on_after_it(
     for call in (
         lambda: lake.queue.sync.claim_batch(limit=1, lease_s=600),
         lambda: lake.updates.sync.append([make_update(1, request_id=first.request_id)]),
-        lambda: lake.updates.sync.latest_since(make_update(1).timestamp),
+        lambda: lake.updates.sync.latest(),
         lambda: Lake(lake.path).initialize_sync(),
     ):
         with pytest.raises(StoreError) as caught:

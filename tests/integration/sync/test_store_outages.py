@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from datetime import timedelta
 
+import polars as pl
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
@@ -152,8 +153,9 @@ async def _lives(lake: Lake, settings) -> bool:
 
 async def _streamed(lake: Lake, since) -> bool:
     await asyncio.sleep(0.2)
-    rows = await offload(lake.updates.sync.latest_since, since)
-    return not rows.filter(source="STREAM", conid=PUT).is_empty()
+    rows = await offload(lake.updates.sync.latest)
+    streamed = rows.filter(pl.col("timestamp") >= since, source="STREAM", conid=PUT)
+    return not streamed.is_empty()
 
 
 async def _all_ended(lake: Lake) -> bool:

@@ -20,9 +20,15 @@ from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, LakeError, NewerRowError
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import AppendResult, NewestRows
-from position_sync_dagster.sync.batch_plan import match_holdings, own_ids, plan_batch
 from position_sync_dagster.sync.broker_view import BrokerView, unavailable_reason, unconfirmed
-from position_sync_dagster.sync.drain import NOTHING, DrainReport, QueueWorker
+from position_sync_dagster.sync.drain import (
+    NOTHING,
+    DrainReport,
+    QueueWorker,
+    match_holdings,
+    own_ids,
+    plan_batch,
+)
 from tests.support.holdings import make_holding
 from tests.support.settings import make_settings
 

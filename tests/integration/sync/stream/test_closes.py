@@ -22,10 +22,9 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower
-from position_sync_dagster.sync.stream import close_watcher
-from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
+from position_sync_dagster.sync.stream import publisher
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from position_sync_dagster.sync.stream.publisher import Announcements, Publisher
+from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
 from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, B, leg
 from tests.support.short_owner import refresh
 from tests.support.streams import eventually, settings_for, simulate
@@ -191,7 +190,7 @@ def quick(monkeypatch):
     """
     monkeypatch.setattr(causes, "ONE_EVENT", timedelta(seconds=NEAR_S))
     monkeypatch.setattr(leg_followers, "SETTLED", timedelta())
-    monkeypatch.setattr(close_watcher, "LOOKS_S", (0.0, 1.0, 3.0, NEAR_S + 1.0))
+    monkeypatch.setattr(publisher, "LOOKS_S", (0.0, 1.0, 3.0, NEAR_S + 1.0))
     monkeypatch.setattr(connection, "_DAYS", (f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",))
 
 

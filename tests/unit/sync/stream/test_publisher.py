@@ -16,9 +16,13 @@ from position_sync_dagster.gateway.translate import UNSET
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.position_changes import changes_between
-from position_sync_dagster.sync.stream.close_watcher import LOOKS_S, CloseWatcher
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from position_sync_dagster.sync.stream.publisher import Announcements, Publisher
+from position_sync_dagster.sync.stream.publisher import (
+    LOOKS_S,
+    Announcements,
+    CloseWatcher,
+    Publisher,
+)
 from tests.support.holdings import make_book, make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
