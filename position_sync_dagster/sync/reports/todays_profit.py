@@ -8,8 +8,8 @@ from full revaluation. What our closes and movements do not explain of the broke
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -23,9 +23,8 @@ from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.lake.contracts import magnifier_in
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
-from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs, contract_of
-from position_sync_dagster.risk.revaluation import OptionMove, PricedMoment, PriceSteps, price_steps
-from position_sync_dagster.risk.terms import OptionTerms
+from position_sync_dagster.risk.priced_legs import SIZE, Assumptions, PricedLegs, contract_of
+from position_sync_dagster.risk.revaluation import OptionValues, price_steps
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import closing_times, exchange_days
 from position_sync_dagster.sync.reports.book import Book, known_strategy
@@ -270,10 +269,7 @@ def explained(
         movements, opening.rows, present, opening_close, (opening.today, book.now), settings
     )
     holdings = _explained_holdings(opening, present, moved, book, given)
-    groups = _Groups(figures, opening, moved)
-    groups.add_parts(_parts_of(book, holdings))
-    groups.add_closed(figures.closed_today)
-    return groups.rows()
+    return _rows_of_groups(figures, opening, moved, _parts_of(book, holdings))
 
 
 def _present_rows(book: Book) -> pl.DataFrame:
@@ -329,78 +325,59 @@ def _both_ends(first: pl.DataFrame, last: pl.DataFrame) -> pl.DataFrame:
     return joined.select(*KEY, "right", "strike", "expiry", lacks_greeks=lacks_greeks)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PricedRows:
-    """The holdings at one end: price and spot of one unit, and the terms of options, by key."""
-
-    prices: Mapping[tuple[str, int], float]
-    spots: Mapping[tuple[str, int], float]
-    terms: Mapping[tuple[str, int], OptionTerms]
-
-    @classmethod
-    def of(cls, rows: pl.DataFrame, given: Assumptions) -> "_PricedRows":
-        is_future = pl.col("sec_type") == "FUT"
-        whole = rows.with_columns(
-            share=1.0, notional=pl.when(is_future).then("market_value").otherwise(None)
-        )
-        prices: dict[tuple[str, int], float] = {}
-        spots: dict[tuple[str, int], float] = {}
-        terms: dict[tuple[str, int], OptionTerms] = {}
-        for leg in PricedLegs.of(whole, given):
-            key = (leg.row["account"], leg.row["conid"])
-            if leg.size and leg.row["market_value"] is not None:
-                prices[key] = leg.row["market_value"] / leg.size
-            if leg.row["spot"]:
-                spots[key] = leg.row["spot"]
-            if leg.terms is not None:
-                terms[key] = leg.terms
-        return cls(prices=prices, spots=spots, terms=terms)
-
-
 def _steps_of(
     wanted: pl.DataFrame,
     opening: OpeningBook,
     present: pl.DataFrame,
     book: Book,
     given: Assumptions,
-) -> dict[tuple[str, int], PriceSteps]:
-    """Return the steps of options at one unit; those without price, spot or terms are left out."""
-    symbols = wanted["symbol"].unique().to_list()
-    of_symbols = pl.col("symbol").is_in(symbols)
-    first = _PricedRows.of(opening.rows.filter(of_symbols), given)
-    last = _PricedRows.of(present.filter(of_symbols), given)
-
-    moves: dict[tuple[str, int], OptionMove] = {}
-    for account, conid in wanted.select(KEY).iter_rows():
-        key = (account, conid)
-        start = _moment(first, key, opening.closed_at)
-        end = _moment(last, key, book.now)
-        terms = last.terms.get(key)
-        if start is not None and end is not None and terms is not None:
-            moves[key] = OptionMove(terms=terms, start=start, end=end)
-    return dict(zip(moves, price_steps([*moves.values()]), strict=True))
-
-
-def _moment(rows: _PricedRows, key: tuple[str, int], at: datetime) -> PricedMoment | None:
-    """Return what an option was worth; None: its price or that of its underlying is not known."""
-    price = rows.prices.get(key)
-    spot = rows.spots.get(key)
-    if price is None or spot is None:
-        return None
-    return PricedMoment(at=at, price=price, spot=spot)
-
-
-def _with_steps(
-    holdings: pl.DataFrame, steps: Mapping[tuple[str, int], PriceSteps]
 ) -> pl.DataFrame:
+    """Return the steps of options at one unit; those without price, spot or terms are left out."""
+    of_symbols = pl.col("symbol").is_in(wanted["symbol"].unique().to_list())
+    before = _priced(opening.rows.filter(of_symbols), given)
+    after = _priced(present.filter(of_symbols), given)
+    has_terms = pl.Series([terms is not None for terms in after.terms], dtype=pl.Boolean)
+
+    moves = (
+        wanted.select(KEY)
+        .join(_units_of(before), on=KEY)
+        .join(_units_of(after).filter(has_terms), on=KEY, suffix="_now")
+        .drop_nulls()
+    )
+    steps = price_steps(
+        [after.terms[place] for place in moves["place_now"]],
+        OptionValues(opening.closed_at, moves["price"].to_numpy(), moves["spot"].to_numpy()),
+        OptionValues(book.now, moves["price_now"].to_numpy(), moves["spot_now"].to_numpy()),
+    )
+    return moves.select(
+        *KEY,
+        spot_step=pl.Series(steps.spot),
+        volatility_step=pl.Series(steps.volatility),
+        time_step=pl.Series(steps.time),
+    )
+
+
+def _priced(rows: pl.DataFrame, given: Assumptions) -> PricedLegs:
+    """Return whole holdings with what each is priced as."""
+    is_future = pl.col("sec_type") == "FUT"
+    notional = pl.when(is_future).then("market_value")
+    return PricedLegs.of(rows.with_columns(share=1.0, notional=notional), given)
+
+
+def _units_of(legs: PricedLegs) -> pl.DataFrame:
+    """Return the price and the spot of one unit of each holding, null where it is not known."""
+    spot = pl.col("spot")
+    return legs.parts.with_row_index("place").select(
+        *KEY,
+        "place",
+        price=pl.when(SIZE != 0).then(pl.col("market_value") / SIZE),
+        spot=pl.when(spot != 0).then(spot),
+    )
+
+
+def _with_steps(holdings: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
     """Return holdings with the parts of full revaluation where they have steps."""
-    schema = {
-        "account": pl.String, "conid": pl.Int64, "spot_step": pl.Float64,
-        "volatility_step": pl.Float64, "time_step": pl.Float64,
-    }  # fmt: skip
-    listed = [(*key, step.spot, step.volatility, step.time) for key, step in steps.items()]
-    of_units = pl.DataFrame(listed, schema, orient="row")
-    rows = holdings.join(of_units, on=KEY, how="left", maintain_order="left")
+    rows = holdings.join(steps, on=KEY, how="left", maintain_order="left")
 
     is_revalued = pl.col("spot_step").is_not_null()
     units = pl.col("units_0")
@@ -438,121 +415,92 @@ def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:
     return shared.with_columns(fees=pl.when(is_known).then(0.0), unexplained=unexplained)
 
 
-_Group = tuple[str, str, str]
+# Strategy, account and currency.
+_GROUP = ("strategy_id", "account", "currency")
 
 
-@dataclass(slots=True)
-class _Groups:
-    """The rows while they are made, by strategy, account and currency."""
+def _rows_of_groups(
+    figures: Figures, opening: OpeningBook, moved: pl.DataFrame, parts: pl.DataFrame
+) -> list[TodaysProfit]:
+    """Return the rows in order, by strategy, account and currency.
 
-    figures: Figures
-    opening: OpeningBook
-    moved: pl.DataFrame
-    parts: dict[_Group, pl.DataFrame] = field(default_factory=dict)
-    closed: defaultdict[_Group, list[ClosedLeg]] = field(default_factory=lambda: defaultdict(list))
+    Args:
+        parts: The parts of open holdings.
+        moved: The movements since the close.
+    """
+    parts_of = parts.partition_by(_GROUP, as_dict=True)
+    closed_of = _closed_legs(figures.closed_today)
+    rows: list[TodaysProfit] = []
+    for strategy, account, currency in sorted({*parts_of, *closed_of}):
+        group = (strategy, account, currency)
+        parts_of_group = parts_of.get(group, parts.clear())
+        closed = closed_of[group]
 
-    def add_parts(self, parts: pl.DataFrame) -> None:
-        """Add the parts of open holdings."""
-        groups = parts.group_by("strategy_id", "account", "currency", maintain_order=True)
-        for (strategy, account, currency), of_group in groups:
-            self.parts[str(strategy), str(account), str(currency)] = of_group
-
-    def add_closed(self, closed: pl.DataFrame) -> None:
-        """Add the holdings that closed today, which belong to strategies by their shares."""
-        for row in closed.iter_rows(named=True):
-            shares = dict(zip(row["strategies"], row["shares"], strict=True))
-            unclaimed = 1.0 - sum(shares.values())
-            if unclaimed > NEGLIGIBLE:
-                shares[UNATTRIBUTED] = unclaimed
-            for strategy, share in shares.items():
-                profit = None if row["today"] is None else row["today"] * share
-                leg = ClosedLeg(
-                    account=row["account"], conid=row["conid"], leg=row["name"], profit=profit
-                )
-                self.closed[strategy, row["account"], row["currency"]].append(leg)
-
-    def rows(self) -> list[TodaysProfit]:
-        """Return the rows in order."""
-        movement_ids = self.moved.drop_nulls("conid").rows_by_key(KEY, named=True)
-        names = sorted({*self.parts, *self.closed})
-        return [self._row(name, movement_ids) for name in names]
-
-    def _row(self, name: _Group, moved: Mapping[Any, Sequence[Mapping[str, Any]]]) -> TodaysProfit:
-        """Return the row of a group.
-
-        Args:
-            name: Strategy, account and currency.
-            moved: The movements since the close, by account and conid.
-        """
-        strategy, account, currency = name
-        closed = self.closed.get(name, [])
-        parts = self.parts.get(name)
-        explained_parts = _nothing_open() if parts is None else _explained_parts(parts)
-
-        conids = {leg.conid for leg in closed}
-        if parts is not None:
-            conids |= set(parts["conid"])
-        movements = []
-        for conid in sorted(conids):
-            movements += [row["movement_id"] for row in moved.get((account, conid), ())]
-        return TodaysProfit(
+        conids = {*parts_of_group["conid"], *(leg.conid for leg in closed)}
+        moved_group = moved.filter(pl.col("account") == account, pl.col("conid").is_in(conids))
+        in_order = moved_group.sort("conid", maintain_order=True)
+        row = TodaysProfit(
             strategy=strategy,
             account=account,
             currency=currency,
-            at=self.figures.at,
-            since=self.opening.closed_at,
-            movements=movements,
+            at=figures.at,
+            since=opening.closed_at,
+            movements=in_order["movement_id"].to_list(),
             closed=known_sum(leg.profit for leg in closed),
             closed_legs=closed,
-            **explained_parts,
+            **_explained_parts(parts_of_group),
         )
+        rows.append(row)
+    return rows
 
 
-def _nothing_open() -> dict[str, Any]:
-    """Return the fields of a strategy of which nothing is open any more."""
-    return {
-        "profit": None,
-        **dict.fromkeys(PARTS),
-        "largest": {},
-        "revalued": [],
-        "without_greeks": [],
-        "left_out": 0,
-        "why_unknown": "nothing is open",
-    }
+def _closed_legs(closed: pl.DataFrame) -> defaultdict[tuple[Any, ...], list[ClosedLeg]]:
+    """Return what closed today, which belongs to strategies by their shares, by group."""
+    legs: defaultdict[tuple[Any, ...], list[ClosedLeg]] = defaultdict(list)
+    for row in closed.iter_rows(named=True):
+        shares = dict(zip(row["strategies"], row["shares"], strict=True))
+        unclaimed = 1.0 - sum(shares.values())
+        if unclaimed > NEGLIGIBLE:
+            shares[UNATTRIBUTED] = unclaimed
+
+        for strategy, share in shares.items():
+            profit = None if row["today"] is None else row["today"] * share
+            leg = ClosedLeg(
+                account=row["account"], conid=row["conid"], leg=row["name"], profit=profit
+            )
+            legs[strategy, row["account"], row["currency"]].append(leg)
+    return legs
 
 
 def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
     """Return the profit of the open holdings of a group, its parts, and what is not known."""
-    named = parts.with_columns(
-        leg=pl.Series([contract_of(row) for row in parts.iter_rows(named=True)], dtype=pl.String)
-    )
+    names = [contract_of(row) for row in parts.iter_rows(named=True)]
+    named = parts.with_columns(leg=pl.Series(names, dtype=pl.String))
     is_counted = pl.col("daily_pnl").is_not_null()
     counted = named.filter(is_counted)
     left_out = named.filter(~is_counted)
-    unknown = counted.filter(pl.col("why_unknown").is_not_null())
+    unknown = counted.drop_nulls("why_unknown")
 
-    reasons = [f"{row['leg']}: {row['why_unknown']}" for row in unknown.iter_rows(named=True)]
+    reasons = [f"{leg}: {why}" for leg, why in unknown.select("leg", "why_unknown").iter_rows()]
     reasons += [f"{leg}: its profit of the day, which is left out" for leg in left_out["leg"]]
+    if parts.is_empty():
+        reasons = ["nothing is open"]
+
     profit = float(counted["daily_pnl"].sum()) if counted.height else None
-    is_known = profit is not None and unknown.is_empty()
-    return {
+    sums: dict[str, Any] = dict.fromkeys(PARTS)
+    largest = {}
+    if profit is not None and unknown.is_empty():
+        sums = {name: float(counted[name].sum()) for name in PARTS}
+        sums["unexplained"] += profit - sum(sums.values())
+        largest = _largest(counted)
+    return sums | {
         "profit": profit,
-        **(_sums(counted, profit) if is_known else dict.fromkeys(PARTS)),
-        "largest": _largest(counted) if is_known else {},
+        "largest": largest,
         "revalued": counted.filter("revalued")["leg"].to_list(),
         "without_greeks": counted.filter("without_greeks")["leg"].to_list(),
         "left_out": left_out.height,
         "why_unknown": "; ".join(dict.fromkeys(reasons)) or None,
     }
-
-
-def _sums(counted: pl.DataFrame, profit: float | None) -> dict[str, float | None]:
-    """Return the parts, whose sum is the profit."""
-    sums: dict[str, float | None] = {name: float(counted[name].sum()) for name in PARTS}
-    others = known_sum(amount for name, amount in sums.items() if name != "unexplained")
-    if profit is None or others is None:
-        return dict.fromkeys(PARTS)
-    return sums | {"unexplained": profit - others}
 
 
 def _largest(counted: pl.DataFrame) -> dict[str, list[LargestLeg]]:
