@@ -113,81 +113,60 @@ LONG_STOCK, SHORT_STOCK = "long stock", "short stock"
 LONG_PUT, SHORT_PUT = "long put", "short put"
 LONG_CALL, SHORT_CALL = "long call", "short call"
 
-# How an option lies to the one before it: its strike, or its expiry.
-ABOVE, SAME_STRIKE, LATER = "above", "same strike", "later"
+# How an option lies to the one before it, if not at a higher strike of the same expiry.
+SAME_STRIKE, LATER = "same strike", "later"
 
 # The parts of a structure in their order, with the steps between options.
 Shape = tuple[str, ...]
 
-_SPREADS: tuple[Shape, ...] = (
-    (LONG_PUT, ABOVE, SHORT_PUT),
-    (SHORT_PUT, ABOVE, LONG_PUT),
-    (LONG_CALL, ABOVE, SHORT_CALL),
-    (SHORT_CALL, ABOVE, LONG_CALL),
-)
+OPPOSITE = {
+    LONG_STOCK: SHORT_STOCK, LONG_PUT: SHORT_PUT, LONG_CALL: SHORT_CALL,
+    SHORT_STOCK: LONG_STOCK, SHORT_PUT: LONG_PUT, SHORT_CALL: LONG_CALL,
+}  # fmt: skip
 
-_OF_TIME: tuple[Shape, ...] = (
-    (SHORT_PUT, LATER, LONG_PUT),
-    (LONG_PUT, LATER, SHORT_PUT),
-    (SHORT_CALL, LATER, LONG_CALL),
-    (LONG_CALL, LATER, SHORT_CALL),
-)
 
-_DOUBLES: tuple[Shape, ...] = (
-    (SHORT_CALL, SHORT_PUT, LATER, LONG_CALL, LONG_PUT),
-    (LONG_CALL, LONG_PUT, LATER, SHORT_CALL, SHORT_PUT),
-)
+def _of_both_sides(*shapes: Shape) -> tuple[Shape, ...]:
+    """Return shapes, and those of whoever has the opposite side of each part."""
+    opposite = [tuple(OPPOSITE.get(part, part) for part in shape) for shape in shapes]
+    return (*shapes, *opposite)
 
-_BUTTERFLIES: tuple[Shape, ...] = (
-    (LONG_PUT, ABOVE, SHORT_PUT, ABOVE, LONG_PUT),
-    (SHORT_PUT, ABOVE, LONG_PUT, ABOVE, SHORT_PUT),
-    (LONG_CALL, ABOVE, SHORT_CALL, ABOVE, LONG_CALL),
-    (SHORT_CALL, ABOVE, LONG_CALL, ABOVE, SHORT_CALL),
+
+_SPREADS = _of_both_sides((LONG_PUT, SHORT_PUT), (LONG_CALL, SHORT_CALL))
+_OF_TIME = _of_both_sides((SHORT_PUT, LATER, LONG_PUT), (SHORT_CALL, LATER, LONG_CALL))
+_DOUBLES = _of_both_sides((SHORT_CALL, SHORT_PUT, LATER, LONG_CALL, LONG_PUT))
+_BUTTERFLIES = _of_both_sides(
+    (LONG_PUT, SHORT_PUT, LONG_PUT),
+    (LONG_CALL, SHORT_CALL, LONG_CALL),
 )
 
 # What contracts are together. Of the structures of one shape, the first counts whose quantities and
 # strikes fit.
 _STRUCTURES: tuple[tuple[str, tuple[Shape, ...], _Rule | None], ...] = (
-    ("single", ((LONG_PUT,), (SHORT_PUT,), (LONG_CALL,), (SHORT_CALL,)), None),
+    ("single", _of_both_sides((LONG_PUT,), (LONG_CALL,)), None),
     ("covered-call", ((LONG_STOCK, SHORT_CALL),), _fits_stock),
     ("covered-put", ((SHORT_STOCK, SHORT_PUT),), _fits_stock),
     ("protective-put", ((LONG_STOCK, LONG_PUT),), _fits_stock),
     ("protective-call", ((SHORT_STOCK, LONG_CALL),), _fits_stock),
     (
         "collar",
-        (
-            (LONG_STOCK, LONG_PUT, SHORT_CALL),
-            (LONG_STOCK, SHORT_CALL, LONG_PUT),
-            (SHORT_STOCK, LONG_CALL, SHORT_PUT),
-            (SHORT_STOCK, SHORT_PUT, LONG_CALL),
-        ),
+        _of_both_sides((LONG_STOCK, LONG_PUT, SHORT_CALL), (LONG_STOCK, SHORT_CALL, LONG_PUT)),
         _fits_stock,
     ),
     ("vertical", _SPREADS, lambda legs: _net(legs) == 0),
     ("ratio-spread", _SPREADS, lambda legs: _net(legs) < 0),
     ("back-spread", _SPREADS, lambda legs: _net(legs) > 0),
-    ("straddle", ((LONG_PUT, SAME_STRIKE, LONG_CALL), (SHORT_PUT, SAME_STRIKE, SHORT_CALL)), None),
+    ("straddle", _of_both_sides((LONG_PUT, SAME_STRIKE, LONG_CALL)), None),
     (
         "strangle",
-        (
-            (LONG_PUT, ABOVE, LONG_CALL),
-            (LONG_CALL, ABOVE, LONG_PUT),
-            (SHORT_PUT, ABOVE, SHORT_CALL),
-            (SHORT_CALL, ABOVE, SHORT_PUT),
-        ),
+        _of_both_sides((LONG_PUT, LONG_CALL), (LONG_CALL, LONG_PUT)),
         None,
     ),
     (
         "risk-reversal",
-        (
-            (LONG_PUT, ABOVE, SHORT_CALL),
-            (SHORT_CALL, ABOVE, LONG_PUT),
-            (SHORT_PUT, ABOVE, LONG_CALL),
-            (LONG_CALL, ABOVE, SHORT_PUT),
-        ),
+        _of_both_sides((LONG_PUT, SHORT_CALL), (SHORT_CALL, LONG_PUT)),
         None,
     ),
-    ("synthetic", ((LONG_PUT, SAME_STRIKE, SHORT_CALL), (SHORT_PUT, SAME_STRIKE, LONG_CALL)), None),
+    ("synthetic", _of_both_sides((LONG_PUT, SAME_STRIKE, SHORT_CALL)), None),
     ("calendar", _OF_TIME, _has_equal_strikes),
     ("diagonal", _OF_TIME, None),
     ("double-calendar", _DOUBLES, _has_equal_strikes),
@@ -196,52 +175,47 @@ _STRUCTURES: tuple[tuple[str, tuple[Shape, ...], _Rule | None], ...] = (
     ("broken-wing-butterfly", _BUTTERFLIES, lambda legs: _net(legs) == 0),
     (
         "condor",
-        (
-            (LONG_PUT, ABOVE, SHORT_PUT, ABOVE, SHORT_PUT, ABOVE, LONG_PUT),
-            (SHORT_PUT, ABOVE, LONG_PUT, ABOVE, LONG_PUT, ABOVE, SHORT_PUT),
-            (LONG_CALL, ABOVE, SHORT_CALL, ABOVE, SHORT_CALL, ABOVE, LONG_CALL),
-            (SHORT_CALL, ABOVE, LONG_CALL, ABOVE, LONG_CALL, ABOVE, SHORT_CALL),
+        _of_both_sides(
+            (LONG_PUT, SHORT_PUT, SHORT_PUT, LONG_PUT),
+            (LONG_CALL, SHORT_CALL, SHORT_CALL, LONG_CALL),
         ),
         _is_even,
     ),
     (
         "iron-butterfly",
-        ((LONG_PUT, ABOVE, SHORT_PUT, SAME_STRIKE, SHORT_CALL, ABOVE, LONG_CALL),),
+        ((LONG_PUT, SHORT_PUT, SAME_STRIKE, SHORT_CALL, LONG_CALL),),
         None,
     ),
-    ("iron-condor", ((LONG_PUT, ABOVE, SHORT_PUT, ABOVE, SHORT_CALL, ABOVE, LONG_CALL),), None),
+    ("iron-condor", ((LONG_PUT, SHORT_PUT, SHORT_CALL, LONG_CALL),), None),
     (
         "reverse-iron-butterfly",
-        ((SHORT_PUT, ABOVE, LONG_PUT, SAME_STRIKE, LONG_CALL, ABOVE, SHORT_CALL),),
+        ((SHORT_PUT, LONG_PUT, SAME_STRIKE, LONG_CALL, SHORT_CALL),),
         None,
     ),
     (
         "reverse-iron-condor",
-        ((SHORT_PUT, ABOVE, LONG_PUT, ABOVE, LONG_CALL, ABOVE, SHORT_CALL),),
+        ((SHORT_PUT, LONG_PUT, LONG_CALL, SHORT_CALL),),
         None,
     ),
     (
         "jade-lizard",
         (
-            (SHORT_PUT, ABOVE, SHORT_CALL, ABOVE, LONG_CALL),
-            (SHORT_PUT, SAME_STRIKE, SHORT_CALL, ABOVE, LONG_CALL),
+            (SHORT_PUT, SHORT_CALL, LONG_CALL),
+            (SHORT_PUT, SAME_STRIKE, SHORT_CALL, LONG_CALL),
         ),
         lambda legs: _net(legs[1:]) == 0,
     ),
     (
         "reverse-jade-lizard",
         (
-            (LONG_PUT, ABOVE, SHORT_PUT, ABOVE, SHORT_CALL),
-            (LONG_PUT, ABOVE, SHORT_PUT, SAME_STRIKE, SHORT_CALL),
+            (LONG_PUT, SHORT_PUT, SHORT_CALL),
+            (LONG_PUT, SHORT_PUT, SAME_STRIKE, SHORT_CALL),
         ),
         lambda legs: _net(legs[:2]) == 0,
     ),
     (
         "box",
-        (
-            (SHORT_PUT, SAME_STRIKE, LONG_CALL, ABOVE, LONG_PUT, SAME_STRIKE, SHORT_CALL),
-            (LONG_PUT, SAME_STRIKE, SHORT_CALL, ABOVE, SHORT_PUT, SAME_STRIKE, LONG_CALL),
-        ),
+        _of_both_sides((SHORT_PUT, SAME_STRIKE, LONG_CALL, LONG_PUT, SAME_STRIKE, SHORT_CALL)),
         lambda legs: len({abs(leg.quantity) for leg in legs}) == 1,
     ),
 )
@@ -269,32 +243,22 @@ def kind_of(parts: Iterable[Piece]) -> str | None:
     if not has_stock and len({leg.instrument.multiplier for leg in legs}) > 1:
         return None
 
-    shape = _shape_of(legs) if has_stock else _shape_of_options(legs)
-    for kind, rule in _BY_SHAPE.get(shape, ()):
-        if rule is None or rule(legs):
-            return kind
-    return None
-
-
-def _shape_of(legs: Iterable[Piece]) -> Shape:
-    """Return the parts of a structure with a stock: no strike is compared."""
-    return tuple(_part_of(leg) for leg in legs)
-
-
-def _shape_of_options(legs: list[Piece]) -> Shape:
-    """Return the parts of options with the steps between them; puts the legs in their order."""
-    is_of_time = len({leg.day for leg in legs}) > 1
+    is_of_time = not has_stock and len({leg.day for leg in legs}) > 1
     if is_of_time:
         legs.sort(key=lambda leg: (leg.day, str(leg.instrument.right)))
 
-    parts = [_part_of(legs[0])]
+    shape = [_part_of(legs[0])]
     for before, leg in pairwise(legs):
-        if not is_of_time:
-            parts.append(ABOVE if before.strike < leg.strike else SAME_STRIKE)
-        elif before.day != leg.day:
-            parts.append(LATER)
-        parts.append(_part_of(leg))
-    return tuple(parts)
+        if is_of_time and before.day != leg.day:
+            shape.append(LATER)
+        if not is_of_time and not has_stock and before.strike == leg.strike:
+            shape.append(SAME_STRIKE)
+        shape.append(_part_of(leg))
+
+    for kind, rule in _BY_SHAPE.get(tuple(shape), ()):
+        if rule is None or rule(legs):
+            return kind
+    return None
 
 
 def _part_of(leg: Piece) -> str:
