@@ -254,20 +254,17 @@ class Case:
         That is so if the contract had ended when the previous quantity was confirmed, or if the
         gateway named all executions from then until the change was seen or the contract ended.
         """
-        since = self.change.since
-        if since is None:
-            return False
         if self.ended is None:
-            return self.asked[1] >= self.change.seen_at and self._names_all
-        if since >= self.ended:
-            return True
-        return self.asked[1] >= min(self.change.seen_at, self.ended) and self._names_all
+            return self.named_until(self.change.seen_at)
+        since = self.change.since
+        had_ended = since is not None and since >= self.ended
+        return had_ended or self.named_until(min(self.change.seen_at, self.ended))
 
-    @property
-    def _names_all(self) -> bool:
-        """Return whether the gateway named all executions since the last confirmation."""
-        since, begin = self.change.since, self.asked[0]
-        if since is None:
+    def named_until(self, until: datetime) -> bool:
+        """Return whether the gateway named all executions from the confirmation until a time."""
+        since = self.change.since
+        begin, end = self.asked
+        if since is None or end < until:
             return False
         if begin <= since:
             return True
@@ -278,10 +275,6 @@ class Case:
         if hours is None or not hours.begins <= since <= begin < hours.ends:
             return False
         return not any(opens < begin and closes > since for opens, closes in hours.sessions)
-
-    def named_until(self, until: datetime) -> bool:
-        """Return whether the gateway named all executions from the confirmation until a time."""
-        return self.asked[1] >= until and self._names_all
 
 
 class Reach(NamedTuple):

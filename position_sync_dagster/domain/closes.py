@@ -12,6 +12,7 @@ from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import Right, contract_name
+from position_sync_dagster.domain.movements import uncorrected
 from position_sync_dagster.domain.statement import StatedEquity
 
 # The source of rows from a Flex statement.
@@ -299,11 +300,9 @@ def _name(execution: Execution) -> _Name:
     return execution.account, execution.execution_id, booking
 
 
-def _uncorrected(execution: Execution) -> _Name:
-    """Return account and id without its last part, the number of the correction, if it has one."""
-    base, _dot, revision = execution.execution_id.rpartition(".")
-    has_revision = base and revision.isdecimal()
-    return execution.account, base if has_revision else execution.execution_id, ""
+def _uncorrected(execution: Execution) -> tuple[str, str | None]:
+    """Return account and id without the number of the correction."""
+    return execution.account, uncorrected(execution.execution_id)
 
 
 def _rank(execution: Execution) -> tuple[bool, bool, datetime]:

@@ -5,7 +5,7 @@ statements that correct it. `counting_movements` is the one rule that chooses am
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -359,3 +359,18 @@ def known_sum(values: Iterable[float | None]) -> float | None:
             return None
         total += value
     return total
+
+
+# How many reasons are named where an amount is not known.
+MOST_REASONS = 3
+
+
+def first_reasons(reasons: Sequence[str]) -> str:
+    """Return the first reasons why an amount is not known, and how many others there are.
+
+    >>> first_reasons(["no fee", "no price"]), first_reasons(["a", "b", "c", "d"])
+    ('no fee; no price', 'a; b; c; and 1 others')
+    """
+    others = len(reasons) - MOST_REASONS
+    more = [f"and {others} others"] if others > 0 else []
+    return "; ".join([*reasons[:MOST_REASONS], *more])

@@ -27,7 +27,7 @@ DELIVERED = (Cause.ASSIGNED.value, Cause.EXERCISED.value)
 SOON = timedelta(days=5)
 
 # What of a movement says how a holding closed.
-_MONEY = ("multiplier", "price", "fee", "fee_currency", "moved")
+_MONEY = ("multiplier", "price", "fee", "fee_currency")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -173,18 +173,19 @@ def _with_money(closes: pl.DataFrame, movements: pl.DataFrame) -> pl.DataFrame:
     any.
     """
     rows = closes.drop("price").with_row_index("row")
-    of_movement = movements.with_columns(moved=pl.col("quantity").abs())
-    by_execution = _evidence(rows, of_movement, "executions", "execution_id")
-    by_event = _evidence(rows, of_movement, "events", "event_id")
-    by_change = rows.select("row", "account", "conid", "change_id").join(
-        of_movement.select("account", "conid", "change_id", *_MONEY),
-        on=["account", "conid", "change_id"],
+    key = ["account", "conid", "evidence"]
+    listed = [pl.col(name).str.split(",") for name in ("executions", "events", "change_id")]
+    ids = [pl.col("row"), pl.col("account"), pl.col("conid")]
+    named = pl.concat([rows.select(*ids, evidence=names) for names in listed])
+    of_movements = movements.select(
+        "account",
+        "conid",
+        *_MONEY,
+        moved=pl.col("quantity").abs(),
+        evidence=pl.coalesce("execution_id", "event_id", "change_id"),
     )
+    evidence = named.explode("evidence").drop_nulls("evidence").join(of_movements, on=key)
 
-    names = ["row", *_MONEY]
-    evidence = pl.concat(
-        [by_execution.select(names), by_event.select(names), by_change.select(names)]
-    )
     is_one_currency = pl.col("fee_currency").n_unique() == 1
     paid = pl.col("price") * pl.col("moved")
     money = (
@@ -202,13 +203,6 @@ def _with_money(closes: pl.DataFrame, movements: pl.DataFrame) -> pl.DataFrame:
     columns = ["row", "price", "multiplier", "fees", "fee_currency"]
     joined = rows.join(money.select(columns), on="row", how="left", maintain_order="left")
     return joined.drop("row")
-
-
-def _evidence(rows: pl.DataFrame, movements: pl.DataFrame, listed: str, name: str) -> pl.DataFrame:
-    """Return the movements whose ids a column of closes lists, with the number of the row."""
-    ids = rows.select("row", "account", "conid", pl.col(listed).str.split(",").alias(name))
-    key = ["account", "conid", name]
-    return ids.explode(name).drop_nulls(name).join(movements.select(*key, *_MONEY), on=key)
 
 
 def lots_of(closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame) -> list[DeliveredLot]:

@@ -9,7 +9,7 @@ sold while that was held.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import groupby, pairwise
 
@@ -18,7 +18,12 @@ from position_sync_dagster.domain.closed_campaign import CampaignEnd
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.domain.movements import DELIVERIES, MovementKind, known_sum
+from position_sync_dagster.domain.movements import (
+    DELIVERIES,
+    MovementKind,
+    first_reasons,
+    known_sum,
+)
 from position_sync_dagster.domain.proposals import TOGETHER, Piece, kind_of, risk_of
 
 
@@ -228,24 +233,24 @@ class _Groups:
     """Numbers that are joined to groups."""
 
     def __init__(self, count: int) -> None:
-        self._parents = list(range(count))
+        self._group_of = [[number] for number in range(count)]
 
-    def join(self, one: int, other: int) -> None:
+    def join(self, number: int, partner: int) -> None:
         """Make two numbers members of one group."""
-        self._parents[self._root(other)] = self._root(one)
+        group = self._group_of[number]
+        joined = self._group_of[partner]
+        if group is not joined:
+            group += joined
+            for member in joined:
+                self._group_of[member] = group
 
     def members(self) -> list[list[int]]:
         """Return the numbers of each group."""
-        groups: defaultdict[int, list[int]] = defaultdict(list)
-        for number in range(len(self._parents)):
-            groups[self._root(number)].append(number)
-        return list(groups.values())
-
-    def _root(self, number: int) -> int:
-        while self._parents[number] != number:
-            self._parents[number] = self._parents[self._parents[number]]
-            number = self._parents[number]
-        return number
+        groups: list[list[int]] = []
+        for number, group in enumerate(self._group_of):
+            if number == min(group):
+                groups.append(sorted(group))
+        return groups
 
 
 # ---- what it had: its states
@@ -308,45 +313,37 @@ class CampaignState:
     parts: Sequence[OwnedPart]
 
 
-@dataclass(slots=True)
-class _Lots:
-    lots: dict[int, Lot] = field(default_factory=dict)
-
-    def add(self, part: OwnedPart) -> None:
-        lot = self.lots.setdefault(part.key[1], Lot())
-        lot.add(part)
-        if not lot.quantity:
-            del self.lots[part.key[1]]
-
-    def copy(self) -> dict[int, Lot]:
-        return {conid: Lot(lot.quantity, lot.cost) for conid, lot in self.lots.items()}
-
-
 def states_of(campaign: TradedCampaign) -> list[CampaignState]:
     """Return what a campaign had after each group of trades: of one order, or within a minute.
 
     Where a group begins and ends with nothing, it is the most that it had meanwhile.
     """
-    lots = _Lots()
+    lots: defaultdict[int, Lot] = defaultdict(Lot)
     states: list[CampaignState] = []
+    held: dict[int, Lot] = {}
     for group in _together(campaign.parts):
-        was_flat = not lots.lots
+        was_flat = not held
         widest: dict[int, Lot] = {}
         for part in group:
-            lots.add(part)
-            if len(lots.lots) >= len(widest):
-                widest = lots.copy()
+            lots[part.key[1]].add(part)
+            held = _held_in(lots)
+            if len(held) >= len(widest):
+                widest = held
 
-        is_day_trade = was_flat and not lots.lots
         state = CampaignState(
             session=group[-1].movement.session_date,
             at=group[-1].at,
-            is_flat=not lots.lots,
-            lots=widest if is_day_trade else lots.copy(),
+            is_flat=not held,
+            lots=widest if was_flat and not held else held,
             parts=group,
         )
         states.append(state)
     return states
+
+
+def _held_in(lots: Mapping[int, Lot]) -> dict[int, Lot]:
+    """Return a copy of the lots of which something is held."""
+    return {conid: replace(lot) for conid, lot in lots.items() if lot.quantity}
 
 
 def _together(parts: Iterable[OwnedPart]) -> list[list[OwnedPart]]:
@@ -469,14 +466,9 @@ def _loss_of(lots: Mapping[int, Lot], contracts: Mapping[int, Contract]) -> floa
         if contract.magnifier is None or contract.instrument is None:
             return f"whether {contract.name} is quoted in cents is not known"
 
-        instrument = contract.instrument
-        unit = instrument.multiplier / contract.magnifier
-        terms = Instrument(
-            conid=conid, symbol=instrument.symbol, sec_type=instrument.sec_type,
-            currency=instrument.currency, multiplier=unit, right=instrument.right,
-            strike=instrument.strike, expiry=instrument.expiry,
-        )  # fmt: skip
-        pieces.append(Piece(terms, lot.quantity, lot.cost / lot.quantity))
+        unit = contract.instrument.multiplier / contract.magnifier
+        in_major_unit = replace(contract.instrument, multiplier=unit)
+        pieces.append(Piece(in_major_unit, lot.quantity, lot.cost / lot.quantity))
 
     _credit, loss, is_unlimited = risk_of(pieces)
     if is_unlimited:
@@ -502,10 +494,6 @@ class CampaignMoney:
     unknown: str | None
 
 
-# Reasons that are named where money is not known.
-MOST_NAMED = 3
-
-
 def money_of(parts: Sequence[OwnedPart]) -> CampaignMoney:
     """Return what parts of one currency brought."""
     reasons = list(dict.fromkeys(part.unknown for part in parts if part.unknown))
@@ -521,13 +509,12 @@ def money_of(parts: Sequence[OwnedPart]) -> CampaignMoney:
     is_whole = not any(part.is_prior for part in parts)
     received = known_sum(None if amount is None else max(amount, 0.0) for amount in premiums)
     paid = known_sum(None if amount is None else max(-amount, 0.0) for amount in premiums)
-    more = f"; and {len(reasons) - MOST_NAMED} others" if len(reasons) > MOST_NAMED else ""
     return CampaignMoney(
         profit=cash - fees if is_known else None,  # type: ignore[operator]
         fees=fees,
         received=received if is_whole else None,
         paid=paid if is_whole else None,
-        unknown=None if is_known else "; ".join(reasons[:MOST_NAMED]) + more,
+        unknown=None if is_known else first_reasons(reasons),
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from position_sync_dagster.domain.movements import first_reasons
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs
@@ -42,9 +43,6 @@ TRIED_AGAIN = 16
 
 # The search for a price ends when two of them are as near as this part of it.
 NEAR = 1e-8
-
-# How many legs are named that make a payoff unknown.
-MOST_NAMED = 3
 
 # How many of the highest and the lowest prices that were tried are searched around.
 MOST_PEAKS = 4
@@ -162,10 +160,7 @@ def payoff_of(
 
     unknown = list(_unknown(legs, expiry))
     if unknown:
-        named = "; ".join(unknown[:MOST_NAMED])
-        others = len(unknown) - MOST_NAMED
-        more = f"; and {others} others" if others > 0 else ""
-        return Payoff(**described, why=f"not known: {named}{more}")
+        return Payoff(**described, why=f"not known: {first_reasons(unknown)}")
 
     profit = _profit_of(legs, expiry, now, steps)
     solution = _solve_lines(profit) if profit.is_of_lines else _search_curve(profit)

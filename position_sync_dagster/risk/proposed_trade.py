@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
+import numpy as np
+
 from position_sync_dagster.domain.instrument import (
     Right,
     finite_number,
@@ -21,8 +23,9 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import UserError, shown
+from position_sync_dagster.risk import model
 from position_sync_dagster.risk.priced_legs import PricedLeg
-from position_sync_dagster.risk.terms import years_between
+from position_sync_dagster.risk.terms import FIRST_GUESS, OptionTerms, as_options, years_between
 
 EXAMPLE = "-2 SPY 20270115 C 650 @3.20"
 
@@ -178,3 +181,24 @@ def _between_strikes(legs: Sequence[PricedLeg], strike: float) -> Interpolated:
     part = (strike - strike_of(lower)) / gap
     volatility += part * (float(upper.row["implied_vol"]) - volatility)
     return Interpolated(volatility=volatility, source=f"{lower.name} and {upper.name}")
+
+
+def volatility_of(terms: OptionTerms, price: float, spot: float, now: datetime) -> float | None:
+    """Return the volatility that a price shows; None: it shows none."""
+    volatility, _reasons = model.implied_volatility(
+        as_options([terms], [now], [spot]),
+        np.array([price]),
+        np.array([spot]),
+        np.array([FIRST_GUESS]),
+    )
+    return None if np.isnan(volatility[0]) else float(volatility[0])
+
+
+def greeks_of(
+    terms: OptionTerms, spot: float, volatility: float, now: datetime
+) -> dict[str, float]:
+    """Return `price`, `delta`, `gamma`, `vega` and `theta` of one unit, in the major unit."""
+    options = as_options([terms], [now], [spot])
+    greeks = model.greeks(options, np.array([spot]), np.array([volatility]))
+    names = ("price", "delta", "gamma", "vega", "theta")
+    return {name: float(getattr(greeks, name)[0]) for name in names}

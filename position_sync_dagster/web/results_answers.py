@@ -11,10 +11,10 @@ from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import descriptions_of
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.closed_campaigns import CampaignValue
 from position_sync_dagster.sync.reports.one_campaign import (
     CampaignFill,
     CampaignLeg,
-    CampaignValue,
     RolledContracts,
     read_campaign,
 )

@@ -259,10 +259,6 @@ class _Move:
                 return closure.account, closure.counter_conid
         return None
 
-    def is_soon_after(self, option: "_Move") -> bool:
-        """Return whether it may be what an option delivered."""
-        return abs(self.change.seen_at - option.change.seen_at) <= DELIVERED_WITHIN
-
 
 def _moves(day: Day) -> Iterator[DayChange]:
     """Yield the changes of quantities that no trade explains, and why holdings ended.
@@ -270,17 +266,17 @@ def _moves(day: Day) -> Iterator[DayChange]:
     What an option delivered is in the line of the option.
     """
     moves = _untraded_moves(day)
-    options_of = defaultdict[int, list[_Move]](list)
-    delivered: set[int] = set()
+    options_of: defaultdict[str, list[_Move]] = defaultdict(list)
+    without_delivery: list[_Move] = []
     for move in moves:
-        counter = _counter_of(move, moves)
-        if counter is not None:
-            options_of[id(counter)].append(move)
-            delivered.add(id(move))
+        delivery = _delivery_of(move, moves)
+        if delivery is None:
+            without_delivery.append(move)
+        else:
+            options_of[delivery.change.change_id].append(move)
 
-    for move in moves:
-        if id(move) not in delivered:
-            yield _move([*options_of[id(move)], move])
+    for move in without_delivery:
+        yield _move([*options_of[move.change.change_id], move])
 
 
 def _untraded_moves(day: Day) -> list[_Move]:
@@ -297,14 +293,18 @@ def _untraded_moves(day: Day) -> list[_Move]:
     return moves
 
 
-def _counter_of(option: _Move, moves: Iterable[_Move]) -> _Move | None:
+def _delivery_of(option: _Move, moves: Iterable[_Move]) -> _Move | None:
     """Return what an option delivered; None: it delivered nothing, or that is not seen yet."""
-    key = option.delivered_key
-    if key is None:
-        return None
-    near = [move for move in moves if move.change.key == key and move.is_soon_after(option)]
-    distance = {id(move): abs(move.change.seen_at - option.change.seen_at) for move in near}
-    return min(near, key=lambda move: distance[id(move)], default=None)
+    nearest: _Move | None = None
+    shortest = DELIVERED_WITHIN
+    for move in moves:
+        distance = abs(move.change.seen_at - option.change.seen_at)
+        if move.change.key != option.delivered_key or distance > shortest:
+            continue
+        if nearest is None or distance < shortest:
+            nearest = move
+            shortest = distance
+    return nearest
 
 
 def _is_traded(change: PositionChange, movements: Iterable[Movement]) -> bool:

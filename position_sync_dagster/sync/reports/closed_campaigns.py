@@ -7,7 +7,7 @@ from `daily_positions` and the ledger, where these have them.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,12 @@ from position_sync_dagster.domain.attribution import (
 )
 from position_sync_dagster.domain.closed_campaign import ClosedCampaign
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
-from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
+from position_sync_dagster.domain.instrument import (
+    ContractDetails,
+    Instrument,
+    Right,
+    usual_magnifier,
+)
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.movements import Movement
 from position_sync_dagster.lake.lake import Lake
@@ -44,7 +49,7 @@ from position_sync_dagster.risk.closed_campaigns import (
 )
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
-from position_sync_dagster.sync.movement_sources import SINGLE_TYPES, Terms
+from position_sync_dagster.sync.movement_sources import SINGLE_TYPES
 from position_sync_dagster.sync.reports.campaign_extremes import (
     LedgerExtremes,
     ledger_extremes,
@@ -57,15 +62,16 @@ DAYS_OF_A_YEAR = 365
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoodAt:
-    """How a campaign stood at the close of a trading day.
+class CampaignValue:
+    """How a campaign stood at the close of a trading day; None: not known.
 
     Attributes:
-        value: The value of what it had; None: not known.
-        profit: With the money until then; None: not known.
+        value: The value of what it had.
+        profit: With the money until then, less fees.
     """
 
     day: date
+    currency: str | None
     value: float | None
     profit: float | None
 
@@ -122,7 +128,7 @@ class CampaignBook:
             for number, (campaign, currency) in enumerate(of_currencies)
         ]
 
-    def stood(self, campaign: TradedCampaign, currency: str | None) -> list[StoodAt]:
+    def stood(self, campaign: TradedCampaign, currency: str | None) -> list[CampaignValue]:
         """Return how a campaign stood at each close at which it was held."""
         parts = campaign.parts_in(currency)
         if campaign.opened is None:
@@ -131,7 +137,7 @@ class CampaignBook:
         days = self._trading_days(campaign.opened, campaign.closed - A_DAY)
         held: defaultdict[Key, float] = defaultdict(float)
         money: float | None = 0.0
-        stood: list[StoodAt] = []
+        stood: list[CampaignValue] = []
         position = 0
         for day in days:
             while position < len(parts) and parts[position].movement.session_date <= day:
@@ -142,7 +148,7 @@ class CampaignBook:
             if any(abs(quantity) >= QUANTITY_ROUNDING for quantity in held.values()):
                 value = self._recorded.value_of(held, day)
                 profit = None if value is None or money is None else money + value
-                stood.append(StoodAt(day=day, value=value, profit=profit))
+                stood.append(CampaignValue(day=day, currency=currency, value=value, profit=profit))
         return stood
 
     def contracts_of(self, campaign: TradedCampaign) -> dict[int, Contract]:
@@ -294,7 +300,7 @@ class CampaignBook:
 def _extremes(
     campaign: TradedCampaign,
     money: CampaignMoney,
-    stood: Sequence[StoodAt],
+    stood: Sequence[CampaignValue],
     in_ledger: LedgerExtremes | None,
     reasons: dict[str, str | None],
 ) -> dict[str, Any]:
@@ -375,11 +381,7 @@ def contract_of(
             strike=strike if is_option else None,
             expiry=expiry,
         )
-    named = details.price_magnifier if details is not None else None
-    magnifiers = {} if not named else {stated.conid or 0: float(named)}
-    terms = Terms(session_of=lambda day: day, zone=UTC, magnifiers=magnifiers)
-    return Contract(
-        name=name_of(stated),
-        instrument=instrument,
-        magnifier=terms.magnifier_of(stated.conid or 0, stated.sec_type, stated.currency),
-    )
+    magnifier = usual_magnifier(stated.sec_type, stated.currency)
+    if details is not None and details.price_magnifier:
+        magnifier = float(details.price_magnifier)
+    return Contract(name=name_of(stated), instrument=instrument, magnifier=magnifier)

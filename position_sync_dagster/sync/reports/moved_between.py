@@ -52,10 +52,8 @@ def movements_between(
     of_others = of_holdings.join(held, on=KEY, how="anti").filter(~is_followed)
     of_holdings = of_holdings.join(of_others.select("movement_id"), on="movement_id", how="anti")
 
-    names = {"is_before": "before_start", "is_near": "near_start"}
-    included = _included(of_holdings, start, opening).rename(names)
-    names = {"is_before": "before_end", "is_near": "near_end"}
-    included = _included(included, end, closing).rename(names)
+    included = _included(of_holdings, start, opening, "start")
+    included = _included(included, end, closing, "end")
     included = _as_quantities_say(included, start, end)
     moved = included.filter(pl.col("before_end") & ~pl.col("before_start"))
 
@@ -72,13 +70,18 @@ def movements_between(
     return pl.concat([moved.select(movements.columns), fees_alone.select(movements.columns)])
 
 
-def _included(movements: pl.DataFrame, rows: pl.DataFrame, end: _Close) -> pl.DataFrame:
-    """Return movements with `is_before`: whether the quantities of an end have them.
+def _included(movements: pl.DataFrame, rows: pl.DataFrame, close: _Close, end: str) -> pl.DataFrame:
+    """Return movements with `before_…`: whether the quantities of an end have them.
 
-    Also with `is_near`: whether that is not certain, since our own rows are a little older than the
+    Also with `near_…`: whether that is not certain, since our own rows are a little older than the
     close, and not every booking has a time.
+
+    Args:
+        rows: The holdings at that end.
+        close: The trading day of the end, and its time.
+        end: The name of the end: start or end.
     """
-    session, closed = end
+    session, closed = close
     is_stated = pl.col("source") == FLEX
     of_holdings = rows.select(*KEY, is_stated=is_stated).unique(KEY)
     of_accounts = rows.group_by("account").agg(is_stated_account=is_stated.all())
@@ -103,8 +106,8 @@ def _included(movements: pl.DataFrame, rows: pl.DataFrame, end: _Close) -> pl.Da
         near_close
     )
     return joined.with_columns(
-        is_before=is_before,
-        is_near=is_near.fill_null(value=False),  # the account had nothing then
+        is_before.alias(f"before_{end}"),
+        is_near.fill_null(value=False).alias(f"near_{end}"),  # the account had nothing then
     ).drop("is_stated", "is_stated_account")
 
 

@@ -14,7 +14,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import one_of
 from position_sync_dagster.risk.closed_campaigns import Contract, money_of, rolls_in, states_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.closed_campaigns import CampaignBook
+from position_sync_dagster.sync.reports.closed_campaigns import CampaignBook, CampaignValue
 from position_sync_dagster.sync.reports.results import read_campaigns
 
 
@@ -83,21 +83,6 @@ class RolledContracts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignValue:
-    """How a campaign stood at the close of a trading day; None: not known.
-
-    Attributes:
-        value: The value of what it had.
-        profit: With the money until then, less fees.
-    """
-
-    day: date
-    currency: str | None
-    value: float | None
-    profit: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OneCampaign:
     """A campaign; it has a row in each of its currencies."""
 
@@ -134,13 +119,10 @@ def read_campaign(lake: Lake, settings: Settings, campaign_id: str) -> OneCampai
         )
         for roll in rolls_in(states_of(campaign))
     ]
-    values = []
+    values: list[CampaignValue] = []
     for currency in campaign.currencies:
-        for stood in book.stood(campaign, currency):
-            value = CampaignValue(
-                day=stood.day, currency=currency, value=stood.value, profit=stood.profit
-            )
-            values.append(value)
+        values += book.stood(campaign, currency)
+
     return OneCampaign(
         campaigns=tuple(rows),
         legs=tuple(legs),

@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster.domain.closed_campaign import CampaignResult, ClosedCampaign
-from position_sync_dagster.domain.movements import known_sum
+from position_sync_dagster.domain.movements import first_reasons, known_sum
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import (
     CLOSED_CAMPAIGNS,
@@ -110,10 +110,6 @@ def _place_of(result: GroupResult, by: Grouping) -> tuple[bool, int, str, str]:
     return result.group is None, weekday, result.group or "", result.currency or ""
 
 
-# Reasons that a result names.
-MOST_NAMED = 3
-
-
 def _result(
     group: str | None, currency: str | None, campaigns: Sequence[CampaignResult]
 ) -> GroupResult:
@@ -164,8 +160,7 @@ def _why_unknown(campaigns: Iterable[CampaignResult]) -> str:
         for campaign in campaigns
         if campaign.profit_unknown
     ]
-    others = len(reasons) - MOST_NAMED
-    return "; ".join(reasons[:MOST_NAMED]) + (f"; and {others} others" if others > 0 else "")
+    return first_reasons(reasons)
 
 
 def _realised_by_day(campaigns: Iterable[CampaignResult]) -> dict[date, float]:

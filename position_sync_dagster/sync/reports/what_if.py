@@ -11,20 +11,21 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import Instrument, digits, parse_expiry
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.limits import OF_ACCOUNTS, LimitState
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.risk import option_values
 from position_sync_dagster.risk.deliveries import uncovered_calls
 from position_sync_dagster.risk.payoff import Payoff, payoffs
 from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs
 from position_sync_dagster.risk.proposed_trade import (
     ProposedTrade,
     ProposedTradeError,
+    greeks_of,
     parse_trade,
     volatility_between,
+    volatility_of,
 )
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
@@ -280,11 +281,11 @@ class HypotheticalBook:
     legs: PricedLegs
 
     def __post_init__(self) -> None:
-        self.rows: dict[tuple[str, int], dict[str, Any]] = {}
+        self.rows: dict[Key, dict[str, Any]] = {}
         for row in self.book.priced.iter_rows(named=True):
             self.rows[row["account"], row["conid"]] = row
         self.claims = [leg for leg in self.book.legs if leg.removed_at is None]
-        self.traded: set[tuple[str, int]] = set()
+        self.traded: set[Key] = set()
         self._next_conid = -1
 
     def apply(self, trade: ProposedTrade) -> str:
@@ -347,23 +348,26 @@ class HypotheticalBook:
             raise _nothing_held(trade)
         return str(counts.row(0)[0])
 
-    def _held_key(self, trade: ProposedTrade, account: str) -> tuple[str, int] | None:
+    def _held_key(self, trade: ProposedTrade, account: str) -> Key | None:
         """Return the holding of the contract in an account; None: it is not held there."""
+        if (account, trade.conid) in self.rows:
+            return account, trade.conid or 0
+        return next((key for key in self._held_like(trade) if key[0] == account), None)
+
+    def _held_like(self, trade: ProposedTrade) -> list[Key]:
+        """Return the holdings of the contract of a trade, of all accounts."""
+        wanted = (trade.symbol, trade.expiry, trade.right, trade.strike)
+        same: list[Key] = []
         for key, row in self.rows.items():
-            if trade.conid is not None and key == (account, trade.conid):
-                return key
             terms = (row["symbol"], row["expiry"], row["right"], row["strike"])
-            wanted = (trade.symbol, trade.expiry, trade.right, trade.strike)
-            if key[0] == account and row["position"] and terms == wanted:
-                return key
-        return None
+            if row["position"] and terms == wanted:
+                same.append(key)
+        return same
 
     def _new_row(self, trade: ProposedTrade, account: str) -> tuple[dict[str, Any], str]:
         """Return the row of a contract that the account does not hold, and what prices it."""
-        for row in self.rows.values():
-            terms = (row["symbol"], row["expiry"], row["right"], row["strike"])
-            if terms == (trade.symbol, trade.expiry, trade.right, trade.strike) and row["position"]:
-                return _without_position(row, account), "the price in another account"
+        for key in self._held_like(trade):
+            return _without_position(self.rows[key], account), "the price in another account"
 
         similar = self._similar(trade)
         row = _without_position(similar.row, account)
@@ -404,7 +408,7 @@ class HypotheticalBook:
         volatility = None
         source = "the price that was given"
         if trade.price is not None:
-            volatility = option_values.volatility_of(terms, trade.price / magnifier, spot, now)
+            volatility = volatility_of(terms, trade.price / magnifier, spot, now)
         if volatility is None:
             same = [leg for leg in self.legs if leg.row["under"] == similar.row["under"]]
             between = volatility_between(same, terms.strike, terms.expires_at, now)
@@ -416,7 +420,7 @@ class HypotheticalBook:
                 source = f"the price that was given, which shows none; valued with {source}"
 
         row["underlying_price"] = spot * magnifier
-        greeks = option_values.greeks_of(terms, spot, volatility, now)
+        greeks = greeks_of(terms, spot, volatility, now)
         row |= {name: greeks[name] for name in _GREEK_COLUMNS}
         row["implied_vol"] = volatility
         row["market_price"] = greeks["price"] * magnifier
@@ -451,7 +455,7 @@ class HypotheticalBook:
         magnifiers = same.get_column("magnifier").drop_nulls()
         return float(magnifiers[0]) if len(magnifiers) else None
 
-    def _claim(self, trade: ProposedTrade, key: tuple[str, int]) -> None:
+    def _claim(self, trade: ProposedTrade, key: Key) -> None:
         """Add what was opened for a strategy as a leg, and end the leg that was closed."""
         account, conid = key
         if trade.strategy in (None, UNATTRIBUTED):
