@@ -7,7 +7,7 @@ Net liquidation of the statement − that of the statement before = profit of ho
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -34,36 +34,24 @@ _OWN = [kind.value for kind in OWNERS_CASH]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetLiquidation:
-    """What a statement says that an account was worth at the end of a day.
+class StatedWorth:
+    """What the newest statement says that an account was worth at the end of a day.
 
     Attributes:
         currency: Base currency of the account; None: the statement does not say it.
+        total: Net liquidation.
         accruals: Dividends and interest that are due and not paid; None: it names no parts.
         statement: The file's name.
+        cash: By currency. Unit: that currency.
+        rates: What a unit of a currency is worth; of the base currency 1. Unit: base currency.
     """
 
-    account: str
     currency: str | None
     total: float
     accruals: float | None
     statement: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Money:
-    """The money of an account at the end of a day, as statements say.
-
-    Attributes:
-        cash: By currency. Unit: that currency.
-        rates: What a unit of a currency is worth. Unit: base currency of the account.
-    """
-
     cash: Mapping[str, float]
     rates: Mapping[str, float]
-
-
-NO_MONEY = Money(cash={}, rates={})
 
 
 def close_books(lake: Lake, settings: Settings, day: date, *, before: date) -> pl.DataFrame:
@@ -78,10 +66,8 @@ def close_books(lake: Lake, settings: Settings, day: date, *, before: date) -> p
     Raises:
         LakeError: A table cannot be used.
     """
-    first = _net_liquidations(lake, before)
-    last = _net_liquidations(lake, day)
-    money_before = _money(lake, before, first)
-    money = _money(lake, day, last)
+    first = _stated_worth(lake, before)
+    last = _stated_worth(lake, day)
     accounts = pl.DataFrame({"account": sorted(first.keys() & last.keys())}, {"account": pl.String})
     rows: list[dict[str, Any]] = []
     for account in rows_of_logins(accounts, settings)["account"]:
@@ -92,11 +78,7 @@ def close_books(lake: Lake, settings: Settings, day: date, *, before: date) -> p
             held_before=_of_account(lake, DAILY_POSITIONS, account, before),
             held=_of_account(lake, DAILY_POSITIONS, account, day),
         )
-        money_of_account = (
-            money_before.get(account, NO_MONEY),
-            money.get(account, NO_MONEY),
-        )
-        parts = book_parts(first[account], last[account], moved, money_of_account)
+        parts = book_parts(first[account], last[account], moved)
         rows.append({"session_date": day, "account": account} | parts)
     return frame_of(BOOKS, rows)
 
@@ -117,6 +99,11 @@ class Moved:
     held_before: pl.DataFrame
     held: pl.DataFrame
 
+    @property
+    def conversions(self) -> pl.DataFrame:
+        """The movements that are one currency for another."""
+        return self.movements.filter(kind=MovementKind.CONVERSION.value)
+
 
 def _of_account(lake: Lake, spec: Any, account: str, day: date) -> pl.DataFrame:
     table = lake.derived_table(spec)
@@ -124,72 +111,65 @@ def _of_account(lake: Lake, spec: Any, account: str, day: date) -> pl.DataFrame:
     return table.rows(is_of_day) if table.exists() else spec.empty
 
 
-def _net_liquidations(lake: Lake, day: date) -> dict[str, NetLiquidation]:
+def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:
     """Return what the newest statement says of each account at the end of a day."""
-    is_stated = (pl.col("kind") == EventKind.NET_LIQUIDATION.value) & (pl.col("day") == day)
-    events = lake.statement_events.rows(day, is_stated).sort("stated_at", nulls_last=False)
-    newest: dict[str, NetLiquidation] = {}
-    for event in events.drop_nulls("amount").iter_rows(named=True):
+    kinds = [EventKind.NET_LIQUIDATION.value, EventKind.CASH_BALANCE.value, EventKind.RATE.value]
+    is_stated = pl.col("kind").is_in(kinds) & (pl.col("day") == day)
+    events = lake.statement_events.rows(day, is_stated).drop_nulls("amount")
+
+    newest: dict[str, dict[str, Any]] = {}
+    cash: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    # By account and base currency.
+    rates: defaultdict[tuple[str, str | None], dict[str, float]] = defaultdict(dict)
+    for event in events.sort("stated_at", nulls_last=False).iter_rows(named=True):
+        account = event["account"]
+        currency = event["currency"]
+        if event["kind"] == EventKind.NET_LIQUIDATION:
+            newest[account] = event
+        elif currency is not None and event["kind"] == EventKind.CASH_BALANCE:
+            cash[account][currency] = event["amount"]
+        elif currency is not None:
+            rates[account, event["type"]][currency] = event["amount"]
+
+    worth: dict[str, StatedWorth] = {}
+    for account, event in newest.items():
+        base = event["currency"]
         parts = json.loads(event["attributes"])
         accruals = [amount for name, amount in parts.items() if name.endswith("Accruals")]
-        newest[event["account"]] = NetLiquidation(
-            account=event["account"],
-            currency=event["currency"],
+        worth[account] = StatedWorth(
+            currency=base,
             total=event["amount"],
             accruals=sum(accruals) if parts else None,
             statement=event["statement"],
+            cash=cash[account],
+            rates={} if base is None else rates[account, base] | {base: 1.0},
         )
-    return newest
+    return worth
 
 
-def _money(lake: Lake, day: date, worth: Mapping[str, NetLiquidation]) -> dict[str, Money]:
-    """Return cash and rates of each account at the end of a day, as its newest statement says."""
-    kinds = [EventKind.CASH_BALANCE.value, EventKind.RATE.value]
-    is_stated = pl.col("kind").is_in(kinds) & (pl.col("day") == day)
-    events = lake.statement_events.rows(day, is_stated).sort("stated_at", nulls_last=False)
-    cash: defaultdict[str, dict[str, float]] = defaultdict(dict)
-    rates: defaultdict[str, dict[str, float]] = defaultdict(dict)
-    for event in events.drop_nulls(["amount", "currency"]).iter_rows(named=True):
-        account = event["account"]
-        if event["kind"] == EventKind.CASH_BALANCE:
-            cash[account][event["currency"]] = event["amount"]
-        elif account in worth and event["type"] == worth[account].currency:
-            rates[account][event["currency"]] = event["amount"]
-
-    accounts = cash.keys() | rates.keys()
-    return {account: Money(cash=cash[account], rates=rates[account]) for account in accounts}
-
-
-def book_parts(
-    first: NetLiquidation,
-    last: NetLiquidation,
-    moved: Moved,
-    money: tuple[Money, Money] = (NO_MONEY, NO_MONEY),
-) -> dict[str, Any]:
+def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str, Any]:
     """Return what explains the change of net liquidation of one account, and the difference; pure.
 
     Where a part is not known, the difference is not known either. Amounts of a currency count at
     its rate of the day; what the account had of it before gained or lost by the change of the rate.
 
     Args:
-        first: Net liquidation at the close before.
-        last: That at the close.
+        first: What it was worth at the close before.
+        last: What it was worth at the close.
         moved: What the tables have of the account and day.
-        money: Cash and rates at the close before, and at the close.
     """
     unknown: list[str] = []
     if last.currency is None or first.currency != last.currency:
         unknown.append("its base currency")
 
-    before, after = (_with_base(state, last.currency) for state in money)
-    foreign = _foreign_currencies(moved, before, last.currency)
-    without_rates = [code for code in foreign if not _has_rates(code, before, after)]
+    foreign = _foreign_currencies(moved, first, last.currency)
+    without_rates = [code for code in foreign if not _has_rates(code, first, last)]
     if without_rates:
         unknown.append(f"the effect of the rates of {', '.join(without_rates)}")
     if moved.explained["profit"].has_nulls():
         unknown.append("the profit of its holdings")
 
-    conversions = _conversions(moved)
+    conversions = moved.conversions
     if conversions["cash"].has_nulls() or conversions["quantity"].has_nulls():
         unknown.append("what a conversion paid")
     by_owner = moved.movements.filter(pl.col("kind").is_in(_OWN))
@@ -204,7 +184,7 @@ def book_parts(
 
     parts: dict[str, float | None] = dict.fromkeys(EXPLAINS)
     if not unknown:
-        rates = after.rates
+        rates = last.rates
         commissions = _in_base(moved.explained, "fees", rates)
         profit = _in_base(moved.explained, "profit", rates)
         income = _in_base(moved.explained, "cash", rates)
@@ -213,7 +193,7 @@ def book_parts(
             "income": _sum_of(cash, _INCOME, rates),
             "fees": _sum_of(cash, _FEES, rates) + commissions,
             "interest": _sum_of(cash, _INTEREST, rates),
-            "rates": _effect_of_rates(moved, before, after),
+            "rates": _effect_of_rates(moved, first, last),
             "owner": _sum_of(cash, _OWN, rates) + _in_base(in_kind, "value", rates),
         }
         parts["accruals"] = _change_of_accruals(first, last)
@@ -231,50 +211,41 @@ def book_parts(
     }
 
 
-def _with_base(money: Money, base: str | None) -> Money:
-    """Return money with the rate of the base currency, which is 1."""
-    return money if base is None else replace(money, rates=dict(money.rates) | {base: 1.0})
-
-
-def _foreign_currencies(moved: Moved, before: Money, base: str | None) -> list[str]:
+def _foreign_currencies(moved: Moved, first: StatedWorth, base: str | None) -> list[str]:
     """Return the currencies but the base one in which the account has or had something."""
     frames = (moved.explained, moved.movements, moved.held_before, moved.held)
     currencies = {currency for frame in frames for currency in frame["currency"]}
-    currencies |= {currency for currency, amount in before.cash.items() if amount}
-    currencies |= {_bought(symbol) for symbol in _conversions(moved)["symbol"]}
+    currencies |= {currency for currency, amount in first.cash.items() if amount}
+    currencies |= {_bought(symbol) for symbol in moved.conversions["symbol"]}
     return sorted(currencies - {None, base})
 
 
-def _has_rates(currency: str, before: Money, after: Money) -> bool:
+def _has_rates(currency: str, first: StatedWorth, last: StatedWorth) -> bool:
     """Return whether both rates of a currency are known, and what the account had of its cash.
 
     A statement that says the cash of any currency has none of those that it does not name.
     """
-    return bool(before.cash) and currency in before.rates and currency in after.rates
+    return bool(first.cash) and currency in first.rates and currency in last.rates
 
 
-def _effect_of_rates(moved: Moved, before: Money, after: Money) -> float:
+def _effect_of_rates(moved: Moved, first: StatedWorth, last: StatedWorth) -> float:
     """Return what the account gained by rates: on what it had, and by what it converted."""
     # The value of a future is notional: its profit is in the cash.
     worth = moved.held_before.filter(pl.col("sec_type") != "FUT")
-    had = defaultdict(float, before.cash)
+    had = defaultdict(float, first.cash)
     for currency, value in worth.group_by("currency").agg(pl.sum("market_value")).iter_rows():
         had[currency] += value
 
     effect = 0.0
     for currency, amount in had.items():
         if amount:
-            effect += amount * (after.rates[currency] - before.rates[currency])
+            effect += amount * (last.rates[currency] - first.rates[currency])
 
     # A conversion costs what its own rate differs from that of the day.
-    for conversion in _conversions(moved).iter_rows(named=True):
-        effect += conversion["quantity"] * after.rates[_bought(conversion["symbol"])]
-        effect += conversion["cash"] * after.rates[conversion["currency"]]
+    for conversion in moved.conversions.iter_rows(named=True):
+        effect += conversion["quantity"] * last.rates[_bought(conversion["symbol"])]
+        effect += conversion["cash"] * last.rates[conversion["currency"]]
     return effect
-
-
-def _conversions(moved: Moved) -> pl.DataFrame:
-    return moved.movements.filter(kind=MovementKind.CONVERSION.value)
 
 
 def _bought(symbol: str) -> str:
@@ -300,7 +271,7 @@ def _in_base(rows: pl.DataFrame, name: str, rates: Mapping[str, float]) -> float
     return total
 
 
-def _change_of_accruals(first: NetLiquidation, last: NetLiquidation) -> float | None:
+def _change_of_accruals(first: StatedWorth, last: StatedWorth) -> float | None:
     """Return the change of accruals; None where a statement names no parts.
 
     What they moved is in the difference then.
