@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime, time
 from position_sync_dagster.domain.closes import SLACK
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
-from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.instrument import OPTION_TYPES, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.movements import (
     DELIVERIES,
@@ -26,8 +26,6 @@ from position_sync_dagster.domain.movements import (
     MovementKind,
     Section,
 )
-
-OPTIONS = frozenset({"OPT", "FOP"})
 
 # When in its day, in New York, a trade counts as made, and a booking, of which only the day is
 # known.
@@ -80,7 +78,7 @@ class OwnedPart:
     @property
     def is_option(self) -> bool:
         """Return whether it is of an option."""
-        return self.movement.sec_type in OPTIONS
+        return self.movement.sec_type in OPTION_TYPES
 
     @property
     def is_trade(self) -> bool:
@@ -152,7 +150,7 @@ def attributed(
 
 
 def _is_of_options(movements: Sequence[Movement]) -> bool:
-    return any(movement.sec_type in OPTIONS for movement in movements)
+    return any(movement.sec_type in OPTION_TYPES for movement in movements)
 
 
 @dataclass(slots=True, eq=False)
@@ -463,7 +461,7 @@ def _order_of(movement: Movement) -> tuple[datetime, bool, str]:
 
 
 def _is_delivery(movement: Movement) -> bool:
-    return movement.kind in DELIVERIES and movement.sec_type not in OPTIONS
+    return movement.kind in DELIVERIES and movement.sec_type not in OPTION_TYPES
 
 
 def _with_signs(movements: Sequence[Movement], held_before: float) -> list[Movement]:
@@ -475,7 +473,7 @@ def _with_signs(movements: Sequence[Movement], held_before: float) -> list[Movem
     signed: list[Movement] = []
     for movement in movements:
         by = movement.quantity
-        if by and movement.section is Section.OPTION_EVENTS and movement.sec_type in OPTIONS:
+        if by and movement.section is Section.OPTION_EVENTS and movement.sec_type in OPTION_TYPES:
             by = -math.copysign(by, total or _usual_side(movement))
         signed.append(movement if by == movement.quantity else replace(movement, quantity=by))
         total += by or 0.0
@@ -514,7 +512,7 @@ def _prior_of(movements: Sequence[Movement]) -> float:
 def _closes(movement: Movement) -> bool:
     if movement.kind is MovementKind.TRADE:
         return movement.open_close == "C"
-    return movement.sec_type in OPTIONS and movement.kind in _ENDS
+    return movement.sec_type in OPTION_TYPES and movement.kind in _ENDS
 
 
 def _claims_of(

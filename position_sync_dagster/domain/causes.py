@@ -19,8 +19,9 @@ from math import copysign
 from operator import attrgetter
 from typing import NamedTuple
 
-from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.clock import A_DAY, NEVER
 from position_sync_dagster.domain.closes import (
+    BY_DELIVERY,
     FLEX,
     SLACK,
     TERMS,
@@ -42,8 +43,6 @@ ONE_EVENT = timedelta(minutes=15)
 
 # A price of this time before the end of an option says where it stood.
 LAST_PRICE = timedelta(minutes=15)
-
-A_DAY = timedelta(days=1)
 
 # An option that was quoted at this price or below, right before its end, was out of the money,
 # unless that is much for its strike: an option on a currency is quoted at 0.02 for one of 1.05.
@@ -74,8 +73,6 @@ EVENING = timedelta(hours=24 - LAST_TRADES.hour)
 
 # Types of corporate actions that are splits. Source: ibflex 1.1, `enums.Reorg`.
 SPLITS = frozenset({"FS", "FI", "RS", "CS", "CC"})
-
-BY_EXERCISE = frozenset({Cause.ASSIGNED, Cause.EXERCISED})
 
 EXERCISE_CODES = frozenset({"Ex", "AEx", "MEx"})
 
@@ -433,7 +430,7 @@ def _option_event(event: StatementEvent) -> str:
 def _booking_of_execution(execution: Execution, *, in_cash: bool) -> Booking:
     is_of_statement = execution.source == FLEX
     cause, detail = cause_of_execution(execution)
-    if in_cash and cause in BY_EXERCISE:
+    if in_cash and cause in BY_DELIVERY:
         cause = Cause.CASH_SETTLED
         detail = "settled in cash"
     stage = Stage.STATED if is_of_statement else Stage.PROVISIONAL
@@ -876,7 +873,7 @@ def _stated_closure(
     executions = [booking.execution for booking in bookings if booking.execution is not None]
     booking = bookings[0]
     counter = booking.counter_conid
-    if counter is None and booking.cause in BY_EXERCISE:
+    if counter is None and booking.cause in BY_DELIVERY:
         counter = counter_conid
 
     return Closure(

@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.errors import ClockSetBackError
 
+A_DAY = timedelta(days=1)
+
 # The time of what has not happened yet, or was always so.
 NEVER = datetime.min.replace(tzinfo=UTC)
 

@@ -16,7 +16,7 @@ from operator import attrgetter, itemgetter
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.closes import Execution
 from position_sync_dagster.domain.holding import BrokerPosition, grouped
-from position_sync_dagster.domain.instrument import Instrument, Right, contract_name
+from position_sync_dagster.domain.instrument import OPTION_TYPES, Instrument, Right, contract_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
 
 # Orders of one underlying within this time may have opened one structure.
@@ -56,7 +56,7 @@ class Piece:
     def is_option(self) -> bool:
         """Return whether it is an option with all of its terms."""
         terms = (self.instrument.right, self.instrument.strike, self.instrument.expiry)
-        return None not in terms and self.instrument.sec_type in ("OPT", "FOP")
+        return None not in terms and self.instrument.sec_type in OPTION_TYPES
 
     @property
     def strike(self) -> float:

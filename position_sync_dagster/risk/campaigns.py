@@ -174,9 +174,8 @@ def _with_money(closes: pl.DataFrame, movements: pl.DataFrame) -> pl.DataFrame:
     """
     rows = closes.drop("price").with_row_index("row")
     key = ["account", "conid", "evidence"]
-    listed = [pl.col(name).str.split(",") for name in ("executions", "events", "change_id")]
-    ids = [pl.col("row"), pl.col("account"), pl.col("conid")]
-    named = pl.concat([rows.select(*ids, evidence=names) for names in listed])
+    listed = pl.concat_str("executions", "events", "change_id", separator=",", ignore_nulls=True)
+    named = rows.select("row", "account", "conid", evidence=listed.str.split(","))
     of_movements = movements.select(
         "account",
         "conid",
@@ -184,7 +183,7 @@ def _with_money(closes: pl.DataFrame, movements: pl.DataFrame) -> pl.DataFrame:
         moved=pl.col("quantity").abs(),
         evidence=pl.coalesce("execution_id", "event_id", "change_id"),
     )
-    evidence = named.explode("evidence").drop_nulls("evidence").join(of_movements, on=key)
+    evidence = named.explode("evidence").join(of_movements, on=key)
 
     is_one_currency = pl.col("fee_currency").n_unique() == 1
     paid = pl.col("price") * pl.col("moved")

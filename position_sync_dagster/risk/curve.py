@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -253,10 +254,10 @@ def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[st
     # A share or a future moves with its price, and has no other greek.
     shape = spots.shape
     of_unit = {"delta": np.ones(shape), **{name: np.zeros(shape) for name in _OF_OPTIONS}}
-    options = [n for n, terms in enumerate(legs.terms) if terms is not None and not is_unknown[n]]
+    terms = legs.options
+    options = list(terms)
     if options:
-        terms = [terms for n in options if (terms := legs.terms[n]) is not None]
-        priced = as_options(terms, [legs.given.now] * len(terms), spot[options].tolist())
+        priced = as_options([*terms.values()], repeat(legs.given.now), spot[options].tolist())
         implied = parts.get_column("implied_vol").to_numpy()[options] + shift.vol / 100
         volatility = implied.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
         greeks = model.greeks_along(

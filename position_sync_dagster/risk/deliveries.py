@@ -33,8 +33,6 @@ WAITING = timedelta(days=7)
 
 FUTURE_DELIVERY = "what the future delivers is not known"
 
-_LEG = ("strategy_id", "account", "conid", "symbol", "currency")
-
 
 @dataclass(slots=True, kw_only=True)
 class ExpiringLeg:
@@ -60,11 +58,15 @@ class ExpiringLeg:
     reason: str | None = None
 
     @property
+    def is_uncovered(self) -> bool | None:
+        """Whether the account lacks what goes; None: not known."""
+        return None if self.missing is None else self.missing > NO_UNITS
+
+    @property
     def row(self) -> dict[str, Any]:
         """The delivery for a program."""
         return {
-            **{name: self.leg.row[name] for name in _LEG},
-            "leg": self.leg.name,
+            **self.leg.named,
             "expires_at": self.expires_at,
             "position": self.leg.quantity,
             "units": self.units,
@@ -73,7 +75,7 @@ class ExpiringLeg:
             "is_pinned": self.is_pinned,
             "is_cash_settled": self.is_cash_settled,
             "is_in_the_morning": self.is_in_the_morning,
-            "is_uncovered": None if self.missing is None else self.missing > NO_UNITS,
+            "is_uncovered": self.is_uncovered,
             "reason": self.reason,
         }
 
@@ -142,9 +144,12 @@ def uncovered_calls(legs: PricedLegs) -> list[dict[str, Any]]:
         deliveries.append(delivery)
     _count_all_missing(deliveries, legs)
 
-    rows = [delivery.row for delivery in deliveries]
-    names = (*_LEG, "leg", "expires_at", "missing")
-    return [{name: row[name] for name in names} for row in rows if row["is_uncovered"]]
+    rows = []
+    for delivery in deliveries:
+        if delivery.is_uncovered:
+            uncovered = {"expires_at": delivery.expires_at, "missing": delivery.missing}
+            rows.append(delivery.leg.named | uncovered)
+    return rows
 
 
 def _count_all_missing(deliveries: Sequence[ExpiringLeg], legs: PricedLegs) -> None:
@@ -161,8 +166,7 @@ def undated_options(legs: PricedLegs) -> list[dict[str, Any]]:
     for leg in legs:
         is_option = leg.row["right"] is not None or isinstance(leg.delivered, ExerciseTerms)
         if is_option and _expires_at(leg, legs) is None:
-            names = {name: leg.row[name] for name in _LEG}
-            rows.append(names | {"leg": leg.name, "reason": NotPriced.NO_TERMS})
+            rows.append(leg.named | {"reason": NotPriced.NO_TERMS})
     return rows
 
 
@@ -319,8 +323,7 @@ def early_assignments(legs: PricedLegs) -> EarlyAssignments:
             if is_over or not leg.delivered.exercise.is_early:
                 continue
 
-        names = {name: leg.row[name] for name in _LEG}
-        names |= {"leg": leg.name, "position": leg.quantity}
+        names = leg.named | {"position": leg.quantity}
         reason = _not_judged(leg)
         if reason is not None:
             result.left_out.append(names | {"in_the_money": _in_the_money(leg), "reason": reason})

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster.domain.instrument import (
+    OPTION_TYPES,
     ContractDetails,
     Instrument,
     leg_name,
@@ -20,7 +21,6 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.risk.terms import (
     CONTRACT_FIELDS,
-    OPTION_TYPES,
     WITHOUT_CARRY,
     DatedDividend,
     ExerciseTerms,
@@ -75,6 +75,12 @@ class PricedLeg:
     def delivered_terms(self) -> ExerciseTerms | None:
         """What an option delivers; None: it is none, or that is not known."""
         return self.delivered if isinstance(self.delivered, ExerciseTerms) else None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """Whose leg it is, and the contract, for a program."""
+        columns = ("strategy_id", "account", "conid", "symbol", "currency")
+        return {column: self.row[column] for column in columns} | {"leg": self.name}
 
     @property
     def size(self) -> float:
@@ -163,6 +169,16 @@ class PricedLegs:
             delivered=[self.delivered[place] for place in places],
             terms=[self.terms[place] for place in places],
         )
+
+    @property
+    def options(self) -> dict[int, OptionTerms]:
+        """What the model prices the options as that are in scenarios, by the place of the part."""
+        reasons = self.parts.get_column("reason").to_list()
+        options: dict[int, OptionTerms] = {}
+        for place, terms in enumerate(self.terms):
+            if terms is not None and reasons[place] is None:
+                options[place] = terms
+        return options
 
     def left_out(self) -> dict[str, int]:
         """Return how many legs are left out of every scenario, by reason."""

@@ -55,7 +55,7 @@ def changes(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
     change: model.Array = shifted - spot[:, None]
     change[left_out] = np.nan
 
-    options = [n for n, terms in enumerate(legs.terms) if terms is not None and not left_out[n]]
+    options = list(legs.options)
     if not options:
         return change
 
@@ -93,8 +93,8 @@ def _option_changes(
     """Return the changes of options, by the places of their parts."""
     spot = legs.parts.get_column("spot").to_numpy()[places]
     volatility = legs.parts.get_column("implied_vol").to_numpy()[places]
-    terms = [terms for n in places if (terms := legs.terms[n]) is not None]
-    options = as_options(terms, repeat(legs.given.now), spot.tolist())
+    terms = legs.options
+    options = as_options([terms[n] for n in places], repeat(legs.given.now), spot.tolist())
 
     def priced(point: Point, prices: model.Array) -> model.Array:
         later = options.later(point.days, point.rate / 100)

@@ -17,11 +17,9 @@ import numpy as np
 from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend, StatedDividends
 from position_sync_dagster.domain.exchange_time import expiry_moment
 from position_sync_dagster.domain.holding import HoldingGreeks, grouped
-from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
+from position_sync_dagster.domain.instrument import OPTION_TYPES, ContractDetails, Instrument, Right
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.model import DAYS_PER_YEAR, Exercise, NoVolatility, VanillaOptions
-
-OPTION_TYPES = frozenset({"OPT", "FOP"})
 
 # Indices that nobody can hold: their options follow the future of their month.
 WITHOUT_CARRY = frozenset({"VIX", "VIX1D", "VXN", "RVX", "OVX", "GVZ", "V2TX", "VNKY"})

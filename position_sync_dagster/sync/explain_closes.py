@@ -10,14 +10,13 @@ from operator import attrgetter
 import polars as pl
 
 from position_sync_dagster.domain.causes import (
-    A_DAY,
     BOOKED,
     LAST_PRICE,
     Facts,
     closures_of,
     last_trade,
 )
-from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, utc_now
+from position_sync_dagster.domain.clock import A_DAY, NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.closes import (
     FLEX,
     SLACK,
@@ -352,11 +351,7 @@ def due_closes(
     by_time = with_cause.filter(pl.col("judged_at").is_null() | is_of_hour | is_of_day)
     by_contract = _with_newer_facts(with_cause, named)
     by_day = _with_statement_of_days(with_cause.filter("waits"), named)
-    return {
-        change_id
-        for due in (by_time, by_contract, by_day)
-        for change_id in due.get_column("change_id")
-    }
+    return {*by_time["change_id"], *by_contract["change_id"], *by_day["change_id"]}
 
 
 def corrected_closes(closes: pl.DataFrame, counted: pl.DataFrame, named: pl.DataFrame) -> set[str]:

@@ -11,7 +11,7 @@ from datetime import date, datetime, time, tzinfo
 from math import copysign
 from typing import Any
 
-from position_sync_dagster.domain.causes import EVENING, cause_of_execution
+from position_sync_dagster.domain.causes import CAUSE_OF_OPTION_EVENT, EVENING, cause_of_execution
 from position_sync_dagster.domain.closes import (
     Cause,
     Closure,
@@ -71,12 +71,6 @@ _OF_CAUSE = {
     Cause.EXPIRED_WORTHLESS: MovementKind.EXPIRATION,
     Cause.CASH_SETTLED: MovementKind.CASH_SETTLEMENT,
     Cause.TRANSFERRED: MovementKind.TRANSFER,
-}
-_OF_OPTION_EVENT = {
-    "assignment": MovementKind.ASSIGNMENT,
-    "exercise": MovementKind.EXERCISE,
-    "expiration": MovementKind.EXPIRATION,
-    "cash settlement": MovementKind.CASH_SETTLEMENT,
 }
 
 # Corporate actions that change the number of shares alone: a statement that leaves their proceeds
@@ -202,7 +196,9 @@ def _amounts_of(attributes: str | None, element: str, file: str) -> BookedAmount
 def _stated_trade(execution: Execution, terms: Terms) -> Movement:
     amounts = _amounts_of(execution.attributes, "Trade", execution.statement)
     cause, _why = cause_of_execution(execution)
-    kind = _OF_CASE.get(execution.sec_type) or _OF_CAUSE.get(cause, MovementKind.TRADE)
+    kind = _OF_CAUSE.get(cause, MovementKind.TRADE)
+    if execution.sec_type == "CASH":  # however it is booked (also AFx: an automatic conversion)
+        kind = MovementKind.CONVERSION
     is_option = execution.sec_type in OPTION_TYPES
     if kind in DELIVERIES and is_option and execution.price:
         kind = MovementKind.CASH_SETTLEMENT
@@ -231,10 +227,6 @@ def _stated_trade(execution: Execution, terms: Terms) -> Movement:
         statement=execution.statement,
     )
     return completed(movement, terms)
-
-
-# One currency for another, however it is booked (also AFx: an automatic conversion).
-_OF_CASE = {"CASH": MovementKind.CONVERSION}
 
 
 def _time_of(moment: datetime) -> datetime | None:
@@ -386,7 +378,7 @@ def _option_event(
 ) -> Movement:
     """Return the end of an option, or what came with it (rows of the type Buy and Sell)."""
     words = (event.type or "").strip().lower()
-    kind = _OF_OPTION_EVENT.get(words, MovementKind.EXERCISE)
+    kind = _OF_CAUSE[CAUSE_OF_OPTION_EVENT.get(words, Cause.EXERCISED)]
     quantity = event.quantity
     if quantity is not None:
         sign = {"buy": 1.0, "assignment": 1.0, "sell": -1.0, "exercise": -1.0}.get(words, quantity)

@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.causes import A_DAY
-from position_sync_dagster.domain.clock import SKEW, seconds_since
+from position_sync_dagster.domain.clock import A_DAY, SKEW, seconds_since
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name

@@ -3,16 +3,15 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from itertools import pairwise
 
 import polars as pl
 
 from position_sync_dagster.domain.attribution import OwnedPart
+from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
 from position_sync_dagster.sync.reports.recorded_values import RecordedValues
-
-A_DAY = timedelta(days=1)
 
 _SPAN = {
     "number": pl.Int64(), "begin": pl.Datetime("us", "UTC"), "end": pl.Datetime("us", "UTC"),

@@ -12,7 +12,7 @@ from operator import attrgetter
 
 import polars as pl
 
-from position_sync_dagster.domain.closes import SLACK, Cause, Closure, PositionChange
+from position_sync_dagster.domain.closes import BY_DELIVERY, SLACK, Cause, Closure, PositionChange
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
@@ -33,9 +33,6 @@ TRADES = frozenset({MovementKind.TRADE, MovementKind.CONVERSION})
 
 # The broker's code of a trade that opened, and closed nothing.
 OPENED = "O"
-
-# The ends of options that bring or take what they are on.
-DELIVERED = frozenset({Cause.ASSIGNED, Cause.EXERCISED})
 
 # How long before or after the end of an option what it delivered is seen: one list names both.
 DELIVERED_WITHIN = timedelta(hours=1)
@@ -255,7 +252,7 @@ class _Move:
         """The holding that came or went with an option; None: it delivered nothing."""
         for closure in self.closures:
             is_option = closure.right is not None
-            if is_option and closure.cause in DELIVERED and closure.counter_conid is not None:
+            if is_option and closure.cause in BY_DELIVERY and closure.counter_conid is not None:
                 return closure.account, closure.counter_conid
         return None
 

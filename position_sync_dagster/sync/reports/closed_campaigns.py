@@ -19,9 +19,11 @@ from position_sync_dagster.domain.attribution import (
     moment_of,
     name_of,
 )
+from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.closed_campaign import ClosedCampaign
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
 from position_sync_dagster.domain.instrument import (
+    OPTION_TYPES,
     ContractDetails,
     Instrument,
     Right,
@@ -57,7 +59,6 @@ from position_sync_dagster.sync.reports.campaign_extremes import (
 )
 from position_sync_dagster.sync.reports.recorded_values import RecordedValues
 
-A_DAY = timedelta(days=1)
 DAYS_OF_A_YEAR = 365
 
 
@@ -367,7 +368,7 @@ def contract_of(
         multiplier = 1.0
 
     symbol = stated.symbol or f"{stated.conid}"
-    is_option = stated.sec_type in ("OPT", "FOP")
+    is_option = stated.sec_type in OPTION_TYPES
     lacks_terms = is_option and None in (right, strike, expiry)
     instrument = None
     if multiplier is not None and stated.currency is not None and not lacks_terms:

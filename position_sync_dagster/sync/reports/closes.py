@@ -272,7 +272,8 @@ def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends
 def _elsewhere(lake: Lake, changes: pl.DataFrame, legs: pl.DataFrame) -> pl.DataFrame:
     """Return what other accounts held at most of contracts that a leg claims in any account."""
     anywhere = legs.filter(pl.col("account").is_null(), pl.col("quantity").is_not_null())
-    held = [changes.select(*_KEY, most=name) for name in ("before", "after")]
+    largest = pl.max_horizontal(pl.col("before", "after").abs())
+    held = [changes.select(*_KEY, most=largest)]
     if not anywhere.is_empty():
         published = lake.broker_positions.table.rows(columns=[*_KEY, "position"])
         held.append(published.select(*_KEY, most="position"))

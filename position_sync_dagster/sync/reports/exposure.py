@@ -267,10 +267,10 @@ def _parts(
         valueless=pl.col("market_value").is_null(),
         greekless=pl.col("delta").is_null(),
     )
-    return parts.with_columns(**_amounts_of_parts(), **_marks_of_parts())
+    return parts.with_columns(*_amounts_of_parts(), **_marks_of_parts())
 
 
-def _amounts_of_parts() -> dict[str, pl.Expr]:
+def _amounts_of_parts() -> list[pl.Expr]:
     """Return money and greeks of each part: those of the holding × its share.
 
     The price of an underlying is in the minor unit where the contract is quoted in cents.
@@ -283,14 +283,15 @@ def _amounts_of_parts() -> dict[str, pl.Expr]:
     is_future = pl.col("asset_class") == "FUTURE"
     is_its_own_underlying = pl.col("sec_type").is_in(["STK", "FUT"])
     dollar_delta = pl.col("delta") * units * spot
-    return {
-        "market_value": pl.when(~is_future).then(value),
-        "notional": pl.when(is_future).then(value),
-        **{name: pl.col(name) * share for name in _MONEY},
-        **{name: pl.col(name) * units for name in _GREEKS},
-        "dollar_delta": pl.when(is_its_own_underlying).then(value).otherwise(dollar_delta),
-        "gamma_1pct": pl.col("gamma") * units * spot**2 / 100,
-    }
+    gamma_1pct = pl.col("gamma") * units * spot**2 / 100
+    return [
+        pl.when(~is_future).then(value),
+        pl.when(is_future).then(value).alias("notional"),
+        pl.col(_MONEY) * share,
+        pl.col(_GREEKS) * units,
+        pl.when(is_its_own_underlying).then(value).otherwise(dollar_delta).alias("dollar_delta"),
+        gamma_1pct.alias("gamma_1pct"),
+    ]
 
 
 def _marks_of_parts() -> dict[str, pl.Expr]:
@@ -429,7 +430,7 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
     soon = pl.col("expiry") <= exchange_date(now) + EXPIRES_SOON
     counts_of_legs = _COUNTS_OF_LEGS | {"legs_expiring": soon}
     sums = parts.group_by(by).agg(
-        *(_sum_of_known(name) for name in SUMS),
+        _sum_of_known(pl.col(SUMS)),
         **{f"without_{name}": _count("holding", lacks(name)) for name in SUMS},
         **{name: _count("holding", where) for name, where in _COUNTS.items()},
         **{name: _count("leg", where) for name, where in counts_of_legs.items()},
@@ -442,10 +443,9 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
     return sums.sort(by, nulls_last=False)
 
 
-def _sum_of_known(name: str) -> pl.Expr:
+def _sum_of_known(amounts: pl.Expr) -> pl.Expr:
     """Return the sum of what is known; null if nothing is."""
-    column = pl.col(name)
-    return pl.when(column.count() > 0).then(column.sum()).alias(name)
+    return pl.when(amounts.count() > 0).then(amounts.sum())
 
 
 def _count(of: str, where: pl.Expr | str) -> pl.Expr:
@@ -482,15 +482,12 @@ def summed_legs(split_holdings: Split, by: Sequence[str], now: datetime) -> pl.D
     joined = counts.join(sums, on=by, how="left", nulls_equal=True)
     # A group whose legs have no holding has no sums: its counts are zero, its money is unknown.
     numbers = [name for name, kind in sums.schema.items() if kind.is_integer() and name not in by]
-    joined = joined.with_columns(pl.col(name).fill_null(0) for name in numbers)
+    joined = joined.with_columns(pl.col(numbers).fill_null(0))
 
     # A leg that does not match its contract has no part, and so no value and no greeks.
-    left_out = [
-        pl.col(name) + pl.col("mismatched")
-        for name in ("legs_without_value", "legs_without_greeks")
-    ]
-    texts_or_null = [pl.col(name).replace("", None) for name in ("mismatches", "differences")]
-    return joined.with_columns(*left_out, *texts_or_null).sort(by, nulls_last=False)
+    left_out = pl.col("legs_without_value", "legs_without_greeks") + pl.col("mismatched")
+    texts_or_null = pl.col("mismatches", "differences").replace("", None)
+    return joined.with_columns(left_out, texts_or_null).sort(by, nulls_last=False)
 
 
 def _joined(name: str) -> pl.Expr:

@@ -35,6 +35,9 @@ BY_GREEKS = ("delta", "gamma", "vega", "theta")
 # The parts of the profit; together they are the profit.
 PARTS = (*BY_GREEKS, "repricing", "trades", "fees", "assignments", "cash", "unexplained")
 
+# All amounts of a row; `gross_move` is the sum of the sizes of the parts.
+NUMBERS = ("profit", *PARTS, "gross_move")
+
 # More than this amount is to be named, where a quantity came or went without a movement.
 SMALLEST_UNEXPLAINED = 25.0
 
@@ -303,15 +306,13 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     # A share or a future has no greeks: its price is its delta.
     is_share = pl.col("right_0").is_null()
     was_held = pl.col("position_0") != 0
-    with_held = rows.with_columns(held=pl.when(is_kept).then(_held()).otherwise(0.0))
+    held = pl.when(is_kept).then(_held()).otherwise(0.0)
+    with_moves = rows.with_columns(held=held, **_moves_by_greeks(days))
 
     # What greeks do not explain, since one of them is not known, is repricing.
-    by_greeks = {
-        name: pl.when(is_kept).then(part).fill_null(0.0)
-        for name, part in _moves_by_greeks(days).items()
-    }
-    by_greeks["delta"] = pl.when(is_share).then("held").otherwise(by_greeks["delta"])
-    split = with_held.with_columns(**by_greeks).with_columns(
+    by_greeks = with_moves.with_columns(pl.when(is_kept).then(pl.col(BY_GREEKS)).fill_null(0.0))
+    by_price = by_greeks.with_columns(delta=pl.when(is_share).then("held").otherwise("delta"))
+    split = by_price.with_columns(
         repricing=pl.col("held") - pl.sum_horizontal(BY_GREEKS),
         trades=pl.when(is_kept).then(pl.col("earned") - pl.col("held")).otherwise(0.0),
         assignments=pl.when(is_kept).then(0.0).otherwise("earned"),
@@ -322,7 +323,7 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
 
     sized = split.with_columns(gross_move=pl.sum_horizontal(pl.col(PARTS).abs()))
     names = (*PARTS, "gross_move")
-    known = sized.with_columns(pl.when(is_known).then(name).alias(name) for name in names)
+    known = sized.with_columns(pl.when(is_known).then(pl.col(names)))
     return known.with_columns(unexplained=_unexplained(is_known))
 
 
@@ -399,9 +400,8 @@ def _of_known_ends(
 
     known = rows.filter(~pl.col("account").is_in(list(left_out)))
     is_lost = pl.col("account").is_in(list(lost))
-    numbers = ("profit", *PARTS, "gross_move")
     return known.with_columns(
-        *(pl.when(~is_lost).then(name).alias(name) for name in numbers),
+        pl.when(~is_lost).then(pl.col(NUMBERS)),
         why_unknown=pl.when(is_lost).then(pl.lit(NO_CLOSE_BEFORE)).otherwise("why_unknown"),
     )
 
@@ -447,14 +447,10 @@ def by_strategy(found: pl.DataFrame, shares: pl.DataFrame) -> pl.DataFrame:
         found: What `explain_holdings` returned, and cash of accounts, which has no conid.
         shares: For each part of a holding: account, conid, strategy_id and share; together 1.
     """
-    numbers = ("profit", *PARTS, "gross_move")
     is_whole = pl.col("conid").is_null() | pl.col("profit").is_not_null()
     # A row of cash, or of a fee elsewhere, has no other parts.
-    found = found.with_columns(
-        pl.when(is_whole).then(pl.col(name).fill_null(0.0)).otherwise(name).alias(name)
-        for name in PARTS
-    )
-    split_by = found.join(shares, on=KEY, how="left").with_columns(
+    whole = found.with_columns(pl.col(PARTS).fill_null(pl.when(is_whole).then(0.0)))
+    split_by = whole.join(shares, on=KEY, how="left").with_columns(
         # What no leg has belongs to no strategy, as a whole.
         pl.col("strategy_id").fill_null(UNATTRIBUTED),
         pl.col("share").fill_null(1.0),
@@ -466,11 +462,11 @@ def by_strategy(found: pl.DataFrame, shares: pl.DataFrame) -> pl.DataFrame:
         .then("why_unknown")
         .otherwise(pl.format("{}: {}", named, "why_unknown"))
     )
-    rows = split_by.with_columns(pl.col(name) * pl.col("share") for name in numbers)
+    rows = split_by.with_columns(pl.col(NUMBERS) * pl.col("share"))
     return (
         rows.group_by("strategy_id", "account", "currency")
         .agg(
-            *(sum_if_known(pl.col(name)).alias(name) for name in numbers),
+            sum_if_known(pl.col(NUMBERS)),
             legs=pl.col("conid").n_unique() - pl.col("conid").is_null().any(),
             without_greeks=pl.col("without_greeks").sum(),
             unexplained_legs=named.filter(pl.col("unexplained").abs() > 0).sort().str.join(", "),
@@ -493,9 +489,9 @@ def is_explained(row: Mapping[str, Any]) -> bool:
 
 def unknown_profits(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
     """Return a sentence for each row whose profit is not known."""
-    return [
-        f"{row['session_date']}: {row['strategy_id']} in {row['account']}, {row['currency']} "
-        f"({row['why_unknown']})"
-        for row in rows
-        if not is_explained(row)
-    ]
+    sentences: list[str] = []
+    for row in rows:
+        if not is_explained(row):
+            place = f"{row['strategy_id']} in {row['account']}, {row['currency']}"
+            sentences.append(f"{row['session_date']}: {place} ({row['why_unknown']})")
+    return sentences

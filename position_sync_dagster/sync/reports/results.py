@@ -114,38 +114,47 @@ def _result(
     group: str | None, currency: str | None, campaigns: Sequence[CampaignResult]
 ) -> GroupResult:
     number = len(campaigns)
-    fees = [campaign.fees for campaign in campaigns if campaign.fees is not None]
     known = [campaign.profit for campaign in campaigns if campaign.profit is not None]
-    unknown = number - len(known)
     common: dict[str, Any] = {
         "group": group,
         "currency": currency,
         "number": number,
-        "fees": fsum(fees) if len(fees) == number else None,
-        "unknown": unknown,
+        "fees": _exact_sum(campaign.fees for campaign in campaigns),
+        "unknown": number - len(known),
     }
-    if unknown:
+    if len(known) < number:
         nothing: dict[str, Any] = dict.fromkeys(_OF_PROFITS)
         return GroupResult(**common, **nothing, why_unknown=_why_unknown(campaigns))
 
     wins = [profit for profit in known if profit > 0]
     losses = [profit for profit in known if profit < 0]
+    won = fsum(wins)
+    lost = -fsum(losses)
     profit = fsum(known)
-    risks = [campaign.capital_at_risk for campaign in campaigns]
-    at_risk = None if None in risks else fsum(risk for risk in risks if risk is not None)
+    at_risk = _exact_sum(campaign.capital_at_risk for campaign in campaigns)
     return GroupResult(
         **common,
         wins=len(wins),
         win_rate=len(wins) / number,
         profit=profit,
-        average_win=fsum(wins) / len(wins) if wins else None,
-        average_loss=fsum(losses) / len(losses) if losses else None,
+        average_win=won / len(wins) if wins else None,
+        average_loss=-lost / len(losses) if losses else None,
         expectancy=profit / number,
-        profit_factor=fsum(wins) / -fsum(losses) if losses else None,
+        profit_factor=won / lost if losses else None,
         return_on_risk=profit / at_risk if at_risk else None,
         drawdown=drawdown_of(_realised_by_day(campaigns).values()),
         why_unknown=None if at_risk else "return: the capital at risk of a campaign is not known",
     )
+
+
+def _exact_sum(amounts: Iterable[float | None]) -> float | None:
+    """Return the sum without rounding on the way; None if one of the amounts is not known."""
+    exact: list[float] = []
+    for amount in amounts:
+        if amount is None:
+            return None
+        exact.append(amount)
+    return fsum(exact)
 
 
 _OF_PROFITS = (

@@ -6,14 +6,14 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.instrument import contract_name
+from position_sync_dagster.domain.instrument import OPTION_TYPES, contract_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.curve import Curve, curves_of
 from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs
 from position_sync_dagster.risk.scenario_file import OwnScenarios, Point, folder_of, read_scenarios
 from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
-from position_sync_dagster.risk.terms import OPTION_TYPES, DatedDividend, dated_dividends
+from position_sync_dagster.risk.terms import DatedDividend, dated_dividends
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import Book, known_strategy, read_book
 

@@ -406,7 +406,7 @@ def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:
     )
     columns = (*KEY, *PARTS, "revalued", "without_greeks", "why_unknown")
     joined = listed.join(holdings.select(columns), on=KEY, how="left", maintain_order="left")
-    shared = joined.with_columns(pl.col(name) * pl.col("share") for name in PARTS)
+    shared = joined.with_columns(pl.col(PARTS) * pl.col("share"))
 
     # The broker's profit of the day has no commissions.
     others = [name for name in PARTS if name not in ("fees", "unexplained")]

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster.domain.holding import Key, grouped
-from position_sync_dagster.domain.instrument import Instrument, digits, parse_expiry
+from position_sync_dagster.domain.instrument import OPTION_TYPES, Instrument, digits, parse_expiry
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.limits import OF_ACCOUNTS, LimitState
 from position_sync_dagster.lake.lake import Lake
@@ -31,7 +31,6 @@ from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
 from position_sync_dagster.risk.terms import (
     CONTRACT_FIELDS,
-    OPTION_TYPES,
     OptionTerms,
     option_terms,
 )
