@@ -422,6 +422,7 @@ class _Holding:
             self._add(part)
 
     def _lose_track(self, movement: Movement) -> None:
+        """Make the money of all owners unknown: it is not known what a movement changed."""
         text = f"the quantity of {name_of(movement)} of {movement.day} is not known"
         owners = self._has or {claim.strategy_id: 0.0 for claim in self._claims}
         for owner in owners or {UNATTRIBUTED: 0.0}:

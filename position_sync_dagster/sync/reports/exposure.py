@@ -186,12 +186,7 @@ def split(
     """
     active = [leg for leg in legs if leg.removed_at is None]
     contracts = details or {}
-    wrong: dict[int, str] = {}
-    for number, leg in enumerate(active):
-        mismatch = contract_mismatch(leg, contracts.get(leg.conid))
-        if mismatch:
-            wrong[number] = mismatch
-
+    wrong = _mismatches(active, contracts)
     of_legs = latest.filter(pl.col("conid").is_in([leg.conid for leg in active]))
     held: dict[Key, float] = {}
     for account, conid, quantity in of_legs.select(_HELD).iter_rows():
@@ -199,22 +194,31 @@ def split(
 
     matching = {number: leg for number, leg in enumerate(active) if number not in wrong}
     claims = claims_of(matching, held)
+
     beta = pl.col("symbol").replace_strict(dict(betas or {}), default=None, return_dtype=pl.Float64)
     parts = _parts(latest, claims, active, contracts)
     parts = parts.with_columns(beta_delta=pl.col("dollar_delta") * beta)
 
     leg_rows = _legs(active, wrong, of_legs, held, claims)
-    absent = leg_rows.filter(pl.col("is_held").not_()).get_column("leg").unique()
-    ends: dict[int, str] = {}
-    for number in absent:
-        text = end_of(active[number])
-        if text is not None:
-            ends[number] = text
-
+    is_absent = pl.col("is_held").not_()
+    absent = leg_rows.filter(is_absent).get_column("leg").unique().to_list()
+    ends = {number: end_of(active[number]) for number in absent}
     closed = pl.col("leg").replace_strict(ends, default=None, return_dtype=pl.String)
     rows_of_rest = _rest(parts.filter(pl.col("leg") < 0), held)
-    rows = pl.concat([leg_rows, rows_of_rest]).with_columns(closed.alias("closed"))
+    rows = pl.concat([leg_rows, rows_of_rest]).with_columns(closed=closed)
     return Split(parts, rows)
+
+
+def _mismatches(
+    legs: Sequence[ActiveContract], contracts: Mapping[int, ContractDetails]
+) -> dict[int, str]:
+    """Return how legs differ from the contract of their conid, by their number."""
+    mismatches: dict[int, str] = {}
+    for number, leg in enumerate(legs):
+        mismatch = contract_mismatch(leg, contracts.get(leg.conid))
+        if mismatch:
+            mismatches[number] = mismatch
+    return mismatches
 
 
 _HELD = ("account", "conid", "position")
