@@ -400,9 +400,14 @@ def rolls_in(states: Sequence[CampaignState]) -> list[CampaignRoll]:
         if before.is_flat or state.is_flat:
             continue
 
-        trades = [part for part in state.parts if part.is_trade and part.is_option]
-        closed = dict.fromkeys(part.key[1] for part in trades if not part.opens)
-        opened = dict.fromkeys(part.key[1] for part in trades if part.opens)
+        # In the order in which they were traded, each once.
+        closed: dict[int, None] = {}
+        opened: dict[int, None] = {}
+        for part in state.parts:
+            if part.is_trade and part.is_option:
+                side = opened if part.opens else closed
+                side[part.key[1]] = None
+
         new = [conid for conid in opened if conid not in closed]
         if closed and new:
             rolls.append(CampaignRoll(at=state.at, closed=list(closed), opened=new))
@@ -447,12 +452,15 @@ def capital_at_risk(
             if instrument.currency == currency:
                 of_underlying[instrument.symbol][conid] = lot
 
-        losses = [_loss_of(lots, contracts) for lots in of_underlying.values()]
-        for loss in losses:
+        at_risk = 0.0
+        for lots in of_underlying.values():
+            loss = _loss_of(lots, contracts)
             if isinstance(loss, str):
                 return None, f"{loss}, on {state.session}"
-        is_held = is_held or bool(losses)
-        greatest = max(greatest, sum(loss for loss in losses if isinstance(loss, float)))
+            at_risk += loss
+
+        is_held = is_held or bool(of_underlying)
+        greatest = max(greatest, at_risk)
     return (greatest, None) if is_held else (None, "what it had is not known")
 
 
@@ -536,21 +544,26 @@ class Openings:
         movement = closed.movement
         same_order = self._by_order.get((movement.account, movement.order_id or ""), [])
         same_right = self._by_right.get((movement.account, movement.symbol, movement.right), [])
-        near = [
-            part
-            for part in same_right
-            if None not in (part.movement.at, movement.at) and abs(part.at - closed.at) <= TOGETHER
-        ]
-        return any(
-            part.owner != closed.owner and part.key != closed.key for part in (*same_order, *near)
-        )
+        candidates = list(same_order)
+        for part in same_right:
+            are_timed = part.movement.at is not None and movement.at is not None
+            if are_timed and abs(part.at - closed.at) <= TOGETHER:
+                candidates.append(part)
+        return any(part.owner != closed.owner and part.key != closed.key for part in candidates)
 
 
 def end_of(campaign: TradedCampaign, openings: Openings) -> CampaignEnd:
     """Return how a campaign ended."""
-    last = [part for part in campaign.parts if part.movement.session_date == campaign.closed]
-    closing = [part for part in last if part.quantity and not part.opens]
-    kinds = {part.movement.kind for part in closing}
+    kinds: set[MovementKind] = set()
+    is_rolled = False
+    for part in campaign.parts:
+        is_of_end = part.movement.session_date == campaign.closed
+        if not is_of_end or not part.quantity or part.opens:
+            continue
+        kinds.add(part.movement.kind)
+        if part.is_trade and part.is_option and openings.replace(part):
+            is_rolled = True
+
     if MovementKind.ASSIGNMENT in kinds:
         return CampaignEnd.ASSIGNED
     if MovementKind.EXERCISE in kinds:
@@ -560,6 +573,4 @@ def end_of(campaign: TradedCampaign, openings: Openings) -> CampaignEnd:
     if MovementKind.TRANSFER in kinds:
         return CampaignEnd.TRANSFERRED
 
-    traded = [part for part in closing if part.is_trade and part.is_option]
-    is_rolled = any(openings.replace(part) for part in traded)
     return CampaignEnd.ROLLED_AWAY if is_rolled else CampaignEnd.CLOSED

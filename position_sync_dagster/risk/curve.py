@@ -120,8 +120,9 @@ def curves_of(
             curves.append(_over_moves(of_account, shift))
             continue
 
-        of_each = [of_account.where(pl.col("under") == name) for name in names]
-        curves += [_over_prices(of_underlying, shift, notes) for of_underlying in of_each]
+        for name in names:
+            of_underlying = of_account.where(pl.col("under") == name)
+            curves.append(_over_prices(of_underlying, shift, notes))
     return curves
 
 
@@ -151,8 +152,9 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     payoff = payoff_of(each, legs.given.now, notes, steps)
     described = _described(legs)
     left_out = _left_out(legs)
-    without_profit = [leg for leg in each if leg.row["unrealized_pnl"] is None]
-    left_out += [_named(leg, NO_PROFIT) for leg in without_profit if leg.row["reason"] is None]
+    for leg in each:
+        if leg.row["unrealized_pnl"] is None and leg.row["reason"] is None:
+            left_out.append(_named(leg, NO_PROFIT))
 
     spot = legs.parts.get_column("spot").median()
     if not isinstance(spot, float):
@@ -186,12 +188,14 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
 def _described(legs: PricedLegs) -> dict[str, Any]:
     """Return whose legs these are, which, and when they expire."""
     account, currency = legs.parts.select("account", "currency").row(0)
-    moments = [terms.expires_at for terms in legs.delivered if isinstance(terms, ExerciseTerms)]
-    to_come = [moment for moment in moments if moment > legs.given.now]
+    to_come: list[datetime] = []
+    for terms in legs.delivered:
+        if isinstance(terms, ExerciseTerms) and terms.expires_at > legs.given.now:
+            to_come.append(terms.expires_at)
     return {
         "account": account,
         "currency": currency,
-        "legs": tuple(f"{leg.quantity:+.15g} {leg.name}" for leg in legs),
+        "legs": tuple(leg.text for leg in legs),
         "next_expiry": min(to_come, default=None),
         "last_expiry": max(to_come, default=None),
     }

@@ -246,14 +246,15 @@ def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg])
     Moments come in their order. What goes is covered by what is held, by what comes at the same
     moment, and by the calls that expire later. The option deepest in the money is covered first.
     """
-    units = sum(_units_held(leg) for leg in held)
-    for moment in sorted({delivery.expires_at for delivery in deliveries}):
-        at_moment = [delivery for delivery in deliveries if delivery.expires_at == moment]
-        known = [delivery for delivery in at_moment if delivery.units is not None]
+    known = [delivery for delivery in deliveries if delivery.units is not None]
+    by_moment = grouped(lambda delivery: delivery.expires_at, known)
+    units = sum(map(_units_held, held))
+    for moment in sorted(by_moment):
+        for delivery in by_moment[moment]:
+            units += max(0.0, delivery.units or 0.0)
 
-        units += sum(delivery.units for delivery in known if delivery.units and delivery.units > 0)
         free = units + sum(_units_callable(leg, moment) for leg in held)
-        for delivery in sorted(known, key=_depth, reverse=True):
+        for delivery in sorted(by_moment[moment], key=_depth, reverse=True):
             going = max(0.0, -(delivery.units or 0.0))
             covered = min(going, max(0.0, free))
             delivery.missing = going - covered

@@ -142,7 +142,7 @@ def payoff_of(
         steps: Steps of the lattices of those that live on.
     """
     first = legs[0].row
-    expiry = min((day for leg in legs if (day := _expiry_of(leg)) is not None), default=None)
+    expiry = min(filter(None, map(_expiry_of, legs)), default=None)
     strategies = {leg.row["strategy_id"] for leg in legs}
     texts = [*notes]
     if len(strategies) == 1:
@@ -154,8 +154,8 @@ def payoff_of(
         "currency": first["currency"],
         "under": first["under"],
         "expiry": expiry,
-        "note": "; ".join(text for text in texts if text) or None,
-        "legs": tuple(f"{leg.quantity:+.15g} {leg.name}" for leg in legs),
+        "note": "; ".join(filter(None, texts)) or None,
+        "legs": tuple(leg.text for leg in legs),
     }
 
     unknown = list(_unknown(legs, expiry))

@@ -77,6 +77,11 @@ class PricedLeg:
         return self.delivered if isinstance(self.delivered, ExerciseTerms) else None
 
     @property
+    def text(self) -> str:
+        """The contract as a trader writes it, with its quantity."""
+        return f"{self.quantity:+.15g} {self.name}"
+
+    @property
     def named(self) -> dict[str, Any]:
         """Whose leg it is, and the contract, for a program."""
         columns = ("strategy_id", "account", "conid", "symbol", "currency")

@@ -103,8 +103,7 @@ def read_day(lake: Lake, since: datetime) -> Day:
     """
     changes = lake.position_changes.records(since)
     movements = _movements_since(lake, since)
-    conids = {change.conid for change in changes}
-    conids |= {movement.conid for movement in movements if movement.conid is not None}
+    conids = set(map(attrgetter("conid"), (*changes, *movements)))
     of_these = pl.col("conid").is_in(conids)
 
     legs = lake.registry.sync.history().filter(of_these)  # also removed ones
@@ -223,7 +222,7 @@ def _traded(trades: Sequence[Movement], names: Mapping[int, str]) -> str:
     """Return what was done with one contract: "sold 1 QQQ 555C 15Dec28 at 41.20"."""
     first = trades[0]
     quantities = [trade.quantity or 0.0 for trade in trades]  # one without moved nothing
-    size = sum(abs(quantity) for quantity in quantities)
+    size = sum(map(abs, quantities))
     net = sum(quantities)
     word = "bought" if net > 0 else "sold" if net < 0 else "bought and sold"
     name = names.get(first.conid or 0, first.symbol or "")

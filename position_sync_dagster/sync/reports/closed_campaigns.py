@@ -7,7 +7,7 @@ from `daily_positions` and the ledger, where these have them.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import cached_property
 from typing import Any
 
@@ -119,15 +119,18 @@ class CampaignBook:
 
         openings = Openings(self.parts)
         self._recorded.read_moments(_moments_of(self.campaigns))
-        of_currencies = [
-            (campaign, currency) for campaign in self.campaigns for currency in campaign.currencies
-        ]
-        parts = [campaign.parts_in(currency) for campaign, currency in of_currencies]
+        in_currencies: list[tuple[TradedCampaign, str | None]] = []
+        parts: list[list[OwnedPart]] = []
+        for campaign in self.campaigns:
+            for currency in campaign.currencies:
+                in_currencies.append((campaign, currency))
+                parts.append(campaign.parts_in(currency))
+
         extremes = ledger_extremes(parts, self._recorded)
-        return [
-            self._row(campaign, currency, openings, extremes.get(number))
-            for number, (campaign, currency) in enumerate(of_currencies)
-        ]
+        rows: list[ClosedCampaign] = []
+        for number, (campaign, currency) in enumerate(in_currencies):
+            rows.append(self._row(campaign, currency, openings, extremes.get(number)))
+        return rows
 
     def stood(self, campaign: TradedCampaign, currency: str | None) -> list[CampaignValue]:
         """Return how a campaign stood at each close at which it was held."""
@@ -221,9 +224,8 @@ class CampaignBook:
         columns: dict[str, Any] = {}
         for end, state, at in (("entry", first, first.at), ("exit", last, states[-1].at)):
             greeks = self._recorded.greeks_of(account, state.lots, contracts, at)
-            expiries = [_expiry_of(contracts[conid]) for conid in state.lots]
-            known = [expiry for expiry in expiries if expiry is not None]
-            left = (min(known) - at.date()).days if known else None
+            expiry = _next_expiry(state.lots, contracts)
+            left = None if expiry is None else (expiry - at.date()).days
             columns |= {
                 f"{end}_delta": greeks.delta,
                 f"{end}_vega": greeks.vega,
@@ -233,7 +235,7 @@ class CampaignBook:
                 f"{end}_age_s": greeks.age_s,
             }
             reasons[f"{end} greeks"] = greeks.why
-            reasons[f"{end}_days_to_expiry"] = None if known else "no expiry is known"
+            reasons[f"{end}_days_to_expiry"] = None if expiry else "no expiry is known"
         return columns
 
     # -- what is read -------------------------------------------------------------------------
@@ -277,9 +279,13 @@ class CampaignBook:
         return exchange_days(self.settings.calendar, min(days), max(days))
 
     def _trading_days(self, first: date, last: date) -> list[date]:
-        count = (last - first).days + 1
-        days = [first + timedelta(days=number) for number in range(count)]
-        return [day for day in days if self._calendar.is_trading_day(day)]
+        days: list[date] = []
+        day = first
+        while day <= last:
+            if self._calendar.is_trading_day(day):
+                days.append(day)
+            day += A_DAY
+        return days
 
     @cached_property
     def _contracts(self) -> dict[int, Contract]:
@@ -334,8 +340,14 @@ def _extremes(
     return columns
 
 
-def _expiry_of(contract: Contract) -> date | None:
-    return None if contract.instrument is None else contract.instrument.expiry
+def _next_expiry(conids: Iterable[int], contracts: Mapping[int, Contract]) -> date | None:
+    """Return the first known expiry of contracts; None without any."""
+    expiries: list[date] = []
+    for conid in conids:
+        instrument = contracts[conid].instrument
+        if instrument is not None and instrument.expiry is not None:
+            expiries.append(instrument.expiry)
+    return min(expiries, default=None)
 
 
 def _moments_of(campaigns: Iterable[TradedCampaign]) -> list[tuple[datetime, list[int]]]:
