@@ -132,7 +132,7 @@ def test_private_symbols_of_dagster_are_named_in_one_module():
 HISTORY = "CHANGELOG.md"
 
 DOCUMENTS = sorted(
-    [path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if path.name != HISTORY],
+    {*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "llms.txt"} - {ROOT / HISTORY},
     key=lambda path: path.as_posix(),
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)\s]*)?\)")

@@ -1,7 +1,9 @@
 """Tables as another reader sees them: texts of columns, descriptions, time travel."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
+import duckdb
 import pytest
 from deltalake import DeltaTable
 
@@ -59,17 +61,23 @@ def test_a_retention_that_a_person_chose_stays(tmp_path):
     assert kept == "interval 90 days"
 
 
-def test_the_texts_stay_through_commits_and_the_table_is_read_as_arrow_and_pandas(
+def test_the_texts_stay_through_commits_and_other_libraries_read_each_version(
     lake, make_update, clock
 ):
     lake.updates.sync.append([make_update(1)])
-    first = lake.updates.table.version()
+    first, between = lake.updates.table.version(), datetime.now(UTC)
     clock.advance(1)
     lake.updates.sync.append([make_update(2)])
     maintain(lake.updates.table)
+
     table = DeltaTable(lake.updates.table.path)
     assert comments(table) == texts(schema.POSITION_UPDATES)
     assert sorted(table.to_pyarrow_table().column("conid").to_pylist()) == [1, 2]
     assert sorted(table.to_pandas()["conid"]) == [1, 2]
-    earlier = DeltaTable(lake.updates.table.path, version=first)
-    assert earlier.to_pyarrow_table().column("conid").to_pylist() == [1]
+    by_duckdb = duckdb.from_arrow(table.to_pyarrow_dataset())
+    assert by_duckdb.aggregate("sum(position), count(*)").fetchall() == [(2.0, 2)]
+
+    for moment in (first, between):
+        table.load_as_version(moment)
+        assert table.version() == first
+        assert table.to_pyarrow_table().column("conid").to_pylist() == [1]
