@@ -287,7 +287,7 @@ def daily() -> dg.Definitions:
         "statements.",
     )
     return dg.Definitions(
-        assets=[asset, explained, books],
+        assets=[asset, explained, books, closed_campaigns],
         asset_checks=[days_are_complete, profits_are_explained, books_close],
         jobs=[job, importing],
         schedules=schedules_of(days, first),
