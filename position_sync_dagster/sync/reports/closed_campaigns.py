@@ -21,6 +21,7 @@ from position_sync_dagster.domain.attribution import (
 )
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.closed_campaign import ClosedCampaign
+from position_sync_dagster.domain.closes import SLACK
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
@@ -250,7 +251,7 @@ class CampaignBook:
         held: dict[Key, float] = {}
         for account, conid, before, seen_at, since in self._first_changes():
             opening = first.get((account, conid))
-            if opening is not None and moment_of(opening) >= (since or seen_at) - A_DAY:
+            if opening is not None and _is_after(opening, since or seen_at):
                 held[account, conid] = before
 
         recorded = self._recorded.quantities
@@ -302,6 +303,12 @@ class CampaignBook:
         for conid, movements in by_conid.items():
             contracts[conid] = contract_of(movements, details.get(conid), legs.get(conid))
         return contracts
+
+
+def _is_after(movement: Movement, at: datetime) -> bool:
+    """Return whether a movement may be later than what the broker held at a time."""
+    tolerance = SLACK if movement.at is not None else A_DAY
+    return moment_of(movement) >= at - tolerance
 
 
 def _extremes(
