@@ -7,10 +7,10 @@ contract with different signs in one account, so that a holding is the sum of li
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 
 from ib_gateway_simulator.clearing.securities import Category, Security
-from tests.year.broker import ENDED_AT, SETTLED_AT, A, B, Broker
+from tests.year.broker import ENDED_AT, SETTLED_AT, TRADED_AT, A, B, Broker
 from tests.year.exchanges import (
     FRANKFURT,
     NEW_YORK,
@@ -62,6 +62,13 @@ SMALL_PRICE, SMALL_STEP = 150.0, 2
 # Of the assignments in the evening, this part is reported with the next session.
 LATE_SHARE = 0.5
 
+# Of six strategies, this one is opened, rolled once, and ended, and rests before it begins again.
+CAMPAIGNS = 3
+# It is closed so many days before its options would deliver something.
+CLOSED_BEFORE = 3
+REST = timedelta(days=3)
+PAID_IN_CASH = {SPX, ESTX50}
+
 # The kinds that hold a hundred shares of their underlying.
 WITH_SHARES = {"covered call", "collar"}
 
@@ -73,6 +80,11 @@ class Strategy:
     Attributes:
         tranches: How many sets of legs it holds, each two weeks after the one before.
         rolled_before: The days before the expiry on which it is rolled; 0: its legs end.
+        trades_at: When it trades: before the program looks at the gateway, or while it does.
+        is_campaign: Whether it ends after its first roll; no other strategy has its contracts.
+        rests_until: When a campaign that ended begins again.
+        opened: When the present campaign began.
+        traded: The contracts of the present campaign.
     """
 
     name: str
@@ -82,6 +94,12 @@ class Strategy:
     weeks: int
     tranches: int
     rolled_before: int
+    trades_at: time
+    is_campaign: bool
+    is_rolled: bool = False
+    rests_until: date = date.min
+    opened: date = date.min
+    traded: list[Security] = field(default_factory=list)
     legs: list[dict[Security, int]] = field(default_factory=list)
 
     @property
@@ -92,6 +110,27 @@ class Strategy:
             for leg, quantity in tranche.items():
                 total[leg] = total.get(leg, 0) + quantity
         return total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A campaign that is over.
+
+    Attributes:
+        conids: Its contracts; no other strategy ever had them.
+    """
+
+    strategy: str
+    account: str
+    opened: date
+    closed: date
+    conids: frozenset[int]
+
+
+def _minute_of(number: int) -> time:
+    """Return a time before the program looks at the gateway, each a minute after the one before."""
+    minutes = 40 + number % 50
+    return time(9 + minutes // 60, minutes % 60)
 
 
 def _front_future(day: date) -> Security:
@@ -114,11 +153,20 @@ class Book:
 
     Args:
         count: How many strategies there are.
+
+    Attributes:
+        ended: The campaigns that are over.
     """
 
     def __init__(self, seed: int, count: int) -> None:
         self._random = random.Random(f"{seed}:book")
+        self._of_campaigns: set[int] = set()
+        self.ended: list[Ended] = []
         self.strategies = [self._planned(number) for number in range(count)]
+
+    @property
+    def _by_time(self) -> list[Strategy]:
+        return sorted(self.strategies, key=lambda strategy: strategy.trades_at)
 
     def _planned(self, number: int) -> Strategy:
         places = [place[:2] for place in _PLACES for _share in range(place[2])]
@@ -128,31 +176,40 @@ class Book:
             if under.category is Category.STOCK or name not in WITH_SHARES
         ]  # fmt: skip
         kind = names[number % len(names)]
+        weeks = self._random.choice((1, 2, 3, 5))
+        rolled_before = self._random.choice((0, 0, 1, 3))
+        tranches = 3 if len(KINDS[kind]) < 3 else 2
+        is_campaign = number % 6 == CAMPAIGNS and under is not XYZ
+        if is_campaign:
+            tranches = 1
+            rolled_before = rolled_before if under in PAID_IN_CASH else CLOSED_BEFORE
         return Strategy(
             name=f"{number + 1:02} {kind} {under.symbol}",
             kind=kind,
             account=account,
             under=under,
-            weeks=self._random.choice((1, 2, 3, 5)),
-            tranches=3 if len(KINDS[kind]) < 3 else 2,
-            rolled_before=self._random.choice((0, 0, 1, 3)),
+            weeks=weeks,
+            tranches=tranches,
+            rolled_before=rolled_before,
+            trades_at=_minute_of(number) if number % 2 else TRADED_AT,
+            is_campaign=is_campaign,
         )
 
     # -- a session ----------------------------------------------------------------------------
 
     def open_all(self, broker: Broker) -> None:
         """Open all strategies on the first session."""
-        for strategy in self.strategies:
+        for strategy in self._by_time:
             self._fill_up(broker, strategy, is_first=True)
 
     def trade(self, broker: Broker) -> None:
         """Roll what is due, close what deliveries left, and open again what has ended."""
-        for strategy in self.strategies:
+        for strategy in self._by_time:
             if strategy.account == B and not frankfurt_trades(broker.session):
                 continue
             for tranche in list(strategy.legs):
                 if self._is_rolled_today(strategy, tranche, broker.session):
-                    self._roll(broker, strategy, tranche)
+                    self._roll_or_close(broker, strategy, tranche)
             self._fill_up(broker, strategy)
         self._close_deliveries(broker)
 
@@ -166,6 +223,8 @@ class Book:
                 for leg in [leg for leg in tranche if self._ends_today(leg, broker.session)]:
                     del tranche[leg]
             strategy.legs = [tranche for tranche in strategy.legs if tranche]
+            if strategy.traded and not strategy.legs:
+                self._end_campaign(strategy, broker.session)
         for account in broker.closed:
             for leg in self._ending(broker, account):
                 self._end(broker, account, leg)
@@ -182,11 +241,17 @@ class Book:
         Args:
             is_first: On the first session, so that options end in the first week too.
         """
+        if broker.session < strategy.rests_until:
+            return
+
         while len(strategy.legs) < strategy.tranches:
             weeks = strategy.weeks + 2 * len(strategy.legs) - is_first
             legs = self._new_legs(broker, strategy, weeks)
-            broker.trade_together(strategy.account, list(legs.items()))
+            broker.trade_together(strategy.account, list(legs.items()), strategy.trades_at)
             strategy.legs.append(legs)
+            if strategy.is_campaign:
+                strategy.opened = broker.session
+                strategy.traded = [*legs]
         if strategy.kind in WITH_SHARES:
             self._hold_shares(broker, strategy)
 
@@ -201,14 +266,42 @@ class Book:
         if missing:
             broker.trade(strategy.account, strategy.under, float(missing), above="0.03")
 
+    def _roll_or_close(
+        self, broker: Broker, strategy: Strategy, tranche: dict[Security, int]
+    ) -> None:
+        if not strategy.is_rolled:
+            self._roll(broker, strategy, tranche)
+            return
+
+        closing = [(leg, -quantity) for leg, quantity in tranche.items()]
+        broker.trade_together(strategy.account, closing, strategy.trades_at)
+        strategy.legs.remove(tranche)
+        self._end_campaign(strategy, broker.session)
+
+    def _end_campaign(self, strategy: Strategy, session: date) -> None:
+        ended = Ended(
+            strategy=strategy.name,
+            account=strategy.account,
+            opened=strategy.opened,
+            closed=session,
+            conids=frozenset(leg.conid for leg in strategy.traded),
+        )
+        self.ended.append(ended)
+        strategy.traded.clear()
+        strategy.is_rolled = False
+        strategy.rests_until = session + REST
+
     def _roll(self, broker: Broker, strategy: Strategy, tranche: dict[Security, int]) -> None:
         """Close a tranche and open its successor in one order."""
         closing = [(leg, -quantity) for leg, quantity in tranche.items()]
         strategy.legs.remove(tranche)
         weeks = strategy.weeks + 2 * len(strategy.legs)
         new = self._new_legs(broker, strategy, weeks)
-        broker.trade_together(strategy.account, [*closing, *new.items()])
+        broker.trade_together(strategy.account, [*closing, *new.items()], strategy.trades_at)
         strategy.legs.append(new)
+        if strategy.is_campaign:
+            strategy.is_rolled = True
+            strategy.traded += new
 
     def _new_legs(self, broker: Broker, strategy: Strategy, weeks: int) -> dict[Security, int]:
         day = broker.session
@@ -222,15 +315,24 @@ class Book:
             ends = expiry if not later else expiry_on_or_after(expiry + timedelta(weeks=later))
             strike = middle + steps * step
             leg = option(under, ends, right, strike)
-            while not self._may_hold(broker, strategy.account, leg, quantity) or leg in legs:
+            while not self._may_hold(broker, strategy, leg, quantity) or leg in legs:
                 strike += step if steps > 0 else -step
                 leg = option(under, ends, right, strike)
             legs[leg] = quantity
+        if strategy.is_campaign:
+            self._of_campaigns |= {leg.conid for leg in legs}
         return legs
 
-    def _may_hold(self, broker: Broker, account: str, leg: Security, quantity: int) -> bool:
-        """Return whether no other strategy holds a contract with the opposite sign."""
-        return broker.office.held(account, leg) * quantity >= 0
+    def _may_hold(self, broker: Broker, strategy: Strategy, leg: Security, quantity: int) -> bool:
+        """Return whether no other strategy holds a contract with the opposite sign.
+
+        A campaign takes contracts that nobody ever had, and nobody takes one of a campaign.
+        """
+        if strategy.is_campaign:
+            return leg.conid not in broker.office.securities
+        if leg.conid in self._of_campaigns:
+            return False
+        return broker.office.held(strategy.account, leg) * quantity >= 0
 
     def _is_rolled_today(
         self, strategy: Strategy, tranche: dict[Security, int], session: date

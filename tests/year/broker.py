@@ -63,6 +63,7 @@ class Broker:
         quantity: float,
         *,
         above: str = "0",
+        at: time = TRADED_AT,
         order: int = 0,
         codes: str = "",
     ) -> TradeEntry:
@@ -70,6 +71,7 @@ class Broker:
 
         Args:
             above: By how much the price is above that of the close.
+            at: When, on the present session.
         """
         is_priced_each = security.is_option or security.category is Category.FUTURE
         commission = D("0.65") * abs(D(str(quantity))) if is_priced_each else D("1.25")
@@ -78,17 +80,19 @@ class Broker:
             security,
             D(str(quantity)),
             max(self.market.price(security) + D(above), D("0.0001")),
-            self.at(TRADED_AT),
+            self.at(at),
             commission=commission,
             order=order,
             codes=codes,
         )
 
-    def trade_together(self, account: str, changes: Sequence[tuple[Security, int]]) -> None:
+    def trade_together(
+        self, account: str, changes: Sequence[tuple[Security, int]], at: time = TRADED_AT
+    ) -> None:
         """Trade several securities in one order, as a spread or a roll is."""
         self._orders += 1
         for security, quantity in changes:
-            self.trade(account, security, quantity, order=self._orders)
+            self.trade(account, security, quantity, at=at, order=self._orders)
 
     # -- the end of a session -----------------------------------------------------------------
 

@@ -7,6 +7,7 @@ a second time, apart from the one that is asked.
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -105,22 +106,26 @@ class Live:
             yield self._deviation("lines", "market data lines", f"at most {BUDGET}", used)
 
 
-def while_down(program: Program, broker: Broker, seen: str) -> list[Deviation]:
-    """Return what counts as current although no stream runs."""
+def while_down(program: Program, broker: Broker, seen: str) -> Iterator[Deviation]:
+    """Yield what counts as current although the stream ended more than six minutes ago."""
     book = read_book(program.lake, program.settings, utc_now())
-    return list(_old_but_current(broker.session, seen, book))
+    for row in open_positions(book).filter(pl.col("current")).iter_rows(named=True):
+        yield _of_freshness(broker.session, seen, row)
 
 
 def _old_but_current(session: date, seen: str, book: Book) -> Iterator[Deviation]:
-    """Yield the holdings that count as current although their value is old, or nobody looks."""
+    """Yield the holdings that count as current although their value is old."""
     oldest = utc_now() - CURRENT_FOR
     for row in open_positions(book).filter(pl.col("current")).iter_rows(named=True):
-        confirmed_at = row["confirmed_at"]
-        if not book.live_since or confirmed_at is None or confirmed_at < oldest:
-            yield Deviation(
-                invariant="fresh", session=session, seen=seen, what=row["name"],
-                true=f"a value of {confirmed_at}", told="current",
-            )  # fmt: skip
+        if row["confirmed_at"] is None or row["confirmed_at"] < oldest:
+            yield _of_freshness(session, seen, row)
+
+
+def _of_freshness(session: date, seen: str, row: Mapping[str, Any]) -> Deviation:
+    return Deviation(
+        invariant="fresh", session=session, seen=seen, what=row["name"],
+        true=f"a value of {row['confirmed_at']}", told="current",
+    )  # fmt: skip
 
 
 class Ledger:
@@ -133,9 +138,7 @@ class Ledger:
 
     def deviations(self, program: Program, session: date) -> Iterator[Deviation]:
         """Yield what is wrong with the rows, by their ids, and with the events."""
-        rows = program.lake.updates.table.rows(
-            columns=["update_id", "ledger_version", "timestamp", "account", "conid", "source"]
-        )
+        rows = pl.read_delta(program.settings.table("position_updates"))
         ids = rows.get_column("update_id")
         if ids.n_unique() != rows.height:
             twice = [name for name, count in Counter(ids).items() if count > 1]
@@ -149,7 +152,8 @@ class Ledger:
         if lost:
             yield _of_ledger(session, "no row lost", "update_id", sorted(lost)[:3], None)
         self._ids = frozenset(ids)
-        yield from self._of_events(program, session, rows)
+        versions = program.lake.updates.table.rows(columns=["ledger_version"])
+        yield from self._of_events(program, session, versions)
 
     def _of_history(self, session: date, events: Mapping[int, datetime]) -> Iterator[Deviation]:
         """Compare which events are gone, and which are not, with the days that they are kept."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import time_machine
 
 from position_sync_dagster.domain.leg import ActiveContract
-from tests.year import events, faults, growth, invariants, profits
+from tests.year import campaigns, events, faults, growth, invariants, profits
 from tests.year.book import Book
 from tests.year.broker import Broker
 from tests.year.deviations import Deviation
@@ -140,6 +140,7 @@ class Year:
     def pass_session(self, session: date) -> None:
         """Let a session pass, with the night after it."""
         events.let_pass(self.broker, self.book, session, self.plan.seed)
+        self.program.clock.move_to(self.broker.at(MORNING_LOOK))
         self._activate()
         found: list[Deviation] = []
         if not self._is_down(session):
@@ -239,6 +240,7 @@ class Year:
         yield from profits.of_profit(self.program, self.broker, recent, seen)
         yield from profits.of_books(self.program, self.broker, recent, seen)
         yield from profits.of_movements(self.program, self.broker, recent, seen)
+        yield from campaigns.of_campaigns(self.program, self.broker, self.book, recent, seen)
         if events.is_explained_next_morning(session, seed):
             since = self.broker.at(time(0), day=recent[0])
             yield from self._causes.deviations(self.program, self.broker, since)
@@ -250,6 +252,7 @@ class Year:
             *profits.of_profit(self.program, self.broker, told, "at the end"),
             *profits.of_books(self.program, self.broker, told, "at the end"),
             *profits.of_movements(self.program, self.broker, told, "at the end"),
+            *campaigns.of_campaigns(self.program, self.broker, self.book, told, "at the end"),
         ]
         self._measure(self._passed[-1])
         self._tell(found)

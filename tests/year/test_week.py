@@ -14,7 +14,7 @@ from tests.year.play import Plan, play
 
 # With this seed a statement of the week comes late, and one is wrong at first.
 WEEK = Plan(
-    seed=357, first=date(2026, 12, 21), until=date(2026, 12, 28), strategies=6,
+    seed=40_959, first=date(2026, 12, 22), until=date(2026, 12, 28), strategies=6, looks=1,
     with_gaps=False, with_maintenance=False,
 )  # fmt: skip
 
@@ -26,4 +26,4 @@ def test_a_week_of_sessions_is_told_and_explained_to_the_cent(tmp_path: Path) ->
     played = play(WEEK, tmp_path / "home", say=lines.append)
 
     assert not played.deviations, "\n".join(lines)
-    assert played.sessions == 5
+    assert played.sessions == 4

@@ -1,0 +1,133 @@
+"""Compares what campaigns brought with the cash of their contracts in the broker's books."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from ib_gateway_simulator.clearing.entries import (
+    ActionEntry,
+    CashEntry,
+    Entry,
+    TradeEntry,
+    TransferEntry,
+)
+from tests.year.book import Book
+from tests.year.broker import Broker
+from tests.year.deviations import Deviation
+from tests.year.profits import TOLERANCE, table
+from tests.year.programs import Program
+
+Row = Mapping[str, Any]
+Holding = tuple[str, int]
+
+
+def of_campaigns(
+    program: Program, broker: Broker, book: Book, sessions: Iterable[date], seen: str
+) -> Iterator[Deviation]:
+    """Yield the campaigns that closed on some sessions and are missing, too many, or wrong."""
+    closed_on = {*sessions}
+    rows = table(program, "closed_campaigns").to_dicts()
+    new = [row for row in rows if row["closed"] in closed_on]
+    yield from _of_ended(new, book, closed_on, seen)
+
+    campaigns = _Campaigns(broker, rows)
+    for row in new:
+        true = campaigns.cash_of(row)
+        told = row["profit"]
+        if true is not None and (told is None or abs(told - float(true)) > TOLERANCE):
+            yield Deviation(
+                invariant="campaign", session=row["closed"], seen=seen, what=row["campaign_id"],
+                true=round(float(true), 4), told=row["profit_unknown"] if told is None else told,
+            )  # fmt: skip
+
+
+def _of_ended(
+    rows: Iterable[Row], book: Book, closed_on: set[date], seen: str
+) -> Iterator[Deviation]:
+    """Compare the campaigns of strategies: which there are, when they began, and of what."""
+    told = Counter(
+        (row["strategy_id"], row["account"], row["opened"], row["closed"], _conids(row))
+        for row in rows
+        if row["strategy_id"] in {strategy.name for strategy in book.strategies}
+    )
+    true = Counter(
+        (ended.strategy, ended.account, ended.opened, ended.closed, ended.conids)
+        for ended in book.ended
+        if ended.closed in closed_on
+    )
+    for campaign in (true - told) + (told - true):
+        strategy, _account, opened, closed, _legs = campaign
+        yield Deviation(
+            invariant="campaign", session=closed, seen=seen, what=f"{strategy} since {opened}",
+            true=f"{true[campaign]} of them", told=told[campaign],
+        )  # fmt: skip
+
+
+def _conids(row: Row) -> frozenset[int]:
+    return frozenset(map(int, row["conids"].split(",")))
+
+
+class _Campaigns:
+    """The books of the broker by contract, and which campaigns have a contract."""
+
+    def __init__(self, broker: Broker, rows: Iterable[Row]) -> None:
+        self._securities = broker.office.securities
+        self._of_holding: defaultdict[Holding, list[tuple[date, Entry]]] = defaultdict(list)
+        for account, closed in broker.closed.items():
+            for books in closed:
+                for entry in books.entries:
+                    security = getattr(entry, "security", None)
+                    if security is not None:
+                        self._of_holding[account, security.conid].append((books.session, entry))
+
+        self._rows_of: defaultdict[Holding, list[Row]] = defaultdict(list)
+        for row in rows:
+            for conid in _conids(row):
+                self._rows_of[row["account"], conid].append(row)
+
+    def cash_of(self, row: Row) -> Decimal | None:
+        """Return what the contracts of a campaign brought; None: others have a part of them."""
+        total = Decimal(0)
+        for conid in _conids(row):
+            if self._securities[conid].currency != row["currency"]:
+                continue
+
+            cash = self._cash_of_contract(row, (row["account"], conid))
+            if cash is None:
+                return None
+            total += cash
+        return total
+
+    def _cash_of_contract(self, row: Row, holding: Holding) -> Decimal | None:
+        opened = row["opened"] or date.min
+        others = [
+            other
+            for other in self._rows_of[holding]
+            if other["campaign_id"] != row["campaign_id"]
+            and other["closed"] >= opened
+            and (other["opened"] or date.min) <= row["closed"]
+        ]
+        before = Decimal(0)
+        left = Decimal(0)
+        cash = Decimal(0)
+        for day, entry in self._of_holding[holding]:
+            if day > row["closed"]:
+                continue
+
+            left += _quantity(entry)
+            if day < opened:
+                before += _quantity(entry)
+            elif isinstance(entry, CashEntry):
+                cash += entry.amount
+            elif isinstance(entry, TradeEntry):
+                cash += entry.proceeds + entry.settlement - entry.commission
+            else:
+                return None
+        return None if others or before or left else cash
+
+
+def _quantity(entry: Entry) -> Decimal:
+    changes = isinstance(entry, TradeEntry | TransferEntry | ActionEntry)
+    return entry.quantity if changes else Decimal(0)
