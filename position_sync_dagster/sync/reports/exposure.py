@@ -79,12 +79,15 @@ def _claims_of_contract(
     taken: _Taken = defaultdict(float)
     accounts = sorted({account for account, _conid in holdings})
     for account in (*accounts, None):
-        keys = [key for key in holdings if account in (None, key[0])]
         quantities = {
             number: leg.quantity
             for number, leg in legs.items()
             if leg.quantity is not None and leg.account == account
         }
+        if not quantities:
+            continue
+
+        keys = [key for key in holdings if account in (None, key[0])]
         _take(quantities, 1.0, keys, unclaimed, taken)
         _take(quantities, -1.0, keys, unclaimed, taken)
 
@@ -124,10 +127,13 @@ def _take(
         taken: What each leg has; it gets more.
     """
     claimed = {number: each for number, each in quantities.items() if each * sign > 0}
+    if not claimed:
+        return
+
     available = {key: unclaimed[key] for key in keys if unclaimed[key] * sign > 0}
     sum_claimed = sum(claimed.values())
     sum_available = sum(available.values())
-    if not claimed or not sum_available:
+    if not sum_available:
         return
 
     part = min(1.0, sum_available / sum_claimed)
