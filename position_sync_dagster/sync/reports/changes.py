@@ -119,17 +119,21 @@ def read_day(lake: Lake, since: datetime) -> Day:
         if ended.resolved_at and ended.resolved_at >= since:
             breaks.append(ended)
 
-    begin = moment(since)
     return Day(
         since=since,
         changes=changes,
         movements=movements,
-        closures=lake.closures.current(pl.col("closed_at") >= begin),
-        sessions=lake.sessions.history(None, pl.col("heartbeat_at") >= begin),
+        closures=lake.closures.current(pl.col("closed_at") >= moment(since)),
+        sessions=read_sessions(lake, since),
         breaks=breaks,
         names=names,
         strategies=strategies,
     )
+
+
+def read_sessions(lake: Lake, since: datetime) -> list[GatewaySession]:
+    """Return the sessions of a day that began then; blocks."""
+    return lake.sessions.history(None, pl.col("heartbeat_at") >= moment(since))
 
 
 def _movements_since(lake: Lake, since: datetime) -> list[Movement]:

@@ -7,7 +7,7 @@ Unknown is null, never zero; a sum that leaves something out says of how many ho
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
@@ -16,6 +16,7 @@ import polars as pl
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER, seconds_since
+from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.limits import Limit
 from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.domain.position_update import ValueOrigin
@@ -41,6 +42,7 @@ from position_sync_dagster.sync.reports.changes import (
     changes_of,
     day_began,
     read_day,
+    read_sessions,
     realized_of,
 )
 from position_sync_dagster.sync.reports.closed_today import closed_profits
@@ -304,16 +306,18 @@ def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
     Raises:
         LakeError: A table cannot be used.
     """
-    since = day_began(now)
     book = read_book(lake, settings, now)
     of_day = (lake.position_changes, lake.movements, lake.closures, lake.breaks)
     others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
     versions = versions_of(*of_day, *others, lake.account_values)
-    changed = (*versions[: len(of_day)], lake.sessions.table.version())
+
+    # The owner of a login writes its session every few seconds, the other tables change seldom.
+    day = _day(lake, day_began(now), versions[: len(of_day)])
+    sessions = _sessions(lake, day.since, lake.sessions.table.version())
     return Figures(
         status=read_status(lake, settings, now, book=book),
         book=book,
-        day=_day(lake, since, changed),
+        day=replace(day, sessions=sessions),
         limits=evaluate(known_limits(settings), book),
         versions=(*versions, *map(str, book.live_since.items())),
     )
@@ -322,6 +326,11 @@ def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
 @lru_cache(maxsize=2)
 def _day(lake: Lake, since: datetime, _versions: tuple[int, ...]) -> Day:
     return read_day(lake, since)
+
+
+@lru_cache(maxsize=2)
+def _sessions(lake: Lake, since: datetime, _version: int) -> list[GatewaySession]:
+    return read_sessions(lake, since)
 
 
 def known_limits(settings: Settings) -> list[Limit]:
