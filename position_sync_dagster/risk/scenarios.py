@@ -131,6 +131,11 @@ def scenarios(legs: PricedLegs, points: Sequence[Point], level: Breakdown) -> pl
         The columns `point` (its number), those that name the group, `currency`, `value`,
         `profit` and `left_out`. A sum leaves out unknown numbers; it is null if all are.
     """
+    return _summed(legs, changes(legs, points), level)
+
+
+def _summed(legs: PricedLegs, change: model.Array, level: Breakdown) -> pl.DataFrame:
+    """Return the sums of a level, from the changes of all parts at all points."""
     names = [*_GROUPS[level], "currency"]
     # A future has no value of its own: its market value is what it stands for.
     value_now = pl.when(pl.col("sec_type") == "FUT").then(0.0).otherwise("market_value")
@@ -138,8 +143,8 @@ def scenarios(legs: PricedLegs, points: Sequence[Point], level: Breakdown) -> pl
         *names,
         size=SIZE,
         value_now=value_now,
-        point=pl.lit([*range(len(points))]),
-        change=pl.Series(changes(legs, points)).arr.to_list(),
+        point=pl.lit([*range(change.shape[1])]),
+        change=pl.Series(change).arr.to_list(),
     ).explode("point", "change")
 
     profit = pl.col("change").fill_nan(None) * pl.col("size")
@@ -180,16 +185,22 @@ def scenario_rows(
     return result
 
 
-def profits(legs: PricedLegs, points: Sequence[Point], level: Breakdown) -> list[dict[str, Any]]:
-    """Return the profits of each group of a level and currency, in the order of the points.
+def profits(legs: PricedLegs, points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Return the profits of accounts, strategies and underlyings, in the order of the points.
 
     Returns:
-        Rows with `name`, `account`, `currency`, `profits` and the `left_out` of each.
+        Rows with `level`, `name`, `account`, `currency`, `profits` and the `left_out` of each.
     """
-    name = _GROUPS[level][0]
-    by = list(dict.fromkeys((name, "account", "currency")))
-    groups = scenarios(legs, points, level).group_by(by, maintain_order=True)
-    return groups.agg("left_out", profits="profit").rename({name: "name"}).to_dicts()
+    change = changes(legs, points)
+    rows = []
+    for level in (Breakdown.ACCOUNT, Breakdown.STRATEGY, Breakdown.UNDERLYING):
+        name = _GROUPS[level][0]
+        by = list(dict.fromkeys((name, "account", "currency")))
+        groups = _summed(legs, change, level).group_by(by, maintain_order=True)
+        named = groups.agg("left_out", profits="profit").with_columns(name=name)
+        for row in named.select("name", "account", "currency", "profits", "left_out").to_dicts():
+            rows.append({"level": level} | row)
+    return rows
 
 
 def _priced_with(leg: PricedLeg) -> dict[str, Any]:

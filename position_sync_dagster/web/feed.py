@@ -22,9 +22,11 @@ from position_sync_dagster.errors import PositionSyncError
 logger = logging.getLogger(__name__)
 
 # The figures are read once per `PERIOD_S`; less often if that takes this thread over `SHARE` of a
-# core. The threads of Polars, which cannot be told apart, take up to twice as much again.
+# core. The threads of Polars, which cannot be told apart, take up to half as much again. Those of a
+# large book are read at least once per `LONGEST_S`: after 15 s the page calls them from before.
 PERIOD_S = 2.0
-SHARE = 0.03
+SHARE = 0.05
+LONGEST_S = 10.0
 
 # An answer waits at most this long; the reading ends when nobody has asked for twice this time.
 WAIT_S = 10.0
@@ -131,7 +133,8 @@ class Feed:
             newer = self._newer
             self._newer = asyncio.Event()
             newer.set()
-            await asyncio.sleep(began + max(PERIOD_S, worked_s / SHARE) - time.monotonic())
+            period_s = min(max(PERIOD_S, worked_s / SHARE), LONGEST_S)
+            await asyncio.sleep(began + period_s - time.monotonic())
         self._state = None  # an old state is not shown as new later
 
     def _read(self, before: State | None) -> tuple[State, float]:

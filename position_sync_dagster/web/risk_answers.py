@@ -138,13 +138,9 @@ class ScenariosAnswer(ApiModel):
 
 def scenarios_answer(book: Book, legs: PricedLegs, points: Sequence[Point]) -> dict[str, Any]:
     """Return the profit of each account, strategy and underlying in each of some scenarios."""
-    rows = []
-    for level in (Breakdown.ACCOUNT, Breakdown.STRATEGY, Breakdown.UNDERLYING):
-        for row in profits(legs, points, level):
-            rows.append({"level": level, "account": row["name"]} | row)
     return {
         "at": book.now,
         "names": [point.name or "" for point in points],
-        "rows": rows,
+        "rows": profits(legs, points),
         "left_out": [{"reason": why, "legs": count} for why, count in legs.left_out().items()],
     }

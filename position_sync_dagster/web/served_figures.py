@@ -1,8 +1,10 @@
 """The figures as the money page gets them: those of the API, and the parts of holdings as rows."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 from threading import Lock
 from typing import Any
 
@@ -13,12 +15,12 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenario_file import STANDARD, folder_of, read_scenarios
-from position_sync_dagster.risk.scenarios import Breakdown, profits
+from position_sync_dagster.risk.scenarios import profits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import Book, read_curves
 from position_sync_dagster.sync.reports.exposure import lacks
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
-from position_sync_dagster.sync.reports.risk import price_legs, read_risk
+from position_sync_dagster.sync.reports.risk import price_legs
 from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.sync.reports.todays_profit import TodaysProfit, explain_today
 from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, what_if_of
@@ -26,11 +28,10 @@ from position_sync_dagster.terminal.money_tables import not_in_sums
 from position_sync_dagster.terminal.text import foreign
 from position_sync_dagster.web.expiry_answers import ExpiryQuery, expiry_of
 
-# How often the curves of the day are read again, which read half a day of the ledger, and scenarios
-# are computed.
+# How often the curves of the day, which read half a day of the ledger, and scenarios are computed.
 SLOW_EVERY = timedelta(minutes=1)
 
-# How often curves are read while they have no line yet.
+# How often they are computed while no curve has a line yet.
 BEGINNING = timedelta(seconds=5)
 
 FRESH = timedelta(seconds=0.9)
@@ -44,6 +45,13 @@ MOST_CHANGES = 200
 MOST_SCENARIOS, MOST_SHOWN_PERCENT = 6, 10
 
 NO_SCENARIOS: dict[str, Any] = {"at": None, "names": [], "rows": [], "expiry": None}
+NO_SLOW_FIGURES: dict[str, Any] = {"curves": [], "curves_hidden": 0, "scenarios": NO_SCENARIOS}
+
+# How many of the strategies that lose most have a curve, and how many of those that gain most.
+MOST_CURVES = 8
+
+# Texts that are shown as they are.
+USUAL_TEXT = "^[ -~]{0,199}$"
 
 Row = list[Any]
 
@@ -85,11 +93,10 @@ class PageFigures:
         self._risk: tuple[Book, PricedLegs] | None = None
         self._explaining = Lock()
         self._explained: ExplainedFigures | None = None
-        self._curves: list[dict[str, Any]] = []
-        self._curves_at = self._scenarios_at = NEVER
-        self._thread = ThreadPoolExecutor(1, "scenarios")
+        self._thread = ThreadPoolExecutor(1, "slow figures")
         self._computing: Future[dict[str, Any]] | None = None
-        self._scenarios: dict[str, Any] = NO_SCENARIOS
+        self._slow = NO_SLOW_FIGURES
+        self._slow_since = NEVER
 
     def read(self, now: datetime) -> tuple[dict[str, Row], dict[str, Any]]:
         """Return the parts of the holdings by their key, and all other figures; blocks.
@@ -98,20 +105,20 @@ class PageFigures:
             LakeError: A table cannot be used.
         """
         figures = self.figures(now)
-        every = SLOW_EVERY if any(len(c["points"]) > 1 for c in self._curves) else BEGINNING
-        if elapsed(self._curves_at, now) >= every:
-            self._curves, self._curves_at = read_curves(self._lake, figures.book), now
-        more = {"curves": plain(self._curves), "scenarios": self._computed(now)}
-        return parts_of(figures), shown(figures) | more
+        return parts_of(figures), shown(figures) | self._slow_of(figures.book)
 
-    def _computed(self, now: datetime) -> dict[str, Any]:
-        """Return the newest scenarios; they are computed beside the reads."""
+    def _slow_of(self, book: Book) -> dict[str, Any]:
+        """Return the newest curves and scenarios; they are computed beside the reads."""
         if self._computing is not None and self._computing.done():
-            self._scenarios, self._computing = self._computing.result(), None
-        if self._computing is None and elapsed(self._scenarios_at, now) >= SLOW_EVERY:
-            self._computing = self._thread.submit(scenarios_of, self._settings, now)
-            self._scenarios_at = now
-        return self._scenarios
+            computed, self._computing = self._computing, None
+            self._slow = computed.result()
+
+        has_line = any(len(curve["points"]) > 1 for curve in self._slow["curves"])
+        every = SLOW_EVERY if has_line else BEGINNING
+        if self._computing is None and elapsed(self._slow_since, book.now) >= every:
+            self._computing = self._thread.submit(slow_figures, self._lake, self._settings, book)
+            self._slow_since = book.now
+        return self._slow
 
     def figures(self, now: datetime) -> Figures:
         """Return figures that are at most FRESH old, so that all requests share a read; blocks.
@@ -134,9 +141,9 @@ class PageFigures:
         """
         with self._risk_lock:
             if self._risk is None or not timedelta() <= now - self._risk[0].now < RISK_FRESH:
-                own = read_scenarios(folder_of(self._settings.strategies_file))
+                scenarios = read_scenarios(folder_of(self._settings.strategies_file))
                 book = self.figures(now).book
-                self._risk = (book, price_legs(self._lake, self._settings, book, own))
+                self._risk = (book, price_legs(self._lake, self._settings, book, scenarios))
             return self._risk
 
     def compared(self, changes: Changes, now: datetime) -> WhatIf:
@@ -166,31 +173,63 @@ class PageFigures:
             return newest
 
 
-def scenarios_of(settings: Settings, now: datetime) -> dict[str, Any]:
-    """Return what would be gained if prices moved, and what expires soon; blocks."""
+def slow_figures(lake: Lake, settings: Settings, book: Book) -> dict[str, Any]:
+    """Return the curves of the day, and what would be gained if prices moved; blocks."""
+    curves = plain(shown_curves(read_curves(lake, book)))
     try:
-        _book, own, legs = read_risk(Lake.of(settings), settings, now)
+        scenarios = _scenarios_of(lake, settings, book)
     except PositionSyncError as error:
-        return NO_SCENARIOS | {"at": plain(now), "trouble": _printable(str(error))}
+        scenarios = NO_SCENARIOS | {"at": book.now, "trouble": str(error)}
+    return dict(_printable(curves | {"scenarios": plain(scenarios)}))
+
+
+def shown_curves(curves: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the curves of accounts, and of the strategies that lose and gain most now.
+
+    Returns:
+        `curves`, strategies first, by their newest profits, and how many of these are `hidden`.
+    """
+    accounts = []
+    strategies = []
+    for curve in curves:
+        known = [profit for _at, profit in curve["points"] if profit is not None]
+        if curve.get("is_account"):
+            accounts.append(curve)
+        elif known:
+            strategies.append((known[-1], curve))
+
+    strategies.sort(key=itemgetter(0))
+    by_profit = [curve for _profit, curve in strategies]
+    hidden = max(0, len(by_profit) - 2 * MOST_CURVES)
+    if hidden:
+        by_profit = [*by_profit[:MOST_CURVES], *by_profit[-MOST_CURVES:]]
+    return {"curves": [*by_profit, *accounts], "curves_hidden": hidden}
+
+
+def _scenarios_of(lake: Lake, settings: Settings, book: Book) -> dict[str, Any]:
+    """Return what would be gained if prices moved, and what expires soon; blocks.
+
+    Raises:
+        PositionSyncError: A table cannot be used, or the file of scenarios has a mistake.
+    """
+    from_file = read_scenarios(folder_of(settings.strategies_file))
+    legs = price_legs(lake, settings, book, from_file)
     points = [
         point for point in STANDARD if not point.vol and abs(point.spot) <= MOST_SHOWN_PERCENT
     ]
-    points = [*points, *own.points.values()][:MOST_SCENARIOS]
-    levels = (Breakdown.ACCOUNT, Breakdown.STRATEGY, Breakdown.UNDERLYING)
-    rows = [{"level": level, **row} for level in levels for row in profits(legs, points, level)]
-    scenarios = {
-        "at": now,
+    points = [*points, *from_file.points.values()][:MOST_SCENARIOS]
+    return {
+        "at": book.now,
         "names": [point.name for point in points],
-        "rows": rows,
+        "rows": profits(legs, points),
         "expiry": expiry_of(legs, ExpiryQuery()),
     }
-    return dict(_printable(plain(scenarios)))
 
 
 def shown(figures: Figures) -> dict[str, Any]:
     """Return what the page shows besides the parts: the JSON of the API without its positions."""
     status = figures.status
-    found = figures.to_dict(positions=False) | {
+    values = figures.to_dict(positions=False) | {
         "columns": COLUMNS,
         "mode": plain(status.trading_mode),
         "lines": status.lines_text,
@@ -198,8 +237,8 @@ def shown(figures: Figures) -> dict[str, Any]:
         "oldest_age_s": figures.oldest_age_s,
         "missing": not_in_sums(figures.book),
     }
-    found["changes"] = found["changes"][:MOST_CHANGES]
-    return dict(_printable(found))
+    values["changes"] = values["changes"][:MOST_CHANGES]
+    return dict(_printable(values))
 
 
 def parts_of(figures: Figures) -> dict[str, Row]:
@@ -232,7 +271,13 @@ def parts_of(figures: Figures) -> dict[str, Row]:
         .select(COLUMNS)
     )
     rows = rows.with_columns(pl.col(pl.Float64).fill_nan(None))
-    return {row[0]: [_printable(value) for value in row] for row in rows.iter_rows()}
+    parts = {row[0]: list(row) for row in rows.iter_rows()}
+
+    # To look at each text of a large book, one by one, would take half of the time.
+    is_usual = pl.all_horizontal(pl.col(pl.String).str.contains(USUAL_TEXT))
+    for row in rows.filter(~is_usual).iter_rows():
+        parts[row[0]] = [_printable(value) for value in row]
+    return parts
 
 
 def _printable(value: Any) -> Any:

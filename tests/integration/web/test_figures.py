@@ -1,13 +1,14 @@
 """The figures of the money page, over HTTP and for an assistant, over real tables."""
 
+import asyncio
 import csv
 import io
 import json
-import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -28,10 +29,11 @@ from position_sync_dagster.sync.reports.profit import PARTS
 from position_sync_dagster.web import served_figures
 from position_sync_dagster.web.api import ROUTES
 from position_sync_dagster.web.api_answers import WhatIfAnswer
-from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
+from position_sync_dagster.web.served_figures import COLUMNS, PageFigures, shown_curves
 from tests.support import command_line
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
+from tests.support.waiting import eventually
 
 MARKUP = "<img src=x onerror=alert(1)>"
 
@@ -88,13 +90,22 @@ def test_betas_of_the_file_weigh_deltas_and_a_mistake_in_it_stops_no_page(
     assert (total["dollar_delta"], total["beta_delta"]) == (60_000.0, None)
 
 
+def slow_figures(reader: PageFigures, now: datetime | None = None) -> dict[str, Any]:
+    """Return the figures of a moment with curves and scenarios, which are computed beside reads."""
+    moment = now or utc_now()
+
+    async def wait() -> dict[str, Any]:
+        def computed() -> dict[str, Any] | None:
+            _, figures = reader.read(moment)
+            return figures if figures["scenarios"]["at"] == moment.isoformat() else None
+
+        return await eventually(computed)
+
+    return asyncio.run(wait())
+
+
 def scenarios(reader: PageFigures) -> dict[str, object]:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        found = reader.read(utc_now())[1]["scenarios"]
-        if found["at"]:
-            return found
-    raise AssertionError("No scenarios were computed.")
+    return slow_figures(reader)["scenarios"]
 
 
 def test_strategies_and_underlyings_have_a_strip_of_scenarios(
@@ -119,10 +130,10 @@ def test_strategies_and_underlyings_have_a_strip_of_scenarios(
 
 def test_the_curves_are_read_again_after_the_clock_was_set_back(lake, settings):
     reader, now = PageFigures(settings), utc_now()
-    assert reader.read(now)[1]["curves"] == []
+    assert slow_figures(reader, now)["curves"] == []
     lake.registry.sync.add_many([leg(1, "a")])
     lake.updates.sync.append([row(1, timestamp=now - timedelta(hours=2))])
-    _parts, figures = reader.read(now - timedelta(hours=1))
+    figures = slow_figures(reader, now - timedelta(hours=1))
     assert [one["name"] for one in figures["curves"]] == ["a"]
 
 
@@ -138,12 +149,27 @@ def test_a_point_of_a_curve_has_all_holdings_of_a_strategy_and_day_or_is_unknown
             ("new", 5, 1, -7.0), ("a day", 6, 23.9, -7.0),
         )
     )  # fmt: skip
-    _, figures = PageFigures(settings).read(utc_now())
+    figures = slow_figures(PageFigures(settings))
     found = {one["name"]: [profit for _, profit in one["points"]] for one in figures["curves"]}
     assert {name: points[-1] for name, points in found.items()} == {
-        "a": -9.0, "b": 4.0, "away": None, "both": -14.0,
+        "a": -9.0, "b": 4.0, "both": -14.0,
     }  # fmt: skip
     assert found["a"] == [-10.0, None, -9.0]
+
+
+def test_the_strategies_that_lose_and_gain_most_have_a_curve():
+    at = utc_now()
+    profits = {f"s{number:02}": float(number) for number in range(20)} | {"unknown": None}
+    curves = [
+        {"name": name, "currency": "USD", "points": [(at, 0.0), (at, profit), (at, None)]}
+        for name, profit in profits.items()
+    ]
+    curves[-1]["points"] = [(at, None)]
+    account = {"name": "U1", "currency": "USD", "points": [(at, 1.0)], "is_account": True}
+    chosen = shown_curves([account, *reversed(curves)])
+    names = [f"s{number:02}" for number in (*range(8), *range(12, 20))]
+    assert [curve["name"] for curve in chosen["curves"]] == [*names, "U1"]
+    assert chosen["curves_hidden"] == 4
 
 
 def test_a_point_of_a_curve_has_the_share_of_the_quantity_that_was_held_then(lake, settings):
@@ -158,7 +184,7 @@ def test_a_point_of_a_curve_has_the_share_of_the_quantity_that_was_held_then(lak
         )
         for held, hours in ((-2.0, 3), (-4.0, 1))
     )
-    _, figures = PageFigures(settings).read(utc_now())
+    figures = slow_figures(PageFigures(settings))
     assert [profit for _, profit in figures["curves"][0]["points"]] == [-4.0, -2.0]
 
 

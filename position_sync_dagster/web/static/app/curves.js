@@ -3,24 +3,13 @@
 import { byId, fit, set, write } from "./elements.js";
 import { figures } from "./figures.js";
 import { plot } from "./plot.js";
-import { ends } from "./table.js";
 
 const COLOURS = 8;
 
 export function drawCurves() {
-  const { curves, hidden } = chosenCurves();
-  plot(byId("curves"), curves, "The profit of the day is not known yet.");
-  drawLegend(curves, hidden);
-}
-
-function chosenCurves() {
-  const known = figures.curves.filter((curve) => curve.points.some(([, value]) => value !== null));
-  const newest = (curve) => curve.points.findLast(([, value]) => value !== null)[1];
-  const strategies = known.filter((curve) => !curve.is_account).sort((a, b) => newest(a) - newest(b));
-  const accounts = known.filter((curve) => curve.is_account);
-  const [worst, best] = ends("curves", strategies);
-  const curves = [...worst, ...best, ...accounts].map(lineOf);
-  return { curves, hidden: strategies.length - worst.length - best.length };
+  const curves = figures.curves.map(lineOf);
+  plot(byId("curves"), curves, figures.scenarios.at ? "The profit of the day is not known yet." : "Not computed yet.");
+  drawLegend(curves, figures.curves_hidden);
 }
 
 function lineOf(curve, n) {

@@ -89,7 +89,7 @@ function moveStop(event, body) {
 const ENDS = 8;
 const opened = new Set();
 
-export function ends(name, lines) {
+function ends(name, lines) {
   if (lines.length <= 2 * ENDS + 1 || opened.has(name)) return [lines, []];
   return [lines.slice(0, ENDS), lines.slice(-ENDS)];
 }
