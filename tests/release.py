@@ -17,7 +17,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -271,6 +271,64 @@ def check_component(programs: Path, folder: Path, wheel: Path) -> None:
     )
 
 
+class Steps:
+    """The steps of a check: one that fails is named, and the others are done all the same."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+
+    def run(self, title: str, step: Callable[..., Path | None], *arguments: object) -> Path | None:
+        """Run one step and return what it returns; None too if it fails."""
+        print(title, flush=True)
+        try:
+            return step(*arguments)
+        except (ReleaseError, subprocess.TimeoutExpired) as error:
+            print(f"  failed: {error}", flush=True)
+            self.failed.append(title)
+            return None
+
+
+def check_wheel(steps: Steps, wheel: Path, python: str, folder: Path) -> Path | None:
+    """Install the wheel for a Python, run what needs no gateway; return its bin."""
+    folder.mkdir()
+    programs = steps.run(f"Installing the wheel with {python}", install, wheel, python, folder)
+    if programs is not None:
+        steps.run("Running it outside of the checkout", check_commands, programs, folder)
+    return programs
+
+
+def check(
+    steps: Steps, folder: Path, pythons: Sequence[str], *, quick: bool, seconds: float
+) -> None:
+    """Build and check the release.
+
+    Args:
+        folder: An empty folder, in which everything is made.
+        pythons: The Pythons to install it for; the first one runs the demo and makes a project.
+        quick: Whether demo, example and project are left out.
+        seconds: How long the demo runs.
+    """
+    wheel = steps.run("Building sdist and wheel", build, folder / "dist")
+    if wheel is None:
+        return
+    (sdist,) = (folder / "dist").glob("*.tar.gz")
+    steps.run("The simulator alone", check_simulator, folder / "simulator", sys.executable)
+
+    for number, python in enumerate(pythons):
+        home = folder / str(number)
+        programs = check_wheel(steps, wheel, python, home)
+        if programs is None or quick:
+            continue
+
+        steps.run("Using it with a gateway", check_gateway, programs, home)
+        if number == 0:
+            title = f"Running the demo for {seconds:g} s, by uvx"
+            steps.run(title, check_demo, programs / "python", home, wheel, seconds)
+            title = "Making a Dagster project with the component"
+            steps.run(title, check_component, programs, home, wheel)
+        steps.run("Installing the sdist", check_sdist, sdist, programs, home)
+
+
 def main() -> int:
     """Check the release; return the exit code."""
     parser = argparse.ArgumentParser(prog="release-check", description=__doc__)
@@ -278,32 +336,18 @@ def main() -> int:
     parser.add_argument("--for", dest="seconds", type=float, default=60.0, help="of the demo")
     parser.add_argument("--quick", action="store_true", help="without demo, example and project")
     given = parser.parse_args()
+
+    steps = Steps()
     folder = Path(tempfile.mkdtemp(prefix="release-"))
     try:
-        print("Building sdist and wheel")
-        wheel = build(folder / "dist")
-        check_simulator(folder / "simulator", sys.executable)
-        for number, python in enumerate(given.python or oldest_and_newest()):
-            print(f"Installing the wheel with {python}", flush=True)
-            one = folder / str(number)
-            one.mkdir()
-            programs = install(wheel, python, one)
-            check_commands(programs, one)
-            if given.quick:
-                continue
-            check_gateway(programs, one)
-            if number == 0:
-                print(f"Running the demo for {given.seconds:g} s", flush=True)
-                check_demo(programs / "python", one, wheel, given.seconds)
-                print("Making a Dagster project with the component", flush=True)
-                check_component(programs, one, wheel)
-            (sdist,) = (folder / "dist").glob("*.tar.gz")
-            check_sdist(sdist, programs, one)
-    except (ReleaseError, subprocess.TimeoutExpired) as error:
-        print(f"release-check: {error}", file=sys.stderr)
-        return 1
+        pythons = given.python or oldest_and_newest()
+        check(steps, folder, pythons, quick=given.quick, seconds=given.seconds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+    if steps.failed:
+        print(f"release-check: failed: {'; '.join(steps.failed)}.", file=sys.stderr)
+        return 1
     print(f"The release {VERSION} is as it should be.")
     return 0
 
