@@ -68,7 +68,7 @@ class OwnedPart:
     @property
     def key(self) -> Key:
         """Return account and conid."""
-        return self.movement.account, self.movement.conid or 0
+        return self.movement.key
 
     @property
     def at(self) -> datetime:
@@ -130,7 +130,7 @@ def attributed(
     by_key: defaultdict[Key, list[Movement]] = defaultdict(list)
     for movement in movements:
         if movement.conid is not None and movement.kind not in _OF_NO_HOLDING:
-            by_key[movement.account, movement.conid].append(movement)
+            by_key[movement.key].append(movement)
 
     legs_of: defaultdict[int, list[ActiveContract]] = defaultdict(list)
     for leg in legs:
@@ -300,17 +300,8 @@ class _Holding:
         """Divide what was held before the first movement to those that claim it."""
         text = f"what {name_of(first)} cost is not known: it was held before its first movement"
         prior = replace(first, quantity=self._prior, cash=None, fee=0.0, order_id=None)
-        for owner, quantity in self._openers(prior, self._prior).items():
-            part = OwnedPart(
-                owner=owner,
-                movement=prior,
-                fraction=quantity / self._prior,
-                quantity=quantity,
-                opens=True,
-                unknown=text,
-                is_prior=True,
-            )
-            self._add(part)
+        openers = self._openers(prior, self._prior)
+        self._add_parts(prior, openers, opens=True, unknown=text, is_prior=True)
 
     def _move(self, movement: Movement, by: float) -> None:
         """Divide a movement: first it closes what is held on the other side, then it opens."""
@@ -330,38 +321,39 @@ class _Holding:
         closers = self._closers(movement, by, delivered_to)
         if closers is None:
             text = f"it is not known whose {name_of(movement)} closed on {movement.day}"
-            closers = {owner: by * held / self._total for owner, held in self._has.items()}
-            self._add_parts(movement, closers, opens=False, unknown=text)
+            self._add_parts(movement, self._divided(by), opens=False, unknown=text)
         else:
             self._add_parts(movement, closers, opens=False)
+
+    def _divided(self, by: float) -> _Shares:
+        """Return a quantity, divided by what the owners have."""
+        total = self._total
+        return {owner: by * held / total for owner, held in self._has.items()}
 
     def _closers(
         self, movement: Movement, by: float, delivered_to: _Shares | None
     ) -> _Shares | None:
         """Return whose a close was; None: not known."""
-        total = self._total
         if len(self._has) == 1:
             return {next(iter(self._has)): by}
 
-        is_all = abs(by + total) < QUANTITY_ROUNDING
+        is_all = abs(by + self._total) < QUANTITY_ROUNDING
         ends_flat = abs(self._at_end_of[movement.session_date]) < QUANTITY_ROUNDING
         if is_all or ends_flat:
-            return {owner: by * held / total for owner, held in self._has.items()}
+            return self._divided(by)
 
         if delivered_to is None:
             return None
-        shares = {owner: by * share for owner, share in delivered_to.items()}
-        is_enough = all(
-            self._has.get(owner, 0.0) * -share > 0
-            and abs(self._has[owner]) >= abs(share) - QUANTITY_ROUNDING
-            for owner, share in shares.items()
-        )
-        return shares if is_enough else None
+        shares = _scaled(delivered_to, by)
+        for owner, share in shares.items():
+            held = self._has.get(owner, 0.0)
+            if held * share >= 0 or abs(held) < abs(share) - QUANTITY_ROUNDING:
+                return None
+        return shares
 
     def _open(self, movement: Movement, by: float, delivered_to: _Shares | None) -> None:
         if delivered_to is not None:
-            openers = {owner: by * share for owner, share in delivered_to.items()}
-            self._add_parts(movement, openers, opens=True)
+            self._add_parts(movement, _scaled(delivered_to, by), opens=True)
             return
 
         text = None
@@ -394,14 +386,12 @@ class _Holding:
         """Divide a split by what the owners have; anything else makes the money unknown."""
         total = self._total
         if total * (total + by) > 0:
-            shares = {owner: by * held / total for owner, held in self._has.items()}
-            self._add_parts(movement, shares, opens=False)
+            self._add_parts(movement, self._divided(by), opens=False)
             return
 
         text = f"what {name_of(movement)} became by a corporate action is not known"
         if total:
-            shares = {owner: -held for owner, held in self._has.items()}
-            self._add_parts(movement, shares, opens=False, unknown=text)
+            self._add_parts(movement, self._divided(-total), opens=False, unknown=text)
         if abs(total + by) >= QUANTITY_ROUNDING:
             openers = self._openers(movement, total + by)
             self._add_parts(movement, openers, opens=True, unknown=text)
@@ -411,29 +401,24 @@ class _Holding:
         owners = self._has or self._last_owners or {UNATTRIBUTED: 1.0}
         total = sum(owners.values())
         for owner, held in owners.items():
-            part = OwnedPart(
-                owner=owner,
-                movement=movement,
-                fraction=held / total,
-                quantity=0.0,
-                opens=False,
-                unknown=_why_no_money(movement),
-            )
-            self._add(part)
+            unknown = _why_no_money(movement)
+            self._add(_without_quantity(movement, owner, held / total, unknown))
 
     def _lose_track(self, movement: Movement) -> None:
         """Make the money of all owners unknown: it is not known what a movement changed."""
         text = f"the quantity of {name_of(movement)} of {movement.day} is not known"
         owners = self._has or {claim.strategy_id: 0.0 for claim in self._claims}
         for owner in owners or {UNATTRIBUTED: 0.0}:
-            part = OwnedPart(
-                owner=owner, movement=movement, fraction=0.0, quantity=0.0, opens=False,
-                unknown=text,
-            )  # fmt: skip
-            self._add(part)
+            self._add(_without_quantity(movement, owner, 0.0, text))
 
     def _add_parts(
-        self, movement: Movement, shares: _Shares, *, opens: bool, unknown: str | None = None
+        self,
+        movement: Movement,
+        shares: _Shares,
+        *,
+        opens: bool,
+        unknown: str | None = None,
+        is_prior: bool = False,
     ) -> None:
         whole = movement.quantity or 0.0
         for owner, quantity in shares.items():
@@ -444,9 +429,10 @@ class _Holding:
                 quantity=quantity,
                 opens=opens,
                 unknown=unknown or _why_no_money(movement),
+                is_prior=is_prior,
             )
             self._add(part)
-            if part.is_option and movement.kind in DELIVERIES:
+            if part.is_option and movement.kind in DELIVERIES and not is_prior:
                 self._deliveries.add(part)
 
     def _add(self, part: OwnedPart) -> None:
@@ -454,6 +440,21 @@ class _Holding:
         self._has[part.owner] = self._has.get(part.owner, 0.0) + part.quantity
         if abs(self._has[part.owner]) < QUANTITY_ROUNDING:
             del self._has[part.owner]
+
+
+def _without_quantity(
+    movement: Movement, owner: str, fraction: float, unknown: str | None
+) -> OwnedPart:
+    """Return the part of an owner in the money of a movement that changed no quantity."""
+    return OwnedPart(
+        owner=owner, movement=movement, fraction=fraction, quantity=0.0, opens=False,
+        unknown=unknown,
+    )  # fmt: skip
+
+
+def _scaled(shares: _Shares, by: float) -> _Shares:
+    """Return how much of a quantity belongs to each, given the share of each."""
+    return {owner: by * share for owner, share in shares.items()}
 
 
 def _order_of(movement: Movement) -> tuple[datetime, bool, str]:

@@ -11,6 +11,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.holding import Key
 
 
 class MovementKind(StrEnum):
@@ -165,6 +166,11 @@ class Movement:
     description: str | None = None
     statement: str | None = None
     stated_at: datetime | None = None
+
+    @property
+    def key(self) -> Key:
+        """Return account and conid of the holding that it moved; 0 of money alone."""
+        return self.account, self.conid or 0
 
     @property
     def booking(self) -> str | None:

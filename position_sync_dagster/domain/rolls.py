@@ -128,9 +128,8 @@ def _trades_by_holding(movements: Iterable[Movement]) -> defaultdict[Key, list[M
     """Return the trades of each holding whose time is known, in order of time."""
     trades: defaultdict[Key, list[Movement]] = defaultdict(list)
     for movement in movements:
-        is_trade = movement.kind is MovementKind.TRADE and movement.at is not None
-        if is_trade and movement.conid is not None:
-            trades[movement.account, movement.conid].append(movement)
+        if movement.kind is MovementKind.TRADE and movement.at is not None:
+            trades[movement.key].append(movement)
 
     for trades_of_holding in trades.values():
         trades_of_holding.sort(key=attrgetter("at", "movement_id"))

@@ -155,11 +155,6 @@ def changes_of(day: Day) -> list[DayChange]:
     return sorted(changes, key=attrgetter("at"), reverse=True)
 
 
-def key_of(movement: Movement) -> Key:
-    """Return account and contract of a movement of a holding."""
-    return movement.account, movement.conid or 0
-
-
 def realized_of(day: Day) -> dict[Key, float | None]:
     """Return the realised profit of each holding that moved today, as the broker states it; pure.
 
@@ -171,7 +166,7 @@ def realized_of(day: Day) -> dict[Key, float | None]:
         unexplained[change.key] += change.by
 
     realized: dict[Key, float | None] = {}
-    for key, movements in grouped(key_of, day.movements).items():
+    for key, movements in grouped(attrgetter("key"), day.movements).items():
         quantities = [movement.quantity for movement in movements]
         moved = known_sum(quantities)
         if moved is not None and abs(unexplained[key] - moved) < NEGLIGIBLE:
@@ -281,7 +276,7 @@ def _moves(day: Day) -> Iterator[DayChange]:
 
 def _untraded_moves(day: Day) -> list[_Move]:
     """Return the changes that no trade explains."""
-    movements_of = grouped(key_of, day.movements)
+    movements_of = grouped(attrgetter("key"), day.movements)
     explained = [closure for closure in day.closures if closure.cause is not Cause.UNEXPLAINED]
     closures_of_change = grouped(attrgetter("change_id"), explained)
     moves: list[_Move] = []

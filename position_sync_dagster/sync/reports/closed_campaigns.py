@@ -246,7 +246,7 @@ class CampaignBook:
         first: dict[Key, Movement] = {}
         for movement in sorted(self.movements, key=moment_of):
             if movement.conid is not None and movement.quantity:
-                first.setdefault((movement.account, movement.conid), movement)
+                first.setdefault(movement.key, movement)
 
         held: dict[Key, float] = {}
         for account, conid, before, seen_at, since in self._first_changes():

@@ -11,12 +11,13 @@ of one moment. Where one of these is not known, the profit is not.
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 from position_sync_dagster.domain.closes import PositionChange
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.movements import Movement, known_sum
-from position_sync_dagster.sync.reports.changes import Day, key_of
+from position_sync_dagster.sync.reports.changes import Day
 
 
 def closed_profits(day: Day) -> dict[Key, float | None]:
@@ -24,8 +25,8 @@ def closed_profits(day: Day) -> dict[Key, float | None]:
 
     The profit is in the currency of the holding, and None if it is not known.
     """
-    changes_of = grouped(lambda change: change.key, day.changes)
-    movements_of = grouped(key_of, day.movements)
+    changes_of = grouped(attrgetter("key"), day.changes)
+    movements_of = grouped(attrgetter("key"), day.movements)
 
     profits: dict[Key, float | None] = {}
     for key in changes_of.keys() | movements_of.keys():
