@@ -4,7 +4,7 @@ Money comes from `movements` alone. How a campaign stood while it was open, and 
 from `daily_positions` and the ledger, where these have them.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -31,7 +31,7 @@ from position_sync_dagster.domain.instrument import (
     usual_magnifier,
 )
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.movements import Movement
+from position_sync_dagster.domain.movements import Movement, known_sum
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import legs_of, one_of
 from position_sync_dagster.risk.closed_campaigns import (
@@ -135,25 +135,24 @@ class CampaignBook:
 
     def stood(self, campaign: TradedCampaign, currency: str | None) -> list[CampaignValue]:
         """Return how a campaign stood at each close at which it was held."""
-        parts = campaign.parts_in(currency)
         if campaign.opened is None:
             return []
 
-        days = self._trading_days(campaign.opened, campaign.closed - A_DAY)
+        waiting = deque(campaign.parts_in(currency))
         held: defaultdict[Key, float] = defaultdict(float)
         money: float | None = 0.0
         stood: list[CampaignValue] = []
-        position = 0
-        for day in days:
-            while position < len(parts) and parts[position].movement.session_date <= day:
-                part = parts[position]
+        for day in self._trading_days(campaign.opened, campaign.closed - A_DAY):
+            while waiting and waiting[0].movement.session_date <= day:
+                part = waiting.popleft()
                 held[part.key] += part.quantity
                 money = with_money(money, part)
-                position += 1
+
             if any(abs(quantity) >= QUANTITY_ROUNDING for quantity in held.values()):
                 value = self._recorded.value_of(held, day)
-                profit = None if value is None or money is None else money + value
-                stood.append(CampaignValue(day=day, currency=currency, value=value, profit=profit))
+                profit = known_sum([money, value])
+                at_close = CampaignValue(day=day, currency=currency, value=value, profit=profit)
+                stood.append(at_close)
         return stood
 
     def contracts_of(self, campaign: TradedCampaign) -> dict[int, Contract]:

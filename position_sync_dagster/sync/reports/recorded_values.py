@@ -66,28 +66,33 @@ class RecordedValues:
         if not table.exists():
             return
         rows = table.rows(one_of("conid", self.conids), columns=_DAILY).sort("session_date")
-        for day, account, conid, position, value, at, *greeks in rows.iter_rows():
+        for day, account, conid, position, value in rows.select(_DAILY[:5]).iter_rows():
             self.quantities.setdefault((account, conid), {})[day] = position
             if position and value is not None:
                 self._units[account, conid, day] = value / position
-            if at is not None and greeks[0] is not None:
-                self._rows[account, conid].append((at, *greeks))
+        self._add_rows(rows.drop_nulls("timestamp"))
+
+    def _add_rows(self, rows: pl.DataFrame) -> None:
+        """Keep the rows that have greeks."""
+        with_greeks = rows.drop_nulls("delta").select("account", "conid", "timestamp", *_GREEKS)
+        for account, conid, *row in with_greeks.iter_rows():
+            self._rows[account, conid].append(tuple(row))
 
     def read_moments(self, moments: Iterable[tuple[datetime, Iterable[int]]]) -> None:
         """Read what the ledger has around some times of some contracts."""
         recorded_days = self.lake.updates.sync.days()
-        by_day: defaultdict[date, list[tuple[datetime, Iterable[int]]]] = defaultdict(list)
+        times_on: defaultdict[date, list[datetime]] = defaultdict(list)
+        conids_on: defaultdict[date, set[int]] = defaultdict(set)
         for at, conids in moments:
             if at.date() in recorded_days:
-                by_day[at.date()].append((at, conids))
-        for of_day in by_day.values():
-            times = [at for at, _conids in of_day]
-            conids = {conid for _at, conids in of_day for conid in conids}
-            rows = self.lake.updates.sync.between(min(times) - NEAR, max(times) + NEAR, conids)
-            columns = ["account", "conid", "timestamp", *_GREEKS]
-            for account, conid, at, *greeks in rows.select(columns).iter_rows():
-                if greeks[0] is not None:
-                    self._rows[account, conid].append((at, *greeks))
+                times_on[at.date()].append(at)
+                conids_on[at.date()].update(conids)
+
+        for day, times in times_on.items():
+            begin = min(times) - NEAR
+            end = max(times) + NEAR
+            self._add_rows(self.lake.updates.sync.between(begin, end, conids_on[day]))
+
         for rows_of_holding in self._rows.values():
             rows_of_holding.sort(key=lambda row: row[0])
 

@@ -225,36 +225,55 @@ def days_of(
         campaigns: Those that closed.
         profits: The profit of days, by currency.
     """
-    of_days: dict[tuple[date, str | None], float | None] = {}
+    profit_of: dict[tuple[date, str | None], float | None] = {}
     for day_of_profit, currency_of_profit, amount in profits:
-        of_days[day_of_profit, currency_of_profit] = amount
+        profit_of[day_of_profit, currency_of_profit] = amount
 
     closed: defaultdict[tuple[date, str | None], list[CampaignResult]] = defaultdict(list)
     for campaign in campaigns:
         closed[campaign.closed, campaign.currency].append(campaign)
 
-    totals: dict[str | None, float | None] = {}
-    highest: dict[str | None, float] = {}
+    totals: defaultdict[str | None, _RunningTotal] = defaultdict(_RunningTotal)
     days: list[DayResult] = []
-    for day, currency in sorted({*of_days, *closed}, key=lambda key: (key[0], key[1] or "")):
-        of_day = closed.get((day, currency), [])
+    for day, currency in sorted({*profit_of, *closed}, key=_by_day):
+        of_day = closed[day, currency]
         realised = known_sum(campaign.profit for campaign in of_day)
-        before = totals.get(currency, 0.0)
-        total = None if before is None or realised is None else before + realised
-        totals[currency] = total
-        highest[currency] = max(highest.get(currency, 0.0), total or 0.0)
-        days.append(
-            DayResult(
-                day=day,
-                currency=currency,
-                profit=of_days.get((day, currency)),
-                realised=realised,
-                campaigns=len(of_day),
-                total=total,
-                drawdown=None if total is None else highest[currency] - total,
-            )
+        total = totals[currency]
+        total.add(realised)
+        result = DayResult(
+            day=day,
+            currency=currency,
+            profit=profit_of.get((day, currency)),
+            realised=realised,
+            campaigns=len(of_day),
+            total=total.amount,
+            drawdown=total.drawdown,
         )
+        days.append(result)
     return days
+
+
+def _by_day(key: tuple[date, str | None]) -> tuple[date, str]:
+    day, currency = key
+    return day, currency or ""
+
+
+@dataclass(slots=True)
+class _RunningTotal:
+    """What was realised until a day; unknown from the first amount on that is not known."""
+
+    amount: float | None = 0.0
+    highest: float = 0.0
+
+    def add(self, realised: float | None) -> None:
+        """Add what was realised on the next day."""
+        self.amount = known_sum([self.amount, realised])
+        self.highest = max(self.highest, self.amount or 0.0)
+
+    @property
+    def drawdown(self) -> float | None:
+        """How far it is below its highest; None: not known."""
+        return None if self.amount is None else self.highest - self.amount
 
 
 # ---- what is read
