@@ -25,6 +25,7 @@ from position_sync_dagster.lake.derived import sum_if_known
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED, legs_of
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import time_zone_of
 from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.moved_between import KEY, movements_between
 
@@ -109,6 +110,7 @@ class _Sources:
         is_wanted = pl.col("session_date").is_in(sessions)
         of_sessions = pl.col("partition.session_date").is_in(sessions)
         rows = rows_of_logins(table.rows(is_wanted, of_sessions), settings)
+        rows = with_values_of_their_day(rows, settings.calendar)
         magnifier = magnifier_in(lake.contracts.get(set(rows["conid"]))).cast(pl.Float64)
 
         first = min(day.before for day in days)
@@ -120,6 +122,19 @@ class _Sources:
             movements=rows_of_logins(movements, settings),
             legs=[leg for leg in legs if isinstance(leg, ActiveContract)],
         )
+
+
+def with_values_of_their_day(rows: pl.DataFrame, calendar: str) -> pl.DataFrame:
+    """Return rows of `daily_positions`, without values that were older than their day.
+
+    The program did not run on that day, and no statement says what the holding was worth: with the
+    value of an earlier day, the profit of two days would be that of one.
+    """
+    valued_at = pl.col("closed_at") - pl.duration(seconds="age_s")
+    valued_on = valued_at.dt.convert_time_zone(str(time_zone_of(calendar))).dt.date()
+    # An age that is not known is not older.
+    is_older = (valued_on < pl.col("session_date")).fill_null(value=False)
+    return rows.with_columns(market_value=pl.when(~is_older).then("market_value"))
 
 
 def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDay) -> pl.DataFrame:

@@ -35,6 +35,7 @@ from position_sync_dagster.sync.reports.profit import (
     BY_GREEKS,
     PARTS,
     explain_holdings,
+    with_values_of_their_day,
 )
 from position_sync_dagster.sync.reports.risk import assumptions_of
 
@@ -168,6 +169,7 @@ def read_opening_book(lake: Lake, settings: Settings, now: datetime) -> OpeningB
     table = lake.derived_table(DAILY_POSITIONS)
     rows = _rows_of_session(lake, session, closed_at, table.version()) if table.exists() else None
     recorded = DAILY_POSITIONS.empty if rows is None else rows_of_logins(rows, settings)
+    recorded = with_values_of_their_day(recorded, settings.calendar)
     details = lake.contracts.get(set(recorded["conid"]))
     magnifier = magnifier_in(details).cast(pl.Float64)
     return OpeningBook(

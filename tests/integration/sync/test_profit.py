@@ -1,7 +1,10 @@
 """The profit of a day from statements, to the cent: each kind of movement and of contract."""
 
+import polars as pl
 import pytest
 
+from position_sync_dagster.lake import derived
+from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.books import (
     EXPLAINS,
@@ -260,6 +263,24 @@ def test_a_gap_ends_explanation_and_is_never_profit(books):
     (row,) = books.explained(last).to_dicts()
     assert (row["profit"], row["why_unknown"]) == (None, "AAPL 10: no close before")
     books.state(MONDAY, Booked(held=[held(STOCK, 100, 225)]))
+    assert books.profit(MONDAY) == {"USD": cents(100)}
+
+
+def test_a_day_with_values_of_the_day_before_alone_is_not_told_as_profit_of_the_next(books):
+    """Without its statement a day on which the program did not run has the last rows before it."""
+    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 223)]))
+    books.fill(THURSDAY)
+    table = books.lake.derived_table(DAILY_POSITIONS)
+    a_day = pl.duration(days=1)
+    carried = table.rows().with_columns(
+        session_date=pl.lit(FRIDAY), closed_at=pl.col("closed_at") + a_day, age_s=24 * 3600.0
+    )
+    derived.replace(table, {FRIDAY: carried})
+    books.state(MONDAY, Booked(held=[held(STOCK, 100, 225)]))
+    (row,) = books.explained(MONDAY).to_dicts()
+    assert (row["profit"], row["why_unknown"]) == (None, "AAPL 10: its value at the close before")
+
+    books.state(FRIDAY, Booked(held=[held(STOCK, 100, 224)]))
     assert books.profit(MONDAY) == {"USD": cents(100)}
 
 
