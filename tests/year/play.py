@@ -16,7 +16,14 @@ from tests.year import campaigns, events, faults, growth, invariants, profits
 from tests.year.book import Book
 from tests.year.broker import Broker
 from tests.year.deviations import Deviation
-from tests.year.exchanges import FIRST, NEW_YORK, close_of, session_after, sessions_between
+from tests.year.exchanges import (
+    FIRST,
+    NEW_YORK,
+    close_of,
+    session_after,
+    session_before,
+    sessions_between,
+)
 from tests.year.gateway import executions
 from tests.year.growth import Growth
 from tests.year.market import forget_options
@@ -220,7 +227,8 @@ class Year:
         program.run_schedules(broker.at(IMPORTED, day=morning))
         program.run_schedules(broker.at(FILLED, day=morning))
         if self._missed:
-            program.fill([*self._missed, session])
+            # The statement of the last session before them may have come meanwhile.
+            program.fill([session_before(self._missed[0]), *self._missed, session])
             self._missed.clear()
         program.clock.move_to(broker.at(TICKED, day=morning))
         program.tick()
