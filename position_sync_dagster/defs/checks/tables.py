@@ -440,6 +440,7 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     if pairs.is_empty():
         return check.unknown_result("no holding has both our own value and one of the broker.")
     broker = pl.col("market_value_broker")
+    # Without a multiplier the allowed difference is the narrowest one.
     units = pl.col("position").abs() * pl.col("multiplier").fill_null(1.0)
     allowed = pl.max_horizontal(band * broker.abs(), derived.LEAST_DIFFERENCE * units)
     same_time = (pl.col("timestamp") - pl.col("received_at")).abs() <= SAME_TIME
