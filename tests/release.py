@@ -232,43 +232,68 @@ def check_demo(python: Path, folder: Path, wheel: Path, seconds: float) -> None:
 
 def check_component(programs: Path, folder: Path, wheel: Path) -> None:
     """Make a Dagster project, add the component, and derive a table of the lake of the library."""
-    env, locked = outside(folder), (folder.parent / "locked.txt").read_text()
-    # A project names the very version of Dagster that made it.
-    maker = re.search(r"^dagster(==\S+)", locked, re.M).expand(r"create-dagster\1")
-    run(UV, "tool", "run", "--quiet", "--python", programs / "python", "--from", maker,
-        "create-dagster", "project", "trading", "--no-uv-sync", cwd=folder, env=env)  # fmt: skip
-    project = folder / "trading"
-    run(UV, "pip", "install", "--quiet", "--python", programs / "python", "--constraints",
-        folder.parent / "locked.txt", "dagster-dg-cli", "--editable", project, wheel,
-        cwd=folder, env=env)  # fmt: skip
-    env |= {"VIRTUAL_ENV": str(folder / "env"), "PATH": f"{programs}:{env['PATH']}"}
+    lake = folder / "library/data/lake"
+    home = folder / "dagster_home"
+    home.mkdir()
+    project = dagster_project(programs, folder, wheel)
+    env = outside(folder) | {
+        "DAGSTER_HOME": str(home),
+        "VIRTUAL_ENV": str(folder / "env"),
+        "PATH": f"{programs}:{os.environ['PATH']}",
+    }
+
     listed = run("dg", "list", "components", cwd=project, env=env)
     if "PositionSyncComponent" not in listed:
         raise ReleaseError(f"dg list components does not show the component:\n{listed}")
     run("dg", "scaffold", "defs", COMPONENT, "position_sync", cwd=project, env=env)
     (defs,) = project.glob("src/**/position_sync/defs.yaml")
-    home = folder / "dagster_home"
-    home.mkdir()
+
     with simulator(programs / "position-sync", folder, "simulate") as reached:
-        port = reached["POSITION_SYNC_GATEWAY_PORT"]
-        text = re.sub(r"gateway_port: \d+", f"gateway_port: {port}", defs.read_text())
-        of_host = "automation: false\n  key_prefix: ibkr\n  owners: ['team:trading']"
-        text = text.replace("lake: data/lake", f"lake: {folder / 'library/data/lake'}")
-        defs.write_text(text.replace("automation: true", of_host))
+        attributes = of_a_host(defs.read_text(), reached["POSITION_SYNC_GATEWAY_PORT"], lake)
+        defs.write_text(attributes)
         run("dg", "check", "defs", cwd=project, env=env)
-        catalog = json.loads(run("dg", "list", "defs", "--json", cwd=project, env=env))
-        owners = {asset["asset_key"]: asset["owners"] for asset in catalog["assets"]}
-        if owners.get("ibkr/position_updates") != [{"team": "trading"}]:
-            raise ReleaseError(f"the catalog lacks the prefix or the owners: {owners}")
-        run("dg", "launch", "--assets", 'key:"ibkr/latest_positions"', cwd=project,
-            env=env | {"DAGSTER_HOME": str(home)})  # fmt: skip
-    lake = {"POSITION_SYNC_LAKE": str(folder / "library/data/lake")}
-    rows = json.loads(run("position-sync", "positions", "--json", cwd=project, env=env | lake))
-    if len(rows) < 100 or not (folder / "library/data/lake/latest_positions").is_dir():
+        check_catalog(run("dg", "list", "defs", "--json", cwd=project, env=env))
+        run("dg", "launch", "--assets", 'key:"ibkr/latest_positions"', cwd=project, env=env)
+
+    env["POSITION_SYNC_LAKE"] = str(lake)  # a command reads no attributes of the component
+    rows = json.loads(run("position-sync", "positions", "--json", cwd=project, env=env))
+    if len(rows) < 100 or not (lake / "latest_positions").is_dir():
         raise ReleaseError(f"the project derived nothing from {len(rows)} positions")
     print(
         f"  create-dagster, dg scaffold, dg launch: {len(rows)} positions in the catalog of a host"
     )
+
+
+def dagster_project(programs: Path, folder: Path, wheel: Path) -> Path:
+    """Make a project with `create-dagster`, and install it and the wheel; return its folder."""
+    env = outside(folder)
+    locked = folder.parent / "locked.txt"
+    # A project names the very version of Dagster that made it.
+    version = re.search(r"^dagster(==\S+)", locked.read_text(), re.M)[1]
+    run(UV, "tool", "run", "--quiet", "--python", programs / "python", "--from",
+        f"create-dagster{version}", "create-dagster", "project", "trading", "--no-uv-sync",
+        cwd=folder, env=env)  # fmt: skip
+
+    project = folder / "trading"
+    run(UV, "pip", "install", "--quiet", "--python", programs / "python", "--constraints", locked,
+        "dagster-dg-cli", "--editable", project, wheel, cwd=folder, env=env)  # fmt: skip
+    return project
+
+
+def of_a_host(scaffolded: str, port: str, lake: Path) -> str:
+    """Return the attributes of a component with a lake, a prefix and owners of its project."""
+    text = re.sub(r"gateway_port: \d+", f"gateway_port: {port}", scaffolded)
+    text = text.replace("lake: data/lake", f"lake: {lake}")
+    more = "automation: false\n  key_prefix: ibkr\n  owners: ['team:trading']"
+    return text.replace("automation: true", more)
+
+
+def check_catalog(listed: str) -> None:
+    """Raise an error if the assets of a project lack its prefix or its owners."""
+    catalog = json.loads(listed)
+    owners = {asset["asset_key"]: asset["owners"] for asset in catalog["assets"]}
+    if owners.get("ibkr/position_updates") != [{"team": "trading"}]:
+        raise ReleaseError(f"the catalog lacks the prefix or the owners: {owners}")
 
 
 class Steps:
