@@ -147,9 +147,9 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         """
         _refuse_a_second(context)
 
-        given = self._given_settings(context.project_root)
+        overrides = self._overrides(context.project_root)
         try:
-            settings = load_settings(**given)
+            settings = load_settings(**overrides)
         except SettingsError as error:
             raise SettingsError(
                 error.what,
@@ -158,7 +158,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             ) from None
 
         # Runs, sensors and checks read the settings again, each in its process.
-        set_component_settings(given, self._prefix)
+        set_component_settings(overrides, self._prefix)
         return self.definitions(settings)
 
     def definitions(self, settings: Settings) -> dg.Definitions:
@@ -198,7 +198,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         group = self.group or GROUP_OF.get(name, BROKER_GROUP)
         return described.replace_attributes(group_name=group)
 
-    def _given_settings(self, root: Path) -> dict[str, object]:
+    def _overrides(self, root: Path) -> dict[str, object]:
         """Return the settings that the attributes give, by name.
 
         Args:
@@ -215,16 +215,16 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
                     remedy="Write attributes beside `settings`; .env.example lists the settings.",
                 )
 
-        given = dict(self.settings)
+        overrides = dict(self.settings)
         for name in attributes:
             value = getattr(self, name)
             if value is not None:
-                given[name] = value
+                overrides[name] = value
 
         for name in PATHS:
-            if name in given and "://" not in str(given[name]):
-                given[name] = str(root / str(given[name]))
-        return given
+            if name in overrides and "://" not in str(overrides[name]):
+                overrides[name] = str(root / str(overrides[name]))
+        return overrides
 
 
 def _refuse_a_second(context: dg.ComponentLoadContext) -> None:
