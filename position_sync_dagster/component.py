@@ -284,7 +284,7 @@ def _specs_of(definitions: dg.Definitions) -> Iterator[dg.AssetSpec]:
             yield asset
 
 
-def _with_keys(definition: Any, keys: Mapping[dg.AssetKey, dg.AssetKey]) -> dg.AssetsDefinition:
+def _with_keys(definition: Any, keys: Mapping[dg.AssetKey, dg.AssetKey]) -> Any:
     """Return what computes assets or checks, with other keys."""
     return definition.with_attributes(asset_key_replacements=keys)
 

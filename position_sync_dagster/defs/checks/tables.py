@@ -188,16 +188,18 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     now = datetime.now(UTC)
     if held.is_empty():
         return check.unknown_result("the broker has not reported a holding yet.")
+
+    changes = held.group_by("account").agg(holdings_changed_at=pl.col("received_at").max())
+    values = lake.account_values.latest().select("account", "timestamp")
+    accounts = changes.join(values, on="account", how="left")
+
     session = lake.sessions.current(login.gateway_id)
     # From then on an account without a row is due.
     began = now if session is None else session.started_at
-    changed_at = pl.col("received_at").max()
-    values = lake.account_values.latest().select("account", "timestamp")
-    changes = held.group_by("account").agg(holdings_changed_at=changed_at)
-    accounts = changes.join(values, on="account", how="left")
     written = pl.col("timestamp").fill_null(began)
     patience = timedelta(seconds=login.stale_after_s)
     late = accounts.filter(pl.col("holdings_changed_at") - written > patience)
+
     is_seen = session is not None and session.is_live(now)
     if late.height and not is_seen:
         text = f"no gateway, which sends the values of {late.height} accounts."
@@ -434,19 +436,23 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     band = login.value_band
     streamed = newest_values(lake, login).filter(pl.col("source") == Source.STREAM.value)
     ours = streamed.select(*_KEY, "position", "market_value", "timestamp", "price_kind")
+
     reported = held_at_the_broker(lake, login)
     joined = ours.join(reported, on=[*_KEY, "position"], suffix="_broker")
     pairs = joined.drop_nulls(["market_value", "market_value_broker"])
     if pairs.is_empty():
         return check.unknown_result("no holding has both our own value and one of the broker.")
+
     broker = pl.col("market_value_broker")
     # Without a multiplier the allowed difference is the narrowest one.
     units = pl.col("position").abs() * pl.col("multiplier").fill_null(1.0)
     allowed = pl.max_horizontal(band * broker.abs(), derived.LEAST_DIFFERENCE * units)
+
     same_time = (pl.col("timestamp") - pl.col("received_at")).abs() <= SAME_TIME
     difference = (pl.col("market_value") - broker).abs()
     compared = pairs.with_columns(difference=difference)
     wrong = compared.filter(pl.col("difference") > allowed, same_time)
+
     shown = wrong.sort("difference", descending=True).select(
         *_KEY, "symbol", "price_kind", "market_value", broker_value=broker, at="timestamp"
     )
