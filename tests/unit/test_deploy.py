@@ -20,7 +20,7 @@ from position_sync_dagster.processes import preflight
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.alerts import REASONS, Outcome, send
 from tests import publish
-from tests.release import ReleaseError
+from tests.release import ReleaseError, Steps, works
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -280,6 +280,26 @@ def test_a_release_writes_a_greater_version_and_heads_what_is_unreleased():
     assert "## [Unreleased]\n\n## [0.2.0] – 2026-03-04\n\n- news" in after
     with pytest.raises(ReleaseError):
         publish.with_heading(before.replace("- news", ""), "0.2.0", date(2026, 3, 4))
+
+
+def test_a_launcher_of_a_python_that_is_not_there_is_passed_over_without_a_word(tmp_path, capfd):
+    launcher = tmp_path / "python3.12"
+    launcher.write_text("#!/bin/sh\necho 'pyenv: python3.12: command not found' >&2\nexit 127\n")
+    launcher.chmod(0o700)
+    assert not works(str(launcher))
+    assert works(sys.executable)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_step_of_the_check_that_fails_is_named_and_the_next_one_is_done(capsys):
+    def failing(what: str) -> None:
+        raise ReleaseError(f"the wheel lacks {what}")
+
+    steps = Steps()
+    assert steps.run("Building", failing, "LICENSE") is None
+    assert steps.run("Installing", Path, "bin") == Path("bin")
+    assert steps.failed == ["Building"]
+    assert "the wheel lacks LICENSE" in capsys.readouterr().out
 
 
 def test_the_simulator_alone_has_the_bounds_of_the_project_and_a_version_of_its_own():
