@@ -13,7 +13,6 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import Right, contract_name
 from position_sync_dagster.domain.movements import uncorrected
-from position_sync_dagster.domain.statement import StatedEquity
 
 # The source of rows from a Flex statement.
 FLEX = "FLEX"
@@ -227,7 +226,6 @@ class Statement:
             without positions is not known to be flat.
         accounts: The accounts that it names and that are served.
         events: With that of the PERIOD, if it has the section of trades, and each can be read.
-        equity: Net liquidation at the end of its days, with the parts.
         sections: The sections that it has, by their elements: Trades, Transfers, … It states
             everything of these for its days; it says nothing of a section that is absent.
         foreign_rows: How many rows it has of each account that is not served; they are not read.
@@ -247,7 +245,6 @@ class Statement:
     executions: tuple[Execution, ...] = ()
     cash: tuple[AccountSummary, ...] = ()
     events: tuple[StatementEvent, ...] = ()
-    equity: tuple[StatedEquity, ...] = ()
     sections: frozenset[str] = frozenset()
     foreign_rows: Mapping[str, int] = field(default_factory=dict)
     lacks_positions: bool = False
@@ -256,7 +253,7 @@ class Statement:
 
     def without_rows(self) -> "Statement":
         """Return what it covers, without its rows."""
-        return replace(self, positions=(), executions=(), cash=(), events=(), equity=())
+        return replace(self, positions=(), executions=(), cash=(), events=())
 
 
 def current_executions(executions: Iterable[Execution]) -> list[Execution]:

@@ -22,7 +22,7 @@ from xml.etree import ElementTree as Xml
 
 from position_sync_dagster.domain import closes, instrument
 from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
-from position_sync_dagster.domain.statement import BookedAmounts, StatedEquity
+from position_sync_dagster.domain.movements import BookedAmounts
 from position_sync_dagster.errors import StatementError, shown
 from position_sync_dagster.gateway.flex_fields import (
     CONID,
@@ -176,11 +176,10 @@ def cash_of(fields: Fields) -> AccountSummary:
 _AMOUNTS = columns_of(
     BookedAmounts,
     report_date="reportDate", settle_date="settleDateTarget settleDate", multiplier="multiplier",
-    proceeds="proceeds", net_cash="netCash", amount="amount", value="value",
+    proceeds="proceeds", net_cash="netCash", amount="amount",
     cash_transfer="cashTransfer", position_amount="positionAmount", transfer_price="transferPrice",
     taxes="taxes", commission="ibCommission", commission_currency="ibCommissionCurrency",
-    transaction_id="transactionID", trade_id="tradeID", action_id="actionID",
-    level_of_detail="levelOfDetail",
+    transaction_id="transactionID", trade_id="tradeID",
 )  # fmt: skip
 
 
@@ -203,29 +202,6 @@ def booked_amounts(attributes: Mapping[str, str], element: str, file: str) -> Bo
 _NO_PART = {"accountId", "acctAlias", "model", "currency", "reportDate", "total"}
 
 
-def equity_of(fields: Fields) -> StatedEquity:
-    """Return net liquidation and its parts.
-
-    A part that is split again into Long and Short is counted once; brokerCashComponent and the like
-    repeat what another part has.
-
-    Raises:
-        StatementError: A field is missing or cannot be read.
-    """
-    parts = {
-        name: fields.required(NUMBER, name)
-        for name in fields.attributes
-        if name not in _NO_PART and not name.endswith(("Long", "Short", "Component"))
-    }
-    return StatedEquity(
-        account=fields.required(TEXT, "accountId"),
-        day=fields.required(DAY, "reportDate"),
-        currency=fields.get(TEXT, "currency"),
-        total=fields.get(NUMBER, "total"),
-        parts=parts,
-    )
-
-
 class RowKind(StrEnum):
     """What the rows of an element become."""
 
@@ -240,19 +216,33 @@ class RowKind(StrEnum):
 _ISO_CODE = re.compile("[A-Z]{3}")
 
 
-def equity_event(equity: StatedEquity, fields: Fields) -> closes.StatementEvent:
-    """Return net liquidation and its parts as an event."""
+def equity_event(fields: Fields) -> closes.StatementEvent:
+    """Return net liquidation and its parts as an event.
+
+    A part that is split again into Long and Short is counted once; brokerCashComponent and the like
+    repeat what another part has.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    parts: dict[str, float] = {}
+    for name in fields.attributes:
+        if name not in _NO_PART and not name.endswith(("Long", "Short", "Component")):
+            parts[name] = fields.required(NUMBER, name)
+
     kind = closes.EventKind.NET_LIQUIDATION
+    account = fields.required(TEXT, "accountId")
+    day = fields.required(DAY, "reportDate")
     return closes.StatementEvent(
-        event_id=f"{kind}:{equity.account}:{equity.day}",
+        event_id=f"{kind}:{account}:{day}",
         kind=kind,
-        account=equity.account,
-        day=equity.day,
-        attributes=json.dumps(dict(equity.parts), sort_keys=True),
+        account=account,
+        day=day,
+        attributes=json.dumps(parts, sort_keys=True),
         source=closes.FLEX,
         statement=fields.file,
-        currency=equity.currency,
-        amount=equity.total,
+        currency=fields.get(TEXT, "currency"),
+        amount=fields.get(NUMBER, "total"),
         stated_at=fields.stated_at,
     )
 
@@ -451,7 +441,6 @@ class _StatementReader:
         self._lots: dict[_PositionKey, str] = {}
         self._rows = StatementRows()
         self._executed = 0
-        self._equity: list[StatedEquity] = []
         # Trades without an id may be sums of others: what each order and contract traded.
         self._without_id: list[tuple[Fields, closes.Execution]] = []
         self._traded: Counter[tuple[int, str | None]] = Counter()
@@ -527,7 +516,6 @@ class _StatementReader:
             executions=tuple(self._rows.executions),
             cash=tuple(self._rows.cash),
             events=tuple(self._rows.events),
-            equity=tuple(self._equity),
             sections=frozenset(self._sections),
             foreign_rows=dict(self._foreign_rows),
             lacks_positions=bool(self._flaws[RowKind.POSITIONS]),
@@ -583,9 +571,7 @@ class _StatementReader:
 
     def _add_cash(self, fields: Fields) -> None:
         self._rows.cash.append(cash_of(fields))
-        equity = equity_of(fields)
-        self._equity.append(equity)
-        self._rows.events.append(equity_event(equity, fields))
+        self._rows.events.append(equity_event(fields))
 
     def _add_position(self, fields: Fields) -> None:
         position = position_of(fields)

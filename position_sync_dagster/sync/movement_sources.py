@@ -29,12 +29,12 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.domain.movements import (
     DELIVERIES,
+    BookedAmounts,
     Movement,
     MovementKind,
     MovementSource,
     Section,
 )
-from position_sync_dagster.domain.statement import BookedAmounts
 from position_sync_dagster.errors import InvalidLegError, StatementError
 from position_sync_dagster.gateway.flex import booked_amounts
 
