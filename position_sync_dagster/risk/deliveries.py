@@ -219,6 +219,7 @@ def _delivery(leg: PricedLeg, expires_at: datetime, legs: PricedLegs) -> Expirin
         delivery.is_cash_settled = in_cash or None
         delivery.reason = None if in_cash else FUTURE_DELIVERY
         return delivery
+
     if not isinstance(terms, ExerciseTerms):
         delivery.reason = terms.value
         return delivery
@@ -366,6 +367,7 @@ def _judged(leg: PricedLeg, now: datetime) -> dict[str, Any] | None:
     # Without a rate nothing is assumed to be earned by waiting.
     rate = leg.terms.rate if leg.terms is not None else 0.0
     basis = worth if terms.exercise.is_on_future else terms.strike
+
     gain = 0.0
     ex_date = None
     threshold = model.ROUNDING

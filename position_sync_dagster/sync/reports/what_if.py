@@ -404,19 +404,10 @@ class HypotheticalBook:
         if terms is None or not spot or magnifier is None:
             return row, "nothing"
 
-        volatility = None
-        source = "the price that was given"
-        if trade.price is not None:
-            volatility = volatility_of(terms, trade.price / magnifier, spot, now)
+        price = None if trade.price is None else trade.price / magnifier
+        volatility, source = self._volatility_of(terms, similar, price)
         if volatility is None:
-            same = [leg for leg in self.legs if leg.row["under"] == similar.row["under"]]
-            between = volatility_between(same, terms.strike, terms.expires_at, now)
-            if between is None:
-                return row, source
-            volatility = between.volatility
-            source = f"a volatility of {volatility:.1%} from {between.source}"
-            if trade.price is not None:
-                source = f"the price that was given, which shows none; valued with {source}"
+            return row, source
 
         row["underlying_price"] = spot * magnifier
         greeks = greeks_of(terms, spot, volatility, now)
@@ -424,6 +415,30 @@ class HypotheticalBook:
         row["implied_vol"] = volatility
         row["market_price"] = greeks["price"] * magnifier
         return row, source
+
+    def _volatility_of(
+        self, terms: OptionTerms, similar: PricedLeg, price: float | None
+    ) -> tuple[float | None, str]:
+        """Return the volatility that values an option, and what it is from; None: nothing says it.
+
+        Args:
+            similar: A held contract of the same underlying.
+            price: The price that was given, in the major unit; None: none was.
+        """
+        now = self.book.now
+        if price is not None:
+            shown = volatility_of(terms, price, similar.row["spot"], now)
+            if shown is not None:
+                return shown, "the price that was given"
+
+        same = [leg for leg in self.legs if leg.row["under"] == similar.row["under"]]
+        between = volatility_between(same, terms.strike, terms.expires_at, now)
+        if between is None:
+            return None, "the price that was given"
+        source = f"a volatility of {between.volatility:.1%} from {between.source}"
+        if price is not None:
+            source = f"the price that was given, which shows none; valued with {source}"
+        return between.volatility, source
 
     def _terms_of(
         self,
