@@ -359,43 +359,14 @@ def _fees_of_legs(
         By strategy and currency of the contract: the fees by their own currency.
     """
     key = ["account", "conid"]
-    # A statement without times names the day of a trade alone.
-    began = pl.col("day").cast(pl.Datetime("us", "UTC"))
-    trades = movements.filter(kind=MovementKind.TRADE.value)
-    trades = trades.with_columns(at=pl.coalesce("at", began))
-    of_leg = ["account", "strategy_id", "added_at", "removed_at", "quantity"]
-    account = pl.col("account_leg")
-    of_strategies = (
-        trades.with_row_index("trade")
-        .join(legs.select("conid", *of_leg), on="conid", suffix="_leg")
-        .filter(account.is_null() | (account == pl.col("account")))
-    )
-
-    opened = changes.filter(pl.col("before") == 0).select(*key, opened_at="seen_at")
-    with_opening = (
-        of_strategies.with_columns(until=pl.col("added_at") + SLACK)
-        .sort("until")
-        .join_asof(
-            opened.sort("opened_at"),
-            left_on="until",
-            right_on="opened_at",
-            by=key,
-            check_sortedness=False,
-        )
-    )
-    removed = pl.col("removed_at")
-    during = with_opening.filter(
-        pl.col("at") >= pl.coalesce("opened_at", "added_at") - SLACK,
-        removed.is_null() | (pl.col("at") <= removed),
-    )
-
+    trades = _trades_of_legs(movements, changes, legs)
     most = changes.group_by(key).agg(most=pl.max_horizontal(pl.col("before", "after").abs()).max())
     # A leg without a quantity claims the whole holding.
     claim = pl.col("quantity_leg").abs().fill_null(math.inf).sum().over("trade")
     # Of a contract that no change names nothing was held at most.
     is_whole = claim >= pl.col("most").fill_null(0.0) * (1 - NEGLIGIBLE)
     is_alone = pl.col("strategy_id").n_unique().over("trade") == 1
-    with_fees = during.join(most, on=key, how="left").with_columns(
+    with_fees = trades.join(most, on=key, how="left").with_columns(
         fees=pl.when(is_whole & is_alone).then(-pl.col("fee"))
     )
     sums = (
@@ -408,6 +379,43 @@ def _fees_of_legs(
     for strategy, currency, fee_currency, amount in sums.iter_rows():
         fees.setdefault((strategy, currency), {})[fee_currency] = amount
     return fees
+
+
+def _trades_of_legs(
+    movements: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame
+) -> pl.DataFrame:
+    """Return the trades of each leg's contract, from when its holding was opened.
+
+    Returns:
+        A row for each trade (its number is `trade`) and leg.
+    """
+    # A statement without times names the day of a trade alone.
+    began = pl.col("day").cast(pl.Datetime("us", "UTC"))
+    trades = movements.filter(kind=MovementKind.TRADE.value)
+    numbered = trades.with_columns(at=pl.coalesce("at", began)).with_row_index("trade")
+
+    of_leg = ["conid", "account", "strategy_id", "added_at", "removed_at", "quantity"]
+    account = pl.col("account_leg")
+    of_strategies = numbered.join(legs.select(of_leg), on="conid", suffix="_leg").filter(
+        account.is_null() | (account == pl.col("account"))
+    )
+
+    opened = changes.filter(pl.col("before") == 0)
+    openings = opened.select("account", "conid", opened_at="seen_at").sort("opened_at")
+    in_order = of_strategies.with_columns(until=pl.col("added_at") + SLACK).sort("until")
+    with_opening = in_order.join_asof(
+        openings,
+        left_on="until",
+        right_on="opened_at",
+        by=["account", "conid"],
+        check_sortedness=False,
+    )
+
+    removed = pl.col("removed_at")
+    return with_opening.filter(
+        pl.col("at") >= pl.coalesce("opened_at", "added_at") - SLACK,
+        removed.is_null() | (pl.col("at") <= removed),
+    )
 
 
 def open_profit(
