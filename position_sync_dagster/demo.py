@@ -252,19 +252,26 @@ def evaluate(
     lines = len({conid for (_, conid), path in expected.items() if path == Source.STREAM})
     in_time = complete_after_s is not None and complete_after_s <= limit_s
     duration = "not complete" if complete_after_s is None else f"{complete_after_s:.1f} s"
-    peak, orders = counts["peak_lines"], len(counts["orders_received"])
+    results: list[AcceptanceResult] = []
+
+    def add(name: str, wanted: object, found: object, *, met: bool) -> None:
+        results.append(AcceptanceResult(name, str(wanted), str(found), met))
+
+    rows = len(expected.keys() & found.keys())
+    add("legs with a current row", len(expected), rows, met=rows == len(expected))
+    for source in Source:
+        by_source = (wanted[source], valued[source])
+        add(f"  by {source}", *by_source, met=wanted[source] == valued[source])
+    add("all current after", f"at most {limit_s:.0f} s", duration, met=in_time)
+
+    peak = counts["peak_lines"]
     peak_wanted = f"{lines} legs + at most {underlyings} underlyings"
-    rows = expected.keys() & found.keys()
-    figures: list[tuple[str, object, object, bool]] = [
-        ("legs with a current row", len(expected), len(rows), len(rows) == len(expected)),
-        *((f"  by {of}", wanted[of], valued[of], wanted[of] == valued[of]) for of in Source),
-        ("all current after", f"at most {limit_s:.0f} s", duration, in_time),
-        ("peak of market data lines", peak_wanted, peak, 0 <= peak - lines <= underlyings),
-        ("order messages at the broker", 0, orders, not orders),
-    ]
-    return tuple(
-        AcceptanceResult(name, str(wanted), str(found), met) for name, wanted, found, met in figures
-    )
+    is_within = 0 <= peak - lines <= underlyings
+    add("peak of market data lines", peak_wanted, peak, met=is_within)
+
+    orders = len(counts["orders_received"])
+    add("order messages at the broker", 0, orders, met=not orders)
+    return tuple(results)
 
 
 # Seconds between two lines, before and after each leg has a current row: a read of the tables

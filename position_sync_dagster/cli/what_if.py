@@ -294,19 +294,16 @@ def expiry(
     _book, legs = _read(strategy, home)
     report = expiry_report(legs, days=days, strategy=strategy)
 
-    lines = [
-        f"{row['strategy_id']}: {digits(-row['position'])} short of {row['leg']} may be assigned "
-        f"early: {row['extrinsic']:,.2f} above its exercise, which gains {row['gain']:,.2f}"
-        for row in report["early_assignments"]
-    ]
-    lines += [
-        f"{row['strategy_id']}: {row['leg']} is not judged: {row['reason']}"
-        for row in report["not_judged"]
-    ]
-    lines += [
-        f"{row['strategy_id']}: {row['leg']} is not listed: {row['reason']}"
-        for row in report["undated"]
-    ]
+    lines = []
+    for row in report["early_assignments"]:
+        leg = f"{row['strategy_id']}: {digits(-row['position'])} short of {row['leg']}"
+        gain = f"{row['extrinsic']:,.2f} above its exercise, which gains {row['gain']:,.2f}"
+        lines.append(f"{leg} may be assigned early: {gain}")
+    for row in report["not_judged"]:
+        lines.append(f"{row['strategy_id']}: {row['leg']} is not judged: {row['reason']}")
+    for row in report["undated"]:
+        lines.append(f"{row['strategy_id']}: {row['leg']} is not listed: {row['reason']}")
+
     ending = report["expiries"]
     if not ending:
         lines.insert(0, f"Nothing expires within {days} days.")

@@ -506,13 +506,11 @@ def ledger_state(lake: tables.Lake, span: Span, report: drain.DrainReport) -> De
 def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict[str, str]:
     """Return the state of each login: that of its session while its lease lasts, else "OFFLINE"."""
     names = [login.gateway_id for login in settings.logins]
-    sessions = lake.sessions.current_of(names)
-    return {
-        name: str(sessions[name].state)
-        if name in sessions and sessions[name].is_alive(now)
-        else "OFFLINE"
-        for name in names
-    }
+    states = dict.fromkeys(names, "OFFLINE")
+    for name, session in lake.sessions.current_of(names).items():
+        if session.is_alive(now):
+            states[name] = str(session.state)
+    return states
 
 
 def gateway_state(lake: tables.Lake, states: dict[str, str]) -> Derived:

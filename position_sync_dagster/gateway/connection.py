@@ -107,12 +107,13 @@ def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Exec
 
 def _written(done: IBExecution, contract: Contract) -> dict[str, int | float | str]:
     """Return what the gateway said of an execution, and the multiplier of its contract."""
-    written = {
-        name: value
-        for name, value in sorted(vars(done).items())
-        if isinstance(value, int | float | str) and value
-    }
-    return written | ({"multiplier": contract.multiplier} if contract.multiplier else {})
+    written = {}
+    for name, value in sorted(vars(done).items()):
+        if value and isinstance(value, int | float | str):
+            written[name] = value
+    if contract.multiplier:
+        written["multiplier"] = contract.multiplier
+    return written
 
 
 # Maximum number of requests that wait at once: the gateway answers them one after the other.
@@ -125,11 +126,14 @@ def _readable(listings: Sequence[IBContractDetails], seen_at: datetime) -> Contr
     The gateway answers with one message for each venue; that of a future's algo venue may be the
     first, and counts only if there is no other. Source: see `ALGO_VENUE`.
     """
-    exchanges = (
-        d for d in listings if d.contract and not d.contract.exchange.startswith(codes.ALGO_VENUE)
-    )
+    chosen = listings[0]
+    for listing in listings:
+        if listing.contract and not listing.contract.exchange.startswith(codes.ALGO_VENUE):
+            chosen = listing
+            break
+
     try:
-        return details_of(next(exchanges, listings[0]), seen_at=seen_at)
+        return details_of(chosen, seen_at=seen_at)
     except ValueError:
         return None
 

@@ -9,7 +9,7 @@ and refuses one for a code that it does not know, such as GEA.
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from datetime import time as clock_time
@@ -519,9 +519,7 @@ class _StatementReader:
             sections=frozenset(self._sections),
             foreign_rows=dict(self._foreign_rows),
             lacks_positions=bool(self._flaws[RowKind.POSITIONS]),
-            left_out=tuple(
-                (error.what, error.remedy) for errors in self._flaws.values() for error in errors
-            ),
+            left_out=tuple(self._left_out()),
             notes=tuple(self._notes()),
         )
 
@@ -676,6 +674,12 @@ class _StatementReader:
         if "OpenPositions" in self._sections and not self._flaws[RowKind.POSITIONS]:
             days.add(self._last)
         return frozenset(days)
+
+    def _left_out(self) -> Iterator[tuple[str, str]]:
+        """Yield what could not be read, each with its remedy."""
+        for flaws in self._flaws.values():
+            for error in flaws:
+                yield error.what, error.remedy
 
     def _notes(self) -> list[str]:
         """Return what was read and is not valued."""

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from math import inf
 from random import Random
 from typing import Any, Generic, TypeVar
@@ -272,7 +273,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
 
     def _order(self) -> None:
         """List what all owners want, each holding once."""
-        self._wanted = list(dict.fromkeys(key for some in self._wanted_by.values() for key in some))
+        self._wanted = list(dict.fromkeys(chain.from_iterable(self._wanted_by.values())))
 
     def _end_unwanted(self) -> None:
         for key in self._all.keys() - set(self._wanted):

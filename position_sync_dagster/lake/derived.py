@@ -199,28 +199,27 @@ def stated_rows(
         positions: Positions, each with the name of its file.
         closed: The close of the day, in UTC: the time of the broker's values.
     """
-    return frame_of(
-        DAILY_POSITIONS,
-        (
-            fields_of(position)
-            | {
-                "session_date": day,
-                "closed_at": closed,
-                "age_s": 0.0,
-                "update_id": f"{FLEX}:{position.account}:{position.conid}:{day}",
-                "price_kind": None if position.market_price is None else PriceKind.MARK,
-                "timestamp": closed,
-                "value_time": closed,
-                "source": FLEX,
-                "value_source": FLEX,
-                "gateway_id": "",
-                "trading_mode": trading_mode_of(position.account),
-                "batch_id": file,
-                "note": f"from the broker's statement {file}",
-            }
-            for position, file in positions
-        ),
-    )
+    of_day = {
+        "session_date": day,
+        "closed_at": closed,
+        "timestamp": closed,
+        "value_time": closed,
+        "age_s": 0.0,
+        "source": FLEX,
+        "value_source": FLEX,
+        "gateway_id": "",
+    }
+
+    rows = []
+    for position, file in positions:
+        row = fields_of(position) | of_day
+        row["update_id"] = f"{FLEX}:{position.account}:{position.conid}:{day}"
+        row["price_kind"] = None if position.market_price is None else PriceKind.MARK
+        row["trading_mode"] = trading_mode_of(position.account)
+        row["batch_id"] = file
+        row["note"] = f"from the broker's statement {file}"
+        rows.append(row)
+    return frame_of(DAILY_POSITIONS, rows)
 
 
 def join_rows(

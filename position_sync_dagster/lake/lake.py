@@ -192,7 +192,9 @@ def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     """
     if settings.gateways_file is None:
         return rows
-    accounts = [account for login in settings.logins for account in login.accounts or ()]
+    accounts: set[str] = set()
+    for login in settings.logins:
+        accounts.update(login.accounts or ())
     return rows.filter(pl.col("account").is_in(accounts))
 
 

@@ -115,11 +115,6 @@ class RulePart(Part):
     )
 
 
-# The most legs of a file, in all its strategies together. Reading so many takes some seconds, in
-# which no tick drains.
-MOST_LEGS = 100_000
-
-
 class StrategiesFile:
     """A strategies file that was opened: its legs, limits and rules are checked as they are read.
 
@@ -166,20 +161,6 @@ class StrategiesFile:
                 self._rules.append((at, self._file.parse(RulePart, entry, at)))
             else:
                 self._strategies.append((at, self._file.parse(StrategyPart, entry, at)))
-        self._require_few_legs()
-
-    def _require_few_legs(self) -> None:
-        """Raise before legs are read, if there are too many: an alias repeats a list in a word."""
-        count = 0
-        for at, strategy in self._strategies:
-            count += len(strategy.legs)
-            if count > MOST_LEGS:
-                total = sum(len(part.legs) for _, part in self._strategies)
-                self._file.fail(
-                    (*at, "legs"),
-                    f"the file has {total:,} legs; the most are {MOST_LEGS:,}",
-                    "Remove legs, and aliases that repeat them",
-                )
 
     @property
     def following_rolls(self) -> frozenset[str]:

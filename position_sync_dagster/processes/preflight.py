@@ -15,7 +15,6 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import chain
 from pathlib import Path
 
 from position_sync_dagster import dagster_files, errors
@@ -112,13 +111,15 @@ def bounded(looks: Looks, *, within_s: float) -> list[Finding]:
     for check in looks:
         threading.Thread(target=work, args=(check,), daemon=True).start()
     wait(begun.values(), within_s)
-    remedy = "Check whether a disk hangs, and try again."
-    silent = f"no answer within {within_s:g} s"
-    return [
-        one
-        for check, found in begun.items()
-        for one in (found.result() if found.done() else [bad(check, silent, remedy)])
-    ]
+
+    findings: list[Finding] = []
+    for check, answer in begun.items():
+        if answer.done():
+            findings += answer.result()
+        else:
+            remedy = "Check whether a disk hangs, and try again."
+            findings.append(bad(check, f"no answer within {within_s:g} s", remedy))
+    return findings
 
 
 # Time limit of all checks at the gateway together, in seconds.
@@ -389,14 +390,13 @@ def trial_conids(
     """Return the conids for the trial lines: one of each exchange held, active legs first."""
     active = {leg.conid for leg in legs if isinstance(leg, ActiveContract)}
     types = set(sec_types)
-    held = [row.instrument for row in holdings if row.position and row.instrument.sec_type in types]
     chosen: dict[tuple[str, str, str], int] = {}
-    for instrument in sorted(
-        held, key=lambda instrument: (instrument.conid not in active, instrument.conid)
-    ):
-        chosen.setdefault(
-            (instrument.sec_type, instrument.exchange, instrument.currency), instrument.conid
-        )
+    held = [row.instrument for row in holdings if row.position]
+    active_first = sorted(held, key=lambda held: (held.conid not in active, held.conid))
+    for instrument in active_first:
+        if instrument.sec_type in types:
+            exchange = (instrument.sec_type, instrument.exchange, instrument.currency)
+            chosen.setdefault(exchange, instrument.conid)
     return list(chosen.values())[:MOST_EXCHANGES]
 
 
@@ -548,14 +548,18 @@ async def _gateways(
 
     async def look_at(login: Settings) -> list[Finding]:
         session = sessions.get(login.gateway_id)
-        findings = await of_gateway(login, legs) if session is None else [of_session(session)]
-        if len(logins) == 1:
-            return findings
-        return [
-            replace(finding, check=f"{login.gateway_id}: {finding.check}") for finding in findings
-        ]
+        return await of_gateway(login, legs) if session is None else [of_session(session)]
 
-    return [*chain(*await asyncio.gather(*map(look_at, logins)))]
+    found = await asyncio.gather(*map(look_at, logins))
+    if len(logins) == 1:
+        return found[0]
+
+    findings = []
+    for login, of_login in zip(logins, found, strict=True):
+        for finding in of_login:
+            named = f"{login.gateway_id}: {finding.check}"
+            findings.append(replace(finding, check=named))
+    return findings
 
 
 def check_programs(home: Path) -> list[Finding]:

@@ -104,11 +104,11 @@ def aligned_table(columns: Iterable[Column], rows: Sequence[Row]) -> dg.TableMet
 
 def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
     """Return the known numbers as metadata that the UI plots."""
-    return {
-        name: dg.MetadataValue.float(round(float(value), 4))
-        for name, value in numbers.items()
-        if value is not None
-    }
+    metadata: dict[str, dg.MetadataValue] = {}
+    for name, value in numbers.items():
+        if value is not None:
+            metadata[name] = dg.MetadataValue.float(round(float(value), 4))
+    return metadata
 
 
 def seldom(**counts: int) -> dict[str, int]:

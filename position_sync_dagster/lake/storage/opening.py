@@ -333,13 +333,14 @@ class TableHandle:
         if self.is_remote or not os.path.exists(self.path):
             return None
         try:
-            names = sorted(
-                name
-                for name in os.listdir(self.path)
-                if name != WRITER_LOCK and not name.startswith(durability.SET_ASIDE)
-            )
+            listed = sorted(os.listdir(self.path))
         except OSError as error:
             commit_errors.fail(error, self.path)
+
+        names = []
+        for name in listed:
+            if name != WRITER_LOCK and not name.startswith(durability.SET_ASIDE):
+                names.append(name)
         if names in ([], [durability.LOG]):
             return None
         if durability.LOG in names:

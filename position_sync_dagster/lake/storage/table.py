@@ -445,7 +445,10 @@ class Table:
 
     def _missing_file(self, files: pl.DataFrame) -> str | None:
         paths = () if self.is_remote else map(unquote, files.get_column("path"))
-        return next((path for path in paths if not os.path.exists(f"{self.path}/{path}")), None)
+        for path in paths:
+            if not os.path.exists(f"{self.path}/{path}"):
+                return path
+        return None
 
     def remove_torn(self) -> list[durability.TornEntry]:
         """Set the torn last commits of a local table aside; see `durability.remove_torn`."""
@@ -724,11 +727,10 @@ def _lacking(spec: schema.TableSpec, handle: DeltaTable) -> _Texts:
             comments[field.name] = comment
 
     # Another duration than that of earlier releases is the choice of a person.
-    properties = {
-        name: duration
-        for name, duration in spec.retention.items()
-        if metadata.configuration.get(name) == schema.RETENTION[name] != duration
-    }
+    properties = {}
+    for name, duration in spec.retention.items():
+        if metadata.configuration.get(name) == schema.RETENTION[name] != duration:
+            properties[name] = duration
 
     description = None if has_description else spec.description
     return _Texts(description=description, comments=comments, properties=properties)

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import TypeVar
 
@@ -121,9 +122,9 @@ KEPT = timedelta(minutes=5)
 
 async def _in_turns(conids: Iterable[Turn]) -> AsyncIterator[Turn]:
     """Yield many options, with a turn for the stream after every few."""
-    for n, one in enumerate(conids):
-        yield one
-        if n % SLICE == SLICE - 1:
+    for place, option in enumerate(conids):
+        yield option
+        if place % SLICE == SLICE - 1:
             await asyncio.sleep(0)
 
 
@@ -457,12 +458,13 @@ class ModelGreeks:
         """Determine the largest underlyings, the sizes of options, and dividends again."""
         options = {conid: leg.underlying for conid, leg in self._greeks.legs.items()}
         self._underlyings = set(self.contracts.of(options.values()))
-        keys = (key for conid in options for key in self._keys[conid])
-        of_underlying: dict[int, float] = defaultdict(float)
+        keys = chain.from_iterable(self._keys[conid] for conid in options)
+        sizes = dict[int, float]()
         for (_account, conid), value in connection.feed.book.values(keys).items():
-            of_underlying[options[conid]] += abs(value or 0.0)
-        known = {c: value for c, value in of_underlying.items() if c in self._underlyings}
-        self.lines.want_underlyings(largest(known, self.lines.held, self._most_lines))
+            underlying = options[conid]
+            if underlying in self._underlyings:
+                sizes[underlying] = sizes.get(underlying, 0.0) + abs(value or 0.0)
+        self.lines.want_underlyings(largest(sizes, self.lines.held, self._most_lines))
         self.contracts.want(self._unknown)
         await self._read_dividends(connection)
         self._add(connection, options)
@@ -486,7 +488,7 @@ class ModelGreeks:
                 changed[conid] = expected
 
         if self.dividends is not None and changed:
-            rows = [row for expected in changed.values() for row in expected]
+            rows = chain.from_iterable(changed.values())
             await offload(self.dividends.add, rows, None, self.context.lease.check)
         self._dividends |= changed
 
@@ -512,7 +514,7 @@ class ModelGreeks:
         The row of a holding shows the terms first that change, as after a split.
         """
         rates = dict(self.context.settings.interest_rates)
-        dividends = dated_dividends(row for rows in self._dividends.values() for row in rows)
+        dividends = dated_dividends(chain.from_iterable(self._dividends.values()))
         for conid in conids:
             details = self.contracts.known(conid)
             row = connection.feed.book.get(self._keys[conid][0])
@@ -596,9 +598,13 @@ class ModelGreeks:
 
 def _differ(rows: Sequence[ExpectedDividend], before: Sequence[ExpectedDividend]) -> bool:
     """Return whether dividends changed by more than the rounding of `pvDividend` explains."""
-    moves = [
-        abs((one.share or 0.0) - (old.share or 0.0)) > SHARE_MOVE * (old.share or 0.0)
-        for one, old in zip(rows, before, strict=False)
-    ]
-    of = attrgetter("source", "ex_date", "amount", "next_year")
-    return any(moves) or [*map(of, rows)] != [*map(of, before)]
+    if len(rows) != len(before):
+        return True
+
+    terms = attrgetter("source", "ex_date", "amount", "next_year")
+    for row, earlier in zip(rows, before, strict=True):
+        share_before = earlier.share or 0.0
+        has_moved = abs((row.share or 0.0) - share_before) > SHARE_MOVE * share_before
+        if has_moved or terms(row) != terms(earlier):
+            return True
+    return False

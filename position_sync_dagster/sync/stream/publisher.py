@@ -245,11 +245,11 @@ class Publisher:
         accounts = self.context.settings.accounts
 
         def of_login(holdings: Iterable[BrokerPosition]) -> dict[Key, BrokerPosition]:
-            return {
-                holding.key: holding
-                for holding in holdings
-                if accounts is None or holding.account in accounts
-            }
+            of_accounts = {}
+            for holding in holdings:
+                if accounts is None or holding.account in accounts:
+                    of_accounts[holding.key] = holding
+            return of_accounts
 
         stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
         recorded = dict[Key, BrokerPosition]()
@@ -403,11 +403,9 @@ class Publisher:
         """
         keys = [key for key, state in routes.items() if state in QUEUED]
         have_rows = routes.keys() | self.announced.open_at_start
-        keys += [
-            holding.key
-            for holding in self._published.values()
-            if holding.key in have_rows and self.announced.lacks_zero_row(holding)
-        ]
+        for key, holding in self._published.items():
+            if key in have_rows and self.announced.lacks_zero_row(holding):
+                keys.append(key)
         return await self.enqueue(routes, keys, reason)
 
     async def enqueue_changed(self, routes: Mapping[Key, LegState], changed: Iterable[Key]) -> None:
@@ -462,13 +460,14 @@ class Publisher:
 
 
 def _accounts_of(feed: AccountFeed) -> _Accounts:
-    book, followed_until = feed.book, feed.book.followed_until()
-    return {
-        account: AccountConfirmation(
-            book.confirmed.accounts.get(account), followed_until.get(account), completeness
+    confirmed_at = feed.book.confirmed.accounts
+    followed_until = feed.book.followed_until()
+    confirmations = {}
+    for account, completeness in feed.completeness.items():
+        confirmations[account] = AccountConfirmation(
+            confirmed_at.get(account), followed_until.get(account), completeness
         )
-        for account, completeness in feed.completeness.items()
-    }
+    return confirmations
 
 
 def _request(holding: BrokerPosition, route: LegState | None, reason: Reason) -> QueueRequest:
