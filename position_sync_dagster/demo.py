@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -276,7 +276,8 @@ def evaluate(
 
 # Seconds between two lines, before and after each leg has a current row: a read of the tables
 # takes a quarter of a second of a processor.
-LINE_INTERVAL_S, QUIET_INTERVAL_S = 5.0, 10.0
+LINE_INTERVAL_S = 5.0
+QUIET_INTERVAL_S = 10.0
 
 # Seconds between two reads of the tables, while a person watches or figures are still missing.
 LOOK_INTERVAL_S = 2.0
@@ -428,7 +429,8 @@ def frames(
         StopRequested: The output was closed.
         ChildEndedError: One of the programs has ended.
     """
-    serving, url = False, supervisor.url(ui_port)
+    serving = False
+    url = supervisor.url(ui_port)
     while True:
         check()
         serving = serving or supervisor.is_serving(ui_port)
@@ -723,9 +725,11 @@ def start(
     home.prepare()
     settings = {} if is_first else home.read_settings()
     before = int(settings.get(f"{PREFIX}GATEWAY_PORT", GATEWAY_PORT))
+
     with start_simulator(home, options, options.gateway_port or before) as gateway:
         if is_first:
             import_strategies(home.lake, empty=options.empty)
+
         gateway_port, control_port = wait_until_ready(gateway, stop)
         settings = home.update_settings(
             {
@@ -739,6 +743,7 @@ def start(
         loaded = load_settings(_env_file=None)
         if is_first:
             write_history(loaded, utc_now())
+
         stop.check()
         with supervisor.start(
             env=homes.home_environment(settings, home.dagster_home),
@@ -776,7 +781,8 @@ def run(options: Options) -> int:
         PositionSyncError: The demo could not start, or one of its programs ended.
     """
     screen = choose_display(as_json=options.json)
-    home, stop = homes.Home.at(options.home), StopRequest(end_with=options.end_with)
+    home = homes.Home.at(options.home)
+    stop = StopRequest(end_with=options.end_with)
     try:
         with homes.exclusive_use(home.dagster_home, purpose="position-sync demo"):
             ui_port = choose_ports(options, screen)
@@ -809,6 +815,37 @@ def choose_ports(options: Options, screen: Display) -> int:
     return ui_port
 
 
+class Deed(NamedTuple):
+    """What is done once, so many seconds after the start, when the pages answer."""
+
+    after_s: float
+    name: str
+    act: Callable[[DemoRun], None]
+
+
+def planned_deeds(demo_run: DemoRun, options: Options) -> list[Deed]:
+    """Return what is to be done in a run, in the order of time."""
+    deeds = []
+    if demo_run.is_first:
+        deeds.append(Deed(0.0, "history", record))
+    if not options.calm:
+        deeds.append(Deed(STATED_S, "statement of the day", state_the_day))
+    return deeds
+
+
+def act_if_due(deeds: list[Deed], demo_run: DemoRun, screen: Display) -> None:
+    """Do the first deed if it is due; what it cannot do is shown."""
+    running_s = time.time() - demo_run.since.timestamp()
+    if not deeds or running_s < deeds[0].after_s:
+        return
+
+    deed = deeds.pop(0)
+    try:
+        deed.act(demo_run)
+    except (OSError, PositionSyncError) as error:
+        screen.note(f"No {deed.name}: {printable(str(error))}")
+
+
 def watch(
     demo_run: DemoRun, options: Options, screen: Display, stop: StopRequest
 ) -> tuple[AcceptanceResult, ...]:
@@ -820,33 +857,29 @@ def watch(
     """
     addresses = demo_run.addresses()
     screen.event("started", addresses | {"first": demo_run.is_first})
-    began = demo_run.since.timestamp()
-    deadline = began + (options.seconds or float("inf"))
-    # What is done once, so many seconds after the start, when the pages answer.
-    due = [(0.0, "history", record)] if demo_run.is_first else []
-    if not options.calm:
-        due.append((STATED_S, "statement of the day", state_the_day))
+    deadline = demo_run.since.timestamp() + (options.seconds or float("inf"))
+    deeds = planned_deeds(demo_run, options)
     shown = [
         ("simulator", f"{addresses['control']}/stats"),
         ("tables", command_as_typed("exposure", "--home", str(options.home), "--watch")),
         ("logs", addresses["logs"]),
     ]
     was_serving = False
+
     with screen:
         for serving in frames(demo_run.check, demo_run.ui_port, screen, demo_run.read, shown):
             if serving and not was_serving:
                 was_serving = True
                 screen.event("serving", {"ui": addresses["ui"]})
-            if serving and due and time.time() - began >= due[0][0]:
-                _, missing, act = due.pop(0)
-                try:
-                    act(demo_run)
-                except (OSError, PositionSyncError) as error:
-                    screen.note(f"No {missing}: {printable(str(error))}")
+            if serving:
+                act_if_due(deeds, demo_run, screen)
+
             left_s = deadline - time.time()
             if left_s <= 0:
                 break
-            complete = demo_run.complete_after_s is not None
-            stop.pause(min(left_s, screen.interval_s if complete else LOOK_INTERVAL_S))
+            is_complete_now = demo_run.complete_after_s is not None
+            pause_s = screen.interval_s if is_complete_now else LOOK_INTERVAL_S
+            stop.pause(min(left_s, pause_s))
+
         limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
         return demo_run.acceptance(limit_s=limit_s)

@@ -28,6 +28,7 @@ def main() -> None:
     # A terminal of another encoding lacks some characters, such as the dash for what is unknown.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
+
     runs_until_stopped = sys.argv[1:2] and sys.argv[1] in RUN_UNTIL_STOPPED
     if runs_until_stopped:
         from position_sync_dagster.processes.child_process import block_stop_signals
@@ -51,6 +52,7 @@ def main() -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EPIPE):
             raise
+
         # The interpreter flushes the output at its end, and would report it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno == errno.ENOSPC:

@@ -210,10 +210,11 @@ def positions(
     of the broker says it (STATED).
     """
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
+    if closed and watch:
+        raise typer.BadParameter("--closed does not go with --watch.")
+
     settings, lake = options.opened(home)
     if closed:
-        if watch:
-            raise typer.BadParameter("--closed does not go with --watch.")
         closes = read_closes(lake, past)
         known_strategy(strategy, closes.legs.get_column("strategy_id"))
         if past is not None:

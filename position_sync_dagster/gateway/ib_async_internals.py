@@ -188,7 +188,8 @@ _EXECUTED_AT = 15
 
 # The place of the last trade among the fields of contract details, and the version of the API from
 # which on no version of the message stands before it.
-_LAST_TRADE_AT, _SHORT_DETAILS = 4, 164
+_LAST_TRADE_AT = 4
+_SHORT_DETAILS = 164
 
 # Stands between the time of a last trade and the words of its zone; ib_async splits at blanks.
 IN_ZONE = "~"
@@ -202,22 +203,26 @@ def read_times(ib: IB) -> None:
     trade it replaces that of the trading hours (ib_insync pull/664).
     """
 
-    def in_utc(fields: list[str]) -> bool:
-        for at in fields[_EXECUTED_AT : _EXECUTED_AT + 1]:
-            fields[_EXECUTED_AT] = f"{read_time(at).astimezone(UTC):%Y%m%d %H:%M:%S} UTC"
+    def rewrite_execution(fields: list[str]) -> bool:
+        """Write the time of an execution in UTC, and leave the message to ib_async."""
+        if len(fields) > _EXECUTED_AT:
+            executed_at = read_time(fields[_EXECUTED_AT]).astimezone(UTC)
+            fields[_EXECUTED_AT] = f"{executed_at:%Y%m%d %H:%M:%S} UTC"
         return False
 
-    def zone_apart(fields: list[str]) -> bool:
-        place = _LAST_TRADE_AT + (ib.client.serverVersion() < _SHORT_DETAILS)
-        for text in fields[place : place + 1]:
-            words = text.replace("-", " ").split()
-            if "-" in text:
-                words.append("UTC")
-            fields[place] = " ".join([*words[:1], IN_ZONE.join(words[1:])]).strip()
+    def rewrite_details(fields: list[str]) -> bool:
+        """Join the time of the last trade to its zone, and leave the message to ib_async."""
+        has_version = ib.client.serverVersion() < _SHORT_DETAILS
+        place = _LAST_TRADE_AT + has_version
+        if len(fields) > place:
+            day, *time_and_zone = fields[place].replace("-", " ").split() or [""]
+            if "-" in fields[place]:
+                time_and_zone.append("UTC")
+            fields[place] = f"{day} {IN_ZONE.join(time_and_zone)}".strip()
         return False
 
-    read_messages(ib, MessageType.EXECUTION, in_utc)
-    read_messages(ib, MessageType.CONTRACT_DETAILS, zone_apart)
+    read_messages(ib, MessageType.EXECUTION, rewrite_execution)
+    read_messages(ib, MessageType.CONTRACT_DETAILS, rewrite_details)
 
 
 def skip_positions(ib: IB) -> None:

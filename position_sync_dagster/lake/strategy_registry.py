@@ -361,25 +361,28 @@ class SyncRegistry:
             ends: Whether the memberships that are gone have ended; their rows are kept.
         """
 
-        def of_rows(snapshot: Snapshot) -> Change[tuple[_Legs, _Legs]]:
+        def change_rows(snapshot: Snapshot) -> Change[tuple[_Legs, _Legs]]:
             now = self.clock()
             stored = legs_of(snapshot.live.filter(IS_LEG))
             before: _Legs = {leg.key: leg for leg in stored}
-            aside = set_aside(snapshot.live, now)
             after = step(before, snapshot)
+
+            aside = set_aside(snapshot.live, now)
             if before == after and aside.is_empty():
                 return Change((before, after))
 
             removed: list[Leg] = []
             if ends:
                 refuse_two_whole_holders(after.values())
-                changed = [leg for key, leg in before.items() if after.get(key) != leg]
-                removed = [leg.ended(now) for leg in changed]
+                for key, leg in before.items():
+                    if after.get(key) != leg:
+                        removed.append(leg.ended(now))
+
             ended = leg_rows(removed).with_columns(bucket=pl.lit(REMOVED))
             finished = pl.concat([ended, aside])
             return Change((before, after), leg_rows(after.values()), finished)
 
-        result = self._memberships.change(of_rows, {"action": action})
+        result = self._memberships.change(change_rows, {"action": action})
         self.refresh()
         logger.info("%s: %d legs are active", action, len(self.legs) + len(self.unresolved))
         return result

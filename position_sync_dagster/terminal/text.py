@@ -105,7 +105,8 @@ def amounts(values: Sequence[float | None], partial: Sequence[bool] = ()) -> lis
         if value is None or digits is None or abs(value) >= 1e7:
             text = amount(value)
         else:
-            text = f"{round(value, digits) + 0.0:,.{digits}f}"
+            rounded = round(value, digits) + 0.0  # no "-0"
+            text = f"{rounded:,.{digits}f}"
 
         has_star = is_partial and value is not None
         texts.append(f"{text}*" if has_star else text)

@@ -5,6 +5,7 @@ the trades in them and what else they name. `closures` has a check of its own.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -78,6 +79,11 @@ def events() -> None:
     """
 
 
+_from_statements = partial(
+    table_asset.spec_of_table, deps=[FOLDER], writer=IMPORT_JOB, kinds={"deltalake", "python"}
+)
+
+
 @dg.multi_asset(
     name="statements",
     specs=[
@@ -87,12 +93,8 @@ def events() -> None:
             metadata={"written_by": table_asset.WRITERS[IMPORT_JOB]},
             tags={WRITTEN_BY: IMPORT_JOB},
         )(folder),
-        *(
-            table_asset.described(spec, FOLDER, writer=IMPORT_JOB, kinds={"deltalake", "python"})(
-                documented
-            )
-            for spec, documented in ((EXECUTIONS, executions), (STATEMENT_EVENTS, events))
-        ),
+        _from_statements(EXECUTIONS)(executions),
+        _from_statements(STATEMENT_EVENTS)(events),
     ],
     check_specs=[
         dg.AssetCheckSpec(

@@ -5,7 +5,7 @@ stream changes, and each hour.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -272,10 +272,10 @@ def external(
     return decorate
 
 
-def described(
-    spec: schema.TableSpec, *deps: str, writer: str, kinds: set[str]
+def spec_of_table(
+    spec: schema.TableSpec, *, deps: Sequence[str], writer: str, kinds: set[str]
 ) -> Callable[[Callable[[], None]], dg.AssetSpec]:
-    """Return the decorator of a table that no function of an asset writes alone."""
+    """Return the decorator of a table that something else than its own asset writes."""
     return external(
         spec.name,
         *deps,
@@ -288,7 +288,7 @@ def described(
 
 def followed(spec: schema.TableSpec, *deps: str) -> Callable[[Callable[[], None]], dg.AssetSpec]:
     """Return the decorator of a table that the owner of the login writes, and no run."""
-    return described(spec, *deps, writer=resources.STREAM_JOB, kinds={"deltalake"})
+    return spec_of_table(spec, deps=deps, writer=resources.STREAM_JOB, kinds={"deltalake"})
 
 
 @external(resources.GATEWAY, kinds={"source"}, metadata={"written_by": "Interactive Brokers"})

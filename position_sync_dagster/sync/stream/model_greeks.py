@@ -377,7 +377,8 @@ class ModelGreeks:
         Args:
             live_connection: Returns the connection, or None while its data do not count.
         """
-        due_at, wait_s = self._monotonic(), FIRST_S
+        due_at = self._monotonic()
+        wait_s = FIRST_S
         while True:
             await asyncio.sleep(PRICES_S)
             connection = live_connection()
@@ -419,7 +420,8 @@ class ModelGreeks:
 
         A line that does not tick says nothing about that.
         """
-        now, since = self._monotonic(), dict[int, float]()
+        now = self._monotonic()
+        since: dict[int, float] = {}
         for conid in self.lines.of_legs:
             quote = self.lines.counted(connection, conid)
             if not self.lines.login.line(conid).trusted:
@@ -428,10 +430,12 @@ class ModelGreeks:
                 continue
             if quote is not None or conid in self._silent_since:
                 since[conid] = self._silent_since.get(conid, now)
+        self._silent_since = since
+
         silent = frozenset(conid for conid, at in since.items() if now - at >= GREEKS_WITHIN_S)
         if silent != self._silent:
-            self._silent, self._routed = silent, None
-        self._silent_since = since
+            self._silent = silent
+            self._routed = None
 
     def _follow(self, routes: Mapping[Key, LegState]) -> None:
         """Record the holdings for which the gateway sends no greeks."""
@@ -439,6 +443,7 @@ class ModelGreeks:
         for key, state in routes.items():
             if state in QUEUED or (state is LegState.STREAMED and key[1] in self._silent):
                 keys[key[1]].append(key)
+
         for conid in self._keys.keys() - keys.keys():
             self.published.take(conid, None)
             self._greeks.legs.pop(conid, None)
@@ -458,6 +463,7 @@ class ModelGreeks:
         """Determine the largest underlyings, the sizes of options, and dividends again."""
         options = {conid: leg.underlying for conid, leg in self._greeks.legs.items()}
         self._underlyings = set(self.contracts.of(options.values()))
+
         keys = chain.from_iterable(self._keys[conid] for conid in options)
         sizes = dict[int, float]()
         for (_account, conid), value in connection.feed.book.values(keys).items():
@@ -465,9 +471,11 @@ class ModelGreeks:
             if underlying in self._underlyings:
                 sizes[underlying] = sizes.get(underlying, 0.0) + abs(value or 0.0)
         self.lines.want_underlyings(largest(sizes, self.lines.held, self._most_lines))
+
         self.contracts.want(self._unknown)
         await self._read_dividends(connection)
         self._add(connection, options)
+
         for conid in self._greeks.stale(self._clock()):
             # A new request opens with the present price, or shows that trading is halted.
             self.lines.doubt(conid, STALE)
