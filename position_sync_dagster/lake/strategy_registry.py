@@ -30,7 +30,6 @@ from position_sync_dagster.lake.schema import (
     is_usable,
     leg_rows,
     legs_of,
-    moment,
 )
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import EVERY, Table, TableOptions, offloaded
@@ -42,12 +41,8 @@ LegKey = tuple[str, str | None, int | Terms]
 
 _Legs = Mapping[LegKey, Leg]
 
-# The bucket of memberships that have ended, and that of rows that are no legs.
+# The bucket of memberships that have ended.
 REMOVED = "removed"
-UNREADABLE = "unreadable"
-
-_FLOATS = ("quantity", "strike", "multiplier")
-_TIMES = ("resolved_at", "removed_at")
 
 
 def _usable_or_null(name: str) -> pl.Expr:
@@ -59,35 +54,20 @@ def _stripped(name: str) -> pl.Expr:
     return pl.col(name).str.strip_chars()
 
 
-# Which values of a column a leg may have; a null counts as none of them.
-_READABLE: Mapping[str, pl.Expr] = {
-    "strategy_id": ~_stripped("strategy_id").str.to_uppercase().is_in(["", UNATTRIBUTED]),
-    "symbol": _stripped("symbol") != "",
-    "conid": pl.col("conid").is_null() | pl.col("conid").is_between(CONIDS[0], CONIDS[-1]),
-    "right": pl.col("right").is_null() | pl.col("right").is_in([*Right]),
-    "added_at": is_usable("added_at", ACTIVE_STRATEGIES.polars["added_at"]),
-    "priority": pl.col("priority").is_between(CONIDS[0], CONIDS[-1]),
-    **{name: _usable_or_null(name) for name in (*_FLOATS, *_TIMES, "expiry", "since")},
-    "rolled_from": pl.col("rolled_from").fill_null("").str.contains(r"^(\d{1,10}(,\d{1,10})*)?$"),
-}
-
 # Which rows are legs, as this program writes them. Another Delta writer may leave others: they are
-# in no strategy, and the next change sets them aside.
-IS_LEG = pl.all_horizontal(is_readable.fill_null(value=False) for is_readable in _READABLE.values())
-
-
-def set_aside(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """Return the live rows that are no legs as ended ones, each with its reason as `problem`."""
-    unreadable = live.filter(~IS_LEG)
-    problems = []
-    for checks in unreadable.select(**_READABLE).iter_rows(named=True):
-        names = ", ".join(name for name, is_readable in checks.items() if not is_readable)
-        problems.append(f"Another program wrote a row that is no leg; it cannot be read: {names}.")
-    return unreadable.with_columns(
-        bucket=pl.lit(UNREADABLE),
-        removed_at=moment(now),
-        problem=pl.Series(problems, dtype=pl.String),
-    )
+# in no strategy, and stay as they are.
+_IS_READABLE = (
+    ~_stripped("strategy_id").str.to_uppercase().is_in(["", UNATTRIBUTED]),
+    _stripped("symbol") != "",
+    pl.col("conid").is_null() | pl.col("conid").is_between(CONIDS[0], CONIDS[-1]),
+    pl.col("right").is_null() | pl.col("right").is_in([*Right]),
+    is_usable("added_at", ACTIVE_STRATEGIES.polars["added_at"]),
+    pl.col("priority").is_between(CONIDS[0], CONIDS[-1]),
+    *map(_usable_or_null, ("quantity", "strike", "multiplier")),
+    *map(_usable_or_null, ("resolved_at", "removed_at", "expiry", "since")),
+    pl.col("rolled_from").fill_null("").str.contains(r"^(\d{1,10}(,\d{1,10})*)?$"),
+)
+IS_LEG = pl.all_horizontal(_IS_READABLE).fill_null(value=False)
 
 
 def in_order(legs: Iterable[Leg]) -> tuple[tuple[ActiveContract, ...], tuple[UnresolvedLeg, ...]]:
@@ -137,7 +117,7 @@ class SyncRegistry:
         self.legs, self.unresolved = in_order(legs_of(rows))
 
         if unreadable := snapshot.live.height - rows.height:
-            text = "%d rows of %s are no legs and in no strategy; the next change sets them aside"
+            text = "%d rows of %s are no legs and in no strategy"
             logger.warning(text, unreadable, self._memberships.table.path)
 
         accounts: dict[int, set[str | None]] = {}
@@ -163,7 +143,7 @@ class SyncRegistry:
     def history(self) -> pl.DataFrame:
         """Return the row of every leg that has a conid, also of those that were removed."""
         rows = self._memberships.table.rows()
-        return rows.filter(pl.col("bucket") != UNREADABLE, IS_LEG, pl.col("conid").is_not_null())
+        return rows.filter(IS_LEG, pl.col("conid").is_not_null())
 
     def add_active(
         self,
@@ -362,25 +342,24 @@ class SyncRegistry:
         """
 
         def change_rows(snapshot: Snapshot) -> Change[tuple[_Legs, _Legs]]:
-            now = self.clock()
             stored = legs_of(snapshot.live.filter(IS_LEG))
             before: _Legs = {leg.key: leg for leg in stored}
             after = step(before, snapshot)
-
-            aside = set_aside(snapshot.live, now)
-            if before == after and aside.is_empty():
+            if before == after:
                 return Change((before, after))
 
             removed: list[Leg] = []
             if ends:
                 refuse_two_whole_holders(after.values())
+                now = self.clock()
                 for key, leg in before.items():
                     if after.get(key) != leg:
                         removed.append(leg.ended(now))
 
             ended = leg_rows(removed).with_columns(bucket=pl.lit(REMOVED))
-            finished = pl.concat([ended, aside])
-            return Change((before, after), leg_rows(after.values()), finished)
+            unreadable = snapshot.live.filter(~IS_LEG)
+            live = pl.concat([leg_rows(after.values()), unreadable])
+            return Change((before, after), live, ended)
 
         result = self._memberships.change(change_rows, {"action": action})
         self.refresh()
