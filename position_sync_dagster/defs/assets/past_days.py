@@ -265,6 +265,30 @@ RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 
 
+@derived_asset(
+    schema.CLOSED_CAMPAIGNS,
+    # Not the strategies and daily_positions, which it reads too: they change all day, and it would
+    # be shown as stale until the next close.
+    deps=["executions", "statement_events", "closures"],
+    writer=CLOSE_JOB,
+)
+def closed_campaigns(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+    """What each campaign of a strategy brought from its first trade until nothing was left of it.
+
+    Written by the job close_day, after daily_positions, with the strategies as they are then.
+
+    How to read it: one row for each campaign that is over, and for each structure of options that
+    was in no strategy. Rolls, and what assignments left, belong to it. Profit is after fees. What
+    is null, and why, is in profit_unknown and why_unknown. position-sync results has the sums.
+    """
+    rows = CampaignBook(lake, settings).rows()
+    table = lake.derived_table(schema.CLOSED_CAMPAIGNS)
+    result = derived.replace(table, schema.frame_of(table.spec, rows), run_id=run_id)
+    unknown = sum(row.profit is None for row in rows)
+    metadata = {**table_asset.replacement_metadata(result), "profits_unknown": str(unknown)}
+    return Derived(metadata=metadata, version=str(result.version))
+
+
 @dg.definitions
 def daily() -> dg.Definitions:
     """Build asset, check, jobs and schedules for the exchange in the settings."""
@@ -531,27 +555,3 @@ def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetChec
         strategies=newest.height,
         unexplained=len(unknown),
     )
-
-
-@derived_asset(
-    schema.CLOSED_CAMPAIGNS,
-    # Not the strategies and daily_positions, which it reads too: they change all day, and it would
-    # be shown as stale until the next close.
-    deps=["executions", "statement_events", "closures"],
-    writer=CLOSE_JOB,
-)
-def closed_campaigns(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
-    """What each campaign of a strategy brought from its first trade until nothing was left of it.
-
-    Written by the job close_day, after daily_positions, with the strategies as they are then.
-
-    How to read it: one row for each campaign that is over, and for each structure of options that
-    was in no strategy. Rolls, and what assignments left, belong to it. Profit is after fees. What
-    is null, and why, is in profit_unknown and why_unknown. position-sync results has the sums.
-    """
-    rows = CampaignBook(lake, settings).rows()
-    table = lake.derived_table(schema.CLOSED_CAMPAIGNS)
-    result = derived.replace(table, schema.frame_of(table.spec, rows), run_id=run_id)
-    unknown = sum(row.profit is None for row in rows)
-    metadata = {**table_asset.replacement_metadata(result), "profits_unknown": str(unknown)}
-    return Derived(metadata=metadata, version=str(result.version))
