@@ -124,7 +124,7 @@ async def test_an_active_leg_takes_the_line_of_an_underlying_at_once(computing, 
         assert (streamer.lines_in_use, streamer.underlying_lines) == (4, 1)
         assert sim.stats()["peak_lines"] == 4
         # The stock is a leg and an underlying, with one line.
-        assert sim.stats()["lines_by_conid"].get(str(STOCK)) == 1
+        await eventually(lambda: sim.stats()["lines_by_conid"].get(str(STOCK)) == 1)
         # What the gateway sends for a leg with a line is not computed as well.
         await eventually(lambda: not {(A, CALL), (A, PUT)} & greeks(streamer).keys())
 
