@@ -6,6 +6,7 @@ Each replaces one function of the program, or damages one table, from its sessio
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import date
 from typing import Any
 from unittest import mock
 
@@ -13,7 +14,6 @@ import deltalake
 import polars as pl
 
 from position_sync_dagster.domain.closes import Cause, Closure
-from position_sync_dagster.domain.movements import Movement
 from position_sync_dagster.gateway import translate
 from position_sync_dagster.sync import explain_closes, movement_book
 from position_sync_dagster.sync.reports import book
@@ -41,16 +41,14 @@ def wrong_multiplier(_program: Program, stack: ExitStack) -> None:
 
 
 def session_too_late(_program: Program, stack: ExitStack) -> None:
-    """Book what a statement names on the session after."""
-    true = movement_book.stated_movements
+    """Book what happens on a day on the session after it."""
+    true = movement_book._session_in
 
-    def planted(*arguments: Any, **options: Any) -> list[Movement]:
-        return [
-            replace(movement, session_date=session_after(movement.session_date))
-            for movement in true(*arguments, **options)
-        ]
+    def planted(calendar: Any) -> Callable[[date], date]:
+        session_of = true(calendar)
+        return lambda day: session_after(session_of(day))
 
-    _replace(stack, movement_book, "stated_movements", planted)
+    _replace(stack, movement_book, "_session_in", planted)
 
 
 def row_twice(program: Program, _stack: ExitStack) -> None:
