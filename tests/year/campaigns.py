@@ -129,5 +129,6 @@ class _Campaigns:
 
 
 def _quantity(entry: Entry) -> Decimal:
-    changes = isinstance(entry, TradeEntry | TransferEntry | ActionEntry)
-    return entry.quantity if changes else Decimal(0)
+    if isinstance(entry, TradeEntry | TransferEntry | ActionEntry):
+        return entry.quantity
+    return Decimal(0)
