@@ -88,28 +88,9 @@ def table_check(
     def define(evaluate: Evaluate) -> dg.AssetChecksDefinition:
         called = name or evaluate.__name__
         shown = description or inspect.getdoc(evaluate) or ""
+        of_all = _of_each_login(evaluate) if each_login else evaluate
         advice = " ".join(shown.partition(ADVICE)[2].split())
-
-        def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-            try:
-                if each_login:
-                    result = merged(
-                        {login.gateway_id: evaluate(lake, login) for login in settings.logins}
-                    )
-                else:
-                    result = evaluate(lake, settings)
-            except GatewayError as error:
-                return unknown_result(f"no gateway: {error}")
-            except PositionSyncError as error:
-                return unevaluated(str(error))
-            except Exception as error:  # a mistake of ours stops no other check
-                logger.exception("the check %s cannot be evaluated", called)
-                return unevaluated(f"the check itself failed: {type(error).__name__}: {error}")
-
-            if result.passed or not advice or {UNKNOWN, WHAT_TO_DO} & result.metadata.keys():
-                return result
-            what_to_do = {WHAT_TO_DO: dg.MetadataValue.text(advice)}
-            return result._replace(metadata={**result.metadata, **what_to_do})
+        evaluation = _guarded(of_all, called, advice)
 
         @dg.asset_check(name=called, asset=asset, description=shown, config_schema={})
         @dagster_failures
@@ -122,6 +103,45 @@ def table_check(
         return check
 
     return define
+
+
+def _of_each_login(evaluate: Evaluate) -> Evaluate:
+    """Return a function that evaluates a check for each login, and merges the results."""
+
+    def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+        results = {login.gateway_id: evaluate(lake, login) for login in settings.logins}
+        return merged(results)
+
+    return evaluation
+
+
+def _guarded(evaluate: Evaluate, called: str, advice: str) -> Evaluate:
+    """Return a function whose result is unknown where a check cannot be evaluated.
+
+    Args:
+        evaluate: Evaluates the check.
+        called: The name of the check.
+        advice: What to do where a failing result does not say it.
+    """
+
+    def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+        try:
+            result = evaluate(lake, settings)
+        except GatewayError as error:
+            return unknown_result(f"no gateway: {error}")
+        except PositionSyncError as error:
+            return unevaluated(str(error))
+        except Exception as error:  # a mistake of ours stops no other check
+            logger.exception("the check %s cannot be evaluated", called)
+            return unevaluated(f"the check itself failed: {type(error).__name__}: {error}")
+
+        says_more = {UNKNOWN, WHAT_TO_DO} & result.metadata.keys()
+        if result.passed or not advice or says_more:
+            return result
+        what_to_do = {WHAT_TO_DO: dg.MetadataValue.text(advice)}
+        return result._replace(metadata={**result.metadata, **what_to_do})
+
+    return evaluation
 
 
 def judged(
