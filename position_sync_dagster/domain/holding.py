@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_update import GreeksSource, ValueOrigin
 
-# (account, conid): the key of a holding.
+# (account, conid): the key of a holding, and its columns in the tables.
 Key = tuple[str, int]
+KEY = ("account", "conid")
 
 # Quantities below this are the rounding of sums; fractions of shares have four digits.
 QUANTITY_ROUNDING = 1e-6

@@ -11,7 +11,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.holding import AccountConfirmation, BrokerPosition
+from position_sync_dagster.domain.holding import KEY, AccountConfirmation, BrokerPosition
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import table as storage
@@ -20,7 +20,6 @@ from position_sync_dagster.lake.storage.table import Table
 # At this number of data files all rows are rewritten into one: each file takes time to read.
 FOLD_FILES = 24
 
-_KEY = ["account", "conid"]
 _ORDER = "published_version"
 
 
@@ -57,8 +56,8 @@ def newest(rows: pl.DataFrame) -> pl.DataFrame:
     Args:
         rows: Rows of one gateway.
     """
-    places = rows.select(*_KEY, _ORDER).with_row_index("place").sort(_ORDER, maintain_order=True)
-    return rows[places.unique(_KEY, keep="last", maintain_order=True)["place"]]
+    places = rows.select(*KEY, _ORDER).with_row_index("place").sort(_ORDER, maintain_order=True)
+    return rows[places.unique(KEY, keep="last", maintain_order=True)["place"]]
 
 
 def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
@@ -261,7 +260,7 @@ class BrokerPositionsTable:
         if files == before.files:
             return before._replace(key=key)  # another gateway's rows changed
         added = present.filter(~pl.col("path").is_in(list(before.files)))
-        frame = newest(pl.concat([before.frame, self.table.read_rows(added)])).sort(_KEY)
+        frame = newest(pl.concat([before.frame, self.table.read_rows(added)])).sort(KEY)
         return CachedRows(key, files, frame, with_account_facts(frame))
 
     def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:

@@ -6,7 +6,7 @@ import polars as pl
 
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.holding import GREEKS_COLUMNS
+from position_sync_dagster.domain.holding import GREEKS_COLUMNS, KEY
 from position_sync_dagster.domain.position_update import PriceKind, Source, ValueOrigin
 from position_sync_dagster.lake.schema import moment
 
@@ -16,7 +16,6 @@ CONFIRMED = "confirmed_until"
 # The column that `with_priced` adds.
 PRICED = "priced_at"
 
-_KEY = ("account", "conid")
 # The columns of a holding that decide when its row was confirmed.
 _CONFIRMING = (
     "position", "market_price", "market_value", "value_source", "value_time", "confirmed_at",
@@ -46,8 +45,8 @@ def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
         holdings: Rows of `broker_positions`: at most one for each account and conid.
     """
     names = (*_MONEY, *GREEKS_COLUMNS, "position", "received_at")
-    published = holdings.select(*_KEY, pl.col(names).name.prefix("_"))
-    joined = rows.join(published, on=_KEY, how="left", maintain_order="left")
+    published = holdings.select(*KEY, pl.col(names).name.prefix("_"))
+    joined = rows.join(published, on=KEY, how="left", maintain_order="left")
     same = (pl.col("source") == Source.QUEUE.value) & (pl.col("position") == pl.col("_position"))
     newer = (
         same
@@ -91,8 +90,8 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
 
 def _with_reported(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Add the column of `with_confirmed`, and what decides it with `_` before the names."""
-    confirming = holdings.select(*_KEY, pl.col(_CONFIRMING).name.prefix("_"))
-    joined = rows.join(confirming, on=_KEY, how="left", maintain_order="left")
+    confirming = holdings.select(*KEY, pl.col(_CONFIRMING).name.prefix("_"))
+    joined = rows.join(confirming, on=KEY, how="left", maintain_order="left")
     return joined.with_columns(_confirmed(now).alias(CONFIRMED))
 
 

@@ -29,7 +29,7 @@ from position_sync_dagster.domain.closes import (
     knows_more,
 )
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.lake.lake import Lake
@@ -178,7 +178,7 @@ class CloseExplainer:
         waiting = [closure for closure in unexplained if elapsed(closure.closed_at, now) >= GRACE]
         waiting.sort(key=attrgetter("closed_at"))
 
-        keys = set(closes.select(_KEY).iter_rows())
+        keys = set(closes.select(KEY).iter_rows())
         self.lake.breaks.record(
             {BREAKS: [_discrepancy(closure) for closure in waiting]},
             now,
@@ -210,7 +210,7 @@ class CloseExplainer:
 
     def _named(self, since: datetime) -> pl.DataFrame:
         """Return which holdings and times executions and statements name, and since when."""
-        columns = (*_KEY, "stated_at", "source", "statement")
+        columns = (*KEY, "stated_at", "source", "statement")
         executions = self.lake.executions.rows(since, columns=(*columns, "time"))
         of_events = (*columns, "first_day", "day")
         events = self.lake.statement_events.rows(since.date(), columns=of_events)
@@ -309,7 +309,6 @@ def _judged_last(
 
 _CLOSE = ("change_id", "account", "conid", "symbol", "since", "seen_at")
 _COUNTED = ("change_id", "cause", "stage", "statement", "judged_at")
-_KEY = ("account", "conid")
 
 # The rows of `position_changes` that closed something, as `PositionChange.closed` says.
 IS_CLOSE = (pl.col("after").abs() < pl.col("before").abs()) | (
@@ -359,15 +358,15 @@ def corrected_closes(closes: pl.DataFrame, counted: pl.DataFrame, named: pl.Data
 
     A correction may have been made before its close was judged, and arrive afterwards.
     """
-    of_statement = [*_KEY, "statement"]
+    of_statement = [*KEY, "statement"]
     stated_at = named.group_by(of_statement).agg(told_at=pl.col("stated_at").max())
     stated = closes.join(counted.drop_nulls("statement"), on="change_id")
     with_time = stated.join(stated_at, on=of_statement).with_columns(
         begin=pl.coalesce("since", "seen_at")
     )
-    facts = named.select(*_KEY, later_at="stated_at", at=pl.coalesce("time", "day"))
+    facts = named.select(*KEY, later_at="stated_at", at=pl.coalesce("time", "day"))
     is_later = pl.col("later_at") > pl.col("told_at")
-    corrected = with_time.join(facts, on=_KEY).filter(is_later, IS_NEAR)
+    corrected = with_time.join(facts, on=KEY).filter(is_later, IS_NEAR)
     return set(corrected.get_column("change_id"))
 
 
@@ -377,10 +376,10 @@ IS_NEAR = pl.col("at").is_between(pl.col("begin") - BOOKED - A_DAY, pl.col("seen
 
 def _with_newer_facts(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
     """Return the closes with an execution or an event near them that was stated after the cause."""
-    facts = named.select(*_KEY, "stated_at", "source", at=pl.coalesce("time", "day"))
+    facts = named.select(*KEY, "stated_at", "source", at=pl.coalesce("time", "day"))
     is_newer = pl.col("stated_at") > pl.col("judged_at")
     is_awaited = pl.col("waits") & (pl.col("source") == FLEX)
-    return closes.join(facts, on=_KEY).filter(is_newer | is_awaited, IS_NEAR)
+    return closes.join(facts, on=KEY).filter(is_newer | is_awaited, IS_NEAR)
 
 
 def _with_statement_of_days(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:

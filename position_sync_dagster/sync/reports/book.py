@@ -15,7 +15,7 @@ import polars as pl
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import A_DAY, SKEW, seconds_since
 from position_sync_dagster.domain.contract_match import contract_mismatch
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import KEY, Key
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import Source
@@ -85,8 +85,6 @@ def known_strategy(
         remedy = f"Active are: {', '.join(active_strategies)}."
     raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=remedy)
 
-
-KEY = ("account", "conid")
 
 AnySum = TypeVar("AnySum", bound=MoneySum)
 

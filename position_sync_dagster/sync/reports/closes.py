@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster.domain.closes import Closure, end_text
-from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, Past
@@ -25,7 +25,6 @@ Ends = Mapping[int, Mapping[str, tuple[datetime, str | None]]]
 Group = tuple[str | None, str | None, str]
 
 
-_KEY = ("account", "conid")
 _ELSEWHERE = pl.Schema({"account": pl.String, "conid": pl.Int64, "elsewhere": pl.Float64})
 
 
@@ -81,7 +80,7 @@ class Closes:
         of_account = claim.abs().filter(pl.col("account_leg").is_not_null()).sum()
         is_part = (of_account < held) & (claim.abs().sum() < held + elsewhere)
         by_row = (
-            claims.join(self.elsewhere, on=_KEY, how="left")
+            claims.join(self.elsewhere, on=KEY, how="left")
             .group_by("at")
             .agg(pl.col("strategy_id").unique().sort().alias("strategies"), is_part=is_part)
         )
@@ -216,7 +215,7 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
     Raises:
         LakeError: A table cannot be used.
     """
-    names = ["change_id", *_KEY, "before", "after", "seen_at", "average_cost", "multiplier"]
+    names = ["change_id", *KEY, "before", "after", "seen_at", "average_cost", "multiplier"]
     changes = lake.position_changes.rows(None, None, names).sort("seen_at")
     are_known = None
     if past is not None:
@@ -257,13 +256,13 @@ def _movements_until(lake: Lake, conids: Collection[int], past: Past | None) -> 
 
 def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends:
     """Return how the holdings of legs ended whose last change left nothing."""
-    last = changes.group_by(_KEY, maintain_order=True).last()
+    last = changes.group_by(KEY, maintain_order=True).last()
     closed = last.filter(pl.col("after") == 0).join(legs, on="conid", how="semi")
     of_closed = rows.join(closed, on="change_id", how="semi")
     closures_of = grouped(attrgetter("change_id"), schema.records_of(Closure, of_closed))
 
     ends: defaultdict[int, dict[str, tuple[datetime, str | None]]] = defaultdict(dict)
-    columns = (*_KEY, "change_id", "seen_at")
+    columns = (*KEY, "change_id", "seen_at")
     for account, conid, change_id, seen_at in closed.select(columns).iter_rows():
         ends[conid][account] = (seen_at, end_text(closures_of[change_id]))
     return ends
@@ -273,10 +272,10 @@ def _elsewhere(lake: Lake, changes: pl.DataFrame, legs: pl.DataFrame) -> pl.Data
     """Return what other accounts held at most of contracts that a leg claims in any account."""
     anywhere = legs.filter(pl.col("account").is_null(), pl.col("quantity").is_not_null())
     largest = pl.max_horizontal(pl.col("before", "after").abs())
-    held = [changes.select(*_KEY, most=largest)]
+    held = [changes.select(*KEY, most=largest)]
     if not anywhere.is_empty():
-        published = lake.broker_positions.table.rows(columns=[*_KEY, "position"])
-        held.append(published.select(*_KEY, most="position"))
+        published = lake.broker_positions.table.rows(columns=[*KEY, "position"])
+        held.append(published.select(*KEY, most="position"))
     most = pl.concat(held).join(anywhere, on="conid", how="semi")
-    most = most.group_by(_KEY).agg(pl.col("most").abs().max())
-    return most.select(*_KEY, elsewhere=pl.col("most").sum().over("conid") - pl.col("most"))
+    most = most.group_by(KEY).agg(pl.col("most").abs().max())
+    return most.select(*KEY, elsewhere=pl.col("most").sum().over("conid") - pl.col("most"))

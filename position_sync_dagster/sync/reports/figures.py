@@ -17,6 +17,7 @@ import polars as pl
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER, seconds_since
 from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.limits import Limit
 from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.domain.position_update import ValueOrigin
@@ -29,7 +30,6 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.book import (
     COLUMNS,
-    KEY,
     Book,
     open_positions,
     position_rows,

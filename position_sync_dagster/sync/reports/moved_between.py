@@ -8,11 +8,9 @@ from datetime import date, datetime, timedelta
 import polars as pl
 
 from position_sync_dagster.domain.closes import FLEX
-from position_sync_dagster.domain.holding import QUANTITY_ROUNDING
+from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
 from position_sync_dagster.domain.movements import INCOME, OWNERS_CASH, MovementKind
 from position_sync_dagster.settings import Settings
-
-KEY = ["account", "conid"]
 
 # How near to the close a trade may be whose quantity our last row has, or has not.
 NEAR = timedelta(minutes=20)

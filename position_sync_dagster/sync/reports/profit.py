@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from position_sync_dagster.domain.holding import QUANTITY_ROUNDING
+from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.movements import (
     INCOME,
@@ -27,7 +27,7 @@ from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED,
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import time_zone_of
 from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.moved_between import KEY, movements_between
+from position_sync_dagster.sync.reports.moved_between import movements_between
 
 # A holding has one currency; a fee of it in another one is a row of its own.
 _ROW = [*KEY, "symbol", "currency"]

@@ -13,7 +13,7 @@ import polars as pl
 from position_sync_dagster.domain import reconciliation
 from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
 from position_sync_dagster.domain.contract_match import contract_mismatch
-from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
+from position_sync_dagster.domain.holding import KEY, BrokerPosition, Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
@@ -30,7 +30,6 @@ from position_sync_dagster.sync.broker_view import Coverage, LakeValues, ValueSo
 
 logger = logging.getLogger(__name__)
 
-_KEY = ("account", "conid")
 # The gateway_id of breaks of legs without an account, if there are several logins.
 OF_STRATEGIES = "(strategies)"
 
@@ -101,19 +100,19 @@ class PositionReconciler:
         # An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
         quantity = pl.col("position").fill_null(math.nan)
         ours = confirmations.with_confirmed(latest, holdings, now).select(
-            *_KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
+            *KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
         )
-        of_broker = holdings.select(*_KEY, "symbol", held=quantity)
+        of_broker = holdings.select(*KEY, "symbol", held=quantity)
         pairs = (
-            of_broker.join(ours, on=_KEY, how="full", coalesce=True)
-            .select(*_KEY, pl.coalesce("symbol", "_symbol"), "held", "ours", "confirmed_at")
-            .sort(_KEY)
+            of_broker.join(ours, on=KEY, how="full", coalesce=True)
+            .select(*KEY, pl.coalesce("symbol", "_symbol"), "held", "ours", "confirmed_at")
+            .sort(KEY)
         )
 
         is_claimed = pl.col("conid").is_in([leg.conid for leg in legs])
         claimed = pairs.filter(is_claimed).drop_nulls("held")
         held: dict[Key, float] = {}
-        for account, conid, position in claimed[*_KEY, "held"].iter_rows():
+        for account, conid, position in claimed[*KEY, "held"].iter_rows():
             held[account, conid] = position
 
         return reconciliation.ReconciliationResult(
@@ -198,7 +197,7 @@ class ReconciliationService:
         """
         result, holdings, coverage = await self._compare()
         snapshots = holdings.group_by("gateway_id").agg(pl.col("snapshot_id").first())
-        held = set(holdings.select(_KEY).iter_rows())
+        held = set(holdings.select(KEY).iter_rows())
         await offload(
             self._lake.breaks.record,
             _by_login(result.discrepancies, self._settings),

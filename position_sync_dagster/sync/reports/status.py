@@ -22,6 +22,7 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.closes import counted_ends
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession, SessionState
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
 from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
@@ -30,7 +31,7 @@ from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
-from position_sync_dagster.sync.reports.book import KEY, Book, read_book, written_by
+from position_sync_dagster.sync.reports.book import Book, read_book, written_by
 from position_sync_dagster.yaml_file import saved_state
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from position_sync_dagster.domain.holding import QUANTITY_ROUNDING
+from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED
 from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.lake.contracts import magnifier_in
@@ -29,7 +29,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import closing_times, exchange_days
 from position_sync_dagster.sync.reports.book import Book, known_strategy
 from position_sync_dagster.sync.reports.figures import Figures
-from position_sync_dagster.sync.reports.moved_between import KEY, movements_between
+from position_sync_dagster.sync.reports.moved_between import movements_between
 from position_sync_dagster.sync.reports.profit import (
     BOOKED_BEFORE,
     BY_GREEKS,
