@@ -4,6 +4,7 @@ One browser and one server serve all tests of this module.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from datetime import timedelta
@@ -16,6 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from starlette.applications import Starlette
 
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.position_update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
@@ -25,6 +27,7 @@ from tests.integration.web.test_figures import row as figures_row
 from tests.support.browser import MISSING, Page, is_installed, open_page
 from tests.support.demo_program import wait_for
 from tests.support.empty_lakes import put_tables
+from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.support.receiver import serving_app
 
@@ -229,6 +232,42 @@ def test_a_command_is_copied_by_a_click_as_a_shell_takes_it(page):
     assert words[1:3] == ["history", "U1:1"]
     assert Path(words[0]).name == "position-sync"
     assert Path(words[0]).is_file()
+
+
+def test_blind_logins_and_legs_without_a_line_are_red_notices_and_in_the_title(page, tmp_path):
+    """A gateway that lost IB, one whose lines another session took, and more legs than lines."""
+    settings = Settings(lake=str(tmp_path / "lake"))
+    put_tables(tmp_path / "lake")
+    lake = Lake.of(settings)
+    conids = range(1, 21)
+    lake.registry.sync.add_many(leg(conid, "wide") for conid in conids)
+    held = [make_holding(conid, utc_now()) for conid in conids]
+    lake.broker_positions.replace(settings.gateway_id, held)
+    session = lake.sessions.acquire(
+        settings.gateway_id, owner=Owner.STREAM, host="here", pid=1, lease_s=600, run_id=None
+    )
+    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+
+    def shows(path: str, alert: str, title: str, **columns: object) -> None:
+        lake.sessions.renew(session, lease_s=600, line_limit=100, underlying_lines=5, **columns)
+        opened(window, path)
+        wait_for(alert, lambda: alert in texts(window, "[role=alert]:not([hidden])")[0])
+        wait_for(title, lambda: f"{title} · " in window.driver.title)
+        colour = "return getComputedStyle(document.querySelector('#alert')).backgroundColor"
+        red, green, blue = re.findall(r"\d+", page.driver.execute_script(colour))[:3]
+        assert int(red) > max(int(green), int(blue))
+
+    with serving_app(Starlette(routes=routes)) as port:
+        window = Page(page.driver, port)
+        competing = "10197: another session has the market data"
+        for path in ("/money", "/money/risk"):
+            blind = f"{settings.gateway_id} is BLIND"
+            shows(path, blind, "BLIND", state=SessionState.BLIND, lines_in_use=5)
+            lost = f"Market data lines: 20 active held legs without one: {competing}"
+            live = {"state": SessionState.LIVE, "live_since": utc_now()}
+            shows(path, lost, "LINES MISSING", lines_in_use=5, detail=competing, **live)
+            few = "Market data lines: 5 active held legs without one"
+            shows(path, few, "LINES MISSING", lines_in_use=20, **live)
 
 
 TRADED = "return [...document.querySelectorAll('#changes-table tr')].map(row => row.className)"

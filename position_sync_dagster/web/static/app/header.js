@@ -136,5 +136,6 @@ function worstState() {
   if (areLost() || figures.trouble) return "NO FIGURES";
   const away = figures.gateways.find((login) => login.state !== LIVE);
   if (away) return away.state ?? "NOT CONNECTED";
-  return figures.limits.some((limit) => limit.state === "BROKEN") ? "LIMIT" : LIVE;
+  if (figures.limits.some((limit) => limit.state === "BROKEN")) return "LIMIT";
+  return figures.without_line ? "LINES MISSING" : LIVE;
 }
