@@ -11,9 +11,11 @@ from pathlib import Path
 
 import time_machine
 
+from ib_gateway_simulator.clearing.securities import Security
+from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
 from tests.year import campaigns, events, faults, growth, invariants, profits
-from tests.year.book import Book
+from tests.year.book import Book, Strategy
 from tests.year.broker import Broker
 from tests.year.deviations import Deviation
 from tests.year.exchanges import (
@@ -24,7 +26,7 @@ from tests.year.exchanges import (
     session_before,
     sessions_between,
 )
-from tests.year.gateway import executions
+from tests.year.gateway import contract_of, executions
 from tests.year.growth import Growth
 from tests.year.market import forget_options
 from tests.year.programs import MovedClock, Program, open_program
@@ -164,15 +166,25 @@ class Year:
     def _activate(self) -> None:
         """Make the legs of a third of the strategies active: they are streamed."""
         legs = [
-            ActiveContract(
-                conid=leg.conid, symbol=strategy.under.symbol, right=None, strike=None, expiry=None,
-                strategy_id=strategy.name, added_at=self.broker.at(MORNING_LOOK),
-                account=strategy.account, quantity=float(quantity),
-            )
+            self._active(strategy, leg, quantity)
             for strategy in self.book.strategies[::3]
             for leg, quantity in strategy.held.items()
-        ]  # fmt: skip
+        ]
         self.program.lake.registry.sync.replace_all(legs)
+
+    def _active(self, strategy: Strategy, leg: Security, quantity: int) -> ActiveContract:
+        contract = contract_of(leg)
+        return ActiveContract(
+            conid=leg.conid,
+            symbol=contract.symbol,
+            right=Right.CALL if leg.right == "C" else Right.PUT,
+            strike=contract.strike,
+            expiry=datetime.strptime(contract.expiry, "%Y%m%d").date(),  # noqa: DTZ007
+            strategy_id=strategy.name,
+            added_at=self.broker.at(MORNING_LOOK),
+            account=strategy.account,
+            quantity=float(quantity),
+        )
 
     def _is_down(self, session: date) -> bool:
         if session <= self._down_until:
@@ -215,7 +227,9 @@ class Year:
     def _evening(self, session: date) -> list[Deviation]:
         """Record the session after its close."""
         self.program.run_schedules(self.broker.at(EVENING))
-        found = list(invariants.while_down(self.program, self.broker, "in the evening"))
+        seen = "in the evening"
+        found = list(invariants.while_down(self.program, self.broker, seen))
+        found += invariants.beginning_of_today(session, seen)
         if self._passed and not self._missed:
             found += profits.in_the_evening(self.program, self.broker, session)
         return found

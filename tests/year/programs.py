@@ -127,6 +127,8 @@ def _environment(home: Path, port: int, first: date, calendar: str) -> dict[str,
         "POSITION_SYNC_DAILY_START": first.isoformat(),
         "POSITION_SYNC_CALENDAR": calendar,
         "POSITION_SYNC_FSYNC": "false",
+        # Fewer lines than active legs: the others are in the queue.
+        "POSITION_SYNC_MAX_LINES": "50",
         # The clock jumps while the stream runs, by less than this.
         "POSITION_SYNC_SESSION_LEASE_S": "3600",
     }
@@ -303,10 +305,10 @@ class Watched:
     async def drain(self) -> None:
         """Let ticks pass until no request waits."""
         for _tick in range(MOST_TICKS):
-            self.most_lines = max(self.most_lines, len(self.gateway._gateway.market_data.lines))
             self.program.clock.advance(TICK)
             await asyncio.to_thread(self.program.tick)
             await self._quotes_came()
+            self.most_lines = max(self.most_lines, len(self.gateway._gateway.market_data.lines))
             overview = self.program.lake.queue.sync.overview()
             if not overview.claimable and not self._missing():
                 return
