@@ -42,6 +42,7 @@ from position_sync_dagster.domain.gateway_session import GatewaySession, Session
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.reports.book import open_positions, read_book
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.migrations import keep_migrations
 from tests.support.ports import free_port
@@ -360,7 +361,8 @@ class Watched:
         }
 
     def _missing(self) -> dict[tuple[str, int], float]:
-        """Return the holdings whose newest row has another quantity, or no value."""
-        rows = self.program.lake.updates.sync.latest().filter(pl.col("market_value").is_not_null())
-        newest = {(r["account"], r["conid"]): r["position"] for r in rows.iter_rows(named=True)}
-        return {key: held for key, held in self.held().items() if newest.get(key) != held}
+        """Return the holdings that have another quantity in the tables, or no current value."""
+        book = read_book(self.program.lake, self.program.settings, utc_now())
+        rows = open_positions(book).filter(pl.col("current") & pl.col("market_value").is_not_null())
+        current = {(r["account"], r["conid"]): r["position"] for r in rows.iter_rows(named=True)}
+        return {key: held for key, held in self.held().items() if current.get(key) != held}
