@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.position_update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.web import feed
 from position_sync_dagster.web.money_page import money_routes
-from position_sync_dagster.web.served_figures import PageFigures
+from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.integration.web.test_figures import row as figures_row
 from tests.support.browser import MISSING, Page, is_installed, open_page
 from tests.support.demo_program import wait_for
@@ -268,6 +269,45 @@ def test_blind_logins_and_legs_without_a_line_are_red_notices_and_in_the_title(p
             shows(path, lost, "LINES MISSING", lines_in_use=5, detail=competing, **live)
             few = "Market data lines: 5 active held legs without one"
             shows(path, few, "LINES MISSING", lines_in_use=20, **live)
+
+
+class TickingFigures(PageFigures):
+    """Figures that are read from the tables once, and of which every price moves with each read."""
+
+    reads = 0
+
+    def read(self, now: datetime) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+        if not self.reads:
+            self.parts, self.others = super().read(now)
+        self.reads += 1
+
+        place = COLUMNS.index("market_value")
+        for key, values in self.parts.items():
+            self.parts[key] = [*values[:place], float(self.reads), *values[place + 1 :]]
+        return dict(self.parts), self.others | {"at": now.isoformat()}
+
+
+@pytest.mark.variation
+def test_the_memory_of_a_tab_stays_flat_over_many_answers(page, lake, monkeypatch):
+    """As many answers as in a quarter of an hour: what one of them left behind would add up."""
+    monkeypatch.setattr(feed, "PERIOD_S", 0.05)
+    monkeypatch.setattr(feed, "SHARE", 1.0)
+    figures = TickingFigures(Settings(lake=str(lake.path)))
+    routes = money_routes(dagster=False, open_figures=lambda: figures)
+
+    def after(answers: int) -> tuple[int, int]:
+        wait_for(f"{answers} answers", lambda: figures.reads >= answers)
+        page.driver.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
+        heap = page.driver.execute_cdp_cmd("Runtime.getHeapUsage", {})["usedSize"]
+        nodes = page.driver.execute_cdp_cmd("Memory.getDOMCounters", {})["nodes"]
+        return heap, nodes
+
+    with serving_app(Starlette(routes=routes)) as port:
+        opened(Page(page.driver, port))
+        heap, nodes = after(100)
+        later_heap, later_nodes = after(figures.reads + 300)
+        assert later_heap - heap < 300 * 1000, "a kilobyte for each answer"
+        assert later_nodes - nodes < 300
 
 
 TRADED = "return [...document.querySelectorAll('#changes-table tr')].map(row => row.className)"
