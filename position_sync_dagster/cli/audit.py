@@ -1,6 +1,6 @@
 """The audit trail, `trace` and `history`: what belongs to an id, and past values of a holding.
 
-The rows are the record of what was written.
+The rows are the record of what was written; Dagster's events are an index of them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ import polars as pl
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.dagster_files import dagster_home
 from position_sync_dagster.domain.instrument import parse_conid
 from position_sync_dagster.domain.leg import Leg
 from position_sync_dagster.domain.queue_request import QueuedPosition
@@ -218,7 +219,30 @@ def trace(
     """Show what belongs to an id: run, session, request, batches and rows, in both directions."""
     _, lake = options.opened(home)
     traced = find_trace(lake, id_, limit=limit)
-    output.show(traced, trace_lines(traced), json=json)
+    committed_at = {batch["version"]: batch["committed_at"] for batch in traced["batches"]}
+    events = _events_of(committed_at)
+
+    lines = [*trace_lines(traced), *(f"event    {event}" for event in events)]
+    output.show({**traced, "events": events}, lines, json=json)
+
+
+def _events_of(committed_at: Mapping[int | None, datetime | None]) -> list[str]:
+    """Return Dagster's events that report versions of the ledger; none without a Dagster.
+
+    Args:
+        committed_at: The time of each version; rows of older releases lack either.
+    """
+    times_of_versions: dict[int, datetime] = {}
+    for version, at in committed_at.items():
+        if version is not None and at is not None:
+            times_of_versions[version] = at
+
+    home = dagster_home()
+    if not times_of_versions or not (home / "history").is_dir():
+        return []
+    from position_sync_dagster.defs.drain import events_with
+
+    return events_with(home, times_of_versions)
 
 
 def trace_lines(trace: Mapping[str, Any]) -> Iterator[str]:

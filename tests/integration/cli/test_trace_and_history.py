@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import dagster as dg
 import pytest
 
 from position_sync_dagster.domain.gateway_session import Owner
@@ -139,3 +140,16 @@ def test_a_holding_without_rows_is_an_error_that_names_it(drained, refuse):
     assert code == 2
     assert f"{ACCOUNT}:8" in message
     assert call("history", "nonsense").exit_code == 2
+
+
+def test_a_row_leads_to_the_event_that_reports_it(lake, drained, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    version = lake.updates.table.version()
+    with dg.instance_for_test(temp_dir=str(home)) as instance:
+        span = {"delta_version_from": version - 1, "delta_version": version}
+        event = dg.AssetMaterialization("position_updates", metadata=span)
+        instance.report_runless_asset_event(event)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    assert f"UTC: versions {version - 1} to {version}" in run("trace", drained["UPDATE"])
+    assert len(json_of("trace", drained["BATCH"])["events"]) == 1
