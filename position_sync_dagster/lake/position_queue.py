@@ -105,7 +105,7 @@ class QueueOverview:
         expired: Requests in processing whose lease has expired.
         version: The version of the table that was read; 0 in memory.
         last_success_at: When a request last succeeded; None before the first.
-        unreadable: Rows that are no requests; they stay as they are.
+        unreadable: Rows that are no requests; the next claim sets them aside as FAILED.
     """
 
     counts: dict[QueueStatus, int]
@@ -295,7 +295,10 @@ class SyncQueue:
                 "lease_expires_at": schema.moment(now + timedelta(seconds=lease_s)),
             }
             allowed = transitions.is_claimable(now, except_accounts)
-            return transitions.claim(snapshot.live, allowed, limit, lease, order, now=now)
+            new_ids = self.new_ids
+            return transitions.claim(
+                snapshot.live, allowed, limit, lease, order, now=now, new_ids=new_ids
+            )
 
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})
         granted = schema.records_of(QueuedPosition, claimed)

@@ -20,7 +20,7 @@ from position_sync_dagster.domain.queue_request import (
     Reason,
 )
 from position_sync_dagster.domain.retry import NextAttempt
-from position_sync_dagster.errors import LeaseLostError, RequestStateError
+from position_sync_dagster.errors import LeaseLostError, RequestStateError, shown
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.schema import is_usable
 from position_sync_dagster.lake.storage.lifecycle_table import Change
@@ -51,25 +51,79 @@ def _time_or_null(name: str) -> pl.Expr:
     return pl.col(name).is_null() | _time(name)
 
 
+# Which values of a column this program can read; a null counts as none of them.
+_READABLE: Mapping[str, pl.Expr] = {
+    "request_id": pl.col("request_id") != "",
+    "conid": pl.col("conid") >= 0,
+    "symbol": pl.col("symbol").is_not_null(),
+    "priority": pl.col("priority").is_in([ACTIVE_PRIORITY, MONITORING_PRIORITY]),
+    "status": pl.col("status").is_in(_STATUSES),
+    "created_at": _time("created_at"),
+    "updated_at": _time("updated_at"),
+    "attempts": pl.col("attempts").is_between(0, _MOST_ATTEMPTS),
+    "available_at": _time_or_null("available_at"),
+    "lease_expires_at": _time_or_null("lease_expires_at"),
+    "reason": pl.col("reason").is_in(_REASONS),
+    "confirmed_at": _time_or_null("confirmed_at"),
+    "changed_at": _time_or_null("changed_at"),
+    "lease": pl.col("status").ne_missing(PROCESSING) | _IS_LEASED,
+}
+
 # Which rows are requests, as this program writes them. Another Delta writer may leave others: they
-# are neither claimed nor counted, and stay as they are.
-_IS_READABLE = (
-    pl.col("request_id") != "",
-    pl.col("conid") >= 0,
-    pl.col("symbol").is_not_null(),
-    pl.col("priority").is_in([ACTIVE_PRIORITY, MONITORING_PRIORITY]),
-    pl.col("status").is_in(_STATUSES),
-    _time("created_at"),
-    _time("updated_at"),
-    pl.col("attempts").is_between(0, _MOST_ATTEMPTS),
-    _time_or_null("available_at"),
-    _time_or_null("lease_expires_at"),
-    pl.col("reason").is_in(_REASONS),
-    _time_or_null("confirmed_at"),
-    _time_or_null("changed_at"),
-    pl.col("status").ne_missing(PROCESSING) | _IS_LEASED,
+# are neither claimed nor counted, and the next claim sets them aside (`set_aside`).
+IS_REQUEST = pl.all_horizontal(
+    is_readable.fill_null(value=False) for is_readable in _READABLE.values()
 )
-IS_REQUEST = pl.all_horizontal(_IS_READABLE).fill_null(value=False)
+
+
+def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.DataFrame:
+    """Return the live rows that are no requests as FAILED ones, each with its reason.
+
+    What cannot be read of a row becomes what a new request of a person has; a conid that is not
+    known becomes 0.
+    """
+    unreadable = live.filter(~IS_REQUEST)
+    if unreadable.is_empty():
+        return unreadable
+
+    checked = unreadable.select(**_READABLE).iter_rows(named=True)
+    rows = unreadable.select(schema.POSITION_QUEUE.usable).iter_rows(named=True)
+    reasons = list(map(_why_unreadable, rows, checked))
+    ids = new_ids(now, unreadable.height)
+    instead: Mapping[str, pl.Expr | pl.Series] = {
+        "request_id": pl.Series(ids, dtype=pl.String),
+        "conid": pl.lit(0, pl.Int64),
+        "symbol": pl.lit("unknown"),
+        "priority": pl.lit(MONITORING_PRIORITY, pl.Int64),
+        "created_at": schema.moment(now),
+        "attempts": pl.lit(0, pl.Int64),
+        "reason": pl.lit(Reason.MANUAL.value),
+        "confirmed_at": schema.moment(None),
+    }
+    columns = []
+
+    for name, value in instead.items():
+        readable_or_new = pl.when(_READABLE[name]).then(pl.col(name)).otherwise(value)
+        columns.append(readable_or_new.alias(name))
+
+    readable = unreadable.with_columns(columns)
+    readable = readable.with_columns(error_message=pl.Series(reasons, dtype=pl.String))
+    return _finish(without_lease(readable), FAILED, now)
+
+
+def _why_unreadable(row: Mapping[str, object], checks: Mapping[str, bool | None]) -> str:
+    """Return which values of a row cannot be read; an impossible time is None in the row."""
+    problems = []
+    for name, is_readable in checks.items():
+        if is_readable:
+            continue
+        if name == "lease":
+            problems.append("no lease holds it")
+        elif row[name] is None:
+            problems.append(f"{name} is empty or no possible time")
+        else:
+            problems.append(f"{name} is {shown(row[name])}")
+    return f"Another program wrote a row that is no request: {', '.join(problems)}."
 
 
 def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
@@ -150,8 +204,9 @@ def claim(
     order: Sequence[pl.Expr],
     *,
     now: datetime,
+    new_ids: schema.NewIds,
 ) -> Change[pl.DataFrame]:
-    """Grant up to `limit` claimable requests under one lease.
+    """Grant up to `limit` claimable requests under one lease; set aside what is no request.
 
     Args:
         live: All live rows.
@@ -166,7 +221,8 @@ def claim(
         The granted rows, in claim order.
     """
     chosen = live.filter(allowed, IS_REQUEST).sort(order).head(limit)
-    if chosen.is_empty():
+    aside = set_aside(live, now, new_ids)
+    if chosen.is_empty() and aside.is_empty():
         return Change(chosen)
 
     granted = chosen.with_columns(
@@ -175,9 +231,11 @@ def claim(
         available_at=schema.moment(None),
         **lease,
     )
+    replaced = has_id(live, granted.get_column("request_id"))
+    if aside.is_empty():
+        return Change(granted, granted, replaced=replaced)
     is_request = live.select(IS_REQUEST).to_series()
-    replaced = has_id(live, granted.get_column("request_id")) & is_request
-    return Change(granted, granted, replaced=replaced)
+    return Change(granted, granted, aside, replaced=replaced & is_request | ~is_request)
 
 
 def renew(claimed: pl.DataFrame, now: datetime, *, lease_s: float) -> Change[None]:

@@ -63,7 +63,9 @@ PARTITIONS = {"bucket", "part"}
 
 @pytest.mark.parametrize("column", [name for name in QUEUE.columns if name not in PARTITIONS])
 @pytest.mark.parametrize("status", [QueueStatus.PENDING, QueueStatus.PROCESSING])
-def test_a_row_that_cannot_be_read_stays_as_it_is_and_the_others_go_on(lake, clock, column, status):
+def test_a_row_that_cannot_be_read_is_failed_with_its_reason_and_the_others_go_on(
+    lake, clock, column, status
+):
     queue = lake.queue.sync
     ids = queue.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 6)])
     taken = {} if status is QueueStatus.PENDING else {"lease_owner": "other", "lease_token": "t"}
@@ -84,12 +86,16 @@ def test_a_row_that_cannot_be_read_stays_as_it_is_and_the_others_go_on(lake, clo
     claimed = opened.claim_batch(50)
     opened.mark_success([one.request_id for one in claimed])
     assert set(ids) <= {one.request_id for one in claimed}
+    opened.overview()
+    assert opened.store.snapshot().live.filter(~_is_follow_up(column)).is_empty()
+
+    failed = opened.get_batch(None, 100, QueueStatus.FAILED)
+    assert all(f"{column} is" in one.error_message or "lease" in column for one in failed)
     followed = opened.counts()[QueueStatus.PENDING]
-    unreadable = opened.store.snapshot().live.filter(~_is_follow_up(column))
-    assert opened.overview().unreadable == unreadable.height
-    assert len(claimed) + unreadable.height == 5 + rows.height
-    assert len(opened.claim_batch(50)) == followed
-    assert not opened.get_batch(None, 100, QueueStatus.FAILED)
+    assert len(claimed) + len(failed) == 5 + rows.height
+    opened.retry([one.request_id for one in failed])
+    again = opened.claim_batch(50)
+    assert len(again) == len({(one.account, one.conid) for one in failed}) + followed
 
 
 def _is_follow_up(column: str) -> pl.Expr:

@@ -116,9 +116,11 @@ def rows_of(case: Case) -> list[PositionUpdate]:
             continue
         right = "CALL" if kind in "Cc" else "PUT"
         expiry = LATER if kind in "cp" else EXPIRY
+        # Without contract details the value says that an option on a future is not in cents.
+        value = {"market_price": cost, "market_value": quantity * cost * case.multiplier}
         rows.append(
             leg(number, right, strike, quantity, cost, multiplier=case.multiplier, expiry=expiry,
-                sec_type=case.sec_type, currency=case.currency, implied_vol=0.2)
+                sec_type=case.sec_type, currency=case.currency, implied_vol=0.2, **value)
         )  # fmt: skip
     return rows
 
