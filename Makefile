@@ -72,7 +72,7 @@ tables: $(RUNNABLE) ## docs/tables.md, the data dictionary, from the code
 
 # Some tests wait while others compute: six processes fill two cores.
 .PHONY: test
-test: $(SYNCED) ## every promise once, about 5 minutes on two cores (ARGS='-n 0': one test after the other)
+test: $(SYNCED) ## every promise once, some 8 minutes on two cores (ARGS='-n 0': one test after the other)
 	@$(BIN)/pytest -n 6 --durations=10 -m 'not ($(SECOND_TIER))' $(ARGS)
 
 .PHONY: test-all
