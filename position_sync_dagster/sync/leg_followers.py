@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import A_DAY, Clock, utc_now
 from position_sync_dagster.domain.closes import PositionChange
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.instrument import contract_name
@@ -171,10 +171,6 @@ class RollFollower:
         return Followed(due=tuple(replaced), refused=rolls.refused)
 
 
-# Maximum time between what was closed and what was opened in its place.
-A_DAY = timedelta(days=1)
-
-
 def _rolls(
     lake: Lake, legs: Iterable[ActiveContract], now: datetime
 ) -> tuple[list[Roll], list[UnclearRoll]]:
@@ -193,7 +189,7 @@ def _rolls(
         on="seen_at",
         by=("account", "symbol"),
         strategy="nearest",
-        tolerance=A_DAY,
+        tolerance=A_DAY,  # at most, between what was closed and what was opened in its place
         check_sortedness=False,
     )
     near = near.drop_nulls("is_near")

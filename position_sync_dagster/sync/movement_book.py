@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.clock import A_DAY, NEVER
 from position_sync_dagster.domain.closes import (
     FLEX,
     Closure,
@@ -39,9 +39,6 @@ from position_sync_dagster.sync.movement_sources import (
     reported_movement,
     stated_movements,
 )
-
-# The day of a movement may differ by this from that of its time in UTC.
-A_DAY = timedelta(days=1)
 
 # The longest time without a session of an exchange: Golden Week, Lunar New Year.
 LONGEST_HOLIDAYS = timedelta(days=14)
@@ -123,6 +120,7 @@ class MovementBook:
     def _reported(self, since: date | None) -> list[Execution]:
         """Return the executions that gateways reported, each in its newest revision."""
         of_gateways = pl.col("source") != FLEX
+        # The day of a movement may differ by one from that of its time in UTC.
         begin = None if since is None else datetime.combine(since, time(), UTC) - A_DAY
         return current_executions(self.lake.executions.records(begin, of_gateways))
 
@@ -289,7 +287,7 @@ def _session_in(calendar: ExchangeDays) -> SessionOf:
     def session_of(day: date) -> date:
         session = day
         while not calendar.is_trading_day(session):
-            session += timedelta(days=1)
+            session += A_DAY
         return session
 
     return session_of
