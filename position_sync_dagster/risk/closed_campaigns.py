@@ -246,11 +246,8 @@ class _Groups:
 
     def members(self) -> list[list[int]]:
         """Return the numbers of each group."""
-        groups: list[list[int]] = []
-        for number, group in enumerate(self._group_of):
-            if number == min(group):
-                groups.append(sorted(group))
-        return groups
+        groups = {id(group): group for group in self._group_of}
+        return [sorted(group) for group in groups.values()]
 
 
 # ---- what it had: its states
