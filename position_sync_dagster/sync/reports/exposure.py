@@ -13,10 +13,12 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import polars as pl
+import polars.selectors as cs
+from polars import col
 
 from position_sync_dagster.domain.closes import counted_ends
 from position_sync_dagster.domain.contract_match import contract_mismatch
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import KEY, Key
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import GreeksSource
@@ -77,15 +79,12 @@ def _claims_of_contract(
     """Return what each leg has of the holdings of its contract."""
     unclaimed = dict(holdings)
     taken: _Taken = defaultdict(float)
-    accounts = sorted({account for account, _conid in holdings})
-    for account in (*accounts, None):
-        quantities = {
-            number: leg.quantity
-            for number, leg in legs.items()
-            if leg.quantity is not None and leg.account == account
-        }
-        if not quantities:
-            continue
+    accounts = {account for account, _conid in holdings}
+    for account in (*sorted(accounts), None):
+        quantities: dict[int, float] = {}
+        for number, leg in legs.items():
+            if leg.quantity is not None and leg.account == account:
+                quantities[number] = leg.quantity
 
         keys = [key for key in holdings if account in (None, key[0])]
         _take(quantities, 1.0, keys, unclaimed, taken)
@@ -95,19 +94,19 @@ def _claims_of_contract(
         if abs(quantity) <= NEGLIGIBLE * abs(holdings[key]):
             continue
 
-        takers = [
-            number
-            for number, leg in legs.items()
-            if leg.quantity is None and leg.account in (None, key[0])
-        ]
+        takers: list[int] = []
+        for number, leg in legs.items():
+            if leg.quantity is None and leg.account in (None, key[0]):
+                takers.append(number)
         for number in takers:
             taken[number, key] += quantity / len(takers)
 
-    return [
-        Claim(number, key, quantity / holdings[key])
-        for (number, key), quantity in taken.items()
-        if quantity
-    ]
+    claims: list[Claim] = []
+    for (number, key), quantity in taken.items():
+        if quantity:
+            share = quantity / holdings[key]
+            claims.append(Claim(number, key, share))
+    return claims
 
 
 def _take(
@@ -126,21 +125,25 @@ def _take(
         unclaimed: What is left of each holding; it gets less.
         taken: What each leg has; it gets more.
     """
-    claimed = {number: each for number, each in quantities.items() if each * sign > 0}
-    if not claimed:
-        return
+    claimed: dict[int, float] = {}
+    for number, quantity in quantities.items():
+        if quantity * sign > 0:
+            claimed[number] = quantity
 
-    available = {key: unclaimed[key] for key in keys if unclaimed[key] * sign > 0}
+    available: dict[Key, float] = {}
+    for key in keys:
+        if unclaimed[key] * sign > 0:
+            available[key] = unclaimed[key]
+
+    if not claimed or not available:
+        return
     sum_claimed = sum(claimed.values())
     sum_available = sum(available.values())
-    if not sum_available:
-        return
-
-    part = min(1.0, sum_available / sum_claimed)
+    met = min(1.0, sum_available / sum_claimed)
     for key, quantity in available.items():
         for number, wanted in claimed.items():
-            taken[number, key] += wanted * part * quantity / sum_available
-        unclaimed[key] -= sum_claimed * part * quantity / sum_available
+            taken[number, key] += wanted * met * quantity / sum_available
+        unclaimed[key] -= sum_claimed * met * quantity / sum_available
 
 
 # Classes of assets with separate sums: a future's value is notional, an option's a premium. The
@@ -193,26 +196,29 @@ def split(
     active = [leg for leg in legs if leg.removed_at is None]
     contracts = details or {}
     wrong = _mismatches(active, contracts)
-    of_legs = latest.filter(pl.col("conid").is_in([leg.conid for leg in active]))
+    matching = dict(enumerate(active))
+    for number in wrong:
+        del matching[number]
+
+    conids = {leg.conid for leg in active}
+    of_legs = latest.filter(col.conid.is_in(conids))
     held: dict[Key, float] = {}
     for account, conid, quantity in of_legs.select(_HELD).iter_rows():
         held[account, conid] = quantity
 
-    matching = {number: leg for number, leg in enumerate(active) if number not in wrong}
     claims = claims_of(matching, held)
+    parts_of_holdings = _parts(latest, claims, active, contracts)
+    beta = col.symbol.replace_strict(dict(betas or {}), default=None, return_dtype=pl.Float64)
+    parts = parts_of_holdings.with_columns(beta_delta=col.dollar_delta * beta)
 
-    beta = pl.col("symbol").replace_strict(dict(betas or {}), default=None, return_dtype=pl.Float64)
-    parts = _parts(latest, claims, active, contracts)
-    parts = parts.with_columns(beta_delta=pl.col("dollar_delta") * beta)
-
-    leg_rows = _legs(active, wrong, of_legs, held, claims)
-    is_absent = pl.col("is_held").not_()
-    absent = leg_rows.filter(is_absent).get_column("leg").unique().to_list()
+    rows_of_legs = _legs(active, wrong, of_legs, held, claims)
+    absent = rows_of_legs.filter(~col.is_held)["leg"].unique()
     ends = {number: end_of(active[number]) for number in absent}
-    closed = pl.col("leg").replace_strict(ends, default=None, return_dtype=pl.String)
-    rows_of_rest = _rest(parts.filter(pl.col("leg") < 0), held)
-    rows = pl.concat([leg_rows, rows_of_rest]).with_columns(closed=closed)
-    return Split(parts, rows)
+    closed = col.leg.replace_strict(ends, default=None, return_dtype=pl.String)
+
+    unattributed = parts.filter(col.leg < 0)
+    all_rows = pl.concat([rows_of_legs, _unattributed_rows(unattributed, held)])
+    return Split(parts, all_rows.with_columns(closed=closed))
 
 
 def _mismatches(
@@ -227,7 +233,11 @@ def _mismatches(
     return mismatches
 
 
-_HELD = ("account", "conid", "position")
+_HELD = (*KEY, "position")
+_CLAIM_COLUMNS = {
+    "account": pl.String, "conid": pl.Int64, "leg": pl.Int64, "strategy_id": pl.String,
+    "share": pl.Float64,
+}  # fmt: skip
 _MONEY = ("unrealized_pnl", "daily_pnl")
 _GREEKS = ("delta", "gamma", "vega", "theta")
 # The sums of parts. `gamma_1pct` is the change of dollar delta when the underlying moves by 1 %;
@@ -242,90 +252,91 @@ def _parts(
     contracts: Mapping[int, ContractDetails],
 ) -> pl.DataFrame:
     """Return the parts of the holdings: those of legs, and what no strategy has."""
-    key = ["account", "conid"]
-    holdings = latest.filter(pl.col("position") != 0).with_row_index("holding")
-    claimed = pl.DataFrame(
-        [
-            (*claim.key, claim.leg, str(legs[claim.leg].strategy_id), claim.share)
-            for claim in claims
-        ],
-        schema={
-            "account": pl.String, "conid": pl.Int64, "leg": pl.Int64, "strategy_id": pl.String,
-            "share": pl.Float64,
-        },
-        orient="row",
-    )  # fmt: skip
-    of_legs = holdings.join(claimed, on=key, how="inner")
+    holdings = latest.filter(col.position != 0).with_row_index("holding")
+    claimed = claimed_parts(claims, legs)
+    of_legs = holdings.join(claimed, on=KEY, how="inner")
 
-    claimed_shares = claimed.group_by(key).agg(pl.col("share").sum())
     # A holding that no leg claims has no row there: nothing of it is claimed.
-    unclaimed_share = 1.0 - pl.col("share").fill_null(0.0)
-    unclaimed = (
-        holdings.join(claimed_shares, on=key, how="left")
-        .with_columns(share=unclaimed_share)
-        .filter(pl.col("share") > NEGLIGIBLE)
-        .with_row_index("leg", offset=1)
-    )
-    of_nobody = unclaimed.with_columns(
-        leg=-pl.col("leg").cast(pl.Int64), strategy_id=pl.lit(UNATTRIBUTED, pl.String)
-    )
+    claimed_shares = claimed.group_by(KEY).agg(col.share.sum())
+    with_claims = holdings.join(claimed_shares, on=KEY, how="left")
+    unclaimed_share = 1.0 - col.share.fill_null(0.0)
+    with_rest = with_claims.with_columns(share=unclaimed_share)
+    unclaimed = with_rest.filter(col.share > NEGLIGIBLE).with_row_index("leg", offset=1)
+    number = -col.leg.cast(pl.Int64)
+    of_nobody = unclaimed.with_columns(leg=number, strategy_id=pl.lit(UNATTRIBUTED))
 
-    parts = pl.concat([of_legs, of_nobody], how="diagonal").with_columns(
-        asset_class=pl.col("sec_type").replace_strict(_CLASSES, default="OTHER"),
-        magnifier=magnifier_in(contracts),
-        is_option=pl.col("right").is_not_null(),
-        valueless=pl.col("market_value").is_null(),
-        greekless=pl.col("delta").is_null(),
-    )
-    return parts.with_columns(*_amounts_of_parts(), **_marks_of_parts())
+    parts = pl.concat([of_legs, of_nobody], how="diagonal")
+    asset_class = col.sec_type.replace_strict(_CLASSES, default="OTHER")
+    with_classes = parts.with_columns(asset_class=asset_class, magnifier=magnifier_in(contracts))
+    return _with_amounts(_with_marks(with_classes))
 
 
-def _amounts_of_parts() -> list[pl.Expr]:
-    """Return money and greeks of each part: those of the holding × its share.
+def claimed_parts(claims: Iterable[Claim], legs: Sequence[ActiveContract]) -> pl.DataFrame:
+    """Return a row for each claim."""
+    rows: list[tuple[Any, ...]] = []
+    for claim in claims:
+        strategy = str(legs[claim.leg].strategy_id)
+        rows.append((*claim.key, claim.leg, strategy, claim.share))
+
+    return pl.DataFrame(rows, _CLAIM_COLUMNS, orient="row")
+
+
+def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
+    """Return parts with what is counted: which greeks they have, how sure their values are."""
+    is_option = col.right.is_not_null()
+    has_greeks = is_option & col.delta.is_not_null()
+    is_computed = col.greeks_source.eq_missing(GreeksSource.MODEL)
+
+    # What is not known is counted by itself, in `short_unknown`.
+    is_call = col.right == "CALL"
+    is_above = col.underlying_price > col.strike
+    is_below = col.underlying_price < col.strike
+    in_money = pl.when(is_call).then(is_above).otherwise(is_below)
+    is_short = is_option & (col.position < 0)
+    is_short_in_money = is_short & in_money.fill_null(value=False)
+
+    is_valueless = col.market_value.is_null()
+    is_tick = col.value_source == "TICK"
+    return parts.with_columns(
+        is_option=is_option,
+        has_greeks=has_greeks,
+        is_modelled=has_greeks & is_computed,
+        greekless=col.delta.is_null(),
+        short_in_money=is_short_in_money,
+        short_unknown=is_short & in_money.is_null(),
+        valueless=is_valueless,
+        undated=~is_valueless & col.value_time.is_null(),
+        delayed=is_tick & col.market_data_type.is_in(list(FEEDS)),
+    )
+
+
+def _with_amounts(parts: pl.DataFrame) -> pl.DataFrame:
+    """Return parts with their own money and greeks: those of the holding × the share.
 
     The price of an underlying is in the minor unit where the contract is quoted in cents.
     """
-    share = pl.col("share")
-    units = pl.col("position") * pl.col("multiplier") * share
-    value = pl.col("market_value") * share
-    spot = pl.col("underlying_price") / pl.col("magnifier")
+    units = col.position * col.multiplier * col.share
+    value = col.market_value * col.share
+    spot = col.underlying_price / col.magnifier
 
-    is_future = pl.col("asset_class") == "FUTURE"
-    is_its_own_underlying = pl.col("sec_type").is_in(["STK", "FUT"])
-    dollar_delta = pl.col("delta") * units * spot
-    gamma_1pct = pl.col("gamma") * units * spot**2 / 100
-    return [
-        pl.when(~is_future).then(value),
-        pl.when(is_future).then(value).alias("notional"),
-        pl.col(_MONEY) * share,
-        pl.col(_GREEKS) * units,
-        pl.when(is_its_own_underlying).then(value).otherwise(dollar_delta).alias("dollar_delta"),
-        gamma_1pct.alias("gamma_1pct"),
-    ]
+    is_future = col.asset_class == "FUTURE"
+    market_value = pl.when(~is_future).then(value)
+    notional = pl.when(is_future).then(value)
+    money = pl.col(_MONEY) * col.share
+    greeks = pl.col(_GREEKS) * units
 
-
-def _marks_of_parts() -> dict[str, pl.Expr]:
-    """Return what is counted of parts: which greeks they have, and how sure their values are."""
-    is_option = pl.col("is_option")
-    has_greeks = is_option & pl.col("delta").is_not_null()
-    is_computed = pl.col("greeks_source").eq_missing(GreeksSource.MODEL.value)
-
-    spot = pl.col("underlying_price")
-    strike = pl.col("strike")
-    in_money = pl.when(pl.col("right") == "CALL").then(spot > strike).otherwise(spot < strike)
-    is_short = is_option & (pl.col("position") < 0)
-
-    has_value = pl.col("market_value").is_not_null()
-    is_tick = pl.col("value_source") == "TICK"
-    return {
-        "undated": has_value & pl.col("value_time").is_null(),
-        "has_greeks": has_greeks,
-        "is_modelled": has_greeks & is_computed,
-        # What is not known is counted by itself, in `short_unknown`.
-        "short_in_money": is_short & in_money.fill_null(value=False),
-        "short_unknown": is_short & in_money.is_null(),
-        "delayed": is_tick & pl.col("market_data_type").is_in(list(FEEDS)),
-    }
+    is_its_own_underlying = col.sec_type.is_in(["STK", "FUT"])
+    delta_of_option = col.delta * units * spot
+    dollar_delta = pl.when(is_its_own_underlying).then(value).otherwise(delta_of_option)
+    gamma_1pct = col.gamma * units * spot**2 / 100
+    return parts.with_columns(
+        money,
+        greeks,
+        market_value=market_value,
+        notional=notional,
+        dollar_delta=dollar_delta,
+        gamma_1pct=gamma_1pct,
+    )
 
 
 _LEG_COLUMNS: dict[str, Any] = {
@@ -352,64 +363,76 @@ def _legs(
     rows_of_conid = newest.select(*_HELD, "currency", "sec_type").rows_by_key("conid", named=True)
     rows: list[tuple[Any, ...]] = []
     for number, leg in enumerate(legs):
-        in_its_accounts = [
-            row for row in rows_of_conid[leg.conid] if leg.account in (None, row["account"])
-        ]
-        holdings = [row for row in in_its_accounts if row["position"]]
-        first = next(iter(holdings or in_its_accounts), None)
-        asset_class = _CLASSES.get(first["sec_type"], "OTHER") if first else "UNKNOWN"
-        currency = first["currency"] if first else None
+        rows_of_leg = rows_of_conid[leg.conid]
+        if leg.account is not None:
+            rows_of_leg = [row for row in rows_of_leg if row["account"] == leg.account]
+        holdings = [row for row in rows_of_leg if row["position"]]
 
-        is_wrong = number in wrong
-        is_held = bool(claimed[number]) or (is_wrong and bool(holdings))
-        mismatch = f"{leg.conid}: {wrong[number]}" if is_wrong else None
-        difference = None
-        if holdings and not is_wrong:
-            difference = _unmet_claim(leg, sum(claimed[number].values()))
+        place = leg.account
+        currency = None
+        asset_class = "UNKNOWN"
+        if rows_of_leg:
+            first = (holdings or rows_of_leg)[0]
+            place = first["account"]
+            currency = first["currency"]
+            asset_class = _CLASSES.get(first["sec_type"], "OTHER")
 
-        place: str | None = first["account"] if first else leg.account
-        texts = (mismatch, difference)
-        rows.extend(
-            (number, leg.strategy_id, account, currency, asset_class, is_held, *texts)
-            for account in claimed[number] or (place,)
-        )
+        quantities = claimed[number]
+        is_held = bool(quantities)
+        mismatch = difference = None
+        if number in wrong:
+            is_held = bool(holdings)
+            mismatch = f"{leg.conid}: {wrong[number]}"
+        elif holdings:
+            difference = _unmet_claim(leg, sum(quantities.values()))
+
+        for account in quantities or (place,):
+            group = (leg.strategy_id, account, currency, asset_class)
+            rows.append((number, *group, is_held, mismatch, difference))
     return pl.DataFrame(rows, schema=_LEG_COLUMNS, orient="row")
 
 
 def _unmet_claim(leg: ActiveContract, quantity: float) -> str | None:
     """Return that a leg has another quantity than it claims; None: it has it, or claims none."""
-    if leg.quantity is None or abs(leg.quantity - quantity) <= NEGLIGIBLE * abs(leg.quantity):
+    if leg.quantity is None:
+        return None
+    difference = abs(leg.quantity - quantity)
+    if difference <= NEGLIGIBLE * abs(leg.quantity):
         return None
     return f"{contract_name(leg)}: claims {digits(leg.quantity)}, has {digits(quantity)}"
 
 
-def _rest(rest: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:
+def _unattributed_rows(parts: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:
     """Return a row for each part that no strategy has, with a `difference` for contracts of legs.
 
     Args:
-        rest: These parts.
+        parts: These parts.
         of_legs: The holdings of the contracts of legs.
     """
-    of_contracts = rest.filter(pl.col("conid").is_in([conid for _account, conid in of_legs]))
-    surplus: dict[int, str] = {}
-    for row in of_contracts.iter_rows(named=True):
+    conids = {conid for _account, conid in of_legs}
+    differences: dict[int, str] = {}
+    for row in parts.filter(col.conid.is_in(conids)).iter_rows(named=True):
         name = leg_name(row["symbol"], row["right"], row["strike"], row["expiry"])
+        held = digits(row["position"])
         unclaimed = digits(row["position"] * row["share"])
-        surplus[row["leg"]] = f"{name}: {unclaimed} of {digits(row['position'])} in no strategy"
+        differences[row["leg"]] = f"{name}: {unclaimed} of {held} in no strategy"
 
-    difference = pl.col("leg").replace_strict(surplus, default=None, return_dtype=pl.String)
-    rows = rest.with_columns(
-        is_held=pl.lit(value=True), mismatch=pl.lit(None, pl.String), difference=difference
-    )
+    difference = col.leg.replace_strict(differences, default=None, return_dtype=pl.String)
+    mismatch = pl.lit(None, pl.String)
+    rows = parts.with_columns(is_held=True, mismatch=mismatch, difference=difference)
     return rows.select(*_LEG_COLUMNS)
 
 
 def figure_of(name: str) -> pl.Expr:
     """Return which rows have a figure: an option its greeks, a future a notional and no value."""
+    is_future = col.sec_type == "FUT"
+    if name == "notional":
+        return is_future
+    if name == "market_value":
+        return ~is_future
     if name in (*_GREEKS, "gamma_1pct"):
-        return pl.col("right").is_not_null()
-    is_future = pl.col("sec_type") == "FUT"
-    return {"market_value": ~is_future, "notional": is_future}.get(name, pl.lit(value=True))
+        return col.right.is_not_null()
+    return pl.lit(value=True)
 
 
 def lacks(name: str) -> pl.Expr:
@@ -437,18 +460,26 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
         by: The columns that make a group.
         now: The reference time of days to expiry.
     """
-    soon = pl.col("expiry") <= exchange_date(now) + EXPIRES_SOON
-    counts_of_legs = _COUNTS_OF_LEGS | {"legs_expiring": soon}
+    counts: dict[str, pl.Expr] = {}
+    for name in SUMS:
+        counts[f"without_{name}"] = _count("holding", lacks(name))
+    for name, is_counted in _COUNTS.items():
+        counts[name] = _count("holding", is_counted)
+
+    expires_soon = col.expiry <= exchange_date(now) + EXPIRES_SOON
+    counts_of_legs = _COUNTS_OF_LEGS | {"legs_expiring": expires_soon}
+    for name, is_counted_leg in counts_of_legs.items():
+        counts[name] = _count("leg", is_counted_leg)
+
+    greeks_times = col.greeks_time.filter("has_greeks")
     sums = parts.group_by(by).agg(
         _sum_of_known(pl.col(SUMS)),
-        **{f"without_{name}": _count("holding", lacks(name)) for name in SUMS},
-        **{name: _count("holding", where) for name, where in _COUNTS.items()},
-        **{name: _count("leg", where) for name, where in counts_of_legs.items()},
-        holdings=pl.col("holding").n_unique(),
+        **counts,
+        holdings=col.holding.n_unique(),
         priced_at=_oldest(pl.col(PRICED)),
-        greeks_at=_oldest(pl.col("greeks_time").filter("has_greeks")),
-        nearest_expiry=pl.col("expiry").min(),
-        conids=pl.col("conid").unique(),
+        greeks_at=_oldest(greeks_times),
+        nearest_expiry=col.expiry.min(),
+        conids=col.conid.unique(),
     )
     return sums.sort(by, nulls_last=False)
 
@@ -475,29 +506,30 @@ def summed_legs(split_holdings: Split, by: Sequence[str], now: datetime) -> pl.D
         by: Some of account, strategy_id, currency and asset_class.
         now: The reference time of days to expiry.
     """
-    sums = summed(split_holdings.parts, by, now)
-    leg = pl.col("leg")
+    is_closed = col.closed.is_not_null()
+    is_mismatched = col.mismatch.is_not_null()
     counts = split_holdings.legs.group_by(by).agg(
-        legs=leg.n_unique(),
-        legs_held=leg.filter("is_held").n_unique(),
-        legs_closed=leg.filter(pl.col("closed").is_not_null()).n_unique(),
-        closed=pl.col("closed").drop_nulls(),
-        mismatched=leg.filter(pl.col("mismatch").is_not_null()).n_unique(),
+        legs=col.leg.n_unique(),
+        legs_held=_count("leg", "is_held"),
+        legs_closed=_count("leg", is_closed),
+        closed=col.closed.drop_nulls(),
+        mismatched=_count("leg", is_mismatched),
         mismatches=_joined("mismatch"),
         differences=_joined("difference"),
     )
-    ends = [counted_ends(texts) for texts in counts.get_column("closed").to_list()]
-    counts = counts.with_columns(pl.Series("closed", ends, pl.String))
+    ends = [counted_ends(texts) for texts in counts["closed"].to_list()]
+    with_ends = counts.with_columns(pl.Series("closed", ends, pl.String))
 
-    joined = counts.join(sums, on=by, how="left", nulls_equal=True)
+    sums = summed(split_holdings.parts, by, now)
+    joined = with_ends.join(sums, on=by, how="left", nulls_equal=True)
     # A group whose legs have no holding has no sums: its counts are zero, its money is unknown.
-    numbers = [name for name, kind in sums.schema.items() if kind.is_integer() and name not in by]
-    joined = joined.with_columns(pl.col(numbers).fill_null(0))
+    numbers = sums.drop(by).select(cs.integer()).columns
+    with_zeros = joined.with_columns(pl.col(numbers).fill_null(0))
 
     # A leg that does not match its contract has no part, and so no value and no greeks.
-    left_out = pl.col("legs_without_value", "legs_without_greeks") + pl.col("mismatched")
+    left_out = pl.col("legs_without_value", "legs_without_greeks") + col.mismatched
     texts_or_null = pl.col("mismatches", "differences").replace("", None)
-    return joined.with_columns(left_out, texts_or_null).sort(by, nulls_last=False)
+    return with_zeros.with_columns(left_out, texts_or_null).sort(by, nulls_last=False)
 
 
 def _joined(name: str) -> pl.Expr:
@@ -521,14 +553,23 @@ def exposures(split_holdings: Split, now: datetime, version: int | None = None) 
         Rows of the table `strategy_exposure`, which describes its columns. Their sums leave out
         unknown values.
     """
-    by_symbol = summed(split_holdings.parts, (*_GROUP, "symbol"), now)
-    underlyings = by_symbol.select(*_GROUP, "symbol", pl.struct(_OF_UNDERLYING)).rows_by_key(_GROUP)
+    sums_by_symbol = summed(split_holdings.parts, (*_GROUP, "symbol"), now)
+    by_symbol = sums_by_symbol.select(*_GROUP, "symbol", pl.struct(_OF_UNDERLYING))
+    underlyings = by_symbol.rows_by_key(_GROUP)
+
     rows = summed_legs(split_holdings, _GROUP, now)
-    groups = (underlyings.get(group) for group in rows.select(_GROUP).iter_rows())
-    texts = [json.dumps(dict(sums)) if sums else None for sums in groups]
-    return rows.with_columns(
-        pl.Series("by_underlying", texts, pl.String),
+    texts: list[str | None] = []
+    for group in rows.select(_GROUP).iter_rows():
+        sums = underlyings.get(group)
+        texts.append(json.dumps(dict(sums)) if sums else None)
+
+    by_underlying = pl.Series(texts, dtype=pl.String)
+    age = moment(now) - pl.col(PRICED)
+    age_s = age.dt.total_microseconds() / 1e6
+    exposure = rows.with_columns(
+        by_underlying=by_underlying,
         oldest_value_at=PRICED,
-        worst_value_age_s=(moment(now) - pl.col(PRICED)).dt.total_microseconds() / 1e6,
+        worst_value_age_s=age_s,
         ledger_version=pl.lit(version, pl.Int64),
-    ).select(*STRATEGY_EXPOSURE.columns)
+    )
+    return exposure.select(*STRATEGY_EXPOSURE.columns)

@@ -133,6 +133,7 @@ def test_an_option_without_greeks_earns_by_its_repricing_and_is_counted() -> Non
     [
         ({"cash": None}, "what a movement paid"),
         ({"fee": None}, "a commission"),
+        ({"fee": None, "fee_currency": "EUR"}, "a commission"),
         ({"quantity": None}, "a quantity that moved"),
     ],
 )
