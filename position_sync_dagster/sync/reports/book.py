@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import A_DAY, SKEW, seconds_since
@@ -22,6 +23,7 @@ from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import UnknownStrategyError
 from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.derived import sum_if_known
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake, Past
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.risk.campaigns import Realised, open_profit
@@ -47,14 +49,20 @@ from position_sync_dagster.sync.reports.money_sums import (
 
 def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
     """Return the condition that a row belongs to one of these legs, and the leg to the strategy."""
-    mine = [leg for leg in legs if leg.strategy_id == strategy]
-    known = lake.contracts.get({leg.conid for leg in mine})
-    wanted = pl.lit(value=False)
-    for leg in mine:
-        if not contract_mismatch(leg, known.get(leg.conid)):
-            account = pl.col("account") if leg.account is None else pl.lit(leg.account)
-            wanted |= (pl.col("conid") == leg.conid) & (pl.col("account") == account)
-    return wanted
+    legs_of_strategy = [leg for leg in legs if leg.strategy_id == strategy]
+    conids = {leg.conid for leg in legs_of_strategy}
+    contracts = lake.contracts.get(conids)
+
+    is_wanted = pl.lit(value=False)
+    for leg in legs_of_strategy:
+        if contract_mismatch(leg, contracts.get(leg.conid)):
+            continue
+
+        is_of_leg = col.conid == leg.conid
+        if leg.account is not None:
+            is_of_leg &= col.account == leg.account
+        is_wanted |= is_of_leg
+    return is_wanted
 
 
 def known_strategy(
@@ -82,7 +90,8 @@ def known_strategy(
 
     remedy = "No strategy is active."
     if active_strategies:
-        remedy = f"Active are: {', '.join(active_strategies)}."
+        names = ", ".join(active_strategies)
+        remedy = f"Active are: {names}."
     raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=remedy)
 
 
@@ -130,14 +139,14 @@ class Book:
         """Return the book with the sums of one strategy; None: of all."""
         if strategy is None:
             return self
-        of_strategy = self.split.filter(pl.col("strategy_id") == strategy)
+        of_strategy = self.split.filter(col.strategy_id == strategy)
         return replace(self, split=of_strategy, strategy=strategy)
 
     @cached_property
     def matching(self) -> list[ActiveContract]:
         """The legs that match the contract of their conid, or whose contract is not known yet."""
-        wrong = set(self.split.legs.drop_nulls("mismatch").get_column("leg"))
-        return [leg for n, leg in enumerate(self.legs) if n not in wrong]
+        wrong = set(self.split.legs.drop_nulls("mismatch")["leg"])
+        return [leg for number, leg in enumerate(self.legs) if number not in wrong]
 
     @cached_property
     def held(self) -> pl.DataFrame:
@@ -146,7 +155,7 @@ class Book:
         The value of a holding is current if its source confirmed it since `live_since` of its
         login (`is_current`).
         """
-        is_open = pl.col("position") != 0
+        is_open = col.position != 0
         times = self.priced.filter(is_open).select(*KEY, CONFIRMED, PRICED)
         open_holdings = self.reported.filter(is_open).select("gateway_id", *KEY)
         timed = open_holdings.join(times, on=KEY, how="left")
@@ -155,28 +164,30 @@ class Book:
     @cached_property
     def unwritten(self) -> pl.DataFrame:
         """The reported holdings of which the ledger has another quantity, or no row."""
-        rows = self.priced.select(*KEY, written="position")
-        written = pl.col("written").fill_null(0.0)
-        return self.reported.join(rows, on=KEY, how="left").filter(pl.col("position") != written)
+        newest = self.priced.select(*KEY, written="position")
+        joined = self.reported.join(newest, on=KEY, how="left")
+        written = col.written.fill_null(0.0)
+        return joined.filter(col.position != written)
 
     @cached_property
     def strategies(self) -> list[StrategySum]:
         """Each strategy by currency."""
-        in_strategies = self.split.filter(pl.col("strategy_id") != UNATTRIBUTED)
+        in_strategies = self.split.filter(col.strategy_id != UNATTRIBUTED)
         return self._by_strategy(in_strategies, "currency")
 
     @cached_property
     def rest(self) -> list[StrategySum]:
         """What no strategy has, by account and currency (UNATTRIBUTED)."""
-        in_none = self.split.filter(pl.col("strategy_id") == UNATTRIBUTED)
+        in_none = self.split.filter(col.strategy_id == UNATTRIBUTED)
         return self._by_strategy(in_none, "account", "currency")
 
     @cached_property
     def totals(self) -> list[TotalSum]:
         """All holdings: by account and currency if there are several accounts, then by currency."""
-        several = len({total.account for total in self._accounts}) > 1
-        totals = [*(self._accounts if several else ()), *self._totals_by("currency")]
-        return [total for total in totals if total.currency is not None]
+        by_account = self._account_totals
+        accounts = {total.account for total in by_account}
+        by_currency = self._totals_by("currency")
+        return [*by_account, *by_currency] if len(accounts) > 1 else by_currency
 
     @cached_property
     def in_base(self) -> list[TotalSum]:
@@ -184,25 +195,27 @@ class Book:
 
         An account has one only if a holding has another currency.
         """
-        totals = [self._in_base(account) for account in self.accounts]
-        return [total for total in totals if total is not None]
+        totals: list[TotalSum] = []
+        for account in self.accounts:
+            total = self._in_base(account)
+            if total is not None:
+                totals.append(total)
+        return totals
 
     @cached_property
     def underlyings(self) -> list[UnderlyingSum]:
         """All holdings by underlying and currency."""
         parts = self.split.parts.drop_nulls("symbol")
         sums = exposure.summed(parts, ("symbol", "currency"), self.now)
-        rows = sums.iter_rows(named=True)
-        return [UnderlyingSum.of_row(row, self.now, self.streamed) for row in rows]
+        return self._records(UnderlyingSum, sums)
 
     @cached_property
     def expiries(self) -> list[ExpirySum]:
         """All holdings with an expiry by that and currency, the nearest first."""
         parts = self.split.parts.drop_nulls("expiry")
-        days = (pl.col("expiry") - exchange_date(self.now)).dt.total_days()
-        sums = exposure.summed(parts, ("expiry", "currency"), self.now).with_columns(days=days)
-        rows = sums.iter_rows(named=True)
-        return [ExpirySum.of_row(row, self.now, self.streamed) for row in rows]
+        sums = exposure.summed(parts, ("expiry", "currency"), self.now)
+        days = (col.expiry - exchange_date(self.now)).dt.total_days()
+        return self._records(ExpirySum, sums.with_columns(days=days))
 
     @property
     def sums(self) -> dict[str, Sequence[MoneySum]]:
@@ -216,21 +229,25 @@ class Book:
         }
 
     @cached_property
-    def _accounts(self) -> list[TotalSum]:
-        totals = self._totals_by("account", "currency")
-        return [total for total in totals if total.currency is not None]
+    def _account_totals(self) -> list[TotalSum]:
+        return self._totals_by("account", "currency")
 
     def _totals_by(self, *names: str) -> list[TotalSum]:
         """Return the sums of all holdings of the book, with the realised profit."""
-        rows = exposure.summed_legs(self.split, names, self.now).iter_rows(named=True)
-        totals = [TotalSum.of_row(row, self.now, self.streamed) for row in rows]
+        rows = exposure.summed_legs(self.split, names, self.now)
+        totals = self._records(TotalSum, rows.drop_nulls("currency"))
         return [self._with_profit(total, self.strategy) for total in totals]
 
     def _by_strategy(self, split: Split, *names: str) -> list[StrategySum]:
         """Return the sums of strategies, or of UNATTRIBUTED, with the realised profit."""
         rows = exposure.summed_legs(split, ("strategy_id", *names), self.now)
-        sums = [StrategySum.of_row(row, self.now, self.streamed) for row in rows.to_dicts()]
+        sums = self._records(StrategySum, rows)
         return [self._with_profit(strategy, strategy.name) for strategy in sums]
+
+    def _records(self, kind: type[AnySum], sums: pl.DataFrame) -> list[AnySum]:
+        """Return a record of each row of sums."""
+        rows = sums.iter_rows(named=True)
+        return [kind.of_row(row, self.now, self.streamed) for row in rows]
 
     def _with_profit(self, sums: AnySum, name: str | None) -> AnySum:
         """Return sums with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
@@ -260,50 +277,54 @@ class Book:
             parts = self.split.parts.filter(strategy_id=strategy, currency=currency)
             open_now = open_profit(lots, parts, self.priced)
 
-        is_known = realised.profit is not None and open_now is not None
+        profit = None
+        if realised.profit is not None and open_now is not None:
+            profit = realised.profit + open_now
         return Campaign(
             since=since,
             realised=realised.profit,
             open=open_now,
             fees=realised.fees,
             other_fees=dict(realised.other_fees),
-            profit=realised.profit + open_now if is_known else None,  # type: ignore[operator]
+            profit=profit,
         )
 
     def _in_base(self, account: AccountSummary) -> TotalSum | None:
         """Return the total of an account in its base currency, if it holds another one."""
         base = account.currency
-        totals = [total for total in self._accounts if total.account == account.account]
+        totals = [total for total in self._account_totals if total.account == account.account]
         currencies = {total.currency for total in totals if total.currency is not None}
         if base is None or currencies <= {base}:
             return None
 
-        of_account = self.split.filter(
-            pl.col("account") == account.account, pl.col("currency").is_not_null()
-        )
-        # If a rate is missing, no sum is known, and the sums that are made here are not used.
-        rate = pl.col("currency").replace_strict(
-            account.rates, default=1.0, return_dtype=pl.Float64
-        )
-        in_base = pl.lit(base).alias("currency")
-        amounts = [pl.col(column_of(name)) * rate for name in AMOUNTS]
-        converted = Split(
-            of_account.parts.with_columns(*amounts, in_base), of_account.legs.with_columns(in_base)
-        )
-        (row,) = exposure.summed_legs(converted, ["account", "currency"], self.now).to_dicts()
-
-        without_rate = tuple(sorted(currencies - account.rates.keys()))
         # The lines are in the total of each currency.
+        converted = self._converted(account, base)
+        (row,) = exposure.summed_legs(converted, ["account", "currency"], self.now).to_dicts()
         total = TotalSum.of_row(row, self.now, streamed=None)
-        return total.model_copy(
-            update={
-                "name": BASE_TOTAL,
-                "differences": None,
-                "rates_age_s": seconds_since(account.rates_received_at, self.now),
-                "without_rate": without_rate,
-                **(dict.fromkeys(AMOUNTS) if without_rate else {}),
-            }
-        )
+
+        without_rate = currencies - account.rates.keys()
+        changed: dict[str, Any] = {
+            "name": BASE_TOTAL,
+            "differences": None,
+            "rates_age_s": seconds_since(account.rates_received_at, self.now),
+            "without_rate": tuple(sorted(without_rate)),
+        }
+        if without_rate:
+            changed |= dict.fromkeys(AMOUNTS)
+        return total.model_copy(update=changed)
+
+    def _converted(self, account: AccountSummary, base: str) -> Split:
+        """Return the parts of an account in its base currency.
+
+        An amount whose rate is missing stays as it is: who asks must leave out the sums of it.
+        """
+        of_account = self.split.filter(col.account == account.account, col.currency.is_not_null())
+        rate = col.currency.replace_strict(account.rates, default=1.0, return_dtype=pl.Float64)
+        columns = [column_of(name) for name in AMOUNTS]
+        in_base = pl.lit(base).alias("currency")
+
+        parts = of_account.parts.with_columns(pl.col(columns) * rate, in_base)
+        return Split(parts, of_account.legs.with_columns(in_base))
 
 
 # The closes, and the contracts of legs and of all that are quoted in cents, by conid.
@@ -321,8 +342,14 @@ def _closes_and_contracts(lake: Lake, _versions: tuple[int, ...]) -> ClosesAndCo
 
     Seconds after a change of a holding that closed, its cause is in `closures`.
     """
-    legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
-    return read_closes(lake), lake.contracts.quoted_in_cents() | lake.contracts.get(legs)
+    legs = lake.registry.sync.get_all_active()
+    return read_closes(lake), _contracts_of(lake, legs)
+
+
+def _contracts_of(lake: Lake, legs: Iterable[ActiveContract]) -> dict[int, ContractDetails]:
+    """Return the contracts of legs, and of all that are quoted in cents."""
+    conids = {leg.conid for leg in legs}
+    return lake.contracts.quoted_in_cents() | lake.contracts.get(conids)
 
 
 def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
@@ -337,20 +364,26 @@ def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
     priced = confirmations.with_priced(newest, reported, now, band=settings.value_band)
 
     live_since = _live_since(lake, settings, now)
-    is_live = pl.col("gateway_id").is_in(list(live_since))
-    streamed = written_by(Source.STREAM, priced, settings, now).filter(is_live)
+    is_live = col.gateway_id.is_in(list(live_since))
+    by_stream = written_by(Source.STREAM, priced, settings, now).filter(is_live)
+    streamed = frozenset(by_stream["conid"]) if live_since else None
 
     legs = lake.registry.sync.get_all_active()
     versions = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
     closes_and_contracts = _closes_and_contracts(lake, versions)
+    book = _book(now, legs, priced, closes_and_contracts, settings)
+    is_followed = col.sec_type.is_in(settings.sec_types)
+    accounts = lake.account_values.latest_summaries()
+    logins = [login.gateway_id for login in settings.logins]
+    unresolved = {leg.strategy_id for leg in lake.registry.unresolved}
     return replace(
-        _book(now, legs, priced, closes_and_contracts, settings),
-        reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),
+        book,
+        reported=reported.filter(is_followed),
         live_since=live_since,
-        streamed=frozenset(streamed.get_column("conid")) if live_since else None,
-        accounts=tuple(lake.account_values.latest_summaries()),
-        logins=tuple(login.gateway_id for login in settings.logins),
-        unresolved=frozenset(leg.strategy_id for leg in lake.registry.unresolved),
+        streamed=streamed,
+        accounts=tuple(accounts),
+        logins=tuple(logins),
+        unresolved=frozenset(unresolved),
     )
 
 
@@ -372,7 +405,7 @@ def is_current(since: Mapping[str, datetime]) -> pl.Expr:
         since: The time of each connected login; rows of another one are not current.
     """
     kind = pl.Datetime("us", "UTC")
-    of_login = pl.col("gateway_id").replace_strict(dict(since), default=None, return_dtype=kind)
+    of_login = col.gateway_id.replace_strict(dict(since), default=None, return_dtype=kind)
     return (pl.col(CONFIRMED) >= of_login).fill_null(value=False)
 
 
@@ -383,10 +416,11 @@ def written_by(
 
     That is within two refresh intervals, or two intervals between rows if those are longer.
     """
-    longest = max(settings.refresh_interval_s, settings.row_interval_s)
-    since, last = now - timedelta(seconds=2 * longest), pl.max_horizontal("timestamp", CONFIRMED)
+    longest_s = max(settings.refresh_interval_s, settings.row_interval_s)
+    since = now - timedelta(seconds=2 * longest_s)
+    last = pl.max_horizontal("timestamp", CONFIRMED)
     is_recent = last.is_between(since, now + SKEW)
-    return priced.filter(pl.col("position") != 0, pl.col("source") == source.value, is_recent)
+    return priced.filter(col.position != 0, col.source == source, is_recent)
 
 
 def _book(
@@ -401,13 +435,8 @@ def _book(
         betas = read_scenarios(folder_of(settings.strategies_file)).betas
     except ScenariosFileError:  # `what-if` names the mistake
         betas = {}
-    return Book(
-        now=now,
-        priced=priced,
-        legs=tuple(legs),
-        split=exposure.split(legs, priced, details, closes.end_of, betas),
-        closes=closes,
-    )
+    split = exposure.split(legs, priced, details, closes.end_of, betas)
+    return Book(now=now, priced=priced, legs=tuple(legs), split=split, closes=closes)
 
 
 def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
@@ -422,9 +451,8 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     rows = tables.rows_at(lake, settings, past, now)
     legs = tables.legs_at(lake, past.at)
     priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
-    of_legs = lake.contracts.get({leg.conid for leg in legs})
-    contracts = lake.contracts.quoted_in_cents() | of_legs
-    return _book(past.at, legs, priced, (read_closes(lake, past), contracts), settings)
+    closes_and_contracts = (read_closes(lake, past), _contracts_of(lake, legs))
+    return _book(past.at, legs, priced, closes_and_contracts, settings)
 
 
 GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
@@ -438,6 +466,9 @@ COLUMNS = (
     "shares",
 )  # fmt: skip
 
+# The sign of what an option gains when its underlying rises.
+_SIGNS = {"CALL": 1.0, "PUT": -1.0}
+
 _name = lru_cache(maxsize=100_000)(leg_name)
 
 
@@ -447,46 +478,55 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     `strategies` and `shares` name who has which part; what is missing from 1 belongs to nobody.
     `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit.
     """
-    in_strategies = book.split.parts.filter(pl.col("strategy_id") != UNATTRIBUTED)
-    of_strategies = (
-        in_strategies.sort("strategy_id")
-        .group_by(KEY, maintain_order=True)
-        .agg(strategies="strategy_id", shares="share")
-    )
+    named = rows.with_columns(_names(rows))
+    owners = _owners(book.split.parts)
+    joined = named.join(owners, on=KEY, how="left", maintain_order="left")
+    # A holding in no strategy has no row among those of strategies.
+    with_owners = joined.with_columns(pl.col("strategies", "shares").fill_null([]))
 
-    sign = pl.when(pl.col("right") == "CALL").then(1.0).when(pl.col("right") == "PUT").then(-1.0)
-    inside = sign * (pl.col("underlying_price") - pl.col("strike"))
-    terms = rows.select("symbol", "right", "strike", "expiry").iter_rows()
-    names = pl.Series("name", [_name(*row) for row in terms], pl.String)
-
-    is_tick = pl.col("value_source") == "TICK"
-    feed = pl.col("market_data_type").replace_strict(
+    sign = col.right.replace_strict(_SIGNS, default=None, return_dtype=pl.Float64)
+    inside = sign * (col.underlying_price - col.strike)
+    days = (col.expiry - exchange_date(book.now)).dt.total_days()
+    has_greeks = col.delta.is_not_null()
+    feed = col.market_data_type.replace_strict(
         confirmations.FEEDS, default="live", return_dtype=pl.String
     )
-
-    def age(name: str) -> pl.Expr:
-        passed = (moment(book.now) - pl.col(name)).dt.total_milliseconds() / 1000
-        return passed.clip(0.0)
-
-    named = rows.with_columns(names)
-    joined = named.join(of_strategies, on=KEY, how="left", maintain_order="left")
-    positions = joined.with_columns(
+    is_tick = col.value_source == "TICK"
+    positions = with_owners.with_columns(
         unrealized="unrealized_pnl",
         today="daily_pnl",
         realised_today="realized_pnl",
-        moneyness=inside / pl.col("strike"),
-        extrinsic=pl.col("market_price") - inside.clip(0.0),
+        moneyness=inside / col.strike,
+        extrinsic=col.market_price - inside.clip(0.0),
         greeks=pl.struct(GREEKS),
-        days=(pl.col("expiry") - exchange_date(book.now)).dt.total_days(),
+        days=days,
         confirmed_at=PRICED,
-        greeks_at=pl.when(pl.col("delta").is_not_null()).then("greeks_time"),
+        greeks_at=pl.when(has_greeks).then("greeks_time"),
         feed=pl.when(is_tick).then(feed),
         current=is_current(book.live_since),
-        # A holding in no strategy has no row among those of strategies.
-        strategies=pl.col("strategies").fill_null([]),
-        shares=pl.col("shares").fill_null([]),
     )
-    return positions.with_columns(age_s=age("confirmed_at"), greeks_age_s=age("greeks_at"))
+    price_age = _age_s(col.confirmed_at, book.now)
+    greeks_age = _age_s(col.greeks_at, book.now)
+    return positions.with_columns(age_s=price_age, greeks_age_s=greeks_age)
+
+
+def _names(rows: pl.DataFrame) -> pl.Series:
+    """Return the name of the contract of each row."""
+    terms = rows.select("symbol", "right", "strike", "expiry").iter_rows()
+    return pl.Series("name", [_name(*row) for row in terms], pl.String)
+
+
+def _owners(parts: pl.DataFrame) -> pl.DataFrame:
+    """Return for each holding the strategies that have a part of it, and their shares."""
+    in_strategies = parts.filter(col.strategy_id != UNATTRIBUTED).sort("strategy_id")
+    by_holding = in_strategies.group_by(KEY, maintain_order=True)
+    return by_holding.agg(strategies="strategy_id", shares="share")
+
+
+def _age_s(at: pl.Expr, now: datetime) -> pl.Expr:
+    """Return the age of what is of a time, in seconds."""
+    age_ms = (moment(now) - at).dt.total_milliseconds()
+    return (age_ms / 1000).clip(0.0)
 
 
 def open_positions(
@@ -498,16 +538,18 @@ def open_positions(
         strategy: Only the legs of this strategy.
         underlying: Only contracts on this symbol, in upper or lower case.
     """
-    holdings = book.priced.filter(pl.col("position") != 0)
+    holdings = book.priced.filter(col.position != 0)
     if underlying is not None:
-        holdings = holdings.filter(pl.col("symbol").str.to_uppercase() == underlying.upper())
+        symbol = col.symbol.str.to_uppercase()
+        holdings = holdings.filter(symbol == underlying.upper())
 
-    strike = pl.col("strike").fill_null(0.0)
+    strike = col.strike.fill_null(0.0)
     order = ("account", "symbol", "expiry", strike, "conid")
     rows = position_rows(holdings, book).sort(order, nulls_last=True)
     if strategy is None:
         return rows
-    return rows.filter(pl.col("strategies").list.contains(pl.lit(strategy)))
+    is_of_strategy = col.strategies.list.contains(pl.lit(strategy))
+    return rows.filter(is_of_strategy)
 
 
 # The time span of the diagram: a trading day with the hours around it.
@@ -529,14 +571,16 @@ def read_curves(lake: Lake, book: Book) -> list[dict[str, Any]]:
     first = book.now - SPAN
     conids = {leg.conid for leg in book.matching}
     sampled = lake.updates.sync.sampled(conids, first, book.now, POINTS)
-    not_sampled = book.priced.filter(pl.col("timestamp") < first, pl.col("conid").is_in(conids))
-    curves = _curves_of_strategies(_newest_at_slots(sampled, not_sampled), book.matching)
+    not_sampled = book.priced.filter(col.timestamp < first, col.conid.is_in(conids))
+    at_slots = _newest_at_slots(sampled, not_sampled)
+    curves = _curves_of_strategies(at_slots, book.matching)
 
-    profits = lake.account_values.between(first, book.now).drop_nulls("daily_pnl")
-    accounts = profits.group_by("account", "currency", maintain_order=True)
-    for (account, currency), of_account in accounts:
-        sampled_profits = of_account.gather_every(max(1, of_account.height // POINTS))
-        points = sampled_profits.select("timestamp", "daily_pnl").rows()
+    values = lake.account_values.between(first, book.now)
+    profits = values.drop_nulls("daily_pnl")
+    by_account = profits.group_by("account", "currency", maintain_order=True)
+    for (account, currency), of_account in by_account:
+        step = max(1, of_account.height // POINTS)
+        points = of_account.gather_every(step).select("timestamp", "daily_pnl").rows()
         curves.append({"name": account, "currency": currency, "points": points, "is_account": True})
     return curves
 
@@ -570,25 +614,21 @@ def _curves_of_strategies(
     """
     # Most quantities are the same at all slots: then the shares are too.
     number_of_slots = holdings.get_column("slot").n_unique()
-    is_steady = (pl.col("position").n_unique() == 1) & (pl.len() == number_of_slots)
+    is_steady = (col.position.n_unique() == 1) & (pl.len() == number_of_slots)
     steadiness = holdings.group_by(KEY).agg(is_steady=is_steady)
-    moved = set(steadiness.filter(~pl.col("is_steady")).get_column("conid"))
-    has_moved = pl.col("conid").is_in(moved)
+    moved = set(steadiness.filter(~col.is_steady)["conid"])
+    has_moved = col.conid.is_in(moved)
 
-    parts = [_parts_of_strategies(holdings.filter(~has_moved), legs)]
+    steady = holdings.filter(~has_moved)
+    parts = [_parts_of_strategies(steady, legs)]
     legs_that_moved = [leg for leg in legs if leg.conid in moved]
     for holdings_of_slot in holdings.filter(has_moved).partition_by("slot"):
         parts.append(_parts_of_strategies(holdings_of_slot, legs_that_moved))
 
-    profit = pl.col("profit")
-    sums = (
-        pl.concat(parts)
-        .group_by("strategy", "currency", "slot")
-        .agg(profit=pl.when(profit.null_count() == 0).then(profit.sum()))
-        .sort("strategy", "currency", "slot")
-    )
+    by_slot = pl.concat(parts).group_by("strategy", "currency", "slot")
+    sums = by_slot.agg(sum_if_known(col.profit)).sort("strategy", "currency", "slot")
     by_strategy = sums.group_by("strategy", "currency", maintain_order=True)
-    curves = []
+    curves: list[dict[str, Any]] = []
     for name, currency, slots, profits in by_strategy.agg("slot", "profit").iter_rows():
         points = list(zip(slots, profits, strict=True))
         curves.append({"name": name, "currency": currency, "points": points})
@@ -601,16 +641,8 @@ def _parts_of_strategies(holdings: pl.DataFrame, legs: Sequence[ActiveContract])
     for account, conid, quantity in holdings.unique(KEY).select(*KEY, "position").iter_rows():
         held[account, conid] = quantity
 
-    claims = [
-        (*claim.key, str(legs[claim.leg].strategy_id), claim.share)
-        for claim in exposure.claims_of(dict(enumerate(legs)), held)
-    ]
-    schema = {
-        "account": pl.String, "conid": pl.Int64, "strategy": pl.String, "share": pl.Float64,
-    }  # fmt: skip
-    claimed = pl.DataFrame(claims, schema, orient="row")
-
-    is_of_day = pl.col("slot") - pl.col("timestamp") <= A_DAY
-    profit = pl.when(is_of_day).then(pl.col("daily_pnl") * pl.col("share"))
-    parts = holdings.join(claimed, on=KEY)
-    return parts.select("strategy", "currency", "slot", profit=profit)
+    claims = exposure.claims_of(dict(enumerate(legs)), held)
+    parts = holdings.join(exposure.claimed_parts(claims, legs), on=KEY)
+    is_of_day = col.slot - col.timestamp <= A_DAY
+    profit = pl.when(is_of_day).then(col.daily_pnl * col.share)
+    return parts.select("currency", "slot", strategy="strategy_id", profit=profit)
