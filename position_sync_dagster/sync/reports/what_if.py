@@ -10,14 +10,15 @@ from datetime import datetime
 from typing import Any
 
 import polars as pl
+from polars import col
 
-from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.holding import KEY, Key, grouped
 from position_sync_dagster.domain.instrument import OPTION_TYPES, Instrument, digits, parse_expiry
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.limits import OF_ACCOUNTS, LimitState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.deliveries import uncovered_calls
-from position_sync_dagster.risk.payoff import Payoff, payoffs
+from position_sync_dagster.risk.payoff import payoffs
 from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs
 from position_sync_dagster.risk.proposed_trade import (
     ProposedTrade,
@@ -92,26 +93,29 @@ class WhatIf:
         more_before = _more_by_group(self.before, self.before_legs, self.settings, level)
         more_after = _more_by_group(self.after, self.after_legs, self.settings, level)
 
-        result = []
+        rows: list[dict[str, Any]] = []
         for key in sorted({*before, *after}, key=str):
             group = key[:-1]
-            row = dict(after.get(key) or before[key])
-            row["before"] = _side(before.get(key), more_before.get(group))
-            row["after"] = _side(after.get(key), more_after.get(group))
-            for name in ("value", "profit", "left_out"):
-                row[name] = row["after"][name] if row["after"] else None
-            result.append(row)
-        return result
+            side_before = _side(before.get(key), more_before.get(group))
+            side_after = _side(after.get(key), more_after.get(group))
+            row = {**(after.get(key) or before[key]), "before": side_before, "after": side_after}
+            for name in _SHOWN:
+                row[name] = side_after[name] if side_after else None
+            rows.append(row)
+        return rows
+
+
+# What a row has of each side.
+_SHOWN = ("value", "profit", "left_out")
 
 
 def _by_group(
     rows: Iterable[dict[str, Any]], points: Sequence[Point]
 ) -> dict[tuple[Any, ...], dict[str, Any]]:
     """Return rows by their group and the number of their point; those of a group are in order."""
-    by_key = {}
-    groups = grouped(_group_of, rows)
-    for group, of_group in groups.items():
-        for number, row in enumerate(of_group[: len(points)]):
+    by_key: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for group, rows_of_group in grouped(_group_of, rows).items():
+        for number, row in enumerate(rows_of_group[: len(points)]):
             by_key[*group, number] = row
     return by_key
 
@@ -124,7 +128,8 @@ def _side(row: Mapping[str, Any] | None, more: Mapping[str, Any] | None) -> dict
     """Return what a row is before or after; None: its group is not there."""
     if row is None:
         return None
-    return {name: row[name] for name in ("value", "profit", "left_out")} | dict(more or {})
+    numbers = {name: row[name] for name in _SHOWN}
+    return {**numbers, **(more or {})}
 
 
 def _more_by_group(
@@ -133,34 +138,42 @@ def _more_by_group(
     """Return greeks, payoffs, what is uncovered and broken limits of strategies and accounts."""
     if level not in (Breakdown.STRATEGY, Breakdown.ACCOUNT):
         return {}
-    is_of_strategy = level is Breakdown.STRATEGY
-    by = ["strategy_id", "account", "currency"] if is_of_strategy else ["account", "currency"]
+    by = ["account", "currency"]
+    if level is Breakdown.STRATEGY:
+        by = ["strategy_id", *by]
     uncovered = uncovered_calls(legs)
-    payoff_of = grouped(lambda payoff: payoff.strategy, payoffs(legs, leg_notes(book)))
+    all_payoffs = payoffs(legs, leg_notes(book))
     broken = _broken_limits(book, settings)
 
-    result = {}
+    more: dict[tuple[Any, ...], dict[str, Any]] = {}
     for sums in exposure.summed(legs.parts, by, book.now).iter_rows(named=True):
         strategy = sums.get("strategy_id")
         account = sums["account"]
-        missing = [
-            row
-            for row in uncovered
-            if row["account"] == account and strategy in (None, row["strategy_id"])
-        ]
-        of_group: list[Payoff] = []
-        if strategy is not None:
-            of_group = [payoff for payoff in payoff_of[strategy] if payoff.account == account]
+
+        uncovered_here: list[dict[str, Any]] = []
+        for row in uncovered:
+            if row["account"] == account and strategy in (None, row["strategy_id"]):
+                uncovered_here.append(row)
+
+        payoff_rows: list[dict[str, Any]] = []
+        for payoff in all_payoffs:
+            is_here = (payoff.strategy, payoff.account) == (strategy, account)
+            if strategy is not None and is_here:
+                payoff_rows.append(payoff.row)
+
+        broken_here: list[str] = []
+        for subjects, text in broken:
+            if subjects & {strategy, account}:
+                broken_here.append(text)
+
         key = (strategy, strategy or account, account, sums["currency"], None)
-        result[key] = {
-            **{name: sums[name] for name in GREEKS},
-            "payoffs": [payoff.row for payoff in of_group],
-            "uncovered": missing,
-            "limits_broken": [
-                text for subjects, text in broken if not subjects.isdisjoint({strategy, account})
-            ],
+        greeks = {name: sums[name] for name in GREEKS}
+        more[key] = greeks | {
+            "payoffs": payoff_rows,
+            "uncovered": uncovered_here,
+            "limits_broken": broken_here,
         }
-    return result
+    return more
 
 
 def _broken_limits(book: Book, settings: Settings) -> list[tuple[set[str | None], str]]:
@@ -169,11 +182,12 @@ def _broken_limits(book: Book, settings: Settings) -> list[tuple[set[str | None]
     What the broker alone knows of an account, such as its margin, is not known after a trade.
     """
     computed = [limit for limit in known_limits(settings) if limit.measure not in OF_ACCOUNTS]
-    broken = []
+    broken: list[tuple[set[str | None], str]] = []
     for evaluated in evaluate(computed, book):
         if evaluated.outcome is LimitState.BROKEN:
             limit = evaluated.limit
-            broken.append(({limit.strategy_id, limit.account} - {None}, evaluated.text))
+            subjects = {limit.strategy_id, limit.account} - {None}
+            broken.append((subjects, evaluated.text))
     return broken
 
 
@@ -203,11 +217,12 @@ def what_if_of(book: Book, legs: PricedLegs, settings: Settings, changes: Change
     after = HypotheticalBook(book=book, legs=legs)
     notes = [after.apply(trade) for trade in trades]
     after_book = after.result(frozenset(changes.closed))
+    after_legs = PricedLegs.of(after_book.split.parts, legs.given)
     return WhatIf(
         before=book,
         before_legs=legs,
         after=after_book,
-        after_legs=PricedLegs.of(after_book.split.parts, legs.given),
+        after_legs=after_legs,
         settings=settings,
         notes=notes,
     )
@@ -217,12 +232,12 @@ def rows_of_choice(
     rows: Sequence[dict[str, Any]], strategy: str | None, account: str | None
 ) -> list[dict[str, Any]]:
     """Return the rows of an account, and those of a strategy where rows are of strategies."""
-    return [
-        row
-        for row in rows
-        if (strategy is None or row["strategy"] in (None, strategy))
-        and account in (None, row["account"])
-    ]
+    chosen: list[dict[str, Any]] = []
+    for row in rows:
+        is_of_strategy = strategy is None or row["strategy"] in (None, strategy)
+        if is_of_strategy and account in (None, row["account"]):
+            chosen.append(row)
+    return chosen
 
 
 def closing_trades(legs: PricedLegs, strategy: str) -> list[ProposedTrade]:
@@ -231,14 +246,21 @@ def closing_trades(legs: PricedLegs, strategy: str) -> list[ProposedTrade]:
     Raises:
         ProposedTradeError: It holds nothing.
     """
-    trades = [
-        ProposedTrade(
-            quantity=-leg.quantity, symbol=leg.row["symbol"], expiry=leg.row["expiry"],
-            right=leg.row["right"], strike=leg.row["strike"], strategy=strategy,
-            account=leg.row["account"], conid=leg.row["conid"],
+    trades: list[ProposedTrade] = []
+    for leg in legs.of_strategy(strategy):
+        row = leg.row
+        trade = ProposedTrade(
+            quantity=-leg.quantity,
+            symbol=row["symbol"],
+            expiry=row["expiry"],
+            right=row["right"],
+            strike=row["strike"],
+            strategy=strategy,
+            account=row["account"],
+            conid=row["conid"],
         )
-        for leg in legs.of_strategy(strategy)
-    ]  # fmt: skip
+        trades.append(trade)
+
     if not trades:
         raise ProposedTradeError(
             f"The strategy {strategy!r} holds nothing.",
@@ -253,17 +275,21 @@ def rolling_trades(legs: PricedLegs, strategy: str, expiry: Any) -> list[Propose
     Raises:
         ProposedTradeError: It holds no option, or the expiry is not later.
     """
-    dated = [trade for trade in closing_trades(legs, strategy) if trade.right is not None]
-    nearest = min((trade.expiry for trade in dated if trade.expiry is not None), default=None)
+    options = [trade for trade in closing_trades(legs, strategy) if trade.right is not None]
+    expiries = [trade.expiry for trade in options if trade.expiry is not None]
+    nearest = min(expiries, default=None)
     if nearest is None or expiry <= nearest:
         raise ProposedTradeError(
             f"No option of {strategy!r} expires before {expiry}.",
             remedy="Name a day after the next expiry of the strategy.",
         )
-    closing = [trade for trade in dated if trade.expiry == nearest]
-    opening = [
-        replace(trade, quantity=-trade.quantity, expiry=expiry, conid=None) for trade in closing
-    ]
+
+    closing: list[ProposedTrade] = []
+    opening: list[ProposedTrade] = []
+    for trade in options:
+        if trade.expiry == nearest:
+            closing.append(trade)
+            opening.append(replace(trade, quantity=-trade.quantity, expiry=expiry, conid=None))
     return [*closing, *opening]
 
 
@@ -311,9 +337,9 @@ class HypotheticalBook:
             unit_price = trade.price / magnifier
             source = "the price that was given" if key[1] > 0 else source
         if unit_price is None:
+            example = f"{digits(trade.quantity)} {trade.name} @1.50"
             raise ProposedTradeError(
-                f"Nothing says what {trade.name} costs.",
-                remedy=f'Give a price: "{digits(trade.quantity)} {trade.name} @1.50".',
+                f"Nothing says what {trade.name} costs.", remedy=f'Give a price: "{example}".'
             )
 
         price = unit_price * row["multiplier"]
@@ -326,32 +352,35 @@ class HypotheticalBook:
     def result(self, closed: frozenset[str]) -> Book:
         """Return the book after the trades, without the legs of strategies that were closed."""
         schema = self.book.priced.schema
-        priced = pl.DataFrame(list(self.rows.values()), schema=schema, orient="row")
+        priced = pl.DataFrame(list(self.rows.values()), schema, orient="row")
         active = [leg for leg in self.claims if leg.strategy_id not in closed]
-        betas = dict(self.legs.given.betas)
-        split = exposure.split(
-            active, priced, self.legs.given.details, self.book.closes.end_of, betas
-        )
-        traded = pl.struct("account", "conid").is_in(
-            [{"account": account, "conid": conid} for account, conid in self.traded]
-        )
+        given = self.legs.given
+        end_of = self.book.closes.end_of
+        split = exposure.split(active, priced, given.details, end_of, dict(given.betas))
+
         # What the broker reports of these holdings is what they were before.
-        reported = self.book.reported if not self.traded else self.book.reported.filter(~traded)
-        return replace(self.book, priced=priced, legs=tuple(active), split=split, reported=reported)
+        reported = self.book.reported
+        traded = pl.DataFrame(list(self.traded), reported.select(KEY).schema, orient="row")
+        untouched = reported.join(traded, on=KEY, how="anti", maintain_order="left")
+        return replace(
+            self.book, priced=priced, legs=tuple(active), split=split, reported=untouched
+        )
 
     def _account_of(self, trade: ProposedTrade) -> str:
         """Return the account that holds most of the underlying."""
-        same = self.legs.parts.filter(pl.col("symbol") == trade.symbol)
-        counts = same.group_by("account").len().sort("len", "account", descending=[True, False])
-        if counts.is_empty():
+        of_underlying = self.legs.parts.filter(col.symbol == trade.symbol)
+        if of_underlying.is_empty():
             raise _nothing_held(trade)
-        return str(counts.row(0)[0])
+        counts = of_underlying.group_by("account").len()
+        most_first = counts.sort("len", "account", descending=[True, False])
+        return str(most_first["account"][0])
 
     def _held_key(self, trade: ProposedTrade, account: str) -> Key | None:
         """Return the holding of the contract in an account; None: it is not held there."""
-        if (account, trade.conid) in self.rows:
-            return account, trade.conid or 0
-        return next((key for key in self._held_like(trade) if key[0] == account), None)
+        if trade.conid is not None and (account, trade.conid) in self.rows:
+            return account, trade.conid
+        in_account = [key for key in self._held_like(trade) if key[0] == account]
+        return next(iter(in_account), None)
 
     def _held_like(self, trade: ProposedTrade) -> list[Key]:
         """Return the holdings of the contract of a trade, of all accounts."""
@@ -369,8 +398,8 @@ class HypotheticalBook:
             return _without_position(self.rows[key], account), "the price in another account"
 
         similar = self._similar(trade)
-        row = _without_position(similar.row, account)
-        row = {name: value for name, value in row.items() if name in self.book.priced.columns}
+        template = _without_position(similar.row, account)
+        row = {name: template[name] for name in self.book.priced.columns if name in template}
         row |= {
             "conid": self._next_conid, "symbol": trade.symbol, "right": trade.right,
             "strike": trade.strike, "expiry": trade.expiry, "local_symbol": None,
@@ -383,12 +412,14 @@ class HypotheticalBook:
 
     def _similar(self, trade: ProposedTrade) -> PricedLeg:
         """Return a held contract whose multiplier, currency and underlying are those of a trade."""
-        wanted = OPTION_TYPES if trade.right else frozenset({"FUT"} if trade.expiry else {"STK"})
-        held = [
-            leg
-            for leg in self.legs
-            if leg.row["symbol"] == trade.symbol and leg.row["sec_type"] in wanted
-        ]
+        wanted = OPTION_TYPES
+        if not trade.right:
+            wanted = frozenset({"FUT"} if trade.expiry else {"STK"})
+
+        held: list[PricedLeg] = []
+        for leg in self.legs:
+            if leg.row["symbol"] == trade.symbol and leg.row["sec_type"] in wanted:
+                held.append(leg)
         if not held:
             raise _nothing_held(trade)
         return min(held, key=lambda leg: _days_apart(leg.row["expiry"], trade.expiry))
@@ -448,25 +479,25 @@ class HypotheticalBook:
         magnifier: float | None,
     ) -> OptionTerms | None:
         """Return what the model prices an option as, at the hour of a similar one."""
-        details = self.legs.given.details.get(similar.row["conid"])
-        option = Instrument(**{name: row[name] for name in CONTRACT_FIELDS})
+        given = self.legs.given
+        details = given.details.get(similar.row["conid"])
         if details is not None:
             details = replace(
                 details, right=trade.right, strike=trade.strike, last_trade_date=trade.expiry,
                 expires_on=trade.expiry,
             )  # fmt: skip
-        dividends = self.legs.given.dividends.get(trade.symbol)
-        terms = option_terms(option, details, self.legs.given.rates, dividends, magnifier)
+
+        fields = {name: row[name] for name in CONTRACT_FIELDS}
+        dividends = given.dividends.get(trade.symbol)
+        terms = option_terms(Instrument(**fields), details, given.rates, dividends, magnifier)
         if not isinstance(terms, OptionTerms) or terms.expires_at <= self.book.now:
             return None
         return terms
 
     def _magnifier(self, row: Mapping[str, Any]) -> float | None:
         """Return the divisor from quoted prices to the currency: that of a held part, if any."""
-        same = self.legs.parts.filter(
-            (pl.col("symbol") == row["symbol"]) & (pl.col("sec_type") == row["sec_type"])
-        )
-        magnifiers = same.get_column("magnifier").drop_nulls()
+        parts = self.legs.parts.filter(col.symbol == row["symbol"], col.sec_type == row["sec_type"])
+        magnifiers = parts["magnifier"].drop_nulls()
         return float(magnifiers[0]) if len(magnifiers) else None
 
     def _claim(self, trade: ProposedTrade, key: Key) -> None:
@@ -478,13 +509,19 @@ class HypotheticalBook:
             closed = (trade.strategy, conid)
             self.claims = [leg for leg in self.claims if (leg.strategy_id, leg.conid) != closed]
             return
-        self.claims.append(
-            ActiveContract(
-                conid=conid, symbol=trade.symbol, right=trade.right, strike=trade.strike,
-                expiry=trade.expiry, strategy_id=str(trade.strategy), added_at=self.book.now,
-                quantity=trade.quantity, account=account,
-            )
-        )  # fmt: skip
+
+        opened = ActiveContract(
+            conid=conid,
+            symbol=trade.symbol,
+            right=trade.right,
+            strike=trade.strike,
+            expiry=trade.expiry,
+            strategy_id=str(trade.strategy),
+            added_at=self.book.now,
+            quantity=trade.quantity,
+            account=account,
+        )
+        self.claims.append(opened)
 
 
 _GREEK_COLUMNS = ("delta", "gamma", "vega", "theta")
@@ -505,13 +542,22 @@ def _unit_not_known(trade: ProposedTrade) -> ProposedTradeError:
 
 
 def _days_apart(expiry: Any, wanted: Any) -> int:
-    return abs((expiry - wanted).days) if expiry is not None and wanted is not None else 0
+    if expiry is None or wanted is None:
+        return 0
+    return abs((expiry - wanted).days)
 
 
 def _without_position(row: Mapping[str, Any], account: str) -> dict[str, Any]:
     """Return a row of which nothing is held."""
-    nothing = {"position": 0.0, "average_cost": None, "market_value": 0.0, "unrealized_pnl": 0.0}
-    return {**row, **nothing, "daily_pnl": 0.0, "account": account}
+    return {
+        **row,
+        "account": account,
+        "position": 0.0,
+        "average_cost": None,
+        "market_value": 0.0,
+        "unrealized_pnl": 0.0,
+        "daily_pnl": 0.0,
+    }
 
 
 def _unit_price(row: Mapping[str, Any], magnifier: float | None) -> float | None:
@@ -549,8 +595,13 @@ def traded_row(
 
     value = after * value_of_one
     gain = None if average_cost is None else value - after * average_cost
-    changed = {"position": after, "average_cost": average_cost, "market_value": value}
-    return {**row, **changed, "unrealized_pnl": gain if after else 0.0}
+    return {
+        **row,
+        "position": after,
+        "average_cost": average_cost,
+        "market_value": value,
+        "unrealized_pnl": gain if after else 0.0,
+    }
 
 
 def read_changes(
@@ -573,6 +624,10 @@ def read_changes(
         ProposedTradeError: A text is no trade.
         InvalidLegError: A part of a trade, or an expiry, cannot be read.
     """  # fmt: skip
-    parsed = [replace(parse_trade(text), account=account, strategy=strategy) for text in trades]
-    expiries_by_name = {name: parse_expiry(expiry) for name, expiry in rolled}
-    return Changes(trades=parsed, closed=tuple(closed), rolled=expiries_by_name)
+    parsed: list[ProposedTrade] = []
+    for text in trades:
+        trade = parse_trade(text)
+        parsed.append(replace(trade, account=account, strategy=strategy))
+
+    expiries = {name: parse_expiry(expiry) for name, expiry in rolled}
+    return Changes(trades=parsed, closed=tuple(closed), rolled=expiries)
