@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER, seconds_since
@@ -103,42 +104,46 @@ class Figures:
     def closed_today(self) -> pl.DataFrame:
         """The holdings that closed today, with what each earned today."""
         since = moment(self.day.since)
-        is_flat = pl.col("position") == 0
+        is_flat = col.position == 0
+        is_of_today = col.timestamp >= since
         priced = self.book.priced
-        gone = priced.filter(is_flat, pl.col("timestamp") >= since)
+        closed = priced.filter(is_flat & is_of_today)
 
         # What was opened and closed between two rows was never in the ledger.
-        in_ledger = priced.filter(~is_flat | (pl.col("timestamp") >= since))
-        reported = self.book.reported.filter(is_flat, pl.col("position_time") >= since)
-        brief = reported.join(in_ledger, on=KEY, how="anti").join(self._moved, on=KEY, how="semi")
+        in_ledger = priced.filter(~is_flat | is_of_today)
+        reported = self.book.reported.filter(is_flat, col.position_time >= since)
+        not_in_ledger = reported.join(in_ledger, on=KEY, how="anti")
+        brief = not_in_ledger.join(self._moved, on=KEY, how="semi")
         brief = brief.with_columns(timestamp="position_time")
 
-        rows = pl.concat([gone, brief], how="diagonal_relaxed")
-        with_profit = (
-            rows.drop("daily_pnl", "realized_pnl")
-            .join(self._moved, on=KEY, how="left")
-            .join(self._stated_at_close, on=KEY, how="left")
-            .with_columns(realized_pnl=pl.coalesce("stated", "realized"))
-        )
-        shown = position_rows(with_profit.select(gone.columns), self.book)
-        return self._with_owners(shown).sort("timestamp", descending=True)
+        rows = pl.concat([closed, brief], how="diagonal_relaxed")
+        unvalued = rows.drop("daily_pnl", "realized_pnl")
+        with_moves = unvalued.join(self._moved, on=KEY, how="left")
+        with_stated = with_moves.join(self._stated_at_close, on=KEY, how="left")
+        realized = pl.coalesce("stated", "realized")
+        with_profit = with_stated.with_columns(realized_pnl=realized)
+
+        positions = position_rows(with_profit.select(closed.columns), self.book)
+        return self._with_owners(positions).sort("timestamp", descending=True)
 
     def _with_owners(self, closed: pl.DataFrame) -> pl.DataFrame:
         """Return holdings that closed with the one strategy that had their contract today.
 
         What was opened and closed between two rows is no part of the book any more.
         """
-        owners = {conid: names for conid, names in self.day.strategies.items() if len(names) == 1}
+        owners: list[tuple[int, list[str]]] = []
+        for conid, names in self.day.strategies.items():
+            if len(names) == 1:
+                owners.append((conid, list(names)))
         schema = {"conid": pl.Int64(), "owner": pl.List(pl.String())}
-        of_contract = pl.DataFrame(
-            [(conid, list(names)) for conid, names in owners.items()], schema, orient="row"
-        )
-        is_lost = (pl.col("strategies").list.len() == 0) & pl.col("owner").is_not_null()
+        of_contract = pl.DataFrame(owners, schema, orient="row")
         joined = closed.join(of_contract, on="conid", how="left", maintain_order="left")
-        return joined.with_columns(
-            strategies=pl.when(is_lost).then("owner").otherwise("strategies"),
-            shares=pl.when(is_lost).then(pl.lit([1.0])).otherwise("shares"),
-        ).drop("owner")
+
+        has_none = col.strategies.list.len() == 0
+        is_lost = has_none & col.owner.is_not_null()
+        strategies = pl.when(is_lost).then("owner").otherwise("strategies")
+        shares = pl.when(is_lost).then(pl.lit([1.0])).otherwise("shares")
+        return joined.with_columns(strategies=strategies, shares=shares).drop("owner")
 
     @property
     def _moved(self) -> pl.DataFrame:
@@ -148,15 +153,16 @@ class Figures:
             "realized": pl.Float64,
         }  # fmt: skip
         realized = realized_of(self.day)
-        profits = closed_profits(self.day)
-        rows = [(*key, profit, realized.get(key)) for key, profit in profits.items()]
+        rows: list[tuple[Any, ...]] = []
+        for key, profit in closed_profits(self.day).items():
+            rows.append((*key, profit, realized.get(key)))
         return pl.DataFrame(rows, schema=schema, orient="row")
 
     @property
     def _stated_at_close(self) -> pl.DataFrame:
         """The realised profit of the broker's portfolio rows that came after a close."""
-        of_row = pl.col("value_source") == ValueOrigin.PORTFOLIO.value
-        closed = self.book.reported.filter(pl.col("position") == 0, of_row)
+        is_of_portfolio = col.value_source == ValueOrigin.PORTFOLIO
+        closed = self.book.reported.filter(col.position == 0, is_of_portfolio)
         return closed.select(*KEY, stated="realized_pnl")
 
     @cached_property
@@ -172,15 +178,15 @@ class Figures:
         return [self._account(account) for account in self.book.accounts]
 
     def _account(self, account: AccountSummary) -> dict[str, Any]:
-        ages = self.positions.filter(pl.col("account") == account.account).get_column("age_s")
-        return {
-            **{name: getattr(account, name) for name in _REPORTED},
+        ages = self.positions.filter(col.account == account.account)["age_s"]
+        today = self._today(account)
+        today["account_age_s"] = seconds_since(account.pnl_received_at, self.at)
+        today["holdings_age_s"] = None if ages.null_count() else ages.max()
+
+        reported = {name: getattr(account, name) for name in _REPORTED}
+        return reported | {
             "age_s": seconds_since(account.values_received_at, self.at),
-            "today": {
-                **self._today(account),
-                "account_age_s": seconds_since(account.pnl_received_at, self.at),
-                "holdings_age_s": None if ages.null_count() else ages.max(),
-            },
+            "today": today,
             "realised_today": account.realized_pnl,
             "unrealised": account.unrealized_pnl,
             "total": known_sum([account.unrealized_pnl, account.realized_pnl]),
@@ -214,29 +220,33 @@ class Figures:
         if account.pnl_received_at is None:
             return False
 
-        is_of_account = pl.col("account") == account.account
+        is_of_account = col.account == account.account
         opened = self.positions.filter(is_of_account)
-        confirmed = opened.select(pl.max_horizontal("timestamp", "confirmed_at", CONFIRMED))
-        is_connected = account.gateway_id in self.book.live_since
-        ends = [self.at if is_connected else account.pnl_received_at, *confirmed.to_series()]
-
         closed = self.closed_today.filter(is_of_account)
         begins = [account.pnl_received_at, *opened["timestamp"], *closed["timestamp"]]
+
+        confirmed = opened.select(pl.max_horizontal("timestamp", "confirmed_at", CONFIRMED))
+        is_connected = account.gateway_id in self.book.live_since
+        account_end = self.at if is_connected else account.pnl_received_at
+        ends = [account_end, *confirmed.to_series()]
+
         last_begin: datetime = max(begins)
         first_end: datetime = min(ends)
         return last_begin <= first_end
 
     def to_dict(self, *, positions: bool = True) -> dict[str, Any]:
         """Return the figures as plain values for JSON; see `VERSION`."""
+        status = self.status
         book = self.book
+        closed_today = self.closed_today.select(COLUMNS)
         figures = {
             "version": VERSION,
             "at": self.at,
             "ledger_version": self.ledger_version,
-            "gateway": self.status.gateway,
-            "gateways": [login.gateway for login in self.status.each_login],
-            "attention": [*self.status.attention, *self.status.unresolved_legs],
-            "hints": self.status.hints,
+            "gateway": status.gateway,
+            "gateways": [login.gateway for login in status.each_login],
+            "attention": [*status.attention, *status.unresolved_legs],
+            "hints": status.hints,
             "current": self.current,
             "held": self.held,
             "accounts": self.accounts,
@@ -244,7 +254,7 @@ class Figures:
             "underlyings": book.underlyings,
             "expiries": book.expiries,
             "totals": [*book.totals, *book.in_base],
-            "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
+            "closed_today": closed_today.to_dicts(),
             "changes": self.changes,
             "limits": [limit_of(evaluated) for evaluated in self.limits],
         }
@@ -267,31 +277,40 @@ class Figures:
     @property
     def current(self) -> int:
         """The number of holdings whose value is current."""
-        return int(self.book.held.get_column("is_current").sum())
+        is_current = self.book.held["is_current"]
+        return int(is_current.sum())
 
     @property
     def oldest_age_s(self) -> float | None:
         """The age of the oldest price of a holding, in seconds; None if one is unknown."""
-        at = self.book.held.get_column(PRICED)
-        return None if at.null_count() else seconds_since(at.min(), self.at)  # type: ignore[arg-type]
+        priced_at = self.book.held[PRICED]
+        if priced_at.null_count():
+            return None
+        return seconds_since(priced_at.min(), self.at)  # type: ignore[arg-type]
 
 
 def in_base(rows: pl.DataFrame, name: str, account: AccountSummary) -> tuple[float | None, int]:
     """Return the sum of a column in the base currency of an account, and how many are unknown."""
-    of_account = rows.filter(pl.col("account") == account.account)
-    rate = pl.col("currency").replace_strict(account.rates, default=None, return_dtype=pl.Float64)
-    amounts = of_account.select((pl.col(name) * rate).alias(name)).get_column(name)
+    of_account = rows.filter(col.account == account.account)
+    rate = col.currency.replace_strict(account.rates, default=None, return_dtype=pl.Float64)
+    converted = of_account.select(amount=pl.col(name) * rate)
+    amounts = converted["amount"]
 
     unknown = amounts.null_count()
-    is_all_unknown = unknown > 0 and unknown == amounts.len()
-    return None if is_all_unknown else float(amounts.sum()), unknown
+    if unknown and unknown == amounts.len():
+        return None, unknown
+    return float(amounts.sum()), unknown
 
 
 def limit_of(evaluated: Evaluated) -> dict[str, Any]:
     """Return a limit for the JSON."""
     limit = evaluated.limit
-    names = ("subject", "account", "measure", "bound", "currency")
-    return {name: getattr(limit, name) for name in names} | {
+    return {
+        "subject": limit.subject,
+        "account": limit.account,
+        "measure": limit.measure,
+        "bound": limit.bound,
+        "currency": limit.currency,
         "strategy": limit.strategy_id,
         "limit": limit.value,
         "number": evaluated.reading.number,
@@ -314,12 +333,14 @@ def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
     # The owner of a login writes its session every few seconds, the other tables change seldom.
     day = _day(lake, day_began(now), versions[: len(of_day)])
     sessions = _sessions(lake, day.since, lake.sessions.table.version())
+    limits = known_limits(settings)
+    connections = map(str, book.live_since.items())
     return Figures(
         status=read_status(lake, settings, now, book=book),
         book=book,
         day=replace(day, sessions=sessions),
-        limits=evaluate(known_limits(settings), book),
-        versions=(*versions, *map(str, book.live_since.items())),
+        limits=evaluate(limits, book),
+        versions=(*versions, *connections),
     )
 
 
