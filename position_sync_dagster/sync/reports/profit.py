@@ -51,7 +51,7 @@ _STATE = (
 )  # fmt: skip
 
 # Whether a quantity came or went without a movement; null where that is not known.
-_IS_MISSING = col.missing.abs() > QUANTITY_ROUNDING
+IS_MISSING = col.missing.abs() > QUANTITY_ROUNDING
 
 # The contract of a row; null for the money of an account.
 _CONTRACT = col.symbol + " " + col.conid.cast(pl.String)
@@ -362,7 +362,7 @@ def _why_unknown() -> pl.Expr:
     value = _if_null("value_1", "its value at the close")
     quantity = _if_null("missing", "a quantity that moved")
     missing = pl.format("what moved {}", col.missing.round(6))
-    unexplained = pl.when(_IS_MISSING).then(missing)
+    unexplained = pl.when(IS_MISSING).then(missing)
     cash = _if_null("cash", "what a movement paid")
     fees = _if_null("fees", "a commission")
     brought = _if_null("brought", "the value of a transfer")
@@ -438,7 +438,7 @@ def _unexplained(is_known: pl.Expr) -> pl.Expr:
     """Return the value of what came or went without a movement: how much is not explained."""
     unit = pl.coalesce("unit_1", "unit_0")
     value_missing = col.missing * unit
-    return pl.when(is_known).then("unexplained").when(_IS_MISSING).then(value_missing)
+    return pl.when(is_known).then("unexplained").when(IS_MISSING).then(value_missing)
 
 
 def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
@@ -478,7 +478,7 @@ def _of_known_ends(
         start, end: The accounts of the rows at both ends.
         earlier: The accounts that have rows of any day before.
     """
-    accounts = set(rows.filter(_IS_MISSING)["account"])
+    accounts = set(rows.filter(IS_MISSING)["account"])
     without_close = accounts - set(end)
     without_start = accounts - set(start)
     lost = without_start & set(earlier)

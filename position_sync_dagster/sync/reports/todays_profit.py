@@ -15,9 +15,10 @@ from functools import lru_cache
 from typing import Any
 
 import polars as pl
+from polars import col
 from pydantic import BaseModel, ConfigDict
 
-from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED
 from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.lake.contracts import magnifier_in
@@ -33,6 +34,7 @@ from position_sync_dagster.sync.reports.moved_between import movements_between
 from position_sync_dagster.sync.reports.profit import (
     BOOKED_BEFORE,
     BY_GREEKS,
+    IS_MISSING,
     PARTS,
     explain_holdings,
     with_values_of_their_day,
@@ -167,36 +169,39 @@ def read_opening_book(lake: Lake, settings: Settings, now: datetime) -> OpeningB
     """
     today, session, closed_at = day_and_close_before(settings.calendar, now)
     table = lake.derived_table(DAILY_POSITIONS)
-    rows = _rows_of_session(lake, session, closed_at, table.version()) if table.exists() else None
-    recorded = DAILY_POSITIONS.empty if rows is None else rows_of_logins(rows, settings)
-    recorded = with_values_of_their_day(recorded, settings.calendar)
-    details = lake.contracts.get(set(recorded["conid"]))
-    magnifier = magnifier_in(details).cast(pl.Float64)
-    return OpeningBook(
-        today=today,
-        session=session,
-        closed_at=closed_at,
-        rows=recorded.with_columns(magnifier=magnifier),
-    )
+    recorded = DAILY_POSITIONS.empty
+    if table.exists():
+        rows = _rows_of_session(lake, session, closed_at, table.version())
+        recorded = rows_of_logins(rows, settings)
+
+    of_the_day = with_values_of_their_day(recorded, settings.calendar)
+    contracts = lake.contracts.get(set(recorded["conid"]))
+    magnifier = magnifier_in(contracts).cast(pl.Float64)
+    with_magnifier = of_the_day.with_columns(magnifier=magnifier)
+    return OpeningBook(today=today, session=session, closed_at=closed_at, rows=with_magnifier)
 
 
 @lru_cache(maxsize=2)
 def _rows_of_session(lake: Lake, session: date, closed_at: datetime, _version: int) -> pl.DataFrame:
     """Return the rows of a close, with the greeks that the ledger has of them."""
     table = lake.derived_table(DAILY_POSITIONS)
-    is_of_session = pl.col("session_date") == session
-    rows = table.rows(is_of_session, pl.col("partition.session_date") == session)
+    is_of_session = col.session_date == session
+    in_partition = pl.col("partition.session_date") == session
+    rows = table.rows(is_of_session, in_partition)
 
     # `daily_positions` leaves out the greeks that this package computed.
-    is_option = pl.col("right").is_not_null()
-    lacks_greeks = pl.col("delta").is_null() & (pl.col("position") != 0)
-    if rows.filter(is_option & lacks_greeks).is_empty():
+    is_held_option = col.right.is_not_null() & (col.position != 0)
+    lacks_greeks = is_held_option & col.delta.is_null()
+    if rows.filter(lacks_greeks).is_empty():
         return rows
+
     written = lake.updates.sync.last_before(closed_at, ROWS_OF_CLOSE_DAYS)
     computed = written.select("update_id", pl.col(_SPLIT_BY).name.prefix("computed_"))
     joined = rows.join(computed, on="update_id", how="left", maintain_order="left")
-    filled = [pl.coalesce(name, f"computed_{name}").alias(name) for name in _SPLIT_BY]
-    return joined.with_columns(filled).select(rows.columns)
+    filled: dict[str, pl.Expr] = {}
+    for name in _SPLIT_BY:
+        filled[name] = pl.coalesce(name, f"computed_{name}")
+    return joined.with_columns(**filled).select(rows.columns)
 
 
 @lru_cache(maxsize=4)
@@ -224,14 +229,10 @@ def explain_today(lake: Lake, settings: Settings, figures: Figures) -> list[Toda
     """
     book = figures.book
     opening = read_opening_book(lake, settings, book.now)
-    movements = lake.movements.rows(since=opening.session - BOOKED_BEFORE)
-    return explained(
-        figures,
-        opening,
-        rows_of_logins(movements, settings),
-        assumptions_of(lake, settings, book),
-        settings,
-    )
+    all_movements = lake.movements.rows(since=opening.session - BOOKED_BEFORE)
+    movements = rows_of_logins(all_movements, settings)
+    given = assumptions_of(lake, settings, book)
+    return explained(figures, opening, movements, given, settings)
 
 
 def of_strategy(
@@ -244,7 +245,8 @@ def of_strategy(
     """
     chosen = [row for row in rows if strategy in (None, row.strategy)]
     if not chosen and strategy != UNATTRIBUTED:
-        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+        active = {leg.strategy_id for leg in book.legs}
+        known_strategy(strategy, active, book.unresolved)
     return chosen
 
 
@@ -266,20 +268,21 @@ def explained(
     """
     book = figures.book
     present = _present_rows(book)
-    opening_close = (opening.session, opening.closed_at)
-    moved = movements_between(
-        movements, opening.rows, present, opening_close, (opening.today, book.now), settings
-    )
+    close_before = (opening.session, opening.closed_at)
+    now = (opening.today, book.now)
+    moved = movements_between(movements, opening.rows, present, close_before, now, settings)
+
     holdings = _explained_holdings(opening, present, moved, book, given)
-    return _rows_of_groups(figures, opening, moved, _parts_of(book, holdings))
+    parts = _parts_of(book, holdings)
+    return _rows_of_groups(figures, opening, moved, parts)
 
 
 def _present_rows(book: Book) -> pl.DataFrame:
     """Return the open holdings with the columns that `explain_holdings` reads."""
-    magnifiers = book.split.parts.select(*KEY, pl.col("magnifier").cast(pl.Float64))
-    is_open = pl.col("position") != 0
-    rows = book.priced.filter(is_open)
-    return rows.join(magnifiers.unique(KEY), on=KEY, how="left", maintain_order="left")
+    open_holdings = book.priced.filter(col.position != 0)
+    parts = book.split.parts.unique(KEY)
+    magnifiers = parts.select(*KEY, col.magnifier.cast(pl.Float64))
+    return open_holdings.join(magnifiers, on=KEY, how="left", maintain_order="left")
 
 
 def _explained_holdings(
@@ -295,25 +298,29 @@ def _explained_holdings(
     """
     days = (book.now - opening.closed_at) / timedelta(days=1)
     by_greeks = explain_holdings(opening.rows, present, moved, days=days)
-    named = _with_lost_closes(by_greeks, opening)
-
+    with_reasons = _with_lost_closes(by_greeks, opening)
     ends = _both_ends(opening.rows, present)
-    rows = named.join(ends, on=KEY, how="left", maintain_order="left")
-    is_near = pl.col("expiry") <= opening.today + NEAR_EXPIRY
-    is_split = pl.col("right").is_not_null() & pl.col("held").is_not_null() & (pl.col("held") != 0)
-    wanted = rows.filter(is_split & (is_near | pl.col("lacks_greeks")))
-    wanted = wanted.sort("expiry", *KEY, nulls_last=True).head(MOST_REVALUED)
+    holdings = with_reasons.join(ends, on=KEY, how="left", maintain_order="left")
+
+    is_near = col.expiry <= opening.today + NEAR_EXPIRY
+    is_wanted = _IS_SPLIT & (is_near | col.lacks_greeks)
+    by_expiry = holdings.filter(is_wanted).sort("expiry", *KEY, nulls_last=True)
+    wanted = by_expiry.head(MOST_REVALUED)
     steps = _steps_of(wanted, opening, present, book, given)
-    return _with_steps(rows, steps)
+    return _with_steps(holdings, steps)
+
+
+# Whether a holding is an option whose change of price is split.
+_IS_SPLIT = col.right.is_not_null() & (col.held != 0)
 
 
 def _with_lost_closes(holdings: pl.DataFrame, opening: OpeningBook) -> pl.DataFrame:
     """Return holdings; those of accounts without a close, which their movements show, say so."""
-    recorded = pl.col("account").is_in(opening.rows["account"].unique().to_list())
-    is_missing = pl.col("missing").abs() > QUANTITY_ROUNDING
-    is_lost = ~recorded & is_missing.any().over("account")
-    text = f"the close of {opening.session} is not recorded"
-    why_unknown = pl.when(is_lost).then(pl.lit(text)).otherwise("why_unknown")
+    recorded = opening.rows["account"].unique()
+    is_recorded = col.account.is_in(recorded.to_list())
+    is_lost = ~is_recorded & IS_MISSING.any().over("account")
+    reason = pl.lit(f"the close of {opening.session} is not recorded")
+    why_unknown = pl.when(is_lost).then(reason).otherwise("why_unknown")
     return holdings.with_columns(why_unknown=why_unknown)
 
 
@@ -322,8 +329,10 @@ def _both_ends(first: pl.DataFrame, last: pl.DataFrame) -> pl.DataFrame:
     start = first.select(*KEY, *BY_GREEKS, *_GREEK_INPUTS)
     end = last.select(*KEY, "right", "strike", "expiry", *_GREEK_INPUTS)
     joined = end.join(start, on=KEY, how="left", suffix="_0", maintain_order="left")
-    inputs = [*BY_GREEKS, *_GREEK_INPUTS, *(f"{name}_0" for name in _GREEK_INPUTS)]
-    lacks_greeks = pl.any_horizontal(pl.col(inputs).is_null())
+
+    at_start = [f"{name}_0" for name in _GREEK_INPUTS]
+    inputs = pl.col(*_SPLIT_BY, *at_start)
+    lacks_greeks = pl.any_horizontal(inputs.is_null())
     return joined.select(*KEY, "right", "strike", "expiry", lacks_greeks=lacks_greeks)
 
 
@@ -335,22 +344,21 @@ def _steps_of(
     given: Assumptions,
 ) -> pl.DataFrame:
     """Return the steps of options at one unit; those without price, spot or terms are left out."""
-    of_symbols = pl.col("symbol").is_in(wanted["symbol"].unique().to_list())
+    symbols = wanted["symbol"].unique()
+    of_symbols = col.symbol.is_in(symbols.to_list())
     before = _priced(opening.rows.filter(of_symbols), given)
     after = _priced(present.filter(of_symbols), given)
     has_terms = pl.Series([terms is not None for terms in after.terms], dtype=pl.Boolean)
 
-    moves = (
-        wanted.select(KEY)
-        .join(_units_of(before), on=KEY)
-        .join(_units_of(after).filter(has_terms), on=KEY, suffix="_now")
-        .drop_nulls()
-    )
-    steps = price_steps(
-        [after.terms[place] for place in moves["place_now"]],
-        OptionValues(opening.closed_at, moves["price"].to_numpy(), moves["spot"].to_numpy()),
-        OptionValues(book.now, moves["price_now"].to_numpy(), moves["spot_now"].to_numpy()),
-    )
+    units_before = _units_of(before)
+    units_now = _units_of(after).filter(has_terms)
+    from_close = wanted.select(KEY).join(units_before, on=KEY)
+    moves = from_close.join(units_now, on=KEY, suffix="_now").drop_nulls()
+
+    terms = [after.terms[place] for place in moves["place_now"]]
+    start = _values_at(opening.closed_at, moves["price"], moves["spot"])
+    end = _values_at(book.now, moves["price_now"], moves["spot_now"])
+    steps = price_steps(terms, start, end)
     return moves.select(
         *KEY,
         spot_step=pl.Series(steps.spot),
@@ -359,62 +367,64 @@ def _steps_of(
     )
 
 
+def _values_at(at: datetime, prices: pl.Series, spots: pl.Series) -> OptionValues:
+    return OptionValues(at, prices.to_numpy(), spots.to_numpy())
+
+
 def _priced(rows: pl.DataFrame, given: Assumptions) -> PricedLegs:
     """Return whole holdings with what each is priced as."""
-    is_future = pl.col("sec_type") == "FUT"
+    is_future = col.sec_type == "FUT"
     notional = pl.when(is_future).then("market_value")
-    return PricedLegs.of(rows.with_columns(share=1.0, notional=notional), given)
+    whole = rows.with_columns(share=1.0, notional=notional)
+    return PricedLegs.of(whole, given)
 
 
 def _units_of(legs: PricedLegs) -> pl.DataFrame:
     """Return the price and the spot of one unit of each holding, null where it is not known."""
-    spot = pl.col("spot")
-    return legs.parts.with_row_index("place").select(
-        *KEY,
-        "place",
-        price=pl.when(SIZE != 0).then(pl.col("market_value") / SIZE),
-        spot=pl.when(spot != 0).then(spot),
-    )
+    price = pl.when(SIZE != 0).then(col.market_value / SIZE)
+    spot = pl.when(col.spot != 0).then("spot")
+    numbered = legs.parts.with_row_index("place")
+    return numbered.select(*KEY, "place", price=price, spot=spot)
 
 
 def _with_steps(holdings: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
     """Return holdings with the parts of full revaluation where they have steps."""
     rows = holdings.join(steps, on=KEY, how="left", maintain_order="left")
+    is_revalued = col.spot_step.is_not_null()
+    is_repriced = _IS_SPLIT & col.lacks_greeks & ~is_revalued
 
-    is_revalued = pl.col("spot_step").is_not_null()
-    units = pl.col("units_0")
     revalued = {
-        "delta": units * pl.col("spot_step"),
+        "delta": col.units_0 * col.spot_step,
         "gamma": pl.lit(0.0),  # the step of the spot has both
-        "vega": units * pl.col("volatility_step"),
-        "theta": units * pl.col("time_step"),
+        "vega": col.units_0 * col.volatility_step,
+        "theta": col.units_0 * col.time_step,
     }
-    is_without = pl.col("lacks_greeks") & pl.col("right").is_not_null() & (pl.col("held") != 0)
-    is_repriced = is_without & ~is_revalued
-    # Where one greek is missing, the others explain nothing.
-    parts = {
-        name: pl.when(is_revalued).then(step).when(is_repriced).then(0.0).otherwise(name)
-        for name, step in revalued.items()
-    }
+    parts: dict[str, pl.Expr] = {}
+    for name, step in revalued.items():
+        # Where one greek is missing, the others explain nothing.
+        by_greek = pl.when(is_repriced).then(0.0).otherwise(name)
+        parts[name] = pl.when(is_revalued).then(step).otherwise(by_greek)
+
     split = rows.with_columns(**parts, revalued=is_revalued, without_greeks=is_repriced)
-    repricing = pl.col("held") - pl.sum_horizontal(BY_GREEKS)
+    repricing = col.held - pl.sum_horizontal(BY_GREEKS)
     return split.with_columns(repricing=repricing)
 
 
 def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:
     """Return the parts of holdings, each with its share of the explained profit."""
-    listed = book.split.parts.select(
+    parts = book.split.parts.select(
         "strategy_id", *KEY, "currency", "symbol", "right", "strike", "expiry", "share", "daily_pnl"
     )
-    columns = (*KEY, *PARTS, "revalued", "without_greeks", "why_unknown")
-    joined = listed.join(holdings.select(columns), on=KEY, how="left", maintain_order="left")
-    shared = joined.with_columns(pl.col(PARTS) * pl.col("share"))
+    explained = holdings.select(*KEY, *PARTS, "revalued", "without_greeks", "why_unknown")
+    joined = parts.join(explained, on=KEY, how="left", maintain_order="left")
+    shared = joined.with_columns(pl.col(PARTS) * col.share)
 
     # The broker's profit of the day has no commissions.
-    others = [name for name in PARTS if name not in ("fees", "unexplained")]
-    unexplained = pl.col("daily_pnl") - pl.sum_horizontal(others, ignore_nulls=False)
-    is_known = pl.col("why_unknown").is_null()
-    return shared.with_columns(fees=pl.when(is_known).then(0.0), unexplained=unexplained)
+    explaining = [name for name in PARTS if name not in ("fees", "unexplained")]
+    unexplained = col.daily_pnl - pl.sum_horizontal(explaining, ignore_nulls=False)
+    is_known = col.why_unknown.is_null()
+    fees = pl.when(is_known).then(0.0)
+    return shared.with_columns(fees=fees, unexplained=unexplained)
 
 
 # Strategy, account and currency.
@@ -433,14 +443,15 @@ def _rows_of_groups(
     parts_of = parts.partition_by(_GROUP, as_dict=True)
     closed_of = _closed_legs(figures.closed_today)
     rows: list[TodaysProfit] = []
-    for strategy, account, currency in sorted({*parts_of, *closed_of}):
-        group = (strategy, account, currency)
+    for group in sorted({*parts_of, *closed_of}):
+        strategy, account, currency = group
         parts_of_group = parts_of.get(group, parts.clear())
         closed = closed_of[group]
 
-        conids = {*parts_of_group["conid"], *(leg.conid for leg in closed)}
-        moved_group = moved.filter(pl.col("account") == account, pl.col("conid").is_in(conids))
-        in_order = moved_group.sort("conid", maintain_order=True)
+        conids = set(parts_of_group["conid"])
+        conids.update(leg.conid for leg in closed)
+        moved_here = moved.filter(col.account == account, col.conid.is_in(conids))
+        in_order = moved_here.sort("conid", maintain_order=True)
         row = TodaysProfit(
             strategy=strategy,
             account=account,
@@ -466,11 +477,10 @@ def _closed_legs(closed: pl.DataFrame) -> defaultdict[tuple[Any, ...], list[Clos
             shares[UNATTRIBUTED] = unclaimed
 
         for strategy, share in shares.items():
+            account = row["account"]
             profit = None if row["today"] is None else row["today"] * share
-            leg = ClosedLeg(
-                account=row["account"], conid=row["conid"], leg=row["name"], profit=profit
-            )
-            legs[strategy, row["account"], row["currency"]].append(leg)
+            leg = ClosedLeg(account=account, conid=row["conid"], leg=row["name"], profit=profit)
+            legs[strategy, account, row["currency"]].append(leg)
     return legs
 
 
@@ -478,31 +488,40 @@ def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
     """Return the profit of the open holdings of a group, its parts, and what is not known."""
     names = [contract_of(row) for row in parts.iter_rows(named=True)]
     named = parts.with_columns(leg=pl.Series(names, dtype=pl.String))
-    is_counted = pl.col("daily_pnl").is_not_null()
+    is_counted = col.daily_pnl.is_not_null()
     counted = named.filter(is_counted)
     left_out = named.filter(~is_counted)
     unknown = counted.drop_nulls("why_unknown")
 
-    reasons = [f"{leg}: {why}" for leg, why in unknown.select("leg", "why_unknown").iter_rows()]
-    reasons += [f"{leg}: its profit of the day, which is left out" for leg in left_out["leg"]]
-    if parts.is_empty():
-        reasons = ["nothing is open"]
-
     profit = float(counted["daily_pnl"].sum()) if counted.height else None
     sums: dict[str, Any] = dict.fromkeys(PARTS)
-    largest = {}
+    largest: dict[str, list[LargestLeg]] = {}
     if profit is not None and unknown.is_empty():
-        sums = {name: float(counted[name].sum()) for name in PARTS}
+        for name in PARTS:
+            sums[name] = float(counted[name].sum())
         sums["unexplained"] += profit - sum(sums.values())
         largest = _largest(counted)
+
+    revalued = counted.filter("revalued")
+    without_greeks = counted.filter("without_greeks")
     return sums | {
         "profit": profit,
         "largest": largest,
-        "revalued": counted.filter("revalued")["leg"].to_list(),
-        "without_greeks": counted.filter("without_greeks")["leg"].to_list(),
+        "revalued": revalued["leg"].to_list(),
+        "without_greeks": without_greeks["leg"].to_list(),
         "left_out": left_out.height,
-        "why_unknown": "; ".join(dict.fromkeys(reasons)) or None,
+        "why_unknown": _why_unknown(unknown, left_out) if parts.height else "nothing is open",
     }
+
+
+def _why_unknown(unknown: pl.DataFrame, left_out: pl.DataFrame) -> str | None:
+    """Return why parts are not known, each reason once; None: all are."""
+    reasons: dict[str, None] = {}
+    for leg, why in unknown.select("leg", "why_unknown").iter_rows():
+        reasons[f"{leg}: {why}"] = None
+    for leg in left_out["leg"]:
+        reasons[f"{leg}: its profit of the day, which is left out"] = None
+    return "; ".join(reasons) or None
 
 
 def _largest(counted: pl.DataFrame) -> dict[str, list[LargestLeg]]:
@@ -510,12 +529,13 @@ def _largest(counted: pl.DataFrame) -> dict[str, list[LargestLeg]]:
     largest: dict[str, list[LargestLeg]] = {}
     for name in PARTS:
         size = pl.col(name).abs()
-        rows = counted.filter(size > AMOUNT_ROUNDING).sort(size, descending=True).head(LARGEST)
-        if rows.height:
-            largest[name] = [
-                LargestLeg(
-                    account=row["account"], conid=row["conid"], leg=row["leg"], amount=row[name]
-                )
-                for row in rows.iter_rows(named=True)
-            ]
+        by_size = counted.filter(size > AMOUNT_ROUNDING).sort(size, descending=True)
+        legs: list[LargestLeg] = []
+        for row in by_size.head(LARGEST).iter_rows(named=True):
+            leg = LargestLeg(
+                account=row["account"], conid=row["conid"], leg=row["leg"], amount=row[name]
+            )
+            legs.append(leg)
+        if legs:
+            largest[name] = legs
     return largest
