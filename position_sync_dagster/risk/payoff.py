@@ -440,7 +440,9 @@ def _narrowed(
         choose: Returns the place of the new lower and upper ends among the prices of each row.
     """  # fmt: skip
     steps = np.linspace(0.0, 1.0, TRIED_AGAIN + 1)
-    while np.any(high - low > NEAR * high):
+    # Of where the search began: an interval that reaches down to zero stays as wide as its end.
+    near_enough = NEAR * high
+    while np.any(high - low > near_enough):
         tried = low[:, None] + (high - low)[:, None] * steps
         heights = height(tried.ravel()).reshape(tried.shape)
         lower, upper = choose(heights)
