@@ -29,13 +29,14 @@ def tree_price(
     growth = 1.0 if on_future else math.exp(rate * dt)
     chance = (growth - 1 / up) / (up - 1 / up)
     discount = math.exp(-rate * dt)
-    ends = start * up ** np.arange(-steps, steps + 1, 2.0)
-    value = np.maximum(0.0, side * (ends - strike))
+    # Each second one is a node of a layer, from -step to step: the powers are computed once.
+    nodes = start * up ** np.arange(-steps, steps + 1, 1.0)
+    value = np.maximum(0.0, side * (nodes[::2] - strike))
     for step in reversed(range(steps)):
         value = discount * (chance * value[1:] + (1 - chance) * value[:-1])
         if american:
             now = step * dt
-            left = sum(a * math.exp(-rate * (at - now)) for at, a in paid if at > now)
-            prices = start * up ** np.arange(-step, step + 1, 2.0) + left
+            to_pay = sum(a * math.exp(-rate * (at - now)) for at, a in paid if at > now)
+            prices = nodes[steps - step : steps + step + 1 : 2] + to_pay
             value = np.maximum(value, side * (prices - strike))
     return float(value[0])
