@@ -88,8 +88,9 @@ def table_check(
     def define(evaluate: Evaluate) -> dg.AssetChecksDefinition:
         called = name or evaluate.__name__
         shown = description or inspect.getdoc(evaluate) or ""
+        _before, _what_to_do, last_lines = shown.partition(ADVICE)
+        advice = " ".join(last_lines.split())
         of_all = _of_each_login(evaluate) if each_login else evaluate
-        advice = " ".join(shown.partition(ADVICE)[2].split())
         evaluation = _guarded(of_all, called, advice)
 
         @dg.asset_check(name=called, asset=asset, description=shown, config_schema={})
@@ -109,7 +110,9 @@ def _of_each_login(evaluate: Evaluate) -> Evaluate:
     """Return a function that evaluates a check for each login, and merges the results."""
 
     def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-        results = {login.gateway_id: evaluate(lake, login) for login in settings.logins}
+        results: dict[str, dg.AssetCheckResult] = {}
+        for login in settings.logins:
+            results[login.gateway_id] = evaluate(lake, login)
         return merged(results)
 
     return evaluation
@@ -138,8 +141,8 @@ def _guarded(evaluate: Evaluate, called: str, advice: str) -> Evaluate:
         says_more = {UNKNOWN, WHAT_TO_DO} & result.metadata.keys()
         if result.passed or not advice or says_more:
             return result
-        what_to_do = {WHAT_TO_DO: dg.MetadataValue.text(advice)}
-        return result._replace(metadata={**result.metadata, **what_to_do})
+        metadata = {**result.metadata, WHAT_TO_DO: dg.MetadataValue.text(advice)}
+        return result._replace(metadata=metadata)
 
     return evaluation
 
@@ -162,12 +165,11 @@ def judged(
             says.
         metadata: The metadata of the result.
     """
-    advice = {} if what_to_do is None else {WHAT_TO_DO: what_to_do}
+    severity = dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN
+    if what_to_do is not None:
+        metadata[WHAT_TO_DO] = what_to_do
     return dg.AssetCheckResult(
-        passed=holds,
-        severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
-        description=description,
-        metadata={**metadata, **advice},
+        passed=holds, severity=severity, description=description, metadata=metadata
     )
 
 
@@ -187,8 +189,9 @@ def unevaluated(why: str) -> dg.AssetCheckResult:
 
 def evaluated_with(asset: str) -> set[Key]:
     """Return the checks that are evaluated together with a table, and not by the driver."""
-    of_asset = dg.AssetKey(asset)
-    return {key for key in EVALUATE if key.asset_key == of_asset and key not in DRIVEN}
+    asset_key = dg.AssetKey(asset)
+    not_driven = EVALUATE.keys() - set(DRIVEN)
+    return {key for key in not_driven if key.asset_key == asset_key}
 
 
 def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
@@ -202,24 +205,32 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
     """
     if len(results) == 1:
         return next(iter(results.values()))
-    wrong = {name: result for name, result in results.items() if not result.passed}
-    failing = {name: result for name, result in wrong.items() if UNKNOWN not in result.metadata}
-    most_serious = list((failing | wrong or results).items())
-    shown = dict(most_serious[:SHOWN])
 
-    texts = []
+    failing: dict[str, dg.AssetCheckResult] = {}
+    unknown: dict[str, dg.AssetCheckResult] = {}
+    for name, result in results.items():
+        if not result.passed:
+            group = unknown if UNKNOWN in result.metadata else failing
+            group[name] = result
+    most_serious = {**failing, **unknown} or dict(results)
+    shown = list(most_serious.items())[:SHOWN]
+
+    texts: list[str] = []
     metadata: dict[str, dg.RawMetadataValue] = {}
-    for name, result in shown.items():
+    for name, result in shown:
         texts.append(f"{name}: {result.description}")
-        metadata |= {f"{name}/{key}": value for key, value in result.metadata.items()}
-    first = next(iter(shown.values()))
+        for key, value in result.metadata.items():
+            metadata[f"{name}/{key}"] = value
+
+    _name, first = shown[0]
     for key in (WHAT_TO_DO, UNKNOWN):
         if key in first.metadata:
             metadata[key] = first.metadata[key]
 
-    severities = [result.severity for result in failing.values()]
-    error = dg.AssetCheckSeverity.ERROR in severities
-    return judged(" ".join(texts), holds=not wrong, error=error, **metadata)
+    severities = {result.severity for result in failing.values()}
+    is_error = dg.AssetCheckSeverity.ERROR in severities
+    holds = not failing and not unknown
+    return judged(" ".join(texts), holds=holds, error=is_error, **metadata)
 
 
 def rows_result(
@@ -253,8 +264,10 @@ def rows_result(
 
 def table_of_rows(rows: pl.DataFrame) -> dg.TableMetadataValue:
     """Return the first rows of a frame as a table of an event; pure."""
-    first = rows.head(SHOWN).iter_rows(named=True)
-    return table_of({name: _shown(cell) for name, cell in row.items()} for row in first)
+    shown: list[dict[str, str | int]] = []
+    for row in rows.head(SHOWN).iter_rows(named=True):
+        shown.append({name: _shown(cell) for name, cell in row.items()})
+    return table_of(shown)
 
 
 def _shown(value: object) -> str | int:
@@ -312,15 +325,7 @@ class CheckDriver:
                 self._failing.pop(key, None)
             else:
                 self._failing[key] = result
-        return [
-            FailingCheck(
-                name=f"{key.asset_key.to_user_string()}: {key.name}",
-                is_of_values=key.name in VALUE_CHECKS or UNEVALUATED in result.metadata,
-                text=result.description or "",
-                is_unknown=UNKNOWN in result.metadata and UNEVALUATED not in result.metadata,
-            )
-            for key, result in self._failing.items()
-        ]
+        return [_failing_check(key, result) for key, result in self._failing.items()]
 
     def results(
         self, lake: tables.Lake, settings: Settings
@@ -328,15 +333,32 @@ class CheckDriver:
         """Evaluate the checks that are due, those first that were not evaluated for longest."""
         began = time.monotonic()
         for key in sorted(DRIVEN, key=lambda check: self._last.get(check, NEVER)):
-            (at, has_passed) = self._last.get(key, NEVER)
             now = time.monotonic()
-            is_due = now - at >= (ALL_EVERY_S if has_passed else FAILED_EVERY_S)
-            if now - began > TIME_LIMIT_S or not (is_due or key == WATCH):
+            if now - began > TIME_LIMIT_S:
+                return
+
+            at, has_passed = self._last.get(key, NEVER)
+            every_s = ALL_EVERY_S if has_passed else FAILED_EVERY_S
+            is_due = now - at >= every_s
+            if not is_due and key != WATCH:
                 continue
+
             result = EVALUATE[key](lake, settings)
             if is_due or result.passed != has_passed:
-                self._last[key] = time.monotonic(), result.passed
+                self._last[key] = (time.monotonic(), result.passed)
                 yield key, result
+
+
+def _failing_check(key: Key, result: dg.AssetCheckResult) -> FailingCheck:
+    is_unevaluated = UNEVALUATED in result.metadata
+    is_unknown = UNKNOWN in result.metadata
+    asset = key.asset_key.to_user_string()
+    return FailingCheck(
+        name=f"{asset}: {key.name}",
+        is_of_values=is_unevaluated or key.name in VALUE_CHECKS,
+        text=result.description or "",
+        is_unknown=is_unknown and not is_unevaluated,
+    )
 
 
 def news(
@@ -346,21 +368,24 @@ def news(
     newest = dict(results)
     if not newest:
         return []
+
     event_keys = {key: check_key_of(key) for key in newest}
-    stored = instance.event_log_storage.get_latest_asset_check_execution_by_key(
-        [*event_keys.values()]
-    )
+    storage = instance.event_log_storage
+    stored = storage.get_latest_asset_check_execution_by_key(list(event_keys.values()))
     assets = {key.asset_key for key in event_keys.values()}
-    runs = {
-        record.asset_entry.asset_key: record.asset_entry.last_materialization_record
-        for record in instance.get_asset_records(list(assets))
-    }
-    return [
-        check_evaluation(key, result)
-        for key, result in newest.items()
-        if is_news(stored.get(event_keys[key]), result, now)
-        or _is_hidden(stored[event_keys[key]], runs.get(event_keys[key].asset_key))
-    ]
+    by_run: dict[dg.AssetKey, dg.EventLogRecord | None] = {}
+    for asset in instance.get_asset_records(list(assets)):
+        entry = asset.asset_entry
+        by_run[entry.asset_key] = entry.last_materialization_record
+
+    events: list[dg.AssetCheckEvaluation] = []
+    for key, result in newest.items():
+        event_key = event_keys[key]
+        record = stored.get(event_key)
+        materialization = by_run.get(event_key.asset_key)
+        if is_news(record, result, now) or _is_hidden(record, materialization):
+            events.append(check_evaluation(key, result))
+    return events
 
 
 def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
@@ -368,25 +393,25 @@ def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
     before = evaluation_of(record)
     if before is None:
         return True
+
     at = datetime.fromtimestamp(record.create_timestamp, UTC)
-    if _outcome(before) != _outcome(result) or not is_recent(at, STORED_EVERY, now):
+    is_changed = _outcome(before) != _outcome(result)
+    if is_changed or not is_recent(at, STORED_EVERY, now):
         return True
     is_reworded = not result.passed and before.description != result.description
     return is_reworded and now - at >= REWORDED_EVERY
 
 
 def _outcome(evaluated: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> object:
-    return evaluated.passed or (
-        evaluated.severity,
-        UNKNOWN in evaluated.metadata,
-        UNEVALUATED in evaluated.metadata,
-    )
+    if evaluated.passed:
+        return True
+    is_unknown = UNKNOWN in evaluated.metadata
+    is_unevaluated = UNEVALUATED in evaluated.metadata
+    return evaluated.severity, is_unknown, is_unevaluated
 
 
 def _is_hidden(record: Any, materialization: dg.EventLogRecord | None) -> bool:
     """Return whether Dagster shows no result, since a run materialized the asset after it."""
-    return (
-        materialization is not None
-        and materialization.run_id != record.run_id
-        and materialization.timestamp > record.create_timestamp
-    )
+    if materialization is None or materialization.run_id == record.run_id:
+        return False
+    return materialization.timestamp > float(record.create_timestamp)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import dagster as dg
+import polars as pl
 
 from position_sync_dagster.defs.checks import evaluation as check
 from position_sync_dagster.defs.checks.tables import sees_gateway
@@ -55,17 +56,16 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
 
     now = datetime.now(UTC)
     patience = timedelta(seconds=settings.stale_after_s)
-    rows = []
+    rows: list[dict[str, str]] = []
     for leg in unresolved:
         if leg.problem or now - leg.added_at > patience:
-            rows.append(
-                {
-                    "strategy_id": leg.strategy_id,
-                    "account": leg.account or "",
-                    "leg": leg.described,
-                    "problem": leg.problem or NOT_LOOKED_UP,
-                }
-            )
+            row = {
+                "strategy_id": leg.strategy_id,
+                "account": leg.account or "",
+                "leg": leg.described,
+                "problem": leg.problem or NOT_LOOKED_UP,
+            }
+            rows.append(row)
 
     is_looked_up = any(leg.problem for leg in unresolved)
     if rows and not is_looked_up and not sees_gateway(lake, settings):
@@ -84,9 +84,10 @@ def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRe
 
     What to do: Write the legs of these strategies as they are now into the strategies file.
     """
-    rolls = leg_followers.rolls_to_follow(lake, settings, datetime.now(UTC))
+    now = datetime.now(UTC)
+    rolls = leg_followers.rolls_to_follow(lake, settings, now)
     return check.rows_result(
-        [{"roll": text} for text in rolls.refused],
+        pl.DataFrame({"roll": rolls.refused}),
         none="Nothing is left to a person.",
         found="rolls are not followed",
     )
@@ -113,7 +114,8 @@ def watched_limits(
         watched_before: Names of checks as "asset: check".
     """
     try:
-        names = [limit.name for limit in strategies_file.saved_limits(settings.strategies_file)]
+        limits = strategies_file.saved_limits(settings.strategies_file)
+        names = [limit.name for limit in limits]
     except StrategiesFileError:
         names = []
         for text in watched_before:
@@ -142,7 +144,8 @@ def evaluated_limits(settings: Settings, book: Book) -> dict[dg.AssetCheckKey, d
     limits, result_of_file = _read(settings)
     results = {limits_are_read.check_key: result_of_file}
     for evaluated in limit_readings.evaluate(limits, book):
-        results[dg.AssetCheckKey(EXPOSURE, evaluated.limit.name)] = result_of(evaluated)
+        key = dg.AssetCheckKey(EXPOSURE, evaluated.limit.name)
+        results[key] = result_of(evaluated)
     return results
 
 
@@ -153,7 +156,8 @@ def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
     except StrategiesFileError as error:
         text = f"No limit is evaluated. {error}"
         return [], check.failed(text, what_to_do=error.remedy, error=True)
-    return limits, check.passed(f"{len(limits)} limits.", limits=len(limits))
+    count = len(limits)
+    return limits, check.passed(f"{count} limits.", limits=count)
 
 
 @check.table_check(STRATEGY_EXPOSURE.name)
@@ -165,9 +169,12 @@ def limits_are_read(_lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
 
 def _evaluate_alone(name: str, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Return the result of one limit with a book that is read for it."""
-    results = evaluated_limits(settings, read_book(lake, settings, utc_now()))
-    without_limit = check.unknown_result("the strategies file has no such limit any more.")
-    return results.get(dg.AssetCheckKey(EXPOSURE, name), without_limit)
+    book = read_book(lake, settings, utc_now())
+    results = evaluated_limits(settings, book)
+    key = dg.AssetCheckKey(EXPOSURE, name)
+    if key not in results:
+        return check.unknown_result("the strategies file has no such limit any more.")
+    return results[key]
 
 
 @dg.definitions
@@ -177,14 +184,16 @@ def strategies_checks() -> dg.Definitions:
     The jobs must load all the same, and `limits_are_read` fails.
     """
     limits, _read_result = _read(POSITION_SYNC.read_settings())
-    legs = [file_is_applied, legs_are_resolved, rolls_are_followed]
-    return dg.Definitions(asset_checks=[*legs, limits_are_read, *map(_check_of, limits)])
+    checks = [file_is_applied, legs_are_resolved, rolls_are_followed, limits_are_read]
+    for limit in limits:
+        checks.append(_check_of(limit))
+    return dg.Definitions(asset_checks=checks)
 
 
 def _check_of(limit: Limit) -> dg.AssetChecksDefinition:
-    return check.table_check(
-        STRATEGY_EXPOSURE.name,
-        limit.name,
-        description=f"The {limit.bound} of {limit.measure} of {limit.subject} is "
-        f"{digits(limit.value)}{f' {limit.currency}' if limit.currency else ''}.",
-    )(partial(_evaluate_alone, limit.name))
+    amount = digits(limit.value)
+    if limit.currency:
+        amount += f" {limit.currency}"
+    description = f"The {limit.bound} of {limit.measure} of {limit.subject} is {amount}."
+    define = check.table_check(STRATEGY_EXPOSURE.name, limit.name, description=description)
+    return define(partial(_evaluate_alone, limit.name))

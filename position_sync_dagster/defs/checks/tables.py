@@ -14,7 +14,7 @@ from position_sync_dagster.defs.assets.table_asset import Derived, known, state_
 from position_sync_dagster.defs.checks import evaluation as check
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import CONFIRM, SessionState, unusable_holdings_of
-from position_sync_dagster.domain.holding import Completeness
+from position_sync_dagster.domain.holding import KEY, Completeness
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.domain.reconciliation import (
@@ -35,13 +35,13 @@ LEDGER = check.WATCH.asset_key.to_user_string()
 
 def held_at_the_broker(lake: tables.Lake, login: Settings) -> pl.DataFrame:
     """Return the broker's newest row of each open holding of a login."""
-    return tables.broker_rows(lake, login).filter(pl.col("position") != 0)
+    return tables.broker_rows(lake, login).filter(pl.col.position != 0)
 
 
 def newest_values(lake: tables.Lake, login: Settings) -> pl.DataFrame:
     """Return the newest row of the ledger of each open holding of a login."""
     rows = lake.updates.sync.latest()
-    return rows.filter(pl.col("gateway_id") == login.gateway_id, pl.col("position") != 0)
+    return rows.filter(pl.col.gateway_id == login.gateway_id, pl.col.position != 0)
 
 
 @check.table_check(LEDGER, each_login=True, driven=True)
@@ -58,21 +58,21 @@ def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     metadata: dict[str, Any] = known(state=session.state.value, note=session.detail or None)
     if session.is_live(now):
         return check.passed("A stream sees the gateway.", **metadata)
+
     since = session.seen_until(now)
+    metadata["blind_for_s"] = (now - since).total_seconds()
     who = "The stream has not" if session.is_alive(now) else "No stream has"
-    return check.failed(
-        f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC.",
-        error=session.state is not SessionState.STARTING,
-        **metadata,
-        blind_for_s=(now - since).total_seconds(),
-    )
+    text = f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC."
+    is_error = session.state is not SessionState.STARTING
+    return check.failed(text, error=is_error, **metadata)
 
 
 def sees_gateway(lake: tables.Lake, settings: Settings) -> bool:
     """Return whether a stream of any login sees its gateway now."""
     names = [login.gateway_id for login in settings.logins]
+    sessions = lake.sessions.current_of(names)
     now = datetime.now(UTC)
-    return any(session.is_live(now) for session in lake.sessions.current_of(names).values())
+    return any(session.is_live(now) for session in sessions.values())
 
 
 @check.table_check("gateway_sessions", each_login=True, driven=True)
@@ -82,18 +82,17 @@ def login_is_made(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     IB asks for the second factor once a week. Soon is within POSITION_SYNC_LOGIN_NOTICE_H hours.
     """
     session = lake.sessions.current(login.gateway_id)
-    mode = lake.sessions.mode()
-    at = datetime.now(UTC), mode, login.login_notice_h
-    week = None if session is None else session.login_week(*at)
+    week = None
+    if session is not None:
+        mode = lake.sessions.mode()
+        week = session.login_week(datetime.now(UTC), mode, login.login_notice_h)
     if week is None:
         return check.passed("Nothing is due: no live login with a second factor is used.")
-    return check.judged(
-        f"{week.text[0].upper()}{week.text[1:]}.",
-        holds=not week.asks,
-        what_to_do=CONFIRM if week.asks else None,
-        login=week.state.value,
-        week_ends_at=week.ends_at.isoformat(),
-    )
+
+    text = f"{week.text[0].upper()}{week.text[1:]}."
+    advice = CONFIRM if week.asks else None
+    metadata = {"login": week.state.value, "week_ends_at": week.ends_at.isoformat()}
+    return check.judged(text, holds=not week.asks, what_to_do=advice, **metadata)
 
 
 @check.table_check("broker_positions", each_login=True, driven=True)
@@ -112,10 +111,11 @@ def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResu
     if session is None or not session.is_live(datetime.now(UTC)):
         return check.unknown_result("no gateway: no owner of the login sees it now.")
     problems = unusable_holdings_of(session).texts
+    shown = "; ".join(problems)
     return check.rows_result(
-        [{"problem": problem} for problem in problems],
+        pl.DataFrame({"problem": problems}),
         none="The gateway sent no holding that cannot be used, and no account is unknown.",
-        found="shown: " + "; ".join(problems),
+        found=f"shown: {shown}",
     )
 
 
@@ -126,17 +126,19 @@ def tables_can_be_read(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckR
     What to do: The checks of a table that cannot be read are unknown, and its values are not
     current. Put back what was moved or deleted; `position-sync doctor` examines each table.
     """
-    problems = []
-    causes = []
+    problems: list[str] = []
+    causes: list[str] = []
     for table in lake.all_tables:
         error = table.damage()
         if error is not None:
-            problems.append({"problem": str(error)})
+            problems.append(str(error))
             causes.append(error.what)
+
+    named = " ".join(causes)
     return check.rows_result(
-        problems,
+        pl.DataFrame({"problem": problems}),
         none="Each table can be read.",
-        found=f"tables cannot be read: {' '.join(causes)}",
+        found=f"tables cannot be read: {named}",
         error=True,
     )
 
@@ -152,25 +154,31 @@ def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     What to do: Remove legs from strategies, or buy lines (quote boosters) and raise
     POSITION_SYNC_MAX_LINES. Legs without a line are valued by the queue.
     """
-    lake.registry.sync.refresh()
-    active = list({leg.conid for leg in lake.registry.legs})
     session = lake.sessions.current(login.gateway_id)
-    if session is None or not session.is_live(datetime.now(UTC)) or session.line_limit <= 0:
+    is_live = session is not None and session.is_live(datetime.now(UTC))
+    if session is None or not is_live or session.line_limit <= 0:
         return check.unknown_result("no gateway: no stream uses lines now.")
+
+    lake.registry.sync.refresh()
+    active = {leg.conid for leg in lake.registry.legs}
+    is_drained = pl.col.source != Source.STREAM
+    drained = newest_values(lake, login).filter(pl.col.conid.is_in(active), is_drained)
+    without = drained.select("account", "conid", "symbol", "position")
+
     underlyings = session.underlying_lines or 0
     limit = session.line_limit
     used = session.lines_in_use - underlyings  # any leg may take the line of an underlying
-    is_without = pl.col("conid").is_in(active), pl.col("source") != Source.STREAM.value
-    without = newest_values(lake, login).filter(*is_without)
-
+    text = (
+        f"{used} of {limit} lines are in use by legs; {without.height} active holdings have none."
+    )
     return check.judged(
-        f"{used} of {limit} lines are in use by legs; {without.height} active holdings have none.",
+        text,
         holds=used < SCARCE * limit,
         lines_in_use=used,
         underlying_lines=underlyings,
         line_limit=limit,
         active_legs=len(active),
-        rows=check.table_of_rows(without.select("account", "conid", "symbol", "position")),
+        rows=check.table_of_rows(without),
     )
 
 
@@ -189,31 +197,32 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     if held.is_empty():
         return check.unknown_result("the broker has not reported a holding yet.")
 
-    changes = held.group_by("account").agg(holdings_changed_at=pl.col("received_at").max())
+    changed_at = pl.col.received_at.max()
+    changes = held.group_by("account").agg(holdings_changed_at=changed_at)
     values = lake.account_values.latest().select("account", "timestamp")
     accounts = changes.join(values, on="account", how="left")
 
     session = lake.sessions.current(login.gateway_id)
     # From then on an account without a row is due.
     began = now if session is None else session.started_at
-    written = pl.col("timestamp").fill_null(began)
+    lag = pl.col.holdings_changed_at - pl.col.timestamp.fill_null(began)
     patience = timedelta(seconds=login.stale_after_s)
-    late = accounts.filter(pl.col("holdings_changed_at") - written > patience)
+    late = accounts.filter(lag > patience)
 
     is_seen = session is not None and session.is_live(now)
     if late.height and not is_seen:
         text = f"no gateway, which sends the values of {late.height} accounts."
         return check.unknown_result(text)
 
-    waiting = accounts.get_column("timestamp").null_count()
+    waiting = accounts["timestamp"].null_count()
     if late.is_empty() and waiting:
         return check.unknown_result(f"{waiting} accounts have no row yet.")
 
+    lateness = f"more than {_minutes(patience)} older than those of their holdings"
     return check.rows_result(
         late.sort("timestamp", nulls_last=False),
         none=f"{accounts.height} accounts, all as new as their holdings.",
-        found=f"of {accounts.height} accounts have values that are more than {_minutes(patience)} "
-        "older than those of their holdings",
+        found=f"of {accounts.height} accounts have values that are {lateness}",
         accounts=accounts.height,
     )
 
@@ -225,8 +234,7 @@ LOOK_BACK = timedelta(days=1)
 # A holding whose values can be read is requested again far more often than this.
 ANSWERED_WITHIN = timedelta(hours=1)
 
-_KEY = ["account", "conid"]
-_COLUMNS = ["request_id", *_KEY, "symbol", "status", "error_message"]
+_COLUMNS = ["request_id", *KEY, "symbol", "status", "error_message"]
 
 
 def _finished(lake: tables.Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
@@ -234,7 +242,7 @@ def _finished(lake: tables.Lake, status: QueueStatus, since: datetime) -> pl.Dat
     first = schema.id_prefix(since)
     chosen = in_bucket(status.value) & may_have("request_id", first)
     rows = lake.queue.sync.store.finished(chosen, [*_COLUMNS, "created_at", "updated_at"])
-    return rows.filter(pl.col("request_id") >= first)
+    return rows.filter(pl.col.request_id >= first)
 
 
 def _unanswered(lake: tables.Lake, now: datetime) -> pl.DataFrame:
@@ -242,15 +250,19 @@ def _unanswered(lake: tables.Lake, now: datetime) -> pl.DataFrame:
     failed = _finished(lake, QueueStatus.FAILED, now - LOOK_BACK)
     if failed.is_empty():
         return failed
+
     # A closed holding needs no value.
-    valued_at = pl.when(pl.col("position") == 0).then(now).otherwise("timestamp")
-    rows = lake.updates.sync.latest().select(*_KEY, at=valued_at)
+    is_closed = pl.col.position == 0
+    valued_at = pl.when(is_closed).then(now).otherwise("timestamp")
+    rows = lake.updates.sync.latest().select(*KEY, at=valued_at)
     any_account = rows.with_columns(account=pl.lit(None, pl.String))
     done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
-    answers = [rows, any_account, done.select(*_KEY, at="updated_at")]
-    newest = pl.concat(answers).group_by(_KEY).agg(pl.col("at").max())
-    answered = failed.join(newest, on=_KEY, how="left", nulls_equal=True)
-    return answered.filter((pl.col("at") < pl.col("updated_at")).fill_null(value=True))
+    answers = pl.concat([rows, any_account, done.select(*KEY, at="updated_at")])
+
+    newest = answers.group_by(KEY).agg(pl.col.at.max())
+    answered = failed.join(newest, on=KEY, how="left", nulls_equal=True)
+    is_older = (pl.col.at < pl.col.updated_at).fill_null(value=True)  # or there is none
+    return answered.filter(is_older)
 
 
 @check.table_check("position_queue", driven=True)
@@ -266,7 +278,7 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     patience = timedelta(seconds=settings.stale_after_s)
     lasting = _unanswered(lake, now)
     live = lake.queue.sync.store.snapshot().live
-    old = live.filter(pl.col("created_at") < now - patience)
+    old = live.filter(pl.col.created_at < now - patience)
     if lasting.is_empty() and old.height and not sees_gateway(lake, settings):
         return check.unknown_result(f"no gateway, for which {live.height} requests wait.")
 
@@ -305,31 +317,32 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
     """
     result = asyncio.run(reconciliation.ReconciliationService(lake, settings).run())
     confirmed = result.confirmed
-    young = len(result.unconfirmed)
-    summary = f"{result.checked} holdings compared, {len(confirmed)} discrepancies"
-
-    if young:
-        summary += (
-            f", and {young} first seen less than {reconciliation.CONFIRM_AFTER.seconds} s ago"
-        )
     if not result.complete and not confirmed:
         return _download_unfinished(lake, settings, result)
+
+    metadata: dict[str, Any] = {"checked": result.checked, "accepted": result.accepted}
+    for kind in DiscrepancyType:
+        metadata[kind.lower()] = result.count(kind)
+
+    summary = f"{result.checked} holdings compared, {len(confirmed)} discrepancies"
+    young = len(result.unconfirmed)
+    if young:
+        seconds = reconciliation.CONFIRM_AFTER.seconds
+        summary += f", and {young} first seen less than {seconds} s ago"
+        metadata["unconfirmed"] = young
     if not result.complete:
         summary += "; the snapshot does not cover every account, so what is absent proves nothing"
-    shown = [
-        asdict(discrepancy) | {"type": discrepancy.type.value}
-        for discrepancy in result.discrepancies[: check.SHOWN]
-    ]
-    counts: dict[str, Any] = {kind.value.lower(): result.count(kind) for kind in DiscrepancyType}
 
+    shown: list[dict[str, Any]] = []
+    for discrepancy in result.discrepancies[: check.SHOWN]:
+        shown.append(asdict(discrepancy) | {"type": discrepancy.type.value})
+    is_error = any(discrepancy.type in ERROR_TYPES for discrepancy in confirmed)
     return check.judged(
         summary,
         holds=result.complete and not confirmed,
-        error=any(discrepancy.type in ERROR_TYPES for discrepancy in confirmed),
-        checked=result.checked,
-        accepted=result.accepted,
+        error=is_error,
         snapshot_complete=result.complete,
-        **counts | known(unconfirmed=young or None),
+        **metadata,
         discrepancies=check.table_of_rows(pl.DataFrame(shown)),
     )
 
@@ -347,11 +360,15 @@ def _download_unfinished(
 ) -> dg.AssetCheckResult:
     """Return that the holdings that came agree, and of which accounts others are unknown."""
     rows = tables.all_broker_rows(lake, settings)
-    unfinished = rows.filter(pl.col("completeness") != Completeness.COMPLETE.value)
-    accounts = ", ".join(sorted(set(unfinished.get_column("account")))) or "an account"
-    return check.unknown_result(
+    unfinished = rows.filter(pl.col.completeness != Completeness.COMPLETE)
+    names = sorted(set(unfinished["account"]))
+    accounts = ", ".join(names) or "an account"
+    text = (
         f"the download of {accounts} has not ended, so the snapshot does not cover every account. "
-        f"The {result.checked} holdings that came agree; one that is absent proves nothing.",
+        f"The {result.checked} holdings that came agree; one that is absent proves nothing."
+    )
+    return check.unknown_result(
+        text,
         what_to_do=ABSENT_UNKNOWN,
         checked=result.checked,
         accepted=result.accepted,
@@ -387,12 +404,13 @@ def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult
 
     def repeated_ids(files: pl.DataFrame) -> pl.DataFrame:
         rows = rows_between(ledger, files, now - WINDOW, now + SKEW)
-        holding = pl.col("account", "conid").first()
+        holding = pl.col(KEY).first()
         by_id = rows.group_by("update_id").agg(holding, rows=pl.len())
-        return by_id.filter(pl.col("rows") > 1).collect()
+        return by_id.filter(pl.col.rows > 1).collect()
 
+    repeated = ledger.read(repeated_ids)
     return check.rows_result(
-        ledger.read(repeated_ids).sort("rows", "update_id", descending=True),
+        repeated.sort("rows", "update_id", descending=True),
         none="Each row of the last half hour has an id of its own.",
         found="ids are in the ledger more than once",
         error=True,
@@ -409,9 +427,11 @@ def legs_have_values(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     newest = newest_values(lake, login)
     if newest.is_empty():
         return check.unknown_result("the ledger has no open holding of this gateway yet.")
-    without = newest.filter(pl.col("market_value").is_null()).sort("timestamp")
+
+    without = newest.filter(pl.col.market_value.is_null()).sort("timestamp")
+    columns = ("account", "conid", "symbol", "position", "source", "timestamp", "note")
     return check.rows_result(
-        without.select("account", "conid", "symbol", "position", "source", "timestamp", "note"),
+        without.select(columns),
         none=f"{newest.height} holdings, all with a value.",
         found=f"of {newest.height} holdings have no value",
         holdings=newest.height,
@@ -434,34 +454,37 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     a price magnifier.
     """
     band = login.value_band
-    streamed = newest_values(lake, login).filter(pl.col("source") == Source.STREAM.value)
-    ours = streamed.select(*_KEY, "position", "market_value", "timestamp", "price_kind")
-
+    streamed = newest_values(lake, login).filter(pl.col.source == Source.STREAM)
+    ours = streamed.select(*KEY, "position", "market_value", "timestamp", "price_kind")
     reported = held_at_the_broker(lake, login)
-    joined = ours.join(reported, on=[*_KEY, "position"], suffix="_broker")
+    joined = ours.join(reported, on=[*KEY, "position"], suffix="_broker")
     pairs = joined.drop_nulls(["market_value", "market_value_broker"])
     if pairs.is_empty():
         return check.unknown_result("no holding has both our own value and one of the broker.")
 
-    broker = pl.col("market_value_broker")
     # Without a multiplier the allowed difference is the narrowest one.
-    units = pl.col("position").abs() * pl.col("multiplier").fill_null(1.0)
-    allowed = pl.max_horizontal(band * broker.abs(), derived.LEAST_DIFFERENCE * units)
+    units = pl.col.position.abs() * pl.col.multiplier.fill_null(1.0)
+    of_value = band * pl.col.market_value_broker.abs()
+    allowed = pl.max_horizontal(of_value, derived.LEAST_DIFFERENCE * units)
 
-    same_time = (pl.col("timestamp") - pl.col("received_at")).abs() <= SAME_TIME
-    difference = (pl.col("market_value") - broker).abs()
+    difference = (pl.col.market_value - pl.col.market_value_broker).abs()
+    time_apart = (pl.col.timestamp - pl.col.received_at).abs()
     compared = pairs.with_columns(difference=difference)
-    wrong = compared.filter(pl.col("difference") > allowed, same_time)
-
+    wrong = compared.filter(pl.col.difference > allowed, time_apart <= SAME_TIME)
     shown = wrong.sort("difference", descending=True).select(
-        *_KEY, "symbol", "price_kind", "market_value", broker_value=broker, at="timestamp"
+        *KEY,
+        "symbol",
+        "price_kind",
+        "market_value",
+        broker_value="market_value_broker",
+        at="timestamp",
     )
 
+    excess = f"by more than {band:.0%}"
     return check.rows_result(
         shown,
-        none=f"{pairs.height} values compared, none differs by more than {band:.0%}.",
-        found=f"of {pairs.height} values differ by more than {band:.0%} from the broker's of the "
-        "same time",
+        none=f"{pairs.height} values compared, none differs {excess}.",
+        found=f"of {pairs.height} values differ {excess} from the broker's of the same time",
         compared=pairs.height,
     )
 
@@ -486,10 +509,10 @@ def breaks_are_decided(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckR
     undecided = [opened for opened in breaks if opened.state is not BreakState.ACCEPTED]
     old = [opened for opened in undecided if now - opened.opened_at > UNDECIDED_AFTER]
     accepted = len(breaks) - len(undecided)
+    counts = f"{len(breaks)} differences are open, {accepted} of them accepted"
     return check.rows_result(
         _rows_of_breaks(old),
-        none=f"{len(breaks)} differences are open, {accepted} of them accepted; none of the "
-        "others is older than an hour.",
+        none=f"{counts}; none of the others is older than an hour.",
         found="differences have been open for more than an hour, and nobody accepted them",
         open=len(breaks),
         accepted=accepted,
@@ -500,10 +523,9 @@ def breaks_state(lake: tables.Lake) -> Derived:
     """Return how many breaks are open in each state, and which."""
     breaks = lake.breaks.open_breaks()
     counts = Counter(opened.state for opened in breaks)
-    metadata = state_of(lake.breaks.table) | {
-        f"open/{state.lower()}": counts[state]
-        for state in (BreakState.OPENED, BreakState.CONFIRMED, BreakState.ACCEPTED)
-    }
+    metadata = state_of(lake.breaks.table)
+    for state in (BreakState.OPENED, BreakState.CONFIRMED, BreakState.ACCEPTED):
+        metadata[f"open/{state.lower()}"] = counts[state]
     if breaks:
         metadata["open_breaks"] = check.table_of_rows(_rows_of_breaks(breaks))
     return Derived(metadata=metadata)
@@ -511,10 +533,13 @@ def breaks_state(lake: tables.Lake) -> Derived:
 
 def _rows_of_breaks(breaks: Sequence[Break]) -> pl.DataFrame:
     """Return breaks as the rows of a page."""
-    return schema.frame_of(schema.RECONCILIATION_BREAKS, breaks).select(
-        *("break_id", "state", "type", "account", "conid", "symbol"),
-        pl.col("expected").alias("broker"),
-        pl.col("actual").alias("tables"),
-        pl.col("opened_at").dt.strftime("%Y-%m-%d %H:%M"),
-        *("detail", "accepted_by", "note"),
-    )
+    rows = schema.frame_of(schema.RECONCILIATION_BREAKS, breaks)
+    opened_at = pl.col.opened_at.dt.strftime("%Y-%m-%d %H:%M")
+    named = rows.rename({"expected": "broker", "actual": "tables"}).with_columns(opened_at)
+    return named.select(_BREAK_COLUMNS)
+
+
+_BREAK_COLUMNS = (
+    "break_id", "state", "type", "account", "conid", "symbol", "broker", "tables", "opened_at",
+    "detail", "accepted_by", "note",
+)  # fmt: skip
