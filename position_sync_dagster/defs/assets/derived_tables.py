@@ -47,16 +47,17 @@ def money_metadata(book: Book) -> "dict[str, dg.RawMetadataValue]":
 
     A star marks a sum that leaves out a holding; such a sum is not plotted.
     """
-    listed = [*book.strategies[:MOST_STRATEGIES], *book.rest, *book.totals, *book.in_base]
-    currencies = dict.fromkeys(sums.currency for sums in (*book.totals, *book.in_base, *listed))
+    totals = [*book.totals, *book.in_base]
+    listed = [*book.strategies[:MOST_STRATEGIES], *book.rest, *totals]
+    currencies = dict.fromkeys(sums.currency for sums in (*totals, *listed))
     shown: dict[str, dg.RawMetadataValue] = {}
 
     for label, columns in (("money", _MONEY), ("risk", _RISK)):
         for currency in list(currencies)[:MOST_CURRENCIES]:
             rows = [sums for sums in listed if sums.currency == currency]
             (title, *_others), lines = sums_table("strategy", rows)
-            unit = currency or NOT_VALUED
-            shown[f"{label} {unit}"] = aligned_table([title, *columns], lines)
+            name = f"{label} {currency or NOT_VALUED}"
+            shown[name] = aligned_table([title, *columns], lines)
 
     notes = money_lines(book)
     if notes:
@@ -76,7 +77,8 @@ def _known_totals(book: Book) -> dict[str, float | None]:
 
     for total in book.in_base:
         if "daily_pnl" not in total.unknown:
-            numbers[f"daily {total.account} in {total.currency}"] = total.daily_pnl
+            label = f"daily {total.account} in {total.currency}"
+            numbers[label] = total.daily_pnl
     return numbers
 
 
@@ -98,8 +100,10 @@ def aligned_table(columns: Iterable[Column], rows: Sequence[Row]) -> dg.TableMet
             cells = [cell.rjust(widest).replace(" ", "\u00a0") for cell in cells]
         texts[column.heading] = cells
 
-    rows_of_texts = zip(*texts.values(), strict=True)
-    return table_asset.table_of(dict(zip(texts, row, strict=True)) for row in rows_of_texts)
+    named_rows: list[dict[str, str]] = []
+    for row in zip(*texts.values(), strict=True):
+        named_rows.append(dict(zip(texts, row, strict=True)))
+    return table_asset.table_of(named_rows)
 
 
 def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
@@ -107,7 +111,8 @@ def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
     metadata: dict[str, dg.MetadataValue] = {}
     for name, value in numbers.items():
         if value is not None:
-            metadata[name] = dg.MetadataValue.float(round(float(value), 4))
+            rounded = round(float(value), 4)
+            metadata[name] = dg.MetadataValue.float(rounded)
     return metadata
 
 
@@ -155,25 +160,21 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
         listing = listed(lake.updates.sync.latest(), legs, now)
         holdings = tables.all_broker_rows(lake, settings)
-        rows = confirmations.with_priced(listing, holdings, now, band=settings.value_band).select(
-            *listing.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
-        )
+        priced = confirmations.with_priced(listing, holdings, now, band=settings.value_band)
+        rows = priced.select(*listing.columns, confirmed_at=confirmations.PRICED)
         return (listing, rows), rows
 
     (latest, rows), result = derived.derive(table, make, run_id=run_id)
-    counts = counted(
-        held=rows.filter(rows["position"] != 0).height,
-        without_value=rows["market_value"].null_count(),
-    )
+    held = rows.filter(pl.col.position != 0)
+    without_value = rows["market_value"].null_count()
+    counts = counted(held=held.height, without_value=without_value)
     return Derived(metadata=counts | _replaced(result, latest))
 
 
 def _replaced(result: derived.Replaced, made_of: pl.DataFrame) -> "dict[str, dg.RawMetadataValue]":
-    return {
-        "dagster/row_count": result.rows,
-        "ledger_version": str(newest_version(made_of) or "unknown"),
-        **table_asset.replacement_metadata(result),
-    }
+    version = newest_version(made_of) or "unknown"
+    counts = {"dagster/row_count": result.rows, "ledger_version": str(version)}
+    return {**counts, **table_asset.replacement_metadata(result)}
 
 
 def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataFrame:
@@ -186,8 +187,10 @@ def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataF
         legs: The conids of the active legs.
         now: The current time.
     """
-    closed_long_ago = (pl.col("position") == 0) & (pl.col("timestamp") < now - CLOSED_KEPT)
-    return rows.filter(~closed_long_ago.fill_null(value=False) | pl.col("conid").is_in(legs))
+    is_old = pl.col.timestamp < now - CLOSED_KEPT
+    closed_long_ago = (pl.col.position == 0) & is_old
+    is_of_leg = pl.col.conid.is_in(legs)
+    return rows.filter(is_of_leg | ~closed_long_ago.fill_null(value=False))
 
 
 # What each column of exposures is made of, beside the legs and their holdings: columns of the
@@ -234,14 +237,25 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
 
     def make() -> tuple[tuple[Book, pl.DataFrame], pl.DataFrame]:
         book = read_book(lake, settings, now)
-        sums = exposure.exposures(book.split, now, newest_version(book.priced) or None)
+        version = newest_version(book.priced) or None
+        sums = exposure.exposures(book.split, now, version)
         return (book, sums), sums
 
     (book, sums), result = derived.derive(table, make, run_id=run_id)
-    is_rest = pl.col("strategy_id") == UNATTRIBUTED
-    of_strategies = sums.filter(~is_rest)
-    unattributed = sums.filter(is_rest)
-    counts = counted(
+    metadata = money_metadata(book) | _counts_of_legs(sums) | _replaced(result, book.priced)
+    for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
+        texts = sums.select("strategy_id", column).drop_nulls()
+        for strategy, text in texts.iter_rows():
+            metadata[f"{label}/{strategy}"] = text
+    return Derived(metadata=metadata, checks=strategies.evaluated_limits(settings, book))
+
+
+def _counts_of_legs(sums: pl.DataFrame) -> dict[str, str]:
+    """Return the counts of strategies and of their legs, and of what is in none."""
+    is_in_none = pl.col.strategy_id == UNATTRIBUTED
+    unattributed = sums.filter(is_in_none)
+    of_strategies = sums.filter(~is_in_none)
+    return counted(
         strategies=of_strategies["strategy_id"].n_unique(),
         legs=of_strategies["legs"].sum(),
         legs_held=of_strategies["legs_held"].sum(),
@@ -249,11 +263,6 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
         without_value=of_strategies["legs_without_value"].sum(),
         without_greeks=of_strategies["legs_without_greeks"].sum(),
     )
-    metadata = money_metadata(book) | counts | _replaced(result, book.priced)
-    for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
-        texts = sums.select("strategy_id", column).drop_nulls().iter_rows()
-        metadata |= {f"{label}/{strategy}": text for strategy, text in texts}
-    return Derived(metadata=metadata, checks=strategies.evaluated_limits(settings, book))
 
 
 # Maximum number of options that a check names.
@@ -281,13 +290,14 @@ def risk_scenarios(lake: tables.Lake, settings: Settings, run_id: str | None) ->
     lake.risk_scenarios.record(rows)
 
     profits = [row["profit"] for row in rows if row["profit"] is not None]
-    metadata: dict[str, dg.RawMetadataValue] = {
-        "dagster/row_count": len(rows),
-        **table_asset.known(worst_profit=min(profits, default=None)),
-        "left_out": sum(legs.left_out().values()),
-        "scenarios": str(len(chosen.recorded)),
-    }
-    results = {}
+    left_out = legs.left_out()
+    metadata: dict[str, dg.RawMetadataValue] = {"dagster/row_count": len(rows)}
+    if profits:
+        metadata["worst_profit"] = min(profits)
+    metadata["left_out"] = sum(left_out.values())
+    metadata["scenarios"] = str(len(chosen.recorded))
+
+    results: dict[dg.AssetCheckKey, dg.AssetCheckResult] = {}
     for check in (losses_are_within_their_limits, early_assignment):
         results[check.check_key] = EVALUATE[check.check_key](lake, settings)
     return Derived(metadata=metadata, checks=results)
@@ -303,12 +313,11 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
     limit in scenarios.yaml.
     """
     rows = lake.risk_scenarios.latest().drop_nulls("largest_loss")
-    loss = -pl.col("profit")
-    allowed = pl.col("largest_loss")
-    broken = rows.filter(loss > allowed)
+    broken = rows.filter(-pl.col.profit > pl.col.largest_loss)
+    losses = [_described_loss(row) for row in broken.iter_rows(named=True)]
+    text = "; ".join(losses)
 
-    unknown = rows.filter(pl.col("left_out") > 0)
-    text = "; ".join(map(_described_loss, broken.iter_rows(named=True)))
+    unknown = rows.filter(pl.col.left_out > 0)
     if not text and unknown.height:
         name, count = unknown.select("strategy_id", "left_out").row(0)
         text = f"{name} has {count} legs that are not priced"
@@ -340,20 +349,20 @@ def early_assignment(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
     judged = early_assignments(legs)
     likely = judged.likely
     doubtful = judged.doubtful
-    counted = (
-        f"{len(likely)} short options may be assigned early; {len(judged.left_out)} could not be "
-        f"judged, {len(doubtful)} of them in the money or perhaps so"
-    )
+    may_be_assigned = f"{len(likely)} short options may be assigned early"
+    not_judged = f"{len(judged.left_out)} could not be judged"
+    summary = f"{may_be_assigned}; {not_judged}, {len(doubtful)} of them in the money or perhaps so"
     if chosen.early_assignment:
         named_rows = [*likely, *doubtful]
     else:
         # Without the limit what is likely is allowed; what nobody can judge is still not passed.
         named_rows = [row for row in doubtful if row["in_the_money"]]
     if not named_rows:
-        return passed(f"{counted}.")
+        return passed(f"{summary}.")
 
-    named = "; ".join(map(_assignment_text, named_rows[:MOST_NAMED]))
-    return failed(f"{counted}: {named}.", options=len(likely), not_judged=len(doubtful))
+    texts = [_assignment_text(row) for row in named_rows[:MOST_NAMED]]
+    named = "; ".join(texts)
+    return failed(f"{summary}: {named}.", options=len(likely), not_judged=len(doubtful))
 
 
 def _assignment_text(row: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ and again at night.
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
-from itertools import count, islice, product
+from itertools import product
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -89,11 +89,11 @@ def replaced_days(
     frames: Mapping[date, pl.DataFrame],
 ) -> dg.MaterializeResult[None]:
     """Replace days of a derived table, and return what the event of the run says."""
-    result = derived.replace(lake.derived_table(spec), frames, run_id=context.run.run_id)
-    return dg.MaterializeResult(
-        metadata=table_asset.replacement_metadata(result),
-        data_version=dg.DataVersion(str(result.version)),
-    )
+    table = lake.derived_table(spec)
+    result = derived.replace(table, frames, run_id=context.run.run_id)
+    metadata = table_asset.replacement_metadata(result)
+    version = dg.DataVersion(str(result.version))
+    return dg.MaterializeResult(metadata=metadata, data_version=version)
 
 
 def days_of(context: dg.AssetExecutionContext) -> list[date]:
@@ -138,11 +138,11 @@ def daily_asset(
             closed_days = service.collect(days_of(context))
             # A day that has rows is not filled again: they come last.
             service.record_differences(closed_days.filled, run_id=run_id)
-            return closed_days, {day: closed.rows for day, closed in closed_days.filled.items()}
+            frames = {day: closed.rows for day, closed in closed_days.filled.items()}
+            return closed_days, frames
 
-        closed_days, result = derived.derive(
-            lake.derived_table(DAILY_POSITIONS), make, run_id=run_id
-        )
+        table = lake.derived_table(DAILY_POSITIONS)
+        closed_days, result = derived.derive(table, make, run_id=run_id)
         for error in closed_days.unreadable:
             context.log.warning(f"A statement was left out: {error}")
 
@@ -154,9 +154,10 @@ def daily_asset(
             yield dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
             return
 
+        key = resources.key_of(DAILY_POSITIONS.name)
         for day, closed in closed_days.filled.items():
             yield dg.AssetMaterialization(
-                resources.key_of(DAILY_POSITIONS.name),
+                key,
                 partition=day.isoformat(),
                 metadata={**shared, **describe(closed)},
                 tags={table_asset.DATA_VERSION: version},
@@ -164,7 +165,7 @@ def daily_asset(
         for day, why in closed_days.skipped.items():
             context.log.warning(f"{day} is not filled: {why}.")
             yield dg.AssetObservation(
-                resources.key_of(DAILY_POSITIONS.name),
+                key,
                 partition=day.isoformat(),
                 description=f"Not filled: {why}.",
                 metadata={"skipped": why},
@@ -178,19 +179,22 @@ def daily_asset(
 def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day: counts, and the profit and loss by currency."""
     rows = closed.rows
-    held = rows.filter(rows["position"] != 0)
-    oldest_s: Any = None if rows["age_s"].has_nulls() else rows["age_s"].max()
-    numbers: dict[str, float | None] = {"oldest_value_age_s": oldest_s}
-    for (currency,), part in rows.group_by("currency", maintain_order=True):
-        for name in ("daily_pnl", "unrealized_pnl"):
-            amounts = part.get_column(name).drop_nulls()
-            numbers[f"{name}/{currency}"] = sum(amounts) if amounts.len() else None
-
+    held = rows.filter(pl.col.position != 0)
     without = seldom(
         without_value=rows["market_value"].null_count(),
         without_daily_pnl=held["daily_pnl"].null_count(),
         rows_left_out=len(closed.left_out),
     )
+
+    ages = rows["age_s"]
+    oldest_s: Any = None if ages.has_nulls() else ages.max()
+    numbers: dict[str, float | None] = {"oldest_value_age_s": oldest_s}
+    for (currency,), part in rows.group_by("currency", maintain_order=True):
+        for name in ("daily_pnl", "unrealized_pnl"):
+            amounts = part[name].drop_nulls()
+            total = sum(amounts) if amounts.len() else None
+            numbers[f"{name}/{currency}"] = total
+
     return {
         "dagster/partition_row_count": rows.height,
         "held": held.height,
@@ -214,8 +218,9 @@ def known_days(settings: Settings) -> tuple[exchange_days.ExchangeDays, date]:
         SettingsError: The exchange is not known.
     """
     start = _first_day(settings)
-    last = date(datetime.now(UTC).year + YEARS_AHEAD, 12, 31)
-    return exchange_days.exchange_days(settings.calendar, start, last), start
+    last_year = datetime.now(UTC).year + YEARS_AHEAD
+    days = exchange_days.exchange_days(settings.calendar, start, date(last_year, 12, 31))
+    return days, start
 
 
 def exchange_partitions(
@@ -226,22 +231,24 @@ def exchange_partitions(
     Dagster offers a partition when its window is over. The window of a day is the minute before the
     day can be recorded: the windows between two days, and those of holidays, are left out.
     """
-    over = days.settled_at
-    begin = (datetime.combine(first, over) - timedelta(minutes=1)).time()
-    hours = sorted({begin.hour, over.hour})
-    minutes = sorted({begin.minute, over.minute})
+    end = days.settled_at
+    minute_before = datetime.combine(first, end) - timedelta(minutes=1)
+    begin = minute_before.time()
+    hours = sorted({begin.hour, end.hour})
+    minutes = sorted({begin.minute, end.minute})
+
     # A cron schedule has each minute in each hour: all but the begin of the window are left out.
-    other_minutes = [
-        f"{minute} {hour} * * 1-5"
-        for hour, minute in product(hours, minutes)
-        if (hour, minute) != (begin.hour, begin.minute)
-    ]
+    exclusions: list[str | datetime] = []
+    for hour, minute in product(hours, minutes):
+        if (hour, minute) != (begin.hour, begin.minute):
+            exclusions.append(f"{minute} {hour} * * 1-5")
+
     return dg.TimeWindowPartitionsDefinition(
         start=first.isoformat(),
         fmt="%Y-%m-%d",
         timezone=days.timezone,
         cron_schedule=f"{_listed(minutes)} {_listed(hours)} * * 1-5",
-        exclusions=[*other_minutes, *days.holidays_at(begin)],
+        exclusions=[*exclusions, *days.holidays_at(begin)],
     )
 
 
@@ -253,9 +260,11 @@ def _first_day(settings: Settings) -> date:
     """Return the setting, or the first day of the ledger or of a statement; else today."""
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
-    stated = StatementFolder(settings.flex_folder).first_day()
-    first_days = (first_ledger_day(settings.table("position_updates")), stated)
-    return min((day for day in first_days if day is not None), default=datetime.now(UTC).date())
+
+    of_ledger = first_ledger_day(settings.table("position_updates"))
+    of_statements = StatementFolder(settings.flex_folder).first_day()
+    first_days = [day for day in (of_ledger, of_statements) if day is not None]
+    return min(first_days, default=datetime.now(UTC).date())
 
 
 # Number of trading days recorded again at night: rows and statements may come late.
@@ -283,9 +292,12 @@ def closed_campaigns(lake: tables.Lake, settings: Settings, run_id: str | None) 
     """
     rows = CampaignBook(lake, settings).rows()
     table = lake.derived_table(schema.CLOSED_CAMPAIGNS)
-    result = derived.replace(table, schema.frame_of(table.spec, rows), run_id=run_id)
-    unknown = sum(row.profit is None for row in rows)
-    metadata = {**table_asset.replacement_metadata(result), "profits_unknown": str(unknown)}
+    frame = schema.frame_of(table.spec, rows)
+    result = derived.replace(table, frame, run_id=run_id)
+
+    metadata = table_asset.replacement_metadata(result)
+    unknown = frame["profit"].null_count()
+    metadata["profits_unknown"] = str(unknown)
     return Derived(metadata=metadata, version=str(result.version))
 
 
@@ -297,24 +309,30 @@ def daily() -> dg.Definitions:
     asset = daily_asset(partitions)
     explained = explained_asset(partitions)
     books = books_asset(partitions)
-    job = dg.define_asset_job(
+    closing = _job_of(
         resources.CLOSE_JOB,
-        executor_def=dg.in_process_executor,
-        selection=dg.AssetSelection.tag(resources.WRITTEN_BY, resources.CLOSE_JOB),
-        description="Record every holding at the close of a trading day, or of a range of them.",
+        "Record every holding at the close of a trading day, or of a range of them.",
     )
-    importing = dg.define_asset_job(
+    importing = _job_of(
         resources.IMPORT_JOB,
-        executor_def=dg.in_process_executor,
-        selection=dg.AssetSelection.tag(resources.WRITTEN_BY, resources.IMPORT_JOB),
-        description="Download the Flex query of the settings, and store trades and cash of all "
-        "statements.",
+        "Download the Flex query of the settings, and store trades and cash of all statements.",
     )
     return dg.Definitions(
         assets=[asset, explained, books, closed_campaigns],
         asset_checks=[days_are_complete, profits_are_explained, books_close],
-        jobs=[job, importing],
+        jobs=[closing, importing],
         schedules=schedules_of(days, first),
+    )
+
+
+def _job_of(name: str, description: str) -> Any:
+    """Return the job that materializes the assets which it writes."""
+    selection = dg.AssetSelection.tag(resources.WRITTEN_BY, name)
+    return dg.define_asset_job(
+        name,
+        executor_def=dg.in_process_executor,
+        selection=selection,
+        description=description,
     )
 
 
@@ -330,13 +348,17 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
     at = days.settled_at
 
     def scheduled(job: str, cron: str) -> Callable[[Any], dg.ScheduleDefinition]:
-        return lambda evaluate: dg.schedule(
-            job_name=job,
-            cron_schedule=cron,
-            execution_timezone=days.timezone,
-            default_status=dg.DefaultScheduleStatus.RUNNING,
-            description=inspect.getdoc(evaluate),
-        )(evaluate)
+        def decorate(evaluate: Any) -> dg.ScheduleDefinition:
+            define = dg.schedule(
+                job_name=job,
+                cron_schedule=cron,
+                execution_timezone=days.timezone,
+                default_status=dg.DefaultScheduleStatus.RUNNING,
+                description=inspect.getdoc(evaluate),
+            )
+            return define(evaluate)
+
+        return decorate
 
     @scheduled(resources.CLOSE_JOB, f"{at.minute} {at.hour} * * 1-5")
     def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -350,10 +372,11 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
     def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """At night: the last three trading days again, for late rows and statements."""
         today = context.scheduled_execution_time.astimezone(zone).date()
-        last = [day.isoformat() for day in last_days(days, before=today) if day >= first]
+        last = [day for day in last_days(days, before=today) if day >= first]
         if not last:
             return dg.SkipReason("No trading day is over yet.")
-        return dg.RunRequest(tags={RANGE_START: last[0], RANGE_END: last[-1]})
+        day_range = {RANGE_START: last[0].isoformat(), RANGE_END: last[-1].isoformat()}
+        return dg.RunRequest(tags=day_range)
 
     @scheduled(resources.IMPORT_JOB, "0 6 * * 2-6")
     def nightly_statements(_context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -371,8 +394,13 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
 
 def last_days(days: exchange_days.ExchangeDays, *, before: date) -> list[date]:
     """Return the last trading days before a day, oldest first."""
-    earlier = (before - timedelta(days=n) for n in count(1))
-    return [*islice(filter(days.is_trading_day, earlier), LATE_DAYS)][::-1]
+    newest_first: list[date] = []
+    day = before
+    while len(newest_first) < LATE_DAYS:
+        day -= timedelta(days=1)
+        if days.is_trading_day(day):
+            newest_first.append(day)
+    return newest_first[::-1]
 
 
 @table_check(DAILY_POSITIONS.name)
@@ -387,27 +415,28 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     keys = exchange_partitions(exchange, first).get_partition_keys()
     # Right after today's close its run may not have ended.
     today = datetime.now(ZoneInfo(exchange.timezone)).date()
-    over = [day for day in map(date.fromisoformat, keys) if day < today]
+    over = {day for day in map(date.fromisoformat, keys) if day < today}
 
     last_values = _last_values(lake, exchange.timezone)
-    without = set(over) - last_values.keys()
-    if first in without and not settings.daily_start:
-        (closed,) = exchange_days.closing_times(settings.calendar, [first]).values()
-        stated = StatementFolder(settings.flex_folder).first_day()
-        if stated != first and lake.updates.sync.last_before(closed).is_empty():
-            over.remove(first)
-
+    if first in over - last_values.keys() and _begins_after_close(lake, settings, first):
+        over.remove(first)
     if not over:
         return passed("No trading day is over yet.")
-    missing = without & {*over} - ClosingService(lake, settings).flat_days(without)
-    recorded = [day for day in over if last_values.get(day) is not None]
-    older = {day for day in recorded if last_values[day] < day}
-    to_fill = sorted(missing | older)
+
+    without = over - last_values.keys()
+    missing = without - ClosingService(lake, settings).flat_days(without)
+    older: set[date] = set()
+    for day in over:
+        newest_value = last_values.get(day)
+        if newest_value is not None and newest_value < day:
+            older.add(day)
+
     numbers: dict[str, dg.RawMetadataValue] = {
         "days": len(over),
         "missing": len(missing),
         "only_older_values": len(older),
     }
+    to_fill = sorted(missing | older)
     if not to_fill:
         return passed(f"{len(over)} trading days, all recorded", **numbers)
 
@@ -415,18 +444,25 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         f"Put statements of {to_fill[0]} to {to_fill[-1]} into the folder of "
         "POSITION_SYNC_FLEX_FOLDER and materialize these days of daily_positions."
     )
-    counts = (
-        f"{len(missing)} of {len(over)} trading days have no rows, {len(older)} only older values."
-    )
-    return failed(f"{counts} {to_do}", what_to_do=to_do, **numbers)
+    days_without = f"{len(missing)} of {len(over)} trading days have no rows"
+    text = f"{days_without}, {len(older)} only older values. {to_do}"
+    return failed(text, what_to_do=to_do, **numbers)
+
+
+def _begins_after_close(lake: tables.Lake, settings: Settings, first: date) -> bool:
+    """Return whether the ledger begins after the close of the first day, so that it misses none."""
+    if settings.daily_start or StatementFolder(settings.flex_folder).first_day() == first:
+        return False
+    closed = exchange_days.closing_times(settings.calendar, [first])[first]
+    return lake.updates.sync.last_before(closed).is_empty()
 
 
 def _last_values(lake: tables.Lake, timezone: str) -> dict[date, date]:
     """Return the day of the newest value of each recorded day, in a time zone."""
     rows = lake.derived_table(DAILY_POSITIONS).rows(columns=["session_date", "timestamp"])
-    newest = rows.group_by("session_date").agg(pl.col("timestamp").max())
-    local = pl.col("timestamp").dt.convert_time_zone(timezone)
-    return dict(newest.select("session_date", local.dt.date()).iter_rows())
+    newest = rows.group_by("session_date").agg(pl.col.timestamp.max())
+    day = pl.col.timestamp.dt.convert_time_zone(timezone).dt.date()
+    return dict(newest.select("session_date", day).iter_rows())
 
 
 # Maximum number of strategies that the check names.
@@ -459,25 +495,23 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         # What the new rows of daily_positions say of contracts may make a movement's cash known.
         MovementBook(lake, settings.calendar, run_id=context.run.run_id).update()
 
-        trading_days = [
-            TradingDay(
-                day=day,
-                before=exchange_days.session_before(settings.calendar, day),
-                since=exchange_days.close_before(settings.calendar, day),
-                closed=closes[day],
-            )
-            for day in days
-        ]
+        trading_days: list[TradingDay] = []
+        for day in days:
+            before = exchange_days.session_before(settings.calendar, day)
+            since = exchange_days.close_before(settings.calendar, day)
+            trading_days.append(TradingDay(day, before, since, closes[day]))
         frames = explain_days(lake, settings, trading_days)
 
         result = replaced_days(context, lake, PROFIT_EXPLAINED, frames)
         for day, rows in frames.items():
+            profits = rows["profit"]
+            legs_unknown = int(rows["legs_unknown"].sum())
             numbers: dict[str, float] = {
                 "dagster/partition_row_count": rows.height,
-                "legs_unknown": int(rows["legs_unknown"].sum()),
+                "legs_unknown": legs_unknown,
             }
-            if not rows["profit"].has_nulls():
-                numbers["profit"] = float(rows["profit"].sum())
+            if not profits.has_nulls():
+                numbers["profit"] = float(profits.sum())
             context.add_asset_metadata(numbers, partition_key=day.isoformat())
         return result
 
@@ -501,7 +535,7 @@ def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefin
         """
         lake = position_sync.lake
         settings = position_sync.settings
-        frames = {}
+        frames: dict[date, pl.DataFrame] = {}
         for day in days_of(context):
             before = exchange_days.session_before(settings.calendar, day)
             frames[day] = close_books(lake, settings, day, before=before)
@@ -520,16 +554,19 @@ def books_close(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     What to do: Compare the largest part with the statement: a booking that no section of the Flex
     query has, or a holding of a type that is not followed, is missing.
     """
-    newest = derived.newest_day(lake.derived_table(BOOKS)).to_dicts()
-    differences = open_books(newest)
-    numbers: dict[str, dg.RawMetadataValue] = {
-        "accounts": len(newest),
-        "not_known": sum(row["difference"] is None for row in newest),
-    }
-    if differences:
-        named = "; ".join(differences[:ACCOUNTS_SHOWN])
-        return failed(f"Not explained: {named}.", open=len(differences), **numbers)
-    return passed("", **numbers)
+    newest = derived.newest_day(lake.derived_table(BOOKS))
+    not_known = newest["difference"].null_count()
+    differences = open_books(newest.to_dicts())
+    if not differences:
+        return passed("", accounts=newest.height, not_known=not_known)
+
+    named = "; ".join(differences[:ACCOUNTS_SHOWN])
+    return failed(
+        f"Not explained: {named}.",
+        open=len(differences),
+        accounts=newest.height,
+        not_known=not_known,
+    )
 
 
 # Maximum number of accounts that the check of the books names.
@@ -550,8 +587,10 @@ def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     unknown = unknown_profits(newest.iter_rows(named=True))
     if not unknown:
         return passed("", strategies=newest.height)
+
+    named = "; ".join(unknown[:STRATEGIES_SHOWN])
     return failed(
-        f"Not known: {'; '.join(unknown[:STRATEGIES_SHOWN])}.",
+        f"Not known: {named}.",
         strategies=newest.height,
         unexplained=len(unknown),
     )

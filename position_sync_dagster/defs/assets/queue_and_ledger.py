@@ -46,8 +46,12 @@ def strategies_state(lake: tables.Lake, settings: Settings) -> Derived:
     """Return how many legs and strategies are active, and which rolled."""
     legs = lake.registry.sync.get_all_active()
     version = str(lake.registry.sync.version)
-    rolled = []
+    strategies: set[str] = set()
+    conids: set[int] = set()
+    rolled: list[str] = []
     for leg in legs:
+        strategies.add(leg.strategy_id)
+        conids.add(leg.conid)
         if leg.rolled_from:
             name = f"{leg.strategy_id}: {contract_name(leg)} ({leg.conid})"
             since = f"since {leg.added_at:%Y-%m-%d %H:%M} UTC"
@@ -55,8 +59,8 @@ def strategies_state(lake: tables.Lake, settings: Settings) -> Derived:
 
     metadata = {
         "dagster/row_count": len(legs),
-        "strategies": len({leg.strategy_id for leg in legs}),
-        "conids": len({leg.conid for leg in legs}),
+        "strategies": len(strategies),
+        "conids": len(conids),
         "delta_version": version,
         "strategies_file": str(settings.strategies_file or "none: the table rules"),
     }
@@ -81,15 +85,18 @@ def position_queue(lake: tables.Lake, settings: Settings, _run_id: str | None) -
     error_message says why. position-sync queue list shows the same.
     """
     requests = asyncio.run(drain.enqueue_monitored(lake, settings))
-    return Derived(metadata={"requests": len(requests), **queue_state(lake).metadata})
+    state = queue_state(lake)
+    return Derived(metadata={"requests": len(requests), **state.metadata})
 
 
 def queue_state(lake: tables.Lake) -> Derived:
     """Return how many requests wait, and how many failed."""
     backlog = lake.queue.sync.overview()
-    statuses = (QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.FAILED)
-    counts = {status.lower(): backlog.counts[status] for status in statuses}
-    return Derived(metadata={**counts, "delta_version": str(backlog.version)})
+    metadata: dict[str, int | str] = {}
+    for status in (QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.FAILED):
+        metadata[status.lower()] = backlog.counts[status]
+    metadata["delta_version"] = str(backlog.version)
+    return Derived(metadata=metadata)
 
 
 @derived_asset(
@@ -116,9 +123,13 @@ def position_updates(lake: tables.Lake, settings: Settings, run_id: str | None) 
     report = asyncio.run(drain.drain(lake, settings, run_id=run_id))
     if report.error is not None:
         raise report.error
-    counts = {
-        count: getattr(report, count) for count in ("claimed", "succeeded", "failed", "released")
-    }
-    pending = lake.queue.sync.counts()[QueueStatus.PENDING]
-    metadata = table_asset.known(**counts, pending_after=pending, note=report.reason)
+    counts = lake.queue.sync.counts()
+    metadata = table_asset.known(
+        claimed=report.claimed,
+        succeeded=report.succeeded,
+        failed=report.failed,
+        released=report.released,
+        pending_after=counts[QueueStatus.PENDING],
+        note=report.reason,
+    )
     return Derived(metadata=metadata)

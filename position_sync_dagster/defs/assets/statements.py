@@ -118,28 +118,30 @@ def imported(
     for error in done.unreadable:
         context.log.warning(f"A statement was left out: {error}")
 
-    listed = table_asset.table_of([_listed(statement) for statement in done.found[:SHOWN]])
-    of_asset: dict[str, dict[str, Any]] = {
+    listed = [_listed(statement) for statement in done.found[:SHOWN]]
+    metadata_of: dict[str, dict[str, Any]] = {
         FOLDER: {
             "statements": len(done.found),
             **table_asset.known(downloaded=downloaded),
             "account_rows": done.account_values,
-            "listed": listed,
+            "listed": table_asset.table_of(listed),
         }
     }
     added = {lake.executions.table: done.executions, lake.statement_events.table: done.events}
     for table, rows in added.items():
-        of_asset[table.spec.name] = {"added": rows, **table_asset.state_of(table)}
-    checks = [judge_files(len(done.found), done.unreadable, done.notes)]
+        state = table_asset.state_of(table)
+        metadata_of[table.spec.name] = {"added": rows, **state}
 
-    for name, metadata in of_asset.items():
+    files_check = judge_files(len(done.found), done.unreadable, done.notes)
+    followed = dg.DataVersion(table_asset.FOLLOWED)  # that of the events of ticks
+    for name, metadata in metadata_of.items():
         key = key_of(name)
         if key in context.selected_asset_keys:
             yield dg.MaterializeResult(
                 asset_key=key,
                 metadata=metadata,
-                data_version=dg.DataVersion(table_asset.FOLLOWED),  # that of the events of ticks
-                check_results=checks if name == FOLDER else (),
+                data_version=followed,
+                check_results=[files_check] if name == FOLDER else (),
             )
 
 
@@ -154,8 +156,8 @@ def judge_files(
         notes: What is not read or not valued, and is no error.
     """
     if not unreadable:
-        text = " ".join((f"All {found} statements of the folder can be used.", *notes))
-        return passed(text, notes=list(notes))
+        sentences = [f"All {found} statements of the folder can be used.", *notes]
+        return passed(" ".join(sentences), notes=list(notes))
 
     first = unreadable[:FAULTS_SHOWN]
     causes = " ".join(error.what for error in first)
@@ -168,8 +170,12 @@ def judge_files(
 
 
 def _listed(statement: Statement) -> dict[str, table_asset.Cell]:
-    days = {"first": statement.first.isoformat(), "last": statement.last.isoformat()}
-    return {"file": statement.file, "account": statement.account, **days}
+    return {
+        "file": statement.file,
+        "account": statement.account,
+        "first": statement.first.isoformat(),
+        "last": statement.last.isoformat(),
+    }
 
 
 # Maximum number of closes that the failing check names.
@@ -192,34 +198,38 @@ def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Deriv
     """
     explainer = explain_closes.CloseExplainer(lake, run_id=run_id, calendar=settings.calendar)
     causes = explainer.explain()
-    movements = movement_book.MovementBook(lake, settings.calendar, run_id=run_id).update()
+    book = movement_book.MovementBook(lake, settings.calendar, run_id=run_id)
+    movements = book.update()
     rolls = leg_followers.RollFollower(lake, settings).follow()
-    followed = {"rolls_followed": [*map(str, rolls.due)], "rolls_refused": rolls.refused}
-    return Derived(
-        metadata={
-            "added": causes.rows,
-            **table_asset.state_of(lake.closures.table),
-            "unexplained": len(causes.unexplained),
-            "movements": movements.rows,
-            **{name: "; ".join(texts) for name, texts in followed.items() if texts},
-        },
-        checks={closes_are_explained.check_key: judge_causes(causes.unexplained)},
-    )
+
+    metadata: dict[str, Any] = {"added": causes.rows}
+    metadata |= table_asset.state_of(lake.closures.table)
+    metadata["unexplained"] = len(causes.unexplained)
+    metadata["movements"] = movements.rows
+    if rolls.due:
+        metadata["rolls_followed"] = "; ".join(map(str, rolls.due))
+    if rolls.refused:
+        metadata["rolls_refused"] = "; ".join(rolls.refused)
+
+    result = judge_causes(causes.unexplained)
+    return Derived(metadata=metadata, checks={closes_are_explained.check_key: result})
 
 
 @table_check(CLOSURES.name)
 def closes_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the cause of each close is known."""
-    (result,) = table_asset.DERIVE[CLOSURES.name](lake, settings, None).checks.values()
-    return result
+    derived_table = table_asset.DERIVE[CLOSURES.name](lake, settings, None)
+    return derived_table.checks[closes_are_explained.check_key]
 
 
 def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
     """Return the result of the check for the closes without a cause; pure."""
     if not unexplained:
         return passed("The cause of each close is known.")
-    newest = unexplained[: -MOST_NAMED - 1 : -1]
-    named = "; ".join(map(_described_close, newest))
+
+    newest = unexplained[-MOST_NAMED:]
+    described = [_described_close(closure) for closure in reversed(newest)]
+    named = "; ".join(described)
     return failed(
         f"{len(unexplained)} closes have no known cause. {named}",
         what_to_do="Look these up in TWS (Trades, Corporate Actions) or the broker's message "
@@ -230,5 +240,6 @@ def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
 
 
 def _described_close(closure: Closure) -> str:
+    closed = f"{closure.quantity:+g} {closure.name} of {closure.account}"
     at = f"{closure.closed_at:%Y-%m-%d %H:%M} UTC"
-    return f"{closure.quantity:+g} {closure.name} of {closure.account} at {at}: {closure.detail}"
+    return f"{closed} at {at}: {closure.detail}"

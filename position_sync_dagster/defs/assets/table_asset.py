@@ -51,21 +51,27 @@ def table_asset(
             above the money.
         options: Other arguments of `dg.asset`, such as `deps`.
     """
-    DEPS[spec.name] = tuple(options.get("deps", ()))
-    CODE_VERSIONS[spec.name] = code_version(spec)
-    columns = table_metadata(spec, writer, columns=COLUMNS if money_first else COLUMN_SCHEMA)
+    deps = options.get("deps", ())
+    version = code_version(spec)
+    DEPS[spec.name] = tuple(deps)
+    CODE_VERSIONS[spec.name] = version
+
+    columns = COLUMNS if money_first else COLUMN_SCHEMA
+    described = table_metadata(spec, writer, columns=columns)
+    described.update(metadata or {})
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
-        asset: dg.AssetsDefinition = dg.asset(
+        define = dg.asset(
             name=spec.name,
             description=inspect.getdoc(function),
             kinds={"deltalake", "python"},
             config_schema={},  # without it, Launchpad would take any value
-            code_version=code_version(spec),
-            metadata={**columns, **(metadata or {})},
+            code_version=version,
+            metadata=described,
             tags={resources.WRITTEN_BY: writer},
             **options,
-        )(resources.dagster_failures(function))
+        )
+        asset: dg.AssetsDefinition = define(resources.dagster_failures(function))
         return asset
 
     return decorate
@@ -109,7 +115,8 @@ def derived_asset(
         def materialize(
             context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
         ) -> dg.MaterializeResult[None]:
-            derived_table = derive(position_sync.lake, position_sync.settings, context.run.run_id)
+            run_id = context.run.run_id
+            derived_table = derive(position_sync.lake, position_sync.settings, run_id)
             for key, result in derived_table.checks.items():
                 context.log_event(check_evaluation(key, result))
             version = dg.DataVersion(derived_table.version)
@@ -132,8 +139,9 @@ WRITERS = {
 
 def check_evaluation(key: dg.AssetCheckKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
     """Return a result as an event of a check that was not planned in a run."""
+    event_key = resources.check_key_of(key)
     return dg.AssetCheckEvaluation(
-        asset_key=resources.check_key_of(key).asset_key,
+        asset_key=event_key.asset_key,
         check_name=key.name,
         passed=result.passed,
         severity=result.severity,
@@ -161,13 +169,15 @@ def table_metadata(
 
     The URI is added when the definitions are loaded, since it depends on the settings.
     """
-    described = [
-        dg.TableColumn(name, spec.columns[name], description=column.description)
-        for name, column in spec.described.items()
-    ]
+    described: list[dg.TableColumn] = []
+    for name, column in spec.described.items():
+        kind = spec.columns[name]
+        described.append(dg.TableColumn(name, kind, description=column.description))
+
+    table_schema = dg.TableSchema(described)
     return {
         "dagster/table_name": spec.name,
-        columns: dg.MetadataValue.table_schema(dg.TableSchema(described)),
+        columns: dg.MetadataValue.table_schema(table_schema),
         "written_by": WRITERS[writer],
     }
 
@@ -187,12 +197,15 @@ def column_lineage(
 
     def deps(column: str) -> list[dg.TableColumnDep]:
         same = column if column in ledger.columns else ""
-        sources = f"{made_of.get(column, same)} {every}".split()
-        places = [source.rpartition(".") for source in sources]
-        return [dg.TableColumnDep(table or ledger.name, name) for table, _, name in places]
+        sources = made_of.get(column, same)
+        sources_of_column: list[dg.TableColumnDep] = []
+        for source in f"{sources} {every}".split():
+            table, _dot, name = source.rpartition(".")
+            sources_of_column.append(dg.TableColumnDep(table or ledger.name, name))
+        return sources_of_column
 
-    lineage = dg.TableColumnLineage({column: deps(column) for column in spec.columns})
-    return {"dagster/column_lineage": lineage}
+    lineage = {column: deps(column) for column in spec.columns}
+    return {"dagster/column_lineage": dg.TableColumnLineage(lineage)}
 
 
 def known(**values: float | str | None) -> "dict[str, float | str]":
@@ -209,7 +222,8 @@ def table_of(rows: Iterable[Mapping[str, Cell]]) -> dg.TableMetadataValue:
     The types of the columns are those of the first row.
     """
     records = [dg.TableRecord(row) for row in rows]
-    return dg.MetadataValue.table(records, None if records else dg.TableSchema([]))
+    without_columns = None if records else dg.TableSchema([])
+    return dg.MetadataValue.table(records, without_columns)
 
 
 def replacement_metadata(result: derived.Replaced) -> "dict[str, dg.RawMetadataValue]":
