@@ -499,9 +499,13 @@ def _prior_of(movements: Sequence[Movement]) -> float:
     for movement in movements:
         by = movement.quantity or 0.0
         total += by
-        if _closes(movement) and by > 0:
+        # The cash of a settlement has a row without quantity, before or after that of its end.
+        if not by or not _closes(movement):
+            continue
+
+        if by > 0:
             missing_short = max(missing_short, total)
-        elif _closes(movement):
+        else:
             missing_long = max(missing_long, -total)
 
     if missing_long >= QUANTITY_ROUNDING and missing_short >= QUANTITY_ROUNDING:

@@ -141,7 +141,7 @@ def stated_movements(
     for event in events:
         movements += _stated_event(event, terms)
 
-    return _with_ids(_without_double_settlements(_with_counterparts(movements)))
+    return _with_ids(_with_counterparts(_with_settlements(movements)))
 
 
 def _with_ids(movements: Iterable[Movement]) -> list[Movement]:
@@ -406,27 +406,33 @@ def _end_of(movement: Movement, conid: int | None) -> _End:
     return movement.statement, movement.account, movement.day, conid
 
 
-def _without_double_settlements(movements: Sequence[Movement]) -> list[Movement]:
-    """Return movements where a cash settlement has no quantity that the end of its option has too.
+def _with_settlements(movements: Sequence[Movement]) -> list[Movement]:
+    """Return movements where an option that was settled in cash ends once and delivers nothing.
 
-    The section of option events names both, and without a time: that of the end is in the trades.
+    A statement calls its end an exercise or assignment as well. Where option events name both, the
+    quantity is that of the end; they have no time: that of the end is in the trades.
     """
+    settled: set[_End] = set()
     ended: set[_End] = set()
     ended_at: dict[_End, datetime | None] = {}
     for movement in movements:
         end = _end_of(movement, movement.conid)
-        if movement.kind is MovementKind.CASH_SETTLEMENT:
-            continue
-        if movement.section is Section.OPTION_EVENTS:
+        if movement.section is not Section.OPTION_EVENTS:
+            if movement.kind in DELIVERIES:
+                ended_at[end] = movement.at
+        elif movement.kind is MovementKind.CASH_SETTLEMENT:
+            settled.add(end)
+        else:
             ended.add(end)
-        elif movement.kind in DELIVERIES:
-            ended_at[end] = movement.at
 
     single: list[Movement] = []
     for movement in movements:
         end = _end_of(movement, movement.conid)
-        is_event = movement.section is Section.OPTION_EVENTS
-        if is_event and movement.kind is MovementKind.CASH_SETTLEMENT:
+        if end not in settled:
+            single.append(movement)
+        elif movement.kind in DELIVERIES:
+            single.append(replace(movement, kind=MovementKind.CASH_SETTLEMENT))
+        elif movement.kind is MovementKind.CASH_SETTLEMENT:
             quantity = 0.0 if end in ended else movement.quantity
             settled_at = movement.at or ended_at.get(end)
             single.append(replace(movement, quantity=quantity, at=settled_at))

@@ -117,6 +117,16 @@ def test_shares_that_an_assignment_left_belong_to_the_strategy_until_they_are_so
     assert profit.profit == 200 - 60 + 40 - 3
 
 
+@pytest.mark.parametrize("first", ["before", "without"])
+def test_the_cash_of_a_settlement_is_no_close_of_what_is_still_held(first):
+    """The rows of one settlement have one time: their ids order them."""
+    settled = booked(PUT, 0.0, 0.0, 20, MovementKind.CASH_SETTLEMENT)
+    settled = replace(settled, cash=-350.0, movement_id=first)
+    end = booked(PUT, 1.0, 0.0, 20, MovementKind.CASH_SETTLEMENT)
+    end = replace(end, movement_id="of the end")
+    assert over([SOLD, settled, end], leg(PUT))["s"].profit == 200 - 350 - 1
+
+
 def test_shares_of_two_strategies_and_of_nobody_are_told_apart_while_that_is_possible():
     own = moved(SHARES, 100.0, 40.0, 2)
     ends = [

@@ -66,7 +66,11 @@ def test_a_future_costs_its_notional_also_where_a_query_states_none(*, is_stated
     assert traded.cash == -2 * 50 * 6775
 
 
-def test_a_settlement_in_cash_has_the_time_at_which_its_option_ended():
-    [settled] = [one for one in movements_of(INDEX) if one.kind is MovementKind.CASH_SETTLEMENT]
+def test_a_settlement_in_cash_has_the_time_at_which_its_option_ended_and_delivers_nothing():
+    movements = movements_of(INDEX)
+    ends = [one for one in movements if one.kind is not MovementKind.TRADE]
+    assert {one.kind for one in ends} == {MovementKind.CASH_SETTLEMENT}
+    assert sorted(one.quantity for one in ends) == [0, 2, 2]
+    [settled] = [one for one in ends if one.cash]
     assert settled.cash == pytest.approx(-2 * 50 * (6775 - 6602.97))
     assert (settled.at, settled.quantity) == (EVENING, 0)
