@@ -86,9 +86,12 @@ def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.D
     if unreadable.is_empty():
         return unreadable
 
-    checked = unreadable.select(**_READABLE).iter_rows(named=True)
-    rows = unreadable.select(schema.POSITION_QUEUE.usable).iter_rows(named=True)
-    reasons = list(map(_why_unreadable, rows, checked))
+    checks = unreadable.select(**_READABLE)
+    rows = unreadable.select(schema.POSITION_QUEUE.usable)
+    reasons: list[str] = []
+    for row, checked in zip(rows.iter_rows(named=True), checks.iter_rows(named=True), strict=True):
+        reasons.append(_why_unreadable(row, checked))
+
     ids = new_ids(now, unreadable.height)
     instead: Mapping[str, pl.Expr | pl.Series] = {
         "request_id": pl.Series(ids, dtype=pl.String),
@@ -100,15 +103,15 @@ def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.D
         "reason": pl.lit(Reason.MANUAL.value),
         "confirmed_at": schema.moment(None),
     }
-    columns = []
-
+    columns: list[pl.Expr] = []
     for name, value in instead.items():
         readable_or_new = pl.when(_READABLE[name]).then(pl.col(name)).otherwise(value)
         columns.append(readable_or_new.alias(name))
 
     readable = unreadable.with_columns(columns)
-    readable = readable.with_columns(error_message=pl.Series(reasons, dtype=pl.String))
-    return _finish(without_lease(readable), FAILED, now)
+    messages = pl.Series(reasons, dtype=pl.String)
+    with_reasons = readable.with_columns(error_message=messages)
+    return _finish(without_lease(with_reasons), FAILED, now)
 
 
 def _why_unreadable(row: Mapping[str, object], checks: Mapping[str, bool | None]) -> str:
@@ -133,16 +136,19 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Exp
         now: The time.
         except_accounts: Requests that name one of these accounts may not be claimed.
     """
-    waited = pl.col("available_at").is_null() | (pl.col("available_at") <= schema.moment(now))
-    is_due = (pl.col("status") == PENDING) & (waited | is_in_future("updated_at", now))
-    return is_due & is_of_others(except_accounts)
+    available_at = pl.col("available_at")
+    has_waited = available_at.is_null() | (available_at <= schema.moment(now))
+    is_due = has_waited | is_in_future("updated_at", now)
+    is_pending = pl.col("status") == PENDING
+    return is_pending & is_due & is_of_others(except_accounts)
 
 
 def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
     """Return which requests are PROCESSING under a lease that has expired; see `is_claimable`."""
-    expired = pl.col("lease_expires_at") <= schema.moment(now)
-    has_expired = (pl.col("status") == PROCESSING) & (expired | is_in_future("updated_at", now))
-    return has_expired & is_of_others(except_accounts)
+    is_past = pl.col("lease_expires_at") <= schema.moment(now)
+    has_expired = is_past | is_in_future("updated_at", now)
+    is_processing = pl.col("status") == PROCESSING
+    return is_processing & has_expired & is_of_others(except_accounts)
 
 
 def is_of_others(accounts: Collection[str]) -> pl.Expr:
@@ -188,12 +194,15 @@ def claim_order(now: datetime, promote_after_s: float) -> list[pl.Expr]:
     A request that has waited for `promote_after_s` counts as priority 1, so that a steady
     flow of requests of priority 1 cannot starve the others.
     """
-    undated = is_in_future("created_at", now)
-    before = schema.moment(now - timedelta(seconds=promote_after_s))
-    old = undated | (pl.col("created_at") <= before)
-    rank = pl.when(old).then(pl.min_horizontal("priority", ACTIVE_PRIORITY)).otherwise("priority")
-    age = pl.when(undated).then(schema.moment(None)).otherwise("created_at")  # nulls come first
-    return [rank, age, pl.col("request_id")]
+    is_undated = is_in_future("created_at", now)
+    long_ago = schema.moment(now - timedelta(seconds=promote_after_s))
+    is_old = is_undated | (pl.col("created_at") <= long_ago)
+
+    promoted = pl.min_horizontal("priority", ACTIVE_PRIORITY)
+    rank = pl.when(is_old).then(promoted).otherwise("priority")
+    never = schema.moment(None)  # nulls come first
+    created_at = pl.when(is_undated).then(never).otherwise("created_at")
+    return [rank, created_at, pl.col("request_id")]
 
 
 def claim(
@@ -231,11 +240,13 @@ def claim(
         available_at=schema.moment(None),
         **lease,
     )
-    replaced = has_id(live, granted.get_column("request_id"))
+    is_granted = has_id(live, granted.get_column("request_id"))
     if aside.is_empty():
-        return Change(granted, granted, replaced=replaced)
+        return Change(granted, granted, replaced=is_granted)
+
     is_request = live.select(IS_REQUEST).to_series()
-    return Change(granted, granted, aside, replaced=replaced & is_request | ~is_request)
+    is_replaced = is_granted & is_request | ~is_request
+    return Change(granted, granted, aside, replaced=is_replaced)
 
 
 def renew(claimed: pl.DataFrame, now: datetime, *, lease_s: float) -> Change[None]:
@@ -248,22 +259,22 @@ def succeed(
     done: pl.DataFrame, now: datetime, *, answers: Mapping[str, Answer], new_ids: schema.NewIds
 ) -> Change[None]:
     """Finish requests as SUCCESS with the rows that answer them; insert the follow-up requests."""
-    ids = done.get_column("request_id").to_list()
     update_ids: list[str | None] = []
     confirmed_at: list[datetime | None] = []
-    for request_id in ids:
+    for request_id in done.get_column("request_id"):
         answer = answers.get(request_id)
-        update_ids.append(None if answer is None else answer.update_id)
-        confirmed_at.append(None if answer is None else answer.confirmed_at)
+        if answer is None:
+            update_ids.append(None)
+            confirmed_at.append(None)
+        else:
+            update_ids.append(answer.update_id)
+            confirmed_at.append(answer.confirmed_at)
 
-    finished = _finish(
-        done,
-        SUCCESS,
-        now,
-        update_id=pl.Series(update_ids, dtype=pl.String),
-        confirmed_at=schema.moments(confirmed_at),
-    )
-    return Change(None, _follow_ups(done, now, new_ids), finished)
+    rows_of_answers = pl.Series(update_ids, dtype=pl.String)
+    times_of_answers = schema.moments(confirmed_at)
+    finished = _finish(done, SUCCESS, now, update_id=rows_of_answers, confirmed_at=times_of_answers)
+    follow_ups = _follow_ups(done, now, new_ids)
+    return Change(None, follow_ups, finished)
 
 
 def fail(
@@ -291,19 +302,25 @@ def fail(
         available_at.append(attempt.available_at)
         are_final.append(attempt.status is QueueStatus.FAILED)
 
-    messages = [errors[request_id] for request_id in done.get_column("request_id")]
+    messages: list[str] = []
+    for request_id in done.get_column("request_id"):
+        messages.append(errors[request_id])
+
     after = done.with_columns(
         attempts=pl.Series(attempts, dtype=pl.Int64),
         available_at=schema.moments(available_at),
         error_message=pl.Series(messages, dtype=pl.String),
     )
-    final = pl.Series(are_final, dtype=pl.Boolean)
-    retried = without_lease(after.filter(~final)).with_columns(
+    is_final = pl.Series(are_final, dtype=pl.Boolean)
+    finished = _finish(after.filter(is_final), FAILED, now)
+    follow_ups = _follow_ups(done.filter(is_final), now, new_ids)
+
+    retried = without_lease(after.filter(~is_final))
+    retried = retried.with_columns(
         status=pl.lit(PENDING), updated_at=schema.moment(now), changed_at=schema.moment(None)
     )
-    follow_ups = _follow_ups(done.filter(final), now, new_ids)
-    finished = _finish(after.filter(final), FAILED, now)
-    return Change(None, pl.concat([retried, follow_ups]), finished)
+    live = pl.concat([retried, follow_ups])
+    return Change(None, live, finished)
 
 
 def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.DataFrame:
@@ -311,8 +328,11 @@ def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl
     changed = done.filter(pl.col("changed_at").is_not_null())
     if changed.is_empty():
         return changed
-    return as_pending(changed, now).with_columns(
-        request_id=pl.Series(new_ids(now, changed.height), dtype=pl.String),
+
+    ids = new_ids(now, changed.height)
+    requests = as_pending(changed, now)
+    return requests.with_columns(
+        request_id=pl.Series(ids, dtype=pl.String),
         attempts=pl.lit(0, pl.Int64),
         created_at=schema.moment(now),
         error_message=pl.lit(None, pl.String),
@@ -321,14 +341,16 @@ def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl
 
 
 def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series) -> pl.DataFrame:
+    ended = pl.lit(status)
+    never = schema.moment(None)
     # The lease's owner and token remain, so that the row shows who finished it.
     return rows.with_columns(
-        bucket=pl.lit(status),
-        status=pl.lit(status),
+        bucket=ended,
+        status=ended,
         updated_at=schema.moment(now),
-        available_at=schema.moment(None),
-        changed_at=schema.moment(None),
-        lease_expires_at=schema.moment(None),
+        available_at=never,
+        changed_at=never,
+        lease_expires_at=never,
         **columns,
     )
 
@@ -389,13 +411,16 @@ def _with_news(
     rows: pl.DataFrame, raised: Mapping[str, int], changed_again: Collection[str], now: datetime
 ) -> pl.DataFrame:
     """Return live requests with their raised priorities, and the time at which they changed."""
-    ids = rows.get_column("request_id").to_list()
-    priorities = pl.Series([raised.get(request_id) for request_id in ids], dtype=pl.Int64)
-    is_changed = pl.Series([request_id in changed_again for request_id in ids], dtype=pl.Boolean)
-    return rows.with_columns(
-        priority=pl.coalesce(priorities, "priority"),
-        changed_at=pl.when(is_changed).then(schema.moment(now)).otherwise("changed_at"),
-    )
+    raised_to: list[int | None] = []
+    have_changed: list[bool] = []
+    for request_id in rows.get_column("request_id"):
+        raised_to.append(raised.get(request_id))
+        have_changed.append(request_id in changed_again)
+
+    priorities = pl.Series(raised_to, dtype=pl.Int64)
+    is_changed = pl.Series(have_changed, dtype=pl.Boolean)
+    changed_at = pl.when(is_changed).then(schema.moment(now)).otherwise("changed_at")
+    return rows.with_columns(priority=pl.coalesce(priorities, "priority"), changed_at=changed_at)
 
 
 def _live_requests(
@@ -478,10 +503,12 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
     Returns:
         Their ids.
     """
-    expired = live.select(lease_has_expired(now) & IS_REQUEST).to_series()
-    rows = live.filter(expired)
+    has_expired = live.select(lease_has_expired(now) & IS_REQUEST).to_series()
+    rows = live.filter(has_expired)
     ids = rows.get_column("request_id").sort().to_list()
-    return Change(ids, as_pending(rows, now), replaced=expired) if ids else Change(ids)
+    if not ids:
+        return Change(ids)
+    return Change(ids, as_pending(rows, now), replaced=has_expired)
 
 
 def retry(
@@ -499,16 +526,19 @@ def retry(
         For each failed row the id of the live request of its position.
     """
     position = ["account", "conid"]
-    holders = pl.concat([live, failed]).select(*position, holder="request_id")
+    requests = pl.concat([live, failed])
+    holders = requests.select(*position, holder="request_id")
     holders = holders.unique(position, keep="first", maintain_order=True)
     ids = failed.join(holders, on=position, how="left", nulls_equal=True, maintain_order="left")
-    retried = ids.filter(pl.col("request_id") == pl.col("holder")).get_column("request_id")
     result = ids.get_column("holder").to_list()
+
+    holds_position = pl.col("request_id") == pl.col("holder")
+    retried = ids.filter(holds_position).get_column("request_id")
     if retried.is_empty():
         return Change(result)
+
     is_retried = pl.col("request_id").is_in(retried.implode())
-    pending = as_pending(failed.filter(is_retried), now).with_columns(
-        *schema.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64)
-    )
+    pending = as_pending(failed.filter(is_retried), now)
+    pending = pending.with_columns(*schema.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64))
     parts = in_parts(FAILED, siblings.get_column("part").unique())
     return Change(result, pending, siblings.filter(~is_retried), parts, replaced=False)
