@@ -329,8 +329,9 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
 
 def _described_loss(row: Mapping[str, Any]) -> str:
     loss = f"{-row['profit']:,.0f} {row['currency']}"
-    most = f"{row['largest_loss']:,.0f}"
-    return f"{row['strategy_id']} loses {loss} in {row['scenario']}, allowed are {most}"
+    allowed = f"{row['largest_loss']:,.0f}"
+    loses = f"{row['strategy_id']} loses {loss} in {row['scenario']}"
+    return f"{loses}, allowed are {allowed}"
 
 
 @table_check(schema.RISK_SCENARIOS.name)

@@ -119,14 +119,13 @@ def imported(
         context.log.warning(f"A statement was left out: {error}")
 
     listed = [_listed(statement) for statement in done.found[:SHOWN]]
-    metadata_of: dict[str, dict[str, Any]] = {
-        FOLDER: {
-            "statements": len(done.found),
-            **table_asset.known(downloaded=downloaded),
-            "account_rows": done.account_values,
-            "listed": table_asset.table_of(listed),
-        }
+    of_folder = {
+        "statements": len(done.found),
+        **table_asset.known(downloaded=downloaded),
+        "account_rows": done.account_values,
+        "listed": table_asset.table_of(listed),
     }
+    metadata_of: dict[str, dict[str, Any]] = {FOLDER: of_folder}
     added = {lake.executions.table: done.executions, lake.statement_events.table: done.events}
     for table, rows in added.items():
         state = table_asset.state_of(table)
@@ -161,11 +160,12 @@ def judge_files(
 
     first = unreadable[:FAULTS_SHOWN]
     causes = " ".join(error.what for error in first)
+    errors = [str(error) for error in first]
     return failed(
         f"{len(unreadable)} statements or rows of them are left out: {causes}",
-        what_to_do=unreadable[0].remedy,
+        what_to_do=first[0].remedy,
         left_out=len(unreadable),
-        errors=[str(error) for error in first],
+        errors=errors,
     )
 
 

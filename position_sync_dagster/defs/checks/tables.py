@@ -218,9 +218,10 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     if late.is_empty() and waiting:
         return check.unknown_result(f"{waiting} accounts have no row yet.")
 
+    late = late.sort("timestamp", nulls_last=False)
     lateness = f"more than {_minutes(patience)} older than those of their holdings"
     return check.rows_result(
-        late.sort("timestamp", nulls_last=False),
+        late,
         none=f"{accounts.height} accounts, all as new as their holdings.",
         found=f"of {accounts.height} accounts have values that are {lateness}",
         accounts=accounts.height,
@@ -284,10 +285,11 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
 
     failed = lasting.sort("updated_at").select(*_COLUMNS, since="updated_at")
     waiting = old.sort("created_at").select(*_COLUMNS, since="created_at")
+    limit = _minutes(patience)
     return check.rows_result(
         pl.concat([failed, waiting]),
         none=f"No request failed for good; {live.height} wait, none for long.",
-        found=f"requests are FAILED or have waited for more than {_minutes(patience)}",
+        found=f"requests are FAILED or have waited for more than {limit}",
         failed_for_good=lasting.height,
         old=old.height,
         waiting=live.height,
@@ -463,7 +465,8 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
         return check.unknown_result("no holding has both our own value and one of the broker.")
 
     # Without a multiplier the allowed difference is the narrowest one.
-    units = pl.col.position.abs() * pl.col.multiplier.fill_null(1.0)
+    multiplier = pl.col.multiplier.fill_null(1.0)
+    units = pl.col.position.abs() * multiplier
     of_value = band * pl.col.market_value_broker.abs()
     allowed = pl.max_horizontal(of_value, derived.LEAST_DIFFERENCE * units)
 

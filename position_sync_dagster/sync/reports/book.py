@@ -299,8 +299,8 @@ class Book:
 
         # The lines are in the total of each currency.
         converted = self._converted(account, base)
-        (row,) = exposure.summed_legs(converted, ["account", "currency"], self.now).to_dicts()
-        total = TotalSum.of_row(row, self.now, streamed=None)
+        sums = exposure.summed_legs(converted, ["account", "currency"], self.now)
+        total = TotalSum.of_row(sums.row(0, named=True), self.now, streamed=None)
 
         without_rate = currencies - account.rates.keys()
         changed: dict[str, Any] = {
@@ -318,7 +318,8 @@ class Book:
 
         An amount whose rate is missing stays as it is: who asks must leave out the sums of it.
         """
-        of_account = self.split.filter(col.account == account.account, col.currency.is_not_null())
+        is_of_account = col.account == account.account
+        of_account = self.split.filter(is_of_account, col.currency.is_not_null())
         rate = col.currency.replace_strict(account.rates, default=1.0, return_dtype=pl.Float64)
         columns = [column_of(name) for name in AMOUNTS]
         in_base = pl.lit(base).alias("currency")
@@ -482,12 +483,15 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     owners = _owners(book.split.parts)
     joined = named.join(owners, on=KEY, how="left", maintain_order="left")
     # A holding in no strategy has no row among those of strategies.
-    with_owners = joined.with_columns(pl.col("strategies", "shares").fill_null([]))
+    owners_and_shares = pl.col("strategies", "shares")
+    with_owners = joined.with_columns(owners_and_shares.fill_null([]))
 
     sign = col.right.replace_strict(_SIGNS, default=None, return_dtype=pl.Float64)
     inside = sign * (col.underlying_price - col.strike)
+    extrinsic = col.market_price - inside.clip(0.0)
     days = (col.expiry - exchange_date(book.now)).dt.total_days()
     has_greeks = col.delta.is_not_null()
+    greeks_at = pl.when(has_greeks).then("greeks_time")
     feed = col.market_data_type.replace_strict(
         confirmations.FEEDS, default="live", return_dtype=pl.String
     )
@@ -497,11 +501,11 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
         today="daily_pnl",
         realised_today="realized_pnl",
         moneyness=inside / col.strike,
-        extrinsic=col.market_price - inside.clip(0.0),
+        extrinsic=extrinsic,
         greeks=pl.struct(GREEKS),
         days=days,
         confirmed_at=PRICED,
-        greeks_at=pl.when(has_greeks).then("greeks_time"),
+        greeks_at=greeks_at,
         feed=pl.when(is_tick).then(feed),
         current=is_current(book.live_since),
     )
@@ -512,8 +516,9 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
 
 def _names(rows: pl.DataFrame) -> pl.Series:
     """Return the name of the contract of each row."""
-    terms = rows.select("symbol", "right", "strike", "expiry").iter_rows()
-    return pl.Series("name", [_name(*row) for row in terms], pl.String)
+    terms = rows.select("symbol", "right", "strike", "expiry")
+    names = [_name(*row) for row in terms.iter_rows()]
+    return pl.Series("name", names, pl.String)
 
 
 def _owners(parts: pl.DataFrame) -> pl.DataFrame:
@@ -571,7 +576,8 @@ def read_curves(lake: Lake, book: Book) -> list[dict[str, Any]]:
     first = book.now - SPAN
     conids = {leg.conid for leg in book.matching}
     sampled = lake.updates.sync.sampled(conids, first, book.now, POINTS)
-    not_sampled = book.priced.filter(col.timestamp < first, col.conid.is_in(conids))
+    earlier = book.priced.filter(col.timestamp < first)
+    not_sampled = earlier.filter(col.conid.is_in(conids))
     at_slots = _newest_at_slots(sampled, not_sampled)
     curves = _curves_of_strategies(at_slots, book.matching)
 
@@ -594,7 +600,8 @@ def _newest_at_slots(sampled: pl.DataFrame, not_sampled: pl.DataFrame) -> pl.Dat
     """
     columns = (*KEY, "timestamp", "position", "daily_pnl", "currency")
     earlier = not_sampled.select(*columns, slot="timestamp")
-    rows = pl.concat([earlier, sampled.select(*columns, "slot")]).sort("slot")
+    in_slots = sampled.select(*columns, "slot")
+    rows = pl.concat([earlier, in_slots]).sort("slot")
 
     slots = sampled.select("slot").unique()
     holdings = rows.select(KEY).unique()
@@ -614,7 +621,8 @@ def _curves_of_strategies(
     """
     # Most quantities are the same at all slots: then the shares are too.
     number_of_slots = holdings.get_column("slot").n_unique()
-    is_steady = (col.position.n_unique() == 1) & (pl.len() == number_of_slots)
+    has_one_quantity = col.position.n_unique() == 1
+    is_steady = has_one_quantity & (pl.len() == number_of_slots)
     steadiness = holdings.group_by(KEY).agg(is_steady=is_steady)
     moved = set(steadiness.filter(~col.is_steady)["conid"])
     has_moved = col.conid.is_in(moved)
@@ -626,8 +634,9 @@ def _curves_of_strategies(
         parts.append(_parts_of_strategies(holdings_of_slot, legs_that_moved))
 
     by_slot = pl.concat(parts).group_by("strategy", "currency", "slot")
-    sums = by_slot.agg(sum_if_known(col.profit)).sort("strategy", "currency", "slot")
-    by_strategy = sums.group_by("strategy", "currency", maintain_order=True)
+    sums = by_slot.agg(sum_if_known(col.profit))
+    in_order = sums.sort("strategy", "currency", "slot")
+    by_strategy = in_order.group_by("strategy", "currency", maintain_order=True)
     curves: list[dict[str, Any]] = []
     for name, currency, slots, profits in by_strategy.agg("slot", "profit").iter_rows():
         points = list(zip(slots, profits, strict=True))

@@ -53,15 +53,15 @@ def claims_of(legs: Mapping[int, ActiveContract], held: Mapping[Key, float]) -> 
         legs: Active legs that match the contract of their conid, by any number.
         held: The quantity of each holding.
     """
-    legs_of_conid: dict[int, dict[int, ActiveContract]] = defaultdict(dict)
+    legs_of_conid: dict[int, dict[int, ActiveContract]] = {}
     for number, leg in legs.items():
-        legs_of_conid[leg.conid][number] = leg
+        legs_of_conid.setdefault(leg.conid, {})[number] = leg
 
-    holdings_of_conid: dict[int, dict[Key, float]] = defaultdict(dict)
+    holdings_of_conid: dict[int, dict[Key, float]] = {}
     for key, quantity in held.items():
-        conid = key[1]
+        _account, conid = key
         if quantity and conid in legs_of_conid:
-            holdings_of_conid[conid][key] = quantity
+            holdings_of_conid.setdefault(conid, {})[key] = quantity
 
     claims: list[Claim] = []
     for conid, holdings in holdings_of_conid.items():
@@ -171,7 +171,8 @@ class Split:
 
     def filter(self, *where: pl.Expr) -> "Split":
         """Return the parts and the legs for which the given expressions are true."""
-        return Split(self.parts.filter(*where), self.legs.filter(*where))
+        parts = self.parts.filter(*where)
+        return Split(parts, self.legs.filter(*where))
 
 
 def split(
@@ -296,7 +297,8 @@ def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
     is_short_in_money = is_short & in_money.fill_null(value=False)
 
     is_valueless = col.market_value.is_null()
-    is_tick = col.value_source == "TICK"
+    is_undated = ~is_valueless & col.value_time.is_null()
+    is_delayed = (col.value_source == "TICK") & col.market_data_type.is_in(list(FEEDS))
     return parts.with_columns(
         is_option=is_option,
         has_greeks=has_greeks,
@@ -305,8 +307,8 @@ def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
         short_in_money=is_short_in_money,
         short_unknown=is_short & in_money.is_null(),
         valueless=is_valueless,
-        undated=~is_valueless & col.value_time.is_null(),
-        delayed=is_tick & col.market_data_type.is_in(list(FEEDS)),
+        undated=is_undated,
+        delayed=is_delayed,
     )
 
 
@@ -360,7 +362,8 @@ def _legs(
         account = claim.key[0]
         claimed[claim.leg][account] = claim.share * positions[claim.key]
 
-    rows_of_conid = newest.select(*_HELD, "currency", "sec_type").rows_by_key("conid", named=True)
+    columns = (*_HELD, "currency", "sec_type")
+    rows_of_conid = newest.select(columns).rows_by_key("conid", named=True)
     rows: list[tuple[Any, ...]] = []
     for number, leg in enumerate(legs):
         rows_of_leg = rows_of_conid[leg.conid]
@@ -399,7 +402,8 @@ def _unmet_claim(leg: ActiveContract, quantity: float) -> str | None:
     difference = abs(leg.quantity - quantity)
     if difference <= NEGLIGIBLE * abs(leg.quantity):
         return None
-    return f"{contract_name(leg)}: claims {digits(leg.quantity)}, has {digits(quantity)}"
+    claimed = digits(leg.quantity)
+    return f"{contract_name(leg)}: claims {claimed}, has {digits(quantity)}"
 
 
 def _unattributed_rows(parts: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:
@@ -471,12 +475,14 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
     for name, is_counted_leg in counts_of_legs.items():
         counts[name] = _count("leg", is_counted_leg)
 
+    sums_of_known = _sum_of_known(pl.col(SUMS))
+    priced_at = _oldest(pl.col(PRICED))
     greeks_times = col.greeks_time.filter("has_greeks")
     sums = parts.group_by(by).agg(
-        _sum_of_known(pl.col(SUMS)),
+        sums_of_known,
         **counts,
         holdings=col.holding.n_unique(),
-        priced_at=_oldest(pl.col(PRICED)),
+        priced_at=priced_at,
         greeks_at=_oldest(greeks_times),
         nearest_expiry=col.expiry.min(),
         conids=col.conid.unique(),
@@ -486,7 +492,8 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
 
 def _sum_of_known(amounts: pl.Expr) -> pl.Expr:
     """Return the sum of what is known; null if nothing is."""
-    return pl.when(amounts.count() > 0).then(amounts.sum())
+    known_amounts = amounts.count()
+    return pl.when(known_amounts > 0).then(amounts.sum())
 
 
 def _count(of: str, where: pl.Expr | str) -> pl.Expr:
@@ -495,7 +502,8 @@ def _count(of: str, where: pl.Expr | str) -> pl.Expr:
 
 def _oldest(times: pl.Expr) -> pl.Expr:
     """Return the oldest time; null if one of them is unknown."""
-    return pl.when(times.null_count() == 0).then(times.min())
+    unknown_times = times.null_count()
+    return pl.when(unknown_times == 0).then(times.min())
 
 
 def summed_legs(split_holdings: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
@@ -534,7 +542,8 @@ def summed_legs(split_holdings: Split, by: Sequence[str], now: datetime) -> pl.D
 
 def _joined(name: str) -> pl.Expr:
     """Return the different texts of a column, in order."""
-    return pl.col(name).drop_nulls().unique().sort().str.join("; ")
+    texts = pl.col(name).drop_nulls().unique()
+    return texts.sort().str.join("; ")
 
 
 _GROUP = ("strategy_id", "account", "currency", "asset_class")

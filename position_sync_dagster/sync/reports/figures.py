@@ -142,7 +142,8 @@ class Figures:
         has_none = col.strategies.list.len() == 0
         is_lost = has_none & col.owner.is_not_null()
         strategies = pl.when(is_lost).then("owner").otherwise("strategies")
-        shares = pl.when(is_lost).then(pl.lit([1.0])).otherwise("shares")
+        whole = pl.lit([1.0])
+        shares = pl.when(is_lost).then(whole).otherwise("shares")
         return joined.with_columns(strategies=strategies, shares=shares).drop("owner")
 
     @property
@@ -266,7 +267,8 @@ class Figures:
         """Return the figures as JSON; the rows of positions are written in columns."""
         values = self.to_dict(positions=False)
         text = json.dumps(values, allow_nan=False, ensure_ascii=False)
-        rows = self.positions.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None))
+        without_nan = pl.col(pl.Float64).fill_nan(None)
+        rows = self.positions.select(COLUMNS).with_columns(without_nan)
         return f'{text[:-1]}, "positions": {rows.write_json()}}}'
 
     @property
@@ -331,12 +333,14 @@ def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
     versions = versions_of(*of_day, *others, lake.account_values)
 
     # The owner of a login writes its session every few seconds, the other tables change seldom.
-    day = _day(lake, day_began(now), versions[: len(of_day)])
+    versions_of_day = versions[: len(of_day)]
+    day = _day(lake, day_began(now), versions_of_day)
     sessions = _sessions(lake, day.since, lake.sessions.table.version())
     limits = known_limits(settings)
     connections = map(str, book.live_since.items())
+    status = read_status(lake, settings, now, book=book)
     return Figures(
-        status=read_status(lake, settings, now, book=book),
+        status=status,
         book=book,
         day=replace(day, sessions=sessions),
         limits=evaluate(limits, book),

@@ -17,7 +17,7 @@ from position_sync_dagster.settings import Settings
 NEAR = timedelta(minutes=20)
 
 # Cash alone, and currencies: of these, only the fee belongs to a holding.
-_OF_NO_HOLDING = [kind.value for kind in (*INCOME, *OWNERS_CASH, MovementKind.CONVERSION)]
+_OF_NO_HOLDING = {*INCOME, *OWNERS_CASH, MovementKind.CONVERSION}
 
 
 # A trading day and its close.
@@ -89,9 +89,9 @@ def _included(movements: pl.DataFrame, rows: pl.DataFrame, close: _Close, end: s
     # Without its time, a trade was made before the close, and a booking after it.
     is_trade = col.kind == MovementKind.TRADE
     is_until_day = col.day <= session
-    by_day = pl.when(is_trade).then(is_until_day).otherwise(col.day < session)
-    is_timeless = col.at.is_null()
-    by_time = pl.when(is_timeless).then(by_day).otherwise(col.at <= closed)
+    is_earlier_day = col.day < session
+    by_day = pl.when(is_trade).then(is_until_day).otherwise(is_earlier_day)
+    by_time = pl.coalesce(col.at <= closed, by_day)
 
     is_of_statement = pl.coalesce("is_stated", "is_stated_account")
     had_rows = col.is_stated_account.is_not_null()
@@ -100,8 +100,7 @@ def _included(movements: pl.DataFrame, rows: pl.DataFrame, close: _Close, end: s
     is_before = pl.when(is_of_statement).then(is_until_day).otherwise(without_statement)
 
     near_close = col.at.is_between(closed - NEAR, closed + NEAR)
-    is_close = pl.when(is_timeless).then(col.day == session).otherwise(near_close)
-    is_near = ~is_of_statement & is_close
+    is_near = ~is_of_statement & pl.coalesce(near_close, col.day == session)
     is_uncertain = is_near.fill_null(value=False)  # the account had nothing then
     at_end = {f"before_{end}": is_before, f"near_{end}": is_uncertain}
     return joined.with_columns(**at_end).drop("is_stated", "is_stated_account")
@@ -134,11 +133,12 @@ def _sums_near(included: pl.DataFrame) -> pl.DataFrame:
     moved = col.quantity.filter(is_moved).sum()
 
     at_end = col.near_end & ~col.before_start
-    if_end_turned = pl.when("before_end").then(-col.quantity).otherwise("quantity")
+    opposite = -col.quantity
+    if_end_turned = pl.when("before_end").then(opposite).otherwise("quantity")
     by_end = if_end_turned.filter(at_end).sum()
 
     at_start = col.near_start & col.before_end
-    if_start_turned = pl.when("before_start").then("quantity").otherwise(-col.quantity)
+    if_start_turned = pl.when("before_start").then("quantity").otherwise(opposite)
     by_start = if_start_turned.filter(at_start).sum()
     return included.group_by(KEY).agg(moved=moved, by_end=by_end, by_start=by_start)
 

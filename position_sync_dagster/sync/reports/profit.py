@@ -133,9 +133,10 @@ class _Sources:
             if isinstance(leg, ActiveContract):
                 legs.append(leg)
 
+        accounts = table.rows(columns=["session_date", "account"])
         return cls(
             rows=rows.with_columns(magnifier=magnifier),
-            accounts=table.rows(columns=["session_date", "account"]).unique(),
+            accounts=accounts.unique(),
             movements=rows_of_logins(movements, settings),
             legs=legs,
         )
@@ -163,7 +164,9 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     start = sources.rows.filter(session_date=before)
     end = sources.rows.filter(session_date=day)
     movements = sources.movements.filter(col.day >= before - BOOKED_BEFORE)
-    moved = movements_between(movements, start, end, (before, since), (day, closed), settings)
+    opening = (before, since)
+    closing = (day, closed)
+    moved = movements_between(movements, start, end, opening, closing, settings)
 
     length_days = (closed - since) / timedelta(days=1)
     holdings = explain_holdings(start, end, moved, days=length_days)
@@ -178,7 +181,8 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
 
     held = _held_or_traded(start, end, moved)
     legs = _legs_during(sources.legs, since, closed)
-    shares = split(legs, held).parts.select(*KEY, "strategy_id", "share")
+    parts = split(legs, held).parts
+    shares = parts.select(*KEY, "strategy_id", "share")
     explained = by_strategy(rows, shares)
     dated = explained.with_columns(
         session_date=pl.lit(day), since=_lit_of(since), closed_at=_lit_of(closed)
@@ -294,10 +298,14 @@ def _sums_of_movements(moved: pl.DataFrame) -> pl.DataFrame:
 
 def _fee_in_currency() -> pl.Expr:
     """Return the fee of a movement in the currency of its holding; null where it is not known."""
+    is_elsewhere = col.fee_currency.is_not_null()
+    of_other_row = pl.when(is_elsewhere).then(0.0)  # it has a row of its own
     is_in_currency = col.fee_currency == col.currency
-    is_elsewhere = col.fee_currency.is_not_null()  # it has a row of its own
-    fee = pl.when(col.fee.is_null() | is_in_currency).then("fee").when(is_elsewhere).then(0.0)
-    return pl.when(col.fee == 0).then(0.0).otherwise(fee)
+    is_counted = is_in_currency | col.fee.is_null()
+    fee = pl.when(is_counted).then("fee").otherwise(of_other_row)
+
+    is_nothing = col.fee == 0
+    return pl.when(is_nothing).then(0.0).otherwise(fee)
 
 
 def _with_movements(both_ends: pl.DataFrame, movements: pl.DataFrame) -> pl.DataFrame:
@@ -325,9 +333,9 @@ def _with_values(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _value_at(end: str) -> pl.Expr:
     """Return the value at an end: 0 of what is not held, null where it is not known."""
-    position = pl.col(f"position{end}")
+    is_not_held = pl.col(f"position{end}") == 0
     value = f"market_value{end}"
-    return pl.when(position == 0).then(0.0).otherwise(value)
+    return pl.when(is_not_held).then(0.0).otherwise(value)
 
 
 def _unit(end: str) -> pl.Expr:
@@ -342,8 +350,8 @@ def _brought() -> pl.Expr:
     mark = pl.coalesce(_unit("_1"), "unit_0")
     at_mark = col.transferred * mark
     stated_or_marked = pl.coalesce("transferred_value", at_mark)
-    transfers = col.transfers.fill_null(0)  # no row of movements: no transfer
-    return pl.when(transfers == 0).then(0.0).otherwise(stated_or_marked)
+    has_transfers = col.transfers.fill_null(0) > 0  # no row of movements: no transfer
+    return pl.when(has_transfers).then(stated_or_marked).otherwise(0.0)
 
 
 def _with_profit(rows: pl.DataFrame) -> pl.DataFrame:
@@ -379,7 +387,8 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     """Split what was held by the greeks, and add the other parts; null where the profit is."""
     is_known = col.earned.is_not_null()
     is_priced = is_known & ~col.is_booked
-    held = pl.when(is_priced).then(_held()).otherwise(0.0)
+    repriced = _repriced()
+    held = pl.when(is_priced).then(repriced).otherwise(0.0)
     with_moves = rows.with_columns(held=held, **_moves_by_greeks(days))
 
     # What greeks do not explain, since one of them is not known, is repricing.
@@ -412,12 +421,13 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     return known.with_columns(unexplained=_unexplained(is_known))
 
 
-def _held() -> pl.Expr:
+def _repriced() -> pl.Expr:
     """Return what the change of the price gave to what was held at the beginning."""
-    repriced = col.position_0 * col.unit_1 - col.value_0
+    by_unit = col.position_0 * col.unit_1 - col.value_0
     # Where nothing says at what price it went, all that it earned is of its price.
-    of_price = pl.coalesce(repriced, "earned")
-    return pl.when(col.position_0 != 0).then(of_price).otherwise(0.0)
+    of_price = pl.coalesce(by_unit, "earned")
+    was_held = col.position_0 != 0
+    return pl.when(was_held).then(of_price).otherwise(0.0)
 
 
 def _moves_by_greeks(days: float) -> dict[str, pl.Expr]:
@@ -437,8 +447,8 @@ def _moves_by_greeks(days: float) -> dict[str, pl.Expr]:
 def _unexplained(is_known: pl.Expr) -> pl.Expr:
     """Return the value of what came or went without a movement: how much is not explained."""
     unit = pl.coalesce("unit_1", "unit_0")
-    value_missing = col.missing * unit
-    return pl.when(is_known).then("unexplained").when(IS_MISSING).then(value_missing)
+    value_missing = pl.when(IS_MISSING).then(col.missing * unit)
+    return pl.when(is_known).then("unexplained").otherwise(value_missing)
 
 
 def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
@@ -453,8 +463,9 @@ def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
 
 def _income(movements: pl.DataFrame) -> pl.DataFrame:
     """Return dividends, tax, interest and fees of each account and currency."""
-    income = movements.filter(col.kind.is_in(INCOME))
-    paid = income.filter(col.cash.is_null() | (col.cash != 0))
+    is_income = col.kind.is_in(INCOME)
+    is_paid = col.cash.is_null() | (col.cash != 0)
+    paid = movements.filter(is_income, is_paid)
 
     total = sum_if_known(col.cash)
     is_unknown = col.cash.is_null().any()
@@ -488,7 +499,8 @@ def _of_known_ends(
     is_left_out = col.account.is_in(list(left_out))
     is_lost = col.account.is_in(list(lost))
     known_numbers = pl.when(~is_lost).then(pl.col(NUMBERS))
-    reason = pl.when(is_lost).then(pl.lit(NO_CLOSE_BEFORE)).otherwise("why_unknown")
+    no_close = pl.lit(NO_CLOSE_BEFORE)
+    reason = pl.when(is_lost).then(no_close).otherwise("why_unknown")
     return rows.filter(~is_left_out).with_columns(known_numbers, why_unknown=reason)
 
 
@@ -513,8 +525,8 @@ def _held_or_traded(start: pl.DataFrame, end: pl.DataFrame, moved: pl.DataFrame)
     new = end.filter(is_open).join(at_start, on=KEY, how="anti")
     held = pl.concat([at_start, new], how="diagonal_relaxed")
 
-    of_others = moved.drop_nulls("quantity").join(held, on=KEY, how="anti")
-    in_order = of_others.filter(col.quantity != 0).sort("day", "at", nulls_last=True)
+    of_others = moved.filter(col.quantity != 0).join(held, on=KEY, how="anti")
+    in_order = of_others.sort("day", "at", nulls_last=True)
     by_holding = in_order.group_by(*KEY, "currency", maintain_order=True)
 
     # Its size is that of all movements that went the way of the first one.
@@ -567,7 +579,8 @@ def by_strategy(rows: pl.DataFrame, shares: pl.DataFrame) -> pl.DataFrame:
 def _named_reason() -> pl.Expr:
     """Return why a profit is not known, with the contract if it is that of a holding."""
     with_contract = pl.format("{}: {}", _CONTRACT, "why_unknown")
-    return pl.when(_CONTRACT.is_null()).then("why_unknown").otherwise(with_contract)
+    is_of_account = _CONTRACT.is_null()
+    return pl.when(is_of_account).then("why_unknown").otherwise(with_contract)
 
 
 def is_explained(row: Mapping[str, Any]) -> bool:
@@ -584,6 +597,7 @@ def unknown_profits(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
     sentences: list[str] = []
     for row in rows:
         if not is_explained(row):
-            place = f"{row['strategy_id']} in {row['account']}, {row['currency']}"
-            sentences.append(f"{row['session_date']}: {place} ({row['why_unknown']})")
+            strategy = f"{row['session_date']}: {row['strategy_id']}"
+            place = f"in {row['account']}, {row['currency']}"
+            sentences.append(f"{strategy} {place} ({row['why_unknown']})")
     return sentences
