@@ -30,16 +30,17 @@ def seen_again(
 
     An acceptance ends when the quantities change.
     """
-    differs = not (
-        _equal(opened.expected, difference.expected) and _equal(opened.actual, difference.actual)
-    )
-    if opened.state is not BreakState.OPENED and not differs:
+    is_same_expected = _equal(opened.expected, difference.expected)
+    is_same_actual = _equal(opened.actual, difference.actual)
+    if opened.state is not BreakState.OPENED and is_same_expected and is_same_actual:
         return opened
+
     note = opened.note
     if opened.state is BreakState.ACCEPTED:
         accepted = (opened.accepted_by, opened.expected, opened.actual, opened.note)
         by, broker, tables, why = ("?" if part is None else part for part in accepted)
         note = f"{by} accepted {broker} against {tables} ({why}); that has changed"
+
     return replace(
         opened,
         state=BreakState.CONFIRMED,
@@ -58,9 +59,10 @@ def seen_again(
 
 def _equal(first: float | None, second: float | None) -> bool:
     """Return whether two quantities are the same; an unknown one is NaN."""
-    return first == second or (
-        first is not None and second is not None and first != first and second != second
-    )
+    if first is None or second is None:
+        return first is second
+    both_unknown = first != first and second != second
+    return first == second or both_unknown
 
 
 def break_key(difference: Break | Discrepancy) -> tuple[str, str, int]:
@@ -69,7 +71,8 @@ def break_key(difference: Break | Discrepancy) -> tuple[str, str, int]:
 
 
 def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
-    return schema.frame_of(schema.RECONCILIATION_BREAKS, breaks).with_columns(*schema.LIVE_COLUMNS)
+    rows = schema.frame_of(schema.RECONCILIATION_BREAKS, breaks)
+    return rows.with_columns(*schema.LIVE_COLUMNS)
 
 
 def _resolved(opened: Break, at: datetime) -> Break:
@@ -180,14 +183,16 @@ class ReconciliationBreaks:
         Raises:
             UnknownRequestError: No open break has the id, or several begin with it.
         """
+        person = schema.storable(by)
+        why = schema.storable(note) or None
         return self._decide(
             break_id,
             "accept",
             tuple(BreakState),
             state=pl.lit(BreakState.ACCEPTED.value),
             accepted_at=schema.moment(self._clock()),
-            accepted_by=pl.lit(schema.storable(by)),
-            note=pl.lit(schema.storable(note) or None, pl.String),
+            accepted_by=pl.lit(person),
+            note=pl.lit(why, pl.String),
         )
 
     def reopen(self, break_id: str, by: str) -> Break:
@@ -196,15 +201,17 @@ class ReconciliationBreaks:
         Raises:
             UnknownRequestError: No accepted open break has the id, or several begin with it.
         """
+        now = schema.moment(self._clock())
+        note = f"{schema.storable(by)} reopened it"
         return self._decide(
             break_id,
             "reopen",
             (BreakState.ACCEPTED,),
             state=pl.lit(BreakState.CONFIRMED.value),
-            confirmed_at=pl.coalesce("confirmed_at", schema.moment(self._clock())),
+            confirmed_at=pl.coalesce("confirmed_at", now),
             accepted_at=schema.moment(None),
             accepted_by=pl.lit(None, pl.String),
-            note=pl.lit(f"{schema.storable(by)} reopened it"),
+            note=pl.lit(note),
         )
 
     def _decide(
@@ -213,7 +220,8 @@ class ReconciliationBreaks:
         """Change the one open break in one of the states whose id begins so, in one commit."""
 
         def step(snapshot: Snapshot) -> Change[Break]:
-            is_it = pl.col("break_id").str.starts_with(break_id) & pl.col("state").is_in(states)
+            begins_so = pl.col("break_id").str.starts_with(break_id)
+            is_it = begins_so & pl.col("state").is_in(states)
             chosen = snapshot.live.filter(is_it)
             if chosen.height != 1 or not break_id:
                 raise UnknownRequestError(

@@ -103,7 +103,9 @@ def replace(
         if seen not in (None, handle.version()):
             text = f"{spec.name} was derived by another run meanwhile."
             raise NewerRowError(text, remedy="Derive it again.")
-        changed = not _same(table.read_rows(data_files(handle).filter(chosen)), wanted)
+        files = data_files(handle).filter(chosen)
+        stored = table.read_rows(files)
+        changed = not _same(stored, wanted)
         if changed:
             commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
             write(handle, wanted, commit_info, predicate=predicate)
@@ -121,8 +123,10 @@ def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
     """Return the predicate of the rows of these days, and which data files have them."""
     [name] = table.spec.partition_by
     wanted = sorted(days)
-    listed = ", ".join(f"'{day.isoformat()}'" for day in wanted)
-    return f"{name} IN ({listed})", pl.col(f"partition.{name}").is_in(wanted)
+    quoted = [f"'{day.isoformat()}'" for day in wanted]
+    listed = ", ".join(quoted)
+    is_wanted = pl.col(f"partition.{name}").is_in(wanted)
+    return f"{name} IN ({listed})", is_wanted
 
 
 def newest_day(table: Table) -> pl.DataFrame:
@@ -148,18 +152,26 @@ def values_at_close(
         closed: The close of the exchange on that day.
         confirmed: Confirmations before the close: the columns `update_id` and `confirmed_at`.
     """
-    earlier = confirmed.filter(pl.col("confirmed_at") <= closed.astimezone(UTC))
-    newest = earlier.group_by("update_id").agg(pl.col("confirmed_at").max())
-    age = pl.lit(closed) - pl.max_horizontal(_valued_at(), "confirmed_at")
-    held = (pl.col("position") != 0) | (pl.col("timestamp") >= opened.astimezone(UTC))
-    last = updates.last_before(closed, LOOK_BACK_DAYS).filter(held)
+    was_confirmed = pl.col("confirmed_at") <= closed.astimezone(UTC)
+    by_update = confirmed.filter(was_confirmed).group_by("update_id")
+    newest = by_update.agg(pl.col("confirmed_at").max())
+
+    was_held = pl.col("position") != 0
+    is_of_day = pl.col("timestamp") >= opened.astimezone(UTC)
+    last = updates.last_before(closed, LOOK_BACK_DAYS).filter(was_held | is_of_day)
     with_confirmed = last.join(newest, on="update_id", how="left")
 
     is_reported = pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value)
-    greeks = [pl.when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
-    of_day = with_confirmed.with_columns(greeks).with_columns(
+    greeks: list[pl.Expr] = []
+    for name in GREEKS_COLUMNS:
+        greeks.append(pl.when(is_reported).then(name).alias(name))
+    with_greeks = with_confirmed.with_columns(greeks)
+
+    close = pl.lit(closed)
+    age = close - pl.max_horizontal(_valued_at(), "confirmed_at")
+    of_day = with_greeks.with_columns(
         session_date=pl.lit(day),
-        closed_at=pl.lit(closed).dt.cast_time_unit("us"),
+        closed_at=close.dt.cast_time_unit("us"),
         age_s=age.dt.total_milliseconds() / 1000,
     )
     return of_day.select(list(DAILY_POSITIONS.columns))
@@ -171,19 +183,24 @@ def _valued_at() -> pl.Expr:
     A row of the account feed may have been written long after the broker sent its value. Delayed
     and frozen data are older than their rows, by an unknown time where they have none of their own.
     """
-    from_feed = pl.col("value_source").is_in(
-        [ValueOrigin.PORTFOLIO.value, ValueOrigin.PNL_SINGLE.value]
-    )
-    earlier = (pl.col("position") != 0) & (pl.col("value_time") < pl.col("timestamp"))
-    by_line = pl.col("value_source") == ValueOrigin.TICK.value
-    is_late = by_line & (pl.col("market_data_type") > 1).fill_null(value=False)
-    return pl.when((from_feed & earlier) | is_late).then("value_time").otherwise("timestamp")
+    origin = pl.col("value_source")
+    is_of_feed = origin.is_in([ValueOrigin.PORTFOLIO.value, ValueOrigin.PNL_SINGLE.value])
+    is_held = pl.col("position") != 0
+    is_earlier = pl.col("value_time") < pl.col("timestamp")
+
+    is_of_line = origin == ValueOrigin.TICK.value
+    is_delayed = (pl.col("market_data_type") > 1).fill_null(value=False)
+    has_own_time = (is_of_feed & is_held & is_earlier) | (is_of_line & is_delayed)
+    return pl.when(has_own_time).then("value_time").otherwise("timestamp")
 
 
 def _same(stored: pl.DataFrame, wanted: pl.DataFrame) -> bool:
+    if stored.height != wanted.height:
+        return False
+
     order = wanted.columns
-    is_as_long = stored.height == wanted.height
-    return is_as_long and stored.select(order).sort(order).equals(wanted.sort(order))
+    in_order = stored.select(order).sort(order)
+    return in_order.equals(wanted.sort(order))
 
 
 # Minimum tolerance for the value of one unit, in currency: half the spread of a cheap option.
@@ -275,7 +292,8 @@ def _traded_later(pairs: pl.DataFrame, traded: Mapping[Key, Sequence[float]]) ->
     holdings = []
     for account, conid, mine, theirs in pairs.select(*HOLDING, quantities).iter_rows():
         changes = accumulate(traded.get((account, conid), ()))
-        if any(rounded(mine + change) == rounded(theirs) for change in changes):
+        reached = {rounded(mine + change) for change in changes}
+        if rounded(theirs) in reached:
             holdings.append((account, conid))
     kinds = {name: pairs.schema[name] for name in HOLDING}
     return pl.DataFrame(holdings, kinds, orient="row")
@@ -288,24 +306,28 @@ def _differing(pairs: pl.DataFrame, band: float) -> pl.DataFrame:
     """Return the holdings of which quantity or value differs, with the fields of a Discrepancy."""
     mine = pl.col("position")
     theirs = pl.col("position_stated")
+    is_missing = mine.is_null() & (theirs != 0)
+    missing = pl.lit("the broker's statement lists it, and we have no row of the day")
+
+    # What only one side lists, the other does not hold.
+    quantity_differs = mine.fill_null(0.0) != theirs.fill_null(0.0)
+    quantities = pl.lit("the quantity differs from the broker's statement")
+
     value = pl.col("market_value")
     stated = pl.col("market_value_stated")
-    size = LEAST_DIFFERENCE * mine.abs() * pl.col("multiplier").fill_null(1.0)
-    detail = (
-        pl.when(mine.is_null() & (theirs != 0))
-        .then(pl.lit("the broker's statement lists it, and we have no row of the day"))
-        .when(mine.fill_null(0.0) != theirs.fill_null(0.0))
-        .then(pl.lit("the quantity differs from the broker's statement"))
-        .when((value - stated).abs() > pl.max_horizontal(stated.abs() * band, size))
-        .then(pl.format("the value is {}, the broker's statement says {}", value, stated))
+    # A tolerance, and no sum of money: without a multiplier the smallest one is meant.
+    units = mine.abs() * pl.col("multiplier").fill_null(1.0)
+    tolerance = pl.max_horizontal(stated.abs() * band, LEAST_DIFFERENCE * units)
+    value_differs = (value - stated).abs() > tolerance
+    values = pl.format("the value is {}, the broker's statement says {}", value, stated)
+
+    quantities_or_values = (
+        pl.when(quantity_differs).then(quantities).when(value_differs).then(values)
     )
-    return pairs.select(
-        *HOLDING,
-        symbol=pl.coalesce("symbol", "symbol_stated", pl.lit("")),
-        expected=theirs,
-        actual=mine,
-        detail=detail,
-    ).drop_nulls("detail")
+    detail = pl.when(is_missing).then(missing).otherwise(quantities_or_values)
+    symbol = pl.coalesce("symbol", "symbol_stated", pl.lit(""))
+    compared = pairs.select(*HOLDING, symbol=symbol, expected=theirs, actual=mine, detail=detail)
+    return compared.drop_nulls("detail")
 
 
 class MovementsTable:

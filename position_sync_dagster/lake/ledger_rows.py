@@ -24,8 +24,9 @@ def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -
     files = files.filter(storage.may_have_one_of(column, ids))
     if files.is_empty():
         return set()
-    rows = table.scan_files(files).select(column)
-    stored = rows.filter(pl.col(column).is_in(ids.unique().implode())).collect()
+
+    is_wanted = pl.col(column).is_in(ids.unique().implode())
+    stored = table.scan_files(files).select(column).filter(is_wanted).collect()
     return set(stored.get_column(column).to_list())
 
 
@@ -67,10 +68,12 @@ def unreadable_rows(table: Table, files: pl.DataFrame, since: datetime) -> pl.Da
     spec = table.spec
     odd_time = pl.col("min.timestamp") < schema.TIMES[0]
     odd_version = pl.col("max.ledger_version") > schema.MOST_VERSIONS
-    chosen = files.filter(storage.may_have("timestamp", since) | odd_time | odd_version)
     if spec.readable is None:
         return spec.empty
-    return table.scan_stored(chosen).filter(~spec.readable.fill_null(value=False)).collect()
+
+    chosen = files.filter(storage.may_have("timestamp", since) | odd_time | odd_version)
+    is_unreadable = ~spec.readable.fill_null(value=False)
+    return table.scan_stored(chosen).filter(is_unreadable).collect()
 
 
 def last_added(files: pl.DataFrame) -> int:
@@ -103,18 +106,21 @@ def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
     """
     # Two passes: the first reads a few columns, the second all columns of the few newest rows.
     # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
-    tops = rows.group_by(HOLDING).agg(pl.col("timestamp").max(), _last=pl.col(ADDED).max())
-    tops = tops.collect().lazy()
-    found = rows.join(tops, on=[*HOLDING, "timestamp"], how="inner").collect()
-    if found.height > found.select(HOLDING).n_unique():
-        found = found.sort("update_id").unique(HOLDING, keep="last")
-    newest = found.drop("_last")
-    since = _contradicted_since(rows, found)
+    by_holding = rows.group_by(HOLDING)
+    tops = by_holding.agg(pl.col("timestamp").max(), _last=pl.col(ADDED).max()).collect()
+    newest = rows.join(tops.lazy(), on=[*HOLDING, "timestamp"], how="inner").collect()
+    if newest.height > newest.select(HOLDING).n_unique():
+        newest = newest.sort("update_id").unique(HOLDING, keep="last")
+
+    since = _contradicted_since(rows, newest)
+    newest = newest.drop("_last")
     if since.is_empty():
         return newest
-    later = rows.join(since.lazy(), on=HOLDING).filter(pl.col(ADDED) >= pl.col("_since"))
-    kept = newest.join(since, on=HOLDING, how="anti")
-    return pl.concat([kept, newest_rows(later.drop("_since"))])
+
+    is_later = pl.col(ADDED) >= pl.col("_since")
+    later = rows.join(since.lazy(), on=HOLDING).filter(is_later)
+    undisputed = newest.join(since, on=HOLDING, how="anti")
+    return pl.concat([undisputed, newest_rows(later.drop("_since"))])
 
 
 def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFrame:
@@ -128,18 +134,17 @@ def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFram
         Account, conid and `_since`: the `ledger_version` of the first row that contradicts.
     """
     added = pl.col(ADDED).fill_null(-1)
-    overtaken = newest.filter(pl.col("_last") > added).select(
-        *HOLDING, _top=added, _limit=pl.col("timestamp")
-    )
+    overtaken = newest.filter(pl.col("_last") > added)
+    overtaken = overtaken.select(*HOLDING, _top=added, _limit=pl.col("timestamp"))
     if overtaken.is_empty():
         return overtaken
-    return (
-        rows.join(overtaken.lazy(), on=HOLDING, how="inner")
-        .filter(pl.col(ADDED) > pl.col("_top"), pl.col("committed_at") < pl.col("_limit"))
-        .group_by(HOLDING)
-        .agg(_since=pl.col(ADDED).min())
-        .collect()
-    )
+
+    is_later = pl.col(ADDED) > pl.col("_top")
+    is_contradiction = pl.col("committed_at") < pl.col("_limit")
+    of_holdings = rows.join(overtaken.lazy(), on=HOLDING, how="inner")
+    contradicting = of_holdings.filter(is_later, is_contradiction)
+    since = contradicting.group_by(HOLDING).agg(_since=pl.col(ADDED).min())
+    return since.collect()
 
 
 def newest_version(rows: pl.DataFrame) -> int:
@@ -218,20 +223,26 @@ class LatestRows:
         the known ones can be newer than they are, whatever the clocks said.
         """
         through = 0 if stored is None else newest_version(stored)
-        if stored is not None and through:
-            last = stored.filter(pl.col(ADDED) == through).get_column("update_id")
-            # After a repair the versions continue from an earlier one, with other rows.
-            added = added_by(self._table, files, through).select("update_id").collect()
-            if last.is_in(added.get_column("update_id").implode()).all():
-                return pl.concat([stored.lazy(), added_after(self._table, files, through)])
-        return self._table.scan_files(files)
+        if stored is None or not through:
+            return self._table.scan_files(files)
+
+        last = stored.filter(pl.col(ADDED) == through).get_column("update_id")
+        # After a repair the versions continue from an earlier one, with other rows.
+        added = added_by(self._table, files, through).select("update_id").collect()
+        if not last.is_in(added.get_column("update_id").implode()).all():
+            return self._table.scan_files(files)
+        return pl.concat([stored.lazy(), added_after(self._table, files, through)])
 
     def _take(self, added: pl.DataFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
         # By contract: two joins by holding would cost twice as much at 20,000 holdings.
-        touched = self._rows.get_column("conid").is_in(added.get_column("conid").unique().implode())
-        newest = newest_rows(pl.concat([self._rows.filter(touched), added]).lazy())
-        self._rows = pl.concat([self._rows.filter(~touched), newest]).sort(HOLDING)
+        conids = added.get_column("conid").unique()
+        is_touched = self._rows.get_column("conid").is_in(conids.implode())
+        touched = pl.concat([self._rows.filter(is_touched), added])
+        newest = newest_rows(touched.lazy())
+
+        untouched = self._rows.filter(~is_touched)
+        self._rows = pl.concat([untouched, newest]).sort(HOLDING)
 
 
 # The columns that a sample has: few, because a day has many rows.
@@ -257,15 +268,17 @@ def sample(rows: pl.LazyFrame, last: datetime, slots: int) -> pl.DataFrame:
     first = sampled.get_column("timestamp").min()
     if not isinstance(first, datetime):
         return sampled.with_columns(slot=pl.col("timestamp"))
-    length = max((last - first) / slots, SHORTEST) // timedelta(microseconds=1)
-    before_last = (pl.lit(last) - pl.col("timestamp")).dt.total_microseconds() // length
-    ends = pl.lit(last).dt.cast_time_unit("us") - pl.duration(microseconds=before_last * length)
-    return (
-        sampled.with_columns(slot=ends)
-        .sort("timestamp", "update_id")
-        .unique(["slot", *HOLDING], keep="last")
-        .sort("slot", *HOLDING)
-    )
+
+    slot_length = max((last - first) / slots, SHORTEST)
+    slot_us = slot_length // timedelta(microseconds=1)
+    end = pl.lit(last)
+    before_end = end - pl.col("timestamp")
+    slots_before_end = before_end.dt.total_microseconds() // slot_us
+    end_of_slot = end.dt.cast_time_unit("us") - pl.duration(microseconds=slots_before_end * slot_us)
+
+    in_slots = sampled.with_columns(slot=end_of_slot).sort(BY_TIME)
+    newest = in_slots.unique(["slot", *HOLDING], keep="last")
+    return newest.sort("slot", *HOLDING)
 
 
 IN_ORDER = ["ledger_version", "committed_at", "timestamp", "update_id"]
@@ -321,29 +334,34 @@ class LedgerProvenance:
             request: The request.
             limit: The maximum number of rows, and of batches, to return.
         """
-        ids = pl.Series([request.update_id or request.request_id])
+        answer = request.update_id or request.request_id
+        is_of_request = pl.col("request_id") == request.request_id
+        is_answer = pl.col("update_id") == answer
+
         a_day = timedelta(days=1)
-        days = ((request.created_at - a_day).date(), (request.updated_at + a_day).date())
-        wanted = pl.col("request_id") == request.request_id
-        wanted |= pl.col("update_id") == ids.item()
-        files = pl.col("partition.date").is_between(*days)
-        return self._last(wanted, files | storage.may_have_one_of("update_id", ids), limit)
+        first = (request.created_at - a_day).date()
+        last = (request.updated_at + a_day).date()
+        is_of_days = pl.col("partition.date").is_between(first, last)
+        may_have_answer = storage.may_have_one_of("update_id", pl.Series([answer]))
+        return self._last(is_of_request | is_answer, is_of_days | may_have_answer, limit)
 
     def _last(self, wanted: pl.Expr, chosen: pl.Expr, limit: int) -> LastRows:
         def step(files: pl.DataFrame) -> LastRows:
             rows = self._table.scan_files(files.filter(chosen)).filter(wanted)
-            by_batch = rows.group_by("batch_id", version="ledger_version").agg(
-                rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max()
-            )
-            batches = by_batch.sort("version", "batch_id").collect()
+            by_batch = rows.group_by("batch_id", version="ledger_version")
+            counts = pl.len().cast(pl.Int64)
+            counted = by_batch.agg(rows=counts, committed_at=pl.col("committed_at").max())
+            batches = counted.sort("version", "batch_id").collect()
+
             newest = batches.tail(limit)
-            batch_ids = newest.get_column("batch_id").implode()
-            written = rows.filter(pl.col("batch_id").is_in(batch_ids))
+            is_of_newest = pl.col("batch_id").is_in(newest.get_column("batch_id").implode())
+            written = rows.filter(is_of_newest).sort(IN_ORDER)
+            row_count = int(batches.get_column("rows").sum())
             return LastRows(
-                count=int(batches.get_column("rows").sum()),
+                count=row_count,
                 batch_count=batches.height,
                 batches=newest,
-                rows=written.sort(IN_ORDER).tail(limit).collect(),
+                rows=written.tail(limit).collect(),
             )
 
         return self._table.read(step)
@@ -356,16 +374,20 @@ class LedgerProvenance:
         Args:
             day: Only rows of this UTC date; None: the newest of all.
         """
-        wanted = (pl.col("account") == account) & (pl.col("conid") == conid)
         on_day = storage.EVERY if day is None else pl.col("partition.date") == day
-        rows = self._table.rows(wanted, on_day).sort(BY_TIME)
+        rows = self._table.rows(_is_of(account, conid), on_day).sort(BY_TIME)
         return rows.tail(limit), rows.height > limit
 
     def of_holding_since(
         self, account: str, conid: int, *, since: datetime, limit: int
     ) -> tuple[pl.DataFrame, bool]:
         """Return the newest rows of a holding since a moment, and whether there are more."""
-        wanted = (pl.col("account") == account) & (pl.col("conid") == conid)
-        wanted &= pl.col("timestamp") >= moment(since)
-        rows = self._table.rows(wanted, pl.col("partition.date") >= since.date()).sort(BY_TIME)
+        is_later = pl.col("timestamp") >= moment(since)
+        on_days = pl.col("partition.date") >= since.date()
+        rows = self._table.rows(_is_of(account, conid) & is_later, on_days).sort(BY_TIME)
         return rows.tail(limit), rows.height > limit
+
+
+def _is_of(account: str, conid: int) -> pl.Expr:
+    """Return which rows are of a holding."""
+    return (pl.col("account") == account) & (pl.col("conid") == conid)

@@ -62,8 +62,17 @@ class GatewaySessions:
                 raise _login_owned(last)
 
             # A refresh looks for a moment only: a restart may go unseen before and after it.
-            is_followed = last is not None and owner is Owner.STREAM
-            running_since = last.gateway_running_since if last and is_followed else None
+            running_since = None
+            if last is not None and owner is Owner.STREAM:
+                running_since = last.gateway_running_since
+
+            fencing_token = 1
+            state_since = now
+            gateway_started_at = None
+            if last is not None:
+                fencing_token = last.fencing_token + 1
+                state_since = last.seen_until(now)
+                gateway_started_at = last.gateway_started_at
             return GatewaySession(
                 gateway_id=gateway_id,
                 owner=Owner(owner),
@@ -71,14 +80,14 @@ class GatewaySessions:
                 run_id=run_id,
                 host=host,
                 pid=pid,
-                fencing_token=last.fencing_token + 1 if last else 1,
+                fencing_token=fencing_token,
                 started_at=now,
                 heartbeat_at=now,
                 expires_at=now + timedelta(seconds=lease_s),
                 state=SessionState.STARTING,
-                state_since=last.seen_until(now) if last else now,
+                state_since=state_since,
                 gateway_running_since=running_since,
-                gateway_started_at=last.gateway_started_at if last else None,
+                gateway_started_at=gateway_started_at,
             )
 
         return self._change(gateway_id, begun, action="acquire", run_id=run_id or "")
@@ -113,6 +122,8 @@ class GatewaySessions:
         def change(session: GatewaySession, now: datetime) -> GatewaySession:
             if now >= session.expires_at and not late:
                 raise _lease_lost(session, "its lease has expired")
+
+            of_heartbeat: dict[str, Any] = {**dict.fromkeys(OF_A_HEARTBEAT), **columns}
             return replace(
                 session,
                 heartbeat_at=now,
@@ -120,7 +131,7 @@ class GatewaySessions:
                 state=state or session.state,
                 state_since=session.since_after(state, live_since, now),
                 outages=session.outages_after(state, live_since, now),
-                **{**dict.fromkeys(OF_A_HEARTBEAT), **columns},
+                **of_heartbeat,
             )
 
         return self._change_own(session, change, "heartbeat")
@@ -134,12 +145,13 @@ class GatewaySessions:
         of_end: dict[str, Any] = {**dict.fromkeys(OF_A_HEARTBEAT), "detail": detail}
 
         def change(stored: GatewaySession, now: datetime) -> GatewaySession:
+            is_live = stored.state is SessionState.LIVE
             return replace(
                 stored,
                 heartbeat_at=now,
                 expires_at=min(now, stored.expires_at),
                 state=SessionState.ENDED,
-                state_since=now if stored.state is SessionState.LIVE else stored.state_since,
+                state_since=now if is_live else stored.state_since,
                 lines_in_use=0,
                 underlying_lines=0,
                 **of_end,
@@ -243,9 +255,10 @@ class GatewaySessions:
 
 def _login_owned(by: GatewaySession) -> errors.LoginOwnedError:
     run = f", run {by.run_id}" if by.run_id else ""
+    process = f"process {by.pid} on {by.host}{run}"
+    until = f"{by.expires_at:%Y-%m-%d %H:%M:%S} UTC"
     return errors.LoginOwnedError(
-        f"The login {by.gateway_id} is owned by {by.owner.value} (process {by.pid} on "
-        f"{by.host}{run}) until {by.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
+        f"The login {by.gateway_id} is owned by {by.owner.value} ({process}) until {until}.",
         remedy="Wait until then, or end that process.",
     )
 
