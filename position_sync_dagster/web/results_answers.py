@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import BeforeValidator, Field, create_model
+from pydantic import BeforeValidator, ConfigDict, Field, create_model
 
 from position_sync_dagster.domain.closed_campaign import ClosedCampaign
 from position_sync_dagster.domain.instrument import parse_day
@@ -30,6 +30,12 @@ from position_sync_dagster.sync.reports.results import (
 from position_sync_dagster.web.api_answers import ApiModel
 
 
+class RecordModel(ApiModel):
+    """A record as an answer; its texts are given, and not looked for in its source."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+
 def answer_of(record: type, names: dict[str, str] | None = None) -> Any:
     """Return the shape of a record: its fields, with the texts of its docstring.
 
@@ -41,7 +47,7 @@ def answer_of(record: type, names: dict[str, str] | None = None) -> Any:
     for name, hint in get_type_hints(record).items():
         fields[(names or {}).get(name, name)] = (hint, Field(description=texts.get(name)))
     summary = (record.__doc__ or "").partition("\n")[0]
-    return create_model(record.__name__, __base__=ApiModel, __doc__=summary, **fields)
+    return create_model(record.__name__, __base__=RecordModel, __doc__=summary, **fields)
 
 
 GroupAnswer = answer_of(GroupResult, {"return_on_risk": "return"})
