@@ -10,5 +10,4 @@ def test_random_kills_of_everything_lose_nothing_and_write_nothing_twice(tmp_pat
     print(result)
     assert sum(result.kills.values()) == 30
     assert result.kills.keys() == VICTIMS
-    assert result.requests > 100
     assert 0 < result.acknowledged <= result.requests == result.values + result.unchanged

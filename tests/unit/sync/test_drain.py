@@ -32,7 +32,7 @@ from position_sync_dagster.sync.drain import (
 from tests.support.holdings import make_holding
 from tests.support.settings import make_settings
 
-CLOSES = 200
+CLOSES = 70
 
 
 class Ticking:
