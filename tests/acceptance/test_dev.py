@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 
 from tests.support import demo_program
 from tests.support.demo_program import LIMIT_S, command, end_all, processes_of, started, wait_for
-from tests.support.ports import free_port
+from tests.support.ports import NO_CERTIFICATES, free_port
 
 
 class Dev:
@@ -36,9 +36,10 @@ class Dev:
     def serving(self) -> bool:
         try:
             url = f"http://127.0.0.1:{self.ui_port}/server_info"
-            return httpx.get(url, timeout=2, trust_env=False).is_success
+            answer = httpx.get(url, timeout=2, trust_env=False, verify=NO_CERTIFICATES)
         except httpx.TransportError:
             return False
+        return answer.is_success
 
     def gone(self) -> bool:
         self.process.poll()

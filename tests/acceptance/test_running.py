@@ -29,6 +29,7 @@ from tests.acceptance.test_recovery import stream_runs
 from tests.support import demo_program
 from tests.support.command_line import call, json_of
 from tests.support.demo_program import ACCOUNT, LINES, STREAMED, Demo, command, wait_for
+from tests.support.ports import NO_CERTIFICATES
 from tests.unit.test_house import DOCUMENTS, FENCE, commands
 
 STREAMED_CONID = 911000001
@@ -187,7 +188,7 @@ def scraped(demo: Demo) -> dict[str, dict[str, float]]:
     """Scrape the webserver: each sample by its name, and by its labels without the gateway."""
     found: dict[str, dict[str, float]] = defaultdict(dict)
     url = f"http://127.0.0.1:{demo.ui_port}/metrics"
-    answer = httpx.get(url, trust_env=False, timeout=60)
+    answer = httpx.get(url, trust_env=False, timeout=60, verify=NO_CERTIFICATES)
     for family in text_string_to_metric_families(answer.text):
         for sample in family.samples:
             label = " ".join(text for key, text in sample.labels.items() if key != "gateway")

@@ -22,7 +22,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.cli import THREAD_COUNTS
 from position_sync_dagster.processes.home import Home
-from tests.support.ports import free_port
+from tests.support.ports import NO_CERTIFICATES, free_port
 from tests.support.waiting import pause_s
 
 PROGRAM = str(Path(sys.executable).parent / "position-sync")
@@ -125,6 +125,7 @@ def query_ui(ui_port: int, query: str, **variables: Any) -> Any:
         json={"query": query, "variables": variables},
         timeout=LIMIT_S,
         trust_env=False,
+        verify=NO_CERTIFICATES,
     ).raise_for_status()
     result = answer.json()
     assert "errors" not in result, result["errors"]
@@ -145,7 +146,10 @@ class Demo:
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.errors = home.parent / f"{home.name}.stderr"
         self.control = httpx.Client(
-            base_url=f"http://127.0.0.1:{self.control_port}", timeout=LIMIT_S, trust_env=False
+            base_url=f"http://127.0.0.1:{self.control_port}",
+            timeout=LIMIT_S,
+            trust_env=False,
+            verify=NO_CERTIFICATES,
         )
         line = [PROGRAM, "demo", "--home", str(home), *arguments, *(["--calm"] if calm else [])]
         line += ["--ui-port", str(self.ui_port), "--control-port", str(self.control_port)]

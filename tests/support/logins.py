@@ -13,7 +13,7 @@ import yaml
 
 from benchmarks.book.generated import GeneratedBook, generate
 from tests.support.demo_program import clean_environment
-from tests.support.ports import free_port
+from tests.support.ports import NO_CERTIFICATES, free_port
 
 # Lines that a stream leaves to others, as the settings do by default.
 RESERVED_LINES = 5
@@ -59,7 +59,10 @@ class Login:
         assert process.stdout is not None
         ports = json.loads(process.stdout.readline())
         broker = httpx.Client(
-            base_url=f"http://127.0.0.1:{ports['control_port']}", timeout=HANGS_S, trust_env=False
+            base_url=f"http://127.0.0.1:{ports['control_port']}",
+            timeout=HANGS_S,
+            trust_env=False,
+            verify=NO_CERTIFICATES,
         )
         return cls(
             name=name, account=account, book=book, port=port, max_lines=max_lines,

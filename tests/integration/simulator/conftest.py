@@ -14,6 +14,7 @@ import pytest
 from ib_async import IB, StartupFetchNONE
 
 from ib_gateway_simulator import SimulatedGateway, load_book
+from tests.support.ports import NO_CERTIFICATES
 from tests.support.raw_client import RawClient
 from tests.support.waiting import DEADLINE_S
 
@@ -93,7 +94,9 @@ def program():
 async def http(sim):
     """Return a client of the control port."""
     url = f"http://127.0.0.1:{sim.control_port}"
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=DEADLINE_S) as client:
+    async with httpx.AsyncClient(
+        base_url=url, trust_env=False, timeout=DEADLINE_S, verify=NO_CERTIFICATES
+    ) as client:
         yield client
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.ports import NO_CERTIFICATES
 from tests.support.waiting import DEADLINE_S
 
 CALL = 921000001
@@ -30,7 +31,7 @@ async def test_it_prints_its_ports_serves_and_ends_cleanly(program, connect, num
         client.market_data(1, CALL)
         client.market_data(2, CALL)
         await client.wait_error(101, 2)
-        async with httpx.AsyncClient(timeout=DEADLINE_S) as http:
+        async with httpx.AsyncClient(timeout=DEADLINE_S, verify=NO_CERTIFICATES) as http:
             stats = await http.get(f"http://127.0.0.1:{ports['control_port']}/stats")
         assert stats.json()["lines_in_use"] == 1
         process.send_signal(number)
@@ -78,7 +79,7 @@ async def test_the_actions_of_a_scenario_are_done_at_their_times(program, connec
         row = await client.wait(lambda m: m[0] == "61" and m[3] == "921000007")
         assert row[14] == "2"
         await client.wait(lambda m: m[0] == "61" and m[3] == "921000001" and m[14] == "9")
-        async with httpx.AsyncClient(timeout=DEADLINE_S) as http:
+        async with httpx.AsyncClient(timeout=DEADLINE_S, verify=NO_CERTIFICATES) as http:
             stats = await http.get(f"http://127.0.0.1:{ports['control_port']}/stats")
         assert stats.json()["line_limit"] == 3
         process.terminate()

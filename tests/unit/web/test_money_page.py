@@ -21,6 +21,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.web import feed as feed_module
 from position_sync_dagster.web.feed import Feed, next_state
 from position_sync_dagster.web.money_page import money_routes
+from tests.support.ports import NO_CERTIFICATES
 from tests.support.receiver import serving_app
 
 LEG = "SPY 575P"
@@ -71,7 +72,9 @@ PATHS = sorted(route.path for route in money_routes() if isinstance(route, Route
 def client(app) -> Iterator[httpx.Client]:
     with serving_app(app) as port:
         base = f"http://127.0.0.1:{port}"
-        with httpx.Client(base_url=base, trust_env=False, timeout=60) as client:
+        with httpx.Client(
+            base_url=base, trust_env=False, timeout=60, verify=NO_CERTIFICATES
+        ) as client:
             yield client
 
 
