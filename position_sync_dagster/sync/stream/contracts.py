@@ -181,13 +181,24 @@ class ContractCache:
         if due:
             await self._fetch(connection, due)
 
+        if not due or len(self._unstored) >= STORED_AT_ONCE:
+            await self.store()
+
+    async def store(self) -> None:
+        """Store the details that were fetched since they were last stored.
+
+        Raises:
+            LakeError: The table cannot be written; the same details are due again.
+        """
         stored = dict(self._unstored)
-        if self.table is not None and stored and (not due or len(stored) >= STORED_AT_ONCE):
-            await offload(self.table.put, list(stored.values()))
-            # Details that came meanwhile are newer.
-            for conid, details in stored.items():
-                if self._unstored.get(conid) is details:
-                    del self._unstored[conid]
+        if self.table is None or not stored:
+            return
+
+        await offload(self.table.put, list(stored.values()))
+        # Details that came meanwhile are newer.
+        for conid, details in stored.items():
+            if self._unstored.get(conid) is details:
+                del self._unstored[conid]
 
     def take(self, found: Mapping[int, ContractDetails]) -> None:
         """Keep details of the gateway; they are stored in place of older ones."""

@@ -9,6 +9,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -447,9 +448,12 @@ class Router:
         begin("contract details", self.contracts.fetch_due, connection, self.lines.held)
 
     async def close(self) -> None:
-        """End the background tasks."""
+        """End the background tasks, and store the contract details that they fetched."""
         await self.account_refresh.end()
         await self._beside.end()
+        # What cannot be stored is fetched again by the next stream.
+        with suppress(LakeError):
+            await self.contracts.store()
 
     def detach(self, connection: GatewayConnection) -> None:
         """Release the lines and subscriptions on a connection, and remove the routes."""

@@ -64,6 +64,15 @@ async def test_a_leg_that_only_old_details_contradict_is_streamed_and_the_detail
             await eventually(lambda: lake.contracts.get([PUT])[PUT].symbol == details.symbol)
 
 
+async def test_a_stream_that_ends_stores_the_details_that_it_fetched(
+    stream_legs, lake, monkeypatch
+):
+    monkeypatch.setattr(contracts, "CHUNK", 1)  # it ends while details are still fetched
+    async with stream_legs(leg(CALL)) as (_sim, _streamer, received):
+        await received.row(CALL)
+    assert CALL in lake.contracts.get([CALL])
+
+
 @pytest.mark.parametrize("farm_is_away", [True, False])
 async def test_a_leg_streams_as_soon_as_its_refused_details_come(
     farm_is_away, stream_legs, lake, monkeypatch

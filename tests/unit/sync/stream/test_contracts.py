@@ -90,6 +90,9 @@ async def test_details_of_legs_are_known_before_they_are_stored(clock):
     await steps(cache, Gateway(clock), 2)
     assert cache.known(1) is not None
     assert not table.commits
+    await cache.store()
+    await cache.store()
+    assert [len(commit) for commit in table.commits] == [2 * CHUNK]
 
 
 async def test_details_in_the_table_are_not_requested_again(clock):
