@@ -270,6 +270,10 @@ def _first_day(settings: Settings) -> date:
 # Number of trading days recorded again at night: rows and statements may come late.
 LATE_DAYS = 3
 
+# Number of trading days of which those without a known profit are recorded again at night: the
+# statement that says it may have come since.
+UNKNOWN_DAYS = 20
+
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 
@@ -370,12 +374,20 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
 
     @scheduled(resources.CLOSE_JOB, "15 6 * * 2-6")
     def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        """At night: the last three trading days again, for late rows and statements."""
+        """At night: the last three trading days again, for late rows and statements.
+
+        It begins with the first of the last twenty days whose profit is not known.
+        """
         today = context.scheduled_execution_time.astimezone(zone).date()
-        last = [day for day in last_days(days, before=today) if day >= first]
-        if not last:
+        over = [day for day in last_days(days, UNKNOWN_DAYS, before=today) if day >= first]
+        if not over:
             return dg.SkipReason("No trading day is over yet.")
-        day_range = {RANGE_START: last[0].isoformat(), RANGE_END: last[-1].isoformat()}
+
+        lake = tables.Lake.of(resources.POSITION_SYNC.read_settings())
+        unknown = first_unknown_day(lake, over)
+        late = over[-LATE_DAYS:][0]
+        begin = late if unknown is None else min(unknown, late)
+        day_range = {RANGE_START: begin.isoformat(), RANGE_END: over[-1].isoformat()}
         return dg.RunRequest(tags=day_range)
 
     @scheduled(resources.IMPORT_JOB, "0 6 * * 2-6")
@@ -392,15 +404,28 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
     return [after_the_close, late_rows, nightly_statements]
 
 
-def last_days(days: exchange_days.ExchangeDays, *, before: date) -> list[date]:
+def last_days(days: exchange_days.ExchangeDays, number: int, *, before: date) -> list[date]:
     """Return the last trading days before a day, oldest first."""
     newest_first: list[date] = []
     day = before
-    while len(newest_first) < LATE_DAYS:
+    while len(newest_first) < number:
         day -= timedelta(days=1)
         if days.is_trading_day(day):
             newest_first.append(day)
     return newest_first[::-1]
+
+
+def first_unknown_day(lake: tables.Lake, days: Iterable[date]) -> date | None:
+    """Return the first recorded day of which the profit of a strategy is not known."""
+    table = lake.derived_table(PROFIT_EXPLAINED)
+    if not table.exists():
+        return None
+
+    of_days = schema.one_of("session_date", [*days])
+    rows = table.rows(of_days, columns=["session_date", "profit"])
+    unknown = rows.filter(pl.col("profit").is_null())
+    first: date | None = unknown["session_date"].min()  # type: ignore[assignment]
+    return first
 
 
 @table_check(DAILY_POSITIONS.name)

@@ -12,8 +12,9 @@ from position_sync_dagster.defs.assets.past_days import daily, daily_asset, days
 from position_sync_dagster.defs.resources import resources
 from position_sync_dagster.domain.position_update import GreeksSource, ValueOrigin
 from position_sync_dagster.domain.queue_request import Answer
+from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import DAILY_POSITIONS
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED, frame_of
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.exchange_days import exchange_days
@@ -267,12 +268,30 @@ def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(evalua
 
 
 def test_the_last_three_trading_days_are_recorded_again_by_night(evaluate):
-    assert past_days.last_days(DAYS, before=date(2026, 11, 30)) == [
+    assert past_days.last_days(DAYS, 3, before=date(2026, 11, 30)) == [
         date(2026, 11, 24), date(2026, 11, 25), date(2026, 11, 27),
     ]  # fmt: skip
     (request,) = evaluate("late_rows", "2028-03-10T06:15:00-05:00")
     assert request.tags["dagster/asset_partition_range_start"] == "2028-03-07"
     assert request.tags["dagster/asset_partition_range_end"] == "2028-03-09"
+
+
+def test_the_night_begins_with_the_first_day_of_twenty_whose_profit_is_not_known(evaluate, lake):
+    def begin(profits: dict[date, float | None]) -> str:
+        days = {
+            day: frame_of(
+                PROFIT_EXPLAINED,
+                [{"session_date": day, "account": "A", "currency": "USD", "profit": profit}],
+            )
+            for day, profit in profits.items()
+        }
+        replace_days(lake.derived_table(PROFIT_EXPLAINED), days)
+        (request,) = evaluate("late_rows", "2028-03-10T06:15:00-05:00")
+        return request.tags["dagster/asset_partition_range_start"]
+
+    assert begin({date(2028, 2, 9): None, date(2028, 3, 1): 4.0}) == "2028-03-07"
+    assert begin({date(2028, 2, 28): None, date(2028, 3, 2): None}) == "2028-02-28"
+    assert begin({date(2028, 2, 28): 7.0, date(2028, 3, 2): 5.0}) == "2028-03-07"
 
 
 def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(world, fill, table):
