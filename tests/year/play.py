@@ -29,14 +29,12 @@ from tests.year.exchanges import (
 from tests.year.gateway import contract_of, executions
 from tests.year.growth import Growth
 from tests.year.market import forget_options
-from tests.year.programs import MovedClock, Program, open_program
+from tests.year.programs import MovedClock, Program, Watched, open_program
 
 # When the program is looked at on a session.
 MORNING_LOOK, EVENING = time(10, 31), time(16, 21)
 BEFORE_CLOSE = timedelta(minutes=3)
 IMPORTED, FILLED, TICKED = time(6, 1), time(6, 16), time(6, 20)
-
-LOOKS = 2
 
 # As many sessions as the program fills again at night.
 LATE_SESSIONS = 3
@@ -53,7 +51,7 @@ class Plan:
         seed: Decides prices, trades and nights.
         strategies: How many there are; the legs of a third are streamed.
         with_gaps: Whether the program is down for a day, and for three weeks.
-        looks: How often the stream runs on a session: at the trades, and before the close.
+        with_closes: Whether the stream also runs before the close of every second session.
         with_maintenance: Whether the tables are maintained; it is half of Dagster's work.
         plant: The name of an error that is planted into the program.
     """
@@ -63,7 +61,7 @@ class Plan:
     until: date
     strategies: int = 40
     with_gaps: bool = True
-    looks: int = 2
+    with_closes: bool = True
     with_maintenance: bool = True
     plant: str | None = None
 
@@ -200,29 +198,42 @@ class Year:
     # -- what the program does ----------------------------------------------------------------
 
     def _beside_the_gateway(self, session: date) -> list[Deviation]:
-        """Watch the trades of the session, and the last minutes before its close."""
-        found = asyncio.run(self._watch(self.broker.at(MORNING_LOOK), "at the trades"))
-        if self.plan.looks < LOOKS:
-            return found
-        last = close_of(session) - BEFORE_CLOSE
-        return found + asyncio.run(self._watch(last, "before the close"))
+        """Compare what is seen after the trades, and in turn before them or before the close."""
+        is_before_close = self.played.sessions % 2 == 0
+        at_trades = self.broker.at(MORNING_LOOK)
+        found = asyncio.run(self._watch_trades(at_trades, with_before=not is_before_close))
+        if is_before_close and self.plan.with_closes:
+            before_close = close_of(session) - BEFORE_CLOSE
+            found += asyncio.run(self._watch_close(before_close))
+        return found
 
-    async def _watch(self, at: datetime, seen: str) -> list[Deviation]:
+    async def _watch_trades(self, at: datetime, *, with_before: bool) -> list[Deviation]:
+        trades = [
+            entry
+            for account in self.broker.closed
+            for entry in executions(self.broker.books(account, self.broker.session))
+            if entry.at >= at
+        ]
+        found: list[Deviation] = []
         async with self.program.streaming(self.broker, at) as watched:
-            found = invariants.Live(self.program, self.broker, watched, seen).deviations()
-            trades = [
-                entry
-                for account in self.broker.closed
-                for entry in executions(self.broker.books(account, self.broker.session))
-                if entry.at >= at
-            ]
+            if with_before or not trades:
+                await watched.becomes_current()
+                found += self._live(watched, "before the trades")
             if trades:
                 for entry in trades:
                     watched.gateway.execute(entry)
                 await watched.becomes_current()
-                after = invariants.Live(self.program, self.broker, watched, f"after {seen[3:]}")
-                found += after.deviations(before_trades=False)
-            return found
+                found += self._live(watched, "after the trades", before_trades=False)
+        return found
+
+    async def _watch_close(self, at: datetime) -> list[Deviation]:
+        async with self.program.streaming(self.broker, at) as watched:
+            await watched.becomes_current()
+            return self._live(watched, "before the close")
+
+    def _live(self, watched: Watched, seen: str, *, before_trades: bool = True) -> list[Deviation]:
+        live = invariants.Live(self.program, self.broker, watched, seen)
+        return live.deviations(before_trades=before_trades)
 
     def _evening(self, session: date) -> list[Deviation]:
         """Record the session after its close."""

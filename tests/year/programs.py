@@ -251,7 +251,7 @@ class Program:
     async def streaming(self, broker: Broker, at: datetime) -> AsyncIterator["Watched"]:
         """Serve the broker's holdings of a moment on a socket, and stream from it.
 
-        It begins when the stream has said what each holding is, and all requests are answered.
+        It begins when the stream is live, and has published what the gateway holds.
         """
         self.clock.move_to(at)
         books = [broker.books(account, broker.session) for account in broker.closed]
@@ -271,7 +271,7 @@ class Program:
                 program=self, gateway=gateway, task=task, net_liquidation=worth, began=utc_now()
             )
             try:
-                await watched.becomes_current()
+                await watched.becomes_live()
                 yield watched
             finally:
                 stop.set()
@@ -294,33 +294,35 @@ class Watched:
         """The lease of the stream."""
         return self.program.lake.sessions.current(self.program.settings.gateway_id)
 
-    async def becomes_current(self) -> None:
-        """Wait until the stream is live, has published what the gateway holds, and is drained."""
+    async def becomes_live(self) -> None:
+        """Wait until the stream is live, and has published what the gateway holds."""
         await eventually(lambda: self._is_live() or self.task.done())
         if self.task.done():
             self.task.result()
         await eventually(self._is_published, self._told)
-        await eventually(self._accounts_are_told)
-        await self.drain()
 
-    async def drain(self) -> None:
-        """Let ticks pass until no request waits."""
+    async def becomes_current(self) -> None:
+        """Wait until what the gateway holds is published, and let ticks pass until it is valued."""
+        await eventually(self._is_published, self._told)
+        await eventually(self._accounts_are_told)
         for _tick in range(MOST_TICKS):
             self.program.clock.advance(TICK)
             await asyncio.to_thread(self.program.tick)
-            await self._quotes_came()
             self.most_lines = max(self.most_lines, len(self.gateway._gateway.market_data.lines))
-            overview = self.program.lake.queue.sync.overview()
-            if not overview.claimable and not self._missing():
+            if await self._is_valued():
                 return
+        overview = self.program.lake.queue.sync.overview()
         raise AssertionError(
-            f"not drained after {MOST_TICKS} ticks: {overview}, without a row: {self._missing()}"
+            f"not valued after {MOST_TICKS} ticks: {overview}, without a row: {self._missing()}"
         )
 
-    async def _quotes_came(self) -> None:
-        """Give values the time to come, if the newest rows lack some."""
+    async def _is_valued(self) -> bool:
+        """Return whether no request waits, and each holding has a value, after a short wait."""
         if self._missing():
             await asyncio.sleep(VALUES_WAIT_S)
+            if self._missing():
+                return False
+        return not self.program.lake.queue.sync.overview().claimable
 
     def _is_live(self) -> bool:
         session = self.session
