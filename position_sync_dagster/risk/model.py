@@ -15,13 +15,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 DAYS_PER_YEAR = 365.0
 
@@ -118,18 +120,21 @@ class VanillaOptions:
         dividends: Sequence[Sequence[tuple[float, float, float]]],
     ) -> Self:
         """Return options by (is call, strike, years, rate, exercise) and the dividends of each."""
-        is_call, strike, years, rate, exercise = zip(*terms, strict=True)
-        most = max(map(len, dividends))
-        nothing = (math.inf, 0.0, 0.0)
-        padded = [[*paid, *[nothing] * (most - len(paid))] for paid in dividends]
+        is_call, strike, years, rate, exercises = zip(*terms, strict=True)
+        is_american = []
+        on_future = []
+        for exercise in exercises:
+            is_american.append(exercise.is_early)
+            on_future.append(exercise.is_on_future)
+
         return cls(
             is_call=np.array(is_call),
             strike=np.array(strike, dtype=float),
             years=np.array(years, dtype=float),
             rate=np.array(rate, dtype=float),
-            is_american=np.array([kind.is_early for kind in exercise]),
-            on_future=np.array([kind.is_on_future for kind in exercise]),
-            dividends=np.array(padded, dtype=float).reshape(len(exercise), most, 3),
+            is_american=np.array(is_american),
+            on_future=np.array(on_future),
+            dividends=_padded(dividends),
         )
 
     def __len__(self) -> int:
@@ -137,14 +142,19 @@ class VanillaOptions:
 
     def at(self, places: NDArray[np.int64] | slice) -> Self:
         """Return some of the options."""
-        chosen = {column.name: getattr(self, column.name)[places] for column in fields(self)}
+        chosen = {}
+        for column in fields(self):
+            values = getattr(self, column.name)
+            chosen[column.name] = values[places]
         return replace(self, **chosen)
 
     def later(self, days: float, rate: float = 0.0) -> Self:
         """Return the options after some days, at a rate that differs by so much per year."""
         passed = days / DAYS_PER_YEAR
+        years = self.years - passed
+        rates = self.rate + rate
         dividends = self.dividends - np.array([passed, 0.0, 0.0])
-        return replace(self, years=self.years - passed, rate=self.rate + rate, dividends=dividends)
+        return replace(self, years=years, rate=rates, dividends=dividends)
 
     @property
     def side(self) -> Array:
@@ -155,12 +165,25 @@ class VanillaOptions:
     def pays(self) -> Flags:
         """Whether the underlying pays a dividend before the expiry."""
         ex_dates = self.dividends[..., 0]
-        is_paid = (ex_dates > 0) & (ex_dates <= self.years[:, None])
-        return is_paid.any(axis=1) & ~self.on_future
+        is_to_come = ex_dates > 0
+        is_before_expiry = ex_dates <= _column(self.years)
+        is_paid = (is_to_come & is_before_expiry).any(axis=1)
+        return is_paid & ~self.on_future
+
+    @property
+    def growth(self) -> Array:
+        """The rate at which the underlying grows: that of interest, or 0 of a future."""
+        return np.where(self.on_future, 0.0, self.rate)
+
+    @property
+    def time_left(self) -> Array:
+        """The time to expiry, never below 0."""
+        return np.maximum(self.years, 0.0)
 
     def exercised(self, spots: Array) -> Array:
         """Return what exercise gives; a row of prices of the underlying for each option."""
-        return np.maximum(0.0, self.side[:, None] * (spots - self.strike[:, None]))
+        above_strike = spots - _column(self.strike)
+        return np.maximum(0.0, _column(self.side) * above_strike)
 
     def kept(self, since: Array) -> tuple[Array, Array]:
         """Return what dividends leave between some times and expiry.
@@ -173,25 +196,37 @@ class VanillaOptions:
         """
         money = np.zeros(since.shape)
         share = np.ones(since.shape)
+        rate = _column(self.rate)
+        may_pay = _column(~self.on_future)
+
         for number in range(self.dividends.shape[1]):
-            years = self.dividends[:, number, 0, None]
-            amount = self.dividends[:, number, 1, None]
-            part = self.dividends[:, number, 2, None]
-            paid = (years > since) & (years <= self.years[:, None]) & ~self.on_future[:, None]
+            years, amount, part = map(_column, self.dividends[:, number].T)
+            is_later = years > since
+            is_before_expiry = years <= _column(self.years)
+            is_paid = is_later & is_before_expiry & may_pay
+
             with np.errstate(invalid="ignore", over="ignore"):
-                discount = np.exp(-self.rate[:, None] * np.where(paid, years - since, 0.0))
-            money += np.where(paid, amount * discount, 0.0)
-            share *= np.where(paid, 1.0 - part, 1.0)
+                waiting = np.where(is_paid, years - since, 0.0)
+                present_value = amount * np.exp(-rate * waiting)
+            money += np.where(is_paid, present_value, 0.0)
+            share *= np.where(is_paid, 1.0 - part, 1.0)
         return money, share
+
+    def kept_from_now(self) -> tuple[Array, Array]:
+        """Return what `kept` does of the present moment: a column with an entry for each option."""
+        now = np.zeros((len(self), 1))
+        return self.kept(now)
 
     def forwards(self, spots: Array) -> Array:
         """Return the forward price at expiry for rows of prices."""
-        money, share = self.kept(np.zeros((len(self), 1)))
-        years = np.maximum(self.years, 0.0)
-        slope = share * np.exp(np.where(self.on_future, 0.0, self.rate) * years)[:, None]
+        money, share = self.kept_from_now()
+        growth = _column(np.exp(self.growth * self.time_left))
+        forward = (spots - money) * (share * growth)
+
         # The logarithm of a forward that dividends leave nothing of is not known.
-        forward: Array = np.maximum((spots - money) * slope, 1e-9 * self.strike[:, None])
-        return forward
+        least = 1e-9 * _column(self.strike)
+        bounded: Array = np.maximum(forward, least)
+        return bounded
 
     def slope_far_above(self) -> Array:
         """Return the delta of each option at a price of the underlying that grows beyond all.
@@ -199,12 +234,28 @@ class VanillaOptions:
         A call that may be exercised early is worth its exercise before the next dividend; at
         expiry alone it is worth what the dividends leave of the price.
         """
-        years = np.maximum(self.years, 0.0)
-        share = self.kept(np.zeros((len(self), 1)))[1][:, 0]
-        of_future = np.exp(-self.rate * years)
-        at_expiry = np.where(self.on_future, of_future, share)
-        early = np.where(self.is_american, np.maximum(1.0, at_expiry), at_expiry)
-        return np.where(self.is_call, early, 0.0)
+        _money, share = self.kept_from_now()
+        of_future = np.exp(-self.rate * self.time_left)
+        at_expiry = np.where(self.on_future, of_future, share[:, 0])
+        at_any_time = np.maximum(1.0, at_expiry)
+        of_call = np.where(self.is_american, at_any_time, at_expiry)
+        return np.where(self.is_call, of_call, 0.0)
+
+
+def _column(values: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    """Return a number of each option as a column, beside rows of prices."""
+    return values[:, None]
+
+
+def _padded(dividends: Sequence[Sequence[tuple[float, float, float]]]) -> Array:
+    """Return lists of dividends in one array; the shorter ones end in some that are never paid."""
+    most = max(map(len, dividends))
+    padded = np.zeros((len(dividends), most, 3))
+    padded[:, :, 0] = math.inf
+    for number, paid in enumerate(dividends):
+        if paid:
+            padded[number, : len(paid)] = paid
+    return padded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,8 +280,13 @@ def prices(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
     """
     worth = options.exercised(spots)
     price, is_exercised = _smooth_prices(options, spots, volatility, steps)
-    is_near = options.is_american[:, None] & (price < worth + NEGLIGIBLE * options.strike[:, None])
-    return np.where((is_exercised | is_near) & (worth > 0), worth, price)
+
+    negligible = NEGLIGIBLE * _column(options.strike)
+    is_near = price < worth + negligible
+    is_near &= _column(options.is_american)
+
+    is_worth_exercise = (is_exercised | is_near) & (worth > 0)
+    return np.where(is_worth_exercise, worth, price)
 
 
 def _smooth_prices(
@@ -243,18 +299,23 @@ def _smooth_prices(
     price[alive] = _european(options.at(alive), spots[alive], volatility[alive])
 
     for size, places in _lattices(options, steps):
-        added, is_exercised[places] = _early_exercise(
-            options.at(places), spots[places], volatility[places], size
-        )
+        american = options.at(places)
+        added, exercised = _early_exercise(american, spots[places], volatility[places], size)
         price[places] += np.maximum(0.0, added)
+        is_exercised[places] = exercised
     return price, is_exercised
 
 
 def greeks(options: VanillaOptions, spot: Array, volatility: Array, steps: Steps = FINE) -> Greeks:
     """Return prices and greeks of options, each at one price of its underlying."""
-    along = greeks_along(options, spot[:, None], volatility, steps)
-    columns = {name.name: getattr(along, name.name)[:, 0] for name in fields(along)}
-    return Greeks(**columns)
+    along = greeks_along(options, _column(spot), volatility, steps)
+    return Greeks(
+        price=along.price[:, 0],
+        delta=along.delta[:, 0],
+        gamma=along.gamma[:, 0],
+        vega=along.vega[:, 0],
+        theta=along.theta[:, 0],
+    )
 
 
 def greeks_along(
@@ -271,40 +332,53 @@ def greeks_along(
     Source of Θ: the equation of Black and Scholes for S − D, which alone is diffused (the escrowed
     model). An option that is worth its exercise has Δ ±1, and neither Γ, Θ nor vega.
     """
-    root = volatility * np.sqrt(np.maximum(options.years, 0.0))
-    step = spots * np.clip(ASIDE * root, 1e-4, 0.5)[:, None]
+    step = spots * _column(_price_step(options, volatility))
     beside = np.concatenate([spots - step, spots, spots + step], axis=1)
     smooth, exercised_at = _smooth_prices(options, beside, volatility, steps)
     lower, price, higher = np.split(smooth, 3, axis=1)
     delta = (higher - lower) / (2 * step)
     gamma = (higher - 2 * price + lower) / step**2
 
-    change = 0.01 * volatility
-    more, _exercised = _smooth_prices(options, spots, volatility + change, steps)
-    less, _exercised = _smooth_prices(options, spots, volatility - change, steps)
-    vega = (more - less) / (2 * change[:, None]) / 100
+    vega = _vega(options, spots, volatility, steps)
 
-    growth = np.where(options.on_future, 0.0, options.rate)[:, None]
-    paid, _share = options.kept(np.zeros((len(options), 1)))
-    interest = options.rate[:, None] * price - growth * spots * delta
-    theta = interest - (volatility[:, None] * (spots - paid)) ** 2 * gamma / 2
+    paid, _share = options.kept_from_now()
+    diffused = _column(volatility) * (spots - paid)
+    interest = _column(options.rate) * price
+    growth = _column(options.growth) * spots * delta
+    theta = interest - growth - diffused**2 * gamma / 2
     # More time is never worth less to who may exercise at any time, unless a dividend comes closer.
-    is_decaying = (options.is_american & ~options.pays)[:, None]
+    is_decaying = _column(options.is_american & ~options.pays)
     theta = np.where(is_decaying, np.minimum(theta, 0.0), theta)
 
     worth = options.exercised(spots)
-    is_at_price = np.split(exercised_at, 3, axis=1)[1]
-    is_worth_exercise = is_at_price | (options.years <= 0)[:, None]
-    in_the_money = is_worth_exercise & (worth > 0)
-    lowest = np.where(options.is_call, 0.0, -1.0)[:, None]
-    at_limit = np.where(in_the_money, options.side[:, None], 0.0)
+    _below, is_at_price, _above = np.split(exercised_at, 3, axis=1)
+    is_worth_exercise = is_at_price | _column(options.years <= 0)
+    is_in_the_money = is_worth_exercise & (worth > 0)
+    delta_of_exercise = np.where(is_in_the_money, _column(options.side), 0.0)
+    lowest_delta = _column(np.where(options.is_call, 0.0, -1.0))
+    delta = np.clip(delta, lowest_delta, lowest_delta + 1.0)
     return Greeks(
         price=np.where(is_worth_exercise, worth, price),
-        delta=np.where(is_worth_exercise, at_limit, np.clip(delta, lowest, lowest + 1.0)),
+        delta=np.where(is_worth_exercise, delta_of_exercise, delta),
         gamma=np.where(is_worth_exercise, 0.0, np.maximum(0.0, gamma)),
         vega=np.where(is_worth_exercise, 0.0, np.maximum(0.0, vega)),
         theta=np.where(is_worth_exercise, 0.0, theta / DAYS_PER_YEAR),
     )
+
+
+def _price_step(options: VanillaOptions, volatility: Array) -> Array:
+    """Return how far beside a price delta and gamma are measured, as a part of it."""
+    deviation = volatility * np.sqrt(options.time_left)
+    return np.clip(ASIDE * deviation, 1e-4, 0.5)
+
+
+def _vega(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps) -> Array:
+    """Return the change of prices by a point of volatility."""
+    change = 0.01 * volatility
+    more, _exercised = _smooth_prices(options, spots, volatility + change, steps)
+    less, _exercised = _smooth_prices(options, spots, volatility - change, steps)
+    slope: Array = (more - less) / _column(2 * change)
+    return slope / 100
 
 
 class NoVolatility(StrEnum):
@@ -331,8 +405,10 @@ def implied_volatility(
         The volatilities, NaN where there is a reason.
     """
     least = _least(options, spot)
+    is_in_the_money = least > 0
     is_below = value < least - ROUNDING
-    is_at_least = ~is_below & (least > 0) & (value <= least + ROUNDING)
+    is_near_least = value <= least + ROUNDING
+    is_at_least = ~is_below & is_in_the_money & is_near_least
 
     search = _VolatilitySearch.begun(near)
     places = np.flatnonzero(~is_below & ~is_at_least)
@@ -342,10 +418,15 @@ def implied_volatility(
         places = search.step(options, value, spot, places, steps)
 
     volatility = search.result
-    is_inner = (volatility > 1.001 * LOWEST_VOLATILITY) & (volatility < HIGHEST_VOLATILITY / 1.001)
-    has_no_vega = is_inner & (least > 0) & (search.slope / 100 < SMALLEST_VEGA)
-    is_flat = is_at_least | has_no_vega
-    reasons = [_reason(*flags) for flags in zip(is_below, is_flat, is_inner, strict=True)]
+    is_above_lowest = volatility > 1.001 * LOWEST_VOLATILITY
+    is_below_highest = volatility < HIGHEST_VOLATILITY / 1.001
+    is_inner = is_above_lowest & is_below_highest
+    has_no_vega = search.slope / 100 < SMALLEST_VEGA
+    is_flat = is_at_least | (is_inner & is_in_the_money & has_no_vega)
+
+    reasons = []
+    for flags in zip(is_below, is_flat, is_inner, strict=True):
+        reasons.append(_reason(*flags))
     return np.where(is_inner & ~is_flat, volatility, np.nan), reasons
 
 
@@ -407,27 +488,35 @@ class _VolatilitySearch:
     ) -> NDArray[np.int64]:
         """Try the next volatilities of some options; return those that go on."""
         chosen = options.at(places)
+        wanted = value[places]
         guess = self.guess[places]
-        spots = spot[places, None]
-        excess = prices(chosen, spots, guess, steps)[:, 0] - value[places]
+        spots = _column(spot[places])
+        excess = prices(chosen, spots, guess, steps)[:, 0] - wanted
 
         last_excess = self.excess[places]
-        slope = (excess - last_excess) / (guess - self.tried[places])
         is_first = np.isnan(last_excess)
+        slope = (excess - last_excess) / (guess - self.tried[places])
         if is_first.any():
-            bumped = prices(chosen, spots, 1.01 * guess, steps)[:, 0] - value[places]
-            slope = np.where(is_first, (bumped - excess) / (0.01 * guess), slope)
+            bumped_excess = prices(chosen, spots, 1.01 * guess, steps)[:, 0] - wanted
+            first_slope = (bumped_excess - excess) / (0.01 * guess)
+            slope = np.where(is_first, first_slope, slope)
 
-        low = np.where(excess > 0, self.low[places], guess)
-        high = np.where(excess > 0, guess, self.high[places])
+        is_too_high = excess > 0
+        low = np.where(is_too_high, self.low[places], guess)
+        high = np.where(is_too_high, guess, self.high[places])
+
         with np.errstate(divide="ignore", invalid="ignore"):
             secant = guess - excess / slope
         is_inside = (slope > 0) & (secant > low) & (secant < high)
-        is_close = is_inside & (np.abs(secant - guess) <= CLOSE_ENOUGH * guess)
+        moved = np.abs(secant - guess)
+        is_close = is_inside & (moved <= CLOSE_ENOUGH * guess)
         is_slow = ~is_first & (np.abs(excess) > np.abs(last_excess) / 2)
+
         takes_secant = is_inside & (is_close | ~is_slow)
-        following = np.where(takes_secant, secant, np.sqrt(low * high))
-        is_done = is_close | (high - low <= CLOSE_ENOUGH * low)
+        bisection = np.sqrt(low * high)
+        following = np.where(takes_secant, secant, bisection)
+        is_narrow = high - low <= CLOSE_ENOUGH * low
+        is_done = is_close | is_narrow
 
         self.low[places] = low
         self.high[places] = high
@@ -441,11 +530,15 @@ class _VolatilitySearch:
 
 def _least(options: VanillaOptions, spot: Array) -> Array:
     """Return the least value of each option: that of its exercise, if European at expiry."""
+    spots = _column(spot)
     discount = np.exp(-options.rate * options.years)
-    forward = options.forwards(spot[:, None])[:, 0]
-    later = np.maximum(0.0, discount * options.side * (forward - options.strike))
-    early = options.exercised(spot[:, None])[:, 0]
-    return np.where(options.is_american, np.maximum(later, early), later)
+    forward = options.forwards(spots)[:, 0]
+    on_forward = options.side * (forward - options.strike)
+    at_expiry = np.maximum(0.0, discount * on_forward)
+
+    at_once = options.exercised(spots)[:, 0]
+    at_any_time = np.maximum(at_expiry, at_once)
+    return np.where(options.is_american, at_any_time, at_expiry)
 
 
 def _lattices(options: VanillaOptions, steps: Steps) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -453,7 +546,8 @@ def _lattices(options: VanillaOptions, steps: Steps) -> Iterator[tuple[int, NDAr
     may_gain = _may_gain(options)
     least = 0.0
     for most, size in steps.items():
-        places = np.flatnonzero(may_gain & (options.years > least) & (options.years <= most))
+        is_of_size = (options.years > least) & (options.years <= most)
+        places = np.flatnonzero(may_gain & is_of_size)
         for begin in range(0, places.size, AT_ONCE):
             yield size, places[begin : begin + AT_ONCE]
         least = most
@@ -465,14 +559,20 @@ def _may_gain(options: VanillaOptions) -> Flags:
     A put earns interest on its strike, a call is spared it where rates are negative; a call takes
     the dividends before expiry, and a future pays interest on what exercise gives.
     """
-    earns = np.where(options.on_future, options.rate > 0, options.side * options.rate < 0)
-    return options.is_american & (options.years > 0) & (earns | (options.is_call & options.pays))
+    strike_earns = options.side * options.rate < 0
+    future_pays = options.rate > 0
+    earns = np.where(options.on_future, future_pays, strike_earns)
+    takes_dividends = options.is_call & options.pays
+
+    may_be_early = options.is_american & (options.years > 0)
+    return may_be_early & (earns | takes_dividends)
 
 
 def _normal(x: Array) -> Array:
     """Return the distribution function of the normal distribution; numpy has none."""
     scaled = (-x / math.sqrt(2)).ravel().tolist()
-    return 0.5 * np.fromiter(map(math.erfc, scaled), float, x.size).reshape(x.shape)
+    complement = np.fromiter(map(math.erfc, scaled), float, x.size)
+    return 0.5 * complement.reshape(x.shape)
 
 
 def _european(options: VanillaOptions, spots: Array, volatility: Array) -> Array:
@@ -485,16 +585,17 @@ def _european(options: VanillaOptions, spots: Array, volatility: Array) -> Array
         price = D w (F N(w d1) − K N(w d2))
     """
     forward = options.forwards(spots)
-    strike = options.strike[:, None]
-    side = options.side[:, None]
-    discount = np.exp(-options.rate * options.years)[:, None]
-    spread = (volatility * np.sqrt(options.years))[:, None]
+    strike = _column(options.strike)
+    side = _column(options.side)
+    discount = _column(np.exp(-options.rate * options.years))
+    spread = _column(volatility * np.sqrt(options.years))
 
     d1 = np.log(forward / strike) / spread + spread / 2
     d2 = d1 - spread
     on_forward = forward * _normal(side * d1)
     on_strike = strike * _normal(side * d2)
-    return np.maximum(0.0, discount * side * (on_forward - on_strike))
+    price = discount * side * (on_forward - on_strike)
+    return np.maximum(0.0, price)
 
 
 def _early_exercise(
@@ -508,24 +609,36 @@ def _early_exercise(
     Returns:
         The addition, and where the nodes to both sides of a price are worth their exercise.
     """
+    strike = _column(options.strike)
     step = options.years / steps
-    width = (volatility * np.sqrt(3 * step))[:, None]
+    width = _column(volatility * np.sqrt(3 * step))
     reach = math.ceil(WIDTH * math.sqrt(steps / 3))
-    nodes = options.strike[:, None] * np.exp(width * np.arange(-reach, reach + 1))
+    nodes = strike * np.exp(width * np.arange(-reach, reach + 1))
     added, node_is_exercised = _addition(options, nodes, width, steps)
 
     forward = options.forwards(spots)
-    place = np.log(forward / options.strike[:, None]) / width + reach
-    rows = np.arange(len(options))[:, None]
+    place = np.log(forward / strike) / width + reach
     below = np.clip(np.floor(place), 0, 2 * reach - 1).astype(np.int64)
-    is_exercised = node_is_exercised[rows, below] & node_is_exercised[rows, below + 1]
+    below_is_exercised = np.take_along_axis(node_is_exercised, below, axis=1)
+    above_is_exercised = np.take_along_axis(node_is_exercised, below + 1, axis=1)
 
     value = _interpolated(added, place)
-    for edge, inner, is_outside in ((0, 1, place < 2), (-1, -2, place > 2 * reach - 2)):
-        slope = (added[:, edge] - added[:, inner]) / (nodes[:, edge] - nodes[:, inner])
-        beyond = added[:, edge, None] + slope[:, None] * (forward - nodes[:, edge, None])
-        value = np.where(is_outside, beyond, value)
-    return value, is_exercised
+    is_below_lattice = place < 2
+    is_above_lattice = place > 2 * reach - 2
+    value = np.where(is_below_lattice, _beyond(added, nodes, forward, (0, 1)), value)
+    value = np.where(is_above_lattice, _beyond(added, nodes, forward, (-1, -2)), value)
+    return value, below_is_exercised & above_is_exercised
+
+
+def _beyond(added: Array, nodes: Array, forward: Array, ends: tuple[int, int]) -> Array:
+    """Return the line through two nodes, the edge of a lattice and the one beside it."""
+    edge, inner = ends
+    rise = added[:, edge] - added[:, inner]
+    run = nodes[:, edge] - nodes[:, inner]
+    slope = _column(rise / run)
+    distance = forward - _column(nodes[:, edge])
+    line: Array = _column(added[:, edge]) + slope * distance
+    return line
 
 
 def _interpolated(values: Array, place: Array) -> Array:
@@ -534,16 +647,23 @@ def _interpolated(values: Array, place: Array) -> Array:
     With the values `a` to `e` of these nodes, and `x` counted from the one in the middle, it is the
     series of Taylor of the derivatives `d1` to `d4` that their differences give.
     """
-    middle = np.clip(np.rint(place), 2, values.shape[1] - 3).astype(np.int64)
+    last_middle = values.shape[1] - 3
+    middle = np.clip(np.rint(place), 2, last_middle).astype(np.int64)
     x = place - middle
-    rows = np.arange(len(values))[:, None]
-    a, b, c, d, e = (values[rows, middle + shift] for shift in (-2, -1, 0, 1, 2))
+    a = np.take_along_axis(values, middle - 2, axis=1)
+    b = np.take_along_axis(values, middle - 1, axis=1)
+    c = np.take_along_axis(values, middle, axis=1)
+    d = np.take_along_axis(values, middle + 1, axis=1)
+    e = np.take_along_axis(values, middle + 2, axis=1)
 
     d1 = (a - 8 * b + 8 * d - e) / 12
     d2 = (-a + 16 * b - 30 * c + 16 * d - e) / 12
     d3 = (-a + 2 * b - 2 * d + e) / 2
     d4 = a - 4 * b + 6 * c - 4 * d + e
-    series: Array = c + x * (d1 + x / 2 * (d2 + x / 3 * (d3 + x / 4 * d4)))
+    third = d3 + x / 4 * d4
+    second = d2 + x / 3 * third
+    first = d1 + x / 2 * second
+    series: Array = c + x * first
     return series
 
 
@@ -561,23 +681,25 @@ def _addition(
     Returns:
         The additions, and which nodes of the first layer are worth their exercise.
     """
-    step = (options.years / steps)[:, None]
-    side = options.side[:, None]
-    strike = options.strike[:, None]
+    side = _column(options.side)
+    strike = _column(options.strike)
+    years = _column(options.years)
+    step = years / steps
     times = step * np.arange(steps + 1)
     money, share = options.kept(times)
-    carry = np.where(options.on_future, 0.0, options.rate)[:, None]
-    spot_of_forward = np.exp(-carry * (options.years[:, None] - times)) / share
+    growth = np.exp(-_column(options.growth) * (years - times))
+    spot_of_forward = growth / share
     at_dividends = _at_dividends(options, times, spot_of_forward, money)
 
     up = np.exp(width)
-    discount = np.exp(-options.rate[:, None] * step)
+    discount = np.exp(-_column(options.rate) * step)
     rise = discount / (3 * (1 + up))
     fall = discount * up / (3 * (1 + up))
 
-    american = np.maximum(0.0, side * (nodes - strike))
+    american = options.exercised(nodes)
     # The sum over nodes leaves this out of the integral over the bend (Euler and Maclaurin).
-    american[:, nodes.shape[1] // 2] = (strike * width)[:, 0] / 12
+    bend = (strike * width)[:, 0] / 12
+    american[:, nodes.shape[1] // 2] = bend
     european = american
 
     signed_nodes = side * nodes
@@ -592,7 +714,8 @@ def _addition(
         return before
 
     for layer in reversed(range(steps)):
-        worth = signed_nodes * spot_of_forward[:, layer, None] + constants[:, layer, None]
+        on_nodes = signed_nodes * _column(spot_of_forward[:, layer])
+        worth = on_nodes + _column(constants[:, layer])
         european = expected(european)
         american = np.maximum(expected(american), worth)
         for at_dividend in at_dividends.get(layer, ()):
@@ -617,7 +740,8 @@ class _ExDateExercise:
 
     def exercise(self, nodes: Array, american: Array) -> None:
         """Raise the American values to what exercise gives."""
-        exercised = nodes[self.places] * self.slope[:, None] + self.constant[:, None]
+        on_nodes = nodes[self.places] * _column(self.slope)
+        exercised = on_nodes + _column(self.constant)
         american[self.places] = np.maximum(american[self.places], exercised)
 
 
@@ -633,22 +757,25 @@ def _at_dividends(
     last_layer = times.shape[1] - 2
     for number in range(options.dividends.shape[1]):
         years, amount, share = options.dividends[:, number].T
-        is_paid = (years > 0) & (years <= options.years) & ~options.on_future
+        is_before_expiry = (years > 0) & (years <= options.years)
+        is_paid = is_before_expiry & ~options.on_future
         # The last layer before the ex-date, as `kept` counts: also where one is at the ex-date.
-        before = np.count_nonzero(times < years[:, None], axis=1) - 1
+        before = np.count_nonzero(times < _column(years), axis=1) - 1
         layers = np.where(is_paid, np.minimum(before, last_layer), -1)
 
         for layer in np.unique(layers[is_paid]):
             places = np.flatnonzero(layers == layer)
-            discount = np.exp(-options.rate[places] * (years[places] - times[places, layer]))
             is_call = options.is_call[places]
+            side = options.side[places]
+
+            waiting = years[places] - times[places, layer]
+            discount = np.exp(-options.rate[places] * waiting)
             kept_share = np.where(is_call, 1.0, 1.0 - share[places])
             taken = np.where(is_call, 0.0, amount[places] * discount)
 
-            side = options.side[places]
-            constant = money[places, layer] - options.strike[places] * discount - taken
+            strike = options.strike[places] * discount
+            constant = side * (money[places, layer] - strike - taken)
             slope = side * kept_share * spot_of_forward[places, layer]
-            at_layers[int(layer)].append(
-                _ExDateExercise(places=places, slope=slope, constant=side * constant)
-            )
+            exercise = _ExDateExercise(places=places, slope=slope, constant=constant)
+            at_layers[int(layer)].append(exercise)
     return at_layers
