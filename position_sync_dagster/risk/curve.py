@@ -8,7 +8,7 @@ Either way they are listed with the reason.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import repeat
 from typing import Any
@@ -83,17 +83,20 @@ class Curve:
     @property
     def row(self) -> dict[str, Any]:
         """The curve for a program."""
-        names = (
-            "account", "currency", "underlying", "legs", "spot", "next_expiry", "last_expiry",
-            "moves", "prices", "now", "chosen", "at_expiry", "left_out",
-        )  # fmt: skip
-        payoff = self.payoff.row if self.payoff is not None else {}
-        extremes = ("break_evens", "greatest_profit", "greatest_loss", "why", "note")
-        return (
-            {name: getattr(self, name) for name in names}
-            | {name: self.greeks.get(name) for name in GREEKS}
-            | {name: payoff.get(name) for name in extremes}
-        )
+        row: dict[str, Any] = {name: getattr(self, name) for name in _ROW}
+        for name in GREEKS:
+            row[name] = self.greeks.get(name)
+        for name in _OF_PAYOFF:
+            row[name] = getattr(self.payoff, name, None)
+        return row
+
+
+# What a program gets of a curve, besides its greeks; and of its payoff.
+_ROW = (
+    "account", "currency", "underlying", "legs", "spot", "next_expiry", "last_expiry", "moves",
+    "prices", "now", "chosen", "at_expiry", "left_out",
+)  # fmt: skip
+_OF_PAYOFF = ("break_evens", "greatest_profit", "greatest_loss", "why", "note")
 
 
 def curves_of(
@@ -114,7 +117,8 @@ def curves_of(
     curves = []
     groups = legs.parts.select("account", "currency", "under").unique().sort(pl.all())
     for (account, currency), group in groups.group_by(["account", "currency"], maintain_order=True):
-        of_account = legs.where((pl.col("account") == account) & (pl.col("currency") == currency))
+        is_of_account = (pl.col("account") == account) & (pl.col("currency") == currency)
+        of_account = legs.where(is_of_account)
         names = group.get_column("under").to_list()
         if len(names) > 1 and not by_underlying:
             curves.append(_over_moves(of_account, shift))
@@ -130,8 +134,10 @@ def _over_moves(legs: PricedLegs, shift: Point) -> Curve:
     """Return the curve of several underlyings, which all move by the same percentage."""
     moves = np.linspace(-USUAL_REACH, USUAL_REACH, PRICES)
     now, chosen = _profits(legs, moves, shift)
-    along = _greeks_along(legs, moves, shift)
-    greeks = {name: _sum_of_known(rows) for name, rows in along.items() if name != "delta"}
+    greeks: dict[str, Profits] = {}
+    for name, rows in _greeks_along(legs, moves, shift).items():
+        if name != "delta":  # shares of several underlyings have no sum
+            greeks[name] = _sum_of_known(rows)
     return Curve(
         **_described(legs),
         underlying=None,
@@ -156,33 +162,28 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
         if leg.row["unrealized_pnl"] is None and leg.row["reason"] is None:
             left_out.append(_named(leg, NO_PROFIT))
 
+    curve = Curve(**described, underlying=payoff.under, payoff=payoff, left_out=left_out)
     spot = legs.parts.get_column("spot").median()
     if not isinstance(spot, float):
-        return Curve(**described, underlying=payoff.under, payoff=payoff, left_out=left_out)
+        return curve
 
     prices = _prices(each, payoff, spot, legs.given.now)
     moves = 100 * (prices / spot - 1)
-    curve: dict[str, Any] = {}
-    if not left_out:
-        gained = legs.parts.get_column("unrealized_pnl").sum()
-        now, chosen = _profits(legs, moves, shift)
-        along = _greeks_along(legs, moves, shift)
-        curve = {
-            "now": (gained + now.sum(axis=0)).tolist(),
-            "chosen": (gained + chosen.sum(axis=0)).tolist(),
-            "greeks": {name: rows.sum(axis=0).tolist() for name, rows in along.items()},
-        }
-    return Curve(
-        **described,
-        **curve,
-        underlying=payoff.under,
-        spot=spot,
-        moves=moves.tolist(),
-        prices=prices.tolist(),
-        at_expiry=payoff.profit_at(prices).tolist() if payoff.profit_at is not None else None,
-        payoff=payoff,
-        left_out=left_out,
-    )
+    curve = replace(curve, spot=spot, moves=moves.tolist(), prices=prices.tolist())
+    if payoff.profit_at is not None:
+        at_expiry = payoff.profit_at(prices)
+        curve = replace(curve, at_expiry=at_expiry.tolist())
+    if left_out:
+        return curve
+
+    gained = legs.parts.get_column("unrealized_pnl").sum()
+    changed_now, changed_later = _profits(legs, moves, shift)
+    now = gained + changed_now.sum(axis=0)
+    chosen = gained + changed_later.sum(axis=0)
+    greeks = {}
+    for name, rows in _greeks_along(legs, moves, shift).items():
+        greeks[name] = rows.sum(axis=0).tolist()
+    return replace(curve, now=now.tolist(), chosen=chosen.tolist(), greeks=greeks)
 
 
 def _described(legs: PricedLegs) -> dict[str, Any]:
@@ -203,7 +204,12 @@ def _described(legs: PricedLegs) -> dict[str, Any]:
 
 def _left_out(legs: PricedLegs) -> list[Mapping[str, Any]]:
     """Return the legs that cannot be priced."""
-    return [_named(leg, leg.row["reason"]) for leg in legs if leg.row["reason"] is not None]
+    left_out = []
+    for leg in legs:
+        reason = leg.row["reason"]
+        if reason is not None:
+            left_out.append(_named(leg, reason))
+    return left_out
 
 
 def _named(leg: PricedLeg, reason: str) -> Mapping[str, Any]:
@@ -219,33 +225,44 @@ def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float, now: datetim
         if terms is None:
             continue
         strikes.append(terms.strike)
-        years = max(0.0, (terms.expires_at - now) / timedelta(days=model.DAYS_PER_YEAR))
+        years = (terms.expires_at - now) / timedelta(days=model.DAYS_PER_YEAR)
         # Without a volatility the strikes alone say how far the curve reaches.
-        deviations.append((leg.row["implied_vol"] or 0.0) * years**0.5)
+        volatility = leg.row["implied_vol"] or 0.0
+        deviations.append(volatility * max(0.0, years) ** 0.5)
 
     reach = USUAL_REACH
     if strikes:
         farthest = max(abs(strike / spot - 1) for strike in strikes)
         reach = 100 * max(BEYOND_STRIKES * farthest, DEVIATIONS * min(deviations))
     # Whole percents, so that the prices stay where they are while time passes.
-    reach = math.ceil(min(MOST_REACH, max(LEAST_REACH, reach))) / 100
+    bounded = min(MOST_REACH, max(LEAST_REACH, reach))
+    part = math.ceil(bounded) / 100
 
-    low = spot * (1 - reach)
-    high = spot * (1 + reach)
-    marked = [price for price in (spot, *strikes, *(payoff.break_evens or ())) if price > 0]
-    prices = np.array([*np.linspace(low, high, PRICES), *marked])
-    return np.unique(prices[(prices >= low) & (prices <= high)])
+    low = spot * (1 - part)
+    high = spot * (1 + part)
+    even = np.linspace(low, high, PRICES)
+    break_evens = payoff.break_evens or ()
+    prices = np.array([*even, spot, *strikes, *break_evens])
+    is_inside = (prices >= low) & (prices <= high)
+    return np.unique(prices[is_inside])
 
 
 def _profits(legs: PricedLegs, moves: model.Array, shift: Point) -> tuple[model.Array, model.Array]:
     """Return by how much each part changes at each move, now and later; NaN: not known."""
-    at_once = [Point(spot=move) for move in moves.tolist()]
-    later = []
+    points = [Point(spot=move) for move in moves.tolist()]
     if shift.vol or shift.days:
-        later = [Point(spot=move, vol=shift.vol, days=shift.days) for move in moves.tolist()]
-    sizes = legs.parts.select(SIZE).to_series().to_numpy()
-    changed = sizes[:, None] * changes(legs, [*at_once, *later])
-    return changed[:, : len(moves)], changed[:, -len(moves) :]
+        points += [Point(spot=move, vol=shift.vol, days=shift.days) for move in moves.tolist()]
+
+    changed = _sizes(legs) * changes(legs, points)
+    now = changed[:, : len(moves)]
+    later = changed[:, -len(moves) :]
+    return now, later
+
+
+def _sizes(legs: PricedLegs) -> model.Array:
+    """Return the size of each part as a column, beside rows of prices."""
+    sizes: model.Array = legs.parts.select(SIZE).to_numpy()
+    return sizes
 
 
 def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[str, model.Array]:
@@ -253,38 +270,43 @@ def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[st
     parts = legs.parts
     spot = parts.get_column("spot").fill_null(np.nan).to_numpy()
     spots = spot[:, None] * (1 + moves / 100)
-    is_unknown = parts.get_column("reason").is_not_null().to_numpy()
 
     # A share or a future moves with its price, and has no other greek.
-    shape = spots.shape
-    of_unit = {"delta": np.ones(shape), **{name: np.zeros(shape) for name in _OF_OPTIONS}}
+    delta = np.ones(spots.shape)
+    gamma = np.zeros(spots.shape)
+    theta = np.zeros(spots.shape)
+    vega = np.zeros(spots.shape)
+
     terms = legs.options
     options = list(terms)
     if options:
         priced = as_options([*terms.values()], repeat(legs.given.now), spot[options].tolist())
-        implied = parts.get_column("implied_vol").to_numpy()[options] + shift.vol / 100
-        volatility = implied.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
-        greeks = model.greeks_along(
-            priced.later(shift.days), spots[options], volatility, model.COARSE
-        )
-        for name in ("delta", *_OF_OPTIONS):
-            of_unit[name][options] = getattr(greeks, name)
+        later = priced.later(shift.days)
+        implied = parts.get_column("implied_vol").to_numpy()[options]
+        shifted = implied + shift.vol / 100
+        volatility = shifted.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
 
-    sizes = parts.select(SIZE).to_series().to_numpy()[:, None]
-    sizes = np.where(is_unknown[:, None], np.nan, sizes)
+        greeks = model.greeks_along(later, spots[options], volatility, model.COARSE)
+        delta[options] = greeks.delta
+        gamma[options] = greeks.gamma
+        theta[options] = greeks.theta
+        vega[options] = greeks.vega
+
+    is_unknown = parts.select(pl.col("reason").is_not_null()).to_numpy()
+    sizes = np.where(is_unknown, np.nan, _sizes(legs))
     return {
-        "delta": sizes * of_unit["delta"],
-        "dollar_delta": sizes * of_unit["delta"] * spots,
-        "gamma_1pct": sizes * of_unit["gamma"] * spots**2 / 100,
-        "theta": sizes * of_unit["theta"],
-        "vega": sizes * of_unit["vega"],
+        "delta": sizes * delta,
+        "dollar_delta": sizes * delta * spots,
+        "gamma_1pct": sizes * gamma * spots**2 / 100,
+        "theta": sizes * theta,
+        "vega": sizes * vega,
     }
-
-
-_OF_OPTIONS = ("gamma", "theta", "vega")
 
 
 def _sum_of_known(rows: model.Array) -> list[float] | None:
     """Return the sums at each move without the parts that are listed as left out; None: all are."""
     is_known = ~np.isnan(rows).any(axis=1)
-    return rows[is_known].sum(axis=0).tolist() if is_known.any() else None
+    if not is_known.any():
+        return None
+    sums: list[float] = rows[is_known].sum(axis=0).tolist()
+    return sums

@@ -13,14 +13,16 @@ that day. The profit between two corners is then a curve, which is searched to a
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.movements import first_reasons
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.risk import model
@@ -95,18 +97,20 @@ class Payoff:
     @property
     def row(self) -> dict[str, Any]:
         """The payoff for a program."""
-        corners = [{"price": corner.price, "profit": corner.profit} for corner in self.corners]
-        names = (
-            "strategy", "account", "underlying", "currency", "expiry", "break_evens",
-            "greatest_profit", "greatest_loss", "why", "note",
-        )  # fmt: skip
-        return {name: getattr(self, name) for name in names} | {
-            "corners": corners,
-            "legs": self.legs,
-        }
+        row: dict[str, Any] = {name: getattr(self, name) for name in _ROW}
+        corners = []
+        for corner in self.corners:
+            corners.append({"price": corner.price, "profit": corner.profit})
+        row["corners"] = corners
+        row["legs"] = self.legs
+        return row
 
 
-_GROUP = ["strategy_id", "account", "under", "currency"]
+# What a program gets of a payoff, besides its corners and legs.
+_ROW = (
+    "strategy", "account", "underlying", "currency", "expiry", "break_evens", "greatest_profit",
+    "greatest_loss", "why", "note",
+)  # fmt: skip
 
 
 def payoffs(legs: PricedLegs, notes: Mapping[str, Sequence[str]] | None = None) -> list[Payoff]:
@@ -116,14 +120,16 @@ def payoffs(legs: PricedLegs, notes: Mapping[str, Sequence[str]] | None = None) 
         legs: The parts of the holdings.
         notes: What is wrong with the legs of strategies, by the name of the strategy.
     """
-    groups: dict[tuple[str, ...], list[PricedLeg]] = {}
-    for leg in legs:
-        groups.setdefault(tuple(leg.row[name] for name in _GROUP), []).append(leg)
+    group_of = itemgetter("strategy_id", "account", "under", "currency")
+    groups = grouped(lambda leg: group_of(leg.row), legs)
+    notes_of = notes or {}
 
     result = []
     for key in sorted(groups, key=str):
-        of_strategy = (notes or {}).get(key[0], ())
-        result.append(payoff_of(groups[key], legs.given.now, of_strategy))
+        strategy, _account, _under, _currency = key
+        notes_of_strategy = notes_of.get(strategy, ())
+        payoff = payoff_of(groups[key], legs.given.now, notes_of_strategy)
+        result.append(payoff)
     return result
 
 
@@ -141,42 +147,54 @@ def payoff_of(
         notes: What is wrong with them.
         steps: Steps of the lattices of those that live on.
     """
-    first = legs[0].row
     expiry = min(filter(None, map(_expiry_of, legs)), default=None)
-    strategies = {leg.row["strategy_id"] for leg in legs}
-    texts = [*notes]
-    if len(strategies) == 1:
-        texts.append(structure_note(first["strategy_id"], legs) or "")
-    described: dict[str, Any] = {
-        "strategy": first["strategy_id"] if len(strategies) == 1 else None,
-        "account": first["account"],
-        "underlying": first["symbol"],
-        "currency": first["currency"],
-        "under": first["under"],
-        "expiry": expiry,
-        "note": "; ".join(filter(None, texts)) or None,
-        "legs": tuple(leg.text for leg in legs),
-    }
+    payoff = _without_solution(legs, expiry, notes)
 
     unknown = list(_unknown(legs, expiry))
     if unknown:
-        return Payoff(**described, why=f"not known: {first_reasons(unknown)}")
+        return replace(payoff, why=f"not known: {first_reasons(unknown)}")
 
     profit = _profit_of(legs, expiry, now, steps)
     solution = _solve_lines(profit) if profit.is_of_lines else _search_curve(profit)
-    why = []
+    unbounded = []
     if solution.greatest_profit is None:
-        why.append("the greatest profit is unbounded")
+        unbounded.append("the greatest profit is unbounded")
     if solution.greatest_loss is None:
-        why.append("the greatest loss is unbounded")
-    return Payoff(
-        **described,
+        unbounded.append("the greatest loss is unbounded")
+    return replace(
+        payoff,
         break_evens=solution.break_evens,
         greatest_profit=solution.greatest_profit,
         greatest_loss=solution.greatest_loss,
-        why="; ".join(why) or None,
+        why="; ".join(unbounded) or None,
         corners=solution.corners,
         profit_at=profit.at,
+    )
+
+
+def _without_solution(
+    legs: Sequence[PricedLeg], expiry: date | None, notes: Sequence[str]
+) -> Payoff:
+    """Return whose payoff it is, of which legs, and what is wrong with them."""
+    first = legs[0].row
+    strategies = {leg.row["strategy_id"] for leg in legs}
+    strategy = None
+    texts = list(notes)
+    if len(strategies) == 1:
+        strategy = first["strategy_id"]
+        texts.append(structure_note(strategy, legs) or "")
+
+    names_of_legs = tuple(leg.text for leg in legs)
+    note = "; ".join(filter(None, texts)) or None
+    return Payoff(
+        strategy=strategy,
+        account=first["account"],
+        underlying=first["symbol"],
+        currency=first["currency"],
+        under=first["under"],
+        expiry=expiry,
+        note=note,
+        legs=names_of_legs,
     )
 
 
@@ -194,11 +212,13 @@ def _unknown(legs: Iterable[PricedLeg], expiry: date | None) -> Iterable[str]:
             yield f"the average cost of {leg.name}"
         if isinstance(leg.delivered, NotPriced):
             yield f"{leg.name}: {leg.delivered}"
-        elif leg.delivered is not None and _expiry_of(leg) != expiry:
-            if not leg.row["implied_vol"]:
-                yield f"{leg.name}, which lives on: {NotPriced.NO_VOLATILITY}"
-            elif leg.terms is None:
-                yield f"{leg.name}, which lives on: {NotPriced.NO_RATE}"
+            continue
+
+        lives_on = leg.delivered is not None and _expiry_of(leg) != expiry
+        if lives_on and not leg.row["implied_vol"]:
+            yield f"{leg.name}, which lives on: {NotPriced.NO_VOLATILITY}"
+        elif lives_on and leg.terms is None:
+            yield f"{leg.name}, which lives on: {NotPriced.NO_RATE}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,20 +251,25 @@ class _Profit:
     @property
     def corner_prices(self) -> list[float]:
         """The price zero, and each strike."""
-        strikes = {terms.strike for _size, terms in (*self.ending, *self.living)}
-        return sorted({0.0, *strikes})
+        corners = {0.0}
+        for _size, terms in (*self.ending, *self.living):
+            corners.add(terms.strike)
+        return sorted(corners)
 
     @property
     def gross(self) -> float:
         """The number of units, whatever their signs."""
-        sizes = [size for size, _terms in (*self.ending, *self.living)]
-        return abs(self.linear) + sum(map(abs, sizes))
+        units = abs(self.linear)
+        for size, _terms in (*self.ending, *self.living):
+            units += abs(size)
+        return units
 
     def at(self, prices: model.Array) -> model.Array:
         """Return the profit at some prices of the underlying."""
         total = self.linear * prices - self.cost
         for size, terms in self.ending:
-            total = total + size * np.maximum(0.0, terms.side * (prices - terms.strike))
+            worth = np.maximum(0.0, terms.side * (prices - terms.strike))
+            total = total + size * worth
 
         if self.living:
             sizes = np.array([size for size, _terms in self.living])
@@ -269,33 +294,40 @@ def _profit_of(
         else:
             living.append(leg)
 
-    slope = linear + sum(size for size, terms in ending if terms.side > 0)
-    top = max((terms.strike for _size, terms in ending), default=0.0)
+    slope = linear
+    top = 0.0
+    for size, terms in ending:
+        top = max(top, terms.strike)
+        if terms.side > 0:
+            slope += size
     if not living:
         return _Profit(
             cost=cost, linear=linear, ending=ending, living=(), values=np.zeros_like, slope=slope,
             top=top,
         )  # fmt: skip
 
-    ends = max(terms.expires_at for _size, terms in ending)
-    later = _later_options(living, max(ends, now), now)
+    first_end = max(terms.expires_at for _size, terms in ending)
+    later = _later_options(living, max(first_end, now), now)
     volatility = np.array([leg.row["implied_vol"] for leg in living])
     sizes = np.array([leg.size for leg in living])
+    slope_of_living = float(sizes @ later.slope_far_above())
 
     def values(prices: model.Array) -> model.Array:
         """Return a row of prices for each option that lives on."""
         rows = np.tile(prices, (len(living), 1))
         return model.prices(later, rows, volatility, steps)
 
-    spread = volatility * np.sqrt(np.maximum(later.years, 0.0))
+    highest_strike = max(top, later.strike.max())
+    widest = (volatility * np.sqrt(later.time_left)).max()
+    straight_above = highest_strike * np.exp(FAR * widest)
     return _Profit(
         cost=cost,
         linear=linear,
         ending=ending,
         living=[(leg.size, leg.terms) for leg in living if leg.terms is not None],
         values=values,
-        slope=slope + float(sizes @ later.slope_far_above()),
-        top=float(max(top, later.strike.max()) * np.exp(FAR * spread.max())),
+        slope=slope + slope_of_living,
+        top=float(straight_above),
     )
 
 
@@ -303,11 +335,17 @@ def _later_options(
     living: Sequence[PricedLeg], ends: datetime, now: datetime
 ) -> model.VanillaOptions:
     """Return the options that live on as they are after the first expiry."""
-    terms = [leg.terms for leg in living if leg.terms is not None]
-    # The forecast of a dividend is a part of the price; without a price it stays an amount.
-    spots = [leg.row["spot"] or leg.terms.strike for leg in living if leg.terms is not None]
+    terms = []
+    spots = []
+    for leg in living:
+        if leg.terms is not None:
+            terms.append(leg.terms)
+            # The forecast of a dividend is a part of the price; without a price it stays an amount.
+            spots.append(leg.row["spot"] or leg.terms.strike)
+
     options = as_options(terms, [now] * len(terms), spots)
-    return options.later((ends - now) / timedelta(days=1))
+    days = (ends - now) / timedelta(days=1)
+    return options.later(days)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,26 +360,35 @@ def _solve_lines(profit: _Profit) -> _Solution:
     """Return the exact solution of a profit that is a line between its corners."""
     prices = np.array(profit.corner_prices)
     profits = profit.at(prices)
-    zero = ZERO * max(1.0, float(np.abs(profits).max()), abs(profit.cost))
+    largest = float(np.abs(profits).max())
+    zero = ZERO * max(1.0, largest, abs(profit.cost))
     profits = np.where(np.abs(profits) <= zero, 0.0, profits)
 
-    break_evens = [
-        float(price) for price, amount in zip(prices, profits, strict=True) if not amount
-    ]
-    for n in range(len(prices) - 1):
-        if profits[n] * profits[n + 1] < 0:
-            part = profits[n] / (profits[n] - profits[n + 1])
-            break_evens.append(float(prices[n] + part * (prices[n + 1] - prices[n])))
+    break_evens: list[float] = prices[profits == 0].tolist()
+    corners = zip(prices.tolist(), profits.tolist(), strict=True)
+    for (low, profit_low), (high, profit_high) in pairwise(corners):
+        if profit_low * profit_high < 0:
+            part = profit_low / (profit_low - profit_high)
+            break_evens.append(low + part * (high - low))
 
-    slope = _slope_or_zero(profit)
-    if slope * profits[-1] < 0:
-        break_evens.append(float(prices[-1] - profits[-1] / slope))
+    break_evens += _crossing_beyond(profit, prices, profits)
     return _solution(profit, break_evens, prices, profits)
+
+
+def _crossing_beyond(profit: _Profit, prices: model.Array, profits: model.Array) -> list[float]:
+    """Return the price beyond the last corner at which the profit is zero; empty: it is nowhere."""
+    slope = _slope_or_zero(profit)
+    last_price = prices[-1]
+    last_profit = profits[-1]
+    if slope * last_profit >= 0:
+        return []
+    return [float(last_price - last_profit / slope)]
 
 
 def _slope_or_zero(profit: _Profit) -> float:
     """Return the slope beyond the last corner; 0 if it is the rounding of a sum."""
-    return 0.0 if abs(profit.slope) <= 1e-9 * profit.gross else profit.slope
+    is_rounding = abs(profit.slope) <= 1e-9 * profit.gross
+    return 0.0 if is_rounding else profit.slope
 
 
 def _solution(
@@ -351,11 +398,13 @@ def _solution(
     slope = _slope_or_zero(profit)
     highest = None if slope > 0 else _rounded(profits.max())
     lowest = None if slope < 0 else _rounded(profits.min())
+    rounded_break_evens = set(map(_rounded, break_evens))
     corners = []
     for price, amount in zip(prices.tolist(), profits.tolist(), strict=True):
-        corners.append(Corner(price=_rounded(price), profit=_rounded(amount)))
+        corner = Corner(price=_rounded(price), profit=_rounded(amount))
+        corners.append(corner)
     return _Solution(
-        break_evens=tuple(sorted({_rounded(price) for price in break_evens})),
+        break_evens=tuple(sorted(rounded_break_evens)),
         greatest_profit=highest,
         greatest_loss=lowest,
         corners=tuple(corners),
@@ -372,15 +421,13 @@ def _search_curve(profit: _Profit) -> _Solution:
     profits = profit.at(prices)
 
     extremes = _extreme_prices(profit, prices, profits)
-    crossings = np.flatnonzero(profits[:-1] * profits[1:] < 0)
+    changes_sign = profits[:-1] * profits[1:] < 0
+    crossings = np.flatnonzero(changes_sign)
     break_evens = _crossing_prices(profit, prices[crossings], prices[crossings + 1])
     break_evens += prices[profits == 0].tolist()
+    break_evens += _crossing_beyond(profit, prices, profits)
 
-    slope = _slope_or_zero(profit)
-    if slope * profits[-1] < 0:
-        break_evens.append(float(prices[-1] - profits[-1] / slope))
-
-    at_top = [] if slope else [profit.top]
+    at_top = [] if _slope_or_zero(profit) else [profit.top]
     corners = np.unique([*profit.corner_prices, *extremes, *at_top])
     return _solution(profit, break_evens, corners, profit.at(corners))
 
@@ -388,9 +435,14 @@ def _search_curve(profit: _Profit) -> _Solution:
 def _tried_prices(profit: _Profit) -> model.Array:
     """Return prices from zero to the top, the corners among them."""
     corners = profit.corner_prices
-    between = [np.linspace(low, high, TRIED, endpoint=False) for low, high in pairwise(corners)]
+    tried = []
+    for low, high in pairwise(corners):
+        between = np.linspace(low, high, TRIED, endpoint=False)
+        tried.append(between)
+
     above = np.geomspace(corners[-1], profit.top, 2 * TRIED)
-    return np.concatenate([*between, above])
+    tried.append(above)
+    return np.concatenate(tried)
 
 
 def _extreme_prices(profit: _Profit, prices: model.Array, profits: model.Array) -> list[float]:
@@ -399,14 +451,20 @@ def _extreme_prices(profit: _Profit, prices: model.Array, profits: model.Array) 
     for sign in (1.0, -1.0):
         height = partial(_signed_profit, profit, sign)
         heights = sign * profits
+
         inner = heights[1:-1]
-        peaks = 1 + np.flatnonzero((inner >= heights[:-2]) & (inner >= heights[2:]))
-        highest = peaks[np.argsort(-heights[peaks])][:MOST_PEAKS]
-        if highest.size:
-            low, high = _narrowed(
-                height, prices[highest - 1], prices[highest + 1], _around_the_highest
-            )
-            extremes += ((low + high) / 2).tolist()
+        is_peak = (inner >= heights[:-2]) & (inner >= heights[2:])
+        peaks = 1 + np.flatnonzero(is_peak)
+        descending = np.argsort(-heights[peaks])
+        highest = peaks[descending][:MOST_PEAKS]
+        if not highest.size:
+            continue
+
+        below = prices[highest - 1]
+        above = prices[highest + 1]
+        low, high = _narrowed(height, below, above, _around_the_highest)
+        middle = (low + high) / 2
+        extremes += middle.tolist()
     return extremes
 
 
@@ -419,7 +477,8 @@ def _crossing_prices(profit: _Profit, low: model.Array, high: model.Array) -> li
     if not low.size:
         return []
     low, high = _narrowed(profit.at, low, high, _around_the_crossing)
-    return list(((low + high) / 2).tolist())
+    middle = (low + high) / 2
+    return list(middle.tolist())
 
 
 _Choice = Callable[[model.Array], tuple[model.Array, model.Array]]
@@ -443,7 +502,8 @@ def _narrowed(
     # Of where the search began: an interval that reaches down to zero stays as wide as its end.
     near_enough = NEAR * high
     while np.any(high - low > near_enough):
-        tried = low[:, None] + (high - low)[:, None] * steps
+        width = high - low
+        tried = low[:, None] + width[:, None] * steps
         heights = height(tried.ravel()).reshape(tried.shape)
         lower, upper = choose(heights)
         rows = np.arange(len(tried))
@@ -454,10 +514,13 @@ def _narrowed(
 
 def _around_the_highest(heights: model.Array) -> tuple[model.Array, model.Array]:
     highest = heights.argmax(axis=1)
-    return np.maximum(highest - 1, 0), np.minimum(highest + 1, TRIED_AGAIN)
+    lower = np.maximum(highest - 1, 0)
+    upper = np.minimum(highest + 1, TRIED_AGAIN)
+    return lower, upper
 
 
 def _around_the_crossing(heights: model.Array) -> tuple[model.Array, model.Array]:
-    changes = np.sign(heights[:, :-1]) != np.sign(heights[:, 1:])
+    signs = np.sign(heights)
+    changes = signs[:, :-1] != signs[:, 1:]
     crossing = changes.argmax(axis=1)
     return crossing, crossing + 1

@@ -5,6 +5,7 @@ one future: futures of two months are two underlyings. Where a part has no price
 that of another part of the same underlying counts.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,6 +32,7 @@ from position_sync_dagster.risk.terms import (
 )
 
 LINEAR_TYPES = frozenset({"STK", "FUT"})
+_IS_LINEAR = pl.col("sec_type").is_in(list(LINEAR_TYPES))
 
 # The number of units of the underlying in a part of a holding.
 SIZE = pl.col("position") * pl.col("multiplier") * pl.col("share")
@@ -85,7 +87,9 @@ class PricedLeg:
     def named(self) -> dict[str, Any]:
         """Whose leg it is, and the contract, for a program."""
         columns = ("strategy_id", "account", "conid", "symbol", "currency")
-        return {column: self.row[column] for column in columns} | {"leg": self.name}
+        named = {column: self.row[column] for column in columns}
+        named["leg"] = self.name
+        return named
 
     @property
     def size(self) -> float:
@@ -129,8 +133,8 @@ class PricedLegs:
     @classmethod
     def of(cls, parts: pl.DataFrame, given: Assumptions) -> "PricedLegs":
         """Return the parts of holdings (`Split.parts`) with what each is priced as."""
-        with_magnifiers = parts.with_columns(magnifier=_magnifiers(parts))
-        named = with_magnifiers.with_columns(under=_underlyings(parts, given.details))
+        underlyings = _underlyings(parts, given.details)
+        named = parts.with_columns(magnifier=_magnifiers(parts), under=underlyings)
         with_own_spot = named.with_columns(spot=_own_spot())
         with_spot = with_own_spot.with_columns(spot=_spot_of_underlying())
 
@@ -159,21 +163,25 @@ class PricedLegs:
         if strategy is not None:
             conditions.append(pl.col("strategy_id") == strategy)
         if underlying is not None:
-            conditions.append(pl.col("symbol").str.to_uppercase() == underlying.upper())
+            symbol = pl.col("symbol").str.to_uppercase()
+            conditions.append(symbol == underlying.upper())
         if account is not None:
             conditions.append(pl.col("account") == account)
-        return self.where(pl.all_horizontal(conditions)) if conditions else self
+        if not conditions:
+            return self
+        return self.where(pl.all_horizontal(conditions))
 
     def where(self, condition: pl.Expr) -> "PricedLegs":
         """Return the parts for which a condition is true."""
         chosen = self.parts.with_row_index("place").filter(condition)
-        places = chosen.get_column("place").to_list()
-        return PricedLegs(
-            parts=chosen.drop("place"),
-            given=self.given,
-            delivered=[self.delivered[place] for place in places],
-            terms=[self.terms[place] for place in places],
-        )
+        delivered = []
+        terms = []
+        for place in chosen.get_column("place"):
+            delivered.append(self.delivered[place])
+            terms.append(self.terms[place])
+
+        parts = chosen.drop("place")
+        return PricedLegs(parts=parts, given=self.given, delivered=delivered, terms=terms)
 
     @property
     def options(self) -> dict[int, OptionTerms]:
@@ -202,8 +210,11 @@ def _delivery(row: Row, given: Assumptions) -> ExerciseTerms | NotPriced | None:
         return None
     if row["sec_type"] not in OPTION_TYPES:
         return NotPriced.OTHER_TYPE
-    option = Instrument(**{name: row[name] for name in CONTRACT_FIELDS})
-    return exercise_terms(option, given.details.get(option.conid), row["magnifier"])
+
+    fields_of_contract = {name: row[name] for name in CONTRACT_FIELDS}
+    option = Instrument(**fields_of_contract)
+    details = given.details.get(option.conid)
+    return exercise_terms(option, details, row["magnifier"])
 
 
 def _model_terms(
@@ -212,19 +223,24 @@ def _model_terms(
     """Return what the model prices a part as; None: a share or a future."""
     if not isinstance(delivery, ExerciseTerms):
         return delivery
+    rate = given.rates.get(row["currency"])
     dividends = given.dividends.get(row["symbol"])
-    return with_rate(delivery, given.rates.get(row["currency"]), dividends)
+    return with_rate(delivery, rate, dividends)
 
 
 def _left_out(row: Row, priced: OptionTerms | NotPriced | None) -> NotPriced | None:
     """Return why a part is in no scenario; None: it is in all."""
     if isinstance(priced, NotPriced):
         return priced
+
+    spot = row["spot"]
     if priced is None:
-        return NotPriced.NO_PRICE if row["spot"] is None else None
-    if not row["implied_vol"] or row["implied_vol"] <= 0:
+        return NotPriced.NO_PRICE if spot is None else None
+
+    volatility = row["implied_vol"]
+    if not volatility or volatility <= 0:
         return NotPriced.NO_VOLATILITY
-    return None if row["spot"] and row["spot"] > 0 else NotPriced.NO_PRICE
+    return None if spot and spot > 0 else NotPriced.NO_PRICE
 
 
 def _magnifiers(parts: pl.DataFrame) -> pl.Series:
@@ -246,39 +262,41 @@ def _own_spot() -> pl.Expr:
     It is null where the divisor of the prices is not known.
     """
     magnifier = pl.col("magnifier")
+    quoted = pl.col("market_price") / magnifier
     implied = pl.coalesce("market_value", "notional") / SIZE  # a value that came without a price
-    price = pl.coalesce(pl.col("market_price") / magnifier, implied)
-    is_linear = pl.col("sec_type").is_in(list(LINEAR_TYPES))
-    return pl.when(is_linear).then(price).otherwise(pl.col("underlying_price") / magnifier)
+    price = pl.coalesce(quoted, implied)
+    of_underlying = pl.col("underlying_price") / magnifier
+    return pl.when(_IS_LINEAR).then(price).otherwise(of_underlying)
 
 
 def _spot_of_underlying() -> pl.Expr:
     """Return the price of the underlying, of another part of it where a part has none."""
     same = ["under", "currency"]
-    is_linear = pl.col("sec_type").is_in(list(LINEAR_TYPES))
-    of_holding = pl.col("spot").filter(is_linear).median().over(same)
-    of_options = pl.col("spot").filter(~is_linear).median().over(same)
+    spot = pl.col("spot")
+    of_holding = spot.filter(_IS_LINEAR).median().over(same)
+    of_options = spot.filter(~_IS_LINEAR).median().over(same)
     return pl.coalesce("spot", of_holding, of_options)
 
 
 def _underlyings(parts: pl.DataFrame, details: Mapping[int, ContractDetails]) -> pl.Series:
     """Return the name of the underlying of each part."""
     rows = parts.select("conid", "symbol", "sec_type", "expiry").rows(named=True)
-    futures = {row["conid"]: future for row in rows if (future := _future_of(row, details))}
-
-    months: dict[str, set[int]] = {}
+    futures: dict[int, int] = {}
+    futures_of_symbol: defaultdict[str, set[int]] = defaultdict(set)
     for row in rows:
-        if row["conid"] in futures:
-            months.setdefault(row["symbol"], set()).add(futures[row["conid"]])
+        future = _future_of(row, details)
+        if future:
+            futures[row["conid"]] = future
+            futures_of_symbol[row["symbol"]].add(future)
 
     names = []
     for row in rows:
         name = row["symbol"]
         if row["sec_type"] in ("FUT", "FOP"):
             # Where only one future of a symbol is known, it is that of an option without details.
-            of_symbol = months.get(name, set())
-            alone = next(iter(of_symbol)) if len(of_symbol) == 1 else None
-            name = f"{name} future {futures.get(row['conid'], alone)}"
+            of_symbol = list(futures_of_symbol[name])
+            single = of_symbol[0] if len(of_symbol) == 1 else None
+            name = f"{name} future {futures.get(row['conid'], single)}"
         elif name.upper() in WITHOUT_CARRY and row["sec_type"] == "OPT":
             name = f"{name} {row['expiry']}"
         names.append(name)
@@ -289,5 +307,7 @@ def _future_of(row: Row, details: Mapping[int, ContractDetails]) -> int | None:
     """Return the conid of the future that a row is of; None: of none, or it is not known."""
     if row["sec_type"] == "FUT":
         return int(row["conid"])
-    known = details.get(row["conid"])
-    return known.under_conid if row["sec_type"] == "FOP" and known is not None else None
+    contract = details.get(row["conid"])
+    if row["sec_type"] != "FOP" or contract is None:
+        return None
+    return contract.under_conid

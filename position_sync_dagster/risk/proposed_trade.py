@@ -81,25 +81,23 @@ def parse_trade(text: str) -> ProposedTrade:
     >>> trade.quantity, trade.name, trade.price
     (-2.0, 'SPY 650C 15Jan27', 3.2)
     """
-    found = _TRADE.fullmatch(" ".join(text.split()))
-    if found is None:
-        raise ProposedTradeError(
-            f"{shown(text)} is no trade.",
-            remedy=f'Write it as "{EXAMPLE}", or "100 SPY @620" for shares.',
-        )
+    written = _TRADE.fullmatch(" ".join(text.split()))
+    if written is None:
+        remedy = f'Write it as "{EXAMPLE}", or "100 SPY @620" for shares.'
+        raise ProposedTradeError(f"{shown(text)} is no trade.", remedy=remedy)
 
-    quantity = finite_number(found["quantity"], "quantity", "-2", lambda number: number != 0)
+    quantity = finite_number(written["quantity"], "quantity", "-2", lambda number: number != 0)
     price = None
-    if found["price"] is not None:
-        price = finite_number(found["price"], "price", "3.20")
+    if written["price"] is not None:
+        price = finite_number(written["price"], "price", "3.20")
     strike = None
-    if found["strike"] is not None:
-        strike = finite_number(found["strike"], "strike", "650", lambda number: number > 0)
+    if written["strike"] is not None:
+        strike = finite_number(written["strike"], "strike", "650", lambda number: number > 0)
     return ProposedTrade(
         quantity=quantity,
-        symbol=found["symbol"].upper(),
-        expiry=parse_expiry(found["expiry"]) if found["expiry"] else None,
-        right=parse_right(found["right"]) if found["right"] else None,
+        symbol=written["symbol"].upper(),
+        expiry=parse_expiry(written["expiry"]) if written["expiry"] else None,
+        right=parse_right(written["right"]) if written["right"] else None,
         strike=strike,
         price=price,
     )
@@ -133,15 +131,18 @@ def volatility_between(
         terms = leg.delivered_terms
         if terms is not None and leg.row["implied_vol"] and terms.expires_at > now:
             by_expiry.setdefault(terms.expires_at, []).append(leg)
-    if not by_expiry:
-        return None
 
     day = exchange_date(expires_at)
-    same_day = [at for at in by_expiry if exchange_date(at) == day]
-    earlier = max((at for at in by_expiry if at < expires_at), default=None)
-    later = min((at for at in by_expiry if at > expires_at), default=None)
-    if same_day:
-        return _between_strikes(by_expiry[same_day[0]], strike)
+    earlier: datetime | None = None
+    later: datetime | None = None
+    for expiry, legs in by_expiry.items():
+        if exchange_date(expiry) == day:
+            return _between_strikes(legs, strike)
+        if expiry < expires_at:
+            earlier = expiry if earlier is None else max(earlier, expiry)
+        else:
+            later = expiry if later is None else min(later, expiry)
+
     if earlier is None or later is None:
         nearest = earlier or later
         return None if nearest is None else _between_strikes(by_expiry[nearest], strike)
@@ -151,46 +152,53 @@ def volatility_between(
     years = years_between(now, expires_at)
     years_low = years_between(now, earlier)
     years_high = years_between(now, later)
-    part = (years - years_low) / (years_high - years_low)
+
     variance_low = low.volatility**2 * years_low
     variance_high = high.volatility**2 * years_high
+    part = (years - years_low) / (years_high - years_low)
     variance = variance_low + part * (variance_high - variance_low)
-    return Interpolated(
-        volatility=(variance / years) ** 0.5, source=f"{low.source} and {high.source}"
-    )
+    volatility = (variance / years) ** 0.5
+    return Interpolated(volatility=volatility, source=f"{low.source} and {high.source}")
 
 
 def _between_strikes(legs: Sequence[PricedLeg], strike: float) -> Interpolated:
     """Return the volatility of one expiry at a strike."""
-
-    def strike_of(leg: PricedLeg) -> float:
-        terms = leg.delivered_terms
-        return 0.0 if terms is None else terms.strike
-
-    below = max((leg for leg in legs if strike_of(leg) <= strike), key=strike_of, default=None)
-    above = min((leg for leg in legs if strike_of(leg) >= strike), key=strike_of, default=None)
-    lower = below or above
-    upper = above or below
+    lower: PricedLeg | None = None
+    upper: PricedLeg | None = None
+    for leg in legs:
+        strike_of_leg = _strike_of(leg)
+        if strike_of_leg <= strike and (lower is None or strike_of_leg > _strike_of(lower)):
+            lower = leg
+        if strike_of_leg >= strike and (upper is None or strike_of_leg < _strike_of(upper)):
+            upper = leg
+    lower = lower or upper
+    upper = upper or lower
     if lower is None or upper is None:
         raise ValueError("no option is held of this expiry")
 
     volatility = float(lower.row["implied_vol"])
-    gap = strike_of(upper) - strike_of(lower)
+    gap = _strike_of(upper) - _strike_of(lower)
     if gap <= 0:
         return Interpolated(volatility=volatility, source=lower.name)
-    part = (strike - strike_of(lower)) / gap
-    volatility += part * (float(upper.row["implied_vol"]) - volatility)
-    return Interpolated(volatility=volatility, source=f"{lower.name} and {upper.name}")
+
+    part = (strike - _strike_of(lower)) / gap
+    difference = float(upper.row["implied_vol"]) - volatility
+    source = f"{lower.name} and {upper.name}"
+    return Interpolated(volatility=volatility + part * difference, source=source)
+
+
+def _strike_of(leg: PricedLeg) -> float:
+    terms = leg.delivered_terms
+    return 0.0 if terms is None else terms.strike
 
 
 def volatility_of(terms: OptionTerms, price: float, spot: float, now: datetime) -> float | None:
     """Return the volatility that a price shows; None: it shows none."""
-    volatility, _reasons = model.implied_volatility(
-        as_options([terms], [now], [spot]),
-        np.array([price]),
-        np.array([spot]),
-        np.array([FIRST_GUESS]),
-    )
+    options = as_options([terms], [now], [spot])
+    values = np.array([price])
+    spots = np.array([spot])
+    near = np.array([FIRST_GUESS])
+    volatility, _reasons = model.implied_volatility(options, values, spots, near)
     return None if np.isnan(volatility[0]) else float(volatility[0])
 
 

@@ -47,22 +47,33 @@ class Point(Part):
             moves: The move of one day of each underlying, as a part of its price.
             betas: By how much each underlying moves when the index moves by 1.
         """
-        share = self.spot * moves.get(symbol, math.nan) if self.in_moves else self.spot / 100
-        if self.underlying not in (None, symbol) and share:
-            beta, of_named = betas.get(symbol), betas.get(self.underlying)
-            share *= math.nan if beta is None or not of_named else beta / of_named
-        return 1.0 + share
+        share = self.spot / 100
+        if self.in_moves:
+            share = self.spot * moves.get(symbol, math.nan)
+        if self.underlying in (None, symbol) or not share:
+            return 1.0 + share
+
+        beta = betas.get(symbol)
+        beta_of_named = betas.get(self.underlying)
+        if beta is None or not beta_of_named:
+            return math.nan
+        return 1.0 + share * (beta / beta_of_named)
 
 
 SCENARIOS_FILE = "scenarios.yaml"
 
 # The scenarios that are recorded without a file: moves, and changes of the volatilities.
-STANDARD = tuple(
-    Point(spot=spot, vol=vol, name=f"{spot:+g} %" + (f", volatility {vol:+g}" if vol else ""))
-    for spot, vol in (
-        *((move, 0) for move in (-20, -10, -5, 5, 10, 20)), (-10, 10), (0, 5), (0, -5)
-    )
-)  # fmt: skip
+STANDARD = (
+    Point(name="-20 %", spot=-20),
+    Point(name="-10 %", spot=-10),
+    Point(name="-5 %", spot=-5),
+    Point(name="+5 %", spot=5),
+    Point(name="+10 %", spot=10),
+    Point(name="+20 %", spot=20),
+    Point(name="-10 %, volatility +10", spot=-10, vol=10),
+    Point(name="+0 %, volatility +5", vol=5),
+    Point(name="+0 %, volatility -5", vol=-5),
+)
 
 
 class ScenariosFileError(PositionSyncError):

@@ -48,11 +48,12 @@ _SUMMED = ("account", "currency", "value", "profit", "left_out")
 
 def changes(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
     """Return by how much one unit of each part changes at each point; NaN: unknown."""
-    spot = legs.parts.get_column("spot").fill_null(np.nan).to_numpy()
-    shifted = _factors(legs, points) * spot[:, None]
+    parts = legs.parts
+    spots = parts.select(pl.col("spot").fill_null(np.nan)).to_numpy()
+    shifted = _factors(legs, points) * spots
 
-    left_out = legs.parts.get_column("reason").is_not_null().to_numpy()
-    change: model.Array = shifted - spot[:, None]
+    left_out = parts.get_column("reason").is_not_null().to_numpy()
+    change: model.Array = shifted - spots
     change[left_out] = np.nan
 
     options = list(legs.options)
@@ -60,11 +61,13 @@ def changes(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
         return change
 
     # Many accounts may hold the same: it is priced once.
-    rows = legs.parts.select("conid", "implied_vol", "spot").rows()
-    place_of = {rows[n]: n for n in options}
+    rows = parts.select("conid", "implied_vol", "spot").rows()
+    place_of = {rows[place]: place for place in options}
     places = list(place_of.values())
     change[places] = _option_changes(legs, places, shifted[places], points)
-    change[options] = change[[place_of[rows[n]] for n in options]]
+
+    for place in options:
+        change[place] = change[place_of[rows[place]]]
     return change
 
 
@@ -74,17 +77,20 @@ def _factors(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
     moves = _moves(legs.parts)
     betas = legs.given.betas
 
-    of_symbol = {}
+    factors_of = {}
     for symbol in set(symbols):
-        of_symbol[symbol] = [point.factor(symbol, moves, betas) for point in points]
-    return np.array([of_symbol[symbol] for symbol in symbols]).reshape(-1, len(points))
+        factors_of[symbol] = [point.factor(symbol, moves, betas) for point in points]
+
+    factors = [factors_of[symbol] for symbol in symbols]
+    return np.array(factors).reshape(-1, len(points))
 
 
 def _moves(parts: pl.DataFrame) -> dict[str, float]:
     """Return the move of one day of each underlying: from the median of its volatilities."""
     volatilities = parts.drop_nulls("implied_vol").unique(["conid", "implied_vol", "spot"])
-    medians = volatilities.group_by("symbol").agg(pl.col("implied_vol").median())
-    return {symbol: volatility / TRADING_DAYS**0.5 for symbol, volatility in medians.iter_rows()}
+    of_a_day = pl.col("implied_vol").median() / TRADING_DAYS**0.5
+    moves = volatilities.group_by("symbol").agg(of_a_day)
+    return dict(moves.iter_rows())
 
 
 def _option_changes(
@@ -93,16 +99,18 @@ def _option_changes(
     """Return the changes of options, by the places of their parts."""
     spot = legs.parts.get_column("spot").to_numpy()[places]
     volatility = legs.parts.get_column("implied_vol").to_numpy()[places]
-    terms = legs.options
-    options = as_options([terms[n] for n in places], repeat(legs.given.now), spot.tolist())
+    terms_of = legs.options
+    terms = [terms_of[place] for place in places]
+    options = as_options(terms, repeat(legs.given.now), spot.tolist())
 
     def priced(point: Point, prices: model.Array) -> model.Array:
+        """Return the prices of the options at a point."""
         later = options.later(point.days, point.rate / 100)
-        moved = volatility * point.vol if point.is_ratio else volatility + point.vol / 100
-        within = moved.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
-        return model.prices(later, prices, within)
+        moved = _moved_volatility(volatility, point)
+        return model.prices(later, prices, moved)
 
-    base = priced(Point(), spot[:, None])
+    spots = spot[:, None]
+    base = priced(Point(), spots)
     change = np.empty(shifted.shape)
 
     def price(numbers: list[int]) -> None:
@@ -110,7 +118,7 @@ def _option_changes(
         prices = shifted[:, numbers]
         is_unknown = np.isnan(prices)
         # An unknown price stays unknown; the model is not asked for it.
-        asked = np.where(is_unknown, spot[:, None], prices)
+        asked = np.where(is_unknown, spots, prices)
         priced_change = priced(points[numbers[0]], asked) - base
         change[:, numbers] = np.where(is_unknown, np.nan, priced_change)
 
@@ -119,9 +127,16 @@ def _option_changes(
         alike[point.vol, point.is_ratio, point.days, point.rate].append(number)
 
     # numpy computes outside the interpreter's lock.
-    with ThreadPoolExecutor(min(len(alike), os.cpu_count() or 1)) as pool:
+    threads = min(len(alike), os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
         list(pool.map(price, alike.values()))
     return change
+
+
+def _moved_volatility(volatility: model.Array, point: Point) -> model.Array:
+    """Return volatilities at a point, within what the model prices."""
+    moved = volatility * point.vol if point.is_ratio else volatility + point.vol / 100
+    return np.clip(moved, model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
 
 
 def scenarios(legs: PricedLegs, points: Sequence[Point], level: Breakdown) -> pl.DataFrame:
@@ -138,14 +153,14 @@ def _summed(legs: PricedLegs, change: model.Array, level: Breakdown) -> pl.DataF
     """Return the sums of a level, from the changes of all parts at all points."""
     names = [*_GROUPS[level], "currency"]
     # A future has no value of its own: its market value is what it stands for.
-    value_now = pl.when(pl.col("sec_type") == "FUT").then(0.0).otherwise("market_value")
-    at_points = legs.parts.select(
-        *names,
-        size=SIZE,
-        value_now=value_now,
-        point=pl.lit([*range(change.shape[1])]),
-        change=pl.Series(change).arr.to_list(),
-    ).explode("point", "change")
+    is_future = pl.col("sec_type") == "FUT"
+    value_now = pl.when(is_future).then(0.0).otherwise("market_value")
+    numbers = list(range(change.shape[1]))
+    changes_of_parts = pl.Series(change).arr.to_list()
+    of_parts = legs.parts.select(
+        *names, size=SIZE, value_now=value_now, point=pl.lit(numbers), change=changes_of_parts
+    )
+    at_points = of_parts.explode("point", "change")
 
     profit = pl.col("change").fill_nan(None) * pl.col("size")
     value = (pl.col("value_now") + profit).drop_nulls()
@@ -161,7 +176,6 @@ def scenario_rows(
     legs: PricedLegs, points: Sequence[Point], level: Breakdown
 ) -> list[dict[str, Any]]:
     """Return the rows of `scenarios` for a program; those of legs with what prices them."""
-    name = _GROUPS[level][0]
     priced: dict[Any, dict[str, Any]] = {}
     if level is Breakdown.LEG:
         for leg in legs:
@@ -170,18 +184,22 @@ def scenario_rows(
     result = []
     for row in scenarios(legs, points, level).iter_rows(named=True):
         point = points[row["point"]]
-        of_leg = priced.get((row["account"], row.get("conid")), {})
-        group = None if row[name] is None else str(row[name])
-        names = {
+        conid = row.get("conid")
+        of_leg = priced.get((row["account"], conid), {})
+        group = row[_GROUPS[level][0]]
+        name_of_group = None if group is None else str(group)
+        named = {
             "level": level.value,
-            "name": of_leg.get("leg") or group,
+            "name": of_leg.get("leg") or name_of_group,
             "strategy": row.get("strategy_id"),
-            "conid": row.get("conid"),
+            "conid": conid,
             "scenario": point.name,
+            "spot": point.spot,
+            "vol": point.vol,
+            "days": point.days,
         }
-        shifts = {"spot": point.spot, "vol": point.vol, "days": point.days}
         sums = {column: row[column] for column in _SUMMED}
-        result.append(names | shifts | sums | of_leg)
+        result.append(named | sums | of_leg)
     return result
 
 
@@ -197,25 +215,26 @@ def profits(legs: PricedLegs, points: Sequence[Point]) -> list[dict[str, Any]]:
         name = _GROUPS[level][0]
         by = list(dict.fromkeys((name, "account", "currency")))
         groups = _summed(legs, change, level).group_by(by, maintain_order=True)
-        named = groups.agg("left_out", profits="profit").with_columns(name=name)
-        for row in named.select("name", "account", "currency", "profits", "left_out").to_dicts():
+        lists = groups.agg("left_out", profits="profit").with_columns(name=name)
+        named = lists.select("name", "account", "currency", "profits", "left_out")
+        for row in named.iter_rows(named=True):
             rows.append({"level": level} | row)
     return rows
 
 
 def _priced_with(leg: PricedLeg) -> dict[str, Any]:
     """Return what a leg is priced with."""
-    row = leg.row
+    spot = leg.row["spot"]
     terms = leg.terms
     return {
         "leg": leg.name,
-        "underlying_price": row["spot"],
-        "implied_vol": row["implied_vol"],
+        "underlying_price": spot,
+        "implied_vol": leg.row["implied_vol"],
         "rate": terms.rate if terms else None,
-        "dividends": _dividends_until(terms, row["spot"]),
+        "dividends": _dividends_until(terms, spot),
         "exercise": terms.exercise.value if terms else None,
         "expires_at": terms.expires_at if terms else None,
-        "reason": row["reason"],
+        "reason": leg.row["reason"],
     }
 
 
