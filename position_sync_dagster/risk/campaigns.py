@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -25,9 +26,6 @@ from position_sync_dagster.lake.derived import sum_if_known
 DELIVERED = (Cause.ASSIGNED.value, Cause.EXERCISED.value)
 # Maximum time between the change of an option and that of the shares: statements come late.
 SOON = timedelta(days=5)
-
-# What of a movement says how a holding closed.
-_MONEY = ("multiplier", "price", "fee", "fee_currency")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,21 +56,23 @@ class DeliveredLot:
     def trade(self, by: float, price: float, fees: float | None) -> None:
         """Close by the average cost, and open what is more than that."""
         held = self.quantity or 0.0
-        gone = 0.0
+        closed = 0.0
         if held * by < 0:
-            gone = math.copysign(min(abs(held), abs(by)), held)
-            held -= gone
+            closed = math.copysign(min(abs(held), abs(by)), held)
+            held -= closed
 
         if self.realised is None or self.fees is None or self.size is None or fees is None:
             self.realised = None
             self.fees = None
         else:
-            self.realised += gone * self.size * (price - self.cost) - fees
+            gained = closed * self.size * (price - self.cost)
+            self.realised += gained - fees
             self.fees += fees
 
-        opened = by + gone
+        opened = by + closed
         if opened:
-            self.cost = (self.cost * held + price * opened) / (held + opened)
+            paid = self.cost * held + price * opened
+            self.cost = paid / (held + opened)
         self.quantity = held + opened
 
     def lose_track(self) -> None:
@@ -83,7 +83,9 @@ class DeliveredLot:
     @property
     def is_here(self) -> pl.Expr:
         """Whether a row is of this contract, in this account."""
-        return (pl.col("account") == self.account) & (pl.col("conid") == self.conid)
+        is_account = pl.col("account") == self.account
+        is_contract = pl.col("conid") == self.conid
+        return is_account & is_contract
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +135,12 @@ def campaigns_of(
 
     realised = _realised(with_money, lots)
     fees = _fees_of_legs(movements, changes, legs)
-    keys = {*realised, *fees, *((lot.strategy_id, lot.currency) for lot in lots)}
-    return Campaigns({key: _together(key, realised, fees, lots) for key in keys}, lots)
+    keys = {*realised, *fees}
+    for lot in lots:
+        keys.add((lot.strategy_id, lot.currency))
+
+    together = {key: _together(key, realised, fees, lots) for key in keys}
+    return Campaigns(together, lots)
 
 
 # A strategy and a currency.
@@ -158,11 +164,14 @@ def _together(
             other_fees[currency] = amount
 
     for lot in lots:
-        if (lot.strategy_id, lot.currency) == key:
-            profits.append(lot.realised)
-            fees.append(lot.fees)
-            for currency, amount in lot.other_fees.items():
-                other_fees[currency] = other_fees.get(currency, 0.0) + amount
+        if (lot.strategy_id, lot.currency) != key:
+            continue
+
+        profits.append(lot.realised)
+        fees.append(lot.fees)
+        for currency, amount in lot.other_fees.items():
+            earlier = other_fees.get(currency, 0.0)
+            other_fees[currency] = earlier + amount
     return Realised(profit=known_sum(profits), fees=known_sum(fees), other_fees=other_fees)
 
 
@@ -176,31 +185,32 @@ def _with_money(closes: pl.DataFrame, movements: pl.DataFrame) -> pl.DataFrame:
     key = ["account", "conid", "evidence"]
     listed = pl.concat_str("executions", "events", "change_id", separator=",", ignore_nulls=True)
     named = rows.select("row", "account", "conid", evidence=listed.str.split(","))
+    name_of_movement = pl.coalesce("execution_id", "event_id", "change_id")
+    moved = pl.col("quantity").abs()
     of_movements = movements.select(
         "account",
         "conid",
-        *_MONEY,
-        moved=pl.col("quantity").abs(),
-        evidence=pl.coalesce("execution_id", "event_id", "change_id"),
+        "multiplier",
+        "fee_currency",
+        evidence=name_of_movement,
+        moved=moved,
+        paid=pl.col("price") * moved,
+        fees=-pl.col("fee"),
     )
     evidence = named.explode("evidence").join(of_movements, on=key)
 
     is_one_currency = pl.col("fee_currency").n_unique() == 1
-    paid = pl.col("price") * pl.col("moved")
-    money = (
-        evidence.with_columns(paid=paid, fees=-pl.col("fee"))
-        .group_by("row")
-        .agg(
-            sum_if_known(pl.col("fees")),
-            sum_if_known(pl.col("paid")),
-            sum_if_known(pl.col("moved")),
-            pl.col("multiplier").first(),
-            fee_currency=pl.when(is_one_currency).then(pl.col("fee_currency").first()),
-        )
-        .with_columns(price=pl.col("paid") / pl.col("moved"))
+    only_currency = pl.when(is_one_currency).then(pl.col("fee_currency").first())
+    sums = evidence.group_by("row").agg(
+        sum_if_known(pl.col("fees")),
+        sum_if_known(pl.col("paid")),
+        sum_if_known(pl.col("moved")),
+        pl.col("multiplier").first(),
+        fee_currency=only_currency,
     )
-    columns = ["row", "price", "multiplier", "fees", "fee_currency"]
-    joined = rows.join(money.select(columns), on="row", how="left", maintain_order="left")
+    price = pl.col("paid") / pl.col("moved")
+    money = sums.select("row", "multiplier", "fees", "fee_currency", price=price)
+    joined = rows.join(money, on="row", how="left", maintain_order="left")
     return joined.drop("row")
 
 
@@ -214,37 +224,46 @@ def lots_of(closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame) -> 
         legs: The legs of strategies: strategy_id and conid.
     """
     is_delivery = pl.col("cause").is_in(DELIVERED)
-    given = closes.explode("strategies").drop_nulls(["strategies", "counter_conid"])
-    given = given.filter(is_delivery, pl.col("right").is_not_null()).sort("closed_at")
+    is_option = pl.col("right").is_not_null()
+    deliveries = closes.filter(is_delivery, is_option).explode("strategies")
+    given = deliveries.drop_nulls(["strategies", "counter_conid"]).sort("closed_at")
 
-    is_left = pl.col("conid").is_in(given["counter_conid"].unique().to_list())
+    delivered = given.get_column("counter_conid").unique().to_list()
+    is_left = pl.col("conid").is_in(delivered)
     closes_of_lots = closes.filter(is_left, ~is_delivery)
     changes_of_lots = changes.filter(is_left)
 
     lots: list[DeliveredLot] = []
-    names = ["strategies", "account", "counter_conid", "currency"]
-    for (strategy, account, conid, currency), options in given.group_by(names, maintain_order=True):
+    key = ["strategies", "account", "counter_conid", "currency"]
+    for _key, options in given.group_by(key, maintain_order=True):
         first = options.row(0, named=True)
-        lot = DeliveredLot(
-            strategy_id=str(strategy),
-            account=str(account),
-            conid=int(conid),
-            currency=str(currency),
-            first=first["closed_at"],
-            size=first["multiplier"] if first["sec_type"] == "FOP" else 1.0,
-        )
+        lot = _first_lot(first)
         if not legs.filter(strategy_id=lot.strategy_id, conid=lot.conid).is_empty():
-            lot.quantity, lot.cost = _start(first, changes_of_lots.filter(lot.is_here))
+            moved = changes_of_lots.filter(lot.is_here)
+            lot.quantity, lot.cost = _start(first, moved)
             lot.realised = None if lot.quantity is None else 0.0
 
         later = closes_of_lots.filter(lot.is_here, pl.col("closed_at") >= lot.first)
-        events = [*options.iter_rows(named=True), *later.iter_rows(named=True)]
-        events.sort(key=lambda event: event["closed_at"])
+        events = options.rows(named=True) + later.rows(named=True)
+        events.sort(key=itemgetter("closed_at"))
         for event in events:
             if lot.quantity is not None:
                 _apply(event, lot)
         lots.append(lot)
     return lots
+
+
+def _first_lot(option: Mapping[str, Any]) -> DeliveredLot:
+    """Return what an option leaves to a strategy, before it is delivered."""
+    is_on_future = option["sec_type"] == "FOP"
+    return DeliveredLot(
+        strategy_id=option["strategies"],
+        account=option["account"],
+        conid=option["counter_conid"],
+        currency=option["currency"],
+        first=option["closed_at"],
+        size=option["multiplier"] if is_on_future else 1.0,
+    )
 
 
 def _apply(event: Mapping[str, Any], lot: DeliveredLot) -> None:
@@ -260,22 +279,25 @@ def _apply(event: Mapping[str, Any], lot: DeliveredLot) -> None:
         lot.lose_track()
         return
 
-    fees = event["fees"]
-    part = None if fees is None else fees * abs(by / event["quantity"])
+    part = abs(by / event["quantity"])
+    fees = None if event["fees"] is None else event["fees"] * part
     charged_in = event["fee_currency"]
-    if part and charged_in is not None and charged_in != lot.currency:
-        lot.other_fees[charged_in] = lot.other_fees.get(charged_in, 0.0) + part
-        part = 0.0
-    lot.trade(by, event["price"], part)
+    if fees and charged_in is not None and charged_in != lot.currency:
+        earlier = lot.other_fees.get(charged_in, 0.0)
+        lot.other_fees[charged_in] = earlier + fees
+        fees = 0.0
+    lot.trade(by, event["price"], fees)
 
 
 def _deliver(option: Mapping[str, Any], lot: DeliveredLot) -> None:
     """Add what an option left, at its strike in the major unit; the broker charges no fee."""
     units = None if option["is_divided"] else _units(option)
-    if units is None or option["strike"] is None or option["magnifier"] is None:
+    strike = option["strike"]
+    magnifier = option["magnifier"]
+    if units is None or strike is None or magnifier is None:
         lot.lose_track()
     else:
-        lot.trade(units, option["strike"] / option["magnifier"], 0.0)
+        lot.trade(units, strike / magnifier, 0.0)
 
 
 def _units(option: Mapping[str, Any]) -> float | None:
@@ -294,40 +316,45 @@ def _start(option: Mapping[str, Any], moved: pl.DataFrame) -> tuple[float | None
     if units is None:
         return None, 0.0
 
-    near = (pl.col("seen_at") - option["closed_at"]).abs()
-    is_same = (pl.col("after") - pl.col("before") - units).abs() < QUANTITY_ROUNDING
-    nearest = moved.filter(near <= SOON, is_same).sort(near).select("before", "average_cost").rows()
-    if not nearest:
+    distance = (pl.col("seen_at") - option["closed_at"]).abs()
+    change = pl.col("after") - pl.col("before")
+    is_same = (change - units).abs() < QUANTITY_ROUNDING
+    nearest = moved.filter(distance <= SOON, is_same).sort(distance)
+    if nearest.is_empty():
         return None, 0.0
-    before, cost = nearest[0]
+
+    before, cost = nearest.select("before", "average_cost").row(0)
     if not before:
         return 0.0, 0.0  # nothing was held, and nothing has a cost
-    return (before, cost) if cost is not None else (None, 0.0)
+    if cost is None:
+        return None, 0.0
+    return before, cost
 
 
 def _traded(close: Mapping[str, Any], lot: DeliveredLot) -> float | None:
     """Return by how much a close changed what is left; None: it is not known whose it was."""
-    left = lot.quantity or 0.0
+    remaining = lot.quantity or 0.0
     closed = float(close["quantity"])
-    before = close["before"]
-    if left * closed <= 0:
+    if remaining * closed <= 0:
         return 0.0
-
     if lot.strategy_id in (close["strategies"] or ()) and not close["is_divided"]:
         return -closed
-    if before is None:
+    if close["before"] is None:
         return None
-    if abs(left) >= abs(before) - QUANTITY_ROUNDING:
+
+    held = abs(close["before"]) - QUANTITY_ROUNDING
+    if abs(remaining) >= held:
         return -closed
-    return None if abs(closed) < abs(before) - QUANTITY_ROUNDING else -left
+    return None if abs(closed) < held else -remaining
 
 
 def _realised(closes: pl.DataFrame, lots: Sequence[DeliveredLot]) -> dict[_Key, float | None]:
     """Return the realised profit of strategies, without their lots; None where it is not known."""
+    is_divided = pl.col("is_divided").fill_null(value=False)
     by_delivery = pl.col("cause").is_in(DELIVERED) & pl.col("right").is_not_null()
     premium = -pl.col("quantity") * pl.col("average_cost")
     profit = (
-        pl.when(pl.col("is_divided").fill_null(value=False)).then(None)
+        pl.when(is_divided).then(None)
         .when(~by_delivery).then("realized_pnl")
         .when(pl.col("counter_conid").is_not_null()).then(premium)
     )  # fmt: skip
@@ -335,17 +362,24 @@ def _realised(closes: pl.DataFrame, lots: Sequence[DeliveredLot]) -> dict[_Key, 
 
     # What lots have realised is in them.
     key = ["strategies", "account", "conid"]
-    schema = {
-        "strategies": pl.String(), "account": pl.String(), "conid": pl.Int64(),
-        "first": pl.Datetime("us", "UTC"),
-    }  # fmt: skip
     first_of_lots = [(lot.strategy_id, lot.account, lot.conid, lot.first) for lot in lots]
-    since = pl.DataFrame(first_of_lots, schema=schema, orient="row").unique(key)
-    is_before = (pl.col("closed_at") < pl.col("first")) & ~pl.col("cause").is_in(DELIVERED)
-    rows = rows.join(since, on=key, how="left").filter(pl.col("first").is_null() | is_before)
+    since = pl.DataFrame(first_of_lots, schema=_FIRST_OF_LOTS, orient="row").unique(key)
+    with_first = rows.join(since, on=key, how="left")
+    is_of_no_lot = pl.col("first").is_null()
+    is_before = pl.col("closed_at") < pl.col("first")
+    is_delivery = pl.col("cause").is_in(DELIVERED)
+    outside_lots = with_first.filter(is_of_no_lot | (is_before & ~is_delivery))
 
-    sums = rows.group_by("strategies", "currency").agg(sum_if_known(pl.col("profit")))
+    sums = outside_lots.group_by("strategies", "currency").agg(sum_if_known(pl.col("profit")))
     return {(strategy, currency): profit for strategy, currency, profit in sums.iter_rows()}
+
+
+_FIRST_OF_LOTS = {
+    "strategies": pl.String(),
+    "account": pl.String(),
+    "conid": pl.Int64(),
+    "first": pl.Datetime("us", "UTC"),
+}
 
 
 def _fees_of_legs(
@@ -360,24 +394,27 @@ def _fees_of_legs(
     """
     key = ["account", "conid"]
     trades = _trades_of_legs(movements, changes, legs)
-    most = changes.group_by(key).agg(most=pl.max_horizontal(pl.col("before", "after").abs()).max())
+    held = pl.max_horizontal(pl.col("before", "after").abs())
+    most = changes.group_by(key).agg(most=held.max())
+
     # A leg without a quantity claims the whole holding.
-    claim = pl.col("quantity_leg").abs().fill_null(math.inf).sum().over("trade")
+    claim_of_leg = pl.col("quantity_leg").abs().fill_null(math.inf)
+    claim = claim_of_leg.sum().over("trade")
     # Of a contract that no change names nothing was held at most.
-    is_whole = claim >= pl.col("most").fill_null(0.0) * (1 - NEGLIGIBLE)
+    whole = pl.col("most").fill_null(0.0)
+    is_whole = claim >= whole * (1 - NEGLIGIBLE)
     is_alone = pl.col("strategy_id").n_unique().over("trade") == 1
-    with_fees = trades.join(most, on=key, how="left").with_columns(
-        fees=pl.when(is_whole & is_alone).then(-pl.col("fee"))
-    )
-    sums = (
-        with_fees.unique(["trade", "strategy_id"])
-        .group_by("strategy_id", "currency", "fee_currency")
-        .agg(sum_if_known(pl.col("fees")))
-    )
+
+    known_fees = pl.when(is_whole & is_alone).then(-pl.col("fee"))
+    with_fees = trades.join(most, on=key, how="left").with_columns(fees=known_fees)
+    of_strategies = with_fees.unique(["trade", "strategy_id"])
+    groups = of_strategies.group_by("strategy_id", "currency", "fee_currency")
+    sums = groups.agg(sum_if_known(pl.col("fees")))
 
     fees: dict[_Key, dict[str | None, float | None]] = {}
     for strategy, currency, fee_currency, amount in sums.iter_rows():
-        fees.setdefault((strategy, currency), {})[fee_currency] = amount
+        of_strategy = fees.setdefault((strategy, currency), {})
+        of_strategy[fee_currency] = amount
     return fees
 
 
@@ -392,17 +429,19 @@ def _trades_of_legs(
     # A statement without times names the day of a trade alone.
     began = pl.col("day").cast(pl.Datetime("us", "UTC"))
     trades = movements.filter(kind=MovementKind.TRADE.value)
-    numbered = trades.with_columns(at=pl.coalesce("at", began)).with_row_index("trade")
+    with_time = trades.with_columns(at=pl.coalesce("at", began))
+    numbered = with_time.with_row_index("trade")
 
     of_leg = ["conid", "account", "strategy_id", "added_at", "removed_at", "quantity"]
-    account = pl.col("account_leg")
-    of_strategies = numbered.join(legs.select(of_leg), on="conid", suffix="_leg").filter(
-        account.is_null() | (account == pl.col("account"))
-    )
+    with_legs = numbered.join(legs.select(of_leg), on="conid", suffix="_leg")
+    account_of_leg = pl.col("account_leg")
+    is_of_account = account_of_leg.is_null() | (account_of_leg == pl.col("account"))
+    of_strategies = with_legs.filter(is_of_account)
 
     opened = changes.filter(pl.col("before") == 0)
     openings = opened.select("account", "conid", opened_at="seen_at").sort("opened_at")
-    in_order = of_strategies.with_columns(until=pl.col("added_at") + SLACK).sort("until")
+    until = pl.col("added_at") + SLACK
+    in_order = of_strategies.with_columns(until=until).sort("until")
     with_opening = in_order.join_asof(
         openings,
         left_on="until",
@@ -411,11 +450,11 @@ def _trades_of_legs(
         check_sortedness=False,
     )
 
+    at = pl.col("at")
     removed = pl.col("removed_at")
-    return with_opening.filter(
-        pl.col("at") >= pl.coalesce("opened_at", "added_at") - SLACK,
-        removed.is_null() | (pl.col("at") <= removed),
-    )
+    is_since_opening = at >= pl.coalesce("opened_at", "added_at") - SLACK
+    is_while_leg = removed.is_null() | (at <= removed)
+    return with_opening.filter(is_since_opening, is_while_leg)
 
 
 def open_profit(
@@ -432,9 +471,13 @@ def open_profit(
     for lot in lots:
         of_leg = parts.filter(lot.is_here)
         parts = parts.filter(~lot.is_here)
-        held = of_leg.select((pl.col("position") * pl.col("share")).sum()).item()
-        is_other = not of_leg.is_empty() and abs(held - (lot.quantity or 0.0)) > QUANTITY_ROUNDING
-        if lot.quantity is None or lot.size is None or is_other:
+        if lot.quantity is None or lot.size is None:
+            return None
+
+        quantity = (pl.col("position") * pl.col("share")).sum()
+        held = of_leg.select(quantity).item()
+        is_other_quantity = abs(held - lot.quantity) > QUANTITY_ROUNDING
+        if not of_leg.is_empty() and is_other_quantity:
             return None
 
         earned = _earned(lot, priced)
@@ -448,14 +491,19 @@ def open_profit(
 
 def _earned(lot: DeliveredLot, priced: pl.DataFrame) -> float | None:
     """Return the profit of what is left of a lot; None if it is not held, or has no value."""
-    if not lot.quantity or lot.size is None:
-        return 0.0 if lot.size is not None else None
+    if lot.size is None:
+        return None
+    if not lot.quantity:
+        return 0.0
+
     is_enough = pl.col("position") / lot.quantity >= 1 - QUANTITY_ROUNDING
     held = priced.filter(lot.is_here, is_enough)
     if held.is_empty():
         return None
 
-    [row] = held.select("position", "market_value").head(1).iter_rows(named=True)
-    if row["market_value"] is None:
+    position, value = held.select("position", "market_value").row(0)
+    if value is None:
         return None
-    return float(lot.quantity * (row["market_value"] / row["position"] - lot.size * lot.cost))
+    value_of_one = value / position
+    cost_of_one = lot.size * lot.cost
+    return float(lot.quantity * (value_of_one - cost_of_one))

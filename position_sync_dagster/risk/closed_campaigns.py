@@ -8,14 +8,15 @@ sold while that was held.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import groupby, pairwise
+from operator import attrgetter
 
 from position_sync_dagster.domain.attribution import OwnedPart
 from position_sync_dagster.domain.closed_campaign import CampaignEnd
-from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.movements import (
@@ -51,8 +52,8 @@ class TradedCampaign:
     @property
     def closed(self) -> date:
         """Return the trading day at whose close nothing was left."""
-        moved = [part.movement.session_date for part in self.parts if part.quantity]
-        return max(moved or (part.movement.session_date for part in self.parts))
+        moved = [part for part in self.parts if part.quantity]
+        return max(part.movement.session_date for part in moved or self.parts)
 
     @property
     def conids(self) -> list[int]:
@@ -75,22 +76,25 @@ def closed_campaigns(parts: Iterable[OwnedPart]) -> list[TradedCampaign]:
     Args:
         parts: All parts of movements, in order of time.
     """
-    of_strategies: defaultdict[tuple[str, str], list[OwnedPart]] = defaultdict(list)
+    of_owners: defaultdict[tuple[str, str], list[OwnedPart]] = defaultdict(list)
     unattributed: list[OwnedPart] = []
     for part in parts:
         if part.owner == UNATTRIBUTED:
             unattributed.append(part)
         else:
-            of_strategies[part.owner, part.key[0]].append(part)
+            account, _conid = part.key
+            of_owners[part.owner, account].append(part)
 
     campaigns: list[TradedCampaign] = []
-    for (strategy, account), owned in of_strategies.items():
+    for (strategy, account), owned in of_owners.items():
         for stay in _stays(owned):
-            campaigns.append(TradedCampaign(strategy_id=strategy, account=account, parts=stay))
+            campaign = TradedCampaign(strategy_id=strategy, account=account, parts=stay)
+            campaigns.append(campaign)
 
     for structure in _structures(unattributed):
-        account = structure[0].key[0]
-        campaigns.append(TradedCampaign(strategy_id=UNATTRIBUTED, account=account, parts=structure))
+        account, _conid = structure[0].key
+        campaign = TradedCampaign(strategy_id=UNATTRIBUTED, account=account, parts=structure)
+        campaigns.append(campaign)
     return sorted(campaigns, key=lambda campaign: (campaign.closed, campaign.campaign_id))
 
 
@@ -109,7 +113,8 @@ def _stays(parts: Iterable[OwnedPart], *, with_open: bool = False) -> list[list[
     held: defaultdict[Key, float] = defaultdict(float)
     for _session, of_session in groupby(by_session, key=lambda part: part.movement.session_date):
         new = list(of_session)
-        if not current and stays and not any(part.quantity for part in new):
+        moves_nothing = not any(part.quantity for part in new)
+        if not current and stays and moves_nothing:
             stays[-1] += new
             continue
 
@@ -135,21 +140,29 @@ def _is_held(parts: Iterable[OwnedPart]) -> bool:
 
 def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
     """Yield the structures with an option that are over."""
-    of_holding: defaultdict[Key, list[OwnedPart]] = defaultdict(list)
-    for part in parts:
-        of_holding[part.key].append(part)
-
     stays: list[list[OwnedPart]] = []
-    for owned in of_holding.values():
-        stays += _stays(owned, with_open=True)
+    for of_holding in grouped(attrgetter("key"), parts).values():
+        stays += _stays(of_holding, with_open=True)
 
     for numbers in _joined(stays):
-        structure = [part for number in numbers for part in stays[number]]
-        if any(part.is_option for part in structure) and not _is_held(structure):
+        structure: list[OwnedPart] = []
+        for number in numbers:
+            structure += stays[number]
+
+        has_option = any(part.is_option for part in structure)
+        if has_option and not _is_held(structure):
             yield sorted(structure, key=lambda part: (part.at, part.key))
 
 
 _Stay = Sequence[OwnedPart]
+
+# An account and a symbol.
+_Place = tuple[str, str | None]
+
+
+def _place_of(part: OwnedPart) -> _Place:
+    account, _conid = part.key
+    return account, part.movement.symbol
 
 
 def _joined(stays: Sequence[_Stay]) -> list[list[int]]:
@@ -167,20 +180,21 @@ def _join_orders(stays: Sequence[_Stay], groups: "_Groups") -> None:
     by_order: dict[tuple[str, str], int] = {}
     for number, stay in enumerate(stays):
         for part in stay:
+            account, _conid = part.key
             order = part.movement.order_id
             if part.is_trade and order is not None:
-                groups.join(by_order.setdefault((part.key[0], order), number), number)
+                first = by_order.setdefault((account, order), number)
+                groups.join(first, number)
 
 
 def _join_near_trades(stays: Sequence[_Stay], groups: "_Groups") -> None:
     """Join options that were opened within a minute, or when others of the symbol closed."""
-    of_symbol: defaultdict[tuple[str, str | None], list[tuple[datetime, bool, int]]]
-    of_symbol = defaultdict(list)
+    of_symbol: dict[_Place, list[tuple[datetime, bool, int]]] = {}
     for number, stay in enumerate(stays):
         for part in stay:
             if part.is_trade and part.is_option:
-                place = (part.key[0], part.movement.symbol)
-                of_symbol[place].append((part.at, part.opens, number))
+                trades = of_symbol.setdefault(_place_of(part), [])
+                trades.append((part.at, part.opens, number))
 
     for trades in of_symbol.values():
         trades.sort()
@@ -205,28 +219,30 @@ def _join_deliveries(stays: Sequence[_Stay], groups: "_Groups") -> None:
 
     for number, stay in enumerate(stays):
         for part in stay:
-            place = (part.key[0], part.movement.day, part.key[1])
-            if part.movement.kind in DELIVERIES and place in delivered_by:
-                groups.join(delivered_by[place], number)
+            account, conid = part.key
+            option = delivered_by.get((account, part.movement.day, conid))
+            if part.movement.kind in DELIVERIES and option is not None:
+                groups.join(option, number)
 
 
 def _join_covered(stays: Sequence[_Stay], groups: "_Groups") -> None:
     """Join options that were sold while something was held that an option had delivered."""
-    delivered: defaultdict[tuple[str, str | None], list[tuple[datetime, datetime | None, int]]]
-    delivered = defaultdict(list)
+    delivered: dict[_Place, list[tuple[datetime, datetime | None, int]]] = {}
     for number, stay in enumerate(stays):
         first = stay[0]
         if not first.is_option and first.movement.kind in DELIVERIES:
-            place = (first.key[0], first.movement.symbol)
             end = None if _is_held(stay) else stay[-1].at
-            delivered[place].append((first.at, end, number))
+            of_symbol = delivered.setdefault(_place_of(first), [])
+            of_symbol.append((first.at, end, number))
 
     for number, stay in enumerate(stays):
         first = stay[0]
-        if first.is_option and first.quantity < 0:
-            for begin, end, holding in delivered[first.key[0], first.movement.symbol]:
-                if begin <= first.at and (end is None or first.at <= end):
-                    groups.join(holding, number)
+        if not first.is_option or first.quantity >= 0:
+            continue
+        for begin, end, holding in delivered.get(_place_of(first), ()):
+            was_held = begin <= first.at and (end is None or first.at <= end)
+            if was_held:
+                groups.join(holding, number)
 
 
 class _Groups:
@@ -247,7 +263,7 @@ class _Groups:
     def members(self) -> list[list[int]]:
         """Return the numbers of each group."""
         groups = {id(group): group for group in self._group_of}
-        return [sorted(group) for group in groups.values()]
+        return list(map(sorted, groups.values()))
 
 
 # ---- what it had: its states
@@ -286,8 +302,10 @@ class Lot:
             self.quantity = 0.0
             self.cost = 0.0
         elif part.opens or before == 0:
-            is_known = self.cost is not None and part.cash is not None and not part.is_prior
-            self.cost = self.cost - part.cash if is_known else None  # type: ignore[operator]
+            if self.cost is None or part.cash is None or part.is_prior:
+                self.cost = None
+            else:
+                self.cost -= part.cash
         elif part.is_trade and self.cost is not None:
             self.cost *= self.quantity / before
 
@@ -327,11 +345,13 @@ def states_of(campaign: TradedCampaign) -> list[CampaignState]:
             if len(held) >= len(widest):
                 widest = held
 
+        last = group[-1]
+        came_and_went = was_flat and not held
         state = CampaignState(
-            session=group[-1].movement.session_date,
-            at=group[-1].at,
+            session=last.movement.session_date,
+            at=last.at,
             is_flat=not held,
-            lots=widest if was_flat and not held else held,
+            lots=widest if came_and_went else held,
             parts=group,
         )
         states.append(state)
@@ -347,26 +367,31 @@ def _together(parts: Iterable[OwnedPart]) -> list[list[OwnedPart]]:
     """Return parts in groups of one order, or within a minute, of one trading day."""
     groups: list[list[OwnedPart]] = []
     orders: set[str] = set()
+    last: OwnedPart | None = None
     for part in parts:
         order = part.movement.order_id
-        last = groups[-1][-1] if groups else None
-        is_near = (
-            last is not None
-            and part.movement.session_date == last.movement.session_date
-            and (part.at - last.at <= TOGETHER or order in orders)
-        )
-        if not is_near:
+        if last is None or not _is_with(last, part, orders):
             groups.append([])
             orders.clear()
+
         groups[-1].append(part)
         if order is not None:
             orders.add(order)
+        last = part
     return groups
+
+
+def _is_with(last: OwnedPart, part: OwnedPart, orders: Collection[str]) -> bool:
+    """Return whether a part belongs to the group of the last one, which has some orders."""
+    if part.movement.session_date != last.movement.session_date:
+        return False
+    return part.at - last.at <= TOGETHER or part.movement.order_id in orders
 
 
 def first_state(states: Sequence[CampaignState]) -> CampaignState:
     """Return the state at the first close; of what was gone then the widest of the day."""
-    of_first_day = [state for state in states if state.session == states[0].session]
+    first_day = states[0].session
+    of_first_day = [state for state in states if state.session == first_day]
     if not of_first_day[-1].is_flat:
         return of_first_day[-1]
     return max(of_first_day, key=lambda state: len(state.lots))
@@ -374,7 +399,10 @@ def first_state(states: Sequence[CampaignState]) -> CampaignState:
 
 def last_state(states: Sequence[CampaignState]) -> CampaignState:
     """Return the last state in which something was held."""
-    return next((state for state in reversed(states) if state.lots), states[-1])
+    for state in reversed(states):
+        if state.lots:
+            return state
+    return states[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,8 +430,9 @@ def rolls_in(states: Sequence[CampaignState]) -> list[CampaignRoll]:
         opened: dict[int, None] = {}
         for part in state.parts:
             if part.is_trade and part.is_option:
+                _account, conid = part.key
                 side = opened if part.opens else closed
-                side[part.key[1]] = None
+                side[conid] = None
 
         new = [conid for conid in opened if conid not in closed]
         if closed and new:
@@ -501,24 +530,31 @@ class CampaignMoney:
 
 def money_of(parts: Sequence[OwnedPart]) -> CampaignMoney:
     """Return what parts of one currency brought."""
-    reasons = list(dict.fromkeys(part.unknown for part in parts if part.unknown))
-    fees = known_sum(
-        part.fee if part.movement.fee_currency == part.movement.currency else None
-        for part in parts
-        if part.fee != 0
-    )
-    cash = known_sum(part.cash for part in parts)
-    is_known = not reasons and cash is not None and fees is not None
+    reasons: list[str] = []
+    amounts: list[float | None] = []
+    fees_of_parts: list[float | None] = []
+    received_of_premiums: list[float | None] = []
+    paid_of_premiums: list[float | None] = []
+    for part in parts:
+        amounts.append(part.cash)
+        if part.unknown and part.unknown not in reasons:
+            reasons.append(part.unknown)
+        if part.fee != 0:
+            is_same_currency = part.movement.fee_currency == part.movement.currency
+            fees_of_parts.append(part.fee if is_same_currency else None)
+        if part.is_option and part.is_trade:
+            received_of_premiums.append(None if part.cash is None else max(part.cash, 0.0))
+            paid_of_premiums.append(None if part.cash is None else max(-part.cash, 0.0))
 
-    premiums = [part.cash for part in parts if part.is_option and part.is_trade]
+    cash = known_sum(amounts)
+    fees = known_sum(fees_of_parts)
+    is_known = not reasons and cash is not None and fees is not None
     is_whole = not any(part.is_prior for part in parts)
-    received = known_sum(None if amount is None else max(amount, 0.0) for amount in premiums)
-    paid = known_sum(None if amount is None else max(-amount, 0.0) for amount in premiums)
     return CampaignMoney(
         profit=cash - fees if is_known else None,  # type: ignore[operator]
         fees=fees,
-        received=received if is_whole else None,
-        paid=paid if is_whole else None,
+        received=known_sum(received_of_premiums) if is_whole else None,
+        paid=known_sum(paid_of_premiums) if is_whole else None,
         unknown=None if is_known else first_reasons(reasons),
     )
 
@@ -530,11 +566,13 @@ class Openings:
         self._by_order: defaultdict[tuple[str, str], list[OwnedPart]] = defaultdict(list)
         self._by_right: defaultdict[tuple[str | None, ...], list[OwnedPart]] = defaultdict(list)
         for part in parts:
-            if part.is_option and part.is_trade and part.opens:
-                movement = part.movement
-                self._by_right[movement.account, movement.symbol, movement.right].append(part)
-                if movement.order_id is not None:
-                    self._by_order[movement.account, movement.order_id].append(part)
+            if not part.is_option or not part.is_trade or not part.opens:
+                continue
+
+            movement = part.movement
+            self._by_right[movement.account, movement.symbol, movement.right].append(part)
+            if movement.order_id is not None:
+                self._by_order[movement.account, movement.order_id].append(part)
 
     def replace(self, closed: OwnedPart) -> bool:
         """Return whether something of another owner was opened in the place of what closed."""
@@ -544,7 +582,8 @@ class Openings:
         candidates = list(same_order)
         for part in same_right:
             are_timed = part.movement.at is not None and movement.at is not None
-            if are_timed and abs(part.at - closed.at) <= TOGETHER:
+            is_near = abs(part.at - closed.at) <= TOGETHER
+            if are_timed and is_near:
                 candidates.append(part)
         return any(part.owner != closed.owner and part.key != closed.key for part in candidates)
 
