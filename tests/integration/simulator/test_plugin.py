@@ -87,41 +87,36 @@ def test_the_examples_pass():
     assert "6 passed" in output
 
 
-def test_the_first_test_of_the_readme_passes(written):
+@pytest.fixture(scope="module")
+def output(tmp_path_factory) -> str:
+    """Return what pytest says of a folder with the tests that are written here."""
+    folder = tmp_path_factory.mktemp("written")
     readme = (ROOT / "ib_gateway_simulator/README.md").read_text()
     first_test = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0]
-    code, output = written(first_test)
-    assert code == 0, output
+    written = {"readme": first_test, "order": ORDER, "unrecorded": UNRECORDED, "book": BOOK}
+    for name, text in written.items():
+        (folder / f"test_{name}.py").write_text(HEAD + text)
+    code, output = run_pytest(folder)
+    assert code == 1, output
+    return output
 
 
-@pytest.fixture
-def written(tmp_path):
-    """Write a test file; return what running it says."""
-
-    def run(text: str) -> tuple[int, str]:
-        (tmp_path / "test_written.py").write_text(HEAD + text)
-        return run_pytest(tmp_path)
-
-    return run
+def test_the_first_test_of_the_readme_passes(output):
+    assert re.search(r"^test_readme\.py \.+ ", output, re.MULTILINE), output
 
 
-def test_a_test_in_which_an_order_was_sent_fails_and_names_the_order(written):
-    code, output = written(ORDER)
-    assert code == 1
-    assert "FAILED test_written.py::test_an_order" in output
+def test_a_test_in_which_an_order_was_sent_fails_and_names_the_order(output):
+    assert "FAILED test_order.py::test_an_order" in output
     assert "An order was sent. client 1 sent placeOrder: 3, " in output
     assert "AAPL, STK" in output
 
 
-def test_a_request_that_a_recording_does_not_have_fails_with_the_nearest_that_it_has(written):
-    code, output = written(UNRECORDED)
-    assert code == 1
+def test_a_request_that_a_recording_does_not_have_fails_with_the_nearest_that_it_has(output):
+    assert "FAILED test_unrecorded.py::test_an_unknown_request" in output
     assert "no answer to reqContractDetails(symbol=TSLA, sec_type=STK, exchange=SMART)" in output
     assert "the nearest that it has is reqContractDetails(conid=921000001" in output
 
 
-def test_a_book_is_text_or_a_file_and_a_wrong_action_is_refused_by_name(written):
-    code, output = written(BOOK)
-    assert code == 1
-    assert "2 passed, 1 error" in output
+def test_a_book_is_text_or_a_file_and_a_wrong_action_is_refused_by_name(output):
+    assert re.search(r"^test_book\.py \.E\. ", output, re.MULTILINE), output
     assert "missing.yaml: cannot be read" in output

@@ -34,7 +34,7 @@ def test_rows_that_agree_with_the_broker_pass_and_types_that_are_not_followed_ar
     world.hold(1, 2)
     world.row(1, 5)
     world.row(2, 5)
-    found = world.check(tables.agrees_with_the_broker)
+    found = world.run_check(tables.agrees_with_the_broker)
     assert (found.passed, found.metadata["checked"].value) == (True, checked)
 
 
