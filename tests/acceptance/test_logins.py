@@ -16,6 +16,7 @@ from position_sync_dagster.domain.gateway_session import GatewaySession, Session
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.home import Home
+from position_sync_dagster.processes.supervisor import is_serving
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports.figures import read_figures
 from tests.support.demo_program import LIMIT_S, end_all, processes_of, query_ui, started, wait_for
@@ -74,6 +75,7 @@ class SeveralLogins:
 
     def partitions(self) -> dict[str, str]:
         """Return the partition of each stream run, by its run id."""
+        wait_for("the UI answers", lambda: is_serving(self.ui_port))
         runs = query_ui(self.ui_port, STREAMS)["runsOrError"]["results"]
         tags = {run["runId"]: {t["key"]: t["value"] for t in run["tags"]} for run in runs}
         return {run_id: found["dagster/partition"] for run_id, found in tags.items()}

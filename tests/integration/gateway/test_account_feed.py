@@ -185,19 +185,16 @@ async def test_each_message_of_an_open_subscription_confirms_its_account(followi
 async def test_a_feed_that_ended_is_partial_and_keeps_its_age_until_it_is_subscribed_again(
     following, eventually, notice
 ):
-    interval_s = 180.0 if notice else 0.3
-    sim, connection, feed = await following(refresh_interval_s=0.1, account_interval_s=interval_s)
+    sim, connection, feed = await following(refresh_interval_s=0.1)
     sim.silence_account(ACCOUNT, notice=notice)
     await connection.ib.reqCurrentTimeAsync()
     confirmed = feed.get(KEY).confirmed_at
 
-    def all_is_silent():
-        # A look between the last row and the last time would find the rows silent alone.
-        subscription = feed.values._subscription
-        silence_s = feed.values._silence_s
-        return subscription is not None and time.monotonic() - subscription.heard_s > silence_s
-
-    await eventually(lambda: (all_is_silent() and feed.lapse()) or not feed.is_complete)
+    if notice:
+        await eventually(lambda: not feed.is_complete)
+    else:  # as if nothing had come for so long
+        feed.values._subscription.heard_s -= feed.values._silence_s
+        assert feed.lapse()
     assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
     assert feed.get(KEY).confirmed_at == confirmed
     assert len(feed.problems) == 1
@@ -243,18 +240,13 @@ async def test_a_download_confirms_no_value_of_which_it_has_no_row(following, ev
 
 
 async def test_rows_that_stop_while_times_go_on_are_requested_anew(following, eventually):
-    sim, _connection, feed = await following(refresh_interval_s=0.05, account_interval_s=0.6)
+    sim, connection, feed = await following(refresh_interval_s=0.05)
     sim.portfolio_rows(ACCOUNT, sent=False)
-
-    def only_rows_are_silent():
-        # A look after a pause of this process or of the simulator would find the times silent too.
-        subscription = feed.values._subscription
-        silence_s = feed.values._silence_s
-        now_s = time.monotonic()
-        hears_times = now_s - subscription.heard_s < silence_s / 2
-        return hears_times and now_s - subscription.row_s > silence_s
-
-    await eventually(lambda: only_rows_are_silent() and (feed.lapse() or feed.overdue))
+    await connection.ib.reqCurrentTimeAsync()
+    # As if no row had come for so long.
+    feed.values._subscription.row_s -= feed.values._silence_s
+    feed.lapse()
+    assert feed.overdue == [ACCOUNT]
     assert feed.is_complete
     await feed.ensure(LONG)
     assert feed.get(KEY).confirmed_at is None
