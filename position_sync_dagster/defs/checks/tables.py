@@ -91,8 +91,11 @@ def login_is_made(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
 
     text = f"{week.text[0].upper()}{week.text[1:]}."
     advice = CONFIRM if week.asks else None
-    metadata = {"login": week.state.value, "week_ends_at": week.ends_at.isoformat()}
-    return check.judged(text, holds=not week.asks, what_to_do=advice, **metadata)
+    ends_at = week.ends_at.isoformat()
+    state = week.state.value
+    return check.judged(
+        text, holds=not week.asks, what_to_do=advice, login=state, week_ends_at=ends_at
+    )
 
 
 @check.table_check("broker_positions", each_login=True, driven=True)

@@ -389,8 +389,9 @@ def _legs(
         elif holdings:
             difference = _unmet_claim(leg, sum(quantities.values()))
 
-        for account in quantities or (place,):
-            group = (leg.strategy_id, account, currency, asset_class)
+        places: Iterable[str | None] = quantities or (place,)
+        for place in places:
+            group = (leg.strategy_id, place, currency, asset_class)
             rows.append((number, *group, is_held, mismatch, difference))
     return pl.DataFrame(rows, schema=_LEG_COLUMNS, orient="row")
 

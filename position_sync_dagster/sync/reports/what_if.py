@@ -6,7 +6,7 @@ split and summed as ever, so that what is said of it after the trades is what th
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import polars as pl
@@ -541,7 +541,7 @@ def _unit_not_known(trade: ProposedTrade) -> ProposedTradeError:
     )
 
 
-def _days_apart(expiry: Any, wanted: Any) -> int:
+def _days_apart(expiry: date | None, wanted: date | None) -> int:
     if expiry is None or wanted is None:
         return 0
     return abs((expiry - wanted).days)
