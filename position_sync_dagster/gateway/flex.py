@@ -95,23 +95,41 @@ def execution_of(fields: Fields) -> closes.Execution:
     quantity = fields.required(NUMBER, "quantity")
     commission = fields.get(NUMBER, "ibCommission")
 
-    dated = fields
-    if "dateTime" not in fields.attributes:
-        parts = (fields.attributes.get(name, "") for name in ("tradeDate", "tradeTime"))
-        dated = replace(fields, attributes={**fields.attributes, "dateTime": " ".join(parts)})
+    if commission is not None:
+        commission = 0.0 - commission
 
+    side = closes.Side.SELL if quantity < 0 else closes.Side.BUY
+    execution_id = fields.get(TEXT, "ibExecID", "tradeID", "transactionID")
+    row = fields.row(_EXECUTION)
     return closes.Execution(
-        **fields.row(_EXECUTION),
-        execution_id=fields.get(TEXT, "ibExecID", "tradeID", "transactionID") or "",
-        time=dated.required(TIME, "dateTime"),
-        side=closes.Side.SELL if quantity < 0 else closes.Side.BUY,
+        **row,
+        execution_id=execution_id or "",
+        time=_execution_time(fields),
+        side=side,
         quantity=abs(quantity),
-        commission=None if commission is None else 0.0 - commission,
+        commission=commission,
         source=closes.FLEX,
         statement=fields.file,
         stated_at=fields.stated_at,
         attributes=fields.as_json(),
     )
+
+
+def _execution_time(fields: Fields) -> datetime:
+    """Return the time of a Trade, which is in one field or in two.
+
+    Raises:
+        StatementError: It is missing or cannot be read.
+    """
+    written = dict(fields.attributes)
+    if "dateTime" not in written:
+        day = written.get("tradeDate", "")
+        clock = written.get("tradeTime", "")
+        written["dateTime"] = f"{day} {clock}"
+
+    dated = replace(fields, attributes=written)
+    time: datetime = dated.required(TIME, "dateTime")
+    return time
 
 
 _EVENT = columns_of(
@@ -140,15 +158,21 @@ def event_of(fields: Fields) -> closes.StatementEvent:
     """
     at = fields.required(TIME, "dateTime", "date", "reportDate")
     local = at.astimezone(STATEMENT_ZONE)
+    has_time = local.time() != clock_time()
+
     attributes = fields.as_json()
-    broker_id = fields.get(TEXT, "transactionID", "tradeID", "actionID")
-    event_id = broker_id or sha256(attributes.encode()).hexdigest()[:32]
+    event_id = fields.get(TEXT, "transactionID", "tradeID", "actionID")
+    if not event_id:
+        digest = sha256(attributes.encode())
+        event_id = digest.hexdigest()[:32]
+
+    row = fields.row(_EVENT)
     return closes.StatementEvent(
-        **fields.row(_EVENT),
+        **row,
         event_id=f"{fields.element}:{event_id}",
         kind=_KINDS[fields.element],
         day=local.date(),
-        time=at if local.time() != clock_time() else None,
+        time=at if has_time else None,
         attributes=attributes,
         source=closes.FLEX,
         statement=fields.file,
@@ -167,10 +191,10 @@ def cash_of(fields: Fields) -> AccountSummary:
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    at = datetime.combine(fields.required(DAY, "reportDate"), STATED_AT, STATEMENT_ZONE)
-    return AccountSummary(
-        **fields.row(_CASH), timestamp=at.astimezone(UTC), source=AccountSource.FLEX
-    )
+    day = fields.required(DAY, "reportDate")
+    at = datetime.combine(day, STATED_AT, STATEMENT_ZONE)
+    row = fields.row(_CASH)
+    return AccountSummary(**row, timestamp=at.astimezone(UTC), source=AccountSource.FLEX)
 
 
 _AMOUNTS = columns_of(
@@ -195,7 +219,8 @@ def booked_amounts(attributes: Mapping[str, str], element: str, file: str) -> Bo
         StatementError: A field cannot be read.
     """
     fields = Fields(attributes=with_values(attributes), file=file, element=element)
-    return BookedAmounts(**fields.row(_AMOUNTS))
+    row = fields.row(_AMOUNTS)
+    return BookedAmounts(**row)
 
 
 # What an EquitySummaryByReportDateInBase says of where it stands, and the sums of its parts.
@@ -230,21 +255,13 @@ def equity_event(fields: Fields) -> closes.StatementEvent:
         if name not in _NO_PART and not name.endswith(("Long", "Short", "Component")):
             parts[name] = fields.required(NUMBER, name)
 
-    kind = closes.EventKind.NET_LIQUIDATION
-    account = fields.required(TEXT, "accountId")
     day = fields.required(DAY, "reportDate")
-    return closes.StatementEvent(
-        event_id=f"{kind}:{account}:{day}",
-        kind=kind,
-        account=account,
-        day=day,
-        attributes=json.dumps(parts, sort_keys=True),
-        source=closes.FLEX,
-        statement=fields.file,
-        currency=fields.get(TEXT, "currency"),
-        amount=fields.get(NUMBER, "total"),
-        stated_at=fields.stated_at,
-    )
+    currency = fields.get(TEXT, "currency")
+    total = fields.get(NUMBER, "total")
+    attributes = json.dumps(parts, sort_keys=True)
+
+    event = _event_of_account(closes.EventKind.NET_LIQUIDATION, fields, day)
+    return replace(event, attributes=attributes, currency=currency, amount=total)
 
 
 def balance_event(fields: Fields) -> closes.StatementEvent | None:
@@ -259,7 +276,8 @@ def balance_event(fields: Fields) -> closes.StatementEvent | None:
 
     day = fields.required(DAY, "toDate", "reportDate")
     amount = fields.required(NUMBER, "endingCash")
-    return _event_of_currency(closes.EventKind.CASH_BALANCE, fields, day, currency, amount)
+    event = _event_of_account(closes.EventKind.CASH_BALANCE, fields, day, currency)
+    return replace(event, amount=amount)
 
 
 def rate_event(fields: Fields) -> closes.StatementEvent:
@@ -271,16 +289,21 @@ def rate_event(fields: Fields) -> closes.StatementEvent:
     day = fields.required(DAY, "reportDate")
     currency = fields.required(TEXT, "fromCurrency")
     rate = fields.required(NUMBER, "rate")
-    event = _event_of_currency(closes.EventKind.RATE, fields, day, currency, rate)
-    return replace(event, type=fields.required(TEXT, "toCurrency"))
+    to_currency = fields.required(TEXT, "toCurrency")
+    event = _event_of_account(closes.EventKind.RATE, fields, day, currency)
+    return replace(event, amount=rate, type=to_currency)
 
 
-def _event_of_currency(
-    kind: closes.EventKind, fields: Fields, day: date, currency: str, amount: float
+def _event_of_account(
+    kind: closes.EventKind, fields: Fields, day: date, currency: str | None = None
 ) -> closes.StatementEvent:
     account = fields.required(TEXT, "accountId")
+    event_id = f"{kind}:{account}:{day}"
+    if currency is not None:
+        event_id += f":{currency}"
+
     return closes.StatementEvent(
-        event_id=f"{kind}:{account}:{day}:{currency}",
+        event_id=event_id,
         kind=kind,
         account=account,
         day=day,
@@ -288,7 +311,6 @@ def _event_of_currency(
         source=closes.FLEX,
         statement=fields.file,
         currency=currency,
-        amount=amount,
         stated_at=fields.stated_at,
     )
 
@@ -388,7 +410,8 @@ def level_of(text: str) -> str:
     >>> level_of("Closed Lots"), level_of("execution")
     ('CLOSED_LOTS', 'EXECUTION')
     """
-    return re.sub(r"[\s_-]+", "_", text.strip()).upper()
+    joined = re.sub(r"[\s_-]+", "_", text.strip())
+    return joined.upper()
 
 
 @dataclass(slots=True)
@@ -424,14 +447,18 @@ class _StatementReader:
         self._first = fields.required(DAY, "fromDate")
         self._last = fields.required(DAY, "toDate")
         self._inherited = {
-            "accountId": fields.attributes["accountId"], "reportDate": fields.attributes["toDate"]
-        }  # fmt: skip
+            "accountId": fields.attributes["accountId"],
+            "reportDate": fields.attributes["toDate"],
+        }
         self._serves = serves
         self._store = store
 
         self._sections: set[str] = set()
         self._served_elements: set[str] = set()
-        self._accounts = {self._account} if serves(self._account) else set[str]()
+        self._accounts: set[str] = set()
+        if serves(self._account):
+            self._accounts.add(self._account)
+
         self._foreign_rows: Counter[str] = Counter()
         self._unknown_levels: Counter[tuple[str, str]] = Counter()
         self._unknown_types: dict[str, list[str]] = {}
@@ -469,13 +496,9 @@ class _StatementReader:
         if element is None:
             return
 
-        fields = Fields(
-            attributes=self._inherited | own,
-            file=self._fields.file,
-            element=tag,
-            stated_at=self._made,
-            inherited=self._inherited.keys() - own.keys(),
-        )
+        inherited = self._inherited.keys() - own.keys()
+        attributes = self._inherited | own
+        fields = replace(self._fields, attributes=attributes, element=tag, inherited=inherited)
         try:
             self._read(fields, element, own)
         except StatementError as error:
@@ -488,12 +511,13 @@ class _StatementReader:
             StatementError: It is no activity statement.
         """
         if not self._sections & _SECTIONS:
-            listed = ", ".join(sorted(self._sections)[:5]) or "nothing"
-            raise StatementError(
+            sections = sorted(self._sections)
+            listed = ", ".join(sections[:5]) or "nothing"
+            message = (
                 f"{self._fields.file} is no activity statement: it has {shown(listed)}, and none "
-                "of Open Positions, Trades and the other sections that are read.",
-                remedy=_ONE_FILE,
+                "of Open Positions, Trades and the other sections that are read."
             )
+            raise StatementError(message, remedy=_ONE_FILE)
 
         self._check_trades_without_id()
         self._check_levels()
@@ -501,8 +525,13 @@ class _StatementReader:
         self._check_that_sections_say_something(positions)
 
         if self._states_all_trades():
-            self._rows.events.append(self._period())
+            period = self._period()
+            self._rows.events.append(period)
         self._flush()
+
+        left_out = self._left_out()
+        notes = self._notes()
+        lacks_positions = bool(self._flaws[RowKind.POSITIONS])
 
         return closes.Statement(
             file=self._fields.file,
@@ -518,9 +547,9 @@ class _StatementReader:
             events=tuple(self._rows.events),
             sections=frozenset(self._sections),
             foreign_rows=dict(self._foreign_rows),
-            lacks_positions=bool(self._flaws[RowKind.POSITIONS]),
-            left_out=tuple(self._left_out()),
-            notes=tuple(self._notes()),
+            lacks_positions=lacks_positions,
+            left_out=tuple(left_out),
+            notes=tuple(notes),
         )
 
     def _read(self, fields: Fields, element: _Element, own: Mapping[str, str]) -> None:
@@ -529,15 +558,17 @@ class _StatementReader:
         Raises:
             StatementError: It cannot be read.
         """
-        level = level_of(own["levelOfDetail"]) if "levelOfDetail" in own else None
-        is_lot = level in _LOTS or (level is None and bool(own.keys() & _LOT))
+        level = None
+        is_lot = bool(own.keys() & _LOT)
+        if "levelOfDetail" in own:
+            level = level_of(own["levelOfDetail"])
+            is_lot = level in _LOTS
+
         if element.becomes is RowKind.POSITIONS and is_lot:
-            key = (
-                fields.required(TEXT, "accountId"),
-                fields.required(DAY, "reportDate"),
-                fields.required(CONID, "conid"),
-            )
-            self._lots.setdefault(key, str(fields))
+            account = fields.required(TEXT, "accountId")
+            day = fields.required(DAY, "reportDate")
+            conid = fields.required(CONID, "conid")
+            self._lots.setdefault((account, day, conid), str(fields))
             return
 
         if level in element.repeated:
@@ -547,7 +578,8 @@ class _StatementReader:
             self._unknown_levels[fields.element, own["levelOfDetail"]] += 1
             return
 
-        self._accounts.add(fields.attributes["accountId"].strip())
+        account = fields.attributes["accountId"]
+        self._accounts.add(account.strip())
         match element.becomes:
             case RowKind.POSITIONS:
                 self._add_position(fields)
@@ -556,11 +588,14 @@ class _StatementReader:
             case RowKind.CASH:
                 self._add_cash(fields)
             case RowKind.BALANCES:
-                self._add_event(balance_event(fields))
+                balance = balance_event(fields)
+                self._add_event(balance)
             case RowKind.RATES:
-                self._add_event(rate_event(fields))
+                rate = rate_event(fields)
+                self._add_event(rate)
             case RowKind.EVENTS:
-                self._add_event(event_of(fields))
+                event = event_of(fields)
+                self._add_event(event)
 
     def _add_event(self, event: closes.StatementEvent | None) -> None:
         if event is not None:
@@ -568,8 +603,11 @@ class _StatementReader:
             self._flush(at_least=ROWS_AT_ONCE)
 
     def _add_cash(self, fields: Fields) -> None:
-        self._rows.cash.append(cash_of(fields))
-        self._rows.events.append(equity_event(fields))
+        cash = cash_of(fields)
+        self._rows.cash.append(cash)
+
+        equity = equity_event(fields)
+        self._rows.events.append(equity)
 
     def _add_position(self, fields: Fields) -> None:
         position = position_of(fields)
@@ -590,25 +628,26 @@ class _StatementReader:
 
         self._executed += 1
         self._rows.executions.append(execution)
-        for order in {None, execution.order_id or execution.brokerage_order_id}:
+        order_id = execution.order_id or execution.brokerage_order_id
+        for order in {None, order_id}:
             self._traded[execution.conid, order] += execution.change  # type: ignore[assignment]
         self._flush(at_least=ROWS_AT_ONCE)
 
     def _flush(self, at_least: int = 1) -> None:
         """Store the rows that were read, if there are as many."""
-        count = len(self._rows.executions) + len(self._rows.events) + len(self._rows.cash)
+        rows = self._rows
+        count = len(rows.executions) + len(rows.events) + len(rows.cash)
         if self._store is not None and count >= at_least:
-            self._store(self._rows)
+            self._store(rows)
             self._rows = StatementRows()
 
     def _check_trades_without_id(self) -> None:
         """Name the trades without an id that are no sum of others."""
         for fields, execution in self._without_id:
             order = execution.order_id or execution.brokerage_order_id
+            traded = self._traded.get((execution.conid, order))
             has_level = "levelOfDetail" in fields.attributes
-            is_sum = not has_level and self._traded.get((execution.conid, order)) == (
-                execution.change
-            )
+            is_sum = traded == execution.change and not has_level
             if not is_sum:
                 error = fields.error("has no ibExecID, tradeID or transactionID", _IDS)
                 self._flaws[RowKind.EXECUTIONS].append(error)
@@ -620,22 +659,27 @@ class _StatementReader:
                 f"{self._fields.file}: {count} rows {tag} of {self._account} have levelOfDetail="
                 f"{shown(level)}, which is not known."
             )
-            self._flaws[_ELEMENTS[tag].becomes].append(flaw(what, _LEVELS))
+            becomes = _ELEMENTS[tag].becomes
+            error = flaw(what, _LEVELS)
+            self._flaws[becomes].append(error)
 
     def _single_positions(self) -> list[closes.StatementPosition]:
         """Return the holdings of each day, without those that are there twice."""
+        flaws = self._flaws[RowKind.POSITIONS]
         for (account, day, conid), named in self._named_twice.items():
-            what = f"{named}: {account} has conid {conid} twice on {day}."
-            self._flaws[RowKind.POSITIONS].append(flaw(what, _MODELS))
+            twice = flaw(f"{named}: {account} has conid {conid} twice on {day}.", _MODELS)
+            flaws.append(twice)
 
         for key, named in self._lots.items():
             if key not in self._positions:
-                what = f"{named} is a lot, and its summary is not there."
-                self._flaws[RowKind.POSITIONS].append(flaw(what, _LEVELS))
+                lone_lot = flaw(f"{named} is a lot, and its summary is not there.", _LEVELS)
+                flaws.append(lone_lot)
 
-        return [
-            position for key, position in self._positions.items() if key not in self._named_twice
-        ]
+        single: list[closes.StatementPosition] = []
+        for key, position in self._positions.items():
+            if key not in self._named_twice:
+                single.append(position)
+        return single
 
     def _check_that_sections_say_something(self, positions: list[closes.StatementPosition]) -> None:
         """Name the sections that have rows, of which none was read."""
@@ -647,18 +691,22 @@ class _StatementReader:
 
             listed = ", ".join(sorted(present))
             what = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
-            self._flaws[becomes].append(flaw(what, _LEVELS))
+            error = flaw(what, _LEVELS)
+            self._flaws[becomes].append(error)
 
     def _states_all_trades(self) -> bool:
         """Return whether what the statement does not name did not happen."""
-        is_read = not self._flaws[RowKind.EXECUTIONS] and not self._flaws[RowKind.EVENTS]
-        return "Trades" in self._sections and is_read and self._serves(self._account)
+        has_trades = "Trades" in self._sections
+        has_flaws = self._flaws[RowKind.EXECUTIONS] or self._flaws[RowKind.EVENTS]
+        return has_trades and not has_flaws and self._serves(self._account)
 
     def _period(self) -> closes.StatementEvent:
-        days = f"{self._account}:{self._first}:{self._last}"
-        again = f":{self._made.isoformat()}" if self._made else ""
+        event_id = f"{closes.EventKind.PERIOD}:{self._account}:{self._first}:{self._last}"
+        if self._made:
+            event_id += f":{self._made.isoformat()}"
+
         return closes.StatementEvent(
-            event_id=f"{closes.EventKind.PERIOD}:{days}{again}",
+            event_id=event_id,
             kind=closes.EventKind.PERIOD,
             account=self._account,
             day=self._last,
@@ -686,12 +734,16 @@ class _StatementReader:
         notes: list[str] = []
         for sec_type, names in self._unknown_types.items():
             unique = list(dict.fromkeys(names))
-            more = f" and {len(unique) - _NAMED} more" if len(unique) > _NAMED else ""
-            listed = ", ".join(map(shown, unique[:_NAMED])) + more
-            notes.append(
+            unnamed = len(unique) - _NAMED
+            listed = ", ".join(map(shown, unique[:_NAMED]))
+            if unnamed > 0:
+                listed += f" and {unnamed} more"
+
+            note = (
                 f"{self._fields.file}: {listed} of {self._account} are of the type "
                 f"{shown(sec_type)}, which is not valued."
             )
+            notes.append(note)
         return notes
 
 
@@ -739,7 +791,8 @@ def read_statements(
 
             if event == "end":
                 if tag == "FlexStatement" and reader is not None:
-                    statements.append(reader.finished())
+                    statement = reader.finished()
+                    statements.append(statement)
                     reader = None
                 element.clear()
             elif tag == "FlexStatement":
@@ -748,8 +801,9 @@ def read_statements(
             elif reader is not None:
                 reader.add(tag, element.attrib)
     except (Xml.ParseError, LookupError, ValueError) as error:  # an encoding that Python lacks too
+        reason = str(error)[:80]
         raise StatementError(
-            f"{file} is not complete XML in UTF-8: {str(error)[:80]}.",
+            f"{file} is not complete XML in UTF-8: {reason}.",
             remedy="Download it again and replace the file.",
         ) from None
 
@@ -774,8 +828,10 @@ def _check_kind(begin: bytes, file: str) -> None:
             f"{file} is a web page, and no statement.",
             remedy="The session of the Client Portal had ended: log in and download it again.",
         )
+
     if text.startswith((b"PK\x03\x04", b"\x1f\x8b", b"%PDF")):
         raise StatementError(f"{file} is an archive or a PDF, and no XML.", remedy=_AS_XML)
+
     is_text = b"\0" not in first_line and not text.startswith(b"<")
-    if is_text and any(separator in first_line for separator in (b",", b";", b"|", b"\t")):
+    if is_text and re.search(rb"[,;|\t]", first_line):
         raise StatementError(f"{file} is CSV, and no XML.", remedy=_AS_XML)

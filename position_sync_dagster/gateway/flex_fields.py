@@ -48,12 +48,17 @@ def _number(text: str) -> float:
 def _conid(text: str) -> int | None:
     # More digits are out of range, and Python refuses to parse thousands of them.
     is_number = text.isascii() and text.isdigit() and len(text) <= 10
-    return int(text) if is_number and int(text) in instrument.CONIDS else None
+    if not is_number:
+        return None
+
+    conid = int(text)
+    return conid if conid in instrument.CONIDS else None
 
 
 def _day(text: str) -> date:
     day = date.fromisoformat(text)
-    if not FIRST_DAY <= day <= utc_now().date() + timedelta(days=1):
+    tomorrow = utc_now().date() + timedelta(days=1)
+    if not FIRST_DAY <= day <= tomorrow:
         raise ValueError(text)
     return day
 
@@ -63,9 +68,11 @@ def _moment(text: str) -> datetime:
     if _WITHOUT_SEPARATOR.fullmatch(text):
         raise _SeparatorError(text)
 
-    day, clock, *named_zone = [*re.sub("[;,T]", " ", text, count=1).split(maxsplit=2), ""][:3]
-    digits = (clock or "000000").replace(":", "")
-    zone = zone_of(named_zone[0]) if named_zone and named_zone[0] else STATEMENT_ZONE
+    separated = re.sub("[;,T]", " ", text, count=1)
+    words = separated.split(maxsplit=2)
+    day, clock, named_zone = [*words, "", ""][:3]
+    digits = clock.replace(":", "") if clock else "000000"
+    zone = zone_of(named_zone) if named_zone else STATEMENT_ZONE
     if zone is None or len(digits) != 6:  # strptime takes 1530 for 15:03
         raise ValueError(text)
 
@@ -141,10 +148,10 @@ def columns_of(record: type, **fields: str) -> dict[str, FieldColumn]:
     types = get_type_hints(record)
     columns: dict[str, FieldColumn] = {}
     for name, written in fields.items():
-        kind, *optional = get_args(types[name]) or (types[name],)
-        columns[name] = FieldColumn(
-            _OF_COLUMN.get(name, _OF_TYPE[kind]), not optional, written.split()
-        )
+        type_and_none = get_args(types[name]) or (types[name],)
+        kind = _OF_COLUMN.get(name, _OF_TYPE[type_and_none[0]])
+        is_required = len(type_and_none) == 1
+        columns[name] = FieldColumn(kind, is_required, written.split())
     return columns
 
 
@@ -176,10 +183,14 @@ class Fields:
 
     def __str__(self) -> str:
         """Return what names the row in a message."""
-        names = ("conid", "symbol", "tradeID", "transactionID", "dateTime")
-        named = [f"{n} {shown(self.attributes[n])}" for n in names if n in self.attributes]
-        listed = f" ({', '.join(named)})" if named else ""
-        return f"{self.file}: {self.element}{listed}"
+        named: list[str] = []
+        for name in ("conid", "symbol", "tradeID", "transactionID", "dateTime"):
+            if name in self.attributes:
+                value = shown(self.attributes[name])
+                named.append(f"{name} {value}")
+
+        row = f"{self.file}: {self.element}"
+        return f"{row} ({', '.join(named)})" if named else row
 
     def get(self, kind: FieldKind, *names: str, is_required: bool = False) -> Any:
         """Return the value of the first of these fields that is there; None if none is.
@@ -188,9 +199,10 @@ class Fields:
             StatementError: It is of another kind, or it is required and not there.
         """
         value = None
-        present = next((name for name in names if name in self.attributes), None)
-        if present is not None:
-            value = self._parsed(kind, present)
+        for name in names:
+            if name in self.attributes:
+                value = self._parsed(kind, name)
+                break
 
         if value is None and is_required:
             raise self.error(f"has no valid {names[-1]}", kind.remedy)
@@ -202,10 +214,10 @@ class Fields:
 
     def row(self, columns: Mapping[str, FieldColumn]) -> dict[str, Any]:
         """Return the values of columns; see `get`."""
-        return {
-            name: self.get(column.kind, *column.fields, is_required=column.is_required)
-            for name, column in columns.items()
-        }
+        values: dict[str, Any] = {}
+        for name, (kind, is_required, fields) in columns.items():
+            values[name] = self.get(kind, *fields, is_required=is_required)
+        return values
 
     def as_json(self) -> str:
         """Return the attributes as JSON in the order of names.
@@ -213,9 +225,10 @@ class Fields:
         The day of the statement is among them only if the row names none: the same booking has the
         same text in every statement that names it.
         """
-        is_dated = any(name in self.attributes for name in ("dateTime", "tradeDate", "date"))
-        left_out = {*self.inherited} & {"reportDate"} if is_dated else set()
-        written = {name: text for name, text in self.attributes.items() if name not in left_out}
+        written = dict(self.attributes)
+        is_dated = not written.keys().isdisjoint({"dateTime", "tradeDate", "date"})
+        if is_dated and "reportDate" in self.inherited:
+            del written["reportDate"]
         return json.dumps(written, sort_keys=True, ensure_ascii=False)
 
     def error(self, what: str, remedy: str = _FIELDS) -> StatementError:

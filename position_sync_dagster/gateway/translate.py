@@ -2,9 +2,11 @@
 
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from datetime import time as clock_time
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -66,7 +68,9 @@ def multiplier_of(sec_type: str, text: str) -> float | None:
     value = number_of(text or "0")
     if value == 0 and sec_type not in MULTIPLIED_TYPES:
         return 1.0
-    return value if value is not None and value > 0 else None
+    if value is None or value <= 0:
+        return None
+    return value
 
 
 def instrument_of(contract: Contract) -> Instrument:
@@ -80,17 +84,25 @@ def instrument_of(contract: Contract) -> Instrument:
     """
     multiplier = multiplier_of(contract.secType, contract.multiplier)
     if multiplier is None:
-        raise ValueError(f"multiplier {shown(contract.multiplier)} ({contract.secType})")
-    option = contract.secType in OPTION_TYPES
+        written = shown(contract.multiplier)
+        raise ValueError(f"multiplier {written} ({contract.secType})")
+
+    right = None
+    strike = None
+    if contract.secType in OPTION_TYPES:
+        right = _right(contract.right)
+        strike = known(contract.strike)
+
+    expiry = _day(contract.lastTradeDateOrContractMonth)
     return Instrument(
         conid=contract.conId,
         symbol=contract.symbol,
         sec_type=contract.secType,
         currency=contract.currency,
         multiplier=multiplier,
-        right=_right(contract.right) if option else None,
-        strike=known(contract.strike) if option else None,
-        expiry=_day(contract.lastTradeDateOrContractMonth),
+        right=right,
+        strike=strike,
+        expiry=expiry,
         local_symbol=contract.localSymbol,
         trading_class=contract.tradingClass,
         exchange=contract.exchange or contract.primaryExchange,
@@ -107,10 +119,16 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
     contract = details.contract
     if contract is None or contract.conId not in CONIDS:
         raise ValueError("contract details without a contract")
+
     instrument = instrument_of(contract)
+    under_conid = details.underConId if details.underConId in CONIDS else None
     expires_on = _day(details.realExpirationDate)
     day, clock, zone = _last_trade(instrument.expiry, details, expires_on)
-    hours_are_dated = zone_of(details.timeZoneId) is not None
+
+    trading_hours = None
+    if zone_of(details.timeZoneId) is not None:
+        trading_hours = details.tradingHours or None
+
     return ContractDetails(
         conid=instrument.conid,
         symbol=instrument.symbol,
@@ -119,7 +137,7 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
         local_symbol=instrument.local_symbol,
         trading_class=instrument.trading_class,
         exchange=contract.exchange,
-        under_conid=details.underConId if details.underConId in CONIDS else None,
+        under_conid=under_conid,
         multiplier=instrument.multiplier,
         price_magnifier=details.priceMagnifier or 1,
         right=instrument.right,
@@ -127,7 +145,7 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
         last_trade_date=day,
         last_trade_time=clock,
         time_zone=zone,
-        trading_hours=(details.tradingHours or None) if hours_are_dated else None,
+        trading_hours=trading_hours,
         seen_at=seen_at,
         valid_exchanges=details.validExchanges,
         expires_on=expires_on,
@@ -156,16 +174,20 @@ def _last_trade(
                 "the last trade of contract %d, %s %s, is in the time zone %r, which is not known: "
                 "its time does not count. Choose another time zone at the log-in of TWS or IB "
                 "Gateway.",
-                *(details.contract.conId if details.contract else 0, day, clock, name),
+                details.contract.conId if details.contract else 0,
+                day,
+                clock,
+                name,
             )
             clock = ""
         elif listed is None:
             zone = name
         else:
             hour, minute, *_seconds = map(int, clock.split(":"))
-            at = datetime(day.year, day.month, day.day, hour, minute, tzinfo=written)
-            day = at.astimezone(listed).date()
-            clock = f"{at.astimezone(listed):%H:%M:%S}"
+            at = datetime.combine(day, clock_time(hour, minute), written)
+            local = at.astimezone(listed)
+            day = local.date()
+            clock = f"{local:%H:%M:%S}"
 
     if day is not None and expires_on is not None and day > expires_on:
         day = expires_on
@@ -197,10 +219,15 @@ def _market_data_exchange(details: ContractDetails) -> str:
     if not details.valid_exchanges:
         smart = details.sec_type in {"OPT", "STK", "WAR", "IOPT"}
         return "SMART" if smart else details.exchange
-    listed = [name.strip() for name in details.valid_exchanges.split(",")]
-    if "SMART" in listed:
-        return "SMART"
-    venues = [name for name in listed if name and not name.startswith(codes.ALGO_VENUE)]
+
+    venues: list[str] = []
+    for listed in details.valid_exchanges.split(","):
+        name = listed.strip()
+        if name == "SMART":
+            return name
+        if name and not name.startswith(codes.ALGO_VENUE):
+            venues.append(name)
+
     if details.exchange in venues or not venues:
         return details.exchange
     return venues[0]
@@ -284,28 +311,34 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         kind = arrivals.kind or kind
     if arrivals.delayed and kind not in codes.DELAYED_TYPES:
         kind = int(codes.MarketDataType.DELAYED)
-    delayed = kind in codes.DELAYED_TYPES
+
+    last_time = ticker.lastTimestamp
+    halted = ticker.halted
+    if kind in codes.DELAYED_TYPES:
+        last_time = ticker.delayedLastTimestamp
+        halted = ticker.delayedHalted
+
     return Quote(
         conid=contract.conId if contract else 0,
         received_at=ticker.time,
         bid=_side(ticker.bid),
         ask=_side(ticker.ask),
-        last=None if ticker.last == -1 else known(ticker.last),
-        mark=None if ticker.markPrice == -1 else known(ticker.markPrice),
+        last=_unless(-1, ticker.last),
+        mark=_unless(-1, ticker.markPrice),
         quote_time=arrivals.quote,
         moved_at=arrivals.moved,
         mark_time=arrivals.mark,
-        last_time=ticker.delayedLastTimestamp if delayed else ticker.lastTimestamp,
+        last_time=last_time,
         market_data_type=kind,
-        halted=(ticker.delayedHalted if delayed else ticker.halted) in (1, 2),
-        implied_vol=_greek(greeks.impliedVol, -1),
-        delta=_greek(greeks.delta, -2),
-        gamma=_greek(greeks.gamma, -2),
-        vega=_greek(greeks.vega, -2),
-        theta=_greek(greeks.theta, -2),
-        underlying_price=_greek(greeks.undPrice, -1),
-        model_price=_greek(greeks.optPrice, -1),
-        pv_dividend=_greek(greeks.pvDividend, -1),
+        halted=halted in (1, 2),
+        implied_vol=_unless(-1, greeks.impliedVol),
+        delta=_unless(-2, greeks.delta),
+        gamma=_unless(-2, greeks.gamma),
+        vega=_unless(-2, greeks.vega),
+        theta=_unless(-2, greeks.theta),
+        underlying_price=_unless(-1, greeks.undPrice),
+        model_price=_unless(-1, greeks.optPrice),
+        pv_dividend=_unless(-1, greeks.pvDividend),
         greeks_time=arrivals.model if ticker.modelGreeks else None,
         min_tick=known(ticker.minTick) or None,
         dividends=_dividends(ticker),
@@ -317,9 +350,13 @@ def _dividends(ticker: Ticker) -> StatedDividends | None:
     stated = ticker.dividends
     if stated is None:
         return None
+
     day = stated.nextDate
+    if isinstance(day, datetime):
+        day = day.date()
+
     return StatedDividends(
-        next_date=day.date() if isinstance(day, datetime) else day,
+        next_date=day,
         next_amount=known(stated.nextAmount),
         next_year=known(stated.next12Months),
     )
@@ -366,7 +403,8 @@ def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     account = fields[2]
     terms = fields[3:14]
     quantity, cost = fields[14:]
-    return _row(account, terms, quantity, {"average_cost": cost or "nan"})
+    amounts = {"average_cost": cost or "nan"}
+    return _row(account, terms, quantity, amounts)
 
 
 # The amounts of message 7, by the names of the columns.
@@ -375,8 +413,11 @@ _AMOUNTS = ("market_price", "market_value", "average_cost", "unrealized_pnl", "r
 
 def portfolio_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     """Read message 7."""
+    account = fields[19]
+    terms = fields[2:13]
+    quantity = fields[13]
     amounts = dict(zip(_AMOUNTS, fields[14:19], strict=True))
-    return _row(fields[19], fields[2:13], fields[13], amounts)
+    return _row(account, terms, quantity, amounts)
 
 
 # The terms of a contract in both messages, by ib_async's names.
@@ -403,11 +444,17 @@ def _row(
         named["conId"] = int(conid)
         named["strike"] = _sent("strike", named["strike"] or "0")
         contract = Contract(**named)
-        amounts = {name: known(_sent(name, text)) for name, text in sent.items()}
+        amounts: dict[str, float | None] = {}
+        for name, text in sent.items():
+            amount = _sent(name, text)
+            amounts[name] = known(amount)
+
         key = (account, contract.conId)
-        return HoldingRow(key, instrument_of(contract), position, amounts)
+        instrument = instrument_of(contract)
+        return HoldingRow(key, instrument, position, amounts)
     except ValueError as error:
-        return OddRow((account, int(number_of(conid) or 0)), str(error))
+        number = number_of(conid) or 0
+        return OddRow((account, int(number)), str(error))
 
 
 def _sent(name: str, text: str) -> float:
@@ -419,10 +466,10 @@ def _sent(name: str, text: str) -> float:
 
 def _side(price: float) -> float | None:
     value = known(price)
-    return None if value is None or value in (0.0, -1.0) else value
+    return None if value in (0.0, -1.0) else value
 
 
-def _greek(value: float | None, unset: int) -> float | None:
+def _unless(unset: int, value: float | None) -> float | None:
     value = known(value)
     return None if value == unset else value
 
@@ -437,7 +484,8 @@ def _right(text: str) -> Right | None:
 @lru_cache(maxsize=4096)
 def _day(text: str) -> date | None:
     """Read "20270115" or "20261218 08:30:00 US/Central"; a month alone gives None."""
+    day = re.split("[ -]", text)[0]
     try:
-        return parse_expiry(text.split(" ")[0].split("-")[0]) if text else None
+        return parse_expiry(day) if day else None
     except InvalidLegError:
         return None
