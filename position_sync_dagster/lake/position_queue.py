@@ -51,17 +51,22 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
         UnknownRequestError: An id is not in the queue.
         RequestStateError: A request is not FAILED.
     """
-    statuses = statuses_of(snapshot, ids)
-    wrong = {request_id: status for request_id, status in statuses.items() if status != FAILED}
-    if wrong:
-        raise wrong_state(wrong, "only a FAILED request is retried")
-    wanted = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
-    chosen = storage.in_bucket(FAILED) & storage.may_have_one_of("request_id", wanted.to_series())
-    rows = snapshot.finished(chosen, None).filter(pl.col("bucket") == FAILED)
-    failed = rows.filter(pl.col("request_id").is_in(ids))
+    for request_id, status in statuses_of(snapshot, ids).items():
+        if status != FAILED:
+            raise wrong_state(request_id, status, "only a FAILED request is retried")
+
+    wanted = pl.Series("request_id", ids, dtype=pl.String)
+    chosen = storage.in_bucket(FAILED) & storage.may_have_one_of("request_id", wanted)
+    finished = snapshot.finished(chosen, None)
+    rows = finished.filter(bucket=FAILED)
+
+    is_wanted = pl.col("request_id").is_in(ids)
+    failed = rows.filter(is_wanted)
+    in_order = wanted.to_frame().join(failed, on="request_id", how="left", maintain_order="left")
+
     parts = failed.get_column("part").unique()
-    ordered = wanted.join(failed, on="request_id", how="left", maintain_order="left")
-    return ordered.select(rows.columns), rows.filter(pl.col("part").is_in(parts.implode()))
+    is_sibling = pl.col("part").is_in(parts.implode())
+    return in_order.select(rows.columns), rows.filter(is_sibling)
 
 
 def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
@@ -71,24 +76,27 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
         UnknownRequestError: An id is not in the queue.
     """
     columns = ["request_id", "status"]
-    live = snapshot.live.filter(pl.col("request_id").is_in(ids))
-    status_of = dict(live.select(columns).iter_rows())
-    absent = pl.Series([i for i in ids if i not in status_of], dtype=pl.String)
-    rows = snapshot.finished(storage.may_have_one_of("request_id", absent), columns)
-    status_of |= dict(rows.filter(pl.col("request_id").is_in(absent.implode())).iter_rows())
-    unknown = [i for i in ids if i not in status_of]
+    is_wanted = pl.col("request_id").is_in(ids)
+    live = snapshot.live.select(columns).filter(is_wanted)
+    status_of = dict(live.iter_rows())
+
+    absent = [request_id for request_id in ids if request_id not in status_of]
+    chosen = storage.may_have_one_of("request_id", pl.Series(absent, dtype=pl.String))
+    finished = snapshot.finished(chosen, columns)
+    is_absent = pl.col("request_id").is_in(absent)
+    status_of |= dict(finished.filter(is_absent).iter_rows())
+
+    unknown = [request_id for request_id in absent if request_id not in status_of]
     if unknown:
-        raise errors.UnknownRequestError(
-            f"The request {unknown[0][:80]!r} is not in the queue"
-            + (f", nor are {len(unknown) - 1} others." if len(unknown) > 1 else "."),
-            remedy=_CLAIMED,
-        )
+        message = f"The request {unknown[0][:80]!r} is not in the queue"
+        if len(unknown) > 1:
+            message += f", nor are {len(unknown) - 1} others"
+        raise errors.UnknownRequestError(f"{message}.", remedy=_CLAIMED)
     return status_of
 
 
-def wrong_state(statuses: Mapping[str, str], why: str) -> errors.RequestStateError:
+def wrong_state(request_id: str, status: str, why: str) -> errors.RequestStateError:
     """Return the error of a request whose status does not allow a step."""
-    request_id, status = next(iter(statuses.items()))
     return errors.RequestStateError(
         f"The request {request_id} is {status}.", remedy=f"Leave it as it is: {why}."
     )
@@ -142,18 +150,22 @@ def check(whose: str = "", /, **arguments: object) -> None:
     """
     for name, value in arguments.items():
         kind, is_right, remedy = _RULES[name]
-        is_kind = isinstance(value, kind) and not isinstance(value, bool)
-        if not is_kind or (is_right is not None and not is_right(value)):
-            raise errors.InvalidRequestError(
-                f"The {name} {errors.shown(value)}{whose} is not valid.", remedy=remedy
-            )
+        is_valid = isinstance(value, kind) and not isinstance(value, bool)
+        if is_valid and is_right is not None:
+            is_valid = bool(is_right(value))
+
+        if not is_valid:
+            message = f"The {name} {errors.shown(value)}{whose} is not valid."
+            raise errors.InvalidRequestError(message, remedy=remedy)
 
 
 def ids_of(request_ids: str | Iterable[str]) -> list[str]:
     """Return ids as a list, each once."""
     check(request_ids=request_ids)
-    ids = [request_ids] if isinstance(request_ids, str) else request_ids
-    return list(dict.fromkeys(storable(str(request_id)) for request_id in ids))
+    if isinstance(request_ids, str):
+        request_ids = [request_ids]
+    ids = map(storable, request_ids)
+    return list(dict.fromkeys(ids))
 
 
 # A pending request older than this is claimed as if it had priority 1.
@@ -195,7 +207,9 @@ class SyncQueue:
             InvalidRequestError: The conid is not a whole number above zero, the symbol is empty,
                 or the priority is neither 1 nor 2.
         """
-        return self.insert_many([QueueRequest(conid, symbol, priority, account, reason)])[0]
+        request = QueueRequest(conid, symbol, priority, account, reason)
+        [request_id] = self.insert_many([request])
+        return request_id
 
     def insert_many(self, requests: Iterable[QueueRequest]) -> list[str]:
         """Insert many requests in one commit.
@@ -208,11 +222,17 @@ class SyncQueue:
         """
         checked = list(requests)
         for request in checked:
-            check(f" of the request for {errors.shown(request.conid)}", **schema.fields_of(request))
+            whose = f" of the request for {errors.shown(request.conid)}"
+            check(whose, **schema.fields_of(request))
         if not checked:
             return []
-        step = partial(transitions.insert, requests=checked, now=self.clock(), new_ids=self.new_ids)
-        ids = self.store.change(lambda snapshot: step(snapshot.live), {"action": "insert"})
+
+        now = self.clock()
+
+        def step(snapshot: Snapshot) -> Change[list[str]]:
+            return transitions.insert(snapshot.live, checked, now=now, new_ids=self.new_ids)
+
+        ids = self.store.change(step, {"action": "insert"})
         logger.debug("inserted %d requests", len(ids))
         return ids
 
@@ -233,14 +253,15 @@ class SyncQueue:
         """
         check(limit=limit, status=status)
         status = QueueStatus(status)
-        wanted = pl.col("status") == status.value
+        wanted = IS_REQUEST & (pl.col("status") == status.value)
         if priority is not None:
             check(priority=priority)
             wanted &= pl.col("priority") == priority
-        wanted &= IS_REQUEST
+
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
+            live = self.store.snapshot().live
             order = claim_order(self.clock(), self.promote_after_s)
-            requests = self.store.snapshot().live.filter(wanted).sort(order).head(limit)
+            requests = live.filter(wanted).sort(order).head(limit)
         else:
             newest = self.store.newest_finished(status.value, wanted, limit)
             requests = newest.sort("updated_at", "request_id", descending=True)
@@ -249,9 +270,12 @@ class SyncQueue:
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
         live = self.store.snapshot().live
-        finished = self.store.finished(storage.may_have("request_id", prefix, prefix + schema.LAST))
+        chosen = storage.may_have("request_id", prefix, prefix + schema.LAST)
+        finished = self.store.finished(chosen)
+
         is_wanted = pl.col("request_id").str.starts_with(prefix)
-        requests = pl.concat([live, finished]).filter(is_wanted, IS_REQUEST)
+        stored = pl.concat([live, finished])
+        requests = stored.filter(is_wanted, IS_REQUEST)
         single = requests.unique("request_id", keep="first", maintain_order=True)
         return schema.records_of(QueuedPosition, single)
 
@@ -280,19 +304,22 @@ class SyncQueue:
         check(limit=limit, lease_s=lease_s, owner=owner)
         if limit == 0:
             return []
+
         token = os.urandom(16).hex()
         owner = storable(owner or f"pid-{os.getpid()}")
 
         def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
             now = self.clock()
             order = claim_order(now, self.promote_after_s)
-            claimed = snapshot.live.filter(pl.col("lease_token") == token)
+            claimed = snapshot.live.filter(lease_token=token)
             if not claimed.is_empty():  # the answer to the commit was lost
                 return Change(claimed.sort(order))
+
+            until = now + timedelta(seconds=lease_s)
             lease = {
                 "lease_owner": pl.lit(owner),
                 "lease_token": pl.lit(token),
-                "lease_expires_at": schema.moment(now + timedelta(seconds=lease_s)),
+                "lease_expires_at": schema.moment(until),
             }
             allowed = transitions.is_claimable(now, except_accounts)
             new_ids = self.new_ids
@@ -302,7 +329,8 @@ class SyncQueue:
 
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})
         granted = schema.records_of(QueuedPosition, claimed)
-        self._tokens |= {request.request_id: token for request in granted}
+        for request in granted:
+            self._tokens[request.request_id] = token
         if granted:
             logger.info("claimed %d requests", len(granted))
         return granted
@@ -328,7 +356,8 @@ class SyncQueue:
             LeaseLostError: A lease has expired, or another worker holds it.
             UnknownRequestError, RequestStateError: A request does not exist, or is finished.
         """
-        self._succeed(ids_of(request_ids), Action.MARK, lease_token, answers or {})
+        ids = ids_of(request_ids)
+        self._succeed(ids, Action.MARK, lease_token, answers or {})
 
     def mark_processed(
         self, request_ids: str | Iterable[str], *, lease_token: str | None = None
@@ -347,7 +376,8 @@ class SyncQueue:
             RequestStateError: A request was not claimed, or is finished; none was finished now.
             UnknownRequestError: A request does not exist.
         """
-        self._succeed(ids_of(request_ids), Action.HOLD, lease_token, {})
+        ids = ids_of(request_ids)
+        self._succeed(ids, Action.HOLD, lease_token, {})
 
     def _succeed(
         self, ids: list[str], action: Action, token: str | None, answers: Mapping[str, Answer]
@@ -382,10 +412,13 @@ class SyncQueue:
         Args:
             errors: Error message by request id.
         """
-        texts = {storable(failed_id): storable(text) for failed_id, text in errors.items()}
+        texts: dict[str, str] = {}
+        for failed_id, text in errors.items():
+            texts[storable(failed_id)] = storable(text)
+
         after = partial(next_attempt, retryable=retryable, policy=self.policy, random=self.random)
         step = partial(transitions.fail, errors=texts, following=after, new_ids=self.new_ids)
-        self._change_claimed([*texts], Action.MARK, lease_token, step, {"action": "failure"})
+        self._change_claimed(list(texts), Action.MARK, lease_token, step, {"action": "failure"})
         for request_id, text in texts.items():
             logger.info("request %s failed: %s", request_id, text)
 
@@ -426,8 +459,13 @@ class SyncQueue:
         """
         if not self.overview().expired:
             return []
-        step = partial(transitions.rescue, now=self.clock())
-        return self.store.change(lambda snapshot: step(snapshot.live), {"action": "rescue"})
+
+        now = self.clock()
+
+        def step(snapshot: Snapshot) -> Change[list[str]]:
+            return transitions.rescue(snapshot.live, now=now)
+
+        return self.store.change(step, {"action": "rescue"})
 
     def retry(self, request_ids: str | Iterable[str]) -> list[str]:
         """Return FAILED requests to PENDING with all their attempts, when a person decides so.
@@ -453,7 +491,8 @@ class SyncQueue:
         """
         ids = ids_of(request_ids)
         live = self.store.snapshot().live
-        rows = live.filter(transitions.has_id(live, ids), IS_REQUEST)
+        named = transitions.has_id(live, ids)
+        rows = live.filter(named, IS_REQUEST)
         tokens = self._tokens_of(ids, lease_token)
         action = Action.HOLD
         now = self.clock()
@@ -470,9 +509,11 @@ class SyncQueue:
         first = schema.id_prefix(since)
         chosen = storage.in_bucket(transitions.SUCCESS) & storage.may_have("request_id", first)
         names = ["request_id", "update_id", "confirmed_at", "updated_at"]
-        answered = self.store.finished(chosen, names).filter(
-            pl.col("request_id") >= first, pl.col("updated_at") <= until.astimezone(UTC)
-        )
+        finished = self.store.finished(chosen, names)
+
+        was_inserted_since = pl.col("request_id") >= first
+        was_answered_by_then = pl.col("updated_at") <= until.astimezone(UTC)
+        answered = finished.filter(was_inserted_since, was_answered_by_then)
         return answered.select("update_id", "confirmed_at").drop_nulls()
 
     def counts(self) -> dict[QueueStatus, int]:
@@ -492,16 +533,19 @@ class SyncQueue:
         counts = dict.fromkeys(QueueStatus, 0)
         for status, number in live.group_by("status").len().iter_rows():
             counts[QueueStatus(status)] += number
+
         newest: dict[str, datetime] = {}
         for bucket, number, last in finished.iter_rows():
             if bucket in counts:
                 counts[QueueStatus(bucket)] += number
                 newest[bucket] = last
 
-        pending = live.filter(pl.col("status") == transitions.PENDING)
+        pending = live.filter(status=transitions.PENDING)
         oldest = pending.get_column("created_at").min()
-        claimable = live.filter(transitions.is_claimable(now, except_accounts))
-        expired = live.filter(transitions.lease_has_expired(now, except_accounts))
+        is_claimable = transitions.is_claimable(now, except_accounts)
+        claimable = live.filter(is_claimable)
+        has_expired = transitions.lease_has_expired(now, except_accounts)
+        expired = live.filter(has_expired)
         return QueueOverview(
             counts=counts,
             claimable=claimable.height,
@@ -537,21 +581,28 @@ class SyncQueue:
             rows = snapshot.live.filter(named)
             tokens = self._tokens_of(ids, lease_token)
             missing = transitions.check_leases(rows, ids, tokens, action=action, now=now)
-            lost = [request_id for request_id in missing if request_id in tokens]
-            if lost:
-                raise transitions.lease_lost(lost[0])
+            for request_id in missing:
+                if request_id in tokens:
+                    raise transitions.lease_lost(request_id)
             if missing:
-                raise wrong_state(statuses_of(snapshot, missing), "the step needs a live request")
+                statuses = statuses_of(snapshot, missing)
+                finished_id = missing[0]
+                status = statuses[finished_id]
+                raise wrong_state(finished_id, status, "the step needs a live request")
 
-            return replace(step(rows, now), replaced=named)
+            change = step(rows, now)
+            return replace(change, replaced=named)
 
         self.store.change(checked, commit_info)
-        for request_id in ids if ends else ():
-            self._tokens.pop(request_id, None)
+        if ends:
+            for request_id in ids:
+                self._tokens.pop(request_id, None)
 
     def _tokens_of(self, ids: Iterable[str], lease_token: str | None) -> Mapping[str, str]:
         """Return the caller's tokens by request: the given one for all, or the remembered ones."""
-        return self._tokens if lease_token is None else dict.fromkeys(ids, lease_token)
+        if lease_token is None:
+            return self._tokens
+        return dict.fromkeys(ids, lease_token)
 
 
 class PositionQueue:
