@@ -107,15 +107,17 @@ class GivenLeg(ContractTerms):
 
     @model_validator(mode="after")
     def _require_whole_option(self) -> "GivenLeg":
-        terms = (self.right, self.strike)
-        is_option = terms != (None, None)
-        if is_option and None in (*terms, self.expiry):
+        is_option = self.right is not None or self.strike is not None
+        if is_option and None in (self.right, self.strike, self.expiry):
             raise InvalidLegError(
-                f"The leg {self.conid or self.symbol[:60]} has only a part of right, strike and "
-                "expiry.",
+                f"The leg {self._name} has only a part of right, strike and expiry.",
                 remedy="Set all three for an option; leave right and strike out for anything else.",
             )
         return self
+
+    @property
+    def _name(self) -> int | str:
+        return self.conid or self.symbol[:60]
 
     def in_strategy(self, strategy_id: int | str, added_at: datetime) -> Leg:
         """Return the leg of a strategy, without a conid an `UnresolvedLeg`.
@@ -124,17 +126,21 @@ class GivenLeg(ContractTerms):
             InvalidLegError: The strategy has no name, or one that is taken.
         """
         if not str(strategy_id).strip():
-            name = self.conid or self.symbol[:60]
-            raise InvalidLegError(f"The leg {name} has no strategy.", remedy="Set its strategy_id.")
+            message = f"The leg {self._name} has no strategy."
+            raise InvalidLegError(message, remedy="Set its strategy_id.")
+
+        name = strategy_name(str(strategy_id))
         fields = self.model_dump(exclude={"conid", "priority"})
         leg = UnresolvedLeg(
             conid=None,
-            strategy_id=strategy_name(str(strategy_id)),
+            strategy_id=name,
             added_at=added_at,
             priority=self.priority or 1,
             **fields,
         )
-        return leg if self.conid is None else leg.resolved(self.conid, None)
+        if self.conid is None:
+            return leg
+        return leg.resolved(self.conid, None)
 
 
 # The text of each field, for columns and options.
@@ -143,8 +149,12 @@ TEXTS = {name: field.description or "" for name, field in GivenLeg.model_fields.
 
 def help_of(name: str) -> str:
     """Return what the help of a command says of a field."""
-    examples = GivenLeg.model_fields[name].examples or ()
-    return " ".join([TEXTS[name], *(["For example", ", ".join(examples)] if examples else ())])
+    text = TEXTS[name]
+    examples = GivenLeg.model_fields[name].examples
+    if examples:
+        listed = ", ".join(examples)
+        return f"{text} For example {listed}"
+    return text
 
 
 def read_terms(**given: object) -> dict[str, Any]:
@@ -154,9 +164,10 @@ def read_terms(**given: object) -> dict[str, Any]:
         InvalidLegError: A field is not known or does not parse.
     """
     try:
-        return ContractTerms.model_validate(given).model_dump(exclude_none=True)
+        terms = ContractTerms.model_validate(given)
     except ValidationError as error:
         raise _refusal(error) from None
+    return terms.model_dump(exclude_none=True)
 
 
 def make_leg(*, strategy_id: int | str, added_at: datetime, **given: Any) -> Leg:
@@ -182,8 +193,9 @@ def _refusal(error: ValidationError) -> InvalidLegError:
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, InvalidLegError):
         return cause
-    name = ".".join(map(str, problem["loc"]))
+
+    name = shown(".".join(map(str, problem["loc"])))
+    fields = ", ".join(GivenLeg.model_fields)
     return InvalidLegError(
-        f"The field {shown(name)} of a leg cannot be used: {problem['msg']}.",
-        remedy=f"Use {', '.join(GivenLeg.model_fields)}.",
+        f"The field {name} of a leg cannot be used: {problem['msg']}.", remedy=f"Use {fields}."
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
+from textwrap import indent
 from typing import Annotated, Any
 
 import yaml
@@ -80,16 +81,24 @@ class StrategiesPart(Part):
 def _days(text: object) -> tuple[int, int]:
     """Read a span of days, such as "0-60"."""
     match = re.fullmatch(r"(\d{1,5})\s*-\s*(\d{1,5})", str(text).strip())
-    if match is None or int(match[1]) > int(match[2]):
-        raise InvalidLegError(f"days {shown(text)} is no span of days", remedy='Write it as "0-60"')
-    return int(match[1]), int(match[2])
+    if match is not None:
+        first, last = map(int, match.groups())
+        if first <= last:
+            return first, last
+
+    raise InvalidLegError(f"days {shown(text)} is no span of days", remedy='Write it as "0-60"')
 
 
-Texts = Annotated[
-    frozenset[Text],
-    BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
-]
-Symbols = Annotated[Texts, AfterValidator(lambda names: frozenset(map(str.upper, names)))]
+def _as_list(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _in_capitals(names: frozenset[str]) -> frozenset[str]:
+    return frozenset(map(str.upper, names))
+
+
+Texts = Annotated[frozenset[Text], BeforeValidator(_as_list)]
+Symbols = Annotated[Texts, AfterValidator(_in_capitals)]
 
 
 class MatchPart(Part):
@@ -152,15 +161,20 @@ class StrategiesFile:
     def __init__(self, path: str | Path) -> None:
         self._file = YamlFile(Path(path), holds="strategies", error=StrategiesFileError)
         whole = self._file.parse(StrategiesPart, self._file.data)
-        self._accounts = [(("accounts", n), account) for n, account in enumerate(whole.accounts)]
+        self._accounts: list[tuple[Place, AccountPart]] = []
+        for number, account in enumerate(whole.accounts):
+            self._accounts.append((("accounts", number), account))
+
         self._strategies: list[tuple[Place, StrategyPart]] = []
         self._rules: list[tuple[Place, RulePart]] = []
         for number, entry in enumerate(whole.strategies):
             at = ("strategies", number)
             if isinstance(entry, dict) and "rule" in entry:
-                self._rules.append((at, self._file.parse(RulePart, entry, at)))
+                rule = self._file.parse(RulePart, entry, at)
+                self._rules.append((at, rule))
             else:
-                self._strategies.append((at, self._file.parse(StrategyPart, entry, at)))
+                strategy = self._file.parse(StrategyPart, entry, at)
+                self._strategies.append((at, strategy))
 
     @property
     def following_rolls(self) -> frozenset[str]:
@@ -182,8 +196,9 @@ class StrategiesFile:
                     at, f"the name {part.rule!r} is taken", "Give the rule another name"
                 )
             names.add(part.rule)
-            match = part.match.model_dump()
-            rules.append(Rule(name=part.rule, limit=part.limit, priority=part.priority, **match))
+            conditions = part.match.model_dump()
+            rule = Rule(name=part.rule, limit=part.limit, priority=part.priority, **conditions)
+            rules.append(rule)
         return rules
 
     def legs(self, added_at: datetime) -> list[Leg]:
@@ -202,11 +217,12 @@ class StrategiesFile:
                 at = (*of_strategy, "legs", number)
                 leg = self._leg(strategy, value, at, added_at)
                 if leg.key in places:
+                    name = strategy_registry.name_of(leg)
+                    line = file.line(places[leg.key])
                     file.fail(
                         at,
-                        f"the strategy {leg.strategy_id!r} has the leg "
-                        f"{strategy_registry.name_of(leg)} already, in line "
-                        f"{file.line(places[leg.key])}",
+                        f"the strategy {leg.strategy_id!r} has the leg {name} already, in line "
+                        f"{line}",
                         "Keep one of them",
                     )
                 places[leg.key] = at
@@ -225,13 +241,12 @@ class StrategiesFile:
         return legs
 
     def _leg(self, strategy: StrategyPart, value: object, at: Place, added_at: datetime) -> Leg:
-        leg = self._file.parse(GivenLeg, value, at)
-        usual = {
-            "priority": leg.priority or strategy.priority,
-            "since": leg.since or strategy.since,
-        }
+        written = self._file.parse(GivenLeg, value, at)
+        priority = written.priority or strategy.priority
+        since = written.since or strategy.since
+        leg = written.model_copy(update={"priority": priority, "since": since})
         try:
-            return leg.model_copy(update=usual).in_strategy(strategy.strategy_id, added_at)
+            return leg.in_strategy(strategy.strategy_id, added_at)
         except InvalidLegError as error:
             self._file.fail(at, error.what, error.remedy)
 
@@ -251,17 +266,19 @@ class StrategiesFile:
         limits: list[Limit] = []
         places: dict[str, Place] = {}
         for part_at, part, subject in subjects:
+            if part is None:
+                continue
+
             at = (*part_at, "limits")
-            of_subject = [] if part is None else self._limits_of(part, at, subject)
+            of_subject = self._limits_of(part, at, subject)
             if not of_subject:
                 continue
 
             name = of_subject[0].subject
             if name in places:
+                line = self._file.line(places[name])
                 self._file.fail(
-                    at,
-                    f"the {name} has limits already, in line {self._file.line(places[name])}",
-                    "Write them at one place",
+                    at, f"the {name} has limits already, in line {line}", "Write them at one place"
                 )
             places[name] = at
             limits += of_subject
@@ -274,26 +291,29 @@ class StrategiesFile:
             bounds = getattr(part, measure)
             if bounds is None:
                 continue
-            place = (*at, measure.value)
 
+            place = (*at, measure.value)
             if measure in OF_ACCOUNTS and "account" not in subject:
                 self._file.fail(
                     place, f"only an account has {measure}", "Move it to the limits of an account"
                 )
 
-            currency = part.currency if measure in SUMS_OF_MONEY else None
-            if measure in SUMS_OF_MONEY and currency is None:
+            is_money = measure in SUMS_OF_MONEY
+            if is_money and part.currency is None:
                 self._file.fail(
                     place,
                     f"{measure} is a sum of money, and these limits have no currency",
                     "Add the field currency beside it, as `currency: USD`",
                 )
 
-            named = subject | {"currency": currency, "place": self._file.named_place(place)}
+            named = dict(subject)
+            named["currency"] = part.currency if is_money else None
+            named["place"] = self._file.named_place(place)
             for bound in Bound:
                 number = getattr(bounds, bound)
                 if number is not None:
-                    limits.append(Limit(**named, measure=measure, bound=bound, value=number))
+                    limit = Limit(**named, measure=measure, bound=bound, value=number)
+                    limits.append(limit)
 
         return limits
 
@@ -312,15 +332,18 @@ class StrategiesFile:
                 ("strategies",), "the strategies stand in brackets", "Begin each with a dash"
             )
         if column is None:
-            text[line - 1] = text[line - 1].replace("[]", "", 1).rstrip()
+            heading = text[line - 1]
+            text[line - 1] = heading.replace("[]", "", 1).rstrip()
             column = 2
 
-        text[line:line] = [
-            " " * column + line_of_leg for line_of_leg in _as_text(_entries(legs)).splitlines()
-        ]
+        entries = _entries(legs)
+        added = indent(_as_text(entries), " " * column)
+        text[line:line] = added.splitlines()
+
         new = path.with_name(f".{path.name}.new")
         try:
-            new.write_text("\n".join(text) + "\n", encoding="utf-8")
+            lines = "\n".join(text)
+            new.write_text(f"{lines}\n", encoding="utf-8")
             load_strategies(new)
             new.replace(path)
         except OSError as error:
@@ -349,11 +372,10 @@ def follow_file(registry: strategy_registry.SyncRegistry, path: str | Path) -> t
         StrategiesFileError: The file cannot be read, or has a mistake.
     """
     file = StrategiesFile(path)
-    return registry.replace_all(
-        file.legs(registry.clock()),
-        following=file.following_rolls,
-        rules={rule.name for rule in file.rules},
-    )
+    now = registry.clock()
+    legs = file.legs(now)
+    rules = {rule.name for rule in file.rules}
+    return registry.replace_all(legs, following=file.following_rolls, rules=rules)
 
 
 def saved_file(path: Path) -> StrategiesFile:
@@ -390,10 +412,18 @@ def _entries(legs: Iterable[Leg]) -> list[dict[str, object]]:
     """Return the strategies of legs as a strategies file has them."""
     legs_of: dict[str, list[dict[str, object]]] = {}
     for leg in legs:
-        values = {name: getattr(leg, name) for name in GivenLeg.model_fields}
-        values["right"] = leg.right and leg.right.value
+        written: dict[str, object] = {}
+        for name in GivenLeg.model_fields:
+            value = getattr(leg, name)
+            if value is not None:
+                written[name] = value
+
+        if leg.right is not None:
+            written["right"] = leg.right.value
         if leg.priority == 1:
-            del values["priority"]
-        written = {name: value for name, value in values.items() if value is not None}
-        legs_of.setdefault(str(leg.strategy_id), []).append(written)
+            del written["priority"]
+
+        of_strategy = legs_of.setdefault(str(leg.strategy_id), [])
+        of_strategy.append(written)
+
     return [{"strategy_id": name, "legs": legs_of[name]} for name in sorted(legs_of)]

@@ -72,10 +72,15 @@ IS_LEG = pl.all_horizontal(_IS_READABLE).fill_null(value=False)
 
 def in_order(legs: Iterable[Leg]) -> tuple[tuple[ActiveContract, ...], tuple[UnresolvedLeg, ...]]:
     """Return legs by conid, account and strategy, and separately those without a conid."""
-    listed = list(legs)
-    contracts = [leg for leg in listed if isinstance(leg, ActiveContract)]
+    contracts: list[ActiveContract] = []
+    described: list[UnresolvedLeg] = []
+    for leg in legs:
+        if isinstance(leg, ActiveContract):
+            contracts.append(leg)
+        else:
+            described.append(leg)
+
     contracts.sort(key=lambda leg: (leg.conid, leg.account or "", leg.strategy_id))
-    described = [leg for leg in listed if isinstance(leg, UnresolvedLeg)]
     described.sort(key=lambda leg: (leg.strategy_id, leg.described, leg.account or ""))
     return tuple(contracts), tuple(described)
 
@@ -105,24 +110,29 @@ class SyncRegistry:
     def is_active(self, conid: int, account: str | None = None) -> bool:
         """Return, from memory, whether a strategy has the leg; without an account, in any."""
         accounts = self._accounts.get(conid, set())
-        return bool(accounts if account is None else accounts & {account, None})
+        if account is None:
+            return bool(accounts)
+        return account in accounts or None in accounts
 
     def refresh(self) -> bool:
         """Read the changes of other processes, and return whether the active legs differ now."""
         snapshot = self._memberships.snapshot()
         if snapshot.version == self.version and snapshot.live is self._rows:
             return False
+
         before = (self.legs, self.unresolved)
         rows = snapshot.live.filter(IS_LEG)
         self.legs, self.unresolved = in_order(legs_of(rows))
 
-        if unreadable := snapshot.live.height - rows.height:
+        unreadable = snapshot.live.height - rows.height
+        if unreadable:
             text = "%d rows of %s are no legs and in no strategy"
             logger.warning(text, unreadable, self._memberships.table.path)
 
         accounts: dict[int, set[str | None]] = {}
         for leg in self.legs:
-            accounts.setdefault(leg.conid, set()).add(leg.account)
+            of_conid = accounts.setdefault(leg.conid, set())
+            of_conid.add(leg.account)
         # One assignment, since `is_active` is called from other threads without a lock.
         self._accounts = accounts
         self.version = snapshot.version
@@ -180,7 +190,8 @@ class SyncRegistry:
         """
         terms = {"conid": conid, "symbol": symbol, "right": right, "strike": strike} | more
         leg = make_leg(strategy_id=strategy_id, added_at=self.clock(), expiry=expiry, **terms)
-        return self.add_many([leg])[0]
+        [membership] = self.add_many([leg])
+        return membership
 
     def add_many(self, legs: Iterable[Leg]) -> list[Leg]:
         """Add many legs in one commit, and return the active membership of each.
@@ -191,10 +202,12 @@ class SyncRegistry:
         added = list[Leg]()
 
         def step(before: _Legs, _: Snapshot) -> _Legs:
-            added[:] = distinct_legs(with_known_contracts(wanted, before.values()))
-            replaced = {(leg.strategy_id, leg.account, leg.terms) for leg in added}
-            unchanged = {key: leg for key, leg in before.items() if key not in replaced}
-            return unchanged | _memberships_of(added, before)
+            resolved = with_known_contracts(wanted, before.values())
+            added[:] = distinct_legs(resolved)
+            after = dict(before)
+            for leg in added:
+                after.pop((leg.strategy_id, leg.account, leg.terms), None)
+            return after | _memberships_of(added, before)
 
         _before, after = self._change(step, "add")
         return [after[leg.key] for leg in added]
@@ -229,11 +242,14 @@ class SyncRegistry:
 
         def step(before: _Legs, _: Snapshot) -> _Legs:
             leg = find_membership(before.values(), strategy_id, account, wanted)
-            return {key: membership for key, membership in before.items() if key != leg.key}
+            after = dict(before)
+            del after[leg.key]
+            return after
 
         before, after = self._change(step, "remove")
         [key] = before.keys() - after.keys()
-        return before[key].ended(self.clock())
+        removed_at = self.clock()
+        return before[key].ended(removed_at)
 
     def replace_all(
         self, legs: Iterable[Leg], *, following: Collection[str] = (), rules: Collection[str] = ()
@@ -254,13 +270,18 @@ class SyncRegistry:
             resolved = with_known_contracts(listed, before.values())
             if following:
                 # A description that was rolled is found among the legs that ended.
-                rows = legs_of(snapshot.finished(EVERY, None).filter(IS_LEG))
-                ended = [leg for leg in rows if isinstance(leg, ActiveContract)]
+                finished = snapshot.finished(EVERY, None)
+                ended = [
+                    leg
+                    for leg in legs_of(finished.filter(IS_LEG))
+                    if isinstance(leg, ActiveContract)
+                ]
                 resolved = with_rolls(resolved, before.values(), ended, following)
+
             of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
-            return _memberships_of(
-                distinct_legs([*resolved, *without_listed(of_rules, resolved)]), before
-            )
+            of_rules = without_listed(of_rules, resolved)
+            legs_after = distinct_legs([*resolved, *of_rules])
+            return _memberships_of(legs_after, before)
 
         before, after = self._change(step, "replace")
         joined = after.items() - before.items()
@@ -280,13 +301,17 @@ class SyncRegistry:
         chosen = list(legs)
 
         def step(before: _Legs, _: Snapshot) -> _Legs:
-            listed = [leg for leg in before.values() if leg.strategy_id not in rules]
-            unchanged = {
-                leg.key: leg
-                for leg in before.values()
-                if leg.strategy_id not in rules or leg.account not in accounts
-            }
-            return unchanged | _memberships_of(without_listed(chosen, listed), before)
+            listed: list[Leg] = []
+            after: dict[LegKey, Leg] = {}
+            for key, leg in before.items():
+                is_listed = leg.strategy_id not in rules
+                if is_listed:
+                    listed.append(leg)
+                if is_listed or leg.account not in accounts:
+                    after[key] = leg
+
+            of_rules = without_listed(chosen, listed)
+            return after | _memberships_of(of_rules, before)
 
         before, after = self._change(step, "rules")
         return before != after
@@ -309,7 +334,11 @@ class SyncRegistry:
             return after
 
         _before, after = self._change(step, "roll")
-        return [new for _old, new in wanted if after.get(new.key) is new]
+        exchanged: list[ActiveContract] = []
+        for _old, new in wanted:
+            if after.get(new.key) is new:
+                exchanged.append(new)
+        return exchanged
 
     def settle(self, findings: Iterable[tuple[UnresolvedLeg, int | str]]) -> None:
         """Record in one commit which contracts were found, and why others were not.
@@ -358,12 +387,14 @@ class SyncRegistry:
 
             ended = leg_rows(removed).with_columns(bucket=pl.lit(REMOVED))
             unreadable = snapshot.live.filter(~IS_LEG)
-            live = pl.concat([leg_rows(after.values()), unreadable])
+            active = leg_rows(after.values())
+            live = pl.concat([active, unreadable])
             return Change((before, after), live, ended)
 
         result = self._memberships.change(change_rows, {"action": action})
         self.refresh()
-        logger.info("%s: %d legs are active", action, len(self.legs) + len(self.unresolved))
+        count = len(self.legs) + len(self.unresolved)
+        logger.info("%s: %d legs are active", action, count)
         return result
 
 
@@ -371,9 +402,11 @@ def _memberships_of(legs: Iterable[Leg], before: _Legs) -> dict[LegKey, Leg]:
     """Return each leg's membership: the present one if the leg is unchanged, else a new one."""
     memberships: dict[LegKey, Leg] = {}
     for leg in legs:
+        membership = leg
         present = before.get(leg.key)
-        is_present = present is not None and is_unchanged(present, leg)
-        memberships[leg.key] = before[leg.key] if is_present else leg
+        if present is not None and is_unchanged(present, leg):
+            membership = present
+        memberships[leg.key] = membership
     return memberships
 
 
@@ -450,8 +483,12 @@ def is_unchanged(before: Leg | None, leg: Leg) -> bool:
     """
     if type(before) is not type(leg):
         return False
-    apart = {"added_at", "resolved_at", "rolled_from", "problem"} & {*leg.__dataclass_fields__}
-    return replace(leg, **{name: getattr(before, name) for name in apart}) == before
+
+    not_compared: dict[str, Any] = {}
+    for name in ("added_at", "resolved_at", "rolled_from", "problem"):
+        if name in leg.__dataclass_fields__:
+            not_compared[name] = getattr(before, name)
+    return replace(leg, **not_compared) == before
 
 
 def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg]:
@@ -467,10 +504,12 @@ def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg
 
     known_legs: list[Leg] = []
     for leg in legs:
-        contract = contracts.get(leg.key) if isinstance(leg, UnresolvedLeg) else None
+        contract = contracts.get(leg.key)
         if isinstance(leg, UnresolvedLeg) and contract is not None:
-            leg = leg.resolved(contract.conid, contract.resolved_at)
-        known_legs.append(leg)
+            resolved = leg.resolved(contract.conid, contract.resolved_at)
+            known_legs.append(resolved)
+        else:
+            known_legs.append(leg)
     return known_legs
 
 
@@ -498,18 +537,21 @@ def with_rolls(
             for conid in leg.replaced:
                 became[leg.strategy_id, leg.account, conid] = leg
 
-    listed = with_known_contracts(legs, (leg for leg in ended if leg.key in became))
+    rolled_away = [leg for leg in ended if leg.key in became]
+    listed = with_known_contracts(legs, rolled_away)
     named = {leg.key for leg in listed}
     rolled: list[Leg] = []
     for leg in listed:
-        new = became.get(leg.key) if isinstance(leg, ActiveContract) else None
-        if isinstance(leg, ActiveContract) and new is not None and new.key not in named:
-            leg = _with_words_of(leg, new)
-        rolled.append(leg)
+        new = became.get(leg.key)
+        if new is None or new.key in named:
+            rolled.append(leg)
+        else:
+            following_leg = _with_words_of(leg, new)
+            rolled.append(following_leg)
     return rolled
 
 
-def _with_words_of(leg: ActiveContract, new: ActiveContract) -> ActiveContract:
+def _with_words_of(leg: Leg, new: ActiveContract) -> ActiveContract:
     """Return what a leg was rolled to, with what the file says of the leg now."""
     return replace(
         new,
@@ -537,13 +579,13 @@ def settled(
     present = legs.get(leg.key)
     if not isinstance(present, UnresolvedLeg):
         return dict(legs)
-    problem = str(finding)
 
+    problem = str(finding)
     if isinstance(finding, int):
         resolved = present.resolved(finding, at)
-        after = {key: membership for key, membership in legs.items() if key != leg.key} | {
-            resolved.key: resolved
-        }
+        after = dict(legs)
+        del after[leg.key]
+        after[resolved.key] = resolved
         try:
             refuse_two_whole_holders(after.values())
         except errors.InvalidLegError as error:
@@ -553,7 +595,8 @@ def settled(
                 return after
             problem = f"The strategy has its contract already, as the leg {finding}."
 
-    return dict(legs) | {leg.key: replace(present, problem=problem)}
+    unresolved = replace(present, problem=problem)
+    return {**legs, leg.key: unresolved}
 
 
 def distinct_legs(legs: Iterable[Leg]) -> list[Leg]:
@@ -566,11 +609,11 @@ def distinct_legs(legs: Iterable[Leg]) -> list[Leg]:
     for leg in legs:
         strategy_name(leg.strategy_id)
         if leg.key in distinct and not is_unchanged(distinct[leg.key], leg):
-            raise errors.InvalidLegError(
+            message = (
                 f"The strategy {leg.strategy_id!r} names the leg {name_of(leg)} twice, with "
-                "different values.",
-                remedy="Keep one of them.",
+                "different values."
             )
+            raise errors.InvalidLegError(message, remedy="Keep one of them.")
         distinct.setdefault(leg.key, leg)
     return list(distinct.values())
 
@@ -590,8 +633,10 @@ def two_whole_holders(legs: Iterable[Leg]) -> tuple[ActiveContract, ActiveContra
     for leg in legs:
         if isinstance(leg, UnresolvedLeg) or leg.quantity is not None:
             continue
+
         holders = of_conid[leg.conid]
-        for account in holders if leg.account is None else (leg.account, None):
+        accounts = list(holders) if leg.account is None else [leg.account, None]
+        for account in accounts:
             holder = holders.get(account)
             if holder is not None and holder.strategy_id != leg.strategy_id:
                 return holder, leg
@@ -605,11 +650,13 @@ def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
     Raises:
         InvalidLegError: Two strategies do; the message names them.
     """
-    if holders := two_whole_holders(legs):
+    holders = two_whole_holders(legs)
+    if holders is not None:
         holder, leg = holders
+        account = holder.account or leg.account or "any account"
         raise errors.InvalidLegError(
             f"The strategies {holder.strategy_id!r} and {leg.strategy_id!r} would both hold the "
-            f"whole of leg {leg.conid} in {holder.account or leg.account or 'any account'}.",
+            f"whole of leg {leg.conid} in {account}.",
             remedy="Set the quantity (signed contracts) that each has of the leg.",
         )
 
@@ -617,11 +664,13 @@ def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
 def without_listed(of_rules: Iterable[Leg], listed: Iterable[Leg]) -> list[Leg]:
     """Return the legs of rules whose contracts no listed leg has in their account."""
     contracts = {(leg.account, leg.conid) for leg in listed}
-    return [
-        leg
-        for leg in of_rules
-        if contracts.isdisjoint({(leg.account, leg.conid), (None, leg.conid)})
-    ]
+    free: list[Leg] = []
+    for leg in of_rules:
+        in_account = (leg.account, leg.conid)
+        in_any_account = (None, leg.conid)
+        if in_account not in contracts and in_any_account not in contracts:
+            free.append(leg)
+    return free
 
 
 # The account, as a person names it, of a leg that is in any account.
@@ -655,18 +704,21 @@ def find_membership(
     terms = " ".join(f"{name} {value}" for name, value in wanted.items())
     if not memberships:
         of_strategy = "" if strategy_id is None else f" of strategy {str(strategy_id)!r}"
+        in_account = f" in account {account!r}" if account else ""
         raise errors.UnknownLegError(
-            f"No active leg{of_strategy} has the {terms}"
-            + (f" in account {account!r}." if account else "."),
+            f"No active leg{of_strategy} has the {terms}{in_account}.",
             remedy="List the active legs and take conid, strategy and account from there.",
         )
+
     if len(memberships) > 1:
-        names = sorted(
-            f"{name_of(leg)} of {leg.strategy_id!r} ({leg.account or 'any account'})"
-            for leg in memberships
-        )
+        names: list[str] = []
+        for leg in memberships:
+            of_account = leg.account or "any account"
+            names.append(f"{name_of(leg)} of {leg.strategy_id!r} ({of_account})")
+
+        listed = ", ".join(sorted(names))
         raise errors.AmbiguousRemovalError(
-            f"The leg with the {terms} has several holders: {', '.join(names)}.",
+            f"The leg with the {terms} has several holders: {listed}.",
             remedy="Name its strategy, and its account if needed: "
             f"{ANY!r} for a leg in any account.",
         )
