@@ -71,10 +71,13 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
     changes: dict[str, Any] = {}
     for name, column, coerce in _CHECKS:
         value = getattr(update, name)
-        try:
-            coerced = None if value is None or _is_blank(value, column) else coerce(value)
-        except (ValueError, TypeError, OverflowError, OSError, errors.InvalidLegError):
-            raise _refused(name, value, column) from None
+        coerced = None
+        if value is not None and not _is_blank(value, column):
+            try:
+                coerced = coerce(value)
+            except (ValueError, TypeError, OverflowError, OSError, errors.InvalidLegError):
+                raise _refused(name, value, column) from None
+
         if coerced is None and not column.nullable:
             raise _refused(name, value, column)
         if coerced is not value:
@@ -88,7 +91,11 @@ def _is_blank(value: object, column: StoredColumn) -> bool:
 
 
 def _refused(name: str, value: object, column: StoredColumn) -> errors.InvalidRequestError:
-    wanted = f"one of {', '.join(column.choices)}" if column.choices else _BY_KIND[column.kind][1]
+    if column.choices:
+        choices = ", ".join(column.choices)
+        wanted = f"one of {choices}"
+    else:
+        _coerce, wanted = _BY_KIND[column.kind]
     return errors.InvalidRequestError(
         f"The update's {name} {value!r:.80} cannot be stored: it is not {wanted}.",
         remedy=f"Pass {name} as {wanted}.",
@@ -156,25 +163,35 @@ def identified(
         InvalidRequestError: A field of an update cannot be stored; see `coerce_update`.
     """
     are_own = isinstance(updates, OwnUpdates)
-    listed = list(updates) if are_own else [coerce_update(update) for update in updates]
+    listed = list(updates) if are_own else list(map(coerce_update, updates))
     if not listed:
         return schema.update_rows([])
 
-    ids = [update.update_id or _update_id(update) for update in listed]
-    newest_at = max(update.timestamp for update in listed)
-    batch = batch_id or content_id(newest_at, *sorted(ids))
-    filled: dict[str, list[Any]] = {"batch_id": [], "run_id": [], "trading_mode": []}
+    ids: list[str] = []
+    run_ids: list[str | None] = []
+    modes: list[TradingMode | None] = []
     for update in listed:
-        filled["batch_id"].append(batch_id or update.batch_id or batch)
-        filled["run_id"].append(update.run_id or run_id)
-        filled["trading_mode"].append(update.trading_mode or _trading_mode(update))
+        ids.append(update.update_id or _update_id(update))
+        run_ids.append(update.run_id or run_id)
+        modes.append(update.trading_mode or _trading_mode(update))
 
-    rows = schema.update_rows(listed, {"update_id": ids, **filled})
-    if are_own and not all(rows.select(pl.col(NUMBERS).is_finite().all()).row(0)):
+    newest_at = max(update.timestamp for update in listed)
+    id_of_content = batch_id or content_id(newest_at, *sorted(ids))
+    batch_ids = [batch_id or update.batch_id or id_of_content for update in listed]
+
+    filled: dict[str, list[Any]] = {"update_id": ids, "batch_id": batch_ids}
+    filled |= {"run_id": run_ids, "trading_mode": modes}
+    rows = schema.update_rows(listed, filled)
+    if are_own and not _are_finite(rows):
         return identified(listed, batch_id, run_id)
     if len(set(ids)) == len(ids):
         return rows
     return rows.unique("update_id", keep="first", maintain_order=True)
+
+
+def _are_finite(rows: pl.DataFrame) -> bool:
+    are_finite = rows.select(pl.col(NUMBERS).is_finite().all())
+    return all(are_finite.row(0))
 
 
 def _trading_mode(update: PositionUpdate) -> TradingMode | None:
@@ -184,11 +201,12 @@ def _trading_mode(update: PositionUpdate) -> TradingMode | None:
 def _update_id(update: PositionUpdate) -> str:
     if update.source is Source.QUEUE and update.request_id:
         return update.request_id
+    at = update.timestamp.astimezone(UTC)
     content = (
         update.gateway_id,
         update.account,
         update.conid,
-        update.timestamp.astimezone(UTC).isoformat(),
+        at.isoformat(),
         update.source.value,
         update.position,
         update.market_price,
@@ -237,12 +255,16 @@ def append_rows(
 
     first_row = frame.row(0, named=True)
     batch_id = first_row.get("batch_id", "")
-    ids = {"batch_id": batch_id, "run_id": first_row.get("run_id")}
-    commit_info = {name: text for name, text in ids.items() if text}
+    commit_info: dict[str, str] = {}
+    for name in ("batch_id", "run_id"):
+        text = first_row.get(name)
+        if text:
+            commit_info[name] = text
 
-    writers = set(frame.select("gateway_id", "fencing_token").iter_rows())
-    owners = [(gateway_id, token) for gateway_id, token in writers if token is not None]
-    modes = [TradingMode(mode) for mode in set(frame.get_column("trading_mode")) if mode]
+    fenced = frame.filter(pl.col("fencing_token").is_not_null())
+    owners = fenced.select("gateway_id", "fencing_token").unique().rows()
+    stored_modes = frame.get_column("trading_mode").unique()
+    modes = [TradingMode(mode) for mode in stored_modes if mode]
     checked_through = through
 
     def step(handle: DeltaTable) -> AppendResult:
@@ -268,10 +290,12 @@ def append_rows(
         version = handle.version() + 1
         # Rows that were copied from another table may have greater versions.
         ledger_version = max(version, last_added(present) + 1)
+        committed_at = moment(clock())
         rows = rows.with_columns(
-            ledger_version=pl.lit(ledger_version, pl.Int64), committed_at=moment(clock())
+            ledger_version=pl.lit(ledger_version, pl.Int64), committed_at=committed_at
         )
-        storage.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
+        transaction = Transaction(table.spec.name, version)
+        storage.write(handle, rows, commit_info, [transaction])
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 
     return table.transact(step)
@@ -290,7 +314,8 @@ def _without_stored(table: Table, present: pl.DataFrame, rows: pl.DataFrame) -> 
 def _refuse_newer(table: Table, present: pl.DataFrame, through: int, rows: pl.DataFrame) -> None:
     """Raise an error if a row of one of the holdings was added after that version."""
     added = added_after(table, present, through).select(HOLDING)
-    newer = added.join(rows.lazy().select(HOLDING), on=HOLDING, how="semi").collect()
+    holdings = rows.lazy().select(HOLDING)
+    newer = added.join(holdings, on=HOLDING, how="semi").collect()
     if not newer.is_empty():
         account, conid = newer.row(0)
         raise errors.NewerRowError(
@@ -368,8 +393,10 @@ class SyncUpdates:
         """Return the greatest `ledger_version` committed by a moment; 0 without any."""
 
         def step(files: pl.DataFrame) -> int:
-            rows = self.table.scan_files(files).filter(moment.astimezone(UTC) >= COMMITTED)
-            last = rows.select(pl.col(ADDED).max()).collect().item()
+            was_committed = moment.astimezone(UTC) >= COMMITTED
+            rows = self.table.scan_files(files).filter(was_committed)
+            newest = rows.select(pl.col(ADDED).max())
+            last = newest.collect().item()
             return last if isinstance(last, int) else 0
 
         return self.table.read(step)
@@ -419,7 +446,8 @@ class SyncUpdates:
 
     def existing(self, update_ids: Iterable[str]) -> set[str]:
         """Return which of these ids the table holds."""
-        ids = pl.Series(list(map(schema.storable, update_ids)), dtype=pl.String)
+        texts = list(map(schema.storable, update_ids))
+        ids = pl.Series(texts, dtype=pl.String)
         return self.table.read(lambda files: stored_ids(self.table, files, "update_id", ids))
 
     def latest(self) -> pl.DataFrame:
@@ -445,8 +473,12 @@ class SyncUpdates:
         It reads what `latest` reads, and copies no rows of other contracts.
         """
         rows, through = self._latest.read_through()
-        recent = rows.filter(one_of("conid", conids), pl.col("timestamp") >= since.astimezone(UTC))
-        newest = {(row.account, row.conid): row for row in schema.updates_of(recent)}
+        is_recent = pl.col("timestamp") >= since.astimezone(UTC)
+        recent = rows.filter(one_of("conid", conids), is_recent)
+
+        newest: dict[Key, PositionUpdate] = {}
+        for update in schema.updates_of(recent):
+            newest[update.account, update.conid] = update
         return NewestRows(rows=newest, through=through)
 
     def as_of(self, moment: datetime, *, as_known_now: bool = False) -> pl.DataFrame:
@@ -459,17 +491,25 @@ class SyncUpdates:
             as_known_now: Instead, return the last row with a timestamp at or before the moment,
                 also if it was committed later.
         """
-        wanted = (pl.col("timestamp") if as_known_now else COMMITTED) <= moment.astimezone(UTC)
-        scan = self.table.scan_files
-        rows = self.table.read(lambda files: newest_rows(scan(files).filter(wanted)))
+        at = pl.col("timestamp") if as_known_now else COMMITTED
+        is_wanted = at <= moment.astimezone(UTC)
+
+        def step(files: pl.DataFrame) -> pl.DataFrame:
+            scanned = self.table.scan_files(files)
+            return newest_rows(scanned.filter(is_wanted))
+
+        rows = self.table.read(step)
         return rows.sort(HOLDING)
 
     def begun_at(self) -> datetime | None:
         """Return when the first row was committed, and None without rows; reads two columns."""
-        scan = self.table.scan_files
-        first = self.table.read(lambda files: scan(files).select(COMMITTED.min()).collect())
-        committed_at: datetime | None = first.item()
-        return committed_at
+
+        def step(files: pl.DataFrame) -> datetime | None:
+            first = self.table.scan_files(files).select(COMMITTED.min())
+            committed_at: datetime | None = first.collect().item()
+            return committed_at
+
+        return self.table.read(step)
 
     def days(self) -> set[date]:
         """Return the UTC days of which there are rows, from the log alone."""
@@ -482,9 +522,12 @@ class SyncUpdates:
         """
         last = moment.astimezone(UTC)
         first = last - timedelta(days=look_back_days)
-        rows = self.table.read(
-            lambda files: newest_rows(rows_between(self.table, files, first, last))
-        )
+
+        def step(files: pl.DataFrame) -> pl.DataFrame:
+            rows = rows_between(self.table, files, first, last)
+            return newest_rows(rows)
+
+        rows = self.table.read(step)
         return rows.sort(HOLDING)
 
     def follow(self, since: str | None = None) -> Follower:
@@ -512,9 +555,12 @@ class SyncUpdates:
             conids: The contracts that are wanted; None: all.
         """
         wanted = storage.EVERY if conids is None else one_of("conid", conids)
-        return self.table.read(
-            lambda files: rows_between(self.table, files, first, last).filter(wanted).collect()
-        ).sort(BY_TIME)
+
+        def step(files: pl.DataFrame) -> pl.DataFrame:
+            rows = rows_between(self.table, files, first, last)
+            return rows.filter(wanted).collect()
+
+        return self.table.read(step).sort(BY_TIME)
 
     def sampled(
         self, conids: Iterable[int], first: datetime, last: datetime, slots: int

@@ -12,7 +12,7 @@ import datetime as dt
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
@@ -21,6 +21,7 @@ from inspect import cleandoc
 from operator import attrgetter
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
+from uuid import UUID
 
 import polars as pl
 from deltalake import Field, Schema
@@ -97,8 +98,10 @@ def descriptions_of(record: type) -> dict[str, str]:
     """Return what the docstrings of a class and of its bases say of each attribute."""
     texts: dict[str, str] = {}
     for base in reversed(record.__mro__):
-        _summary, _heading, attributes = cleandoc(base.__doc__ or "").partition("\nAttributes:\n")
-        for entry in re.split(r"\n {4}(?! )", f"\n{attributes}")[1:]:
+        docstring = cleandoc(base.__doc__ or "")
+        _summary, _heading, attributes = docstring.partition("\nAttributes:\n")
+        entries = re.split(r"\n {4}(?! )", f"\n{attributes}")
+        for entry in entries[1:]:
             name, _colon, text = entry.partition(":")
             texts[name] = " ".join(text.split())
     return texts
@@ -108,11 +111,12 @@ def _column(name: str, hint: Any, description: str) -> StoredColumn:
     alternatives = set(get_args(hint) or (hint,))
     nullable = NoneType in alternatives
     [stored_type] = alternatives - {NoneType}
-    choices = stored_type if issubclass(stored_type, StrEnum) else None
-    if not choices and stored_type not in _TYPES:
+    column = StoredColumn(kind=stored_type, description=description, nullable=nullable)
+    if issubclass(stored_type, StrEnum):
+        return replace(column, kind=str, choices=stored_type)
+    if stored_type not in _TYPES:
         raise TypeError(f"the field {name} has no column type: {stored_type!r}")
-    kind = str if choices else stored_type
-    return StoredColumn(kind=kind, description=description, nullable=nullable, choices=choices)
+    return column
 
 
 NAME_PROPERTY = "positionSync.table"
@@ -142,9 +146,11 @@ def is_usable(name: str, kind: pl.DataType) -> pl.Expr:
     if kind == pl.Float64:
         return column.is_between(-UNSET, UNSET, closed="none")
     if kind == pl.Datetime:
-        return column.is_between(moment(TIMES[0]), moment(TIMES[1]))
+        earliest, latest = map(moment, TIMES)
+        return column.is_between(earliest, latest)
     if kind == pl.Date:
-        return column.is_between(pl.lit(DAYS[0]), pl.lit(DAYS[1]))
+        first, last = map(pl.lit, DAYS)
+        return column.is_between(first, last)
     return column.is_not_null()
 
 
@@ -194,12 +200,18 @@ class TableSpec:
     @cached_property
     def columns(self) -> Mapping[str, str]:
         """Return the type of each column, as Delta names it."""
-        return {name: _TYPES[column.kind][0] for name, column in self.described.items()}
+        types: dict[str, str] = {}
+        for name, column in self.described.items():
+            types[name], _ = _TYPES[column.kind]
+        return types
 
     @cached_property
     def polars(self) -> pl.Schema:
         """Return the schema of a frame of this table."""
-        return pl.Schema({name: _TYPES[column.kind][1] for name, column in self.described.items()})
+        kinds = pl.Schema()
+        for name, column in self.described.items():
+            _, kinds[name] = _TYPES[column.kind]
+        return kinds
 
     @cached_property
     def empty(self) -> pl.DataFrame:
@@ -214,10 +226,12 @@ class TableSpec:
         """
         if not self.required:
             return None
+
         needed = [is_usable(name, self.polars[name]) for name in self.required]
         if "ledger_version" in self.columns:
             version = pl.col("ledger_version")
-            needed.append(version.is_null() | version.is_between(0, MOST_VERSIONS))
+            is_possible = version.is_null() | version.is_between(0, MOST_VERSIONS)
+            needed.append(is_possible)
         return pl.all_horizontal(needed)
 
     @cached_property
@@ -235,18 +249,19 @@ class TableSpec:
     @cached_property
     def stored(self) -> pl.Schema:
         """Return the schema of a data file: without the partition columns."""
-        kinds = self.polars.items()
-        return pl.Schema({name: kind for name, kind in kinds if name not in self.partition_by})
+        kinds = pl.Schema(self.polars)
+        for name in self.partition_by:
+            del kinds[name]
+        return kinds
 
     @cached_property
     def delta(self) -> Schema:
         """Return the schema in the form that Delta Lake takes."""
-        return Schema(
-            [
-                Field(name, PrimitiveType(kind), metadata=self.comment_of(name))
-                for name, kind in self.columns.items()
-            ]
-        )
+        fields: list[Field] = []
+        for name, kind in self.columns.items():
+            field = Field(name, PrimitiveType(kind), metadata=self.comment_of(name))
+            fields.append(field)
+        return Schema(fields)
 
     def comment_of(self, name: str) -> dict[str, str]:
         """Return the text of a column as Delta's metadata; empty under `python -OO`."""
@@ -256,8 +271,11 @@ class TableSpec:
     @property
     def retention(self) -> dict[str, str]:
         """Return the properties that say how long old versions can be read."""
-        durations = [name for name in RETENTION if name.endswith("Duration")]
-        return {name: self.kept or RETENTION[name] for name in durations}
+        durations: dict[str, str] = {}
+        for name, usual in RETENTION.items():
+            if name.endswith("Duration"):
+                durations[name] = self.kept or usual
+        return durations
 
     @property
     def configuration(self) -> dict[str, str]:
@@ -871,7 +889,9 @@ DERIVED = (
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UPDATE = tuple(UPDATE_COLUMNS)
+_REQUEST = tuple(QueueRequest.__dataclass_fields__)
 _MICROSECOND = timedelta(microseconds=1)
+_MOMENT = pl.Datetime("us", "UTC")
 
 # The bucket and the part of rows that still change.
 LIVE = "live"
@@ -905,8 +925,12 @@ def frame_of(spec: TableSpec, rows: Iterable[Any]) -> pl.DataFrame:
     Raises:
         InvalidRequestError: A text cannot be stored, since it has half a surrogate pair.
     """
-    listed = [row if isinstance(row, Mapping) else fields_of(row) for row in rows]
-    return _frame(spec, {name: [row.get(name) for row in listed] for name in spec.columns})
+    columns: dict[str, list[Any]] = {name: [] for name in spec.columns}
+    for row in rows:
+        values = row if isinstance(row, Mapping) else fields_of(row)
+        for name, column in columns.items():
+            column.append(values.get(name))
+    return _frame(spec, columns)
 
 
 def moment(at: datetime | None) -> pl.Expr:
@@ -915,8 +939,8 @@ def moment(at: datetime | None) -> pl.Expr:
     `pl.lit` of a `datetime` takes forty times as long, and starts the threads of Polars: a process
     that imported it then could not fork any more.
     """
-    ticks = None if at is None else (at - _EPOCH) // _MICROSECOND
-    return pl.lit(ticks, pl.Int64).cast(pl.Datetime("us", "UTC"))
+    ticks = pl.lit(_ticks(at), pl.Int64)
+    return ticks.cast(_MOMENT)
 
 
 def one_of(column: str, values: Iterable[object]) -> pl.Expr:
@@ -930,16 +954,21 @@ def one_of(column: str, values: Iterable[object]) -> pl.Expr:
 
 def moments(times: Iterable[datetime | None], name: str = "") -> pl.Series:
     """Return times as a column; Polars converts a `datetime` ten times as slowly as a number."""
-    ticks = [None if at is None else (at - _EPOCH) // _MICROSECOND for at in times]
-    return pl.Series(name, ticks, pl.Int64).cast(pl.Datetime("us", "UTC"))
+    ticks = pl.Series(name, list(map(_ticks, times)), pl.Int64)
+    return ticks.cast(_MOMENT)
+
+
+def _ticks(at: datetime | None) -> int | None:
+    return None if at is None else (at - _EPOCH) // _MICROSECOND
 
 
 def new_request_rows(
     ids: Sequence[str], requests: Sequence[QueueRequest], now: datetime
 ) -> pl.DataFrame:
     """Return the live rows of new requests."""
-    asked = _columns(tuple(QueueRequest.__dataclass_fields__), requests)
-    return _frame(POSITION_QUEUE, {"request_id": ids, **asked}).with_columns(
+    columns = {"request_id": ids, **_columns(_REQUEST, requests)}
+    rows = _frame(POSITION_QUEUE, columns)
+    return rows.with_columns(
         *LIVE_COLUMNS,
         status=pl.lit(QueueStatus.PENDING.value),
         attempts=pl.lit(0, pl.Int64),
@@ -955,11 +984,10 @@ def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
 
 def legs_of(frame: pl.DataFrame) -> list[Leg]:
     """Return the legs in a frame; one without a conid is unresolved."""
-    described = pl.col("conid").is_null()
-    return [
-        *records_of(ActiveContract, frame.filter(~described)),
-        *records_of(UnresolvedLeg, frame.filter(described)),
-    ]
+    is_described = pl.col("conid").is_null()
+    contracts = records_of(ActiveContract, frame.filter(~is_described))
+    described = records_of(UnresolvedLeg, frame.filter(is_described))
+    return [*contracts, *described]
 
 
 def update_rows(
@@ -972,21 +1000,30 @@ def update_rows(
         ids: Columns that replace those of the updates. Copying each update with its new ids instead
             would double the time.
     """
-    columns = _columns(_UPDATE, updates) | dict(ids or {})
+    columns = _columns(_UPDATE, updates)
+    if ids is not None:
+        columns.update(ids)
+
     rows = _frame(POSITION_UPDATES, columns)
     return rows.with_columns(date=pl.col("timestamp").dt.date())
 
 
 def _columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]]:
     """Return the attributes of objects as columns."""
-    return {name: list(map(attrgetter(name), values)) for name in names}
+    columns: dict[str, list[Any]] = {}
+    for name in names:
+        read = attrgetter(name)
+        columns[name] = list(map(read, values))
+    return columns
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
     """Return the updates in a frame; a source that a later release added counts as NONE."""
-    is_known = pl.col("value_source").is_in([origin.value for origin in ValueOrigin])
-    source = pl.when(is_known).then("value_source").otherwise(pl.lit(ValueOrigin.NONE.value))
-    return records_of(PositionUpdate, frame.with_columns(value_source=source))
+    is_known = pl.col("value_source").is_in(list(map(str, ValueOrigin)))
+    no_source = pl.lit(ValueOrigin.NONE.value)
+    source = pl.when(is_known).then("value_source").otherwise(no_source)
+    with_source = frame.with_columns(value_source=source)
+    return records_of(PositionUpdate, with_source)
 
 
 def broker_rows(
@@ -994,15 +1031,14 @@ def broker_rows(
 ) -> pl.DataFrame:
     """Return the rows of broker positions, with the session that writes them."""
     listed = list(positions)
-    modes = {account: trading_mode_of(account) for account in {p.account for p in listed}}
-    columns = {
-        **_columns(_BROKER, listed),
-        **_columns(_INSTRUMENT, [position.instrument for position in listed]),
-        "trading_mode": [modes[position.account] for position in listed],
-    }
+    instruments = [position.instrument for position in listed]
+    columns = _columns(_BROKER, listed) | _columns(_INSTRUMENT, instruments)
+    columns["trading_mode"] = list(map(trading_mode_of, columns["account"]))
+
     greeks = [position.greeks for position in listed]
     if any(greeks):
-        columns |= {name: [getattr(one, name, None) for one in greeks] for name in GREEKS_COLUMNS}
+        for name in GREEKS_COLUMNS:
+            columns[name] = [getattr(values, name, None) for values in greeks]
     if session is not None:
         columns["session_id"] = [session.session_id] * len(listed)
         columns["fencing_token"] = [session.fencing_token] * len(listed)
@@ -1011,21 +1047,25 @@ def broker_rows(
 
 def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
     """Return the broker positions in a frame."""
-    greeks = records_of(HoldingGreeks, frame)
-    return records_of(
-        BrokerPosition,
-        frame.with_columns(pl.col("followed").fill_null(value=False)),
-        instrument=records_of(Instrument, frame),
-        greeks=[None if one.delta is None else one for one in greeks],
-    )
+    greeks: list[HoldingGreeks | None] = []
+    for values in records_of(HoldingGreeks, frame):
+        greeks.append(None if values.delta is None else values)
+
+    is_followed = pl.col("followed").fill_null(value=False)
+    instruments = records_of(Instrument, frame)
+    rows = frame.with_columns(is_followed)
+    return records_of(BrokerPosition, rows, instrument=instruments, greeks=greeks)
 
 
 def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
     """Return the live rows of sessions, each login in a part of its own."""
-    return frame_of(
-        GATEWAY_SESSIONS,
-        (fields_of(s) | {"bucket": LIVE, "part": part_named(s.gateway_id)} for s in sessions),
-    )
+    rows: list[dict[str, Any]] = []
+    for session in sessions:
+        row = fields_of(session)
+        row["bucket"] = LIVE
+        row["part"] = part_named(session.gateway_id)
+        rows.append(row)
+    return frame_of(GATEWAY_SESSIONS, rows)
 
 
 Record = TypeVar("Record")
@@ -1040,38 +1080,47 @@ def records_of(kind: type[Record], frame: pl.DataFrame, **parts: list[Any]) -> l
         parts: The values of fields that are no columns, by the name of the field.
     """
     columns = columns_of(kind, besides=parts)
-    values = frame.select(list(columns)).to_dict(as_series=False)
+    chosen = frame.select(list(columns))
+    values = chosen.to_dict(as_series=False)
     for name, column in columns.items():
         if column.choices:
             members = {member.value: member for member in column.choices}
             values[name] = [members.get(text, text) for text in values[name]]
+
     values |= parts
     rows = zip(*values.values(), strict=True)
     if getattr(kind, "__match_args__", ()) == tuple(values):  # by position takes half the time
         return [kind(*row) for row in rows]
-    return [kind(**dict(zip(values, row, strict=True))) for row in rows]
+
+    records: list[Record] = []
+    for row in rows:
+        fields = dict(zip(values, row, strict=True))
+        records.append(kind(**fields))
+    return records
 
 
 def _frame(spec: TableSpec, columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
     """Return a frame with the table's schema; columns that are not given are null."""
     kinds = spec.polars
+    series: list[pl.Series] = []
     try:
-        frame = pl.DataFrame(
-            [
-                moments(values, name)
-                if kinds[name] == pl.Datetime
-                else pl.Series(name, values, kinds[name])
-                for name, values in columns.items()
-            ]
-        )
+        for name, values in columns.items():
+            if kinds[name] == pl.Datetime:
+                series.append(moments(values, name))
+            else:
+                series.append(pl.Series(name, values, kinds[name]))
     except UnicodeEncodeError as error:
+        text = error.object[:40]
         raise InvalidRequestError(
-            f"A text for {spec.name} is not valid Unicode: {error.object[:40]!r}.",
-            remedy="Remove the lone surrogate at position " + str(error.start) + ".",
+            f"A text for {spec.name} is not valid Unicode: {text!r}.",
+            remedy=f"Remove the lone surrogate at position {error.start}.",
         ) from None
-    return frame.select(
-        name if name in columns else pl.lit(None, kind).alias(name) for name, kind in kinds.items()
-    )
+
+    in_order: list[pl.Expr] = []
+    for name, kind in kinds.items():
+        absent = pl.lit(None, kind).alias(name)
+        in_order.append(pl.col(name) if name in columns else absent)
+    return pl.DataFrame(series).select(in_order)
 
 
 def fields_of(value: Any) -> dict[str, Any]:
@@ -1086,10 +1135,11 @@ def new_ids(now: datetime, count: int) -> list[str]:
     files.
     """
     first = _milliseconds(now) << 12
-    random = os.urandom(8 * count)
-    return [
-        _uuid(first + n, int.from_bytes(random[8 * n : 8 * n + 8]), version=7) for n in range(count)
-    ]
+    ids: list[str] = []
+    for number in range(count):
+        random = int.from_bytes(os.urandom(8))
+        ids.append(_uuid(first + number, random, version=7))
+    return ids
 
 
 def id_prefix(at: datetime) -> str:
@@ -1098,7 +1148,8 @@ def id_prefix(at: datetime) -> str:
     >>> id_prefix(datetime(2026, 1, 2, tzinfo=UTC))
     '019b7c01-0400'
     """
-    return _uuid(_milliseconds(at) << 12, 0, version=7)[:13]
+    first = _uuid(_milliseconds(at) << 12, 0, version=7)
+    return first[:13]
 
 
 def new_part(now: datetime) -> str:
@@ -1108,14 +1159,17 @@ def new_part(now: datetime) -> str:
 
 def content_id(at: datetime, *content: object) -> str:
     """Return the UUID (version 8) of a content at a moment; equal for equal content."""
-    digest = int.from_bytes(blake2b(repr(content).encode(), digest_size=16).digest())
-    ticks = (_milliseconds(at) << 12) | (digest >> 64 & 0xFFF)
+    text = repr(content).encode()
+    digest = int.from_bytes(blake2b(text, digest_size=16).digest())
+    sequence = digest >> 64 & 0xFFF
+    ticks = _milliseconds(at) << 12 | sequence
     return _uuid(ticks, digest, version=8)
 
 
 def part_named(text: str) -> str:
     """Return the name of the part for a text, such as a gateway id: its hash in hexadecimal."""
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    digest = sha256(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:32]
 
 
 def _milliseconds(at: datetime) -> int:
@@ -1124,6 +1178,8 @@ def _milliseconds(at: datetime) -> int:
 
 def _uuid(ticks: int, random: int, *, version: int) -> str:
     # 48 bits of milliseconds, version, 12 bits of sequence, variant, 62 random bits.
-    high = (ticks >> 12 & (1 << 48) - 1) << 16 | version << 12 | (ticks & 0xFFF)
-    digits = f"{high << 64 | 0b10 << 62 | random & (1 << 62) - 1:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    milliseconds = ticks >> 12 & (1 << 48) - 1
+    sequence = ticks & 0xFFF
+    high = milliseconds << 16 | version << 12 | sequence
+    low = 0b10 << 62 | random & (1 << 62) - 1
+    return str(UUID(int=high << 64 | low))
