@@ -76,14 +76,20 @@ def past_sessions(calendar: str, now: datetime) -> list[date]:
     first = now.date() - timedelta(days=SESSIONS * 3)
     exchange = exchange_days(calendar, first, now.date())
     today = now.astimezone(ZoneInfo(exchange.timezone)).date()
-    span = (first + timedelta(days=n) for n in range((today - first).days))
-    return [day for day in span if exchange.is_trading_day(day)][-SESSIONS:]
+    days: list[date] = []
+    day = first
+    while day < today:
+        if exchange.is_trading_day(day):
+            days.append(day)
+        day += timedelta(days=1)
+    return days[-SESSIONS:]
 
 
 def last_close(calendar: str, now: datetime) -> datetime:
     """Return the close of the last trading day before that of the demo."""
     session = past_sessions(calendar, now)[-1]
-    return closing_times(calendar, [session])[session].astimezone(UTC)
+    closes = closing_times(calendar, [session])
+    return closes[session].astimezone(UTC)
 
 
 def days_since_close(now: datetime) -> float:
@@ -101,9 +107,11 @@ def write_history(settings: Settings, now: datetime) -> None:
 
     lake = Lake.of(settings)
     active = {leg.conid for leg in lake.registry.sync.get_all_active()}
-    rows = closing_rows(book, market, active, closed_at)
-    written_at = {"gateway_id": settings.gateway_id}
-    lake.updates.sync.append(PositionUpdate(**row | written_at) for row in rows)
+    updates: list[PositionUpdate] = []
+    for row in closing_rows(book, market, active, closed_at):
+        update = PositionUpdate(**row, gateway_id=settings.gateway_id)
+        updates.append(update)
+    lake.updates.sync.append(updates)
 
 
 def closing_rows(
@@ -202,7 +210,11 @@ class AcceptanceResult:
 def expect_paths(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Paths:
     """Return the path that must value each leg held: an active conid streams in each account."""
     active = {leg.conid for leg in legs if leg.removed_at is None}
-    return {key: Source.STREAM if key[1] in active else Source.QUEUE for key in held}
+    paths: dict[Key, str] = {}
+    for account, conid in held:
+        is_streamed = conid in active
+        paths[account, conid] = Source.STREAM if is_streamed else Source.QUEUE
+    return paths
 
 
 def current_paths(rows: pl.DataFrame, *, since: datetime) -> Paths:
@@ -215,9 +227,10 @@ def current_paths(rows: pl.DataFrame, *, since: datetime) -> Paths:
         since: The start of the run.
     """
     confirmed = pl.when(pl.col("position") != 0).then(CONFIRMED)
-    recent = rows.filter(pl.max_horizontal("timestamp", confirmed) >= since)
-    listed = recent.select("account", "conid", "source").iter_rows()
-    return {(account, conid): source for account, conid, source in listed}
+    last_confirmed = pl.max_horizontal("timestamp", confirmed)
+    recent = rows.filter(last_confirmed >= since)
+    paths = recent.select("account", "conid", "source")
+    return {(account, conid): source for account, conid, source in paths.iter_rows()}
 
 
 def is_complete(expected: Paths, found: Paths) -> bool:
@@ -248,22 +261,34 @@ def evaluate(
             highest number of lines in use at once.
     """
     wanted = Counter(expected.values())
-    valued = Counter(path for key, path in expected.items() if found.get(key) == path)
-    lines = len({conid for (_, conid), path in expected.items() if path == Source.STREAM})
-    in_time = complete_after_s is not None and complete_after_s <= limit_s
-    duration = "not complete" if complete_after_s is None else f"{complete_after_s:.1f} s"
+    valued: Counter[str] = Counter()
+    streamed: set[int] = set()
+    for key, path in expected.items():
+        if found.get(key) == path:
+            valued[path] += 1
+        if path == Source.STREAM:
+            streamed.add(key[1])
+
+    duration = "not complete"
+    in_time = False
+    if complete_after_s is not None:
+        duration = f"{complete_after_s:.1f} s"
+        in_time = complete_after_s <= limit_s
+
     results: list[AcceptanceResult] = []
 
     def add(name: str, wanted: object, found: object, *, met: bool) -> None:
-        results.append(AcceptanceResult(name, str(wanted), str(found), met))
+        result = AcceptanceResult(name, str(wanted), str(found), met)
+        results.append(result)
 
     rows = len(expected.keys() & found.keys())
     add("legs with a current row", len(expected), rows, met=rows == len(expected))
     for source in Source:
-        by_source = (wanted[source], valued[source])
-        add(f"  by {source}", *by_source, met=wanted[source] == valued[source])
+        met = wanted[source] == valued[source]
+        add(f"  by {source}", wanted[source], valued[source], met=met)
     add("all current after", f"at most {limit_s:.0f} s", duration, met=in_time)
 
+    lines = len(streamed)
     peak = counts["peak_lines"]
     peak_wanted = f"{lines} legs + at most {underlyings} underlyings"
     is_within = 0 <= peak - lines <= underlyings
@@ -313,15 +338,21 @@ class Display:
         """
         if addresses != self._addresses:
             self._addresses = addresses
-            self.note("\n".join(f"{label}: {value}" for label, value in addresses))
+            self.note("\n".join(_labelled(addresses)))
+
         if self.is_due():
             figures = notes if overview is None else figures_of(overview)
-            self.note("; ".join(f"{label}: {value}" for label, value in figures))
+            self.note("; ".join(_labelled(figures)))
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test, as a table."""
         outcomes = {True: "met", False: "missed"}
-        rows = [asdict(one) | {"met": outcomes[one.met]} for one in results]
+        rows: list[dict[str, Any]] = []
+        for result in results:
+            row = asdict(result)
+            row["met"] = outcomes[result.met]
+            rows.append(row)
+
         with stop_if_closed():
             print_table(rows, right=("wanted", "found"))
 
@@ -337,6 +368,10 @@ class Display:
     def __exit__(self, *_: object) -> None: ...
 
 
+def _labelled(lines: Lines) -> list[str]:
+    return [f"{label}: {value}" for label, value in lines]
+
+
 class JsonDisplay(Display):
     """Writes one JSON object per line."""
 
@@ -347,12 +382,20 @@ class JsonDisplay(Display):
 
     def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
         if overview is not None and self.is_due():
-            self.event("status", overview.status.to_dict() | {"current": overview.current})
+            values = overview.status.to_dict()
+            values["current"] = overview.current
+            self.event("status", values)
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        figures = [asdict(one) | {"name": one.name.strip()} for one in results]
+        figures: list[dict[str, Any]] = []
+        for result in results:
+            figure = asdict(result)
+            figure["name"] = result.name.strip()
+            figures.append(figure)
+
         # Other programs read these names: keep them.
-        self.event("verdict", {"met": all(one.met for one in results), "figures": figures})
+        is_met = all(result.met for result in results)
+        self.event("verdict", {"met": is_met, "figures": figures})
 
 
 class LiveDisplay(Display):
@@ -434,12 +477,17 @@ def frames(
     while True:
         check()
         serving = serving or supervisor.is_serving(ui_port)
-        pages = [("Dagster UI", url), ("money page", f"{url}/money")]
-        pages = pages if serving else [(label, "starting") for label, _ in pages]
+        pages = [("Dagster UI", "starting"), ("money page", "starting")]
+        if serving:
+            pages = [("Dagster UI", url), ("money page", f"{url}/money")]
+
         try:
-            screen.show(read(), [*pages, *addresses])
+            figures = read()
+            screen.show(figures, [*pages, *addresses])
         except PositionSyncError as error:
-            trouble = [("trouble", printable(line)) for line in str(error).splitlines()]
+            trouble: list[tuple[str, str]] = []
+            for line in str(error).splitlines():
+                trouble.append(("trouble", printable(line)))
             screen.show(None, [*pages, *addresses], trouble)
         yield serving
 
@@ -466,10 +514,14 @@ def record(demo_run: "DemoRun") -> None:
     Raises:
         NoAnswerError: Dagster's UI does not answer or refuses.
     """
-    days = past_sessions(demo_run.settings.calendar, datetime.now(UTC))[-RECORDED:]
     launch(demo_run.ui_port, "import_statements", {})
-    span = {"start": days[0].isoformat(), "end": days[-1].isoformat()}
-    tags = {f"dagster/asset_partition_range_{end}": day for end, day in span.items()}
+
+    days = past_sessions(demo_run.settings.calendar, datetime.now(UTC))
+    recorded = days[-RECORDED:]
+    tags = {
+        "dagster/asset_partition_range_start": recorded[0].isoformat(),
+        "dagster/asset_partition_range_end": recorded[-1].isoformat(),
+    }
     launch(demo_run.ui_port, "close_day", tags)
 
 
@@ -513,7 +565,8 @@ def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
         "runConfigData": {},
         "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
     }
-    request = {"query": _LAUNCH, "variables": {"params": params}}
+    variables = {"params": params}
+    request = {"query": _LAUNCH, "variables": variables}
     answer = exchange_json(ui_port, "/graphql", request, timeout_s=LAUNCH_S)
     result = (answer.get("data") or {}).get("launchRun") or {}
     if result.get("__typename") != "LaunchRunSuccess":
@@ -559,8 +612,12 @@ def start_simulator(home: homes.Home, options: Options, gateway_port: int) -> Ch
     command = [sys.executable, "-m", "ib_gateway_simulator", "--book", "demo", "--host", LOOPBACK]
     command += ["--port", str(gateway_port), "--next-ports", str(NEXT_PORTS)]
     command += ["--control-port", str(options.control_port), "--end-with", str(os.getpid())]
-    command += ["--closed-days", f"{days_since_close(utc_now()):.4f}"]
-    command += [] if options.calm else ["--scenario", str(BOOKS / "demo_day.yaml")]
+    closed_days = days_since_close(utc_now())
+    command += ["--closed-days", f"{closed_days:.4f}"]
+    if not options.calm:
+        scenario = BOOKS / "demo_day.yaml"
+        command += ["--scenario", str(scenario)]
+
     return ChildProcess(
         "The simulator",
         command,
@@ -668,13 +725,18 @@ class DemoRun:
         """
         if self._complete is not None:
             return self._complete
-        rows = self.ask("/positions")
-        held = {(row["account"], row["conid"]) for row in rows if row["quantity"]}
+
+        held: list[Key] = []
+        for row in self.ask("/positions"):
+            if row["quantity"]:
+                held.append((row["account"], row["conid"]))
+
         expected = expect_paths(held, figures.book.legs)
         current = current_paths(figures.book.priced, since=self.since)
         if is_complete(expected, current):
             self._complete = (expected, current)
-            self.complete_after_s = (figures.status.at - self.since).total_seconds()
+            took = figures.status.at - self.since
+            self.complete_after_s = took.total_seconds()
         return expected, current
 
     def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
@@ -698,7 +760,8 @@ def underlyings_of(figures: Figures, most: int | None) -> int:
         most: The greatest number by the settings; None: each may have one.
     """
     is_option = pl.col("right").is_not_null() & (pl.col("position") != 0)
-    symbols = figures.book.priced.filter(is_option).get_column("symbol").n_unique()
+    options = figures.book.priced.filter(is_option)
+    symbols = options.get_column("symbol").n_unique()
     return symbols if most is None else min(most, symbols)
 
 
