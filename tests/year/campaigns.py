@@ -89,18 +89,30 @@ class _Campaigns:
 
     def cash_of(self, row: Row) -> Decimal | None:
         """Return what the contracts of a campaign brought; None: others have a part of them."""
+        ended_on = {day for conid in _conids(row) for day in self._ends_of((row["account"], conid))}
         total = Decimal(0)
         for conid in _conids(row):
             if self._securities[conid].currency != row["currency"]:
                 continue
 
-            cash = self._cash_of_contract(row, (row["account"], conid))
+            cash = self._cash_of_contract(row, (row["account"], conid), ended_on)
             if cash is None:
                 return None
             total += cash
         return total
 
-    def _cash_of_contract(self, row: Row, holding: Holding) -> Decimal | None:
+    def _ends_of(self, holding: Holding) -> Iterator[date]:
+        """Yield the sessions on which an option ended."""
+        for day, entry in self._of_holding[holding]:
+            if isinstance(entry, TradeEntry) and entry.security.is_option and entry.codes:
+                yield day
+
+    def _cash_of_contract(self, row: Row, holding: Holding, ended_on: set[date]) -> Decimal | None:
+        """Return what a contract brought; None: the options of other campaigns delivered it too.
+
+        Args:
+            ended_on: When the options of the campaign ended.
+        """
         opened = row["opened"] or date.min
         others = [
             other
@@ -122,10 +134,17 @@ class _Campaigns:
             elif isinstance(entry, CashEntry):
                 cash += entry.amount
             elif isinstance(entry, TradeEntry):
+                if _is_delivered(entry) and day not in ended_on:
+                    return None
                 cash += entry.proceeds + entry.settlement - entry.commission
             else:
                 return None
         return None if others or before or left else cash
+
+
+def _is_delivered(entry: TradeEntry) -> bool:
+    """Return whether the end of an option brought it."""
+    return not entry.security.is_option and entry.codes.split(";")[0] in ("A", "Ex")
 
 
 def _quantity(entry: Entry) -> Decimal:

@@ -40,6 +40,8 @@ from tests.year.market import (
 SPLIT = 5
 SPLIT_DAY = date(2027, 1, 12)
 MERGER_DAY = date(2027, 1, 20)
+# On this day the clock of the machine is this much ahead for a while.
+JUMP_DAY, JUMP = date(2027, 1, 14), timedelta(minutes=40)
 DIVIDEND_MONTHS = {2, 5, 8, 11}
 
 # A second query of the same account, with fewer sections and other fields.

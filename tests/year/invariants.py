@@ -14,6 +14,7 @@ import polars as pl
 
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.sync.reports import changes
 from position_sync_dagster.sync.reports.book import Book, open_positions, read_book
 from tests.year.broker import Broker
@@ -114,10 +115,15 @@ def while_down(program: Program, broker: Broker, seen: str) -> Iterator[Deviatio
 
 
 def _old_but_current(session: date, seen: str, book: Book) -> Iterator[Deviation]:
-    """Yield the holdings that count as current although their value is old."""
+    """Yield the holdings that count as current although their value is old.
+
+    A line that is quiet has the same price as before: its row is written again while it lives.
+    """
     oldest = utc_now() - CURRENT_FOR
     for row in open_positions(book).filter(pl.col("current")).iter_rows(named=True):
-        if row["confirmed_at"] is None or row["confirmed_at"] < oldest:
+        is_streamed = row["source"] == Source.STREAM
+        confirmed_at = row["timestamp"] if is_streamed else row["confirmed_at"]
+        if confirmed_at is None or confirmed_at < oldest:
             yield _of_freshness(session, seen, row)
 
 

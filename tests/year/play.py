@@ -4,7 +4,7 @@ import asyncio
 import os
 import time as machine_time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -12,8 +12,12 @@ from pathlib import Path
 import time_machine
 
 from ib_gateway_simulator.clearing.securities import Security
+from position_sync_dagster.defs.sensor_states import mend_tick_times
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.errors import ClockSetBackError
+from tests.support.waiting import eventually
 from tests.year import campaigns, events, faults, growth, invariants, profits
 from tests.year.book import Book, Strategy
 from tests.year.broker import Broker
@@ -34,6 +38,7 @@ from tests.year.programs import MovedClock, Program, Watched, open_program
 # When the program is looked at on a session.
 MORNING_LOOK, EVENING = time(10, 31), time(16, 21)
 BEFORE_CLOSE = timedelta(minutes=3)
+AFTER_TRADES, AFTER_JUMP = timedelta(minutes=10), timedelta(minutes=5)
 IMPORTED, FILLED, TICKED = time(6, 1), time(6, 16), time(6, 20)
 
 # As many sessions as the program fills again at night.
@@ -202,6 +207,8 @@ class Year:
         is_before_close = self.played.sessions % 2 == 0
         at_trades = self.broker.at(MORNING_LOOK)
         found = asyncio.run(self._watch_trades(at_trades, with_before=not is_before_close))
+        if session == events.JUMP_DAY:
+            found += asyncio.run(self._watch_jumps(at_trades + AFTER_TRADES))
         if is_before_close and self.plan.with_closes:
             before_close = close_of(session) - BEFORE_CLOSE
             found += asyncio.run(self._watch_close(before_close))
@@ -225,6 +232,23 @@ class Year:
                 await watched.becomes_current()
                 found += self._live(watched, "after the trades", before_trades=False)
         return found
+
+    async def _watch_jumps(self, at: datetime) -> list[Deviation]:
+        """Let the clock jump forwards, and back, which ends the stream; then another one begins."""
+        found: list[Deviation] = []
+        with suppress(ClockSetBackError):
+            async with self.program.streaming(self.broker, at) as watched:
+                self.program.clock.advance(events.JUMP)
+                await watched.tick()
+                found += self._live(watched, "while the clock is ahead", before_trades=False)
+                self.program.clock.advance(-events.JUMP)
+                await eventually(watched.task.done)
+
+        # As the supervisor does, which looks each two minutes.
+        mend_tick_times(self.program.instance, utc_now().timestamp())
+        async with self.program.streaming(self.broker, at + AFTER_JUMP) as watched:
+            await watched.becomes_current()
+            return found + self._live(watched, "after the clock was set back")
 
     async def _watch_close(self, at: datetime) -> list[Deviation]:
         async with self.program.streaming(self.broker, at) as watched:

@@ -306,15 +306,19 @@ class Watched:
         await eventually(self._is_published, self._told)
         await eventually(self._accounts_are_told)
         for _tick in range(MOST_TICKS):
-            self.program.clock.advance(TICK)
-            await asyncio.to_thread(self.program.tick)
-            self.most_lines = max(self.most_lines, len(self.gateway._gateway.market_data.lines))
+            await self.tick()
             if await self._is_valued():
                 return
         overview = self.program.lake.queue.sync.overview()
         raise AssertionError(
             f"not valued after {MOST_TICKS} ticks: {overview}, without a row: {self._missing()}"
         )
+
+    async def tick(self) -> None:
+        """Let the sensors tick, five seconds after the last time."""
+        self.program.clock.advance(TICK)
+        await asyncio.to_thread(self.program.tick)
+        self.most_lines = max(self.most_lines, len(self.gateway._gateway.market_data.lines))
 
     async def _is_valued(self) -> bool:
         """Return whether no request waits, and each holding has a value, after a short wait."""
