@@ -9,7 +9,7 @@ and again at night.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -26,6 +26,7 @@ from position_sync_dagster.defs.checks.evaluation import failed, passed, table_c
 from position_sync_dagster.defs.dagster_internals import WITHOUT_EVENTS
 from position_sync_dagster.defs.resources import CLOSE_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.closes import EventKind
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import (
@@ -270,9 +271,8 @@ def _first_day(settings: Settings) -> date:
 # Number of trading days recorded again at night: rows and statements may come late.
 LATE_DAYS = 3
 
-# Number of trading days of which those without a known profit are recorded again at night: the
-# statement that says it may have come since.
-UNKNOWN_DAYS = 20
+# Number of trading days that are recorded again at night if their statement came later.
+STATED_DAYS = 20
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
@@ -376,17 +376,17 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
     def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """At night: the last three trading days again, for late rows and statements.
 
-        It begins with the first of the last twenty days whose profit is not known.
+        It begins with the first of the last twenty days whose statement came later.
         """
         today = context.scheduled_execution_time.astimezone(zone).date()
-        over = [day for day in last_days(days, UNKNOWN_DAYS, before=today) if day >= first]
+        over = [day for day in last_days(days, STATED_DAYS, before=today) if day >= first]
         if not over:
             return dg.SkipReason("No trading day is over yet.")
 
         lake = tables.Lake.of(resources.POSITION_SYNC.read_settings())
-        unknown = first_unknown_day(lake, over)
+        stated = first_stated_anew(lake, over)
         late = over[-LATE_DAYS:][0]
-        begin = late if unknown is None else min(unknown, late)
+        begin = late if stated is None else min(stated, late)
         day_range = {RANGE_START: begin.isoformat(), RANGE_END: over[-1].isoformat()}
         return dg.RunRequest(tags=day_range)
 
@@ -415,17 +415,34 @@ def last_days(days: exchange_days.ExchangeDays, number: int, *, before: date) ->
     return newest_first[::-1]
 
 
-def first_unknown_day(lake: tables.Lake, days: Iterable[date]) -> date | None:
-    """Return the first recorded day of which the profit of a strategy is not known."""
-    table = lake.derived_table(PROFIT_EXPLAINED)
-    if not table.exists():
-        return None
+def first_stated_anew(lake: tables.Lake, days: Sequence[date]) -> date | None:
+    """Return the first of some days that a statement has told since it was recorded last.
 
-    of_days = schema.one_of("session_date", [*days])
-    rows = table.rows(of_days, columns=["session_date", "profit"])
-    unknown = rows.filter(pl.col("profit").is_null())
-    first: date | None = unknown["session_date"].min()  # type: ignore[assignment]
+    It is one whose books are missing, or whose profit is not known, although a statement has the
+    net liquidation of the account.
+    """
+    of_days = schema.one_of("day", days)
+    is_net_liquidation = pl.col("kind") == EventKind.NET_LIQUIDATION.value
+    stated = lake.statement_events.table.rows(of_days & is_net_liquidation).select("account", "day")
+
+    is_booked = _recorded(lake, BOOKS, days)
+    is_unknown = _recorded(lake, PROFIT_EXPLAINED, days).filter(pl.col("profit").is_null())
+    on = ("account", "day")
+    unbooked = stated.join(is_booked, on=on, how="anti")
+    unknown = stated.join(is_unknown, on=on, how="semi")
+    first: date | None = pl.concat([unbooked, unknown])["day"].min()  # type: ignore[assignment]
     return first
+
+
+def _recorded(lake: tables.Lake, spec: TableSpec, days: Sequence[date]) -> pl.DataFrame:
+    """Return account, day and profit of the rows of some days."""
+    columns = ["account", "session_date", "profit"]
+    table = lake.derived_table(spec)
+    if not table.exists():
+        return schema.frame_of(spec, []).select(columns).rename({"session_date": "day"})
+
+    rows = table.rows(schema.one_of("session_date", days), columns=columns)
+    return rows.rename({"session_date": "day"})
 
 
 @table_check(DAILY_POSITIONS.name)
