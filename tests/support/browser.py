@@ -62,6 +62,10 @@ class Page:
         self.driver = driver
         self._origin = f"http://127.0.0.1:{ui_port}"
 
+    def over(self, ui_port: int) -> "Page":
+        """Return the same window over another UI."""
+        return Page(self.driver, ui_port)
+
     def address(self, path: str) -> str:
         """Return the address of a page."""
         return self._origin + path
