@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import combinations, groupby, pairwise, product
+from itertools import chain, combinations, groupby, pairwise, product
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.clock import NEVER
@@ -55,8 +55,9 @@ class Piece:
     @property
     def is_option(self) -> bool:
         """Return whether it is an option with all of its terms."""
-        terms = (self.instrument.right, self.instrument.strike, self.instrument.expiry)
-        return None not in terms and self.instrument.sec_type in OPTION_TYPES
+        instrument = self.instrument
+        terms = (instrument.right, instrument.strike, instrument.expiry)
+        return instrument.sec_type in OPTION_TYPES and None not in terms
 
     @property
     def strike(self) -> float:
@@ -75,11 +76,12 @@ class Piece:
 
 
 def _fits_stock(legs: Sequence[Piece]) -> bool:
-    stock = legs[0]
-    return all(
-        abs(option.quantity) * _units_of(option, stock) == abs(stock.quantity)
-        for option in legs[1:]
-    )
+    stock, *options = legs
+    for option in options:
+        covered = abs(option.quantity) * _units_of(option, stock)
+        if covered != abs(stock.quantity):
+            return False
+    return True
 
 
 def _units_of(option: Piece, stock: Piece) -> float:
@@ -96,8 +98,10 @@ def _is_even(legs: Sequence[Piece]) -> bool:
 
 
 def _has_even_wings(legs: Sequence[Piece]) -> bool:
-    low, middle, high = (leg.strike for leg in legs)
-    return _is_even(legs) and middle - low == high - middle
+    low, middle, high = legs
+    lower_wing = middle.strike - low.strike
+    upper_wing = high.strike - middle.strike
+    return _is_even(legs) and lower_wing == upper_wing
 
 
 def _has_equal_strikes(legs: Sequence[Piece]) -> bool:
@@ -106,15 +110,44 @@ def _has_equal_strikes(legs: Sequence[Piece]) -> bool:
     return strikes[:half] == strikes[half:]
 
 
+def _is_balanced(legs: Sequence[Piece]) -> bool:
+    return _net(legs) == 0
+
+
+def _is_net_short(legs: Sequence[Piece]) -> bool:
+    return _net(legs) < 0
+
+
+def _is_net_long(legs: Sequence[Piece]) -> bool:
+    return _net(legs) > 0
+
+
+def _has_balanced_calls(legs: Sequence[Piece]) -> bool:
+    return _net(legs[1:]) == 0
+
+
+def _has_balanced_puts(legs: Sequence[Piece]) -> bool:
+    return _net(legs[:2]) == 0
+
+
+def _has_one_quantity(legs: Sequence[Piece]) -> bool:
+    quantities = {abs(leg.quantity) for leg in legs}
+    return len(quantities) == 1
+
+
 _Rule = Callable[[Sequence[Piece]], bool]
 # The parts of a shape. A stock or future that is held itself comes first. Options of one expiry
 # follow by strike, the put first where two have the same; those of two by expiry, then by right.
-LONG_STOCK, SHORT_STOCK = "long stock", "short stock"
-LONG_PUT, SHORT_PUT = "long put", "short put"
-LONG_CALL, SHORT_CALL = "long call", "short call"
+LONG_STOCK = "long stock"
+SHORT_STOCK = "short stock"
+LONG_PUT = "long put"
+SHORT_PUT = "short put"
+LONG_CALL = "long call"
+SHORT_CALL = "short call"
 
 # How an option lies to the one before it, if not at a higher strike of the same expiry.
-SAME_STRIKE, LATER = "same strike", "later"
+SAME_STRIKE = "same strike"
+LATER = "later"
 
 # The parts of a structure in their order, with the steps between options.
 Shape = tuple[str, ...]
@@ -125,111 +158,82 @@ OPPOSITE = {
 }  # fmt: skip
 
 
-def _of_both_sides(*shapes: Shape) -> tuple[Shape, ...]:
-    """Return shapes, and those of whoever has the opposite side of each part."""
-    opposite = [tuple(OPPOSITE.get(part, part) for part in shape) for shape in shapes]
-    return (*shapes, *opposite)
+def _opposite(shape: Shape) -> Shape:
+    """Return the shape of whoever has the opposite side of each part."""
+    return tuple(OPPOSITE.get(part, part) for part in shape)
 
-
-_SPREADS = _of_both_sides((LONG_PUT, SHORT_PUT), (LONG_CALL, SHORT_CALL))
-_OF_TIME = _of_both_sides((SHORT_PUT, LATER, LONG_PUT), (SHORT_CALL, LATER, LONG_CALL))
-_DOUBLES = _of_both_sides((SHORT_CALL, SHORT_PUT, LATER, LONG_CALL, LONG_PUT))
-_BUTTERFLIES = _of_both_sides(
-    (LONG_PUT, SHORT_PUT, LONG_PUT),
-    (LONG_CALL, SHORT_CALL, LONG_CALL),
-)
 
 # What contracts are together. Of the structures of one shape, the first counts whose quantities and
 # strikes fit.
-_STRUCTURES: tuple[tuple[str, tuple[Shape, ...], _Rule | None], ...] = (
-    ("single", _of_both_sides((LONG_PUT,), (LONG_CALL,)), None),
-    ("covered-call", ((LONG_STOCK, SHORT_CALL),), _fits_stock),
-    ("covered-put", ((SHORT_STOCK, SHORT_PUT),), _fits_stock),
-    ("protective-put", ((LONG_STOCK, LONG_PUT),), _fits_stock),
-    ("protective-call", ((SHORT_STOCK, LONG_CALL),), _fits_stock),
-    (
-        "collar",
-        _of_both_sides((LONG_STOCK, LONG_PUT, SHORT_CALL), (LONG_STOCK, SHORT_CALL, LONG_PUT)),
-        _fits_stock,
-    ),
-    ("vertical", _SPREADS, lambda legs: _net(legs) == 0),
-    ("ratio-spread", _SPREADS, lambda legs: _net(legs) < 0),
-    ("back-spread", _SPREADS, lambda legs: _net(legs) > 0),
-    ("straddle", _of_both_sides((LONG_PUT, SAME_STRIKE, LONG_CALL)), None),
-    (
-        "strangle",
-        _of_both_sides((LONG_PUT, LONG_CALL), (LONG_CALL, LONG_PUT)),
-        None,
-    ),
-    (
-        "risk-reversal",
-        _of_both_sides((LONG_PUT, SHORT_CALL), (SHORT_CALL, LONG_PUT)),
-        None,
-    ),
-    ("synthetic", _of_both_sides((LONG_PUT, SAME_STRIKE, SHORT_CALL)), None),
-    ("calendar", _OF_TIME, _has_equal_strikes),
-    ("diagonal", _OF_TIME, None),
-    ("double-calendar", _DOUBLES, _has_equal_strikes),
-    ("double-diagonal", _DOUBLES, None),
-    ("butterfly", _BUTTERFLIES, _has_even_wings),
-    ("broken-wing-butterfly", _BUTTERFLIES, lambda legs: _net(legs) == 0),
-    (
-        "condor",
-        _of_both_sides(
-            (LONG_PUT, SHORT_PUT, SHORT_PUT, LONG_PUT),
-            (LONG_CALL, SHORT_CALL, SHORT_CALL, LONG_CALL),
-        ),
-        _is_even,
-    ),
-    (
-        "iron-butterfly",
-        ((LONG_PUT, SHORT_PUT, SAME_STRIKE, SHORT_CALL, LONG_CALL),),
-        None,
-    ),
-    ("iron-condor", ((LONG_PUT, SHORT_PUT, SHORT_CALL, LONG_CALL),), None),
-    (
-        "reverse-iron-butterfly",
-        ((SHORT_PUT, LONG_PUT, SAME_STRIKE, LONG_CALL, SHORT_CALL),),
-        None,
-    ),
-    (
-        "reverse-iron-condor",
-        ((SHORT_PUT, LONG_PUT, LONG_CALL, SHORT_CALL),),
-        None,
-    ),
-    (
-        "jade-lizard",
-        (
-            (SHORT_PUT, SHORT_CALL, LONG_CALL),
-            (SHORT_PUT, SAME_STRIKE, SHORT_CALL, LONG_CALL),
-        ),
-        lambda legs: _net(legs[1:]) == 0,
-    ),
-    (
-        "reverse-jade-lizard",
-        (
-            (LONG_PUT, SHORT_PUT, SHORT_CALL),
-            (LONG_PUT, SHORT_PUT, SAME_STRIKE, SHORT_CALL),
-        ),
-        lambda legs: _net(legs[:2]) == 0,
-    ),
-    (
-        "box",
-        _of_both_sides((SHORT_PUT, SAME_STRIKE, LONG_CALL, LONG_PUT, SAME_STRIKE, SHORT_CALL)),
-        lambda legs: len({abs(leg.quantity) for leg in legs}) == 1,
-    ),
+_STRUCTURES: defaultdict[Shape, list[tuple[str, _Rule | None]]] = defaultdict(list)
+
+
+def _of_one_side(kind: str, rule: _Rule | None, *shapes: Shape) -> None:
+    """Define a structure."""
+    for shape in shapes:
+        _STRUCTURES[shape].append((kind, rule))
+
+
+def _of_both_sides(kind: str, rule: _Rule | None, *shapes: Shape) -> None:
+    """Define a structure that has the same name for whoever has the opposite side."""
+    _of_one_side(kind, rule, *shapes)
+    _of_one_side(kind, rule, *map(_opposite, shapes))
+
+
+_of_both_sides("single", None, (LONG_PUT,), (LONG_CALL,))
+
+_of_one_side("covered-call", _fits_stock, (LONG_STOCK, SHORT_CALL))
+_of_one_side("covered-put", _fits_stock, (SHORT_STOCK, SHORT_PUT))
+_of_one_side("protective-put", _fits_stock, (LONG_STOCK, LONG_PUT))
+_of_one_side("protective-call", _fits_stock, (SHORT_STOCK, LONG_CALL))
+_COLLARS = ((LONG_STOCK, LONG_PUT, SHORT_CALL), (LONG_STOCK, SHORT_CALL, LONG_PUT))
+_of_both_sides("collar", _fits_stock, *_COLLARS)
+
+_SPREADS = ((LONG_PUT, SHORT_PUT), (LONG_CALL, SHORT_CALL))
+_of_both_sides("vertical", _is_balanced, *_SPREADS)
+_of_both_sides("ratio-spread", _is_net_short, *_SPREADS)
+_of_both_sides("back-spread", _is_net_long, *_SPREADS)
+
+_of_both_sides("straddle", None, (LONG_PUT, SAME_STRIKE, LONG_CALL))
+_of_both_sides("strangle", None, (LONG_PUT, LONG_CALL), (LONG_CALL, LONG_PUT))
+_of_both_sides("risk-reversal", None, (LONG_PUT, SHORT_CALL), (SHORT_CALL, LONG_PUT))
+_of_both_sides("synthetic", None, (LONG_PUT, SAME_STRIKE, SHORT_CALL))
+
+_OF_TIME = ((SHORT_PUT, LATER, LONG_PUT), (SHORT_CALL, LATER, LONG_CALL))
+_of_both_sides("calendar", _has_equal_strikes, *_OF_TIME)
+_of_both_sides("diagonal", None, *_OF_TIME)
+_DOUBLE = (SHORT_CALL, SHORT_PUT, LATER, LONG_CALL, LONG_PUT)
+_of_both_sides("double-calendar", _has_equal_strikes, _DOUBLE)
+_of_both_sides("double-diagonal", None, _DOUBLE)
+
+_BUTTERFLIES = ((LONG_PUT, SHORT_PUT, LONG_PUT), (LONG_CALL, SHORT_CALL, LONG_CALL))
+_of_both_sides("butterfly", _has_even_wings, *_BUTTERFLIES)
+_of_both_sides("broken-wing-butterfly", _is_balanced, *_BUTTERFLIES)
+
+_CONDOR_OF_PUTS = (LONG_PUT, SHORT_PUT, SHORT_PUT, LONG_PUT)
+_CONDOR_OF_CALLS = (LONG_CALL, SHORT_CALL, SHORT_CALL, LONG_CALL)
+_of_both_sides("condor", _is_even, _CONDOR_OF_PUTS, _CONDOR_OF_CALLS)
+
+_IRON_BUTTERFLY = (LONG_PUT, SHORT_PUT, SAME_STRIKE, SHORT_CALL, LONG_CALL)
+_IRON_CONDOR = (LONG_PUT, SHORT_PUT, SHORT_CALL, LONG_CALL)
+_of_one_side("iron-butterfly", None, _IRON_BUTTERFLY)
+_of_one_side("iron-condor", None, _IRON_CONDOR)
+_of_one_side("reverse-iron-butterfly", None, _opposite(_IRON_BUTTERFLY))
+_of_one_side("reverse-iron-condor", None, _opposite(_IRON_CONDOR))
+
+_JADE_LIZARDS = (
+    (SHORT_PUT, SHORT_CALL, LONG_CALL),
+    (SHORT_PUT, SAME_STRIKE, SHORT_CALL, LONG_CALL),
 )
+_of_one_side("jade-lizard", _has_balanced_calls, *_JADE_LIZARDS)
+_REVERSE_LIZARDS = (
+    (LONG_PUT, SHORT_PUT, SHORT_CALL),
+    (LONG_PUT, SHORT_PUT, SAME_STRIKE, SHORT_CALL),
+)
+_of_one_side("reverse-jade-lizard", _has_balanced_puts, *_REVERSE_LIZARDS)
 
-
-def _structures_by_shape() -> dict[Shape, list[tuple[str, _Rule | None]]]:
-    by_shape: dict[Shape, list[tuple[str, _Rule | None]]] = {}
-    for kind, shapes, rule in _STRUCTURES:
-        for shape in shapes:
-            by_shape.setdefault(shape, []).append((kind, rule))
-    return by_shape
-
-
-_BY_SHAPE = _structures_by_shape()
+_BOX = (SHORT_PUT, SAME_STRIKE, LONG_CALL, LONG_PUT, SAME_STRIKE, SHORT_CALL)
+_of_both_sides("box", _has_one_quantity, _BOX)
 
 
 def kind_of(parts: Iterable[Piece]) -> str | None:
@@ -239,23 +243,26 @@ def kind_of(parts: Iterable[Piece]) -> str | None:
         parts: Contracts of one underlying, each once.
     """
     legs = sorted(parts, key=attrgetter("order"))
+    multipliers = {leg.instrument.multiplier for leg in legs}
+    days = {leg.day for leg in legs}
     has_stock = any(not leg.is_option for leg in legs)
-    if not has_stock and len({leg.instrument.multiplier for leg in legs}) > 1:
+    if not has_stock and len(multipliers) > 1:
         return None
 
-    is_of_time = not has_stock and len({leg.day for leg in legs}) > 1
+    is_of_time = not has_stock and len(days) > 1
     if is_of_time:
         legs.sort(key=lambda leg: (leg.day, str(leg.instrument.right)))
 
+    is_of_one_day = not is_of_time and not has_stock
     shape = [_part_of(legs[0])]
     for before, leg in pairwise(legs):
         if is_of_time and before.day != leg.day:
             shape.append(LATER)
-        if not is_of_time and not has_stock and before.strike == leg.strike:
+        if is_of_one_day and before.strike == leg.strike:
             shape.append(SAME_STRIKE)
         shape.append(_part_of(leg))
 
-    for kind, rule in _BY_SHAPE.get(tuple(shape), ()):
+    for kind, rule in _STRUCTURES.get(tuple(shape), ()):
         if rule is None or rule(legs):
             return kind
     return None
@@ -265,8 +272,10 @@ def _part_of(leg: Piece) -> str:
     side = "long" if leg.quantity > 0 else "short"
     if _is_stock(leg):
         return f"{side} stock"
-    right = leg.instrument.right if leg.is_option else None
-    return f"{side} {'other' if right is None else right.lower()}"
+    right = leg.instrument.right
+    if right is None or not leg.is_option:
+        return f"{side} other"
+    return f"{side} {right.lower()}"
 
 
 def _is_stock(piece: Piece) -> bool:
@@ -300,7 +309,8 @@ def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
         return credit, None, False
 
     least = min(_payoff(parts, price) for price in corners)
-    return credit, max(0.0, -credit - least), False
+    loss = -credit - least
+    return credit, max(0.0, loss), False
 
 
 def _credit_of(parts: Sequence[Piece]) -> float | None:
@@ -324,7 +334,8 @@ def _payoff(parts: Sequence[Piece], price: float) -> float:
         worth = price
         if part.is_option:
             above = price - part.strike
-            worth = max(0.0, above if part.instrument.right is Right.CALL else -above)
+            gained = above if part.instrument.right is Right.CALL else -above
+            worth = max(0.0, gained)
         total += part.quantity * part.instrument.multiplier * worth
     return total
 
@@ -390,7 +401,11 @@ class _Group:
     @property
     def whole(self) -> list[Piece]:
         """All of its contracts."""
-        return [replace(part, quantity=part.quantity * self.units) for part in self.unit]
+        whole = []
+        for part in self.unit:
+            quantity = part.quantity * self.units
+            whole.append(replace(part, quantity=quantity))
+        return whole
 
     def kind_with(self, partner: "_Group") -> str | None:
         """Return the kind that a unit is together with one of another group."""
@@ -399,8 +414,9 @@ class _Group:
     def add_alternative(self, partner: "_Group") -> None:
         """Name what it may be together with another group."""
         if len(self.alternatives) < MOST_ALTERNATIVES:
-            names = " / ".join(contract_name(part.instrument) for part in partner.unit)
-            self.alternatives.append(f"{self.kind_with(partner)} with {names}")
+            kind = self.kind_with(partner)
+            names = [contract_name(part.instrument) for part in partner.unit]
+            self.alternatives.append(f"{kind} with {' / '.join(names)}")
 
 
 def propose(
@@ -433,10 +449,12 @@ def propose(
 
         groups = _structures(lots)
         for group in groups:
-            ranked.append((group.rank, _proposed(group, account, symbol)))
+            strategy = _proposed(group, account, symbol)
+            ranked.append((group.rank, strategy))
         left_over += _without(lots, groups)
 
-    strategies = _named_apart([strategy for _, strategy in sorted(ranked, key=_place_of)], names)
+    ranked.sort(key=_place_of)
+    strategies = _named_apart([strategy for _rank, strategy in ranked], names)
     return Proposal(strategies=tuple(strategies), left_over=tuple(left_over))
 
 
@@ -483,7 +501,8 @@ def _lots(
         legs: The active legs of its contract.
     """
     instrument = holding.instrument
-    held_before = holding.position - sum(execution.change for execution in executions)
+    traded = sum(execution.change for execution in executions)
+    held_before = holding.position - traded
     lots = [Piece(instrument, held_before, holding.average_cost)]
     for execution in executions:
         cost = None if execution.price is None else execution.price * instrument.multiplier
@@ -492,7 +511,9 @@ def _lots(
 
     for leg in legs:
         claim = holding.position if leg.quantity is None else leg.quantity
-        if leg.account in (None, holding.account) and claim * holding.position > 0:
+        is_of_account = leg.account in (None, holding.account)
+        is_of_side = claim * holding.position > 0
+        if is_of_account and is_of_side:
             lots, _more_than_is_held = _changed(lots, -claim)
     return [lot for lot in lots if abs(lot.quantity) > NEGLIGIBLE]
 
@@ -503,7 +524,8 @@ def _changed(lots: Iterable[Piece], change: float) -> tuple[list[Piece], float]:
     for lot in lots:
         quantity = lot.quantity
         if quantity * change < 0:
-            closed = math.copysign(min(abs(quantity), abs(change)), quantity)
+            size = min(abs(quantity), abs(change))
+            closed = math.copysign(size, quantity)
             quantity -= closed
             change += closed
         if abs(quantity) > NEGLIGIBLE:
@@ -536,7 +558,8 @@ def _without(parts: Iterable[Piece], groups: Iterable[_Group]) -> list[Piece]:
     """Return contracts without those of some groups."""
     remaining = list(parts)
     for group in groups:
-        remaining += (replace(part, quantity=-part.quantity) for part in group.whole)
+        for part in group.whole:
+            remaining.append(replace(part, quantity=-part.quantity))
     return _together(remaining)
 
 
@@ -552,9 +575,10 @@ def _structures(lots: Sequence[Piece]) -> list[_Group]:
     for group in _matched(separate):
         # A long option needs no other one; a short one may go with what was opened before, and
         # either with the underlying.
+        is_long = group.unit[0].quantity > 0
         if len(group.unit) > 1:
             opened_alone.append(group)
-        elif group.unit[0].quantity > 0 and not has_stock:
+        elif is_long and not has_stock:
             group.why = "opened by an order of its own"
             group.rank = 1
             opened_alone.append(group)
@@ -568,21 +592,24 @@ def _combos(by_order: Mapping[str | None, list[Piece]]) -> tuple[list[_Group], l
 
     Orders of the same legs are one group.
     """
-    parts_of_unit: defaultdict[tuple[tuple[int, float], ...], list[Piece]] = defaultdict(list)
+    orders_of_unit: defaultdict[tuple[tuple[int, float], ...], list[list[Piece]]]
+    orders_of_unit = defaultdict(list)
     single_orders: list[Piece] = []
     for order in sorted(by_order, key=str):
         parts = _together(by_order[order])
-        if len(parts) > 1 and any(part.is_option for part in parts):
-            unit = tuple((part.conid, part.quantity) for part in _as_group(parts).unit)
-            parts_of_unit[unit] += parts
+        has_option = any(part.is_option for part in parts)
+        if len(parts) > 1 and has_option:
+            unit = _as_group(parts).unit
+            key = tuple((part.conid, part.quantity) for part in unit)
+            orders_of_unit[key].append(parts)
         else:
             single_orders += by_order[order]
 
     groups = []
-    for unit, parts in parts_of_unit.items():
-        count = len(parts) // len(unit)
-        orders = f"{count} orders of the same legs" if count > 1 else "one order"
-        groups.append(_as_group(parts, f"opened by {orders}", 0))
+    for orders in orders_of_unit.values():
+        count = len(orders)
+        why = f"opened by {count} orders of the same legs" if count > 1 else "opened by one order"
+        groups.append(_as_group(chain.from_iterable(orders), why, 0))
     return groups, single_orders
 
 
@@ -592,7 +619,8 @@ def _opened_together(lots: Iterable[Piece]) -> tuple[list[_Group], list[Piece]]:
     groups: list[_Group] = []
     separate: list[Piece] = []
     while waiting:
-        near = [lot for lot in waiting if lot.at - waiting[0].at <= TOGETHER]
+        last = waiting[0].at + TOGETHER
+        near = [lot for lot in waiting if lot.at <= last]
         group = _as_group(near, "opened within a minute", 1)
         if len(group.unit) > 1 and group.kind is not None:
             groups.append(group)
@@ -605,12 +633,15 @@ def _opened_together(lots: Iterable[Piece]) -> tuple[list[_Group], list[Piece]]:
 def _as_group(parts: Iterable[Piece], why: str = ALONE, rank: int = 3) -> _Group:
     """Return all of some contracts as one group, by their greatest common divisor."""
     whole = _together(parts)
-    quantities = [abs(part.quantity) for part in whole]
+    sizes = [abs(part.quantity) for part in whole]
     units = 1
-    if all(quantity == int(quantity) for quantity in quantities):
-        units = math.gcd(*map(int, quantities))
+    if all(size == int(size) for size in sizes):
+        units = math.gcd(*map(int, sizes))
 
-    unit = [replace(part, quantity=part.quantity / units) for part in whole]
+    unit = []
+    for part in whole:
+        quantity = part.quantity / units
+        unit.append(replace(part, quantity=quantity))
     return _Group(unit, units, why, rank)
 
 
@@ -665,33 +696,38 @@ def _by_strikes(short: _Group, long: _Group) -> Score:
     behind = long_option.strike - short_option.strike
     if short_option.instrument.right is Right.PUT:
         behind = -behind
-    return (abs(behind) + max(0.0, behind), long_option.day, long_option.strike)
+    distance = abs(behind) + max(0.0, behind)
+    return (distance, long_option.day, long_option.strike)
 
 
 def _by_time(short: _Group, long: _Group) -> Score:
-    return _by_strikes(short, long) if short.unit[0].day < long.unit[0].day else None
+    is_short_first = short.unit[0].day < long.unit[0].day
+    return _by_strikes(short, long) if is_short_first else None
 
 
 def _by_width(spread: _Group, partner: _Group) -> Score:
     """Prefer boxes, then what needs the least margin: condors and butterflies."""
-    strikes = [part.strike for part in spread.unit]
-    strikes_of_partner = [part.strike for part in partner.unit]
-    width = min(_width_of(strikes), _width_of(strikes_of_partner))
-    return (strikes != strikes_of_partner, spread.units != partner.units, -width)
+    low, high = spread.unit
+    low_of_partner, high_of_partner = partner.unit
+    is_low_equal = low.strike == low_of_partner.strike
+    is_high_equal = high.strike == high_of_partner.strike
+    is_box = is_low_equal and is_high_equal
 
-
-def _width_of(strikes: Sequence[float]) -> float:
-    low, high = strikes
-    return high - low
+    width = high.strike - low.strike
+    width_of_partner = high_of_partner.strike - low_of_partner.strike
+    narrower = min(width, width_of_partner)
+    return (not is_box, spread.units != partner.units, -narrower)
 
 
 def _by_sides(call: _Group, put: _Group) -> Score:
     """Prefer two short ones, then two long ones."""
-    is_call_long = call.unit[0].quantity > 0
-    is_put_long = put.unit[0].quantity > 0
-    long_sides = int(is_call_long or is_put_long) + int(is_call_long != is_put_long)
-    distance = abs(call.unit[0].strike - put.unit[0].strike)
-    return (long_sides, call.units != put.units, distance)
+    call_option = call.unit[0]
+    put_option = put.unit[0]
+    has_long = call_option.quantity > 0 or put_option.quantity > 0
+    has_short = call_option.quantity < 0 or put_option.quantity < 0
+    is_mixed = has_long and has_short
+    distance = abs(call_option.strike - put_option.strike)
+    return (is_mixed, has_long, call.units != put.units, distance)
 
 
 def _units_in(groups: Iterable[_Group]) -> float:
@@ -733,7 +769,8 @@ STEPS = (
     _Step("it protects the underlying", STOCK, LONG, ANY, _by_day),
     _Step("a short option beside a spread of its expiry", SPREAD, SHORT, EXPIRY, _beside),
     _Step("a call and a put of one expiry", {Right.CALL}, {Right.PUT}, EXPIRY, _by_sides),
-    *[_Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES, _by_units)] * 2,
+    _Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES, _by_units),
+    _Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES, _by_units),
 )
 
 
@@ -761,19 +798,22 @@ def _matched(lots: Iterable[Piece]) -> list[_Group]:
 def _groups_of_options(options: Iterable[Piece]) -> list[_Group]:
     """Return the options of each expiry as one structure, if they are one, or each by itself."""
     groups: list[_Group] = []
-    for _day, of_day in sorted(grouped(attrgetter("day"), options).items()):
+    by_day = grouped(attrgetter("day"), options)
+    for day in sorted(by_day):
+        of_day = by_day[day]
         if len(of_day) > 1 and kind_of(of_day) not in APART:
             groups.append(_as_group(of_day, "all options of the expiry", 2))
         else:
-            groups += (_as_group([option]) for option in of_day)
+            groups += [_as_group([option]) for option in of_day]
     return groups
 
 
 def _group_of_stock(stock: Piece, options: Iterable[Piece]) -> _Group:
     """Return a stock in units of what one option stands for; what is over is in no unit."""
-    unit = min(_units_of(option, stock) for option in options)
-    share = replace(stock, quantity=math.copysign(unit, stock.quantity))
-    return _Group([share], math.floor(abs(stock.quantity) / unit + 1e-9))
+    size = min(_units_of(option, stock) for option in options)
+    unit = replace(stock, quantity=math.copysign(size, stock.quantity))
+    units = math.floor(abs(stock.quantity) / size + 1e-9)
+    return _Group([unit], units)
 
 
 def _with_labels(
@@ -799,7 +839,8 @@ def _joined(group: _Group, partner: _Group, step: _Step) -> _Group:
     count = min(group.units, partner.units)
     group.units -= count
     partner.units -= count
-    return _Group(_together([*group.unit, *partner.unit]), count, step.why, 2)
+    unit = _together([*group.unit, *partner.unit])
+    return _Group(unit, count, step.why, 2)
 
 
 def _join_balanced(groups: list[_Group], step: _Step) -> None:
