@@ -25,7 +25,7 @@ _CONFIRMING = (
 _NONE = ValueOrigin.NONE.value
 _VALUE = pl.lit(PriceKind.VALUE.value)
 _ORIGINS = [origin.value for origin in ValueOrigin]
-
+_OF_BROKER = [origin.value for origin in valuation.BROKER]
 
 _MONEY = (
     "market_price", "market_value", "unrealized_pnl", "realized_pnl", "daily_pnl", "value_source",
@@ -47,24 +47,32 @@ def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
     names = (*_MONEY, *GREEKS_COLUMNS, "position", "received_at")
     published = holdings.select(*KEY, pl.col(names).name.prefix("_"))
     joined = rows.join(published, on=KEY, how="left", maintain_order="left")
-    same = (pl.col("source") == Source.QUEUE.value) & (pl.col("position") == pl.col("_position"))
-    newer = (
-        same
-        & (pl.col("_value_source") == ValueOrigin.PNL_SINGLE.value)
-        & (pl.col("_received_at") > pl.col("timestamp"))
-    )
 
-    def replaced(name: str, value: pl.Expr, where: pl.Expr = newer) -> pl.Expr:
-        return pl.when(where).then(value).otherwise(name).cast(rows.schema[name]).alias(name)
+    is_queued = pl.col("source") == Source.QUEUE.value
+    is_same_quantity = pl.col("position") == pl.col("_position")
+    is_same = is_queued & is_same_quantity
+    is_pnl = pl.col("_value_source") == ValueOrigin.PNL_SINGLE.value
+    is_later = pl.col("_received_at") > pl.col("timestamp")
+    is_newer = is_same & is_pnl & is_later
 
-    return joined.with_columns(
-        *(replaced(name, pl.col(f"_{name}"), same) for name in GREEKS_COLUMNS),
-        *(replaced(name, pl.col(f"_{name}")) for name in _MONEY),
-        replaced("price_kind", pl.when(pl.col("_market_price").is_not_null()).then(_VALUE)),
-        *(replaced(name, pl.lit(None)) for name in _NOT_PUBLISHED),
+    def replaced(name: str, value: pl.Expr, where: pl.Expr = is_newer) -> pl.Expr:
+        """Return a column with another value in some rows."""
+        column = pl.when(where).then(value).otherwise(name)
+        return column.cast(rows.schema[name]).alias(name)
+
+    has_price = pl.col("_market_price").is_not_null()
+    columns = [
+        replaced("price_kind", pl.when(has_price).then(_VALUE)),
         replaced("timestamp", pl.col("_received_at")),
         replaced("update_id", pl.lit("")),
-    ).select(rows.columns)
+    ]
+    for name in GREEKS_COLUMNS:
+        columns.append(replaced(name, pl.col(f"_{name}"), is_same))
+    for name in _MONEY:
+        columns.append(replaced(name, pl.col(f"_{name}")))
+    for name in _NOT_PUBLISHED:
+        columns.append(replaced(name, pl.lit(None)))
+    return joined.with_columns(columns).select(rows.columns)
 
 
 def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
@@ -99,38 +107,49 @@ def _confirmed(now: datetime) -> pl.Expr:
     """Return the column of `with_confirmed`, of rows with the columns that decide it."""
     # An unknown origin counts as NONE.
     source = pl.col("value_source").replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
-    no_value = (source == _NONE) & pl.col("market_value").is_null()
-    of_broker = source.is_in([origin.value for origin in valuation.BROKER])
-    same = [
-        pl.col(name).eq_missing(pl.col(f"_{name}"))
-        for name in ("position", "market_price", "market_value")
-    ]
-    agree = pl.col("_position").is_not_null() & pl.all_horizontal(same)
+    has_no_value = (source == _NONE) & pl.col("market_value").is_null()
+    is_of_broker = source.is_in(_OF_BROKER)
 
     # When the source of the broker's value last confirmed it.
+    agrees = _agrees()
     is_pnl = pl.col("_value_source") == ValueOrigin.PNL_SINGLE.value
-    times = [
-        pl.when(no_value).then("timestamp").otherwise("value_time"),
-        pl.when(agree & ~is_pnl).then("_confirmed_at"),
-        pl.when(agree & ~is_pnl).then("_value_time"),
-        pl.when(agree & is_pnl).then("_received_at"),
-    ]
-    by_broker = pl.max_horizontal(times)
+    agrees_with_pnl = agrees & is_pnl
+    agrees_with_account = agrees & ~is_pnl
+    by_broker = pl.max_horizontal(
+        pl.when(has_no_value).then("timestamp").otherwise("value_time"),
+        pl.when(agrees_with_account).then("_confirmed_at"),
+        pl.when(agrees_with_account).then("_value_time"),
+        pl.when(agrees_with_pnl).then("_received_at"),
+    )
 
     # A row from outside the session is repeated rarely: confirmations of the holding count.
-    is_open = pl.col("position") != 0
-    same_quantity = pl.col("position").eq_missing(pl.col("_position"))
-    outside = (source == ValueOrigin.TICK.value) & pl.col("note").str.starts_with(
-        valuation.OUTSIDE_SESSION
-    )
-    confirmed = pl.when(same_quantity).then("_confirmed_at")
+    is_outside = pl.col("note").str.starts_with(valuation.OUTSIDE_SESSION)
+    is_tick_outside = (source == ValueOrigin.TICK.value) & is_outside
+    is_same_quantity = pl.col("position").eq_missing(pl.col("_position"))
+    confirmed = pl.when(is_same_quantity).then("_confirmed_at")
+    by_holding = pl.max_horizontal(confirmed, "timestamp")
 
+    is_open = pl.col("position") != 0
     at = pl.coalesce(
-        pl.when(is_open, no_value | of_broker).then(by_broker),
-        pl.when(is_open, outside).then(pl.max_horizontal(confirmed, "timestamp")),
+        pl.when(is_open, has_no_value | is_of_broker).then(by_broker),
+        pl.when(is_open, is_tick_outside).then(by_holding),
         "timestamp",
     )
-    return pl.when(at <= moment(now + SKEW)).then(at)
+    return _unless_ahead(at, now)
+
+
+def _agrees() -> pl.Expr:
+    """Return whether the holding has the quantity, the price and the value of the row."""
+    agrees = pl.col("_position").is_not_null()
+    for name in ("position", "market_price", "market_value"):
+        agrees &= pl.col(name).eq_missing(pl.col(f"_{name}"))
+    return agrees
+
+
+def _unless_ahead(at: pl.Expr, now: datetime) -> pl.Expr:
+    """Return a time, or null if only a wrong clock can have written it."""
+    latest = moment(now + SKEW)
+    return pl.when(at <= latest).then(at)
 
 
 def with_priced(
@@ -152,32 +171,36 @@ def with_priced(
         now: The current time.
         band: The part of a value by which the broker's may differ.
     """
-    own = pl.col("market_value")
+    value = pl.col("market_value")
+    price = pl.col("market_price")
     arrived = pl.col("value_time")
 
     # A bid that does not exist counts as 0, as in the stream.
-    width = (pl.col("ask") - pl.col("bid").fill_null(0.0)).clip(0.0)
-    unit = pl.when(pl.col("market_price") != 0).then(own / pl.col("market_price")).abs()
-    allowed = pl.max_horizontal(own.abs() * band, width * unit, pl.lit(valuation.ROUNDING))
+    bid = pl.col("bid").fill_null(0.0)
+    width = (pl.col("ask") - bid).clip(0.0)
+    unit = pl.when(price != 0).then(value / price).abs()
+    allowed = pl.max_horizontal(value.abs() * band, width * unit, pl.lit(valuation.ROUNDING))
 
     # When the broker calculated its value; a portfolio row without a time may be that old.
     is_portfolio = pl.col("_value_source") == ValueOrigin.PORTFOLIO.value
-    of_row = pl.coalesce("_value_time", pl.col("_received_at") - valuation.BROKER_CADENCE)
+    at_latest = pl.col("_received_at") - valuation.BROKER_CADENCE
+    of_row = pl.coalesce("_value_time", at_latest)
     calculated = pl.when(is_portfolio).then(of_row).otherwise("_received_at")
 
-    is_of_broker = pl.col("_value_source").is_in([origin.value for origin in valuation.BROKER])
+    is_of_broker = pl.col("_value_source").is_in(_OF_BROKER)
     is_same_quantity = pl.col("position") == pl.col("_position")
-    agrees = (own - pl.col("_market_value")).abs() <= allowed
+    difference = (value - pl.col("_market_value")).abs()
+    agrees = difference <= allowed
     is_newer = arrived.is_null() | (calculated > arrived)
-    confirmed = is_of_broker & is_same_quantity & agrees & is_newer
+    is_confirmed = is_of_broker & is_same_quantity & agrees & is_newer
 
-    by_account = pl.when(confirmed & is_portfolio).then("_confirmed_at")
-    times = [arrived, pl.when(confirmed).then(calculated), by_account]
-    newest = pl.max_horizontal(times)
-    of_line = pl.when(newest <= moment(now + SKEW)).then(newest)
+    by_value = pl.when(is_confirmed).then(calculated)
+    by_account = pl.when(is_confirmed & is_portfolio).then("_confirmed_at")
+    newest = pl.max_horizontal(arrived, by_value, by_account)
+    of_line = _unless_ahead(newest, now)
     is_tick = pl.col("value_source") == ValueOrigin.TICK.value
-    priced = pl.when(is_tick).then(of_line).otherwise(CONFIRMED).alias(PRICED)
-    joined = _with_reported(rows, holdings, now).with_columns(priced)
+    priced = pl.when(is_tick).then(of_line).otherwise(CONFIRMED)
+    joined = _with_reported(rows, holdings, now).with_columns(priced.alias(PRICED))
     return joined.select(*rows.columns, CONFIRMED, PRICED)
 
 
