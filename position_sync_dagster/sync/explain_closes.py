@@ -31,7 +31,7 @@ from position_sync_dagster.domain.closes import (
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import LookedAt
 from position_sync_dagster.lake.schema import moment, one_of, records_of
@@ -115,12 +115,12 @@ class CloseExplainer:
         now = self.clock()
         new_executions = lake.executions.add(executions, run_id=self.run_id) if executions else 0
 
-        before = lake.closures.looked
+        last_looked = lake.closures.looked
         looked = self._looked(now)
         since = max(looked.since, now - WINDOW)
         closes = lake.position_changes.rows(since, IS_CLOSE, _CLOSE)
         counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
-        has_news = looked is not before
+        has_news = looked is not last_looked
         judged = self._judged(closes, counted, since, now, asked or {}, has_news=has_news)
 
         is_unknown = pl.col("cause") == Cause.UNEXPLAINED.value
@@ -137,14 +137,18 @@ class CloseExplainer:
         if new_executions or rows:
             times = [closure.closed_at for closure in closures]
             times += [execution.time for execution in executions]
-            first_day = (min(times, default=now) - BEFORE).date()
-            MovementBook(lake, self.calendar, run_id=self.run_id).update(since=first_day)
+            first = min(times, default=now)
+            book = MovementBook(lake, self.calendar, run_id=self.run_id)
+            book.update(since=(first - BEFORE).date())
 
-        newest = chain.from_iterable((counting | replaced).values())
-        unexplained = self._ask_person(newest, closes, now)
-        first = closes.filter(are_open).get_column("seen_at").min()
-        since = min(first, looked.until) if isinstance(first, datetime) else looked.until
-        lake.closures.looked = replace(looked, since=since)
+        newest = counting | replaced
+        unexplained = self._ask_person(chain.from_iterable(newest.values()), closes, now)
+
+        first_open = closes.filter(are_open).get_column("seen_at").min()
+        next_since = looked.until
+        if isinstance(first_open, datetime):
+            next_since = min(next_since, first_open)
+        lake.closures.looked = replace(looked, since=next_since)
         return Explained(rows=rows, unexplained=unexplained)
 
     def _judged(
@@ -164,8 +168,11 @@ class CloseExplainer:
             due |= corrected_closes(closes, counted, named)
         if not due:
             return {}
-        facts = self._facts(closes.filter(one_of("change_id", due)), asked)
-        return grouped(attrgetter("change_id"), closures_of(facts, now, due))
+
+        due_rows = closes.filter(one_of("change_id", due))
+        facts = self._facts(due_rows, asked)
+        closures = closures_of(facts, now, due)
+        return grouped(attrgetter("change_id"), closures)
 
     def _ask_person(
         self, closures: Iterable[Closure], closes: pl.DataFrame, now: datetime
@@ -174,18 +181,21 @@ class CloseExplainer:
 
         Breaks of closes before the window stay as they are.
         """
-        unexplained = [closure for closure in closures if closure.needs_person]
-        waiting = [closure for closure in unexplained if elapsed(closure.closed_at, now) >= GRACE]
+        waiting = []
+        for closure in closures:
+            if closure.needs_person and elapsed(closure.closed_at, now) >= GRACE:
+                waiting.append(closure)
         waiting.sort(key=attrgetter("closed_at"))
 
         keys = set(closes.select(KEY).iter_rows())
+
+        def is_compared(difference: Break) -> bool:
+            key = (difference.account, difference.conid)
+            return difference.gateway_id == BREAKS and key in keys
+
+        discrepancies = [_discrepancy(closure) for closure in waiting]
         self.lake.breaks.record(
-            {BREAKS: [_discrepancy(closure) for closure in waiting]},
-            now,
-            compared=lambda difference: (
-                difference.gateway_id == BREAKS and (difference.account, difference.conid) in keys
-            ),
-            run_id=self.run_id,
+            {BREAKS: discrepancies}, now, compared=is_compared, run_id=self.run_id
         )
         return tuple(waiting)
 
@@ -211,7 +221,8 @@ class CloseExplainer:
     def _named(self, since: datetime) -> pl.DataFrame:
         """Return which holdings and times executions and statements name, and since when."""
         columns = (*KEY, "stated_at", "source", "statement")
-        executions = self.lake.executions.rows(since, columns=(*columns, "time"))
+        of_executions = (*columns, "time")
+        executions = self.lake.executions.rows(since, columns=of_executions)
         of_events = (*columns, "first_day", "day")
         events = self.lake.statement_events.rows(since.date(), columns=of_events)
         return pl.concat([executions, events], how="diagonal")
@@ -222,24 +233,29 @@ class CloseExplainer:
         key = ("account", "symbol")
         seen_at = pl.col("seen_at")
         first_confirmed = pl.min_horizontal("since", seen_at).min()
-        spans = due.group_by(key).agg(first=first_confirmed - BEFORE, last=seen_at.max() + A_DAY)
+        last_seen = seen_at.max()
+        spans = due.group_by(key).agg(first=first_confirmed - BEFORE, last=last_seen + A_DAY)
         first: datetime = spans.get_column("first").min()  # type: ignore[assignment]
 
         of_symbols = lake.position_changes.rows(first, one_of("symbol", spans["symbol"]))
-        near = of_symbols.join(spans, on=key).filter(seen_at.is_between("first", "last"))
+        with_spans = of_symbols.join(spans, on=key)
+        near = with_spans.filter(seen_at.is_between("first", "last"))
         changes = records_of(PositionChange, near.sort("seen_at", "change_id"))
 
         conids = near.get_column("conid").unique().to_list()
         contracts = lake.contracts.get(conids)
-        of_these = one_of("conid", conids)
+        of_contracts = one_of("conid", conids)
         of_all = pl.col("kind").is_in([EventKind.CORPORATE_ACTION.value, EventKind.PERIOD.value])
+        executions = lake.executions.records(first, of_contracts)
+        events = lake.statement_events.records(first.date(), of_contracts | of_all)
+        prices = self._underlying_prices(changes, contracts)
         return Facts(
             changes=changes,
-            executions=lake.executions.records(first, of_these),
-            events=lake.statement_events.records(first.date(), of_these | of_all),
+            executions=executions,
+            events=events,
             contracts=contracts,
             asked=asked,
-            prices=self._underlying_prices(changes, contracts),
+            prices=prices,
         )
 
     def _underlying_prices(
@@ -254,11 +270,13 @@ class CloseExplainer:
         for change in changes:
             details = contracts.get(change.conid)
             is_new = now - change.seen_at <= A_DAY and change.conid not in self._prices
-            if details is None or not details.under_conid or not change.is_option or not is_new:
+            if not is_new or not change.is_option or not change.closed:
+                continue
+            if details is None or not details.under_conid:
                 continue
 
             ended = last_trade(change, details)
-            if change.closed and ended is not None and ended <= change.seen_at:
+            if ended is not None and ended <= change.seen_at:
                 ends[ended][change.conid] = details.under_conid
 
         for ended, underlyings in ends.items():
@@ -275,15 +293,20 @@ class CloseExplainer:
         have no greeks any more.
         """
         contracts = self.lake.contracts.table.rows(columns=["conid", "under_conid"])
-        options = contracts.filter(pl.col("under_conid").is_in(under_conids))
+        is_option = pl.col("under_conid").is_in(under_conids)
+        options = contracts.filter(is_option)
         underlying_of = dict(options.iter_rows())
 
         begin = ended - LAST_PRICE
         rows = self.lake.updates.sync.between(begin, ended, underlying_of)
         is_priced = pl.col("underlying_price").is_not_null()
-        priced = rows.filter(is_priced, pl.col("greeks_time").is_between(begin, ended))
-        in_order = priced.sort("greeks_time").select("conid", "underlying_price")
-        return {underlying_of[conid]: price for conid, price in in_order.iter_rows()}
+        is_of_time = pl.col("greeks_time").is_between(begin, ended)
+        in_order = rows.filter(is_priced, is_of_time).sort("greeks_time")
+
+        last_prices = {}
+        for conid, price in in_order.select("conid", "underlying_price").iter_rows():
+            last_prices[underlying_of[conid]] = price
+        return last_prices
 
 
 def _replacing(
@@ -302,7 +325,9 @@ def _judged_last(
     closures: Iterable[Closure], before: Iterable[Closure], now: datetime
 ) -> list[Closure]:
     """Return causes as judged after those before: they count, also after a clock was set back."""
-    last = max((closure.judged_at or NEVER for closure in before), default=NEVER)
+    last = NEVER
+    for closure in before:
+        last = max(last, closure.judged_at or NEVER)
     judged_at = max(now, last + timedelta(microseconds=1))
     return [replace(closure, judged_at=judged_at) for closure in closures]
 
@@ -311,9 +336,9 @@ _CLOSE = ("change_id", "account", "conid", "symbol", "since", "seen_at")
 _COUNTED = ("change_id", "cause", "stage", "statement", "judged_at")
 
 # The rows of `position_changes` that closed something, as `PositionChange.closed` says.
-IS_CLOSE = (pl.col("after").abs() < pl.col("before").abs()) | (
-    pl.col("before") * pl.col("after") < 0
-)
+_IS_LESS = pl.col("after").abs() < pl.col("before").abs()
+_CHANGES_SIDE = pl.col("before") * pl.col("after") < 0
+IS_CLOSE = _IS_LESS | _CHANGES_SIDE
 
 
 def _new_york(at: pl.Expr) -> pl.Expr:
@@ -340,14 +365,18 @@ def due_closes(
     is_traded = pl.col("cause") == Cause.TRADED.value
     is_stated = is_known & (pl.col("stage") == Stage.STATED.value)
     is_open = ~is_stated & pl.col("statement").is_null()
-    with_cause = closes.join(counted, on="change_id", how="left").with_columns(
-        begin=pl.coalesce("since", "seen_at"),
-        waits=is_open & (~is_traded | (seen_at >= moment(now - WEEK))),
-    )
+    is_of_week = seen_at >= moment(now - WEEK)
+    is_of_day = seen_at >= moment(now - A_DAY)
+    is_of_hour = seen_at >= moment(now - AN_HOUR)
 
-    is_of_hour = is_open & ~is_traded & (seen_at >= moment(now - AN_HOUR))
-    is_of_day = is_open & ~is_known & (seen_at >= moment(now - A_DAY))
-    by_time = with_cause.filter(pl.col("judged_at").is_null() | is_of_hour | is_of_day)
+    waits = is_open & (~is_traded | is_of_week)
+    judged = closes.join(counted, on="change_id", how="left")
+    with_cause = judged.with_columns(begin=_BEGIN, waits=waits)
+
+    is_not_judged = pl.col("judged_at").is_null()
+    may_come_soon = is_open & ~is_traded & is_of_hour
+    may_come_today = is_open & ~is_known & is_of_day
+    by_time = with_cause.filter(is_not_judged | may_come_soon | may_come_today)
     by_contract = _with_newer_facts(with_cause, named)
     by_day = _with_statement_of_days(with_cause.filter("waits"), named)
     return {*by_time["change_id"], *by_contract["change_id"], *by_day["change_id"]}
@@ -361,22 +390,27 @@ def corrected_closes(closes: pl.DataFrame, counted: pl.DataFrame, named: pl.Data
     of_statement = [*KEY, "statement"]
     stated_at = named.group_by(of_statement).agg(told_at=pl.col("stated_at").max())
     stated = closes.join(counted.drop_nulls("statement"), on="change_id")
-    with_time = stated.join(stated_at, on=of_statement).with_columns(
-        begin=pl.coalesce("since", "seen_at")
-    )
-    facts = named.select(*KEY, later_at="stated_at", at=pl.coalesce("time", "day"))
+    with_time = stated.join(stated_at, on=of_statement).with_columns(begin=_BEGIN)
+
+    facts = named.select(*KEY, later_at="stated_at", at=_AT)
     is_later = pl.col("later_at") > pl.col("told_at")
     corrected = with_time.join(facts, on=KEY).filter(is_later, IS_NEAR)
     return set(corrected.get_column("change_id"))
 
 
+# When a close began, and when a fact was.
+_BEGIN = pl.coalesce("since", "seen_at")
+_AT = pl.coalesce("time", "day")
+
 # Whether a fact may explain a close that began after it was last confirmed.
-IS_NEAR = pl.col("at").is_between(pl.col("begin") - BOOKED - A_DAY, pl.col("seen_at") + SLACK)
+_FIRST_NEAR = pl.col("begin") - BOOKED - A_DAY
+_LAST_NEAR = pl.col("seen_at") + SLACK
+IS_NEAR = pl.col("at").is_between(_FIRST_NEAR, _LAST_NEAR)
 
 
 def _with_newer_facts(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
     """Return the closes with an execution or an event near them that was stated after the cause."""
-    facts = named.select(*KEY, "stated_at", "source", at=pl.coalesce("time", "day"))
+    facts = named.select(*KEY, "stated_at", "source", at=_AT)
     is_newer = pl.col("stated_at") > pl.col("judged_at")
     is_awaited = pl.col("waits") & (pl.col("source") == FLEX)
     return closes.join(facts, on=KEY).filter(is_newer | is_awaited, IS_NEAR)
@@ -384,18 +418,21 @@ def _with_newer_facts(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame
 
 def _with_statement_of_days(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
     """Return the closes of whose days a statement has the trades."""
-    days = closes.select(
-        "change_id", "account", begin=_new_york(pl.col("begin")), end=_new_york(pl.col("seen_at"))
-    )
+    begin = _new_york(pl.col("begin"))
+    end = _new_york(pl.col("seen_at"))
+    days = closes.select("change_id", "account", begin=begin, end=end)
+
     is_period = pl.col("first_day").is_not_null()
     periods = named.filter(is_period).select("account", "first_day", "day")
-    return days.join(periods, on="account").filter(
-        pl.col("first_day") <= pl.col("end"), pl.col("day") >= pl.col("begin")
-    )
+    with_periods = days.join(periods, on="account")
+    begins_in_time = pl.col("first_day") <= pl.col("end")
+    ends_in_time = pl.col("day") >= pl.col("begin")
+    return with_periods.filter(begins_in_time, ends_in_time)
 
 
 def _discrepancy(closure: Closure) -> Discrepancy:
     when = f"{closure.closed_at:%Y-%m-%d %H:%M} UTC"
+    what = f"{closure.quantity:+g} {closure.name}"
     return Discrepancy(
         DiscrepancyType.UNEXPLAINED,
         closure.account,
@@ -403,5 +440,5 @@ def _discrepancy(closure: Closure) -> Discrepancy:
         closure.symbol,
         None,
         closure.quantity,
-        f"{closure.quantity:+g} {closure.name} closed at {when}: {closure.detail}",
+        f"{what} closed at {when}: {closure.detail}",
     )

@@ -101,27 +101,29 @@ class MovementBook:
     ) -> list[Movement]:
         reported = self._reported(since)
         closures = self._provisional(since)
+        stored: list[Movement] = []
         is_stated = pl.col("source") == MovementSource.STATEMENT.value
-        kept = [
-            movement
-            for movement in self.lake.movements.records(since, is_stated)
-            if movement.statement not in files
-        ]
-        terms = self._terms(kept, (*reported, *executions), events, closures)
+        for movement in self.lake.movements.records(since, is_stated):
+            if movement.statement not in files:
+                stored.append(movement)
 
-        movements = [_again(movement, terms) for movement in kept]
+        terms = self._terms(stored, (*reported, *executions), events, closures)
+        movements = [_again(movement, terms) for movement in stored]
         movements += stated_movements(executions, events, terms)
         movements += [reported_movement(execution, terms) for execution in reported]
         for closure in closures:
             movements += inferred_movements(closure, terms)
+
         counting = counting_movements(movements, self._sections())
-        return [movement for movement in counting if since is None or movement.day >= since]
+        if since is None:
+            return counting
+        return [movement for movement in counting if movement.day >= since]
 
     def _reported(self, since: date | None) -> list[Execution]:
         """Return the executions that gateways reported, each in its newest revision."""
         of_gateways = pl.col("source") != FLEX
         # The day of a movement may differ by one from that of its time in UTC.
-        begin = None if since is None else datetime.combine(since, time(), UTC) - A_DAY
+        begin = _day_before(since)
         return current_executions(self.lake.executions.records(begin, of_gateways))
 
     def _provisional(self, since: date | None) -> list[Closure]:
@@ -129,12 +131,13 @@ class MovementBook:
 
         A close is judged after it was seen: what was judged before the first day closed before it.
         """
-        begin = None if since is None else datetime.combine(since, time(), UTC) - A_DAY
-        counting = self.lake.closures.current(since=begin)
-        provisional = [closure for closure in counting if closure.stage is Stage.PROVISIONAL]
-        if begin is None:
-            return provisional
-        return [closure for closure in provisional if closure.closed_at >= begin]
+        begin = _day_before(since)
+        provisional = []
+        for closure in self.lake.closures.current(since=begin):
+            is_of_time = begin is None or closure.closed_at >= begin
+            if is_of_time and closure.stage is Stage.PROVISIONAL:
+                provisional.append(closure)
+        return provisional
 
     def _sections(self) -> list[StatedSection]:
         """Return the sections of all statements; of a file that was replaced only the newest."""
@@ -152,7 +155,7 @@ class MovementBook:
 
     def _terms(
         self,
-        kept: Iterable[Movement],
+        stored: Iterable[Movement],
         executions: Iterable[Execution],
         events: Iterable[StatementEvent],
         closures: Iterable[Closure],
@@ -160,35 +163,36 @@ class MovementBook:
         """Return what is known of the contracts of movements, and of the days between them."""
         conids: set[int] = set()
         days: set[date] = set()
-        of_gateways: set[int] = set()
-        for movement in kept:
+        for movement in stored:
             days.add(movement.day)
             if movement.conid is not None:
                 conids.add(movement.conid)
+
         for execution in executions:
             days.add(execution.time.date())
             conids.add(execution.conid)
-            of_gateways |= {execution.conid} if execution.source != FLEX else set()
+
         for event in events:
             days.add(event.day)
             if event.conid is not None:
                 conids.add(event.conid)
+
         for closure in closures:
             days.add(closure.closed_at.date())
-            of_gateways.add(closure.conid)
+            conids.add(closure.conid)
 
-        conids |= of_gateways
         details = self.lake.contracts.get(conids)
-        multipliers = {conid: one.multiplier for conid, one in details.items()}
-        magnifiers = {
-            conid: float(one.price_magnifier)
-            for conid, one in details.items()
-            if one.price_magnifier
-        }
+        multipliers: dict[int, float] = {}
+        magnifiers: dict[int, float] = {}
+        for conid, contract in details.items():
+            multipliers[conid] = contract.multiplier
+            if contract.price_magnifier:
+                magnifiers[conid] = float(contract.price_magnifier)
         without_details = conids - magnifiers.keys()
         if without_details:
             rows = self._valued(without_details)
-            multipliers = dict(rows.select("conid", "multiplier").iter_rows()) | multipliers
+            multipliers_of_rows = dict(rows.select("conid", "multiplier").iter_rows())
+            multipliers = multipliers_of_rows | multipliers
             magnifiers = magnifiers_of(rows) | magnifiers
 
         calendar = _calendar_of(self.calendar, days)
@@ -202,13 +206,16 @@ class MovementBook:
 
     def _valued(self, conids: Collection[int]) -> pl.DataFrame:
         """Return what the broker said of holdings of these contracts, the newest last."""
-        daily = self.lake.derived_table(DAILY_POSITIONS)
-        rows = [self.lake.updates.sync.latest()]
-        if daily.exists():
-            rows.append(daily.rows(one_of("conid", conids)))
         columns = ["conid", "timestamp", *VALUED]
-        named = [frame.filter(one_of("conid", conids)).select(columns) for frame in rows]
-        return pl.concat(named).sort("timestamp")
+        are_named = one_of("conid", conids)
+        latest = self.lake.updates.sync.latest()
+        rows = latest.filter(are_named).select(columns)
+
+        daily = self.lake.derived_table(DAILY_POSITIONS)
+        if daily.exists():
+            daily_rows = daily.rows(are_named).select(columns)
+            rows = pl.concat([rows, daily_rows])
+        return rows.sort("timestamp")
 
 
 def sections_of(
@@ -220,18 +227,19 @@ def sections_of(
         statements: The statements; their rows need not be there.
         events: Their events.
     """
-    periods = {
-        (event.statement, event.first_day, event.day)
-        for event in events
-        if event.kind is EventKind.PERIOD
-    }
+    periods: set[tuple[str, date | None, date]] = set()
+    for event in events:
+        if event.kind is EventKind.PERIOD:
+            periods.add((event.statement, event.first_day, event.day))
+
     rows: list[StatementEvent] = []
     for statement in statements:
         sections = named_sections(statement.sections)
         # A statement of which a trade cannot be read does not state all trades of its days.
         if (statement.file, statement.first, statement.last) in periods:
             sections.append(Section.TRADES)
-        rows += (_sections_row(statement, account, sections) for account in statement.accounts)
+        for account in statement.accounts:
+            rows.append(_sections_row(statement, account, sections))
     return rows
 
 
@@ -255,23 +263,31 @@ def _sections_row(
 
 
 def _sections_in(event: StatementEvent) -> list[StatedSection]:
-    return [
-        StatedSection(
+    sections = []
+    for name in json.loads(event.attributes):
+        section = StatedSection(
             account=event.account,
-            section=Section(section),
+            section=Section(name),
             first=event.first_day or event.day,
             last=event.day,
             statement=event.statement,
             stated_at=event.stated_at,
         )
-        for section in json.loads(event.attributes)
-    ]
+        sections.append(section)
+    return sections
 
 
 def _again(movement: Movement, terms: Terms) -> Movement:
     """Return a stored movement with what is known of its contract and its calendar now."""
     session = terms.session_of(movement.day)
     return completed(replace(movement, session_date=session), terms)
+
+
+def _day_before(since: date | None) -> datetime | None:
+    """Return when the day before a day begins, in UTC; None: there is no first day."""
+    if since is None:
+        return None
+    return datetime.combine(since, time(), UTC) - A_DAY
 
 
 def _calendar_of(name: str, days: Collection[date]) -> ExchangeDays:

@@ -121,16 +121,20 @@ class Terms:
     def multiplier_of(self, conid: int, sec_type: str | None) -> float | None:
         """Return the multiplier of a contract; None where it is not known."""
         stated = self.multipliers.get(conid)
-        return 1.0 if stated is None and sec_type in SINGLE_TYPES else stated
+        if stated is None and sec_type in SINGLE_TYPES:
+            return 1.0
+        return stated
 
     def magnifier_of(self, conid: int, sec_type: str | None, currency: str | None) -> float | None:
         """Return the divisor of a quoted price; None where it is not known."""
-        return self.magnifiers.get(conid, usual_magnifier(sec_type, currency))
+        usual = usual_magnifier(sec_type, currency)
+        return self.magnifiers.get(conid, usual)
 
 
 def named_sections(elements: Iterable[str]) -> list[Section]:
     """Return the sections that elements of a statement are of, beside that of trades."""
-    return sorted({_SECTIONS[element] for element in elements if element in _SECTIONS})
+    sections = {_SECTIONS[element] for element in elements if element in _SECTIONS}
+    return sorted(sections)
 
 
 def stated_movements(
@@ -141,7 +145,9 @@ def stated_movements(
     for event in events:
         movements += _stated_event(event, terms)
 
-    return _with_ids(_with_counterparts(_with_settlements(movements)))
+    with_settlements = _with_settlements(movements)
+    with_counterparts = _with_counterparts(with_settlements)
+    return _with_ids(with_counterparts)
 
 
 def _with_ids(movements: Iterable[Movement]) -> list[Movement]:
@@ -151,10 +157,11 @@ def _with_ids(movements: Iterable[Movement]) -> list[Movement]:
     for movement in movements:
         booking = movement.booking or movement.event_id
         name = f"{movement.source}:{movement.account}:{movement.section}:{booking}"
-        counts[name, movement.statement] += 1
-        count = counts[name, movement.statement]
-        number = f"#{count}" if count > 1 else ""
-        named.append(replace(movement, movement_id=name + number))
+        of_statement = (name, movement.statement)
+        counts[of_statement] += 1
+        if counts[of_statement] > 1:
+            name += f"#{counts[of_statement]}"
+        named.append(replace(movement, movement_id=name))
     return named
 
 
@@ -174,9 +181,12 @@ def _movement_of(
     Args:
         named: What the record does not have in the same words; these count.
     """
-    same = {name: getattr(record, name) for name in _SAME if hasattr(record, name)}
-    of_day = {"movement_id": "", "day": day, "session_date": terms.session_of(day)}
-    return Movement(**same | of_day | named)
+    values: dict[str, Any] = {name: getattr(record, name, None) for name in _SAME}
+    values["movement_id"] = ""
+    values["day"] = day
+    values["session_date"] = terms.session_of(day)
+    values.update(named)
+    return Movement(**values)
 
 
 def _stated_ids(amounts: BookedAmounts) -> dict[str, Any]:
@@ -203,8 +213,9 @@ def _stated_trade(execution: Execution, terms: Terms) -> Movement:
     if kind in DELIVERIES and is_option and execution.price:
         kind = MovementKind.CASH_SETTLEMENT
 
-    day = amounts.report_date or execution.time.astimezone(NEW_YORK).date()
-    fee = None if execution.commission is None else 0.0 - execution.commission
+    traded_on = execution.time.astimezone(NEW_YORK).date()
+    day = amounts.report_date or traded_on
+    fee = _fee_of(execution)
     if fee is None and kind not in (MovementKind.TRADE, MovementKind.CONVERSION):
         fee = 0.0  # the broker charges none for what it books by itself
     movement = _movement_of(
@@ -229,22 +240,37 @@ def _stated_trade(execution: Execution, terms: Terms) -> Movement:
     return completed(movement, terms)
 
 
+def _fee_of(execution: Execution) -> float | None:
+    """Return what a trade cost; None where its commission is not known."""
+    if execution.commission is None:
+        return None
+    return 0.0 - execution.commission
+
+
 def _time_of(moment: datetime) -> datetime | None:
     """Return a time of a statement; None if it is the midnight with which a day alone is stored."""
-    return None if moment.astimezone(NEW_YORK).time() == time() else moment
+    local = moment.astimezone(NEW_YORK)
+    return None if local.time() == time() else moment
 
 
 def _contract_of(attributes: str | None) -> dict[str, Any]:
     """Return right, strike and expiry as a row has them; what cannot be read is not known."""
     written = json.loads(attributes or "{}")
+    strike = None
+    expiry = None
     try:
-        strike = float(written["strike"]) if written.get("strike") else None
-        expiry = parse_expiry(written["expiry"]) if written.get("expiry") else None
+        if written.get("strike"):
+            strike = float(written["strike"])
+        if written.get("expiry"):
+            expiry = parse_expiry(written["expiry"])
     except (ValueError, InvalidLegError):
         strike = None
         expiry = None
+
     right = RIGHTS.get(str(written.get("putCall", "")).upper())
-    return {"right": right, "strike": strike if right else None, "expiry": expiry}
+    if right is None:
+        strike = None
+    return {"right": right, "strike": strike, "expiry": expiry}
 
 
 def _stated_cash(execution: Execution, amounts: BookedAmounts) -> float | None:
@@ -257,10 +283,12 @@ def _stated_cash(execution: Execution, amounts: BookedAmounts) -> float | None:
         return amounts.proceeds + (amounts.taxes or 0.0)  # a trade without taxes names none
 
     # The net cash of a future is its commission alone.
-    if amounts.net_cash is None or execution.sec_type == "FUT" or execution.commission is None:
+    if execution.sec_type == "FUT" or amounts.net_cash is None or execution.commission is None:
         return None
     charged_in = execution.commission_currency or execution.currency
-    return amounts.net_cash + execution.commission if charged_in == execution.currency else None
+    if charged_in != execution.currency:
+        return None
+    return amounts.net_cash + execution.commission
 
 
 def completed(movement: Movement, terms: Terms) -> Movement:
@@ -270,12 +298,18 @@ def completed(movement: Movement, terms: Terms) -> Movement:
         multiplier = terms.multiplier_of(movement.conid, movement.sec_type)
 
     cash = movement.cash
-    known = (movement.quantity, movement.price, multiplier)
-    if cash is None and None not in known and movement.kind is not MovementKind.TRANSFER:
-        in_percent = 100.0 if movement.sec_type in PERCENT_TYPES else 1.0
-        size = movement.quantity * multiplier  # type: ignore[operator]
-        cash = 0.0 - size * movement.price / in_percent  # type: ignore[operator]
+    if cash is None and movement.kind is not MovementKind.TRANSFER:
+        cash = _cash_of_trade(movement, multiplier)
     return replace(movement, multiplier=multiplier, cash=cash)
+
+
+def _cash_of_trade(movement: Movement, multiplier: float | None) -> float | None:
+    """Return what a movement received by its price; None: not known."""
+    if movement.quantity is None or movement.price is None or multiplier is None:
+        return None
+    parts_of_price = 100.0 if movement.sec_type in PERCENT_TYPES else 1.0
+    size = movement.quantity * multiplier
+    return 0.0 - size * movement.price / parts_of_price
 
 
 def _stated_event(event: StatementEvent, terms: Terms) -> list[Movement]:
@@ -321,7 +355,8 @@ def _cash_movement(base: Movement, amount: float | None) -> Movement:
     words = (base.type or "").strip().lower()
     kind = _OF_CASH.get(words, MovementKind.OTHER)
     if words in _OWN_CASH:
-        kind = MovementKind.WITHDRAWAL if (amount or 0.0) < 0 else MovementKind.DEPOSIT
+        is_taken = amount is not None and amount < 0
+        kind = MovementKind.WITHDRAWAL if is_taken else MovementKind.DEPOSIT
     return replace(base, kind=kind, cash=amount)
 
 
@@ -334,6 +369,8 @@ def _transfer_movements(
     if event.quantity and event.sec_type != "CASH":
         quantity = copysign(event.quantity, sign)
         value = amounts.position_amount
+        if value is not None:
+            value = copysign(value, quantity)
         in_kind = replace(
             base,
             kind=MovementKind.TRANSFER,
@@ -341,15 +378,15 @@ def _transfer_movements(
             price=amounts.transfer_price or None,  # the broker writes 0 where it states none
             multiplier=amounts.multiplier,
             cash=0.0,  # it is not paid for
-            value=None if value is None else copysign(value, quantity),
+            value=value,
         )
         movements.append(in_kind)
 
     if amounts.cash_transfer:
         cash = amounts.cash_transfer
         kind = MovementKind.WITHDRAWAL if cash < 0 else MovementKind.DEPOSIT
-        nothing: dict[str, Any] = dict.fromkeys(("conid", "symbol", "sec_type"))
-        movements.append(replace(base, kind=kind, cash=cash, **nothing))
+        of_cash = replace(base, kind=kind, cash=cash, conid=None, symbol=None, sec_type=None)
+        movements.append(of_cash)
     return movements
 
 
@@ -357,7 +394,8 @@ def _sign_of(event: StatementEvent) -> float:
     """Return whether a transfer came (1) or went (-1)."""
     if event.direction is None:
         return copysign(1.0, event.quantity or 0.0)
-    return 1.0 if event.direction.strip().upper() == "IN" else -1.0
+    direction = event.direction.strip().upper()
+    return 1.0 if direction == "IN" else -1.0
 
 
 def _corporate_action(base: Movement, event: StatementEvent, amounts: BookedAmounts) -> Movement:
@@ -373,23 +411,26 @@ def _corporate_action(base: Movement, event: StatementEvent, amounts: BookedAmou
     )
 
 
+# The sign of what an option event moved, by its type; that of any other type is as stated.
+_SIGNS = {"buy": 1.0, "assignment": 1.0, "sell": -1.0, "exercise": -1.0}
+
+
 def _option_event(
     base: Movement, event: StatementEvent, amounts: BookedAmounts, terms: Terms
 ) -> Movement:
     """Return the end of an option, or what came with it (rows of the type Buy and Sell)."""
     words = (event.type or "").strip().lower()
-    kind = _OF_CAUSE[CAUSE_OF_OPTION_EVENT.get(words, Cause.EXERCISED)]
+    cause = CAUSE_OF_OPTION_EVENT.get(words, Cause.EXERCISED)
     quantity = event.quantity
-    if quantity is not None:
-        sign = {"buy": 1.0, "assignment": 1.0, "sell": -1.0, "exercise": -1.0}.get(words, quantity)
-        quantity = copysign(quantity, sign)
+    if quantity is not None and words in _SIGNS:
+        quantity = copysign(quantity, _SIGNS[words])
 
     cash = amounts.proceeds
     if cash is None and words in ("assignment", "exercise", "expiration"):
         cash = 0.0  # what it brings has a row of its own
     moved = replace(
         base,
-        kind=kind,
+        kind=_OF_CAUSE[cause],
         quantity=quantity,
         price=event.price,
         multiplier=amounts.multiplier,
@@ -449,7 +490,8 @@ def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:
     options: defaultdict[_End, list[Movement]] = defaultdict(list)
     for movement in movements:
         if movement.kind in DELIVERIES and movement.underlying_conid:
-            options[_end_of(movement, movement.underlying_conid)].append(movement)
+            end = _end_of(movement, movement.underlying_conid)
+            options[end].append(movement)
 
     linked: list[Movement] = []
     for movement in movements:
@@ -457,9 +499,13 @@ def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:
             linked.append(movement)
             continue
 
-        delivered_by = options.get(_end_of(movement, movement.conid), [])
-        conids = {option.conid for option in delivered_by}
-        kinds = {option.kind for option in delivered_by}
+        conids: set[int | None] = set()
+        kinds: set[MovementKind] = set()
+        end = _end_of(movement, movement.conid)
+        for option in options.get(end, ()):
+            conids.add(option.conid)
+            kinds.add(option.kind)
+
         counter_conid = conids.pop() if len(conids) == 1 else movement.underlying_conid
         kind = kinds.pop() if len(kinds) == 1 else movement.kind
         linked.append(replace(movement, counter_conid=counter_conid, kind=kind))
@@ -470,28 +516,30 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
     """Return an execution that a gateway reported on its day."""
     written = json.loads(execution.attributes or "{}")
     stated = str(written.get("multiplier") or "")
-    multiplier = float(stated) if stated.replace(".", "", 1).isdecimal() else None
+    is_number = stated.replace(".", "", 1).isdecimal()
+    multiplier = float(stated) if is_number else None
     magnifier = terms.magnifier_of(execution.conid, execution.sec_type, execution.currency)
     price = None
     if execution.price is not None and magnifier is not None:
         price = execution.price / magnifier
 
     is_conversion = execution.sec_type == "CASH"
-    day = (execution.time.astimezone(terms.zone) + EVENING).date()
-    fee = None if execution.commission is None else 0.0 - execution.commission
+    kind = MovementKind.CONVERSION if is_conversion else MovementKind.TRADE
+    local = execution.time.astimezone(terms.zone)
+    day = (local + EVENING).date()
     movement = _movement_of(
         execution,
         day,
         terms,
         movement_id=f"{MovementSource.API}:{execution.account}:{execution.execution_id}",
-        kind=MovementKind.CONVERSION if is_conversion else MovementKind.TRADE,
+        kind=kind,
         section=Section.TRADES,
         source=MovementSource.API,
         at=execution.time,
         quantity=execution.change,
         price=price,
         multiplier=multiplier,
-        fee=fee,
+        fee=_fee_of(execution),
         fee_currency=execution.commission_currency,
     )
     return completed(movement, terms)
@@ -504,13 +552,13 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     an index cash.
     """
     kind = _OF_CAUSE.get(closure.cause)
-    is_option = closure.right is not None and closure.strike is not None
-    if closure.executions or closure.events or kind in (None, MovementKind.TRANSFER):
+    is_said = closure.executions or closure.events
+    if is_said or kind is None or kind is MovementKind.TRANSFER:
         return []
+    is_option = closure.right is not None and closure.strike is not None
     if kind in DELIVERIES and not is_option:
         return []  # of what is delivered the option says it, at its strike
 
-    assert kind is not None  # noqa: S101 - for the type checker
     multiplier = terms.multiplier_of(closure.conid, closure.sec_type)
     magnifier = terms.magnifier_of(closure.conid, closure.sec_type, closure.currency)
     details = terms.details.get(closure.conid)
@@ -539,14 +587,17 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     if kind is MovementKind.EXPIRATION:
         return [replace(base, price=0.0, cash=0.0)]
     if kind is MovementKind.CASH_SETTLEMENT:
-        is_known = closure.price is not None and magnifier is not None
-        price = closure.price / magnifier if is_known else None  # type: ignore[operator]
-        return [completed(replace(base, price=price), terms)]
+        price = None
+        if closure.price is not None and magnifier is not None:
+            price = closure.price / magnifier
+        settled = replace(base, price=price)
+        return [completed(settled, terms)]
 
     ended = replace(base, price=0.0, cash=0.0, counter_conid=counter_conid)
     if counter_conid is None:
         return [ended]
-    return [ended, _delivery(ended, counter_conid, magnifier, terms)]
+    delivery = _delivery(ended, counter_conid, magnifier, terms)
+    return [ended, delivery]
 
 
 def _delivery(option: Movement, conid: int, magnifier: float | None, terms: Terms) -> Movement:
@@ -557,25 +608,25 @@ def _delivery(option: Movement, conid: int, magnifier: float | None, terms: Term
     side = 1.0 if option.right == Right.CALL else -1.0
     # An option that is gone was held with the opposite sign of the change.
     held = -(option.quantity or 0.0)
+    quantity = None if units is None else side * held * units
     price = None
     if option.strike is not None and magnifier is not None:
         price = option.strike / magnifier
-    return completed(
-        replace(
-            option,
-            movement_id=f"{option.movement_id}:{conid}",
-            conid=conid,
-            counter_conid=option.conid,
-            underlying_conid=None,
-            sec_type="FUT" if is_future else "STK",
-            right=None,
-            strike=None,
-            expiry=None,
-            quantity=None if units is None else side * held * units,
-            price=price,
-            multiplier=option.multiplier if is_future else 1.0,
-            cash=None,
-            realized_pnl=None,
-        ),
-        terms,
+
+    delivery = replace(
+        option,
+        movement_id=f"{option.movement_id}:{conid}",
+        conid=conid,
+        counter_conid=option.conid,
+        underlying_conid=None,
+        sec_type="FUT" if is_future else "STK",
+        right=None,
+        strike=None,
+        expiry=None,
+        quantity=quantity,
+        price=price,
+        multiplier=option.multiplier if is_future else 1.0,
+        cash=None,
+        realized_pnl=None,
     )
+    return completed(delivery, terms)
