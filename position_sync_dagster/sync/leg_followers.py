@@ -44,10 +44,11 @@ class LegChange:
 
     def __str__(self) -> str:
         """Return the change as a line."""
+        roll = self.roll
+        opened = f"{roll.opened_name} (conid {self.after.conid})"
         return (
-            f"{self.before.strategy_id}: {self.roll.quantity:+g} {self.roll.closed_name} → "
-            f"{self.roll.opened_name} (conid {self.after.conid}), "
-            f"{self.roll.at:%Y-%m-%d %H:%M:%S} UTC, roll {self.roll.roll_id}"
+            f"{self.before.strategy_id}: {roll.quantity:+g} {roll.closed_name} → {opened}, "
+            f"{roll.at:%Y-%m-%d %H:%M:%S} UTC, roll {roll.roll_id}"
         )
 
 
@@ -75,7 +76,8 @@ def apply(lake: Lake, changes: Sequence[LegChange]) -> list[LegChange]:
 
     A leg that was changed or removed meanwhile is left alone.
     """
-    new = lake.registry.sync.exchange([(change.before, change.after) for change in changes])
+    pairs = [(change.before, change.after) for change in changes]
+    new = lake.registry.sync.exchange(pairs)
     return [change for change in changes if change.after in new]
 
 
@@ -118,10 +120,15 @@ def rolls_to_follow(lake: Lake, settings: Settings, now: datetime) -> Followed:
     refused: list[str] = []
     for leg in legs_that_follow:
         name = f"{leg.strategy_id}: {contract_name(leg)}"
-        refused += [f"{name}: {roll}" for roll in unclear_rolls if _is_among(leg, roll)]
+        for unclear in unclear_rolls:
+            if _is_among(leg, unclear):
+                refused.append(f"{name}: {unclear}")
 
         rolls_of_leg = [roll for roll in rolls if _is_of(leg, roll)]
-        if not rolls_of_leg or now - max(roll.opened.seen_at for roll in rolls_of_leg) < SETTLED:
+        if not rolls_of_leg:
+            continue
+        last_seen_at = max(roll.opened.seen_at for roll in rolls_of_leg)
+        if now - last_seen_at < SETTLED:
             continue
 
         last_roll = rolls_of_leg[-1]
@@ -147,7 +154,7 @@ class RollFollower:
     clock: Clock = utc_now
 
     def __post_init__(self) -> None:
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def follow(self) -> Followed:
         """Apply the rolls that are clear, all in one commit; return what was done.
@@ -165,9 +172,9 @@ class RollFollower:
         for change in replaced:
             logger.warning("the strategy follows a roll: %s", change)
         for text in rolls.refused:
-            if text not in self._said:
+            if text not in self._logged:
                 logger.warning("a roll is not followed: %s. Change the strategies file.", text)
-        self._said = set(rolls.refused)
+        self._logged = set(rolls.refused)
         return Followed(due=tuple(replaced), refused=rolls.refused)
 
 
@@ -184,7 +191,7 @@ def _rolls(
     closed = closed.sort("seen_at")
     first: datetime = closed["seen_at"][0] - A_DAY
     changes = table.rows(first, one_of("symbol", closed["symbol"].unique()))
-    near = changes.sort("seen_at").join_asof(
+    with_closes = changes.sort("seen_at").join_asof(
         closed.with_columns(is_near=True),
         on="seen_at",
         by=("account", "symbol"),
@@ -192,12 +199,13 @@ def _rolls(
         tolerance=A_DAY,  # at most, between what was closed and what was opened in its place
         check_sortedness=False,
     )
-    near = near.drop_nulls("is_near")
+    near = with_closes.drop_nulls("is_near")
 
     since = first - BEFORE
     closures = lake.closures.current(one_of("change_id", near["change_id"]), since)
     movements = lake.movements.records(since.date(), one_of("conid", near["conid"].unique()))
-    return rolls_of(closures, records_of(PositionChange, near), movements, WITHIN)
+    near_changes = records_of(PositionChange, near)
+    return rolls_of(closures, near_changes, movements, WITHIN)
 
 
 def _concerns(leg: ActiveContract, conid: int, account: str, at: datetime) -> bool:
@@ -210,7 +218,8 @@ def _is_of(leg: ActiveContract, roll: Roll) -> bool:
 
 
 def _is_whole(leg: ActiveContract, roll: Roll) -> bool:
-    return roll.complete and (leg.quantity is None or leg.quantity == roll.quantity)
+    is_all_of_leg = leg.quantity is None or leg.quantity == roll.quantity
+    return roll.complete and is_all_of_leg
 
 
 def _is_among(leg: ActiveContract, unclear: UnclearRoll) -> bool:
@@ -221,6 +230,7 @@ def _is_among(leg: ActiveContract, unclear: UnclearRoll) -> bool:
 
 def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:
     opened = roll.opened
+    earlier_conids = [*leg.replaced, leg.conid]
     after = ActiveContract(
         opened.conid, opened.symbol, opened.right, opened.strike, opened.expiry,
         strategy_id=leg.strategy_id,
@@ -228,7 +238,7 @@ def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:
         quantity=leg.quantity,
         account=leg.account,
         priority=leg.priority,
-        rolled_from=",".join(map(str, (*leg.replaced, leg.conid))),
+        rolled_from=",".join(map(str, earlier_conids)),
         since=leg.since,
     )  # fmt: skip
     return LegChange(roll=roll, before=leg, after=after)
@@ -286,13 +296,17 @@ class RuleFollower:
             positions: The quantities that changed since the last call.
             first: Whether these are all quantities.
         """
-        before = {} if first else self._sides
-        sides = {key: quantity > 0 for key, quantity in positions.items() if quantity}
-        if first or any(before.get(key) is not sides.get(key) for key in positions):
+        if first:
+            self._sides = {}
             self._followed = None
 
-        unchanged = {key: side for key, side in before.items() if key not in positions}
-        self._sides = unchanged | sides
+        for key, quantity in positions.items():
+            before = self._sides.pop(key, None)
+            side = quantity > 0 if quantity else None
+            if side is not before:
+                self._followed = None
+            if side is not None:
+                self._sides[key] = side
         return self._followed != self._inputs()
 
     def follow(self, holdings: Iterable[BrokerPosition], accounts: Collection[str]) -> None:
@@ -306,9 +320,10 @@ class RuleFollower:
             LakeError: The table cannot be used.
         """
         inputs = self._inputs()
-        if self._saved != inputs[0]:
+        saved, _today, _version = inputs
+        if self._saved != saved:
             self._apply_file()
-            self._saved = inputs[0]
+            self._saved = saved
         if self._rules:
             self._apply_rules(holdings, accounts)
         self._followed = inputs
@@ -334,6 +349,6 @@ class RuleFollower:
         except errors.InvalidLegError as error:  # it must not end the stream, which calls this
             logger.warning("the legs of the rules stay as they were: %s", error)
 
-    def _inputs(self) -> tuple[object, ...]:
+    def _inputs(self) -> tuple[object, object, object]:
         today = exchange_date(self.clock())
-        return (saved_state(self.file), today, self.registry.version)
+        return saved_state(self.file), today, self.registry.version

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -34,13 +34,12 @@ from position_sync_dagster.yaml_file import first_bytes, open_regular, saved_sta
 
 def known_accounts(lake: Lake) -> set[str]:
     """Return the accounts of the broker's holdings, of the ledger and of the gateway's values."""
-    named = [
-        lake.broker_positions.table.rows(columns=["account"]),
-        lake.updates.sync.latest().select("account"),
-        lake.position_changes.table.rows(columns=["account"]),  # also of what closed long ago
-        lake.account_values.latest().select("account"),
-    ]
-    return set(pl.concat(named).get_column("account").unique()) - {""}
+    held = lake.broker_positions.table.rows(columns=["account"])
+    recorded = lake.updates.sync.latest().select("account")
+    changed = lake.position_changes.table.rows(columns=["account"])  # also what closed long ago
+    valued = lake.account_values.latest().select("account")
+    accounts = pl.concat([held, recorded, changed, valued]).get_column("account")
+    return set(accounts.unique()) - {""}
 
 
 @dataclass(eq=False, repr=False)
@@ -86,9 +85,9 @@ class ServedAccounts:
             return
 
         foreign = sorted({statement.account for statement in statements})
+        listed = ", ".join(foreign[:5])
         raise errors.ForeignStatementError(
-            f"{statements[0].file} is a statement of the account {', '.join(foreign[:5])}, and "
-            f"{self.reason}.",
+            f"{statements[0].file} is a statement of the account {listed}, and {self.reason}.",
             remedy="Remove the file from the folder, or choose this account's lake. If it is the "
             "account's alias or a masked id, choose in the Flex query not to display it in place "
             "of the account id.",
@@ -194,6 +193,7 @@ class StatementFolder:
         index: dict[str, _IndexedFile] = {}
         statements: list[Statement] = []
         unreadable: list[errors.PositionSyncError] = []
+
         for path in paths:
             try:
                 if not _is_statement_file(path):
@@ -223,7 +223,8 @@ class StatementFolder:
 
     def first_day(self) -> date | None:
         """Return the first day that a statement covers."""
-        return min((statement.first for statement in self.read().found), default=None)
+        first_days = [statement.first for statement in self.read().found]
+        return min(first_days, default=None)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file of the folder atomically.
@@ -248,21 +249,25 @@ class StatementFolder:
             PositionSyncError: The file cannot be read, or is no statement.
         """
         state = saved_state(path)[1:]
-        is_current = before is not None and before.state == state and self._has_served(before)
-        if before is not None and is_current and (store is None or lake_id in before.stored_in):
-            return before
+        stored_in: set[str] = set()
+        if before is not None and before.state == state and self._has_served(before):
+            stored_in |= before.stored_in
+            if store is None or lake_id in stored_in:
+                return before
 
         statements = statements_in(path, self._serves, store or _forget)
-        indexed = _IndexedFile(
-            state=state,
-            served=frozenset(filter(self._serves, _named(statements))),
-            statements=[statement.without_rows() for statement in statements],
-        )
-        if before is not None and is_current:
-            indexed.stored_in |= before.stored_in
         if store is not None:
-            indexed.stored_in.add(lake_id)
-        return indexed
+            stored_in.add(lake_id)
+        return _IndexedFile(
+            state=state,
+            served=self._served_in(statements),
+            statements=[statement.without_rows() for statement in statements],
+            stored_in=stored_in,
+        )
+
+    def _served_in(self, statements: Iterable[Statement]) -> frozenset[str]:
+        """Return the accounts that statements name and that are served."""
+        return frozenset(filter(self._serves, _named(statements)))
 
     @property
     def _serves(self) -> Callable[[str], bool]:
@@ -272,11 +277,12 @@ class StatementFolder:
         """Return whether the index has of a file what is wanted now: the same accounts."""
         if self.accounts is None:  # the days are wanted, whatever the accounts
             return True
-        return indexed.served == frozenset(filter(self._serves, _named(indexed.statements)))
+        return indexed.served == self._served_in(indexed.statements)
 
     def _index(self) -> dict[str, _IndexedFile]:
         try:
-            return _INDEX.validate_json(first_bytes(self.folder / INDEX_FILE, _LARGEST_INDEX))
+            content = first_bytes(self.folder / INDEX_FILE, _LARGEST_INDEX)
+            return _INDEX.validate_json(content)
         except (OSError, ValueError):  # it is made anew
             return {}
 
@@ -312,7 +318,9 @@ def _is_statement_file(path: Path) -> bool:
 
 
 def _printable(name: str) -> str:
-    return name.encode("ascii", "backslashreplace").decode() if not name.isprintable() else name
+    if name.isprintable():
+        return name
+    return name.encode("ascii", "backslashreplace").decode()
 
 
 def _newest_first(
@@ -320,28 +328,32 @@ def _newest_first(
 ) -> Statements:
     """Return the statements of served accounts in order, with what is said of their rows."""
     foreign_rows: Counter[str] = Counter()
-    rows_left_out: list[errors.PositionSyncError] = []
-    notes: list[str] = []
+    served: list[Statement] = []
     for statement in statements:
         foreign_rows.update(statement.foreign_rows)
+        if statement.accounts:
+            served.append(statement)
+    served.sort(key=_made_at, reverse=True)
 
-    served = [statement for statement in statements if statement.accounts]
-    served.sort(
-        key=lambda statement: (statement.generated_at or NEVER, statement.last, statement.file),
-        reverse=True,
-    )
+    all_errors = list(unreadable)
+    notes: dict[str, None] = {}  # each once, in order
     for statement in served:
         for fault, remedy in statement.left_out:
-            rows_left_out.append(errors.StatementError(fault, remedy=remedy))
-        notes += statement.notes
+            all_errors.append(errors.StatementError(fault, remedy=remedy))
+        notes |= dict.fromkeys(statement.notes)
 
     if foreign_rows:
         listed = ", ".join(f"{count} of {name}" for name, count in sorted(foreign_rows.items()))
-        notes.append(
+        note = (
             f"Rows of accounts that are not served are not read: {listed}. To make the statements "
             "shorter, choose in the Flex query only the accounts that are."
         )
-    return Statements(tuple(served), (*unreadable, *rows_left_out), tuple(dict.fromkeys(notes)))
+        notes[note] = None
+    return Statements(tuple(served), tuple(all_errors), tuple(notes))
+
+
+def _made_at(statement: Statement) -> tuple[datetime, date, str]:
+    return statement.generated_at or NEVER, statement.last, statement.file
 
 
 def statements_in(
@@ -443,8 +455,8 @@ def download(settings: Settings, served: ServedAccounts) -> int:
 
     first = min(statement.first for statement in statements)
     last = max(statement.last for statement in statements)
-    name = "".join(letter for letter in query_id if letter.isalnum()) or "query"
-    name = name.encode()[:100].decode(errors="ignore")
+    letters = "".join(filter(str.isalnum, query_id)) or "query"
+    name = letters.encode()[:100].decode(errors="ignore")
     try:
         settings.flex_folder.mkdir(parents=True, exist_ok=True)
         folder = StatementFolder(settings.flex_folder)
@@ -485,16 +497,18 @@ def import_statements(lake: Lake, settings: Settings, run_id: str | None = None)
     def record_movements(statements: list[Statement], files: set[str]) -> None:
         if files & known_files:
             # What these files stated before may have replaced what others state.
-            for file in {statement.file for statement in statements} - files:
+            all_files = {statement.file for statement in statements}
+            for file in all_files - files:
                 statements_in(folder.folder / file, served, keep)
-            files = {statement.file for statement in statements}
+            files = all_files
 
         read = [statement for statement in statements if statement.file in files]
         lake.statement_events.add(sections_of(read, new.events), run_id=run_id)
         book.update(files, new.executions, new.events)
 
     tables = (lake.executions, lake.statement_events, lake.account_values, lake.movements)
-    lake_id = " ".join(table.table.table_id() for table in tables)
+    table_ids = [table.table.table_id() for table in tables]
+    lake_id = " ".join(table_ids)
     read = folder.read(lake_id=lake_id, store=store, stored=record_movements)
     return Imported(**read._asdict() | counts)
 
