@@ -15,37 +15,38 @@ from typer.main import get_command, get_group
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.terminal.text import as_typed, printable
 
+# What the relative names of modules begin at.
 CLI = "position_sync_dagster.cli"
 
 # The module and the function of each command; a group's function is the callback of its `app`.
 COMMANDS = {
-    "demo": f"{CLI}.dev:demo",
-    "dev": f"{CLI}.dev:dev",
+    "demo": ".dev:demo",
+    "dev": ".dev:dev",
     "simulate": "ib_gateway_simulator.command_line:simulate",
-    "record": f"{CLI}.dev:record",
-    "status": f"{CLI}.reports:status",
-    "positions": f"{CLI}.reports:positions",
-    "follow": f"{CLI}.reports:follow",
-    "trace": f"{CLI}.audit:trace",
-    "history": f"{CLI}.audit:history",
-    "exposure": f"{CLI}.reports:exposure",
-    "figures": f"{CLI}.reports:figures",
-    "changes": f"{CLI}.reports:changes",
-    "why": f"{CLI}.reports:why",
-    "results": f"{CLI}.results:results",
-    "campaign": f"{CLI}.results:campaign",
-    "what-if": f"{CLI}.what_if:what_if",
-    "payoff": f"{CLI}.what_if:payoff",
-    "expiry": f"{CLI}.what_if:expiry",
-    "curve": f"{CLI}.what_if:curve",
-    "money": f"{CLI}.dev:money",
-    "mcp": f"{CLI}.mcp:mcp",
-    "doctor": f"{CLI}.doctor:doctor",
-    "maintain": f"{CLI}.doctor:maintain",
-    "strategies": f"{CLI}.strategies:strategies",
-    "queue": f"{CLI}.queue:queue",
-    "breaks": f"{CLI}.breaks:breaks",
-    "reconcile": f"{CLI}.breaks:reconcile",
+    "record": ".dev:record",
+    "status": ".reports:status",
+    "positions": ".reports:positions",
+    "follow": ".reports:follow",
+    "trace": ".audit:trace",
+    "history": ".audit:history",
+    "exposure": ".reports:exposure",
+    "figures": ".reports:figures",
+    "changes": ".reports:changes",
+    "why": ".reports:why",
+    "results": ".results:results",
+    "campaign": ".results:campaign",
+    "what-if": ".what_if:what_if",
+    "payoff": ".what_if:payoff",
+    "expiry": ".what_if:expiry",
+    "curve": ".what_if:curve",
+    "money": ".dev:money",
+    "mcp": ".mcp:mcp",
+    "doctor": ".doctor:doctor",
+    "maintain": ".doctor:maintain",
+    "strategies": ".strategies:strategies",
+    "queue": ".queue:queue",
+    "breaks": ".breaks:breaks",
+    "reconcile": ".breaks:reconcile",
 }
 
 
@@ -72,12 +73,14 @@ def load(name: str) -> Any:
     'status'
     """
     place, _, function = COMMANDS[name].partition(":")
-    module = import_module(place)
-    found, group = getattr(module, function), getattr(module, "app", None)
-    if group is not None and group.registered_callback.callback is found:
+    module = import_module(place, CLI)
+    command = getattr(module, function)
+    group = getattr(module, "app", None)
+    if group is not None and group.registered_callback.callback is command:
         return get_group(group)
+
     alone = typer.Typer(add_completion=False)
-    alone.command(name)(found)
+    alone.command(name)(command)
     return get_command(alone)
 
 

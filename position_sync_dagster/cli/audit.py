@@ -56,13 +56,16 @@ def find_trace(lake: Lake, text: str, *, limit: int) -> dict[str, Any]:
         if kind != "RUN":
             requests = _requests(lake, _named(written.rows, "request_id"))
 
-    wrote_rows = pl.col("session_id").is_in(_named(written.rows, "session_id"))
+    run_ids = [traced_id] if kind == "RUN" else _named(written.rows, "run_id")
+    session_ids = _named(written.rows, "session_id")
+    wrote_rows = pl.col("session_id").is_in(session_ids)
     ran_in_run = pl.col("run_id") == traced_id
+    sessions = lake.sessions.history(None, wrote_rows | ran_in_run)
     return {
         "kind": kind,
         "id": traced_id,
-        "run_ids": [traced_id] if kind == "RUN" else _named(written.rows, "run_id"),
-        "sessions": lake.sessions.history(None, wrote_rows | ran_in_run),
+        "run_ids": run_ids,
+        "sessions": sessions,
         "requests": requests,
         "batches": written.batches.to_dicts(),
         "batch_count": written.batch_count,
@@ -253,9 +256,10 @@ def trace_lines(trace: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"run      {run_id}" for run_id in trace["run_ids"])
 
     for session in trace["sessions"]:
+        owner = f"{session.owner} {session.state}"
         since = stamp(session.started_at)
         yield f"session  {session.session_id}"
-        yield f"         {session.owner} {session.state}, {session.gateway_id}, since {since}"
+        yield f"         {owner}, {session.gateway_id}, since {since}"
 
     for request in trace["requests"]:
         if kind != "REQUEST":
@@ -270,8 +274,10 @@ def trace_lines(trace: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _request_lines(request: QueuedPosition) -> Iterator[str]:
-    holding = f"{request.account or 'any account'}:{request.conid} {request.symbol}"
-    yield f"         {request.status}, {request.reason}, {holding}, {stamp(request.created_at)}"
+    account = request.account or "any account"
+    holding = f"{account}:{request.conid} {request.symbol}"
+    created_at = stamp(request.created_at)
+    yield f"         {request.status}, {request.reason}, {holding}, {created_at}"
     if request.update_id:
         yield f"         answered by the row {request.update_id}"
     if request.confirmed_at:
@@ -284,15 +290,17 @@ def _batch_lines(batches: Sequence[Mapping[str, Any]], count: int) -> Iterator[s
     yield f"batches  {count:,}{_last(len(batches), count)}"
     for batch in batches:
         version = "–" if batch["version"] is None else f"v{batch['version']}"
+        name = f"{batch['batch_id']} {version:>8}"
         at = stamp(batch["committed_at"])
-        yield f"  {batch['batch_id']} {version:>8} {batch['rows']:>5} rows  {at}"
+        yield f"  {name} {batch['rows']:>5} rows  {at}"
 
 
 def _row_lines(rows: Sequence[Mapping[str, Any]], count: int) -> Iterator[str]:
     yield f"rows     {count:,}{_last(len(rows), count)}"
     for row in rows:
+        holding = f"{row['account']}:{row['conid']}"
         value = f"{quantity(row['position'])} × {number(row['market_price'])}"
-        yield f"  {row['update_id']}  {row['account']}:{row['conid']} {value}"
+        yield f"  {row['update_id']}  {holding} {value}"
 
 
 def stamp(at: datetime | None) -> str:
@@ -353,18 +361,19 @@ def history_lines(past: Mapping[str, Any]) -> Iterator[str]:
         profit = ""
         if close.realized_pnl is not None:
             profit = f"  {close.realized_pnl:+,.2f} {close.currency}"
-        yield f"{stamp(close.closed_at)}  closed {close.quantity:+g}: {close.cause}, {close.stage}"
+        cause = f"{close.cause}, {close.stage}"
+        yield f"{stamp(close.closed_at)}  closed {close.quantity:+g}: {cause}"
         yield f"    why       {close.detail}{profit}"
 
 
 def _value_lines(value: dict[str, Any]) -> Iterator[str]:
     row = value["row"]
     kind = f" {row['price_kind']}" if row["price_kind"] else ""
-    yield (
-        f"{stamp(row['timestamp'])}  {quantity(row['position'])} × "
-        f"{number(row['market_price'])}{kind} = {number(row['market_value'])} "
-        f"{row['currency']}  {row['source']}/{row['value_source']}"
-    )
+    price = f"{number(row['market_price'])}{kind}"
+    worth = f"{number(row['market_value'])} {row['currency']}"
+    source = f"{row['source']}/{row['value_source']}"
+    held = f"{stamp(row['timestamp'])}  {quantity(row['position'])}"
+    yield f"{held} × {price} = {worth}  {source}"
 
     breaks = [f"{brk['type']} {brk['state']} {brk['break_id']}" for brk in value["breaks"]]
     links = {

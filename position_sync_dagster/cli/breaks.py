@@ -150,25 +150,27 @@ def print_breaks(breaks: list[Break], *, none: str = "", json: bool = False) -> 
         return
 
     now = utc_now()
-    output.print_table(
-        [_columns_of(difference, now) for difference in breaks],
-        [_note_of(difference) for difference in breaks],
-        right=("conid", "broker", "tables", "age"),
-    )
+    rows = []
+    notes = []
+    for difference in breaks:
+        rows.append(_columns_of(difference, now))
+        notes.append(_note_of(difference))
+    output.print_table(rows, notes, right=("conid", "broker", "tables", "age"))
 
 
 def _columns_of(difference: Break, now: datetime) -> dict[str, str]:
-    return {
+    cells = {
         "id": difference.break_id,
         "state": difference.state.value,
         "type": difference.type.value,
         "account": difference.account,
-        "conid": str(difference.conid),
-        "symbol": difference.symbol,
-        "broker": quantity(difference.expected),
-        "tables": quantity(difference.actual),
-        "age": age(difference.opened_at, now),
     }
+    cells["conid"] = str(difference.conid)
+    cells["symbol"] = difference.symbol
+    cells["broker"] = quantity(difference.expected)
+    cells["tables"] = quantity(difference.actual)
+    cells["age"] = age(difference.opened_at, now)
+    return cells
 
 
 def _note_of(difference: Break) -> str:

@@ -263,21 +263,20 @@ def _print_closes(
 
     rows = []
     for closure, names in listed:
-        rows.append(
-            {
-                "closed (UTC)": f"{closure.closed_at:%Y-%m-%d %H:%M}",
-                "account": closure.account,
-                "contract": closure.name,
-                "qty": quantity(closure.quantity),
-                "price": number(closure.price),
-                "cause": str(closure.cause),
-                "stage": str(closure.stage),
-                "realised": amount(closure.realized_pnl),
-                "": closure.currency,
-                "strategy": ",".join(names),
-                "why": closure.detail,
-            }
-        )
+        cells = {
+            "closed (UTC)": f"{closure.closed_at:%Y-%m-%d %H:%M}",
+            "account": closure.account,
+            "contract": closure.name,
+        }
+        cells["qty"] = quantity(closure.quantity)
+        cells["price"] = number(closure.price)
+        cells["cause"] = str(closure.cause)
+        cells["stage"] = str(closure.stage)
+        cells["realised"] = amount(closure.realized_pnl)
+        cells[""] = closure.currency
+        cells["strategy"] = ",".join(names)
+        cells["why"] = closure.detail
+        rows.append(cells)
     if rows:
         output.print_table(rows, right=("qty", "price", "realised"))
 
@@ -442,12 +441,13 @@ def _write_as_json(rows: pl.DataFrame) -> None:
 
 def _write_as_lines(rows: pl.DataFrame) -> None:
     for row in updates_of(rows):
+        account = printable(row.account)
         contract = printable(contract_name(row))
-        _write(
-            f"{row.timestamp:%H:%M:%S}  {printable(row.account)}  {contract:<24} "
-            f"{quantity(row.position):>8} {number(row.market_value):>14} "
-            f"{number(row.unrealized_pnl):>12}  {row.source}\n"
-        )
+        held = f"{quantity(row.position):>8}"
+        value = f"{number(row.market_value):>14}"
+        profit = f"{number(row.unrealized_pnl):>12}"
+        name = f"{row.timestamp:%H:%M:%S}  {account}  {contract:<24}"
+        _write(f"{name} {held} {value} {profit}  {row.source}\n")
 
 
 def _write(text: str) -> None:

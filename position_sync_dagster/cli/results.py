@@ -135,8 +135,8 @@ def _text(name: str, value: Any) -> str:
     """Return a value as a cell; what is not known is a dash."""
     if name in _AMOUNTS:
         return amount(value)
-    if name in _RATES:
-        return number(None if value is None else 100 * value) + ("" if value is None else " %")
+    if name in _RATES and value is not None:
+        return f"{number(100 * value)} %"
     if name == "quantity":
         return quantity(value)
     if isinstance(value, float):

@@ -82,12 +82,10 @@ def list_legs(
     legs.sort(key=lambda leg: (leg.strategy_id, leg.symbol, str(leg.expiry), leg.strike or 0.0))
     states = leg_states(legs, lake, settings, utc_now())
     if json:
-        output.print_json(
-            [
-                {"problem": None, **asdict(leg), "state": state}
-                for leg, state in zip(legs, states, strict=True)
-            ]
-        )
+        listed = []
+        for leg, state in zip(legs, states, strict=True):
+            listed.append({"problem": None, **asdict(leg), "state": state})
+        output.print_json(listed)
     elif legs:
         print_legs(legs, states)
     else:
@@ -110,23 +108,24 @@ def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
     rows = []
     problems = []
     for leg, state in zip(legs, states, strict=True):
-        rows.append(
-            {
-                "strategy": leg.strategy_id,
-                "state": str(state),
-                "conid": str(leg.conid or "–"),
-                "symbol": leg.symbol,
-                "right": str(leg.right or ""),
-                "strike": "" if leg.strike is None else digits(leg.strike),
-                "expiry": "" if leg.expiry is None else leg.expiry.isoformat(),
-                "account": leg.account or "any",
-                "quantity": "all" if leg.quantity is None else quantity(leg.quantity),
-                "priority": str(leg.priority),
-                "since (UTC)": f"{leg.added_at:%Y-%m-%d %H:%M:%S}",
-            }
-        )
+        cells = {
+            "strategy": leg.strategy_id,
+            "state": str(state),
+            "conid": str(leg.conid or "–"),
+            "symbol": leg.symbol,
+        }
+        cells["right"] = str(leg.right or "")
+        cells["strike"] = "" if leg.strike is None else digits(leg.strike)
+        cells["expiry"] = "" if leg.expiry is None else leg.expiry.isoformat()
+        cells["account"] = leg.account or "any"
+        cells["quantity"] = "all" if leg.quantity is None else quantity(leg.quantity)
+        cells["priority"] = str(leg.priority)
+        cells["since (UTC)"] = f"{leg.added_at:%Y-%m-%d %H:%M:%S}"
+        rows.append(cells)
+
         problem = getattr(leg, "problem", None)
-        problems.append(f"{leg.described} of {leg.strategy_id}: {problem}" if problem else "")
+        name = f"{leg.described} of {leg.strategy_id}"
+        problems.append(f"{name}: {problem}" if problem else "")
     output.print_table(rows, problems, right=("conid", "strike", "quantity", "priority"))
 
 
@@ -218,7 +217,8 @@ def _print_proposal(proposal: Proposal) -> None:
             }
         )
         legs = [f"{leg.quantity:+g} {contract_name(leg.instrument)}" for leg in strategy.legs]
-        notes.append("; or ".join([", ".join(legs), *strategy.alternatives]))
+        ways = [", ".join(legs), *strategy.alternatives]
+        notes.append("; or ".join(ways))
 
     if rows:
         output.print_table(rows, notes, right=("#", "credit", "greatest loss"))

@@ -175,20 +175,22 @@ def _show_compared(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, j
 
 def _compared_line(row: Mapping[str, Any]) -> dict[str, str]:
     """Return the cells of a group in a scenario, before and after."""
-    before = row["before"] or {}
-    after = row["after"] or {}
-    return {
+    cells = {
         "name": str(row["name"]),
         "account": row["account"],
         "currency": row["currency"] or "–",
-        "spot": f"{row['spot']:+g}",
-        "vol": f"{row['vol']:+g}",
-        "days": f"{row['days']:g}",
-        "before": amount(before.get("profit")),
-        "after": amount(after.get("profit")),
-        "delta": amount(after.get("dollar_delta")),
-        "theta": amount(after.get("theta")),
     }
+    cells["spot"] = f"{row['spot']:+g}"
+    cells["vol"] = f"{row['vol']:+g}"
+    cells["days"] = f"{row['days']:g}"
+
+    before = row["before"] or {}
+    after = row["after"] or {}
+    cells["before"] = amount(before.get("profit"))
+    cells["after"] = amount(after.get("profit"))
+    cells["delta"] = amount(after.get("dollar_delta"))
+    cells["theta"] = amount(after.get("theta"))
+    return cells
 
 
 def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -197,11 +199,16 @@ def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         after = row["after"] or {}
         for payoff in after.get("payoffs", ()):
-            extremes = f"{amount(payoff['greatest_profit'])} to {amount(payoff['greatest_loss'])}"
+            title = f"{payoff['strategy']} {payoff['underlying']}"
+            highest = amount(payoff["greatest_profit"])
+            lowest = amount(payoff["greatest_loss"])
             why = f" ({payoff['why']})" if payoff["why"] else ""
-            lines[f"{payoff['strategy']} {payoff['underlying']} at expiry: {extremes}{why}"] = None
+            lines[f"{title} at expiry: {highest} to {lowest}{why}"] = None
+
         for leg in after.get("uncovered", ()):
-            lines[f"{leg['strategy_id']}: {leg['leg']} would miss {leg['missing']:g}"] = None
+            name = f"{leg['strategy_id']}: {leg['leg']}"
+            lines[f"{name} would miss {leg['missing']:g}"] = None
+
         for text in after.get("limits_broken", ()):
             lines[text] = None
     return list(lines)
@@ -219,15 +226,16 @@ _TEXTS = ("name", "strategy", "account", "currency")
 
 
 def _head(row: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "name": str(row["name"]),
-        **({"strategy": row["strategy"]} if row["conid"] else {}),
-        "account": row["account"],
-        "currency": row["currency"] or "–",
-        "vol": f"{row['vol']:+g}",
-        "days": f"{row['days']:g}",
-        "left out": str(row["left_out"]),
-    }
+    cells = {"name": str(row["name"])}
+    if row["conid"]:
+        cells["strategy"] = row["strategy"]
+
+    cells["account"] = row["account"]
+    cells["currency"] = row["currency"] or "–"
+    cells["vol"] = f"{row['vol']:+g}"
+    cells["days"] = f"{row['days']:g}"
+    cells["left out"] = str(row["left_out"])
+    return cells
 
 
 def payoff(
@@ -258,14 +266,19 @@ def payoff(
 
 def _payoff_line(found: Payoff) -> dict[str, str]:
     """Return the cells of a payoff."""
-    evens = found.break_evens
+    if found.break_evens is None:
+        break_evens = "–"
+    else:
+        prices = [f"{price:,.2f}" for price in found.break_evens]
+        break_evens = ", ".join(prices) or "none"
+
     return {
         "strategy": found.strategy or "several",
         "account": found.account,
         "underlying": found.underlying,
         "currency": found.currency,
         "expiry": f"{found.expiry or '–'}",
-        "break-even": "–" if evens is None else ", ".join(f"{at:,.2f}" for at in evens) or "none",
+        "break-even": break_evens,
         "greatest profit": _bound(found, found.greatest_profit),
         "greatest loss": _bound(found, found.greatest_loss),
     }
@@ -325,17 +338,20 @@ def _expiring(row: Mapping[str, Any]) -> dict[str, str]:
     marks = [text for name, text in _MARKS.items() if row[name]]
     if row["reason"] is not None:
         marks.append(row["reason"])
-    return {
+
+    cells = {
         "expires (New York)": f"{row['expires_at']:%Y-%m-%d %H:%M}",
         "strategy": row["strategy_id"],
         "account": row["account"],
         "leg": row["leg"],
-        "qty": digits(row["position"]),
-        "units": _signed(row["units"]),
-        "cash": _signed(row["cash"]),
-        "missing": _signed(-row["missing"] if row["missing"] else None),
-        "": ", ".join(marks),
     }
+    missing = -row["missing"] if row["missing"] else None
+    cells["qty"] = digits(row["position"])
+    cells["units"] = _signed(row["units"])
+    cells["cash"] = _signed(row["cash"])
+    cells["missing"] = _signed(missing)
+    cells[""] = ", ".join(marks)
+    return cells
 
 
 def _signed(number: float | None) -> str:
@@ -397,11 +413,14 @@ def _curve_lines(row: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the lines of a table: some of the prices, and the first and the last one."""
     if not row["moves"]:
         return []
+
     last = len(row["moves"]) - 1
-    places = sorted({round(number * last / (CURVE_LINES - 1)) for number in range(CURVE_LINES)})
+    between = last / (CURVE_LINES - 1)
+    places = {round(number * between) for number in range(CURVE_LINES)}
     lines = []
-    for place in places:
-        cells = {"move": f"{row['moves'][place]:+.1f} %"}
+    for place in sorted(places):
+        move = row["moves"][place]
+        cells = {"move": f"{move:+.1f} %"}
         for title, name in _CURVE_COLUMNS.items():
             numbers = row[name]
             cells[title] = amount(None if numbers is None else numbers[place])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
+from typing import Any
 
 import polars as pl
 
@@ -132,15 +133,14 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
 def _sums_row(sums: MoneySum, *, has_accounts: bool) -> Row:
     """Return the cells of a row of sums, by the names of columns."""
     account = sums.account if has_accounts and sums.account else ""
-    return {
-        **sums.model_dump(),
-        "title": f"{sums.name} {account}".rstrip(),
-        "campaign_pnl": sums.campaign.profit if sums.campaign else None,
-        "age_s": sums.oldest_age_s,
-        "greeks_age_s": sums.oldest_greeks_s,
-        "has_greeks": sums.options_with_greeks > 0,
-        "feed": "delayed" if sums.delayed else None,
-    }
+    cells = sums.model_dump()
+    cells["title"] = f"{sums.name} {account}".rstrip()
+    cells["campaign_pnl"] = sums.campaign.profit if sums.campaign else None
+    cells["age_s"] = sums.oldest_age_s
+    cells["greeks_age_s"] = sums.oldest_greeks_s
+    cells["has_greeks"] = sums.options_with_greeks > 0
+    cells["feed"] = "delayed" if sums.delayed else None
+    return cells
 
 
 _GREEKS = ("delta", "gamma", "theta", "vega")
@@ -176,30 +176,36 @@ def positions_table(rows: pl.DataFrame, book: Book) -> tuple[list[Row], int, str
 def _position_rows(positions: pl.DataFrame) -> list[Row]:
     """Return the cells of positions; one that does not have a figure, such as cash, lacks it."""
     size = pl.col("position") * pl.col("multiplier")
-    sized = positions.with_columns(
-        *(pl.col(name) * size for name in _GREEKS),
-        notional="market_value",
-        has_greeks=pl.col("delta").is_not_null(),
-    )
+    greeks = pl.col(_GREEKS) * size
+    has_greeks = pl.col("delta").is_not_null()
+    sized = positions.with_columns(greeks, notional="market_value", has_greeks=has_greeks)
     figures = sized.select(figure_of(name).alias(name) for name in (*_GREEKS, *_SUMMED))
 
     rows: list[Row] = []
     for cells, has_figure in zip(sized.to_dicts(), figures.to_dicts(), strict=True):
-        rows.append({name: cell for name, cell in cells.items() if has_figure.get(name, True)})
+        for name, is_figure in has_figure.items():
+            if not is_figure:
+                del cells[name]
+        rows.append(cells)
     return rows
 
 
 def _total_row(total: Row, summed_names: Sequence[str], now: datetime) -> Row:
     """Return the cells of the total of a currency, with the sums of `summed_names`."""
-    return {
-        **{name: total[name] for name in summed_names},
-        "name": f"total {total['currency']}",
-        "unknown": [name for name in summed_names if total[f"without_{name}"]],
-        "age_s": seconds_since(total["priced_at"], now),
-        "greeks_age_s": seconds_since(total["greeks_at"], now),
-        "has_greeks": total["options_with_greeks"] > 0,
-        "feed": "delayed" if total["delayed"] else None,
-    }
+    cells: dict[str, Any] = {}
+    unknown: list[str] = []
+    for name in summed_names:
+        cells[name] = total[name]
+        if total[f"without_{name}"]:
+            unknown.append(name)
+
+    cells["name"] = f"total {total['currency']}"
+    cells["unknown"] = unknown
+    cells["age_s"] = seconds_since(total["priced_at"], now)
+    cells["greeks_age_s"] = seconds_since(total["greeks_at"], now)
+    cells["has_greeks"] = total["options_with_greeks"] > 0
+    cells["feed"] = "delayed" if total["delayed"] else None
+    return cells
 
 
 def _known_greeks(sums: Row) -> str:
@@ -257,19 +263,23 @@ def _lines_of_strategy(sums: MoneySum) -> list[str]:
     lines: list[str] = []
     if sums.closed:
         count = sums.legs - sums.legs_held - sums.legs_closed
-        missing = f", {'one' if count == 1 else count} missing" if count else ""
-        lines.append(f"{sums.name}: {sums.legs_held} of {sums.legs} legs, {sums.closed}{missing}")
+        missing = ""
+        if count:
+            missing = ", one missing" if count == 1 else f", {count} missing"
+        legs = f"{sums.legs_held} of {sums.legs} legs"
+        lines.append(f"{sums.name}: {legs}, {sums.closed}{missing}")
 
     campaign = sums.campaign
     if sums.closes and campaign is not None:
-        parts = (
-            f"realised {amount(campaign.realised)}",
-            f"open {amount(campaign.open)}",
-            f"fees {amount(campaign.fees)}",
-        )
-        lines.append(f"{_titled(sums)}: campaign{_since(campaign.since)}: {', '.join(parts)}")
+        title = f"{_titled(sums)}: campaign{_since(campaign.since)}"
+        realised = f"realised {amount(campaign.realised)}"
+        still_open = f"open {amount(campaign.open)}"
+        fees = f"fees {amount(campaign.fees)}"
+        lines.append(f"{title}: {realised}, {still_open}, {fees}")
 
-    lines += [f"{sums.name}: {text}" for text in (sums.differences or "").split("; ") if text]
+    if sums.differences:
+        for text in sums.differences.split("; "):
+            lines.append(f"{sums.name}: {text}")
     return lines
 
 
