@@ -37,7 +37,10 @@ def main() -> int:
         print(f"{time.monotonic() - began:7.1f} s  {text}", flush=True)
 
     plan = Plan(seed=given.seed, until=given.until, strategies=given.strategies, plant=given.plant)
-    with tempfile.TemporaryDirectory(prefix="year-", dir=_memory()) as folder:
+    # A thread of a library may still write into the home while it is removed.
+    with tempfile.TemporaryDirectory(
+        prefix="year-", dir=_memory(), ignore_cleanup_errors=True
+    ) as folder:
         played = play(plan, given.home or Path(folder, "home"), say=say)
     used = time.process_time()
     say(

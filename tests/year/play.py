@@ -278,7 +278,8 @@ class Year:
         if self._missed:
             # The statement of the last session before them may have come meanwhile.
             program.fill([session_before(self._missed[0]), *self._missed, session])
-            self._missed.clear()
+            is_told = events.is_explained_next_morning(session, self.plan.seed)
+            self._missed = [day for day in self._missed if day == session and not is_told]
         program.clock.move_to(broker.at(TICKED, day=morning))
         program.tick()
         return [
