@@ -491,13 +491,15 @@ class _VolatilitySearch:
         wanted = value[places]
         guess = self.guess[places]
         spots = _column(spot[places])
-        excess = prices(chosen, spots, guess, steps)[:, 0] - wanted
+        price = prices(chosen, spots, guess, steps)[:, 0]
+        excess = price - wanted
 
         last_excess = self.excess[places]
         is_first = np.isnan(last_excess)
         slope = (excess - last_excess) / (guess - self.tried[places])
         if is_first.any():
-            bumped_excess = prices(chosen, spots, 1.01 * guess, steps)[:, 0] - wanted
+            bumped = prices(chosen, spots, 1.01 * guess, steps)[:, 0]
+            bumped_excess = bumped - wanted
             first_slope = (bumped_excess - excess) / (0.01 * guess)
             slope = np.where(is_first, first_slope, slope)
 
@@ -510,7 +512,8 @@ class _VolatilitySearch:
         is_inside = (slope > 0) & (secant > low) & (secant < high)
         moved = np.abs(secant - guess)
         is_close = is_inside & (moved <= CLOSE_ENOUGH * guess)
-        is_slow = ~is_first & (np.abs(excess) > np.abs(last_excess) / 2)
+        is_far = np.abs(excess) > np.abs(last_excess) / 2
+        is_slow = ~is_first & is_far
 
         takes_secant = is_inside & (is_close | ~is_slow)
         bisection = np.sqrt(low * high)
@@ -590,7 +593,8 @@ def _european(options: VanillaOptions, spots: Array, volatility: Array) -> Array
     discount = _column(np.exp(-options.rate * options.years))
     spread = _column(volatility * np.sqrt(options.years))
 
-    d1 = np.log(forward / strike) / spread + spread / 2
+    moneyness = np.log(forward / strike)
+    d1 = moneyness / spread + spread / 2
     d2 = d1 - spread
     on_forward = forward * _normal(side * d1)
     on_strike = strike * _normal(side * d2)
@@ -613,20 +617,24 @@ def _early_exercise(
     step = options.years / steps
     width = _column(volatility * np.sqrt(3 * step))
     reach = math.ceil(WIDTH * math.sqrt(steps / 3))
-    nodes = strike * np.exp(width * np.arange(-reach, reach + 1))
+    numbers = np.arange(-reach, reach + 1)
+    nodes = strike * np.exp(width * numbers)
     added, node_is_exercised = _addition(options, nodes, width, steps)
 
     forward = options.forwards(spots)
     place = np.log(forward / strike) / width + reach
-    below = np.clip(np.floor(place), 0, 2 * reach - 1).astype(np.int64)
+    last_below = 2 * reach - 1
+    below = np.clip(np.floor(place), 0, last_below).astype(np.int64)
     below_is_exercised = np.take_along_axis(node_is_exercised, below, axis=1)
     above_is_exercised = np.take_along_axis(node_is_exercised, below + 1, axis=1)
 
     value = _interpolated(added, place)
     is_below_lattice = place < 2
     is_above_lattice = place > 2 * reach - 2
-    value = np.where(is_below_lattice, _beyond(added, nodes, forward, (0, 1)), value)
-    value = np.where(is_above_lattice, _beyond(added, nodes, forward, (-1, -2)), value)
+    below_lattice = _beyond(added, nodes, forward, (0, 1))
+    above_lattice = _beyond(added, nodes, forward, (-1, -2))
+    value = np.where(is_below_lattice, below_lattice, value)
+    value = np.where(is_above_lattice, above_lattice, value)
     return value, below_is_exercised & above_is_exercised
 
 
@@ -645,7 +653,8 @@ def _interpolated(values: Array, place: Array) -> Array:
     """Return values between nodes, by the polynomial through the five nodes around each place.
 
     With the values `a` to `e` of these nodes, and `x` counted from the one in the middle, it is the
-    series of Taylor of the derivatives `d1` to `d4` that their differences give.
+    series of Taylor of the derivatives `f1` to `f4` that their centred differences give. Source of
+    the weights: Fornberg (1988), table 1.
     """
     last_middle = values.shape[1] - 3
     middle = np.clip(np.rint(place), 2, last_middle).astype(np.int64)
@@ -656,15 +665,16 @@ def _interpolated(values: Array, place: Array) -> Array:
     d = np.take_along_axis(values, middle + 1, axis=1)
     e = np.take_along_axis(values, middle + 2, axis=1)
 
-    d1 = (a - 8 * b + 8 * d - e) / 12
-    d2 = (-a + 16 * b - 30 * c + 16 * d - e) / 12
-    d3 = (-a + 2 * b - 2 * d + e) / 2
-    d4 = a - 4 * b + 6 * c - 4 * d + e
-    third = d3 + x / 4 * d4
-    second = d2 + x / 3 * third
-    first = d1 + x / 2 * second
-    series: Array = c + x * first
-    return series
+    f1 = (a - 8 * b + 8 * d - e) / 12
+    f2 = (-a + 16 * b - 30 * c + 16 * d - e) / 12
+    f3 = (-a + 2 * b - 2 * d + e) / 2
+    f4 = a - 4 * b + 6 * c - 4 * d + e
+
+    # By Horner, from the highest power of x to the lowest.
+    series: Array = f3 + x / 4 * f4
+    series = f2 + x / 3 * series
+    series = f1 + x / 2 * series
+    return c + x * series
 
 
 def _addition(
@@ -709,8 +719,11 @@ def _addition(
     def expected(after: Array) -> Array:
         """Return the expected values one step before, discounted."""
         before = after * discount  # right at the edges, where the value is a line
-        from_sides = rise * after[:, 2:] + fall * after[:, :-2]
-        before[:, 1:-1] = 2 / 3 * before[:, 1:-1] + from_sides
+        above = after[:, 2:]
+        below = after[:, :-2]
+        from_sides = rise * above + fall * below
+        inner = before[:, 1:-1]
+        before[:, 1:-1] = 2 / 3 * inner + from_sides
         return before
 
     for layer in reversed(range(steps)):

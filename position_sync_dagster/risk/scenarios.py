@@ -97,8 +97,9 @@ def _option_changes(
     legs: PricedLegs, places: Sequence[int], shifted: model.Array, points: Sequence[Point]
 ) -> model.Array:
     """Return the changes of options, by the places of their parts."""
-    spot = legs.parts.get_column("spot").to_numpy()[places]
-    volatility = legs.parts.get_column("implied_vol").to_numpy()[places]
+    parts = legs.parts[places]
+    spot = parts.get_column("spot").to_numpy()
+    volatility = parts.get_column("implied_vol").to_numpy()
     terms_of = legs.options
     terms = [terms_of[place] for place in places]
     options = as_options(terms, repeat(legs.given.now), spot.tolist())
@@ -163,13 +164,16 @@ def _summed(legs: PricedLegs, change: model.Array, level: Breakdown) -> pl.DataF
     at_points = of_parts.explode("point", "change")
 
     profit = pl.col("change").fill_nan(None) * pl.col("size")
-    value = (pl.col("value_now") + profit).drop_nulls()
+    value = pl.col("value_now") + profit
     sums = at_points.group_by(*names, "point").agg(
-        value=pl.when(value.count() > 0).then(value.sum()),
-        profit=pl.when(profit.count() > 0).then(profit.sum()),
-        left_out=profit.null_count(),
+        value=_sum_of_known(value), profit=_sum_of_known(profit), left_out=profit.null_count()
     )
     return sums.sort(*names, "point", nulls_last=True)
+
+
+def _sum_of_known(amounts: pl.Expr) -> pl.Expr:
+    """Return the sum of the amounts that are known; null: none is."""
+    return pl.when(amounts.count() > 0).then(amounts.sum())
 
 
 def scenario_rows(
