@@ -376,7 +376,8 @@ class _Holding:
 
         total = sum(lacking.values())
         if abs(total) > abs(by):
-            lacking = {owner: missing * by / total for owner, missing in lacking.items()}
+            for owner, missing in lacking.items():
+                lacking[owner] = missing * by / total
         unclaimed = by - sum(lacking.values())
         if abs(unclaimed) >= QUANTITY_ROUNDING or not lacking:
             lacking[whole] = unclaimed

@@ -15,6 +15,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
+from itertools import chain
 from math import copysign
 from operator import attrgetter
 from typing import NamedTuple
@@ -307,7 +308,7 @@ def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None)
     for key, cases_of_holding in cases.items():
         _claim_bookings(cases_of_holding, bookings[key])
 
-    all_cases = [case for cases_of_holding in cases.values() for case in cases_of_holding]
+    all_cases = list(chain.from_iterable(cases.values()))
     for under_key, event in _events_of(all_cases):
         _explain_event(event, bookings[under_key])
 
@@ -371,9 +372,10 @@ def bookings_of(
     """Return what the broker names, by holding and in order of time."""
     newest = _newest(events)
     counter_conids = _counter_conids(newest)
-    settled_in_cash = {
-        (event.account, event.conid) for event in newest if _option_event(event) == CASH_SETTLEMENT
-    }
+    settled_in_cash = set()
+    for event in newest:
+        if _option_event(event) == CASH_SETTLEMENT:
+            settled_in_cash.add((event.account, event.conid))
 
     bookings: defaultdict[Key, list[Booking]] = defaultdict(list)
     for execution in current_executions(executions):
@@ -605,7 +607,8 @@ def _claim_within(reach: Reach, case: Case, bookings: Sequence[Booking]) -> None
         return
 
     if abs(net) <= abs(unexplained):
-        case.evidence += [booking.claim(booking.unclaimed) for booking in near]
+        for booking in near:
+            case.evidence.append(booking.claim(booking.unclaimed))
         return
 
     # One that fits exactly comes before an older one.
@@ -731,15 +734,23 @@ def _explain_event(event: Sequence[Case], bookings: Sequence[Booking]) -> None:
     if not all(case.is_whole for case in event):
         return
 
-    options = [case for case in event if case.change.is_option]
-    if len(options) == 1 and len(event) == 2:
-        delivery = next(case for case in event if not case.change.is_option)
-        _explain_delivery(options[0], delivery, until)
-    elif len(options) == len(event):
-        are_out = all(option.moneyness is Moneyness.QUOTED_OUT for option in options)
-        if are_out and all(option.named_until(until) for option in options):
-            for option in options:
-                option.inference = _worthless(option)
+    options: list[Case] = []
+    deliveries: list[Case] = []
+    for case in event:
+        side = options if case.change.is_option else deliveries
+        side.append(case)
+    if len(options) == 1 and len(deliveries) == 1:
+        _explain_delivery(options[0], deliveries[0], until)
+        return
+    if deliveries:
+        return
+
+    for option in options:
+        is_out = option.moneyness is Moneyness.QUOTED_OUT
+        if not is_out or not option.named_until(until):
+            return
+    for option in options:
+        option.inference = _worthless(option)
 
 
 def _explain_delivery(option: Case, delivery: Case, until: datetime) -> None:
@@ -846,7 +857,7 @@ def _closures_of_case(
     closures: list[Closure] = []
     open_quantity = abs(change.closed)
     for evidence in by_reason.values():
-        quantity = min(open_quantity, sum(abs(part.quantity) for part in evidence))
+        quantity = min(open_quantity, _size_of(evidence))
         open_quantity = rounded(open_quantity - quantity)
         if quantity:
             closures.append(_stated_closure(case, evidence, quantity, counter_conid, now))
@@ -857,7 +868,8 @@ def _closures_of_case(
 
 
 def _terms_of(change: PositionChange) -> dict[str, object]:
-    return {name: getattr(change, name) for name in (*TERMS, "currency")}
+    names = (*TERMS, "currency")
+    return {name: getattr(change, name) for name in names}
 
 
 def _stated_closure(
@@ -869,26 +881,38 @@ def _stated_closure(
 ) -> Closure:
     """Return the cause of a part of a close, with the bookings as evidence."""
     change = case.change
-    bookings = [part.booking for part in evidence]
-    executions = [booking.execution for booking in bookings if booking.execution is not None]
-    booking = bookings[0]
+    booking = evidence[0].booking
     counter = booking.counter_conid
     if counter is None and booking.cause in BY_DELIVERY:
         counter = counter_conid
 
+    closed_at: list[datetime] = []
+    executions: list[str | None] = []
+    orders: list[str | None] = []
+    events: list[str | None] = []
+    statements: list[str | None] = []
+    for part in evidence:
+        events.append(part.booking.event_id)
+        statements.append(part.booking.statement)
+        execution = part.booking.execution
+        if execution is not None:
+            closed_at.append(execution.time)
+            executions.append(execution.execution_id)
+            orders.append(execution.order_id)
+
     return Closure(
         **_terms_of(change),  # type: ignore[arg-type]
-        closed_at=max((execution.time for execution in executions), default=change.seen_at),
+        closed_at=max(closed_at, default=change.seen_at),
         quantity=copysign(quantity, change.closed),
         price=_average_price(evidence),
         cause=booking.cause,
         stage=booking.stage,
         detail=booking.detail,
         realized_pnl=_realized(evidence),
-        executions=_joined(execution.execution_id for execution in executions),
-        order_ids=_joined(execution.order_id for execution in executions),
-        events=_joined(booking.event_id for booking in bookings),
-        statement=_joined(booking.statement for booking in bookings),
+        executions=_joined(executions),
+        order_ids=_joined(orders),
+        events=_joined(events),
+        statement=_joined(statements),
         counter_conid=counter,
         judged_at=now,
     )
@@ -920,7 +944,15 @@ def _average_price(evidence: Sequence[Evidence]) -> float | None:
         if part.booking.price is None:
             return None
         paid += part.booking.price * abs(part.quantity)
-    return paid / sum(abs(part.quantity) for part in evidence)
+    return paid / _size_of(evidence)
+
+
+def _size_of(evidence: Iterable[Evidence]) -> float:
+    """Return how much parts of bookings moved, whatever their signs."""
+    size = 0.0
+    for part in evidence:
+        size += abs(part.quantity)
+    return size
 
 
 def _realized(evidence: Sequence[Evidence]) -> float | None:

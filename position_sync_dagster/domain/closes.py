@@ -267,8 +267,15 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
     one as it should be, which may have the id of the first. All of these count, so that their sum
     is right. A row without the id of its booking says the same as one that has it.
     """
-    newest = {_name(execution): execution for execution in sorted(executions, key=_rank)}
-    booked = {(account, execution_id) for account, execution_id, booking in newest if booking}
+    newest: dict[_Name, Execution] = {}
+    booked: set[tuple[str, str]] = set()
+    for execution in sorted(executions, key=_rank):
+        name = _name(execution)
+        newest[name] = execution
+        account, execution_id, booking = name
+        if booking:
+            booked.add((account, execution_id))
+
     stated: list[Execution] = []
     reported: list[Execution] = []
     for (account, execution_id, booking), execution in newest.items():
@@ -277,7 +284,9 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
         elif booking or (account, execution_id) not in booked:
             stated.append(execution)
 
-    last = {_uncorrected(execution): execution for execution in sorted(reported, key=_revision)}
+    last = {}
+    for execution in sorted(reported, key=_revision):
+        last[_uncorrected(execution)] = execution
     for execution in stated:  # a statement names only the last revision
         last.pop(_uncorrected(execution), None)
     return sorted((*stated, *last.values()), key=attrgetter("time", "execution_id"))
@@ -521,11 +530,11 @@ def end_text(closures: Sequence[Closure]) -> str | None:
     if not causes or not causes <= _WORDS.keys():
         return None
 
-    words = dict.fromkeys(_WORDS[closure.cause] for closure in closures)
+    words = [_WORDS[closure.cause] for closure in closures]
     last = max(closures, key=lambda closure: closure.closed_at)
     is_at_expiry = causes <= _AT_EXPIRY and last.expiry is not None
     day = last.expiry if is_at_expiry else last.closed_at.astimezone(NEW_YORK).date()
-    return f"{' and '.join(words)} on {day}"
+    return f"{' and '.join(dict.fromkeys(words))} on {day}"
 
 
 def counted_ends(texts: Iterable[str]) -> str | None:
@@ -534,8 +543,11 @@ def counted_ends(texts: Iterable[str]) -> str | None:
     >>> counted_ends(["traded on 2026-11-19", "expired on 2026-11-20", "traded on 2026-11-19"])
     'one expired on 2026-11-20, 2 traded on 2026-11-19'
     """
-    counts = sorted(Counter(texts).items())
-    return ", ".join(f"{'one' if count == 1 else count} {text}" for text, count in counts) or None
+    counted = []
+    for text, count in sorted(Counter(texts).items()):
+        number = "one" if count == 1 else count
+        counted.append(f"{number} {text}")
+    return ", ".join(counted) or None
 
 
 def knows_more(new: Sequence[Closure], old: Sequence[Closure]) -> bool:

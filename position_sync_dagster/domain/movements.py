@@ -296,7 +296,10 @@ def _covering(coverage: Iterable[StatedSection]) -> defaultdict[_Part, list[Stat
 
 def _newest_of(statements: Iterable[StatedSection], day: date) -> StatedSection | None:
     """Return the first statement that covers a day."""
-    return next((covered for covered in statements if covered.first <= day <= covered.last), None)
+    for covered in statements:
+        if covered.first <= day <= covered.last:
+            return covered
+    return None
 
 
 def _rank_of(movement: Movement) -> datetime:
@@ -333,7 +336,9 @@ def _newest_bookings(stated: Iterable[Movement]) -> list[Movement]:
     newest: list[Movement] = []
     for rows in of_booking.values():
         last = max(rows, key=lambda movement: (_rank_of(movement), movement.statement or ""))
-        newest += [movement for movement in rows if movement.statement == last.statement]
+        for movement in rows:
+            if movement.statement == last.statement:
+                newest.append(movement)
     return newest
 
 
@@ -353,11 +358,12 @@ def _without_repeated_ends(stated: Iterable[Movement]) -> list[Movement]:
 
     for event in events:
         same = trades[_size_of(event)]
-        booked = next((trade for trade in same if abs(trade.day - event.day) <= BOOKED), None)
-        if booked is None:
-            counting.append(event)
+        for trade in same:
+            if abs(trade.day - event.day) <= BOOKED:
+                same.remove(trade)
+                break
         else:
-            same.remove(booked)
+            counting.append(event)
     return counting
 
 
@@ -368,16 +374,17 @@ def _size_of(movement: Movement) -> tuple[str, int | None, float]:
 
 def _not_named_by(stated: Iterable[Movement], unstated: Iterable[Movement]) -> list[Movement]:
     """Return what no statement names, also not under another day: a trade of the evening."""
-    named = set()
-    for movement in stated:
-        named.add((movement.account, uncorrected(movement.execution_id)))
+    named = {_execution_of(movement) for movement in stated}
+    not_named = []
+    for movement in unstated:
+        if movement.execution_id is None or _execution_of(movement) not in named:
+            not_named.append(movement)
+    return not_named
 
-    return [
-        movement
-        for movement in unstated
-        if movement.execution_id is None
-        or (movement.account, uncorrected(movement.execution_id)) not in named
-    ]
+
+def _execution_of(movement: Movement) -> tuple[str, str | None]:
+    """Return the account and the execution of a movement, whatever its correction."""
+    return movement.account, uncorrected(movement.execution_id)
 
 
 def uncorrected(execution_id: str | None) -> str | None:

@@ -119,7 +119,10 @@ def rolls_of(
             traded_changes.append(TradedChange(change=change, trades=made_by))
 
     merged = _merged_by_order(traded_changes)
-    closes = [side for side in merged if causes[side.change_id] and side.trades]
+    closes = []
+    for side in merged:
+        if causes[side.change_id] and side.trades:
+            closes.append(side)
     _find_successors(closes, _Openings(merged), within)
     return _decided(closes)
 
@@ -141,7 +144,13 @@ def trades_of(change: PositionChange, trades: Sequence[Movement]) -> list[Moveme
     begin = (change.since or change.seen_at) - SLACK
     first = bisect_left(trades, begin, key=attrgetter("at"))
     last = bisect_right(trades, change.seen_at + SLACK, key=attrgetter("at"))
-    return [trade for trade in trades[first:last] if (trade.quantity or 0.0) * change.by > 0]
+
+    of_change = []
+    for trade in trades[first:last]:
+        quantity = trade.quantity or 0.0
+        if quantity * change.by > 0:
+            of_change.append(trade)
+    return of_change
 
 
 def _merged_by_order(sides: Iterable[TradedChange]) -> list[TradedChange]:
@@ -165,7 +174,8 @@ def _continues(first: TradedChange, then: TradedChange) -> bool:
     """Return whether two changes are parts of one order that was filled in parts."""
     is_one_order = len(then.orders) == 1 and then.orders == first.orders
     is_next = then.change.before == first.change.after
-    return is_one_order and is_next and then.change.by * first.change.by > 0
+    is_same_way = then.change.by * first.change.by > 0
+    return is_one_order and is_next and is_same_way
 
 
 class _Openings:
@@ -181,7 +191,9 @@ class _Openings:
             terms = _terms_of(side.change, side.change.by)
             for order in side.orders:
                 self._by_order[terms, order].append(side)
-            self._timed[terms] += [(at, side) for at in side.times]
+            for at in side.times:
+                self._timed[terms].append((at, side))
+
         for timed in self._timed.values():
             timed.sort(key=itemgetter(0))
 
@@ -195,12 +207,14 @@ class _Openings:
 
     def near(self, close: TradedChange, within: timedelta) -> dict[str, TradedChange]:
         """Return what was opened at about the time of a close, in another contract."""
-        timed = self._timed[_terms_of(close.change, close.change.closed)]
+        terms = _terms_of(close.change, close.change.closed)
+        timed = self._timed[terms]
         openings: list[TradedChange] = []
         for at in close.times:
             first = bisect_left(timed, at - within, key=itemgetter(0))
             last = bisect_right(timed, at + within, key=itemgetter(0))
-            openings += [opening for _at, opening in timed[first:last]]
+            for _at, opening in timed[first:last]:
+                openings.append(opening)
         return _in_other_contracts(close, openings)
 
 
@@ -250,20 +264,18 @@ def _decided(closes: Sequence[TradedChange]) -> tuple[list[Roll], list[UnclearRo
         if len(openings) == 1 and len(rivals) == 1:
             rolls.append(_roll(close, openings[0]))
         elif openings:
-            unclear[frozenset((*rivals, *close.successors))] = UnclearRoll(
-                account=close.change.account,
-                closed=tuple(rival.change for rival in rivals.values()),
-                opened=tuple(opening.change for opening in openings),
+            change_ids = frozenset((*rivals, *close.successors))
+            closed = [rival.change for rival in rivals.values()]
+            opened = [opening.change for opening in openings]
+            unclear[change_ids] = UnclearRoll(
+                account=close.change.account, closed=tuple(closed), opened=tuple(opened)
             )
     return rolls, list(unclear.values())
 
 
 def _roll(close: TradedChange, opening: TradedChange) -> Roll:
-    common_orders = sorted(close.orders & opening.orders)
-    trades = (*close.trades, *opening.trades)
-    ids = sorted(trade.execution_id or trade.movement_id for trade in trades)
     return Roll(
-        roll_id=common_orders[0] if common_orders else sha256(repr(ids).encode()).hexdigest()[:16],
+        roll_id=_roll_id(close, opening),
         account=close.change.account,
         at=max(opening.times),
         closed_conid=close.change.conid,
@@ -272,3 +284,16 @@ def _roll(close: TradedChange, opening: TradedChange) -> Roll:
         complete=close.change.after == 0,
         opened=opening.change,
     )
+
+
+def _roll_id(close: TradedChange, opening: TradedChange) -> str:
+    """Return the permanent id of the common order, or an id of the trades."""
+    common_orders = close.orders & opening.orders
+    if common_orders:
+        return min(common_orders)
+
+    ids = []
+    for trade in (*close.trades, *opening.trades):
+        ids.append(trade.execution_id or trade.movement_id)
+    digest = sha256(repr(sorted(ids)).encode())
+    return digest.hexdigest()[:16]
