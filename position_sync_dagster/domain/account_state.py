@@ -386,7 +386,7 @@ class AccountStates:
     @property
     def doubted(self) -> list[str]:
         """Return the accounts whose holdings are in doubt, sorted."""
-        return sorted(account for account, state in self._states.items() if state.is_doubted)
+        return sorted(filter(self.is_doubted, self._states))
 
     def is_doubted(self, account: str) -> bool:
         """Return whether the holdings of an account are in doubt."""

@@ -42,7 +42,8 @@ def contract_mismatch(leg: Membership, details: ContractDetails | None) -> str |
         if of_leg is not None and of_leg != of_contract:
             differences.append(_difference(name, of_leg, of_contract))
 
-    if leg.symbol.upper() not in (details.symbol.upper(), details.trading_class.upper()):
+    names = (details.symbol.upper(), details.trading_class.upper())
+    if leg.symbol.upper() not in names:
         differences.append(_difference("symbol", leg.symbol, details.symbol))
     if leg.right != details.right:
         differences.append(_difference("right", leg.right, details.right))
@@ -65,7 +66,9 @@ def _expires_on(day: date, details: ContractDetails) -> bool:
     last_trade = details.last_trade_date
     expiry = details.expires_on
     if expiry is None:
-        return last_trade is not None and timedelta() <= day - last_trade <= SETTLED_WITHIN
+        if last_trade is None:
+            return False
+        return timedelta() <= day - last_trade <= SETTLED_WITHIN
 
     is_last_trade = day == last_trade and day <= expiry
     return day == expiry or is_last_trade
@@ -87,7 +90,8 @@ def matching_contracts(
     """
     matching: dict[int, ContractDetails] = {}
     for details in candidates:
-        is_chosen_day = leg.expiry in (None, details.expires_on or details.last_trade_date)
+        day = details.expires_on or details.last_trade_date
+        is_chosen_day = leg.expiry in (None, day)
         if is_chosen_day and contract_mismatch(leg, details) is None:
             matching[details.conid] = details
     return list(matching.values())
@@ -103,17 +107,18 @@ def problem_of(
         matching: The contracts that match it: none or several.
         near: Similar contracts, if none matches.
     """
+    described = leg.described
     if matching:
         return (
-            f"{len(matching)} contracts are {leg.described}: {_named(matching)}. Add what tells "
+            f"{len(matching)} contracts are {described}: {_named(matching)}. Add what tells "
             "them apart (trading class, multiplier, exchange, currency) or the conid."
         )
 
     by_conid = {details.conid: details for details in near}
     similar = sorted(by_conid.values(), key=lambda details: _distance(leg, details))
     if not similar:
-        return f"The gateway knows no contract {leg.described}, and none like it."
-    return f"The gateway knows no contract {leg.described}. Near it: {_named(similar)}."
+        return f"The gateway knows no contract {described}, and none like it."
+    return f"The gateway knows no contract {described}. Near it: {_named(similar)}."
 
 
 def _named(contracts: list[ContractDetails]) -> str:
@@ -129,13 +134,21 @@ def candidate(details: ContractDetails) -> str:
         "exchange": details.exchange,
         "multiplier": details.multiplier,
     }
-    words = [f"{name} {word(value)}" for name, value in named.items() if value]
-    return f"{details.local_symbol or details.symbol} ({', '.join(words)}, {details.currency})"
+    words = []
+    for name, value in named.items():
+        if value:
+            words.append(f"{name} {word(value)}")
+    words.append(details.currency)
+
+    symbol = details.local_symbol or details.symbol
+    return f"{symbol} ({', '.join(words)})"
 
 
 def _distance(leg: UnresolvedLeg, details: ContractDetails) -> tuple[float, int, int]:
-    strikes = abs((details.strike or 0.0) - (leg.strike or 0.0))
+    strike_of_leg = leg.strike or 0.0
+    strike = details.strike or 0.0
     days = 0
     if details.last_trade_date is not None and leg.expiry is not None:
-        days = abs((details.last_trade_date - leg.expiry).days)
-    return (strikes, days, details.conid)
+        later = details.last_trade_date - leg.expiry
+        days = abs(later.days)
+    return (abs(strike - strike_of_leg), days, details.conid)

@@ -52,9 +52,16 @@ _NAMES = {
     "UTC": "Z, Coordinated Universal Time, Universal Time, Greenwich Mean Time",
 }
 
-_ZONES = {
-    name.strip().casefold(): zone for zone, names in _NAMES.items() for name in names.split(",")
-}
+
+def _zones_by_name() -> dict[str, str]:
+    zones = {}
+    for zone, names in _NAMES.items():
+        for name in names.split(","):
+            zones[name.strip().casefold()] = zone
+    return zones
+
+
+_ZONES = _zones_by_name()
 
 # The IANA database has a zone of this name without daylight saving time, although people mean the
 # clocks of Denver.
@@ -91,7 +98,8 @@ datetime.timezone(datetime.timedelta(seconds=28800)))
         return timezone(-length if offset[1] == "-" else length)
 
     try:
-        return ZoneInfo(_ZONES.get(name.casefold(), name))
+        name_of_zone = _ZONES.get(name.casefold(), name)
+        return ZoneInfo(name_of_zone)
     except (LookupError, ValueError, OSError):
         return None
 

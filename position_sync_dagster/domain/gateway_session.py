@@ -222,10 +222,12 @@ class GatewaySession:
     @property
     def outages_over(self) -> list[tuple[datetime, datetime, str | None]]:
         """Return the last outages that are over: from, until and why, the oldest first."""
-        return [
-            (datetime.fromisoformat(began), datetime.fromisoformat(ended), why)
-            for began, ended, why in json.loads(self.outages or "[]")
-        ]
+        outages = []
+        for began, ended, why in json.loads(self.outages or "[]"):
+            began_at = datetime.fromisoformat(began)
+            ended_at = datetime.fromisoformat(ended)
+            outages.append((began_at, ended_at, why))
+        return outages
 
     def outages_after(
         self, state: SessionState | None, live_since: datetime | None, now: datetime
@@ -399,9 +401,10 @@ class SetAside:
     @property
     def text(self) -> str:
         """The fact in words."""
-        named = [
-            f"conid {row.conid} of {row.account or 'no account'} ({row.why})" for row in self.first
-        ]
+        named = []
+        for row in self.first:
+            account = row.account or "no account"
+            named.append(f"conid {row.conid} of {account} ({row.why})")
         unnamed = self.count - len(named)
         more = f" and {unnamed} more" if unnamed else ""
         noun = "holding is" if self.count == 1 else "holdings are"

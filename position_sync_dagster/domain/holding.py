@@ -177,10 +177,10 @@ def is_repeated(before: BrokerPosition, now: BrokerPosition) -> bool:
 
 
 def _is_known(holding: BrokerPosition) -> tuple[bool, ...]:
-    return tuple(
-        value is not None
-        for value in (holding.market_price, holding.daily_pnl, holding.unrealized_pnl)
-    )
+    has_price = holding.market_price is not None
+    has_profit_of_day = holding.daily_pnl is not None
+    has_profit = holding.unrealized_pnl is not None
+    return has_price, has_profit_of_day, has_profit
 
 
 def _other_unit(before: BrokerPosition, now: BrokerPosition) -> bool:

@@ -115,8 +115,12 @@ class Membership:
             "class": self.trading_class, "multiplier": self.multiplier, "on": self.exchange,
         }  # fmt: skip
         words = [word(term) for term in terms if term]
-        words += [f"{name} {word(value)}" for name, value in named.items() if value]
-        return " ".join([*words, self.currency or ""]).strip()
+        for name, value in named.items():
+            if value:
+                words.append(f"{name} {word(value)}")
+        if self.currency:
+            words.append(self.currency)
+        return " ".join(words)
 
     def ended(self, at: datetime) -> Self:
         """Return the same membership, ended at this time."""
@@ -215,7 +219,7 @@ def few(names: Iterable[object], most: int, separator: str = ", ") -> str:
     >>> few([3, 1, 2], 2), few(["SPY"], 2)
     ('3, 1 and 1 more', 'SPY')
     """
-    listed = [str(name) for name in names]
+    listed = list(map(str, names))
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return f"{separator.join(listed[:most])}{more}"
 
@@ -242,7 +246,10 @@ def route(
         (account, conid) → the state of the holding.
     """
     allowed = frozenset(sec_types)
-    active = {(leg.account, leg.conid) for leg in legs if leg.removed_at is None}
+    active = set()
+    for leg in legs:
+        if leg.removed_at is None:
+            active.add((leg.account, leg.conid))
 
     routes: dict[Key, LegState] = {}
     for holding in holdings:

@@ -265,10 +265,12 @@ class Line:
             quote: The newest market data of the line.
             now_s: The time.
         """
-        prices = [quote.quote_time, quote.mark_time]
-        newest = max((at for at in prices if at is not None), default=NEVER)
+        newest = max(quote.quote_time or NEVER, quote.mark_time or NEVER)
         is_priced = self.since < newest and newest != self.priced_at
-        is_complete = all(at is None or self.since < at for at in [*prices, quote.greeks_time])
+        is_complete = True
+        for at in (quote.quote_time, quote.mark_time, quote.greeks_time):
+            if at is not None and at <= self.since:
+                is_complete = False
 
         line = replace(self, quote=quote, heard_at=quote.received_at or NEVER)
         if is_priced:

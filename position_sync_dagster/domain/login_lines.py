@@ -250,11 +250,11 @@ class LoginLines:
     @property
     def held(self) -> dict[int, float]:
         """The conids that hold a line, and since when."""
-        return {
-            conid: line.held_since_s
-            for conid, line in self._lines.items()
-            if line.held_since_s is not None
-        }
+        held = {}
+        for conid, line in self._lines.items():
+            if line.held_since_s is not None:
+                held[conid] = line.held_since_s
+        return held
 
     def is_underlying(self, conid: int) -> bool:
         """Return whether a contract is wanted as an underlying alone."""
@@ -355,9 +355,13 @@ class LoginLines:
 
     def due_for_live(self, now_s: float) -> list[int]:
         """Return the lines with delayed data for which live data may be requested again."""
-        delayed = [conid for conid, line in self._lines.items() if line.held and line.delayed]
-        denials = self.denials(now_s) if delayed else {}
-        return sorted(conid for conid in delayed if conid not in denials)
+        delayed = set()
+        for conid, line in self._lines.items():
+            if line.held and line.delayed:
+                delayed.add(conid)
+        if not delayed:
+            return []
+        return sorted(delayed - self.denials(now_s).keys())
 
     def take_due_for_renewal(self, now_s: float) -> list[int]:
         """Return the lines to request again now, a few at once; they count as requested then.
@@ -373,9 +377,15 @@ class LoginLines:
                     due.append(conid)
         due.sort(key=lambda conid: self._lines[conid].renew_at_s)
 
-        unpaced = [conid for conid in due if self._is_unpaced(conid)][:RENEWALS_AT_ONCE]
+        all_unpaced: list[int] = []
+        all_paced: list[int] = []
+        for conid in due:
+            side = all_unpaced if self._is_unpaced(conid) else all_paced
+            side.append(conid)
+
+        unpaced = all_unpaced[:RENEWALS_AT_ONCE]
         allowed = min(self._pace.allowed(now_s), RENEWALS_AT_ONCE - len(unpaced))
-        paced = [conid for conid in due if not self._is_unpaced(conid)][:allowed]
+        paced = all_paced[:allowed]
         self._pace.requested(paced, now_s)
 
         renewed = unpaced + paced
@@ -499,14 +509,21 @@ class LoginLines:
 
         It is trusted, and was not requested again lately.
         """
-        trading = [c for c, line in self._lines.items() if line.held and self.session_open(c)]
-        if not trading:
+        is_trading = False
+        candidates = []
+        for conid, line in self._lines.items():
+            if not line.held or not self.session_open(conid):
+                continue
+            is_trading = True
+            if line.may_be_disputed(now_s):
+                candidates.append(conid)
+
+        if not is_trading:
             self._login.rested(now_s)
             return
-
-        candidates = [conid for conid in trading if self._lines[conid].may_be_disputed(now_s)]
         if not candidates:
             return
+
         newest_first = reversed(candidates)
         conid = max(newest_first, key=lambda candidate: self._lines[candidate].priced_at)
         before = self._lines[conid].quote or Quote(conid=conid)
@@ -519,6 +536,7 @@ class LoginLines:
         """Return which lines are suspect and why, a few of them by name."""
         suspect = sorted(conid for conid, line in self._lines.items() if line.suspect)
         reasons = grouped(lambda conid: self._lines[conid].reason or "", suspect)
-        return [
-            f"requested again: {few(conids, NAMED)}: {reason}" for reason, conids in reasons.items()
-        ]
+        texts = []
+        for reason, conids in reasons.items():
+            texts.append(f"requested again: {few(conids, NAMED)}: {reason}")
+        return texts

@@ -831,7 +831,10 @@ def _sides(groups: Sequence[_Group], step: _Step) -> list[tuple[list[_Group], li
     """Return the groups that a step compares with each other."""
     first = _with_labels(groups, step.first_labels, step)
     second = _with_labels(groups, step.second_labels, step)
-    return [(of_key, second[key]) for key, of_key in first.items()]
+    sides = []
+    for key, of_key in first.items():
+        sides.append((of_key, second[key]))
+    return sides
 
 
 def _joined(group: _Group, partner: _Group, step: _Step) -> _Group:

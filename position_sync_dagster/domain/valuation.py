@@ -18,16 +18,16 @@ from position_sync_dagster.domain.position_update import (
 from position_sync_dagster.domain.quote import GREEKS, Quote
 
 # The columns whose change makes a row worth writing. Times, sizes and ids are not among them.
-VALUES = (
-    *("position", "market_price", "market_value", "average_cost", "unrealized_pnl"),
-    *("realized_pnl", "daily_pnl", "price_kind", "value_source", "bid", "ask", *GREEKS),
-    *("market_data_type", "note", "greeks_source"),
-)
+_OF_HOLDING_VALUES = (
+    "position", "market_price", "market_value", "average_cost", "unrealized_pnl", "realized_pnl",
+    "daily_pnl", "price_kind", "value_source", "bid", "ask",
+)  # fmt: skip
+VALUES = (*_OF_HOLDING_VALUES, *GREEKS, "market_data_type", "note", "greeks_source")
 
 _TERMS = (
-    *("symbol", "sec_type", "right", "strike", "expiry", "multiplier", "currency"),
-    *("trading_class", "local_symbol", "gateway_id"),
-)
+    "symbol", "sec_type", "right", "strike", "expiry", "multiplier", "currency", "trading_class",
+    "local_symbol", "gateway_id",
+)  # fmt: skip
 
 # Returns what readers see of the value of a row.
 values_of = attrgetter(*VALUES)
@@ -45,7 +45,7 @@ def says_the_same(row: PositionUpdate, known: PositionUpdate) -> bool:
         return False
     if row.greeks_source is known.greeks_source is GreeksSource.MODEL:
         # They follow the underlying all the time; readers see the newest in `broker_positions`.
-        row = replace(row, **{name: getattr(known, name) for name in GREEKS})
+        row = replace(row, **_named(known, GREEKS))
     return bool(_content_of(row) == _content_of(known))
 
 
@@ -127,7 +127,9 @@ def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price |
 
 def _is_recent(traded_at: datetime | None, now: datetime, max_age: timedelta) -> bool:
     """Return whether a trade is recent by the exchange's time; not where that is unknown."""
-    return traded_at is not None and -CLOCK_LEAD <= now - traded_at <= max_age
+    if traded_at is None:
+        return False
+    return -CLOCK_LEAD <= now - traded_at <= max_age
 
 
 def has_two_sides(quote: Quote) -> bool:
@@ -144,13 +146,16 @@ def _sides(quote: Quote) -> tuple[float, float] | None:
 
 def _contradicts(mark: float, quote: Quote, sides: tuple[float, float] | None) -> bool:
     """Return whether a quote shows that a mark is not the present one."""
-    few_ticks = WIDEST_TICKS * (quote.min_tick or 0.0)
-    if mark == 0 and (quote.bid is not None or quote.ask is None or quote.ask > few_ticks):
-        return True
+    tick = quote.min_tick or 0.0
+    if mark == 0:
+        is_cheap = quote.ask is not None and quote.ask <= WIDEST_TICKS * tick
+        if quote.bid is not None or not is_cheap:
+            return True
     if sides is None or quote.halted:
         return False
+
     bid, ask = sides
-    tolerance = max(ask - bid, quote.min_tick or 0.0)
+    tolerance = max(ask - bid, tick)
     return not bid - tolerance <= mark <= ask + tolerance
 
 
@@ -191,17 +196,27 @@ def in_quoted_unit(quote: Quote, strike: float | None, price_magnifier: int | No
         return quote
 
     factor = factors.pop() if len(factors) == 1 else None
-    amounts = ("model_price", "underlying_price", "pv_dividend", "vega", "theta")
-    converted: dict[str, Any] = {name: _times(getattr(quote, name), factor) for name in amounts}
-    return replace(quote, **converted, gamma=_over(quote.gamma, factor))
+    return replace(
+        quote,
+        model_price=_times(quote.model_price, factor),
+        underlying_price=_times(quote.underlying_price, factor),
+        pv_dividend=_times(quote.pv_dividend, factor),
+        vega=_times(quote.vega, factor),
+        theta=_times(quote.theta, factor),
+        gamma=_over(quote.gamma, factor),
+    )
 
 
 def _times(amount: float | None, factor: float | None) -> float | None:
-    return amount * factor if amount is not None and factor else None
+    if amount is None or not factor:
+        return None
+    return amount * factor
 
 
 def _over(amount: float | None, divisor: float | None) -> float | None:
-    return amount / divisor if amount is not None and divisor else None
+    if amount is None or not divisor:
+        return None
+    return amount / divisor
 
 
 def _factor_between(
@@ -211,7 +226,8 @@ def _factor_between(
     if not amount or not quoted or price_magnifier is None:
         return None
     for factor in (1, price_magnifier):
-        if 1 / MODEL_BAND <= amount * factor / quoted <= MODEL_BAND:
+        ratio = amount * factor / quoted
+        if 1 / MODEL_BAND <= ratio <= MODEL_BAND:
             return factor
     return None
 
@@ -287,10 +303,11 @@ def factor_agrees(holding: BrokerPosition, *, price_magnifier: int) -> bool | No
     if not holding.position or not holding.market_price or not holding.market_value:
         return None
     quoted = holding.position * holding.market_price * holding.instrument.multiplier
-    return any(
-        abs(holding.market_value - expected) <= FACTOR_TOLERANCE * abs(expected) + ROUNDING
-        for expected in (quoted / price_magnifier, quoted)
-    )
+    for expected in (quoted / price_magnifier, quoted):
+        tolerance = FACTOR_TOLERANCE * abs(expected) + ROUNDING
+        if abs(holding.market_value - expected) <= tolerance:
+            return True
+    return False
 
 
 def revalue(
@@ -336,9 +353,11 @@ def revalue(
     value: float | None = None
     pnl: float | None = None
     if price_magnifier is not None:
-        value = holding.position * price.value * holding.instrument.multiplier / price_magnifier
+        quoted = holding.position * price.value * holding.instrument.multiplier
+        value = quoted / price_magnifier
         if holding.average_cost is not None:
-            pnl = value - holding.position * holding.average_cost
+            cost = holding.position * holding.average_cost
+            pnl = value - cost
 
     worth = {
         "market_price": price.value,
@@ -353,10 +372,14 @@ def revalue(
 
 def _is_present(holding: BrokerPosition, now: datetime) -> bool:
     """Return whether the broker gave or confirmed its value later than delayed data show."""
-    by_account = (holding.value_time, holding.confirmed_at)  # nothing of a value of PnLSingle
-    times = () if holding.value_source is ValueOrigin.PNL_SINGLE else by_account
-    newest = max(at for at in (*times, holding.received_at) if at is not None)
-    return holding.market_value is not None and now - newest <= DELAY
+    if holding.market_value is None:
+        return False
+
+    newest = holding.received_at
+    if holding.value_source is not ValueOrigin.PNL_SINGLE:
+        for at in (holding.value_time, holding.confirmed_at):
+            newest = newest if at is None else max(newest, at)
+    return now - newest <= DELAY
 
 
 def from_portfolio(
@@ -392,7 +415,9 @@ def price_of_value(
     if price_magnifier is None and holding.market_price and holding.market_value:
         quoted = holding.market_price * units
         by_row = max(1, round(quoted / holding.market_value))
-        if abs(quoted / by_row - holding.market_value) <= FACTOR_TOLERANCE * abs(quoted) + ROUNDING:
+        difference = abs(quoted / by_row - holding.market_value)
+        tolerance = FACTOR_TOLERANCE * abs(quoted) + ROUNDING
+        if difference <= tolerance:
             price_magnifier = by_row
     if not units or price_magnifier is None:
         return None
@@ -401,12 +426,12 @@ def price_of_value(
 
 def _broker_worth(holding: BrokerPosition) -> Worth:
     by_pnl = holding.value_source is ValueOrigin.PNL_SINGLE
-    kind = PriceKind.VALUE if by_pnl else PriceKind.PORTFOLIO
-    return {
-        **_named(holding, ("market_price", "market_value", "unrealized_pnl", "value_source")),
-        "price_kind": kind if holding.market_price is not None else None,
-        "value_time": holding.received_at if by_pnl else holding.value_time,
-    }
+    worth: Worth = _named(holding, _OF_BROKER_VALUE)
+    worth["price_kind"] = None
+    if holding.market_price is not None:
+        worth["price_kind"] = PriceKind.VALUE if by_pnl else PriceKind.PORTFOLIO
+    worth["value_time"] = holding.received_at if by_pnl else holding.value_time
+    return worth
 
 
 def _value_time(price: Price, quote: Quote) -> datetime | None:
@@ -429,15 +454,20 @@ def _row(
     note: str | None = None,
 ) -> PositionUpdate:
     """Return a row; of a holding that is closed it is the zero row, without market data."""
-    instrument, market = holding.instrument, quote or NO_QUOTE
+    instrument = holding.instrument
+    market = quote or NO_QUOTE
     if holding.position == 0:
-        worth, market, note = CLOSED, NO_QUOTE, None
+        worth = CLOSED
+        market = NO_QUOTE
+        note = None
+
+    amounts: Worth = {"market_price": None} | worth
     row = PositionUpdate(
-        **{"market_price": None, **worth},
+        **amounts,
         **_named(instrument, _OF_INSTRUMENT),
         **_named(holding, _OF_HOLDING),
         **_named(market, _OF_QUOTE),
-        **_named(at.by, ("session_id", "fencing_token", "run_id")),
+        **_named(at.by, _OF_WRITER),
         average_cost=holding.average_cost if holding.position else None,
         gamma=_times(market.gamma, at.price_magnifier),
         vega=_over(market.vega, at.price_magnifier),
@@ -461,6 +491,8 @@ _OF_INSTRUMENT = (
     "conid", "symbol", "right", "sec_type", "strike", "expiry", "multiplier", "currency",
 )  # fmt: skip
 _OF_HOLDING = ("account", "position", "realized_pnl", "daily_pnl", "gateway_id")
+_OF_WRITER = ("session_id", "fencing_token", "run_id")
+_OF_BROKER_VALUE = ("market_price", "market_value", "unrealized_pnl", "value_source")
 _OF_QUOTE = ("bid", "ask", "implied_vol", "delta", "underlying_price", "market_data_type")
 
 
