@@ -166,11 +166,12 @@ class LakeValues:
         holdings = schema.broker_positions_of(wanted)
         published = rows.select("gateway_id", "published_version", "session_id", "captured_at")
         newest = published.sort("published_version").unique("gateway_id", keep="last")
+        captured = newest.select("session_id", "captured_at").drop_nulls()
         return BrokerView(
             **asdict(coverage),
             holdings={holding.key: holding for holding in holdings},
             unconfirmed=unconfirmed(holdings, self.settings, self.clock()),
-            captured=dict(newest.select("session_id", "captured_at").drop_nulls().iter_rows()),
+            captured=dict(captured.iter_rows()),
         )
 
     async def rows(self) -> tuple[pl.DataFrame, Coverage]:
@@ -205,11 +206,10 @@ class LakeValues:
                 " ".join(unavailable),
                 remedy="Nothing to do: the requests wait, and none is lost or marked FAILED.",
             )
-        return pl.concat(current), Coverage(
-            complete=all(complete),
-            covered=covered,
-            unavailable=frozenset(chain.from_iterable(unavailable.values())),
-        )
+
+        accounts = frozenset(chain.from_iterable(unavailable.values()))
+        coverage = Coverage(complete=all(complete), covered=covered, unavailable=accounts)
+        return pl.concat(current), coverage
 
     async def close(self) -> None:
         """Do nothing: the tables are shared with others."""
@@ -237,11 +237,10 @@ class ConnectionValues:
         connection.connectivity.require_ib()
 
         feed = connection.feed
-        holdings = [
-            holding
-            for holding in feed.holdings
-            if conids is None or holding.instrument.conid in conids
-        ]
+        holdings = []
+        for holding in feed.holdings:
+            if conids is None or holding.instrument.conid in conids:
+                holdings.append(holding)
         return BrokerView(
             holdings={holding.key: holding for holding in holdings},
             complete=feed.is_complete and not feed.book.unmanaged,

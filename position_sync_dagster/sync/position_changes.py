@@ -24,15 +24,19 @@ def after_changes(
     unpublished: dict[Key, BrokerPosition] = {}
     for change in changes:
         before = unpublished.get(change.key) or published.get(change.key)
-        at = before.position_time if before else change.seen_at
-        quantity = before.position if before else 0.0
+        at = change.seen_at
+        quantity = 0.0
+        if before is not None:
+            at = before.position_time
+            quantity = before.position
         if change.change_id != content_id(at, *change.key, quantity, change.after):
             continue  # it is published
 
+        terms = {name: getattr(change, name) for name in _TERMS}
         unpublished[change.key] = BrokerPosition(
             gateway_id=change.gateway_id,
             account=change.account,
-            instrument=Instrument(**{name: getattr(change, name) for name in _TERMS}),
+            instrument=Instrument(**terms),
             position=change.after,
             average_cost=change.average_cost,
             received_at=change.seen_at,
@@ -67,12 +71,17 @@ def changes_between(
         return []
 
     accounts = {account for account, _conid in before}
-    accounts |= {account for account, at in confirmed.items() if at is not None}
-    return [
-        _change_to(holding, before.get(holding.key), confirmed.get(holding.account))
-        for holding in moved
-        if holding.account in accounts
-    ]
+    for account, confirmed_at in confirmed.items():
+        if confirmed_at is not None:
+            accounts.add(account)
+
+    changes = []
+    for holding in moved:
+        if holding.account in accounts:
+            published = before.get(holding.key)
+            change = _change_to(holding, published, confirmed.get(holding.account))
+            changes.append(change)
+    return changes
 
 
 def _change_to(
@@ -82,7 +91,9 @@ def _change_to(
     seen_at = holding.position_time
     began = seen_at
     quantity = 0.0
-    price = cost = daily = None
+    price: float | None = None
+    cost: float | None = None
+    daily: float | None = None
     times = [confirmed_at]
     if published is not None:
         began = published.position_time
@@ -92,16 +103,18 @@ def _change_to(
         daily = _profit_of_day(published, seen_at)
         times += [published.confirmed_at, published.position_time]
 
+    known_times = filter(None, times)
+    terms = {name: getattr(holding.instrument, name) for name in _TERMS}
     return PositionChange(
         change_id=content_id(began, *holding.key, quantity, holding.position),
         account=holding.account,
-        **{name: getattr(holding.instrument, name) for name in _TERMS},
+        **terms,
         before=quantity,
         after=holding.position,
         average_cost=cost,
         market_price=price,
         daily_pnl=daily,
-        since=max((at for at in times if at), default=None),
+        since=max(known_times, default=None),
         seen_at=seen_at,
         gateway_id=holding.gateway_id,
         snapshot_id=holding.snapshot_id,
@@ -118,4 +131,5 @@ def _price_of(holding: BrokerPosition) -> float | None:
     """Return what the broker's value makes for one unit: its price may be in cents or not."""
     if holding.market_value is None or not holding.position:
         return None
-    return holding.market_value / (holding.position * holding.instrument.multiplier)
+    units = holding.position * holding.instrument.multiplier
+    return holding.market_value / units

@@ -43,7 +43,8 @@ def held(lake: Lake, settings: Settings, *only: pl.Expr) -> list[BrokerPosition]
         details = quoted_in_cents.get(instrument.conid)
         if details is not None:
             multiplier = instrument.multiplier / details.price_magnifier
-            holding = replace(holding, instrument=replace(instrument, multiplier=multiplier))
+            in_major_unit = replace(instrument, multiplier=multiplier)
+            holding = replace(holding, instrument=in_major_unit)
         holdings.append(holding)
     return holdings
 
@@ -121,10 +122,12 @@ def next_step(lake: Lake, settings: Settings, now: datetime) -> str | None:
         LakeError: A table cannot be used.
     """
     if not lake.registry.legs and not lake.registry.unresolved:
-        return FIRST_STEP if held(lake, settings, pl.col("sec_type").is_in(OPTIONS)) else None
+        is_option = pl.col("sec_type").is_in(OPTIONS)
+        return FIRST_STEP if held(lake, settings, is_option) else None
 
     versions = (lake.registry.table.version(), lake.position_changes.table.version())
-    return _in_no_strategy(lake, settings, now.replace(second=0, microsecond=0), versions)
+    minute = now.replace(second=0, microsecond=0)
+    return _in_no_strategy(lake, settings, minute, versions)
 
 
 @lru_cache(maxsize=2)
@@ -143,11 +146,15 @@ def _in_no_strategy(
     proposal = read_proposal(lake, settings, underlyings={*opened["symbol"]})
     new_kinds: Counter[str] = Counter()
     for strategy in proposal.strategies:
-        if any((strategy.account, leg.conid) in opened_keys for leg in strategy.legs):
+        keys = {(strategy.account, leg.conid) for leg in strategy.legs}
+        if not opened_keys.isdisjoint(keys):
             new_kinds[f"{strategy.underlying} {strategy.kind}"] += 1
     if not new_kinds:
         return None
 
-    counted = [f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in new_kinds.items()]
+    counted = []
+    for kind, count in new_kinds.items():
+        ending = "s" if count > 1 else ""
+        counted.append(f"{count} {kind}{ending}")
     verb = "is" if new_kinds.total() == 1 else "are"
     return f"{few(counted, 3)} {verb} in no strategy: `position-sync strategies propose`."
