@@ -891,6 +891,7 @@ def _stated_closure(
     orders: list[str | None] = []
     events: list[str | None] = []
     statements: list[str | None] = []
+
     for part in evidence:
         events.append(part.booking.event_id)
         statements.append(part.booking.statement)

@@ -535,6 +535,7 @@ def money_of(parts: Sequence[OwnedPart]) -> CampaignMoney:
     fees_of_parts: list[float | None] = []
     received_of_premiums: list[float | None] = []
     paid_of_premiums: list[float | None] = []
+
     for part in parts:
         amounts.append(part.cash)
         if part.unknown and part.unknown not in reasons:

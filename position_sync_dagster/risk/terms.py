@@ -492,6 +492,7 @@ def compute(legs: Sequence[ModelledLeg], now: datetime) -> None:
         leg.greeks = None
         leg.reason = NoGreeks.NOT_COMPUTED
         leg.used = leg.spot
+
         if terms.expires_at <= now:
             leg.reason = NoGreeks.EXPIRED
         elif isinstance(leg.volatility, float):
@@ -514,8 +515,11 @@ def _is_at_parity(leg: ModelledLeg, terms: OptionTerms) -> bool:
         return False
     if leg.volatility is NoVolatility.NO_VEGA:
         return True
-    is_below = leg.volatility is NoVolatility.BELOW_INTRINSIC
-    return is_below and leg.value >= terms.intrinsic(leg.spot_then) - BELOW_PARITY * terms.strike
+    if leg.volatility is not NoVolatility.BELOW_INTRINSIC:
+        return False
+
+    least = terms.intrinsic(leg.spot_then) - BELOW_PARITY * terms.strike
+    return leg.value >= least
 
 
 def _compute_greeks(
@@ -553,6 +557,7 @@ def _find_volatilities(legs: Sequence[tuple[ModelledLeg, OptionTerms]]) -> None:
     terms_of = []
     times = []
     spots = []
+
     for leg, terms in legs:
         if leg.value_at is None or terms.expires_at <= leg.value_at:
             leg.volatility = NoGreeks.EXPIRED

@@ -126,6 +126,7 @@ def follow(
     newest = {state.name: state for state in states}
     breaks = {name: failed for name, failed in cursor.breaks.items() if name in newest}
     messages: list[Message] = []
+
     for name, state in newest.items():
         failed = breaks.get(name) or FailedCheck(since=state.at)
         if state.passed:
@@ -144,6 +145,7 @@ def follow(
         waiting = (*cursor.outbox.get(receiver, ()), *messages)
         if waiting:
             outbox[receiver] = waiting[-MOST_KEPT:]
+
     failing = {receiver: at for receiver, at in cursor.failing.items() if receiver < receivers}
     return AlertCursor(breaks=breaks, outbox=outbox, failing=failing)
 
