@@ -298,14 +298,13 @@ def _sums_of_movements(moved: pl.DataFrame) -> pl.DataFrame:
 
 def _fee_in_currency() -> pl.Expr:
     """Return the fee of a movement in the currency of its holding; null where it is not known."""
-    is_elsewhere = col.fee_currency.is_not_null()
-    of_other_row = pl.when(is_elsewhere).then(0.0)  # it has a row of its own
-    is_in_currency = col.fee_currency == col.currency
-    is_counted = is_in_currency | col.fee.is_null()
-    fee = pl.when(is_counted).then("fee").otherwise(of_other_row)
-
     is_nothing = col.fee == 0
-    return pl.when(is_nothing).then(0.0).otherwise(fee)
+    is_elsewhere = col.fee_currency != col.currency  # it has a row of its own
+    nothing = pl.when(is_nothing | is_elsewhere).then(0.0)
+
+    is_in_currency = col.fee_currency == col.currency
+    fee = pl.when(is_in_currency).then("fee")
+    return pl.when(col.fee.is_not_null()).then(pl.coalesce(nothing, fee))
 
 
 def _with_movements(both_ends: pl.DataFrame, movements: pl.DataFrame) -> pl.DataFrame:

@@ -143,6 +143,12 @@ def test_a_movement_of_which_a_number_is_not_known_makes_the_profit_unknown(miss
     assert (row["profit"], row["why_unknown"]) == (None, why)
 
 
+def test_a_commission_of_a_movement_without_a_currency_is_not_lost() -> None:
+    booked = moved(1, 0.0, 0.0, kind=MovementKind.CORPORATE_ACTION, currency=None, cash=5.0)
+    (row,) = explained([], [], [booked]).to_dicts()
+    assert (row["profit"], row["why_unknown"]) == (None, "a commission")
+
+
 @pytest.mark.parametrize("end", ["before", "after"])
 def test_a_value_that_is_not_known_makes_the_profit_and_its_parts_unknown(end) -> None:
     ends = {name: held(1, 1.0, 12.0) for name in ("before", "after")}
