@@ -57,8 +57,9 @@ class Closes:
 
     @cached_property
     def _first_legs(self) -> Mapping[str, datetime]:
-        first = self.legs.group_by("strategy_id").agg(pl.col("added_at").min())
-        return dict(first.select("strategy_id", "added_at").iter_rows())
+        added_at = pl.col("added_at").min()
+        first = self.legs.group_by("strategy_id").agg(added_at)
+        return dict(first.iter_rows())
 
     @cached_property
     def _with_strategies(self) -> pl.DataFrame:
@@ -71,61 +72,75 @@ class Closes:
         rows = self.rows.with_row_index("at")
         before = pl.col("before")
         # A leg without a quantity claims all of the holding.
-        claim = pl.col("quantity").fill_null(before.sign() * math.inf)
-        claims = self._legs_at_close(rows).filter(before.is_null() | (claim * before > 0))
+        everything = before.sign() * math.inf
+        claim = pl.col("quantity").fill_null(everything)
+        is_same_side = claim * before > 0
+        may_claim = before.is_null() | is_same_side
+        claims = self._legs_at_close(rows).filter(may_claim)
 
         held = before.first().abs() * (1 - NEGLIGIBLE)
         # Of contracts that are in no other account nothing is held elsewhere.
         elsewhere = pl.col("elsewhere").first().fill_null(0.0)
-        of_account = claim.abs().filter(pl.col("account_leg").is_not_null()).sum()
-        is_part = (of_account < held) & (claim.abs().sum() < held + elsewhere)
-        by_row = (
-            claims.join(self.elsewhere, on=KEY, how="left")
-            .group_by("at")
-            .agg(pl.col("strategy_id").unique().sort().alias("strategies"), is_part=is_part)
-        )
-        is_divided = (pl.col("strategies").list.len() > 1) | pl.col("is_part")
-        claimed = by_row.with_columns(is_divided=is_divided)
-        return rows.join(claimed, on="at", how="left", maintain_order="left").drop("at")
+        names_account = pl.col("account_leg").is_not_null()
+        claimed_in_account = claim.abs().filter(names_account).sum()
+        claimed_anywhere = claim.abs().sum()
+        is_part_of_account = claimed_in_account < held
+        is_part_of_all = claimed_anywhere < held + elsewhere
+
+        strategies = pl.col("strategy_id").unique().sort()
+        by_close = claims.join(self.elsewhere, on=KEY, how="left").group_by("at")
+        claimed = by_close.agg(strategies=strategies, is_part=is_part_of_account & is_part_of_all)
+
+        is_shared = pl.col("strategies").list.len() > 1
+        divided = claimed.with_columns(is_divided=is_shared | pl.col("is_part"))
+        with_strategies = rows.join(divided, on="at", how="left", maintain_order="left")
+        return with_strategies.drop("at")
 
     def _legs_at_close(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return, for each close, the legs that strategies had of its contract then."""
-        closed_at = pl.col("closed_at")
-        account = pl.col("account_leg")
-        removed_at = pl.col("removed_at")
         closes = rows.select("at", "conid", "account", "closed_at", "change_id")
-        with_before = closes.join(
-            self.before.select("change_id", "before"), on="change_id", how="left"
-        )
+        quantities = self.before.select("change_id", "before")
+        with_before = closes.join(quantities, on="change_id", how="left")
+
         of_leg = ("conid", "account", "strategy_id", "added_at", "removed_at", "quantity")
-        return with_before.join(self.legs.select(of_leg), on="conid", suffix="_leg").filter(
-            account.is_null() | (account == pl.col("account")),
-            pl.col("added_at") <= closed_at,
-            removed_at.is_null() | (closed_at <= removed_at),
+        legs = self.legs.select(of_leg)
+        of_contract = with_before.join(legs, on="conid", suffix="_leg")
+
+        account = pl.col("account_leg")
+        in_account = account == pl.col("account")
+        closed_at = pl.col("closed_at")
+        was_added = pl.col("added_at") <= closed_at
+        removed_at = pl.col("removed_at")
+        was_there = closed_at <= removed_at
+        return of_contract.filter(
+            account.is_null() | in_account, was_added, removed_at.is_null() | was_there
         )
 
     @cached_property
     def _profits(self) -> Mapping[Group, Mapping[str, Any]]:
         """The realised profit of each group, with the numbers of its closes."""
         rows = self._with_strategies
-        total = rows.with_columns(name=pl.lit(None, pl.String))
+        nothing = pl.lit(None, pl.String)
+        total = rows.with_columns(name=nothing)
 
         # The parts of a profit that is divided are not known.
         is_divided = pl.col("is_divided").fill_null(value=False)
-        undivided = rows.with_columns(realized_pnl=pl.when(~is_divided).then("realized_pnl"))
-        named = undivided.rename({"strategies": "name"}).explode("name").drop_nulls("name")
-        is_of_nobody = pl.col("strategies").is_null() | pl.col("is_part")
-        unattributed = undivided.filter(is_of_nobody).with_columns(name=pl.lit(UNATTRIBUTED))
+        profit_of_one = pl.when(~is_divided).then("realized_pnl")
+        undivided = rows.with_columns(realized_pnl=profit_of_one)
+        by_strategy = undivided.rename({"strategies": "name"}).explode("name")
+        named = by_strategy.drop_nulls("name")
+        has_no_strategy = pl.col("strategies").is_null()
+        of_nobody = undivided.filter(has_no_strategy | pl.col("is_part"))
+        unattributed = of_nobody.with_columns(name=pl.lit(UNATTRIBUTED))
 
-        columns = ["name", "account", "currency", "realized_pnl"]
-        by_account = pl.concat(group.select(columns) for group in (total, unattributed, named))
-        everywhere = by_account.with_columns(account=pl.lit(None, pl.String))
-        profit = pl.col("realized_pnl")
-        sums = (
-            pl.concat([by_account, everywhere])
-            .group_by(columns[:3])
-            .agg(profit.sum(), pl.len().alias("closes"), profit.null_count().alias("unknown"))
+        group = ("name", "account", "currency")
+        by_account = pl.concat([total, unattributed, named], how="diagonal").select(
+            *group, "realized_pnl"
         )
+        everywhere = by_account.with_columns(account=nothing)
+        profit = pl.col("realized_pnl")
+        by_group = pl.concat([by_account, everywhere]).group_by(group)
+        sums = by_group.agg(profit.sum(), closes=pl.len(), unknown=profit.null_count())
 
         profits: dict[Group, Mapping[str, Any]] = {}
         for name, account, currency, realized, closes, unknown in sums.iter_rows():
@@ -164,14 +179,17 @@ class Closes:
         Returns:
             None if it was not held since it was added, or if a cause is not known.
         """
-        ends = [
-            (seen_at, text)
-            for account, (seen_at, text) in self.ends.get(leg.conid, {}).items()
-            if leg.account in (None, account) and seen_at >= leg.added_at
-        ]
-        if not ends or any(text is None for _seen_at, text in ends):
-            return None
-        return max(ends)[1]
+        newest: tuple[datetime, str] | None = None
+        for account, (seen_at, text) in self.ends.get(leg.conid, {}).items():
+            is_of_leg = leg.account in (None, account) and seen_at >= leg.added_at
+            if not is_of_leg:
+                continue
+            if text is None:
+                return None
+
+            end = (seen_at, text)
+            newest = end if newest is None else max(newest, end)
+        return None if newest is None else newest[1]
 
     def chosen(
         self, strategy: str | None, underlying: str | None, limit: int | None
@@ -185,12 +203,18 @@ class Closes:
         """
         rows = self._with_strategies.reverse()
         if strategy is not None:
-            rows = rows.filter(pl.col("strategies").list.contains(pl.lit(strategy)))
+            has_strategy = pl.col("strategies").list.contains(pl.lit(strategy))
+            rows = rows.filter(has_strategy)
         if underlying is not None:
-            rows = rows.filter(pl.col("symbol").str.to_uppercase() == underlying.upper())
+            symbol = pl.col("symbol").str.to_uppercase()
+            rows = rows.filter(symbol == underlying.upper())
+
         shown = rows[:limit]
-        names = [names or [] for names in shown.get_column("strategies").to_list()]
-        return list(zip(schema.records_of(Closure, shown), names, strict=True)), rows.height
+        closures = schema.records_of(Closure, shown)
+        with_names: list[tuple[Closure, list[str]]] = []
+        for closure, names in zip(closures, shown["strategies"], strict=True):
+            with_names.append((closure, [] if names is None else names.to_list()))
+        return with_names, rows.height
 
     @cached_property
     def campaigns(self) -> Campaigns:
@@ -221,8 +245,10 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
     if past is not None:
         at = schema.moment(past.at)
         changes = changes.filter(pl.col("seen_at") <= at)
-        judged_at = pl.coalesce("judged_at", "closed_at")
-        are_known = (pl.col("closed_at") if past.as_known_now else judged_at) <= at
+        known_at = pl.coalesce("judged_at", "closed_at")
+        if past.as_known_now:
+            known_at = pl.col("closed_at")
+        are_known = known_at <= at
 
     legs = lake.registry.sync.history()
     if changes.is_empty():
@@ -230,12 +256,16 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
 
     rows = lake.closures.current_rows(are_known)
     conids = {*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()}
-    contracts = lake.contracts.get(conids)
+    magnifiers: dict[int, int] = {}
+    for conid, details in lake.contracts.get(conids).items():
+        magnifiers[conid] = details.price_magnifier
+
+    since: Any = changes["seen_at"].min()
     return Closes(
         rows=rows,
         movements=_movements_until(lake, conids, past),
-        magnifiers={conid: details.price_magnifier for conid, details in contracts.items()},
-        since=changes.get_column("seen_at").min(),  # type: ignore[arg-type]
+        magnifiers=magnifiers,
+        since=since,
         ends=_ends(changes, rows, legs),
         legs=legs,
         before=changes,
@@ -249,33 +279,45 @@ def _movements_until(lake: Lake, conids: Collection[int], past: Past | None) -> 
     if past is None:
         return movements
     is_timed = pl.col("at").is_not_null()
-    is_over = pl.col("at") <= schema.moment(past.at)
+    has_been = pl.col("at") <= schema.moment(past.at)
     day_is_over = pl.col("day") < past.at.date()
-    return movements.filter(pl.when(is_timed).then(is_over).otherwise(day_is_over))
+    is_over = pl.when(is_timed).then(has_been).otherwise(day_is_over)
+    return movements.filter(is_over)
 
 
 def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends:
     """Return how the holdings of legs ended whose last change left nothing."""
     last = changes.group_by(KEY, maintain_order=True).last()
-    closed = last.filter(pl.col("after") == 0).join(legs, on="conid", how="semi")
+    without_rest = last.filter(after=0)
+    closed = without_rest.join(legs, on="conid", how="semi")
     of_closed = rows.join(closed, on="change_id", how="semi")
-    closures_of = grouped(attrgetter("change_id"), schema.records_of(Closure, of_closed))
+    closures = schema.records_of(Closure, of_closed)
+    closures_of = grouped(attrgetter("change_id"), closures)
 
     ends: defaultdict[int, dict[str, tuple[datetime, str | None]]] = defaultdict(dict)
     columns = (*KEY, "change_id", "seen_at")
     for account, conid, change_id, seen_at in closed.select(columns).iter_rows():
-        ends[conid][account] = (seen_at, end_text(closures_of[change_id]))
+        text = end_text(closures_of[change_id])
+        ends[conid][account] = (seen_at, text)
     return ends
 
 
 def _elsewhere(lake: Lake, changes: pl.DataFrame, legs: pl.DataFrame) -> pl.DataFrame:
     """Return what other accounts held at most of contracts that a leg claims in any account."""
-    anywhere = legs.filter(pl.col("account").is_null(), pl.col("quantity").is_not_null())
-    largest = pl.max_horizontal(pl.col("before", "after").abs())
-    held = [changes.select(*KEY, most=largest)]
+    names_no_account = pl.col("account").is_null()
+    claims_quantity = pl.col("quantity").is_not_null()
+    anywhere = legs.filter(names_no_account, claims_quantity)
+
+    quantities = pl.col("before", "after").abs()
+    largest = pl.max_horizontal(quantities)
+    held = changes.select(*KEY, most=largest)
     if not anywhere.is_empty():
         published = lake.broker_positions.table.rows(columns=[*KEY, "position"])
-        held.append(published.select(*KEY, most="position"))
-    most = pl.concat(held).join(anywhere, on="conid", how="semi")
-    most = most.group_by(KEY).agg(pl.col("most").abs().max())
-    return most.select(*KEY, elsewhere=pl.col("most").sum().over("conid") - pl.col("most"))
+        positions = published.select(*KEY, most="position")
+        held = pl.concat([held, positions])
+
+    claimed = held.join(anywhere, on="conid", how="semi")
+    most = pl.col("most")
+    most_held = claimed.group_by(KEY).agg(most.abs().max())
+    in_all_accounts = most.sum().over("conid")
+    return most_held.select(*KEY, elsewhere=in_all_accounts - most)
