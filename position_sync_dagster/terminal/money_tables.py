@@ -1,7 +1,8 @@
 """The columns and notes in which money and positions are shown, on a terminal and by Dagster."""
 
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -14,14 +15,33 @@ from position_sync_dagster.sync.reports.money_sums import MoneySum
 from position_sync_dagster.terminal.text import Column, Row, amount, duration, number, quantity
 
 
+def _currency(sums: Row) -> str:
+    return sums["currency"] or "–"
+
+
+def _legs_held(sums: Row) -> str:
+    return f"{sums['legs_held']}/{sums['legs']}"
+
+
 def _short_in_money(sums: Row) -> str:
-    unknown = f" + {sums['short_unknown']}?" if sums["short_unknown"] else ""
-    return f"{sums['short_in_money']}{unknown}"
+    in_money = sums["short_in_money"]
+    unknown = sums["short_unknown"]
+    return f"{in_money} + {unknown}?" if unknown else f"{in_money}"
 
 
 def _with_greeks(sums: Row) -> str:
-    modelled = f" ({sums['options_modelled']} MODEL)" if sums["options_modelled"] else ""
-    return f"{sums['options_with_greeks']}/{sums['options']}{modelled}"
+    text = f"{sums['options_with_greeks']}/{sums['options']}"
+    modelled = sums["options_modelled"]
+    return f"{text} ({modelled} MODEL)" if modelled else text
+
+
+def _without_value(sums: Row) -> str:
+    count = sums["unvalued"]
+    return f"{count}" if count else ""
+
+
+def _strategies(row: Row) -> str:
+    return ",".join(row["strategies"])
 
 
 def _price_age(row: Row) -> str:
@@ -30,7 +50,9 @@ def _price_age(row: Row) -> str:
     age_s = row["age_s"]
     if feed in (None, "live"):
         return duration(age_s)
-    return str(feed) if age_s is None else f"{duration(age_s)} {feed}"
+    if age_s is None:
+        return str(feed)
+    return f"{duration(age_s)} {feed}"
 
 
 # Greeks whose age differs by less than this from that of the price are not shown apart.
@@ -44,71 +66,90 @@ def _greeks_age(row: Row) -> str:
     """
     price_age_s = row["age_s"]
     greeks_age_s = row["greeks_age_s"]
+    if price_age_s is None:
+        return "" if greeks_age_s is None else duration(greeks_age_s)
     if greeks_age_s is None:
-        return duration(None) if row["has_greeks"] and price_age_s is not None else ""
+        return duration(None) if row["has_greeks"] else ""
 
-    is_near = price_age_s is not None and abs(greeks_age_s - price_age_s) < NEAR_S
-    return "" if is_near else duration(greeks_age_s)
+    difference_s = abs(greeks_age_s - price_age_s)
+    return "" if difference_s < NEAR_S else duration(greeks_age_s)
 
 
-def _day(day: date | None) -> str:
+def _nearest_expiry(sums: Row) -> str:
+    day = sums["nearest_expiry"]
     return f"{day:%d%b%y}" if day else ""
 
 
 def _source(row: Row) -> str:
     """Return which price valued a row, such as MARK, or the source of a value without a price."""
-    words = (row["price_kind"] or row["value_source"], row["feed"])
-    return " ".join(str(word) for word in words if word not in (None, "live"))
+    source = row["price_kind"] or row["value_source"]
+    words = [str(word) for word in (source, row["feed"]) if word not in (None, "live")]
+    return " ".join(words)
 
 
-# The columns of sums, behind their names.
-SUMS = (
-    Column("", "currency", 0, lambda sums: sums["currency"] or "–", left=True),
-    Column("legs", "legs", 0, lambda sums: f"{sums['legs_held']}/{sums['legs']}"),
+_PRICE_AGE = Column("age", "age_s", 0, _price_age)
+_GREEKS_AGE = Column("greeks", "greeks_age_s", 0, _greeks_age)
+
+_MONEY_OF_SUMS = (
+    Column("", "currency", 0, _currency, left=True),
+    Column("legs", "legs", 0, _legs_held),
     Column("value", "value"),
     Column("unreal", "unrealized_pnl", signed=True),
     Column("daily", "daily_pnl", signed=True),
+)
+_RISK_OF_SUMS = (
     Column("$delta", "dollar_delta", 1),
     Column("$gamma 1%", "gamma_1pct", 3),
     Column("theta", "theta", 1),
     Column("vega", "vega", 2),
     Column("β $delta", "beta_delta", 2),
+)
+_CLOSED_OF_SUMS = (
     Column("realised", "realized_pnl", 3, signed=True),
     Column("campaign", "campaign_pnl", 2, signed=True),
+)
+_COVERAGE_OF_SUMS = (
     Column("lines", "lines", 4, lambda sums: quantity(sums["lines"])),
     Column("with greeks", "options", 6, _with_greeks),
-    Column("expiry", "nearest_expiry", 5, lambda sums: _day(sums["nearest_expiry"])),
+    Column("expiry", "nearest_expiry", 5, _nearest_expiry),
     Column("short ITM", "short_in_money", 5, _short_in_money),
-    Column("no value", "unvalued", 5, lambda sums: str(sums["unvalued"] or "")),
+    Column("no value", "unvalued", 5, _without_value),
     Column("oldest", "age_s", 0, _price_age),
-    Column("greeks", "greeks_age_s", 0, _greeks_age),
+    _GREEKS_AGE,
 )
+# The columns of sums, behind their names.
+SUMS = (*_MONEY_OF_SUMS, *_RISK_OF_SUMS, *_CLOSED_OF_SUMS, *_COVERAGE_OF_SUMS)
 # These columns are shown where a value is known.
 _NOT_ALWAYS = ("beta_delta", "realized_pnl", "campaign_pnl")
 
-POSITIONS = (
-    Column("account", "account", 4, lambda row: row["account"], left=True),
+_CONTRACT = (
+    Column("account", "account", 4, itemgetter("account"), left=True),
     Column("conid", "conid", 6, lambda row: str(row["conid"]), left=True),
-    Column("leg", "name", 0, lambda row: row["name"], left=True),
+    Column("leg", "name", 0, itemgetter("name"), left=True),
     Column("qty", "position", 0, lambda row: quantity(row["position"])),
+)
+_MONEY_OF_POSITIONS = (
     Column("price", "market_price", 0, lambda row: number(row["market_price"])),
     Column("value", "market_value"),
     Column("notional", "notional", 3),
     Column("unreal", "unrealized_pnl", signed=True),
     Column("daily", "daily_pnl", 1, signed=True),
+)
+_GREEKS_OF_POSITIONS = (
     Column("delta", "delta"),
     Column("gamma", "gamma", 9),
     Column("theta", "theta"),
     Column("vega", "vega", 7),
-    Column("currency", "currency", 5, lambda row: row["currency"], left=True),
-    Column(
-        "strategy", "strategies", 0, lambda row: ",".join(row["strategies"]), left=True, most=12
-    ),
-    Column("by", "source", 5, lambda row: row["source"], left=True),
-    Column("source", "value_source", 2, _source, left=True),
-    Column("age", "age_s", 0, _price_age),
-    Column("greeks", "greeks_age_s", 0, _greeks_age),
 )
+_ORIGIN = (
+    Column("currency", "currency", 5, itemgetter("currency"), left=True),
+    Column("strategy", "strategies", 0, _strategies, left=True, most=12),
+    Column("by", "source", 5, itemgetter("source"), left=True),
+    Column("source", "value_source", 2, _source, left=True),
+    _PRICE_AGE,
+    _GREEKS_AGE,
+)
+POSITIONS = (*_CONTRACT, *_MONEY_OF_POSITIONS, *_GREEKS_OF_POSITIONS, *_ORIGIN)
 
 
 def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], list[Row]]:
@@ -122,7 +163,8 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
     accounts = {row_sums.account for row_sums in listed if row_sums.account}
     rows = [_sums_row(row_sums, has_accounts=len(accounts) > 1) for row_sums in listed]
 
-    columns = [Column(heading, "title", 0, lambda row: row["title"], left=True, most=18)]
+    title = Column(heading, "title", 0, itemgetter("title"), left=True, most=18)
+    columns = [title]
     for column in SUMS:
         is_empty = all(row[column.name] is None for row in rows)
         if column.name not in _NOT_ALWAYS or not is_empty:
@@ -132,15 +174,24 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
 
 def _sums_row(sums: MoneySum, *, has_accounts: bool) -> Row:
     """Return the cells of a row of sums, by the names of columns."""
-    account = sums.account if has_accounts and sums.account else ""
-    cells = sums.model_dump()
-    cells["title"] = f"{sums.name} {account}".rstrip()
-    cells["campaign_pnl"] = sums.campaign.profit if sums.campaign else None
-    cells["age_s"] = sums.oldest_age_s
-    cells["greeks_age_s"] = sums.oldest_greeks_s
-    cells["has_greeks"] = sums.options_with_greeks > 0
-    cells["feed"] = "delayed" if sums.delayed else None
-    return cells
+    title = sums.name
+    if has_accounts and sums.account:
+        title = f"{sums.name} {sums.account}"
+    campaign = sums.campaign
+    profit = None if campaign is None else campaign.profit
+    return {
+        **sums.model_dump(),
+        "title": title,
+        "campaign_pnl": profit,
+        "age_s": sums.oldest_age_s,
+        "greeks_age_s": sums.oldest_greeks_s,
+        **_marks_of(sums.options_with_greeks, sums.delayed),
+    }
+
+
+def _marks_of(options_with_greeks: int, delayed: int) -> Row:
+    """Return what the columns of ages show of sums besides: greeks, and delayed prices."""
+    return {"has_greeks": options_with_greeks > 0, "feed": "delayed" if delayed else None}
 
 
 _GREEKS = ("delta", "gamma", "theta", "vega")
@@ -158,19 +209,20 @@ def positions_table(rows: pl.DataFrame, book: Book) -> tuple[list[Row], int, str
         not all have them of the gateway.
     """
     lines = _position_rows(rows)
+    shown_names = set().union(*lines)
+    summed_names = [name for name in _SUMMED if name in shown_names]
 
-    totals = summed(book.split.parts.join(rows, on=KEY, how="semi"), ["currency"], book.now)
-    summed_names = [name for name in _SUMMED if any(name in line for line in lines)]
+    parts = book.split.parts.join(rows, on=KEY, how="semi")
+    totals = summed(parts, ["currency"], book.now)
     for total in totals.iter_rows(named=True):
         lines.append(_total_row(total, summed_names, book.now))
 
-    options = totals.select(pl.sum("options", "options_with_greeks", "options_modelled")).row(
-        0, named=True
-    )
-    has_all_of_gateway = (
-        options["options"] == options["options_with_greeks"] and not options["options_modelled"]
-    )
-    return lines, totals.height, "" if has_all_of_gateway else _known_greeks(options)
+    counts = totals.select(pl.sum("options", "options_with_greeks", "options_modelled"))
+    options = counts.row(0, named=True)
+    has_all_greeks = options["options"] == options["options_with_greeks"]
+    if has_all_greeks and not options["options_modelled"]:
+        return lines, totals.height, ""
+    return lines, totals.height, _known_greeks(options)
 
 
 def _position_rows(positions: pl.DataFrame) -> list[Row]:
@@ -183,8 +235,8 @@ def _position_rows(positions: pl.DataFrame) -> list[Row]:
 
     rows: list[Row] = []
     for cells, has_figure in zip(sized.to_dicts(), figures.to_dicts(), strict=True):
-        for name, is_figure in has_figure.items():
-            if not is_figure:
+        for name in figures.columns:
+            if not has_figure[name]:
                 del cells[name]
         rows.append(cells)
     return rows
@@ -192,26 +244,24 @@ def _position_rows(positions: pl.DataFrame) -> list[Row]:
 
 def _total_row(total: Row, summed_names: Sequence[str], now: datetime) -> Row:
     """Return the cells of the total of a currency, with the sums of `summed_names`."""
-    cells: dict[str, Any] = {}
-    unknown: list[str] = []
+    row: dict[str, Any] = {"name": f"total {total['currency']}"}
+    unknown = []
     for name in summed_names:
-        cells[name] = total[name]
+        row[name] = total[name]
         if total[f"without_{name}"]:
             unknown.append(name)
 
-    cells["name"] = f"total {total['currency']}"
-    cells["unknown"] = unknown
-    cells["age_s"] = seconds_since(total["priced_at"], now)
-    cells["greeks_age_s"] = seconds_since(total["greeks_at"], now)
-    cells["has_greeks"] = total["options_with_greeks"] > 0
-    cells["feed"] = "delayed" if total["delayed"] else None
-    return cells
+    row["unknown"] = unknown
+    row["age_s"] = seconds_since(total["priced_at"], now)
+    row["greeks_age_s"] = seconds_since(total["greeks_at"], now)
+    row.update(_marks_of(total["options_with_greeks"], total["delayed"]))
+    return row
 
 
 def _known_greeks(sums: Row) -> str:
-    with_greeks = f"greeks of {sums['options_with_greeks']} of {sums['options']} options"
-    modelled = f", {sums['options_modelled']} of them MODEL" if sums["options_modelled"] else ""
-    return with_greeks + modelled
+    text = f"greeks of {sums['options_with_greeks']} of {sums['options']} options"
+    modelled = sums["options_modelled"]
+    return f"{text}, {modelled} of them MODEL" if modelled else text
 
 
 def not_in_sums(book: Book) -> list[str]:
@@ -230,9 +280,11 @@ def money_lines(book: Book) -> list[str]:
         lines += _lines_of_total(total)
 
     for total in book.in_base:
-        text = f"by the broker's exchange rates, {duration(total.rates_age_s)} old"
+        age = duration(total.rates_age_s)
+        text = f"by the broker's exchange rates, {age} old"
         if total.without_rate:
-            text = f"unknown, no exchange rate of {', '.join(total.without_rate)}"
+            currencies = ", ".join(total.without_rate)
+            text = f"unknown, no exchange rate of {currencies}"
         lines.append(f"{_titled(total)}: {text}")
 
     for strategy in (*book.strategies, *book.rest):
@@ -242,40 +294,45 @@ def money_lines(book: Book) -> list[str]:
 
 def _titled(sums: MoneySum) -> str:
     """Return the name of sums with their account and currency."""
-    return " ".join(word for word in (sums.name, sums.account, sums.currency) if word)
+    words = filter(None, (sums.name, sums.account, sums.currency))
+    return " ".join(words)
 
 
 def _lines_of_total(total: MoneySum) -> list[str]:
+    title = _titled(total)
     lines: list[str] = []
     if total.options:
-        lines.append(f"{_titled(total)}: {_known_greeks(total.model_dump())}")
+        greeks = _known_greeks(total.model_dump())
+        lines.append(f"{title}: {greeks}")
 
     if total.closes and total.account is None:
-        closes = f"{total.closes} {'close' if total.closes == 1 else 'closes'}"
+        closes = "1 close" if total.closes == 1 else f"{total.closes} closes"
+        line = f"{title}: {closes}{_since(total.realized_since)}"
         unknown = total.closes_without_profit
-        without_profit = f", {unknown} of them without a known profit" if unknown else ""
-        since = _since(total.realized_since)
-        lines.append(f"{_titled(total)}: {closes}{since}{without_profit}")
+        if unknown:
+            line += f", {unknown} of them without a known profit"
+        lines.append(line)
     return lines
 
 
 def _lines_of_strategy(sums: MoneySum) -> list[str]:
     lines: list[str] = []
     if sums.closed:
-        count = sums.legs - sums.legs_held - sums.legs_closed
-        missing = ""
-        if count:
-            missing = ", one missing" if count == 1 else f", {count} missing"
-        legs = f"{sums.legs_held} of {sums.legs} legs"
-        lines.append(f"{sums.name}: {legs}, {sums.closed}{missing}")
+        line = f"{sums.name}: {sums.legs_held} of {sums.legs} legs, {sums.closed}"
+        missing = sums.legs - sums.legs_held - sums.legs_closed
+        if missing:
+            count = "one" if missing == 1 else missing
+            line += f", {count} missing"
+        lines.append(line)
 
     campaign = sums.campaign
     if sums.closes and campaign is not None:
-        title = f"{_titled(sums)}: campaign{_since(campaign.since)}"
-        realised = f"realised {amount(campaign.realised)}"
-        still_open = f"open {amount(campaign.open)}"
-        fees = f"fees {amount(campaign.fees)}"
-        lines.append(f"{title}: {realised}, {still_open}, {fees}")
+        since = _since(campaign.since)
+        realised = amount(campaign.realised)
+        opened = amount(campaign.open)
+        fees = amount(campaign.fees)
+        money = f"realised {realised}, open {opened}, fees {fees}"
+        lines.append(f"{_titled(sums)}: campaign{since}: {money}")
 
     if sums.differences:
         for text in sums.differences.split("; "):
