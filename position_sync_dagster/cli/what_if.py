@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,18 +26,19 @@ from position_sync_dagster.sync.reports.what_if import (
     what_if_of,
 )
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import amount
+from position_sync_dagster.terminal.text import amount, number
 
 
 def _numbers(text: str) -> list[float]:
     """Read numbers that are separated by commas."""
     try:
-        return [float(part) for part in text.split(",")]
+        return [*map(float, text.split(","))]
     except ValueError:
         why = f"{text[:40]!r} is no list of numbers. Write it as -10,-5,0,5,10."
         raise typer.BadParameter(why) from None
 
 
+_NOTHING = "Nothing is held."
 _USUAL_SPOT = ",".join(f"{move:g}" for move in USUAL_MOVES)
 
 
@@ -93,7 +95,8 @@ def what_if(
         vol = "1"
     moves = list(product(_numbers(spot), _numbers(vol), _numbers(days)))
     points = _points(moves, rate=rate, in_moves=in_moves, is_ratio=ratio)
-    changes = read_changes(trade or (), close or (), [roll] if roll else (), account, strategy)
+    rolls = [roll] if roll else []
+    changes = read_changes(trade or (), close or (), rolls, account, strategy)
 
     settings, lake = options.opened(home)
     book, scenarios, legs = read_risk(lake, settings, utc_now())
@@ -102,16 +105,24 @@ def what_if(
 
     if changes:
         compared = what_if_of(book, legs, settings, changes)
-        rows = rows_of_choice(compared.rows(points, level), strategy, account)
+        all_rows = compared.rows(points, level)
+        rows = rows_of_choice(all_rows, strategy, account)
         _show_compared(rows, compared.notes, json=json)
         return
 
     legs = legs.chosen(strategy, underlying, account)
     rows = scenario_rows(legs, points, level)
-    notes = [f"{count} left out: {reason}" for reason, count in legs.left_out().items()]
+    notes = []
+    for reason, count in legs.left_out().items():
+        notes.append(f"{count} left out: {reason}")
     if rows and not json:
         _print_scenarios(rows)
-    output.show(rows, notes if rows else ["Nothing is held."], json=json)
+    _show(rows, notes, json=json)
+
+
+def _show(rows: Sequence[Any], notes: Sequence[str], *, json: bool) -> None:
+    """Show rows as JSON or, below their table, their notes."""
+    output.show(rows, notes if rows else [_NOTHING], json=json)
 
 
 def _points(
@@ -130,21 +141,23 @@ def _points(
             points.append(point)
     except ValidationError as error:
         wrong = error.errors()[0]
-        why = f"--{wrong['loc'][0]} {wrong['input']:g}: {wrong['msg']}."
+        option = wrong["loc"][0]
+        why = f"--{option} {wrong['input']:g}: {wrong['msg']}."
         raise typer.BadParameter(why) from None
     return points
 
 
 def _print_scenarios(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the profits of each group, volatility and day, with a column for each move."""
-    lines: dict[tuple[Any, ...], dict[str, str]] = {}
+    lines: dict[tuple[object, ...], dict[str, str]] = {}
     for row in rows:
-        key = tuple(row[name] for name in (*_TEXTS, "conid", "vol", "days"))
-        line = lines.setdefault(key, _head(row))
-        line[f"{row['spot']:+g}"] = amount(row["profit"])
+        line = lines.setdefault(_line_of(row), _head(row))
+        spot = f"{row['spot']:+g}"
+        line[spot] = amount(row["profit"])
 
     texts = list(lines.values())
-    output.print_table(texts, right=[name for name in texts[0] if name not in _TEXTS])
+    numbers = [name for name in texts[0] if name not in _TEXTS]
+    output.print_table(texts, right=numbers)
 
 
 def _named_points(name: str | None, scenarios: OwnScenarios) -> list[Point]:
@@ -167,30 +180,23 @@ def _show_compared(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, j
     """Print what the groups that differ are before and after some trades."""
     differing = [row for row in rows if row["before"] != row["after"]]
     if differing and not json:
-        output.print_table(
-            [*map(_compared_line, differing)], right=("before", "after", "delta", "theta")
-        )
+        lines = [*map(_compared_line, differing)]
+        output.print_table(lines, right=("before", "after", "delta", "theta"))
     output.show(rows, [*notes, *_warnings(differing)], json=json)
 
 
 def _compared_line(row: Mapping[str, Any]) -> dict[str, str]:
     """Return the cells of a group in a scenario, before and after."""
-    cells = {
-        "name": str(row["name"]),
-        "account": row["account"],
-        "currency": row["currency"] or "–",
-    }
-    cells["spot"] = f"{row['spot']:+g}"
-    cells["vol"] = f"{row['vol']:+g}"
-    cells["days"] = f"{row['days']:g}"
-
     before = row["before"] or {}
     after = row["after"] or {}
-    cells["before"] = amount(before.get("profit"))
-    cells["after"] = amount(after.get("profit"))
-    cells["delta"] = amount(after.get("dollar_delta"))
-    cells["theta"] = amount(after.get("theta"))
-    return cells
+    line = _group_of(row)
+    line["spot"] = f"{row['spot']:+g}"
+    line |= _moves_of(row)
+    line["before"] = amount(before.get("profit"))
+    line["after"] = amount(after.get("profit"))
+    line["delta"] = amount(after.get("dollar_delta"))
+    line["theta"] = amount(after.get("theta"))
+    return line
 
 
 def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -199,19 +205,24 @@ def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         after = row["after"] or {}
         for payoff in after.get("payoffs", ()):
-            title = f"{payoff['strategy']} {payoff['underlying']}"
-            highest = amount(payoff["greatest_profit"])
-            lowest = amount(payoff["greatest_loss"])
-            why = f" ({payoff['why']})" if payoff["why"] else ""
-            lines[f"{title} at expiry: {highest} to {lowest}{why}"] = None
+            lines[_extremes_of(payoff)] = None
 
         for leg in after.get("uncovered", ()):
-            name = f"{leg['strategy_id']}: {leg['leg']}"
-            lines[f"{name} would miss {leg['missing']:g}"] = None
+            text = f"{leg['strategy_id']}: {leg['leg']} would miss {leg['missing']:g}"
+            lines[text] = None
 
         for text in after.get("limits_broken", ()):
             lines[text] = None
     return list(lines)
+
+
+def _extremes_of(payoff: Mapping[str, Any]) -> str:
+    """Return the line about the greatest profit and loss of a payoff after the trades."""
+    profit = amount(payoff["greatest_profit"])
+    loss = amount(payoff["greatest_loss"])
+    text = f"{payoff['strategy']} {payoff['underlying']} at expiry: {profit} to {loss}"
+    why = payoff["why"]
+    return f"{text} ({why})" if why else text
 
 
 def _read(strategy: str | None, home: Path | None) -> tuple[Book, PricedLegs]:
@@ -225,17 +236,28 @@ def _read(strategy: str | None, home: Path | None) -> tuple[Book, PricedLegs]:
 _TEXTS = ("name", "strategy", "account", "currency")
 
 
-def _head(row: Mapping[str, Any]) -> dict[str, str]:
-    cells = {"name": str(row["name"])}
-    if row["conid"]:
-        cells["strategy"] = row["strategy"]
+_line_of = itemgetter(*_TEXTS, "conid", "vol", "days")
 
-    cells["account"] = row["account"]
-    cells["currency"] = row["currency"] or "–"
-    cells["vol"] = f"{row['vol']:+g}"
-    cells["days"] = f"{row['days']:g}"
-    cells["left out"] = str(row["left_out"])
-    return cells
+
+def _head(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the first cells of a line: its group, volatility and day."""
+    head = _group_of(row) | _moves_of(row)
+    head["left out"] = str(row["left_out"])
+    if not row["conid"]:
+        return head
+
+    name = head.pop("name")
+    return {"name": name, "strategy": row["strategy"]} | head
+
+
+def _group_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells that name a group."""
+    currency = row["currency"] or "–"
+    return {"name": str(row["name"]), "account": row["account"], "currency": currency}
+
+
+def _moves_of(row: Mapping[str, Any]) -> dict[str, str]:
+    return {"vol": f"{row['vol']:+g}", "days": f"{row['days']:g}"}
 
 
 def payoff(
@@ -253,7 +275,8 @@ def payoff(
     book, legs = _read(strategy, home)
     listed = payoffs(legs.of_strategy(strategy), leg_notes(book))
     if listed and not json:
-        output.print_table([*map(_payoff_line, listed)], right=("greatest profit", "greatest loss"))
+        lines = [*map(_payoff_line, listed)]
+        output.print_table(lines, right=("greatest profit", "greatest loss"))
 
     notes = []
     for of_strategy in listed:
@@ -261,34 +284,36 @@ def payoff(
             if text:
                 notes.append(f"{of_strategy.strategy} {of_strategy.underlying}: {text}")
     rows = [of_strategy.row for of_strategy in listed]
-    output.show(rows, notes if listed else ["Nothing is held."], json=json)
+    _show(rows, notes, json=json)
 
 
-def _payoff_line(found: Payoff) -> dict[str, str]:
+def _payoff_line(payoff: Payoff) -> dict[str, str]:
     """Return the cells of a payoff."""
-    if found.break_evens is None:
-        break_evens = "–"
-    else:
-        prices = [f"{price:,.2f}" for price in found.break_evens]
-        break_evens = ", ".join(prices) or "none"
-
     return {
-        "strategy": found.strategy or "several",
-        "account": found.account,
-        "underlying": found.underlying,
-        "currency": found.currency,
-        "expiry": f"{found.expiry or '–'}",
-        "break-even": break_evens,
-        "greatest profit": _bound(found, found.greatest_profit),
-        "greatest loss": _bound(found, found.greatest_loss),
+        "strategy": payoff.strategy or "several",
+        "account": payoff.account,
+        "underlying": payoff.underlying,
+        "currency": payoff.currency,
+        "expiry": f"{payoff.expiry or '–'}",
+        "break-even": _prices(payoff.break_evens),
+        "greatest profit": _bound(payoff, payoff.greatest_profit),
+        "greatest loss": _bound(payoff, payoff.greatest_loss),
     }
 
 
-def _bound(found: Payoff, amount_or_none: float | None) -> str:
+def _prices(break_evens: Sequence[float] | None) -> str:
+    """Return the prices at which nothing is gained or lost; a dash if they are not known."""
+    if break_evens is None:
+        return "–"
+    prices = [*map(number, break_evens)]
+    return ", ".join(prices) or "none"
+
+
+def _bound(payoff: Payoff, extreme: float | None) -> str:
     """Return a greatest profit or loss; a payoff with break-evens has no bound where it is null."""
-    if amount_or_none is not None:
-        return f"{amount_or_none:,.2f}"
-    return "not known" if found.break_evens is None else "unbounded"
+    if extreme is not None:
+        return number(extreme)
+    return "not known" if payoff.break_evens is None else "unbounded"
 
 
 def expiry(
@@ -308,21 +333,28 @@ def expiry(
     report = expiry_report(legs, days=days, strategy=strategy)
 
     lines = []
+    ending = report["expiries"]
+    if not ending:
+        lines.append(f"Nothing expires within {days} days.")
+    elif not json:
+        table = [*map(_expiring, ending)]
+        output.print_table(table, right=("qty", "units", "cash", "missing"))
+
     for row in report["early_assignments"]:
-        leg = f"{row['strategy_id']}: {digits(-row['position'])} short of {row['leg']}"
-        gain = f"{row['extrinsic']:,.2f} above its exercise, which gains {row['gain']:,.2f}"
-        lines.append(f"{leg} may be assigned early: {gain}")
+        lines.append(_may_be_assigned(row))
     for row in report["not_judged"]:
         lines.append(f"{row['strategy_id']}: {row['leg']} is not judged: {row['reason']}")
     for row in report["undated"]:
         lines.append(f"{row['strategy_id']}: {row['leg']} is not listed: {row['reason']}")
-
-    ending = report["expiries"]
-    if not ending:
-        lines.insert(0, f"Nothing expires within {days} days.")
-    elif not json:
-        output.print_table([*map(_expiring, ending)], right=("qty", "units", "cash", "missing"))
     output.show(report, lines, json=json)
+
+
+def _may_be_assigned(row: Mapping[str, Any]) -> str:
+    """Return the line about a short option that may be assigned early."""
+    short = digits(-row["position"])
+    leg = f"{row['strategy_id']}: {short} short of {row['leg']}"
+    gain = f"{row['extrinsic']:,.2f} above its exercise, which gains {row['gain']:,.2f}"
+    return f"{leg} may be assigned early: {gain}"
 
 
 _MARKS = {
@@ -338,20 +370,19 @@ def _expiring(row: Mapping[str, Any]) -> dict[str, str]:
     marks = [text for name, text in _MARKS.items() if row[name]]
     if row["reason"] is not None:
         marks.append(row["reason"])
-
-    cells = {
-        "expires (New York)": f"{row['expires_at']:%Y-%m-%d %H:%M}",
+    expires_at = row["expires_at"]
+    missing = row["missing"]
+    return {
+        "expires (New York)": f"{expires_at:%Y-%m-%d %H:%M}",
         "strategy": row["strategy_id"],
         "account": row["account"],
         "leg": row["leg"],
+        "qty": digits(row["position"]),
+        "units": _signed(row["units"]),
+        "cash": _signed(row["cash"]),
+        "missing": _signed(-missing) if missing else "–",
+        "": ", ".join(marks),
     }
-    missing = -row["missing"] if row["missing"] else None
-    cells["qty"] = digits(row["position"])
-    cells["units"] = _signed(row["units"])
-    cells["cash"] = _signed(row["cash"])
-    cells["missing"] = _signed(missing)
-    cells[""] = ", ".join(marks)
-    return cells
 
 
 def _signed(number: float | None) -> str:
@@ -384,17 +415,22 @@ def curve(
     book, _own, legs = read_risk(lake, settings, utc_now())
     choice = Choice(strategy=strategy, underlying=underlying, account=account)
     choice.check(book)
-    rows = [each.row for each in curves_of_choice(book, legs, choice, Point(vol=vol, days=days))]
+    point = Point(vol=vol, days=days)
+    rows = [chosen.row for chosen in curves_of_choice(book, legs, choice, point)]
 
     notes = []
     for row in rows:
-        title = f"{row['underlying'] or 'all underlyings'} {row['currency']} {row['account']}"
+        underlying_or_all = row["underlying"] or "all underlyings"
+        title = f"{underlying_or_all} {row['currency']} {row['account']}"
         if row["moves"] and not json:
             print(title)  # noqa: T201 - the command line's output
             output.print_table(_curve_lines(row), right=tuple(_CURVE_COLUMNS))
-        notes += [f"{title}: {text}" for text in (row["why"], row["note"]) if text]
-        notes += [f"{title}: {left['leg']}: {left['reason']}" for left in row["left_out"]]
-    output.show(rows, notes if rows else ["Nothing is held."], json=json)
+
+        for text in filter(None, (row["why"], row["note"])):
+            notes.append(f"{title}: {text}")
+        for leg in row["left_out"]:
+            notes.append(f"{title}: {leg['leg']}: {leg['reason']}")
+    _show(rows, notes, json=json)
 
 
 # The columns of a line, by the names of the row.
@@ -411,18 +447,14 @@ _CURVE_COLUMNS = {
 
 def _curve_lines(row: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the lines of a table: some of the prices, and the first and the last one."""
-    if not row["moves"]:
-        return []
-
-    last = len(row["moves"]) - 1
-    between = last / (CURVE_LINES - 1)
-    places = {round(number * between) for number in range(CURVE_LINES)}
+    moves = row["moves"]
+    interval = (len(moves) - 1) / (CURVE_LINES - 1)
+    places = {round(line * interval) for line in range(CURVE_LINES)}
     lines = []
     for place in sorted(places):
-        move = row["moves"][place]
-        cells = {"move": f"{move:+.1f} %"}
+        cells = {"move": f"{moves[place]:+.1f} %"}
         for title, name in _CURVE_COLUMNS.items():
-            numbers = row[name]
-            cells[title] = amount(None if numbers is None else numbers[place])
+            amounts = row[name]
+            cells[title] = "–" if amounts is None else amount(amounts[place])
         lines.append(cells)
     return lines
