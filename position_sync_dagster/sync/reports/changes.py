@@ -91,7 +91,8 @@ class Day:
 
 def day_began(now: datetime) -> datetime:
     """Return the last midnight in New York."""
-    midnight = datetime.combine(now.astimezone(NEW_YORK).date(), time(), NEW_YORK)
+    day = now.astimezone(NEW_YORK).date()
+    midnight = datetime.combine(day, time(), NEW_YORK)
     return midnight.astimezone(UTC)
 
 
@@ -107,23 +108,29 @@ def read_day(lake: Lake, since: datetime) -> Day:
     of_these = pl.col("conid").is_in(conids)
 
     legs = lake.registry.sync.history().filter(of_these)  # also removed ones
-    by_conid = legs.group_by("conid").agg(pl.col("strategy_id").unique())
-    strategies = {conid: frozenset(names) for conid, names in by_conid.iter_rows()}
+    by_conid = legs.group_by("conid").agg("strategy_id")
+    strategies: dict[int, frozenset[str]] = {}
+    for conid, strategy_ids in by_conid.iter_rows():
+        strategies[conid] = frozenset(strategy_ids)
 
+    names: dict[int, str] = {}
     terms = lake.updates.sync.latest().filter(of_these).select("conid", *TERMS)
-    names = {conid: leg_name(*terms_of_leg) for conid, *terms_of_leg in terms.iter_rows()}
-    names |= {change.conid: contract_name(change) for change in changes}
+    for conid, *terms_of_leg in terms.iter_rows():
+        names[conid] = leg_name(*terms_of_leg)
+    for change in changes:
+        names[change.conid] = contract_name(change)
 
     breaks = lake.breaks.open_breaks()
     for ended in lake.breaks.closed_breaks(MOST_BREAKS):
         if ended.resolved_at and ended.resolved_at >= since:
             breaks.append(ended)
 
+    closed_since = pl.col("closed_at") >= moment(since)
     return Day(
         since=since,
         changes=changes,
         movements=movements,
-        closures=lake.closures.current(pl.col("closed_at") >= moment(since)),
+        closures=lake.closures.current(closed_since),
         sessions=read_sessions(lake, since),
         breaks=breaks,
         names=names,
@@ -133,19 +140,24 @@ def read_day(lake: Lake, since: datetime) -> Day:
 
 def read_sessions(lake: Lake, since: datetime) -> list[GatewaySession]:
     """Return the sessions of a day that began then; blocks."""
-    return lake.sessions.history(None, pl.col("heartbeat_at") >= moment(since))
+    was_alive = pl.col("heartbeat_at") >= moment(since)
+    return lake.sessions.history(None, was_alive)
 
 
 def _movements_since(lake: Lake, since: datetime) -> list[Movement]:
     """Return the movements of contracts since a time; one without a time belongs to its day."""
     day = since.astimezone(NEW_YORK).date()
     # The day of a calendar further west begins later.
-    listed = lake.movements.records(day - timedelta(days=1), pl.col("conid").is_not_null())
-    of_day = [
-        movement
-        for movement in listed
-        if (movement.at >= since if movement.at is not None else movement.day >= day)
-    ]
+    first_day = day - timedelta(days=1)
+    is_of_contract = pl.col("conid").is_not_null()
+
+    of_day = []
+    for movement in lake.movements.records(first_day, is_of_contract):
+        is_of_day = movement.day >= day
+        if movement.at is not None:
+            is_of_day = movement.at >= since
+        if is_of_day:
+            of_day.append(movement)
     return sorted(of_day, key=lambda movement: movement.at or since)
 
 
@@ -167,32 +179,50 @@ def realized_of(day: Day) -> dict[Key, float | None]:
 
     realized: dict[Key, float | None] = {}
     for key, movements in grouped(attrgetter("key"), day.movements).items():
-        quantities = [movement.quantity for movement in movements]
-        moved = known_sum(quantities)
-        if moved is not None and abs(unexplained[key] - moved) < NEGLIGIBLE:
-            realized[key] = known_sum(movement.realized_pnl for movement in movements)
+        moved = known_sum(map(attrgetter("quantity"), movements))
+        if moved is None:
+            continue
+
+        difference = abs(unexplained[key] - moved)
+        if difference < NEGLIGIBLE:
+            profits = map(attrgetter("realized_pnl"), movements)
+            realized[key] = known_sum(profits)
     return realized
 
 
 def _trades(day: Day) -> Iterator[DayChange]:
     """Yield a line for each order that was executed."""
     trades = [movement for movement in day.movements if movement.kind in TRADES]
-    for (account, _order), legs in grouped(_order_of, trades).items():
-        by_conid = grouped(lambda leg: leg.conid or 0, legs)
-        conids = tuple(by_conid)
-        parts = ", ".join(_traded(trades, day.names) for trades in by_conid.values())
-        profits = [profit for profit in map(_closing_profit, legs) if profit is not None]
-        amount = sum(profits) if profits else None
-        currency = legs[0].currency
-        yield DayChange(
-            at=max(leg.at or day.since for leg in legs),
-            kind=ChangeKind.TRADE,
-            account=account,
-            conids=conids,
-            text=f"{_common_strategies(day, conids)}{parts}{_gain(amount, currency)}",
-            amount=amount,
-            currency=currency,
-        )
+    for legs in grouped(_order_of, trades).values():
+        yield _order(legs, day)
+
+
+def _order(trades: Sequence[Movement], day: Day) -> DayChange:
+    """Return the line of an order: its strategies, what was traded, and what that gained."""
+    executed_at = day.since
+    amount: float | None = None
+    for trade in trades:
+        executed_at = max(executed_at, trade.at or day.since)
+        profit = _closing_profit(trade)
+        if profit is not None:
+            amount = profit if amount is None else amount + profit
+
+    by_conid = grouped(lambda trade: trade.conid or 0, trades)
+    conids = tuple(by_conid)
+    strategies = _common_strategies(day, conids)
+    parts = [_traded(trades_of_leg, day.names) for trades_of_leg in by_conid.values()]
+    traded = ", ".join(parts)
+    first = trades[0]
+    gain = _gain(amount, first.currency)
+    return DayChange(
+        at=executed_at,
+        kind=ChangeKind.TRADE,
+        account=first.account,
+        conids=conids,
+        text=f"{strategies}{traded}{gain}",
+        amount=amount,
+        currency=first.currency,
+    )
 
 
 def _closing_profit(trade: Movement) -> float | None:
@@ -200,8 +230,11 @@ def _closing_profit(trade: Movement) -> float | None:
 
     Statements write 0 for what opened. Without a code that says so, a 0 says nothing.
     """
-    is_opening = trade.open_close == OPENED or (trade.open_close is None and not trade.realized_pnl)
-    return None if is_opening else trade.realized_pnl
+    if trade.open_close == OPENED:
+        return None
+    if trade.open_close is None and trade.realized_pnl == 0:
+        return None
+    return trade.realized_pnl
 
 
 def _order_of(trade: Movement) -> tuple[str, str]:
@@ -213,29 +246,47 @@ def _common_strategies(day: Day, conids: Sequence[int]) -> str:
     if len(conids) < 2:
         return ""
     nobody: frozenset[str] = frozenset()
-    common = frozenset.intersection(*(day.strategies.get(conid, nobody) for conid in conids))
-    return f"{', '.join(sorted(common))}: " if common else ""
+    common = day.strategies.get(conids[0], nobody)
+    for conid in conids:
+        common &= day.strategies.get(conid, nobody)
+    names = ", ".join(sorted(common))
+    return f"{names}: " if names else ""
 
 
 def _traded(trades: Sequence[Movement], names: Mapping[int, str]) -> str:
     """Return what was done with one contract: "sold 1 QQQ 555C 15Dec28 at 41.20"."""
-    first = trades[0]
-    quantities = [trade.quantity or 0.0 for trade in trades]  # one without moved nothing
-    size = sum(map(abs, quantities))
-    net = sum(quantities)
-    word = "bought" if net > 0 else "sold" if net < 0 else "bought and sold"
-    name = names.get(first.conid or 0, first.symbol or "")
+    net = 0.0
+    size = 0.0
+    payments: list[float | None] = []
+    for trade in trades:
+        quantity = trade.quantity or 0.0  # one without moved nothing
+        net += quantity
+        size += abs(quantity)
+        payments.append(None if trade.price is None else trade.price * abs(quantity))
 
-    paid = known_sum(
-        None if trade.price is None else trade.price * abs(trade.quantity or 0.0)
-        for trade in trades
-    )
-    at = f" at {paid / size:,.2f}" if size and paid is not None else ""
-    return f"{word} {digits(abs(net) or size / 2)} {name}{at}"
+    if net > 0:
+        word = "bought"
+    elif net < 0:
+        word = "sold"
+    else:
+        word = "bought and sold"
+    first = trades[0]
+    name = names.get(first.conid or 0, first.symbol or "")
+    number = digits(abs(net) or size / 2)
+    text = f"{word} {number} {name}"
+
+    paid = known_sum(payments)
+    if paid is None or not size:
+        return text
+    price = paid / size
+    return f"{text} at {price:,.2f}"
 
 
 def _gain(amount: float | None, currency: str | None) -> str:
-    return f", {amount:+,.0f} {currency or ''}".rstrip() if amount else ""
+    if not amount:
+        return ""
+    gain = f", {amount:+,.0f}"
+    return f"{gain} {currency}" if currency else gain
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +300,10 @@ class _Move:
     def delivered_key(self) -> Key | None:
         """The holding that came or went with an option; None: it delivered nothing."""
         for closure in self.closures:
-            is_option = closure.right is not None
-            if is_option and closure.cause in BY_DELIVERY and closure.counter_conid is not None:
-                return closure.account, closure.counter_conid
+            conid = closure.counter_conid
+            was_delivered = closure.right is not None and closure.cause in BY_DELIVERY
+            if was_delivered and conid is not None:
+                return closure.account, conid
         return None
 
 
@@ -293,10 +345,12 @@ def _delivery_of(option: _Move, moves: Iterable[_Move]) -> _Move | None:
     nearest: _Move | None = None
     shortest = DELIVERED_WITHIN
     for move in moves:
-        distance = abs(move.change.seen_at - option.change.seen_at)
-        if move.change.key != option.delivered_key or distance > shortest:
+        if move.change.key != option.delivered_key:
             continue
-        if nearest is None or distance < shortest:
+
+        distance = abs(move.change.seen_at - option.change.seen_at)
+        is_as_near = nearest is None and distance == shortest
+        if distance < shortest or is_as_near:
             nearest = move
             shortest = distance
     return nearest
@@ -316,24 +370,46 @@ def _is_traded(change: PositionChange, movements: Iterable[Movement]) -> bool:
 
 def _move(moves: Sequence[_Move]) -> DayChange:
     """Return the line of a change; of a delivery that of the options, and of what they left."""
+    steps: list[str] = []
+    conids: list[int] = []
+    closures: list[Closure] = []
+    for move in moves:
+        steps.append(_step(move.change))
+        conids.append(move.change.conid)
+        closures += move.closures
+
     first = moves[0].change
-    closures = [closure for move in moves for closure in move.closures]
-    causes = dict.fromkeys(closure.cause.lower().replace("_", " ") for closure in closures)
-    word = " and ".join(causes) or ("quantity" if first.after else "closed")
-    amount = known_sum(closure.realized_pnl for closure in closures) if closures else None
-    steps = [
-        f"{contract_name(move.change)}  {digits(move.change.before)} → {digits(move.change.after)}"
-        for move in moves
-    ]
+    amount: float | None = None
+    if closures:
+        kind = ChangeKind.CLOSE
+        causes = [closure.cause.lower().replace("_", " ") for closure in closures]
+        word = " and ".join(dict.fromkeys(causes))
+        amount = known_sum(map(attrgetter("realized_pnl"), closures))
+    elif first.after:
+        kind = ChangeKind.QUANTITY
+        word = "quantity"
+    else:
+        kind = ChangeKind.CLOSE
+        word = "closed"
+
+    listed = ", ".join(steps)
+    gain = _gain(amount, first.currency)
     return DayChange(
         at=first.seen_at,
-        kind=ChangeKind.CLOSE if closures or not first.after else ChangeKind.QUANTITY,
+        kind=kind,
         account=first.account,
-        conids=tuple(move.change.conid for move in moves),
-        text=f"{word}: {', '.join(steps)}{_gain(amount, first.currency)}",
+        conids=tuple(conids),
+        text=f"{word}: {listed}{gain}",
         amount=amount,
         currency=first.currency,
     )
+
+
+def _step(change: PositionChange) -> str:
+    """Return a quantity before and after, such as "SPY 650C 15Jan27  -2 → 0"."""
+    before = digits(change.before)
+    after = digits(change.after)
+    return f"{contract_name(change)}  {before} → {after}"
 
 
 def _gateways(day: Day) -> Iterator[DayChange]:
@@ -341,8 +417,8 @@ def _gateways(day: Day) -> Iterator[DayChange]:
     for session in day.sessions:
         if session.owner is not Owner.STREAM:
             continue
-        for at, text in _history_of(session):
-            text = f"gateway {session.gateway_id}: {text}"
+        for at, event in _history_of(session):
+            text = f"gateway {session.gateway_id}: {event}"
             yield DayChange(at=at, kind=ChangeKind.GATEWAY, text=text)
 
 
@@ -350,27 +426,35 @@ def _history_of(session: GatewaySession) -> Iterator[tuple[datetime, str]]:
     """Yield what happened to a session, with the time."""
     yield session.started_at, "the stream started"
     for began, ended, reason in session.outages_over:
-        span = f"{began.astimezone():%H:%M:%S} to {ended.astimezone():%H:%M:%S}"
-        yield began, f"outage from {span}{f' – {reason}' if reason else ''}"
+        begin = began.astimezone()
+        end = ended.astimezone()
+        span = f"outage from {begin:%H:%M:%S} to {end:%H:%M:%S}"
+        yield began, _with_reason(span, reason)
 
-    detail = f" – {session.detail}" if session.detail else ""
     if session.state is SessionState.BLIND:
-        yield session.state_since, f"outage, not over yet{detail}"
+        yield session.state_since, _with_reason("outage, not over yet", session.detail)
     elif session.state in (SessionState.ENDED, SessionState.LOST):
-        yield session.heartbeat_at, f"{session.state}{detail}"
+        yield session.heartbeat_at, _with_reason(session.state, session.detail)
+
+
+def _with_reason(text: str, reason: str | None) -> str:
+    return f"{text} – {reason}" if reason else text
 
 
 def _breaks(day: Day) -> Iterator[DayChange]:
     """Yield the breaks that are open, and those that ended today."""
     for (at, state), breaks in grouped(_last_step_of, day.breaks).items():
         first = breaks[0]
-        more = f" and {len(breaks) - 1} more" if len(breaks) > 1 else ""
+        text = f"break {state}: {first.symbol} {first.type}: {first.detail}"
+        if len(breaks) > 1:
+            text += f" and {len(breaks) - 1} more"
+        conids = map(attrgetter("conid"), breaks)
         yield DayChange(
             at=at,
             kind=ChangeKind.BREAK,
             account=first.account,
-            conids=tuple(difference.conid for difference in breaks),
-            text=f"break {state}: {first.symbol} {first.type}: {first.detail}{more}",
+            conids=tuple(conids),
+            text=text,
         )
 
 
