@@ -72,7 +72,8 @@ class AccountValuesTable:
             before, rows = self._newest
             if before != key:
                 earlier = rows if before[0] == key[0] else rows.clear()
-                self._newest = (key, self._newest_since(earlier, storage.data_files(handle)))
+                files = storage.data_files(handle)
+                self._newest = (key, self._newest_since(earlier, files))
             return self._newest[1]
 
         return self.table.snapshot(step)
@@ -80,11 +81,17 @@ class AccountValuesTable:
     def _newest_since(self, earlier: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:
         """Return the newest rows; of what is known already only the rest is read."""
         # The greatest date is not used: one row of a clock that ran ahead would hide the others.
+        if files.is_empty():
+            return earlier.clear()
+
         days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
-        first = pl.lit(days[-1] - LOOK_BACK if len(days) else None)
+        first = pl.lit(days[-1] - LOOK_BACK)
         recent = files.filter(pl.col("partition.date") >= first)
-        rows = ledger_rows.added_after(self.table, recent, ledger_rows.newest_version(earlier))
-        return _newest(pl.concat([earlier.lazy(), rows]).filter(pl.col("date") >= first))
+        version = ledger_rows.newest_version(earlier)
+        added = ledger_rows.added_after(self.table, recent, version)
+
+        rows = pl.concat([earlier.lazy(), added])
+        return _newest(rows.filter(pl.col("date") >= first))
 
     def latest_summaries(self) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
@@ -92,9 +99,12 @@ class AccountValuesTable:
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
-        rows = self.table.read(
-            lambda files: ledger_rows.rows_between(self.table, files, first, last).collect()
-        )
+
+        def step(files: pl.DataFrame) -> pl.DataFrame:
+            rows = ledger_rows.rows_between(self.table, files, first, last)
+            return rows.collect()
+
+        rows = self.table.read(step)
         return rows.sort("timestamp", "row_id")
 
 
@@ -102,19 +112,14 @@ def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
     of_gateway = rows.filter(pl.col("source") == AccountSource.GATEWAY.value)
     last = pl.all().sort_by(ledger_rows.ADDED, "timestamp", "row_id").last()
     newest = of_gateway.group_by("account").agg(last)
-    return newest.select(list(schema.ACCOUNT_VALUES.columns)).sort("account").collect()
+    columns = newest.select(list(schema.ACCOUNT_VALUES.columns))
+    return columns.sort("account").collect()
 
 
 def _identified(summary: AccountSummary) -> AccountSummary:
-    content = (
-        summary.source.value,
-        summary.gateway_id,
-        summary.account,
-        summary.timestamp.astimezone(UTC).isoformat(),
-        *summary.amounts,
-    )
-    return replace(
-        summary,
-        row_id=summary.row_id or schema.content_id(summary.timestamp, *content),
-        trading_mode=summary.trading_mode or trading_mode_of(summary.account).value,
-    )
+    at = summary.timestamp.astimezone(UTC)
+    source = summary.source.value
+    content = (source, summary.gateway_id, summary.account, at.isoformat(), *summary.amounts)
+    row_id = summary.row_id or schema.content_id(summary.timestamp, *content)
+    trading_mode = summary.trading_mode or trading_mode_of(summary.account).value
+    return replace(summary, row_id=row_id, trading_mode=trading_mode)

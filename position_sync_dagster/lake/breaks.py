@@ -37,8 +37,10 @@ def seen_again(
 
     note = opened.note
     if opened.state is BreakState.ACCEPTED:
-        accepted = (opened.accepted_by, opened.expected, opened.actual, opened.note)
-        by, broker, tables, why = ("?" if part is None else part for part in accepted)
+        by = _or_question_mark(opened.accepted_by)
+        broker = _or_question_mark(opened.expected)
+        tables = _or_question_mark(opened.actual)
+        why = _or_question_mark(opened.note)
         note = f"{by} accepted {broker} against {tables} ({why}); that has changed"
 
     return replace(
@@ -55,6 +57,10 @@ def seen_again(
         run_id=run_id,
         last_seen_at=at,
     )
+
+
+def _or_question_mark(value: object) -> object:
+    return "?" if value is None else value
 
 
 def _equal(first: float | None, second: float | None) -> bool:
@@ -118,6 +124,7 @@ class ReconciliationBreaks:
             snapshots: The account downloads that were compared, by gateway.
             run_id: The Dagster run.
         """
+        downloads = snapshots or {}
         differences: dict[tuple[str, str, int], tuple[str, Discrepancy]] = {}
         for gateway_id, listed in found.items():
             for difference in listed:
@@ -145,8 +152,9 @@ class ReconciliationBreaks:
                 gateway_id, difference = match
                 if opened.gateway_id != gateway_id:
                     opened = replace(opened, gateway_id=gateway_id)
-                snapshot_id = (snapshots or {}).get(gateway_id)
-                live.append(seen_again(opened, difference, at, snapshot_id, run_id))
+                snapshot_id = downloads.get(gateway_id)
+                confirmed = seen_again(opened, difference, at, snapshot_id, run_id)
+                live.append(confirmed)
 
             is_unchanged = all(map(operator.is_, live, before))
             if not unmatched and not resolved and is_unchanged:
@@ -160,11 +168,12 @@ class ReconciliationBreaks:
                     gateway_id=gateway_id,
                     state=BreakState.OPENED,
                     opened_at=at,
-                    snapshot_id=(snapshots or {}).get(gateway_id),
+                    snapshot_id=downloads.get(gateway_id),
                     run_id=run_id,
                     last_seen_at=at,
                 )
                 live.append(new)
+
             closed = _rows_of(resolved).with_columns(bucket=pl.lit(CLOSED))
             return Change(None, _rows_of(live), closed)
 
@@ -221,17 +230,19 @@ class ReconciliationBreaks:
 
         def step(snapshot: Snapshot) -> Change[Break]:
             begins_so = pl.col("break_id").str.starts_with(break_id)
-            is_it = begins_so & pl.col("state").is_in(states)
-            chosen = snapshot.live.filter(is_it)
+            is_chosen = begins_so & pl.col("state").is_in(states)
+            chosen = snapshot.live.filter(is_chosen)
             if chosen.height != 1 or not break_id:
+                count = chosen.height or "No"
                 raise UnknownRequestError(
-                    f"{chosen.height or 'No'} open breaks that one can {action} have the id "
-                    f"{break_id[:80]!r}.",
+                    f"{count} open breaks that one can {action} have the id {break_id[:80]!r}.",
                     remedy="List them with `position-sync breaks`, and take the id from there.",
                 )
+
             after = chosen.with_columns(**changes)
-            rows = pl.concat([snapshot.live.filter(~is_it), after])
-            return Change(schema.records_of(Break, after)[0], rows)
+            unchanged = snapshot.live.filter(~is_chosen)
+            [decided] = schema.records_of(Break, after)
+            return Change(decided, pl.concat([unchanged, after]))
 
         return self._lifecycle.change(step, {"action": action})
 
@@ -256,8 +267,10 @@ class ReconciliationBreaks:
         def step(handle: DeltaTable) -> pl.DataFrame:
             key = self.table.cache_key(handle)
             if self._closed is None or self._closed[0] != key:
-                rows = self.table.read_rows(files_in(handle, bucket=CLOSED))
+                files = files_in(handle, bucket=CLOSED)
+                rows = self.table.read_rows(files)
                 self._closed = (key, rows.sort("resolved_at", descending=True))
             return self._closed[1]
 
-        return schema.records_of(Break, self.table.snapshot(step)[:limit])
+        closed = self.table.snapshot(step)
+        return schema.records_of(Break, closed[:limit])

@@ -39,13 +39,20 @@ def rows_to_publish(
         captured_at: When the holdings were taken from the account feed.
         accounts: Until when the broker has confirmed each account.
     """
+    confirmed_at: list[datetime | None] = []
+    followed_until: list[datetime | None] = []
     nothing = AccountConfirmation(None)
-    states = [accounts.get(position.account, nothing) for position in positions]
-    rows = schema.broker_rows(positions, session).with_columns(
+    for position in positions:
+        confirmation = accounts.get(position.account, nothing)
+        confirmed_at.append(confirmation.confirmed_at)
+        followed_until.append(confirmation.followed_until)
+
+    holdings = schema.broker_rows(positions, session)
+    rows = holdings.with_columns(
         gateway_id=pl.lit(gateway_id),
         captured_at=schema.moment(captured_at),
-        account_confirmed_at=schema.moments(position.confirmed_at for position in states),
-        account_followed_until=schema.moments(position.followed_until for position in states),
+        account_confirmed_at=schema.moments(confirmed_at),
+        account_followed_until=schema.moments(followed_until),
     )
     return rows.unique(["account", "conid"], keep="last", maintain_order=True)
 
@@ -56,8 +63,10 @@ def newest(rows: pl.DataFrame) -> pl.DataFrame:
     Args:
         rows: Rows of one gateway.
     """
-    places = rows.select(*KEY, _ORDER).with_row_index("place").sort(_ORDER, maintain_order=True)
-    return rows[places.unique(KEY, keep="last", maintain_order=True)["place"]]
+    numbered = rows.select(*KEY, _ORDER).with_row_index("place")
+    in_order = numbered.sort(_ORDER, maintain_order=True)
+    last = in_order.unique(KEY, keep="last", maintain_order=True)
+    return rows[last["place"]]
 
 
 def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
@@ -170,7 +179,7 @@ class BrokerPositionsTable:
         def step(handle: DeltaTable) -> int:
             owner = None if session is None else (gateway_id, session.fencing_token)
             storage.bind(handle, self.table.path, _modes_of(rows), owner)
-            numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
+            numbered = _numbered(rows, handle)
             predicate = _rows_of(gateway_id)
             storage.write(handle, numbered, _commit_info(session), predicate=predicate)
             self._replaced[gateway_id] = self._base(handle, session)
@@ -220,12 +229,13 @@ class BrokerPositionsTable:
 
             if self._replaced.get(gateway_id) != self._base(handle, session):
                 return None
-            numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
-            files = storage.files_in(handle, gateway_id=gateway_id)
-            predicate = None
 
+            numbered = _numbered(rows, handle)
+            predicate = None
+            files = storage.files_in(handle, gateway_id=gateway_id)
             if is_fragmented(files, rows.height):
-                numbered = newest(pl.concat([self.table.read_rows(files), numbered]))
+                stored = self.table.read_rows(files)
+                numbered = newest(pl.concat([stored, numbered]))
                 predicate = _rows_of(gateway_id)
 
             storage.write(handle, numbered, _commit_info(session), predicate=predicate)
@@ -259,8 +269,10 @@ class BrokerPositionsTable:
             before = _NOTHING_READ
         if files == before.files:
             return before._replace(key=key)  # another gateway's rows changed
-        added = present.filter(~pl.col("path").is_in(list(before.files)))
-        frame = newest(pl.concat([before.frame, self.table.read_rows(added)])).sort(KEY)
+
+        was_read = pl.col("path").is_in(list(before.files))
+        added = self.table.read_rows(present.filter(~was_read))
+        frame = newest(pl.concat([before.frame, added])).sort(KEY)
         return CachedRows(key, files, frame, with_account_facts(frame))
 
     def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:
@@ -269,8 +281,14 @@ class BrokerPositionsTable:
         return (generation, session.fencing_token if session else None)
 
 
+def _numbered(rows: pl.DataFrame, handle: DeltaTable) -> pl.DataFrame:
+    version = handle.version() + 1
+    return rows.with_columns(published_version=pl.lit(version, pl.Int64))
+
+
 def _modes_of(rows: pl.DataFrame) -> list[TradingMode]:
-    return [TradingMode(mode) for mode in rows.get_column("trading_mode").unique()]
+    modes = rows.get_column("trading_mode").unique()
+    return list(map(TradingMode, modes))
 
 
 def _commit_info(session: GatewaySession | None) -> dict[str, str]:

@@ -26,46 +26,51 @@ class ContractsTable:
 
     def put(self, details: Iterable[ContractDetails]) -> None:
         """Store the details of these contracts in one commit; older ones are replaced."""
-        rows = schema.frame_of(schema.CONTRACTS, details).unique(
-            "conid", keep="last", maintain_order=True
-        )
-        if rows.is_empty():
-            return
-        self.table.transact(lambda handle: self._overwrite(handle, rows))
+        frame = schema.frame_of(schema.CONTRACTS, details)
+        rows = frame.unique("conid", keep="last", maintain_order=True)
+        if not rows.is_empty():
+            self.table.transact(lambda handle: self._overwrite(handle, rows))
 
     def put_not_given(self, asked: Mapping[int, tuple[int, datetime]]) -> None:
         """Store in one commit how often, and when last, the gateway gave no details of contracts.
 
         What is known of them stays.
         """
+        refused: list[dict[str, object]] = []
+        for conid, (times, at) in asked.items():
+            refused.append({"conid": conid, "not_given": times, "not_given_at": at})
+
         names = ("not_given", "not_given_at")
-        conids = schema.one_of("conid", asked)
-        kinds = {name: schema.CONTRACTS.polars[name] for name in ("conid", *names)}
-        refused = [(conid, *request) for conid, request in asked.items()]
-        news = pl.DataFrame(refused, kinds, orient="row")
+        news = schema.frame_of(schema.CONTRACTS, refused).select("conid", *names)
+        is_refused = schema.one_of("conid", asked)
 
         def step(handle: DeltaTable) -> None:
-            stored = self.table.read_rows(storage.data_files(handle)).filter(conids)
-            rows = news.join(stored.drop(*names), on="conid", how="left").select(stored.columns)
-            self._overwrite(handle, rows)
+            files = storage.data_files(handle)
+            stored = self.table.read_rows(files).filter(is_refused)
+            details = stored.drop(*names)
+            rows = news.join(details, on="conid", how="left")
+            self._overwrite(handle, rows.select(stored.columns))
 
         self.table.transact(step)
 
     def _overwrite(self, handle: DeltaTable, rows: pl.DataFrame) -> None:
-        older = f"conid IN ({','.join(map(str, rows['conid']))})"
-        storage.write(handle, rows, {}, [Transaction(WRITER, handle.version() + 1)], older)
+        conids = ",".join(map(str, rows["conid"]))
+        transaction = Transaction(WRITER, handle.version() + 1)
+        storage.write(handle, rows, {}, [transaction], f"conid IN ({conids})")
 
     def not_given(self) -> dict[int, tuple[int, datetime]]:
         """Return how often, and when last, the gateway gave no details, by conid."""
-        rows = self.table.rows().filter(pl.col("not_given").is_not_null())
-        refused = rows.select("conid", "not_given", "not_given_at").iter_rows()
-        return {conid: (times, at) for conid, times, at in refused}
+        rows = self.table.rows()
+        refused = rows.filter(pl.col("not_given").is_not_null())
+        columns = refused.select("conid", "not_given", "not_given_at")
+        return {conid: (times, at) for conid, times, at in columns.iter_rows()}
 
     def unexpired(self, since: date, besides: Iterable[int]) -> dict[int, ContractDetails]:
         """Return the details of contracts that had not expired on a day, and of some others."""
         ends = pl.coalesce("expires_on", "last_trade_date")
-        held = ends.is_null() | (ends >= since) | pl.col("conid").is_in(set(besides))
-        return self._details(held)
+        is_unexpired = ends.is_null() | (ends >= since)
+        is_besides = pl.col("conid").is_in(set(besides))
+        return self._details(is_unexpired | is_besides)
 
     def quoted_in_cents(self) -> dict[int, ContractDetails]:
         """Return the details of the contracts with another price magnifier than 1, by conid."""
@@ -77,10 +82,12 @@ class ContractsTable:
         return self._details(wanted)
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
-        with_details = self.table.rows(only).filter(pl.col("symbol").is_not_null())
-        return {
-            details.conid: details for details in schema.records_of(ContractDetails, with_details)
-        }
+        rows = self.table.rows(only)
+        with_details = rows.filter(pl.col("symbol").is_not_null())
+        by_conid: dict[int, ContractDetails] = {}
+        for details in schema.records_of(ContractDetails, with_details):
+            by_conid[details.conid] = details
+        return by_conid
 
 
 # The columns from which the magnifier of a row follows, apart from its conid.
@@ -101,17 +108,21 @@ def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
     fitting = []
     for magnifier in (1, 100):
         expected = quoted / magnifier
-        difference = (pl.col("market_value") - expected).abs()
-        fits = difference <= FACTOR_TOLERANCE * expected.abs()
-        fitting.append(pl.when(quoted != 0, fits).then(magnifier))
+        difference = pl.col("market_value") - expected
+        fits = difference.abs() <= FACTOR_TOLERANCE * expected.abs()
+        of_value = pl.when(quoted != 0, fits).then(magnifier)
+        fitting.append(of_value)
 
     of_contract = pl.col("conid").replace_strict(magnifiers, default=None, return_dtype=pl.Int64)
     # Computed greeks need details, and `contracts` has all details with a magnifier other than 1.
-    modelled = pl.when(pl.col("greeks_source") == GreeksSource.MODEL.value).then(1)
+    is_modelled = pl.col("greeks_source") == GreeksSource.MODEL.value
+    modelled = pl.when(is_modelled).then(1)
     return pl.coalesce(of_contract, *fitting, modelled)
 
 
 def magnifiers_of(latest: pl.DataFrame) -> dict[int, float]:
     """Return the price magnifiers that fit the values of rows, by conid; others are not known."""
-    rows = latest.select("conid", magnifier=magnifier_in({}).cast(pl.Float64))
-    return dict(rows.drop_nulls("magnifier").iter_rows())
+    magnifier = magnifier_in({}).cast(pl.Float64)
+    rows = latest.select("conid", magnifier=magnifier)
+    fitting = rows.drop_nulls("magnifier")
+    return dict(fitting.iter_rows())

@@ -92,8 +92,13 @@ class Place(NamedTuple):
             TokenError: The text is no token.
         """
         match = _TOKEN.fullmatch(token)
-        if match is not None and (int(match[3]) > 0) == bool(match[4]):
-            return cls(match[2], int(match[3]), match[4], int(match[1]) if match[1] else None)
+        if match is not None:
+            at, ledger, digits, update_id = match.groups()
+            version = int(digits)
+            has_row = bool(update_id)
+            if has_row == (version > 0):
+                return cls(ledger, version, update_id, int(at) if at else None)
+
         raise TokenError(
             f"{token[:80]!r} is no token of a ledger.",
             remedy=f"Pass a token as `follow` printed it, {START!r} or {NOW!r}. {_BEGIN_AGAIN}",
@@ -123,21 +128,33 @@ class AddedRows:
             self._check(handle, files, place)
             if last_added(files) > place.version:
                 rows = self._read(files, place.version)
-                last = rows.select(ADDED, "update_id", _AT).row(-1)
-                answer = Added(rows, Place(place.ledger, *last).token)
-            self._answers = dict([*self._answers.items()][-1:]) | {key: answer}
+                last_row = rows.select(ADDED, "update_id", _AT).row(-1)
+                behind = Place(place.ledger, *last_row)
+                answer = Added(rows, behind.token)
+
+            last_answer = list(self._answers.items())[-1:]
+            self._answers = dict(last_answer)
+            self._answers[key] = answer
         return self._answers[key]
 
     def place(self, handle: DeltaTable, version: int) -> Place:
         """Return the place behind the rows of a version."""
-        rows = added_by(self._table, storage.data_files(handle), version).select("update_id", _AT)
-        last = rows.sort("update_id").tail(1).collect().rows()
-        return Place(_ledger(handle), version, *(last[0] if last else ("",)))
+        ledger = _ledger(handle)
+        files = storage.data_files(handle)
+        added = added_by(self._table, files, version)
+        rows = added.select("update_id", _AT).sort("update_id")
+        last = rows.tail(1).collect()
+        if last.is_empty():
+            return Place(ledger, version, "")
+
+        update_id, at = last.row(0)
+        return Place(ledger, version, update_id, at)
 
     def has(self, handle: DeltaTable, place: Place) -> bool:
         """Return whether the ledger has the row of a place."""
+        files = storage.data_files(handle)
         try:
-            self._check(handle, storage.data_files(handle), place)
+            self._check(handle, files, place)
         except TokenError:
             return False
         return True
@@ -153,33 +170,47 @@ class AddedRows:
                 f"The token is of another ledger than {self._table.path}.",
                 remedy=f"Pass it with the lake that it was printed for. {_BEGIN_AGAIN}",
             )
+        if not place.version:
+            return
+
         added = added_by(self._table, files, place.version)
-        named = added.filter(pl.col("update_id") == place.update_id).select(_AT).collect()
-        if place.version and (
-            named.is_empty() or (place.at is not None and place.at not in named["at"])
-        ):
+        of_id = added.filter(pl.col("update_id") == place.update_id)
+        committed_at = of_id.select(_AT).collect().get_column("at")
+        has_row = not committed_at.is_empty()
+        if place.at is not None:
+            has_row = place.at in committed_at
+
+        if not has_row:
+            update_id = place.update_id[:80]
+            last = last_added(files)
             raise TokenError(
-                f"{self._table.path} has no row {place.update_id[:80]} of version {place.version}: "
-                f"a repair or a restored backup took it back. The last version with rows is "
-                f"{last_added(files)}.",
+                f"{self._table.path} has no row {update_id} of version {place.version}: a repair "
+                f"or a restored backup took it back. The last version with rows is {last}.",
                 remedy=_BEGIN_AGAIN,
             )
 
     def _read(self, files: pl.DataFrame, version: int) -> pl.DataFrame:
         """Read the first rows after a version; files that can only have later ones are not read."""
         smallest = f"min.{ADDED}"
-        later = files.filter(pl.col(f"max.{ADDED}") > version).sort(smallest)
-        few = later.filter(pl.col("num_records").cum_sum() <= MOST_ROWS).height + 1
+        has_later = pl.col(f"max.{ADDED}") > version
+        later = files.filter(has_later).sort(smallest)
+        is_within = pl.col("num_records").cum_sum() <= MOST_ROWS
+        few = later.filter(is_within).height + 1
         counts = POSITION_UPDATES.empty
         while counts.is_empty():
             rows = added_after(self._table, later.head(few), version)
             if few < later.height:  # a commit may have rows in several files
-                rows = rows.filter(pl.col(ADDED) < later.item(few, smallest))
-            counts = rows.group_by(ADDED).len().sort(ADDED).collect()
+                next_file_begins = later.item(few, smallest)
+                rows = rows.filter(pl.col(ADDED) < next_file_begins)
+            by_version = rows.group_by(ADDED).len()
+            counts = by_version.sort(ADDED).collect()
             few *= 2
-        first = counts.item(0, ADDED)
-        within = counts.filter(pl.col("len").cum_sum() <= MOST_ROWS).get_column(ADDED).max()
-        return rows.filter(pl.col(ADDED) <= (within or first)).sort(ORDER).collect()
+
+        are_few = pl.col("len").cum_sum() <= MOST_ROWS
+        whole_commits = counts.filter(are_few)
+        last = whole_commits.get_column(ADDED).max() or counts.item(0, ADDED)
+        chosen = rows.filter(pl.col(ADDED) <= last)
+        return chosen.sort(ORDER).collect()
 
 
 def _ledger(handle: DeltaTable) -> str:
@@ -221,7 +252,8 @@ class Follower:
             rows, through = self._latest.read_through()
             if self._since is not None:
                 rows = rows.clear()
-                through = 0 if self._since == START else through
+            if self._since == START:
+                through = 0
             self._place = self._table.snapshot(lambda handle: self._added.place(handle, through))
             return Added(rows.sort(ORDER), self._place.token)
 

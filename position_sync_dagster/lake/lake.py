@@ -166,8 +166,12 @@ class Lake:
 
     def maintain(self, *, clean_now: bool = False) -> list[storage.MaintenanceResult]:
         """Maintain every table that is there; blocks. See `storage.table.maintain`."""
-        tables = (*self.tables, *(table for table in self.derived_tables if table.exists()))
-        return [storage.maintain(table, clean_now=clean_now) for table in tables]
+        results: list[storage.MaintenanceResult] = []
+        for table in self.all_tables:
+            if table in self.tables or table.exists():
+                result = storage.maintain(table, clean_now=clean_now)
+                results.append(result)
+        return results
 
 
 def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:
@@ -177,7 +181,9 @@ def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:
     again.
     """
     rows = lake.broker_positions.rows(login.gateway_id)
-    return rows if login.accounts is None else rows.filter(pl.col("account").is_in(login.accounts))
+    if login.accounts is None:
+        return rows
+    return rows.filter(pl.col("account").is_in(login.accounts))
 
 
 def all_broker_rows(lake: Lake, settings: Settings) -> pl.DataFrame:
@@ -232,8 +238,9 @@ def require_past(at: datetime, now: datetime) -> None:
         MomentError: The moment is in the future.
     """
     if at > now:
+        moment = at.astimezone(UTC)
         raise MomentError(
-            f"{at.astimezone(UTC):{MOMENT}} is in the future; it is {now:{MOMENT}}.",
+            f"{moment:{MOMENT}} is in the future; it is {now:{MOMENT}}.",
             remedy="Name a time that has passed, with its zone, such as 2026-03-09T15:30:00Z.",
         )
 
@@ -249,12 +256,15 @@ def rows_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> pl.Dat
     ledger = lake.updates.sync
     rows = ledger.as_of(past.at, as_known_now=past.as_known_now)
     if rows.is_empty():
+        first = "it has none yet"
+        remedy = "Start `position-sync dev`: it writes rows."
         begun = ledger.begun_at()
-        first = f"the first was committed at {begun:{MOMENT}}" if begun else "it has none yet"
-        raise MomentError(
-            f"The ledger has no row of {past.at.astimezone(UTC):{MOMENT}}: {first}.",
-            remedy="Name a later time." if begun else "Start `position-sync dev`: it writes rows.",
-        )
+        if begun is not None:
+            first = f"the first was committed at {begun:{MOMENT}}"
+            remedy = "Name a later time."
+
+        moment = past.at.astimezone(UTC)
+        raise MomentError(f"The ledger has no row of {moment:{MOMENT}}: {first}.", remedy=remedy)
     return rows_of_logins(rows, settings)
 
 
@@ -263,17 +273,17 @@ def legs_at(lake: Lake, at: datetime) -> list[ActiveContract]:
     legs = []
     for leg in schema.legs_of(lake.registry.table.rows()):
         if isinstance(leg, ActiveContract) and lasted(leg.added_at, leg.removed_at, at):
-            legs.append(replace(leg, removed_at=None))
+            active = replace(leg, removed_at=None)
+            legs.append(active)
     return legs
 
 
 def breaks_at(breaks: Iterable[Break], at: datetime) -> list[Break]:
     """Return the breaks that were open at a moment, oldest first; pure."""
-    opened = (
-        difference
-        for difference in breaks
-        if lasted(difference.opened_at, difference.resolved_at, at)
-    )
+    opened: list[Break] = []
+    for difference in breaks:
+        if lasted(difference.opened_at, difference.resolved_at, at):
+            opened.append(difference)
     return sorted(opened, key=lambda difference: (difference.opened_at, difference.break_id))
 
 

@@ -34,16 +34,25 @@ def add_unknown(
 
     def step(handle: DeltaTable) -> int:
         files = storage.data_files(handle)
-        is_stated = "stated_at" in {*rows.columns} - {*same}
-        by = same[:1] if is_stated else same  # a statement may correct all but the id
-        for column in {*by} & {*table.spec.indexed} & {*rows.columns}:
-            files = files.filter(storage.may_have_one_of(column, rows.get_column(column)))
-        present = table.read_rows(files, [*same, "stated_at"] if is_stated else same)
+        is_stated = "stated_at" in rows.columns and "stated_at" not in same
+        compared = same
+        columns = same
+        if is_stated:  # a statement may correct all but the id
+            compared = same[:1]
+            columns = [*same, "stated_at"]
+
+        for column in compared:
+            if column in table.spec.indexed and column in rows.columns:
+                values = rows.get_column(column)
+                files = files.filter(storage.may_have_one_of(column, values))
+
+        present = table.read_rows(files, columns)
         new = rows.join(present, on=same, how="anti", nulls_equal=True, maintain_order="left")
 
         if is_stated:
             stored = pl.concat([present, new.select(present.columns)])
-            new = pl.concat([new, _said_again(rows, stored, same)])
+            again = _said_again(rows, stored, same)
+            new = pl.concat([new, again])
 
         if not new.is_empty():
             guard()
@@ -60,7 +69,8 @@ def _said_again(rows: pl.DataFrame, stored: pl.DataFrame, same: list[str]) -> pl
     """Return what the newest statements say, where an older one that said otherwise would count."""
     booking = pl.col("attributes").str.extract('"transactionID": "([^"]*)"')
     name = ["account", "conid", same[0], "_booking"]  # those of `current_executions`
-    is_newest = pl.col("stated_at") == pl.col("stated_at").max().over(name)
+    newest_time = pl.col("stated_at").max().over(name)
+    is_newest = pl.col("stated_at") == newest_time
 
     def newest_of(statements: pl.DataFrame) -> pl.DataFrame:
         of_broker = statements.filter(pl.col("source") == closes.FLEX)
@@ -69,8 +79,9 @@ def _said_again(rows: pl.DataFrame, stored: pl.DataFrame, same: list[str]) -> pl
     newest = newest_of(rows)
     different = newest_of(stored).join(newest, on=same, how="anti", nulls_equal=True)
     before = different.select(*name, _before="stated_at").unique()
-    again = newest.join(before, on=name, nulls_equal=True)
-    return again.filter(pl.col("stated_at") > pl.col("_before")).select(rows.columns)
+    joined = newest.join(before, on=name, nulls_equal=True)
+    again = joined.filter(pl.col("stated_at") > pl.col("_before"))
+    return again.select(rows.columns)
 
 
 class RecordsTable(Generic[schema.Record]):
@@ -104,11 +115,14 @@ class RecordsTable(Generic[schema.Record]):
         rows = schema.frame_of(spec, records)
         if run_id:
             rows = rows.with_columns(run_id=pl.lit(run_id))
-        rows = rows.unique(self._same, keep="first", maintain_order=True).sort(spec.order)
-        if rows.is_empty():
+
+        distinct = rows.unique(self._same, keep="first", maintain_order=True)
+        if distinct.is_empty():
             return 0
+
         info = {"action": "import", "run_id": run_id or ""}
-        return add_unknown(self.table, rows, self._same, info, guard)
+        in_order = distinct.sort(spec.order)
+        return add_unknown(self.table, in_order, self._same, info, guard)
 
     def rows(
         self,
@@ -140,7 +154,8 @@ class RecordsTable(Generic[schema.Record]):
         files = self.table.snapshot(storage.data_files)
         first = f"min.{self.table.spec.order}"
         if until is not None:
-            files = files.filter((pl.col(first) < pl.lit(until)).fill_null(value=True))
+            is_before = pl.col(first) < pl.lit(until)
+            files = files.filter(is_before.fill_null(value=True))
         return frozenset(files.get_column("path"))
 
     def records(
@@ -148,7 +163,8 @@ class RecordsTable(Generic[schema.Record]):
     ) -> list[schema.Record]:
         """Return rows as records, in the table's order; see `rows`."""
         rows = self.rows(since, only)
-        return schema.records_of(self._kind, rows.sort(self.table.spec.order, *self._same[:1]))
+        in_order = rows.sort(self.table.spec.order, self._same[0])
+        return schema.records_of(self._kind, in_order)
 
 
 class ExecutionsTable(RecordsTable[closes.Execution]):
@@ -159,7 +175,8 @@ class ExecutionsTable(RecordsTable[closes.Execution]):
 
     def read(self) -> pl.DataFrame:
         """Return, for each execution, the row that counts; oldest first."""
-        return schema.frame_of(self.table.spec, closes.current_executions(self.records()))
+        current = closes.current_executions(self.records())
+        return schema.frame_of(self.table.spec, current)
 
 
 def events_table(table: Table) -> RecordsTable[closes.StatementEvent]:
@@ -182,8 +199,9 @@ class DividendsTable(RecordsTable[ExpectedDividend]):
     def current(self) -> list[ExpectedDividend]:
         """Return the dividends that were seen last of each underlying and source, next first."""
         newest = pl.col("seen_at").max().over("conid", "source")
-        rows = self.table.rows().filter(pl.col("seen_at") == newest)
-        return schema.records_of(ExpectedDividend, rows.sort("conid", "source", "ex_date"))
+        current = self.table.rows().filter(pl.col("seen_at") == newest)
+        in_order = current.sort("conid", "source", "ex_date")
+        return schema.records_of(ExpectedDividend, in_order)
 
 
 class RiskScenariosTable:
@@ -246,12 +264,13 @@ class ClosuresTable(RecordsTable[closes.Closure]):
             since: The earliest time at which closes were judged; None: any.
             columns: Names of columns. With `closed_at` the oldest come first.
         """
-        rows = self.rows(since, only, sorted({"change_id", "judged_at", "cause", *columns}))
+        names = {"change_id", "judged_at", "cause", *columns}
+        rows = self.rows(since, only, sorted(names))
         last = pl.col("judged_at").max().over("change_id")
         counted = rows.filter(pl.col("judged_at").eq_missing(last))
         if "closed_at" in columns:
             counted = counted.sort("closed_at", "change_id", "cause")
-        return counted.select([*columns])
+        return counted.select(list(columns))
 
     def current(
         self, only: pl.Expr | None = None, since: datetime | None = None
