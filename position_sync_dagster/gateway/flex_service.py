@@ -24,7 +24,11 @@ def answer_of(data: bytes) -> dict[str, str]:
     if b"<FlexStatementResponse" in data[:4096]:
         with suppress(Xml.ParseError, LookupError, ValueError):
             root = Xml.fromstring(data)  # noqa: S314 - expat bounds the growth of entities
-            return {element.tag: (element.text or "").strip() for element in root}
+            texts: dict[str, str] = {}
+            for element in root:
+                text = element.text or ""
+                texts[element.tag] = text.strip()
+            return texts
     return {}
 
 
@@ -63,12 +67,11 @@ def refusal(texts: Mapping[str, str], source: str) -> FlexServiceError:
         source: The file or the query, for the message.
     """
     code = texts.get("ErrorCode") or texts.get("code") or "no code"
-    message = (texts.get("ErrorMessage") or "no statement and no error")[:200].rstrip(".")
+    text = texts.get("ErrorMessage") or "no statement and no error"
+    message = text[:200].rstrip(".")
+    remedy = _REMEDIES.get(code, "See the error codes of IB's Flex Web Service.")
     kind = _LaterError if code in _LATER else FlexServiceError
-    return kind(
-        f"{source}: the Flex service answered {code}: {message}.",
-        remedy=_REMEDIES.get(code, "See the error codes of IB's Flex Web Service."),
-    )
+    return kind(f"{source}: the Flex service answered {code}: {message}.", remedy=remedy)
 
 
 # The addresses of IB, to which a token may be sent.
@@ -129,17 +132,20 @@ class FlexService:
                 the code and the remedy.
         """
         url = f"{self.url}/SendRequest"
-        answer = answer_of(self._until_ready(url, token, query_id, query_id))
+        data = self._until_ready(url, token, query_id, query_id)
+        answer = answer_of(data)
         reference = answer.get("ReferenceCode", "")
         if not reference:
             raise refusal(_without(token, answer), f"query {query_id}")
 
-        url_of_answer = answer.get("Url", "")
-        url = url_of_answer if is_of_broker(url_of_answer) else f"{self.url}/GetStatement"
+        url = answer.get("Url", "")
+        if not is_of_broker(url):
+            url = f"{self.url}/GetStatement"
         return self._until_ready(url, token, reference, query_id)
 
     def _ask(self, url: str, token: str, subject: str, query_id: str) -> bytes:
-        address = f"{url}?" + urlencode({"t": token, "q": subject, "v": 3})
+        query = urlencode({"t": token, "q": subject, "v": 3})
+        address = f"{url}?{query}"
         # The service refuses requests without a User-Agent.
         request = Request(address, headers={"User-Agent": "Python/3"})  # noqa: S310 - checked
         try:
@@ -148,15 +154,17 @@ class FlexService:
 
         except HTTPError as error:
             error.close()
-            is_redirect = 300 <= error.code < 400
+            code = error.code
+            is_redirect = 300 <= code < 400
             answered = "a redirect, which is refused" if is_redirect else "HTTP"
-            kind = _LaterError if error.code >= 500 or error.code == 429 else FlexServiceError
-            raise self._no_answer(kind, query_id, f"{answered} {error.code}") from None
+            is_busy = code >= 500 or code == 429
+            kind = _LaterError if is_busy else FlexServiceError
+            raise self._no_answer(kind, query_id, f"{answered} {code}") from None
 
         except (HTTPException, OSError, ValueError) as error:
-            reason = str(getattr(error, "reason", None) or type(error).__name__)
-            reason = _without(token, {"reason": reason})["reason"]
-            raise self._no_answer(_LaterError, query_id, reason) from None
+            reason = getattr(error, "reason", None) or type(error).__name__
+            texts = _without(token, {"reason": str(reason)})
+            raise self._no_answer(_LaterError, query_id, texts["reason"]) from None
 
         texts = _without(token, answer_of(data))
         if texts and texts.get("Status") != "Success":
@@ -185,5 +193,8 @@ class FlexService:
 
 def _without(token: str, texts: Mapping[str, str]) -> dict[str, str]:
     """Return texts of the service without the token, which it may repeat."""
-    hidden = {name: text.replace(token, "***") for name, text in texts.items()}
-    return {name: text.replace(quote_plus(token), "***") for name, text in hidden.items()}
+    in_url = quote_plus(token)
+    hidden: dict[str, str] = {}
+    for name, text in texts.items():
+        hidden[name] = text.replace(token, "***").replace(in_url, "***")
+    return hidden

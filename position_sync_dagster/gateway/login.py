@@ -153,7 +153,8 @@ class _LoginListener:
         self._client_id = client_id
         self._client = ib.client
         self._head = bytearray()
-        self._versions = range(ib.client.MinClientVersion, ib.client.MaxClientVersion + 1)
+        client = ib.client
+        self._versions = range(client.MinClientVersion, client.MaxClientVersion + 1)
         self._listeners = (
             (ib.errorEvent, self._on_error),
             (ib.client.apiStart, self._on_start),
@@ -173,55 +174,61 @@ class _LoginListener:
 
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         if code == GatewayCode.CLIENT_ID_IN_USE:
-            error = errors.ClientIdInUseError(
-                f"Client id {self._client_id}: {said(code, text)}", remedy="Use another."
-            )
+            message = f"Client id {self._client_id}: {said(code, text)}"
+            error = errors.ClientIdInUseError(message, remedy="Use another.")
             self._fail(error)
         self.connectivity.take(code, text)
 
     def _on_start(self) -> None:
         accounts = len(self._client.getAccounts())
         if accounts > LISTED_TOGETHER:
-            self._fail(
-                errors.TooManyAccountsError(
-                    f"The login at {self.address} has {accounts} accounts; a gateway lists the "
-                    f"positions of up to {LISTED_TOGETHER} (reqPositions).",
-                    remedy="Use several logins, each of which sees fewer accounts.",
-                )
+            error = errors.TooManyAccountsError(
+                f"The login at {self.address} has {accounts} accounts; a gateway lists the "
+                f"positions of up to {LISTED_TOGETHER} (reqPositions).",
+                remedy="Use several logins, each of which sees fewer accounts.",
             )
+            self._fail(error)
 
     def _on_bytes(self, data: bytes) -> None:
         # The first message is "version NUL time NUL": a length, then digits.
         if len(self._head) >= GREETING_BYTES:
             return
-        self._head.extend(data[: GREETING_BYTES - len(self._head)])
-        version, ended, _ = self._head[ib_async_internals.LENGTH_BYTES :].partition(b"\0")
-        if ib_async_internals.is_no_length(self._head) or (version and not version[:1].isdigit()):
-            self._fail(
-                errors.NotAGatewayError(
-                    f"What listens at {self.address} is not an IB gateway.",
-                    remedy="Set POSITION_SYNC_GATEWAY_PORT to the API port of TWS or IB Gateway "
-                    "(TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper).",
-                )
+
+        wanted = GREETING_BYTES - len(self._head)
+        self._head.extend(data[:wanted])
+        greeting = self._head[ib_async_internals.LENGTH_BYTES :]
+        version, ended, _ = greeting.partition(b"\0")
+        is_no_version = bool(version) and not version[:1].isdigit()
+
+        if ib_async_internals.is_no_length(self._head) or is_no_version:
+            error = errors.NotAGatewayError(
+                f"What listens at {self.address} is not an IB gateway.",
+                remedy="Set POSITION_SYNC_GATEWAY_PORT to the API port of TWS or IB Gateway "
+                "(TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper).",
             )
-        elif ended and version.isdigit() and int(version) not in self._versions:
-            self._fail(
-                errors.NotAGatewayError(
-                    f"The gateway at {self.address} speaks version {int(version)} of the API; this "
-                    f"program speaks {self._versions[0]} to {self._versions[-1]}.",
-                    remedy="Install a release of TWS or IB Gateway that serves these versions.",
-                )
-            )
+            self._fail(error)
+        elif ended and version.isdigit():
+            self._check_version(int(version))
+
+    def _check_version(self, version: int) -> None:
+        if version in self._versions:
+            return
+
+        error = errors.NotAGatewayError(
+            f"The gateway at {self.address} speaks version {version} of the API; this "
+            f"program speaks {self._versions[0]} to {self._versions[-1]}.",
+            remedy="Install a release of TWS or IB Gateway that serves these versions.",
+        )
+        self._fail(error)
 
     def _on_close(self, _message: str) -> None:
-        self._fail(
-            errors.GatewayRefusedError(
-                f"The gateway at {self.address} closed the connection before it was ready.",
-                remedy="Allow this machine under API > Settings > Trusted IPs and see whether the "
-                "gateway has logged in; after an update of the gateway, see whether it still "
-                f"serves API clients of version {self._versions[-1]}.",
-            )
+        error = errors.GatewayRefusedError(
+            f"The gateway at {self.address} closed the connection before it was ready.",
+            remedy="Allow this machine under API > Settings > Trusted IPs and see whether the "
+            "gateway has logged in; after an update of the gateway, see whether it still "
+            f"serves API clients of version {self._versions[-1]}.",
         )
+        self._fail(error)
 
 
 def _failed_to_connect(address: str, error: OSError | ValueError) -> errors.GatewayError:
