@@ -72,9 +72,12 @@ def derive(
         version = table.version() if table.exists() else 0
         reported, rows = make()
         with suppress(NewerRowError):
-            return reported, replace(table, rows, run_id=run_id, seen=version)
+            replaced = replace(table, rows, run_id=run_id, seen=version)
+            return reported, replaced
+
     reported, rows = make()
-    return reported, replace(table, rows, run_id=run_id)
+    replaced = replace(table, rows, run_id=run_id)
+    return reported, replaced
 
 
 def replace(
@@ -116,7 +119,8 @@ def replace(
 
 def _typed(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
     """Return rows in the schema of a table: a day without rows may have other types."""
-    return rows.select(list(table.spec.columns)).cast(table.spec.polars)
+    columns = rows.select(list(table.spec.columns))
+    return columns.cast(table.spec.polars)
 
 
 def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
@@ -158,13 +162,15 @@ def values_at_close(
 
     was_held = pl.col("position") != 0
     is_of_day = pl.col("timestamp") >= opened.astimezone(UTC)
-    last = updates.last_before(closed, LOOK_BACK_DAYS).filter(was_held | is_of_day)
-    with_confirmed = last.join(newest, on="update_id", how="left")
+    last = updates.last_before(closed, LOOK_BACK_DAYS)
+    of_close = last.filter(was_held | is_of_day)
+    with_confirmed = of_close.join(newest, on="update_id", how="left")
 
     is_reported = pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value)
     greeks: list[pl.Expr] = []
     for name in GREEKS_COLUMNS:
-        greeks.append(pl.when(is_reported).then(name).alias(name))
+        reported = pl.when(is_reported).then(name)
+        greeks.append(reported.alias(name))
     with_greeks = with_confirmed.with_columns(greeks)
 
     close = pl.lit(closed)
@@ -278,7 +284,8 @@ def join_rows(
     differing = _differing(unexplained, band).sort(HOLDING)
     differences = []
     for row in differing.iter_rows(named=True):
-        differences.append(Discrepancy(type=DiscrepancyType.STATEMENT, **row))
+        difference = Discrepancy(type=DiscrepancyType.STATEMENT, **row)
+        differences.append(difference)
     return rows, differences
 
 
@@ -380,7 +387,9 @@ class MovementsTable:
             movements = schema.frame_of(self.table.spec, make())
             if since is None:
                 return None, movements
-            return None, pl.concat([self.table.rows(pl.col("day") < since), movements])
+
+            earlier = self.table.rows(pl.col("day") < since)
+            return None, pl.concat([earlier, movements])
 
         _made, replaced = derive(self.table, rows, run_id=run_id)
         return replaced

@@ -26,8 +26,8 @@ def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -
         return set()
 
     is_wanted = pl.col(column).is_in(ids.unique().implode())
-    stored = table.scan_files(files).select(column).filter(is_wanted).collect()
-    return set(stored.get_column(column).to_list())
+    stored = table.scan_files(files).select(column).filter(is_wanted)
+    return set(stored.collect().get_column(column))
 
 
 def rows_between(
@@ -44,8 +44,11 @@ def rows_between(
     first = first.astimezone(UTC)
     last = last.astimezone(UTC)
     on_days = pl.col("partition.date").is_between(first.date(), last.date())
-    chosen = files.filter(on_days, storage.may_have("timestamp", first, last))
-    return table.scan_files(chosen).filter(pl.col("timestamp").is_between(first, last))
+    may_have_row = storage.may_have("timestamp", first, last)
+    chosen = files.filter(on_days, may_have_row)
+
+    is_between = pl.col("timestamp").is_between(first, last)
+    return table.scan_files(chosen).filter(is_between)
 
 
 def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
@@ -66,12 +69,13 @@ def unreadable_rows(table: Table, files: pl.DataFrame, since: datetime) -> pl.Da
     The files are those with rows since the moment, and those with an impossible time or version.
     """
     spec = table.spec
-    odd_time = pl.col("min.timestamp") < schema.TIMES[0]
-    odd_version = pl.col("max.ledger_version") > schema.MOST_VERSIONS
     if spec.readable is None:
         return spec.empty
 
-    chosen = files.filter(storage.may_have("timestamp", since) | odd_time | odd_version)
+    is_recent = storage.may_have("timestamp", since)
+    odd_time = pl.col("min.timestamp") < schema.TIMES[0]
+    odd_version = pl.col("max.ledger_version") > schema.MOST_VERSIONS
+    chosen = files.filter(is_recent | odd_time | odd_version)
     is_unreadable = ~spec.readable.fill_null(value=False)
     return table.scan_stored(chosen).filter(is_unreadable).collect()
 
@@ -189,7 +193,9 @@ class LatestRows:
         try:
             if self._known is None or not self._known.exists():
                 return None
-            rows = self._known.rows().with_columns(date=pl.col("timestamp").dt.date())
+
+            utc_day = pl.col("timestamp").dt.date()
+            rows = self._known.rows().with_columns(date=utc_day)
             return rows.select(list(self._table.spec.columns))
         except errors.LakeError:
             return None  # the ledger has them too
@@ -210,10 +216,13 @@ class LatestRows:
         if generation != self._generation or last < self._through:
             self._generation = generation
             self._through = 0
+
         if not self._through:
-            self._rows = newest_rows(self._first_rows(files, stored)).sort(HOLDING)
+            rows = self._first_rows(files, stored)
+            self._rows = newest_rows(rows).sort(HOLDING)
         elif last > self._through:
-            self._take(added_after(self._table, files, self._through).collect())
+            added = added_after(self._table, files, self._through)
+            self._take(added.collect())
         self._through = last
 
     def _first_rows(self, files: pl.DataFrame, stored: pl.DataFrame | None) -> pl.LazyFrame:
@@ -226,12 +235,16 @@ class LatestRows:
         if stored is None or not through:
             return self._table.scan_files(files)
 
-        last = stored.filter(pl.col(ADDED) == through).get_column("update_id")
+        of_last_commit = stored.filter(pl.col(ADDED) == through)
+        last_ids = of_last_commit.get_column("update_id")
         # After a repair the versions continue from an earlier one, with other rows.
         added = added_by(self._table, files, through).select("update_id").collect()
-        if not last.is_in(added.get_column("update_id").implode()).all():
+        present_ids = added.get_column("update_id").implode()
+        if not last_ids.is_in(present_ids).all():
             return self._table.scan_files(files)
-        return pl.concat([stored.lazy(), added_after(self._table, files, through)])
+
+        later = added_after(self._table, files, through)
+        return pl.concat([stored.lazy(), later])
 
     def _take(self, added: pl.DataFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
@@ -274,7 +287,8 @@ def sample(rows: pl.LazyFrame, last: datetime, slots: int) -> pl.DataFrame:
     end = pl.lit(last)
     before_end = end - pl.col("timestamp")
     slots_before_end = before_end.dt.total_microseconds() // slot_us
-    end_of_slot = end.dt.cast_time_unit("us") - pl.duration(microseconds=slots_before_end * slot_us)
+    from_slot_to_end = pl.duration(microseconds=slots_before_end * slot_us)
+    end_of_slot = end.dt.cast_time_unit("us") - from_slot_to_end
 
     in_slots = sampled.with_columns(slot=end_of_slot).sort(BY_TIME)
     newest = in_slots.unique(["slot", *HOLDING], keep="last")
@@ -311,9 +325,12 @@ class LedgerProvenance:
 
         The statistics of files narrow `update_id` and `batch_id`; `run_id` is read from every file.
         """
-        is_indexed = column in self._table.spec.indexed
-        chosen = storage.may_have(column, prefix, prefix + LAST) if is_indexed else storage.EVERY
-        rows = self._table.rows(pl.col(column).str.starts_with(prefix), chosen, [column])
+        chosen = storage.EVERY
+        if column in self._table.spec.indexed:
+            chosen = storage.may_have(column, prefix, prefix + LAST)
+
+        begins_so = pl.col(column).str.starts_with(prefix)
+        rows = self._table.rows(begins_so, chosen, [column])
         return sorted(rows.get_column(column).unique())
 
     def with_id(self, column: str, value: str, *, limit: int) -> LastRows:
@@ -321,8 +338,9 @@ class LedgerProvenance:
 
         Those of a `run_id` are searched for in every file.
         """
-        is_indexed = column in self._table.spec.indexed
-        chosen = storage.may_have(column, value, value) if is_indexed else storage.EVERY
+        chosen = storage.EVERY
+        if column in self._table.spec.indexed:
+            chosen = storage.may_have(column, value, value)
         return self._last(pl.col(column) == value, chosen, limit)
 
     def of_request(self, request: QueuedPosition, *, limit: int) -> LastRows:
@@ -354,7 +372,8 @@ class LedgerProvenance:
             batches = counted.sort("version", "batch_id").collect()
 
             newest = batches.tail(limit)
-            is_of_newest = pl.col("batch_id").is_in(newest.get_column("batch_id").implode())
+            newest_ids = newest.get_column("batch_id").implode()
+            is_of_newest = pl.col("batch_id").is_in(newest_ids)
             written = rows.filter(is_of_newest).sort(IN_ORDER)
             row_count = int(batches.get_column("rows").sum())
             return LastRows(

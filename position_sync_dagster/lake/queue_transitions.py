@@ -90,7 +90,8 @@ def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.D
     rows = unreadable.select(schema.POSITION_QUEUE.usable)
     reasons: list[str] = []
     for row, checked in zip(rows.iter_rows(named=True), checks.iter_rows(named=True), strict=True):
-        reasons.append(_why_unreadable(row, checked))
+        reason = _why_unreadable(row, checked)
+        reasons.append(reason)
 
     ids = new_ids(now, unreadable.height)
     instead: Mapping[str, pl.Expr | pl.Series] = {
@@ -252,7 +253,8 @@ def claim(
 def renew(claimed: pl.DataFrame, now: datetime, *, lease_s: float) -> Change[None]:
     """Move the end of requests' leases to `lease_s` seconds from now."""
     until = schema.moment(now + timedelta(seconds=lease_s))
-    return Change(None, claimed.with_columns(updated_at=schema.moment(now), lease_expires_at=until))
+    renewed = claimed.with_columns(updated_at=schema.moment(now), lease_expires_at=until)
+    return Change(None, renewed)
 
 
 def succeed(
@@ -398,13 +400,15 @@ def insert(
     if not (fresh or raised or changed_again):
         return Change(result)
 
-    added = schema.new_request_rows(fresh_ids, list(fresh.values()), now)
+    fresh_requests = list(fresh.values())
+    added = schema.new_request_rows(fresh_ids, fresh_requests, now)
     if not (raised or changed_again):
         return Change(result, added, replaced=False)
 
     touched = has_id(live, raised.keys() | changed_again)
     rows = _with_news(live.filter(touched), raised, changed_again, now)
-    return Change(result, pl.concat([rows, added]), replaced=touched)
+    after = pl.concat([rows, added])
+    return Change(result, after, replaced=touched)
 
 
 def _with_news(
@@ -419,8 +423,9 @@ def _with_news(
 
     priorities = pl.Series(raised_to, dtype=pl.Int64)
     is_changed = pl.Series(have_changed, dtype=pl.Boolean)
+    priority = pl.coalesce(priorities, "priority")
     changed_at = pl.when(is_changed).then(schema.moment(now)).otherwise("changed_at")
-    return rows.with_columns(priority=pl.coalesce(priorities, "priority"), changed_at=changed_at)
+    return rows.with_columns(priority=priority, changed_at=changed_at)
 
 
 def _live_requests(
@@ -429,8 +434,9 @@ def _live_requests(
     """Return id, status and priority of the live requests of the positions that are asked for."""
     conids = [request.conid for request in requests]
     rows = live.filter(pl.col("conid").is_in(conids), IS_REQUEST)
-    names = ("account", "conid", "request_id", "status", "priority")
-    return {(row[0], row[1]): row[2:] for row in rows.select(names).rows()}
+    positions = rows.select("account", "conid").rows()
+    states = rows.select("request_id", "status", "priority").rows()
+    return dict(zip(positions, states, strict=True))
 
 
 class Action(Enum):
@@ -462,8 +468,8 @@ def check_leases(
         LeaseLostError: A lease has expired, or another worker holds it.
         RequestStateError: A request is not PROCESSING.
     """
-    names = ("request_id", "status", "lease_token", "lease_expires_at")
-    leases = {row[0]: row[1:] for row in rows.select(names).rows()}
+    columns = rows.select("request_id", "status", "lease_token", "lease_expires_at")
+    leases = {row[0]: row[1:] for row in columns.rows()}
     for request_id in ids:
         if request_id not in leases:
             continue
@@ -541,4 +547,5 @@ def retry(
     pending = as_pending(failed.filter(is_retried), now)
     pending = pending.with_columns(*schema.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64))
     parts = in_parts(FAILED, siblings.get_column("part").unique())
-    return Change(result, pending, siblings.filter(~is_retried), parts, replaced=False)
+    still_failed = siblings.filter(~is_retried)
+    return Change(result, pending, still_failed, parts, replaced=False)

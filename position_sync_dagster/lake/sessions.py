@@ -199,7 +199,10 @@ class GatewaySessions:
         """
         of_logins = pl.col("gateway_id").is_in(list(gateway_ids))
         rows = self._lifecycle.snapshot().live.filter(of_logins)
-        return {session.gateway_id: session for session in schema.records_of(GatewaySession, rows)}
+        newest: dict[str, GatewaySession] = {}
+        for session in schema.records_of(GatewaySession, rows):
+            newest[session.gateway_id] = session
+        return newest
 
     def history(self, limit: int | None = 50, only: pl.Expr = EVERY) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first.
@@ -208,10 +211,12 @@ class GatewaySessions:
             limit: Maximum number of sessions; None for all.
             only: Chooses sessions by the columns of the table.
         """
-        rows = pl.concat([self._lifecycle.snapshot().live, self._lifecycle.finished()])
-        newest = rows.filter(only).sort("started_at", "fencing_token", descending=True)
-        newest = newest.unique("session_id", keep="first", maintain_order=True)
-        return schema.records_of(GatewaySession, newest[:limit])
+        live = self._lifecycle.snapshot().live
+        finished = self._lifecycle.finished()
+        chosen = pl.concat([live, finished]).filter(only)
+        newest_first = chosen.sort("started_at", "fencing_token", descending=True)
+        distinct = newest_first.unique("session_id", keep="first", maintain_order=True)
+        return schema.records_of(GatewaySession, distinct[:limit])
 
     def _change_own(
         self,
@@ -237,7 +242,8 @@ class GatewaySessions:
 
         def step(snapshot: Snapshot) -> Change[T]:
             is_own = snapshot.live.select(pl.col("gateway_id") == gateway_id).to_series()
-            sessions = schema.records_of(GatewaySession, snapshot.live.filter(is_own))
+            rows = snapshot.live.filter(is_own)
+            sessions = schema.records_of(GatewaySession, rows)
             stored = next(iter(sessions), None)
             now = self._clock()
             after = decide(stored, now)
@@ -246,11 +252,14 @@ class GatewaySessions:
 
             past = []
             if stored is not None and stored.session_id != after.session_id:
-                past.append(stored.as_followed(now))
+                followed = stored.as_followed(now)
+                past.append(followed)
             moved = schema.session_rows(past).with_columns(bucket=pl.lit(PAST))
-            return Change(after, schema.session_rows([after]), moved, replaced=is_own)
+            live = schema.session_rows([after])
+            return Change(after, live, moved, replaced=is_own)
 
-        return self._lifecycle.change(step, commit_info, schema.part_named(gateway_id))
+        part = schema.part_named(gateway_id)
+        return self._lifecycle.change(step, commit_info, part)
 
 
 def _login_owned(by: GatewaySession) -> errors.LoginOwnedError:
