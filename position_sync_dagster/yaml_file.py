@@ -110,12 +110,14 @@ class YamlFile:
             return kind.model_validate(value)
         except ValidationError as error:
             # A mistyped field is reported as unknown and as missing: the first names the mistake.
-            found = error.errors(include_url=False)
-            first = min(found, key=lambda one: one["type"] != "extra_forbidden")
+            mistakes = error.errors(include_url=False)
+            first = min(mistakes, key=lambda mistake: mistake["type"] != "extra_forbidden")
             place = (*at, *first["loc"])
             if first["type"] == "extra_forbidden":
                 place = (*place, _KEY)
-            self.fail(place, *_explain(kind, first))
+
+            cause, remedy = _explain(kind, first)
+            self.fail(place, cause, remedy)
 
     def fail(self, at: Place, cause: str, remedy: str) -> NoReturn:
         """Raise the error of a mistake at a place."""
@@ -145,8 +147,7 @@ class YamlFile:
             if isinstance(node, SequenceNode) and isinstance(step, int):
                 node = node.value[step]
             elif isinstance(node, MappingNode):
-                pairs = (pair for pair in node.value if pair[0].value == step)
-                key, node = next(pairs, (node, node))
+                key, node = _pair_of(node, step)
         return node
 
     def _require_few_values(self) -> None:
@@ -209,19 +210,17 @@ class YamlFile:
         try:
             content = first_bytes(self.path, LARGEST_FILE + 1)
             if len(content) > LARGEST_FILE:
-                raise self._error_of(
-                    f"it has more than {LARGEST_FILE // 2**20} MB",
-                    f"Name a file that holds {self._holds} and nothing else",
-                )
+                cause = f"it has more than {LARGEST_FILE // 2**20} MB"
+                remedy = f"Name a file that holds {self._holds} and nothing else"
+                raise self._error_of(cause, remedy)
             return content.decode("utf-8")
         except FileNotFoundError:
             remedy = f"Correct the path of the file of {self._holds}"
             raise self._error_of("there is no such file", remedy) from None
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or str(error)
-            raise self._error_of(
-                f"it cannot be read: {why}", "Name a text file in UTF-8 that you may read"
-            ) from None
+            remedy = "Name a text file in UTF-8 that you may read"
+            raise self._error_of(f"it cannot be read: {why}", remedy) from None
 
     def _error_at(self, node: Node | yaml.Event, cause: str, remedy: str) -> PositionSyncError:
         mark: Any = node.start_mark
@@ -229,9 +228,18 @@ class YamlFile:
 
     def _error_of(self, cause: str, remedy: str, *at: int) -> PositionSyncError:
         """Return the error of a mistake at a line and a column, where they are known."""
-        return self._error(
-            f"{_named(self.path, *at)}: {cause.rstrip('.')}.", remedy=f"{remedy.rstrip('.')}."
-        )
+        place = _named(self.path, *at)
+        cause = cause.rstrip(".")
+        remedy = remedy.rstrip(".")
+        return self._error(f"{place}: {cause}.", remedy=f"{remedy}.")
+
+
+def _pair_of(node: MappingNode, name: int | str) -> tuple[Node, Node]:
+    """Return the name and the value of a field; the node itself where there is no such field."""
+    for key, value in node.value:
+        if key.value == name:
+            return key, value
+    return node, node
 
 
 def _expanded(node: Node, counted: dict[int, int]) -> int:
@@ -242,9 +250,11 @@ def _expanded(node: Node, counted: dict[int, int]) -> int:
     counted[id(node)] = 0  # an alias of what is around it is an error where it stands
     count = 1
     if isinstance(node, SequenceNode):
-        count += sum(_expanded(value, counted) for value in node.value)
+        for value in node.value:
+            count += _expanded(value, counted)
     elif isinstance(node, MappingNode):
-        count += sum(1 + _expanded(value, counted) for _key, value in node.value)
+        for _key, value in node.value:
+            count += 1 + _expanded(value, counted)
     counted[id(node)] = count
     return count
 
@@ -295,7 +305,8 @@ def _innermost_part(
         if field is None:
             continue
 
-        parts = [hint for hint in (field.annotation, *get_args(field.annotation)) if _is_part(hint)]
+        alternatives = (field.annotation, *get_args(field.annotation))
+        parts = [hint for hint in alternatives if _is_part(hint)]
         is_inside = number + 1 < len(steps) or error["type"] == "model_type"
         if parts and is_inside:
             part = parts[0]

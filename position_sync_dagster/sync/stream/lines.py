@@ -242,17 +242,16 @@ class StreamLines:
         is_permission = refusal.code in codes.NOT_PERMITTED
         may_be_delayed = self.context.settings.delayed_fallback and is_permission
         was_delayed = refusal.market_data_type in codes.DELAYED_TYPES
+        is_leg = not self.login.is_underlying(conid)
         usual_wait = OTHER_RETRY_WAIT if refusal.code in codes.ENDS_LINE else UNKNOWN_RETRY_WAIT
-        self._deny(
-            conid,
-            Denial(
-                reason=text,
-                wait=RETRY_WAITS.get(refusal.code, usual_wait),
-                delayed=may_be_delayed and not was_delayed and not self.login.is_underlying(conid),
-                of_login=refusal.code in codes.REFUSES_LOGIN,
-                awaits=AWAITED.get(refusal.code),
-            ),
+        denial = Denial(
+            reason=text,
+            wait=RETRY_WAITS.get(refusal.code, usual_wait),
+            delayed=may_be_delayed and not was_delayed and is_leg,
+            of_login=refusal.code in codes.REFUSES_LOGIN,
+            awaits=AWAITED.get(refusal.code),
         )
+        self._deny(conid, denial)
 
     def _deny(self, conid: int, denial: Denial) -> None:
         denial = self.login.deny(conid, denial, self.context.monotonic())
@@ -272,11 +271,15 @@ class StreamLines:
 
         texts = list(self.contracts.mismatches.values())
         for _delayed, conid, denial in denied:
-            again_at = self.context.clock() + timedelta(seconds=denial.until_s - now_s)
-            again = f"requested again at {again_at:%H:%M} UTC"
-            texts.append(f"{self._text_of(conid, denial)} ({again})")
-        more = [f"and {len(texts) - NAMED} more"] if len(texts) > NAMED else []
-        return texts[:NAMED] + more + self.login.problems()
+            wait = timedelta(seconds=denial.until_s - now_s)
+            again_at = self.context.clock() + wait
+            text = self._text_of(conid, denial)
+            texts.append(f"{text} (requested again at {again_at:%H:%M} UTC)")
+
+        named = texts[:NAMED]
+        if len(texts) > NAMED:
+            named.append(f"and {len(texts) - NAMED} more")
+        return named + self.login.problems()
 
     def _text_of(self, conid: int, denial: Denial) -> str:
         has = "streams delayed data" if denial.delayed else "has no market data"
