@@ -90,12 +90,15 @@ def _figures(source: ApiSource, _query: NoQuery) -> str:
 def _header(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
     figures = source.figures()
     status = figures.status
+    gateways = [login.gateway for login in status.each_login]
+    limits = [limit_of(evaluated) for evaluated in figures.limits]
+    attention = [*status.attention, *status.unresolved_legs]
     return {
         "at": figures.at,
-        "gateways": [login.gateway for login in status.each_login],
-        "attention": [*status.attention, *status.unresolved_legs],
+        "gateways": gateways,
+        "attention": attention,
         "hints": status.hints,
-        "limits": [limit_of(evaluated) for evaluated in figures.limits],
+        "limits": limits,
         "accounts": figures.accounts,
         "current": figures.current,
         "held": figures.held,
@@ -115,12 +118,14 @@ def _accounts(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
 def _strategies(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
     figures = source.figures()
     book = figures.book
+    strategies = [*book.strategies, *book.rest]
+    totals = [*book.totals, *book.in_base]
     return {
         "at": figures.at,
-        "strategies": [*book.strategies, *book.rest],
+        "strategies": strategies,
         "underlyings": book.underlyings,
         "expiries": book.expiries,
-        "totals": [*book.totals, *book.in_base],
+        "totals": totals,
     }
 
 
@@ -155,10 +160,9 @@ def _what_if(source: ApiSource, query: WhatIfQuery) -> dict[str, Any]:
 
     book, legs = source.risk()
     query.choice.check(book)
-    legs = query.choice.of(legs)
-    left_out = [{"reason": reason, "legs": count} for reason, count in legs.left_out().items()]
-    rows = scenario_rows(legs, points, query.level)
-    return {"at": book.now, "rows": rows, "left_out": left_out}
+    chosen = query.choice.of(legs)
+    rows = scenario_rows(chosen, points, query.level)
+    return {"at": book.now, "rows": rows, "left_out": risk_answers.left_out_of(chosen)}
 
 
 def _compared(source: ApiSource, query: WhatIfQuery, changes: Changes) -> dict[str, Any]:
@@ -233,127 +237,145 @@ class ApiRoute:
     is_tagged: bool = True
 
 
-ROUTES = {
-    "figures": ApiRoute(
-        summary="All figures", query=NoQuery, answer=api_answers.FiguresAnswer, read=_figures
+# What is served below /api/v1/, by its name there.
+ROUTES: dict[str, ApiRoute] = {}
+
+ROUTES["figures"] = ApiRoute(
+    summary="All figures", query=NoQuery, answer=api_answers.FiguresAnswer, read=_figures
+)
+
+ROUTES["header"] = ApiRoute(
+    summary="What the header of a page says",
+    query=NoQuery,
+    answer=api_answers.HeaderAnswer,
+    read=_header,
+    # Its moment is what a page counts from: where nothing changed, nothing is old either.
+    is_tagged=False,
+)
+
+ROUTES["accounts"] = ApiRoute(
+    summary="Accounts, and the profit of the day in its parts",
+    query=NoQuery,
+    answer=api_answers.AccountsAnswer,
+    read=_accounts,
+)
+
+ROUTES["strategies"] = ApiRoute(
+    summary="Sums of strategies, underlyings, expiries, and of all",
+    query=NoQuery,
+    answer=api_answers.StrategiesAnswer,
+    read=_strategies,
+)
+
+ROUTES["positions"] = ApiRoute(
+    summary="Open positions",
+    query=PositionsQuery,
+    answer=api_answers.PositionsAnswer,
+    read=_positions,
+    is_tagged=False,
+)
+
+ROUTES["positions.csv"] = ApiRoute(
+    summary="Open positions as CSV", query=NoQuery, answer=None, read=_positions_csv
+)
+
+ROUTES["what-if"] = ApiRoute(
+    summary="Value and profit under other prices, volatilities and days",
+    query=WhatIfQuery,
+    answer=api_answers.WhatIfAnswer,
+    read=_what_if,
+    is_tagged=False,
+)
+
+ROUTES["payoff"] = ApiRoute(
+    summary="Break-evens, greatest profit and greatest loss at the next expiry",
+    query=PayoffQuery,
+    answer=api_answers.PayoffAnswer,
+    read=_payoff,
+    is_tagged=False,
+)
+
+ROUTES["curve"] = ApiRoute(
+    summary="Profit and greeks over the price: now, on a chosen day, and at the next expiry",
+    query=risk_answers.CurveQuery,
+    answer=risk_answers.CurveAnswer,
+    read=_curve,
+    is_tagged=False,
+)
+
+ROUTES["scenarios"] = ApiRoute(
+    summary="Profit in the recorded scenarios",
+    query=NoQuery,
+    answer=risk_answers.ScenariosAnswer,
+    read=_scenarios,
+    is_tagged=False,
+)
+
+ROUTES["closed-day"] = ApiRoute(
+    summary="Where the profit of the newest closed day came from, and its books",
+    query=NoQuery,
+    answer=ClosedDayAnswer,
+    read=_closed_day,
+    is_tagged=False,
+)
+
+ROUTES["expiry"] = ApiRoute(
+    summary="What expires, and what may be assigned early",
+    query=ExpiryQuery,
+    answer=ExpiryAnswer,
+    read=_expiry,
+    is_tagged=False,
+)
+
+ROUTES["leg"] = ApiRoute(
+    summary="A leg, its values of today, and its events",
+    query=LegQuery,
+    answer=LegAnswer,
+    read=_leg,
+    is_tagged=False,
+)
+
+ROUTES["search"] = ApiRoute(
+    summary="Strategies, underlyings and legs by their names",
+    query=SearchQuery,
+    answer=SearchAnswer,
+    read=_search,
+    is_tagged=False,
+)
+
+ROUTES["why"] = ApiRoute(
+    summary="Why today's profit of each strategy is what it is",
+    query=WhyQuery,
+    answer=WhyAnswer,
+    read=_why,
+    is_tagged=False,
+)
+
+ROUTES["results"] = ApiRoute(
+    summary="What campaigns that are over brought, by group and by day",
+    query=results_answers.ResultsQuery,
+    answer=results_answers.ResultsAnswer,
+    read=lambda source, query: results_answers.answer_results(source.lake(), query),
+    is_tagged=False,
+)
+
+ROUTES["campaigns"] = ApiRoute(
+    summary="Campaigns that are over",
+    query=results_answers.CampaignsQuery,
+    answer=results_answers.CampaignsAnswer,
+    read=lambda source, query: results_answers.answer_campaigns(source.lake(), query),
+    is_tagged=False,
+)
+
+ROUTES["campaign"] = ApiRoute(
+    summary="One campaign: its legs, fills, rolls, and how it stood at each close",
+    query=results_answers.CampaignQuery,
+    answer=results_answers.CampaignAnswer,
+    read=lambda source, query: results_answers.answer_campaign(
+        source.lake(), source.settings(), query
     ),
-    "header": ApiRoute(
-        summary="What the header of a page says",
-        query=NoQuery,
-        answer=api_answers.HeaderAnswer,
-        read=_header,
-        # Its moment is what a page counts from: where nothing changed, nothing is old either.
-        is_tagged=False,
-    ),
-    "accounts": ApiRoute(
-        summary="Accounts, and the profit of the day in its parts",
-        query=NoQuery,
-        answer=api_answers.AccountsAnswer,
-        read=_accounts,
-    ),
-    "strategies": ApiRoute(
-        summary="Sums of strategies, underlyings, expiries, and of all",
-        query=NoQuery,
-        answer=api_answers.StrategiesAnswer,
-        read=_strategies,
-    ),
-    "positions": ApiRoute(
-        summary="Open positions",
-        query=PositionsQuery,
-        answer=api_answers.PositionsAnswer,
-        read=_positions,
-        is_tagged=False,
-    ),
-    "positions.csv": ApiRoute(
-        summary="Open positions as CSV", query=NoQuery, answer=None, read=_positions_csv
-    ),
-    "what-if": ApiRoute(
-        summary="Value and profit under other prices, volatilities and days",
-        query=WhatIfQuery,
-        answer=api_answers.WhatIfAnswer,
-        read=_what_if,
-        is_tagged=False,
-    ),
-    "payoff": ApiRoute(
-        summary="Break-evens, greatest profit and greatest loss at the next expiry",
-        query=PayoffQuery,
-        answer=api_answers.PayoffAnswer,
-        read=_payoff,
-        is_tagged=False,
-    ),
-    "curve": ApiRoute(
-        summary="Profit and greeks over the price: now, on a chosen day, and at the next expiry",
-        query=risk_answers.CurveQuery,
-        answer=risk_answers.CurveAnswer,
-        read=_curve,
-        is_tagged=False,
-    ),
-    "scenarios": ApiRoute(
-        summary="Profit in the recorded scenarios",
-        query=NoQuery,
-        answer=risk_answers.ScenariosAnswer,
-        read=_scenarios,
-        is_tagged=False,
-    ),
-    "closed-day": ApiRoute(
-        summary="Where the profit of the newest closed day came from, and its books",
-        query=NoQuery,
-        answer=ClosedDayAnswer,
-        read=_closed_day,
-        is_tagged=False,
-    ),
-    "expiry": ApiRoute(
-        summary="What expires, and what may be assigned early",
-        query=ExpiryQuery,
-        answer=ExpiryAnswer,
-        read=_expiry,
-        is_tagged=False,
-    ),
-    "leg": ApiRoute(
-        summary="A leg, its values of today, and its events",
-        query=LegQuery,
-        answer=LegAnswer,
-        read=_leg,
-        is_tagged=False,
-    ),
-    "search": ApiRoute(
-        summary="Strategies, underlyings and legs by their names",
-        query=SearchQuery,
-        answer=SearchAnswer,
-        read=_search,
-        is_tagged=False,
-    ),
-    "why": ApiRoute(
-        summary="Why today's profit of each strategy is what it is",
-        query=WhyQuery,
-        answer=WhyAnswer,
-        read=_why,
-        is_tagged=False,
-    ),
-    "results": ApiRoute(
-        summary="What campaigns that are over brought, by group and by day",
-        query=results_answers.ResultsQuery,
-        answer=results_answers.ResultsAnswer,
-        read=lambda source, query: results_answers.answer_results(source.lake(), query),
-        is_tagged=False,
-    ),
-    "campaigns": ApiRoute(
-        summary="Campaigns that are over",
-        query=results_answers.CampaignsQuery,
-        answer=results_answers.CampaignsAnswer,
-        read=lambda source, query: results_answers.answer_campaigns(source.lake(), query),
-        is_tagged=False,
-    ),
-    "campaign": ApiRoute(
-        summary="One campaign: its legs, fills, rolls, and how it stood at each close",
-        query=results_answers.CampaignQuery,
-        answer=results_answers.CampaignAnswer,
-        read=lambda source, query: results_answers.answer_campaign(
-            source.lake(), source.settings(), query
-        ),
-        is_tagged=False,
-    ),
-}
+    is_tagged=False,
+)
 
 
 def answer(name: str, parameters: QueryParams, known_tags: str, source: ApiSource) -> Response:
@@ -401,7 +423,8 @@ def _invalid(error: ValidationError) -> str:
     """Return what is wrong with a parameter."""
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"])) or "the query"
-    return f"{name}={shown(str(first['input']))}: {first['msg']}."
+    given = shown(str(first["input"]))
+    return f"{name}={given}: {first['msg']}."
 
 
 _TITLES = {
@@ -423,37 +446,34 @@ def etag_of(figures: Figures) -> str:
     That is the other tables that were read, the day, the state of each login and of each limit.
     """
     status = figures.status
-    parts = (
-        figures.versions,
-        (figures.at.date(), figures.day.since),
-        [
-            (login.gateway_id, login.session_state, login.session_detail)
-            for login in status.each_login
-        ],
-        (len(status.attention), figures.current),
-        [(evaluated.limit, evaluated.outcome) for evaluated in figures.limits],
-    )
-    others = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
-    return f'"{figures.ledger_version or 0}-{others}"'
+    logins = []
+    for login in status.each_login:
+        logins.append((login.gateway_id, login.session_state, login.session_detail))
+    limits = [(evaluated.limit, evaluated.outcome) for evaluated in figures.limits]
+
+    day = (figures.at.date(), figures.day.since)
+    counts = (len(status.attention), figures.current)
+    content = repr((figures.versions, day, logins, counts, limits))
+    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+    return f'"{figures.ledger_version or 0}-{digest}"'
 
 
 @cache
 def openapi() -> dict[str, Any]:
     """Return the description of all routes (OpenAPI 3.1)."""
-    models: list[type[BaseModel]] = [Problem]
-    models += [route.answer for route in ROUTES.values() if route.answer is not None]
-    shapes: list[tuple[type[BaseModel], Literal["serialization"]]] = [
-        (model, "serialization") for model in models
-    ]
+    shapes: list[tuple[type[BaseModel], Literal["serialization"]]] = [(Problem, "serialization")]
+    paths: dict[str, Any] = {}
+    for name, route in ROUTES.items():
+        paths[f"/api/v1/{name}"] = {"get": _operation(name)}
+        if route.answer is not None:
+            shapes.append((route.answer, "serialization"))
+
     _references, schemas = models_json_schema(
         shapes, by_alias=True, ref_template="#/components/schemas/{model}"
     )
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "Position Sync", "version": f"{VERSION}"},
-        "paths": {f"/api/v1/{name}": {"get": _operation(name)} for name in ROUTES},
-        "components": {"schemas": schemas["$defs"]},
-    }
+    info = {"title": "Position Sync", "version": f"{VERSION}"}
+    components = {"schemas": schemas["$defs"]}
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": components}
 
 
 def _operation(name: str) -> dict[str, Any]:
@@ -469,11 +489,13 @@ def _operation(name: str) -> dict[str, Any]:
         responses["304"] = {"description": unchanged}
 
     error = {"application/problem+json": {"schema": _reference(Problem)}}
-    statuses = [status for status in _TITLES if status == 503 or route.query.model_fields]
-    for status in statuses:
-        responses[f"{status}"] = {"description": _TITLES[status], "content": error}
+    for status, title in _TITLES.items():
+        if status == 503 or route.query.model_fields:
+            responses[f"{status}"] = {"description": title, "content": error}
+
+    operation_id = name.replace(".", "_").replace("-", "_")
     return {
-        "operationId": name.replace(".", "_").replace("-", "_"),
+        "operationId": operation_id,
         "summary": route.summary,
         "parameters": _parameters(route.query),
         "responses": responses,
@@ -488,17 +510,18 @@ def _parameters(query: type[ApiModel]) -> list[dict[str, Any]]:
     """Return the description of the parameters of a query; lists are separated by commas."""
     schema = query.model_json_schema(ref_template="#/components/schemas/{model}")
     parameters: list[dict[str, Any]] = []
+    required = schema.get("required", ())
     for name, of_field in schema.get("properties", {}).items():
-        described = {key: value for key, value in of_field.items() if key != "description"}
-        parameters.append(
-            {
-                "name": name,
-                "in": "query",
-                "required": name in schema.get("required", ()),
-                "description": of_field.get("description", ""),
-                "style": "form",
-                "explode": False,
-                "schema": described,
-            }
-        )
+        type_of_field = dict(of_field)
+        description = type_of_field.pop("description", "")
+        parameter = {
+            "name": name,
+            "in": "query",
+            "required": name in required,
+            "description": description,
+            "style": "form",
+            "explode": False,
+            "schema": type_of_field,
+        }
+        parameters.append(parameter)
     return parameters

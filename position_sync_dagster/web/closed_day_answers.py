@@ -68,12 +68,14 @@ def closed_day(lake: Lake, at: datetime) -> dict[str, Any]:
     """
     explained = _newest(lake, PROFIT_EXPLAINED)
     books = _newest(lake, BOOKS)
+    explained_rows = explained.select(*ExplainedRow.model_fields).to_dicts()
+    books_rows = books.select(*BooksRow.model_fields).to_dicts()
     return {
         "at": at,
         "explained_day": _day(explained),
-        "explained": explained.select(*ExplainedRow.model_fields).to_dicts(),
+        "explained": explained_rows,
         "books_day": _day(books),
-        "books": books.select(*BooksRow.model_fields).to_dicts(),
+        "books": books_rows,
     }
 
 

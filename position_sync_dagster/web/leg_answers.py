@@ -77,7 +77,8 @@ def read_leg(lake: Lake, figures: Figures, query: LegQuery) -> dict[str, Any]:
     """
     is_leg = (pl.col("account") == query.account) & (pl.col("conid") == query.conid)
     held = figures.positions.filter(is_leg).select(COLUMNS).to_dicts()
-    rows, more = LedgerProvenance(lake.updates.table).of_holding_since(
+    ledger = LedgerProvenance(lake.updates.table)
+    rows, more = ledger.of_holding_since(
         query.account, query.conid, since=figures.day.since, limit=MOST_VALUES
     )
     if not held and rows.is_empty():
@@ -86,13 +87,17 @@ def read_leg(lake: Lake, figures: Figures, query: LegQuery) -> dict[str, Any]:
             remedy="`position-sync positions --closed` lists accounts and conids.",
         )
 
-    changes = [change for change in figures.changes if _is_of(change.account, query.account)]
+    changes = []
+    for change in figures.changes:
+        if _is_of(change.account, query.account) and query.conid in change.conids:
+            changes.append(change)
+
     return {
         "at": figures.at,
         "position": held[0] if held else None,
         "values": rows.select(_OF_ROW).to_dicts(),
         "more": more,
-        "changes": [change for change in changes if query.conid in change.conids],
+        "changes": changes,
     }
 
 

@@ -124,12 +124,9 @@ class CampaignQuery(ApiModel):
 def answer_results(lake: Lake, query: ResultsQuery) -> dict[str, Any]:
     """Return the answer of `results`."""
     campaigns = read_results(lake, query.since)
-    return {
-        "since": query.since,
-        "by": query.by,
-        "results": [result.row for result in results_of(campaigns, query.by)],
-        "days": read_days(lake, campaigns, query.since),
-    }
+    results = [result.row for result in results_of(campaigns, query.by)]
+    days = read_days(lake, campaigns, query.since)
+    return {"since": query.since, "by": query.by, "results": results, "days": days}
 
 
 def answer_campaigns(lake: Lake, query: CampaignsQuery) -> dict[str, Any]:

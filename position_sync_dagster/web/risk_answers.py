@@ -104,14 +104,10 @@ def curve_answer(
     """
     if not query.close:
         query.choice.check(book)
-    curves = curves_of_choice(book, legs, query.choice, Point(vol=query.vol, days=query.days))
-    return {
-        "at": book.now,
-        "days": query.days,
-        "vol": query.vol,
-        "curves": [curve.row for curve in curves],
-        "notes": notes,
-    }
+    point = Point(vol=query.vol, days=query.days)
+    curves = curves_of_choice(book, legs, query.choice, point)
+    rows = [curve.row for curve in curves]
+    return {"at": book.now, "days": query.days, "vol": query.vol, "curves": rows, "notes": notes}
 
 
 class ScenarioRow(ApiModel):
@@ -138,9 +134,14 @@ class ScenariosAnswer(ApiModel):
 
 def scenarios_answer(book: Book, legs: PricedLegs, points: Sequence[Point]) -> dict[str, Any]:
     """Return the profit of each account, strategy and underlying in each of some scenarios."""
-    return {
-        "at": book.now,
-        "names": [point.name or "" for point in points],
-        "rows": profits(legs, points),
-        "left_out": [{"reason": why, "legs": count} for why, count in legs.left_out().items()],
-    }
+    names = [point.name or "" for point in points]
+    rows = profits(legs, points)
+    return {"at": book.now, "names": names, "rows": rows, "left_out": left_out_of(legs)}
+
+
+def left_out_of(legs: PricedLegs) -> list[dict[str, Any]]:
+    """Return how many legs have no price, by the reason."""
+    left_out: list[dict[str, Any]] = []
+    for reason, count in legs.left_out().items():
+        left_out.append({"reason": reason, "legs": count})
+    return left_out

@@ -14,7 +14,12 @@ from position_sync_dagster.domain.clock import NEVER, elapsed
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.priced_legs import PricedLegs
-from position_sync_dagster.risk.scenario_file import STANDARD, folder_of, read_scenarios
+from position_sync_dagster.risk.scenario_file import (
+    STANDARD,
+    Point,
+    folder_of,
+    read_scenarios,
+)
 from position_sync_dagster.risk.scenarios import profits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import Book, read_curves
@@ -110,8 +115,8 @@ class PageFigures:
     def _slow_of(self, book: Book) -> dict[str, Any]:
         """Return the newest curves and scenarios; they are computed beside the reads."""
         if self._computing is not None and self._computing.done():
-            computed, self._computing = self._computing, None
-            self._slow = computed.result()
+            self._slow = self._computing.result()
+            self._computing = None
 
         has_line = any(len(curve["points"]) > 1 for curve in self._slow["curves"])
         every = SLOW_EVERY if has_line else BEGINNING
@@ -214,29 +219,28 @@ def _scenarios_of(lake: Lake, settings: Settings, book: Book) -> dict[str, Any]:
     """
     from_file = read_scenarios(folder_of(settings.strategies_file))
     legs = price_legs(lake, settings, book, from_file)
-    points = [
-        point for point in STANDARD if not point.vol and abs(point.spot) <= MOST_SHOWN_PERCENT
-    ]
-    points = [*points, *from_file.points.values()][:MOST_SCENARIOS]
-    return {
-        "at": book.now,
-        "names": [point.name for point in points],
-        "rows": profits(legs, points),
-        "expiry": expiry_of(legs, ExpiryQuery()),
-    }
+    standard: list[Point] = []
+    for point in STANDARD:
+        if not point.vol and abs(point.spot) <= MOST_SHOWN_PERCENT:
+            standard.append(point)
+
+    points = [*standard, *from_file.points.values()][:MOST_SCENARIOS]
+    names = [point.name for point in points]
+    rows = profits(legs, points)
+    expiry = expiry_of(legs, ExpiryQuery())
+    return {"at": book.now, "names": names, "rows": rows, "expiry": expiry}
 
 
 def shown(figures: Figures) -> dict[str, Any]:
     """Return what the page shows besides the parts: the JSON of the API without its positions."""
     status = figures.status
-    values = figures.to_dict(positions=False) | {
-        "columns": COLUMNS,
-        "mode": plain(status.trading_mode),
-        "lines": status.lines_text,
-        "without_line": status.legs_without_line,
-        "oldest_age_s": figures.oldest_age_s,
-        "missing": not_in_sums(figures.book),
-    }
+    values = figures.to_dict(positions=False)
+    values["columns"] = COLUMNS
+    values["mode"] = plain(status.trading_mode)
+    values["lines"] = status.lines_text
+    values["without_line"] = status.legs_without_line
+    values["oldest_age_s"] = figures.oldest_age_s
+    values["missing"] = not_in_sums(figures.book)
     values["changes"] = values["changes"][:MOST_CHANGES]
     return dict(_printable(values))
 
@@ -244,33 +248,15 @@ def shown(figures: Figures) -> dict[str, Any]:
 def parts_of(figures: Figures) -> dict[str, Row]:
     """Return each part of a holding by its key, in the order of COLUMNS."""
     key = ("account", "conid")
-    of = ("strategy_id", *key)
-    source = pl.coalesce("price_kind", "value_source", pl.lit("NONE"))
-    feed = pl.when("delayed").then(pl.lit(" delayed")).otherwise(pl.lit(""))
     of_leg = figures.positions.select(*key, *OF_LEG, "current", "confirmed_at", "greeks_at")
-    times = ("confirmed_at", "greeks_at", "timestamp")
-    # Which sums leave out this part.
-    unknown = [pl.when(lacks(name)).then(pl.lit(name)) for name in STARRED]
-    lacking = pl.concat_list(unknown).list.drop_nulls()
-    rows = (
-        figures.book.split.parts.select(
-            *of,
-            pl.format("{}|{}|{}|{}", *of, pl.int_range(pl.len()).over(of)).alias("key"),
-            pl.col("strategy_id").alias("strategy"),
-            (pl.col("position") * pl.col("share")).alias("quantity"),
-            (source + feed).alias("source"),
-            pl.col("valueless").cast(pl.Int64).alias("unvalued"),
-            lacking.alias("lacks"),
-            (pl.col("is_option") & pl.col("greekless")).cast(pl.Int64).alias("greekless"),
-            "timestamp",
-            *(name for name in OF_PART if name not in key),
-        )
-        .join(of_leg, on=key, how="left", maintain_order="left")
-        .with_columns(pl.col(times).dt.timestamp("ms"), pl.col("expiry").dt.to_string("iso"))
-        .with_columns(written_at="timestamp", priced_at="confirmed_at")
-        .select(COLUMNS)
-    )
-    rows = rows.with_columns(pl.col(pl.Float64).fill_nan(None))
+    parts_of_legs = figures.book.split.parts.select(_columns_of_parts(key))
+    with_legs = parts_of_legs.join(of_leg, on=key, how="left", maintain_order="left")
+
+    times = pl.col("confirmed_at", "greeks_at", "timestamp").dt.timestamp("ms")
+    expiry = pl.col("expiry").dt.to_string("iso")
+    as_plain = with_legs.with_columns(times, expiry)
+    named = as_plain.with_columns(written_at="timestamp", priced_at="confirmed_at")
+    rows = named.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None))
     parts = {row[0]: list(row) for row in rows.iter_rows()}
 
     # To look at each text of a large book, one by one, would take half of the time.
@@ -280,9 +266,37 @@ def parts_of(figures: Figures) -> dict[str, Row]:
     return parts
 
 
+def _columns_of_parts(key: Sequence[str]) -> list[pl.Expr]:
+    """Return the columns of a part that do not come from its leg, and those that name it."""
+    of_part = ("strategy_id", *key)
+    number = pl.int_range(pl.len()).over(of_part)
+    source = pl.coalesce("price_kind", "value_source", pl.lit("NONE"))
+    feed = pl.when("delayed").then(pl.lit(" delayed")).otherwise(pl.lit(""))
+    quantity = pl.col("position") * pl.col("share")
+    has_no_greeks = pl.col("is_option") & pl.col("greekless")
+
+    # Which sums leave out this part.
+    unknown = [pl.when(lacks(name)).then(pl.lit(name)) for name in STARRED]
+    lacking = pl.concat_list(unknown).list.drop_nulls()
+
+    columns = [pl.col(name) for name in (*of_part, "timestamp")]
+    columns.append(pl.format("{}|{}|{}|{}", *of_part, number).alias("key"))
+    columns.append(pl.col("strategy_id").alias("strategy"))
+    columns.append(quantity.alias("quantity"))
+    columns.append((source + feed).alias("source"))
+    columns.append(pl.col("valueless").cast(pl.Int64).alias("unvalued"))
+    columns.append(lacking.alias("lacks"))
+    columns.append(has_no_greeks.cast(pl.Int64).alias("greekless"))
+    columns += [pl.col(name) for name in OF_PART if name not in key]
+    return columns
+
+
 def _printable(value: Any) -> Any:
     if isinstance(value, str):
-        return value if value.isprintable() and len(value) < 200 else foreign(value, 1000)
+        is_usual = value.isprintable() and len(value) < 200
+        return value if is_usual else foreign(value, 1000)
     if isinstance(value, dict):
-        return {_printable(name): _printable(one) for name, one in value.items()}
-    return [_printable(one) for one in value] if isinstance(value, list) else value
+        return {_printable(name): _printable(cell) for name, cell in value.items()}
+    if isinstance(value, list):
+        return [_printable(cell) for cell in value]
+    return value
