@@ -86,17 +86,19 @@ def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[str, str]:
     exact = {(kind, id_) for kind, id_ in beginning if id_ == text}
     candidates = sorted(exact or beginning)
     ids = {id_ for _, id_ in candidates}
+    beginning_of_ids = repr(text[:80])
     if not ids:
         raise UnknownIdError(
-            f"No run, batch, row or request has an id that begins with {text[:80]!r}.",
+            f"No run, batch, row or request has an id that begins with {beginning_of_ids}.",
             remedy="Copy the id from Dagster, from `position-sync history` or from a table.",
         )
 
     if len(ids) > 1:
-        named = ", ".join(f"{kind.lower()} {id_}" for kind, id_ in candidates[:CANDIDATES])
+        first = [f"{kind.lower()} {id_}" for kind, id_ in candidates[:CANDIDATES]]
+        named = ", ".join(first)
         end = ", …" if len(candidates) > CANDIDATES else "."
         raise AmbiguousIdError(
-            f"{len(ids)} ids begin with {text[:80]!r}: {named}{end}",
+            f"{len(ids)} ids begin with {beginning_of_ids}: {named}{end}",
             remedy="Give more characters of the id.",
         )
     return max(candidates)  # a row may have the id of its request: the row names the request too
@@ -169,14 +171,14 @@ def read_history(
             breaks.append(brk)
 
     values = [_past_value(row, memberships, breaks) for row in rows.iter_rows(named=True)]
-    of_holding = (pl.col("account") == account) & (pl.col("conid") == conid)
-    return {
-        "account": account,
-        "conid": conid,
-        "values": values,
-        "more": more,
-        "closes": lake.closures.current(of_holding),
-    }
+    is_of_account = pl.col("account") == account
+    is_of_contract = pl.col("conid") == conid
+    closes = lake.closures.current(is_of_account & is_of_contract)
+    past: dict[str, Any] = {"account": account, "conid": conid}
+    past["values"] = values
+    past["more"] = more
+    past["closes"] = closes
+    return past
 
 
 def _past_value(
@@ -376,15 +378,11 @@ def _value_lines(value: dict[str, Any]) -> Iterator[str]:
     yield f"{held} × {price} = {worth}  {source}"
 
     breaks = [f"{brk['type']} {brk['state']} {brk['break_id']}" for brk in value["breaks"]]
-    links = {
-        "row": row["update_id"],
-        "batch": row["batch_id"],
-        "run": row["run_id"],
-        "request": row["request_id"],
-        "strategy": ", ".join(value["strategies"]),
-        "break": ", ".join(breaks),
-        "note": row["note"],
-    }
+    links = {"row": row["update_id"], "batch": row["batch_id"], "run": row["run_id"]}
+    links["request"] = row["request_id"]
+    links["strategy"] = ", ".join(value["strategies"])
+    links["break"] = ", ".join(breaks)
+    links["note"] = row["note"]
     for name, link in links.items():
         if link:
             yield f"    {name:<9} {link}"

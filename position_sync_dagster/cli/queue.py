@@ -49,15 +49,11 @@ def list_requests(
     oldest_pending_age_s = seconds_since(overview.oldest_pending_at, now)
     counts = {state.value: overview.counts[state] for state in QueueStatus}
     if json:
-        as_plain = None if requests is None else [as_data(request, now) for request in requests]
-        output.print_json(
-            {
-                "counts": counts,
-                "oldest_pending_age_s": oldest_pending_age_s,
-                "status": status,
-                "requests": as_plain,
-            }
-        )
+        listed = None
+        if requests is not None:
+            listed = [as_data(request, now) for request in requests]
+        answer = {"counts": counts, "oldest_pending_age_s": oldest_pending_age_s}
+        output.print_json(answer | {"status": status, "requests": listed})
         return
 
     for state, count in counts.items():
@@ -87,17 +83,16 @@ def print_requests(requests: Sequence[QueuedPosition], now: datetime) -> None:
     rows = []
     notes = []
     for request in requests:
-        rows.append(
-            {
-                "id": request.request_id,
-                "account": request.account or "any",
-                "conid": request.conid,
-                "symbol": request.symbol,
-                "priority": request.priority,
-                "attempts": request.attempts,
-                "age": age(request.created_at, now),
-            }
-        )
+        cells = {
+            "id": request.request_id,
+            "account": request.account or "any",
+            "conid": request.conid,
+            "symbol": request.symbol,
+        }
+        cells["priority"] = request.priority
+        cells["attempts"] = request.attempts
+        cells["age"] = age(request.created_at, now)
+        rows.append(cells)
         notes.append(first_line(request.error_message or ""))
     output.print_table(rows, notes, right=("age",))
 

@@ -206,16 +206,12 @@ def _print_proposal(proposal: Proposal) -> None:
     notes = []
     for number, strategy in enumerate(proposal.strategies, 1):
         loss = "unlimited" if strategy.unlimited else amount(strategy.greatest_loss)
-        rows.append(
-            {
-                "#": str(number),
-                "strategy": strategy.name,
-                "account": strategy.account,
-                "credit": amount(strategy.credit),
-                "greatest loss": loss,
-                "why": strategy.why,
-            }
-        )
+        cells = {"#": str(number), "strategy": strategy.name, "account": strategy.account}
+        cells["credit"] = amount(strategy.credit)
+        cells["greatest loss"] = loss
+        cells["why"] = strategy.why
+        rows.append(cells)
+
         legs = [f"{leg.quantity:+g} {contract_name(leg.instrument)}" for leg in strategy.legs]
         ways = [", ".join(legs), *strategy.alternatives]
         notes.append("; or ".join(ways))

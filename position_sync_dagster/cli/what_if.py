@@ -289,16 +289,17 @@ def payoff(
 
 def _payoff_line(payoff: Payoff) -> dict[str, str]:
     """Return the cells of a payoff."""
-    return {
+    cells = {
         "strategy": payoff.strategy or "several",
         "account": payoff.account,
         "underlying": payoff.underlying,
         "currency": payoff.currency,
-        "expiry": f"{payoff.expiry or '–'}",
-        "break-even": _prices(payoff.break_evens),
-        "greatest profit": _bound(payoff, payoff.greatest_profit),
-        "greatest loss": _bound(payoff, payoff.greatest_loss),
     }
+    cells["expiry"] = f"{payoff.expiry or '–'}"
+    cells["break-even"] = _prices(payoff.break_evens)
+    cells["greatest profit"] = _bound(payoff, payoff.greatest_profit)
+    cells["greatest loss"] = _bound(payoff, payoff.greatest_loss)
+    return cells
 
 
 def _prices(break_evens: Sequence[float] | None) -> str:
@@ -372,17 +373,18 @@ def _expiring(row: Mapping[str, Any]) -> dict[str, str]:
         marks.append(row["reason"])
     expires_at = row["expires_at"]
     missing = row["missing"]
-    return {
+    cells = {
         "expires (New York)": f"{expires_at:%Y-%m-%d %H:%M}",
         "strategy": row["strategy_id"],
         "account": row["account"],
         "leg": row["leg"],
-        "qty": digits(row["position"]),
-        "units": _signed(row["units"]),
-        "cash": _signed(row["cash"]),
-        "missing": _signed(-missing) if missing else "–",
-        "": ", ".join(marks),
     }
+    cells["qty"] = digits(row["position"])
+    cells["units"] = _signed(row["units"])
+    cells["cash"] = _signed(row["cash"])
+    cells["missing"] = _signed(-missing) if missing else "–"
+    cells[""] = ", ".join(marks)
+    return cells
 
 
 def _signed(number: float | None) -> str:

@@ -462,24 +462,27 @@ def _row(
         note = None
 
     amounts: Worth = {"market_price": None} | worth
+    average_cost = holding.average_cost if holding.position else None
+    greeks_time = market.greeks_time if market.is_live else None
+    greeks_source = GreeksSource.GATEWAY if market.greeks_time else None
     row = PositionUpdate(
         **amounts,
         **_named(instrument, _OF_INSTRUMENT),
         **_named(holding, _OF_HOLDING),
         **_named(market, _OF_QUOTE),
         **_named(at.by, _OF_WRITER),
-        average_cost=holding.average_cost if holding.position else None,
+        average_cost=average_cost,
         gamma=_times(market.gamma, at.price_magnifier),
         vega=_over(market.vega, at.price_magnifier),
         theta=_over(market.theta, at.price_magnifier),
         timestamp=at.now,
         source=source,
         trading_mode=trading_mode_of(holding.account),
-        greeks_time=market.greeks_time if market.is_live else None,
+        greeks_time=greeks_time,
         note=note,
         trading_class=instrument.trading_class or None,
         local_symbol=instrument.local_symbol or None,
-        greeks_source=GreeksSource.GATEWAY if market.greeks_time else None,
+        greeks_source=greeks_source,
     )
     if holding.greeks is None or not holding.position or market.greeks_time is not None:
         return row

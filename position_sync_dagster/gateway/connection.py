@@ -64,8 +64,11 @@ def day_begin(now: datetime) -> datetime:
     >>> day_begin(datetime(2026, 3, 20, 15, 30, tzinfo=UTC)).isoformat()
     '2026-03-20T04:00:00+00:00'
     """
-    local = (now.astimezone(ZoneInfo(name)) for name in _DAYS)
-    return max(datetime.combine(at.date(), time(), at.tzinfo) for at in local).astimezone(UTC)
+    midnights: list[datetime] = []
+    for name in _DAYS:
+        local = now.astimezone(ZoneInfo(name))
+        midnights.append(datetime.combine(local.date(), time(), local.tzinfo))
+    return max(midnights).astimezone(UTC)
 
 
 def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Execution:
@@ -81,7 +84,18 @@ def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Exec
         raise ValueError("the id, account, conid or quantity of an execution")
     if done.side not in ("BOT", "SLD"):
         raise ValueError(f"the side {done.side!r} of an execution")
-    charged = report.execId == done.execId
+
+    commission = None
+    commission_currency = None
+    realized_pnl = None
+    if report.execId == done.execId:
+        commission = known(report.commission)
+        commission_currency = report.currency or None
+        # ib_async turns an unknown profit into 0.
+        realized_pnl = known(report.realizedPNL) or None
+
+    order_id = str(done.permId) if done.permId else None
+    written = _written(done, fill.contract)
     return Execution(
         execution_id=done.execId,
         account=done.acctNumber,
@@ -92,15 +106,14 @@ def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Exec
         side=Side.BUY if done.side == "BOT" else Side.SELL,
         quantity=abs(done.shares),
         price=known(done.price),
-        commission=known(report.commission) if charged else None,
-        commission_currency=(report.currency or None) if charged else None,
-        # ib_async turns an unknown profit into 0.
-        realized_pnl=(known(report.realizedPNL) or None) if charged else None,
+        commission=commission,
+        commission_currency=commission_currency,
+        realized_pnl=realized_pnl,
         currency=instrument.currency,
         source=GATEWAY,
         statement="",
-        order_id=str(done.permId) if done.permId else None,
-        attributes=json.dumps(_written(done, fill.contract), ensure_ascii=False),
+        order_id=order_id,
+        attributes=json.dumps(written, ensure_ascii=False),
         stated_at=asked_at,
     )
 

@@ -56,16 +56,24 @@ def _stripped(name: str) -> pl.Expr:
 
 # Which rows are legs, as this program writes them. Another Delta writer may leave others: they are
 # in no strategy, and stay as they are.
+_IN_NO_STRATEGY = _stripped("strategy_id").str.to_uppercase().is_in(["", UNATTRIBUTED])
+_HAS_SYMBOL = _stripped("symbol") != ""
+_HAS_RIGHT = pl.col("right").is_null() | pl.col("right").is_in([*Right])
+_IS_CONID = pl.col("conid").is_between(CONIDS[0], CONIDS[-1])
+_HAS_PRIORITY = pl.col("priority").is_between(CONIDS[0], CONIDS[-1])
+_WAS_ADDED = is_usable("added_at", ACTIVE_STRATEGIES.polars["added_at"])
+_OTHER_CONIDS = pl.col("rolled_from").fill_null("")
+_ARE_CONIDS = _OTHER_CONIDS.str.contains(r"^(\d{1,10}(,\d{1,10})*)?$")
 _IS_READABLE = (
-    ~_stripped("strategy_id").str.to_uppercase().is_in(["", UNATTRIBUTED]),
-    _stripped("symbol") != "",
-    pl.col("conid").is_null() | pl.col("conid").is_between(CONIDS[0], CONIDS[-1]),
-    pl.col("right").is_null() | pl.col("right").is_in([*Right]),
-    is_usable("added_at", ACTIVE_STRATEGIES.polars["added_at"]),
-    pl.col("priority").is_between(CONIDS[0], CONIDS[-1]),
+    ~_IN_NO_STRATEGY,
+    _HAS_SYMBOL,
+    pl.col("conid").is_null() | _IS_CONID,
+    _HAS_RIGHT,
+    _WAS_ADDED,
+    _HAS_PRIORITY,
     *map(_usable_or_null, ("quantity", "strike", "multiplier")),
     *map(_usable_or_null, ("resolved_at", "removed_at", "expiry", "since")),
-    pl.col("rolled_from").fill_null("").str.contains(r"^(\d{1,10}(,\d{1,10})*)?$"),
+    _ARE_CONIDS,
 )
 IS_LEG = pl.all_horizontal(_IS_READABLE).fill_null(value=False)
 

@@ -46,11 +46,13 @@ def describe(status: Status) -> list[tuple[str, str]]:
 
     figures.append(("queue", _requests(status) or "empty"))
     figures.append(("oldest pending", duration(status.oldest_pending_age_s)))
-    figures.append(("updates", f"{status.updates_rows:,} rows, version {status.updates_version}"))
-    drained_at = status.last_drained_at
-    figures.append(
-        ("last drain", f"{age(drained_at, status.at)} ago" if drained_at else "none yet")
-    )
+    updates = f"{status.updates_rows:,} rows, version {status.updates_version}"
+    figures.append(("updates", updates))
+
+    last_drain = "none yet"
+    if status.last_drained_at:
+        last_drain = f"{age(status.last_drained_at, status.at)} ago"
+    figures.append(("last drain", last_drain))
 
     for account in status.accounts:
         figures.append((printable(account.account), _account(account, status.at)))
@@ -78,7 +80,8 @@ def _legs(status: Status) -> str:
 
 def _requests(status: Status) -> str:
     """Return the number of requests in each state of the queue."""
-    return ", ".join(f"{count:,} {state.lower()}" for state, count in status.queue.items())
+    counts = [f"{count:,} {state.lower()}" for state, count in status.queue.items()]
+    return ", ".join(counts)
 
 
 def _lines_used(status: Status) -> str:
@@ -159,19 +162,20 @@ def board(
         return Group(*head, *foot)
 
     head += _head(overview, width, most_gateways=console.height // 4)
-    room = console.height - len(console.render_lines(Group(*head, *foot))) - 1
+    around = console.render_lines(Group(*head, *foot))
+    room = console.height - len(around) - 1
 
     strategies = _strategies(overview.book, width, room - LEAST_CHANGES)
-    room -= len(strategies)
-
-    shown_changes = [_change(change, width) for change in changes[: max(room, 0)]]
+    room_for_changes = max(room - len(strategies), 0)
+    shown_changes = [_change(change, width) for change in changes[:room_for_changes]]
     return Group(*head, *strategies, *shown_changes, *foot)
 
 
 def _head(overview: Figures, width: int, *, most_gateways: int) -> list[RenderableType]:
     """Return the state of the gateways, then that of the programs, lines, queue and accounts."""
     status = overview.status
-    shown_labels = SHOWN | {printable(account.account) for account in status.accounts}
+    accounts = {printable(account.account) for account in status.accounts}
+    shown_labels = SHOWN | accounts
     gateways: list[tuple[str, str]] = []
     figures: list[tuple[str, str]] = []
     for label, value in figures_of(overview):
@@ -233,18 +237,20 @@ def _shown_lines(lines: Lines, width: int | None = None) -> RenderableType:
     """Return labels with their values; with a width, each on one line."""
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(style="bold cyan", no_wrap=True, min_width=LABEL)
-    table.add_column(
-        no_wrap=width is not None,
-        overflow="ellipsis" if width else "fold",
-        max_width=max(width - LABEL - 1, 1) if width else None,
-    )
+    if width is None:
+        table.add_column(overflow="fold")
+    else:
+        room = max(width - LABEL - 1, 1)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=room)
+
     for label, value in lines:
         style = ""
         if "://" in value:
             style = "cyan"
         elif LATE in value:
             style = "bold red"
-        table.add_row(label, Text(printable(value), style=style))
+        text = Text(printable(value), style=style)
+        table.add_row(label, text)
     return table
 
 

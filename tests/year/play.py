@@ -11,6 +11,7 @@ from pathlib import Path
 
 import time_machine
 
+from ib_gateway_simulator.clearing.entries import TradeEntry
 from ib_gateway_simulator.clearing.securities import Security
 from position_sync_dagster.defs.sensor_states import mend_tick_times
 from position_sync_dagster.domain.clock import utc_now
@@ -203,16 +204,28 @@ class Year:
     # -- what the program does ----------------------------------------------------------------
 
     def _beside_the_gateway(self, session: date) -> list[Deviation]:
-        """Compare what is seen after the trades, and in turn before them or before the close."""
-        is_before_close = self.played.sessions % 2 == 0
+        """Compare what is seen after the trades, and in turn before them or before the close.
+
+        The close is seen also where options end between them, as a stream sees it that runs on.
+        """
+        is_turn_of_close = self.played.sessions % 2 == 0
+        is_before_close = is_turn_of_close or self._changes_before_close(session)
         at_trades = self.broker.at(MORNING_LOOK)
-        found = asyncio.run(self._watch_trades(at_trades, with_before=not is_before_close))
+        found = asyncio.run(self._watch_trades(at_trades, with_before=not is_turn_of_close))
         if session == events.JUMP_DAY:
             found += asyncio.run(self._watch_jumps(at_trades + AFTER_TRADES))
         if is_before_close and self.plan.with_closes:
             before_close = close_of(session) - BEFORE_CLOSE
             found += asyncio.run(self._watch_close(before_close))
         return found
+
+    def _changes_before_close(self, session: date) -> bool:
+        trades_are_over = self.broker.at(MORNING_LOOK) + AFTER_TRADES
+        for account in self.broker.closed:
+            for entry in self.broker.books(account, session).entries:
+                if isinstance(entry, TradeEntry) and trades_are_over < entry.at < close_of(session):
+                    return True
+        return False
 
     async def _watch_trades(self, at: datetime, *, with_before: bool) -> list[Deviation]:
         trades = [

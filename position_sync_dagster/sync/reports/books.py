@@ -68,18 +68,23 @@ def close_books(lake: Lake, settings: Settings, day: date, *, before: date) -> p
     """
     first = _stated_worth(lake, before)
     last = _stated_worth(lake, day)
-    accounts = pl.DataFrame({"account": sorted(first.keys() & last.keys())}, {"account": pl.String})
+    stated = sorted(first.keys() & last.keys())
+    accounts = pl.DataFrame({"account": stated}, {"account": pl.String})
     rows: list[dict[str, Any]] = []
     for account in rows_of_logins(accounts, settings)["account"]:
-        is_of_day = (pl.col("account") == account) & (pl.col("session_date") == day)
+        is_of_account = pl.col("account") == account
+        is_of_day = pl.col("session_date") == day
+        movements = lake.movements.rows(only=is_of_account & is_of_day)
         moved = Moved(
             explained=_of_account(lake, PROFIT_EXPLAINED, account, day),
-            movements=lake.movements.rows(only=is_of_day),
+            movements=movements,
             held_before=_of_account(lake, DAILY_POSITIONS, account, before),
             held=_of_account(lake, DAILY_POSITIONS, account, day),
         )
-        parts = book_parts(first[account], last[account], moved)
-        rows.append({"session_date": day, "account": account} | parts)
+        row = book_parts(first[account], last[account], moved)
+        row["session_date"] = day
+        row["account"] = account
+        rows.append(row)
     return frame_of(BOOKS, rows)
 
 
@@ -114,8 +119,9 @@ def _of_account(lake: Lake, spec: Any, account: str, day: date) -> pl.DataFrame:
 def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:
     """Return what the newest statement says of each account at the end of a day."""
     kinds = [EventKind.NET_LIQUIDATION.value, EventKind.CASH_BALANCE.value, EventKind.RATE.value]
-    is_stated = pl.col("kind").is_in(kinds) & (pl.col("day") == day)
-    events = lake.statement_events.rows(day, is_stated).drop_nulls("amount")
+    is_of_kinds = pl.col("kind").is_in(kinds)
+    is_of_day = pl.col("day") == day
+    events = lake.statement_events.rows(day, is_of_kinds & is_of_day).drop_nulls("amount")
 
     newest: dict[str, dict[str, Any]] = {}
     cash: defaultdict[str, dict[str, float]] = defaultdict(dict)
@@ -133,16 +139,23 @@ def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:
 
     worth: dict[str, StatedWorth] = {}
     for account, event in newest.items():
-        base = event["currency"]
         parts = json.loads(event["attributes"])
-        accruals = [amount for name, amount in parts.items() if name.endswith("Accruals")]
+        accruals = None
+        if parts:
+            accruals = sum(amount for name, amount in parts.items() if name.endswith("Accruals"))
+
+        base = event["currency"]
+        rates_to_base: dict[str, float] = {}
+        if base is not None:
+            rates_to_base = rates[account, base] | {base: 1.0}
+
         worth[account] = StatedWorth(
             currency=base,
             total=event["amount"],
-            accruals=sum(accruals) if parts else None,
+            accruals=accruals,
             statement=event["statement"],
             cash=cash[account],
-            rates={} if base is None else rates[account, base] | {base: 1.0},
+            rates=rates_to_base,
         )
     return worth
 
@@ -188,27 +201,29 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
         commissions = _in_base(moved.explained, "fees", rates)
         profit = _in_base(moved.explained, "profit", rates)
         income = _in_base(moved.explained, "cash", rates)
-        parts |= {
-            "profit": profit - commissions - income,
-            "income": _sum_of(cash, _INCOME, rates),
-            "fees": _sum_of(cash, _FEES, rates) + commissions,
-            "interest": _sum_of(cash, _INTEREST, rates),
-            "rates": _effect_of_rates(moved, first, last),
-            "owner": _sum_of(cash, _OWN, rates) + _in_base(in_kind, "value", rates),
-        }
+        parts["profit"] = profit - commissions - income
+        parts["income"] = _sum_of(cash, _INCOME, rates)
+        parts["fees"] = _sum_of(cash, _FEES, rates) + commissions
+        parts["interest"] = _sum_of(cash, _INTEREST, rates)
+        parts["rates"] = _effect_of_rates(moved, first, last)
+        parts["owner"] = _sum_of(cash, _OWN, rates) + _in_base(in_kind, "value", rates)
         parts["accruals"] = _change_of_accruals(first, last)
 
     change = last.total - first.total
-    known_parts = [amount for amount in parts.values() if amount is not None]
-    return parts | {
-        "currency": last.currency,
-        "net_liquidation_before": first.total,
-        "net_liquidation": last.total,
-        "change": change,
-        "difference": None if unknown else change - sum(known_parts),
-        "why_unknown": "; ".join(unknown) or None,
-        "statement": last.statement,
-    }
+    difference = None
+    if not unknown:
+        known_parts = [amount for amount in parts.values() if amount is not None]
+        difference = change - sum(known_parts)
+
+    row: dict[str, Any] = {**parts}
+    row["currency"] = last.currency
+    row["net_liquidation_before"] = first.total
+    row["net_liquidation"] = last.total
+    row["change"] = change
+    row["difference"] = difference
+    row["why_unknown"] = "; ".join(unknown) or None
+    row["statement"] = last.statement
+    return row
 
 
 def _foreign_currencies(moved: Moved, first: StatedWorth, base: str | None) -> list[str]:
@@ -258,7 +273,8 @@ def _bought(symbol: str) -> str:
 
 
 def _sum_of(cash: pl.DataFrame, kinds: Sequence[str], rates: Mapping[str, float]) -> float:
-    return _in_base(cash.filter(pl.col("kind").is_in(list(kinds))), "cash", rates)
+    of_kinds = cash.filter(pl.col("kind").is_in(list(kinds)))
+    return _in_base(of_kinds, "cash", rates)
 
 
 def _in_base(rows: pl.DataFrame, name: str, rates: Mapping[str, float]) -> float:
@@ -284,14 +300,14 @@ def _change_of_accruals(first: StatedWorth, last: StatedWorth) -> float | None:
 def _transfers_in_kind(moved: Moved) -> pl.DataFrame:
     """Return what the owner brought or took in kind: `currency`, and `value`, null if unknown."""
     transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
-    marks = moved.held.filter(pl.col("position") != 0).select(
-        "conid", mark=pl.col("market_value") / pl.col("position")
-    )
-    stated = pl.coalesce("value", pl.col("quantity") * pl.col("price") * pl.col("multiplier"))
+    is_held = pl.col("position") != 0
+    mark = pl.col("market_value") / pl.col("position")
+    marks = moved.held.filter(is_held).select("conid", mark=mark)
+
+    at_price = pl.col("quantity") * pl.col("price") * pl.col("multiplier")
     at_mark = pl.col("quantity") * pl.col("mark")
-    return transfers.join(marks, on="conid", how="left").select(
-        "currency", value=pl.coalesce(stated, at_mark)
-    )
+    value = pl.coalesce("value", at_price, at_mark)
+    return transfers.join(marks, on="conid", how="left").select("currency", value=value)
 
 
 def is_closed(row: Mapping[str, Any]) -> bool:
@@ -310,10 +326,10 @@ def open_books(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         if is_closed(row):
             continue
 
-        largest = max(EXPLAINS, key=lambda name: abs(row[name] or 0.0))
-        sentences.append(
-            f"{row['account']} on {row['session_date']}: {row['difference']:+,.2f} "
-            f"{row['currency']} of {row['change']:+,.2f} are not explained; the largest part is "
-            f"{largest} with {row[largest] or 0.0:+,.2f}"
-        )
+        sizes = {name: abs(row[name] or 0.0) for name in EXPLAINS}
+        largest = max(EXPLAINS, key=sizes.__getitem__)
+        title = f"{row['account']} on {row['session_date']}"
+        missing = f"{row['difference']:+,.2f} {row['currency']} of {row['change']:+,.2f}"
+        most = f"{largest} with {row[largest] or 0.0:+,.2f}"
+        sentences.append(f"{title}: {missing} are not explained; the largest part is {most}")
     return sentences

@@ -59,35 +59,37 @@ def ledger_extremes(
                     conids_on[day].add(conid)
 
     table = pl.DataFrame(spans, schema=_SPAN, orient="row")
-    of_days = [_stood_on_day(table, units) for _day, units in recorded.units_of_days(conids_on)]
+    of_days: list[pl.DataFrame] = []
+    for _day, units in recorded.units_of_days(conids_on):
+        of_days.append(_stood_on_day(table, units))
     if not of_days:
         return {}
 
-    extremes = pl.concat(of_days).group_by("number").agg(
-        pl.col("worst").min(), pl.col("best").max(), pl.col("moments").sum()
-    )  # fmt: skip
-    return {
-        number: LedgerExtremes(worst=worst, best=best, moments=moments)
-        for number, worst, best, moments in extremes.iter_rows()
-    }
+    worst_of_days = pl.col("worst").min()
+    best_of_days = pl.col("best").max()
+    by_campaign = pl.concat(of_days).group_by("number")
+    rows = by_campaign.agg(worst_of_days, best_of_days, pl.col("moments").sum())
+
+    extremes: dict[int, LedgerExtremes] = {}
+    for number, worst, best, moments in rows.iter_rows():
+        extremes[number] = LedgerExtremes(worst=worst, best=best, moments=moments)
+    return extremes
 
 
 def _stood_on_day(spans: pl.DataFrame, units: pl.DataFrame) -> pl.DataFrame:
     """Return the extremes of each campaign on one day, where all of its contracts have a value."""
-    during = spans.join(units, on=["account", "conid"]).filter(
-        pl.col("timestamp").is_between("begin", "end", closed="left")
-    )
-    of_moments = during.group_by("number", "begin", "slot").agg(
-        value=(pl.col("quantity") * pl.col("unit")).sum(),
-        known=pl.len(),
-        legs=pl.col("legs").first(),
-        money=pl.col("money").first(),
-    )
+    is_during = pl.col("timestamp").is_between("begin", "end", closed="left")
+    during = spans.join(units, on=["account", "conid"]).filter(is_during)
+
+    value = pl.col("quantity") * pl.col("unit")
+    of_span = pl.col("legs", "money").first()
+    by_moment = during.group_by("number", "begin", "slot")
+    of_moments = by_moment.agg(of_span, value=value.sum(), known=pl.len())
+
     whole = of_moments.filter(pl.col("known") == pl.col("legs"))
     profit = pl.col("money") + pl.col("value")
-    return whole.group_by("number").agg(
-        worst=profit.min(), best=profit.max(), moments=pl.len().cast(pl.Int64)
-    )
+    moments = pl.len().cast(pl.Int64)
+    return whole.group_by("number").agg(worst=profit.min(), best=profit.max(), moments=moments)
 
 
 # From when until when a campaign had the same, what it had got until then, and what it had.

@@ -101,11 +101,10 @@ class CampaignBook:
     @cached_property
     def parts(self) -> list[OwnedPart]:
         """The parts of movements with their owners, in order of time."""
-        legs = [
-            leg
-            for leg in legs_of(self.lake.registry.sync.history())
-            if isinstance(leg, ActiveContract)
-        ]
+        legs: list[ActiveContract] = []
+        for leg in legs_of(self.lake.registry.sync.history()):
+            if isinstance(leg, ActiveContract):
+                legs.append(leg)
         return attributed(self.movements, legs, self._held_before())
 
     @cached_property
@@ -183,19 +182,24 @@ class CampaignBook:
         if earned is not None and days is not None:
             per_year = earned * DAYS_OF_A_YEAR / max(days, 1)
 
+        symbols = {part.movement.symbol or "?" for part in campaign.parts}
+        names = [contracts[conid].name for conid in campaign.conids]
+        extremes = _extremes(campaign, money, self.stood(campaign, currency), in_ledger, reasons)
+        greeks = self._greeks_at_ends(states, contracts, reasons)
+        unknown = [f"{column}: {reason}" for column, reason in reasons.items() if reason]
         return ClosedCampaign(
             campaign_id=campaign.campaign_id,
             strategy_id=campaign.strategy_id,
             account=campaign.account,
             currency=currency,
-            underlying=",".join(sorted({part.movement.symbol or "?" for part in campaign.parts})),
+            underlying=",".join(sorted(symbols)),
             kind=kind,
             opened=campaign.opened,
             closed=campaign.closed,
             days=days,
             ended=end_of(campaign, openings),
             legs=len(campaign.conids),
-            contracts="; ".join(contracts[conid].name for conid in campaign.conids),
+            contracts="; ".join(names),
             conids=",".join(map(str, campaign.conids)),
             rolls=len(rolls_in(states)),
             profit=money.profit,
@@ -205,10 +209,10 @@ class CampaignBook:
             capital_at_risk=risk,
             return_on_risk=earned,
             return_per_year=per_year,
-            **_extremes(campaign, money, self.stood(campaign, currency), in_ledger, reasons),
-            **self._greeks_at_ends(states, contracts, reasons),
+            **extremes,
+            **greeks,
             profit_unknown=money.unknown,
-            why_unknown="; ".join(f"{of}: {why}" for of, why in reasons.items() if why) or None,
+            why_unknown="; ".join(unknown) or None,
         )
 
     def _greeks_at_ends(
@@ -224,16 +228,15 @@ class CampaignBook:
         columns: dict[str, Any] = {}
         for end, state, at in (("entry", first, first.at), ("exit", last, states[-1].at)):
             greeks = self._recorded.greeks_of(account, state.lots, contracts, at)
+            columns[f"{end}_delta"] = greeks.delta
+            columns[f"{end}_vega"] = greeks.vega
+            columns[f"{end}_theta"] = greeks.theta
+            columns[f"{end}_implied_vol"] = greeks.implied_vol
+
             expiry = _next_expiry(state.lots, contracts)
-            left = None if expiry is None else (expiry - at.date()).days
-            columns |= {
-                f"{end}_delta": greeks.delta,
-                f"{end}_vega": greeks.vega,
-                f"{end}_theta": greeks.theta,
-                f"{end}_implied_vol": greeks.implied_vol,
-                f"{end}_days_to_expiry": left,
-                f"{end}_age_s": greeks.age_s,
-            }
+            days_to_expiry = None if expiry is None else (expiry - at.date()).days
+            columns[f"{end}_days_to_expiry"] = days_to_expiry
+            columns[f"{end}_age_s"] = greeks.age_s
             reasons[f"{end} greeks"] = greeks.why
             reasons[f"{end}_days_to_expiry"] = None if expiry else "no expiry is known"
         return columns
@@ -319,19 +322,17 @@ def _extremes(
 ) -> dict[str, Any]:
     """Return how it stood while it was open, as columns; add why it is not known."""
     profits = [at_close.profit for at_close in stood if at_close.profit is not None]
-    columns: dict[str, Any] = {
-        "closes": len(stood),
-        "closes_known": len(profits),
-        "moments_known": in_ledger.moments if in_ledger is not None else 0,
-    }
+    columns: dict[str, Any] = {"closes": len(stood), "closes_known": len(profits)}
+    columns["moments_known"] = 0
     if in_ledger is not None:
+        columns["moments_known"] = in_ledger.moments
         profits += [in_ledger.worst, in_ledger.best]
-    columns |= {"worst": None, "best": None}
+
+    columns["worst"] = None
+    columns["best"] = None
     if profits and money.profit is not None:
-        columns |= {
-            "worst": min(*profits, money.profit),
-            "best": max(*profits, money.profit),
-        }
+        columns["worst"] = min(*profits, money.profit)
+        columns["best"] = max(*profits, money.profit)
     else:
         reasons["worst"] = "its value is known at no moment"
         reasons["best"] = reasons["worst"]

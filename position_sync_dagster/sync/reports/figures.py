@@ -240,25 +240,26 @@ class Figures:
         status = self.status
         book = self.book
         closed_today = self.closed_today.select(COLUMNS)
-        figures = {
+        figures: dict[str, Any] = {
             "version": VERSION,
             "at": self.at,
             "ledger_version": self.ledger_version,
             "gateway": status.gateway,
-            "gateways": [login.gateway for login in status.each_login],
-            "attention": [*status.attention, *status.unresolved_legs],
-            "hints": status.hints,
-            "current": self.current,
-            "held": self.held,
-            "accounts": self.accounts,
-            "strategies": [*book.strategies, *book.rest],
-            "underlyings": book.underlyings,
-            "expiries": book.expiries,
-            "totals": [*book.totals, *book.in_base],
-            "closed_today": closed_today.to_dicts(),
-            "changes": self.changes,
-            "limits": [limit_of(evaluated) for evaluated in self.limits],
         }
+        figures["gateways"] = [login.gateway for login in status.each_login]
+        figures["attention"] = [*status.attention, *status.unresolved_legs]
+        figures["hints"] = status.hints
+        figures["current"] = self.current
+        figures["held"] = self.held
+        figures["accounts"] = self.accounts
+
+        figures["strategies"] = [*book.strategies, *book.rest]
+        figures["underlyings"] = book.underlyings
+        figures["expiries"] = book.expiries
+        figures["totals"] = [*book.totals, *book.in_base]
+        figures["closed_today"] = closed_today.to_dicts()
+        figures["changes"] = self.changes
+        figures["limits"] = [limit_of(evaluated) for evaluated in self.limits]
         if positions:
             figures["positions"] = self.positions.select(COLUMNS).to_dicts()
         return dict(plain(figures))

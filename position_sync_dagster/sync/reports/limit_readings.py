@@ -170,10 +170,9 @@ def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
         rate_from = rates.get(currency)
         rate_to = rates.get(limit.currency or "")
         if not rate_from or not rate_to:
-            return Reading(
-                unknown=f"{limit.place}: account {account} has values in {currency}, and the "
-                f"broker has sent no exchange rate to {limit.currency}"
-            )
+            values = f"account {account} has values in {currency}"
+            missing = f"the broker has sent no exchange rate to {limit.currency}"
+            return Reading(unknown=f"{limit.place}: {values}, and {missing}")
         total += amount * rate_from / rate_to
     return Reading(number=round(total, 9))
 
@@ -186,11 +185,13 @@ def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
     """Return a number that is no sum: days, a count, or an age."""
     parts = subject.parts
     if measure is Measure.MISSING_LEGS:
-        missing = subject.legs.filter(pl.col("is_held").not_(), pl.col("closed").is_null())
+        is_open = pl.col("closed").is_null()
+        missing = subject.legs.filter(~pl.col("is_held"), is_open)
         return Reading(number=missing.get_column("leg").n_unique())
     if measure is Measure.DAYS_TO_EXPIRY:
-        days = (pl.col("expiry").min() - exchange_date(now)).dt.total_days()
-        return Reading(number=parts.select(days).item())
+        until_expiry = pl.col("expiry").min() - exchange_date(now)
+        days = parts.select(until_expiry.dt.total_days()).item()
+        return Reading(number=days)
 
     number: float | None
     if measure is Measure.SHORT_IN_MONEY:
@@ -198,8 +199,10 @@ def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
         without = parts.filter("short_unknown")
         reason = "no price of the underlying is known of"
     else:
-        number = seconds_since(parts.select(pl.col(PRICED).min()).item(), now)
-        without = parts.filter(pl.col(PRICED).is_null() | pl.col("valueless"))
+        oldest = parts.select(pl.col(PRICED).min()).item()
+        number = seconds_since(oldest, now)
+        has_no_price = pl.col(PRICED).is_null() | pl.col("valueless")
+        without = parts.filter(has_no_price)
         reason = "no price of"
 
     if without.is_empty():

@@ -99,31 +99,32 @@ class PositionReconciler:
 
         # An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
         quantity = pl.col("position").fill_null(math.nan)
-        ours = confirmations.with_confirmed(latest, holdings, now).select(
+        confirmed = confirmations.with_confirmed(latest, holdings, now)
+        ours = confirmed.select(
             *KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
         )
         of_broker = holdings.select(*KEY, "symbol", held=quantity)
-        pairs = (
-            of_broker.join(ours, on=KEY, how="full", coalesce=True)
-            .select(*KEY, pl.coalesce("symbol", "_symbol"), "held", "ours", "confirmed_at")
-            .sort(KEY)
-        )
+        joined = of_broker.join(ours, on=KEY, how="full", coalesce=True)
+        symbol = pl.coalesce("symbol", "_symbol")
+        pairs = joined.select(*KEY, symbol, "held", "ours", "confirmed_at").sort(KEY)
 
-        is_claimed = pl.col("conid").is_in([leg.conid for leg in legs])
+        conids = [leg.conid for leg in legs]
+        is_claimed = pl.col("conid").is_in(conids)
         claimed = pairs.filter(is_claimed).drop_nulls("held")
         held: dict[Key, float] = {}
         for account, conid, position in claimed[*KEY, "held"].iter_rows():
             held[account, conid] = position
 
+        discrepancies = [
+            *_differences(pairs, coverage, now, self._stale_after),
+            *_overclaimed(held, legs, complete=coverage.complete),
+            *_mismatched(legs, details),
+        ]
         return reconciliation.ReconciliationResult(
             at=now,
             complete=coverage.complete,
             checked=pairs.height,
-            discrepancies=(
-                *_differences(pairs, coverage, now, self._stale_after),
-                *_overclaimed(held, legs, complete=coverage.complete),
-                *_mismatched(legs, details),
-            ),
+            discrepancies=tuple(discrepancies),
         )
 
 
@@ -232,12 +233,11 @@ class ReconciliationService:
                 covered_logins.append(login.gateway_id)
 
         newest = rows_of_logins(await self._lake.updates.latest(), self._settings)
-        latest = newest.filter(
-            pl.col("gateway_id").is_in(covered_logins),
-            ~pl.col("account").is_in(list(coverage.unavailable)),
-            # Rows of other types are of those that are no longer followed.
-            is_followed.fill_null(value=True),
-        )
+        is_of_covered = pl.col("gateway_id").is_in(covered_logins)
+        is_unavailable = pl.col("account").is_in(list(coverage.unavailable))
+        # Rows of other types are of those that are no longer followed.
+        may_be_followed = is_followed.fill_null(value=True)
+        latest = newest.filter(is_of_covered, ~is_unavailable, may_be_followed)
 
         legs = self._lake.registry.legs
         details = await offload(self._lake.contracts.get, {leg.conid for leg in legs})
@@ -330,15 +330,19 @@ def _differences(
     # A holding that the broker does not list has the quantity zero, where its account is covered.
     held = pl.col("held").fill_null(0.0)
     ours = pl.col("ours")
+    is_missing = ours.is_null() & (held != 0)
+    is_surplus = (held == 0) & (ours != 0)
+    has_another_quantity = (held != ours) | held.is_nan()
+    is_stale = ours.is_not_null() & (held != 0) & ~is_fresh.fill_null(value=False)
+
+    # The first of these that is so.
+    surplus = pl.when(is_absence_known).then(pl.lit("SURPLUS"))
+    missing_or_surplus = pl.when(is_missing).then(pl.lit("MISSING")).when(is_surplus).then(surplus)
+    quantity_or_stale = (
+        pl.when(has_another_quantity).then(pl.lit("QUANTITY")).when(is_stale).then(pl.lit("STALE"))
+    )
     kind_of_difference = (
-        pl.when(ours.is_null() & (held != 0))
-        .then(pl.lit("MISSING"))
-        .when((held == 0) & (ours != 0))
-        .then(pl.when(is_absence_known).then(pl.lit("SURPLUS")))
-        .when((held != ours) | held.is_nan())
-        .then(pl.lit("QUANTITY"))
-        .when(ours.is_not_null() & (held != 0) & ~is_fresh.fill_null(value=False))
-        .then(pl.lit("STALE"))
+        pl.when(is_missing | is_surplus).then(missing_or_surplus).otherwise(quantity_or_stale)
     )
     differing = pairs.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
     for row in differing.iter_rows(named=True):
@@ -348,14 +352,9 @@ def _differences(
             age = f"the value is {(now - confirmed_at).total_seconds():.0f} s old"
 
         kind = DiscrepancyType(row["kind"])
+        detail = _DETAILS.get(kind, age)
         yield Discrepancy(
-            kind,
-            row["account"],
-            row["conid"],
-            row["symbol"],
-            row["held"],
-            row["ours"],
-            _DETAILS.get(kind, age),
+            kind, row["account"], row["conid"], row["symbol"], row["held"], row["ours"], detail
         )
 
 

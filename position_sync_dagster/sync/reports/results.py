@@ -89,17 +89,18 @@ class GroupResult:
     @property
     def row(self) -> dict[str, Any]:
         """The result for a program."""
-        return {
-            "return" if name == "return_on_risk" else name: value
-            for name, value in asdict(self).items()
-        }
+        row: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            row["return" if name == "return_on_risk" else name] = value
+        return row
 
 
 def results_of(campaigns: Iterable[CampaignResult], by: Grouping) -> list[GroupResult]:
     """Return the result of each group and currency; pure."""
     groups: defaultdict[tuple[str | None, str | None], list[CampaignResult]] = defaultdict(list)
     for campaign in campaigns:
-        groups[_GROUP_OF[by](campaign), campaign.currency].append(campaign)
+        group = _GROUP_OF[by](campaign)
+        groups[group, campaign.currency].append(campaign)
 
     results = [_result(*key, of_group) for key, of_group in groups.items()]
     return sorted(results, key=lambda result: _place_of(result, by))
@@ -115,13 +116,10 @@ def _result(
 ) -> GroupResult:
     number = len(campaigns)
     known = [campaign.profit for campaign in campaigns if campaign.profit is not None]
-    common: dict[str, Any] = {
-        "group": group,
-        "currency": currency,
-        "number": number,
-        "fees": _exact_sum(campaign.fees for campaign in campaigns),
-        "unknown": number - len(known),
-    }
+    fees = _exact_sum(campaign.fees for campaign in campaigns)
+    common: dict[str, Any] = {"group": group, "currency": currency, "number": number}
+    common["fees"] = fees
+    common["unknown"] = number - len(known)
     if len(known) < number:
         nothing: dict[str, Any] = dict.fromkeys(_OF_PROFITS)
         return GroupResult(**common, **nothing, why_unknown=_why_unknown(campaigns))
@@ -132,6 +130,11 @@ def _result(
     lost = -fsum(losses)
     profit = fsum(known)
     at_risk = _exact_sum(campaign.capital_at_risk for campaign in campaigns)
+    why_unknown = None
+    if not at_risk:
+        why_unknown = "return: the capital at risk of a campaign is not known"
+
+    realised = _realised_by_day(campaigns)
     return GroupResult(
         **common,
         wins=len(wins),
@@ -142,8 +145,8 @@ def _result(
         expectancy=profit / number,
         profit_factor=won / lost if losses else None,
         return_on_risk=profit / at_risk if at_risk else None,
-        drawdown=drawdown_of(_realised_by_day(campaigns).values()),
-        why_unknown=None if at_risk else "return: the capital at risk of a campaign is not known",
+        drawdown=drawdown_of(realised.values()),
+        why_unknown=why_unknown,
     )
 
 

@@ -210,15 +210,22 @@ def read_status(
         problem = leg.problem or NOT_LOOKED_UP
         unresolved.append(f"{leg.described} of strategy {leg.strategy_id}: {problem}")
 
-    attention = [
-        *programs.problems,
-        *(f"{login.gateway_id}: {login.login}. {CONFIRM}" for login in logins if login.login_asks),
-        *_attention(settings.strategies_file, failed),
-    ]
+    attention = [*programs.problems]
+    for login_status in logins:
+        if login_status.login_asks:
+            attention.append(f"{login_status.gateway_id}: {login_status.login}. {CONFIRM}")
+    attention += _attention(settings.strategies_file, failed)
+
     hint = next_step(lake, settings, now)
     hints = () if hint is None else (hint,)
     attention.extend(hints)
 
+    queue: dict[str, int] = {}
+    for status in QueueStatus:
+        queue[status.value] = overview.counts.get(status, 0)
+    streamed = written_by(Source.STREAM, book.priced, settings, now)
+    queued = written_by(Source.QUEUE, book.priced, settings, now)
+    updates = lake.updates.sync
     return Status(
         at=now,
         lake=settings.lake,
@@ -228,12 +235,12 @@ def read_status(
         legs_closed=_closed_legs(book, held),
         unresolved_legs=tuple(unresolved),
         positions=positions.height,
-        queue={status.value: overview.counts.get(status, 0) for status in QueueStatus},
+        queue=queue,
         oldest_pending_age_s=seconds_since(overview.oldest_pending_at, now),
-        updates_rows=lake.updates.sync.count(),
-        updates_version=lake.updates.sync.version(),
-        legs_streamed=written_by(Source.STREAM, book.priced, settings, now).height,
-        legs_queued=written_by(Source.QUEUE, book.priced, settings, now).height,
+        updates_rows=updates.count(),
+        updates_version=updates.version(),
+        legs_streamed=streamed.height,
+        legs_queued=queued.height,
         last_drained_at=overview.last_success_at,
         trading_mode=mode,
         accounts=book.accounts,
@@ -355,7 +362,19 @@ def _login_status(
         state = SessionState.LOST
         since = min(session.expires_at, now)
 
+    of_owner: dict[str, Any] = {}
+    if is_alive:
+        of_owner["lines_in_use"] = session.lines_in_use
+        of_owner["line_limit"] = session.line_limit
+        of_owner["underlying_lines"] = session.underlying_lines
+        of_owner["greeks"] = session.greeks
+
     week = session.login_week(now, mode, login.login_notice_h)
+    if week is not None:
+        of_owner["login"] = week.text
+        of_owner["login_asks"] = week.asks
+
+    blind_since = None if session.is_live(now) else session.seen_until(now)
     return LoginStatus(
         gateway_id=login.gateway_id,
         session_state=state,
@@ -363,13 +382,8 @@ def _login_status(
         session_since=since,
         session_detail=session.detail,
         run_id=session.run_id,
-        blind_since=None if session.is_live(now) else session.seen_until(now),
-        lines_in_use=session.lines_in_use if is_alive else None,
-        line_limit=session.line_limit if is_alive else None,
-        underlying_lines=session.underlying_lines if is_alive else None,
-        greeks=session.greeks if is_alive else None,
-        login=week.text if week else None,
-        login_asks=week is not None and week.asks,
+        blind_since=blind_since,
+        **of_owner,
     )
 
 
