@@ -71,7 +71,11 @@ def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home, te
 
 def test_a_closed_terminal_ends_all_of_it(terminal):
     demo = terminal.running()
-    wait_for("the live status", lambda: b"of 100 in use" in terminal.shown())
+    wait_for(
+        "the live status",
+        lambda: b"of 100 in use" in terminal.shown(),
+        told=lambda: terminal.shown()[-4000:],
+    )
     ui = f"127.0.0.1:{demo.ui_port}".encode()
     wait_for("the address of the UI, once it answers", lambda: ui in terminal.shown())
     # A terminal that closes takes its side away and hangs up on the foreground group.
