@@ -11,7 +11,6 @@ from pathlib import Path
 
 import time_machine
 
-from ib_gateway_simulator.clearing.entries import TradeEntry
 from ib_gateway_simulator.clearing.securities import Security
 from position_sync_dagster.defs.sensor_states import mend_tick_times
 from position_sync_dagster.domain.clock import utc_now
@@ -57,7 +56,7 @@ class Plan:
         seed: Decides prices, trades and nights.
         strategies: How many there are; the legs of a third are streamed.
         with_gaps: Whether the program is down for a day, and for three weeks.
-        with_closes: Whether the stream also runs before the close of every second session.
+        with_closes: Whether the stream also runs before the close of each session.
         with_maintenance: Whether the tables are maintained; it is half of Dagster's work.
         plant: The name of an error that is planted into the program.
     """
@@ -204,28 +203,19 @@ class Year:
     # -- what the program does ----------------------------------------------------------------
 
     def _beside_the_gateway(self, session: date) -> list[Deviation]:
-        """Compare what is seen after the trades, and in turn before them or before the close.
+        """Compare what is seen after the trades, before the close, and each second day before both.
 
-        The close is seen also where options end between them, as a stream sees it that runs on.
+        What happens between them is seen at the close, as by a stream that runs on.
         """
-        is_turn_of_close = self.played.sessions % 2 == 0
-        is_before_close = is_turn_of_close or self._changes_before_close(session)
+        with_before = self.played.sessions % 2 == 1
         at_trades = self.broker.at(MORNING_LOOK)
-        found = asyncio.run(self._watch_trades(at_trades, with_before=not is_turn_of_close))
+        found = asyncio.run(self._watch_trades(at_trades, with_before=with_before))
         if session == events.JUMP_DAY:
             found += asyncio.run(self._watch_jumps(at_trades + AFTER_TRADES))
-        if is_before_close and self.plan.with_closes:
+        if self.plan.with_closes:
             before_close = close_of(session) - BEFORE_CLOSE
             found += asyncio.run(self._watch_close(before_close))
         return found
-
-    def _changes_before_close(self, session: date) -> bool:
-        trades_are_over = self.broker.at(MORNING_LOOK) + AFTER_TRADES
-        for account in self.broker.closed:
-            for entry in self.broker.books(account, session).entries:
-                if isinstance(entry, TradeEntry) and trades_are_over < entry.at < close_of(session):
-                    return True
-        return False
 
     async def _watch_trades(self, at: datetime, *, with_before: bool) -> list[Deviation]:
         trades = [
