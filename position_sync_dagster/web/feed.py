@@ -53,12 +53,12 @@ class FiguresSource(Protocol):
 
 @dataclass(frozen=True)
 class State:
-    """The figures after one read: all of them, and what differs from the read before."""
+    """The figures after one read: all of them, and what differs from the read before, if any."""
 
     sequence: int
     rows: Mapping[str, list[Any]]
     figures: Mapping[str, Any]
-    changed: bytes
+    changed: bytes | None
 
     @cached_property
     def whole(self) -> bytes:
@@ -70,16 +70,15 @@ def next_state(
     before: State | None, sequence: int, rows: dict[str, list[Any]], figures: dict[str, Any]
 ) -> State:
     """Return the state after a read, with what differs from the state before."""
-    rows_before: Mapping[str, list[Any]] = before.rows if before else {}
-    figures_before: Mapping[str, Any] = before.figures if before else {}
+    if before is None:
+        return State(sequence, rows, figures, changed=None)
 
-    changed_rows = [row for key, row in rows.items() if rows_before.get(key) != row]
-    changed_figures = {
-        name: value
-        for name, value in figures.items()
-        if name not in figures_before or figures_before[name] != value
-    }
-    removed_keys = [key for key in rows_before if key not in rows]
+    changed_rows = [row for key, row in rows.items() if before.rows.get(key) != row]
+    removed_keys = [key for key in before.rows if key not in rows]
+    changed_figures = {}
+    for name, value in figures.items():
+        if name not in before.figures or before.figures[name] != value:
+            changed_figures[name] = value
 
     changed = _packed(sequence, changed_rows, changed_figures, gone=removed_keys)
     return State(sequence, rows, figures, changed)
@@ -123,7 +122,8 @@ class Feed:
 
         if state is None:
             return None
-        return state.changed if state.sequence == sequence + 1 else state.whole
+        is_next = state.sequence == sequence + 1
+        return state.changed if is_next and state.changed is not None else state.whole
 
     async def _read_on(self) -> None:
         while time.monotonic() - self._asked_at < 2 * WAIT_S:

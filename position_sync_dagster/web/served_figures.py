@@ -1,5 +1,6 @@
 """The figures as the money page gets them: those of the API, and the parts of holdings as rows."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,10 +32,12 @@ from position_sync_dagster.sync.reports.todays_profit import TodaysProfit, expla
 from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.terminal.money_tables import not_in_sums
 from position_sync_dagster.terminal.text import foreign
-from position_sync_dagster.web.expiry_answers import ExpiryQuery, expiry_of
+from position_sync_dagster.web.expiry_answers import ExpiryQuery, expiry_of, most_urgent
 
-# How often the curves of the day, which read half a day of the ledger, and scenarios are computed.
+# How often the curves of the day, which read half a day of the ledger, and scenarios are computed;
+# less often if that takes their thread over `SLOW_SHARE` of a core.
 SLOW_EVERY = timedelta(minutes=1)
+SLOW_SHARE = 0.05
 
 # How often they are computed while no curve has a line yet.
 BEGINNING = timedelta(seconds=5)
@@ -79,6 +82,14 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
+class SlowFigures:
+    """Curves and scenarios, and the time until they are computed again."""
+
+    shown: dict[str, Any]
+    until_next: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class ExplainedFigures:
     """Figures, and why the profit of the day in them is what it is: of one moment."""
 
@@ -99,8 +110,8 @@ class PageFigures:
         self._explaining = Lock()
         self._explained: ExplainedFigures | None = None
         self._thread = ThreadPoolExecutor(1, "slow figures")
-        self._computing: Future[dict[str, Any]] | None = None
-        self._slow = NO_SLOW_FIGURES
+        self._computing: Future[SlowFigures] | None = None
+        self._slow = SlowFigures(NO_SLOW_FIGURES, BEGINNING)
         self._slow_since = NEVER
 
     def read(self, now: datetime) -> tuple[dict[str, Row], dict[str, Any]]:
@@ -118,12 +129,26 @@ class PageFigures:
             self._slow = self._computing.result()
             self._computing = None
 
-        has_line = any(len(curve["points"]) > 1 for curve in self._slow["curves"])
-        every = SLOW_EVERY if has_line else BEGINNING
-        if self._computing is None and elapsed(self._slow_since, book.now) >= every:
-            self._computing = self._thread.submit(slow_figures, self._lake, self._settings, book)
+        is_due = elapsed(self._slow_since, book.now) >= self._slow.until_next
+        if self._computing is None and is_due:
+            self._computing = self._thread.submit(self._compute_slow, book)
             self._slow_since = book.now
-        return self._slow
+        return self._slow.shown
+
+    def _compute_slow(self, book: Book) -> SlowFigures:
+        """Return the curves of the day, and what would be gained if prices moved; blocks."""
+        began = time.thread_time()
+        curves = shown_curves(read_curves(self._lake, book))
+        try:
+            scenarios = _scenarios_of(self._settings, *self.risk(book.now))
+        except PositionSyncError as error:
+            scenarios = NO_SCENARIOS | {"at": book.now, "trouble": str(error)}
+
+        shown = _printable(plain(curves | {"scenarios": scenarios}))
+        has_line = any(len(curve["points"]) > 1 for curve in curves["curves"])
+        every = SLOW_EVERY if has_line else BEGINNING
+        worked = timedelta(seconds=time.thread_time() - began)
+        return SlowFigures(shown, max(every, worked / SLOW_SHARE))
 
     def figures(self, now: datetime) -> Figures:
         """Return figures that are at most FRESH old, so that all requests share a read; blocks.
@@ -178,16 +203,6 @@ class PageFigures:
             return newest
 
 
-def slow_figures(lake: Lake, settings: Settings, book: Book) -> dict[str, Any]:
-    """Return the curves of the day, and what would be gained if prices moved; blocks."""
-    curves = plain(shown_curves(read_curves(lake, book)))
-    try:
-        scenarios = _scenarios_of(lake, settings, book)
-    except PositionSyncError as error:
-        scenarios = NO_SCENARIOS | {"at": book.now, "trouble": str(error)}
-    return dict(_printable(curves | {"scenarios": plain(scenarios)}))
-
-
 def shown_curves(curves: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the curves of accounts, and of the strategies that lose and gain most now.
 
@@ -211,24 +226,24 @@ def shown_curves(curves: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"curves": [*by_profit, *accounts], "curves_hidden": hidden}
 
 
-def _scenarios_of(lake: Lake, settings: Settings, book: Book) -> dict[str, Any]:
+def _scenarios_of(settings: Settings, book: Book, legs: PricedLegs) -> dict[str, Any]:
     """Return what would be gained if prices moved, and what expires soon; blocks.
 
     Raises:
-        PositionSyncError: A table cannot be used, or the file of scenarios has a mistake.
+        PositionSyncError: The file of scenarios has a mistake.
     """
     from_file = read_scenarios(folder_of(settings.strategies_file))
-    legs = price_legs(lake, settings, book, from_file)
-    standard: list[Point] = []
+    points: list[Point] = []
     for point in STANDARD:
         if not point.vol and abs(point.spot) <= MOST_SHOWN_PERCENT:
-            standard.append(point)
+            points.append(point)
+    points += from_file.points.values()
+    points = points[:MOST_SCENARIOS]
 
-    points = [*standard, *from_file.points.values()][:MOST_SCENARIOS]
     names = [point.name for point in points]
     rows = profits(legs, points)
     expiry = expiry_of(legs, ExpiryQuery())
-    return {"at": book.now, "names": names, "rows": rows, "expiry": expiry}
+    return {"at": book.now, "names": names, "rows": rows, "expiry": most_urgent(expiry)}
 
 
 def shown(figures: Figures) -> dict[str, Any]:

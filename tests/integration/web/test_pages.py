@@ -333,7 +333,8 @@ def test_limits_and_outages_are_red_and_first_and_what_is_new_is_marked_until_it
     wait_for("the limit", lambda: texts(page, "#alert")[0].startswith("Limit broken: loss of"))
     assert "not connected" in texts(page, "#alert")[0].splitlines()[1]
     assert texts(page, "#notice") == ["2 FAILED"]
-    assert page.driver.execute_script(TRADED) == ["trade new act", "trade act"]
+    new_first = ["trade new act", "trade act"]
+    wait_for("the changes", lambda: page.driver.execute_script(TRADED) == new_first)
     assert texts(page, "#looked")[0].startswith("1 new since I looked")
     page.driver.find_element("css selector", "#looked").click()
     wait_for("seen", lambda: page.driver.execute_script(TRADED) == ["trade act", "trade act"])

@@ -8,8 +8,8 @@ import { endLines, fill, money } from "./table.js";
 const HEADINGS = ["strategy", "closed", "kind", "underlying", "days", "rolls", "ended", "profit", "fees", "at risk", "return", "worst", "best", "not known"];
 
 export function drawCampaigns(campaigns) {
-  const lines = [...campaigns].reverse().map(lineOf);
-  const shown = endLines("campaigns", lines, HEADINGS.length, () => drawCampaigns(campaigns));
+  const newest = [...campaigns].reverse();
+  const shown = endLines("campaigns", newest, lineOf, HEADINGS.length, () => drawCampaigns(campaigns));
   fill(byId("campaigns-table"), campaigns.length ? HEADINGS : [], shown);
   write(byId("campaigns-none"), campaigns.length ? "" : "None.");
 }

@@ -4,7 +4,7 @@ import { SOON_DAYS } from "./columns.js";
 import { byId } from "./elements.js";
 import { figures } from "./figures.js";
 import { amount, rounded, whole } from "./format.js";
-import { only } from "./holdings_panel.js";
+import { only, onlySoon } from "./holdings_panel.js";
 import { openLegOf } from "./leg_panel.js";
 import { currencyOf } from "./parts.js";
 import { fill, money, plainMoney } from "./table.js";
@@ -20,11 +20,17 @@ function expiringLines() {
   const { expiry, trouble } = figures.scenarios;
   if (!expiry) return [{ cells: [[trouble ?? "Not computed yet.", "text"]] }];
   if (!expiry.expiries.length) return [{ cells: [[`Nothing expires within ${SOON_DAYS} days.`, "text"]] }];
-  return expiry.expiries.map((leg) => ({
+  const lines = expiry.expiries.map((leg) => ({
     kind: leg.is_uncovered ? "hurts" : "soon",
     act: () => openLegOf(leg),
     cells: [leg.leg, [expiringText(leg), "text"]],
   }));
+  return [...lines, ...moreLine(expiry.more_expiries, onlySoon)];
+}
+
+// The server sends what matters most; the holdings have the others.
+function moreLine(count, act) {
+  return count ? [{ kind: "more", act, cells: [`… and ${count} more`, ["", "text"]] }] : [];
 }
 
 // The moment is one of New York, written with its offset: it is shown as it is there.
@@ -45,10 +51,14 @@ function assignmentLines() {
     act: () => openLegOf(leg),
     cells: [leg.leg, [`${rounded(-leg.position, 0)} short of ${leg.strategy_id} may be assigned early: ${amount(leg.extrinsic)} above its exercise`, "text"]],
   }));
-  const doubtful = expiry.not_judged.filter((leg) => leg.in_the_money !== false);
-  const notes = doubtful.map((leg) => ({ act: () => openLegOf(leg), cells: [leg.leg, [`is not judged: ${leg.reason}`, "text"]] }));
+  const notes = expiry.not_judged.map((leg) => ({ act: () => openLegOf(leg), cells: [leg.leg, [`is not judged: ${leg.reason}`, "text"]] }));
   const none = { cells: [["No short option is likely to be assigned early.", "text"]] };
-  return [...(likely.length ? likely : [none]), ...notes];
+  return [
+    ...(likely.length ? likely : [none]),
+    ...moreLine(expiry.more_early_assignments),
+    ...notes,
+    ...moreLine(expiry.more_not_judged),
+  ];
 }
 
 function line(sums) {

@@ -13,8 +13,8 @@ let newest = null;
 export function drawGroups(answer) {
   newest = answer;
   showCommand(byId("groups-command"), "results", `--by ${choice.by}`, choice.since && `--since ${choice.since}`);
-  const lines = answer.results.map(lineOf);
-  fill(byId("groups-table"), [choice.by, ...HEADINGS], endLines("groups", lines, HEADINGS.length + 1, () => drawGroups(newest)));
+  const lines = endLines("groups", answer.results, lineOf, HEADINGS.length + 1, () => drawGroups(newest));
+  fill(byId("groups-table"), [choice.by, ...HEADINGS], lines);
   write(byId("groups-none"), answer.results.length ? "" : "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns.");
 }
 

@@ -6,6 +6,7 @@ import { ageOf, parts } from "./parts.js";
 const LAYOUT = "money.layout";
 const NULL_TEXT = "--psp-label--null--content";
 const NARROW = 600; // pixels
+const TICK_MS = 1; // for each part: the ages of a large book count on in larger steps
 const root = document.documentElement;
 
 const themeName = () => (root.dataset.theme === "light" ? "Pro Light" : "Pro Dark");
@@ -68,6 +69,8 @@ export class HoldingsGrid {
   #groups = [];
   #columns = [];
   #filter = [];
+  #beneath = null;
+  #tickedAt = 0;
 
   // Args: the element of the grid, and what happens to a part on which somebody clicked.
   static async open(viewer, openLeg) {
@@ -130,6 +133,7 @@ export class HoldingsGrid {
     this.#groups = config.group_by;
     this.#columns = config.columns;
     this.#filter = config.filter;
+    this.#beneath = null;
     localStorage.setItem(LAYOUT, JSON.stringify(config));
     await this.#keepCurrenciesApart(config);
   }
@@ -170,6 +174,7 @@ export class HoldingsGrid {
   group(name) {
     const groups = GROUPS[name];
     this.#groups = groups;
+    this.#beneath = null;
     return this.#lay({ group_by: groups, split_by: [], sort: groups.length > 1 ? [] : [["today", "asc"]] });
   }
 
@@ -193,6 +198,7 @@ export class HoldingsGrid {
   }
 
   update(changed, message) {
+    this.#beneath = null;
     this.#inTurn(async () => {
       if (message.all) await this.table.replace(allRows());
       if (message.gone?.length) await this.table.remove(message.gone);
@@ -203,6 +209,8 @@ export class HoldingsGrid {
 
   // Let the ages count on.
   tick() {
+    if (performance.now() - this.#tickedAt < TICK_MS * parts.size) return;
+    this.#tickedAt = performance.now();
     const aged = [];
     for (const part of parts.values()) {
       const age = ageOf(part);
@@ -215,7 +223,7 @@ export class HoldingsGrid {
   // --- Marks and clicks --------------------------------------------------------------------------
 
   #click(path) {
-    if (path.length === this.#groups.length) this.openLeg(this.#partsAt(path)[0]);
+    if (path.length === this.#groups.length) this.openLeg(this.#at(path)?.first);
   }
 
   // Whether the filter of the grid lets a part through: a sum is of these alone.
@@ -227,10 +235,21 @@ export class HoldingsGrid {
     });
   }
 
-  #partsAt(path) {
+  // What the parts beneath a row say together; undefined beneath nothing.
+  #at(path) {
+    this.#beneath ??= this.#sumUp();
+    return this.#beneath.get(keyOf(path));
+  }
+
+  #sumUp() {
     const columns = this.#groups.map((name) => COLUMNS[name]?.[0]);
-    const isAt = (part) => path.every((value, n) => String(part[columns[n]] ?? "") === String(value ?? ""));
-    return [...parts.values()].filter((part) => this.#passes(part) && isAt(part));
+    const beneath = new Map();
+    for (const part of parts.values()) {
+      if (!this.#passes(part)) continue;
+      const path = columns.map((column) => part[column]);
+      for (let depth = 0; depth <= path.length; depth++) addPart(beneath, keyOf(path.slice(0, depth)), part);
+    }
+    return beneath;
   }
 
   // Grey what is not current any more, and mark sums of money that leave out what is not known.
@@ -245,8 +264,8 @@ export class HoldingsGrid {
   }
 
   #markRow(row, cells, path) {
-    const inside = path && this.#groups.length ? this.#partsAt(path) : [];
-    const isAged = inside.some((part) => !part.current);
+    const inside = path && this.#groups.length ? this.#at(path) : undefined;
+    const isAged = inside?.isAged ?? false;
     row.classList.toggle("aged", isAged);
     row.style.opacity = isAged && !document.body.classList.contains("aged") ? "0.5" : "";
     const isGroup = path && path.length < this.#groups.length;
@@ -260,9 +279,18 @@ export class HoldingsGrid {
   }
 }
 
+const keyOf = (path) => path.map((value) => String(value ?? "")).join("\n");
+
+function addPart(beneath, key, part) {
+  if (!beneath.has(key)) beneath.set(key, { first: part, isAged: false, lacks: new Set() });
+  const inside = beneath.get(key);
+  inside.isAged ||= !part.current;
+  for (const column of part.lacks) inside.lacks.add(column);
+}
+
 function markSum(cell, column, inside) {
   if (!column || !cell.textContent) return; // a dash is of the style sheet
-  const star = inside.some((part) => part.lacks.includes(column)) ? "*" : "";
+  const star = inside?.lacks.has(column) ? "*" : "";
   const text = cell.textContent.replace("*", "") + star;
   if (cell.textContent !== text) cell.textContent = text;
 }

@@ -79,7 +79,7 @@ function markChosen() {
   }
 }
 
-function onlySoon() {
+export function onlySoon() {
   const days = figures.expiries.filter((sums) => sums.days <= SOON_DAYS).map((sums) => sums.expiry);
   if (days.length) only("expiry", ...days);
   else show(byId("holdings-note"), `Nothing that is held expires within ${SOON_DAYS} days.`);

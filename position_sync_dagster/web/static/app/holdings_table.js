@@ -114,17 +114,20 @@ export class HoldingsTable {
   #grouped(shown) {
     const [list, name, column] = SUMS[this.#settings.group];
     const groups = figures[list].map((sums) => groupRow(sums, sums[name], keyOf(sums, sums[name])));
-    const members = new Map();
+    const members = new Map(groups.map((group) => [group.key, []]));
+    const byAccount = new Set(list === "strategies" ? figures.strategies.filter((sums) => sums.account).map((sums) => sums.strategy) : []);
     for (const part of shown) {
-      const key = memberKey(part, part[column], list);
-      members.set(key, [...(members.get(key) ?? []), part]);
+      const key = memberKey(part, part[column], byAccount);
+      if (!members.has(key)) {
+        members.set(key, []);
+        groups.push(groupRow(null, NO_EXPIRY, key));
+      }
+      members.get(key).push(part);
     }
-    const homeless = [...members.keys()].filter((key) => !groups.some((group) => group.key === key));
-    for (const key of homeless) groups.push(groupRow(null, NO_EXPIRY, key));
 
     return this.#sorted(groups).flatMap((group) => {
       group.isOpen = this.#open.has(group.key);
-      const legs = group.isOpen ? this.#sorted((members.get(group.key) ?? []).map(legRow)) : [];
+      const legs = group.isOpen ? this.#sorted(members.get(group.key).map(legRow)) : [];
       return [group, ...legs];
     });
   }
@@ -242,10 +245,7 @@ const groupRow = (sums, name, key) => ({ kind: "group", sums, name: sums?.accoun
 // A strategy of several accounts has one sum; what no strategy has is summed by account.
 const keyOf = (sums, name) => [name, sums.account ?? "", sums.currency ?? ""].join("|");
 
-function memberKey(part, name, list) {
-  const isByAccount = list === "strategies" && figures.strategies.some((sums) => sums.strategy === name && sums.account);
-  return [name ?? "", isByAccount ? part.account : "", part.currency ?? ""].join("|");
-}
+const memberKey = (part, name, byAccount) => [name ?? "", byAccount.has(name) ? part.account : "", part.currency ?? ""].join("|");
 
 function compare(a, b, direction) {
   if (isUnknown(a) || isUnknown(b)) return isUnknown(a) - isUnknown(b); // what is not known comes last

@@ -16,10 +16,8 @@ const WHY_EVERY_MS = 60000;
 let why = { rows: [], at: null, trouble: "Not computed yet." };
 
 export function drawLosses() {
-  const isLoss = (line) => line.today < 0;
   const names = new Set(figures.strategies.map((sums) => sums.strategy));
-  const losses = (names.size > 1 ? strategyLosses() : legLosses()).filter(isLoss);
-  const lines = losses.sort((a, b) => a.today - b.today).slice(0, MOST);
+  const lines = names.size > 1 ? strategyLosses() : legLosses();
   const none = { cells: [["Nothing has lost today.", "text"]] };
   const isExplained = lines.some((line) => line.cells[2]);
   for (const line of lines) line.cells.splice(isExplained ? 3 : 2, 1); // there is room for one of the two
@@ -27,9 +25,14 @@ export function drawLosses() {
   fill(byId("losses-table"), ["largest losses", "today", last], lines.length ? lines : [none]);
 }
 
+// The rows that lost most by a column, the worst first.
+function largestLosses(rows, column) {
+  const losses = rows.filter((row) => row[column] < 0);
+  return losses.sort((a, b) => a[column] - b[column]).slice(0, MOST);
+}
+
 function strategyLosses() {
-  return figures.strategies.map((sums) => ({
-    today: sums.today,
+  return largestLosses(figures.strategies, "today").map((sums) => ({
     act: () => only("strategy", sums.strategy),
     cells: [
       sums.strategy + currencyOf(sums),
@@ -41,8 +44,7 @@ function strategyLosses() {
 }
 
 function legLosses() {
-  return [...parts.values()].map((part) => ({
-    today: part.daily_pnl,
+  return largestLosses([...parts.values()], "daily_pnl").map((part) => ({
     act: () => openLeg(part),
     cells: [part.name, money(part.daily_pnl), "", money(part.unrealized_pnl)],
   }));

@@ -20,8 +20,16 @@ const WAIT_MS = 30000;
 const PANELS = [drawLosses, drawStrategies, drawGreeks, drawScenarios, drawExpiries, drawChanges];
 let sequence = 0;
 
+// What is off the screen is drawn when it comes back; the title of the tab goes on.
 function draw() {
-  if (drawHeader()) for (const panel of PANELS) panel();
+  if (drawHeader() && !document.hidden) for (const panel of PANELS) panel();
+}
+
+// Between two answers only ages move.
+function tick() {
+  if (!drawHeader() || document.hidden) return;
+  drawStrategies();
+  tickHoldings();
 }
 
 function take(message) {
@@ -64,9 +72,7 @@ openChanges();
 openLegPanel();
 openSearch();
 openWhy();
-setInterval(() => {
-  draw();
-  if (!document.hidden) tickHoldings();
-}, 1000);
+setInterval(tick, 1000);
+addEventListener("visibilitychange", draw);
 addEventListener("resize", () => figures.curves && drawCurves());
 follow();

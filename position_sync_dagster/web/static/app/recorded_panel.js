@@ -2,7 +2,7 @@
 
 import { byId, write } from "./elements.js";
 import { choose } from "./risk_choice.js";
-import { endLines, fill, money } from "./table.js";
+import { byWorst, endLines, fill, money } from "./table.js";
 
 const LEVELS = ["account", "strategy", "underlying"];
 let newest = null;
@@ -16,9 +16,8 @@ export function drawRecorded(answer) {
 }
 
 function linesOf(level, rows, columns) {
-  const worst = (row) => Math.min(...row.profits.map((value) => value ?? Infinity));
-  const own = rows.filter((row) => row.level === level).sort((a, b) => worst(a) - worst(b));
-  return endLines(`recorded ${level}`, own.map(lineOf), columns, () => drawRecorded());
+  const worstFirst = byWorst(rows.filter((row) => row.level === level));
+  return endLines(`recorded ${level}`, worstFirst, lineOf, columns, () => drawRecorded());
 }
 
 function lineOf(row) {

@@ -6,7 +6,7 @@ import { figures } from "./figures.js";
 import { duration } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { currencyOf } from "./parts.js";
-import { endLines, fill, money } from "./table.js";
+import { byWorst, endLines, fill, money } from "./table.js";
 
 const LEVELS = ["account", "strategy", "underlying"];
 
@@ -18,17 +18,16 @@ export function drawScenarios() {
 }
 
 function linesOf(level, columns) {
-  const worst = (row) => Math.min(...row.profits.map((value) => value ?? Infinity));
-  const rows = figures.scenarios.rows.filter((row) => row.level === level);
-  const lines = rows.sort((a, b) => worst(a) - worst(b)).map(line);
-  return endLines(`scenarios ${level}`, lines, columns, drawScenarios);
+  const { rows } = figures.scenarios;
+  const accounts = new Set(rows.map((row) => row.account).filter(Boolean));
+  const worstFirst = byWorst(rows.filter((row) => row.level === level));
+  return endLines(`scenarios ${level}`, worstFirst, (row) => lineOf(row, accounts), columns, drawScenarios);
 }
 
 const accountName = (row, accounts) => (accounts.size > 1 ? row.name : "account");
 
-function line(row) {
+function lineOf(row, accounts) {
   const isAccount = row.level === "account";
-  const accounts = new Set(figures.scenarios.rows.map((scenario) => scenario.account).filter(Boolean));
   const account = accounts.size > 1 && !isAccount ? ` ${row.account}` : "";
   return {
     kind: isAccount ? "total" : "",

@@ -11,19 +11,20 @@ const HEADINGS = ["strategy", "today", "unrealised", "realised", "campaign", "va
 export const byToday = (a, b) => (a.today ?? 0) - (b.today ?? 0);
 
 export function drawStrategies() {
-  const ordered = [...figures.strategies].sort(byToday).map(strategyLine);
+  const ordered = [...figures.strategies].sort(byToday);
+  const accounts = new Set(ordered.map((sums) => sums.account).filter(Boolean));
+  const most = Math.max(1, ...ordered.map((sums) => Math.abs(sums.today ?? 0)));
+  const lineOf = (sums) => strategyLine(sums, accounts, most);
   fill(byId("strategies-table"), HEADINGS, [
-    ...endLines("strategies", ordered, HEADINGS.length, drawStrategies),
+    ...endLines("strategies", ordered, lineOf, HEADINGS.length, drawStrategies),
     ...figures.totals.map(totalLine),
     ...figures.accounts.filter(hasClosed).map(closedLine),
   ]);
   show(byId("missing"), figures.missing.join("\n"));
 }
 
-function strategyLine(sums) {
-  const accounts = new Set(figures.strategies.map((strategy) => strategy.account).filter(Boolean));
+function strategyLine(sums, accounts, most) {
   const account = accounts.size > 1 && sums.account ? ` ${sums.account}` : "";
-  const most = Math.max(1, ...figures.strategies.map((strategy) => Math.abs(strategy.today ?? 0)));
   return {
     hint: sums.note,
     act: () => only("strategy", sums.strategy),

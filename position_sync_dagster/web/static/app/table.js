@@ -85,25 +85,28 @@ function moveStop(event, body) {
   event.preventDefault();
 }
 
-// A long table shows its two ends, until one asks for all: what is below must stay on the screen.
-const ENDS = 8;
-const opened = new Set();
-
-function ends(name, lines) {
-  if (lines.length <= 2 * ENDS + 1 || opened.has(name)) return [lines, []];
-  return [lines.slice(0, ENDS), lines.slice(-ENDS)];
+// Rows of scenarios, those first that lose most in one of them.
+export function byWorst(rows) {
+  const worst = new Map(rows.map((row) => [row, Math.min(...row.profits.map((value) => value ?? Infinity))]));
+  return [...rows].sort((a, b) => worst.get(a) - worst.get(b));
 }
 
-export function endLines(name, all, columns, redraw) {
-  const [first, last] = ends(name, all);
-  const hidden = all.length - first.length - last.length;
-  if (!hidden) return first;
+// A long table shows its two ends, and more of its beginning each time somebody asks: what is below
+// must stay on the screen, and of 2,000 rows only those that are shown become lines.
+const ENDS = 8;
+const MORE = 200;
+const opened = new Map(); // how many rows of the beginning are shown besides, by table
+
+export function endLines(name, rows, lineOf, columns, redraw) {
+  const begin = ENDS + (opened.get(name) ?? 0);
+  const hidden = rows.length - begin - ENDS;
+  if (hidden <= 1) return rows.map(lineOf);
 
   const act = () => {
-    opened.add(name);
+    opened.set(name, begin - ENDS + MORE);
     redraw();
   };
   const blanks = Array(columns - 1).fill("");
   const more = { kind: "more", act, cells: [`… and ${hidden} more`, ...blanks] };
-  return [...first, more, ...last];
+  return [...rows.slice(0, begin).map(lineOf), more, ...rows.slice(-ENDS).map(lineOf)];
 }
