@@ -328,10 +328,14 @@ def _differing(pairs: pl.DataFrame, band: float) -> pl.DataFrame:
     value_differs = (value - stated).abs() > tolerance
     values = pl.format("the value is {}, the broker's statement says {}", value, stated)
 
-    quantities_or_values = (
-        pl.when(quantity_differs).then(quantities).when(value_differs).then(values)
+    detail = (
+        pl.when(is_missing)
+        .then(missing)
+        .when(quantity_differs)
+        .then(quantities)
+        .when(value_differs)
+        .then(values)
     )
-    detail = pl.when(is_missing).then(missing).otherwise(quantities_or_values)
     symbol = pl.coalesce("symbol", "symbol_stated", pl.lit(""))
     compared = pairs.select(*HOLDING, symbol=symbol, expected=theirs, actual=mine, detail=detail)
     return compared.drop_nulls("detail")

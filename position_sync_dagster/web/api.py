@@ -234,23 +234,26 @@ class ApiRoute:
     query: type[ApiModel]
     answer: type[ApiModel] | None
     read: Callable[[ApiSource, Any], str | dict[str, Any]]
-    is_tagged: bool = True
+    is_tagged: bool = False
 
 
 # What is served below /api/v1/, by its name there.
 ROUTES: dict[str, ApiRoute] = {}
 
 ROUTES["figures"] = ApiRoute(
-    summary="All figures", query=NoQuery, answer=api_answers.FiguresAnswer, read=_figures
+    summary="All figures",
+    query=NoQuery,
+    answer=api_answers.FiguresAnswer,
+    read=_figures,
+    is_tagged=True,
 )
 
 ROUTES["header"] = ApiRoute(
     summary="What the header of a page says",
     query=NoQuery,
     answer=api_answers.HeaderAnswer,
+    # Untagged: its moment is what a page counts from, also where nothing changed.
     read=_header,
-    # Its moment is what a page counts from: where nothing changed, nothing is old either.
-    is_tagged=False,
 )
 
 ROUTES["accounts"] = ApiRoute(
@@ -258,6 +261,7 @@ ROUTES["accounts"] = ApiRoute(
     query=NoQuery,
     answer=api_answers.AccountsAnswer,
     read=_accounts,
+    is_tagged=True,
 )
 
 ROUTES["strategies"] = ApiRoute(
@@ -265,6 +269,7 @@ ROUTES["strategies"] = ApiRoute(
     query=NoQuery,
     answer=api_answers.StrategiesAnswer,
     read=_strategies,
+    is_tagged=True,
 )
 
 ROUTES["positions"] = ApiRoute(
@@ -272,11 +277,14 @@ ROUTES["positions"] = ApiRoute(
     query=PositionsQuery,
     answer=api_answers.PositionsAnswer,
     read=_positions,
-    is_tagged=False,
 )
 
 ROUTES["positions.csv"] = ApiRoute(
-    summary="Open positions as CSV", query=NoQuery, answer=None, read=_positions_csv
+    summary="Open positions as CSV",
+    query=NoQuery,
+    answer=None,
+    read=_positions_csv,
+    is_tagged=True,
 )
 
 ROUTES["what-if"] = ApiRoute(
@@ -284,7 +292,6 @@ ROUTES["what-if"] = ApiRoute(
     query=WhatIfQuery,
     answer=api_answers.WhatIfAnswer,
     read=_what_if,
-    is_tagged=False,
 )
 
 ROUTES["payoff"] = ApiRoute(
@@ -292,7 +299,6 @@ ROUTES["payoff"] = ApiRoute(
     query=PayoffQuery,
     answer=api_answers.PayoffAnswer,
     read=_payoff,
-    is_tagged=False,
 )
 
 ROUTES["curve"] = ApiRoute(
@@ -300,7 +306,6 @@ ROUTES["curve"] = ApiRoute(
     query=risk_answers.CurveQuery,
     answer=risk_answers.CurveAnswer,
     read=_curve,
-    is_tagged=False,
 )
 
 ROUTES["scenarios"] = ApiRoute(
@@ -308,7 +313,6 @@ ROUTES["scenarios"] = ApiRoute(
     query=NoQuery,
     answer=risk_answers.ScenariosAnswer,
     read=_scenarios,
-    is_tagged=False,
 )
 
 ROUTES["closed-day"] = ApiRoute(
@@ -316,7 +320,6 @@ ROUTES["closed-day"] = ApiRoute(
     query=NoQuery,
     answer=ClosedDayAnswer,
     read=_closed_day,
-    is_tagged=False,
 )
 
 ROUTES["expiry"] = ApiRoute(
@@ -324,7 +327,6 @@ ROUTES["expiry"] = ApiRoute(
     query=ExpiryQuery,
     answer=ExpiryAnswer,
     read=_expiry,
-    is_tagged=False,
 )
 
 ROUTES["leg"] = ApiRoute(
@@ -332,7 +334,6 @@ ROUTES["leg"] = ApiRoute(
     query=LegQuery,
     answer=LegAnswer,
     read=_leg,
-    is_tagged=False,
 )
 
 ROUTES["search"] = ApiRoute(
@@ -340,7 +341,6 @@ ROUTES["search"] = ApiRoute(
     query=SearchQuery,
     answer=SearchAnswer,
     read=_search,
-    is_tagged=False,
 )
 
 ROUTES["why"] = ApiRoute(
@@ -348,7 +348,6 @@ ROUTES["why"] = ApiRoute(
     query=WhyQuery,
     answer=WhyAnswer,
     read=_why,
-    is_tagged=False,
 )
 
 ROUTES["results"] = ApiRoute(
@@ -356,7 +355,6 @@ ROUTES["results"] = ApiRoute(
     query=results_answers.ResultsQuery,
     answer=results_answers.ResultsAnswer,
     read=lambda source, query: results_answers.answer_results(source.lake(), query),
-    is_tagged=False,
 )
 
 ROUTES["campaigns"] = ApiRoute(
@@ -364,7 +362,6 @@ ROUTES["campaigns"] = ApiRoute(
     query=results_answers.CampaignsQuery,
     answer=results_answers.CampaignsAnswer,
     read=lambda source, query: results_answers.answer_campaigns(source.lake(), query),
-    is_tagged=False,
 )
 
 ROUTES["campaign"] = ApiRoute(
@@ -374,7 +371,6 @@ ROUTES["campaign"] = ApiRoute(
     read=lambda source, query: results_answers.answer_campaign(
         source.lake(), source.settings(), query
     ),
-    is_tagged=False,
 )
 
 

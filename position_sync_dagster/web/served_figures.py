@@ -126,8 +126,9 @@ class PageFigures:
     def _slow_of(self, book: Book) -> dict[str, Any]:
         """Return the newest curves and scenarios; they are computed beside the reads."""
         if self._computing is not None and self._computing.done():
-            self._slow = self._computing.result()
-            self._computing = None
+            computed = self._computing
+            self._computing = None  # after an error they are computed anew
+            self._slow = computed.result()
 
         is_due = elapsed(self._slow_since, book.now) >= self._slow.until_next
         if self._computing is None and is_due:

@@ -11,6 +11,7 @@ import random
 import signal
 import threading
 from contextlib import suppress
+from typing import Any
 
 import polars as pl
 import psutil
@@ -20,8 +21,8 @@ from tests.support import demo_program
 from tests.support.demo_program import LEGS, LIMIT_S, QUEUED, STREAMED, Demo, wait_for
 from tests.support.promises import assert_one_writer_each
 
-# How the demo that ends by itself is started: on a quiet machine it is whole before it ends.
-TIMED = ("--for", "60")
+# How the demo that ends by itself is started: it is whole again before it ends.
+TIMED = ("--for", "90")
 
 
 def until_streaming(demo: Demo) -> None:
@@ -84,20 +85,33 @@ def test_a_closed_terminal_ends_all_of_it(terminal):
     demo.ended_without_a_trace()
 
 
-def test_by_itself_it_ends_with_a_verdict_that_is_its_exit_code(home):
-    demo = home.start(*TIMED)
-    verdict = demo.event("verdict")
-    missed = {figure["name"] for figure in verdict["figures"] if not figure["met"]}
-    assert verdict["met"] is not bool(missed)
-    assert demo.process.wait(LIMIT_S) == (1 if missed else 0)
-    demo.ended_without_a_trace()
-    log = (demo.home / "dagster.log").read_text(errors="replace")
-    assert "supervisor: Everything has ended, as requested." in log
+def missed_figures(verdict: dict[str, Any]) -> set[str]:
+    return {figure["name"].strip() for figure in verdict["figures"] if not figure["met"]}
 
-    figures = {figure["name"].strip(): figure for figure in verdict["figures"]}
-    wanted = {name: figure["wanted"] for name, figure in figures.items()}
-    assert wanted["legs with a current row"] == str(LEGS)
-    assert (wanted["by STREAM"], wanted["by QUEUE"]) == (str(STREAMED), str(QUEUED))
-    # How much of it there is after so long depends on the machine; what was found is said.
-    counted = [figures[name] for name in ("legs with a current row", "by STREAM", "by QUEUE")]
-    assert all(figure["met"] is (figure["found"] == figure["wanted"]) for figure in counted)
+
+def test_by_itself_it_ends_with_a_verdict(home):
+    for arguments in (TIMED, ("--for", "240")):  # a busy machine needs more than a quiet one
+        demo = home.start(*arguments)
+        verdict = demo.event("verdict")
+        missed = missed_figures(verdict)
+        assert demo.process.wait(LIMIT_S) == (1 if missed else 0)
+        demo.ended_without_a_trace()
+        log = (demo.home / "dagster.log").read_text(errors="replace")
+        assert "supervisor: Everything has ended, as requested." in log
+        if missed <= {"all current after"}:
+            break
+
+    assert missed <= {"all current after"}, verdict["figures"]
+    found = {figure["name"].strip(): figure["found"] for figure in verdict["figures"]}
+    assert found["legs with a current row"] == str(LEGS)
+    assert (found["by STREAM"], found["by QUEUE"]) == (str(STREAMED), str(QUEUED))
+
+
+def test_a_verdict_names_what_was_missed(start):
+    demo = start("--for", "3")
+    verdict = demo.event("verdict")
+    assert not verdict["met"]
+    missed = missed_figures(verdict)
+    assert {"legs with a current row", "by QUEUE", "all current after"} <= missed
+    assert demo.process.wait(LIMIT_S) == 1
+    demo.ended_without_a_trace()

@@ -42,8 +42,8 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/\S+\[(.*-)?store(-.*)?\]", V, "in an object store; on a disk first"),
     Row(r"tests/\S+\[(.*-)?postgres(-.*)?\]", V, "in Postgres; in tables first"),
     Row(r"tests/acceptance/test_(dev|hosts|logins)\.py", P, "other ways to start the demo's parts"),
-    Row(r"tests/acceptance/test_stopping\.py::test_by_itself", P,
-        "a demo for its verdict; its rules are in tests/unit/test_demo.py"),
+    Row(r"tests/acceptance/test_stopping\.py::test_(by_itself|a_verdict)", P,
+        "demos for their verdict; its rules are in tests/unit/test_demo.py"),
     Row(r"tests/integration/sync/test_fuzz(ed_lines)?\.py", C, "a gateway that sends anything"),
     Row(r"tests/integration/sync/stream/test_large_books\.py", V, "larger books"),
     Row(r"tests/integration/defs/test_damaged_tables\.py::test_no_check\S+\["

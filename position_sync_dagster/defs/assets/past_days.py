@@ -421,27 +421,26 @@ def first_stated_anew(lake: tables.Lake, days: Sequence[date]) -> date | None:
     It is one whose books are missing, or whose profit is not known, although a statement has the
     net liquidation of the account.
     """
-    of_days = schema.one_of("day", days)
+    is_of_days = schema.one_of("day", days)
     is_net_liquidation = pl.col("kind") == EventKind.NET_LIQUIDATION.value
-    stated = lake.statement_events.table.rows(of_days & is_net_liquidation).select("account", "day")
+    wanted = is_of_days & is_net_liquidation
+    stated = lake.statement_events.rows(min(days), wanted, ["account", "day"])
 
-    is_booked = _recorded(lake, BOOKS, days)
-    is_unknown = _recorded(lake, PROFIT_EXPLAINED, days).filter(pl.col("profit").is_null())
+    booked = _recorded(lake, BOOKS, days)
+    explained = _recorded(lake, PROFIT_EXPLAINED, days)
+    unexplained = explained.filter(pl.col("profit").is_null())
     on = ("account", "day")
-    unbooked = stated.join(is_booked, on=on, how="anti")
-    unknown = stated.join(is_unknown, on=on, how="semi")
+    unbooked = stated.join(booked, on=on, how="anti")
+    unknown = stated.join(unexplained, on=on, how="semi")
     first: date | None = pl.concat([unbooked, unknown])["day"].min()  # type: ignore[assignment]
     return first
 
 
 def _recorded(lake: tables.Lake, spec: TableSpec, days: Sequence[date]) -> pl.DataFrame:
     """Return account, day and profit of the rows of some days."""
+    chosen = pl.col("partition.session_date").is_in(days)
     columns = ["account", "session_date", "profit"]
-    table = lake.derived_table(spec)
-    if not table.exists():
-        return schema.frame_of(spec, []).select(columns).rename({"session_date": "day"})
-
-    rows = table.rows(schema.one_of("session_date", days), columns=columns)
+    rows = lake.derived_rows(spec, chosen=chosen, columns=columns)
     return rows.rename({"session_date": "day"})
 
 

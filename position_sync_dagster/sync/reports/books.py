@@ -111,9 +111,9 @@ class Moved:
 
 
 def _of_account(lake: Lake, spec: Any, account: str, day: date) -> pl.DataFrame:
-    table = lake.derived_table(spec)
-    is_of_day = (pl.col("account") == account) & (pl.col("session_date") == day)
-    return table.rows(is_of_day) if table.exists() else spec.empty
+    is_of_account = pl.col("account") == account
+    is_of_day = pl.col("session_date") == day
+    return lake.derived_rows(spec, is_of_account & is_of_day)
 
 
 def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:

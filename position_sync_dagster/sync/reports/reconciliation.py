@@ -337,12 +337,15 @@ def _differences(
 
     # The first of these that is so.
     surplus = pl.when(is_absence_known).then(pl.lit("SURPLUS"))
-    missing_or_surplus = pl.when(is_missing).then(pl.lit("MISSING")).when(is_surplus).then(surplus)
-    quantity_or_stale = (
-        pl.when(has_another_quantity).then(pl.lit("QUANTITY")).when(is_stale).then(pl.lit("STALE"))
-    )
     kind_of_difference = (
-        pl.when(is_missing | is_surplus).then(missing_or_surplus).otherwise(quantity_or_stale)
+        pl.when(is_missing)
+        .then(pl.lit("MISSING"))
+        .when(is_surplus)
+        .then(surplus)
+        .when(has_another_quantity)
+        .then(pl.lit("QUANTITY"))
+        .when(is_stale)
+        .then(pl.lit("STALE"))
     )
     differing = pairs.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
     for row in differing.iter_rows(named=True):

@@ -310,25 +310,20 @@ def _rows_since(
     lake: Lake, since: date | None, columns: Sequence[str] | None = None
 ) -> pl.DataFrame:
     """Return rows of the table in order of their close; none while it was never made."""
-    table = lake.derived_table(CLOSED_CAMPAIGNS)
-    if not table.exists():
-        return CLOSED_CAMPAIGNS.empty
-
     only = EVERY if since is None else pl.col("closed") >= since
-    return table.rows(only, columns=columns).sort("closed", "campaign_id", "currency")
+    rows = lake.derived_rows(CLOSED_CAMPAIGNS, only, columns=columns)
+    return rows.sort("closed", "campaign_id", "currency")
 
 
 def read_days(
     lake: Lake, campaigns: Iterable[CampaignResult], since: date | None = None
 ) -> list[DayResult]:
     """Read the profit of each trading day, with what campaigns realised on it; blocks."""
-    table = lake.derived_table(PROFIT_EXPLAINED)
-    profits: list[tuple[date, str, float | None]] = []
-    if table.exists():
-        chosen = EVERY if since is None else pl.col("partition.session_date") >= since
-        rows = table.rows(chosen=chosen, columns=["session_date", "currency", "profit"])
-        is_known = pl.col("profit").is_not_null().all()
-        total = pl.when(is_known).then(pl.col("profit").sum())
-        sums = rows.group_by("session_date", "currency").agg(total)
-        profits = list(sums.iter_rows())
-    return days_of(campaigns, profits)
+    chosen = EVERY if since is None else pl.col("partition.session_date") >= since
+    columns = ["session_date", "currency", "profit"]
+    rows = lake.derived_rows(PROFIT_EXPLAINED, chosen=chosen, columns=columns)
+
+    is_known = pl.col("profit").is_not_null().all()
+    total = pl.when(is_known).then(pl.col("profit").sum())
+    sums = rows.group_by("session_date", "currency").agg(total)
+    return days_of(campaigns, sums.iter_rows())

@@ -19,7 +19,7 @@ from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.rules import exchange_date
-from position_sync_dagster.errors import UnknownStrategyError
+from position_sync_dagster.errors import LakeError, UnknownStrategyError
 from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED, frame_of
 from position_sync_dagster.risk.terms import NotPriced
@@ -134,6 +134,19 @@ def test_the_curves_are_read_again_after_the_clock_was_set_back(lake, settings):
     lake.registry.sync.add_many([leg(1, "a")])
     lake.updates.sync.append([row(1, timestamp=now - timedelta(hours=2))])
     figures = slow_figures(reader, now - timedelta(hours=1))
+    assert [one["name"] for one in figures["curves"]] == ["a"]
+
+
+def test_curves_that_could_not_be_read_once_are_read_again(lake, settings, monkeypatch):
+    reader, now = PageFigures(settings), utc_now()
+    unreadable = Mock(side_effect=LakeError("A table is being replaced.", remedy="Wait."))
+    with monkeypatch.context() as patched:
+        patched.setattr(served_figures, "read_curves", unreadable)
+        with pytest.raises(LakeError, match="being replaced"):
+            slow_figures(reader, now)
+    lake.registry.sync.add_many([leg(1, "a")])
+    lake.updates.sync.append([row(1)])
+    figures = slow_figures(reader, now + timedelta(hours=1))
     assert [one["name"] for one in figures["curves"]] == ["a"]
 
 
