@@ -6,7 +6,7 @@ statements that correct it. `counting_movements` is the one rule that chooses am
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
@@ -260,7 +260,8 @@ def counting_movements(
 
     A statement may also name what has another day than its own: what was booked late. Of such a
     booking the newest row counts, unless a newer statement covers its day. The end of an option is
-    in two sections: the one of trades counts.
+    in two sections: the one of trades counts. If it was settled in cash it delivers nothing, though
+    a statement calls it an exercise or an assignment as well.
 
     Args:
         movements: Of all sources and of all statements.
@@ -280,6 +281,7 @@ def counting_movements(
 
     counting = _without_repeated_ends(_newest_bookings(stated))
     counting += _not_named_by(counting, unstated)
+    counting = _without_deliveries_of_cash(counting)
     return sorted(counting, key=lambda movement: (movement.day, movement.movement_id))
 
 
@@ -365,6 +367,23 @@ def _without_repeated_ends(stated: Iterable[Movement]) -> list[Movement]:
         else:
             counting.append(event)
     return counting
+
+
+def _without_deliveries_of_cash(counting: Sequence[Movement]) -> list[Movement]:
+    """Return movements where an option that was settled in cash does not end by a delivery."""
+    settled: set[tuple[str, int | None, date]] = set()
+    for movement in counting:
+        if movement.kind is MovementKind.CASH_SETTLEMENT:
+            settled.add((movement.account, movement.conid, movement.day))
+
+    named: list[Movement] = []
+    for movement in counting:
+        is_settled = (movement.account, movement.conid, movement.day) in settled
+        if is_settled and movement.kind in DELIVERIES:
+            named.append(replace(movement, kind=MovementKind.CASH_SETTLEMENT, counter_conid=None))
+        else:
+            named.append(movement)
+    return named
 
 
 def _size_of(movement: Movement) -> tuple[str, int | None, float]:

@@ -448,12 +448,11 @@ def _end_of(movement: Movement, conid: int | None) -> _End:
 
 
 def _with_settlements(movements: Sequence[Movement]) -> list[Movement]:
-    """Return movements where an option that was settled in cash ends once and delivers nothing.
+    """Return movements where an option that was settled in cash ends once.
 
-    A statement calls its end an exercise or assignment as well. Where option events name both, the
-    quantity is that of the end; they have no time: that of the end is in the trades.
+    Where option events name its end as well, that has the quantity; they have no time: that of the
+    end is in the trades.
     """
-    settled: set[_End] = set()
     ended: set[_End] = set()
     ended_at: dict[_End, datetime | None] = {}
     for movement in movements:
@@ -461,24 +460,19 @@ def _with_settlements(movements: Sequence[Movement]) -> list[Movement]:
         if movement.section is not Section.OPTION_EVENTS:
             if movement.kind in DELIVERIES:
                 ended_at[end] = movement.at
-        elif movement.kind is MovementKind.CASH_SETTLEMENT:
-            settled.add(end)
-        else:
+        elif movement.kind is not MovementKind.CASH_SETTLEMENT:
             ended.add(end)
 
     single: list[Movement] = []
     for movement in movements:
+        if movement.kind is not MovementKind.CASH_SETTLEMENT:
+            single.append(movement)
+            continue
+
         end = _end_of(movement, movement.conid)
-        if end not in settled:
-            single.append(movement)
-        elif movement.kind in DELIVERIES:
-            single.append(replace(movement, kind=MovementKind.CASH_SETTLEMENT))
-        elif movement.kind is MovementKind.CASH_SETTLEMENT:
-            quantity = 0.0 if end in ended else movement.quantity
-            settled_at = movement.at or ended_at.get(end)
-            single.append(replace(movement, quantity=quantity, at=settled_at))
-        else:
-            single.append(movement)
+        quantity = 0.0 if end in ended else movement.quantity
+        settled_at = movement.at or ended_at.get(end)
+        single.append(replace(movement, quantity=quantity, at=settled_at))
     return single
 
 

@@ -11,14 +11,25 @@ import time_machine
 from ib_gateway_simulator.clearing.activity_statement import FlexQuery, statement_xml
 from ib_gateway_simulator.clearing.back_office import BackOffice
 from ib_gateway_simulator.clearing.securities import Category, Security
-from position_sync_dagster.domain.movements import Movement, MovementKind, Section
+from position_sync_dagster.domain.closes import Execution, StatementEvent
+from position_sync_dagster.domain.movements import (
+    DELIVERIES,
+    Movement,
+    MovementKind,
+    Section,
+    StatedSection,
+    counting_movements,
+)
 from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.sync.movement_sources import Terms, stated_movements
 from tests.year.exchanges import NEW_YORK
 
 DAILY = FlexQuery()
+TERMS = Terms(session_of=lambda day: day, zone=UTC)
 ACCOUNT, FRIDAY = "DUSIM0001", date(2026, 12, 18)
 EVENING = datetime(2026, 12, 18, 16, 20, tzinfo=NEW_YORK)
+LATER = datetime(2026, 12, 24, 2, 10, tzinfo=NEW_YORK)
+ENDS = DELIVERIES | {MovementKind.CASH_SETTLEMENT}
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +46,14 @@ INDEX = Security(conid=9, symbol="SPX", category=Category.INDEX, currency="USD")
 
 
 def movements_of(under: Security, query: FlexQuery = DAILY) -> list[Movement]:
-    """Return the movements of an assigned put on a security."""
+    """Return the movements of an assigned put on a security, as a statement names them."""
+    return stated_movements(*statement_of(under, query), TERMS)
+
+
+def statement_of(
+    under: Security, query: FlexQuery = DAILY, file: str = "friday.xml"
+) -> tuple[list[Execution], list[StatementEvent]]:
+    """Return what a statement names of an assigned put on a security."""
     is_of_future = under.category is Category.FUTURE
     put = Security(
         conid=7, symbol="PUT", currency="USD", multiplier=Decimal(50), underlying=under,
@@ -48,9 +66,8 @@ def movements_of(under: Security, query: FlexQuery = DAILY) -> list[Movement]:
     books = office.close(FRIDAY, lambda _security: Decimal("6602.97"))
 
     content = statement_xml(books, office.securities, made=EVENING, query=query)
-    (statement,) = read_statements(content, "friday.xml")
-    terms = Terms(session_of=lambda day: day, zone=UTC)
-    return stated_movements(statement.executions, statement.events, terms)
+    (statement,) = read_statements(content, file)
+    return list(statement.executions), list(statement.events)
 
 
 def test_a_future_that_an_option_delivers_is_a_delivery_and_names_its_option():
@@ -67,10 +84,32 @@ def test_a_future_costs_its_notional_also_where_a_query_states_none(*, is_stated
 
 
 def test_a_settlement_in_cash_has_the_time_at_which_its_option_ended_and_delivers_nothing():
-    movements = movements_of(INDEX)
-    ends = [one for one in movements if one.kind is not MovementKind.TRADE]
-    assert {one.kind for one in ends} == {MovementKind.CASH_SETTLEMENT}
-    assert sorted(one.quantity for one in ends) == [0, 2, 2]
+    ends = [one for one in movements_of(INDEX) if one.kind is not MovementKind.TRADE]
     [settled] = [one for one in ends if one.cash]
     assert settled.cash == pytest.approx(-2 * 50 * (6775 - 6602.97))
     assert (settled.at, settled.quantity) == (EVENING, 0)
+
+    counting = [one for one in counting_movements(ends, []) if one.kind in ENDS]
+    assert {one.kind for one in counting} == {MovementKind.CASH_SETTLEMENT}
+    assert sorted(one.quantity for one in counting) == [0, 2]
+
+
+def test_an_end_that_another_statement_than_that_of_its_settlement_names_delivers_nothing():
+    executions, events = statement_of(INDEX)
+    trades, _events = statement_of(INDEX, file="week.xml")
+    daily = stated_movements(executions, events, TERMS)
+    of_week = [replace(one, stated_at=LATER) for one in stated_movements(trades, [], TERMS)]
+    covered = []
+    for section, file, at in (
+        (Section.OPTION_EVENTS, "friday.xml", EVENING),
+        (Section.TRADES, "friday.xml", EVENING),
+        (Section.TRADES, "week.xml", LATER),
+    ):
+        covered.append(StatedSection(account=ACCOUNT, section=section, first=FRIDAY, last=FRIDAY,
+                                     statement=file, stated_at=at))  # fmt: skip
+
+    counting = [one for one in counting_movements([*daily, *of_week], covered) if one.kind in ENDS]
+    assert {(one.kind, one.statement, one.quantity) for one in counting} == {
+        (MovementKind.CASH_SETTLEMENT, "week.xml", 2.0),
+        (MovementKind.CASH_SETTLEMENT, "friday.xml", 0.0),
+    }
