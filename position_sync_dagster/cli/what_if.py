@@ -102,12 +102,13 @@ def what_if(
     book, scenarios, legs = read_risk(lake, settings, utc_now())
     _check_strategy(strategy, book)
     points = _named_points(scenario, scenarios) or points
+    is_ratio = points[0].is_ratio
 
     if changes:
         compared = what_if_of(book, legs, settings, changes)
         all_rows = compared.rows(points, level)
         rows = rows_of_choice(all_rows, strategy, account)
-        _show_compared(rows, compared.notes, json=json)
+        _show_compared(rows, compared.notes, is_ratio=is_ratio, json=json)
         return
 
     legs = legs.chosen(strategy, underlying, account)
@@ -116,7 +117,7 @@ def what_if(
     for reason, count in legs.left_out().items():
         notes.append(f"{count} left out: {reason}")
     if rows and not json:
-        _print_scenarios(rows)
+        _print_scenarios(rows, is_ratio=is_ratio)
     _show(rows, notes, json=json)
 
 
@@ -147,11 +148,11 @@ def _points(
     return points
 
 
-def _print_scenarios(rows: Sequence[Mapping[str, Any]]) -> None:
+def _print_scenarios(rows: Sequence[Mapping[str, Any]], *, is_ratio: bool) -> None:
     """Print the profits of each group, volatility and day, with a column for each move."""
     lines: dict[tuple[object, ...], dict[str, str]] = {}
     for row in rows:
-        line = lines.setdefault(_line_of(row), _head(row))
+        line = lines.setdefault(_line_of(row), _head(row, is_ratio=is_ratio))
         spot = f"{row['spot']:+g}"
         line[spot] = amount(row["profit"])
 
@@ -176,22 +177,26 @@ def _check_strategy(strategy: str | None, book: Book) -> None:
     known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
 
 
-def _show_compared(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, json: bool) -> None:
+def _show_compared(
+    rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, is_ratio: bool, json: bool
+) -> None:
     """Print what the groups that differ are before and after some trades."""
     differing = [row for row in rows if row["before"] != row["after"]]
     if differing and not json:
-        lines = [*map(_compared_line, differing)]
+        lines = []
+        for row in differing:
+            lines.append(_compared_line(row, is_ratio=is_ratio))
         output.print_table(lines, right=("before", "after", "delta", "theta"))
     output.show(rows, [*notes, *_warnings(differing)], json=json)
 
 
-def _compared_line(row: Mapping[str, Any]) -> dict[str, str]:
+def _compared_line(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, str]:
     """Return the cells of a group in a scenario, before and after."""
     before = row["before"] or {}
     after = row["after"] or {}
     line = _group_of(row)
     line["spot"] = f"{row['spot']:+g}"
-    line |= _moves_of(row)
+    line |= _moves_of(row, is_ratio=is_ratio)
     line["before"] = amount(before.get("profit"))
     line["after"] = amount(after.get("profit"))
     line["delta"] = amount(after.get("dollar_delta"))
@@ -239,9 +244,9 @@ _TEXTS = ("name", "strategy", "account", "currency")
 _line_of = itemgetter(*_TEXTS, "conid", "vol", "days")
 
 
-def _head(row: Mapping[str, Any]) -> dict[str, str]:
+def _head(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, str]:
     """Return the first cells of a line: its group, volatility and day."""
-    head = _group_of(row) | _moves_of(row)
+    head = _group_of(row) | _moves_of(row, is_ratio=is_ratio)
     head["left out"] = str(row["left_out"])
     if not row["conid"]:
         return head
@@ -256,8 +261,11 @@ def _group_of(row: Mapping[str, Any]) -> dict[str, str]:
     return {"name": str(row["name"]), "account": row["account"], "currency": currency}
 
 
-def _moves_of(row: Mapping[str, Any]) -> dict[str, str]:
-    return {"vol": f"{row['vol']:+g}", "days": f"{row['days']:g}"}
+def _moves_of(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, str]:
+    """Return the cells of volatility, as points or as a factor, and days."""
+    vol = row["vol"]
+    change = f"×{vol:g}" if is_ratio else f"{vol:+g}"
+    return {"vol": change, "days": f"{row['days']:g}"}
 
 
 def payoff(

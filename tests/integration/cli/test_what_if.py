@@ -89,6 +89,18 @@ def test_a_person_sees_a_table_and_what_is_left_out(lake):
     assert "1 left out: its implied volatility is not known" in printed
 
 
+def test_volatilities_are_printed_as_points_or_as_factors(lake):
+    def vols(*arguments: str) -> set[str]:
+        head, *lines = run("--spot", "-5,5", *arguments).splitlines()
+        end = head.index(" vol") + 4
+        return {line[:end].split()[-1] for line in lines if line.startswith("UNATTRIBUTED")}
+
+    assert vols("--vol", "-5,10") == {"-5", "+10"}
+    assert vols("--vol", "0.8,1.25", "--ratio") == {"×0.8", "×1.25"}
+    trade = ("--trade", f"-1 SPY {NEW:%Y%m%d} C 650 @3.20", "--account", "U1")
+    assert "×0.8" in run("--spot", "-5,5", "--vol", "0.8", "--ratio", *trade)
+
+
 def test_a_scenario_by_name_uses_betas_and_is_recorded_with_its_limit(lake):
     own = "{name: crash, underlying: SPY, spot: -8, vol: 12, largest_loss: {UNATTRIBUTED: 100}}"
     Path("scenarios.yaml").write_text(f"betas: {{SPY: 1.0}}\nscenarios: [{own}]\n")
