@@ -50,7 +50,8 @@ def main() -> int:
                 lineage(page)
                 daily(page)
                 time.sleep(LIVE_S)
-                money(page)
+                pages(page)
+                states(page, demo)
         finally:
             demo.close()
     return 0
@@ -93,33 +94,68 @@ def daily(page: Page) -> None:
     save(page, "daily-positions.png")
 
 
-def money(page: Page) -> None:
-    """Save the money page at three widths and in two themes, and a leg that is opened."""
-    for name, (width, height, theme) in MONEY.items():
-        window = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
-        page.open("/money/app.css")
-        page.driver.execute_script(THEME, theme)
-        page.open("/money")
-        wait_for("the grid has rows", lambda: page.driver.execute_async_script(OPEN_STRATEGY))
-        wait_for("nothing is grey", lambda: not page.driver.execute_script(AGED))
-        save(page, f"{name}.png")
+def pages(page: Page) -> None:
+    """Save each page at three widths and in two themes, and a leg that is opened."""
+    for name, ready in PAGES.items():
+        for suffix in WINDOWS:
+            open_window(page, suffix, f"/money{ADDRESSES[name]}")
+            wait_for(f"{name} is drawn", lambda: page.driver.execute_async_script(ready))  # noqa: B023
+            wait_for("all is computed", lambda: "Not computed yet" not in page.text())
+            wait_for("nothing is grey", lambda: not page.driver.execute_script(AGED))
+            save(page, f"{name}{suffix}.png")
 
+    open_window(page, "", "/money")
+    wait_for("the grid has rows", lambda: page.driver.execute_async_script(OPEN_STRATEGY))
     page.driver.execute_async_script(OPEN_LEG)
     wait_for("its values", lambda: page.driver.execute_script(VALUES) > 1)
     save(page, "money-leg.png")
+
+
+def states(page: Page, demo: Demo) -> None:
+    """Save the money page while the gateway is cut off, and while another session has the lines."""
+    demo.post("connectivity", state="lost")
+    state(page, "blind", "BLIND")
+    demo.post("connectivity", state="restored_data_kept")
+    page.wait_for_text("LIVE")
+
+    demo.post("permissions", code=COMPETING_SESSION)
+    state(page, "no-lines", f"{COMPETING_SESSION}")
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-# Each picture with the width and the height of its window, and its theme.
-MONEY = {
-    "money-phone-light": (390, 844, "light"),
-    "money-phone": (390, 844, "dark"),
-    "money-tablet-light": (1024, 768, "light"),
-    "money-tablet": (1024, 768, "dark"),
-    "money-light": (*LAPTOP, "light"),
-    "money": (*LAPTOP, "dark"),
+def state(page: Page, name: str, said: str) -> None:
+    """Save the money page in a state, which it says in words."""
+    for suffix in WINDOWS:
+        open_window(page, suffix, "/money")
+        wait_for("the grid has rows", lambda: page.driver.execute_async_script(OPEN_STRATEGY))
+        page.wait_for_text(said, "largest losses")
+        save(page, f"money-{name}{suffix}.png")
+
+
+def open_window(page: Page, suffix: str, path: str) -> None:
+    """Open a page in a window of a width and a theme."""
+    width, height, theme = WINDOWS[suffix]
+    window = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
+    page.open("/money/app.css")
+    page.driver.execute_script(THEME, theme)
+    page.open(path)
+
+
+# What ends the names of pictures, with the width and the height of their windows, and the theme.
+WINDOWS = {
+    "-phone-light": (390, 844, "light"),
+    "-phone": (390, 844, "dark"),
+    "-tablet-light": (1024, 768, "light"),
+    "-tablet": (1024, 768, "dark"),
+    "-light": (*LAPTOP, "light"),
+    "": (*LAPTOP, "dark"),
 }
+
+ADDRESSES = {"money": "", "risk": "/risk?strategy=iron-condor-2", "results": "/results"}
+
+# What another program of the same user does to the lines of this one (IB, "Message codes").
+COMPETING_SESSION = 10197
 
 THEME = "localStorage.clear(); localStorage.setItem('money.theme', arguments[0])"
 VALUES = "return document.querySelectorAll('#leg-values tbody tr').length"
@@ -148,6 +184,17 @@ const done = arguments[0];
   return true;
 })().then(done, () => done(false));
 """
+
+# Whether there are numbers in a table that a page draws last.
+HAS_NUMBERS = """
+const done = arguments[0];
+done([...document.querySelectorAll('%s td')].some(cell => /[0-9]/.test(cell.textContent)));
+"""
+PAGES = {
+    "money": OPEN_STRATEGY,
+    "risk": HAS_NUMBERS % "#matrices",
+    "results": HAS_NUMBERS % "#campaigns",
+}
 
 
 def save(page: Page, name: str) -> None:

@@ -234,6 +234,23 @@ def partitions(first: date, last: date) -> Iterator[Deviation]:
         )  # fmt: skip
 
 
+def schedules(program: Program, session: date) -> Iterator[Deviation]:
+    """Compare the days that the schedule of the close recorded last with those of the exchange.
+
+    Args:
+        session: One after whose close the schedule was due.
+    """
+    of_schedule = dg.RunsFilter(tags={"dagster/schedule_name": "after_the_close"})
+    runs = program.instance.get_runs(of_schedule, limit=5)
+    recorded = {date.fromisoformat(run.tags["dagster/partition"]) for run in runs}
+    sessions = {*sessions_between(min(recorded, default=session), session)}
+    for day in sorted((recorded - sessions) | ({session} - recorded)):
+        yield Deviation(
+            invariant="schedules", session=session, seen="in the evening", what=f"{day}",
+            true=day in sessions, told=day in recorded,
+        )  # fmt: skip
+
+
 def beginning_of_today(session: date, seen: str) -> Iterator[Deviation]:
     """Compare when the day began: at midnight in New York, wherever the trader is."""
     now = utc_now()

@@ -268,6 +268,7 @@ class Year:
         seen = "in the evening"
         found = list(invariants.while_down(self.program, self.broker, seen))
         found += invariants.beginning_of_today(session, seen)
+        found += invariants.schedules(self.program, session)
         if self._passed and not self._missed:
             found += profits.in_the_evening(self.program, self.broker, session)
         return found

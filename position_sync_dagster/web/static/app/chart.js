@@ -144,6 +144,8 @@ export function evenPlaces(count, most) {
 function optionsOf(chart) {
   const { described, canvas } = chart;
   const { x, lines, height } = described;
+  const ofDays = { ...axis(x.label, null, AXIS_HEIGHT), incrs: STEPS_OF_DAYS };
+  const ofNumbers = axis(x.label, (value) => x.axis?.(value) ?? x.format(value), AXIS_HEIGHT);
   return {
     width: canvas.clientWidth || 300,
     height: height ?? HEIGHT,
@@ -151,7 +153,7 @@ function optionsOf(chart) {
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
     scales: { x: { time: Boolean(x.isTime) }, y: { range: rangeWithZero } },
-    axes: [axis(x.label, x.isTime ? null : (value) => x.axis?.(value) ?? x.format(value), AXIS_HEIGHT), axis(described.unit, (value) => amount(value), AXIS_WIDTH)],
+    axes: [x.isTime ? ofDays : ofNumbers, axis(described.unit, (value) => amount(value), AXIS_WIDTH)],
     series: [{}, ...lines.map(seriesOf)],
     hooks: {
       drawAxes: [drawZero],
@@ -160,6 +162,9 @@ function optionsOf(chart) {
     },
   };
 }
+
+// Seconds between the marks of an axis of days: never a part of a day.
+const STEPS_OF_DAYS = [1, 2, 3, 5, 10, 15, 30, 60, 90, 180, 365].map((days) => 86400 * days);
 
 function axis(label, format, size) {
   return {
