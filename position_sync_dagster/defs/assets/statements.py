@@ -5,6 +5,7 @@ the trades in them and what else they name. `closures` has a check of its own.
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from position_sync_dagster.defs.resources import (
     dagster_failures,
     key_of,
 )
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closes import Closure, Statement
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
@@ -178,6 +180,9 @@ def _listed(statement: Statement) -> dict[str, table_asset.Cell]:
     }
 
 
+# How far back movements are derived each hour.
+RECENT = timedelta(days=7)
+
 # Maximum number of closes that the failing check names.
 MOST_NAMED = 10
 
@@ -199,7 +204,8 @@ def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Deriv
     explainer = explain_closes.CloseExplainer(lake, run_id=run_id, calendar=settings.calendar)
     causes = explainer.explain()
     book = movement_book.MovementBook(lake, settings.calendar, run_id=run_id)
-    movements = book.update()
+    # Of what a process that was killed had stored; the job close_day derives all of them anew.
+    movements = book.update(since=(utc_now() - RECENT).date())
     rolls = leg_followers.RollFollower(lake, settings).follow()
 
     metadata: dict[str, Any] = {"added": causes.rows}
