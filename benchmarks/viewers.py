@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from benchmarks.large_lake import make_lake
 from position_sync_dagster.processes.home import Home
 from tests.support.demo_program import PROGRAM
+from tests.support.large_lake import make_lake
 from tests.support.ports import free_port
 
 VIEWERS = (0, 1, 20)

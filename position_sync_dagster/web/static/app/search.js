@@ -6,12 +6,15 @@ import { byId, element, set } from "./elements.js";
 
 const WAIT_MS = 150; // after the last key
 let matches = [];
+let found = ""; // the text that they match
+let isEntered = false; // the first match is opened once the box's text is found
 let active = -1;
 let timer = null;
 
 export function openSearch() {
   const box = byId("find");
   box.addEventListener("input", () => {
+    isEntered = false;
     clearTimeout(timer);
     timer = setTimeout(look, WAIT_MS);
   });
@@ -25,11 +28,15 @@ export function openSearch() {
   });
 }
 
+const wanted = () => byId("find").value.trim();
+
 async function look() {
-  const text = byId("find").value.trim();
+  const text = wanted();
   try {
     const answer = text ? await getJson("search", { text }) : { matches: [], more: 0 };
-    if (text === byId("find").value.trim()) draw(answer, text);
+    if (text !== wanted()) return;
+    draw(answer, text);
+    if (isEntered && matches.length) choose(matches[0]);
   } catch (error) {
     drawNote(error.message);
   }
@@ -37,6 +44,7 @@ async function look() {
 
 function draw(answer, text) {
   ({ matches } = answer);
+  found = text;
   active = matches.length ? 0 : -1;
   const options = matches.map((match, n) => {
     const node = element("li", undefined, { role: "option", id: `match-${n}` });
@@ -63,6 +71,7 @@ function open(isOpen) {
 
 function close() {
   matches = [];
+  found = "";
   active = -1;
   open(false);
 }
@@ -76,11 +85,17 @@ function key(event) {
   const last = matches.length - 1;
   const next = { ArrowDown: Math.min(last, active + 1), ArrowUp: Math.max(0, active - 1) }[event.key];
   if (event.key === "Escape") close();
-  else if (event.key === "Enter" && matches[active]) choose(matches[active]);
+  else if (event.key === "Enter") enter();
   else if (next !== undefined) active = next;
   else return;
   mark();
   event.preventDefault();
+}
+
+// Open the marked match, if it is of the text in the box, or its first match once there is an answer.
+function enter() {
+  if (found !== wanted()) isEntered = true;
+  else if (matches[active]) choose(matches[active]);
 }
 
 // Go to where a match is shown: pages read their address, so a link to a leg can be kept.
@@ -88,6 +103,7 @@ function choose(match) {
   const isRisk = location.pathname === "/money/risk" && match.kind === "strategy";
   const query = match.kind === "leg" ? { leg: `${match.account}:${match.conid}` } : { [match.kind]: match.name };
   const address = `${isRisk ? "/money/risk" : "/money"}?${new URLSearchParams(query)}`;
+  isEntered = false;
   byId("find").value = "";
   byId("find").blur();
   close();

@@ -28,7 +28,7 @@ STRIKES = range(85, 110)
 QUANTITIES = (1.0, -1.0, 2.0, -3.0)
 LEGS_OF_A_STRATEGY = 10
 
-# How often each leg has a row, and how far these rows are apart.
+# How often each leg has a row on a morning, and how far these rows are apart.
 ROUNDS = 12
 ROUND_EVERY = timedelta(minutes=25)
 
@@ -72,8 +72,12 @@ class HeldLeg(NamedTuple):
         )
 
 
-def make_lake(folder: Path, legs: int, names: int) -> Settings:
-    """Write the tables of a book over some underlyings; return the settings that name them."""
+def make_lake(folder: Path, legs: int, names: int, rounds: int = ROUNDS) -> Settings:
+    """Write the tables of a book over some underlyings; return the settings that name them.
+
+    Args:
+        rounds: How many rows of the ledger each leg has; its newest one is of now.
+    """
     now = datetime.now(UTC)
     settings = Settings(_env_file=None, lake=str(folder))
     lake = Lake.of(settings)
@@ -84,7 +88,7 @@ def make_lake(folder: Path, legs: int, names: int) -> Settings:
     lake.registry.sync.add_many(_active_leg(each) for each in held)
     lake.contracts.put(_details(each.contract, now) for each in held)
 
-    for step in range(ROUNDS):
+    for step in range(ROUNDS - rounds, ROUNDS):
         at = now - ROUND_EVERY * (ROUNDS - 1 - step)
         lake.updates.sync.append(OwnUpdates(_row(each, step, at, settings) for each in held))
 

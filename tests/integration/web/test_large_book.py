@@ -1,0 +1,89 @@
+"""The money page over 20,000 legs in 2,000 strategies, in a real browser."""
+
+from collections.abc import Iterator
+
+import pytest
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.common.keys import Keys
+from starlette.applications import Starlette
+
+from position_sync_dagster.web.money_page import money_routes
+from position_sync_dagster.web.served_figures import PageFigures
+from tests.support.browser import MISSING, Page, is_installed, open_page
+from tests.support.demo_program import wait_for
+from tests.support.large_lake import make_lake
+from tests.support.receiver import serving_app
+
+pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
+
+LEGS, NAMES, STRATEGIES = 20_000, 400, 2_000
+
+# A page that made elements of all rows would have some 300,000.
+MOST_ELEMENTS = 8_000
+
+GRID_ROWS = "return document.querySelector('#grid').getView().then(view => view.num_rows())"
+PLAIN_ROWS = """
+return [...document.querySelectorAll('#plain tbody tr')].map(row => row.innerText.trim())
+  .filter(text => text)
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Iterator[Page]:
+    settings = make_lake(tmp_path_factory.mktemp("large") / "lake", LEGS, NAMES, rounds=1)
+    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    with serving_app(Starlette(routes=routes)) as port, open_page(port) as page:
+        page.open("/money", size=(1440, 900))
+        page.wait_for_text(f"0 of {LEGS}", "… and 1984 more")
+        yield page
+
+
+def elements(page: Page) -> int:
+    count: int = page.driver.execute_script("return document.querySelectorAll('*').length")
+    return count
+
+
+def plain_rows(page: Page) -> list[str]:
+    rows: list[str] = page.driver.execute_script(PLAIN_ROWS)
+    return rows
+
+
+def test_the_grid_has_a_row_for_each_strategy(page):
+    def rows() -> int:
+        try:
+            return int(page.driver.execute_script(GRID_ROWS))
+        except WebDriverException:  # the grid is not there yet
+            return 0
+
+    wait_for("all strategies", lambda: rows() == STRATEGIES + 1, told=rows)
+    assert elements(page) < MOST_ELEMENTS
+
+
+def test_the_search_finds_a_leg_and_shows_the_legs_of_a_strategy_alone(page):
+    def matches() -> list[str]:
+        script = "return [...document.querySelectorAll('#matches li')].map(li => li.innerText)"
+        found: list[str] = page.driver.execute_script(script)
+        return found
+
+    page.button("Plain table")
+    wait_for("rows", lambda: len(plain_rows(page)) > 20)
+    box = page.driver.find_element("css selector", "input[type=search]")
+    box.send_keys("sym399 85c")
+    wait_for("the legs", lambda: any("SYM399 85C" in text for text in matches()), told=matches)
+    # The matches of the text before are still listed: none of them is opened.
+    box.clear()
+    box.send_keys("SYM399-4", Keys.ENTER)
+    its_legs = "the total and its ten legs"
+    wait_for(its_legs, lambda: len(plain_rows(page)) == 11, told=lambda: plain_rows(page))
+    page.button("All")
+    wait_for("all again", lambda: len(plain_rows(page)) > 20)
+
+
+def test_all_legs_scroll_and_only_those_on_the_screen_are_elements(page):
+    page.button("Legs")
+    count = "return document.querySelector('#plain table').ariaRowCount"
+    wait_for("all legs", lambda: int(page.driver.execute_script(count)) == LEGS + 2)
+    first = plain_rows(page)
+    page.driver.execute_script("const box = document.querySelector('#plain'); box.scrollTop = 1e9")
+    wait_for("the last ones", lambda: plain_rows(page)[-1] not in first)
+    assert elements(page) < MOST_ELEMENTS
