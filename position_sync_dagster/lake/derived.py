@@ -133,6 +133,19 @@ def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
     return f"{name} IN ({listed})", is_wanted
 
 
+def derived_rows(
+    table: Table,
+    only: pl.Expr = EVERY,
+    chosen: pl.Expr = EVERY,
+    columns: Sequence[str] | None = None,
+) -> pl.DataFrame:
+    """Return rows of a derived table, as `Table.rows`; none where it was never made; blocks."""
+    if table.exists():
+        return table.rows(only, chosen, columns)
+    empty = table.spec.empty
+    return empty.select(columns or empty.columns)
+
+
 def newest_day(table: Table) -> pl.DataFrame:
     """Return the rows of the newest trading day of a table with a partition for each; blocks."""
     session = pl.col("partition.session_date")

@@ -1,7 +1,7 @@
 """All tables of one lake, the broker's newest rows of each login, and the rows of a past moment."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.object_store import LEASE_OPTIONS
-from position_sync_dagster.lake.storage.table import EVERY, Table, TableOptions
+from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 
@@ -138,19 +138,6 @@ class Lake:
     def derived_table(self, spec: schema.TableSpec) -> Table:
         """Return one of `derived_tables`."""
         return next(table for table in self.derived_tables if table.spec is spec)
-
-    def derived_rows(
-        self,
-        spec: schema.TableSpec,
-        only: pl.Expr = EVERY,
-        chosen: pl.Expr = EVERY,
-        columns: Sequence[str] | None = None,
-    ) -> pl.DataFrame:
-        """Return rows of one of `derived_tables`, as `Table.rows`; none where it was never made."""
-        table = self.derived_table(spec)
-        if table.exists():
-            return table.rows(only, chosen, columns)
-        return spec.empty.select(columns or list(spec.columns))
 
     @property
     def all_tables(self) -> tuple[Table, ...]:

@@ -440,7 +440,8 @@ def _recorded(lake: tables.Lake, spec: TableSpec, days: Sequence[date]) -> pl.Da
     """Return account, day and profit of the rows of some days."""
     chosen = pl.col("partition.session_date").is_in(days)
     columns = ["account", "session_date", "profit"]
-    rows = lake.derived_rows(spec, chosen=chosen, columns=columns)
+    table = lake.derived_table(spec)
+    rows = derived.derived_rows(table, chosen=chosen, columns=columns)
     return rows.rename({"session_date": "day"})
 
 

@@ -15,6 +15,7 @@ import polars as pl
 
 from position_sync_dagster.domain.closes import EventKind
 from position_sync_dagster.domain.movements import OWNERS_CASH, MovementKind
+from position_sync_dagster.lake.derived import derived_rows
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import BOOKS, DAILY_POSITIONS, PROFIT_EXPLAINED, frame_of
 from position_sync_dagster.settings import Settings
@@ -113,7 +114,7 @@ class Moved:
 def _of_account(lake: Lake, spec: Any, account: str, day: date) -> pl.DataFrame:
     is_of_account = pl.col("account") == account
     is_of_day = pl.col("session_date") == day
-    return lake.derived_rows(spec, is_of_account & is_of_day)
+    return derived_rows(lake.derived_table(spec), is_of_account & is_of_day)
 
 
 def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:

@@ -17,6 +17,7 @@ import polars as pl
 
 from position_sync_dagster.domain.closed_campaign import CampaignResult, ClosedCampaign
 from position_sync_dagster.domain.movements import first_reasons, known_sum
+from position_sync_dagster.lake.derived import derived_rows
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import (
     CLOSED_CAMPAIGNS,
@@ -311,7 +312,8 @@ def _rows_since(
 ) -> pl.DataFrame:
     """Return rows of the table in order of their close; none while it was never made."""
     only = EVERY if since is None else pl.col("closed") >= since
-    rows = lake.derived_rows(CLOSED_CAMPAIGNS, only, columns=columns)
+    table = lake.derived_table(CLOSED_CAMPAIGNS)
+    rows = derived_rows(table, only, columns=columns)
     return rows.sort("closed", "campaign_id", "currency")
 
 
@@ -321,7 +323,8 @@ def read_days(
     """Read the profit of each trading day, with what campaigns realised on it; blocks."""
     chosen = EVERY if since is None else pl.col("partition.session_date") >= since
     columns = ["session_date", "currency", "profit"]
-    rows = lake.derived_rows(PROFIT_EXPLAINED, chosen=chosen, columns=columns)
+    table = lake.derived_table(PROFIT_EXPLAINED)
+    rows = derived_rows(table, chosen=chosen, columns=columns)
 
     is_known = pl.col("profit").is_not_null().all()
     total = pl.when(is_known).then(pl.col("profit").sum())
