@@ -110,6 +110,10 @@ class Broker:
         """Return whether the books of a session are closed."""
         return any(books.session == session for books in self.closed[A][-2:])
 
+    def has_passed(self, session: date) -> bool:
+        """Return whether a session is one of those that were played."""
+        return any(books.session == session for books in self.closed[A])
+
     def profit(self, account: str, session: date) -> dict[str, Decimal]:
         """Return by how much wealth grew by itself in a session, by currency.
 

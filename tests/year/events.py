@@ -42,6 +42,8 @@ SPLIT_DAY = date(2027, 1, 12)
 MERGER_DAY = date(2027, 1, 20)
 # On this day the clock of the machine is this much ahead for a while.
 JUMP_DAY, JUMP = date(2027, 1, 14), timedelta(minutes=40)
+# The statements of this day come five sessions later.
+LATE_DAY, LATE_UNTIL = date(2027, 2, 23), date(2027, 3, 2)
 DIVIDEND_MONTHS = {2, 5, 8, 11}
 
 # A second query of the same account, with fewer sections and other fields.
@@ -188,6 +190,8 @@ def _after_split(leg: Security) -> Security:
 
 def night_after(session: date, seed: int) -> Night:
     """Return what the night after a session is like; nothing odd follows itself."""
+    if LATE_DAY <= session <= LATE_UNTIL:
+        return Night.USUAL
     return _drawn(session, seed) if _drawn(_before(session), seed) is Night.USUAL else Night.USUAL
 
 
@@ -213,9 +217,11 @@ def delivered(broker: Broker, seed: int) -> list[Delivery]:
     night_before = night_after(before, seed) if broker.has_closed(before) else Night.USUAL
     if night_before is Night.LATE:
         files += broker.statements(before, days_later=3)
+    if session == LATE_UNTIL and broker.has_passed(LATE_DAY):
+        files += broker.statements(LATE_DAY, days_later=8)
     if night_before is Night.WRONG:
         files.append(broker.statement(A, before, days_later=2))
-    if night is Night.LATE:
+    if night is Night.LATE or session == LATE_DAY:
         return files
     if night is Night.WRONG:
         wrong = wrong_books(broker.books(A, session))
@@ -226,9 +232,14 @@ def delivered(broker: Broker, seed: int) -> list[Delivery]:
     return [*files, *broker.statements(session)]
 
 
+def is_told(session: date, by: date) -> bool:
+    """Return whether the statements that a session needs arrive by the night after a day."""
+    return not LATE_DAY <= session <= by < LATE_UNTIL
+
+
 def is_explained_next_morning(session: date, seed: int) -> bool:
     """Return whether the statements of a session arrive in the night after it, and are right."""
-    return night_after(session, seed) in (Night.USUAL, Night.AGAIN)
+    return session != LATE_DAY and night_after(session, seed) in (Night.USUAL, Night.AGAIN)
 
 
 def wrong_books(books: ClosedBooks) -> ClosedBooks:

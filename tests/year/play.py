@@ -41,8 +41,8 @@ BEFORE_CLOSE = timedelta(minutes=3)
 AFTER_TRADES, AFTER_JUMP = timedelta(minutes=10), timedelta(minutes=5)
 IMPORTED, FILLED, TICKED = time(6, 1), time(6, 16), time(6, 20)
 
-# As many sessions as the program fills again at night.
-LATE_SESSIONS = 3
+# As many sessions as the program fills again at night, and as many more where a statement came.
+LATE_SESSIONS, FILLED_SESSIONS = 3, 6
 
 # The time zones of traders, one for each seed.
 HOMES = ("UTC", "Australia/Sydney", "Europe/Berlin")
@@ -296,14 +296,16 @@ class Year:
     def _compared_at_night(self, session: date) -> Iterator[Deviation]:
         """Compare the sessions whose statements have arrived, as far as they are filled again."""
         seed, seen = self.plan.seed, "the morning after"
-        recent = self._passed[-LATE_SESSIONS:]
+        number = FILLED_SESSIONS if session == events.LATE_UNTIL else LATE_SESSIONS
+        recent = [day for day in self._passed[-number:] if events.is_told(day, session)]
         if not events.is_explained_next_morning(session, seed):
-            recent = recent[:-1]
+            recent = [day for day in recent if day != session]
         yield from profits.of_profit(self.program, self.broker, recent, seen)
         yield from profits.of_books(self.program, self.broker, recent, seen)
         yield from profits.of_movements(self.program, self.broker, recent, seen)
         yield from campaigns.of_campaigns(self.program, self.broker, self.book, recent, seen)
-        if events.is_explained_next_morning(session, seed):
+        is_told = events.is_told(session, session)
+        if is_told and events.is_explained_next_morning(session, seed):
             since = self.broker.at(time(0), day=recent[0])
             yield from self._causes.deviations(self.program, self.broker, since)
 
