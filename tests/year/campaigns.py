@@ -13,6 +13,7 @@ from ib_gateway_simulator.clearing.entries import (
     TradeEntry,
     TransferEntry,
 )
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from tests.year.book import Book
 from tests.year.broker import Broker
 from tests.year.deviations import Deviation
@@ -32,7 +33,8 @@ def of_campaigns(
     new = [row for row in rows if row["closed"] in closed_on]
     yield from _of_ended(new, book, closed_on, seen)
 
-    campaigns = _Campaigns(broker, rows)
+    legs = program.lake.registry.table.rows(columns=["account", "conid"])
+    campaigns = _Campaigns(broker, rows, {*legs.iter_rows()})
     for row in new:
         true = campaigns.cash_of(row)
         told = row["profit"]
@@ -70,10 +72,15 @@ def _conids(row: Row) -> frozenset[int]:
 
 
 class _Campaigns:
-    """The books of the broker by contract, and which campaigns have a contract."""
+    """The books of the broker by contract, and which campaigns have a contract.
 
-    def __init__(self, broker: Broker, rows: Iterable[Row]) -> None:
+    Attributes:
+        claimed: The holdings of which a strategy has, or had, a part or all.
+    """
+
+    def __init__(self, broker: Broker, rows: Iterable[Row], claimed: set[Holding]) -> None:
         self._securities = broker.office.securities
+        self._claimed = claimed
         self._of_holding: defaultdict[Holding, list[tuple[date, Entry]]] = defaultdict(list)
         for account, closed in broker.closed.items():
             for books in closed:
@@ -108,7 +115,7 @@ class _Campaigns:
                 yield day
 
     def _cash_of_contract(self, row: Row, holding: Holding, ended_on: set[date]) -> Decimal | None:
-        """Return what a contract brought; None: the options of other campaigns delivered it too.
+        """Return what a contract brought; None: other campaigns, over or not, have a part of it.
 
         Args:
             ended_on: When the options of the campaign ended.
@@ -139,7 +146,8 @@ class _Campaigns:
                 cash += entry.proceeds + entry.settlement - entry.commission
             else:
                 return None
-        return None if others or before or left else cash
+        is_shared = row["strategy_id"] == UNATTRIBUTED and holding in self._claimed
+        return None if others or is_shared or before or left else cash
 
 
 def _is_delivered(entry: TradeEntry) -> bool:
