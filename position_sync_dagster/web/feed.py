@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 # core. The threads of Polars, which cannot be told apart, take up to half as much again. Those of a
 # large book are read at least once per `LONGEST_S`: after 15 s the page calls them from before.
 PERIOD_S = 2.0
-SHARE = 0.038
+SHARE = 0.03
 LONGEST_S = 10.0
 
 # An answer waits at most this long; the reading ends when nobody has asked for twice this time.
