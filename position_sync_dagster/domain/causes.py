@@ -421,10 +421,9 @@ def _without_taken_back(
 
 
 def _replacing_statements(
-    execution: Execution, periods: Iterable[StatementEvent]
+    execution: Execution, periods: Sequence[StatementEvent]
 ) -> set[str | None]:
     """Return the newer statements of all days of the one that named a trade."""
-    periods = list(periods)
     replacing: set[str | None] = set()
     for own in periods:
         if own.statement != execution.statement:

@@ -465,7 +465,8 @@ def _with_settlements(movements: Sequence[Movement]) -> list[Movement]:
 
     single: list[Movement] = []
     for movement in movements:
-        if movement.kind is not MovementKind.CASH_SETTLEMENT:
+        is_event = movement.section is Section.OPTION_EVENTS
+        if not is_event or movement.kind is not MovementKind.CASH_SETTLEMENT:
             single.append(movement)
             continue
 
