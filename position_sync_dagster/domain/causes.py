@@ -378,8 +378,7 @@ def bookings_of(
             settled_in_cash.add((event.account, event.conid))
 
     bookings: defaultdict[Key, list[Booking]] = defaultdict(list)
-    standing = _without_taken_back(executions, events)
-    for execution in current_executions(standing):
+    for execution in current_executions(executions):
         key = (execution.account, execution.conid)
         bookings[key].append(_booking_of_execution(execution, in_cash=key in settled_in_cash))
 
@@ -394,49 +393,6 @@ def bookings_of(
     for booked in bookings.values():
         booked.sort(key=attrgetter("at"))
     return bookings
-
-
-def _without_taken_back(
-    executions: Iterable[Execution], events: Iterable[StatementEvent]
-) -> list[Execution]:
-    """Leave out trades of a statement that a newer one, of all its days, does not name any more."""
-    periods: defaultdict[str, list[StatementEvent]] = defaultdict(list)
-    for event in events:
-        if event.kind is EventKind.PERIOD:
-            periods[event.account].append(event)
-
-    executions = list(executions)
-    named: set[tuple[str, str, str | None]] = set()
-    for execution in executions:
-        named.add((execution.account, execution.execution_id, execution.statement))
-
-    standing: list[Execution] = []
-    for execution in executions:
-        of_account = periods[execution.account]
-        newer = _replacing_statements(execution, of_account)
-        stated_by = {(execution.account, execution.execution_id, file) for file in newer}
-        if execution.source != FLEX or stated_by <= named:
-            standing.append(execution)
-    return standing
-
-
-def _replacing_statements(
-    execution: Execution, periods: Sequence[StatementEvent]
-) -> set[str | None]:
-    """Return the newer statements of all days of the one that named a trade."""
-    replacing: set[str | None] = set()
-    for own in periods:
-        if own.statement != execution.statement:
-            continue
-        for other in periods:
-            has_its_days = _first_of(other) <= _first_of(own) and own.day <= other.day
-            if has_its_days and (other.stated_at or NEVER) > (own.stated_at or NEVER):
-                replacing.add(other.statement)
-    return replacing
-
-
-def _first_of(period: StatementEvent) -> date:
-    return period.first_day or period.day
 
 
 CASH_SETTLEMENT = "cash settlement"
