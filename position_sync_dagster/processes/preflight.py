@@ -449,7 +449,7 @@ def check_lake(lake: Lake) -> list[Finding]:
     """
     if not lake.exists:
         return [good("tables", f"none at {lake.path} yet: the first start makes them")]
-    examined = together(Table.examine, lake.all_tables)
+    examined = together(Table.damage, lake.all_tables)
     text = f"{len(examined)} at {lake.path}, each whole or not there yet"
     ill = [bad("tables", error.what, error.remedy) for error in examined if error is not None]
     return ill or [good("tables", text)]

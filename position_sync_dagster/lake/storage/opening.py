@@ -283,7 +283,7 @@ class TableHandle:
         try:
             handle = DeltaTable(self.path, storage_options=self._options())
         except TableNotFoundError as missing:
-            unexpected = self.unexpected_content()
+            unexpected = self._unexpected_content()
             if unexpected and self.exists():
                 raise commit_errors.RetryCommit from missing  # another process has created it
             if unexpected:
@@ -297,13 +297,9 @@ class TableHandle:
                     "and start it again.",
                 ) from missing
             return self._create()
-        except commit_errors.STORAGE_ERRORS as unreadable:
-            if not self.is_remote and os.path.isfile(self.path):
-                raise self._foreign("it is a file") from unreadable
+        except commit_errors.STORAGE_ERRORS:
             if not self.is_remote:
-                durability.refuse_stray(Path(self.path))
                 durability.refuse_torn(Path(self.path))
-
             raise
 
         self._check(handle)
@@ -328,7 +324,7 @@ class TableHandle:
     def _options(self) -> dict[str, str] | None:
         return object_store.delta_options(self.options) if self.is_remote else None
 
-    def unexpected_content(self) -> errors.BrokenTableError | errors.ForeignTableError | None:
+    def _unexpected_content(self) -> errors.ForeignTableError | None:
         """Return the error for a folder without a log; None where a table may be created."""
         if self.is_remote or not os.path.exists(self.path):
             return None
@@ -337,19 +333,11 @@ class TableHandle:
         except OSError as error:
             commit_errors.fail(error, self.path)
 
-        names = []
         for name in listed:
-            if name != WRITER_LOCK and not name.startswith(durability.SET_ASIDE):
-                names.append(name)
-        if names in ([], [durability.LOG]):
-            return None
-        if durability.LOG in names:
-            return errors.BrokenTableError(
-                f"The table {self.path} has data but no log.",
-                remedy="Restore its _delta_log from a copy, or move the folder away to start with "
-                "an empty table.",
-            )
-        return self._foreign(f"it holds {names[0]!r} and no Delta table")
+            is_own = name in (WRITER_LOCK, durability.LOG) or name.startswith(durability.SET_ASIDE)
+            if not is_own:
+                return self._foreign(f"it holds {name!r} and no log of a Delta table")
+        return None
 
     def _check(self, handle: DeltaTable) -> None:
         """Refuse a table of another schema; migrate one of an older release.

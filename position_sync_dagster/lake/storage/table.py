@@ -414,15 +414,6 @@ class Table:
         """
         return retried(self._handle.exists, path=self.path, contention_s=self._contention_s)
 
-    def examine(self) -> errors.LakeError | None:
-        """Return why the table cannot be used; None if it can, or if it is not there yet."""
-        try:
-            if not self.exists():
-                return self._handle.unexpected_content()
-        except errors.LakeError as error:
-            return error
-        return self.damage()
-
     def damage(self) -> errors.LakeError | None:
         """Return why the table cannot be read: its log, or a file that is not there.
 

@@ -69,7 +69,7 @@ def test_a_refusal_in_the_middle_is_named_and_work_goes_on_after_it(
             call()
         assert lake.path in caught.value.what
         assert TOKEN not in repr((caught.value, caught.value.__cause__))
-    assert all(map(Table.examine, Lake(lake.path).tables))
+    assert all(map(Table.damage, Lake(lake.path).tables))
     store.proxy.fail()
     lake.queue.sync.release([first.request_id])
     drained(lake, make_update)
