@@ -162,6 +162,7 @@ RETENTION: Mapping[str, str] = {
     "delta.logRetentionDuration": "interval 10 minutes",
     "delta.deletedFileRetentionDuration": "interval 30 minutes",
 }
+DURATIONS = ("delta.logRetentionDuration", "delta.deletedFileRetentionDuration")
 
 
 # Tables that change a few times an hour keep their versions for a week, for time travel.
@@ -259,34 +260,22 @@ class TableSpec:
         """Return the schema in the form that Delta Lake takes."""
         fields: list[Field] = []
         for name, kind in self.columns.items():
-            field = Field(name, PrimitiveType(kind), metadata=self.comment_of(name))
-            fields.append(field)
+            comment = {"comment": self.described[name].description}
+            fields.append(Field(name, PrimitiveType(kind), metadata=comment))
         return Schema(fields)
-
-    def comment_of(self, name: str) -> dict[str, str]:
-        """Return the text of a column as Delta's metadata; empty under `python -OO`."""
-        text = self.described[name].description
-        return {"comment": text} if text else {}
-
-    @property
-    def retention(self) -> dict[str, str]:
-        """Return the properties that say how long old versions can be read."""
-        durations: dict[str, str] = {}
-        for name, usual in RETENTION.items():
-            if name.endswith("Duration"):
-                durations[name] = self.kept or usual
-        return durations
 
     @property
     def configuration(self) -> dict[str, str]:
         """Return the table properties of a new table."""
-        return {
+        properties = {
             **RETENTION,
-            **self.retention,
             NAME_PROPERTY: self.name,
             VERSION_PROPERTY: str(self.version),
             STATISTICS_PROPERTY: ",".join(self.indexed),
         }
+        if self.kept is not None:
+            properties |= dict.fromkeys(DURATIONS, self.kept)
+        return properties
 
 
 class _Partition:

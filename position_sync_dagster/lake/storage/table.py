@@ -698,70 +698,14 @@ class MaintenanceResult:
     skipped: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Texts:
-    """What a table lacks to explain itself: its description, texts of columns, and properties."""
-
-    description: str | None
-    comments: dict[str, dict[str, str]]
-    properties: dict[str, str]
-
-
-def _lacking(spec: schema.TableSpec, handle: DeltaTable) -> _Texts:
-    metadata = handle.metadata()
-    has_description = spec.description == (metadata.description or "")
-
-    comments = {}
-    for field in handle.schema().fields:
-        comment = spec.comment_of(field.name) if field.name in spec.described else {}
-        if comment and field.metadata != comment:
-            comments[field.name] = comment
-
-    # Another duration than that of earlier releases is the choice of a person.
-    properties = {}
-    for name, duration in spec.retention.items():
-        if metadata.configuration.get(name) == schema.RETENTION[name] != duration:
-            properties[name] = duration
-
-    description = None if has_description else spec.description
-    return _Texts(description=description, comments=comments, properties=properties)
-
-
-def describe(table: Table) -> None:
-    """Write its texts and the retention of this release into a table of an older one.
-
-    A retention that a person chose stays.
-    """
-    complete = _Texts(description=None, comments={}, properties={})
-
-    def step(handle: DeltaTable) -> None:
-        lacking = _lacking(table.spec, handle)
-        if lacking.description is not None:
-            handle.alter.set_table_description(
-                lacking.description, post_commithook_properties=NO_HOOKS
-            )
-        for name, comment in lacking.comments.items():
-            handle.alter.set_column_metadata(name, comment, post_commithook_properties=NO_HOOKS)
-        if lacking.properties:
-            handle.alter.set_table_properties(
-                lacking.properties, post_commithook_properties=NO_HOOKS
-            )
-
-    if table.snapshot(lambda handle: _lacking(table.spec, handle)) != complete:
-        table.transact(step)
-
-
 def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     """Merge small files, write a checkpoint, delete files older than the retention; blocks.
-
-    A table of an older release gets its texts.
 
     Writers and readers may go on meanwhile. If a writer commits first, less is merged.
 
     Args:
         clean_now: Ignore the retention, for tests and for tables that nobody else has open.
     """
-    describe(table)
     compacted = 0
     skipped = None
 
