@@ -19,11 +19,9 @@ from pathlib import Path
 
 from position_sync_dagster import dagster_files, errors
 from position_sync_dagster.domain.clock import elapsed, utc_now
-from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.gateway_session import PAUSED, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway.account_downloads import zone_of
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
@@ -38,7 +36,6 @@ from position_sync_dagster.processes.home import holder_of
 from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.alerts import not_understood
 from position_sync_dagster.sync.exchange_days import require_known
-from position_sync_dagster.sync.stream.contracts import AT_ONCE, look_up
 
 
 class Level(StrEnum):
@@ -131,11 +128,8 @@ MOST_EXCHANGES = 8
 TRIALS_S = 20.0
 
 CLOCK_S = 2.0
-# Maximum number of legs that are looked at; each takes one or two requests.
-MOST_LEGS = 100
 
 AGAIN = "Run it again; if this stays, check the gateway."
-CORRECT = "Correct the leg in the strategies file or with `position-sync strategies`."
 
 # In this mode the gateway refuses the list of open orders (github.com/erdewit/ib_insync/issues/1
 # and 7) and that of completed orders (issues/224), and opens a dialog
@@ -168,13 +162,13 @@ def of_session(session: GatewaySession) -> Finding:
     return warning("gateway", text, "See `position-sync status`.", unless=fine)
 
 
-async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
+async def of_gateway(settings: Settings) -> list[Finding]:
     """Connect, run the checks, and disconnect; return the findings, within `WITHIN_S` seconds."""
     findings: list[Finding] = []  # what is found before a timeout counts
     patience = {"gateway_timeout_s": min(settings.gateway_timeout_s, ANSWER_S)}
     try:
         async with asyncio.timeout(WITHIN_S):
-            await _survey(settings.model_copy(update=patience), list(legs), findings)
+            await _survey(settings.model_copy(update=patience), findings)
     except TimeoutError:
         findings.append(bad("gateway", f"not every check ended within {WITHIN_S:g} s", AGAIN))
     except (errors.GatewayError, errors.SettingsError) as error:
@@ -182,7 +176,7 @@ async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
     return findings
 
 
-async def _survey(settings: Settings, legs: list[Leg], findings: list[Finding]) -> None:
+async def _survey(settings: Settings, findings: list[Finding]) -> None:
     """Add what is found on one connection, as it is found."""
     connection = await connect(settings)
     notices: list[tuple[int, str]] = []
@@ -194,8 +188,7 @@ async def _survey(settings: Settings, legs: list[Leg], findings: list[Finding]) 
         await connection.feed.ensure(timedelta(seconds=settings.refresh_interval_s))
         findings.append(of_account_time(connection.feed.values.account_time, utc_now()))
         findings += _accounts(connection, notices)
-        await _lines(connection, settings, legs, findings)
-        findings += await _legs(connection, legs)
+        await _lines(connection, settings, findings)
     finally:
         await connection.close()
 
@@ -253,10 +246,10 @@ def _accounts(
 
 
 async def _lines(
-    connection: GatewayConnection, settings: Settings, legs: list[Leg], findings: list[Finding]
+    connection: GatewayConnection, settings: Settings, findings: list[Finding]
 ) -> None:
     """Try one line for each exchange with a holding, one after the other."""
-    conids = trial_conids(connection.feed.holdings, legs, settings.sec_types)
+    conids = trial_conids(connection.feed.holdings, settings.sec_types)
     if not conids:
         remedy = "Run it again once a position is held."
         findings.append(warning("market data", "not tried: nothing is held", remedy))
@@ -312,58 +305,6 @@ async def _trial(connection: GatewayConnection, details: ContractDetails) -> Fin
     return warning("market data", text, remedy, unless=kind == LIVE)
 
 
-async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]:
-    """Compare each leg with its contract, or look that up, as the stream will; store nothing."""
-    yesterday = (utc_now() - timedelta(days=1)).date()
-    looked_at = legs[:MOST_LEGS]
-    alive = [leg for leg in looked_at if leg.expiry is None or leg.expiry >= yesterday]
-    conids = {leg.conid for leg in alive if isinstance(leg, ActiveContract)}
-    details = await connection.details(conids)
-    few = asyncio.Semaphore(AT_ONCE)
-
-    async def look_at(leg: Leg) -> Finding | None:
-        if leg not in alive:
-            name = f"{leg.described} of {leg.strategy_id}"
-            return warning("legs", f"{name}: expired", "Remove the leg.")
-        if isinstance(leg, ActiveContract):
-            is_unknown = leg.conid in connection.unknown
-            return _compared(leg, details.get(leg.conid), is_unknown=is_unknown)
-        async with few:
-            return _searched(leg, await look_up(connection, leg))
-
-    findings = await asyncio.gather(*map(look_at, looked_at))
-    unseen = len(legs) - len(findings)
-    more = f"; {unseen} more were not compared" if unseen else ""
-    text = f"{findings.count(None)} of the active legs agree with their contracts{more}"
-    agree = [good("legs", text)] if None in findings or not legs else []
-    return [*agree, *filter(None, findings)]
-
-
-def _compared(
-    leg: ActiveContract, contract: ContractDetails | None, *, is_unknown: bool
-) -> Finding | None:
-    """Return how a leg differs from its contract; None if it agrees."""
-    if contract is not None:
-        differs = contract_mismatch(leg, contract)
-    elif is_unknown:
-        differs = "the gateway knows no such contract"
-    else:
-        differs = "the gateway gave no details"
-    if differs is None:
-        return None
-    return bad("legs", f"{leg.conid} of {leg.strategy_id}: {differs}", CORRECT)
-
-
-def _searched(leg: Leg, answer: ContractDetails | str | None) -> Finding:
-    """Return which contract a description means, or why none is known."""
-    name = f"{leg.described} of {leg.strategy_id}"
-    if isinstance(answer, ContractDetails):
-        return good("legs", f"{name} is {answer.conid}")
-    if answer is None:
-        return warning("legs", f"{name}: the gateway did not answer", AGAIN)
-    return bad("legs", f"{name}: {answer}", CORRECT)
-
-
 def of_account_time(newest: str, now: datetime) -> Finding:
     """Return the time zone of the gateway's account times, derived from the newest one."""
     zone = zone_of(newest, now=now)
@@ -380,16 +321,12 @@ def of_account_time(newest: str, now: datetime) -> Finding:
     )
 
 
-def trial_conids(
-    holdings: Iterable[BrokerPosition], legs: Iterable[Leg], sec_types: Iterable[str]
-) -> list[int]:
-    """Return the conids for the trial lines: one of each exchange held, active legs first."""
-    active = {leg.conid for leg in legs if isinstance(leg, ActiveContract)}
+def trial_conids(holdings: Iterable[BrokerPosition], sec_types: Iterable[str]) -> list[int]:
+    """Return the conids for the trial lines: one of each exchange held."""
     types = set(sec_types)
     chosen: dict[tuple[str, str, str], int] = {}
     held = [row.instrument for row in holdings if row.position]
-    active_first = sorted(held, key=lambda held: (held.conid not in active, held.conid))
-    for instrument in active_first:
+    for instrument in sorted(held, key=lambda instrument: instrument.conid):
         if instrument.sec_type in types:
             exchange = (instrument.sec_type, instrument.exchange, instrument.currency)
             chosen.setdefault(exchange, instrument.conid)
@@ -430,15 +367,15 @@ def check_alerts(settings: Settings) -> list[Finding]:
     return [bad("alerts", f"apprise does not understand receiver {n}", remedy) for n in wrong]
 
 
-def check_strategies_file(settings: Settings, legs: list[Leg]) -> list[Finding]:
-    """Read the legs of the strategies file, if there is one, into `legs`.
+def check_strategies_file(settings: Settings) -> list[Finding]:
+    """Return whether the strategies file can be read, if there is one.
 
     Raises:
         StrategiesFileError: It cannot be read.
     """
     if settings.strategies_file is None:
         return [good("strategies file", "none is configured: the registry's table decides")]
-    legs += load_strategies(settings.strategies_file)
+    load_strategies(settings.strategies_file)
     return [good("strategies file", f"{settings.strategies_file} can be read")]
 
 
@@ -476,8 +413,8 @@ def check_disk(path: str) -> list[Finding]:
 # `WITHIN_S` are less than a minute.
 LOCAL_S = 17.0
 
-# The check that reads who owns each login, and the legs that are compared at the gateway.
-READ = "logins and legs"
+# The check that reads who owns each login.
+READ = "logins"
 
 
 def run_preflight(
@@ -498,29 +435,28 @@ def run_preflight(
     """
     lake = Lake(settings.lake, use="look")
     sessions: dict[str, GatewaySession] = {}
-    legs: list[Leg] = []
     looks: Looks = {
         "settings": lambda: check_settings(settings, environ, env_file=env_file),
         "alerts": lambda: check_alerts(settings),
-        "strategies file": lambda: check_strategies_file(settings, legs),
+        "strategies file": lambda: check_strategies_file(settings),
         "tables": lambda: check_lake(lake),
         "disk": lambda: check_disk(settings.lake),
         "programs": lambda: check_programs(dagster_home),
         "streams": lambda: check_streams(lake, settings, dagster_home),
         "checks": lambda: check_results(dagster_home),
         "Dagster home": lambda: check_dagster(dagster_home, ui_port),
-        READ: lambda: _read(lake, settings, sessions, legs),
+        READ: lambda: _read(lake, settings, sessions),
     }
     findings = bounded(looks, within_s=LOCAL_S)
     if any(finding.check == READ for finding in findings):
         # Who owns the login is not known: to connect could take a client id from a stream.
         text = "not asked: it is not known whether a stream owns the login"
         return [*findings, bad("gateway", text, "Correct what is bad above first.")]
-    return [*findings, *asyncio.run(_gateways(settings.logins, sessions, legs))]
+    return [*findings, *asyncio.run(_gateways(settings.logins, sessions))]
 
 
 async def _gateways(
-    logins: Sequence[Settings], sessions: Mapping[str, GatewaySession], legs: Sequence[Leg]
+    logins: Sequence[Settings], sessions: Mapping[str, GatewaySession]
 ) -> list[Finding]:
     """Check all gateways at once: by the session of its owner, or by a connection without one.
 
@@ -529,7 +465,7 @@ async def _gateways(
 
     async def look_at(login: Settings) -> list[Finding]:
         session = sessions.get(login.gateway_id)
-        return await of_gateway(login, legs) if session is None else [of_session(session)]
+        return await of_gateway(login) if session is None else [of_session(session)]
 
     found = await asyncio.gather(*map(look_at, logins))
     if len(logins) == 1:
@@ -622,23 +558,16 @@ def check_dagster(home: Path, ui_port: int) -> list[Finding]:
     return [finding, warning("UI port", text, remedy, unless=is_free or holder is not None)]
 
 
-def _read(
-    lake: Lake, settings: Settings, sessions: dict[str, GatewaySession], legs: list[Leg]
-) -> list[Finding]:
-    """Read the sessions of living owners, and the registry's legs, into what the caller passes.
-
-    No table is created or migrated.
+def _read(lake: Lake, settings: Settings, sessions: dict[str, GatewaySession]) -> list[Finding]:
+    """Read the sessions of living owners into what the caller passes; make or migrate no table.
 
     Raises:
         PositionSyncError: The gateways file or a table cannot be read.
     """
-    logins = settings.logins
     now = utc_now()
+    logins = settings.logins
     for login in logins if lake.sessions.table.exists() else ():
         session = lake.sessions.current(login.gateway_id)
         if session is not None and session.is_alive(now):
             sessions[login.gateway_id] = session
-    if settings.strategies_file is None and lake.registry.table.exists():
-        registry = lake.registry.sync
-        legs += [*registry.get_all_active(), *registry.get_unresolved()]
     return []
