@@ -5,7 +5,7 @@ holds, and on requests that it only read while nobody else holds their lease.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 
 import polars as pl
@@ -22,7 +22,6 @@ from position_sync_dagster.domain.queue_request import (
 from position_sync_dagster.domain.retry import NextAttempt
 from position_sync_dagster.errors import LeaseLostError, RequestStateError, shown
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.schema import is_usable
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from position_sync_dagster.lake.storage.table import in_parts
 
@@ -43,8 +42,21 @@ _IS_LEASED = pl.all_horizontal(
 )
 
 
+# No clock of a program shows a time outside these, and Python cannot hold some of them.
+_TIMES = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+_NAMES_OF_TIMES = (
+    "created_at",
+    "updated_at",
+    "available_at",
+    "lease_expires_at",
+    "confirmed_at",
+    "changed_at",
+)
+
+
 def _time(name: str) -> pl.Expr:
-    return is_usable(name, pl.Datetime())
+    earliest, latest = map(schema.moment, _TIMES)
+    return pl.col(name).is_between(earliest, latest)
 
 
 def _time_or_null(name: str) -> pl.Expr:
@@ -87,7 +99,8 @@ def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.D
         return unreadable
 
     checks = unreadable.select(**_READABLE)
-    rows = unreadable.select(schema.POSITION_QUEUE.usable)
+    times = [pl.when(_time(name)).then(name).alias(name) for name in _NAMES_OF_TIMES]
+    rows = unreadable.with_columns(times)
     reasons: list[str] = []
     for row, checked in zip(rows.iter_rows(named=True), checks.iter_rows(named=True), strict=True):
         reason = _why_unreadable(row, checked)
