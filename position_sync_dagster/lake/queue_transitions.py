@@ -202,14 +202,18 @@ def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     )
 
 
-def claim_order(now: datetime, promote_after_s: float) -> list[pl.Expr]:
+# A pending request older than this is claimed as if it had priority 1, in seconds.
+PROMOTE_AFTER_S = 60.0
+
+
+def claim_order(now: datetime) -> list[pl.Expr]:
     """Return the sort keys of claims: priority 1 first, then the oldest request.
 
-    A request that has waited for `promote_after_s` counts as priority 1, so that a steady
+    A request that has waited for `PROMOTE_AFTER_S` counts as priority 1, so that a steady
     flow of requests of priority 1 cannot starve the others.
     """
     is_undated = is_in_future("created_at", now)
-    long_ago = schema.moment(now - timedelta(seconds=promote_after_s))
+    long_ago = schema.moment(now - timedelta(seconds=PROMOTE_AFTER_S))
     is_old = is_undated | (pl.col("created_at") <= long_ago)
 
     promoted = pl.min_horizontal("priority", ACTIVE_PRIORITY)
@@ -261,13 +265,6 @@ def claim(
     is_request = live.select(IS_REQUEST).to_series()
     is_replaced = is_granted & is_request | ~is_request
     return Change(granted, granted, aside, replaced=is_replaced)
-
-
-def renew(claimed: pl.DataFrame, now: datetime, *, lease_s: float) -> Change[None]:
-    """Move the end of requests' leases to `lease_s` seconds from now."""
-    until = schema.moment(now + timedelta(seconds=lease_s))
-    renewed = claimed.with_columns(updated_at=schema.moment(now), lease_expires_at=until)
-    return Change(None, renewed)
 
 
 def succeed(
@@ -460,7 +457,7 @@ class Action(Enum):
 
     RELEASE = auto()
 
-    # Renewal, or success of claimed requests; allowed only under the caller's own lease.
+    # Success of claimed requests; allowed only under the caller's own lease.
     HOLD = auto()
 
 
