@@ -581,24 +581,21 @@ def read_env_file(path: Path) -> dict[str, str]:
 
     variables: dict[str, str] = {}
     for binding in bindings:
-        if binding.error or (binding.key is not None and binding.value is None):
-            raise _unreadable_line(path, binding)
+        is_unfinished = binding.key is not None and binding.value is None
+        if binding.error or is_unfinished:
+            raise SettingsError(
+                f"Line {_line_of(binding)} of {path} cannot be read.",
+                remedy="Write it as NAME=value, or begin it with #.",
+            )
         if binding.key is not None:
             variables[binding.key] = binding.value or ""
     return variables
 
 
-def _unreadable_line(path: Path, binding: Binding) -> SettingsError:
-    original = binding.original.string
-    text = original.lstrip("\n")
-    line_number = binding.original.line + len(original) - len(text)
-
-    is_secret = any(name.upper() in text.upper() for name in _SECRETS)
-    content = "(secret)" if is_secret else shown(text.strip())
-    return SettingsError(
-        f"Line {line_number} of {path} cannot be read: {content}.",
-        remedy="Write it as NAME=value, or begin it with #.",
-    )
+def _line_of(binding: Binding) -> int:
+    text = binding.original.string
+    blank_lines = len(text) - len(text.lstrip("\n"))
+    return binding.original.line + blank_lines
 
 
 # Variables with the prefix that the package sets in its processes; they are not settings.
@@ -629,10 +626,6 @@ def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> lis
 
 def _hint(field: str) -> str:
     """Return what a person may have meant by the name of a field that is no setting."""
-    constant = getattr(Settings, field, None)
-    if isinstance(constant, int | float):
-        return f"it is always {constant:g}."
-
     nearest = get_close_matches(field, Settings.model_fields, n=1)
     if nearest:
         return f"is {PREFIX}{nearest[0].upper()} meant?"
