@@ -155,12 +155,12 @@ class TableHandle:
         spec: The schema that the table must have.
         options: Those of the object store.
         use: For what it is opened.
-        on_replaced: Called when the table was deleted and created again, or repaired, since the
-            handle was opened.
+        on_replaced: Called when the last entry that this process saw is another one, or gone: the
+            table was created again or restored, or its log was cut.
 
     Attributes:
         is_remote: Whether the table lies in an object store.
-        generation: Grows by one each time the table was replaced while this process had it open.
+        generation: Grows by one each time `on_replaced` is called.
     """
 
     path: str
@@ -173,7 +173,6 @@ class TableHandle:
     _opened_at: float = 0.0
     _opened_version: int = -1
     _last_entry: _Entry | None = None
-    _table_id: str | None = None
 
     def __post_init__(self) -> None:
         self.is_remote = object_store.is_remote(self.path)
@@ -198,20 +197,14 @@ class TableHandle:
         """Return the handle, opened if there is none; it may be behind the log."""
         if self._handle is None:
             handle = self._open()
-            if self._is_another(handle):
+            if self._is_replaced():
                 self.generation += 1
-                logger.error(
-                    "%s was deleted, replaced or repaired while this process had it open; the "
-                    "process continues with the table that is there now",
-                    self.path,
-                )
                 self.on_replaced()
                 self._last_entry = None
 
             if self._last_entry is None and not self.is_remote:
                 durability.refuse_torn(Path(self.path))
             self._handle = handle
-            self._table_id = str(handle.metadata().id)
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
             self.record(handle.version())
@@ -249,14 +242,6 @@ class TableHandle:
     def _is_behind(self, handle: DeltaTable) -> bool:
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
         return self.is_remote or os.path.exists(self._entry_path(handle.version() + 1))
-
-    def _is_another(self, handle: DeltaTable) -> bool:
-        if self.is_remote:
-            return self._table_id not in (None, str(handle.metadata().id))
-        # Another process may have deleted the last entry, when it cut the log of the same table.
-        last = self._last_entry
-        is_cut = last is not None and handle.version() > last[0] and not self._entry(last[0])[1]
-        return self._is_replaced() and not is_cut
 
     def _is_replaced(self) -> bool:
         # The folder may have been deleted: a commit would then create a log without its start.

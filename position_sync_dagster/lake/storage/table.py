@@ -539,8 +539,8 @@ class Table:
         """Return a key that is equal for equal content, for caches.
 
         Returns:
-            The generation and the version. The generation grows when the table was deleted and
-            created again, or repaired: then the same version number may have another content.
+            The generation and the version. The generation grows when the table may have been
+            created again or restored: then the same version number may have another content.
         """
         return (self._handle.generation, handle.version())
 

@@ -168,15 +168,14 @@ def test_a_table_taken_away_under_a_running_process_is_reported_missing_until_it
     assert queue.sync.counts()[QueueStatus.PENDING] == 4
 
 
-def test_a_table_made_anew_by_another_process_is_used_with_an_error_in_the_log(tmp_path, caplog):
+def test_a_table_made_anew_by_another_process_is_used(tmp_path):
     queue = filled_queue(tmp_path / "q", 3)
     shutil.rmtree(tmp_path / "q")
     filled_queue(tmp_path / "q", 1)
     assert queue.sync.counts()[QueueStatus.PENDING] == 1
-    assert "deleted, replaced or repaired" in caplog.text
 
 
-def test_a_reader_that_is_idle_during_a_cleanup_of_the_log_logs_no_error(tmp_path, caplog):
+def test_a_reader_that_is_idle_during_a_cleanup_of_the_log_goes_on(tmp_path):
     idle = filled_queue(tmp_path / "q", 1)
     idle.sync.counts()
     busy = PositionQueue(tmp_path / "q")
@@ -186,7 +185,6 @@ def test_a_reader_that_is_idle_during_a_cleanup_of_the_log_logs_no_error(tmp_pat
     for old in sorted(log.glob("*.json"))[:8]:  # the last checkpoint stands for them
         old.unlink()
     assert idle.sync.counts()[QueueStatus.PENDING] == 14
-    assert "another table" not in caplog.text
 
 
 ODD = "".join(mark for mark in string.punctuation if mark not in r"/[]^|\ ") + " é日😀\xa0"

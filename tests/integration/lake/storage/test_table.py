@@ -141,7 +141,6 @@ ONE_COMMIT: dict[str, tuple[Prepare, Callable[[PositionQueue, list[str]], object
         lambda q, ids: q.sync.mark_failed_many(dict.fromkeys(ids, "x"), retryable=False),
     ),
     "release": (claimed, lambda q, ids: q.sync.release(ids, "the gateway is gone")),
-    "renew": (claimed, lambda q, ids: q.sync.renew(ids)),
     "retry": (failed_for_good, lambda q, ids: q.sync.retry(ids)),
 }
 
