@@ -12,7 +12,6 @@ from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_delt
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import (
-    OwnUpdates,
     PositionUpdate,
     PositionUpdateHandler,
     TradingMode,
@@ -443,14 +442,9 @@ def test_an_update_that_needs_no_change_is_returned_as_it_is(make_update):
     assert position_updates.coerce_update(update) is update
 
 
-def test_our_own_updates_are_not_checked_field_by_field(make_update, monkeypatch):
-    monkeypatch.setattr(position_updates, "coerce_update", None)
-    assert position_updates.identified(OwnUpdates([make_update(1)]))["conid"].to_list() == [1]
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_number_of_our_own_that_is_not_finite_is_unknown_too(ledger, make_update, value):
     updates = [replace(make_update(1), market_value=value), make_update(2)]
-    ledger.sync.append(OwnUpdates(updates))
+    ledger.sync.append(updates)
     stored = {one.conid: one.market_value for one in ledger.sync.latest_updates()}
     assert stored == {1: None, 2: 150.0}
