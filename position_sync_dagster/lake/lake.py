@@ -256,15 +256,11 @@ def rows_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> pl.Dat
     ledger = lake.updates.sync
     rows = ledger.as_of(past.at, as_known_now=past.as_known_now)
     if rows.is_empty():
-        first = "it has none yet"
-        remedy = "Start `position-sync dev`: it writes rows."
-        begun = ledger.begun_at()
-        if begun is not None:
-            first = f"the first was committed at {begun:{MOMENT}}"
-            remedy = "Name a later time."
-
         moment = past.at.astimezone(UTC)
-        raise MomentError(f"The ledger has no row of {moment:{MOMENT}}: {first}.", remedy=remedy)
+        raise MomentError(
+            f"The ledger has no row of {moment:{MOMENT}}.",
+            remedy="Name a later time, or start `position-sync dev`: it writes rows.",
+        )
     return rows_of_logins(rows, settings)
 
 

@@ -132,13 +132,9 @@ _RULES: Mapping[str, tuple[Any, Callable[[Any], object] | None, str]] = {
     "conid": (int, range(1, 2**63).__contains__, "Use the contract id that TWS shows."),
     "symbol": (str, str.strip, "Use the symbol of the position's underlying."),
     "priority": (int, (1, 2).__contains__, "Use 1 for an active leg without a line, else 2."),
-    "account": (str | None, None, "Pass the account as a str, or None."),
     "reason": (Reason, None, f"Use a Reason: {', '.join(Reason)}."),
-    "owner": (str | None, None, "Pass the owner as a str, or None."),
     "limit": (int, range(2**32).__contains__, "Use a whole number of requests, 0 or more."),
     "lease_s": (int | float, lambda s: 0 < s < 10**9, "Use seconds above 0, such as 60."),
-    "status": (str, list(QueueStatus).__contains__, f"Use {', '.join(QueueStatus)}."),
-    "request_ids": (Iterable, None, _CLAIMED),
 }
 
 
@@ -161,7 +157,6 @@ def check(whose: str = "", /, **arguments: object) -> None:
 
 def ids_of(request_ids: str | Iterable[str]) -> list[str]:
     """Return ids as a list, each once."""
-    check(request_ids=request_ids)
     if isinstance(request_ids, str):
         request_ids = [request_ids]
     ids = map(storable, request_ids)
@@ -218,7 +213,9 @@ class SyncQueue:
         checked = list(requests)
         for request in checked:
             whose = f" of the request for {errors.shown(request.conid)}"
-            check(whose, **schema.fields_of(request))
+            fields = schema.fields_of(request)
+            del fields["account"]
+            check(whose, **fields)
         if not checked:
             return []
 
@@ -246,7 +243,7 @@ class SyncQueue:
             priority: Only requests of this priority; None for all.
             status: Live requests come in claim order, finished ones newest first.
         """
-        check(limit=limit, status=status)
+        check(limit=limit)
         status = QueueStatus(status)
         wanted = IS_REQUEST & (pl.col("status") == status.value)
         if priority is not None:
@@ -296,7 +293,7 @@ class SyncQueue:
             lease_s: The length of the lease, in seconds.
             except_accounts: Requests of these accounts are not claimed.
         """
-        check(limit=limit, lease_s=lease_s, owner=owner)
+        check(limit=limit, lease_s=lease_s)
         if limit == 0:
             return []
 

@@ -486,16 +486,6 @@ class SyncUpdates:
         rows = self.table.read(step)
         return rows.sort(HOLDING)
 
-    def begun_at(self) -> datetime | None:
-        """Return when the first row was committed, and None without rows; reads two columns."""
-
-        def step(files: pl.DataFrame) -> datetime | None:
-            first = self.table.scan_files(files).select(COMMITTED.min())
-            committed_at: datetime | None = first.collect().item()
-            return committed_at
-
-        return self.table.read(step)
-
     def days(self) -> set[date]:
         """Return the UTC days of which there are rows, from the log alone."""
         return self.table.read(lambda files: set(files.get_column("partition.date").unique()))

@@ -37,7 +37,6 @@ from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
 from position_sync_dagster.domain.movements import Movement
 from position_sync_dagster.domain.position_update import (
     PositionUpdate,
-    ValueOrigin,
     trading_mode_of,
 )
 from position_sync_dagster.domain.queue_request import QueuedPosition, QueueRequest, QueueStatus
@@ -947,12 +946,8 @@ def update_rows(
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
-    """Return the updates in a frame; a source that a later release added counts as NONE."""
-    is_known = pl.col("value_source").is_in(list(map(str, ValueOrigin)))
-    no_source = pl.lit(ValueOrigin.NONE.value)
-    source = pl.when(is_known).then("value_source").otherwise(no_source)
-    with_source = frame.with_columns(value_source=source)
-    return records_of(PositionUpdate, with_source)
+    """Return the updates in a frame."""
+    return records_of(PositionUpdate, frame)
 
 
 def broker_rows(

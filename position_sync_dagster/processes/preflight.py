@@ -414,7 +414,7 @@ def check_disk(path: str) -> list[Finding]:
 LOCAL_S = 17.0
 
 # The check that reads who owns each login.
-READ = "logins"
+LOGINS = "logins"
 
 
 def run_preflight(
@@ -442,13 +442,12 @@ def run_preflight(
         "tables": lambda: check_lake(lake),
         "disk": lambda: check_disk(settings.lake),
         "programs": lambda: check_programs(dagster_home),
-        "streams": lambda: check_streams(lake, settings, dagster_home),
+        LOGINS: lambda: check_streams(lake, settings, dagster_home, sessions),
         "checks": lambda: check_results(dagster_home),
         "Dagster home": lambda: check_dagster(dagster_home, ui_port),
-        READ: lambda: _read(lake, settings, sessions),
     }
     findings = bounded(looks, within_s=LOCAL_S)
-    if any(finding.check == READ for finding in findings):
+    if any(finding.check == LOGINS for finding in findings):
         # Who owns the login is not known: to connect could take a client id from a stream.
         text = "not asked: it is not known whether a stream owns the login"
         return [*findings, bad("gateway", text, "Correct what is bad above first.")]
@@ -497,27 +496,36 @@ LATE = timedelta(seconds=dagster_files.LATE_S)
 AWAY_S = 60.0
 
 
-def check_streams(lake: Lake, settings: Settings, home: Path) -> list[Finding]:
+def check_streams(
+    lake: Lake, settings: Settings, home: Path, living: dict[str, GatewaySession]
+) -> list[Finding]:
     """Return each login without a stream, if Dagster's programs work: they start one.
 
+    The sessions of living owners are put into `living`. No table is made or migrated.
+
     Raises:
-        LakeError: The table of sessions cannot be read.
+        PositionSyncError: The gateways file or the table of sessions cannot be read.
     """
-    programs = dagster_files.read(home)
-    is_ticking = programs.ticked_at is not None and elapsed(programs.ticked_at, utc_now()) < LATE
-    if not is_ticking or not lake.sessions.table.exists():
+    now = utc_now()
+    logins = settings.logins
+    if not lake.sessions.table.exists():
         return []
 
-    now = utc_now()
+    programs = dagster_files.read(home)
+    is_ticking = programs.ticked_at is not None and elapsed(programs.ticked_at, now) < LATE
     findings = []
-    for login in settings.logins:
+    for login in logins:
         session = lake.sessions.current(login.gateway_id)
-        if session is None or session.is_alive(now):
+        if session is None:
+            continue
+        if session.is_alive(now):
+            living[login.gateway_id] = session
             continue
 
         since = session.seen_until(now)
         detail = session.detail or ""
-        if detail.startswith(PAUSED) or (now - since).total_seconds() > AWAY_S:
+        is_gone = detail.startswith(PAUSED) or (now - since).total_seconds() > AWAY_S
+        if is_ticking and is_gone:
             text = f"{login.gateway_id} has had none since {since:%Y-%m-%d %H:%M:%S} UTC"
             text += f"; {detail}" if detail else ""
             findings.append(bad("streams", text, "See `position-sync status`."))
@@ -556,18 +564,3 @@ def check_dagster(home: Path, ui_port: int) -> list[Finding]:
     text = f"{holder} runs" if holder else f"{ui_port} is {'free' if is_free else 'taken'}"
     remedy = "End the program that listens there, or choose another port with `dev --ui-port`."
     return [finding, warning("UI port", text, remedy, unless=is_free or holder is not None)]
-
-
-def _read(lake: Lake, settings: Settings, sessions: dict[str, GatewaySession]) -> list[Finding]:
-    """Read the sessions of living owners into what the caller passes; make or migrate no table.
-
-    Raises:
-        PositionSyncError: The gateways file or a table cannot be read.
-    """
-    now = utc_now()
-    logins = settings.logins
-    for login in logins if lake.sessions.table.exists() else ():
-        session = lake.sessions.current(login.gateway_id)
-        if session is not None and session.is_alive(now):
-            sessions[login.gateway_id] = session
-    return []
