@@ -37,7 +37,6 @@ class Lake:
         path: A folder, absolute or relative to the working directory, or an `s3://` URI.
         clock: Returns the current time, for leases and ages.
         retry: Attempts and back-off of requests that fail.
-        contention_s: How long a change is retried while other writers commit first, in seconds.
         fsync: Whether a change is synced to the disk before the call returns.
 
     Attributes:

@@ -581,7 +581,6 @@ class PositionQueue:
         delta_lake_path: Folder or `s3://` URI of the table.
         retry: Attempts and back-off of requests that fail.
         random: Draws the jitter of the back-off.
-        contention_s: How long a change is retried while other writers commit first, in seconds.
         fsync: Whether a change is synced to the disk before the call returns.
 
     Attributes:

@@ -20,7 +20,7 @@ from position_sync_dagster.domain.queue_request import (
     Reason,
 )
 from position_sync_dagster.domain.retry import NextAttempt
-from position_sync_dagster.errors import LeaseLostError, RequestStateError, shown
+from position_sync_dagster.errors import LeaseLostError, RequestStateError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from position_sync_dagster.lake.storage.table import in_parts
@@ -44,14 +44,6 @@ _IS_LEASED = pl.all_horizontal(
 
 # No clock of a program shows a time outside these, and Python cannot hold some of them.
 _TIMES = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
-_NAMES_OF_TIMES = (
-    "created_at",
-    "updated_at",
-    "available_at",
-    "lease_expires_at",
-    "confirmed_at",
-    "changed_at",
-)
 
 
 def _time(name: str) -> pl.Expr:
@@ -98,13 +90,10 @@ def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.D
     if unreadable.is_empty():
         return unreadable
 
-    checks = unreadable.select(**_READABLE)
-    times = [pl.when(_time(name)).then(name).alias(name) for name in _NAMES_OF_TIMES]
-    rows = unreadable.with_columns(times)
     reasons: list[str] = []
-    for row, checked in zip(rows.iter_rows(named=True), checks.iter_rows(named=True), strict=True):
-        reason = _why_unreadable(row, checked)
-        reasons.append(reason)
+    for checks in unreadable.select(**_READABLE).iter_rows(named=True):
+        wrong = ", ".join(f"{name} is empty or not possible" for name in checks if not checks[name])
+        reasons.append(f"Another program wrote a row that is no request: {wrong}.")
 
     ids = new_ids(now, unreadable.height)
     instead: Mapping[str, pl.Expr | pl.Series] = {
@@ -126,21 +115,6 @@ def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.D
     messages = pl.Series(reasons, dtype=pl.String)
     with_reasons = readable.with_columns(error_message=messages)
     return _finish(without_lease(with_reasons), FAILED, now)
-
-
-def _why_unreadable(row: Mapping[str, object], checks: Mapping[str, bool | None]) -> str:
-    """Return which values of a row cannot be read; an impossible time is None in the row."""
-    problems = []
-    for name, is_readable in checks.items():
-        if is_readable:
-            continue
-        if name == "lease":
-            problems.append("no lease holds it")
-        elif row[name] is None:
-            problems.append(f"{name} is empty or no possible time")
-        else:
-            problems.append(f"{name} is {shown(row[name])}")
-    return f"Another program wrote a row that is no request: {', '.join(problems)}."
 
 
 def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:

@@ -331,6 +331,8 @@ SUSPECT_AFTER_S = 300.0
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
+# How long a change is retried while other writers commit first, in seconds: in an object store each
+# attempt takes several requests.
 CONTENTION_S = 15.0
 REMOTE_CONTENTION_S = 60.0
 
@@ -338,7 +340,6 @@ REMOTE_CONTENTION_S = 60.0
 class TableOptions(TypedDict, total=False):
     """The options of every table; see `Table`, where the defaults are."""
 
-    contention_s: float | None
     storage_options: Mapping[str, str] | None
     fsync: bool
     use: Use
@@ -349,8 +350,6 @@ class Table:
 
     Args:
         path: A folder, absolute or relative to the working directory, or an `s3://` URI.
-        contention_s: How long a change is retried while other writers commit first, in seconds;
-            None for 15, or 60 in an object store, where each attempt takes several requests.
         fsync: Whether a change is synced to the disk before the call returns (local tables only).
         use: For what the table is opened.
 
@@ -364,7 +363,6 @@ class Table:
         spec: schema.TableSpec,
         *,
         storage_options: Mapping[str, str] | None = None,
-        contention_s: float | None = None,
         fsync: bool = True,
         use: Use = "work",
     ) -> None:
@@ -375,8 +373,7 @@ class Table:
         self._synced = durability.SyncedCommits(Path(self.path), on=fsync and not self.is_remote)
         self._handle = TableHandle(self.path, spec, self.options, use, self._synced.forget)
         self._writer_lock = WriterLock(self.path)
-        usual_s = REMOTE_CONTENTION_S if self.is_remote else CONTENTION_S
-        self._contention_s = usual_s if contention_s is None else contention_s
+        self._contention_s = REMOTE_CONTENTION_S if self.is_remote else CONTENTION_S
         self._mutex = RLock()
         self._compaction_due = False
 

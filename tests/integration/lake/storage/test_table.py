@@ -46,7 +46,8 @@ def no_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(
     tmp_path, monkeypatch
 ):
-    queue = PositionQueue(tmp_path / "q", contention_s=0.3)
+    queue = PositionQueue(tmp_path / "q")
+    monkeypatch.setattr(queue.table, "_contention_s", 0.3)
     queue.sync.initialize()
     rival = PositionQueue(tmp_path / "q")
     no_long_wait(monkeypatch)
