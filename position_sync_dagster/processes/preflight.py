@@ -333,10 +333,9 @@ def trial_conids(holdings: Iterable[BrokerPosition], sec_types: Iterable[str]) -
     return list(chosen.values())[:MOST_EXCHANGES]
 
 
-# Limits of free space, in bytes, for a warning and for an error. A day of a streamed book takes a
-# few hundred MB before it is compacted.
-LITTLE_DISK = 5 * 2**30
-TOO_LITTLE_DISK = 2**29
+# Less free space than this is bad, in bytes: a day of a streamed book takes a few hundred MB before
+# it is compacted.
+TOO_LITTLE_DISK = 2**30
 
 
 def check_settings(
@@ -404,9 +403,8 @@ def check_disk(path: str) -> list[Finding]:
     free = shutil.disk_usage(folder).free
     text = f"{free / 2**30:.1f} GiB free at {folder}"
     remedy = "Free some space, or set POSITION_SYNC_LAKE to another disk."
-    if free < TOO_LITTLE_DISK:
-        return [bad("disk", text, remedy)]
-    return [warning("disk", text, remedy, unless=free >= LITTLE_DISK)]
+    is_enough = free >= TOO_LITTLE_DISK
+    return [good("disk", text) if is_enough else bad("disk", text, remedy)]
 
 
 # The time limit of all checks of this machine and of the tables together, in seconds. It and
