@@ -88,10 +88,8 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
 
     unknown = [request_id for request_id in absent if request_id not in status_of]
     if unknown:
-        message = f"The request {unknown[0][:80]!r} is not in the queue"
-        if len(unknown) > 1:
-            message += f", nor are {len(unknown) - 1} others"
-        raise errors.UnknownRequestError(f"{message}.", remedy=_CLAIMED)
+        message = f"The request {unknown[0][:80]!r} is not in the queue."
+        raise errors.UnknownRequestError(message, remedy=_CLAIMED)
     return status_of
 
 

@@ -422,14 +422,6 @@ class SyncUpdates:
         rows = identified(updates, batch_id, run_id)
         return append_rows(self.table, rows, guard=guard, through=through, clock=self._clock)
 
-    def fence(self, gateway_id: str, token: int) -> None:
-        """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
-
-        Raises:
-            LeaseLostError: An owner with a greater token has fenced the table already.
-        """
-        self.table.fence(gateway_id, token)
-
     def existing(self, update_ids: Iterable[str]) -> set[str]:
         """Return which of these ids the table holds."""
         texts = list(map(schema.storable, update_ids))

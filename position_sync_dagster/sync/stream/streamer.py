@@ -643,8 +643,8 @@ async def stream(
         await asyncio.wrap_future(opened)
         token = own.session.fencing_token
         await asyncio.gather(
-            offload(lake.updates.sync.fence, settings.gateway_id, token),
-            offload(lake.account_values.fence, settings.gateway_id, token),
+            offload(lake.updates.table.fence, settings.gateway_id, token),
+            offload(lake.account_values.table.fence, settings.gateway_id, token),
         )
         streamer = _streamer_of(lake, settings, own)
         rotation = asyncio.get_running_loop().call_later(settings.rotate_after_s, stop.set)

@@ -70,9 +70,9 @@ def test_the_row_of_a_request_is_written_once_whoever_writes_it(ledger, make_upd
 def test_half_a_surrogate_pair_is_no_stored_id_and_fences_as_any_name(ledger, make_update):
     ledger.sync.append([make_update(1, update_id="row-1")])
     assert ledger.sync.existing(["row-1", "row\udc80"]) == {"row-1"}
-    ledger.sync.fence("gateway\udc80", 2)
+    ledger.table.fence("gateway\udc80", 2)
     with pytest.raises(LeaseLostError):
-        ledger.sync.fence("gateway\udc80", 1)
+        ledger.table.fence("gateway\udc80", 1)
 
 
 @pytest.mark.parametrize("passed_s", [-3600, -400, 400, 3600, 30 * 86_400])
@@ -230,24 +230,24 @@ def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(home, m
 
 
 def test_the_fence_survives_when_files_are_merged_and_the_log_is_cut(ledger, make_update, clock):
-    ledger.sync.fence("g:1", 7)
+    ledger.table.fence("g:1", 7)
     for _ in range(40):
         clock.advance(1)
         ledger.sync.append([make_update(1)])
     maintain(ledger.table, clean_now=True)
     maintain(position_updates.PositionUpdatesTable(ledger.table.path).table, clean_now=True)
     with pytest.raises(LeaseLostError):
-        position_updates.PositionUpdatesTable(ledger.table.path).sync.fence("g:1", 6)
+        position_updates.PositionUpdatesTable(ledger.table.path).table.fence("g:1", 6)
 
 
 def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, other, make_update):
     ledger.sync.append([make_update(1)])
-    ledger.sync.fence("g:1", 1)
+    ledger.table.fence("g:1", 1)
     fenced = []
 
     def fence():  # after the token was checked, before the commit
         if not fenced:
-            fenced.append(other.sync.fence("g:1", 2))
+            fenced.append(other.table.fence("g:1", 2))
 
     stale = replace(make_update(2), gateway_id="g:1", fencing_token=1)
     with pytest.raises(LeaseLostError):
