@@ -246,7 +246,7 @@ class Work:
     def _drain(self) -> drain.DrainReport:
         """Drain what waits, unless the last drain could not value the same requests."""
         backlog = self.lake.queue.sync.overview()
-        claimable = backlog.claimable + backlog.expired
+        claimable = backlog.claimable + backlog.expired + backlog.unreadable
         counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
 
         is_left = self.cursor.released >= claimable > 0

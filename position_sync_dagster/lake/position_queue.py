@@ -32,7 +32,7 @@ from position_sync_dagster.domain.queue_request import (
 from position_sync_dagster.domain.retry import RetryPolicy, next_attempt
 from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.queue_transitions import FAILED, Action, claim_order
+from position_sync_dagster.lake.queue_transitions import FAILED, IS_REQUEST, Action, claim_order
 from position_sync_dagster.lake.schema import storable
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
@@ -111,6 +111,7 @@ class QueueOverview:
         expired: Requests in processing whose lease has expired.
         version: The version of the table that was read; 0 in memory.
         last_success_at: When a request last succeeded; None before the first.
+        unreadable: Rows that are no requests; the next claim sets them aside as FAILED.
     """
 
     counts: dict[QueueStatus, int]
@@ -119,6 +120,7 @@ class QueueOverview:
     expired: int
     version: int
     last_success_at: datetime | None = None
+    unreadable: int = 0
 
 
 _CLAIMED = "Use ids of `insert`, `claim_batch` or `position-sync queue --status FAILED`."
@@ -241,7 +243,7 @@ class SyncQueue:
         """
         check(limit=limit)
         status = QueueStatus(status)
-        wanted = pl.col("status") == status.value
+        wanted = IS_REQUEST & (pl.col("status") == status.value)
         if priority is not None:
             check(priority=priority)
             wanted &= pl.col("priority") == priority
@@ -263,7 +265,7 @@ class SyncQueue:
 
         is_wanted = pl.col("request_id").str.starts_with(prefix)
         stored = pl.concat([live, finished])
-        requests = stored.filter(is_wanted)
+        requests = stored.filter(is_wanted, IS_REQUEST)
         single = requests.unique("request_id", keep="first", maintain_order=True)
         return schema.records_of(QueuedPosition, single)
 
@@ -310,7 +312,10 @@ class SyncQueue:
                 "lease_expires_at": schema.moment(until),
             }
             allowed = transitions.is_claimable(now, except_accounts)
-            return transitions.claim(snapshot.live, allowed, limit, lease, order, now=now)
+            new_ids = self.new_ids
+            return transitions.claim(
+                snapshot.live, allowed, limit, lease, order, now=now, new_ids=new_ids
+            )
 
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})
         granted = schema.records_of(QueuedPosition, claimed)
@@ -458,7 +463,8 @@ class SyncQueue:
         """
         ids = ids_of(request_ids)
         live = self.store.snapshot().live
-        rows = live.filter(transitions.has_id(live, ids))
+        named = transitions.has_id(live, ids)
+        rows = live.filter(named, IS_REQUEST)
         tokens = self._tokens_of(ids, lease_token)
         action = Action.HOLD
         now = self.clock()
@@ -494,7 +500,7 @@ class SyncQueue:
         """
         snapshot, finished = self.store.counted_snapshot()
         now = self.clock()
-        live = snapshot.live
+        live = snapshot.live.filter(IS_REQUEST)
 
         counts = dict.fromkeys(QueueStatus, 0)
         for status, number in live.group_by("status").len().iter_rows():
@@ -519,6 +525,7 @@ class SyncQueue:
             expired=expired.height,
             version=snapshot.version,
             last_success_at=newest.get(transitions.SUCCESS),
+            unreadable=snapshot.live.height - live.height,
         )
 
     def _change_claimed(
@@ -535,7 +542,8 @@ class SyncQueue:
         now = self.clock()
 
         def checked(snapshot: Snapshot) -> Change[None]:
-            named = transitions.has_id(snapshot.live, ids)
+            requests = snapshot.live.select(IS_REQUEST).to_series()
+            named = transitions.has_id(snapshot.live, ids) & requests
             rows = snapshot.live.filter(named)
             tokens = self._tokens_of(ids, lease_token)
             missing = transitions.check_leases(rows, ids, tokens, action=action, now=now)

@@ -5,7 +5,7 @@ holds, and on requests that it only read while nobody else holds their lease.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 
 import polars as pl
@@ -13,6 +13,7 @@ import polars as pl
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
+    MONITORING_PRIORITY,
     Answer,
     QueueRequest,
     QueueStatus,
@@ -28,6 +29,92 @@ PENDING = QueueStatus.PENDING.value
 PROCESSING = QueueStatus.PROCESSING.value
 SUCCESS = QueueStatus.SUCCESS.value
 FAILED = QueueStatus.FAILED.value
+
+
+_REASONS = [reason.value for reason in Reason]
+_STATUSES = [status.value for status in QueueStatus]
+
+# No request failed as often.
+_MOST_ATTEMPTS = 1_000_000
+
+_IS_LEASED = pl.all_horizontal(
+    pl.col("lease_owner", "lease_token", "lease_expires_at").is_not_null()
+)
+
+
+# No clock of a program shows a time outside these, and Python cannot hold some of them.
+_TIMES = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+
+
+def _time(name: str) -> pl.Expr:
+    earliest, latest = map(schema.moment, _TIMES)
+    return pl.col(name).is_between(earliest, latest)
+
+
+def _time_or_null(name: str) -> pl.Expr:
+    return pl.col(name).is_null() | _time(name)
+
+
+# Which values of a column this program can read; a null counts as none of them.
+_READABLE: Mapping[str, pl.Expr] = {
+    "request_id": pl.col("request_id") != "",
+    "conid": pl.col("conid") >= 0,
+    "symbol": pl.col("symbol").is_not_null(),
+    "priority": pl.col("priority").is_in([ACTIVE_PRIORITY, MONITORING_PRIORITY]),
+    "status": pl.col("status").is_in(_STATUSES),
+    "created_at": _time("created_at"),
+    "updated_at": _time("updated_at"),
+    "attempts": pl.col("attempts").is_between(0, _MOST_ATTEMPTS),
+    "available_at": _time_or_null("available_at"),
+    "lease_expires_at": _time_or_null("lease_expires_at"),
+    "reason": pl.col("reason").is_in(_REASONS),
+    "confirmed_at": _time_or_null("confirmed_at"),
+    "changed_at": _time_or_null("changed_at"),
+    "lease": pl.col("status").ne_missing(PROCESSING) | _IS_LEASED,
+}
+
+# Which rows are requests, as this program writes them. Another Delta writer may leave others: they
+# are neither claimed nor counted, and the next claim sets them aside (`set_aside`).
+IS_REQUEST = pl.all_horizontal(
+    is_readable.fill_null(value=False) for is_readable in _READABLE.values()
+)
+
+
+def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.DataFrame:
+    """Return the live rows that are no requests as FAILED ones, each with its reason.
+
+    What cannot be read of a row becomes what a new request of a person has; a conid that is not
+    known becomes 0.
+    """
+    unreadable = live.filter(~IS_REQUEST)
+    if unreadable.is_empty():
+        return unreadable
+
+    reasons: list[str] = []
+    for checks in unreadable.select(**_READABLE).iter_rows(named=True):
+        wrong = ", ".join(f"{name} is empty or not possible" for name in checks if not checks[name])
+        reasons.append(f"Another program wrote a row that is no request: {wrong}.")
+
+    ids = new_ids(now, unreadable.height)
+    instead: Mapping[str, pl.Expr | pl.Series] = {
+        "request_id": pl.Series(ids, dtype=pl.String),
+        "conid": pl.lit(0, pl.Int64),
+        "symbol": pl.lit("unknown"),
+        "priority": pl.lit(MONITORING_PRIORITY, pl.Int64),
+        "created_at": schema.moment(now),
+        "attempts": pl.lit(0, pl.Int64),
+        "reason": pl.lit(Reason.MANUAL.value),
+        "confirmed_at": schema.moment(None),
+    }
+    columns: list[pl.Expr] = []
+    for name, value in instead.items():
+        readable_or_new = pl.when(_READABLE[name]).then(pl.col(name)).otherwise(value)
+        columns.append(readable_or_new.alias(name))
+
+    readable = unreadable.with_columns(columns)
+    messages = pl.Series(reasons, dtype=pl.String)
+    with_reasons = readable.with_columns(error_message=messages)
+    return _finish(without_lease(with_reasons), FAILED, now)
 
 
 def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
@@ -66,7 +153,8 @@ def is_in_future(column: str, now: datetime) -> pl.Expr:
 
 def has_id(rows: pl.DataFrame, ids: Iterable[str]) -> pl.Series:
     """Return which rows have one of the ids."""
-    return rows.get_column("request_id").is_in(list(ids))
+    named = pl.col("request_id").is_in(list(ids)).fill_null(value=False)
+    return rows.select(named).to_series()
 
 
 def without_lease(rows: pl.DataFrame) -> pl.DataFrame:
@@ -117,8 +205,9 @@ def claim(
     order: Sequence[pl.Expr],
     *,
     now: datetime,
+    new_ids: schema.NewIds,
 ) -> Change[pl.DataFrame]:
-    """Grant up to `limit` claimable requests under one lease.
+    """Grant up to `limit` claimable requests under one lease; set aside what is no request.
 
     Args:
         live: All live rows.
@@ -132,8 +221,9 @@ def claim(
     Returns:
         The granted rows, in claim order.
     """
-    chosen = live.filter(allowed).sort(order).head(limit)
-    if chosen.is_empty():
+    chosen = live.filter(allowed, IS_REQUEST).sort(order).head(limit)
+    aside = set_aside(live, now, new_ids)
+    if chosen.is_empty() and aside.is_empty():
         return Change(chosen)
 
     granted = chosen.with_columns(
@@ -143,7 +233,12 @@ def claim(
         **lease,
     )
     is_granted = has_id(live, granted.get_column("request_id"))
-    return Change(granted, granted, replaced=is_granted)
+    if aside.is_empty():
+        return Change(granted, granted, replaced=is_granted)
+
+    is_request = live.select(IS_REQUEST).to_series()
+    is_replaced = is_granted & is_request | ~is_request
+    return Change(granted, granted, aside, replaced=is_replaced)
 
 
 def succeed(
@@ -322,7 +417,7 @@ def _live_requests(
 ) -> dict[Position, tuple[str, str, int]]:
     """Return id, status and priority of the live requests of the positions that are asked for."""
     conids = [request.conid for request in requests]
-    rows = live.filter(pl.col("conid").is_in(conids))
+    rows = live.filter(pl.col("conid").is_in(conids), IS_REQUEST)
     positions = rows.select("account", "conid").rows()
     states = rows.select("request_id", "status", "priority").rows()
     return dict(zip(positions, states, strict=True))
@@ -398,7 +493,7 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
     Returns:
         Their ids.
     """
-    has_expired = live.select(lease_has_expired(now)).to_series()
+    has_expired = live.select(lease_has_expired(now) & IS_REQUEST).to_series()
     rows = live.filter(has_expired)
     ids = rows.get_column("request_id").sort().to_list()
     if not ids:
