@@ -28,7 +28,11 @@ from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.ib_async_internals import version_problem
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage.object_store import absolute_path
+from position_sync_dagster.lake.storage.object_store import (
+    absolute_path,
+    is_remote,
+    require_conditional_put,
+)
 from position_sync_dagster.lake.storage.table import Table, together
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes import ports
@@ -391,6 +395,18 @@ def check_lake(lake: Lake) -> list[Finding]:
     return ill or [good("tables", text)]
 
 
+def check_store(lake: Lake) -> list[Finding]:
+    """Return that an object store keeps two writers apart; nothing about a disk.
+
+    Raises:
+        LakeError: It does not, or it does not answer.
+    """
+    if not is_remote(lake.path):
+        return []
+    require_conditional_put(lake.path)
+    return [good("store", "it refuses the second of two writers (conditional put)")]
+
+
 def check_disk(path: str) -> list[Finding]:
     """Return the free space of the lake's disk, and whether it can be written."""
     if "://" in absolute_path(path):
@@ -425,6 +441,8 @@ def run_preflight(
 ) -> list[Finding]:
     """Check everything within a minute; write nothing and keep no market data line.
 
+    The exception is an object store: it gets a probe, which is deleted at once.
+
     Args:
         environ: The environment of this process.
         env_file: The file with settings, None for none.
@@ -438,6 +456,7 @@ def run_preflight(
         "alerts": lambda: check_alerts(settings),
         "strategies file": lambda: check_strategies_file(settings),
         "tables": lambda: check_lake(lake),
+        "store": lambda: check_store(lake),
         "disk": lambda: check_disk(settings.lake),
         "programs": lambda: check_programs(dagster_home),
         LOGINS: lambda: check_streams(lake, settings, dagster_home, sessions),
