@@ -432,7 +432,8 @@ class SyncUpdates:
         """Return the newest row per (account, conid).
 
         The newest row has the greatest `timestamp`, then the greatest `update_id`, whatever the
-        order of writing.
+        order of writing. The order of writing decides only if a later writer found that `timestamp`
+        to be in the future (see `newest_rows`).
 
         The first call reads the known rows and what was added since, or the whole table where there
         are no known rows; later calls only what was added since. `latest_positions` leaves out what
