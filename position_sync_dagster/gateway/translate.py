@@ -34,9 +34,6 @@ logger = logging.getLogger(__name__)
 # IB's "unset" double (DBL_MAX), e.g. the realized P&L of PnLSingle before a trade.
 UNSET = 1.7976931348623157e308
 
-# Greater numbers are not known either: the sum of two could be infinite.
-GREATEST = 1e300
-
 OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
 
 
@@ -46,7 +43,7 @@ def known(value: float | None) -> float | None:
     >>> known(UNSET), known(float("nan")), known(0.0)
     (None, None, 0.0)
     """
-    return float(value) if value is not None and -GREATEST < value < GREATEST else None
+    return float(value) if value is not None and -UNSET < value < UNSET else None
 
 
 def number_of(text: str) -> float | None:

@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.queue_request import QueuedPosition
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.schema import LAST, moment
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
@@ -62,10 +63,28 @@ def added_by(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
     return table.scan_files(around).filter(pl.col("ledger_version") == version)
 
 
+def unreadable_rows(table: Table, files: pl.DataFrame, since: datetime) -> pl.DataFrame:
+    """Return the rows since a moment that no program can use, which readers leave out.
+
+    The files are those with rows since the moment, and those with an impossible time or version.
+    """
+    spec = table.spec
+    if spec.readable is None:
+        return spec.empty
+
+    is_recent = storage.may_have("timestamp", since)
+    odd_time = pl.col("min.timestamp") < schema.TIMES[0]
+    odd_version = pl.col("max.ledger_version") > schema.MOST_VERSIONS
+    chosen = files.filter(is_recent | odd_time | odd_version)
+    is_unreadable = ~spec.readable.fill_null(value=False)
+    return table.scan_stored(chosen).filter(is_unreadable).collect()
+
+
 def last_added(files: pl.DataFrame) -> int:
     """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
-    greatest = files.get_column("max.ledger_version").max()
-    return greatest if isinstance(greatest, int) else 0
+    greatest = files.get_column("max.ledger_version")
+    last = greatest.filter(greatest <= schema.MOST_VERSIONS).max()
+    return last if isinstance(last, int) else 0
 
 
 # The columns that name a holding.

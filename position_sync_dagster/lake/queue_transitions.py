@@ -5,7 +5,7 @@ holds, and on requests that it only read while nobody else holds their lease.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import Enum, auto
 
 import polars as pl
@@ -22,6 +22,7 @@ from position_sync_dagster.domain.queue_request import (
 from position_sync_dagster.domain.retry import NextAttempt
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
 from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.schema import is_usable
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from position_sync_dagster.lake.storage.table import in_parts
 
@@ -42,13 +43,8 @@ _IS_LEASED = pl.all_horizontal(
 )
 
 
-# No clock of a program shows a time outside these, and Python cannot hold some of them.
-_TIMES = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
-
-
 def _time(name: str) -> pl.Expr:
-    earliest, latest = map(schema.moment, _TIMES)
-    return pl.col(name).is_between(earliest, latest)
+    return is_usable(name, pl.Datetime())
 
 
 def _time_or_null(name: str) -> pl.Expr:
@@ -90,6 +86,7 @@ def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.D
     if unreadable.is_empty():
         return unreadable
 
+    rows = unreadable.select(schema.POSITION_QUEUE.usable)
     reasons: list[str] = []
     for checks in unreadable.select(**_READABLE).iter_rows(named=True):
         wrong = ", ".join(f"{name} is empty or not possible" for name in checks if not checks[name])
@@ -111,7 +108,7 @@ def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.D
         readable_or_new = pl.when(_READABLE[name]).then(pl.col(name)).otherwise(value)
         columns.append(readable_or_new.alias(name))
 
-    readable = unreadable.with_columns(columns)
+    readable = rows.with_columns(columns)
     messages = pl.Series(reasons, dtype=pl.String)
     with_reasons = readable.with_columns(error_message=messages)
     return _finish(without_lease(with_reasons), FAILED, now)

@@ -122,9 +122,35 @@ VERSION_PROPERTY = "positionSync.schemaVersion"
 STATISTICS_PROPERTY = "delta.dataSkippingStatsColumns"
 MODE_PROPERTY = "positionSync.tradingMode"
 
+# No clock of a program shows a time outside these, and no contract expires on a day outside those.
+# Python cannot hold some of them, and they are unknown when they are read.
+TIMES = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+DAYS = (date(1900, 1, 1), date(9000, 1, 1))
+
 # Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know, and the
 # sum of two would be infinite.
 UNSET = 1e300
+
+# No table has more versions: at one commit a second, it would take 34,000 years.
+MOST_VERSIONS = 2**40
+
+
+def is_usable(name: str, kind: pl.DataType) -> pl.Expr:
+    """Return in which rows a column has a value that a program can compute with.
+
+    A number is finite and below `UNSET`; a time and a day are possible ones. Null counts as none.
+    """
+    column = pl.col(name)
+    if kind == pl.Float64:
+        return column.is_between(-UNSET, UNSET, closed="none")
+    if kind == pl.Datetime:
+        earliest, latest = map(moment, TIMES)
+        return column.is_between(earliest, latest)
+    if kind == pl.Date:
+        first, last = map(pl.lit, DAYS)
+        return column.is_between(first, last)
+    return column.is_not_null()
+
 
 # A checkpoint every ten versions lets a table open in a few milliseconds. Deleted files are kept
 # for half an hour, longer than any reader uses a snapshot. Log entries are kept for ten minutes
@@ -153,6 +179,8 @@ class TableSpec:
         order: The indexed column that grows, at least roughly, as rows are added. Files are merged
             in its order. Empty for tables that are only replaced.
         key: Columns that no two rows share; all columns but the partitions by default.
+        required: Columns of which a row needs a usable value: a row without is left out of what is
+            read. In any other column such a value is unknown (null).
         description: What the table holds, for people who read it.
         kept: How long old versions of it can be read, where it is longer than in RETENTION.
     """
@@ -164,6 +192,7 @@ class TableSpec:
     indexed: tuple[str, ...] = ()
     order: str = ""
     key: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
     description: str = ""
     kept: str | None = None
 
@@ -187,6 +216,34 @@ class TableSpec:
     def empty(self) -> pl.DataFrame:
         """Return a frame of this table without rows."""
         return pl.DataFrame(schema=self.polars)
+
+    @cached_property
+    def readable(self) -> pl.Expr | None:
+        """Return which rows are read; None: all.
+
+        Another program, or a failing disk, may have written what this one never writes.
+        """
+        if not self.required:
+            return None
+
+        needed = [is_usable(name, self.polars[name]) for name in self.required]
+        if "ledger_version" in self.columns:
+            version = pl.col("ledger_version")
+            is_possible = version.is_null() | version.is_between(0, MOST_VERSIONS)
+            needed.append(is_possible)
+        return pl.all_horizontal(needed)
+
+    @cached_property
+    def usable(self) -> list[pl.Expr]:
+        """Return the columns as they are read: without infinite numbers and impossible times."""
+        columns = []
+        for name, kind in self.polars.items():
+            column = pl.col(name)
+            may_be_unusable = kind in (pl.Float64, pl.Datetime, pl.Date)
+            if may_be_unusable and name not in (*self.required, *self.partition_by):
+                column = pl.when(is_usable(name, kind)).then(column).alias(name)
+            columns.append(column)
+        return columns
 
     @cached_property
     def stored(self) -> pl.Schema:
@@ -288,6 +345,7 @@ POSITION_UPDATES = TableSpec(
     indexed=("update_id", "timestamp", "batch_id", "ledger_version"),
     order="ledger_version",
     key=("update_id",),
+    required=("account", "conid", "symbol", "position", "multiplier", "timestamp"),
     description="The ledger: every value of every holding, each row written once and kept for "
     "good.",
 )
@@ -442,6 +500,7 @@ ACCOUNT_VALUES = TableSpec(
     indexed=("row_id", "timestamp", "ledger_version"),
     order="ledger_version",
     key=("row_id",),
+    required=("account", "timestamp"),
     description="What each account was worth: a row for each change of a value.",
 )
 

@@ -54,14 +54,29 @@ def refuse_stale_owner(handle: DeltaTable, gateway_id: str, token: int) -> int |
     Raises:
         LeaseLostError: The newest token is greater.
     """
-    text = handle.metadata().configuration.get(_PROPERTY + schema.storable(gateway_id))
-    newest = None if text is None else int(text)
+    newest = _fence_of(handle, gateway_id)
     if newest is not None and token < newest:
         raise errors.LeaseLostError(
             f"The login {gateway_id} has a newer owner (token {newest}; this session has {token}).",
             remedy="End this session; the newer owner writes for the login.",
         )
     return newest
+
+
+def _fence_of(handle: DeltaTable, gateway_id: str) -> int | None:
+    """Return the token of the gateway's newest owner; None before the first.
+
+    A text that is no token was written by another program. It fences nobody; the next owner
+    replaces it.
+    """
+    text = handle.metadata().configuration.get(_PROPERTY + schema.storable(gateway_id))
+    if text is None:
+        return None
+    is_token = text.isascii() and text.isdigit() and len(text) <= len(str(schema.MOST_VERSIONS))
+    if not is_token:
+        logger.warning("the fence of %s is %s, no token: it is replaced", gateway_id, text[:60])
+        return None
+    return int(text)
 
 
 def mode_of(handle: DeltaTable) -> TradingMode | None:
@@ -465,11 +480,18 @@ class Table:
         """Return the rows of data files of a snapshot, read side by side.
 
         In an object store each file takes one request, where a predicate of Delta takes three, one
-        file after the other.
+        file after the other. What no program can compute with is unknown (`TableSpec.required`).
 
         Args:
             files: Rows of `data_files`.
         """
+        rows = self.scan_stored(files)
+        if self.spec.readable is not None:
+            rows = rows.filter(self.spec.readable)
+        return rows.select(self.spec.usable)
+
+    def scan_stored(self, files: pl.DataFrame) -> pl.LazyFrame:
+        """Return the rows of data files of a snapshot exactly as they are stored."""
         spec = self.spec
         if files.is_empty():
             return spec.empty.lazy()
@@ -756,7 +778,7 @@ def _merge_parts(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     chosen = many.filter(pl.col("partition.bucket") == bucket).head(MAX_FILES)
     part = schema.new_part(datetime.now(UTC))
     merged = files.join(chosen, on=by_part, how="semi")
-    rows = table.scan_files(merged).collect()
+    rows = table.scan_stored(merged).collect()
     ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
     replaced = in_parts(bucket, [*chosen["partition.part"], part])
     write(handle, ordered, {"action": "compact"}, predicate=replaced)
@@ -787,7 +809,7 @@ def _merge_in_order(table: Table, small_bytes: int, handle: DeltaTable) -> int:
         terms.append(f"{name} = {_literal(value)}")
         within = within.filter(pl.col(f"partition.{name}").eq_missing(value))
 
-    stored = table.scan_files(within)
+    stored = table.scan_stored(within)
     rows = stored.filter(pl.col(spec.order).is_between(begin, end)).sort(spec.order).collect()
     write(handle, rows, {"action": "compact"}, predicate=" AND ".join(terms))
     return int(run["files"])
@@ -801,6 +823,9 @@ def _runs_of_small_files(
     last = f"max.{spec.order}"
     keys = [f"partition.{name}" for name in spec.partition_by]
     ordered = files.filter(pl.col(first).is_not_null(), pl.col(f"null_count.{spec.order}") == 0)
+    if files.schema[last] == pl.Int64:
+        ordered = ordered.filter(pl.col(last) <= schema.MOST_VERSIONS)  # else it is no version
+
     is_small = pl.col("size_bytes") < small_bytes
     in_runs = ordered.sort(*keys, first, last).with_columns(_run=(~is_small).cum_sum())
     size = pl.col("size_bytes").cum_sum().over(*keys, "_run")
