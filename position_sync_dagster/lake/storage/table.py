@@ -54,29 +54,14 @@ def refuse_stale_owner(handle: DeltaTable, gateway_id: str, token: int) -> int |
     Raises:
         LeaseLostError: The newest token is greater.
     """
-    newest = _fence_of(handle, gateway_id)
+    text = handle.metadata().configuration.get(_PROPERTY + schema.storable(gateway_id))
+    newest = None if text is None else int(text)
     if newest is not None and token < newest:
         raise errors.LeaseLostError(
             f"The login {gateway_id} has a newer owner (token {newest}; this session has {token}).",
             remedy="End this session; the newer owner writes for the login.",
         )
     return newest
-
-
-def _fence_of(handle: DeltaTable, gateway_id: str) -> int | None:
-    """Return the token of the gateway's newest owner; None before the first.
-
-    A text that is no token was written by another program. It fences nobody; the next owner
-    replaces it.
-    """
-    text = handle.metadata().configuration.get(_PROPERTY + schema.storable(gateway_id))
-    if text is None:
-        return None
-    is_token = text.isascii() and text.isdigit() and len(text) <= len(str(schema.MOST_VERSIONS))
-    if not is_token:
-        logger.warning("the fence of %s is %s, no token: it is replaced", gateway_id, text[:60])
-        return None
-    return int(text)
 
 
 def mode_of(handle: DeltaTable) -> TradingMode | None:
