@@ -236,9 +236,7 @@ def test_a_batch_appends_its_rows_and_reads_those_of_the_batch_before(
 
 @pytest.mark.on_disk  # it reads the log's files
 @pytest.mark.parametrize("book", BOOKS)
-def test_a_fill_adds_one_row_of_its_holding_and_a_reader_reads_once(
-    lake, clock, rows_read, book
-):
+def test_a_fill_adds_one_row_of_its_holding_and_a_reader_reads_once(lake, clock, rows_read, book):
     table = lake.broker_positions
     who = {"gateway_id": LOGIN, "account": ACCOUNT, "completeness": Completeness.COMPLETE}
     held = [make_holding(conid, clock.now, **who) for conid in range(1, book + 1)]
