@@ -49,7 +49,7 @@ def test_a_gateways_file_that_is_missing_is_named_and_no_gateway_is_asked(tmp_pa
         settings, {}, env_file=None, dagster_home=tmp_path, ui_port=free_port()
     )
     wrong = [one for one in found if one.level is Level.BAD]
-    assert [one.check for one in wrong] == [preflight.READ, "gateway"]
+    assert [one.check for one in wrong] == [preflight.LOGINS, "gateway"]
     assert "no-such-file.yaml: there is no such file" in wrong[0].text
 
 
