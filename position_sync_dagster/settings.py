@@ -52,23 +52,6 @@ def _checked_path(value: AnyPath) -> AnyPath:
     return value
 
 
-def lake_path_error(path: str) -> str | None:
-    """Return why Delta Lake cannot keep a table at a path; None where it can.
-
-    delta-rs makes a URL of the path: some characters cause a panic there, and others lead to
-    another folder. Found by trying each (1.6.6).
-
-    >>> lake_path_error("data/a[1]")
-    "it contains '['"
-    >>> lake_path_error("data/my lake #2")
-    """
-    refused = _NOT_IN_LAKES.search(path)
-    return None if refused is None else f"it contains {refused[0]!r}"
-
-
-_NOT_IN_LAKES = re.compile(r"[\[\]^|\\\x00-\x1f\x7f\ud800-\udfff]|%[0-9A-Fa-f]{2}")
-
-
 # URIs of anything but a bucket or an absolute folder.
 _NO_LAKE = re.compile(r"(?!s3a?://[^/]|file:///)[^/]*:/")
 
@@ -76,10 +59,6 @@ _NO_LAKE = re.compile(r"(?!s3a?://[^/]|file:///)[^/]*:/")
 def _checked_lake(value: str) -> str:
     if _NO_LAKE.match(value):
         raise ValueError("write a folder, or s3:// with a bucket")
-    # A relative path has the characters of the working directory as well.
-    wrong = lake_path_error(value if "://" in value else os.path.abspath(_checked_path(value)))
-    if wrong is not None:
-        raise ValueError(f"{wrong}, with which no table works: choose another folder")
     return _checked_path(value)
 
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -70,9 +69,9 @@ class WriterLock:
     It does not make them safe: Delta's check of each commit does. Without the lock, four writers in
     a tight loop keep each other waiting for seconds. A table in an object store has none.
 
-    It is an advisory lock (`flock`) on a file, which ends with the process that holds it. On a file
-    system without such locks (some NFS and FUSE mounts) that is said once, and work goes on. Where
-    a holder was stopped, writers wait for it once in `SKIP_S` seconds.
+    It is an advisory lock (`flock`) on a file, which ends with the process that holds it. Writers
+    go on without it on a file system without such locks (some NFS and FUSE mounts). Where a holder
+    was stopped, they wait for it once in `SKIP_S` seconds.
 
     Args:
         path: The table's folder or URI.
@@ -114,18 +113,11 @@ def _is_locked(opened: int) -> bool:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(LOCK_POLL_S)
-        except OSError as error:
-            _say_no_locks(str(error))
+        except OSError:
             return False
         else:
             return True
     return False
-
-
-@cache
-def _say_no_locks(why: str) -> None:
-    """Log it once: each writer asks for a lock again."""
-    logger.warning("the file system has no file locks (%s): writers may wait longer", why)
 
 
 # For what a table is opened: to work, for which it is created or migrated if it has to be; or to
