@@ -143,10 +143,8 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         """Return the definitions, with the settings of this component.
 
         Raises:
-            SettingsError: An attribute is malformed, or the project has a second such component.
+            SettingsError: An attribute is malformed.
         """
-        _refuse_a_second(context)
-
         overrides = self._overrides(context.project_root)
         try:
             settings = load_settings(**overrides)
@@ -225,18 +223,6 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             if name in overrides and "://" not in str(overrides[name]):
                 overrides[name] = str(root / str(overrides[name]))
         return overrides
-
-
-def _refuse_a_second(context: dg.ComponentLoadContext) -> None:
-    """Raise an error if the project has several components of this type."""
-    count = len(context.component_tree.get_all_components(PositionSyncComponent))
-    if count > 1:
-        raise SettingsError(
-            f"This project has {count} components of the type PositionSyncComponent, and "
-            "their assets, jobs and sensors have the same names.",
-            remedy="Keep one: its attribute gateways_file names several logins. Give a second "
-            "lake a project and a Dagster instance of its own.",
-        )
 
 
 def _address(spec: dg.AssetSpec, settings: Settings) -> str:

@@ -52,23 +52,6 @@ def _checked_path(value: AnyPath) -> AnyPath:
     return value
 
 
-def lake_path_error(path: str) -> str | None:
-    """Return why Delta Lake cannot keep a table at a path; None where it can.
-
-    delta-rs makes a URL of the path: some characters cause a panic there, and others lead to
-    another folder. Found by trying each (1.6.6).
-
-    >>> lake_path_error("data/a[1]")
-    "it contains '['"
-    >>> lake_path_error("data/my lake #2")
-    """
-    refused = _NOT_IN_LAKES.search(path)
-    return None if refused is None else f"it contains {refused[0]!r}"
-
-
-_NOT_IN_LAKES = re.compile(r"[\[\]^|\\\x00-\x1f\x7f\ud800-\udfff]|%[0-9A-Fa-f]{2}")
-
-
 # URIs of anything but a bucket or an absolute folder.
 _NO_LAKE = re.compile(r"(?!s3a?://[^/]|file:///)[^/]*:/")
 
@@ -76,10 +59,6 @@ _NO_LAKE = re.compile(r"(?!s3a?://[^/]|file:///)[^/]*:/")
 def _checked_lake(value: str) -> str:
     if _NO_LAKE.match(value):
         raise ValueError("write a folder, or s3:// with a bucket")
-    # A relative path has the characters of the working directory as well.
-    wrong = lake_path_error(value if "://" in value else os.path.abspath(_checked_path(value)))
-    if wrong is not None:
-        raise ValueError(f"{wrong}, with which no table works: choose another folder")
     return _checked_path(value)
 
 
@@ -581,24 +560,21 @@ def read_env_file(path: Path) -> dict[str, str]:
 
     variables: dict[str, str] = {}
     for binding in bindings:
-        if binding.error or (binding.key is not None and binding.value is None):
-            raise _unreadable_line(path, binding)
+        is_unfinished = binding.key is not None and binding.value is None
+        if binding.error or is_unfinished:
+            raise SettingsError(
+                f"Line {_line_of(binding)} of {path} cannot be read.",
+                remedy="Write it as NAME=value, or begin it with #.",
+            )
         if binding.key is not None:
             variables[binding.key] = binding.value or ""
     return variables
 
 
-def _unreadable_line(path: Path, binding: Binding) -> SettingsError:
-    original = binding.original.string
-    text = original.lstrip("\n")
-    line_number = binding.original.line + len(original) - len(text)
-
-    is_secret = any(name.upper() in text.upper() for name in _SECRETS)
-    content = "(secret)" if is_secret else shown(text.strip())
-    return SettingsError(
-        f"Line {line_number} of {path} cannot be read: {content}.",
-        remedy="Write it as NAME=value, or begin it with #.",
-    )
+def _line_of(binding: Binding) -> int:
+    text = binding.original.string
+    blank_lines = len(text) - len(text.lstrip("\n"))
+    return binding.original.line + blank_lines
 
 
 # Variables with the prefix that the package sets in its processes; they are not settings.
@@ -629,10 +605,6 @@ def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> lis
 
 def _hint(field: str) -> str:
     """Return what a person may have meant by the name of a field that is no setting."""
-    constant = getattr(Settings, field, None)
-    if isinstance(constant, int | float):
-        return f"it is always {constant:g}."
-
     nearest = get_close_matches(field, Settings.model_fields, n=1)
     if nearest:
         return f"is {PREFIX}{nearest[0].upper()} meant?"

@@ -12,21 +12,12 @@ from typing import Annotated, Any, BinaryIO, NoReturn, TypeGuard, TypeVar, get_a
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from yaml.events import CollectionEndEvent, CollectionStartEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from position_sync_dagster.errors import PositionSyncError, shown
 
 # The largest file, in bytes; a leg takes about a hundred.
 LARGEST_FILE = 4 * 2**20
-
-# The most levels of nesting; a correct file has 6, and thousands would end the process.
-DEEPEST = 16
-
-# The most values that a file may stand for, with each alias counted as what it repeats. A leg has
-# up to twenty, and the largest file some forty thousand legs. More would take many seconds to read,
-# in which no tick drains.
-MOST_VALUES = 1_000_000
 
 _NULL = "tag:yaml.org,2002:null"
 
@@ -82,8 +73,8 @@ class YamlFile:
         data: What the file holds. An alias is the same object as the value that it repeats.
 
     Raises:
-        PositionSyncError: The file is missing, empty, not a regular file, not YAML, too large or
-            too deeply nested; or a field is there twice.
+        PositionSyncError: The file is missing, empty, not a regular file, not YAML or too large; or
+            a field is there twice.
     """
 
     def __init__(self, path: Path, *, holds: str, error: type[PositionSyncError]) -> None:
@@ -91,7 +82,6 @@ class YamlFile:
         self._holds = holds
         self._error = error
         self._root = self._compose()
-        self._require_few_values()
         self._values: dict[int, Any] = {}
         self.data = self._value(self._root)
 
@@ -150,13 +140,6 @@ class YamlFile:
                 key, node = _pair_of(node, step)
         return node
 
-    def _require_few_values(self) -> None:
-        """Raise if aliases make the file stand for too many values: each would be read again."""
-        count = _expanded(self._root, {})
-        if count > MOST_VALUES:
-            cause = f"with its aliases it stands for {count:,} values; the most are {MOST_VALUES:,}"
-            raise self._error_at(self._root, cause, f"Write fewer {self._holds}")
-
     def _value(self, node: Node) -> Any:
         if id(node) in self._values:  # an alias
             return self._values[id(node)]
@@ -181,16 +164,8 @@ class YamlFile:
         return fields
 
     def _compose(self) -> Node:
-        text = self._read_text()
-        depth = 0
         try:
-            for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-                depth += isinstance(event, CollectionStartEvent)
-                depth -= isinstance(event, CollectionEndEvent)
-                if depth > DEEPEST:
-                    too_deep = f"nested more than {DEEPEST} levels deep"
-                    raise self._error_at(event, too_deep, "Write it as the documents show")
-            root = yaml.compose(text, Loader=yaml.CSafeLoader)
+            root = yaml.compose(self._read_text(), Loader=yaml.CSafeLoader)
         except yaml.YAMLError as error:
             raise self._error_of_syntax(error) from None
 
@@ -222,7 +197,7 @@ class YamlFile:
             remedy = "Name a text file in UTF-8 that you may read"
             raise self._error_of(f"it cannot be read: {why}", remedy) from None
 
-    def _error_at(self, node: Node | yaml.Event, cause: str, remedy: str) -> PositionSyncError:
+    def _error_at(self, node: Node, cause: str, remedy: str) -> PositionSyncError:
         mark: Any = node.start_mark
         return self._error_of(cause, remedy, mark.line + 1, mark.column + 1)
 
@@ -240,23 +215,6 @@ def _pair_of(node: MappingNode, name: int | str) -> tuple[Node, Node]:
         if key.value == name:
             return key, value
     return node, node
-
-
-def _expanded(node: Node, counted: dict[int, int]) -> int:
-    """Return for how many values a node stands, without a walk through what aliases repeat."""
-    if id(node) in counted:
-        return counted[id(node)]
-
-    counted[id(node)] = 0  # an alias of what is around it is an error where it stands
-    count = 1
-    if isinstance(node, SequenceNode):
-        for value in node.value:
-            count += _expanded(value, counted)
-    elif isinstance(node, MappingNode):
-        for _key, value in node.value:
-            count += 1 + _expanded(value, counted)
-    counted[id(node)] = count
-    return count
 
 
 def _named(path: Path, *at: int) -> str:

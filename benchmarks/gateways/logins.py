@@ -58,7 +58,7 @@ class Login:
             host="here",
             pid=os.getpid(),
         )
-        self._lake.updates.sync.fence(session.gateway_id, session.fencing_token)
+        self._lake.updates.table.fence(session.gateway_id, session.fencing_token)
         return sessions.renew(session, lease_s=PREPARATION_S, state=SessionState.LIVE)
 
     def prepare(self) -> None:

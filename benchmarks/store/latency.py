@@ -69,7 +69,7 @@ def _measured(
     lake.initialize_sync()
     samples, counted = Samples(), {name: [] for name in OPERATIONS}
     queue, updates = lake.queue.sync, lake.updates.sync
-    updates.fence(LOGIN, TOKEN)
+    updates.table.fence(LOGIN, TOKEN)
     batch: list[QueuedPosition] = []
     for turn in range(rounds):
         wanted = [QueueRequest(turn * BATCH + c, "SPY") for c in range(1, BATCH + 1)]

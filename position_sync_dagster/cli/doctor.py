@@ -27,7 +27,7 @@ def doctor(
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
-    """Check everything that a start needs: settings, clocks, disk, tables, ports, gateway, legs.
+    """Check everything that a start needs: settings, clocks, disk, tables, ports, gateway.
 
     Each line is good, info (what only you can see), a warning or bad, and says what to do. It ends
     within a minute, writes nothing, and takes one market data line at a time for moments, unless a

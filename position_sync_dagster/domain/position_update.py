@@ -196,12 +196,6 @@ class PositionUpdate:
     volatility_time: datetime | None = None
 
 
-class OwnUpdates(tuple[PositionUpdate, ...]):
-    """Updates that this package made: each field has the type of its column already."""
-
-    __slots__ = ()
-
-
 @runtime_checkable
 class PositionUpdateHandler(Protocol):
     """An object that receives each streamed update.

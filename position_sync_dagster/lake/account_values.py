@@ -51,14 +51,6 @@ class AccountValuesTable:
         dated = single.with_columns(date=pl.col("timestamp").dt.date())
         return position_updates.append_rows(self.table, dated, clock=self._clock)
 
-    def fence(self, gateway_id: str, token: int) -> None:
-        """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
-
-        Raises:
-            LeaseLostError: An owner with a greater token has fenced the table already.
-        """
-        self.table.fence(gateway_id, token)
-
     def latest(self) -> pl.DataFrame:
         """Return the newest row of the gateway for each account, in the order of accounts.
 

@@ -5,7 +5,6 @@ A holding may have several rows in `broker_positions`; the one that was added la
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import NamedTuple
 
 import polars as pl
 from deltalake import DeltaTable
@@ -121,34 +120,14 @@ def is_fragmented(files: pl.DataFrame, added: int) -> bool:
     return files.height >= FOLD_FILES or changes > max(largest, FOLD_FILES)
 
 
-class CachedRows(NamedTuple):
-    """The rows of a gateway that were read, so that later reads need only the new files.
-
-    Attributes:
-        key: The key of the table's content (`Table.cache_key`).
-        files: The paths of the data files that were read.
-        frame: The newest row of each holding, as it is stored.
-        stated: The same rows after `with_account_facts`, in the order of account and conid.
-    """
-
-    key: tuple[int, int]
-    files: frozenset[str]
-    frame: pl.DataFrame
-    stated: pl.DataFrame
-
-
-_NOTHING_READ = CachedRows(
-    (-1, -1), frozenset(), schema.BROKER_POSITIONS.empty, schema.BROKER_POSITIONS.empty
-)
-
-
 class BrokerPositionsTable:
     """The table `broker_positions`: the newest row of each (gateway_id, account, conid) counts."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
         self._replaced: dict[str, tuple[int, int | None]] = {}
-        self._cached: dict[str, CachedRows] = {}
+        # The rows of each gateway that were read last, and the files that have them.
+        self._cached: dict[str, tuple[frozenset[str], pl.DataFrame]] = {}
 
     def replace(
         self,
@@ -183,8 +162,6 @@ class BrokerPositionsTable:
             predicate = _rows_of(gateway_id)
             storage.write(handle, numbered, _commit_info(session), predicate=predicate)
             self._replaced[gateway_id] = self._base(handle, session)
-            # The cached rows are outdated now; an owner reads its rows only when it starts.
-            self._cached.pop(gateway_id, None)
             return handle.version()
 
         return self.table.transact(step)
@@ -255,25 +232,14 @@ class BrokerPositionsTable:
         return self.table.snapshot(lambda handle: self._rows(handle, gateway_id))
 
     def _rows(self, handle: DeltaTable, gateway_id: str) -> pl.DataFrame:
-        cached = self._cached.get(gateway_id, _NOTHING_READ)
-        if cached.key != self.table.cache_key(handle):
-            cached = self._cached[gateway_id] = self._read(handle, gateway_id, cached)
-        return cached.stated
-
-    def _read(self, handle: DeltaTable, gateway_id: str, before: CachedRows) -> CachedRows:
-        """Read a gateway's rows, from files that were not read before."""
-        key = self.table.cache_key(handle)
         present = storage.files_in(handle, gateway_id=gateway_id)
         files = frozenset(present.get_column("path"))
-        if before.key[0] != key[0] or not before.files <= files:
-            before = _NOTHING_READ
-        if files == before.files:
-            return before._replace(key=key)  # another gateway's rows changed
-
-        was_read = pl.col("path").is_in(list(before.files))
-        added = self.table.read_rows(present.filter(~was_read))
-        frame = newest(pl.concat([before.frame, added])).sort(KEY)
-        return CachedRows(key, files, frame, with_account_facts(frame))
+        before, rows = self._cached.get(gateway_id, (frozenset(), self.table.spec.empty))
+        if files != before:
+            last = newest(self.table.read_rows(present)).sort(KEY)
+            rows = with_account_facts(last)
+            self._cached[gateway_id] = (files, rows)
+        return rows
 
     def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:
         """Return a key of the table and the session; `update` needs the key of `replace`."""

@@ -29,8 +29,8 @@ from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.ledger_rows import HOLDING
 from position_sync_dagster.lake.position_updates import SyncUpdates
+from position_sync_dagster.lake.records import RecordsTable
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, fields_of, frame_of
-from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import EVERY, Table, data_files, write
 
 # Maximum age of the value at a close, in days: a long weekend.
@@ -354,7 +354,7 @@ def _differing(pairs: pl.DataFrame, band: float) -> pl.DataFrame:
     return compared.drop_nulls("detail")
 
 
-class MovementsTable:
+class MovementsTable(RecordsTable[Movement]):
     """The table `movements`, which is replaced as a whole.
 
     Example:
@@ -362,26 +362,16 @@ class MovementsTable:
     """
 
     def __init__(self, table: Table) -> None:
-        self.table = table
+        super().__init__(table, Movement)
 
-    def rows(self, since: date | None = None, only: pl.Expr | None = None) -> pl.DataFrame:
-        """Return movements in order of day; only files are read that may have one of them.
-
-        Args:
-            since: The earliest `day`; None: any.
-            only: Chooses rows.
-        """
-        chosen = storage.EVERY
-        wanted = storage.EVERY if only is None else only
-        if since is not None:
-            chosen = storage.may_have("day", since)
-            wanted = wanted & (pl.col("day") >= since)
-
-        return self.table.rows(wanted, chosen).sort("day", "movement_id")
-
-    def records(self, since: date | None = None, only: pl.Expr | None = None) -> list[Movement]:
-        """Return movements as records; see `rows`."""
-        return schema.records_of(Movement, self.rows(since, only))
+    def rows(
+        self,
+        since: datetime | date | None = None,
+        only: pl.Expr | None = None,
+        columns: Collection[str] = (),
+    ) -> pl.DataFrame:
+        """Return movements in order of day; only files are read that may have one of them."""
+        return super().rows(since, only, columns).sort("day", "movement_id")
 
     def derive(
         self,

@@ -37,7 +37,6 @@ class Lake:
         path: A folder, absolute or relative to the working directory, or an `s3://` URI.
         clock: Returns the current time, for leases and ages.
         retry: Attempts and back-off of requests that fail.
-        contention_s: How long a change is retried while other writers commit first, in seconds.
         fsync: Whether a change is synced to the disk before the call returns.
 
     Attributes:
@@ -256,15 +255,11 @@ def rows_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> pl.Dat
     ledger = lake.updates.sync
     rows = ledger.as_of(past.at, as_known_now=past.as_known_now)
     if rows.is_empty():
-        first = "it has none yet"
-        remedy = "Start `position-sync dev`: it writes rows."
-        begun = ledger.begun_at()
-        if begun is not None:
-            first = f"the first was committed at {begun:{MOMENT}}"
-            remedy = "Name a later time."
-
         moment = past.at.astimezone(UTC)
-        raise MomentError(f"The ledger has no row of {moment:{MOMENT}}: {first}.", remedy=remedy)
+        raise MomentError(
+            f"The ledger has no row of {moment:{MOMENT}}.",
+            remedy="Name a later time, or start `position-sync dev`: it writes rows.",
+        )
     return rows_of_logins(rows, settings)
 
 

@@ -386,27 +386,28 @@ class LedgerProvenance:
         return self._table.read(step)
 
     def of_holding(
-        self, account: str, conid: int, *, day: date | None, limit: int
+        self,
+        account: str,
+        conid: int,
+        *,
+        day: date | None = None,
+        since: datetime | None = None,
+        limit: int,
     ) -> tuple[pl.DataFrame, bool]:
         """Return the newest rows of a holding in order of time, and whether there are more.
 
         Args:
-            day: Only rows of this UTC date; None: the newest of all.
+            day: Only rows of this UTC date; None: of any.
+            since: Only rows from this moment on; None: from the first.
+            limit: Maximum number of rows.
         """
-        on_day = storage.EVERY if day is None else pl.col("partition.date") == day
-        rows = self._table.rows(_is_of(account, conid), on_day).sort(BY_TIME)
+        only = (pl.col("account") == account) & (pl.col("conid") == conid)
+        on_days = storage.EVERY
+        if day is not None:
+            on_days = pl.col("partition.date") == day
+        if since is not None:
+            on_days = pl.col("partition.date") >= since.date()
+            only &= pl.col("timestamp") >= moment(since)
+
+        rows = self._table.rows(only, on_days).sort(BY_TIME)
         return rows.tail(limit), rows.height > limit
-
-    def of_holding_since(
-        self, account: str, conid: int, *, since: datetime, limit: int
-    ) -> tuple[pl.DataFrame, bool]:
-        """Return the newest rows of a holding since a moment, and whether there are more."""
-        is_later = pl.col("timestamp") >= moment(since)
-        on_days = pl.col("partition.date") >= since.date()
-        rows = self._table.rows(_is_of(account, conid) & is_later, on_days).sort(BY_TIME)
-        return rows.tail(limit), rows.height > limit
-
-
-def _is_of(account: str, conid: int) -> pl.Expr:
-    """Return which rows are of a holding."""
-    return (pl.col("account") == account) & (pl.col("conid") == conid)

@@ -88,10 +88,8 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
 
     unknown = [request_id for request_id in absent if request_id not in status_of]
     if unknown:
-        message = f"The request {unknown[0][:80]!r} is not in the queue"
-        if len(unknown) > 1:
-            message += f", nor are {len(unknown) - 1} others"
-        raise errors.UnknownRequestError(f"{message}.", remedy=_CLAIMED)
+        message = f"The request {unknown[0][:80]!r} is not in the queue."
+        raise errors.UnknownRequestError(message, remedy=_CLAIMED)
     return status_of
 
 
@@ -132,13 +130,9 @@ _RULES: Mapping[str, tuple[Any, Callable[[Any], object] | None, str]] = {
     "conid": (int, range(1, 2**63).__contains__, "Use the contract id that TWS shows."),
     "symbol": (str, str.strip, "Use the symbol of the position's underlying."),
     "priority": (int, (1, 2).__contains__, "Use 1 for an active leg without a line, else 2."),
-    "account": (str | None, None, "Pass the account as a str, or None."),
     "reason": (Reason, None, f"Use a Reason: {', '.join(Reason)}."),
-    "owner": (str | None, None, "Pass the owner as a str, or None."),
     "limit": (int, range(2**32).__contains__, "Use a whole number of requests, 0 or more."),
     "lease_s": (int | float, lambda s: 0 < s < 10**9, "Use seconds above 0, such as 60."),
-    "status": (str, list(QueueStatus).__contains__, f"Use {', '.join(QueueStatus)}."),
-    "request_ids": (Iterable, None, _CLAIMED),
 }
 
 
@@ -161,15 +155,10 @@ def check(whose: str = "", /, **arguments: object) -> None:
 
 def ids_of(request_ids: str | Iterable[str]) -> list[str]:
     """Return ids as a list, each once."""
-    check(request_ids=request_ids)
     if isinstance(request_ids, str):
         request_ids = [request_ids]
     ids = map(storable, request_ids)
     return list(dict.fromkeys(ids))
-
-
-# A pending request older than this is claimed as if it had priority 1.
-PROMOTE_AFTER_S = 60.0
 
 
 @dataclass(eq=False, repr=False)
@@ -181,7 +170,6 @@ class SyncQueue:
     policy: RetryPolicy
     random: Random
     new_ids: schema.NewIds = schema.new_ids
-    promote_after_s: float = PROMOTE_AFTER_S
     # The newest lease token of each request that this object has claimed and not ended.
     _tokens: dict[str, str] = field(default_factory=dict, init=False)
 
@@ -223,7 +211,9 @@ class SyncQueue:
         checked = list(requests)
         for request in checked:
             whose = f" of the request for {errors.shown(request.conid)}"
-            check(whose, **schema.fields_of(request))
+            fields = schema.fields_of(request)
+            del fields["account"]
+            check(whose, **fields)
         if not checked:
             return []
 
@@ -251,7 +241,7 @@ class SyncQueue:
             priority: Only requests of this priority; None for all.
             status: Live requests come in claim order, finished ones newest first.
         """
-        check(limit=limit, status=status)
+        check(limit=limit)
         status = QueueStatus(status)
         wanted = IS_REQUEST & (pl.col("status") == status.value)
         if priority is not None:
@@ -260,7 +250,7 @@ class SyncQueue:
 
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             live = self.store.snapshot().live
-            order = claim_order(self.clock(), self.promote_after_s)
+            order = claim_order(self.clock())
             requests = live.filter(wanted).sort(order).head(limit)
         else:
             newest = self.store.newest_finished(status.value, wanted, limit)
@@ -291,7 +281,7 @@ class SyncQueue:
 
         While its lease lasts, a request is granted to no other caller in any process. Priority 1
         comes before 2, then the oldest request. A request that has waited for more than a minute
-        (`promote_after_s`) counts as priority 1, so that no request is starved. The queue object
+        counts as priority 1, so that no request is starved. The queue object
         remembers its newest lease of each request, so that marking needs the ids alone. Workers
         that share one queue object pass their `lease_token` to each step.
 
@@ -301,7 +291,7 @@ class SyncQueue:
             lease_s: The length of the lease, in seconds.
             except_accounts: Requests of these accounts are not claimed.
         """
-        check(limit=limit, lease_s=lease_s, owner=owner)
+        check(limit=limit, lease_s=lease_s)
         if limit == 0:
             return []
 
@@ -310,7 +300,7 @@ class SyncQueue:
 
         def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
             now = self.clock()
-            order = claim_order(now, self.promote_after_s)
+            order = claim_order(now)
             claimed = snapshot.live.filter(lease_token=token)
             if not claimed.is_empty():  # the answer to the commit was lost
                 return Change(claimed.sort(order))
@@ -434,24 +424,6 @@ class SyncQueue:
         info = {"action": "release", "reason": storable(reason)[:200]}
         self._change_claimed(ids, Action.RELEASE, lease_token, transitions.release, info)
 
-    def renew(
-        self,
-        request_ids: str | Iterable[str],
-        lease_s: float = LEASE_S,
-        *,
-        lease_token: str | None = None,
-    ) -> None:
-        """Renew the leases of claimed requests: they end `lease_s` seconds from now.
-
-        Raises:
-            LeaseLostError: A lease has expired, or another worker holds it.
-        """
-        ids = ids_of(request_ids)
-        check(lease_s=lease_s)
-        step = partial(transitions.renew, lease_s=lease_s)
-        info = {"action": "renew"}
-        self._change_claimed(ids, Action.HOLD, lease_token, step, info, ends=False)
-
     def rescue(self) -> list[str]:
         """Return requests with an expired lease to PENDING, and return their ids.
 
@@ -563,14 +535,8 @@ class SyncQueue:
         lease_token: str | None,
         step: Callable[[pl.DataFrame, datetime], Change[None]],
         commit_info: Mapping[str, str],
-        *,
-        ends: bool = True,
     ) -> None:
-        """Check that the caller may act on the requests, and change their rows.
-
-        Args:
-            ends: Whether the caller's claim of the requests ends with the change.
-        """
+        """Check that the caller may act on the requests, and change their rows: its claim ends."""
         if not ids:
             return
         now = self.clock()
@@ -594,9 +560,8 @@ class SyncQueue:
             return replace(change, replaced=named)
 
         self.store.change(checked, commit_info)
-        if ends:
-            for request_id in ids:
-                self._tokens.pop(request_id, None)
+        for request_id in ids:
+            self._tokens.pop(request_id, None)
 
     def _tokens_of(self, ids: Iterable[str], lease_token: str | None) -> Mapping[str, str]:
         """Return the caller's tokens by request: the given one for all, or the remembered ones."""
@@ -614,8 +579,6 @@ class PositionQueue:
         delta_lake_path: Folder or `s3://` URI of the table.
         retry: Attempts and back-off of requests that fail.
         random: Draws the jitter of the back-off.
-        promote_after_s: Age from which a pending request counts as priority 1, in seconds.
-        contention_s: How long a change is retried while other writers commit first, in seconds.
         fsync: Whether a change is synced to the disk before the call returns.
 
     Attributes:
@@ -636,14 +599,13 @@ class PositionQueue:
         clock: Clock = utc_now,
         random: Random | None = None,
         new_ids: schema.NewIds = schema.new_ids,
-        promote_after_s: float = PROMOTE_AFTER_S,
         **options: Unpack[TableOptions],
     ) -> None:
         self.table = Table(delta_lake_path, schema.POSITION_QUEUE, **options)
         store = LifecycleTable(self.table, clock)
         jitter = random or Random()  # noqa: S311 - not a secret
         policy = retry or RetryPolicy()
-        self.sync = SyncQueue(store, clock, policy, jitter, new_ids, promote_after_s)
+        self.sync = SyncQueue(store, clock, policy, jitter, new_ids)
 
     @property
     def delta_lake_path(self) -> str:
@@ -659,7 +621,6 @@ class PositionQueue:
     mark_processed = offloaded(SyncQueue.mark_processed)
     mark_failed = offloaded(SyncQueue.mark_failed)
     release = offloaded(SyncQueue.release)
-    renew = offloaded(SyncQueue.renew)
     rescue = offloaded(SyncQueue.rescue)
     retry = offloaded(SyncQueue.retry)
     counts = offloaded(SyncQueue.counts)

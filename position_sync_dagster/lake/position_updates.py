@@ -22,7 +22,6 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import Right, parse_expiry, parse_right
 from position_sync_dagster.domain.position_update import (
-    OwnUpdates,
     PositionUpdate,
     Source,
     TradingMode,
@@ -146,8 +145,6 @@ def _check_of(column: StoredColumn) -> Callable[[Any], object]:
 
 _CHECKS = [(name, column, _check_of(column)) for name, column in UPDATE_COLUMNS.items()]
 
-NUMBERS = [name for name, column in UPDATE_COLUMNS.items() if column.kind is float]
-
 
 def identified(
     updates: Iterable[PositionUpdate], batch_id: str = "", run_id: str | None = None
@@ -156,14 +153,12 @@ def identified(
 
     The update of a request takes the id of the request. Any other update takes the UUID of its
     content, and a batch that of its rows. The trading mode is that of the account. If several
-    updates have one id, the first counts. For `OwnUpdates` only the numbers are checked, a column
-    at a time.
+    updates have one id, the first counts.
 
     Raises:
         InvalidRequestError: A field of an update cannot be stored; see `coerce_update`.
     """
-    are_own = isinstance(updates, OwnUpdates)
-    listed = list(updates) if are_own else list(map(coerce_update, updates))
+    listed = list(map(coerce_update, updates))
     if not listed:
         return schema.update_rows([])
 
@@ -182,16 +177,7 @@ def identified(
     filled: dict[str, list[Any]] = {"update_id": ids, "batch_id": batch_ids}
     filled |= {"run_id": run_ids, "trading_mode": modes}
     rows = schema.update_rows(listed, filled)
-    if are_own and not _are_finite(rows):
-        return identified(listed, batch_id, run_id)
-    if len(set(ids)) == len(ids):
-        return rows
     return rows.unique("update_id", keep="first", maintain_order=True)
-
-
-def _are_finite(rows: pl.DataFrame) -> bool:
-    are_finite = rows.select(pl.col(NUMBERS).is_finite().all())
-    return all(are_finite.row(0))
 
 
 def _trading_mode(update: PositionUpdate) -> TradingMode | None:
@@ -436,14 +422,6 @@ class SyncUpdates:
         rows = identified(updates, batch_id, run_id)
         return append_rows(self.table, rows, guard=guard, through=through, clock=self._clock)
 
-    def fence(self, gateway_id: str, token: int) -> None:
-        """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
-
-        Raises:
-            LeaseLostError: An owner with a greater token has fenced the table already.
-        """
-        self.table.fence(gateway_id, token)
-
     def existing(self, update_ids: Iterable[str]) -> set[str]:
         """Return which of these ids the table holds."""
         texts = list(map(schema.storable, update_ids))
@@ -500,16 +478,6 @@ class SyncUpdates:
 
         rows = self.table.read(step)
         return rows.sort(HOLDING)
-
-    def begun_at(self) -> datetime | None:
-        """Return when the first row was committed, and None without rows; reads two columns."""
-
-        def step(files: pl.DataFrame) -> datetime | None:
-            first = self.table.scan_files(files).select(COMMITTED.min())
-            committed_at: datetime | None = first.collect().item()
-            return committed_at
-
-        return self.table.read(step)
 
     def days(self) -> set[date]:
         """Return the UTC days of which there are rows, from the log alone."""

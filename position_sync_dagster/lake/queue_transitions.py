@@ -20,7 +20,7 @@ from position_sync_dagster.domain.queue_request import (
     Reason,
 )
 from position_sync_dagster.domain.retry import NextAttempt
-from position_sync_dagster.errors import LeaseLostError, RequestStateError, shown
+from position_sync_dagster.errors import LeaseLostError, RequestStateError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.schema import is_usable
 from position_sync_dagster.lake.storage.lifecycle_table import Change
@@ -86,12 +86,11 @@ def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.D
     if unreadable.is_empty():
         return unreadable
 
-    checks = unreadable.select(**_READABLE)
     rows = unreadable.select(schema.POSITION_QUEUE.usable)
     reasons: list[str] = []
-    for row, checked in zip(rows.iter_rows(named=True), checks.iter_rows(named=True), strict=True):
-        reason = _why_unreadable(row, checked)
-        reasons.append(reason)
+    for checks in unreadable.select(**_READABLE).iter_rows(named=True):
+        wrong = ", ".join(f"{name} is empty or not possible" for name in checks if not checks[name])
+        reasons.append(f"Another program wrote a row that is no request: {wrong}.")
 
     ids = new_ids(now, unreadable.height)
     instead: Mapping[str, pl.Expr | pl.Series] = {
@@ -109,25 +108,10 @@ def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.D
         readable_or_new = pl.when(_READABLE[name]).then(pl.col(name)).otherwise(value)
         columns.append(readable_or_new.alias(name))
 
-    readable = unreadable.with_columns(columns)
+    readable = rows.with_columns(columns)
     messages = pl.Series(reasons, dtype=pl.String)
     with_reasons = readable.with_columns(error_message=messages)
     return _finish(without_lease(with_reasons), FAILED, now)
-
-
-def _why_unreadable(row: Mapping[str, object], checks: Mapping[str, bool | None]) -> str:
-    """Return which values of a row cannot be read; an impossible time is None in the row."""
-    problems = []
-    for name, is_readable in checks.items():
-        if is_readable:
-            continue
-        if name == "lease":
-            problems.append("no lease holds it")
-        elif row[name] is None:
-            problems.append(f"{name} is empty or no possible time")
-        else:
-            problems.append(f"{name} is {shown(row[name])}")
-    return f"Another program wrote a row that is no request: {', '.join(problems)}."
 
 
 def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
@@ -189,14 +173,18 @@ def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     )
 
 
-def claim_order(now: datetime, promote_after_s: float) -> list[pl.Expr]:
+# A pending request older than this is claimed as if it had priority 1, in seconds.
+PROMOTE_AFTER_S = 60.0
+
+
+def claim_order(now: datetime) -> list[pl.Expr]:
     """Return the sort keys of claims: priority 1 first, then the oldest request.
 
-    A request that has waited for `promote_after_s` counts as priority 1, so that a steady
+    A request that has waited for `PROMOTE_AFTER_S` counts as priority 1, so that a steady
     flow of requests of priority 1 cannot starve the others.
     """
     is_undated = is_in_future("created_at", now)
-    long_ago = schema.moment(now - timedelta(seconds=promote_after_s))
+    long_ago = schema.moment(now - timedelta(seconds=PROMOTE_AFTER_S))
     is_old = is_undated | (pl.col("created_at") <= long_ago)
 
     promoted = pl.min_horizontal("priority", ACTIVE_PRIORITY)
@@ -248,13 +236,6 @@ def claim(
     is_request = live.select(IS_REQUEST).to_series()
     is_replaced = is_granted & is_request | ~is_request
     return Change(granted, granted, aside, replaced=is_replaced)
-
-
-def renew(claimed: pl.DataFrame, now: datetime, *, lease_s: float) -> Change[None]:
-    """Move the end of requests' leases to `lease_s` seconds from now."""
-    until = schema.moment(now + timedelta(seconds=lease_s))
-    renewed = claimed.with_columns(updated_at=schema.moment(now), lease_expires_at=until)
-    return Change(None, renewed)
 
 
 def succeed(
@@ -447,7 +428,7 @@ class Action(Enum):
 
     RELEASE = auto()
 
-    # Renewal, or success of claimed requests; allowed only under the caller's own lease.
+    # Success of claimed requests; allowed only under the caller's own lease.
     HOLD = auto()
 
 

@@ -18,7 +18,6 @@ from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b, sha256
 from inspect import cleandoc
-from operator import attrgetter
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 from uuid import UUID
@@ -38,7 +37,6 @@ from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
 from position_sync_dagster.domain.movements import Movement
 from position_sync_dagster.domain.position_update import (
     PositionUpdate,
-    ValueOrigin,
     trading_mode_of,
 )
 from position_sync_dagster.domain.queue_request import QueuedPosition, QueueRequest, QueueStatus
@@ -162,6 +160,7 @@ RETENTION: Mapping[str, str] = {
     "delta.logRetentionDuration": "interval 10 minutes",
     "delta.deletedFileRetentionDuration": "interval 30 minutes",
 }
+DURATIONS = ("delta.logRetentionDuration", "delta.deletedFileRetentionDuration")
 
 
 # Tables that change a few times an hour keep their versions for a week, for time travel.
@@ -259,34 +258,22 @@ class TableSpec:
         """Return the schema in the form that Delta Lake takes."""
         fields: list[Field] = []
         for name, kind in self.columns.items():
-            field = Field(name, PrimitiveType(kind), metadata=self.comment_of(name))
-            fields.append(field)
+            comment = {"comment": self.described[name].description}
+            fields.append(Field(name, PrimitiveType(kind), metadata=comment))
         return Schema(fields)
-
-    def comment_of(self, name: str) -> dict[str, str]:
-        """Return the text of a column as Delta's metadata; empty under `python -OO`."""
-        text = self.described[name].description
-        return {"comment": text} if text else {}
-
-    @property
-    def retention(self) -> dict[str, str]:
-        """Return the properties that say how long old versions can be read."""
-        durations: dict[str, str] = {}
-        for name, usual in RETENTION.items():
-            if name.endswith("Duration"):
-                durations[name] = self.kept or usual
-        return durations
 
     @property
     def configuration(self) -> dict[str, str]:
         """Return the table properties of a new table."""
-        return {
+        properties = {
             **RETENTION,
-            **self.retention,
             NAME_PROPERTY: self.name,
             VERSION_PROPERTY: str(self.version),
             STATISTICS_PROPERTY: ",".join(self.indexed),
         }
+        if self.kept is not None:
+            properties |= dict.fromkeys(DURATIONS, self.kept)
+        return properties
 
 
 class _Partition:
@@ -888,8 +875,6 @@ DERIVED = (
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UPDATE = tuple(UPDATE_COLUMNS)
-_REQUEST = tuple(QueueRequest.__dataclass_fields__)
 _MICROSECOND = timedelta(microseconds=1)
 _MOMENT = pl.Datetime("us", "UTC")
 
@@ -915,22 +900,38 @@ def storable(text: str) -> str:
     return str(text).encode("utf-8", "backslashreplace").decode()
 
 
-def frame_of(spec: TableSpec, rows: Iterable[Any]) -> pl.DataFrame:
+def frame_of(spec: TableSpec, rows: Iterable[Any], **given: Sequence[Any]) -> pl.DataFrame:
     """Return a frame with the table's schema; a column that a row lacks is null.
 
     Args:
         spec: The table.
         rows: Dataclasses, or mappings by the names of columns.
+        given: Columns in place of those of the rows.
 
     Raises:
         InvalidRequestError: A text cannot be stored, since it has half a surrogate pair.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in spec.columns}
-    for row in rows:
-        values = row if isinstance(row, Mapping) else fields_of(row)
-        for name, column in columns.items():
-            column.append(values.get(name))
-    return _frame(spec, columns)
+    listed = list(rows)
+    are_mappings = bool(listed) and isinstance(listed[0], Mapping)
+    series: list[pl.Series] = []
+    try:
+        for name, kind in spec.polars.items():
+            if name in given:
+                values = given[name]
+            elif are_mappings:
+                values = [row.get(name) for row in listed]
+            else:
+                values = [getattr(row, name, None) for row in listed]
+
+            is_time = kind == pl.Datetime
+            series.append(moments(values, name) if is_time else pl.Series(name, values, kind))
+    except UnicodeEncodeError as error:
+        text = error.object[:40]
+        raise InvalidRequestError(
+            f"A text for {spec.name} is not valid Unicode: {text!r}.",
+            remedy=f"Remove the lone surrogate at position {error.start}.",
+        ) from None
+    return pl.DataFrame(series)
 
 
 def moment(at: datetime | None) -> pl.Expr:
@@ -966,8 +967,7 @@ def new_request_rows(
     ids: Sequence[str], requests: Sequence[QueueRequest], now: datetime
 ) -> pl.DataFrame:
     """Return the live rows of new requests."""
-    columns = {"request_id": ids, **_columns(_REQUEST, requests)}
-    rows = _frame(POSITION_QUEUE, columns)
+    rows = frame_of(POSITION_QUEUE, requests, request_id=ids)
     return rows.with_columns(
         *LIVE_COLUMNS,
         status=pl.lit(QueueStatus.PENDING.value),
@@ -1000,30 +1000,13 @@ def update_rows(
         ids: Columns that replace those of the updates. Copying each update with its new ids instead
             would double the time.
     """
-    columns = _columns(_UPDATE, updates)
-    if ids is not None:
-        columns.update(ids)
-
-    rows = _frame(POSITION_UPDATES, columns)
+    rows = frame_of(POSITION_UPDATES, updates, **(ids or {}))
     return rows.with_columns(date=pl.col("timestamp").dt.date())
 
 
-def _columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]]:
-    """Return the attributes of objects as columns."""
-    columns: dict[str, list[Any]] = {}
-    for name in names:
-        read = attrgetter(name)
-        columns[name] = list(map(read, values))
-    return columns
-
-
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
-    """Return the updates in a frame; a source that a later release added counts as NONE."""
-    is_known = pl.col("value_source").is_in(list(map(str, ValueOrigin)))
-    no_source = pl.lit(ValueOrigin.NONE.value)
-    source = pl.when(is_known).then("value_source").otherwise(no_source)
-    with_source = frame.with_columns(value_source=source)
-    return records_of(PositionUpdate, with_source)
+    """Return the updates in a frame."""
+    return records_of(PositionUpdate, frame)
 
 
 def broker_rows(
@@ -1031,18 +1014,18 @@ def broker_rows(
 ) -> pl.DataFrame:
     """Return the rows of broker positions, with the session that writes them."""
     listed = list(positions)
-    instruments = [position.instrument for position in listed]
-    columns = _columns(_BROKER, listed) | _columns(_INSTRUMENT, instruments)
-    columns["trading_mode"] = list(map(trading_mode_of, columns["account"]))
+    given: dict[str, list[Any]] = {
+        "trading_mode": [trading_mode_of(position.account) for position in listed]
+    }
+    for name in _INSTRUMENT:
+        given[name] = [getattr(position.instrument, name) for position in listed]
+    for name in GREEKS_COLUMNS:
+        given[name] = [getattr(position.greeks, name, None) for position in listed]
 
-    greeks = [position.greeks for position in listed]
-    if any(greeks):
-        for name in GREEKS_COLUMNS:
-            columns[name] = [getattr(values, name, None) for values in greeks]
     if session is not None:
-        columns["session_id"] = [session.session_id] * len(listed)
-        columns["fencing_token"] = [session.fencing_token] * len(listed)
-    return _frame(BROKER_POSITIONS, columns)
+        given["session_id"] = [session.session_id] * len(listed)
+        given["fencing_token"] = [session.fencing_token] * len(listed)
+    return frame_of(BROKER_POSITIONS, listed, **given)
 
 
 def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
@@ -1059,13 +1042,9 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
 
 def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
     """Return the live rows of sessions, each login in a part of its own."""
-    rows: list[dict[str, Any]] = []
-    for session in sessions:
-        row = fields_of(session)
-        row["bucket"] = LIVE
-        row["part"] = part_named(session.gateway_id)
-        rows.append(row)
-    return frame_of(GATEWAY_SESSIONS, rows)
+    listed = list(sessions)
+    parts = [part_named(session.gateway_id) for session in listed]
+    return frame_of(GATEWAY_SESSIONS, listed, bucket=[LIVE] * len(listed), part=parts)
 
 
 Record = TypeVar("Record")
@@ -1097,30 +1076,6 @@ def records_of(kind: type[Record], frame: pl.DataFrame, **parts: list[Any]) -> l
         fields = dict(zip(values, row, strict=True))
         records.append(kind(**fields))
     return records
-
-
-def _frame(spec: TableSpec, columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
-    """Return a frame with the table's schema; columns that are not given are null."""
-    kinds = spec.polars
-    series: list[pl.Series] = []
-    try:
-        for name, values in columns.items():
-            if kinds[name] == pl.Datetime:
-                series.append(moments(values, name))
-            else:
-                series.append(pl.Series(name, values, kinds[name]))
-    except UnicodeEncodeError as error:
-        text = error.object[:40]
-        raise InvalidRequestError(
-            f"A text for {spec.name} is not valid Unicode: {text!r}.",
-            remedy=f"Remove the lone surrogate at position {error.start}.",
-        ) from None
-
-    in_order: list[pl.Expr] = []
-    for name, kind in kinds.items():
-        absent = pl.lit(None, kind).alias(name)
-        in_order.append(pl.col(name) if name in columns else absent)
-    return pl.DataFrame(series).select(in_order)
 
 
 def fields_of(value: Any) -> dict[str, Any]:

@@ -711,22 +711,15 @@ def find_membership(
 
     terms = " ".join(f"{name} {value}" for name, value in wanted.items())
     if not memberships:
-        of_strategy = "" if strategy_id is None else f" of strategy {str(strategy_id)!r}"
-        in_account = f" in account {account!r}" if account else ""
         raise errors.UnknownLegError(
-            f"No active leg{of_strategy} has the {terms}{in_account}.",
+            f"No active leg of this strategy and account has the {terms}.",
             remedy="List the active legs and take conid, strategy and account from there.",
         )
 
     if len(memberships) > 1:
-        names: list[str] = []
-        for leg in memberships:
-            of_account = leg.account or "any account"
-            names.append(f"{name_of(leg)} of {leg.strategy_id!r} ({of_account})")
-
-        listed = ", ".join(sorted(names))
+        names = [f"{leg.strategy_id!r} ({leg.account or 'any account'})" for leg in memberships]
         raise errors.AmbiguousRemovalError(
-            f"The leg with the {terms} has several holders: {listed}.",
+            f"The leg with the {terms} has several holders: {', '.join(sorted(names))}.",
             remedy="Name its strategy, and its account if needed: "
             f"{ANY!r} for a leg in any account.",
         )

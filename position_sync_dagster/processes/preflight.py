@@ -19,11 +19,9 @@ from pathlib import Path
 
 from position_sync_dagster import dagster_files, errors
 from position_sync_dagster.domain.clock import elapsed, utc_now
-from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.gateway_session import PAUSED, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway.account_downloads import zone_of
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
@@ -42,7 +40,6 @@ from position_sync_dagster.processes.home import holder_of
 from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.alerts import not_understood
 from position_sync_dagster.sync.exchange_days import require_known
-from position_sync_dagster.sync.stream.contracts import AT_ONCE, look_up
 
 
 class Level(StrEnum):
@@ -135,11 +132,8 @@ MOST_EXCHANGES = 8
 TRIALS_S = 20.0
 
 CLOCK_S = 2.0
-# Maximum number of legs that are looked at; each takes one or two requests.
-MOST_LEGS = 100
 
 AGAIN = "Run it again; if this stays, check the gateway."
-CORRECT = "Correct the leg in the strategies file or with `position-sync strategies`."
 
 # In this mode the gateway refuses the list of open orders (github.com/erdewit/ib_insync/issues/1
 # and 7) and that of completed orders (issues/224), and opens a dialog
@@ -172,13 +166,13 @@ def of_session(session: GatewaySession) -> Finding:
     return warning("gateway", text, "See `position-sync status`.", unless=fine)
 
 
-async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
+async def of_gateway(settings: Settings) -> list[Finding]:
     """Connect, run the checks, and disconnect; return the findings, within `WITHIN_S` seconds."""
     findings: list[Finding] = []  # what is found before a timeout counts
     patience = {"gateway_timeout_s": min(settings.gateway_timeout_s, ANSWER_S)}
     try:
         async with asyncio.timeout(WITHIN_S):
-            await _survey(settings.model_copy(update=patience), list(legs), findings)
+            await _survey(settings.model_copy(update=patience), findings)
     except TimeoutError:
         findings.append(bad("gateway", f"not every check ended within {WITHIN_S:g} s", AGAIN))
     except (errors.GatewayError, errors.SettingsError) as error:
@@ -186,7 +180,7 @@ async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
     return findings
 
 
-async def _survey(settings: Settings, legs: list[Leg], findings: list[Finding]) -> None:
+async def _survey(settings: Settings, findings: list[Finding]) -> None:
     """Add what is found on one connection, as it is found."""
     connection = await connect(settings)
     notices: list[tuple[int, str]] = []
@@ -198,8 +192,7 @@ async def _survey(settings: Settings, legs: list[Leg], findings: list[Finding]) 
         await connection.feed.ensure(timedelta(seconds=settings.refresh_interval_s))
         findings.append(of_account_time(connection.feed.values.account_time, utc_now()))
         findings += _accounts(connection, notices)
-        await _lines(connection, settings, legs, findings)
-        findings += await _legs(connection, legs)
+        await _lines(connection, settings, findings)
     finally:
         await connection.close()
 
@@ -257,10 +250,10 @@ def _accounts(
 
 
 async def _lines(
-    connection: GatewayConnection, settings: Settings, legs: list[Leg], findings: list[Finding]
+    connection: GatewayConnection, settings: Settings, findings: list[Finding]
 ) -> None:
     """Try one line for each exchange with a holding, one after the other."""
-    conids = trial_conids(connection.feed.holdings, legs, settings.sec_types)
+    conids = trial_conids(connection.feed.holdings, settings.sec_types)
     if not conids:
         remedy = "Run it again once a position is held."
         findings.append(warning("market data", "not tried: nothing is held", remedy))
@@ -316,58 +309,6 @@ async def _trial(connection: GatewayConnection, details: ContractDetails) -> Fin
     return warning("market data", text, remedy, unless=kind == LIVE)
 
 
-async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]:
-    """Compare each leg with its contract, or look that up, as the stream will; store nothing."""
-    yesterday = (utc_now() - timedelta(days=1)).date()
-    looked_at = legs[:MOST_LEGS]
-    alive = [leg for leg in looked_at if leg.expiry is None or leg.expiry >= yesterday]
-    conids = {leg.conid for leg in alive if isinstance(leg, ActiveContract)}
-    details = await connection.details(conids)
-    few = asyncio.Semaphore(AT_ONCE)
-
-    async def look_at(leg: Leg) -> Finding | None:
-        if leg not in alive:
-            name = f"{leg.described} of {leg.strategy_id}"
-            return warning("legs", f"{name}: expired", "Remove the leg.")
-        if isinstance(leg, ActiveContract):
-            is_unknown = leg.conid in connection.unknown
-            return _compared(leg, details.get(leg.conid), is_unknown=is_unknown)
-        async with few:
-            return _searched(leg, await look_up(connection, leg))
-
-    findings = await asyncio.gather(*map(look_at, looked_at))
-    unseen = len(legs) - len(findings)
-    more = f"; {unseen} more were not compared" if unseen else ""
-    text = f"{findings.count(None)} of the active legs agree with their contracts{more}"
-    agree = [good("legs", text)] if None in findings or not legs else []
-    return [*agree, *filter(None, findings)]
-
-
-def _compared(
-    leg: ActiveContract, contract: ContractDetails | None, *, is_unknown: bool
-) -> Finding | None:
-    """Return how a leg differs from its contract; None if it agrees."""
-    if contract is not None:
-        differs = contract_mismatch(leg, contract)
-    elif is_unknown:
-        differs = "the gateway knows no such contract"
-    else:
-        differs = "the gateway gave no details"
-    if differs is None:
-        return None
-    return bad("legs", f"{leg.conid} of {leg.strategy_id}: {differs}", CORRECT)
-
-
-def _searched(leg: Leg, answer: ContractDetails | str | None) -> Finding:
-    """Return which contract a description means, or why none is known."""
-    name = f"{leg.described} of {leg.strategy_id}"
-    if isinstance(answer, ContractDetails):
-        return good("legs", f"{name} is {answer.conid}")
-    if answer is None:
-        return warning("legs", f"{name}: the gateway did not answer", AGAIN)
-    return bad("legs", f"{name}: {answer}", CORRECT)
-
-
 def of_account_time(newest: str, now: datetime) -> Finding:
     """Return the time zone of the gateway's account times, derived from the newest one."""
     zone = zone_of(newest, now=now)
@@ -384,26 +325,21 @@ def of_account_time(newest: str, now: datetime) -> Finding:
     )
 
 
-def trial_conids(
-    holdings: Iterable[BrokerPosition], legs: Iterable[Leg], sec_types: Iterable[str]
-) -> list[int]:
-    """Return the conids for the trial lines: one of each exchange held, active legs first."""
-    active = {leg.conid for leg in legs if isinstance(leg, ActiveContract)}
+def trial_conids(holdings: Iterable[BrokerPosition], sec_types: Iterable[str]) -> list[int]:
+    """Return the conids for the trial lines: one of each exchange held."""
     types = set(sec_types)
     chosen: dict[tuple[str, str, str], int] = {}
     held = [row.instrument for row in holdings if row.position]
-    active_first = sorted(held, key=lambda held: (held.conid not in active, held.conid))
-    for instrument in active_first:
+    for instrument in sorted(held, key=lambda instrument: instrument.conid):
         if instrument.sec_type in types:
             exchange = (instrument.sec_type, instrument.exchange, instrument.currency)
             chosen.setdefault(exchange, instrument.conid)
     return list(chosen.values())[:MOST_EXCHANGES]
 
 
-# Limits of free space, in bytes, for a warning and for an error. A day of a streamed book takes a
-# few hundred MB before it is compacted.
-LITTLE_DISK = 5 * 2**30
-TOO_LITTLE_DISK = 2**29
+# Less free space than this is bad, in bytes: a day of a streamed book takes a few hundred MB before
+# it is compacted.
+TOO_LITTLE_DISK = 2**30
 
 
 def check_settings(
@@ -434,15 +370,15 @@ def check_alerts(settings: Settings) -> list[Finding]:
     return [bad("alerts", f"apprise does not understand receiver {n}", remedy) for n in wrong]
 
 
-def check_strategies_file(settings: Settings, legs: list[Leg]) -> list[Finding]:
-    """Read the legs of the strategies file, if there is one, into `legs`.
+def check_strategies_file(settings: Settings) -> list[Finding]:
+    """Return whether the strategies file can be read, if there is one.
 
     Raises:
         StrategiesFileError: It cannot be read.
     """
     if settings.strategies_file is None:
         return [good("strategies file", "none is configured: the registry's table decides")]
-    legs += load_strategies(settings.strategies_file)
+    load_strategies(settings.strategies_file)
     return [good("strategies file", f"{settings.strategies_file} can be read")]
 
 
@@ -453,7 +389,7 @@ def check_lake(lake: Lake) -> list[Finding]:
     """
     if not lake.exists:
         return [good("tables", f"none at {lake.path} yet: the first start makes them")]
-    examined = together(Table.examine, lake.all_tables)
+    examined = together(Table.damage, lake.all_tables)
     text = f"{len(examined)} at {lake.path}, each whole or not there yet"
     ill = [bad("tables", error.what, error.remedy) for error in examined if error is not None]
     return ill or [good("tables", text)]
@@ -483,17 +419,16 @@ def check_disk(path: str) -> list[Finding]:
     free = shutil.disk_usage(folder).free
     text = f"{free / 2**30:.1f} GiB free at {folder}"
     remedy = "Free some space, or set POSITION_SYNC_LAKE to another disk."
-    if free < TOO_LITTLE_DISK:
-        return [bad("disk", text, remedy)]
-    return [warning("disk", text, remedy, unless=free >= LITTLE_DISK)]
+    is_enough = free >= TOO_LITTLE_DISK
+    return [good("disk", text) if is_enough else bad("disk", text, remedy)]
 
 
 # The time limit of all checks of this machine and of the tables together, in seconds. It and
 # `WITHIN_S` are less than a minute.
 LOCAL_S = 17.0
 
-# The check that reads who owns each login, and the legs that are compared at the gateway.
-READ = "logins and legs"
+# The check that reads who owns each login.
+LOGINS = "logins"
 
 
 def run_preflight(
@@ -516,30 +451,28 @@ def run_preflight(
     """
     lake = Lake(settings.lake, use="look")
     sessions: dict[str, GatewaySession] = {}
-    legs: list[Leg] = []
     looks: Looks = {
         "settings": lambda: check_settings(settings, environ, env_file=env_file),
         "alerts": lambda: check_alerts(settings),
-        "strategies file": lambda: check_strategies_file(settings, legs),
+        "strategies file": lambda: check_strategies_file(settings),
         "tables": lambda: check_lake(lake),
         "store": lambda: check_store(lake),
         "disk": lambda: check_disk(settings.lake),
         "programs": lambda: check_programs(dagster_home),
-        "streams": lambda: check_streams(lake, settings, dagster_home),
+        LOGINS: lambda: check_streams(lake, settings, dagster_home, sessions),
         "checks": lambda: check_results(dagster_home),
         "Dagster home": lambda: check_dagster(dagster_home, ui_port),
-        READ: lambda: _read(lake, settings, sessions, legs),
     }
     findings = bounded(looks, within_s=LOCAL_S)
-    if any(finding.check == READ for finding in findings):
+    if any(finding.check == LOGINS for finding in findings):
         # Who owns the login is not known: to connect could take a client id from a stream.
         text = "not asked: it is not known whether a stream owns the login"
         return [*findings, bad("gateway", text, "Correct what is bad above first.")]
-    return [*findings, *asyncio.run(_gateways(settings.logins, sessions, legs))]
+    return [*findings, *asyncio.run(_gateways(settings.logins, sessions))]
 
 
 async def _gateways(
-    logins: Sequence[Settings], sessions: Mapping[str, GatewaySession], legs: Sequence[Leg]
+    logins: Sequence[Settings], sessions: Mapping[str, GatewaySession]
 ) -> list[Finding]:
     """Check all gateways at once: by the session of its owner, or by a connection without one.
 
@@ -548,7 +481,7 @@ async def _gateways(
 
     async def look_at(login: Settings) -> list[Finding]:
         session = sessions.get(login.gateway_id)
-        return await of_gateway(login, legs) if session is None else [of_session(session)]
+        return await of_gateway(login) if session is None else [of_session(session)]
 
     found = await asyncio.gather(*map(look_at, logins))
     if len(logins) == 1:
@@ -580,27 +513,36 @@ LATE = timedelta(seconds=dagster_files.LATE_S)
 AWAY_S = 60.0
 
 
-def check_streams(lake: Lake, settings: Settings, home: Path) -> list[Finding]:
+def check_streams(
+    lake: Lake, settings: Settings, home: Path, living: dict[str, GatewaySession]
+) -> list[Finding]:
     """Return each login without a stream, if Dagster's programs work: they start one.
 
+    The sessions of living owners are put into `living`. No table is made or migrated.
+
     Raises:
-        LakeError: The table of sessions cannot be read.
+        PositionSyncError: The gateways file or the table of sessions cannot be read.
     """
-    programs = dagster_files.read(home)
-    is_ticking = programs.ticked_at is not None and elapsed(programs.ticked_at, utc_now()) < LATE
-    if not is_ticking or not lake.sessions.table.exists():
+    now = utc_now()
+    logins = settings.logins
+    if not lake.sessions.table.exists():
         return []
 
-    now = utc_now()
+    programs = dagster_files.read(home)
+    is_ticking = programs.ticked_at is not None and elapsed(programs.ticked_at, now) < LATE
     findings = []
-    for login in settings.logins:
+    for login in logins:
         session = lake.sessions.current(login.gateway_id)
-        if session is None or session.is_alive(now):
+        if session is None:
+            continue
+        if session.is_alive(now):
+            living[login.gateway_id] = session
             continue
 
         since = session.seen_until(now)
         detail = session.detail or ""
-        if detail.startswith(PAUSED) or (now - since).total_seconds() > AWAY_S:
+        is_gone = detail.startswith(PAUSED) or (now - since).total_seconds() > AWAY_S
+        if is_ticking and is_gone:
             text = f"{login.gateway_id} has had none since {since:%Y-%m-%d %H:%M:%S} UTC"
             text += f"; {detail}" if detail else ""
             findings.append(bad("streams", text, "See `position-sync status`."))
@@ -639,25 +581,3 @@ def check_dagster(home: Path, ui_port: int) -> list[Finding]:
     text = f"{holder} runs" if holder else f"{ui_port} is {'free' if is_free else 'taken'}"
     remedy = "End the program that listens there, or choose another port with `dev --ui-port`."
     return [finding, warning("UI port", text, remedy, unless=is_free or holder is not None)]
-
-
-def _read(
-    lake: Lake, settings: Settings, sessions: dict[str, GatewaySession], legs: list[Leg]
-) -> list[Finding]:
-    """Read the sessions of living owners, and the registry's legs, into what the caller passes.
-
-    No table is created or migrated.
-
-    Raises:
-        PositionSyncError: The gateways file or a table cannot be read.
-    """
-    logins = settings.logins
-    now = utc_now()
-    for login in logins if lake.sessions.table.exists() else ():
-        session = lake.sessions.current(login.gateway_id)
-        if session is not None and session.is_alive(now):
-            sessions[login.gateway_id] = session
-    if settings.strategies_file is None and lake.registry.table.exists():
-        registry = lake.registry.sync
-        legs += [*registry.get_all_active(), *registry.get_unresolved()]
-    return []

@@ -20,7 +20,6 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW, Clock, is_recent, utc_now
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.position_update import (
-    OwnUpdates,
     PositionUpdate,
     Source,
 )
@@ -646,7 +645,7 @@ class QueueWorker:
             return plan, None
         check = partial(self._check_lease, batch, batch_id)
         return plan, await self._updates.append(
-            OwnUpdates(plan.rows), batch_id=batch_id, guard=check, through=newest.through
+            plan.rows, batch_id=batch_id, guard=check, through=newest.through
         )
 
     def _check_lease(self, batch: Sequence[QueuedPosition], batch_id: str) -> None:

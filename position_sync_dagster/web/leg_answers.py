@@ -78,7 +78,7 @@ def read_leg(lake: Lake, figures: Figures, query: LegQuery) -> dict[str, Any]:
     is_leg = (pl.col("account") == query.account) & (pl.col("conid") == query.conid)
     held = figures.positions.filter(is_leg).select(COLUMNS).to_dicts()
     ledger = LedgerProvenance(lake.updates.table)
-    rows, more = ledger.of_holding_since(
+    rows, more = ledger.of_holding(
         query.account, query.conid, since=figures.day.since, limit=MOST_VALUES
     )
     if not held and rows.is_empty():

@@ -14,7 +14,6 @@ import yaml
 
 from position_sync_dagster.defs.resources import POSITION_SYNC, set_component_settings
 from position_sync_dagster.domain.queue_request import QueueStatus
-from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import load_settings
 from tests.integration.defs.test_definitions import PARENTS
@@ -203,13 +202,6 @@ def test_a_wrong_attribute_is_named_with_its_remedy(project, attributes, words) 
         project(component(**attributes))
     text = f"{caught.value} {caught.value.__cause__}"
     assert [word for word in words if word not in text] == []
-
-
-def test_a_second_component_of_a_project_is_refused(project: Project) -> None:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - Dagster's error is private
-        project(component(), component(lake="other"))
-    assert isinstance(caught.value.__cause__, SettingsError)
-    assert "2 components of the type PositionSyncComponent" in str(caught.value.__cause__)
 
 
 LOAD = """

@@ -125,7 +125,7 @@ def write_as_owner(lake: Lake, clock_s: float = 0.0, lease_s: float = 2.0) -> st
 
     lake = Lake(lake.path, clock=clock)
     session, price = acquired(lake, lease_s=lease_s), 0.0
-    lake.updates.sync.fence("g", session.fencing_token)
+    lake.updates.table.fence("g", session.fencing_token)
     while True:
         price += 1.0
         row = PositionUpdate(

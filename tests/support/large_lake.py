@@ -9,7 +9,6 @@ from position_sync_dagster.domain.holding import BrokerPosition, Completeness, H
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import (
-    OwnUpdates,
     PositionUpdate,
     Source,
     ValueOrigin,
@@ -90,7 +89,7 @@ def make_lake(folder: Path, legs: int, names: int, rounds: int = ROUNDS) -> Sett
 
     for step in range(ROUNDS - rounds, ROUNDS):
         at = now - ROUND_EVERY * (ROUNDS - 1 - step)
-        lake.updates.sync.append(OwnUpdates(_row(each, step, at, settings) for each in held))
+        lake.updates.sync.append(_row(each, step, at, settings) for each in held)
 
     reported = [_reported(each, now, settings) for each in held]
     lake.broker_positions.replace(settings.gateway_id, reported)

@@ -71,12 +71,7 @@ def summary(text: str) -> str:
     >>> summary("Error performing GET http://s3/b in 1ms - HTTP error: error sending request")
     'HTTP error: error sending request'
     """
-    text = _COLOUR.sub("", text)
-    code = _CODE.search(text)
-    if code is None:
-        return plain(text).rpartition(" - ")[2]
-    message = _SAYS.search(text)
-    return f"{code[1]}: {message[1].rstrip('.')}" if message else code[1]
+    return plain(text).rpartition(" - ")[2]
 
 
 def without_secrets(error: Exception) -> Exception:

@@ -2,9 +2,9 @@
 
 delta-rs does not sync what it writes. After a loss of power, the newest entries of the log, which
 were not acknowledged yet, may be torn: empty, cut, or without all of their data files. Delta
-readers may accept such an entry, so a process that opens a table checks the entries since the last
-checkpoint. `position-sync doctor --repair` sets a torn last entry aside. Everything else that is
-damaged is a matter of a backup, or of the broker's next answer.
+readers may accept such an entry, so a process that opens a table checks the last entries.
+`position-sync doctor --repair` sets torn ones aside. Everything else that is damaged is a matter of
+a backup, or of the broker's next answer.
 """
 
 import json
@@ -35,9 +35,6 @@ CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet\Z")
 _ADDED = ("num_added_files", "numFilesAdded")
 _REMOVED = ("num_removed_files", "numFilesRemoved")
 _SETS_SCHEMA = frozenset({"CREATE TABLE", "SET TBLPROPERTIES", "ADD COLUMN"})
-# Number of reads of a log. A file may be replaced and deleted between two reads; one that is
-# absent in each read is missing.
-_READS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +48,6 @@ class LogEntry:
 
     version: int
     added: dict[str, int]
-    removed: frozenset[str] = frozenset()
     flaw: str | None = None
 
 
@@ -101,18 +97,14 @@ def parse_entry(version: int, text: bytes) -> LogEntry:
 
     info: dict[str, Any] = {}
     added: dict[str, int] = {}
-    removed: set[str] = set()
-
     for kind, body in actions:
         if kind == "commitInfo":
             info = body
         elif kind == "add":
             added[unquote(body["path"])] = int(body["size"])
-        elif kind == "remove":
-            removed.add(unquote(body["path"]))
 
     missing = _missing_action(info, [kind for kind, _body in actions])
-    return LogEntry(version=version, added=added, removed=frozenset(removed), flaw=flaw or missing)
+    return LogEntry(version=version, added=added, flaw=flaw or missing)
 
 
 def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:
@@ -132,22 +124,20 @@ def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TornEntry:
-    """An entry of the log that is not whole.
+    """An entry at the end of the log that is not whole.
 
     Attributes:
         file: The torn file, relative to the table: the entry itself, or a data file that it added.
         flaw: "is missing", "is empty" or "is cut".
-        is_last: Whether no whole entry follows it.
     """
 
     version: int
     file: str
     flaw: str
-    is_last: bool
 
 
 def torn_entries(table: Path) -> list[TornEntry]:
-    """Return the torn entries since the last checkpoint, the newest first; read no data file."""
+    """Return the torn entries that no whole one follows, the newest first; read no data file."""
     log = table / LOG
     try:
         first = max(versions_of(log, CHECKPOINT), default=-1) + 1
@@ -156,23 +146,25 @@ def torn_entries(table: Path) -> list[TornEntry]:
         return []
 
     torn: list[TornEntry] = []
-    removed: set[str] = set()
-    is_last = True
-
     for version in range(last, first - 1, -1):
-        entry = read_entry(log, version)
-        flaws = [(f"{LOG}/{entry_name(version)}", entry.flaw)] if entry.flaw else []
-        for file, size in entry.added.items():
-            flaw = None if file in removed else _data_file_flaw(table / file, size)
-            if flaw is not None:
-                flaws.append((file, flaw))
-
-        removed |= entry.removed
-        is_last &= bool(flaws)
-        if flaws:
-            torn.append(TornEntry(version, *flaws[0], is_last))
-
+        found = _torn_file(table, version)
+        if found is None:
+            break
+        torn.append(TornEntry(version, *found))
     return torn
+
+
+def _torn_file(table: Path, version: int) -> tuple[str, str] | None:
+    """Return the first file of a version that is not whole, and its flaw; None for a whole one."""
+    entry = read_entry(table / LOG, version)
+    if entry.flaw is not None:
+        return f"{LOG}/{entry_name(version)}", entry.flaw
+
+    for file, size in entry.added.items():
+        flaw = _data_file_flaw(table / file, size)
+        if flaw is not None:
+            return file, flaw
+    return None
 
 
 def _data_file_flaw(path: Path, size: int) -> str | None:
@@ -183,26 +175,8 @@ def _data_file_flaw(path: Path, size: int) -> str | None:
     return None if stored_size == size else "is cut"
 
 
-def refuse_stray(table: Path) -> None:
-    """Refuse a table whose log has a file with a name that delta-rs cannot read past.
-
-    macOS makes such files for folders with an icon: `Icon` and a carriage return.
-
-    Raises:
-        BrokenTableError: The message names the file.
-    """
-    log = table / LOG
-    for name in sorted(os.listdir(log)):
-        if not name.isprintable():
-            raise BrokenTableError(
-                f"The table {table} cannot be read: its folder {LOG} has the file {name!r}, whose "
-                "name has an unprintable character.",
-                remedy=f"It is no part of the table: remove it from {log}.",
-            )
-
-
 def refuse_torn(table: Path) -> None:
-    """Refuse a table of which a commit since its last checkpoint is torn.
+    """Refuse a table whose last commit is torn.
 
     A process calls it when it opens a table: commits that are written while it runs cannot be torn
     by a loss of power that it survived.
@@ -210,20 +184,14 @@ def refuse_torn(table: Path) -> None:
     Raises:
         BrokenTableError: The message names the file, and the command that sets the entry aside.
     """
-    for _ in range(_READS):
-        entries = torn_entries(table)
-        if not entries:
-            return
+    entries = torn_entries(table)
+    if not entries:
+        return
     torn = entries[0]
-    remedy = "Restore the table from a backup: whole versions follow this one."
-    if torn.is_last:
-        remedy = (
-            "Run `position-sync doctor --repair`: it sets this commit aside, which was not "
-            "acknowledged if POSITION_SYNC_FSYNC is on. Otherwise restore a backup."
-        )
     raise BrokenTableError(
         f"The table {table} is torn at version {torn.version}: {torn.file} {torn.flaw}.",
-        remedy=remedy,
+        remedy="Run `position-sync doctor --repair`: it sets this commit aside, which was not "
+        "acknowledged if POSITION_SYNC_FSYNC is on. Otherwise restore a backup.",
     )
 
 
@@ -235,7 +203,7 @@ def remove_torn(table: Path) -> list[TornEntry]:
     removed: list[TornEntry] = []
     if (table / LOG).is_dir():
         _remove_torn_checkpoint(table)
-        removed = [torn for torn in torn_entries(table) if torn.is_last]
+        removed = torn_entries(table)
         for torn in removed:
             _set_aside(table, entry_name(torn.version))
     return removed

@@ -9,6 +9,7 @@ a table is opened, so that a process need not start again when they expire.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as UnreadableFileError
@@ -24,7 +25,6 @@ from obstore.store import S3Store
 
 from position_sync_dagster.errors import InvalidRequestError, UnsafeStoreError, shown
 from position_sync_dagster.lake.storage import commit_errors
-from position_sync_dagster.settings import lake_path_error
 
 RETRIES = 4
 # The client's default is three minutes of retries. An answer may have 30 s, since it may be a file
@@ -84,18 +84,26 @@ def polars_options(options: Mapping[str, str] | None) -> dict[str, object]:
     return {"max_retries": RETRIES, **file_credentials(), **(options or {})}
 
 
+# delta-rs makes a URL of the path: some characters cause a panic there, and others lead to another
+# folder. Found by trying each (1.6.6).
+_NOT_IN_PATHS = re.compile(r"[\[\]^|\\\x00-\x1f\x7f\ud800-\udfff]|%[0-9A-Fa-f]{2}")
+
+
 def absolute_path(path: str | Path) -> str:
     """Return the absolute path of a local table, or the URI of a remote one.
+
+    >>> absolute_path("/data/my lake #2")
+    '/data/my lake #2'
 
     Raises:
         InvalidRequestError: Delta Lake cannot keep a table there.
     """
     text = str(path)
     place = text.rstrip("/") if is_remote(text) else os.path.abspath(text.removeprefix("file://"))
-    wrong = lake_path_error(place)
-    if wrong is not None:
+    refused = _NOT_IN_PATHS.search(place)
+    if refused is not None:
         raise InvalidRequestError(
-            f"No table can be kept at {shown(place)}: {wrong}.",
+            f"No table can be kept at {shown(place)}: it contains {refused[0]!r}.",
             remedy="Choose a path without [ ] ^ | \\ , control characters and % before two digits.",
         )
     return place

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -70,9 +69,9 @@ class WriterLock:
     It does not make them safe: Delta's check of each commit does. Without the lock, four writers in
     a tight loop keep each other waiting for seconds. A table in an object store has none.
 
-    It is an advisory lock (`flock`) on a file, which ends with the process that holds it. On a file
-    system without such locks (some NFS and FUSE mounts) that is said once, and work goes on. Where
-    a holder was stopped, writers wait for it once in `SKIP_S` seconds.
+    It is an advisory lock (`flock`) on a file, which ends with the process that holds it. Writers
+    go on without it on a file system without such locks (some NFS and FUSE mounts). Where a holder
+    was stopped, they wait for it once in `SKIP_S` seconds.
 
     Args:
         path: The table's folder or URI.
@@ -114,18 +113,11 @@ def _is_locked(opened: int) -> bool:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(LOCK_POLL_S)
-        except OSError as error:
-            _say_no_locks(str(error))
+        except OSError:
             return False
         else:
             return True
     return False
-
-
-@cache
-def _say_no_locks(why: str) -> None:
-    """Log it once: each writer asks for a lock again."""
-    logger.warning("the file system has no file locks (%s): writers may wait longer", why)
 
 
 # For what a table is opened: to work, for which it is created or migrated if it has to be; or to
@@ -155,12 +147,12 @@ class TableHandle:
         spec: The schema that the table must have.
         options: Those of the object store.
         use: For what it is opened.
-        on_replaced: Called when the table was deleted and created again, or repaired, since the
-            handle was opened.
+        on_replaced: Called when the last entry that this process saw is another one, or gone: the
+            table was created again or restored, or its log was cut.
 
     Attributes:
         is_remote: Whether the table lies in an object store.
-        generation: Grows by one each time the table was replaced while this process had it open.
+        generation: Grows by one each time `on_replaced` is called.
     """
 
     path: str
@@ -173,7 +165,6 @@ class TableHandle:
     _opened_at: float = 0.0
     _opened_version: int = -1
     _last_entry: _Entry | None = None
-    _table_id: str | None = None
 
     def __post_init__(self) -> None:
         self.is_remote = object_store.is_remote(self.path)
@@ -198,20 +189,14 @@ class TableHandle:
         """Return the handle, opened if there is none; it may be behind the log."""
         if self._handle is None:
             handle = self._open()
-            if self._is_another(handle):
+            if self._is_replaced():
                 self.generation += 1
-                logger.error(
-                    "%s was deleted, replaced or repaired while this process had it open; the "
-                    "process continues with the table that is there now",
-                    self.path,
-                )
                 self.on_replaced()
                 self._last_entry = None
 
             if self._last_entry is None and not self.is_remote:
                 durability.refuse_torn(Path(self.path))
             self._handle = handle
-            self._table_id = str(handle.metadata().id)
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
             self.record(handle.version())
@@ -250,14 +235,6 @@ class TableHandle:
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
         return self.is_remote or os.path.exists(self._entry_path(handle.version() + 1))
 
-    def _is_another(self, handle: DeltaTable) -> bool:
-        if self.is_remote:
-            return self._table_id not in (None, str(handle.metadata().id))
-        # Another process may have deleted the last entry, when it cut the log of the same table.
-        last = self._last_entry
-        is_cut = last is not None and handle.version() > last[0] and not self._entry(last[0])[1]
-        return self._is_replaced() and not is_cut
-
     def _is_replaced(self) -> bool:
         # The folder may have been deleted: a commit would then create a log without its start.
         last = self._last_entry
@@ -283,7 +260,7 @@ class TableHandle:
         try:
             handle = DeltaTable(self.path, storage_options=self._options())
         except TableNotFoundError as missing:
-            unexpected = self.unexpected_content()
+            unexpected = self._unexpected_content()
             if unexpected and self.exists():
                 raise commit_errors.RetryCommit from missing  # another process has created it
             if unexpected:
@@ -297,13 +274,9 @@ class TableHandle:
                     "and start it again.",
                 ) from missing
             return self._create()
-        except commit_errors.STORAGE_ERRORS as unreadable:
-            if not self.is_remote and os.path.isfile(self.path):
-                raise self._foreign("it is a file") from unreadable
+        except commit_errors.STORAGE_ERRORS:
             if not self.is_remote:
-                durability.refuse_stray(Path(self.path))
                 durability.refuse_torn(Path(self.path))
-
             raise
 
         self._check(handle)
@@ -328,7 +301,7 @@ class TableHandle:
     def _options(self) -> dict[str, str] | None:
         return object_store.delta_options(self.options) if self.is_remote else None
 
-    def unexpected_content(self) -> errors.BrokenTableError | errors.ForeignTableError | None:
+    def _unexpected_content(self) -> errors.ForeignTableError | None:
         """Return the error for a folder without a log; None where a table may be created."""
         if self.is_remote or not os.path.exists(self.path):
             return None
@@ -337,19 +310,11 @@ class TableHandle:
         except OSError as error:
             commit_errors.fail(error, self.path)
 
-        names = []
         for name in listed:
-            if name != WRITER_LOCK and not name.startswith(durability.SET_ASIDE):
-                names.append(name)
-        if names in ([], [durability.LOG]):
-            return None
-        if durability.LOG in names:
-            return errors.BrokenTableError(
-                f"The table {self.path} has data but no log.",
-                remedy="Restore its _delta_log from a copy, or move the folder away to start with "
-                "an empty table.",
-            )
-        return self._foreign(f"it holds {names[0]!r} and no Delta table")
+            is_own = name in (WRITER_LOCK, durability.LOG) or name.startswith(durability.SET_ASIDE)
+            if not is_own:
+                return self._foreign(f"it holds {name!r} and no log of a Delta table")
+        return None
 
     def _check(self, handle: DeltaTable) -> None:
         """Refuse a table of another schema; migrate one of an older release.

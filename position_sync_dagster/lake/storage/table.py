@@ -54,29 +54,14 @@ def refuse_stale_owner(handle: DeltaTable, gateway_id: str, token: int) -> int |
     Raises:
         LeaseLostError: The newest token is greater.
     """
-    newest = _fence_of(handle, gateway_id)
+    text = handle.metadata().configuration.get(_PROPERTY + schema.storable(gateway_id))
+    newest = None if text is None else int(text)
     if newest is not None and token < newest:
         raise errors.LeaseLostError(
             f"The login {gateway_id} has a newer owner (token {newest}; this session has {token}).",
             remedy="End this session; the newer owner writes for the login.",
         )
     return newest
-
-
-def _fence_of(handle: DeltaTable, gateway_id: str) -> int | None:
-    """Return the token of the gateway's newest owner; None before the first.
-
-    A text that is no token was written by another program. It fences nobody; the next owner
-    replaces it.
-    """
-    text = handle.metadata().configuration.get(_PROPERTY + schema.storable(gateway_id))
-    if text is None:
-        return None
-    is_token = text.isascii() and text.isdigit() and len(text) <= len(str(schema.MOST_VERSIONS))
-    if not is_token:
-        logger.warning("the fence of %s is %s, no token: it is replaced", gateway_id, text[:60])
-        return None
-    return int(text)
 
 
 def mode_of(handle: DeltaTable) -> TradingMode | None:
@@ -346,6 +331,8 @@ SUSPECT_AFTER_S = 300.0
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
+# How long a change is retried while other writers commit first, in seconds: in an object store each
+# attempt takes several requests.
 CONTENTION_S = 15.0
 REMOTE_CONTENTION_S = 60.0
 
@@ -353,7 +340,6 @@ REMOTE_CONTENTION_S = 60.0
 class TableOptions(TypedDict, total=False):
     """The options of every table; see `Table`, where the defaults are."""
 
-    contention_s: float | None
     storage_options: Mapping[str, str] | None
     fsync: bool
     use: Use
@@ -364,8 +350,6 @@ class Table:
 
     Args:
         path: A folder, absolute or relative to the working directory, or an `s3://` URI.
-        contention_s: How long a change is retried while other writers commit first, in seconds;
-            None for 15, or 60 in an object store, where each attempt takes several requests.
         fsync: Whether a change is synced to the disk before the call returns (local tables only).
         use: For what the table is opened.
 
@@ -379,7 +363,6 @@ class Table:
         spec: schema.TableSpec,
         *,
         storage_options: Mapping[str, str] | None = None,
-        contention_s: float | None = None,
         fsync: bool = True,
         use: Use = "work",
     ) -> None:
@@ -390,8 +373,7 @@ class Table:
         self._synced = durability.SyncedCommits(Path(self.path), on=fsync and not self.is_remote)
         self._handle = TableHandle(self.path, spec, self.options, use, self._synced.forget)
         self._writer_lock = WriterLock(self.path)
-        usual_s = REMOTE_CONTENTION_S if self.is_remote else CONTENTION_S
-        self._contention_s = usual_s if contention_s is None else contention_s
+        self._contention_s = REMOTE_CONTENTION_S if self.is_remote else CONTENTION_S
         self._mutex = RLock()
         self._compaction_due = False
 
@@ -413,15 +395,6 @@ class Table:
             LakeError: The folder may not be read, or the store cannot be used.
         """
         return retried(self._handle.exists, path=self.path, contention_s=self._contention_s)
-
-    def examine(self) -> errors.LakeError | None:
-        """Return why the table cannot be used; None if it can, or if it is not there yet."""
-        try:
-            if not self.exists():
-                return self._handle.unexpected_content()
-        except errors.LakeError as error:
-            return error
-        return self.damage()
 
     def damage(self) -> errors.LakeError | None:
         """Return why the table cannot be read: its log, or a file that is not there.
@@ -570,8 +543,8 @@ class Table:
         """Return a key that is equal for equal content, for caches.
 
         Returns:
-            The generation and the version. The generation grows when the table was deleted and
-            created again, or repaired: then the same version number may have another content.
+            The generation and the version. The generation grows when the table may have been
+            created again or restored: then the same version number may have another content.
         """
         return (self._handle.generation, handle.version())
 
@@ -707,70 +680,14 @@ class MaintenanceResult:
     skipped: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Texts:
-    """What a table lacks to explain itself: its description, texts of columns, and properties."""
-
-    description: str | None
-    comments: dict[str, dict[str, str]]
-    properties: dict[str, str]
-
-
-def _lacking(spec: schema.TableSpec, handle: DeltaTable) -> _Texts:
-    metadata = handle.metadata()
-    has_description = spec.description == (metadata.description or "")
-
-    comments = {}
-    for field in handle.schema().fields:
-        comment = spec.comment_of(field.name) if field.name in spec.described else {}
-        if comment and field.metadata != comment:
-            comments[field.name] = comment
-
-    # Another duration than that of earlier releases is the choice of a person.
-    properties = {}
-    for name, duration in spec.retention.items():
-        if metadata.configuration.get(name) == schema.RETENTION[name] != duration:
-            properties[name] = duration
-
-    description = None if has_description else spec.description
-    return _Texts(description=description, comments=comments, properties=properties)
-
-
-def describe(table: Table) -> None:
-    """Write its texts and the retention of this release into a table of an older one.
-
-    A retention that a person chose stays.
-    """
-    complete = _Texts(description=None, comments={}, properties={})
-
-    def step(handle: DeltaTable) -> None:
-        lacking = _lacking(table.spec, handle)
-        if lacking.description is not None:
-            handle.alter.set_table_description(
-                lacking.description, post_commithook_properties=NO_HOOKS
-            )
-        for name, comment in lacking.comments.items():
-            handle.alter.set_column_metadata(name, comment, post_commithook_properties=NO_HOOKS)
-        if lacking.properties:
-            handle.alter.set_table_properties(
-                lacking.properties, post_commithook_properties=NO_HOOKS
-            )
-
-    if table.snapshot(lambda handle: _lacking(table.spec, handle)) != complete:
-        table.transact(step)
-
-
 def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     """Merge small files, write a checkpoint, delete files older than the retention; blocks.
-
-    A table of an older release gets its texts.
 
     Writers and readers may go on meanwhile. If a writer commits first, less is merged.
 
     Args:
         clean_now: Ignore the retention, for tests and for tables that nobody else has open.
     """
-    describe(table)
     compacted = 0
     skipped = None
 

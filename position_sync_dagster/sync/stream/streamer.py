@@ -26,7 +26,6 @@ from position_sync_dagster.domain.gateway_session import (
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.position_update import (
-    OwnUpdates,
     PositionUpdate,
     PositionUpdateHandler,
 )
@@ -644,8 +643,8 @@ async def stream(
         await asyncio.wrap_future(opened)
         token = own.session.fencing_token
         await asyncio.gather(
-            offload(lake.updates.sync.fence, settings.gateway_id, token),
-            offload(lake.account_values.fence, settings.gateway_id, token),
+            offload(lake.updates.table.fence, settings.gateway_id, token),
+            offload(lake.account_values.table.fence, settings.gateway_id, token),
         )
         streamer = _streamer_of(lake, settings, own)
         rotation = asyncio.get_running_loop().call_later(settings.rotate_after_s, stop.set)
@@ -696,7 +695,7 @@ class UpdatesWriter:
 
     async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
         self.ownership.check()
-        written = await self.table.append(OwnUpdates(updates))
+        written = await self.table.append(updates)
         if written is not None and written.rows:
             self.counts.rows += written.rows
             self.counts.commits += 1

@@ -131,9 +131,7 @@ async def test_requests_that_the_caller_valued_end_as_processed_only_if_it_claim
     assert await counts_of(queue) == (1, 0, 1, 0)
 
 
-@pytest.mark.parametrize(
-    "step", ["mark_success", "mark_processed", "mark_failed", "release", "renew"]
-)
+@pytest.mark.parametrize("step", ["mark_success", "mark_processed", "mark_failed", "release"])
 async def test_nothing_is_marked_under_an_expired_lease(queue, clock, step):
     await queue.insert(1, "SPY")
     [claimed] = await queue.claim_batch(lease_s=30)
@@ -260,7 +258,6 @@ async def test_the_overview_counts_what_waits_and_since_when(queue, clock):
 async def test_a_lease_of_a_clock_that_was_far_ahead_does_not_bind(queue, clock):
     request_id = await queue.insert(1, "SPY")
     await queue.claim_batch(lease_s=30)
-    await queue.renew([request_id])
     await queue.insert(1, "SPY", priority=P1)
     clock.advance(-3600)
     assert (await queue.overview()).expired == 1
@@ -276,7 +273,7 @@ async def test_workers_that_share_a_queue_object_are_distinguished_by_their_toke
     second = await queue.claim_batch(lease_s=30)
     late, ours = first[0].lease_token, second[0].lease_token
     assert not queue.sync.holds(ids, lease_token=late)
-    for step in (queue.mark_success, queue.mark_processed, queue.release, queue.renew):
+    for step in (queue.mark_success, queue.mark_processed, queue.release):
         with pytest.raises(errors.LeaseLostError):
             await step(ids, lease_token=late)
     assert queue.sync.holds(ids, lease_token=ours)
@@ -289,7 +286,6 @@ WRONG = {
     "conid": [0, -1, 2**63, 10**5000, 1.5, "1", True, None],
     "symbol": ["", "  ", None, 5],
     "priority": [0, 3, -1, 2**63, 1.0, "1", True, None],
-    "account": [5],
     "reason": ["MANUAL", None],
 }
 
@@ -308,9 +304,6 @@ async def test_an_argument_of_a_wrong_type_is_named_and_changes_nothing(queue):
         with pytest.raises(errors.InvalidRequestError, match="lease"):
             await queue.claim_batch(lease_s=lease_s)
     refused = {
-        "owner": lambda: queue.claim_batch(owner=5),
-        "ids": lambda: queue.mark_success(None),
-        "status": lambda: queue.get_batch(status="bogus"),
         "priority": lambda: queue.get_batch(priority="x"),
         "limit": lambda: queue.get_batch(limit=-1),
     }

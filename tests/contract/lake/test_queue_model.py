@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from position_sync_dagster import errors
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus, Reason
 from position_sync_dagster.domain.retry import RetryPolicy
-from position_sync_dagster.lake.position_queue import PROMOTE_AFTER_S, PositionQueue, SyncQueue
+from position_sync_dagster.lake.position_queue import PositionQueue, SyncQueue
+from position_sync_dagster.lake.queue_transitions import PROMOTE_AFTER_S
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import maintain
 from tests.support.extent import EVERYTHING
@@ -182,7 +183,7 @@ class QueueMachine(RuleBasedStateMachine):
             if expected.request_id in client.leases:
                 if not held or expected.lease is not client.leases[expected.request_id]:
                     return errors.LeaseLostError
-            elif held or (expected.status is PROCESSING and action == "renew"):
+            elif held:
                 return errors.LeaseLostError
             elif expected.status is PENDING and action != "mark":
                 return errors.RequestStateError
@@ -254,15 +255,6 @@ class QueueMachine(RuleBasedStateMachine):
             for request_id in ids:
                 self.requests[request_id].back(self.now)
                 client.leases.pop(request_id, None)
-
-    @precondition(lambda self: self.any(PROCESSING))
-    @rule(number=NUMBERS, picks=PICKS)
-    def renew(self, number: int, picks: list[int]) -> None:
-        client, ids = self.clients[number], self.picked(picks)
-        if self.allowed(client, ids, "renew", lambda: client.queue.renew(ids, lease_s=30)):
-            for request_id in ids:
-                self.requests[request_id].expires_at = self.now + timedelta(seconds=30)
-                self.requests[request_id].updated_at = self.now
 
     @precondition(lambda self: self.any(PROCESSING))
     @rule(number=NUMBERS, wait=st.booleans())

@@ -54,7 +54,7 @@ def requests(lake: Lake) -> dict[QueueStatus, int]:
 def assert_all_ended_once(lake: Lake, count: int = REQUESTS) -> None:
     drain_later(lake, BATCH)
     assert assert_each_ended_once(lake) == count
-    assert not any(map(Table.examine, Lake(lake.path).tables))
+    assert not any(map(Table.damage, Lake(lake.path).tables))
 
 
 P, C, S = QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.SUCCESS
@@ -106,7 +106,7 @@ def test_maintenance_killed_at_any_step_changes_nothing_that_is_read(worn, place
     killed_at(lake.path, "maintain", point)
     again = Lake(lake.path, fsync=False)
     assert again.queue.table.rows().sort("request_id").drop("part").equals(before)
-    assert not any(map(Table.examine, Lake(again.path).tables))
+    assert not any(map(Table.damage, Lake(again.path).tables))
     again.maintain(clean_now=True)
     assert again.queue.table.rows().sort("request_id").drop("part").equals(before)
 

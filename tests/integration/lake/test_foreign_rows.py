@@ -10,7 +10,7 @@ from datetime import date, timedelta
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
 
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.lake import schema
@@ -183,18 +183,6 @@ def test_a_value_that_no_program_can_use_is_unknown_and_the_others_are_shown(
 
 def _rows_of(found):
     return [] if found is None else found.rows["conid"]
-
-
-def test_a_fence_that_is_no_token_is_replaced_by_the_next_owner(lake, make_update):
-    key, table = "positionSync.owner.gate", lake.updates.table
-    for conid, text in enumerate(("NaN", "", "-1", "1e9", str(2**63 - 1), "9" * 5000), start=1):
-        handle = DeltaTable(table.path)
-        handle.alter.set_table_properties({key: text}, raise_if_not_exists=False)
-        opened = Lake(lake.path).updates.sync
-        opened.fence("gate", 7)
-        assert DeltaTable(table.path).metadata().configuration[key] == "7"
-        row = make_update(conid, gateway_id="gate", fencing_token=7)
-        assert opened.append([row]).rows == 1
 
 
 def test_merging_files_leaves_rows_that_cannot_be_read_as_they_are(lake, make_update, clock):

@@ -12,7 +12,6 @@ from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_delt
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import (
-    OwnUpdates,
     PositionUpdate,
     PositionUpdateHandler,
     TradingMode,
@@ -71,9 +70,9 @@ def test_the_row_of_a_request_is_written_once_whoever_writes_it(ledger, make_upd
 def test_half_a_surrogate_pair_is_no_stored_id_and_fences_as_any_name(ledger, make_update):
     ledger.sync.append([make_update(1, update_id="row-1")])
     assert ledger.sync.existing(["row-1", "row\udc80"]) == {"row-1"}
-    ledger.sync.fence("gateway\udc80", 2)
+    ledger.table.fence("gateway\udc80", 2)
     with pytest.raises(LeaseLostError):
-        ledger.sync.fence("gateway\udc80", 1)
+        ledger.table.fence("gateway\udc80", 1)
 
 
 @pytest.mark.parametrize("passed_s", [-3600, -400, 400, 3600, 30 * 86_400])
@@ -231,24 +230,24 @@ def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(home, m
 
 
 def test_the_fence_survives_when_files_are_merged_and_the_log_is_cut(ledger, make_update, clock):
-    ledger.sync.fence("g:1", 7)
+    ledger.table.fence("g:1", 7)
     for _ in range(40):
         clock.advance(1)
         ledger.sync.append([make_update(1)])
     maintain(ledger.table, clean_now=True)
     maintain(position_updates.PositionUpdatesTable(ledger.table.path).table, clean_now=True)
     with pytest.raises(LeaseLostError):
-        position_updates.PositionUpdatesTable(ledger.table.path).sync.fence("g:1", 6)
+        position_updates.PositionUpdatesTable(ledger.table.path).table.fence("g:1", 6)
 
 
 def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, other, make_update):
     ledger.sync.append([make_update(1)])
-    ledger.sync.fence("g:1", 1)
+    ledger.table.fence("g:1", 1)
     fenced = []
 
     def fence():  # after the token was checked, before the commit
         if not fenced:
-            fenced.append(other.sync.fence("g:1", 2))
+            fenced.append(other.table.fence("g:1", 2))
 
     stale = replace(make_update(2), gateway_id="g:1", fencing_token=1)
     with pytest.raises(LeaseLostError):
@@ -526,14 +525,9 @@ def test_an_update_that_needs_no_change_is_returned_as_it_is(make_update):
     assert position_updates.coerce_update(update) is update
 
 
-def test_our_own_updates_are_not_checked_field_by_field(make_update, monkeypatch):
-    monkeypatch.setattr(position_updates, "coerce_update", None)
-    assert position_updates.identified(OwnUpdates([make_update(1)]))["conid"].to_list() == [1]
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_number_of_our_own_that_is_not_finite_is_unknown_too(ledger, make_update, value):
     updates = [replace(make_update(1), market_value=value), make_update(2)]
-    ledger.sync.append(OwnUpdates(updates))
+    ledger.sync.append(updates)
     stored = {one.conid: one.market_value for one in ledger.sync.latest_updates()}
     assert stored == {1: None, 2: 150.0}

@@ -233,7 +233,6 @@ def test_what_was_known_at_a_moment_is_told_from_what_is_known_now(open_ledger, 
     assert ledger.as_of(one).get_column("position").to_list() == [2.0]
     assert ledger.as_of(noon - timedelta(seconds=1)).is_empty()
     assert ledger.as_of(clock.now).equals(ledger.latest())
-    assert ledger.begun_at() == noon
 
 
 @pytest.mark.parametrize("reader", ["Polars", "pandas", "DuckDB", "true_at"])

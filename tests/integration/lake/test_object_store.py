@@ -71,7 +71,7 @@ def test_a_refusal_in_the_middle_is_named_and_work_goes_on_after_it(
             call()
         assert lake.path in caught.value.what
         assert TOKEN not in repr((caught.value, caught.value.__cause__))
-    assert all(map(Table.examine, Lake(lake.path).tables))
+    assert all(map(Table.damage, Lake(lake.path).tables))
     store.proxy.fail()
     lake.queue.sync.release([first.request_id])
     drained(lake, make_update)
@@ -165,7 +165,7 @@ def test_an_owner_that_was_stopped_longer_than_its_lease_writes_nothing_more(sto
     worker, updates = _owner_that_writes(lake), lake.updates.sync
     os.kill(worker.pid, signal.SIGSTOP)
     session = _taken_over(lake)
-    updates.fence(session.gateway_id, session.fencing_token)
+    updates.table.fence(session.gateway_id, session.fencing_token)
     rows = updates.count()
     os.kill(worker.pid, signal.SIGCONT)
     assert worker.result() == "LeaseLostError"
@@ -184,7 +184,7 @@ def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(
     worker = _owner_that_writes(lake, clock_s=clock_s, lease_s=lease_s)
     updates = lake.updates.sync
     session = _taken_over(lake)
-    updates.fence(session.gateway_id, session.fencing_token)
+    updates.table.fence(session.gateway_id, session.fencing_token)
     rows = updates.count()
     assert worker.result() == "LeaseLostError"
     assert updates.count() == rows
@@ -303,7 +303,7 @@ COMMITS = 30
 def test_a_commit_takes_as_few_requests_after_many_commits(store, make_update, clock):
     updates = Lake(store.lake()).updates.sync
     updates.initialize()
-    updates.fence("g", 1)
+    updates.table.fence("g", 1)
     taken = []
     for number in range(COMMITS):
         row = replace(make_update(number + 1), gateway_id="g", fencing_token=1)

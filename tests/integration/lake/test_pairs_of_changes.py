@@ -139,7 +139,7 @@ CHANGES: dict[str, dict[str, Work]] = {
     "position_updates": {
         "append": lambda lake: lake.updates.sync.append([update(50)]),
         "append two": lambda lake: lake.updates.sync.append([update(50), update(51)]),
-        "fence": lambda lake: lake.updates.sync.fence(LOGIN, 7),
+        "fence": lambda lake: lake.updates.table.fence(LOGIN, 7),
     },
     "broker_positions": {
         "replace": lambda lake: lake.broker_positions.replace("login1", [holding(70)]),

@@ -127,5 +127,5 @@ def test_a_lake_that_is_being_written_is_whole_at_each_of_many_examinations(tmp_
     queue, calls = PositionQueue(path / "position_queue").table, 0
     with workers(*writers):
         while calls < CALLS or queue.version() <= CHECKPOINT_EVERY:
-            assert not any(map(Table.examine, Lake(path, fsync=False).all_tables))
+            assert not any(map(Table.damage, Lake(path, fsync=False).all_tables))
             calls += 1

@@ -28,39 +28,6 @@ def test_a_new_table_has_the_texts_of_its_columns(tmp_path, spec):
     assert comments(table) == texts(spec)
 
 
-def test_maintenance_gives_the_texts_to_a_table_of_an_older_release_once(tmp_path):
-    spec = schema.DAILY_POSITIONS
-    path, fields = str(tmp_path / "t"), spec.delta.fields
-    bare = schema.Schema([schema.Field(field.name, field.type) for field in fields])
-    DeltaTable.create(
-        path,
-        bare,
-        partition_by=[*spec.partition_by],
-        configuration=spec.configuration | schema.RETENTION,
-        raise_if_key_not_exists=False,
-    )
-    maintain(Table(path, spec))
-    table = DeltaTable(path)
-    assert table.metadata().description == spec.description
-    assert comments(table) == texts(spec)
-    kept = table.metadata().configuration["delta.logRetentionDuration"]
-    assert kept == schema.A_WEEK
-
-    maintain(Table(path, spec))
-    assert DeltaTable(path).version() == table.version()
-
-
-def test_a_retention_that_a_person_chose_stays(tmp_path):
-    spec = schema.DAILY_POSITIONS
-    table = Table(tmp_path / "t", spec)
-    table.initialize()
-    chosen = {"delta.logRetentionDuration": "interval 90 days"}
-    DeltaTable(table.path).alter.set_table_properties(chosen)
-    maintain(table)
-    kept = DeltaTable(table.path).metadata().configuration["delta.logRetentionDuration"]
-    assert kept == "interval 90 days"
-
-
 def test_the_texts_stay_through_commits_and_other_libraries_read_each_version(
     lake, make_update, clock
 ):

@@ -64,12 +64,12 @@ async def test_rows_of_statements_stand_apart(lake, row, clock):
 
 @pytest.mark.in_store
 async def test_an_owner_that_was_followed_by_another_writes_nothing_more(lake, row):
-    lake.account_values.fence(LOGIN, 2)
+    lake.account_values.table.fence(LOGIN, 2)
     with pytest.raises(LeaseLostError, match="newer owner"):
         lake.account_values.append([row()])
     lake.account_values.append([row(fencing_token=2, net=7.0)])
     with pytest.raises(LeaseLostError, match="newer owner"):
-        lake.account_values.fence(LOGIN, 1)
+        lake.account_values.table.fence(LOGIN, 1)
     assert await net_of(lake) == {A: 7.0}
 
 

@@ -39,7 +39,7 @@ def lake(tmp_path: Path) -> Lake:
 @pytest.fixture
 def streams(lake: Lake, home: Path) -> Callable[[], list[tuple[Level, str]]]:
     settings = Settings(lake=lake.path)
-    return lambda: [(one.level, one.text) for one in check_streams(lake, settings, home)]
+    return lambda: [(one.level, one.text) for one in check_streams(lake, settings, home, {})]
 
 
 def own(lake: Lake, *, lease_s: float = 60.0):

@@ -65,7 +65,7 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(tmp_path)
         expected = {
             "settings", "strategies file", "tables", "disk", "Dagster home", "UI port", "programs",
             "gateway", "accounts", "read-only", "clock", "account feed", "positions", "market data",
-            "lines", "legs", "gateway's zone",
+            "lines", "gateway's zone",
         }  # fmt: skip
         assert set(found) == expected
         unknown = levels(found) | {"disk": {Level.GOOD}}
@@ -137,28 +137,6 @@ async def test_a_login_without_a_free_line_is_bad():
         found = await look(sim)
     assert levels(found)["lines"] == {Level.BAD}
     assert "101" in found["lines"][0].text
-
-
-OTHERS = """\
-      - {conid: 921000002, symbol: AAPL, right: P, strike: 245, expiry: 20281215}
-      - {symbol: AAPL, right: C, strike: 240, expiry: 20281215, quantity: 1}
-      - {symbol: AAPL, right: C, strike: 241, expiry: 20281215}
-"""
-
-
-async def test_legs_are_compared_with_their_contracts_or_looked_up_and_nothing_is_stored(tmp_path):
-    (tmp_path / "s.yaml").write_text(FILE + OTHERS)
-    before = trace(tmp_path)
-    async with simulate() as sim:
-        found = (await look(sim, strategies_file=tmp_path / "s.yaml"))["legs"]
-    agreed, differs, looked_up, unknown = found
-    assert agreed.text.startswith("1 of the active legs agree")
-    assert f"{PUT} of one" in differs.text
-    assert "245" in differs.text
-    assert str(CALL) in looked_up.text
-    assert "241" in unknown.text
-    assert [one.level for one in found] == [Level.GOOD, Level.BAD, Level.GOOD, Level.BAD]
-    assert trace(tmp_path) == before
 
 
 @pytest.mark.parametrize(

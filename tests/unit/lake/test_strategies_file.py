@@ -257,26 +257,6 @@ def test_a_file_that_is_too_large_is_refused(tmp_path):
         load_strategies(tmp_path / "s.yaml")
 
 
-def test_legs_that_aliases_repeat_are_counted_before_they_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(strategies_file, "GivenLeg", None)
-    path = tmp_path / "s.yaml"
-    legs = "".join(f"      - {{conid: {n}, symbol: S}}\n" for n in range(1, 401))
-    again = "".join(f"  - {{strategy_id: s{n}, legs: *all}}\n" for n in range(600))
-    path.write_text(f"strategies:\n  - strategy_id: s\n    legs: &all\n{legs}{again}")
-    counts = r"s\.yaml, line 1, column 1: .*values; the most are 1,000,000"
-    with pytest.raises(StrategiesFileError, match=counts):
-        load_strategies(path)
-
-
-def test_aliases_that_repeat_aliases_are_refused_with_the_number_of_values(tmp_path):
-    path = tmp_path / "s.yaml"
-    lines = ["strategies: []", "accounts:", "  - &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    lines += (f"  - &a{n} [" + ", ".join([f"*a{n - 1}"] * 10) + "]" for n in range(1, 12))
-    path.write_text("\n".join(lines))
-    with pytest.raises(StrategiesFileError, match=r"values; the most are 1,000,000"):
-        load_strategies(path)
-
-
 def test_an_alias_of_what_is_around_it_is_refused(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text("strategies: &all\n  - {strategy_id: a, legs: *all}\n")
@@ -289,13 +269,6 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(StrategiesFileError, match="not a regular file"):
             load_strategies(path)
-
-
-@pytest.mark.parametrize("text", ["strategies: " + "[" * 200_000, "- " * 5000, "? " * 900])
-def test_deep_nesting_is_refused_at_its_place(tmp_path, text):
-    (tmp_path / "s.yaml").write_text(text)
-    with pytest.raises(StrategiesFileError, match=r"line 1, column .*: nested more than 16"):
-        load_strategies(tmp_path / "s.yaml")
 
 
 LIMITS = """\

@@ -3,7 +3,7 @@
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -13,13 +13,11 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.lake.strategies_file import load_strategies
-from position_sync_dagster.processes.preflight import Level, of_gateway
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.status import leg_states, read_status
 from position_sync_dagster.sync.stream import contracts
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from tests.support import legs as contract_legs
 from tests.support.booked_legs import CALL, PUT, STOCK, A, leg, terms_of
 from tests.support.short_owner import refresh
 from tests.support.streams import eventually, settings_for, simulate
@@ -297,16 +295,3 @@ async def test_a_described_leg_that_has_expired_is_told_and_not_looked_up(lake) 
         version = lake.registry.table.version()
         await resolver.resolve(connection, lake.registry.unresolved)
         assert (lake.registry.table.version(), asked()) == (version, 0)
-
-
-async def test_doctor_says_that_a_leg_has_expired_and_asks_for_no_details_of_it() -> None:
-    async with connected() as (sim, _connection, asked):
-        gone = contract_legs.leg(GONE, "old", expiry=date(2024, 1, 19))
-        held = await of_gateway(settings_for(sim), [])
-        before = asked()
-        found = await of_gateway(settings_for(sim), [gone])
-        assert asked() == 2 * before
-    told = [one for one in found if one.check == "legs"]
-    assert [one.level for one in told] == [Level.WARNING]
-    assert "expired" in told[0].text
-    assert len(found) == len(held)
