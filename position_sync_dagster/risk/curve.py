@@ -21,7 +21,7 @@ from position_sync_dagster.risk.payoff import Payoff, payoff_of
 from position_sync_dagster.risk.priced_legs import SIZE, PricedLeg, PricedLegs
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import changes
-from position_sync_dagster.risk.terms import ExerciseTerms, as_options
+from position_sync_dagster.risk.terms import as_options
 
 # The number of prices between the ends of a curve; strikes and break-evens come besides.
 PRICES = 61
@@ -190,9 +190,9 @@ def _described(legs: PricedLegs) -> dict[str, Any]:
     """Return whose legs these are, which, and when they expire."""
     account, currency = legs.parts.select("account", "currency").row(0)
     to_come: list[datetime] = []
-    for terms in legs.delivered:
-        if isinstance(terms, ExerciseTerms) and terms.expires_at > legs.given.now:
-            to_come.append(terms.expires_at)
+    for leg in legs:
+        if leg.delivered is not None and leg.delivered.expires_at > legs.given.now:
+            to_come.append(leg.delivered.expires_at)
     return {
         "account": account,
         "currency": currency,
@@ -221,7 +221,7 @@ def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float, now: datetim
     strikes = []
     deviations = []
     for leg in legs:
-        terms = leg.delivered_terms
+        terms = leg.delivered
         if terms is None:
             continue
         strikes.append(terms.strike)

@@ -39,6 +39,10 @@ SIZE = pl.col("position") * pl.col("multiplier") * pl.col("share")
 
 Row = Mapping[str, Any]
 
+# What an option delivers: as OptionTerms, if the model prices it. Or why that is not known; None of
+# a share or a future.
+Terms = ExerciseTerms | NotPriced | None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assumptions:
@@ -65,18 +69,21 @@ class PricedLeg:
 
     Attributes:
         row: Its row, as `PricedLegs.parts` has it.
-        delivered: What an option delivers, or why that is not known; None: it is no option.
-        terms: What the model prices an option as; None: it does not.
+        terms: As `PricedLegs.terms` has them.
     """
 
     row: Row
-    delivered: ExerciseTerms | NotPriced | None
-    terms: OptionTerms | None
+    terms: Terms
 
     @property
-    def delivered_terms(self) -> ExerciseTerms | None:
+    def delivered(self) -> ExerciseTerms | None:
         """What an option delivers; None: it is none, or that is not known."""
-        return self.delivered if isinstance(self.delivered, ExerciseTerms) else None
+        return self.terms if isinstance(self.terms, ExerciseTerms) else None
+
+    @property
+    def priced(self) -> OptionTerms | None:
+        """What the model prices an option as; None: it does not."""
+        return self.terms if isinstance(self.terms, OptionTerms) else None
 
     @property
     def text(self) -> str:
@@ -121,14 +128,12 @@ class PricedLegs:
             underlying), `spot` (its price in the major unit) and `reason` (why the part is in no
             scenario).
         given: What they are priced with.
-        delivered: What each part delivers, if it is an option, or why that is not known.
-        terms: What the model prices each part as; None: they are not known, or it is no option.
+        terms: What each part delivers, and is priced as.
     """
 
     parts: pl.DataFrame
     given: Assumptions
-    delivered: Sequence[ExerciseTerms | NotPriced | None]
-    terms: Sequence[OptionTerms | None]
+    terms: Sequence[Terms]
 
     @classmethod
     def of(cls, parts: pl.DataFrame, given: Assumptions) -> "PricedLegs":
@@ -138,18 +143,15 @@ class PricedLegs:
         with_own_spot = named.with_columns(spot=_own_spot())
         with_spot = with_own_spot.with_columns(spot=_spot_of_underlying())
 
-        delivered: list[ExerciseTerms | NotPriced | None] = []
-        terms: list[OptionTerms | None] = []
-        reasons: list[str | None] = []
+        terms = []
+        reasons = []
         for row in with_spot.iter_rows(named=True):
-            delivery = _delivery(row, given)
-            priced = _model_terms(row, delivery, given)
-            delivered.append(delivery)
-            terms.append(priced if isinstance(priced, OptionTerms) else None)
-            reasons.append(_left_out(row, priced))
+            terms_of_part = _terms_of(row, given)
+            terms.append(terms_of_part)
+            reasons.append(_left_out(row, terms_of_part))
 
         with_reasons = with_spot.with_columns(reason=pl.Series(reasons, dtype=pl.String))
-        return cls(parts=with_reasons, given=given, delivered=delivered, terms=terms)
+        return cls(parts=with_reasons, given=given, terms=terms)
 
     def of_strategy(self, strategy: str | None) -> "PricedLegs":
         """Return the parts of one strategy; None: all."""
@@ -174,22 +176,16 @@ class PricedLegs:
     def where(self, condition: pl.Expr) -> "PricedLegs":
         """Return the parts for which a condition is true."""
         chosen = self.parts.with_row_index("place").filter(condition)
-        delivered = []
-        terms = []
-        for place in chosen.get_column("place"):
-            delivered.append(self.delivered[place])
-            terms.append(self.terms[place])
-
-        parts = chosen.drop("place")
-        return PricedLegs(parts=parts, given=self.given, delivered=delivered, terms=terms)
+        terms = [self.terms[place] for place in chosen["place"]]
+        return PricedLegs(parts=chosen.drop("place"), given=self.given, terms=terms)
 
     @property
     def options(self) -> dict[int, OptionTerms]:
         """What the model prices the options as that are in scenarios, by the place of the part."""
-        reasons = self.parts.get_column("reason").to_list()
-        options: dict[int, OptionTerms] = {}
+        reasons = self.parts["reason"]
+        options = {}
         for place, terms in enumerate(self.terms):
-            if terms is not None and reasons[place] is None:
+            if isinstance(terms, OptionTerms) and reasons[place] is None:
                 options[place] = terms
         return options
 
@@ -200,11 +196,11 @@ class PricedLegs:
 
     def __iter__(self) -> Iterator[PricedLeg]:
         rows = self.parts.iter_rows(named=True)
-        for row, delivered, terms in zip(rows, self.delivered, self.terms, strict=True):
-            yield PricedLeg(row=row, delivered=delivered, terms=terms)
+        for row, terms in zip(rows, self.terms, strict=True):
+            yield PricedLeg(row=row, terms=terms)
 
 
-def _delivery(row: Row, given: Assumptions) -> ExerciseTerms | NotPriced | None:
+def _terms_of(row: Row, given: Assumptions) -> Terms:
     """Return what a part delivers; None: a share or a future, which it is itself."""
     if row["sec_type"] in LINEAR_TYPES:
         return None
@@ -214,28 +210,23 @@ def _delivery(row: Row, given: Assumptions) -> ExerciseTerms | NotPriced | None:
     fields_of_contract = {name: row[name] for name in CONTRACT_FIELDS}
     option = Instrument(**fields_of_contract)
     details = given.details.get(option.conid)
-    return exercise_terms(option, details, row["magnifier"])
+    delivered = exercise_terms(option, details, row["magnifier"])
+    rate = given.rates.get(option.currency)
+    if isinstance(delivered, NotPriced) or rate is None:
+        return delivered
+    return with_rate(delivered, rate, given.dividends.get(option.symbol))
 
 
-def _model_terms(
-    row: Row, delivery: ExerciseTerms | NotPriced | None, given: Assumptions
-) -> OptionTerms | NotPriced | None:
-    """Return what the model prices a part as; None: a share or a future."""
-    if not isinstance(delivery, ExerciseTerms):
-        return delivery
-    rate = given.rates.get(row["currency"])
-    dividends = given.dividends.get(row["symbol"])
-    return with_rate(delivery, rate, dividends)
-
-
-def _left_out(row: Row, priced: OptionTerms | NotPriced | None) -> NotPriced | None:
+def _left_out(row: Row, terms: Terms) -> NotPriced | None:
     """Return why a part is in no scenario; None: it is in all."""
-    if isinstance(priced, NotPriced):
-        return priced
+    if isinstance(terms, NotPriced):
+        return terms
 
     spot = row["spot"]
-    if priced is None:
+    if terms is None:
         return NotPriced.NO_PRICE if spot is None else None
+    if not isinstance(terms, OptionTerms):
+        return NotPriced.NO_RATE
 
     volatility = row["implied_vol"]
     if not volatility or volatility <= 0:

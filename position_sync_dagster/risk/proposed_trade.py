@@ -128,7 +128,7 @@ def volatility_between(
     """
     by_expiry: dict[datetime, list[PricedLeg]] = {}
     for leg in held:
-        terms = leg.delivered_terms
+        terms = leg.delivered
         if terms is not None and leg.row["implied_vol"] and terms.expires_at > now:
             by_expiry.setdefault(terms.expires_at, []).append(leg)
 
@@ -188,7 +188,7 @@ def _between_strikes(legs: Sequence[PricedLeg], strike: float) -> Interpolated:
 
 
 def _strike_of(leg: PricedLeg) -> float:
-    terms = leg.delivered_terms
+    terms = leg.delivered
     return 0.0 if terms is None else terms.strike
 
 

@@ -229,7 +229,7 @@ def profits(legs: PricedLegs, points: Sequence[Point]) -> list[dict[str, Any]]:
 def _priced_with(leg: PricedLeg) -> dict[str, Any]:
     """Return what a leg is priced with."""
     spot = leg.row["spot"]
-    terms = leg.terms
+    terms = leg.priced
     return {
         "leg": leg.name,
         "underlying_price": spot,

@@ -338,15 +338,14 @@ def option_terms(
     delivered = exercise_terms(contract, details, magnifier)
     if isinstance(delivered, NotPriced):
         return delivered
-    return with_rate(delivered, rates.get(contract.currency), dividends)
+    rate = rates.get(contract.currency)
+    return NotPriced.NO_RATE if rate is None else with_rate(delivered, rate, dividends)
 
 
 def with_rate(
-    delivered: ExerciseTerms, rate: float | None, dividends: Sequence[DatedDividend] | None
-) -> OptionTerms | NotPriced:
+    delivered: ExerciseTerms, rate: float, dividends: Sequence[DatedDividend] | None
+) -> OptionTerms:
     """Return the terms for the model, which needs the interest rate of the currency."""
-    if rate is None:
-        return NotPriced.NO_RATE
     return OptionTerms(
         right=delivered.right,
         strike=delivered.strike,

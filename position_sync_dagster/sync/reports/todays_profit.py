@@ -348,14 +348,15 @@ def _steps_of(
     of_symbols = col.symbol.is_in(symbols.to_list())
     before = _priced(opening.rows.filter(of_symbols), given)
     after = _priced(present.filter(of_symbols), given)
-    has_terms = pl.Series([terms is not None for terms in after.terms], dtype=pl.Boolean)
+    priced = [leg.priced for leg in after]
+    has_terms = pl.Series([terms is not None for terms in priced], dtype=pl.Boolean)
 
     units_before = _units_of(before)
     units_now = _units_of(after).filter(has_terms)
     from_close = wanted.select(KEY).join(units_before, on=KEY)
     moves = from_close.join(units_now, on=KEY, suffix="_now").drop_nulls()
 
-    terms = [after.terms[place] for place in moves["place_now"]]
+    terms = [priced[place] for place in moves["place_now"]]
     start = _values_at(opening.closed_at, moves["price"], moves["spot"])
     end = _values_at(book.now, moves["price_now"], moves["spot_now"])
     steps = price_steps(terms, start, end)
