@@ -7,6 +7,7 @@ split and summed as ever, so that what is said of it after the trades is what th
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -88,20 +89,16 @@ class WhatIf:
         `value`, `profit` and `left_out` of a row are those after the trades. A group that is not
         there before or after has null.
         """
-        before = _by_group(scenario_rows(self.before_legs, points, level), points)
-        after = _by_group(scenario_rows(self.after_legs, points, level), points)
-        more_before = _more_by_group(self.before, self.before_legs, self.settings, level)
-        more_after = _more_by_group(self.after, self.after_legs, self.settings, level)
-
-        rows: list[dict[str, Any]] = []
+        before = _sides(self.before, self.before_legs, self.settings, points, level)
+        after = _sides(self.after, self.after_legs, self.settings, points, level)
+        rows = []
         for key in sorted({*before, *after}, key=str):
-            group = key[:-1]
-            side_before = _side(before.get(key), more_before.get(group))
-            side_after = _side(after.get(key), more_after.get(group))
-            row = {**(after.get(key) or before[key]), "before": side_before, "after": side_after}
-            for name in _SHOWN:
-                row[name] = side_after[name] if side_after else None
-            rows.append(row)
+            row_before, side_before = before.get(key, (None, None))
+            row_after, side_after = after.get(key, (None, None))
+            sides: dict[str, Any] = {"before": side_before, "after": side_after}
+            if row_after is None:
+                sides |= dict.fromkeys(_SHOWN)
+            rows.append((row_after or row_before or {}) | sides)
         return rows
 
 
@@ -109,27 +106,20 @@ class WhatIf:
 _SHOWN = ("value", "profit", "left_out")
 
 
-def _by_group(
-    rows: Iterable[dict[str, Any]], points: Sequence[Point]
-) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """Return rows by their group and the number of their point; those of a group are in order."""
-    by_key: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for group, rows_of_group in grouped(_group_of, rows).items():
-        for number, row in enumerate(rows_of_group[: len(points)]):
-            by_key[*group, number] = row
-    return by_key
+def _sides(
+    book: Book, legs: PricedLegs, settings: Settings, points: Sequence[Point], level: Breakdown
+) -> dict[tuple[Any, ...], tuple[dict[str, Any], dict[str, Any]]]:
+    """Return each row of scenarios, and what it has of a side, by group and number of the point."""
+    more = _more_by_group(book, legs, settings, level)
+    sides = {}
+    for group, rows in grouped(_GROUP_OF, scenario_rows(legs, points, level)).items():
+        for number, row in enumerate(rows):
+            numbers = {name: row[name] for name in _SHOWN}
+            sides[*group, number] = (row, numbers | more.get(group, {}))
+    return sides
 
 
-def _group_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["strategy"], row["name"], row["account"], row["currency"], row["conid"]
-
-
-def _side(row: Mapping[str, Any] | None, more: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return what a row is before or after; None: its group is not there."""
-    if row is None:
-        return None
-    numbers = {name: row[name] for name in _SHOWN}
-    return {**numbers, **(more or {})}
+_GROUP_OF = itemgetter("strategy", "name", "account", "currency", "conid")
 
 
 def _more_by_group(
@@ -142,53 +132,37 @@ def _more_by_group(
     if level is Breakdown.STRATEGY:
         by = ["strategy_id", *by]
     uncovered = uncovered_calls(legs)
-    all_payoffs = payoffs(legs, leg_notes(book))
-    broken = _broken_limits(book, settings)
+    payoffs_of = grouped(
+        lambda payoff: (payoff.strategy, payoff.account), payoffs(legs, leg_notes(book))
+    )
+    # What the broker alone knows of an account, such as its margin, is not known after a trade.
+    computed = [limit for limit in known_limits(settings) if limit.measure not in OF_ACCOUNTS]
+    judged = evaluate(computed, book)
+    broken = [evaluated for evaluated in judged if evaluated.outcome is LimitState.BROKEN]
 
-    more: dict[tuple[Any, ...], dict[str, Any]] = {}
+    more = {}
     for sums in exposure.summed(legs.parts, by, book.now).iter_rows(named=True):
         strategy = sums.get("strategy_id")
         account = sums["account"]
-
-        uncovered_here: list[dict[str, Any]] = []
+        uncovered_here = []
         for row in uncovered:
             if row["account"] == account and strategy in (None, row["strategy_id"]):
                 uncovered_here.append(row)
 
-        payoff_rows: list[dict[str, Any]] = []
-        for payoff in all_payoffs:
-            is_here = (payoff.strategy, payoff.account) == (strategy, account)
-            if strategy is not None and is_here:
-                payoff_rows.append(payoff.row)
-
-        broken_here: list[str] = []
-        for subjects, text in broken:
-            if subjects & {strategy, account}:
-                broken_here.append(text)
+        broken_here = []
+        for evaluated in broken:
+            limit = evaluated.limit
+            if (limit.account or limit.strategy_id) in (strategy, account):
+                broken_here.append(evaluated.text)
 
         key = (strategy, strategy or account, account, sums["currency"], None)
         greeks = {name: sums[name] for name in GREEKS}
         more[key] = greeks | {
-            "payoffs": payoff_rows,
+            "payoffs": [payoff.row for payoff in payoffs_of[strategy, account]],
             "uncovered": uncovered_here,
             "limits_broken": broken_here,
         }
     return more
-
-
-def _broken_limits(book: Book, settings: Settings) -> list[tuple[set[str | None], str]]:
-    """Return the limits that are broken, with the strategy or account that they are of.
-
-    What the broker alone knows of an account, such as its margin, is not known after a trade.
-    """
-    computed = [limit for limit in known_limits(settings) if limit.measure not in OF_ACCOUNTS]
-    broken: list[tuple[set[str | None], str]] = []
-    for evaluated in evaluate(computed, book):
-        if evaluated.outcome is LimitState.BROKEN:
-            limit = evaluated.limit
-            subjects = {limit.strategy_id, limit.account} - {None}
-            broken.append((subjects, evaluated.text))
-    return broken
 
 
 def read_what_if(lake: Lake, settings: Settings, now: datetime, changes: Changes) -> WhatIf:
@@ -309,7 +283,7 @@ class HypotheticalBook:
         self.rows: dict[Key, dict[str, Any]] = {}
         for row in self.book.priced.iter_rows(named=True):
             self.rows[row["account"], row["conid"]] = row
-        self.claims = [leg for leg in self.book.legs if leg.removed_at is None]
+        self.claims = [*self.book.legs]
         self.traded: set[Key] = set()
         self._next_conid = -1
 
@@ -371,9 +345,7 @@ class HypotheticalBook:
         of_underlying = self.legs.parts.filter(col.symbol == trade.symbol)
         if of_underlying.is_empty():
             raise _nothing_held(trade)
-        counts = of_underlying.group_by("account").len()
-        most_first = counts.sort("len", "account", descending=[True, False])
-        return str(most_first["account"][0])
+        return str(of_underlying["account"].mode().min())
 
     def _held_key(self, trade: ProposedTrade, account: str) -> Key | None:
         """Return the holding of the contract in an account; None: it is not held there."""
@@ -399,8 +371,7 @@ class HypotheticalBook:
 
         similar = self._similar(trade)
         template = _without_position(similar.row, account)
-        row = {name: template[name] for name in self.book.priced.columns if name in template}
-        row |= {
+        row = {name: template[name] for name in self.book.priced.columns} | {
             "conid": self._next_conid, "symbol": trade.symbol, "right": trade.right,
             "strike": trade.strike, "expiry": trade.expiry, "local_symbol": None,
             "market_price": None, "implied_vol": None, **dict.fromkeys(_GREEK_COLUMNS),
