@@ -23,7 +23,6 @@ from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.results import (
     Grouping,
     read_campaigns,
-    read_results,
     results_of,
 )
 from position_sync_dagster.sync.reports.status import plain
@@ -106,7 +105,7 @@ class Tools:
         `since` is the first day of a close, such as 2026-01-02. Profit is after fees.
         """
         first = None if since is None else parse_day(since, "day")
-        groups = results_of(read_results(self.lake, first), Grouping(by))
+        groups = results_of(read_campaigns(self.lake, first), Grouping(by))
         return [plain(group.row) for group in groups]
 
     def campaigns(
