@@ -12,7 +12,7 @@ from operator import attrgetter
 
 import polars as pl
 
-from position_sync_dagster.domain.closes import BY_DELIVERY, SLACK, Cause, Closure, PositionChange
+from position_sync_dagster.domain.closes import SLACK, Cause, Closure, PositionChange
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
@@ -33,9 +33,6 @@ TRADES = frozenset({MovementKind.TRADE, MovementKind.CONVERSION})
 
 # The broker's code of a trade that opened, and closed nothing.
 OPENED = "O"
-
-# How long before or after the end of an option what it delivered is seen: one list names both.
-DELIVERED_WITHIN = timedelta(hours=1)
 
 
 class ChangeKind(StrEnum):
@@ -131,7 +128,6 @@ def read_day(lake: Lake, since: datetime) -> Day:
         changes=changes,
         movements=movements,
         closures=lake.closures.current(closed_since),
-        sessions=read_sessions(lake, since),
         breaks=breaks,
         names=names,
         strategies=strategies,
@@ -289,71 +285,16 @@ def _gain(amount: float | None, currency: str | None) -> str:
     return f"{gain} {currency}" if currency else gain
 
 
-@dataclass(frozen=True, slots=True)
-class _Move:
-    """A change of a quantity that no trade explains, with its causes where it is a close."""
-
-    change: PositionChange
-    closures: Sequence[Closure]
-
-    @property
-    def delivered_key(self) -> Key | None:
-        """The holding that came or went with an option; None: it delivered nothing."""
-        for closure in self.closures:
-            conid = closure.counter_conid
-            was_delivered = closure.right is not None and closure.cause in BY_DELIVERY
-            if was_delivered and conid is not None:
-                return closure.account, conid
-        return None
-
-
 def _moves(day: Day) -> Iterator[DayChange]:
-    """Yield the changes of quantities that no trade explains, and why holdings ended.
-
-    What an option delivered is in the line of the option.
-    """
-    moves = _untraded_moves(day)
-    options_of: defaultdict[str, list[_Move]] = defaultdict(list)
-    without_delivery: list[_Move] = []
-    for move in moves:
-        delivery = _delivery_of(move, moves)
-        if delivery is None:
-            without_delivery.append(move)
-        else:
-            options_of[delivery.change.change_id].append(move)
-
-    for move in without_delivery:
-        yield _move([*options_of[move.change.change_id], move])
-
-
-def _untraded_moves(day: Day) -> list[_Move]:
-    """Return the changes that no trade explains."""
+    """Yield the changes of quantities that no trade explains, and why holdings ended."""
     movements_of = grouped(attrgetter("key"), day.movements)
     explained = [closure for closure in day.closures if closure.cause is not Cause.UNEXPLAINED]
     closures_of_change = grouped(attrgetter("change_id"), explained)
-    moves: list[_Move] = []
     for change in day.changes:
         closures = closures_of_change[change.change_id]
         untraded = [closure for closure in closures if closure.cause is not Cause.TRADED]
         if untraded or not _is_traded(change, movements_of[change.key]):
-            moves.append(_Move(change, untraded or closures))
-    return moves
-
-
-def _delivery_of(option: _Move, moves: Iterable[_Move]) -> _Move | None:
-    """Return what an option delivered; None: it delivered nothing, or that is not seen yet."""
-    nearest: _Move | None = None
-    shortest = DELIVERED_WITHIN
-    for move in moves:
-        if move.change.key != option.delivered_key:
-            continue
-
-        distance = abs(move.change.seen_at - option.change.seen_at)
-        is_as_near = nearest is None and distance == shortest
-        if distance < shortest or is_as_near:
-            nearest = move
-            shortest = distance
-    return nearest
+            yield _move(change, untraded or closures)
 
 
 def _is_traded(change: PositionChange, movements: Iterable[Movement]) -> bool:
@@ -368,48 +309,29 @@ def _is_traded(change: PositionChange, movements: Iterable[Movement]) -> bool:
     return False
 
 
-def _move(moves: Sequence[_Move]) -> DayChange:
-    """Return the line of a change; of a delivery that of the options, and of what they left."""
-    steps: list[str] = []
-    conids: list[int] = []
-    closures: list[Closure] = []
-    for move in moves:
-        steps.append(_step(move.change))
-        conids.append(move.change.conid)
-        closures += move.closures
-
-    first = moves[0].change
+def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
+    """Return the line of a change, such as "assigned: SPY 650C 15Jan27  -2 → 0, +150 USD"."""
+    kind = ChangeKind.CLOSE
+    word = "closed"
     amount: float | None = None
     if closures:
-        kind = ChangeKind.CLOSE
         causes = [closure.cause.lower().replace("_", " ") for closure in closures]
         word = " and ".join(dict.fromkeys(causes))
         amount = known_sum(map(attrgetter("realized_pnl"), closures))
-    elif first.after:
+    elif change.after:
         kind = ChangeKind.QUANTITY
         word = "quantity"
-    else:
-        kind = ChangeKind.CLOSE
-        word = "closed"
 
-    listed = ", ".join(steps)
-    gain = _gain(amount, first.currency)
+    step = f"{contract_name(change)}  {digits(change.before)} → {digits(change.after)}"
     return DayChange(
-        at=first.seen_at,
+        at=change.seen_at,
         kind=kind,
-        account=first.account,
-        conids=tuple(conids),
-        text=f"{word}: {listed}{gain}",
+        account=change.account,
+        conids=(change.conid,),
+        text=f"{word}: {step}{_gain(amount, change.currency)}",
         amount=amount,
-        currency=first.currency,
+        currency=change.currency,
     )
-
-
-def _step(change: PositionChange) -> str:
-    """Return a quantity before and after, such as "SPY 650C 15Jan27  -2 → 0"."""
-    before = digits(change.before)
-    after = digits(change.after)
-    return f"{contract_name(change)}  {before} → {after}"
 
 
 def _gateways(day: Day) -> Iterator[DayChange]:

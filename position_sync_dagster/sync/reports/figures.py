@@ -17,7 +17,6 @@ from polars import col
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER, seconds_since
-from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.limits import Limit
 from position_sync_dagster.domain.movements import known_sum
@@ -333,10 +332,10 @@ def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
     others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
     versions = versions_of(*of_day, *others, lake.account_values)
 
-    # The owner of a login writes its session every few seconds, the other tables change seldom.
+    # These tables change seldom, but the sessions every few seconds.
     versions_of_day = versions[: len(of_day)]
     day = _day(lake, day_began(now), versions_of_day)
-    sessions = _sessions(lake, day.since, lake.sessions.table.version())
+    sessions = read_sessions(lake, day.since)
     limits = known_limits(settings)
     connections = map(str, book.live_since.items())
     status = read_status(lake, settings, now, book=book)
@@ -352,11 +351,6 @@ def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
 @lru_cache(maxsize=2)
 def _day(lake: Lake, since: datetime, _versions: tuple[int, ...]) -> Day:
     return read_day(lake, since)
-
-
-@lru_cache(maxsize=2)
-def _sessions(lake: Lake, since: datetime, _version: int) -> list[GatewaySession]:
-    return read_sessions(lake, since)
 
 
 def known_limits(settings: Settings) -> list[Limit]:
