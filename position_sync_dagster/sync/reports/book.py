@@ -16,7 +16,7 @@ from polars import col
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import A_DAY, SKEW, seconds_since
 from position_sync_dagster.domain.contract_match import contract_mismatch
-from position_sync_dagster.domain.holding import KEY, Key
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import Source
@@ -470,8 +470,6 @@ COLUMNS = (
 # The sign of what an option gains when its underlying rises.
 _SIGNS = {"CALL": 1.0, "PUT": -1.0}
 
-_name = lru_cache(maxsize=100_000)(leg_name)
-
 
 def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     """Return rows of the ledger with the columns of the JSON, and the times of their ages.
@@ -517,7 +515,7 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
 def _names(rows: pl.DataFrame) -> pl.Series:
     """Return the name of the contract of each row."""
     terms = rows.select("symbol", "right", "strike", "expiry")
-    names = [_name(*row) for row in terms.iter_rows()]
+    names = [leg_name(*row) for row in terms.iter_rows()]
     return pl.Series("name", names, pl.String)
 
 
@@ -619,21 +617,19 @@ def _curves_of_strategies(
         holdings: The holdings at each slot.
         legs: The active legs that match their contracts.
     """
-    # Most quantities are the same at all slots: then the shares are too.
-    number_of_slots = holdings.get_column("slot").n_unique()
-    has_one_quantity = col.position.n_unique() == 1
-    is_steady = has_one_quantity & (pl.len() == number_of_slots)
-    steadiness = holdings.group_by(KEY).agg(is_steady=is_steady)
-    moved = set(steadiness.filter(~col.is_steady)["conid"])
-    has_moved = col.conid.is_in(moved)
+    if holdings.is_empty():
+        return []
+    parts = []
+    for holdings_of_slot in holdings.partition_by("slot"):
+        held = exposure.quantities_of(holdings_of_slot)
+        claims = exposure.claims_of(dict(enumerate(legs)), held)
+        claimed = exposure.claimed_parts(claims, legs)
+        parts.append(holdings_of_slot.join(claimed, on=KEY))
 
-    steady = holdings.filter(~has_moved)
-    parts = [_parts_of_strategies(steady, legs)]
-    legs_that_moved = [leg for leg in legs if leg.conid in moved]
-    for holdings_of_slot in holdings.filter(has_moved).partition_by("slot"):
-        parts.append(_parts_of_strategies(holdings_of_slot, legs_that_moved))
-
-    by_slot = pl.concat(parts).group_by("strategy", "currency", "slot")
+    is_of_day = col.slot - col.timestamp <= A_DAY
+    profit = pl.when(is_of_day).then(col.daily_pnl * col.share)
+    with_profit = pl.concat(parts).select("currency", "slot", strategy="strategy_id", profit=profit)
+    by_slot = with_profit.group_by("strategy", "currency", "slot")
     sums = by_slot.agg(sum_if_known(col.profit))
     in_order = sums.sort("strategy", "currency", "slot")
     by_strategy = in_order.group_by("strategy", "currency", maintain_order=True)
@@ -642,16 +638,3 @@ def _curves_of_strategies(
         points = list(zip(slots, profits, strict=True))
         curves.append({"name": name, "currency": currency, "points": points})
     return curves
-
-
-def _parts_of_strategies(holdings: pl.DataFrame, legs: Sequence[ActiveContract]) -> pl.DataFrame:
-    """Return the profit of the day of each part; the quantities are the same at all slots."""
-    held: dict[Key, float] = {}
-    for account, conid, quantity in holdings.unique(KEY).select(*KEY, "position").iter_rows():
-        held[account, conid] = quantity
-
-    claims = exposure.claims_of(dict(enumerate(legs)), held)
-    parts = holdings.join(exposure.claimed_parts(claims, legs), on=KEY)
-    is_of_day = col.slot - col.timestamp <= A_DAY
-    profit = pl.when(is_of_day).then(col.daily_pnl * col.share)
-    return parts.select("currency", "slot", strategy="strategy_id", profit=profit)

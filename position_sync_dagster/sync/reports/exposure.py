@@ -203,10 +203,7 @@ def split(
 
     conids = {leg.conid for leg in active}
     of_legs = latest.filter(col.conid.is_in(conids))
-    held: dict[Key, float] = {}
-    for account, conid, quantity in of_legs.select(_HELD).iter_rows():
-        held[account, conid] = quantity
-
+    held = quantities_of(of_legs)
     claims = claims_of(matching, held)
     parts_of_holdings = _parts(latest, claims, active, contracts)
     beta = col.symbol.replace_strict(dict(betas or {}), default=None, return_dtype=pl.Float64)
@@ -220,6 +217,14 @@ def split(
     unattributed = parts.filter(col.leg < 0)
     all_rows = pl.concat([rows_of_legs, _unattributed_rows(unattributed, held)])
     return Split(parts, all_rows.with_columns(closed=closed))
+
+
+def quantities_of(holdings: pl.DataFrame) -> dict[Key, float]:
+    """Return the quantity of each holding."""
+    held = {}
+    for account, conid, quantity in holdings.select(_HELD).iter_rows():
+        held[account, conid] = quantity
+    return held
 
 
 def _mismatches(
