@@ -8,7 +8,7 @@ Either way they are listed with the reason.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from itertools import repeat
 from typing import Any
@@ -83,19 +83,13 @@ class Curve:
     @property
     def row(self) -> dict[str, Any]:
         """The curve for a program."""
-        row: dict[str, Any] = {name: getattr(self, name) for name in _ROW}
-        for name in GREEKS:
-            row[name] = self.greeks.get(name)
-        for name in _OF_PAYOFF:
-            row[name] = getattr(self.payoff, name, None)
-        return row
+        row = {column.name: getattr(self, column.name) for column in fields(self)}
+        del row["greeks"], row["payoff"]
+        row |= dict.fromkeys(GREEKS) | self.greeks
+        return row | {name: getattr(self.payoff, name, None) for name in _OF_PAYOFF}
 
 
-# What a program gets of a curve, besides its greeks; and of its payoff.
-_ROW = (
-    "account", "currency", "underlying", "legs", "spot", "next_expiry", "last_expiry", "moves",
-    "prices", "now", "chosen", "at_expiry", "left_out",
-)  # fmt: skip
+# What a program gets of a payoff.
 _OF_PAYOFF = ("break_evens", "greatest_profit", "greatest_loss", "why", "note")
 
 
@@ -134,10 +128,10 @@ def _over_moves(legs: PricedLegs, shift: Point) -> Curve:
     """Return the curve of several underlyings, which all move by the same percentage."""
     moves = np.linspace(-USUAL_REACH, USUAL_REACH, PRICES)
     now, chosen = _profits(legs, moves, shift)
-    greeks: dict[str, Profits] = {}
+    greeks = {}
     for name, rows in _greeks_along(legs, moves, shift).items():
-        if name != "delta":  # shares of several underlyings have no sum
-            greeks[name] = _sum_of_known(rows)
+        greeks[name] = _sum_of_known(rows)
+    del greeks["delta"]  # shares of several underlyings have no sum
     return Curve(
         **_described(legs),
         underlying=None,
@@ -156,13 +150,8 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     is_of_one = legs.parts.get_column("strategy_id").n_unique() == 1
     steps = model.FINE if is_of_one else model.COARSE
     payoff = payoff_of(each, legs.given.now, notes, steps)
-    described = _described(legs)
-    left_out = _left_out(legs)
-    for leg in each:
-        if leg.row["unrealized_pnl"] is None and leg.row["reason"] is None:
-            left_out.append(_named(leg, NO_PROFIT))
-
-    curve = Curve(**described, underlying=payoff.under, payoff=payoff, left_out=left_out)
+    left_out = _left_out(legs, since_opened=True)
+    curve = Curve(**_described(legs), underlying=payoff.under, payoff=payoff, left_out=left_out)
     spot = legs.parts.get_column("spot").median()
     if not isinstance(spot, float):
         return curve
@@ -202,18 +191,17 @@ def _described(legs: PricedLegs) -> dict[str, Any]:
     }
 
 
-def _left_out(legs: PricedLegs) -> list[Mapping[str, Any]]:
-    """Return the legs that cannot be priced."""
+def _left_out(legs: PricedLegs, *, since_opened: bool = False) -> list[Mapping[str, Any]]:
+    """Return the legs that cannot be priced, or whose profit since they were opened is unknown."""
     left_out = []
     for leg in legs:
         reason = leg.row["reason"]
+        if since_opened and reason is None and leg.row["unrealized_pnl"] is None:
+            reason = NO_PROFIT
         if reason is not None:
-            left_out.append(_named(leg, reason))
+            strategy = leg.row["strategy_id"]
+            left_out.append({"leg": leg.name, "strategy": strategy, "reason": reason})
     return left_out
-
-
-def _named(leg: PricedLeg, reason: str) -> Mapping[str, Any]:
-    return {"leg": leg.name, "strategy": leg.row["strategy_id"], "reason": reason}
 
 
 def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float, now: datetime) -> model.Array:
@@ -253,16 +241,11 @@ def _profits(legs: PricedLegs, moves: model.Array, shift: Point) -> tuple[model.
     if shift.vol or shift.days:
         points += [Point(spot=move, vol=shift.vol, days=shift.days) for move in moves.tolist()]
 
-    changed = _sizes(legs) * changes(legs, points)
+    sizes = legs.parts.select(SIZE).to_numpy()
+    changed = sizes * changes(legs, points)
     now = changed[:, : len(moves)]
     later = changed[:, -len(moves) :]
     return now, later
-
-
-def _sizes(legs: PricedLegs) -> model.Array:
-    """Return the size of each part as a column, beside rows of prices."""
-    sizes: model.Array = legs.parts.select(SIZE).to_numpy()
-    return sizes
 
 
 def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[str, model.Array]:
@@ -272,10 +255,8 @@ def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[st
     spots = spot[:, None] * (1 + moves / 100)
 
     # A share or a future moves with its price, and has no other greek.
-    delta = np.ones(spots.shape)
-    gamma = np.zeros(spots.shape)
-    theta = np.zeros(spots.shape)
-    vega = np.zeros(spots.shape)
+    of_parts = {name: np.zeros(spots.shape) for name in ("delta", "gamma", "theta", "vega")}
+    of_parts["delta"] += 1.0
 
     terms = legs.options
     options = list(terms)
@@ -287,19 +268,18 @@ def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[st
         volatility = shifted.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
 
         greeks = model.greeks_along(later, spots[options], volatility, model.COARSE)
-        delta[options] = greeks.delta
-        gamma[options] = greeks.gamma
-        theta[options] = greeks.theta
-        vega[options] = greeks.vega
+        for name, rows in of_parts.items():
+            rows[options] = getattr(greeks, name)
 
-    is_unknown = parts.select(pl.col("reason").is_not_null()).to_numpy()
-    sizes = np.where(is_unknown, np.nan, _sizes(legs))
+    known_size = pl.when(pl.col("reason").is_null()).then(SIZE)
+    sizes = parts.select(known_size.fill_null(np.nan)).to_numpy()
+    delta = sizes * of_parts["delta"]
     return {
-        "delta": sizes * delta,
-        "dollar_delta": sizes * delta * spots,
-        "gamma_1pct": sizes * gamma * spots**2 / 100,
-        "theta": sizes * theta,
-        "vega": sizes * vega,
+        "delta": delta,
+        "dollar_delta": delta * spots,
+        "gamma_1pct": sizes * of_parts["gamma"] * spots**2 / 100,
+        "theta": sizes * of_parts["theta"],
+        "vega": sizes * of_parts["vega"],
     }
 
 
