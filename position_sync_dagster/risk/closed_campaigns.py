@@ -406,21 +406,19 @@ def last_state(states: Sequence[CampaignState]) -> CampaignState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignRoll:
-    """Options that took the place of others, in one order or within a minute.
-
-    Attributes:
-        closed, opened: The contracts.
-    """
+class RolledContracts:
+    """Options that took the place of others, in one order or within a minute."""
 
     at: datetime
-    closed: Sequence[int]
-    opened: Sequence[int]
+    closed: tuple[str, ...]
+    opened: tuple[str, ...]
 
 
-def rolls_in(states: Sequence[CampaignState]) -> list[CampaignRoll]:
+def rolls_in(
+    states: Sequence[CampaignState], contracts: Mapping[int, Contract]
+) -> list[RolledContracts]:
     """Return the rolls of a campaign."""
-    rolls: list[CampaignRoll] = []
+    rolls = []
     for before, state in pairwise(states):
         if before.is_flat or state.is_flat:
             continue
@@ -434,31 +432,24 @@ def rolls_in(states: Sequence[CampaignState]) -> list[CampaignRoll]:
                 side = opened if part.opens else closed
                 side[conid] = None
 
-        new = [conid for conid in opened if conid not in closed]
-        if closed and new:
-            rolls.append(CampaignRoll(at=state.at, closed=list(closed), opened=new))
+        gone = tuple(contracts[conid].name for conid in closed)
+        new = tuple(contracts[conid].name for conid in opened if conid not in closed)
+        if gone and new:
+            rolls.append(RolledContracts(at=state.at, closed=gone, opened=new))
     return rolls
-
-
-def pieces_of(lots: Mapping[int, Lot], contracts: Mapping[int, Contract]) -> list[Piece] | str:
-    """Return lots as pieces of a structure; a text: what is not known of one of them."""
-    pieces: list[Piece] = []
-    for conid, lot in lots.items():
-        contract = contracts[conid]
-        if contract.instrument is None:
-            return f"the terms of {contract.name} are not known"
-        cost = None if lot.cost is None else lot.cost / lot.quantity
-        pieces.append(Piece(contract.instrument, lot.quantity, cost))
-    return pieces
 
 
 def kind_in(
     lots: Mapping[int, Lot], contracts: Mapping[int, Contract]
 ) -> tuple[str | None, str | None]:
     """Return the kind of a structure, or why it has none."""
-    pieces = pieces_of(lots, contracts)
-    if isinstance(pieces, str):
-        return None, pieces
+    pieces = []
+    for conid, lot in lots.items():
+        contract = contracts[conid]
+        if contract.instrument is None:
+            return None, f"the terms of {contract.name} are not known"
+        pieces.append(Piece(contract.instrument, lot.quantity))
+
     kind = kind_of(pieces) if pieces else None
     return kind, None if kind else "its contracts are no structure that has a name"
 
@@ -530,33 +521,30 @@ class CampaignMoney:
 
 def money_of(parts: Sequence[OwnedPart]) -> CampaignMoney:
     """Return what parts of one currency brought."""
-    reasons: list[str] = []
-    amounts: list[float | None] = []
-    fees_of_parts: list[float | None] = []
-    received_of_premiums: list[float | None] = []
-    paid_of_premiums: list[float | None] = []
-
+    fees_of_parts = []
     for part in parts:
-        amounts.append(part.cash)
-        if part.unknown and part.unknown not in reasons:
-            reasons.append(part.unknown)
-        if part.fee != 0:
-            is_same_currency = part.movement.fee_currency == part.movement.currency
-            fees_of_parts.append(part.fee if is_same_currency else None)
-        if part.is_option and part.is_trade:
-            received_of_premiums.append(None if part.cash is None else max(part.cash, 0.0))
-            paid_of_premiums.append(None if part.cash is None else max(-part.cash, 0.0))
+        is_elsewhere = part.movement.fee_currency != part.movement.currency
+        fees_of_parts.append(None if part.fee and is_elsewhere else part.fee)
 
-    cash = known_sum(amounts)
+    cash = known_sum(part.cash for part in parts)
     fees = known_sum(fees_of_parts)
+    reasons = dict.fromkeys(part.unknown for part in parts if part.unknown)
     is_known = not reasons and cash is not None and fees is not None
+
+    received = None
+    paid = None
+    premiums = [part.cash for part in parts if part.is_option and part.is_trade]
+    known_premiums = [cash for cash in premiums if cash is not None]
     is_whole = not any(part.is_prior for part in parts)
+    if is_whole and len(known_premiums) == len(premiums):
+        received = known_sum(premium for premium in known_premiums if premium > 0)
+        paid = known_sum(-premium for premium in known_premiums if premium < 0)
     return CampaignMoney(
         profit=cash - fees if is_known else None,  # type: ignore[operator]
         fees=fees,
-        received=known_sum(received_of_premiums) if is_whole else None,
-        paid=known_sum(paid_of_premiums) if is_whole else None,
-        unknown=None if is_known else first_reasons(reasons),
+        received=received,
+        paid=paid,
+        unknown=None if is_known else first_reasons([*reasons]),
     )
 
 

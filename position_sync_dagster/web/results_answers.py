@@ -10,12 +10,12 @@ from position_sync_dagster.domain.instrument import parse_day
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import descriptions_of
+from position_sync_dagster.risk.closed_campaigns import RolledContracts
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closed_campaigns import CampaignValue
 from position_sync_dagster.sync.reports.one_campaign import (
     CampaignFill,
     CampaignLeg,
-    RolledContracts,
     read_campaign,
 )
 from position_sync_dagster.sync.reports.results import (

@@ -7,8 +7,9 @@ from `daily_positions` and the ledger, where these have them.
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -53,14 +54,13 @@ from position_sync_dagster.risk.closed_campaigns import (
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
 from position_sync_dagster.sync.movement_sources import SINGLE_TYPES
-from position_sync_dagster.sync.reports.campaign_extremes import (
-    LedgerExtremes,
-    ledger_extremes,
-    with_money,
-)
 from position_sync_dagster.sync.reports.recorded_values import RecordedValues
 
 DAYS_OF_A_YEAR = 365
+
+# The least and the most that a campaign stood at the moments at which the ledger knows its value,
+# and how many these are.
+LedgerExtremes = tuple[float, float, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +201,7 @@ class CampaignBook:
             legs=len(campaign.conids),
             contracts="; ".join(names),
             conids=",".join(map(str, campaign.conids)),
-            rolls=len(rolls_in(states)),
+            rolls=len(rolls_in(states, contracts)),
             profit=money.profit,
             fees=money.fees,
             premium_received=money.received,
@@ -250,8 +250,11 @@ class CampaignBook:
             if movement.conid is not None and movement.quantity:
                 first.setdefault(movement.key, movement)
 
+        names = ["account", "conid", "before", "seen_at", "since"]
+        changes = self.lake.position_changes.table.rows(columns=names)
+        first_changes = changes.sort("seen_at").unique(["account", "conid"], keep="first")
         held: dict[Key, float] = {}
-        for account, conid, before, seen_at, since in self._first_changes():
+        for account, conid, before, seen_at, since in first_changes.select(names).iter_rows():
             opening = first.get((account, conid))
             if opening is not None and _is_after(opening, since or seen_at):
                 held[account, conid] = before
@@ -264,13 +267,6 @@ class CampaignBook:
                 held[key] = days[max(earlier)]
         return {key: quantity for key, quantity in held.items() if quantity}
 
-    def _first_changes(self) -> list[tuple[str, int, float, datetime, datetime | None]]:
-        """Return the first recorded change of each holding."""
-        names = ["account", "conid", "before", "seen_at", "since"]
-        changes = self.lake.position_changes.table.rows(columns=names)
-        first = changes.sort("seen_at").unique(["account", "conid"], keep="first")
-        return list(first.iter_rows())
-
     @cached_property
     def _recorded(self) -> "RecordedValues":
         conids = {movement.conid for movement in self.movements if movement.conid is not None}
@@ -282,13 +278,8 @@ class CampaignBook:
         return exchange_days(self.settings.calendar, min(days), max(days))
 
     def _trading_days(self, first: date, last: date) -> list[date]:
-        days: list[date] = []
-        day = first
-        while day <= last:
-            if self._calendar.is_trading_day(day):
-                days.append(day)
-            day += A_DAY
-        return days
+        days = _days_between(first, last)
+        return [day for day in days if self._calendar.is_trading_day(day)]
 
     @cached_property
     def _contracts(self) -> dict[int, Contract]:
@@ -325,8 +316,8 @@ def _extremes(
     columns: dict[str, Any] = {"closes": len(stood), "closes_known": len(profits)}
     columns["moments_known"] = 0
     if in_ledger is not None:
-        columns["moments_known"] = in_ledger.moments
-        profits += [in_ledger.worst, in_ledger.best]
+        worst, best, columns["moments_known"] = in_ledger
+        profits += [worst, best]
 
     columns["worst"] = None
     columns["best"] = None
@@ -349,12 +340,9 @@ def _extremes(
 
 def _next_expiry(conids: Iterable[int], contracts: Mapping[int, Contract]) -> date | None:
     """Return the first known expiry of contracts; None without any."""
-    expiries: list[date] = []
-    for conid in conids:
-        instrument = contracts[conid].instrument
-        if instrument is not None and instrument.expiry is not None:
-            expiries.append(instrument.expiry)
-    return min(expiries, default=None)
+    instruments = [contracts[conid].instrument for conid in conids]
+    expiries = [instrument.expiry for instrument in instruments if instrument is not None]
+    return min(filter(None, expiries), default=None)
 
 
 def _moments_of(campaigns: Iterable[TradedCampaign]) -> list[tuple[datetime, list[int]]]:
@@ -405,3 +393,97 @@ def contract_of(
     if details is not None and details.price_magnifier:
         magnifier = float(details.price_magnifier)
     return Contract(name=name_of(stated), instrument=instrument, magnifier=magnifier)
+
+
+# ---- how campaigns stood between two closes, by the ledger
+
+_SPAN = {
+    "number": pl.Int64(), "begin": pl.Datetime("us", "UTC"), "end": pl.Datetime("us", "UTC"),
+    "money": pl.Float64(), "legs": pl.Int64(), "account": pl.String(), "conid": pl.Int64(),
+    "quantity": pl.Float64(),
+}  # fmt: skip
+
+
+def with_money(money: float | None, part: OwnedPart) -> float | None:
+    """Return what a campaign got until a part, with it, less fees; None: not known."""
+    cash, fee = part.cash, part.fee
+    if money is None or part.unknown or cash is None or fee is None:
+        return None
+    return money + cash - fee
+
+
+def ledger_extremes(
+    parts_of_campaigns: Sequence[Sequence[OwnedPart]], recorded: RecordedValues
+) -> dict[int, LedgerExtremes]:
+    """Return how campaigns stood, by their place in the sequence; blocks.
+
+    Args:
+        parts_of_campaigns: The parts of one currency of each campaign, in order of time.
+    """
+    spans: list[tuple[object, ...]] = []
+    conids_on: defaultdict[date, set[int]] = defaultdict(set)
+    for number, parts in enumerate(parts_of_campaigns):
+        for begin, end, money, held in _spans_of(parts):
+            for (account, conid), quantity in held.items():
+                spans.append((number, begin, end, money, len(held), account, conid, quantity))
+                for day in _days_between(begin.date(), end.date()):
+                    conids_on[day].add(conid)
+
+    table = pl.DataFrame(spans, schema=_SPAN, orient="row")
+    of_days: list[pl.DataFrame] = []
+    for units in recorded.units_of_days(conids_on):
+        of_days.append(_stood_on_day(table, units))
+    if not of_days:
+        return {}
+
+    by_campaign = pl.concat(of_days).group_by("number")
+    rows = by_campaign.agg(pl.col("worst").min(), pl.col("best").max(), pl.col("moments").sum())
+    return rows.rows_by_key("number", unique=True)
+
+
+def _stood_on_day(spans: pl.DataFrame, units: pl.DataFrame) -> pl.DataFrame:
+    """Return the extremes of each campaign on one day, where all of its contracts have a value."""
+    is_during = pl.col("timestamp").is_between("begin", "end", closed="left")
+    during = spans.join(units, on=["account", "conid"]).filter(is_during)
+
+    value = pl.col("quantity") * pl.col("unit")
+    of_span = pl.col("legs", "money").first()
+    by_moment = during.group_by("number", "begin", "slot")
+    of_moments = by_moment.agg(of_span, value=value.sum(), known=pl.len())
+
+    whole = of_moments.filter(pl.col("known") == pl.col("legs"))
+    profit = pl.col("money") + pl.col("value")
+    moments = pl.len().cast(pl.Int64)
+    return whole.group_by("number").agg(worst=profit.min(), best=profit.max(), moments=moments)
+
+
+# From when until when a campaign had the same, what it had got until then, and what it had.
+_Span = tuple[datetime, datetime, float, dict[Key, float]]
+
+
+def _spans_of(parts: Sequence[OwnedPart]) -> Iterable[_Span]:
+    """Yield the spans between the trades of a campaign; those without known money are left out."""
+    held: defaultdict[Key, float] = defaultdict(float)
+    money: float | None = 0.0
+    for part, following in pairwise(parts):
+        held[part.key] += part.quantity
+        money = with_money(money, part)
+        _before, begin = _bounds_of(part)
+        end, _after = _bounds_of(following)
+        open_quantities = {key: q for key, q in held.items() if abs(q) >= QUANTITY_ROUNDING}
+        if money is not None and open_quantities and begin < end:
+            yield begin, end, money, open_quantities
+
+
+def _bounds_of(part: OwnedPart) -> tuple[datetime, datetime]:
+    """Return until when it is certain that a part had not happened, and from when that it had."""
+    if not part.is_trade or part.movement.at is not None:
+        return part.at, part.at
+    begin = datetime.combine(part.movement.day, time(), UTC)
+    return begin, begin + A_DAY
+
+
+def _days_between(begin: date, end: date) -> Iterable[date]:
+    while begin <= end:
+        yield begin
+        begin += A_DAY

@@ -12,7 +12,13 @@ from position_sync_dagster.domain.movements import MovementKind
 from position_sync_dagster.errors import UnknownIdError, shown
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import one_of
-from position_sync_dagster.risk.closed_campaigns import Contract, money_of, rolls_in, states_of
+from position_sync_dagster.risk.closed_campaigns import (
+    Contract,
+    RolledContracts,
+    money_of,
+    rolls_in,
+    states_of,
+)
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closed_campaigns import CampaignBook, CampaignValue
 from position_sync_dagster.sync.reports.results import read_campaigns
@@ -74,15 +80,6 @@ class CampaignFill:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RolledContracts:
-    """Contracts that took the place of others."""
-
-    at: datetime
-    closed: tuple[str, ...]
-    opened: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OneCampaign:
     """A campaign; it has a row in each of its currencies."""
 
@@ -111,14 +108,6 @@ def read_campaign(lake: Lake, settings: Settings, campaign_id: str) -> OneCampai
     campaign = next(each for each in book.campaigns if each.campaign_id == campaign_id)
     contracts = book.contracts_of(campaign)
     legs = [_leg(conid, campaign.parts, contracts[conid]) for conid in campaign.conids]
-    rolls = [
-        RolledContracts(
-            at=roll.at,
-            closed=tuple(contracts[conid].name for conid in roll.closed),
-            opened=tuple(contracts[conid].name for conid in roll.opened),
-        )
-        for roll in rolls_in(states_of(campaign))
-    ]
     values: list[CampaignValue] = []
     for currency in campaign.currencies:
         values += book.stood(campaign, currency)
@@ -127,7 +116,7 @@ def read_campaign(lake: Lake, settings: Settings, campaign_id: str) -> OneCampai
         campaigns=tuple(rows),
         legs=tuple(legs),
         fills=tuple(_fill(part, contracts) for part in campaign.parts),
-        rolls=tuple(rolls),
+        rolls=tuple(rolls_in(states_of(campaign), contracts)),
         values=tuple(values),
     )
 

@@ -150,9 +150,7 @@ class RecordedValues:
         near = rows[max(0, place - 1) : place + 1]
         return min(near, key=lambda row: abs(row[0] - at), default=None)
 
-    def units_of_days(
-        self, conids_on: Mapping[date, Collection[int]]
-    ) -> Iterator[tuple[date, pl.DataFrame]]:
+    def units_of_days(self, conids_on: Mapping[date, Collection[int]]) -> Iterator[pl.DataFrame]:
         """Yield, for each day of the ledger, what one unit was worth, each five minutes.
 
         Args:
@@ -165,4 +163,4 @@ class RecordedValues:
             )
             held = rows.filter(pl.col("position") != 0, pl.col("market_value").is_not_null())
             unit = pl.col("market_value") / pl.col("position")
-            yield day, held.select("account", "conid", "timestamp", "slot", unit=unit)
+            yield held.select("account", "conid", "timestamp", "slot", unit=unit)
