@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment
+from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs
-from position_sync_dagster.risk.terms import ExerciseTerms, NotPriced, OptionTerms, years_between
+from position_sync_dagster.risk.terms import (
+    ExerciseTerms,
+    NotPriced,
+    OptionTerms,
+    expires_at,
+    years_between,
+)
 
 # An option is pinned whose strike is within this share of the price.
 PINNED = 0.005
@@ -176,14 +182,9 @@ def _expires_at(leg: PricedLeg, legs: PricedLegs) -> datetime | None:
     """Return when a leg expires, in New York; None: never, or it is not known."""
     if leg.delivered is not None:
         return leg.delivered.expires_at.astimezone(NEW_YORK)
-    day = leg.row["expiry"]
-    if day is None:
-        return None
     details = legs.given.details.get(leg.row["conid"])
-    if details is None:
-        return expiry_moment(day)
-    last = expiry_moment(day, details.last_trade_time, details.time_zone)
-    return last.astimezone(NEW_YORK)
+    moment = expires_at(leg.row["expiry"], details)
+    return None if moment is None else moment.astimezone(NEW_YORK)
 
 
 def _deliveries(legs: PricedLegs) -> Iterable[ExpiringLeg]:
@@ -382,9 +383,5 @@ def _judged(leg: PricedLeg, now: datetime) -> dict[str, Any] | None:
 
 def _next_dividend(terms: OptionTerms, now: datetime, spot: float) -> tuple[datetime, float] | None:
     """Return the ex-date and the amount of the next dividend before an expiry; None: none."""
-    coming = [
-        (dividend.ex_date, dividend.amount or dividend.share * spot)
-        for dividend in terms.dividends or ()
-        if now < dividend.ex_date <= terms.expires_at
-    ]
-    return min(coming, default=None)
+    dividends = [(dividend.ex_date, dividend.amount_at(spot)) for dividend in terms.until_expiry]
+    return min((coming for coming in dividends if coming[0] > now), default=None)

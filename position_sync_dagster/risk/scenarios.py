@@ -247,8 +247,6 @@ def _dividends_until(terms: OptionTerms | None, spot: float | None) -> list[dict
     if terms is None or terms.dividends is None or not spot:
         return None
     until = []
-    for dividend in terms.dividends:
-        if dividend.ex_date <= terms.expires_at:
-            amount = dividend.amount or dividend.share * spot
-            until.append({"ex_date": dividend.ex_date, "amount": amount})
+    for dividend in terms.until_expiry:
+        until.append({"ex_date": dividend.ex_date, "amount": dividend.amount_at(spot)})
     return until

@@ -57,6 +57,10 @@ class DatedDividend:
     share: float = 0.0
     is_forecast: bool = False
 
+    def amount_at(self, spot: float) -> float:
+        """Return the amount of money, given the price of the underlying."""
+        return self.amount or self.share * spot
+
     def after(self, now: datetime, spot: float) -> tuple[float, float, float]:
         """Return the years until it, amount and share, given the price of the underlying."""
         years = years_between(now, self.ex_date)
@@ -246,6 +250,12 @@ class OptionTerms(ExerciseTerms):
     dividends: Sequence[DatedDividend] | None = None
 
     @property
+    def until_expiry(self) -> list[DatedDividend]:
+        """The known dividends until the expiry."""
+        known = self.dividends or ()
+        return [dividend for dividend in known if dividend.ex_date <= self.expires_at]
+
+    @property
     def text(self) -> str:
         """What the model assumes, in one line.
 
@@ -262,11 +272,8 @@ class OptionTerms(ExerciseTerms):
         if self.dividends is None:
             return f"{model_of_option}, dividends unknown: none assumed"
 
-        until_expiry = [
-            dividend for dividend in self.dividends if dividend.ex_date <= self.expires_at
-        ]
-        amount = sum(dividend.amount for dividend in until_expiry)
-        share = sum(dividend.share for dividend in until_expiry)
+        amount = sum(dividend.amount for dividend in self.until_expiry)
+        share = sum(dividend.share for dividend in self.until_expiry)
         sums = []
         if amount:
             sums.append(f"{amount:.4g} paid")
