@@ -16,7 +16,6 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import (
     COLUMNS,
     book_at,
-    known_strategy,
     open_positions,
 )
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
@@ -59,7 +58,7 @@ class Tools:
         A strategy that is not active is an error, which names those that are.
         """
         book = self._read().book
-        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+        book.require_strategy(strategy)
         rows = open_positions(book, strategy, symbol)
         return list(plain(rows.select(COLUMNS).to_dicts()))
 

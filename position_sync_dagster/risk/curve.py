@@ -85,7 +85,7 @@ class Curve:
         """The curve for a program."""
         row = {column.name: getattr(self, column.name) for column in fields(self)}
         del row["greeks"], row["payoff"]
-        row |= dict.fromkeys(GREEKS) | self.greeks
+        row |= {**dict.fromkeys(GREEKS), **self.greeks}
         return row | {name: getattr(self.payoff, name, None) for name in _OF_PAYOFF}
 
 
@@ -193,7 +193,7 @@ def _described(legs: PricedLegs) -> dict[str, Any]:
 
 def _left_out(legs: PricedLegs, *, since_opened: bool = False) -> list[Mapping[str, Any]]:
     """Return the legs that cannot be priced, or whose profit since they were opened is unknown."""
-    left_out = []
+    left_out: list[Mapping[str, Any]] = []
     for leg in legs:
         reason = leg.row["reason"]
         if since_opened and reason is None and leg.row["unrealized_pnl"] is None:

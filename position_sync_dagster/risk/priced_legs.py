@@ -64,6 +64,15 @@ class Assumptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which holdings are looked at: of a strategy, on an underlying, of an account; None: all."""
+
+    strategy: str | None = None
+    underlying: str | None = None
+    account: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PricedLeg:
     """A part of a holding.
 
@@ -155,23 +164,19 @@ class PricedLegs:
 
     def of_strategy(self, strategy: str | None) -> "PricedLegs":
         """Return the parts of one strategy; None: all."""
-        return self.chosen(strategy, None, None)
+        return self.chosen(Choice(strategy=strategy))
 
-    def chosen(
-        self, strategy: str | None, underlying: str | None, account: str | None
-    ) -> "PricedLegs":
-        """Return the parts of a strategy, a symbol and an account; None: of all."""
-        conditions = []
-        if strategy is not None:
-            conditions.append(pl.col("strategy_id") == strategy)
-        if underlying is not None:
+    def chosen(self, choice: Choice) -> "PricedLegs":
+        """Return the parts of a strategy, on an underlying, of an account."""
+        condition = pl.lit(value=True)
+        if choice.strategy is not None:
+            condition &= pl.col("strategy_id") == choice.strategy
+        if choice.underlying is not None:
             symbol = pl.col("symbol").str.to_uppercase()
-            conditions.append(symbol == underlying.upper())
-        if account is not None:
-            conditions.append(pl.col("account") == account)
-        if not conditions:
-            return self
-        return self.where(pl.all_horizontal(conditions))
+            condition &= symbol == choice.underlying.upper()
+        if choice.account is not None:
+            condition &= pl.col("account") == choice.account
+        return self.where(condition)
 
     def where(self, condition: pl.Expr) -> "PricedLegs":
         """Return the parts for which a condition is true."""

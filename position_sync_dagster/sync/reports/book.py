@@ -135,6 +135,11 @@ class Book:
     unresolved: frozenset[str] = frozenset()
     strategy: str | None = None
 
+    def require_strategy(self, strategy: str | None) -> None:
+        """Raise UnknownStrategyError if a strategy has no leg with a contract."""
+        if strategy != UNATTRIBUTED:
+            known_strategy(strategy, (leg.strategy_id for leg in self.legs), self.unresolved)
+
     def of_strategy(self, strategy: str | None) -> "Book":
         """Return the book with the sums of one strategy; None: of all."""
         if strategy is None:

@@ -1,6 +1,6 @@
 """Risk, from the tables: a book ready for scenarios, and their recorded results."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -10,12 +10,12 @@ from position_sync_dagster.domain.instrument import OPTION_TYPES, contract_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.curve import Curve, curves_of
-from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs
+from position_sync_dagster.risk.priced_legs import Assumptions, Choice, PricedLegs
 from position_sync_dagster.risk.scenario_file import OwnScenarios, Point, folder_of, read_scenarios
 from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
 from position_sync_dagster.risk.terms import DatedDividend, dated_dividends
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import Book, known_strategy, read_book
+from position_sync_dagster.sync.reports.book import Book, read_book
 
 
 def read_risk(
@@ -58,29 +58,6 @@ def assumptions_of(lake: Lake, settings: Settings, book: Book) -> Assumptions:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """Which holdings are looked at: of a strategy, on an underlying, of an account; None: all."""
-
-    strategy: str | None = None
-    underlying: str | None = None
-    account: str | None = None
-
-    def of(self, legs: PricedLegs) -> PricedLegs:
-        """Return the chosen parts."""
-        return legs.chosen(self.strategy, self.underlying, self.account)
-
-    def check(self, book: Book) -> None:
-        """Refuse the name of a strategy that has no leg.
-
-        Raises:
-            UnknownStrategyError: It has none.
-        """
-        if self.strategy != UNATTRIBUTED:
-            names = (leg.strategy_id for leg in book.legs)
-            known_strategy(self.strategy, names, book.unresolved)
-
-
 def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point) -> list[Curve]:
     """Return the curves of what is chosen: of a strategy or an underlying, or over all of them.
 
@@ -92,7 +69,7 @@ def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point)
     """
     by_underlying = choice.strategy is not None or choice.underlying is not None
     notes = leg_notes(book).get(choice.strategy, ()) if choice.strategy is not None else ()
-    return curves_of(choice.of(legs), shift, by_underlying=by_underlying, notes=notes)
+    return curves_of(legs.chosen(choice), shift, by_underlying=by_underlying, notes=notes)
 
 
 def _dividends_by_symbol(lake: Lake) -> dict[str, tuple[DatedDividend, ...]]:

@@ -28,7 +28,7 @@ from position_sync_dagster.risk.priced_legs import SIZE, Assumptions, PricedLegs
 from position_sync_dagster.risk.revaluation import OptionValues, price_steps
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import closing_times, exchange_days
-from position_sync_dagster.sync.reports.book import Book, known_strategy
+from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.moved_between import movements_between
 from position_sync_dagster.sync.reports.profit import (
@@ -244,9 +244,8 @@ def of_strategy(
         UnknownStrategyError: It has no leg, and nothing of it closed today.
     """
     chosen = [row for row in rows if strategy in (None, row.strategy)]
-    if not chosen and strategy != UNATTRIBUTED:
-        active = {leg.strategy_id for leg in book.legs}
-        known_strategy(strategy, active, book.unresolved)
+    if not chosen:
+        book.require_strategy(strategy)
     return chosen
 
 
