@@ -12,7 +12,6 @@ Where legs live on after the first expiry, as in a calendar, the model says what
 that day. The profit between two corners is then a curve, which is searched to a cent.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -70,7 +69,7 @@ class Payoff:
         greatest_profit, greatest_loss: The highest and the lowest profit; None: unbounded, or not
             known.
         why: What is unbounded or not known; None: nothing.
-        note: What legs no longer make of it; None: nothing.
+        note: What is wrong with the legs; None: nothing.
         corners: The profit at zero, at each strike, and at its extremes; none if it is not known.
         legs: The contracts, with their quantities.
         profit_at: Returns the profit at some prices; None: it is not known.
@@ -147,8 +146,18 @@ def payoff_of(
         steps: Steps of the lattices of those that live on.
     """
     expiry = min(filter(None, map(_expiry_of, legs)), default=None)
-    payoff = _without_solution(legs, expiry, notes)
-
+    first = legs[0].row
+    strategies = {leg.row["strategy_id"] for leg in legs}
+    payoff = Payoff(
+        strategy=first["strategy_id"] if len(strategies) == 1 else None,
+        account=first["account"],
+        underlying=first["symbol"],
+        currency=first["currency"],
+        under=first["under"],
+        expiry=expiry,
+        note="; ".join(notes) or None,
+        legs=tuple(leg.text for leg in legs),
+    )
     unknown = list(_unknown(legs, expiry))
     if unknown:
         return replace(payoff, why=f"not known: {first_reasons(unknown)}")
@@ -177,30 +186,6 @@ def payoff_of(
         why="; ".join(unbounded) or None,
         corners=tuple(corners),
         profit_at=profit.at,
-    )
-
-
-def _without_solution(
-    legs: Sequence[PricedLeg], expiry: date | None, notes: Sequence[str]
-) -> Payoff:
-    """Return whose payoff it is, of which legs, and what is wrong with them."""
-    first = legs[0].row
-    strategy = first["strategy_id"]
-    texts = [*notes]
-    if all(leg.row["strategy_id"] == strategy for leg in legs):
-        texts.append(structure_note(strategy, legs) or "")
-    else:
-        strategy = None
-
-    return Payoff(
-        strategy=strategy,
-        account=first["account"],
-        underlying=first["symbol"],
-        currency=first["currency"],
-        under=first["under"],
-        expiry=expiry,
-        note="; ".join(filter(None, texts)) or None,
-        legs=tuple(leg.text for leg in legs),
     )
 
 
@@ -475,74 +460,3 @@ def _around_the_crossing(heights: model.Array) -> tuple[model.Array, model.Array
     changes = signs[:, :-1] != signs[:, 1:]
     crossing = changes.argmax(axis=1)
     return crossing, crossing + 1
-
-
-# The quantities of the options of a structure, by strike, whatever their signs. A name says its
-# structure if it contains one of these words; the first one counts.
-QUANTITIES: Mapping[str, Sequence[int]] = {
-    "iron-butterfly": (1, 1, 1, 1),
-    "broken-wing-butterfly": (1, 2, 1),
-    "butterfly": (1, 2, 1),
-    "condor": (1, 1, 1, 1),
-    "box": (1, 1, 1, 1),
-    "vertical": (1, 1),
-    "call-spread": (1, 1),
-    "put-spread": (1, 1),
-    "credit-spread": (1, 1),
-    "debit-spread": (1, 1),
-    "strangle": (1, 1),
-    "straddle": (1, 1),
-    "risk-reversal": (1, 1),
-    "double-calendar": (1, 1, 1, 1),
-    "double-diagonal": (1, 1, 1, 1),
-    "calendar": (1, 1),
-    "diagonal": (1, 1),
-    "collar": (1, 1),
-    "jade-lizard": (1, 1, 1),
-}
-
-
-def structure_note(name: str, legs: Sequence[PricedLeg]) -> str | None:
-    """Return which leg is over or short of what the name of a strategy says; None: none is.
-
-    Args:
-        name: The name of the strategy, such as "iron-condor-1".
-        legs: Its parts of holdings, of one underlying.
-    """
-    word = _word_of(name)
-    if word is None:
-        return None
-
-    options = [leg for leg in legs if leg.delivered is not None]
-    options.sort(key=lambda leg: (leg.row["strike"], leg.row["right"] == "CALL"))
-    wanted = QUANTITIES[word]
-    if len(options) != len(wanted):
-        return f"no {word} any more: it has {len(options)} of {len(wanted)} option legs"
-
-    units = []
-    for leg, quantity in zip(options, wanted, strict=True):
-        units.append(abs(leg.quantity) / quantity)
-    usual = _most_common(units)
-
-    differences = []
-    for leg, quantity in zip(options, wanted, strict=True):
-        surplus = abs(leg.quantity) - usual * quantity
-        if abs(surplus) > 1e-9 * abs(leg.quantity):
-            side = "over" if surplus > 0 else "short"
-            differences.append(f"{leg.name} is {abs(surplus):.15g} {side}")
-    return f"no {word} any more: {', '.join(differences)}" if differences else None
-
-
-def _word_of(name: str) -> str | None:
-    """Return the structure that a name says; None: it says none."""
-    text = name.lower().replace("_", "-").replace(" ", "-")
-    for word in QUANTITIES:
-        if word in text:
-            return word
-    return None
-
-
-def _most_common(units: Sequence[float]) -> float:
-    """Return the number that most legs have; of several the smallest."""
-    counts = Counter(units)
-    return min(counts, key=lambda number: (-counts[number], number))
