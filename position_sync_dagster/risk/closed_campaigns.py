@@ -432,10 +432,10 @@ def rolls_in(
                 side = opened if part.opens else closed
                 side[conid] = None
 
-        gone = tuple(contracts[conid].name for conid in closed)
+        old = tuple(contracts[conid].name for conid in closed)
         new = tuple(contracts[conid].name for conid in opened if conid not in closed)
-        if gone and new:
-            rolls.append(RolledContracts(at=state.at, closed=gone, opened=new))
+        if old and new:
+            rolls.append(RolledContracts(at=state.at, closed=old, opened=new))
     return rolls
 
 

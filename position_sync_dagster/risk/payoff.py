@@ -271,6 +271,7 @@ def _profit_of(
     living = []
     volatilities = []
     spots = []
+
     for leg in legs:
         cost += leg.quantity * leg.row["average_cost"]
         if leg.delivered is None:

@@ -133,12 +133,12 @@ def volatility_between(
         expires_at: The expiry.
         now: The present moment.
     """
-    known = []
+    usable = []
     for leg in held:
         if leg.delivered is not None and leg.row["implied_vol"] and leg.delivered.expires_at > now:
-            known.append((leg.delivered, leg))
+            usable.append((leg.delivered, leg))
 
-    by_expiry = grouped(lambda option: option[0].expires_at, known)
+    by_expiry = grouped(lambda option: option[0].expires_at, usable)
     day = exchange_date(expires_at)
     for expiry, options in by_expiry.items():
         if exchange_date(expiry) == day:

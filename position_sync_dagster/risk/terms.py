@@ -252,8 +252,8 @@ class OptionTerms(ExerciseTerms):
     @property
     def until_expiry(self) -> list[DatedDividend]:
         """The known dividends until the expiry."""
-        known = self.dividends or ()
-        return [dividend for dividend in known if dividend.ex_date <= self.expires_at]
+        dividends = self.dividends or ()
+        return [dividend for dividend in dividends if dividend.ex_date <= self.expires_at]
 
     @property
     def text(self) -> str:

@@ -294,13 +294,8 @@ class HypotheticalBook:
             ProposedTradeError: Nothing of the underlying is held, or nothing prices it.
         """
         account = trade.account or self._account_of(trade)
-        key = self._held_key(trade, account)
-        if key is None:
-            row, source = self._new_row(trade, account)
-            key = (account, row["conid"])
-        else:
-            row = self.rows[key]
-            source = "the price of the holding"
+        row, source = self._row_of(trade, account)
+        key = (account, row["conid"])
 
         magnifier = self._magnifier(row)
         mark = _unit_price(row, magnifier)
@@ -347,28 +342,24 @@ class HypotheticalBook:
             raise _nothing_held(trade)
         return str(of_underlying["account"].mode().min())
 
-    def _held_key(self, trade: ProposedTrade, account: str) -> Key | None:
-        """Return the holding of the contract in an account; None: it is not held there."""
-        if trade.conid is not None and (account, trade.conid) in self.rows:
-            return account, trade.conid
-        in_account = [key for key in self._held_like(trade) if key[0] == account]
-        return next(iter(in_account), None)
-
-    def _held_like(self, trade: ProposedTrade) -> list[Key]:
-        """Return the holdings of the contract of a trade, of all accounts."""
+    def _row_of(self, trade: ProposedTrade, account: str) -> tuple[dict[str, Any], str]:
+        """Return the row of a contract in an account, and what prices it."""
         wanted = (trade.symbol, trade.expiry, trade.right, trade.strike)
-        same: list[Key] = []
-        for key, row in self.rows.items():
+        held = []
+        for row in self.rows.values():
             terms = (row["symbol"], row["expiry"], row["right"], row["strike"])
-            if row["position"] and terms == wanted:
-                same.append(key)
-        return same
+            if row["conid"] == trade.conid or (row["position"] and terms == wanted):
+                held.append(row)
+
+        for row in held:
+            if row["account"] == account:
+                return row, "the price of the holding"
+        if held:
+            return _without_position(held[0], account), "the price in another account"
+        return self._new_row(trade, account)
 
     def _new_row(self, trade: ProposedTrade, account: str) -> tuple[dict[str, Any], str]:
-        """Return the row of a contract that the account does not hold, and what prices it."""
-        for key in self._held_like(trade):
-            return _without_position(self.rows[key], account), "the price in another account"
-
+        """Return the row of a contract that is not held, and what prices it."""
         similar = self._similar(trade)
         template = _without_position(similar.row, account)
         row = {name: template[name] for name in self.book.priced.columns} | {
@@ -387,11 +378,9 @@ class HypotheticalBook:
         if not trade.right:
             wanted = frozenset({"FUT"} if trade.expiry else {"STK"})
 
-        held: list[PricedLeg] = []
-        for leg in self.legs:
-            if leg.row["symbol"] == trade.symbol and leg.row["sec_type"] in wanted:
-                held.append(leg)
-        if not held:
+        is_like = (col.symbol == trade.symbol) & col.sec_type.is_in(wanted)
+        held = self.legs.where(is_like)
+        if held.parts.is_empty():
             raise _nothing_held(trade)
         return min(held, key=lambda leg: _days_apart(leg.row["expiry"], trade.expiry))
 
@@ -468,8 +457,8 @@ class HypotheticalBook:
     def _magnifier(self, row: Mapping[str, Any]) -> float | None:
         """Return the divisor from quoted prices to the currency: that of a held part, if any."""
         parts = self.legs.parts.filter(col.symbol == row["symbol"], col.sec_type == row["sec_type"])
-        magnifiers = parts["magnifier"].drop_nulls()
-        return float(magnifiers[0]) if len(magnifiers) else None
+        magnifiers: list[float] = parts["magnifier"].drop_nulls().to_list()
+        return magnifiers[0] if magnifiers else None
 
     def _claim(self, trade: ProposedTrade, key: Key) -> None:
         """Add what was opened for a strategy as a leg, and end the leg that was closed."""
