@@ -155,7 +155,7 @@ def _together(
 ) -> Realised:
     """Return what closed legs, lots and fees make for one strategy in one currency."""
     profits = [realised.get(key, 0.0)]  # a strategy of which nothing closed has realised nothing
-    fees: list[float | None] = []
+    fees = []
     other_fees: dict[str, float] = {}
     for currency, amount in fees_of_legs.get(key, {}).items():
         if currency is None or currency == key[1] or amount is None:
@@ -233,7 +233,7 @@ def lots_of(closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame) -> 
     closes_of_lots = closes.filter(is_left, ~is_delivery)
     changes_of_lots = changes.filter(is_left)
 
-    lots: list[DeliveredLot] = []
+    lots = []
     key = ["strategies", "account", "counter_conid", "currency"]
     for _key, options in given.group_by(key, maintain_order=True):
         first = options.row(0, named=True)

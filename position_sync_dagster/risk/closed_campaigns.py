@@ -77,7 +77,7 @@ def closed_campaigns(parts: Iterable[OwnedPart]) -> list[TradedCampaign]:
         parts: All parts of movements, in order of time.
     """
     of_owners: defaultdict[tuple[str, str], list[OwnedPart]] = defaultdict(list)
-    unattributed: list[OwnedPart] = []
+    unattributed = []
     for part in parts:
         if part.owner == UNATTRIBUTED:
             unattributed.append(part)
@@ -85,7 +85,7 @@ def closed_campaigns(parts: Iterable[OwnedPart]) -> list[TradedCampaign]:
             account, _conid = part.key
             of_owners[part.owner, account].append(part)
 
-    campaigns: list[TradedCampaign] = []
+    campaigns = []
     for (strategy, account), owned in of_owners.items():
         for stay in _stays(owned):
             campaign = TradedCampaign(strategy_id=strategy, account=account, parts=stay)
@@ -140,12 +140,12 @@ def _is_held(parts: Iterable[OwnedPart]) -> bool:
 
 def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
     """Yield the structures with an option that are over."""
-    stays: list[list[OwnedPart]] = []
+    stays = []
     for of_holding in grouped(attrgetter("key"), parts).values():
         stays += _stays(of_holding, with_open=True)
 
     for numbers in _joined(stays):
-        structure: list[OwnedPart] = []
+        structure = []
         for number in numbers:
             structure += stays[number]
 
@@ -334,7 +334,7 @@ def states_of(campaign: TradedCampaign) -> list[CampaignState]:
     Where a group begins and ends with nothing, it is the most that it had meanwhile.
     """
     lots: defaultdict[int, Lot] = defaultdict(Lot)
-    states: list[CampaignState] = []
+    states = []
     held: dict[int, Lot] = {}
     for group in _together(campaign.parts):
         was_flat = not held
@@ -367,7 +367,7 @@ def _together(parts: Iterable[OwnedPart]) -> list[list[OwnedPart]]:
     """Return parts in groups of one order, or within a minute, of one trading day."""
     groups: list[list[OwnedPart]] = []
     orders: set[str] = set()
-    last: OwnedPart | None = None
+    last = None
     for part in parts:
         order = part.movement.order_id
         if last is None or not _is_with(last, part, orders):
@@ -483,7 +483,7 @@ def capital_at_risk(
 
 def _loss_of(lots: Mapping[int, Lot], contracts: Mapping[int, Contract]) -> float | str:
     """Return the greatest loss of contracts of one underlying, or why it is not known."""
-    pieces: list[Piece] = []
+    pieces = []
     for conid, lot in lots.items():
         contract = contracts[conid]
         if lot.cost is None:
@@ -579,7 +579,7 @@ class Openings:
 
 def end_of(campaign: TradedCampaign, openings: Openings) -> CampaignEnd:
     """Return how a campaign ended."""
-    kinds: set[MovementKind] = set()
+    kinds = set()
     is_rolled = False
     for part in campaign.parts:
         is_of_end = part.movement.session_date == campaign.closed

@@ -178,7 +178,7 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
 def _described(legs: PricedLegs) -> dict[str, Any]:
     """Return whose legs these are, which, and when they expire."""
     account, currency = legs.parts.select("account", "currency").row(0)
-    to_come: list[datetime] = []
+    to_come = []
     for leg in legs:
         if leg.delivered is not None and leg.delivered.expires_at > legs.given.now:
             to_come.append(leg.delivered.expires_at)

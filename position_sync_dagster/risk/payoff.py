@@ -331,7 +331,7 @@ def _solve_lines(profit: _Profit) -> _Solution:
     zero = ZERO * max(1.0, largest, abs(profit.cost))
     profits = np.where(np.abs(profits) <= zero, 0.0, profits)
 
-    break_evens: list[float] = prices[profits == 0].tolist()
+    break_evens = prices[profits == 0].tolist()
     corners = zip(prices.tolist(), profits.tolist(), strict=True)
     for (low, profit_low), (high, profit_high) in pairwise(corners):
         if profit_low * profit_high < 0:

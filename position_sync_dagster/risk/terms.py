@@ -88,7 +88,7 @@ def dividends_of_shares(
             a share of the price.
         now: The present moment.
     """
-    dividends: list[DatedDividend] = []
+    dividends = []
     known_until = now
     remaining = 1.0  # of the price, after what is paid until then
     for expires_at, share in sorted(shares):

@@ -200,7 +200,7 @@ class Book:
 
         An account has one only if a holding has another currency.
         """
-        totals: list[TotalSum] = []
+        totals = []
         for account in self.accounts:
             total = self._in_base(account)
             if total is not None:
@@ -638,7 +638,7 @@ def _curves_of_strategies(
     sums = by_slot.agg(sum_if_known(col.profit))
     in_order = sums.sort("strategy", "currency", "slot")
     by_strategy = in_order.group_by("strategy", "currency", maintain_order=True)
-    curves: list[dict[str, Any]] = []
+    curves = []
     for name, currency, slots, profits in by_strategy.agg("slot", "profit").iter_rows():
         points = list(zip(slots, profits, strict=True))
         curves.append({"name": name, "currency": currency, "points": points})

@@ -71,7 +71,7 @@ def close_books(lake: Lake, settings: Settings, day: date, *, before: date) -> p
     last = _stated_worth(lake, day)
     stated = sorted(first.keys() & last.keys())
     accounts = pl.DataFrame({"account": stated}, {"account": pl.String})
-    rows: list[dict[str, Any]] = []
+    rows = []
     for account in rows_of_logins(accounts, settings)["account"]:
         is_of_account = pl.col("account") == account
         is_of_day = pl.col("session_date") == day
@@ -172,7 +172,7 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
         last: What it was worth at the close.
         moved: What the tables have of the account and day.
     """
-    unknown: list[str] = []
+    unknown = []
     if last.currency is None or first.currency != last.currency:
         unknown.append("its base currency")
 
@@ -322,7 +322,7 @@ def is_closed(row: Mapping[str, Any]) -> bool:
 
 def open_books(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return a sentence for each account whose books do not close."""
-    sentences: list[str] = []
+    sentences = []
     for row in rows:
         if is_closed(row):
             continue

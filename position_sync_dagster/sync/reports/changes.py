@@ -196,7 +196,7 @@ def _trades(day: Day) -> Iterator[DayChange]:
 def _order(trades: Sequence[Movement], day: Day) -> DayChange:
     """Return the line of an order: its strategies, what was traded, and what that gained."""
     executed_at = day.since
-    amount: float | None = None
+    amount = None
     for trade in trades:
         executed_at = max(executed_at, trade.at or day.since)
         profit = _closing_profit(trade)
@@ -253,7 +253,7 @@ def _traded(trades: Sequence[Movement], names: Mapping[int, str]) -> str:
     """Return what was done with one contract: "sold 1 QQQ 555C 15Dec28 at 41.20"."""
     net = 0.0
     size = 0.0
-    payments: list[float | None] = []
+    payments = []
     for trade in trades:
         quantity = trade.quantity or 0.0  # one without moved nothing
         net += quantity
@@ -313,7 +313,7 @@ def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
     """Return the line of a change, such as "assigned: SPY 650C 15Jan27  -2 → 0, +150 USD"."""
     kind = ChangeKind.CLOSE
     word = "closed"
-    amount: float | None = None
+    amount = None
     if closures:
         causes = [closure.cause.lower().replace("_", " ") for closure in closures]
         word = " and ".join(dict.fromkeys(causes))

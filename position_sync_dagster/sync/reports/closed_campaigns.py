@@ -101,7 +101,7 @@ class CampaignBook:
     @cached_property
     def parts(self) -> list[OwnedPart]:
         """The parts of movements with their owners, in order of time."""
-        legs: list[ActiveContract] = []
+        legs = []
         for leg in legs_of(self.lake.registry.sync.history()):
             if isinstance(leg, ActiveContract):
                 legs.append(leg)
@@ -120,14 +120,14 @@ class CampaignBook:
         openings = Openings(self.parts)
         self._recorded.read_moments(_moments_of(self.campaigns))
         in_currencies: list[tuple[TradedCampaign, str | None]] = []
-        parts: list[list[OwnedPart]] = []
+        parts = []
         for campaign in self.campaigns:
             for currency in campaign.currencies:
                 in_currencies.append((campaign, currency))
                 parts.append(campaign.parts_in(currency))
 
         extremes = ledger_extremes(parts, self._recorded)
-        rows: list[ClosedCampaign] = []
+        rows = []
         for number, (campaign, currency) in enumerate(in_currencies):
             rows.append(self._row(campaign, currency, openings, extremes.get(number)))
         return rows
@@ -430,7 +430,7 @@ def ledger_extremes(
                     conids_on[day].add(conid)
 
     table = pl.DataFrame(spans, schema=_SPAN, orient="row")
-    of_days: list[pl.DataFrame] = []
+    of_days = []
     for units in recorded.units_of_days(conids_on):
         of_days.append(_stood_on_day(table, units))
     if not of_days:

@@ -63,7 +63,7 @@ def claims_of(legs: Mapping[int, ActiveContract], held: Mapping[Key, float]) -> 
         if quantity and conid in legs_of_conid:
             holdings_of_conid.setdefault(conid, {})[key] = quantity
 
-    claims: list[Claim] = []
+    claims = []
     for conid, holdings in holdings_of_conid.items():
         claims += _claims_of_contract(legs_of_conid[conid], holdings)
     return claims
@@ -94,14 +94,14 @@ def _claims_of_contract(
         if abs(quantity) <= NEGLIGIBLE * abs(holdings[key]):
             continue
 
-        takers: list[int] = []
+        takers = []
         for number, leg in legs.items():
             if leg.quantity is None and leg.account in (None, key[0]):
                 takers.append(number)
         for number in takers:
             taken[number, key] += quantity / len(takers)
 
-    claims: list[Claim] = []
+    claims = []
     for (number, key), quantity in taken.items():
         if quantity:
             share = quantity / holdings[key]
@@ -394,7 +394,7 @@ def _legs(
         elif holdings:
             difference = _unmet_claim(leg, sum(quantities.values()))
 
-        places: Iterable[str | None] = quantities or (place,)
+        places = quantities or (place,)
         for place in places:
             group = (leg.strategy_id, place, currency, asset_class)
             rows.append((number, *group, is_held, mismatch, difference))
@@ -573,7 +573,7 @@ def exposures(split_holdings: Split, now: datetime, version: int | None = None) 
     underlyings = by_symbol.rows_by_key(_GROUP)
 
     rows = summed_legs(split_holdings, _GROUP, now)
-    texts: list[str | None] = []
+    texts = []
     for group in rows.select(_GROUP).iter_rows():
         sums = underlyings.get(group)
         texts.append(json.dumps(dict(sums)) if sums else None)

@@ -93,7 +93,7 @@ def _of_account(limit: Limit, book: Book) -> Reading:
     if summary.gateway_id not in book.live_since:
         return Reading(unknown=f"the gateway of {summary.gateway_id} is not connected")
 
-    number: float | None = getattr(summary, limit.measure.value)
+    number = getattr(summary, limit.measure.value)
     if number is None:
         return Reading(unknown="the broker has not sent it")
 

@@ -108,7 +108,7 @@ def read_campaign(lake: Lake, settings: Settings, campaign_id: str) -> OneCampai
     campaign = next(each for each in book.campaigns if each.campaign_id == campaign_id)
     contracts = book.contracts_of(campaign)
     legs = [_leg(conid, campaign.parts, contracts[conid]) for conid in campaign.conids]
-    values: list[CampaignValue] = []
+    values = []
     for currency in campaign.currencies:
         values += book.stood(campaign, currency)
 

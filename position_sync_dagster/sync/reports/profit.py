@@ -128,7 +128,7 @@ class _Sources:
         magnifier = magnifier_in(contracts).cast(pl.Float64)
 
         movements = lake.movements.rows(since=min(sessions) - BOOKED_BEFORE)
-        legs: list[ActiveContract] = []
+        legs = []
         for leg in legs_of(lake.registry.table.rows()):
             if isinstance(leg, ActiveContract):
                 legs.append(leg)
@@ -593,7 +593,7 @@ def is_explained(row: Mapping[str, Any]) -> bool:
 
 def unknown_profits(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
     """Return a sentence for each row whose profit is not known."""
-    sentences: list[str] = []
+    sentences = []
     for row in rows:
         if not is_explained(row):
             strategy = f"{row['session_date']}: {row['strategy_id']}"

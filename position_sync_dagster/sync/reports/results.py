@@ -151,7 +151,7 @@ def _result(
 
 def _exact_sum(amounts: Iterable[float | None]) -> float | None:
     """Return the sum without rounding on the way; None if one of the amounts is not known."""
-    exact: list[float] = []
+    exact = []
     for amount in amounts:
         if amount is None:
             return None

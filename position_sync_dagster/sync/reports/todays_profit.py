@@ -442,7 +442,7 @@ def _rows_of_groups(
     """
     parts_of = parts.partition_by(_GROUP, as_dict=True)
     closed_of = _closed_legs(figures.closed_today)
-    rows: list[TodaysProfit] = []
+    rows = []
     for group in sorted({*parts_of, *closed_of}):
         strategy, account, currency = group
         parts_of_group = parts_of.get(group, parts.clear())
@@ -530,7 +530,7 @@ def _largest(counted: pl.DataFrame) -> dict[str, list[LargestLeg]]:
     for name in PARTS:
         size = pl.col(name).abs()
         by_size = counted.filter(size > AMOUNT_ROUNDING).sort(size, descending=True)
-        legs: list[LargestLeg] = []
+        legs = []
         for row in by_size.head(LARGEST).iter_rows(named=True):
             leg = LargestLeg(
                 account=row["account"], conid=row["conid"], leg=row["leg"], amount=row[name]

@@ -206,7 +206,7 @@ def rows_of_choice(
     rows: Sequence[dict[str, Any]], strategy: str | None, account: str | None
 ) -> list[dict[str, Any]]:
     """Return the rows of an account, and those of a strategy where rows are of strategies."""
-    chosen: list[dict[str, Any]] = []
+    chosen = []
     for row in rows:
         is_of_strategy = strategy is None or row["strategy"] in (None, strategy)
         if is_of_strategy and account in (None, row["account"]):
@@ -220,7 +220,7 @@ def closing_trades(legs: PricedLegs, strategy: str) -> list[ProposedTrade]:
     Raises:
         ProposedTradeError: It holds nothing.
     """
-    trades: list[ProposedTrade] = []
+    trades = []
     for leg in legs.of_strategy(strategy):
         row = leg.row
         trade = ProposedTrade(
@@ -258,8 +258,8 @@ def rolling_trades(legs: PricedLegs, strategy: str, expiry: Any) -> list[Propose
             remedy="Name a day after the next expiry of the strategy.",
         )
 
-    closing: list[ProposedTrade] = []
-    opening: list[ProposedTrade] = []
+    closing = []
+    opening = []
     for trade in options:
         if trade.expiry == nearest:
             closing.append(trade)
@@ -457,7 +457,7 @@ class HypotheticalBook:
     def _magnifier(self, row: Mapping[str, Any]) -> float | None:
         """Return the divisor from quoted prices to the currency: that of a held part, if any."""
         parts = self.legs.parts.filter(col.symbol == row["symbol"], col.sec_type == row["sec_type"])
-        magnifiers: list[float] = parts["magnifier"].drop_nulls().to_list()
+        magnifiers = parts["magnifier"].drop_nulls().to_list()
         return magnifiers[0] if magnifiers else None
 
     def _claim(self, trade: ProposedTrade, key: Key) -> None:
@@ -584,7 +584,7 @@ def read_changes(
         ProposedTradeError: A text is no trade.
         InvalidLegError: A part of a trade, or an expiry, cannot be read.
     """  # fmt: skip
-    parsed: list[ProposedTrade] = []
+    parsed = []
     for text in trades:
         trade = parse_trade(text)
         parsed.append(replace(trade, account=account, strategy=strategy))
