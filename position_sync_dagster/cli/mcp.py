@@ -48,7 +48,7 @@ class Tools:
 
         The positions are left out: `positions` has them.
         """
-        return self._read().to_dict(positions=False)
+        return self._read().to_dict()
 
     def positions(
         self, strategy: str | None = None, symbol: str | None = None

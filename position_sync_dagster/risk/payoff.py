@@ -13,7 +13,7 @@ that day. The profit between two corners is then a curve, which is searched to a
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from itertools import pairwise, repeat
 from operator import itemgetter
@@ -95,20 +95,9 @@ class Payoff:
     @property
     def row(self) -> dict[str, Any]:
         """The payoff for a program."""
-        row: dict[str, Any] = {name: getattr(self, name) for name in _ROW}
-        corners = []
-        for corner in self.corners:
-            corners.append({"price": corner.price, "profit": corner.profit})
-        row["corners"] = corners
-        row["legs"] = self.legs
-        return row
-
-
-# What a program gets of a payoff, besides its corners and legs.
-_ROW = (
-    "strategy", "account", "underlying", "currency", "expiry", "break_evens", "greatest_profit",
-    "greatest_loss", "why", "note",
-)  # fmt: skip
+        row: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
+        del row["under"], row["profit_at"]
+        return row | {"corners": [asdict(corner) for corner in self.corners]}
 
 
 def payoffs(legs: PricedLegs, notes: Mapping[str, Sequence[str]] | None = None) -> list[Payoff]:

@@ -101,10 +101,8 @@ class CampaignBook:
     @cached_property
     def parts(self) -> list[OwnedPart]:
         """The parts of movements with their owners, in order of time."""
-        legs = []
-        for leg in legs_of(self.lake.registry.sync.history()):
-            if isinstance(leg, ActiveContract):
-                legs.append(leg)
+        history = legs_of(self.lake.registry.sync.history())
+        legs = [leg for leg in history if isinstance(leg, ActiveContract)]
         return attributed(self.movements, legs, self._held_before())
 
     @cached_property

@@ -40,12 +40,12 @@ from position_sync_dagster.sync.reports.changes import (
     Day,
     DayChange,
     changes_of,
+    closed_profits,
     day_began,
     read_day,
     read_sessions,
     realized_of,
 )
-from position_sync_dagster.sync.reports.closed_today import closed_profits
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
 from position_sync_dagster.sync.reports.status import Status, plain, read_status
 
@@ -234,8 +234,8 @@ class Figures:
         first_end: datetime = min(ends)
         return last_begin <= first_end
 
-    def to_dict(self, *, positions: bool = True) -> dict[str, Any]:
-        """Return the figures as plain values for JSON; see `VERSION`."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain values for JSON, without the positions; see `VERSION`."""
         status = self.status
         book = self.book
         closed_today = self.closed_today.select(COLUMNS)
@@ -259,14 +259,11 @@ class Figures:
         figures["closed_today"] = closed_today.to_dicts()
         figures["changes"] = self.changes
         figures["limits"] = [limit_of(evaluated) for evaluated in self.limits]
-        if positions:
-            figures["positions"] = self.positions.select(COLUMNS).to_dicts()
         return dict(plain(figures))
 
     def to_json(self) -> str:
-        """Return the figures as JSON; the rows of positions are written in columns."""
-        values = self.to_dict(positions=False)
-        text = json.dumps(values, allow_nan=False, ensure_ascii=False)
+        """Return the figures as JSON, with the positions."""
+        text = json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)
         without_nan = pl.col(pl.Float64).fill_nan(None)
         rows = self.positions.select(COLUMNS).with_columns(without_nan)
         return f'{text[:-1]}, "positions": {rows.write_json()}}}'

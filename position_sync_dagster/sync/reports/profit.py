@@ -128,11 +128,8 @@ class _Sources:
         magnifier = magnifier_in(contracts).cast(pl.Float64)
 
         movements = lake.movements.rows(since=min(sessions) - BOOKED_BEFORE)
-        legs = []
-        for leg in legs_of(lake.registry.table.rows()):
-            if isinstance(leg, ActiveContract):
-                legs.append(leg)
-
+        history = legs_of(lake.registry.table.rows())
+        legs = [leg for leg in history if isinstance(leg, ActiveContract)]
         accounts = table.rows(columns=["session_date", "account"])
         return cls(
             rows=rows.with_columns(magnifier=magnifier),

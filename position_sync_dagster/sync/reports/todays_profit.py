@@ -11,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import lru_cache
 from typing import Any
 
 import polars as pl
 from polars import col
 from pydantic import BaseModel, ConfigDict
 
+from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED
 from position_sync_dagster.domain.movements import known_sum
@@ -171,7 +171,7 @@ def read_opening_book(lake: Lake, settings: Settings, now: datetime) -> OpeningB
     table = lake.derived_table(DAILY_POSITIONS)
     recorded = DAILY_POSITIONS.empty
     if table.exists():
-        rows = _rows_of_session(lake, session, closed_at, table.version())
+        rows = _rows_of_session(lake, session, closed_at)
         recorded = rows_of_logins(rows, settings)
 
     of_the_day = with_values_of_their_day(recorded, settings.calendar)
@@ -181,8 +181,7 @@ def read_opening_book(lake: Lake, settings: Settings, now: datetime) -> OpeningB
     return OpeningBook(today=today, session=session, closed_at=closed_at, rows=with_magnifier)
 
 
-@lru_cache(maxsize=2)
-def _rows_of_session(lake: Lake, session: date, closed_at: datetime, _version: int) -> pl.DataFrame:
+def _rows_of_session(lake: Lake, session: date, closed_at: datetime) -> pl.DataFrame:
     """Return the rows of a close, with the greeks that the ledger has of them."""
     table = lake.derived_table(DAILY_POSITIONS)
     is_of_session = col.session_date == session
@@ -204,21 +203,14 @@ def _rows_of_session(lake: Lake, session: date, closed_at: datetime, _version: i
     return joined.with_columns(**filled).select(rows.columns)
 
 
-@lru_cache(maxsize=4)
-def _close_before(calendar: str, today: date) -> tuple[date, datetime]:
-    """Return the last trading day before a day, and its close."""
-    days = exchange_days(calendar, today - LOOK_BACK, today)
-    session = today - timedelta(days=1)
-    while not days.is_trading_day(session):
-        session -= timedelta(days=1)
-    return session, closing_times(calendar, [session])[session]
-
-
 def day_and_close_before(calendar: str, now: datetime) -> tuple[date, date, datetime]:
     """Return the present day of an exchange, the last trading day before it, and its close."""
-    zone = exchange_days(calendar, now.date(), now.date()).zone
-    today = now.astimezone(zone).date()
-    return today, *_close_before(calendar, today)
+    days = exchange_days(calendar, now.date() - LOOK_BACK, now.date())
+    today = now.astimezone(days.zone).date()
+    session = today - A_DAY
+    while not days.is_trading_day(session):
+        session -= A_DAY
+    return today, session, closing_times(calendar, [session])[session]
 
 
 def explain_today(lake: Lake, settings: Settings, figures: Figures) -> list[TodaysProfit]:
