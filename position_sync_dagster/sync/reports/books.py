@@ -82,10 +82,8 @@ def close_books(lake: Lake, settings: Settings, day: date, *, before: date) -> p
             held_before=_of_account(lake, DAILY_POSITIONS, account, before),
             held=_of_account(lake, DAILY_POSITIONS, account, day),
         )
-        row = book_parts(first[account], last[account], moved)
-        row["session_date"] = day
-        row["account"] = account
-        rows.append(row)
+        parts = book_parts(first[account], last[account], moved)
+        rows.append(parts | {"session_date": day, "account": account})
     return frame_of(BOOKS, rows)
 
 
@@ -196,6 +194,8 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
     if in_kind["value"].has_nulls():
         unknown.append("the value of a transfer")
 
+    change = last.total - first.total
+    difference = None
     parts: dict[str, float | None] = dict.fromkeys(EXPLAINS)
     if not unknown:
         rates = last.rates
@@ -209,22 +209,18 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
         parts["rates"] = _effect_of_rates(moved, first, last)
         parts["owner"] = _sum_of(cash, _OWN, rates) + _in_base(in_kind, "value", rates)
         parts["accruals"] = _change_of_accruals(first, last)
+        difference = change - sum(filter(None, parts.values()))
 
-    change = last.total - first.total
-    difference = None
-    if not unknown:
-        known_parts = [amount for amount in parts.values() if amount is not None]
-        difference = change - sum(known_parts)
-
-    row: dict[str, Any] = {**parts}
-    row["currency"] = last.currency
-    row["net_liquidation_before"] = first.total
-    row["net_liquidation"] = last.total
-    row["change"] = change
-    row["difference"] = difference
-    row["why_unknown"] = "; ".join(unknown) or None
-    row["statement"] = last.statement
-    return row
+    return {
+        **parts,
+        "currency": last.currency,
+        "net_liquidation_before": first.total,
+        "net_liquidation": last.total,
+        "change": change,
+        "difference": difference,
+        "why_unknown": "; ".join(unknown) or None,
+        "statement": last.statement,
+    }
 
 
 def _foreign_currencies(moved: Moved, first: StatedWorth, base: str | None) -> list[str]:

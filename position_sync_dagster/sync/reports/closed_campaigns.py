@@ -226,15 +226,12 @@ class CampaignBook:
         columns: dict[str, Any] = {}
         for end, state, at in (("entry", first, first.at), ("exit", last, states[-1].at)):
             greeks = self._recorded.greeks_of(account, state.lots, contracts, at)
-            columns[f"{end}_delta"] = greeks.delta
-            columns[f"{end}_vega"] = greeks.vega
-            columns[f"{end}_theta"] = greeks.theta
-            columns[f"{end}_implied_vol"] = greeks.implied_vol
+            for name in ("delta", "vega", "theta", "implied_vol", "age_s"):
+                columns[f"{end}_{name}"] = getattr(greeks, name)
 
             expiry = _next_expiry(state.lots, contracts)
             days_to_expiry = None if expiry is None else (expiry - at.date()).days
             columns[f"{end}_days_to_expiry"] = days_to_expiry
-            columns[f"{end}_age_s"] = greeks.age_s
             reasons[f"{end} greeks"] = greeks.why
             reasons[f"{end}_days_to_expiry"] = None if expiry else "no expiry is known"
         return columns

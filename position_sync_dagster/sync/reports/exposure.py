@@ -197,9 +197,7 @@ def split(
     active = [leg for leg in legs if leg.removed_at is None]
     contracts = details or {}
     wrong = _mismatches(active, contracts)
-    matching = dict(enumerate(active))
-    for number in wrong:
-        del matching[number]
+    matching = {number: leg for number, leg in enumerate(active) if number not in wrong}
 
     conids = {leg.conid for leg in active}
     of_legs = latest.filter(col.conid.is_in(conids))

@@ -128,22 +128,19 @@ class Figures:
     def _with_owners(self, closed: pl.DataFrame) -> pl.DataFrame:
         """Return holdings that closed with the one strategy that had their contract today.
 
-        What was opened and closed between two rows is no part of the book any more.
+        What is closed is no part of the book any more.
         """
-        owners: list[tuple[int, list[str]]] = []
+        owners = []
         for conid, names in self.day.strategies.items():
             if len(names) == 1:
-                owners.append((conid, list(names)))
-        schema = {"conid": pl.Int64(), "owner": pl.List(pl.String())}
-        of_contract = pl.DataFrame(owners, schema, orient="row")
-        joined = closed.join(of_contract, on="conid", how="left", maintain_order="left")
+                owners.append((conid, list(names), [1.0]))
 
-        has_none = col.strategies.list.len() == 0
-        is_lost = has_none & col.owner.is_not_null()
-        strategies = pl.when(is_lost).then("owner").otherwise("strategies")
-        whole = pl.lit([1.0])
-        shares = pl.when(is_lost).then(whole).otherwise("shares")
-        return joined.with_columns(strategies=strategies, shares=shares).drop("owner")
+        columns = pl.col("strategies", "shares")
+        terms = closed.drop("strategies", "shares")
+        types = {"conid": pl.Int64, "strategies": pl.List(pl.String), "shares": pl.List(pl.Float64)}
+        of_contract = pl.DataFrame(owners, types, orient="row")
+        joined = terms.join(of_contract, on="conid", how="left", maintain_order="left")
+        return joined.with_columns(columns.fill_null([]))
 
     @property
     def _moved(self) -> pl.DataFrame:
@@ -238,27 +235,25 @@ class Figures:
         """Return the figures as plain values for JSON, without the positions; see `VERSION`."""
         status = self.status
         book = self.book
-        closed_today = self.closed_today.select(COLUMNS)
-        figures: dict[str, Any] = {
+        figures = {
             "version": VERSION,
             "at": self.at,
             "ledger_version": self.ledger_version,
             "gateway": status.gateway,
+            "gateways": [login.gateway for login in status.each_login],
+            "attention": [*status.attention, *status.unresolved_legs],
+            "hints": status.hints,
+            "current": self.current,
+            "held": self.held,
+            "accounts": self.accounts,
+            "strategies": [*book.strategies, *book.rest],
+            "underlyings": book.underlyings,
+            "expiries": book.expiries,
+            "totals": [*book.totals, *book.in_base],
+            "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
+            "changes": self.changes,
+            "limits": [limit_of(evaluated) for evaluated in self.limits],
         }
-        figures["gateways"] = [login.gateway for login in status.each_login]
-        figures["attention"] = [*status.attention, *status.unresolved_legs]
-        figures["hints"] = status.hints
-        figures["current"] = self.current
-        figures["held"] = self.held
-        figures["accounts"] = self.accounts
-
-        figures["strategies"] = [*book.strategies, *book.rest]
-        figures["underlyings"] = book.underlyings
-        figures["expiries"] = book.expiries
-        figures["totals"] = [*book.totals, *book.in_base]
-        figures["closed_today"] = closed_today.to_dicts()
-        figures["changes"] = self.changes
-        figures["limits"] = [limit_of(evaluated) for evaluated in self.limits]
         return dict(plain(figures))
 
     def to_json(self) -> str:

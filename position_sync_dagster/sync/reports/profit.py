@@ -122,37 +122,37 @@ class _Sources:
         table = lake.derived_table(DAILY_POSITIONS)
         is_wanted = col.session_date.is_in(sessions)
         of_sessions = pl.col("partition.session_date").is_in(sessions)
-        rows = rows_of_logins(table.rows(is_wanted, of_sessions), settings)
-        rows = with_values_of_their_day(rows, settings.calendar)
-        contracts = lake.contracts.get(set(rows["conid"]))
-        magnifier = magnifier_in(contracts).cast(pl.Float64)
+        rows = table.rows(is_wanted, of_sessions)
 
         movements = lake.movements.rows(since=min(sessions) - BOOKED_BEFORE)
         history = legs_of(lake.registry.table.rows())
         legs = [leg for leg in history if isinstance(leg, ActiveContract)]
         accounts = table.rows(columns=["session_date", "account"])
         return cls(
-            rows=rows.with_columns(magnifier=magnifier),
+            rows=rows_to_explain(lake, settings, rows),
             accounts=accounts.unique(),
             movements=rows_of_logins(movements, settings),
             legs=legs,
         )
 
 
-def with_values_of_their_day(rows: pl.DataFrame, calendar: str) -> pl.DataFrame:
-    """Return rows of `daily_positions`, without values that were older than their day.
+def rows_to_explain(lake: Lake, settings: Settings, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of `daily_positions` with `magnifier`, without values older than their day.
 
     The program did not run on that day, and no statement says what the holding was worth: with the
     value of an earlier day, the profit of two days would be that of one.
     """
-    time_zone = str(time_zone_of(calendar))
+    rows = rows_of_logins(rows, settings)
+    magnifier = magnifier_in(lake.contracts.get(set(rows["conid"])))
+    time_zone = str(time_zone_of(settings.calendar))
     age = pl.duration(seconds="age_s")
     valued_at = col.closed_at - age
     valued_on = valued_at.dt.convert_time_zone(time_zone).dt.date()
 
     # An age that is not known is not older.
     is_older = (valued_on < col.session_date).fill_null(value=False)
-    return rows.with_columns(market_value=pl.when(~is_older).then("market_value"))
+    market_value = pl.when(~is_older).then("market_value")
+    return rows.with_columns(market_value=market_value, magnifier=magnifier.cast(pl.Float64))
 
 
 def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDay) -> pl.DataFrame:

@@ -101,12 +101,14 @@ def risk_rows(
     largest_losses = {point.name: point.largest_loss for point in scenarios.recorded}
     rows = []
     for result in scenario_rows(legs, scenarios.recorded, Breakdown.STRATEGY):
-        row = {name: result[name] for name in _COLUMNS_OF_RESULTS}
-        row["made_at"] = now
-        row["date"] = now.date()
-        row["strategy_id"] = result["strategy"]
-        row["largest_loss"] = largest_losses[result["scenario"]].get(result["strategy"])
-        row["run_id"] = run_id
+        strategy = result["strategy"]
+        row = {name: result[name] for name in _COLUMNS_OF_RESULTS} | {
+            "made_at": now,
+            "date": now.date(),
+            "strategy_id": strategy,
+            "largest_loss": largest_losses[result["scenario"]].get(strategy),
+            "run_id": run_id,
+        }
         rows.append(row)
     return rows
 

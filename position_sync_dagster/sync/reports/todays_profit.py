@@ -21,7 +21,6 @@ from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED
 from position_sync_dagster.domain.movements import known_sum
-from position_sync_dagster.lake.contracts import magnifier_in
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.risk.priced_legs import SIZE, Assumptions, PricedLegs, contract_of
@@ -37,7 +36,7 @@ from position_sync_dagster.sync.reports.profit import (
     IS_MISSING,
     PARTS,
     explain_holdings,
-    with_values_of_their_day,
+    rows_to_explain,
 )
 from position_sync_dagster.sync.reports.risk import assumptions_of
 
@@ -171,14 +170,10 @@ def read_opening_book(lake: Lake, settings: Settings, now: datetime) -> OpeningB
     table = lake.derived_table(DAILY_POSITIONS)
     recorded = DAILY_POSITIONS.empty
     if table.exists():
-        rows = _rows_of_session(lake, session, closed_at)
-        recorded = rows_of_logins(rows, settings)
+        recorded = _rows_of_session(lake, session, closed_at)
 
-    of_the_day = with_values_of_their_day(recorded, settings.calendar)
-    contracts = lake.contracts.get(set(recorded["conid"]))
-    magnifier = magnifier_in(contracts).cast(pl.Float64)
-    with_magnifier = of_the_day.with_columns(magnifier=magnifier)
-    return OpeningBook(today=today, session=session, closed_at=closed_at, rows=with_magnifier)
+    rows = rows_to_explain(lake, settings, recorded)
+    return OpeningBook(today=today, session=session, closed_at=closed_at, rows=rows)
 
 
 def _rows_of_session(lake: Lake, session: date, closed_at: datetime) -> pl.DataFrame:
