@@ -156,7 +156,7 @@ def _together(
     """Return what closed legs, lots and fees make for one strategy in one currency."""
     profits = [realised.get(key, 0.0)]  # a strategy of which nothing closed has realised nothing
     fees = []
-    other_fees: dict[str, float] = {}
+    other_fees = {}
     for currency, amount in fees_of_legs.get(key, {}).items():
         if currency is None or currency == key[1] or amount is None:
             fees.append(amount)

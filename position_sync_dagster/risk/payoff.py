@@ -95,7 +95,7 @@ class Payoff:
     @property
     def row(self) -> dict[str, Any]:
         """The payoff for a program."""
-        row: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
+        row = {part.name: getattr(self, part.name) for part in fields(self)}
         del row["under"], row["profit_at"]
         return row | {"corners": [asdict(corner) for corner in self.corners]}
 

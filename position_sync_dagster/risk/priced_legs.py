@@ -277,8 +277,8 @@ def _spot_of_underlying() -> pl.Expr:
 def _underlyings(parts: pl.DataFrame, details: Mapping[int, ContractDetails]) -> pl.Series:
     """Return the name of the underlying of each part."""
     rows = parts.select("conid", "symbol", "sec_type", "expiry").rows(named=True)
-    futures: dict[int, int] = {}
-    futures_of_symbol: defaultdict[str, set[int]] = defaultdict(set)
+    futures = {}
+    futures_of_symbol = defaultdict(set)
     for row in rows:
         future = _future_of(row, details)
         if future:

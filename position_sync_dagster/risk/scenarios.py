@@ -180,7 +180,7 @@ def scenario_rows(
     legs: PricedLegs, points: Sequence[Point], level: Breakdown
 ) -> list[dict[str, Any]]:
     """Return the rows of `scenarios` for a program; those of legs with what prices them."""
-    priced: dict[Any, dict[str, Any]] = {}
+    priced = {}
     if level is Breakdown.LEG:
         for leg in legs:
             priced[leg.row["account"], leg.row["conid"]] = _priced_with(leg)

@@ -308,7 +308,7 @@ class Book:
         total = TotalSum.of_row(sums.row(0, named=True), self.now, streamed=None)
 
         without_rate = currencies - account.rates.keys()
-        changed: dict[str, Any] = {
+        changed = {
             "name": BASE_TOTAL,
             "differences": None,
             "rates_age_s": seconds_since(account.rates_received_at, self.now),
@@ -396,7 +396,7 @@ def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
 def _live_since(lake: Lake, settings: Settings, now: datetime) -> dict[str, datetime]:
     """Return for each connected login from when on a confirmed value is current."""
     earliest = now - timedelta(seconds=2 * settings.refresh_interval_s)
-    live_since: dict[str, datetime] = {}
+    live_since = {}
     for login in settings.logins:
         session = lake.sessions.current(login.gateway_id)
         if session is not None and session.is_live(now):

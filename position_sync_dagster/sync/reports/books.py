@@ -122,7 +122,7 @@ def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:
     is_of_day = pl.col("day") == day
     events = lake.statement_events.rows(day, is_of_kinds & is_of_day).drop_nulls("amount")
 
-    newest: dict[str, dict[str, Any]] = {}
+    newest = {}
     cash: defaultdict[str, dict[str, float]] = defaultdict(dict)
     # By account and base currency.
     rates: defaultdict[tuple[str, str | None], dict[str, float]] = defaultdict(dict)
@@ -136,7 +136,7 @@ def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:
         elif currency is not None:
             rates[account, event["type"]][currency] = event["amount"]
 
-    worth: dict[str, StatedWorth] = {}
+    worth = {}
     for account, event in newest.items():
         parts = json.loads(event["attributes"])
         accruals = None
@@ -144,7 +144,7 @@ def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:
             accruals = sum(amount for name, amount in parts.items() if name.endswith("Accruals"))
 
         base = event["currency"]
-        rates_to_base: dict[str, float] = {}
+        rates_to_base = {}
         if base is not None:
             rates_to_base = rates[account, base] | {base: 1.0}
 
@@ -196,7 +196,7 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
 
     change = last.total - first.total
     difference = None
-    parts: dict[str, float | None] = dict.fromkeys(EXPLAINS)
+    parts = dict.fromkeys(EXPLAINS)
     if not unknown:
         rates = last.rates
         commissions = _in_base(moved.explained, "fees", rates)

@@ -106,11 +106,11 @@ def read_day(lake: Lake, since: datetime) -> Day:
 
     legs = lake.registry.sync.history().filter(of_these)  # also removed ones
     by_conid = legs.group_by("conid").agg("strategy_id")
-    strategies: dict[int, frozenset[str]] = {}
+    strategies = {}
     for conid, strategy_ids in by_conid.iter_rows():
         strategies[conid] = frozenset(strategy_ids)
 
-    names: dict[int, str] = {}
+    names = {}
     terms = lake.updates.sync.latest().filter(of_these).select("conid", *TERMS)
     for conid, *terms_of_leg in terms.iter_rows():
         names[conid] = leg_name(*terms_of_leg)
@@ -173,7 +173,7 @@ def realized_of(day: Day) -> dict[Key, float | None]:
     for change in day.changes:
         unexplained[change.key] += change.by
 
-    realized: dict[Key, float | None] = {}
+    realized = {}
     for key, movements in grouped(attrgetter("key"), day.movements).items():
         moved = known_sum(map(attrgetter("quantity"), movements))
         if moved is None:
@@ -204,7 +204,7 @@ def closed_profits(day: Day) -> dict[Key, float | None]:
     changes_of = grouped(attrgetter("key"), day.changes)
     movements_of = grouped(attrgetter("key"), day.movements)
 
-    profits: dict[Key, float | None] = {}
+    profits = {}
     for key in changes_of.keys() | movements_of.keys():
         changes = sorted(changes_of[key], key=lambda change: change.seen_at)
         is_gone = not changes or changes[-1].after == 0

@@ -170,7 +170,7 @@ class CampaignBook:
         risk, why_no_risk = capital_at_risk(states, contracts, currency)
         days = None if campaign.opened is None else (campaign.closed - campaign.opened).days
 
-        reasons: dict[str, str | None] = {"kind": why_no_kind, "capital_at_risk": why_no_risk}
+        reasons = {"kind": why_no_kind, "capital_at_risk": why_no_risk}
         if campaign.opened is None:
             reasons["opened"] = "it was held before all movements"
         if not risk and risk is not None:
@@ -223,7 +223,7 @@ class CampaignBook:
         first = first_state(states)
         last = last_state(states)
         account = first.parts[0].key[0]
-        columns: dict[str, Any] = {}
+        columns = {}
         for end, state, at in (("entry", first, first.at), ("exit", last, states[-1].at)):
             greeks = self._recorded.greeks_of(account, state.lots, contracts, at)
             for name in ("delta", "vega", "theta", "implied_vol", "age_s"):
@@ -248,7 +248,7 @@ class CampaignBook:
         names = ["account", "conid", "before", "seen_at", "since"]
         changes = self.lake.position_changes.table.rows(columns=names)
         first_changes = changes.sort("seen_at").unique(["account", "conid"], keep="first")
-        held: dict[Key, float] = {}
+        held = {}
         for account, conid, before, seen_at, since in first_changes.select(names).iter_rows():
             opening = first.get((account, conid))
             if opening is not None and _is_after(opening, since or seen_at):
@@ -279,7 +279,7 @@ class CampaignBook:
     @cached_property
     def _contracts(self) -> dict[int, Contract]:
         """What is known of each contract: from its movements, its details and its legs."""
-        by_conid: defaultdict[int, list[Movement]] = defaultdict(list)
+        by_conid = defaultdict(list)
         for movement in self.movements:
             if movement.conid is not None:
                 by_conid[movement.conid].append(movement)
@@ -287,7 +287,7 @@ class CampaignBook:
         details = self.lake.contracts.get(by_conid)
         history = self.lake.registry.sync.history().filter(one_of("conid", by_conid))
         legs = {leg.conid: leg for leg in legs_of(history) if isinstance(leg, ActiveContract)}
-        contracts: dict[int, Contract] = {}
+        contracts = {}
         for conid, movements in by_conid.items():
             contracts[conid] = contract_of(movements, details.get(conid), legs.get(conid))
         return contracts
@@ -416,7 +416,7 @@ def ledger_extremes(
         parts_of_campaigns: The parts of one currency of each campaign, in order of time.
     """
     spans: list[tuple[object, ...]] = []
-    conids_on: defaultdict[date, set[int]] = defaultdict(set)
+    conids_on = defaultdict(set)
     for number, parts in enumerate(parts_of_campaigns):
         for begin, end, money, held in _spans_of(parts):
             for (account, conid), quantity in held.items():

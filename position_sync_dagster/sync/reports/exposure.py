@@ -81,7 +81,7 @@ def _claims_of_contract(
     taken: _Taken = defaultdict(float)
     accounts = {account for account, _conid in holdings}
     for account in (*sorted(accounts), None):
-        quantities: dict[int, float] = {}
+        quantities = {}
         for number, leg in legs.items():
             if leg.quantity is not None and leg.account == account:
                 quantities[number] = leg.quantity
@@ -125,12 +125,12 @@ def _take(
         unclaimed: What is left of each holding; it gets less.
         taken: What each leg has; it gets more.
     """
-    claimed: dict[int, float] = {}
+    claimed = {}
     for number, quantity in quantities.items():
         if quantity * sign > 0:
             claimed[number] = quantity
 
-    available: dict[Key, float] = {}
+    available = {}
     for key in keys:
         if unclaimed[key] * sign > 0:
             available[key] = unclaimed[key]
@@ -229,7 +229,7 @@ def _mismatches(
     legs: Sequence[ActiveContract], contracts: Mapping[int, ContractDetails]
 ) -> dict[int, str]:
     """Return how legs differ from the contract of their conid, by their number."""
-    mismatches: dict[int, str] = {}
+    mismatches = {}
     for number, leg in enumerate(legs):
         mismatch = contract_mismatch(leg, contracts.get(leg.conid))
         if mismatch:
@@ -418,7 +418,7 @@ def _unattributed_rows(parts: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.
         of_legs: The holdings of the contracts of legs.
     """
     conids = {conid for _account, conid in of_legs}
-    differences: dict[int, str] = {}
+    differences = {}
     for row in parts.filter(col.conid.is_in(conids)).iter_rows(named=True):
         name = leg_name(row["symbol"], row["right"], row["strike"], row["expiry"])
         held = digits(row["position"])
@@ -468,7 +468,7 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
         by: The columns that make a group.
         now: The reference time of days to expiry.
     """
-    counts: dict[str, pl.Expr] = {}
+    counts = {}
     for name in SUMS:
         counts[f"without_{name}"] = _count("holding", lacks(name))
     for name, is_counted in _COUNTS.items():

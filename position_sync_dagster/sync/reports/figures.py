@@ -137,7 +137,11 @@ class Figures:
 
         columns = pl.col("strategies", "shares")
         terms = closed.drop("strategies", "shares")
-        types = {"conid": pl.Int64, "strategies": pl.List(pl.String), "shares": pl.List(pl.Float64)}
+        types = {
+            "conid": pl.Int64(),
+            "strategies": pl.List(pl.String()),
+            "shares": pl.List(pl.Float64()),
+        }
         of_contract = pl.DataFrame(owners, types, orient="row")
         joined = terms.join(of_contract, on="conid", how="left", maintain_order="left")
         return joined.with_columns(columns.fill_null([]))

@@ -90,7 +90,7 @@ def explain_days(
         return {}
 
     sources = _Sources.read(lake, settings, days)
-    explained: dict[date, pl.DataFrame] = {}
+    explained = {}
     for trading_day in days:
         explained[trading_day.day] = _explained_day(sources, settings, trading_day)
     return explained

@@ -111,7 +111,7 @@ class PositionReconciler:
         conids = [leg.conid for leg in legs]
         is_claimed = pl.col("conid").is_in(conids)
         claimed = pairs.filter(is_claimed).drop_nulls("held")
-        held: dict[Key, float] = {}
+        held = {}
         for account, conid, position in claimed[*KEY, "held"].iter_rows():
             held[account, conid] = position
 
@@ -300,7 +300,7 @@ def _by_login(
     discrepancies: Iterable[Discrepancy], settings: Settings
 ) -> dict[str, list[Discrepancy]]:
     """Return the discrepancies by login; with several logins, OF_STRATEGIES has the rest."""
-    login_of: dict[str, str] = {}
+    login_of = {}
     for login in settings.logins:
         for account in login.accounts or ():
             login_of[account] = login.gateway_id
@@ -428,7 +428,7 @@ def _mismatched(
     legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
 ) -> Iterable[Discrepancy]:
     """Yield where legs differ from the contract of their conid, once for each contract."""
-    mismatches: dict[Key, list[str]] = defaultdict(list)
+    mismatches = defaultdict(list)
     symbols: dict[Key, str] = {}
     for leg in legs:
         mismatch = contract_mismatch(leg, details.get(leg.conid))

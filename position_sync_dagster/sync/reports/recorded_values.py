@@ -81,7 +81,7 @@ class RecordedValues:
     def read_moments(self, moments: Iterable[tuple[datetime, Iterable[int]]]) -> None:
         """Read what the ledger has around some times of some contracts."""
         recorded_days = self.lake.updates.sync.days()
-        times_on: defaultdict[date, list[datetime]] = defaultdict(list)
+        times_on = defaultdict(list)
         conids_on: defaultdict[date, set[int]] = defaultdict(set)
         for at, conids in moments:
             if at.date() in recorded_days:

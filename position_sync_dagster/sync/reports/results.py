@@ -88,7 +88,7 @@ class GroupResult:
     @property
     def row(self) -> dict[str, Any]:
         """The result for a program."""
-        row: dict[str, Any] = {}
+        row = {}
         for name, value in asdict(self).items():
             row["return" if name == "return_on_risk" else name] = value
         return row
@@ -214,7 +214,7 @@ def days_of(
         closed[campaign.closed, campaign.currency].append(campaign)
 
     totals: defaultdict[str | None, _RunningTotal] = defaultdict(_RunningTotal)
-    days: list[DayResult] = []
+    days = []
     for day, currency in sorted({*profit_of, *closed}, key=_by_day):
         of_day = closed[day, currency]
         realised = _exact_sum(campaign.profit for campaign in of_day)

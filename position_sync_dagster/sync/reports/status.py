@@ -220,7 +220,7 @@ def read_status(
     hints = () if hint is None else (hint,)
     attention.extend(hints)
 
-    queue: dict[str, int] = {}
+    queue = {}
     for status in QueueStatus:
         queue[status.value] = overview.counts.get(status, 0)
     streamed = written_by(Source.STREAM, book.priced, settings, now)
@@ -264,7 +264,7 @@ def _of_all_logins(logins: Sequence[LoginStatus], now: datetime) -> dict[str, An
 
 def _closed_legs(book: Book, held: set[int]) -> str | None:
     """Return what happened to the active legs that are not held and closed for a known reason."""
-    ends: dict[int, str] = {}
+    ends = {}
     for leg in book.legs:
         end = None if leg.conid in held else book.closes.end_of(leg)
         if end is not None:

@@ -192,7 +192,7 @@ def _rows_of_session(lake: Lake, session: date, closed_at: datetime) -> pl.DataF
     written = lake.updates.sync.last_before(closed_at, ROWS_OF_CLOSE_DAYS)
     computed = written.select("update_id", pl.col(_SPLIT_BY).name.prefix("computed_"))
     joined = rows.join(computed, on="update_id", how="left", maintain_order="left")
-    filled: dict[str, pl.Expr] = {}
+    filled = {}
     for name in _SPLIT_BY:
         filled[name] = pl.coalesce(name, f"computed_{name}")
     return joined.with_columns(**filled).select(rows.columns)
@@ -386,7 +386,7 @@ def _with_steps(holdings: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
         "vega": col.units_0 * col.volatility_step,
         "theta": col.units_0 * col.time_step,
     }
-    parts: dict[str, pl.Expr] = {}
+    parts = {}
     for name, step in revalued.items():
         # Where one greek is missing, the others explain nothing.
         by_greek = pl.when(is_repriced).then(0.0).otherwise(name)
@@ -513,7 +513,7 @@ def _why_unknown(unknown: pl.DataFrame, left_out: pl.DataFrame) -> str | None:
 
 def _largest(counted: pl.DataFrame) -> dict[str, list[LargestLeg]]:
     """Return the largest legs of each part."""
-    largest: dict[str, list[LargestLeg]] = {}
+    largest = {}
     for name in PARTS:
         size = pl.col(name).abs()
         by_size = counted.filter(size > AMOUNT_ROUNDING).sort(size, descending=True)

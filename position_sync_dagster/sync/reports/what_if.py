@@ -95,7 +95,7 @@ class WhatIf:
         for key in sorted({*before, *after}, key=str):
             row_before, side_before = before.get(key, (None, None))
             row_after, side_after = after.get(key, (None, None))
-            sides: dict[str, Any] = {"before": side_before, "after": side_after}
+            sides = {"before": side_before, "after": side_after}
             if row_after is None:
                 sides |= dict.fromkeys(_SHOWN)
             rows.append((row_after or row_before or {}) | sides)
