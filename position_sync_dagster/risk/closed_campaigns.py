@@ -110,7 +110,6 @@ def _stays(parts: Iterable[OwnedPart], *, with_open: bool = False) -> list[list[
     by_session = sorted(parts, key=lambda part: (part.movement.session_date, part.at))
     stays: list[list[OwnedPart]] = []
     current: list[OwnedPart] = []
-    held: defaultdict[Key, float] = defaultdict(float)
     for _session, of_session in groupby(by_session, key=lambda part: part.movement.session_date):
         new = list(of_session)
         moves_nothing = not any(part.quantity for part in new)
@@ -119,12 +118,9 @@ def _stays(parts: Iterable[OwnedPart], *, with_open: bool = False) -> list[list[
             continue
 
         current += new
-        for part in new:
-            held[part.key] += part.quantity
-        if all(abs(quantity) < QUANTITY_ROUNDING for quantity in held.values()):
+        if not _is_held(current):
             stays.append(current)
             current = []
-            held.clear()
 
     if current and with_open:
         stays.append(current)
@@ -552,28 +548,24 @@ class Openings:
     """The openings of options, to find where a campaign was rolled to."""
 
     def __init__(self, parts: Iterable[OwnedPart]) -> None:
-        self._by_order: defaultdict[tuple[str, str], list[OwnedPart]] = defaultdict(list)
-        self._by_right: defaultdict[tuple[str | None, ...], list[OwnedPart]] = defaultdict(list)
+        self._parts_of: defaultdict[tuple[str | None, ...], list[OwnedPart]] = defaultdict(list)
         for part in parts:
-            if not part.is_option or not part.is_trade or not part.opens:
-                continue
-
-            movement = part.movement
-            self._by_right[movement.account, movement.symbol, movement.right].append(part)
-            if movement.order_id is not None:
-                self._by_order[movement.account, movement.order_id].append(part)
+            if part.is_option and part.is_trade and part.opens:
+                movement = part.movement
+                self._parts_of[movement.account, movement.order_id].append(part)
+                self._parts_of[movement.account, movement.symbol, movement.right].append(part)
 
     def replace(self, closed: OwnedPart) -> bool:
         """Return whether something of another owner was opened in the place of what closed."""
         movement = closed.movement
-        same_order = self._by_order.get((movement.account, movement.order_id or ""), [])
-        same_right = self._by_right.get((movement.account, movement.symbol, movement.right), [])
-        candidates = list(same_order)
-        for part in same_right:
-            are_timed = part.movement.at is not None and movement.at is not None
-            is_near = abs(part.at - closed.at) <= TOGETHER
-            if are_timed and is_near:
-                candidates.append(part)
+        candidates = []
+        if movement.order_id is not None:
+            candidates += self._parts_of[movement.account, movement.order_id]
+        if movement.at is not None:
+            for part in self._parts_of[movement.account, movement.symbol, movement.right]:
+                is_near = abs(part.at - closed.at) <= TOGETHER
+                if part.movement.at is not None and is_near:
+                    candidates.append(part)
         return any(part.owner != closed.owner and part.key != closed.key for part in candidates)
 
 

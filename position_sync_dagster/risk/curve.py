@@ -128,9 +128,8 @@ def _over_moves(legs: PricedLegs, shift: Point) -> Curve:
     """Return the curve of several underlyings, which all move by the same percentage."""
     moves = np.linspace(-USUAL_REACH, USUAL_REACH, PRICES)
     now, chosen = _profits(legs, moves, shift)
-    greeks = {}
-    for name, rows in _greeks_along(legs, moves, shift).items():
-        greeks[name] = _sum_of_known(rows)
+    along = _greeks_along(legs, moves, shift)
+    greeks = {name: _sum_of_known(rows) for name, rows in along.items()}
     del greeks["delta"]  # shares of several underlyings have no sum
     return Curve(
         **_described(legs),
@@ -169,9 +168,8 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     changed_now, changed_later = _profits(legs, moves, shift)
     now = gained + changed_now.sum(axis=0)
     chosen = gained + changed_later.sum(axis=0)
-    greeks = {}
-    for name, rows in _greeks_along(legs, moves, shift).items():
-        greeks[name] = rows.sum(axis=0).tolist()
+    along = _greeks_along(legs, moves, shift)
+    greeks = {name: rows.sum(axis=0).tolist() for name, rows in along.items()}
     return replace(curve, now=now.tolist(), chosen=chosen.tolist(), greeks=greeks)
 
 

@@ -246,7 +246,7 @@ def _dividends_until(terms: OptionTerms | None, spot: float | None) -> list[dict
     """Return the dividends until an expiry; None: they are not known."""
     if terms is None or terms.dividends is None or not spot:
         return None
-    until = []
-    for dividend in terms.until_expiry:
-        until.append({"ex_date": dividend.ex_date, "amount": dividend.amount_at(spot)})
-    return until
+    return [
+        {"ex_date": dividend.ex_date, "amount": dividend.amount_at(spot)}
+        for dividend in terms.until_expiry
+    ]

@@ -148,6 +148,11 @@ class Book:
         return replace(self, split=of_strategy, strategy=strategy)
 
     @cached_property
+    def summaries(self) -> dict[str, AccountSummary]:
+        """The newest values of the accounts, by account."""
+        return {summary.account: summary for summary in self.accounts}
+
+    @cached_property
     def matching(self) -> list[ActiveContract]:
         """The legs that match the contract of their conid, or whose contract is not known yet."""
         wrong = set(self.split.legs.drop_nulls("mismatch")["leg"])

@@ -106,9 +106,7 @@ def read_day(lake: Lake, since: datetime) -> Day:
 
     legs = lake.registry.sync.history().filter(of_these)  # also removed ones
     by_conid = legs.group_by("conid").agg("strategy_id")
-    strategies = {}
-    for conid, strategy_ids in by_conid.iter_rows():
-        strategies[conid] = frozenset(strategy_ids)
+    strategies = {conid: frozenset(names) for conid, names in by_conid.iter_rows()}
 
     names = {}
     terms = lake.updates.sync.latest().filter(of_these).select("conid", *TERMS)

@@ -425,9 +425,7 @@ def ledger_extremes(
                     conids_on[day].add(conid)
 
     table = pl.DataFrame(spans, schema=_SPAN, orient="row")
-    of_days = []
-    for units in recorded.units_of_days(conids_on):
-        of_days.append(_stood_on_day(table, units))
+    of_days = [_stood_on_day(table, units) for units in recorded.units_of_days(conids_on)]
     if not of_days:
         return {}
 

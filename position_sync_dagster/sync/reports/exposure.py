@@ -53,15 +53,15 @@ def claims_of(legs: Mapping[int, ActiveContract], held: Mapping[Key, float]) -> 
         legs: Active legs that match the contract of their conid, by any number.
         held: The quantity of each holding.
     """
-    legs_of_conid: dict[int, dict[int, ActiveContract]] = {}
+    legs_of_conid: defaultdict[int, dict[int, ActiveContract]] = defaultdict(dict)
     for number, leg in legs.items():
-        legs_of_conid.setdefault(leg.conid, {})[number] = leg
+        legs_of_conid[leg.conid][number] = leg
 
-    holdings_of_conid: dict[int, dict[Key, float]] = {}
+    holdings_of_conid: defaultdict[int, dict[Key, float]] = defaultdict(dict)
     for key, quantity in held.items():
         _account, conid = key
         if quantity and conid in legs_of_conid:
-            holdings_of_conid.setdefault(conid, {})[key] = quantity
+            holdings_of_conid[conid][key] = quantity
 
     claims = []
     for conid, holdings in holdings_of_conid.items():
@@ -94,10 +94,8 @@ def _claims_of_contract(
         if abs(quantity) <= NEGLIGIBLE * abs(holdings[key]):
             continue
 
-        takers = []
-        for number, leg in legs.items():
-            if leg.quantity is None and leg.account in (None, key[0]):
-                takers.append(number)
+        claiming = [number for number, leg in legs.items() if leg.quantity is None]
+        takers = [number for number in claiming if legs[number].account in (None, key[0])]
         for number in takers:
             taken[number, key] += quantity / len(takers)
 
@@ -125,16 +123,8 @@ def _take(
         unclaimed: What is left of each holding; it gets less.
         taken: What each leg has; it gets more.
     """
-    claimed = {}
-    for number, quantity in quantities.items():
-        if quantity * sign > 0:
-            claimed[number] = quantity
-
-    available = {}
-    for key in keys:
-        if unclaimed[key] * sign > 0:
-            available[key] = unclaimed[key]
-
+    claimed = {number: wanted for number, wanted in quantities.items() if wanted * sign > 0}
+    available = {key: unclaimed[key] for key in keys if unclaimed[key] * sign > 0}
     if not claimed or not available:
         return
     sum_claimed = sum(claimed.values())

@@ -85,11 +85,9 @@ def read(limit: Limit, book: Book) -> Reading:
 
 def _of_account(limit: Limit, book: Book) -> Reading:
     """Return a number that the broker sends of an account, in the currency of the limit."""
-    summaries = {summary.account: summary for summary in book.accounts}
-    if limit.account is None or limit.account not in summaries:
+    summary = book.summaries.get(limit.account or "")
+    if summary is None:
         return Reading(unknown="nothing is known of this account")
-
-    summary = summaries[limit.account]
     if summary.gateway_id not in book.live_since:
         return Reading(unknown=f"the gateway of {summary.gateway_id} is not connected")
 
@@ -136,8 +134,7 @@ def _doubt_of_values(limit: Limit, book: Book, parts: pl.DataFrame) -> str:
         is_of_subject = pl.col("conid").is_in(legs)
     else:
         is_of_subject = pl.col("account") == limit.account
-        has_summary = limit.account in {summary.account for summary in book.accounts}
-        if parts.is_empty() and not has_summary:
+        if parts.is_empty() and limit.account not in book.summaries:
             return "nothing is known of this account"
 
     unwritten = book.unwritten.filter(is_of_subject)
@@ -157,7 +154,6 @@ def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
     if not without.is_empty():
         return Reading(unknown=f"no {limit.measure} is known of {_named(without)}")
 
-    rates_of_accounts = {summary.account: summary.rates for summary in book.accounts}
     by_currency = parts.group_by("account", "currency").agg(pl.col(name).sum())
     total = 0.0
     for account, currency, amount in by_currency.sort("account", "currency").iter_rows():
@@ -166,7 +162,8 @@ def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
             continue
 
         # Units of the base currency of the account for one unit of each currency.
-        rates = rates_of_accounts.get(account, {})
+        summary = book.summaries.get(account)
+        rates = {} if summary is None else summary.rates
         rate_from = rates.get(currency)
         rate_to = rates.get(limit.currency or "")
         if not rate_from or not rate_to:

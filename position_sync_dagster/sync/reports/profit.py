@@ -90,10 +90,7 @@ def explain_days(
         return {}
 
     sources = _Sources.read(lake, settings, days)
-    explained = {}
-    for trading_day in days:
-        explained[trading_day.day] = _explained_day(sources, settings, trading_day)
-    return explained
+    return {trading_day.day: _explained_day(sources, settings, trading_day) for trading_day in days}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.broker_view import Coverage, LakeValues, ValueSource
+from position_sync_dagster.sync.reports.exposure import quantities_of
 
 logger = logging.getLogger(__name__)
 
@@ -111,10 +112,7 @@ class PositionReconciler:
         conids = [leg.conid for leg in legs]
         is_claimed = pl.col("conid").is_in(conids)
         claimed = pairs.filter(is_claimed).drop_nulls("held")
-        held = {}
-        for account, conid, position in claimed[*KEY, "held"].iter_rows():
-            held[account, conid] = position
-
+        held = quantities_of(claimed.select(*KEY, position="held"))
         discrepancies = [
             *_differences(pairs, coverage, now, self._stale_after),
             *_overclaimed(held, legs, complete=coverage.complete),

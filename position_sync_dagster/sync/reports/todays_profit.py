@@ -192,9 +192,7 @@ def _rows_of_session(lake: Lake, session: date, closed_at: datetime) -> pl.DataF
     written = lake.updates.sync.last_before(closed_at, ROWS_OF_CLOSE_DAYS)
     computed = written.select("update_id", pl.col(_SPLIT_BY).name.prefix("computed_"))
     joined = rows.join(computed, on="update_id", how="left", maintain_order="left")
-    filled = {}
-    for name in _SPLIT_BY:
-        filled[name] = pl.coalesce(name, f"computed_{name}")
+    filled = {name: pl.coalesce(name, f"computed_{name}") for name in _SPLIT_BY}
     return joined.with_columns(**filled).select(rows.columns)
 
 
