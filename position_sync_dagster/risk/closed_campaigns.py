@@ -279,6 +279,9 @@ class Contract:
     magnifier: float | None
 
 
+Contracts = Mapping[int, Contract]
+
+
 @dataclass(slots=True)
 class Lot:
     """What a campaign has of a contract.
@@ -410,9 +413,7 @@ class RolledContracts:
     opened: tuple[str, ...]
 
 
-def rolls_in(
-    states: Sequence[CampaignState], contracts: Mapping[int, Contract]
-) -> list[RolledContracts]:
+def rolls_in(states: Sequence[CampaignState], contracts: Contracts) -> list[RolledContracts]:
     """Return the rolls of a campaign."""
     rolls = []
     for before, state in pairwise(states):
@@ -435,9 +436,7 @@ def rolls_in(
     return rolls
 
 
-def kind_in(
-    lots: Mapping[int, Lot], contracts: Mapping[int, Contract]
-) -> tuple[str | None, str | None]:
+def kind_in(lots: Mapping[int, Lot], contracts: Contracts) -> tuple[str | None, str | None]:
     """Return the kind of a structure, or why it has none."""
     pieces = []
     for conid, lot in lots.items():
@@ -451,7 +450,7 @@ def kind_in(
 
 
 def capital_at_risk(
-    states: Iterable[CampaignState], contracts: Mapping[int, Contract], currency: str | None
+    states: Iterable[CampaignState], contracts: Contracts, currency: str | None
 ) -> tuple[float | None, str | None]:
     """Return the greatest loss at the next expiry in any state, or why it is not known."""
     greatest = 0.0
@@ -477,7 +476,7 @@ def capital_at_risk(
     return (greatest, None) if is_held else (None, "what it had is not known")
 
 
-def _loss_of(lots: Mapping[int, Lot], contracts: Mapping[int, Contract]) -> float | str:
+def _loss_of(lots: Mapping[int, Lot], contracts: Contracts) -> float | str:
     """Return the greatest loss of contracts of one underlying, or why it is not known."""
     pieces = []
     for conid, lot in lots.items():

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from polars import col
 
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.payoff import Payoff, payoff_of
@@ -111,15 +112,15 @@ def curves_of(
     curves = []
     groups = legs.parts.select("account", "currency", "under").unique().sort(pl.all())
     for (account, currency), group in groups.group_by(["account", "currency"], maintain_order=True):
-        is_of_account = (pl.col("account") == account) & (pl.col("currency") == currency)
+        is_of_account = (col.account == account) & (col.currency == currency)
         of_account = legs.where(is_of_account)
-        names = group.get_column("under").to_list()
+        names = group["under"].to_list()
         if len(names) > 1 and not by_underlying:
             curves.append(_over_moves(of_account, shift))
             continue
 
         for name in names:
-            of_underlying = of_account.where(pl.col("under") == name)
+            of_underlying = of_account.where(col.under == name)
             curves.append(_over_prices(of_underlying, shift, notes))
     return curves
 
@@ -146,12 +147,12 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     """Return the curve of one underlying."""
     each = list(legs)
     # All strategies of an underlying may be hundreds of legs that live on.
-    is_of_one = legs.parts.get_column("strategy_id").n_unique() == 1
+    is_of_one = legs.parts["strategy_id"].n_unique() == 1
     steps = model.FINE if is_of_one else model.COARSE
     payoff = payoff_of(each, legs.given.now, notes, steps)
     left_out = _left_out(legs, since_opened=True)
     curve = Curve(**_described(legs), underlying=payoff.under, payoff=payoff, left_out=left_out)
-    spot = legs.parts.get_column("spot").median()
+    spot = legs.parts["spot"].median()
     if not isinstance(spot, float):
         return curve
 
@@ -164,7 +165,7 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     if left_out:
         return curve
 
-    gained = legs.parts.get_column("unrealized_pnl").sum()
+    gained = legs.parts["unrealized_pnl"].sum()
     changed_now, changed_later = _profits(legs, moves, shift)
     now = gained + changed_now.sum(axis=0)
     chosen = gained + changed_later.sum(axis=0)
@@ -249,7 +250,7 @@ def _profits(legs: PricedLegs, moves: model.Array, shift: Point) -> tuple[model.
 def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[str, model.Array]:
     """Return the greeks of each part at each move on the chosen day; NaN: unknown."""
     parts = legs.parts
-    spot = parts.get_column("spot").fill_null(np.nan).to_numpy()
+    spot = parts["spot"].fill_null(np.nan).to_numpy()
     spots = spot[:, None] * (1 + moves / 100)
 
     # A share or a future moves with its price, and has no other greek.
@@ -261,7 +262,7 @@ def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[st
     if options:
         priced = as_options([*terms.values()], repeat(legs.given.now), spot[options].tolist())
         later = priced.later(shift.days)
-        implied = parts.get_column("implied_vol").to_numpy()[options]
+        implied = parts["implied_vol"].to_numpy()[options]
         shifted = implied + shift.vol / 100
         volatility = shifted.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
 
@@ -269,7 +270,7 @@ def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[st
         for name, rows in of_parts.items():
             rows[options] = getattr(greeks, name)
 
-    known_size = pl.when(pl.col("reason").is_null()).then(SIZE)
+    known_size = pl.when(col.reason.is_null()).then(SIZE)
     sizes = parts.select(known_size.fill_null(np.nan)).to_numpy()
     delta = sizes * of_parts["delta"]
     return {

@@ -24,6 +24,9 @@ from position_sync_dagster.risk.terms import (
     years_between,
 )
 
+# A row for a program.
+NewRow = dict[str, Any]
+
 # An option is pinned whose strike is within this share of the price.
 PINNED = 0.005
 
@@ -69,7 +72,7 @@ class ExpiringLeg:
         return None if self.missing is None else self.missing > NO_UNITS
 
     @property
-    def row(self) -> dict[str, Any]:
+    def row(self) -> NewRow:
         """The delivery for a program."""
         return {
             **self.leg.named,
@@ -86,7 +89,7 @@ class ExpiringLeg:
         }
 
 
-def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> list[dict[str, Any]]:
+def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> list[NewRow]:
     """Return what each leg leaves that expires until a day, if it ended at the present price.
 
     Args:
@@ -110,7 +113,7 @@ def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> l
 
 def expiry_report(
     legs: PricedLegs, *, days: int, strategy: str | None = None
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[NewRow]]:
     """Return what expires within some days, and what may be assigned early.
 
     Args:
@@ -133,7 +136,7 @@ def expiry_report(
     }
 
 
-def uncovered_calls(legs: PricedLegs) -> list[dict[str, Any]]:
+def uncovered_calls(legs: PricedLegs) -> list[NewRow]:
     """Return the short calls that their account could not deliver if all calls were exercised.
 
     Returns:
@@ -164,7 +167,7 @@ def _count_all_missing(deliveries: Sequence[ExpiringLeg], legs: PricedLegs) -> N
         _count_missing(going, held_by[key])
 
 
-def undated_options(legs: PricedLegs) -> list[dict[str, Any]]:
+def undated_options(legs: PricedLegs) -> list[NewRow]:
     """Return the options whose expiry is not known, so that no list by days has them."""
     rows = []
     for leg in legs:
@@ -296,11 +299,11 @@ class EarlyAssignments:
             the price of the underlying is not known.
     """
 
-    likely: list[dict[str, Any]]
-    left_out: list[dict[str, Any]]
+    likely: list[NewRow]
+    left_out: list[NewRow]
 
     @property
-    def doubtful(self) -> list[dict[str, Any]]:
+    def doubtful(self) -> list[NewRow]:
         """Those left out that are in the money, or may be."""
         return [row for row in self.left_out if row["in_the_money"] is not False]
 
@@ -349,7 +352,7 @@ def _in_the_money(leg: PricedLeg) -> bool | None:
     return leg.delivered.above_strike(spot) > 0
 
 
-def _judged(leg: PricedLeg, now: datetime) -> dict[str, Any] | None:
+def _judged(leg: PricedLeg, now: datetime) -> NewRow | None:
     """Return why a holder would exercise; None: he would not."""
     terms = leg.delivered
     if terms is None:

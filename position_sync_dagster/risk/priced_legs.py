@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
@@ -32,10 +33,10 @@ from position_sync_dagster.risk.terms import (
 )
 
 LINEAR_TYPES = frozenset({"STK", "FUT"})
-_IS_LINEAR = pl.col("sec_type").is_in(list(LINEAR_TYPES))
+_IS_LINEAR = col.sec_type.is_in(list(LINEAR_TYPES))
 
 # The number of units of the underlying in a part of a holding.
-SIZE = pl.col("position") * pl.col("multiplier") * pl.col("share")
+SIZE = col.position * col.multiplier * col.share
 
 Row = Mapping[str, Any]
 
@@ -170,12 +171,12 @@ class PricedLegs:
         """Return the parts of a strategy, on an underlying, of an account."""
         condition = pl.lit(value=True)
         if choice.strategy is not None:
-            condition &= pl.col("strategy_id") == choice.strategy
+            condition &= col.strategy_id == choice.strategy
         if choice.underlying is not None:
-            symbol = pl.col("symbol").str.to_uppercase()
+            symbol = col.symbol.str.to_uppercase()
             condition &= symbol == choice.underlying.upper()
         if choice.account is not None:
-            condition &= pl.col("account") == choice.account
+            condition &= col.account == choice.account
         return self.where(condition)
 
     def where(self, condition: pl.Expr) -> "PricedLegs":
@@ -257,18 +258,18 @@ def _own_spot() -> pl.Expr:
 
     It is null where the divisor of the prices is not known.
     """
-    magnifier = pl.col("magnifier")
-    quoted = pl.col("market_price") / magnifier
+    magnifier = col.magnifier
+    quoted = col.market_price / magnifier
     implied = pl.coalesce("market_value", "notional") / SIZE  # a value that came without a price
     price = pl.coalesce(quoted, implied)
-    of_underlying = pl.col("underlying_price") / magnifier
+    of_underlying = col.underlying_price / magnifier
     return pl.when(_IS_LINEAR).then(price).otherwise(of_underlying)
 
 
 def _spot_of_underlying() -> pl.Expr:
     """Return the price of the underlying, of another part of it where a part has none."""
     same = ["under", "currency"]
-    spot = pl.col("spot")
+    spot = col.spot
     of_holding = spot.filter(_IS_LINEAR).median().over(same)
     of_options = spot.filter(~_IS_LINEAR).median().over(same)
     return pl.coalesce("spot", of_holding, of_options)

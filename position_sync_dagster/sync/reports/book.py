@@ -19,6 +19,7 @@ from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import UnknownStrategyError
@@ -287,16 +288,13 @@ class Book:
             parts = self.split.parts.filter(strategy_id=strategy, currency=currency)
             open_now = open_profit(lots, parts, self.priced)
 
-        profit = None
-        if realised.profit is not None and open_now is not None:
-            profit = realised.profit + open_now
         return Campaign(
             since=since,
             realised=realised.profit,
             open=open_now,
             fees=realised.fees,
             other_fees=dict(realised.other_fees),
-            profit=profit,
+            profit=known_sum([realised.profit, open_now]),
         )
 
     def _in_base(self, account: AccountSummary) -> TotalSum | None:

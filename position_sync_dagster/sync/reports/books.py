@@ -12,6 +12,7 @@ from datetime import date
 from typing import Any
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.closes import EventKind
 from position_sync_dagster.domain.movements import OWNERS_CASH, MovementKind
@@ -73,8 +74,8 @@ def close_books(lake: Lake, settings: Settings, day: date, *, before: date) -> p
     accounts = pl.DataFrame({"account": stated}, {"account": pl.String})
     rows = []
     for account in rows_of_logins(accounts, settings)["account"]:
-        is_of_account = pl.col("account") == account
-        is_of_day = pl.col("session_date") == day
+        is_of_account = col.account == account
+        is_of_day = col.session_date == day
         movements = lake.movements.rows(only=is_of_account & is_of_day)
         moved = Moved(
             explained=_of_account(lake, PROFIT_EXPLAINED, account, day),
@@ -110,16 +111,16 @@ class Moved:
 
 
 def _of_account(lake: Lake, spec: Any, account: str, day: date) -> pl.DataFrame:
-    is_of_account = pl.col("account") == account
-    is_of_day = pl.col("session_date") == day
+    is_of_account = col.account == account
+    is_of_day = col.session_date == day
     return derived_rows(lake.derived_table(spec), is_of_account & is_of_day)
 
 
 def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:
     """Return what the newest statement says of each account at the end of a day."""
     kinds = [EventKind.NET_LIQUIDATION.value, EventKind.CASH_BALANCE.value, EventKind.RATE.value]
-    is_of_kinds = pl.col("kind").is_in(kinds)
-    is_of_day = pl.col("day") == day
+    is_of_kinds = col.kind.is_in(kinds)
+    is_of_day = col.day == day
     events = lake.statement_events.rows(day, is_of_kinds & is_of_day).drop_nulls("amount")
 
     newest = {}
@@ -144,17 +145,13 @@ def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:
             accruals = sum(amount for name, amount in parts.items() if name.endswith("Accruals"))
 
         base = event["currency"]
-        rates_to_base = {}
-        if base is not None:
-            rates_to_base = rates[account, base] | {base: 1.0}
-
         worth[account] = StatedWorth(
             currency=base,
             total=event["amount"],
             accruals=accruals,
             statement=event["statement"],
             cash=cash[account],
-            rates=rates_to_base,
+            rates={} if base is None else rates[account, base] | {base: 1.0},
         )
     return worth
 
@@ -184,12 +181,12 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
     conversions = moved.conversions
     if conversions["cash"].has_nulls() or conversions["quantity"].has_nulls():
         unknown.append("what a conversion paid")
-    by_owner = moved.movements.filter(pl.col("kind").is_in(_OWN))
+    by_owner = moved.movements.filter(col.kind.is_in(_OWN))
     if by_owner["cash"].has_nulls():
         unknown.append("what the owner moved")
 
     # What has no amount is unknown above, or makes a profit unknown.
-    cash = moved.movements.filter(pl.col("cash") != 0)
+    cash = moved.movements.filter(col.cash != 0)
     in_kind = _transfers_in_kind(moved)
     if in_kind["value"].has_nulls():
         unknown.append("the value of a transfer")
@@ -243,7 +240,7 @@ def _has_rates(currency: str, first: StatedWorth, last: StatedWorth) -> bool:
 def _effect_of_rates(moved: Moved, first: StatedWorth, last: StatedWorth) -> float:
     """Return what the account gained by rates: on what it had, and by what it converted."""
     # The value of a future is notional: its profit is in the cash.
-    worth = moved.held_before.filter(pl.col("sec_type") != "FUT")
+    worth = moved.held_before.filter(col.sec_type != "FUT")
     had = defaultdict(float, first.cash)
     for currency, value in worth.group_by("currency").agg(pl.sum("market_value")).iter_rows():
         had[currency] += value
@@ -270,7 +267,7 @@ def _bought(symbol: str) -> str:
 
 
 def _sum_of(cash: pl.DataFrame, kinds: Sequence[str], rates: Mapping[str, float]) -> float:
-    of_kinds = cash.filter(pl.col("kind").is_in(list(kinds)))
+    of_kinds = cash.filter(col.kind.is_in(list(kinds)))
     return _in_base(of_kinds, "cash", rates)
 
 
@@ -297,12 +294,12 @@ def _change_of_accruals(first: StatedWorth, last: StatedWorth) -> float | None:
 def _transfers_in_kind(moved: Moved) -> pl.DataFrame:
     """Return what the owner brought or took in kind: `currency`, and `value`, null if unknown."""
     transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
-    is_held = pl.col("position") != 0
-    mark = pl.col("market_value") / pl.col("position")
+    is_held = col.position != 0
+    mark = col.market_value / col.position
     marks = moved.held.filter(is_held).select("conid", mark=mark)
 
-    at_price = pl.col("quantity") * pl.col("price") * pl.col("multiplier")
-    at_mark = pl.col("quantity") * pl.col("mark")
+    at_price = col.quantity * col.price * col.multiplier
+    at_mark = col.quantity * col.mark
     value = pl.coalesce("value", at_price, at_mark)
     return transfers.join(marks, on="conid", how="left").select("currency", value=value)
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from operator import attrgetter
 
-import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.closes import SLACK, Cause, Closure, PositionChange
 from position_sync_dagster.domain.exchange_time import NEW_YORK
@@ -102,7 +102,7 @@ def read_day(lake: Lake, since: datetime) -> Day:
     changes = lake.position_changes.records(since)
     movements = _movements_since(lake, since)
     conids = set(map(attrgetter("conid"), (*changes, *movements)))
-    of_these = pl.col("conid").is_in(conids)
+    of_these = col.conid.is_in(conids)
 
     legs = lake.registry.sync.history().filter(of_these)  # also removed ones
     by_conid = legs.group_by("conid").agg("strategy_id")
@@ -120,7 +120,7 @@ def read_day(lake: Lake, since: datetime) -> Day:
         if ended.resolved_at and ended.resolved_at >= since:
             breaks.append(ended)
 
-    closed_since = pl.col("closed_at") >= moment(since)
+    closed_since = col.closed_at >= moment(since)
     return Day(
         since=since,
         changes=changes,
@@ -134,7 +134,7 @@ def read_day(lake: Lake, since: datetime) -> Day:
 
 def read_sessions(lake: Lake, since: datetime) -> list[GatewaySession]:
     """Return the sessions of a day that began then; blocks."""
-    was_alive = pl.col("heartbeat_at") >= moment(since)
+    was_alive = col.heartbeat_at >= moment(since)
     return lake.sessions.history(None, was_alive)
 
 
@@ -143,7 +143,7 @@ def _movements_since(lake: Lake, since: datetime) -> list[Movement]:
     day = since.astimezone(NEW_YORK).date()
     # The day of a calendar further west begins later.
     first_day = day - timedelta(days=1)
-    is_of_contract = pl.col("conid").is_not_null()
+    is_of_contract = col.conid.is_not_null()
 
     of_day = []
     for movement in lake.movements.records(first_day, is_of_contract):
@@ -240,13 +240,9 @@ def _trades(day: Day) -> Iterator[DayChange]:
 
 def _order(trades: Sequence[Movement], day: Day) -> DayChange:
     """Return the line of an order: its strategies, what was traded, and what that gained."""
-    executed_at = day.since
-    amount = None
-    for trade in trades:
-        executed_at = max(executed_at, trade.at or day.since)
-        profit = _closing_profit(trade)
-        if profit is not None:
-            amount = profit if amount is None else amount + profit
+    executed_at = max(trade.at or day.since for trade in trades)
+    profits = [profit for profit in map(_closing_profit, trades) if profit is not None]
+    amount = sum(profits) if profits else None
 
     by_conid = grouped(lambda trade: trade.conid or 0, trades)
     conids = tuple(by_conid)

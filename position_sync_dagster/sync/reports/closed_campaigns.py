@@ -5,7 +5,7 @@ from `daily_positions` and the ledger, where these have them.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from functools import cached_property
@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.attribution import (
     OwnedPart,
@@ -39,6 +40,7 @@ from position_sync_dagster.risk.closed_campaigns import (
     CampaignMoney,
     CampaignState,
     Contract,
+    Contracts,
     Openings,
     TradedCampaign,
     capital_at_risk,
@@ -216,7 +218,7 @@ class CampaignBook:
     def _greeks_at_ends(
         self,
         states: Sequence[CampaignState],
-        contracts: Mapping[int, Contract],
+        contracts: Contracts,
         reasons: dict[str, str | None],
     ) -> dict[str, Any]:
         """Return the greeks at both ends, as columns; add why they are not known."""
@@ -308,32 +310,37 @@ def _extremes(
 ) -> dict[str, Any]:
     """Return how it stood while it was open, as columns; add why it is not known."""
     profits = [at_close.profit for at_close in stood if at_close.profit is not None]
-    columns: dict[str, Any] = {"closes": len(stood), "closes_known": len(profits)}
-    columns["moments_known"] = 0
+    closes_known = len(profits)
+    moments_known = 0
     if in_ledger is not None:
-        worst, best, columns["moments_known"] = in_ledger
-        profits += [worst, best]
+        *extremes, moments_known = in_ledger
+        profits += extremes
 
-    columns["worst"] = None
-    columns["best"] = None
-    if profits and money.profit is not None:
-        columns["worst"] = min(*profits, money.profit)
-        columns["best"] = max(*profits, money.profit)
+    is_known = bool(profits) and money.profit is not None
+    if is_known:
+        profits.append(money.profit)  # type: ignore[arg-type]
     else:
         reasons["worst"] = "its value is known at no moment"
         reasons["best"] = reasons["worst"]
 
-    columns["profit_at_half"] = None
+    profit_at_half = None
     if campaign.opened is not None:
         half = campaign.opened + (campaign.closed - campaign.opened) / 2
         until_half = [at_close for at_close in stood if at_close.day <= half]
-        columns["profit_at_half"] = until_half[-1].profit if until_half else None
-    if columns["profit_at_half"] is None:
+        profit_at_half = until_half[-1].profit if until_half else None
+    if profit_at_half is None:
         reasons["profit_at_half"] = "its value at that close is not known"
-    return columns
+    return {
+        "closes": len(stood),
+        "closes_known": closes_known,
+        "moments_known": moments_known,
+        "worst": min(profits) if is_known else None,
+        "best": max(profits) if is_known else None,
+        "profit_at_half": profit_at_half,
+    }
 
 
-def _next_expiry(conids: Iterable[int], contracts: Mapping[int, Contract]) -> date | None:
+def _next_expiry(conids: Iterable[int], contracts: Contracts) -> date | None:
     """Return the first known expiry of contracts; None without any."""
     instruments = [contracts[conid].instrument for conid in conids]
     expiries = [instrument.expiry for instrument in instruments if instrument is not None]
@@ -430,22 +437,22 @@ def ledger_extremes(
         return {}
 
     by_campaign = pl.concat(of_days).group_by("number")
-    rows = by_campaign.agg(pl.col("worst").min(), pl.col("best").max(), pl.col("moments").sum())
+    rows = by_campaign.agg(col.worst.min(), col.best.max(), col.moments.sum())
     return rows.rows_by_key("number", unique=True)
 
 
 def _stood_on_day(spans: pl.DataFrame, units: pl.DataFrame) -> pl.DataFrame:
     """Return the extremes of each campaign on one day, where all of its contracts have a value."""
-    is_during = pl.col("timestamp").is_between("begin", "end", closed="left")
+    is_during = col.timestamp.is_between("begin", "end", closed="left")
     during = spans.join(units, on=["account", "conid"]).filter(is_during)
 
-    value = pl.col("quantity") * pl.col("unit")
+    value = col.quantity * col.unit
     of_span = pl.col("legs", "money").first()
     by_moment = during.group_by("number", "begin", "slot")
     of_moments = by_moment.agg(of_span, value=value.sum(), known=pl.len())
 
-    whole = of_moments.filter(pl.col("known") == pl.col("legs"))
-    profit = pl.col("money") + pl.col("value")
+    whole = of_moments.filter(col.known == col.legs)
+    profit = col.money + col.value
     moments = pl.len().cast(pl.Int64)
     return whole.group_by("number").agg(worst=profit.min(), best=profit.max(), moments=moments)
 

@@ -179,15 +179,10 @@ class Figures:
         return [self._account(account) for account in self.book.accounts]
 
     def _account(self, account: AccountSummary) -> dict[str, Any]:
-        ages = self.positions.filter(col.account == account.account)["age_s"]
-        today = self._today(account)
-        today["account_age_s"] = seconds_since(account.pnl_received_at, self.at)
-        today["holdings_age_s"] = None if ages.null_count() else ages.max()
-
         reported = {name: getattr(account, name) for name in _REPORTED}
         return reported | {
             "age_s": seconds_since(account.values_received_at, self.at),
-            "today": today,
+            "today": self._today(account),
             "realised_today": account.realized_pnl,
             "unrealised": account.unrealized_pnl,
             "total": known_sum([account.unrealized_pnl, account.realized_pnl]),
@@ -195,6 +190,7 @@ class Figures:
 
     def _today(self, account: AccountSummary) -> dict[str, Any]:
         """Return the profit of the day of an account in its parts."""
+        ages = self.positions.filter(account=account.account)["age_s"]
         opened, open_unknown = in_base(self.positions, "today", account)
         closed, closed_unknown = in_base(self.closed_today, "today", account)
 
@@ -210,6 +206,8 @@ class Figures:
             "open_unknown": open_unknown,
             "closed_unknown": closed_unknown,
             "difference": difference,
+            "account_age_s": seconds_since(account.pnl_received_at, self.at),
+            "holdings_age_s": None if ages.null_count() else ages.max(),
         }
 
     def _is_of_one_moment(self, account: AccountSummary) -> bool:
@@ -289,7 +287,7 @@ class Figures:
 
 def in_base(rows: pl.DataFrame, name: str, account: AccountSummary) -> tuple[float | None, int]:
     """Return the sum of a column in the base currency of an account, and how many are unknown."""
-    of_account = rows.filter(col.account == account.account)
+    of_account = rows.filter(account=account.account)
     rate = col.currency.replace_strict(account.rates, default=None, return_dtype=pl.Float64)
     converted = of_account.select(amount=pl.col(name) * rate)
     amounts = converted["amount"]

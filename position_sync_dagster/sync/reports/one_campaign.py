@@ -1,10 +1,11 @@
 """One campaign that is over: its legs, fills, rolls, and how it stood at each close."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.attribution import OwnedPart
 from position_sync_dagster.domain.closed_campaign import ClosedCampaign
@@ -14,6 +15,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import one_of
 from position_sync_dagster.risk.closed_campaigns import (
     Contract,
+    Contracts,
     RolledContracts,
     money_of,
     rolls_in,
@@ -127,9 +129,9 @@ def _of_contracts(lake: Lake, row: ClosedCampaign) -> pl.Expr:
     These are those of its contracts, and of options of others that delivered one of them.
     """
     conids = {int(conid) for conid in row.conids.split(",")}
-    of_account = pl.col("account") == row.account
+    of_account = col.account == row.account
     delivered = one_of("counter_conid", conids) | one_of("underlying_conid", conids)
-    others = lake.movements.rows(only=of_account & delivered).get_column("conid").drop_nulls()
+    others = lake.movements.rows(only=of_account & delivered)["conid"].drop_nulls()
     return of_account & one_of("conid", conids | set(others))
 
 
@@ -161,7 +163,7 @@ def _leg(conid: int, parts: Sequence[OwnedPart], contract: Contract) -> Campaign
     )
 
 
-def _fill(part: OwnedPart, contracts: Mapping[int, Contract]) -> CampaignFill:
+def _fill(part: OwnedPart, contracts: Contracts) -> CampaignFill:
     movement = part.movement
     return CampaignFill(
         at=movement.at,

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain import reconciliation
 from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
@@ -99,7 +100,7 @@ class PositionReconciler:
         legs = [leg for leg in legs if leg.removed_at is None]
 
         # An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
-        quantity = pl.col("position").fill_null(math.nan)
+        quantity = col.position.fill_null(math.nan)
         confirmed = confirmations.with_confirmed(latest, holdings, now)
         ours = confirmed.select(
             *KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
@@ -110,7 +111,7 @@ class PositionReconciler:
         pairs = joined.select(*KEY, symbol, "held", "ours", "confirmed_at").sort(KEY)
 
         conids = [leg.conid for leg in legs]
-        is_claimed = pl.col("conid").is_in(conids)
+        is_claimed = col.conid.is_in(conids)
         claimed = pairs.filter(is_claimed).drop_nulls("held")
         held = quantities_of(claimed.select(*KEY, position="held"))
         discrepancies = [
@@ -195,7 +196,7 @@ class ReconciliationService:
             BrokerUnavailableError: The broker's data is not current; no break was changed.
         """
         result, holdings, coverage = await self._compare()
-        snapshots = holdings.group_by("gateway_id").agg(pl.col("snapshot_id").first())
+        snapshots = holdings.group_by("gateway_id").agg(col.snapshot_id.first())
         held = set(holdings.select(KEY).iter_rows())
         await offload(
             self._lake.breaks.record,
@@ -222,7 +223,7 @@ class ReconciliationService:
         """Return the result, the broker's holdings, and which accounts they cover."""
         holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
-        is_followed = pl.col("sec_type").is_in(self._settings.sec_types)
+        is_followed = col.sec_type.is_in(self._settings.sec_types)
         holdings = holdings.filter(is_followed)
 
         covered_logins = []
@@ -231,8 +232,8 @@ class ReconciliationService:
                 covered_logins.append(login.gateway_id)
 
         newest = rows_of_logins(await self._lake.updates.latest(), self._settings)
-        is_of_covered = pl.col("gateway_id").is_in(covered_logins)
-        is_unavailable = pl.col("account").is_in(list(coverage.unavailable))
+        is_of_covered = col.gateway_id.is_in(covered_logins)
+        is_unavailable = col.account.is_in(list(coverage.unavailable))
         # Rows of other types are of those that are no longer followed.
         may_be_followed = is_followed.fill_null(value=True)
         latest = newest.filter(is_of_covered, ~is_unavailable, may_be_followed)
@@ -320,14 +321,14 @@ def _differences(
     pairs: pl.DataFrame, coverage: Coverage, now: datetime, stale_after: timedelta
 ) -> Iterable[Discrepancy]:
     """Yield where a holding of the broker differs from its newest row."""
-    accounts = pairs.get_column("account").unique()
+    accounts = pairs["account"].unique()
     covered = [account for account in accounts if coverage.covers(account)]
-    is_absence_known = pl.col("held").is_not_null() | pl.col("account").is_in(covered)
-    is_fresh = pl.col("confirmed_at") >= moment(now - stale_after)
+    is_absence_known = col.held.is_not_null() | col.account.is_in(covered)
+    is_fresh = col.confirmed_at >= moment(now - stale_after)
 
     # A holding that the broker does not list has the quantity zero, where its account is covered.
-    held = pl.col("held").fill_null(0.0)
-    ours = pl.col("ours")
+    held = col.held.fill_null(0.0)
+    ours = col.ours
     is_missing = ours.is_null() & (held != 0)
     is_surplus = (held == 0) & (ours != 0)
     has_another_quantity = (held != ours) | held.is_nan()

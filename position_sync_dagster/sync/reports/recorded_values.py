@@ -8,11 +8,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
-from position_sync_dagster.risk.closed_campaigns import Contract, Lot
+from position_sync_dagster.risk.closed_campaigns import Contracts, Lot
 
 # How far from a trade a row of the ledger may be whose greeks are those of the trade.
 NEAR = timedelta(hours=1)
@@ -112,7 +113,7 @@ class RecordedValues:
         self,
         account: str,
         lots: Mapping[int, Lot],
-        contracts: Mapping[int, Contract],
+        contracts: Contracts,
         at: datetime,
     ) -> CampaignGreeks:
         """Return the greeks of lots at a time; of what is no option delta alone."""
@@ -161,6 +162,6 @@ class RecordedValues:
             rows = self.lake.updates.sync.sampled(
                 conids_on[day], begin, begin + timedelta(days=1), LOOKS_A_DAY
             )
-            held = rows.filter(pl.col("position") != 0, pl.col("market_value").is_not_null())
-            unit = pl.col("market_value") / pl.col("position")
+            held = rows.filter(col.position != 0, col.market_value.is_not_null())
+            unit = col.market_value / col.position
             yield held.select("account", "conid", "timestamp", "slot", unit=unit)

@@ -13,6 +13,7 @@ from math import fsum
 from typing import Any
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.closed_campaign import CampaignResult, ClosedCampaign
 from position_sync_dagster.domain.movements import first_reasons, known_sum
@@ -115,13 +116,16 @@ def _result(
 ) -> GroupResult:
     number = len(campaigns)
     known = [campaign.profit for campaign in campaigns if campaign.profit is not None]
-    fees = _exact_sum(campaign.fees for campaign in campaigns)
-    common: dict[str, Any] = {"group": group, "currency": currency, "number": number}
-    common["fees"] = fees
-    common["unknown"] = number - len(known)
+    common: dict[str, Any] = {
+        "group": group,
+        "currency": currency,
+        "number": number,
+        "fees": _exact_sum(campaign.fees for campaign in campaigns),
+        "unknown": number - len(known),
+    }
     if len(known) < number:
-        nothing: dict[str, Any] = dict.fromkeys(_OF_PROFITS)
-        return GroupResult(**common, **nothing, why_unknown=_why_unknown(campaigns))
+        common |= dict.fromkeys(_OF_PROFITS)
+        return GroupResult(**common, why_unknown=_why_unknown(campaigns))
 
     wins = [profit for profit in known if profit > 0]
     losses = [profit for profit in known if profit < 0]
@@ -268,10 +272,10 @@ def read_campaigns(
         since: The first day; None: any.
         strategy: The strategy; None: all, and what is in none.
     """
-    only = EVERY if since is None else pl.col("closed") >= since
+    only = EVERY if since is None else col.closed >= since
     rows = derived_rows(lake.derived_table(CLOSED_CAMPAIGNS), only)
     if strategy is not None:
-        rows = rows.filter(pl.col("strategy_id") == strategy)
+        rows = rows.filter(strategy_id=strategy)
     return records_of(ClosedCampaign, rows.sort("closed", "campaign_id", "currency"))
 
 
@@ -284,7 +288,7 @@ def read_days(
     table = lake.derived_table(PROFIT_EXPLAINED)
     rows = derived_rows(table, chosen=chosen, columns=columns)
 
-    is_known = pl.col("profit").is_not_null().all()
-    total = pl.when(is_known).then(pl.col("profit").sum())
+    is_known = col.profit.is_not_null().all()
+    total = pl.when(is_known).then(col.profit.sum())
     sums = rows.group_by("session_date", "currency").agg(total)
     return days_of(campaigns, sums.iter_rows())

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.instrument import OPTION_TYPES, contract_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
@@ -48,8 +48,8 @@ def assumptions_of(lake: Lake, settings: Settings, book: Book) -> Assumptions:
     Raises:
         LakeError: A table cannot be used.
     """
-    is_option = pl.col("sec_type").is_in(list(OPTION_TYPES))
-    conids = book.split.parts.filter(is_option).get_column("conid").unique()
+    is_option = col.sec_type.is_in(list(OPTION_TYPES))
+    conids = book.split.parts.filter(is_option)["conid"].unique()
     return Assumptions(
         now=book.now,
         details=lake.contracts.get(conids.to_list()),

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+from polars import col
 from pydantic import BaseModel
 
 from position_sync_dagster import dagster_files
@@ -190,8 +190,8 @@ def read_status(
     failed = overview.counts.get(QueueStatus.FAILED, 0)
 
     active = {leg.conid for leg in book.legs}
-    positions = all_broker_rows(lake, settings).filter(pl.col("position") != 0)
-    held = set(positions.get_column("conid"))
+    positions = all_broker_rows(lake, settings).filter(col.position != 0)
+    held = set(positions["conid"])
     unresolved = []
     for leg in lake.registry.unresolved:
         problem = leg.problem or NOT_LOOKED_UP
@@ -287,7 +287,7 @@ def leg_states(
         LakeError: A table cannot be used.
     """
     book = read_book(lake, settings, now)
-    opened = all_broker_rows(lake, settings).filter(pl.col("position") != 0)
+    opened = all_broker_rows(lake, settings).filter(col.position != 0)
     held = dict(opened.group_by("conid").agg("account").iter_rows())
     rows = written_by(Source.STREAM, book.priced, settings, now)
     streamed = set(rows.select(KEY).iter_rows())
@@ -348,15 +348,11 @@ def _login_status(
 
     of_owner: dict[str, Any] = {}
     if is_alive:
-        of_owner["lines_in_use"] = session.lines_in_use
-        of_owner["line_limit"] = session.line_limit
-        of_owner["underlying_lines"] = session.underlying_lines
-        of_owner["greeks"] = session.greeks
+        of_owner = {name: getattr(session, name) for name in (*_OF_LINES, "greeks")}
 
     week = session.login_week(now, mode, login.login_notice_h)
     if week is not None:
-        of_owner["login"] = week.text
-        of_owner["login_asks"] = week.asks
+        of_owner |= {"login": week.text, "login_asks": week.asks}
 
     blind_since = None if session.is_live(now) else session.seen_until(now)
     return LoginStatus(

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY
-from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
@@ -87,7 +87,7 @@ class ClosedLeg(BaseModel):
     leg: str
     """The contract as a trader writes it."""
     profit: float | None
-    """The part of the strategy; null: not known."""
+    """Null: not known."""
 
 
 class TodaysProfit(BaseModel):
@@ -453,19 +453,13 @@ def _rows_of_groups(
 
 
 def _closed_legs(closed: pl.DataFrame) -> defaultdict[tuple[Any, ...], list[ClosedLeg]]:
-    """Return what closed today, which belongs to strategies by their shares, by group."""
+    """Return what closed today by group; all of it belongs to one strategy, or to none."""
     legs: defaultdict[tuple[Any, ...], list[ClosedLeg]] = defaultdict(list)
     for row in closed.iter_rows(named=True):
-        shares = dict(zip(row["strategies"], row["shares"], strict=True))
-        unclaimed = 1.0 - sum(shares.values())
-        if unclaimed > NEGLIGIBLE:
-            shares[UNATTRIBUTED] = unclaimed
-
-        for strategy, share in shares.items():
-            account = row["account"]
-            profit = None if row["today"] is None else row["today"] * share
-            leg = ClosedLeg(account=account, conid=row["conid"], leg=row["name"], profit=profit)
-            legs[strategy, account, row["currency"]].append(leg)
+        (strategy,) = row["strategies"] or [UNATTRIBUTED]
+        account = row["account"]
+        leg = ClosedLeg(account=account, conid=row["conid"], leg=row["name"], profit=row["today"])
+        legs[strategy, account, row["currency"]].append(leg)
     return legs
 
 

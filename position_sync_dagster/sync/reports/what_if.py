@@ -4,7 +4,7 @@ The trades change the newest rows of the holdings, and the legs of strategies. T
 split and summed as ever, so that what is said of it after the trades is what the product would say.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from operator import itemgetter
@@ -20,7 +20,7 @@ from position_sync_dagster.domain.limits import OF_ACCOUNTS, LimitState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.deliveries import uncovered_calls
 from position_sync_dagster.risk.payoff import payoffs
-from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs
+from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs, Row
 from position_sync_dagster.risk.proposed_trade import (
     ProposedTrade,
     ProposedTradeError,
@@ -43,6 +43,9 @@ from position_sync_dagster.sync.reports.figures import known_limits
 from position_sync_dagster.sync.reports.limit_readings import evaluate
 from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
 
+# A row of the ledger that is changed, or one for a program.
+NewRow = dict[str, Any]
+
 # The moves of the prices in percent that are shown if none are named.
 USUAL_MOVES = (-10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0)
 
@@ -62,7 +65,7 @@ class Changes:
 
     trades: Sequence[ProposedTrade] = ()
     closed: Sequence[str] = ()
-    rolled: Mapping[str, Any] = field(default_factory=dict)
+    rolled: Row = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.trades or self.closed or self.rolled)
@@ -83,7 +86,7 @@ class WhatIf:
     settings: Settings
     notes: Sequence[str]
 
-    def rows(self, points: Sequence[Point], level: Breakdown) -> list[dict[str, Any]]:
+    def rows(self, points: Sequence[Point], level: Breakdown) -> list[NewRow]:
         """Return the rows of `scenario_rows`, each with what it is `before` and `after`.
 
         `value`, `profit` and `left_out` of a row are those after the trades. A group that is not
@@ -108,7 +111,7 @@ _SHOWN = ("value", "profit", "left_out")
 
 def _sides(
     book: Book, legs: PricedLegs, settings: Settings, points: Sequence[Point], level: Breakdown
-) -> dict[tuple[Any, ...], tuple[dict[str, Any], dict[str, Any]]]:
+) -> dict[tuple[Any, ...], tuple[NewRow, NewRow]]:
     """Return each row of scenarios, and what it has of a side, by group and number of the point."""
     more = _more_by_group(book, legs, settings, level)
     sides = {}
@@ -124,7 +127,7 @@ _GROUP_OF = itemgetter("strategy", "name", "account", "currency", "conid")
 
 def _more_by_group(
     book: Book, legs: PricedLegs, settings: Settings, level: Breakdown
-) -> dict[tuple[Any, ...], dict[str, Any]]:
+) -> dict[tuple[Any, ...], NewRow]:
     """Return greeks, payoffs, what is uncovered and broken limits of strategies and accounts."""
     if level not in (Breakdown.STRATEGY, Breakdown.ACCOUNT):
         return {}
@@ -203,8 +206,8 @@ def what_if_of(book: Book, legs: PricedLegs, settings: Settings, changes: Change
 
 
 def rows_of_choice(
-    rows: Sequence[dict[str, Any]], strategy: str | None, account: str | None
-) -> list[dict[str, Any]]:
+    rows: Sequence[NewRow], strategy: str | None, account: str | None
+) -> list[NewRow]:
     """Return the rows of an account, and those of a strategy where rows are of strategies."""
     chosen = []
     for row in rows:
@@ -280,7 +283,7 @@ class HypotheticalBook:
     legs: PricedLegs
 
     def __post_init__(self) -> None:
-        self.rows: dict[Key, dict[str, Any]] = {}
+        self.rows: dict[Key, NewRow] = {}
         for row in self.book.priced.iter_rows(named=True):
             self.rows[row["account"], row["conid"]] = row
         self.claims = [*self.book.legs]
@@ -337,12 +340,12 @@ class HypotheticalBook:
 
     def _account_of(self, trade: ProposedTrade) -> str:
         """Return the account that holds most of the underlying."""
-        of_underlying = self.legs.parts.filter(col.symbol == trade.symbol)
+        of_underlying = self.legs.parts.filter(symbol=trade.symbol)
         if of_underlying.is_empty():
             raise _nothing_held(trade)
         return str(of_underlying["account"].mode().min())
 
-    def _row_of(self, trade: ProposedTrade, account: str) -> tuple[dict[str, Any], str]:
+    def _row_of(self, trade: ProposedTrade, account: str) -> tuple[NewRow, str]:
         """Return the row of a contract in an account, and what prices it."""
         wanted = (trade.symbol, trade.expiry, trade.right, trade.strike)
         held = []
@@ -358,7 +361,7 @@ class HypotheticalBook:
             return _without_position(held[0], account), "the price in another account"
         return self._new_row(trade, account)
 
-    def _new_row(self, trade: ProposedTrade, account: str) -> tuple[dict[str, Any], str]:
+    def _new_row(self, trade: ProposedTrade, account: str) -> tuple[NewRow, str]:
         """Return the row of a contract that is not held, and what prices it."""
         similar = self._similar(trade)
         template = _without_position(similar.row, account)
@@ -385,8 +388,8 @@ class HypotheticalBook:
         return min(held, key=lambda leg: _days_apart(leg.row["expiry"], trade.expiry))
 
     def _priced_option(
-        self, trade: ProposedTrade, row: dict[str, Any], similar: PricedLeg
-    ) -> tuple[dict[str, Any], str]:
+        self, trade: ProposedTrade, row: NewRow, similar: PricedLeg
+    ) -> tuple[NewRow, str]:
         """Return the row of an option with its price, volatility and greeks."""
         now = self.book.now
         spot = similar.row["spot"]
@@ -434,7 +437,7 @@ class HypotheticalBook:
     def _terms_of(
         self,
         trade: ProposedTrade,
-        row: Mapping[str, Any],
+        row: Row,
         similar: PricedLeg,
         magnifier: float | None,
     ) -> OptionTerms | None:
@@ -454,9 +457,9 @@ class HypotheticalBook:
             return None
         return terms
 
-    def _magnifier(self, row: Mapping[str, Any]) -> float | None:
+    def _magnifier(self, row: Row) -> float | None:
         """Return the divisor from quoted prices to the currency: that of a held part, if any."""
-        parts = self.legs.parts.filter(col.symbol == row["symbol"], col.sec_type == row["sec_type"])
+        parts = self.legs.parts.filter(symbol=row["symbol"], sec_type=row["sec_type"])
         magnifiers = parts["magnifier"].drop_nulls().to_list()
         return magnifiers[0] if magnifiers else None
 
@@ -507,7 +510,7 @@ def _days_apart(expiry: date | None, wanted: date | None) -> int:
     return abs((expiry - wanted).days)
 
 
-def _without_position(row: Mapping[str, Any], account: str) -> dict[str, Any]:
+def _without_position(row: Row, account: str) -> NewRow:
     """Return a row of which nothing is held."""
     return {
         **row,
@@ -520,7 +523,7 @@ def _without_position(row: Mapping[str, Any], account: str) -> dict[str, Any]:
     }
 
 
-def _unit_price(row: Mapping[str, Any], magnifier: float | None) -> float | None:
+def _unit_price(row: Row, magnifier: float | None) -> float | None:
     """Return the price of one unit in the major unit; None: it is not known."""
     size = row["position"] * row["multiplier"]
     if size and row["market_value"] is not None:
@@ -530,9 +533,7 @@ def _unit_price(row: Mapping[str, Any], magnifier: float | None) -> float | None
     return float(row["market_price"] / magnifier)
 
 
-def traded_row(
-    row: Mapping[str, Any], quantity: float, price: float, value_of_one: float
-) -> dict[str, Any]:
+def traded_row(row: Row, quantity: float, price: float, value_of_one: float) -> NewRow:
     """Return a row after a trade, as the broker books it.
 
     A trade that adds has an average cost between both. One that reduces leaves the average cost as
