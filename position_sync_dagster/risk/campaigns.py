@@ -9,6 +9,7 @@ it is not. A fee in another currency than the contract's stays in its own.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -412,10 +413,9 @@ def _fees_of_legs(
     groups = of_strategies.group_by("strategy_id", "currency", "fee_currency")
     sums = groups.agg(sum_if_known(col.fees))
 
-    fees: dict[_Key, dict[str | None, float | None]] = {}
+    fees: defaultdict[_Key, dict[str | None, float | None]] = defaultdict(dict)
     for strategy, currency, fee_currency, amount in sums.iter_rows():
-        of_strategy = fees.setdefault((strategy, currency), {})
-        of_strategy[fee_currency] = amount
+        fees[strategy, currency][fee_currency] = amount
     return fees
 
 

@@ -89,10 +89,8 @@ def known_strategy(
             remedy="`position-sync strategies list` says why.",
         )
 
-    remedy = "No strategy is active."
-    if active_strategies:
-        names = ", ".join(active_strategies)
-        remedy = f"Active are: {names}."
+    names = ", ".join(active_strategies)
+    remedy = f"Active are: {names}." if names else "No strategy is active."
     raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=remedy)
 
 

@@ -369,10 +369,9 @@ def contract_of(
     if details is not None:
         expiry = details.expires_on or details.last_trade_date or expiry
 
-    multipliers = [movement.multiplier for movement in movements if movement.multiplier]
-    multiplier = multipliers[0] if multipliers else None
-    if multiplier is None and details is not None:
-        multiplier = details.multiplier
+    stated_multiplier = None if details is None else details.multiplier
+    multipliers = (movement.multiplier for movement in movements if movement.multiplier)
+    multiplier = next(multipliers, stated_multiplier)
     if stated.sec_type in SINGLE_TYPES:
         multiplier = 1.0
 

@@ -219,12 +219,8 @@ def _mismatches(
     legs: Sequence[ActiveContract], contracts: Mapping[int, ContractDetails]
 ) -> dict[int, str]:
     """Return how legs differ from the contract of their conid, by their number."""
-    mismatches = {}
-    for number, leg in enumerate(legs):
-        mismatch = contract_mismatch(leg, contracts.get(leg.conid))
-        if mismatch:
-            mismatches[number] = mismatch
-    return mismatches
+    mismatches = [contract_mismatch(leg, contracts.get(leg.conid)) for leg in legs]
+    return {number: mismatch for number, mismatch in enumerate(mismatches) if mismatch}
 
 
 _HELD = (*KEY, "position")

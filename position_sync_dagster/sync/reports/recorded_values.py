@@ -5,12 +5,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import chain
 from typing import Any
 
 import polars as pl
 from polars import col
 
-from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
 from position_sync_dagster.risk.closed_campaigns import Contracts, Lot
@@ -81,18 +82,13 @@ class RecordedValues:
 
     def read_moments(self, moments: Iterable[tuple[datetime, Iterable[int]]]) -> None:
         """Read what the ledger has around some times of some contracts."""
-        recorded_days = self.lake.updates.sync.days()
-        times_on = defaultdict(list)
-        conids_on: defaultdict[date, set[int]] = defaultdict(set)
-        for at, conids in moments:
-            if at.date() in recorded_days:
-                times_on[at.date()].append(at)
-                conids_on[at.date()].update(conids)
-
-        for day, times in times_on.items():
-            begin = min(times) - NEAR
-            end = max(times) + NEAR
-            self._add_rows(self.lake.updates.sync.between(begin, end, conids_on[day]))
+        updates = self.lake.updates.sync
+        recorded_days = updates.days()
+        for day, of_day in grouped(lambda moment: moment[0].date(), moments).items():
+            if day in recorded_days:
+                times = [at for at, _conids in of_day]
+                conids = set(chain.from_iterable(conids for _at, conids in of_day))
+                self._add_rows(updates.between(min(times) - NEAR, max(times) + NEAR, conids))
 
         for rows_of_holding in self._rows.values():
             rows_of_holding.sort(key=lambda row: row[0])
