@@ -16,14 +16,12 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import (
     COLUMNS,
     book_at,
-    known_strategy,
     open_positions,
 )
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.results import (
     Grouping,
     read_campaigns,
-    read_results,
     results_of,
 )
 from position_sync_dagster.sync.reports.status import plain
@@ -50,7 +48,7 @@ class Tools:
 
         The positions are left out: `positions` has them.
         """
-        return self._read().to_dict(positions=False)
+        return self._read().to_dict()
 
     def positions(
         self, strategy: str | None = None, symbol: str | None = None
@@ -60,7 +58,7 @@ class Tools:
         A strategy that is not active is an error, which names those that are.
         """
         book = self._read().book
-        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+        book.require_strategy(strategy)
         rows = open_positions(book, strategy, symbol)
         return list(plain(rows.select(COLUMNS).to_dicts()))
 
@@ -106,7 +104,7 @@ class Tools:
         `since` is the first day of a close, such as 2026-01-02. Profit is after fees.
         """
         first = None if since is None else parse_day(since, "day")
-        groups = results_of(read_results(self.lake, first), Grouping(by))
+        groups = results_of(read_campaigns(self.lake, first), Grouping(by))
         return [plain(group.row) for group in groups]
 
     def campaigns(

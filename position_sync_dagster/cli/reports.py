@@ -172,7 +172,7 @@ def _looking(
             book = read_book(lake, settings, utc_now())
         else:
             book = book_at(lake, settings, past, utc_now())
-        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+        book.require_strategy(strategy)
         return book
 
     if past is None:

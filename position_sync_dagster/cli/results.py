@@ -15,7 +15,6 @@ from position_sync_dagster.sync.reports.results import (
     Grouping,
     read_campaigns,
     read_days,
-    read_results,
     results_of,
 )
 from position_sync_dagster.terminal import output
@@ -58,17 +57,14 @@ def results(
     --json has every column, and why one is null; `campaign` shows one of --list.
     """
     _settings, lake = options.opened(home)
+    closed = read_campaigns(lake, since)
     if campaigns:
-        listed = read_campaigns(lake, since)
-        _show_rows([asdict(row) for row in listed], _CAMPAIGN_COLUMNS, json=json)
-        return
-
-    brought = read_results(lake, since)
-    if days:
-        of_days = read_days(lake, brought, since)
+        _show_rows([asdict(row) for row in closed], _CAMPAIGN_COLUMNS, json=json)
+    elif days:
+        of_days = read_days(lake, closed, since)
         _show_rows([asdict(day) for day in of_days], _DAY_COLUMNS, json=json)
     else:
-        groups = results_of(brought, by)
+        groups = results_of(closed, by)
         _show_rows([group.row for group in groups], _GROUP_COLUMNS, json=json)
 
 

@@ -14,11 +14,11 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.risk.deliveries import expiry_report
 from position_sync_dagster.risk.payoff import Payoff, payoffs
-from position_sync_dagster.risk.priced_legs import PricedLegs
+from position_sync_dagster.risk.priced_legs import Choice, PricedLegs
 from position_sync_dagster.risk.scenario_file import OwnScenarios, Point
 from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
-from position_sync_dagster.sync.reports.book import Book, known_strategy
-from position_sync_dagster.sync.reports.risk import Choice, curves_of_choice, leg_notes, read_risk
+from position_sync_dagster.sync.reports.book import Book
+from position_sync_dagster.sync.reports.risk import curves_of_choice, leg_notes, read_risk
 from position_sync_dagster.sync.reports.what_if import (
     USUAL_MOVES,
     read_changes,
@@ -100,7 +100,7 @@ def what_if(
 
     settings, lake = options.opened(home)
     book, scenarios, legs = read_risk(lake, settings, utc_now())
-    _check_strategy(strategy, book)
+    book.require_strategy(strategy)
     points = _named_points(scenario, scenarios) or points
     is_ratio = points[0].is_ratio
 
@@ -111,7 +111,7 @@ def what_if(
         _show_compared(rows, compared.notes, is_ratio=is_ratio, json=json)
         return
 
-    legs = legs.chosen(strategy, underlying, account)
+    legs = legs.chosen(Choice(strategy=strategy, underlying=underlying, account=account))
     rows = scenario_rows(legs, points, level)
     notes = []
     for reason, count in legs.left_out().items():
@@ -172,11 +172,6 @@ def _named_points(name: str | None, scenarios: OwnScenarios) -> list[Point]:
     return [named]
 
 
-def _check_strategy(strategy: str | None, book: Book) -> None:
-    """Raise if a strategy has no leg."""
-    known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
-
-
 def _show_compared(
     rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, is_ratio: bool, json: bool
 ) -> None:
@@ -234,7 +229,7 @@ def _read(strategy: str | None, home: Path | None) -> tuple[Book, PricedLegs]:
     """Return the book and all legs, if the strategy is known."""
     settings, lake = options.opened(home)
     book, _scenarios, legs = read_risk(lake, settings, utc_now())
-    _check_strategy(strategy, book)
+    book.require_strategy(strategy)
     return book, legs
 
 
@@ -424,7 +419,7 @@ def curve(
     settings, lake = options.opened(home)
     book, _own, legs = read_risk(lake, settings, utc_now())
     choice = Choice(strategy=strategy, underlying=underlying, account=account)
-    choice.check(book)
+    book.require_strategy(strategy)
     point = Point(vol=vol, days=days)
     rows = [chosen.row for chosen in curves_of_choice(book, legs, choice, point)]
 

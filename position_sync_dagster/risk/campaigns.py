@@ -9,19 +9,21 @@ it is not. A fee in another currency than the contract's stays in its own.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from operator import itemgetter
-from typing import Any
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.closes import SLACK, Cause
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.movements import MovementKind, known_sum
 from position_sync_dagster.lake.derived import sum_if_known
+from position_sync_dagster.risk.priced_legs import Row
 
 DELIVERED = (Cause.ASSIGNED.value, Cause.EXERCISED.value)
 # Maximum time between the change of an option and that of the shares: statements come late.
@@ -83,8 +85,8 @@ class DeliveredLot:
     @property
     def is_here(self) -> pl.Expr:
         """Whether a row is of this contract, in this account."""
-        is_account = pl.col("account") == self.account
-        is_contract = pl.col("conid") == self.conid
+        is_account = col.account == self.account
+        is_contract = col.conid == self.conid
         return is_account & is_contract
 
 
@@ -155,8 +157,8 @@ def _together(
 ) -> Realised:
     """Return what closed legs, lots and fees make for one strategy in one currency."""
     profits = [realised.get(key, 0.0)]  # a strategy of which nothing closed has realised nothing
-    fees: list[float | None] = []
-    other_fees: dict[str, float] = {}
+    fees = []
+    other_fees = {}
     for currency, amount in fees_of_legs.get(key, {}).items():
         if currency is None or currency == key[1] or amount is None:
             fees.append(amount)
@@ -186,7 +188,7 @@ def _with_money(closes: pl.DataFrame, movements: pl.DataFrame) -> pl.DataFrame:
     listed = pl.concat_str("executions", "events", "change_id", separator=",", ignore_nulls=True)
     named = rows.select("row", "account", "conid", evidence=listed.str.split(","))
     name_of_movement = pl.coalesce("execution_id", "event_id", "change_id")
-    moved = pl.col("quantity").abs()
+    moved = col.quantity.abs()
     of_movements = movements.select(
         "account",
         "conid",
@@ -194,21 +196,21 @@ def _with_money(closes: pl.DataFrame, movements: pl.DataFrame) -> pl.DataFrame:
         "fee_currency",
         evidence=name_of_movement,
         moved=moved,
-        paid=pl.col("price") * moved,
-        fees=-pl.col("fee"),
+        paid=col.price * moved,
+        fees=-col.fee,
     )
     evidence = named.explode("evidence").join(of_movements, on=key)
 
-    is_one_currency = pl.col("fee_currency").n_unique() == 1
-    only_currency = pl.when(is_one_currency).then(pl.col("fee_currency").first())
+    is_one_currency = col.fee_currency.n_unique() == 1
+    only_currency = pl.when(is_one_currency).then(col.fee_currency.first())
     sums = evidence.group_by("row").agg(
-        sum_if_known(pl.col("fees")),
-        sum_if_known(pl.col("paid")),
-        sum_if_known(pl.col("moved")),
-        pl.col("multiplier").first(),
+        sum_if_known(col.fees),
+        sum_if_known(col.paid),
+        sum_if_known(col.moved),
+        col.multiplier.first(),
         fee_currency=only_currency,
     )
-    price = pl.col("paid") / pl.col("moved")
+    price = col.paid / col.moved
     money = sums.select("row", "multiplier", "fees", "fee_currency", price=price)
     joined = rows.join(money, on="row", how="left", maintain_order="left")
     return joined.drop("row")
@@ -223,17 +225,17 @@ def lots_of(closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame) -> 
         changes: Changes of quantities: account, conid, seen_at, before, after, average_cost.
         legs: The legs of strategies: strategy_id and conid.
     """
-    is_delivery = pl.col("cause").is_in(DELIVERED)
-    is_option = pl.col("right").is_not_null()
+    is_delivery = col.cause.is_in(DELIVERED)
+    is_option = col.right.is_not_null()
     deliveries = closes.filter(is_delivery, is_option).explode("strategies")
     given = deliveries.drop_nulls(["strategies", "counter_conid"]).sort("closed_at")
 
-    delivered = given.get_column("counter_conid").unique().to_list()
-    is_left = pl.col("conid").is_in(delivered)
+    delivered = given["counter_conid"].unique().to_list()
+    is_left = col.conid.is_in(delivered)
     closes_of_lots = closes.filter(is_left, ~is_delivery)
     changes_of_lots = changes.filter(is_left)
 
-    lots: list[DeliveredLot] = []
+    lots = []
     key = ["strategies", "account", "counter_conid", "currency"]
     for _key, options in given.group_by(key, maintain_order=True):
         first = options.row(0, named=True)
@@ -243,7 +245,7 @@ def lots_of(closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame) -> 
             lot.quantity, lot.cost = _start(first, moved)
             lot.realised = None if lot.quantity is None else 0.0
 
-        later = closes_of_lots.filter(lot.is_here, pl.col("closed_at") >= lot.first)
+        later = closes_of_lots.filter(lot.is_here, col.closed_at >= lot.first)
         events = options.rows(named=True) + later.rows(named=True)
         events.sort(key=itemgetter("closed_at"))
         for event in events:
@@ -253,7 +255,7 @@ def lots_of(closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame) -> 
     return lots
 
 
-def _first_lot(option: Mapping[str, Any]) -> DeliveredLot:
+def _first_lot(option: Row) -> DeliveredLot:
     """Return what an option leaves to a strategy, before it is delivered."""
     is_on_future = option["sec_type"] == "FOP"
     return DeliveredLot(
@@ -266,7 +268,7 @@ def _first_lot(option: Mapping[str, Any]) -> DeliveredLot:
     )
 
 
-def _apply(event: Mapping[str, Any], lot: DeliveredLot) -> None:
+def _apply(event: Row, lot: DeliveredLot) -> None:
     """Change what is left by a delivery, or by a close of the contract."""
     if event["conid"] != lot.conid:
         _deliver(event, lot)
@@ -289,7 +291,7 @@ def _apply(event: Mapping[str, Any], lot: DeliveredLot) -> None:
     lot.trade(by, event["price"], fees)
 
 
-def _deliver(option: Mapping[str, Any], lot: DeliveredLot) -> None:
+def _deliver(option: Row, lot: DeliveredLot) -> None:
     """Add what an option left, at its strike in the major unit; the broker charges no fee."""
     units = None if option["is_divided"] else _units(option)
     strike = option["strike"]
@@ -300,7 +302,7 @@ def _deliver(option: Mapping[str, Any], lot: DeliveredLot) -> None:
         lot.trade(units, strike / magnifier, 0.0)
 
 
-def _units(option: Mapping[str, Any]) -> float | None:
+def _units(option: Row) -> float | None:
     """Return what an option delivered; None if its multiplier is not known."""
     # An option on a future leaves one future.
     each = 1.0 if option["sec_type"] == "FOP" else option["multiplier"]
@@ -310,14 +312,14 @@ def _units(option: Mapping[str, Any]) -> float | None:
     return float(option["quantity"] * each * side)
 
 
-def _start(option: Mapping[str, Any], moved: pl.DataFrame) -> tuple[float | None, float]:
+def _start(option: Row, moved: pl.DataFrame) -> tuple[float | None, float]:
     """Return what a strategy had of a contract that is a leg of it, before the first delivery."""
     units = _units(option)
     if units is None:
         return None, 0.0
 
-    distance = (pl.col("seen_at") - option["closed_at"]).abs()
-    change = pl.col("after") - pl.col("before")
+    distance = (col.seen_at - option["closed_at"]).abs()
+    change = col.after - col.before
     is_same = (change - units).abs() < QUANTITY_ROUNDING
     nearest = moved.filter(distance <= SOON, is_same).sort(distance)
     if nearest.is_empty():
@@ -331,7 +333,7 @@ def _start(option: Mapping[str, Any], moved: pl.DataFrame) -> tuple[float | None
     return before, cost
 
 
-def _traded(close: Mapping[str, Any], lot: DeliveredLot) -> float | None:
+def _traded(close: Row, lot: DeliveredLot) -> float | None:
     """Return by how much a close changed what is left; None: it is not known whose it was."""
     remaining = lot.quantity or 0.0
     closed = float(close["quantity"])
@@ -350,13 +352,13 @@ def _traded(close: Mapping[str, Any], lot: DeliveredLot) -> float | None:
 
 def _realised(closes: pl.DataFrame, lots: Sequence[DeliveredLot]) -> dict[_Key, float | None]:
     """Return the realised profit of strategies, without their lots; None where it is not known."""
-    is_divided = pl.col("is_divided").fill_null(value=False)
-    by_delivery = pl.col("cause").is_in(DELIVERED) & pl.col("right").is_not_null()
-    premium = -pl.col("quantity") * pl.col("average_cost")
+    is_divided = col.is_divided.fill_null(value=False)
+    by_delivery = col.cause.is_in(DELIVERED) & col.right.is_not_null()
+    premium = -col.quantity * col.average_cost
     profit = (
         pl.when(is_divided).then(None)
         .when(~by_delivery).then("realized_pnl")
-        .when(pl.col("counter_conid").is_not_null()).then(premium)
+        .when(col.counter_conid.is_not_null()).then(premium)
     )  # fmt: skip
     rows = closes.with_columns(profit=profit).explode("strategies").drop_nulls("strategies")
 
@@ -365,12 +367,12 @@ def _realised(closes: pl.DataFrame, lots: Sequence[DeliveredLot]) -> dict[_Key, 
     first_of_lots = [(lot.strategy_id, lot.account, lot.conid, lot.first) for lot in lots]
     since = pl.DataFrame(first_of_lots, schema=_FIRST_OF_LOTS, orient="row").unique(key)
     with_first = rows.join(since, on=key, how="left")
-    is_of_no_lot = pl.col("first").is_null()
-    is_before = pl.col("closed_at") < pl.col("first")
-    is_delivery = pl.col("cause").is_in(DELIVERED)
+    is_of_no_lot = col.first.is_null()
+    is_before = col.closed_at < col.first
+    is_delivery = col.cause.is_in(DELIVERED)
     outside_lots = with_first.filter(is_of_no_lot | (is_before & ~is_delivery))
 
-    sums = outside_lots.group_by("strategies", "currency").agg(sum_if_known(pl.col("profit")))
+    sums = outside_lots.group_by("strategies", "currency").agg(sum_if_known(col.profit))
     return {(strategy, currency): profit for strategy, currency, profit in sums.iter_rows()}
 
 
@@ -398,23 +400,22 @@ def _fees_of_legs(
     most = changes.group_by(key).agg(most=held.max())
 
     # A leg without a quantity claims the whole holding.
-    claim_of_leg = pl.col("quantity_leg").abs().fill_null(math.inf)
+    claim_of_leg = col.quantity_leg.abs().fill_null(math.inf)
     claim = claim_of_leg.sum().over("trade")
     # Of a contract that no change names nothing was held at most.
-    whole = pl.col("most").fill_null(0.0)
+    whole = col.most.fill_null(0.0)
     is_whole = claim >= whole * (1 - NEGLIGIBLE)
-    is_alone = pl.col("strategy_id").n_unique().over("trade") == 1
+    is_alone = col.strategy_id.n_unique().over("trade") == 1
 
-    known_fees = pl.when(is_whole & is_alone).then(-pl.col("fee"))
+    known_fees = pl.when(is_whole & is_alone).then(-col.fee)
     with_fees = trades.join(most, on=key, how="left").with_columns(fees=known_fees)
     of_strategies = with_fees.unique(["trade", "strategy_id"])
     groups = of_strategies.group_by("strategy_id", "currency", "fee_currency")
-    sums = groups.agg(sum_if_known(pl.col("fees")))
+    sums = groups.agg(sum_if_known(col.fees))
 
-    fees: dict[_Key, dict[str | None, float | None]] = {}
+    fees: defaultdict[_Key, dict[str | None, float | None]] = defaultdict(dict)
     for strategy, currency, fee_currency, amount in sums.iter_rows():
-        of_strategy = fees.setdefault((strategy, currency), {})
-        of_strategy[fee_currency] = amount
+        fees[strategy, currency][fee_currency] = amount
     return fees
 
 
@@ -427,20 +428,20 @@ def _trades_of_legs(
         A row for each trade (its number is `trade`) and leg.
     """
     # A statement without times names the day of a trade alone.
-    began = pl.col("day").cast(pl.Datetime("us", "UTC"))
+    began = col.day.cast(pl.Datetime("us", "UTC"))
     trades = movements.filter(kind=MovementKind.TRADE.value)
     with_time = trades.with_columns(at=pl.coalesce("at", began))
     numbered = with_time.with_row_index("trade")
 
     of_leg = ["conid", "account", "strategy_id", "added_at", "removed_at", "quantity"]
     with_legs = numbered.join(legs.select(of_leg), on="conid", suffix="_leg")
-    account_of_leg = pl.col("account_leg")
-    is_of_account = account_of_leg.is_null() | (account_of_leg == pl.col("account"))
+    account_of_leg = col.account_leg
+    is_of_account = account_of_leg.is_null() | (account_of_leg == col.account)
     of_strategies = with_legs.filter(is_of_account)
 
-    opened = changes.filter(pl.col("before") == 0)
+    opened = changes.filter(before=0)
     openings = opened.select("account", "conid", opened_at="seen_at").sort("opened_at")
-    until = pl.col("added_at") + SLACK
+    until = col.added_at + SLACK
     in_order = of_strategies.with_columns(until=until).sort("until")
     with_opening = in_order.join_asof(
         openings,
@@ -450,8 +451,8 @@ def _trades_of_legs(
         check_sortedness=False,
     )
 
-    at = pl.col("at")
-    removed = pl.col("removed_at")
+    at = col.at
+    removed = col.removed_at
     is_since_opening = at >= pl.coalesce("opened_at", "added_at") - SLACK
     is_while_leg = removed.is_null() | (at <= removed)
     return with_opening.filter(is_since_opening, is_while_leg)
@@ -474,7 +475,7 @@ def open_profit(
         if lot.quantity is None or lot.size is None:
             return None
 
-        quantity = (pl.col("position") * pl.col("share")).sum()
+        quantity = (col.position * col.share).sum()
         held = of_leg.select(quantity).item()
         is_other_quantity = abs(held - lot.quantity) > QUANTITY_ROUNDING
         if not of_leg.is_empty() and is_other_quantity:
@@ -485,7 +486,7 @@ def open_profit(
             return None
         profit += earned
 
-    unrealized = parts.get_column("unrealized_pnl")
+    unrealized = parts["unrealized_pnl"]
     return None if unrealized.null_count() else profit + float(unrealized.sum())
 
 
@@ -496,7 +497,7 @@ def _earned(lot: DeliveredLot, priced: pl.DataFrame) -> float | None:
     if not lot.quantity:
         return 0.0
 
-    is_enough = pl.col("position") / lot.quantity >= 1 - QUANTITY_ROUNDING
+    is_enough = col.position / lot.quantity >= 1 - QUANTITY_ROUNDING
     held = priced.filter(lot.is_here, is_enough)
     if held.is_empty():
         return None

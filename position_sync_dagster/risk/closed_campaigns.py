@@ -77,7 +77,7 @@ def closed_campaigns(parts: Iterable[OwnedPart]) -> list[TradedCampaign]:
         parts: All parts of movements, in order of time.
     """
     of_owners: defaultdict[tuple[str, str], list[OwnedPart]] = defaultdict(list)
-    unattributed: list[OwnedPart] = []
+    unattributed = []
     for part in parts:
         if part.owner == UNATTRIBUTED:
             unattributed.append(part)
@@ -85,7 +85,7 @@ def closed_campaigns(parts: Iterable[OwnedPart]) -> list[TradedCampaign]:
             account, _conid = part.key
             of_owners[part.owner, account].append(part)
 
-    campaigns: list[TradedCampaign] = []
+    campaigns = []
     for (strategy, account), owned in of_owners.items():
         for stay in _stays(owned):
             campaign = TradedCampaign(strategy_id=strategy, account=account, parts=stay)
@@ -110,7 +110,6 @@ def _stays(parts: Iterable[OwnedPart], *, with_open: bool = False) -> list[list[
     by_session = sorted(parts, key=lambda part: (part.movement.session_date, part.at))
     stays: list[list[OwnedPart]] = []
     current: list[OwnedPart] = []
-    held: defaultdict[Key, float] = defaultdict(float)
     for _session, of_session in groupby(by_session, key=lambda part: part.movement.session_date):
         new = list(of_session)
         moves_nothing = not any(part.quantity for part in new)
@@ -119,12 +118,9 @@ def _stays(parts: Iterable[OwnedPart], *, with_open: bool = False) -> list[list[
             continue
 
         current += new
-        for part in new:
-            held[part.key] += part.quantity
-        if all(abs(quantity) < QUANTITY_ROUNDING for quantity in held.values()):
+        if not _is_held(current):
             stays.append(current)
             current = []
-            held.clear()
 
     if current and with_open:
         stays.append(current)
@@ -140,12 +136,12 @@ def _is_held(parts: Iterable[OwnedPart]) -> bool:
 
 def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
     """Yield the structures with an option that are over."""
-    stays: list[list[OwnedPart]] = []
+    stays = []
     for of_holding in grouped(attrgetter("key"), parts).values():
         stays += _stays(of_holding, with_open=True)
 
     for numbers in _joined(stays):
-        structure: list[OwnedPart] = []
+        structure = []
         for number in numbers:
             structure += stays[number]
 
@@ -283,6 +279,9 @@ class Contract:
     magnifier: float | None
 
 
+Contracts = Mapping[int, Contract]
+
+
 @dataclass(slots=True)
 class Lot:
     """What a campaign has of a contract.
@@ -334,7 +333,7 @@ def states_of(campaign: TradedCampaign) -> list[CampaignState]:
     Where a group begins and ends with nothing, it is the most that it had meanwhile.
     """
     lots: defaultdict[int, Lot] = defaultdict(Lot)
-    states: list[CampaignState] = []
+    states = []
     held: dict[int, Lot] = {}
     for group in _together(campaign.parts):
         was_flat = not held
@@ -367,7 +366,7 @@ def _together(parts: Iterable[OwnedPart]) -> list[list[OwnedPart]]:
     """Return parts in groups of one order, or within a minute, of one trading day."""
     groups: list[list[OwnedPart]] = []
     orders: set[str] = set()
-    last: OwnedPart | None = None
+    last = None
     for part in parts:
         order = part.movement.order_id
         if last is None or not _is_with(last, part, orders):
@@ -406,21 +405,17 @@ def last_state(states: Sequence[CampaignState]) -> CampaignState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignRoll:
-    """Options that took the place of others, in one order or within a minute.
-
-    Attributes:
-        closed, opened: The contracts.
-    """
+class RolledContracts:
+    """Options that took the place of others, in one order or within a minute."""
 
     at: datetime
-    closed: Sequence[int]
-    opened: Sequence[int]
+    closed: tuple[str, ...]
+    opened: tuple[str, ...]
 
 
-def rolls_in(states: Sequence[CampaignState]) -> list[CampaignRoll]:
+def rolls_in(states: Sequence[CampaignState], contracts: Contracts) -> list[RolledContracts]:
     """Return the rolls of a campaign."""
-    rolls: list[CampaignRoll] = []
+    rolls = []
     for before, state in pairwise(states):
         if before.is_flat or state.is_flat:
             continue
@@ -434,37 +429,28 @@ def rolls_in(states: Sequence[CampaignState]) -> list[CampaignRoll]:
                 side = opened if part.opens else closed
                 side[conid] = None
 
-        new = [conid for conid in opened if conid not in closed]
-        if closed and new:
-            rolls.append(CampaignRoll(at=state.at, closed=list(closed), opened=new))
+        old = tuple(contracts[conid].name for conid in closed)
+        new = tuple(contracts[conid].name for conid in opened if conid not in closed)
+        if old and new:
+            rolls.append(RolledContracts(at=state.at, closed=old, opened=new))
     return rolls
 
 
-def pieces_of(lots: Mapping[int, Lot], contracts: Mapping[int, Contract]) -> list[Piece] | str:
-    """Return lots as pieces of a structure; a text: what is not known of one of them."""
-    pieces: list[Piece] = []
+def kind_in(lots: Mapping[int, Lot], contracts: Contracts) -> tuple[str | None, str | None]:
+    """Return the kind of a structure, or why it has none."""
+    pieces = []
     for conid, lot in lots.items():
         contract = contracts[conid]
         if contract.instrument is None:
-            return f"the terms of {contract.name} are not known"
-        cost = None if lot.cost is None else lot.cost / lot.quantity
-        pieces.append(Piece(contract.instrument, lot.quantity, cost))
-    return pieces
+            return None, f"the terms of {contract.name} are not known"
+        pieces.append(Piece(contract.instrument, lot.quantity))
 
-
-def kind_in(
-    lots: Mapping[int, Lot], contracts: Mapping[int, Contract]
-) -> tuple[str | None, str | None]:
-    """Return the kind of a structure, or why it has none."""
-    pieces = pieces_of(lots, contracts)
-    if isinstance(pieces, str):
-        return None, pieces
     kind = kind_of(pieces) if pieces else None
     return kind, None if kind else "its contracts are no structure that has a name"
 
 
 def capital_at_risk(
-    states: Iterable[CampaignState], contracts: Mapping[int, Contract], currency: str | None
+    states: Iterable[CampaignState], contracts: Contracts, currency: str | None
 ) -> tuple[float | None, str | None]:
     """Return the greatest loss at the next expiry in any state, or why it is not known."""
     greatest = 0.0
@@ -490,9 +476,9 @@ def capital_at_risk(
     return (greatest, None) if is_held else (None, "what it had is not known")
 
 
-def _loss_of(lots: Mapping[int, Lot], contracts: Mapping[int, Contract]) -> float | str:
+def _loss_of(lots: Mapping[int, Lot], contracts: Contracts) -> float | str:
     """Return the greatest loss of contracts of one underlying, or why it is not known."""
-    pieces: list[Piece] = []
+    pieces = []
     for conid, lot in lots.items():
         contract = contracts[conid]
         if lot.cost is None:
@@ -530,33 +516,30 @@ class CampaignMoney:
 
 def money_of(parts: Sequence[OwnedPart]) -> CampaignMoney:
     """Return what parts of one currency brought."""
-    reasons: list[str] = []
-    amounts: list[float | None] = []
-    fees_of_parts: list[float | None] = []
-    received_of_premiums: list[float | None] = []
-    paid_of_premiums: list[float | None] = []
-
+    fees_of_parts = []
     for part in parts:
-        amounts.append(part.cash)
-        if part.unknown and part.unknown not in reasons:
-            reasons.append(part.unknown)
-        if part.fee != 0:
-            is_same_currency = part.movement.fee_currency == part.movement.currency
-            fees_of_parts.append(part.fee if is_same_currency else None)
-        if part.is_option and part.is_trade:
-            received_of_premiums.append(None if part.cash is None else max(part.cash, 0.0))
-            paid_of_premiums.append(None if part.cash is None else max(-part.cash, 0.0))
+        is_elsewhere = part.movement.fee_currency != part.movement.currency
+        fees_of_parts.append(None if part.fee and is_elsewhere else part.fee)
 
-    cash = known_sum(amounts)
+    cash = known_sum(part.cash for part in parts)
     fees = known_sum(fees_of_parts)
+    reasons = dict.fromkeys(part.unknown for part in parts if part.unknown)
     is_known = not reasons and cash is not None and fees is not None
+
+    received = None
+    paid = None
+    premiums = [part.cash for part in parts if part.is_option and part.is_trade]
+    known_premiums = [cash for cash in premiums if cash is not None]
     is_whole = not any(part.is_prior for part in parts)
+    if is_whole and len(known_premiums) == len(premiums):
+        received = known_sum(premium for premium in known_premiums if premium > 0)
+        paid = known_sum(-premium for premium in known_premiums if premium < 0)
     return CampaignMoney(
         profit=cash - fees if is_known else None,  # type: ignore[operator]
         fees=fees,
-        received=known_sum(received_of_premiums) if is_whole else None,
-        paid=known_sum(paid_of_premiums) if is_whole else None,
-        unknown=None if is_known else first_reasons(reasons),
+        received=received,
+        paid=paid,
+        unknown=None if is_known else first_reasons([*reasons]),
     )
 
 
@@ -564,34 +547,30 @@ class Openings:
     """The openings of options, to find where a campaign was rolled to."""
 
     def __init__(self, parts: Iterable[OwnedPart]) -> None:
-        self._by_order: defaultdict[tuple[str, str], list[OwnedPart]] = defaultdict(list)
-        self._by_right: defaultdict[tuple[str | None, ...], list[OwnedPart]] = defaultdict(list)
+        self._parts_of: defaultdict[tuple[str | None, ...], list[OwnedPart]] = defaultdict(list)
         for part in parts:
-            if not part.is_option or not part.is_trade or not part.opens:
-                continue
-
-            movement = part.movement
-            self._by_right[movement.account, movement.symbol, movement.right].append(part)
-            if movement.order_id is not None:
-                self._by_order[movement.account, movement.order_id].append(part)
+            if part.is_option and part.is_trade and part.opens:
+                movement = part.movement
+                self._parts_of[movement.account, movement.order_id].append(part)
+                self._parts_of[movement.account, movement.symbol, movement.right].append(part)
 
     def replace(self, closed: OwnedPart) -> bool:
         """Return whether something of another owner was opened in the place of what closed."""
         movement = closed.movement
-        same_order = self._by_order.get((movement.account, movement.order_id or ""), [])
-        same_right = self._by_right.get((movement.account, movement.symbol, movement.right), [])
-        candidates = list(same_order)
-        for part in same_right:
-            are_timed = part.movement.at is not None and movement.at is not None
-            is_near = abs(part.at - closed.at) <= TOGETHER
-            if are_timed and is_near:
-                candidates.append(part)
+        candidates = []
+        if movement.order_id is not None:
+            candidates += self._parts_of[movement.account, movement.order_id]
+        if movement.at is not None:
+            for part in self._parts_of[movement.account, movement.symbol, movement.right]:
+                is_near = abs(part.at - closed.at) <= TOGETHER
+                if part.movement.at is not None and is_near:
+                    candidates.append(part)
         return any(part.owner != closed.owner and part.key != closed.key for part in candidates)
 
 
 def end_of(campaign: TradedCampaign, openings: Openings) -> CampaignEnd:
     """Return how a campaign ended."""
-    kinds: set[MovementKind] = set()
+    kinds = set()
     is_rolled = False
     for part in campaign.parts:
         is_of_end = part.movement.session_date == campaign.closed

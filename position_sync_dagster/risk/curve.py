@@ -8,20 +8,21 @@ Either way they are listed with the reason.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 import polars as pl
+from polars import col
 
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.payoff import Payoff, payoff_of
 from position_sync_dagster.risk.priced_legs import SIZE, PricedLeg, PricedLegs
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import changes
-from position_sync_dagster.risk.terms import ExerciseTerms, as_options
+from position_sync_dagster.risk.terms import as_options
 
 # The number of prices between the ends of a curve; strikes and break-evens come besides.
 PRICES = 61
@@ -83,19 +84,13 @@ class Curve:
     @property
     def row(self) -> dict[str, Any]:
         """The curve for a program."""
-        row: dict[str, Any] = {name: getattr(self, name) for name in _ROW}
-        for name in GREEKS:
-            row[name] = self.greeks.get(name)
-        for name in _OF_PAYOFF:
-            row[name] = getattr(self.payoff, name, None)
-        return row
+        row = {column.name: getattr(self, column.name) for column in fields(self)}
+        del row["greeks"], row["payoff"]
+        row |= {**dict.fromkeys(GREEKS), **self.greeks}
+        return row | {name: getattr(self.payoff, name, None) for name in _OF_PAYOFF}
 
 
-# What a program gets of a curve, besides its greeks; and of its payoff.
-_ROW = (
-    "account", "currency", "underlying", "legs", "spot", "next_expiry", "last_expiry", "moves",
-    "prices", "now", "chosen", "at_expiry", "left_out",
-)  # fmt: skip
+# What a program gets of a payoff.
 _OF_PAYOFF = ("break_evens", "greatest_profit", "greatest_loss", "why", "note")
 
 
@@ -117,15 +112,15 @@ def curves_of(
     curves = []
     groups = legs.parts.select("account", "currency", "under").unique().sort(pl.all())
     for (account, currency), group in groups.group_by(["account", "currency"], maintain_order=True):
-        is_of_account = (pl.col("account") == account) & (pl.col("currency") == currency)
+        is_of_account = (col.account == account) & (col.currency == currency)
         of_account = legs.where(is_of_account)
-        names = group.get_column("under").to_list()
+        names = group["under"].to_list()
         if len(names) > 1 and not by_underlying:
             curves.append(_over_moves(of_account, shift))
             continue
 
         for name in names:
-            of_underlying = of_account.where(pl.col("under") == name)
+            of_underlying = of_account.where(col.under == name)
             curves.append(_over_prices(of_underlying, shift, notes))
     return curves
 
@@ -134,10 +129,9 @@ def _over_moves(legs: PricedLegs, shift: Point) -> Curve:
     """Return the curve of several underlyings, which all move by the same percentage."""
     moves = np.linspace(-USUAL_REACH, USUAL_REACH, PRICES)
     now, chosen = _profits(legs, moves, shift)
-    greeks: dict[str, Profits] = {}
-    for name, rows in _greeks_along(legs, moves, shift).items():
-        if name != "delta":  # shares of several underlyings have no sum
-            greeks[name] = _sum_of_known(rows)
+    along = _greeks_along(legs, moves, shift)
+    greeks = {name: _sum_of_known(rows) for name, rows in along.items()}
+    del greeks["delta"]  # shares of several underlyings have no sum
     return Curve(
         **_described(legs),
         underlying=None,
@@ -153,17 +147,12 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     """Return the curve of one underlying."""
     each = list(legs)
     # All strategies of an underlying may be hundreds of legs that live on.
-    is_of_one = legs.parts.get_column("strategy_id").n_unique() == 1
+    is_of_one = legs.parts["strategy_id"].n_unique() == 1
     steps = model.FINE if is_of_one else model.COARSE
     payoff = payoff_of(each, legs.given.now, notes, steps)
-    described = _described(legs)
-    left_out = _left_out(legs)
-    for leg in each:
-        if leg.row["unrealized_pnl"] is None and leg.row["reason"] is None:
-            left_out.append(_named(leg, NO_PROFIT))
-
-    curve = Curve(**described, underlying=payoff.under, payoff=payoff, left_out=left_out)
-    spot = legs.parts.get_column("spot").median()
+    left_out = _left_out(legs, since_opened=True)
+    curve = Curve(**_described(legs), underlying=payoff.under, payoff=payoff, left_out=left_out)
+    spot = legs.parts["spot"].median()
     if not isinstance(spot, float):
         return curve
 
@@ -176,23 +165,22 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     if left_out:
         return curve
 
-    gained = legs.parts.get_column("unrealized_pnl").sum()
+    gained = legs.parts["unrealized_pnl"].sum()
     changed_now, changed_later = _profits(legs, moves, shift)
     now = gained + changed_now.sum(axis=0)
     chosen = gained + changed_later.sum(axis=0)
-    greeks = {}
-    for name, rows in _greeks_along(legs, moves, shift).items():
-        greeks[name] = rows.sum(axis=0).tolist()
+    along = _greeks_along(legs, moves, shift)
+    greeks = {name: rows.sum(axis=0).tolist() for name, rows in along.items()}
     return replace(curve, now=now.tolist(), chosen=chosen.tolist(), greeks=greeks)
 
 
 def _described(legs: PricedLegs) -> dict[str, Any]:
     """Return whose legs these are, which, and when they expire."""
     account, currency = legs.parts.select("account", "currency").row(0)
-    to_come: list[datetime] = []
-    for terms in legs.delivered:
-        if isinstance(terms, ExerciseTerms) and terms.expires_at > legs.given.now:
-            to_come.append(terms.expires_at)
+    to_come = []
+    for leg in legs:
+        if leg.delivered is not None and leg.delivered.expires_at > legs.given.now:
+            to_come.append(leg.delivered.expires_at)
     return {
         "account": account,
         "currency": currency,
@@ -202,18 +190,17 @@ def _described(legs: PricedLegs) -> dict[str, Any]:
     }
 
 
-def _left_out(legs: PricedLegs) -> list[Mapping[str, Any]]:
-    """Return the legs that cannot be priced."""
-    left_out = []
+def _left_out(legs: PricedLegs, *, since_opened: bool = False) -> list[Mapping[str, Any]]:
+    """Return the legs that cannot be priced, or whose profit since they were opened is unknown."""
+    left_out: list[Mapping[str, Any]] = []
     for leg in legs:
         reason = leg.row["reason"]
+        if since_opened and reason is None and leg.row["unrealized_pnl"] is None:
+            reason = NO_PROFIT
         if reason is not None:
-            left_out.append(_named(leg, reason))
+            strategy = leg.row["strategy_id"]
+            left_out.append({"leg": leg.name, "strategy": strategy, "reason": reason})
     return left_out
-
-
-def _named(leg: PricedLeg, reason: str) -> Mapping[str, Any]:
-    return {"leg": leg.name, "strategy": leg.row["strategy_id"], "reason": reason}
 
 
 def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float, now: datetime) -> model.Array:
@@ -221,7 +208,7 @@ def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float, now: datetim
     strikes = []
     deviations = []
     for leg in legs:
-        terms = leg.delivered_terms
+        terms = leg.delivered
         if terms is None:
             continue
         strikes.append(terms.strike)
@@ -253,53 +240,45 @@ def _profits(legs: PricedLegs, moves: model.Array, shift: Point) -> tuple[model.
     if shift.vol or shift.days:
         points += [Point(spot=move, vol=shift.vol, days=shift.days) for move in moves.tolist()]
 
-    changed = _sizes(legs) * changes(legs, points)
+    sizes = legs.parts.select(SIZE).to_numpy()
+    changed = sizes * changes(legs, points)
     now = changed[:, : len(moves)]
     later = changed[:, -len(moves) :]
     return now, later
 
 
-def _sizes(legs: PricedLegs) -> model.Array:
-    """Return the size of each part as a column, beside rows of prices."""
-    sizes: model.Array = legs.parts.select(SIZE).to_numpy()
-    return sizes
-
-
 def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[str, model.Array]:
     """Return the greeks of each part at each move on the chosen day; NaN: unknown."""
     parts = legs.parts
-    spot = parts.get_column("spot").fill_null(np.nan).to_numpy()
+    spot = parts["spot"].fill_null(np.nan).to_numpy()
     spots = spot[:, None] * (1 + moves / 100)
 
     # A share or a future moves with its price, and has no other greek.
-    delta = np.ones(spots.shape)
-    gamma = np.zeros(spots.shape)
-    theta = np.zeros(spots.shape)
-    vega = np.zeros(spots.shape)
+    of_parts = {name: np.zeros(spots.shape) for name in ("delta", "gamma", "theta", "vega")}
+    of_parts["delta"] += 1.0
 
     terms = legs.options
     options = list(terms)
     if options:
         priced = as_options([*terms.values()], repeat(legs.given.now), spot[options].tolist())
         later = priced.later(shift.days)
-        implied = parts.get_column("implied_vol").to_numpy()[options]
+        implied = parts["implied_vol"].to_numpy()[options]
         shifted = implied + shift.vol / 100
         volatility = shifted.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
 
         greeks = model.greeks_along(later, spots[options], volatility, model.COARSE)
-        delta[options] = greeks.delta
-        gamma[options] = greeks.gamma
-        theta[options] = greeks.theta
-        vega[options] = greeks.vega
+        for name, rows in of_parts.items():
+            rows[options] = getattr(greeks, name)
 
-    is_unknown = parts.select(pl.col("reason").is_not_null()).to_numpy()
-    sizes = np.where(is_unknown, np.nan, _sizes(legs))
+    known_size = pl.when(col.reason.is_null()).then(SIZE)
+    sizes = parts.select(known_size.fill_null(np.nan)).to_numpy()
+    delta = sizes * of_parts["delta"]
     return {
-        "delta": sizes * delta,
-        "dollar_delta": sizes * delta * spots,
-        "gamma_1pct": sizes * gamma * spots**2 / 100,
-        "theta": sizes * theta,
-        "vega": sizes * vega,
+        "delta": delta,
+        "dollar_delta": delta * spots,
+        "gamma_1pct": sizes * of_parts["gamma"] * spots**2 / 100,
+        "theta": sizes * of_parts["theta"],
+        "vega": sizes * of_parts["vega"],
     }
 
 

@@ -11,12 +11,21 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment
+from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs
-from position_sync_dagster.risk.terms import ExerciseTerms, NotPriced, OptionTerms, years_between
+from position_sync_dagster.risk.terms import (
+    ExerciseTerms,
+    NotPriced,
+    OptionTerms,
+    expires_at,
+    years_between,
+)
+
+# A row for a program.
+NewRow = dict[str, Any]
 
 # An option is pinned whose strike is within this share of the price.
 PINNED = 0.005
@@ -63,7 +72,7 @@ class ExpiringLeg:
         return None if self.missing is None else self.missing > NO_UNITS
 
     @property
-    def row(self) -> dict[str, Any]:
+    def row(self) -> NewRow:
         """The delivery for a program."""
         return {
             **self.leg.named,
@@ -80,7 +89,7 @@ class ExpiringLeg:
         }
 
 
-def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> list[dict[str, Any]]:
+def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> list[NewRow]:
     """Return what each leg leaves that expires until a day, if it ended at the present price.
 
     Args:
@@ -104,7 +113,7 @@ def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> l
 
 def expiry_report(
     legs: PricedLegs, *, days: int, strategy: str | None = None
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[NewRow]]:
     """Return what expires within some days, and what may be assigned early.
 
     Args:
@@ -127,7 +136,7 @@ def expiry_report(
     }
 
 
-def uncovered_calls(legs: PricedLegs) -> list[dict[str, Any]]:
+def uncovered_calls(legs: PricedLegs) -> list[NewRow]:
     """Return the short calls that their account could not deliver if all calls were exercised.
 
     Returns:
@@ -135,12 +144,10 @@ def uncovered_calls(legs: PricedLegs) -> list[dict[str, Any]]:
     """
     deliveries = []
     for delivery in _deliveries(legs):
-        terms = delivery.leg.delivered_terms
+        terms = delivery.leg.delivered
         if terms is None or delivery.is_cash_settled:
             continue
-        is_of_future = terms.exercise.is_on_future
-        size = delivery.leg.quantity if is_of_future else delivery.leg.size
-        delivery.units = size if terms.right == "CALL" else 0.0
+        delivery.units = _units_delivered(delivery.leg, terms) if terms.right == "CALL" else 0.0
         deliveries.append(delivery)
     _count_all_missing(deliveries, legs)
 
@@ -160,11 +167,11 @@ def _count_all_missing(deliveries: Sequence[ExpiringLeg], legs: PricedLegs) -> N
         _count_missing(going, held_by[key])
 
 
-def undated_options(legs: PricedLegs) -> list[dict[str, Any]]:
+def undated_options(legs: PricedLegs) -> list[NewRow]:
     """Return the options whose expiry is not known, so that no list by days has them."""
     rows = []
     for leg in legs:
-        is_option = leg.row["right"] is not None or isinstance(leg.delivered, ExerciseTerms)
+        is_option = leg.row["right"] is not None or leg.delivered is not None
         if is_option and _expires_at(leg, legs) is None:
             rows.append(leg.named | {"reason": NotPriced.NO_TERMS})
     return rows
@@ -176,16 +183,11 @@ def _account_and_underlying(leg: PricedLeg) -> tuple[Any, ...]:
 
 def _expires_at(leg: PricedLeg, legs: PricedLegs) -> datetime | None:
     """Return when a leg expires, in New York; None: never, or it is not known."""
-    if isinstance(leg.delivered, ExerciseTerms):
+    if leg.delivered is not None:
         return leg.delivered.expires_at.astimezone(NEW_YORK)
-    day = leg.row["expiry"]
-    if day is None:
-        return None
     details = legs.given.details.get(leg.row["conid"])
-    if details is None:
-        return expiry_moment(day)
-    last = expiry_moment(day, details.last_trade_time, details.time_zone)
-    return last.astimezone(NEW_YORK)
+    moment = expires_at(leg.row["expiry"], details)
+    return None if moment is None else moment.astimezone(NEW_YORK)
 
 
 def _deliveries(legs: PricedLegs) -> Iterable[ExpiringLeg]:
@@ -210,7 +212,7 @@ def _delivery(leg: PricedLeg, expires_at: datetime, legs: PricedLegs) -> Expirin
         is_in_the_morning=details is not None and details.is_settled_at_the_open,
     )
 
-    terms = leg.delivered
+    terms = leg.terms
     spot = leg.row["spot"]
     if terms is None:
         # A future is marked each day: what it has earned is in the account already.
@@ -229,16 +231,17 @@ def _delivery(leg: PricedLeg, expires_at: datetime, legs: PricedLegs) -> Expirin
 
     worth = terms.intrinsic(spot)
     delivery.is_pinned = abs(spot - terms.strike) <= PINNED * spot
-    if in_cash:
-        delivery.units = 0.0
-        delivery.cash = leg.size * worth
-    elif terms.exercise.is_on_future:
-        delivery.units = terms.side * leg.quantity if worth > 0 else 0.0
-        delivery.cash = leg.size * worth
-    else:
-        delivery.units = terms.side * leg.size if worth > 0 else 0.0
-        delivery.cash = -delivery.units * terms.strike
+    delivery.units = 0.0
+    if worth > 0 and not in_cash:
+        delivery.units = terms.side * _units_delivered(leg, terms)
+    is_marked = in_cash or terms.exercise.is_on_future
+    delivery.cash = leg.size * worth if is_marked else -delivery.units * terms.strike
     return delivery
+
+
+def _units_delivered(leg: PricedLeg, terms: ExerciseTerms) -> float:
+    """Return the shares that a leg delivers as a call, or the futures: one for each option."""
+    return leg.quantity if terms.exercise.is_on_future else leg.size
 
 
 def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg]) -> None:
@@ -265,26 +268,22 @@ def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg])
 
 def _units_held(leg: PricedLeg) -> float:
     """Return the shares or futures of a leg; 0 of an option."""
-    if leg.delivered is not None:
-        return 0.0
-    return leg.quantity
+    return leg.quantity if leg.terms is None else 0.0
 
 
 def _units_callable(leg: PricedLeg, after: datetime) -> float:
     """Return the shares or futures that a long call brings which expires after a moment."""
     terms = leg.delivered
-    if not isinstance(terms, ExerciseTerms) or terms.right != "CALL" or leg.quantity <= 0:
+    if terms is None or terms.right != "CALL" or terms.expires_at <= after:
         return 0.0
-    if terms.expires_at <= after:
-        return 0.0
-    return leg.quantity if terms.exercise.is_on_future else leg.size
+    return max(0.0, _units_delivered(leg, terms))
 
 
 def _depth(delivery: ExpiringLeg) -> float:
     """Return by how much an option is in the money."""
     terms = delivery.leg.delivered
     spot = delivery.leg.row["spot"]
-    return terms.above_strike(spot) if isinstance(terms, ExerciseTerms) and spot else 0.0
+    return terms.above_strike(spot) if terms is not None and spot else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,11 +299,11 @@ class EarlyAssignments:
             the price of the underlying is not known.
     """
 
-    likely: list[dict[str, Any]]
-    left_out: list[dict[str, Any]]
+    likely: list[NewRow]
+    left_out: list[NewRow]
 
     @property
-    def doubtful(self) -> list[dict[str, Any]]:
+    def doubtful(self) -> list[NewRow]:
         """Those left out that are in the money, or may be."""
         return [row for row in self.left_out if row["in_the_money"] is not False]
 
@@ -320,7 +319,7 @@ def early_assignments(legs: PricedLegs) -> EarlyAssignments:
     for leg in legs:
         if leg.row["right"] is None or leg.quantity >= 0:
             continue
-        if isinstance(leg.delivered, ExerciseTerms):
+        if leg.delivered is not None:
             is_over = leg.delivered.expires_at <= legs.given.now
             if is_over or not leg.delivered.exercise.is_early:
                 continue
@@ -336,8 +335,8 @@ def early_assignments(legs: PricedLegs) -> EarlyAssignments:
 
 def _not_judged(leg: PricedLeg) -> str | None:
     """Return why nothing can be said of a short option; None: something can."""
-    if isinstance(leg.delivered, NotPriced):
-        return leg.delivered.value
+    if isinstance(leg.terms, NotPriced):
+        return leg.terms.value
     if not leg.row["spot"]:
         return NotPriced.NO_PRICE.value
     if leg.row["market_value"] is None:
@@ -348,15 +347,15 @@ def _not_judged(leg: PricedLeg) -> str | None:
 def _in_the_money(leg: PricedLeg) -> bool | None:
     """Return whether an option is in the money; None: it is not known."""
     spot = leg.row["spot"]
-    if not isinstance(leg.delivered, ExerciseTerms) or not spot:
+    if leg.delivered is None or not spot:
         return None
     return leg.delivered.above_strike(spot) > 0
 
 
-def _judged(leg: PricedLeg, now: datetime) -> dict[str, Any] | None:
+def _judged(leg: PricedLeg, now: datetime) -> NewRow | None:
     """Return why a holder would exercise; None: he would not."""
     terms = leg.delivered
-    if not isinstance(terms, ExerciseTerms):
+    if terms is None:
         return None
     spot = leg.row["spot"]
     worth = terms.above_strike(spot)
@@ -365,7 +364,7 @@ def _judged(leg: PricedLeg, now: datetime) -> dict[str, Any] | None:
 
     extrinsic = leg.row["market_value"] / leg.size - worth
     # Without a rate nothing is assumed to be earned by waiting.
-    rate = leg.terms.rate if leg.terms is not None else 0.0
+    rate = leg.priced.rate if leg.priced is not None else 0.0
     basis = worth if terms.exercise.is_on_future else terms.strike
 
     gain = 0.0
@@ -375,7 +374,7 @@ def _judged(leg: PricedLeg, now: datetime) -> dict[str, Any] | None:
         gain = basis * -math.expm1(-rate * years_between(now, terms.expires_at))
         interest = basis * rate * (WAITING / timedelta(days=model.DAYS_PER_YEAR))
         threshold = max(NEAR_PARITY, interest)
-    elif leg.terms is not None and (dividend := _next_dividend(leg.terms, now, spot)) is not None:
+    elif leg.priced is not None and (dividend := _next_dividend(leg.priced, now, spot)) is not None:
         ex_date, gain = dividend
         if ex_date - now <= BEFORE_EX_DATE:
             threshold = max(threshold, gain)
@@ -387,9 +386,5 @@ def _judged(leg: PricedLeg, now: datetime) -> dict[str, Any] | None:
 
 def _next_dividend(terms: OptionTerms, now: datetime, spot: float) -> tuple[datetime, float] | None:
     """Return the ex-date and the amount of the next dividend before an expiry; None: none."""
-    coming = [
-        (dividend.ex_date, dividend.amount or dividend.share * spot)
-        for dividend in terms.dividends or ()
-        if now < dividend.ex_date <= terms.expires_at
-    ]
-    return min(coming, default=None)
+    dividends = [(dividend.ex_date, dividend.amount_at(spot)) for dividend in terms.until_expiry]
+    return min((coming for coming in dividends if coming[0] > now), default=None)

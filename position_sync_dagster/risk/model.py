@@ -766,7 +766,7 @@ def _at_dividends(
     A call is exercised just before a dividend, and a put just after it; both pay or earn interest
     on the strike until then.
     """
-    at_layers: dict[int, list[_ExDateExercise]] = defaultdict(list)
+    at_layers = defaultdict(list)
     last_layer = times.shape[1] - 2
     for number in range(options.dividends.shape[1]):
         years, amount, share = options.dividends[:, number].T

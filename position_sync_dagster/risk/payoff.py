@@ -13,10 +13,9 @@ that day. The profit between two corners is then a curve, which is searched to a
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
-from functools import partial
-from itertools import pairwise
+from itertools import pairwise, repeat
 from operator import itemgetter
 from typing import Any
 
@@ -27,7 +26,6 @@ from position_sync_dagster.domain.movements import first_reasons
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs
-from position_sync_dagster.risk.structure import structure_note
 from position_sync_dagster.risk.terms import ExerciseTerms, NotPriced, OptionTerms, as_options
 
 # Amounts and prices below this are the rounding of sums.
@@ -71,7 +69,7 @@ class Payoff:
         greatest_profit, greatest_loss: The highest and the lowest profit; None: unbounded, or not
             known.
         why: What is unbounded or not known; None: nothing.
-        note: What legs no longer make of it; None: nothing.
+        note: What is wrong with the legs; None: nothing.
         corners: The profit at zero, at each strike, and at its extremes; none if it is not known.
         legs: The contracts, with their quantities.
         profit_at: Returns the profit at some prices; None: it is not known.
@@ -97,20 +95,9 @@ class Payoff:
     @property
     def row(self) -> dict[str, Any]:
         """The payoff for a program."""
-        row: dict[str, Any] = {name: getattr(self, name) for name in _ROW}
-        corners = []
-        for corner in self.corners:
-            corners.append({"price": corner.price, "profit": corner.profit})
-        row["corners"] = corners
-        row["legs"] = self.legs
-        return row
-
-
-# What a program gets of a payoff, besides its corners and legs.
-_ROW = (
-    "strategy", "account", "underlying", "currency", "expiry", "break_evens", "greatest_profit",
-    "greatest_loss", "why", "note",
-)  # fmt: skip
+        row = {part.name: getattr(self, part.name) for part in fields(self)}
+        del row["under"], row["profit_at"]
+        return row | {"corners": [asdict(corner) for corner in self.corners]}
 
 
 def payoffs(legs: PricedLegs, notes: Mapping[str, Sequence[str]] | None = None) -> list[Payoff]:
@@ -148,61 +135,52 @@ def payoff_of(
         steps: Steps of the lattices of those that live on.
     """
     expiry = min(filter(None, map(_expiry_of, legs)), default=None)
-    payoff = _without_solution(legs, expiry, notes)
-
-    unknown = list(_unknown(legs, expiry))
-    if unknown:
-        return replace(payoff, why=f"not known: {first_reasons(unknown)}")
-
-    profit = _profit_of(legs, expiry, now, steps)
-    solution = _solve_lines(profit) if profit.is_of_lines else _search_curve(profit)
-    unbounded = []
-    if solution.greatest_profit is None:
-        unbounded.append("the greatest profit is unbounded")
-    if solution.greatest_loss is None:
-        unbounded.append("the greatest loss is unbounded")
-    return replace(
-        payoff,
-        break_evens=solution.break_evens,
-        greatest_profit=solution.greatest_profit,
-        greatest_loss=solution.greatest_loss,
-        why="; ".join(unbounded) or None,
-        corners=solution.corners,
-        profit_at=profit.at,
-    )
-
-
-def _without_solution(
-    legs: Sequence[PricedLeg], expiry: date | None, notes: Sequence[str]
-) -> Payoff:
-    """Return whose payoff it is, of which legs, and what is wrong with them."""
     first = legs[0].row
     strategies = {leg.row["strategy_id"] for leg in legs}
-    strategy = None
-    texts = list(notes)
-    if len(strategies) == 1:
-        strategy = first["strategy_id"]
-        texts.append(structure_note(strategy, legs) or "")
-
-    names_of_legs = tuple(leg.text for leg in legs)
-    note = "; ".join(filter(None, texts)) or None
-    return Payoff(
-        strategy=strategy,
+    payoff = Payoff(
+        strategy=first["strategy_id"] if len(strategies) == 1 else None,
         account=first["account"],
         underlying=first["symbol"],
         currency=first["currency"],
         under=first["under"],
         expiry=expiry,
-        note=note,
-        legs=names_of_legs,
+        note="; ".join(notes) or None,
+        legs=tuple(leg.text for leg in legs),
+    )
+    unknown = list(_unknown(legs, expiry))
+    if unknown:
+        return replace(payoff, why=f"not known: {first_reasons(unknown)}")
+
+    profit = _profit_of(legs, expiry, now, steps)
+    if profit.living:
+        break_evens, prices, profits = _search_curve(profit)
+    else:
+        break_evens, prices, profits = _solve_lines(profit)
+
+    slope = profit.slope_beyond
+    unbounded = []
+    if slope > 0:
+        unbounded.append("the greatest profit is unbounded")
+    if slope < 0:
+        unbounded.append("the greatest loss is unbounded")
+
+    corners = []
+    for price, amount in zip(prices.tolist(), profits.tolist(), strict=True):
+        corners.append(Corner(price=_rounded(price), profit=_rounded(amount)))
+    return replace(
+        payoff,
+        break_evens=tuple(sorted(set(map(_rounded, break_evens)))),
+        greatest_profit=None if slope > 0 else _rounded(profits.max()),
+        greatest_loss=None if slope < 0 else _rounded(profits.min()),
+        why="; ".join(unbounded) or None,
+        corners=tuple(corners),
+        profit_at=profit.at,
     )
 
 
 def _expiry_of(leg: PricedLeg) -> date | None:
     """Return the day on which an option expires, in New York; None: it is none, or not known."""
-    if not isinstance(leg.delivered, ExerciseTerms):
-        return None
-    return exchange_date(leg.delivered.expires_at)
+    return None if leg.delivered is None else exchange_date(leg.delivered.expires_at)
 
 
 def _unknown(legs: Iterable[PricedLeg], expiry: date | None) -> Iterable[str]:
@@ -210,14 +188,14 @@ def _unknown(legs: Iterable[PricedLeg], expiry: date | None) -> Iterable[str]:
     for leg in legs:
         if leg.row["average_cost"] is None:
             yield f"the average cost of {leg.name}"
-        if isinstance(leg.delivered, NotPriced):
-            yield f"{leg.name}: {leg.delivered}"
+        if isinstance(leg.terms, NotPriced):
+            yield f"{leg.name}: {leg.terms}"
             continue
 
         lives_on = leg.delivered is not None and _expiry_of(leg) != expiry
         if lives_on and not leg.row["implied_vol"]:
             yield f"{leg.name}, which lives on: {NotPriced.NO_VOLATILITY}"
-        elif lives_on and leg.terms is None:
+        elif lives_on and leg.priced is None:
             yield f"{leg.name}, which lives on: {NotPriced.NO_RATE}"
 
 
@@ -229,24 +207,19 @@ class _Profit:
         cost: What they cost.
         linear: The units of shares and futures.
         ending: The options that expire on that day, with their units.
-        living: Those that live on, with their units.
-        values: Returns what one unit of each living option is worth at some prices.
         slope: That of the profit above `top`.
         top: A price above all corners, from which on the profit is a line.
+        living: The options that live on, with their units.
+        values: Returns what one unit of each living option is worth at some prices.
     """
 
     cost: float
     linear: float
     ending: Sequence[tuple[float, ExerciseTerms]]
-    living: Sequence[tuple[float, OptionTerms]]
-    values: Callable[[model.Array], model.Array]
     slope: float
     top: float
-
-    @property
-    def is_of_lines(self) -> bool:
-        """Whether it is a line between its corners."""
-        return not self.living
+    living: Sequence[tuple[float, OptionTerms]] = ()
+    values: Callable[[model.Array], model.Array] = np.zeros_like
 
     @property
     def corner_prices(self) -> list[float]:
@@ -257,12 +230,12 @@ class _Profit:
         return sorted(corners)
 
     @property
-    def gross(self) -> float:
-        """The number of units, whatever their signs."""
+    def slope_beyond(self) -> float:
+        """The slope beyond the last corner; 0 if it is the rounding of a sum."""
         units = abs(self.linear)
         for size, _terms in (*self.ending, *self.living):
             units += abs(size)
-        return units
+        return 0.0 if abs(self.slope) <= 1e-9 * units else self.slope
 
     def at(self, prices: model.Array) -> model.Array:
         """Return the profit at some prices of the underlying."""
@@ -283,16 +256,22 @@ def _profit_of(
     """Return the profit of legs whose costs and terms are known."""
     cost = 0.0
     linear = 0.0
-    ending: list[tuple[float, ExerciseTerms]] = []
-    living: list[PricedLeg] = []
+    ending = []
+    living = []
+    volatilities = []
+    spots = []
+
     for leg in legs:
         cost += leg.quantity * leg.row["average_cost"]
-        if not isinstance(leg.delivered, ExerciseTerms):
+        if leg.delivered is None:
             linear += leg.size
         elif _expiry_of(leg) == expiry:
             ending.append((leg.size, leg.delivered))
-        else:
-            living.append(leg)
+        elif leg.priced is not None:
+            living.append((leg.size, leg.priced))
+            volatilities.append(leg.row["implied_vol"])
+            # The forecast of a dividend is a part of the price; without a price it stays an amount.
+            spots.append(leg.row["spot"] or leg.priced.strike)
 
     slope = linear
     top = 0.0
@@ -300,60 +279,37 @@ def _profit_of(
         top = max(top, terms.strike)
         if terms.side > 0:
             slope += size
+    profit = _Profit(cost=cost, linear=linear, ending=ending, slope=slope, top=top)
     if not living:
-        return _Profit(
-            cost=cost, linear=linear, ending=ending, living=(), values=np.zeros_like, slope=slope,
-            top=top,
-        )  # fmt: skip
+        return profit
 
     first_end = max(terms.expires_at for _size, terms in ending)
-    later = _later_options(living, max(first_end, now), now)
-    volatility = np.array([leg.row["implied_vol"] for leg in living])
-    sizes = np.array([leg.size for leg in living])
-    slope_of_living = float(sizes @ later.slope_far_above())
+    days = (max(first_end, now) - now) / timedelta(days=1)
+    today = as_options([terms for _size, terms in living], repeat(now), spots)
+    later = today.later(days)
+    volatility = np.array(volatilities)
 
     def values(prices: model.Array) -> model.Array:
         """Return a row of prices for each option that lives on."""
         rows = np.tile(prices, (len(living), 1))
         return model.prices(later, rows, volatility, steps)
 
+    sizes = np.array([size for size, _terms in living])
     highest_strike = max(top, later.strike.max())
     widest = (volatility * np.sqrt(later.time_left)).max()
     straight_above = highest_strike * np.exp(FAR * widest)
-    return _Profit(
-        cost=cost,
-        linear=linear,
-        ending=ending,
-        living=[(leg.size, leg.terms) for leg in living if leg.terms is not None],
+    return replace(
+        profit,
+        living=living,
         values=values,
-        slope=slope + slope_of_living,
+        slope=slope + float(sizes @ later.slope_far_above()),
         top=float(straight_above),
     )
 
 
-def _later_options(
-    living: Sequence[PricedLeg], ends: datetime, now: datetime
-) -> model.VanillaOptions:
-    """Return the options that live on as they are after the first expiry."""
-    terms = []
-    spots = []
-    for leg in living:
-        if leg.terms is not None:
-            terms.append(leg.terms)
-            # The forecast of a dividend is a part of the price; without a price it stays an amount.
-            spots.append(leg.row["spot"] or leg.terms.strike)
-
-    options = as_options(terms, [now] * len(terms), spots)
-    days = (ends - now) / timedelta(days=1)
-    return options.later(days)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Solution:
-    break_evens: tuple[float, ...]
-    greatest_profit: float | None
-    greatest_loss: float | None
-    corners: tuple[Corner, ...]
+# The prices at which a profit is zero; the corners, among which are the extremes, and the profits
+# there.
+_Solution = tuple[list[float], model.Array, model.Array]
 
 
 def _solve_lines(profit: _Profit) -> _Solution:
@@ -364,51 +320,22 @@ def _solve_lines(profit: _Profit) -> _Solution:
     zero = ZERO * max(1.0, largest, abs(profit.cost))
     profits = np.where(np.abs(profits) <= zero, 0.0, profits)
 
-    break_evens: list[float] = prices[profits == 0].tolist()
+    break_evens = prices[profits == 0].tolist()
     corners = zip(prices.tolist(), profits.tolist(), strict=True)
     for (low, profit_low), (high, profit_high) in pairwise(corners):
         if profit_low * profit_high < 0:
             part = profit_low / (profit_low - profit_high)
             break_evens.append(low + part * (high - low))
-
     break_evens += _crossing_beyond(profit, prices, profits)
-    return _solution(profit, break_evens, prices, profits)
+    return break_evens, prices, profits
 
 
 def _crossing_beyond(profit: _Profit, prices: model.Array, profits: model.Array) -> list[float]:
     """Return the price beyond the last corner at which the profit is zero; empty: it is nowhere."""
-    slope = _slope_or_zero(profit)
-    last_price = prices[-1]
-    last_profit = profits[-1]
-    if slope * last_profit >= 0:
+    slope = profit.slope_beyond
+    if slope * profits[-1] >= 0:
         return []
-    return [float(last_price - last_profit / slope)]
-
-
-def _slope_or_zero(profit: _Profit) -> float:
-    """Return the slope beyond the last corner; 0 if it is the rounding of a sum."""
-    is_rounding = abs(profit.slope) <= 1e-9 * profit.gross
-    return 0.0 if is_rounding else profit.slope
-
-
-def _solution(
-    profit: _Profit, break_evens: Sequence[float], prices: model.Array, profits: model.Array
-) -> _Solution:
-    """Return the solution, from corners among which are the extremes."""
-    slope = _slope_or_zero(profit)
-    highest = None if slope > 0 else _rounded(profits.max())
-    lowest = None if slope < 0 else _rounded(profits.min())
-    rounded_break_evens = set(map(_rounded, break_evens))
-    corners = []
-    for price, amount in zip(prices.tolist(), profits.tolist(), strict=True):
-        corner = Corner(price=_rounded(price), profit=_rounded(amount))
-        corners.append(corner)
-    return _Solution(
-        break_evens=tuple(sorted(rounded_break_evens)),
-        greatest_profit=highest,
-        greatest_loss=lowest,
-        corners=tuple(corners),
-    )
+    return [float(prices[-1] - profits[-1] / slope)]
 
 
 def _rounded(number: float) -> float:
@@ -427,9 +354,9 @@ def _search_curve(profit: _Profit) -> _Solution:
     break_evens += prices[profits == 0].tolist()
     break_evens += _crossing_beyond(profit, prices, profits)
 
-    at_top = [] if _slope_or_zero(profit) else [profit.top]
+    at_top = [] if profit.slope_beyond else [profit.top]
     corners = np.unique([*profit.corner_prices, *extremes, *at_top])
-    return _solution(profit, break_evens, corners, profit.at(corners))
+    return break_evens, corners, profit.at(corners)
 
 
 def _tried_prices(profit: _Profit) -> model.Array:
@@ -449,9 +376,7 @@ def _extreme_prices(profit: _Profit, prices: model.Array, profits: model.Array) 
     """Return the prices of the highest and the lowest profit."""
     extremes = []
     for sign in (1.0, -1.0):
-        height = partial(_signed_profit, profit, sign)
         heights = sign * profits
-
         inner = heights[1:-1]
         is_peak = (inner >= heights[:-2]) & (inner >= heights[2:])
         peaks = 1 + np.flatnonzero(is_peak)
@@ -462,14 +387,11 @@ def _extreme_prices(profit: _Profit, prices: model.Array, profits: model.Array) 
 
         below = prices[highest - 1]
         above = prices[highest + 1]
-        low, high = _narrowed(height, below, above, _around_the_highest)
+        around = _around_the_highest if sign > 0 else _around_the_lowest
+        low, high = _narrowed(profit.at, below, above, around)
         middle = (low + high) / 2
         extremes += middle.tolist()
     return extremes
-
-
-def _signed_profit(profit: _Profit, sign: float, prices: model.Array) -> model.Array:
-    return sign * profit.at(prices)
 
 
 def _crossing_prices(profit: _Profit, low: model.Array, high: model.Array) -> list[float]:
@@ -517,6 +439,10 @@ def _around_the_highest(heights: model.Array) -> tuple[model.Array, model.Array]
     lower = np.maximum(highest - 1, 0)
     upper = np.minimum(highest + 1, TRIED_AGAIN)
     return lower, upper
+
+
+def _around_the_lowest(heights: model.Array) -> tuple[model.Array, model.Array]:
+    return _around_the_highest(-heights)
 
 
 def _around_the_crossing(heights: model.Array) -> tuple[model.Array, model.Array]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
@@ -32,12 +33,16 @@ from position_sync_dagster.risk.terms import (
 )
 
 LINEAR_TYPES = frozenset({"STK", "FUT"})
-_IS_LINEAR = pl.col("sec_type").is_in(list(LINEAR_TYPES))
+_IS_LINEAR = col.sec_type.is_in(list(LINEAR_TYPES))
 
 # The number of units of the underlying in a part of a holding.
-SIZE = pl.col("position") * pl.col("multiplier") * pl.col("share")
+SIZE = col.position * col.multiplier * col.share
 
 Row = Mapping[str, Any]
+
+# What an option delivers: as OptionTerms, if the model prices it. Or why that is not known; None of
+# a share or a future.
+Terms = ExerciseTerms | NotPriced | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,23 +65,35 @@ class Assumptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which holdings are looked at: of a strategy, on an underlying, of an account; None: all."""
+
+    strategy: str | None = None
+    underlying: str | None = None
+    account: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PricedLeg:
     """A part of a holding.
 
     Attributes:
         row: Its row, as `PricedLegs.parts` has it.
-        delivered: What an option delivers, or why that is not known; None: it is no option.
-        terms: What the model prices an option as; None: it does not.
+        terms: As `PricedLegs.terms` has them.
     """
 
     row: Row
-    delivered: ExerciseTerms | NotPriced | None
-    terms: OptionTerms | None
+    terms: Terms
 
     @property
-    def delivered_terms(self) -> ExerciseTerms | None:
+    def delivered(self) -> ExerciseTerms | None:
         """What an option delivers; None: it is none, or that is not known."""
-        return self.delivered if isinstance(self.delivered, ExerciseTerms) else None
+        return self.terms if isinstance(self.terms, ExerciseTerms) else None
+
+    @property
+    def priced(self) -> OptionTerms | None:
+        """What the model prices an option as; None: it does not."""
+        return self.terms if isinstance(self.terms, OptionTerms) else None
 
     @property
     def text(self) -> str:
@@ -121,14 +138,12 @@ class PricedLegs:
             underlying), `spot` (its price in the major unit) and `reason` (why the part is in no
             scenario).
         given: What they are priced with.
-        delivered: What each part delivers, if it is an option, or why that is not known.
-        terms: What the model prices each part as; None: they are not known, or it is no option.
+        terms: What each part delivers, and is priced as.
     """
 
     parts: pl.DataFrame
     given: Assumptions
-    delivered: Sequence[ExerciseTerms | NotPriced | None]
-    terms: Sequence[OptionTerms | None]
+    terms: Sequence[Terms]
 
     @classmethod
     def of(cls, parts: pl.DataFrame, given: Assumptions) -> "PricedLegs":
@@ -138,58 +153,45 @@ class PricedLegs:
         with_own_spot = named.with_columns(spot=_own_spot())
         with_spot = with_own_spot.with_columns(spot=_spot_of_underlying())
 
-        delivered: list[ExerciseTerms | NotPriced | None] = []
-        terms: list[OptionTerms | None] = []
-        reasons: list[str | None] = []
+        terms = []
+        reasons = []
         for row in with_spot.iter_rows(named=True):
-            delivery = _delivery(row, given)
-            priced = _model_terms(row, delivery, given)
-            delivered.append(delivery)
-            terms.append(priced if isinstance(priced, OptionTerms) else None)
-            reasons.append(_left_out(row, priced))
+            terms_of_part = _terms_of(row, given)
+            terms.append(terms_of_part)
+            reasons.append(_left_out(row, terms_of_part))
 
         with_reasons = with_spot.with_columns(reason=pl.Series(reasons, dtype=pl.String))
-        return cls(parts=with_reasons, given=given, delivered=delivered, terms=terms)
+        return cls(parts=with_reasons, given=given, terms=terms)
 
     def of_strategy(self, strategy: str | None) -> "PricedLegs":
         """Return the parts of one strategy; None: all."""
-        return self.chosen(strategy, None, None)
+        return self.chosen(Choice(strategy=strategy))
 
-    def chosen(
-        self, strategy: str | None, underlying: str | None, account: str | None
-    ) -> "PricedLegs":
-        """Return the parts of a strategy, a symbol and an account; None: of all."""
-        conditions = []
-        if strategy is not None:
-            conditions.append(pl.col("strategy_id") == strategy)
-        if underlying is not None:
-            symbol = pl.col("symbol").str.to_uppercase()
-            conditions.append(symbol == underlying.upper())
-        if account is not None:
-            conditions.append(pl.col("account") == account)
-        if not conditions:
-            return self
-        return self.where(pl.all_horizontal(conditions))
+    def chosen(self, choice: Choice) -> "PricedLegs":
+        """Return the parts of a strategy, on an underlying, of an account."""
+        condition = pl.lit(value=True)
+        if choice.strategy is not None:
+            condition &= col.strategy_id == choice.strategy
+        if choice.underlying is not None:
+            symbol = col.symbol.str.to_uppercase()
+            condition &= symbol == choice.underlying.upper()
+        if choice.account is not None:
+            condition &= col.account == choice.account
+        return self.where(condition)
 
     def where(self, condition: pl.Expr) -> "PricedLegs":
         """Return the parts for which a condition is true."""
         chosen = self.parts.with_row_index("place").filter(condition)
-        delivered = []
-        terms = []
-        for place in chosen.get_column("place"):
-            delivered.append(self.delivered[place])
-            terms.append(self.terms[place])
-
-        parts = chosen.drop("place")
-        return PricedLegs(parts=parts, given=self.given, delivered=delivered, terms=terms)
+        terms = [self.terms[place] for place in chosen["place"]]
+        return PricedLegs(parts=chosen.drop("place"), given=self.given, terms=terms)
 
     @property
     def options(self) -> dict[int, OptionTerms]:
         """What the model prices the options as that are in scenarios, by the place of the part."""
-        reasons = self.parts.get_column("reason").to_list()
-        options: dict[int, OptionTerms] = {}
+        reasons = self.parts["reason"]
+        options = {}
         for place, terms in enumerate(self.terms):
-            if terms is not None and reasons[place] is None:
+            if isinstance(terms, OptionTerms) and reasons[place] is None:
                 options[place] = terms
         return options
 
@@ -200,11 +202,11 @@ class PricedLegs:
 
     def __iter__(self) -> Iterator[PricedLeg]:
         rows = self.parts.iter_rows(named=True)
-        for row, delivered, terms in zip(rows, self.delivered, self.terms, strict=True):
-            yield PricedLeg(row=row, delivered=delivered, terms=terms)
+        for row, terms in zip(rows, self.terms, strict=True):
+            yield PricedLeg(row=row, terms=terms)
 
 
-def _delivery(row: Row, given: Assumptions) -> ExerciseTerms | NotPriced | None:
+def _terms_of(row: Row, given: Assumptions) -> Terms:
     """Return what a part delivers; None: a share or a future, which it is itself."""
     if row["sec_type"] in LINEAR_TYPES:
         return None
@@ -214,28 +216,23 @@ def _delivery(row: Row, given: Assumptions) -> ExerciseTerms | NotPriced | None:
     fields_of_contract = {name: row[name] for name in CONTRACT_FIELDS}
     option = Instrument(**fields_of_contract)
     details = given.details.get(option.conid)
-    return exercise_terms(option, details, row["magnifier"])
+    delivered = exercise_terms(option, details, row["magnifier"])
+    rate = given.rates.get(option.currency)
+    if isinstance(delivered, NotPriced) or rate is None:
+        return delivered
+    return with_rate(delivered, rate, given.dividends.get(option.symbol))
 
 
-def _model_terms(
-    row: Row, delivery: ExerciseTerms | NotPriced | None, given: Assumptions
-) -> OptionTerms | NotPriced | None:
-    """Return what the model prices a part as; None: a share or a future."""
-    if not isinstance(delivery, ExerciseTerms):
-        return delivery
-    rate = given.rates.get(row["currency"])
-    dividends = given.dividends.get(row["symbol"])
-    return with_rate(delivery, rate, dividends)
-
-
-def _left_out(row: Row, priced: OptionTerms | NotPriced | None) -> NotPriced | None:
+def _left_out(row: Row, terms: Terms) -> NotPriced | None:
     """Return why a part is in no scenario; None: it is in all."""
-    if isinstance(priced, NotPriced):
-        return priced
+    if isinstance(terms, NotPriced):
+        return terms
 
     spot = row["spot"]
-    if priced is None:
+    if terms is None:
         return NotPriced.NO_PRICE if spot is None else None
+    if not isinstance(terms, OptionTerms):
+        return NotPriced.NO_RATE
 
     volatility = row["implied_vol"]
     if not volatility or volatility <= 0:
@@ -261,18 +258,18 @@ def _own_spot() -> pl.Expr:
 
     It is null where the divisor of the prices is not known.
     """
-    magnifier = pl.col("magnifier")
-    quoted = pl.col("market_price") / magnifier
+    magnifier = col.magnifier
+    quoted = col.market_price / magnifier
     implied = pl.coalesce("market_value", "notional") / SIZE  # a value that came without a price
     price = pl.coalesce(quoted, implied)
-    of_underlying = pl.col("underlying_price") / magnifier
+    of_underlying = col.underlying_price / magnifier
     return pl.when(_IS_LINEAR).then(price).otherwise(of_underlying)
 
 
 def _spot_of_underlying() -> pl.Expr:
     """Return the price of the underlying, of another part of it where a part has none."""
     same = ["under", "currency"]
-    spot = pl.col("spot")
+    spot = col.spot
     of_holding = spot.filter(_IS_LINEAR).median().over(same)
     of_options = spot.filter(~_IS_LINEAR).median().over(same)
     return pl.coalesce("spot", of_holding, of_options)
@@ -281,8 +278,8 @@ def _spot_of_underlying() -> pl.Expr:
 def _underlyings(parts: pl.DataFrame, details: Mapping[int, ContractDetails]) -> pl.Series:
     """Return the name of the underlying of each part."""
     rows = parts.select("conid", "symbol", "sec_type", "expiry").rows(named=True)
-    futures: dict[int, int] = {}
-    futures_of_symbol: defaultdict[str, set[int]] = defaultdict(set)
+    futures = {}
+    futures_of_symbol = defaultdict(set)
     for row in rows:
         future = _future_of(row, details)
         if future:

@@ -14,6 +14,7 @@ from datetime import date, datetime
 
 import numpy as np
 
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import (
     Right,
     finite_number,
@@ -25,7 +26,13 @@ from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import UserError, shown
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.priced_legs import PricedLeg
-from position_sync_dagster.risk.terms import FIRST_GUESS, OptionTerms, as_options, years_between
+from position_sync_dagster.risk.terms import (
+    FIRST_GUESS,
+    ExerciseTerms,
+    OptionTerms,
+    as_options,
+    years_between,
+)
 
 EXAMPLE = "-2 SPY 20270115 C 650 @3.20"
 
@@ -126,23 +133,19 @@ def volatility_between(
         expires_at: The expiry.
         now: The present moment.
     """
-    by_expiry: dict[datetime, list[PricedLeg]] = {}
+    usable = []
     for leg in held:
-        terms = leg.delivered_terms
-        if terms is not None and leg.row["implied_vol"] and terms.expires_at > now:
-            by_expiry.setdefault(terms.expires_at, []).append(leg)
+        if leg.delivered is not None and leg.row["implied_vol"] and leg.delivered.expires_at > now:
+            usable.append((leg.delivered, leg))
 
+    by_expiry = grouped(lambda option: option[0].expires_at, usable)
     day = exchange_date(expires_at)
-    earlier: datetime | None = None
-    later: datetime | None = None
-    for expiry, legs in by_expiry.items():
+    for expiry, options in by_expiry.items():
         if exchange_date(expiry) == day:
-            return _between_strikes(legs, strike)
-        if expiry < expires_at:
-            earlier = expiry if earlier is None else max(earlier, expiry)
-        else:
-            later = expiry if later is None else min(later, expiry)
+            return _between_strikes(options, strike)
 
+    earlier = max((expiry for expiry in by_expiry if expiry < expires_at), default=None)
+    later = min((expiry for expiry in by_expiry if expiry > expires_at), default=None)
     if earlier is None or later is None:
         nearest = earlier or later
         return None if nearest is None else _between_strikes(by_expiry[nearest], strike)
@@ -161,35 +164,28 @@ def volatility_between(
     return Interpolated(volatility=volatility, source=f"{low.source} and {high.source}")
 
 
-def _between_strikes(legs: Sequence[PricedLeg], strike: float) -> Interpolated:
-    """Return the volatility of one expiry at a strike."""
-    lower: PricedLeg | None = None
-    upper: PricedLeg | None = None
-    for leg in legs:
-        strike_of_leg = _strike_of(leg)
-        if strike_of_leg <= strike and (lower is None or strike_of_leg > _strike_of(lower)):
-            lower = leg
-        if strike_of_leg >= strike and (upper is None or strike_of_leg < _strike_of(upper)):
-            upper = leg
-    lower = lower or upper
-    upper = upper or lower
-    if lower is None or upper is None:
-        raise ValueError("no option is held of this expiry")
+def _between_strikes(
+    options: Sequence[tuple[ExerciseTerms, PricedLeg]], strike: float
+) -> Interpolated:
+    """Return the volatility of one expiry at a strike; beyond the last strike that of it."""
+    below = [option for option in options if option[0].strike <= strike]
+    above = [option for option in options if option[0].strike >= strike]
+    lower, low = max(below, key=_strike_of) if below else min(above, key=_strike_of)
+    upper, high = min(above, key=_strike_of) if above else (lower, low)
 
-    volatility = float(lower.row["implied_vol"])
-    gap = _strike_of(upper) - _strike_of(lower)
+    volatility = float(low.row["implied_vol"])
+    gap = upper.strike - lower.strike
     if gap <= 0:
-        return Interpolated(volatility=volatility, source=lower.name)
+        return Interpolated(volatility=volatility, source=low.name)
 
-    part = (strike - _strike_of(lower)) / gap
-    difference = float(upper.row["implied_vol"]) - volatility
-    source = f"{lower.name} and {upper.name}"
+    part = (strike - lower.strike) / gap
+    difference = float(high.row["implied_vol"]) - volatility
+    source = f"{low.name} and {high.name}"
     return Interpolated(volatility=volatility + part * difference, source=source)
 
 
-def _strike_of(leg: PricedLeg) -> float:
-    terms = leg.delivered_terms
-    return 0.0 if terms is None else terms.strike
+def _strike_of(option: tuple[ExerciseTerms, PricedLeg]) -> float:
+    return option[0].strike
 
 
 def volatility_of(terms: OptionTerms, price: float, spot: float, now: datetime) -> float | None:

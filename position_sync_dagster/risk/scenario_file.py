@@ -106,7 +106,7 @@ class OwnScenarios(Part):
     @property
     def recorded(self) -> list[Point]:
         """The scenarios that are recorded: the standard ones and those of the file."""
-        points: dict[str | None, Point] = {point.name: point for point in STANDARD}
+        points = {point.name: point for point in STANDARD}
         points.update(self.points)
         return list(points.values())
 

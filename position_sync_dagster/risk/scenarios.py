@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from polars import col
 
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.priced_legs import SIZE, PricedLeg, PricedLegs
@@ -49,10 +50,10 @@ _SUMMED = ("account", "currency", "value", "profit", "left_out")
 def changes(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
     """Return by how much one unit of each part changes at each point; NaN: unknown."""
     parts = legs.parts
-    spots = parts.select(pl.col("spot").fill_null(np.nan)).to_numpy()
+    spots = parts.select(col.spot.fill_null(np.nan)).to_numpy()
     shifted = _factors(legs, points) * spots
 
-    left_out = parts.get_column("reason").is_not_null().to_numpy()
+    left_out = parts["reason"].is_not_null().to_numpy()
     change: model.Array = shifted - spots
     change[left_out] = np.nan
 
@@ -73,7 +74,7 @@ def changes(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
 
 def _factors(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
     """Return what the price of each part's underlying is multiplied by, at each point."""
-    symbols = legs.parts.get_column("symbol").to_list()
+    symbols = legs.parts["symbol"].to_list()
     moves = _moves(legs.parts)
     betas = legs.given.betas
 
@@ -88,7 +89,7 @@ def _factors(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
 def _moves(parts: pl.DataFrame) -> dict[str, float]:
     """Return the move of one day of each underlying: from the median of its volatilities."""
     volatilities = parts.drop_nulls("implied_vol").unique(["conid", "implied_vol", "spot"])
-    of_a_day = pl.col("implied_vol").median() / TRADING_DAYS**0.5
+    of_a_day = col.implied_vol.median() / TRADING_DAYS**0.5
     moves = volatilities.group_by("symbol").agg(of_a_day)
     return dict(moves.iter_rows())
 
@@ -98,8 +99,8 @@ def _option_changes(
 ) -> model.Array:
     """Return the changes of options, by the places of their parts."""
     parts = legs.parts[places]
-    spot = parts.get_column("spot").to_numpy()
-    volatility = parts.get_column("implied_vol").to_numpy()
+    spot = parts["spot"].to_numpy()
+    volatility = parts["implied_vol"].to_numpy()
     terms_of = legs.options
     terms = [terms_of[place] for place in places]
     options = as_options(terms, repeat(legs.given.now), spot.tolist())
@@ -154,7 +155,7 @@ def _summed(legs: PricedLegs, change: model.Array, level: Breakdown) -> pl.DataF
     """Return the sums of a level, from the changes of all parts at all points."""
     names = [*_GROUPS[level], "currency"]
     # A future has no value of its own: its market value is what it stands for.
-    is_future = pl.col("sec_type") == "FUT"
+    is_future = col.sec_type == "FUT"
     value_now = pl.when(is_future).then(0.0).otherwise("market_value")
     numbers = list(range(change.shape[1]))
     changes_of_parts = pl.Series(change).arr.to_list()
@@ -163,8 +164,8 @@ def _summed(legs: PricedLegs, change: model.Array, level: Breakdown) -> pl.DataF
     )
     at_points = of_parts.explode("point", "change")
 
-    profit = pl.col("change").fill_nan(None) * pl.col("size")
-    value = pl.col("value_now") + profit
+    profit = col.change.fill_nan(None) * col.size
+    value = col.value_now + profit
     sums = at_points.group_by(*names, "point").agg(
         value=_sum_of_known(value), profit=_sum_of_known(profit), left_out=profit.null_count()
     )
@@ -180,7 +181,7 @@ def scenario_rows(
     legs: PricedLegs, points: Sequence[Point], level: Breakdown
 ) -> list[dict[str, Any]]:
     """Return the rows of `scenarios` for a program; those of legs with what prices them."""
-    priced: dict[Any, dict[str, Any]] = {}
+    priced = {}
     if level is Breakdown.LEG:
         for leg in legs:
             priced[leg.row["account"], leg.row["conid"]] = _priced_with(leg)
@@ -229,7 +230,7 @@ def profits(legs: PricedLegs, points: Sequence[Point]) -> list[dict[str, Any]]:
 def _priced_with(leg: PricedLeg) -> dict[str, Any]:
     """Return what a leg is priced with."""
     spot = leg.row["spot"]
-    terms = leg.terms
+    terms = leg.priced
     return {
         "leg": leg.name,
         "underlying_price": spot,
@@ -246,9 +247,7 @@ def _dividends_until(terms: OptionTerms | None, spot: float | None) -> list[dict
     """Return the dividends until an expiry; None: they are not known."""
     if terms is None or terms.dividends is None or not spot:
         return None
-    until = []
-    for dividend in terms.dividends:
-        if dividend.ex_date <= terms.expires_at:
-            amount = dividend.amount or dividend.share * spot
-            until.append({"ex_date": dividend.ex_date, "amount": amount})
-    return until
+    return [
+        {"ex_date": dividend.ex_date, "amount": dividend.amount_at(spot)}
+        for dividend in terms.until_expiry
+    ]

@@ -57,6 +57,10 @@ class DatedDividend:
     share: float = 0.0
     is_forecast: bool = False
 
+    def amount_at(self, spot: float) -> float:
+        """Return the amount of money, given the price of the underlying."""
+        return self.amount or self.share * spot
+
     def after(self, now: datetime, spot: float) -> tuple[float, float, float]:
         """Return the years until it, amount and share, given the price of the underlying."""
         years = years_between(now, self.ex_date)
@@ -84,7 +88,7 @@ def dividends_of_shares(
             a share of the price.
         now: The present moment.
     """
-    dividends: list[DatedDividend] = []
+    dividends = []
     known_until = now
     remaining = 1.0  # of the price, after what is paid until then
     for expires_at, share in sorted(shares):
@@ -246,6 +250,12 @@ class OptionTerms(ExerciseTerms):
     dividends: Sequence[DatedDividend] | None = None
 
     @property
+    def until_expiry(self) -> list[DatedDividend]:
+        """The known dividends until the expiry."""
+        dividends = self.dividends or ()
+        return [dividend for dividend in dividends if dividend.ex_date <= self.expires_at]
+
+    @property
     def text(self) -> str:
         """What the model assumes, in one line.
 
@@ -262,11 +272,8 @@ class OptionTerms(ExerciseTerms):
         if self.dividends is None:
             return f"{model_of_option}, dividends unknown: none assumed"
 
-        until_expiry = [
-            dividend for dividend in self.dividends if dividend.ex_date <= self.expires_at
-        ]
-        amount = sum(dividend.amount for dividend in until_expiry)
-        share = sum(dividend.share for dividend in until_expiry)
+        amount = sum(dividend.amount for dividend in self.until_expiry)
+        share = sum(dividend.share for dividend in self.until_expiry)
         sums = []
         if amount:
             sums.append(f"{amount:.4g} paid")
@@ -338,15 +345,14 @@ def option_terms(
     delivered = exercise_terms(contract, details, magnifier)
     if isinstance(delivered, NotPriced):
         return delivered
-    return with_rate(delivered, rates.get(contract.currency), dividends)
+    rate = rates.get(contract.currency)
+    return NotPriced.NO_RATE if rate is None else with_rate(delivered, rate, dividends)
 
 
 def with_rate(
-    delivered: ExerciseTerms, rate: float | None, dividends: Sequence[DatedDividend] | None
-) -> OptionTerms | NotPriced:
+    delivered: ExerciseTerms, rate: float, dividends: Sequence[DatedDividend] | None
+) -> OptionTerms:
     """Return the terms for the model, which needs the interest rate of the currency."""
-    if rate is None:
-        return NotPriced.NO_RATE
     return OptionTerms(
         right=delivered.right,
         strike=delivered.strike,

@@ -38,7 +38,7 @@ from position_sync_dagster.sync.reports.book import (
     open_positions,
 )
 from position_sync_dagster.sync.reports.figures import VERSION, Figures, limit_of
-from position_sync_dagster.sync.reports.risk import Choice, leg_notes
+from position_sync_dagster.sync.reports.risk import leg_notes
 from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, rows_of_choice
 from position_sync_dagster.terminal.text import cell_text
@@ -131,7 +131,7 @@ def _strategies(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
 
 def _positions(source: ApiSource, query: PositionsQuery) -> dict[str, Any]:
     figures = source.figures()
-    Choice(strategy=query.strategy).check(figures.book)
+    figures.book.require_strategy(query.strategy)
     rows = open_positions(figures.book, query.strategy, query.underlying)
     return {"at": figures.at, "positions": rows.select(COLUMNS).to_dicts()}
 
@@ -159,8 +159,8 @@ def _what_if(source: ApiSource, query: WhatIfQuery) -> dict[str, Any]:
         return _compared(source, query, changes)
 
     book, legs = source.risk()
-    query.choice.check(book)
-    chosen = query.choice.of(legs)
+    book.require_strategy(query.strategy)
+    chosen = legs.chosen(query.choice)
     rows = scenario_rows(chosen, points, query.level)
     return {"at": book.now, "rows": rows, "left_out": risk_answers.left_out_of(chosen)}
 
@@ -177,7 +177,7 @@ def _compared(source: ApiSource, query: WhatIfQuery, changes: Changes) -> dict[s
 
 def _payoff(source: ApiSource, query: PayoffQuery) -> dict[str, Any]:
     book, legs = source.risk()
-    Choice(strategy=query.strategy).check(book)
+    book.require_strategy(query.strategy)
     found = payoffs(legs.of_strategy(query.strategy), leg_notes(book))
     return {"at": book.now, "payoffs": [payoff.row for payoff in found]}
 
@@ -202,7 +202,7 @@ def _closed_day(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
 
 def _expiry(source: ApiSource, query: ExpiryQuery) -> dict[str, Any]:
     book, legs = source.risk()
-    Choice(strategy=query.strategy).check(book)
+    book.require_strategy(query.strategy)
     return expiry_of(legs, query)
 
 

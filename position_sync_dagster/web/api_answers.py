@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from position_sync_dagster.risk.priced_legs import Choice
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.sync.reports.changes import ChangeKind
@@ -17,7 +18,6 @@ from position_sync_dagster.sync.reports.money_sums import (
     TotalSum,
     UnderlyingSum,
 )
-from position_sync_dagster.sync.reports.risk import Choice
 from position_sync_dagster.sync.reports.what_if import USUAL_MOVES, Changes, read_changes
 
 

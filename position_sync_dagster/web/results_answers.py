@@ -10,12 +10,12 @@ from position_sync_dagster.domain.instrument import parse_day
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import descriptions_of
+from position_sync_dagster.risk.closed_campaigns import RolledContracts
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closed_campaigns import CampaignValue
 from position_sync_dagster.sync.reports.one_campaign import (
     CampaignFill,
     CampaignLeg,
-    RolledContracts,
     read_campaign,
 )
 from position_sync_dagster.sync.reports.results import (
@@ -24,7 +24,6 @@ from position_sync_dagster.sync.reports.results import (
     GroupResult,
     read_campaigns,
     read_days,
-    read_results,
     results_of,
 )
 from position_sync_dagster.web.api_answers import ApiModel
@@ -123,7 +122,7 @@ class CampaignQuery(ApiModel):
 
 def answer_results(lake: Lake, query: ResultsQuery) -> dict[str, Any]:
     """Return the answer of `results`."""
-    campaigns = read_results(lake, query.since)
+    campaigns = read_campaigns(lake, query.since)
     results = [result.row for result in results_of(campaigns, query.by)]
     days = read_days(lake, campaigns, query.since)
     return {"since": query.since, "by": query.by, "results": results, "days": days}

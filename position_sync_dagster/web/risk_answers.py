@@ -103,7 +103,7 @@ def curve_answer(
         UnknownStrategyError: The strategy is not active.
     """
     if not query.close:
-        query.choice.check(book)
+        book.require_strategy(query.strategy)
     point = Point(vol=query.vol, days=query.days)
     curves = curves_of_choice(book, legs, query.choice, point)
     rows = [curve.row for curve in curves]

@@ -250,7 +250,7 @@ def _scenarios_of(settings: Settings, book: Book, legs: PricedLegs) -> dict[str,
 def shown(figures: Figures) -> dict[str, Any]:
     """Return what the page shows besides the parts: the JSON of the API without its positions."""
     status = figures.status
-    values = figures.to_dict(positions=False)
+    values = figures.to_dict()
     values["columns"] = COLUMNS
     values["mode"] = plain(status.trading_mode)
     values["lines"] = status.lines_text

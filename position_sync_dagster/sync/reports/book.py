@@ -16,9 +16,10 @@ from polars import col
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import A_DAY, SKEW, seconds_since
 from position_sync_dagster.domain.contract_match import contract_mismatch
-from position_sync_dagster.domain.holding import KEY, Key
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import UnknownStrategyError
@@ -88,10 +89,8 @@ def known_strategy(
             remedy="`position-sync strategies list` says why.",
         )
 
-    remedy = "No strategy is active."
-    if active_strategies:
-        names = ", ".join(active_strategies)
-        remedy = f"Active are: {names}."
+    names = ", ".join(active_strategies)
+    remedy = f"Active are: {names}." if names else "No strategy is active."
     raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=remedy)
 
 
@@ -135,12 +134,22 @@ class Book:
     unresolved: frozenset[str] = frozenset()
     strategy: str | None = None
 
+    def require_strategy(self, strategy: str | None) -> None:
+        """Raise UnknownStrategyError if a strategy has no leg with a contract."""
+        if strategy != UNATTRIBUTED:
+            known_strategy(strategy, (leg.strategy_id for leg in self.legs), self.unresolved)
+
     def of_strategy(self, strategy: str | None) -> "Book":
         """Return the book with the sums of one strategy; None: of all."""
         if strategy is None:
             return self
         of_strategy = self.split.filter(col.strategy_id == strategy)
         return replace(self, split=of_strategy, strategy=strategy)
+
+    @cached_property
+    def summaries(self) -> dict[str, AccountSummary]:
+        """The newest values of the accounts, by account."""
+        return {summary.account: summary for summary in self.accounts}
 
     @cached_property
     def matching(self) -> list[ActiveContract]:
@@ -195,7 +204,7 @@ class Book:
 
         An account has one only if a holding has another currency.
         """
-        totals: list[TotalSum] = []
+        totals = []
         for account in self.accounts:
             total = self._in_base(account)
             if total is not None:
@@ -277,16 +286,13 @@ class Book:
             parts = self.split.parts.filter(strategy_id=strategy, currency=currency)
             open_now = open_profit(lots, parts, self.priced)
 
-        profit = None
-        if realised.profit is not None and open_now is not None:
-            profit = realised.profit + open_now
         return Campaign(
             since=since,
             realised=realised.profit,
             open=open_now,
             fees=realised.fees,
             other_fees=dict(realised.other_fees),
-            profit=profit,
+            profit=known_sum([realised.profit, open_now]),
         )
 
     def _in_base(self, account: AccountSummary) -> TotalSum | None:
@@ -303,7 +309,7 @@ class Book:
         total = TotalSum.of_row(sums.row(0, named=True), self.now, streamed=None)
 
         without_rate = currencies - account.rates.keys()
-        changed: dict[str, Any] = {
+        changed = {
             "name": BASE_TOTAL,
             "differences": None,
             "rates_age_s": seconds_since(account.rates_received_at, self.now),
@@ -391,7 +397,7 @@ def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
 def _live_since(lake: Lake, settings: Settings, now: datetime) -> dict[str, datetime]:
     """Return for each connected login from when on a confirmed value is current."""
     earliest = now - timedelta(seconds=2 * settings.refresh_interval_s)
-    live_since: dict[str, datetime] = {}
+    live_since = {}
     for login in settings.logins:
         session = lake.sessions.current(login.gateway_id)
         if session is not None and session.is_live(now):
@@ -470,8 +476,6 @@ COLUMNS = (
 # The sign of what an option gains when its underlying rises.
 _SIGNS = {"CALL": 1.0, "PUT": -1.0}
 
-_name = lru_cache(maxsize=100_000)(leg_name)
-
 
 def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     """Return rows of the ledger with the columns of the JSON, and the times of their ages.
@@ -517,7 +521,7 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
 def _names(rows: pl.DataFrame) -> pl.Series:
     """Return the name of the contract of each row."""
     terms = rows.select("symbol", "right", "strike", "expiry")
-    names = [_name(*row) for row in terms.iter_rows()]
+    names = [leg_name(*row) for row in terms.iter_rows()]
     return pl.Series("name", names, pl.String)
 
 
@@ -619,39 +623,24 @@ def _curves_of_strategies(
         holdings: The holdings at each slot.
         legs: The active legs that match their contracts.
     """
-    # Most quantities are the same at all slots: then the shares are too.
-    number_of_slots = holdings.get_column("slot").n_unique()
-    has_one_quantity = col.position.n_unique() == 1
-    is_steady = has_one_quantity & (pl.len() == number_of_slots)
-    steadiness = holdings.group_by(KEY).agg(is_steady=is_steady)
-    moved = set(steadiness.filter(~col.is_steady)["conid"])
-    has_moved = col.conid.is_in(moved)
+    if holdings.is_empty():
+        return []
+    parts = []
+    for holdings_of_slot in holdings.partition_by("slot"):
+        held = exposure.quantities_of(holdings_of_slot)
+        claims = exposure.claims_of(dict(enumerate(legs)), held)
+        claimed = exposure.claimed_parts(claims, legs)
+        parts.append(holdings_of_slot.join(claimed, on=KEY))
 
-    steady = holdings.filter(~has_moved)
-    parts = [_parts_of_strategies(steady, legs)]
-    legs_that_moved = [leg for leg in legs if leg.conid in moved]
-    for holdings_of_slot in holdings.filter(has_moved).partition_by("slot"):
-        parts.append(_parts_of_strategies(holdings_of_slot, legs_that_moved))
-
-    by_slot = pl.concat(parts).group_by("strategy", "currency", "slot")
+    is_of_day = col.slot - col.timestamp <= A_DAY
+    profit = pl.when(is_of_day).then(col.daily_pnl * col.share)
+    with_profit = pl.concat(parts).select("currency", "slot", strategy="strategy_id", profit=profit)
+    by_slot = with_profit.group_by("strategy", "currency", "slot")
     sums = by_slot.agg(sum_if_known(col.profit))
     in_order = sums.sort("strategy", "currency", "slot")
     by_strategy = in_order.group_by("strategy", "currency", maintain_order=True)
-    curves: list[dict[str, Any]] = []
+    curves = []
     for name, currency, slots, profits in by_strategy.agg("slot", "profit").iter_rows():
         points = list(zip(slots, profits, strict=True))
         curves.append({"name": name, "currency": currency, "points": points})
     return curves
-
-
-def _parts_of_strategies(holdings: pl.DataFrame, legs: Sequence[ActiveContract]) -> pl.DataFrame:
-    """Return the profit of the day of each part; the quantities are the same at all slots."""
-    held: dict[Key, float] = {}
-    for account, conid, quantity in holdings.unique(KEY).select(*KEY, "position").iter_rows():
-        held[account, conid] = quantity
-
-    claims = exposure.claims_of(dict(enumerate(legs)), held)
-    parts = holdings.join(exposure.claimed_parts(claims, legs), on=KEY)
-    is_of_day = col.slot - col.timestamp <= A_DAY
-    profit = pl.when(is_of_day).then(col.daily_pnl * col.share)
-    return parts.select("currency", "slot", strategy="strategy_id", profit=profit)

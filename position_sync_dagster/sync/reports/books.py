@@ -12,6 +12,7 @@ from datetime import date
 from typing import Any
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.closes import EventKind
 from position_sync_dagster.domain.movements import OWNERS_CASH, MovementKind
@@ -71,10 +72,10 @@ def close_books(lake: Lake, settings: Settings, day: date, *, before: date) -> p
     last = _stated_worth(lake, day)
     stated = sorted(first.keys() & last.keys())
     accounts = pl.DataFrame({"account": stated}, {"account": pl.String})
-    rows: list[dict[str, Any]] = []
+    rows = []
     for account in rows_of_logins(accounts, settings)["account"]:
-        is_of_account = pl.col("account") == account
-        is_of_day = pl.col("session_date") == day
+        is_of_account = col.account == account
+        is_of_day = col.session_date == day
         movements = lake.movements.rows(only=is_of_account & is_of_day)
         moved = Moved(
             explained=_of_account(lake, PROFIT_EXPLAINED, account, day),
@@ -82,10 +83,8 @@ def close_books(lake: Lake, settings: Settings, day: date, *, before: date) -> p
             held_before=_of_account(lake, DAILY_POSITIONS, account, before),
             held=_of_account(lake, DAILY_POSITIONS, account, day),
         )
-        row = book_parts(first[account], last[account], moved)
-        row["session_date"] = day
-        row["account"] = account
-        rows.append(row)
+        parts = book_parts(first[account], last[account], moved)
+        rows.append(parts | {"session_date": day, "account": account})
     return frame_of(BOOKS, rows)
 
 
@@ -112,19 +111,19 @@ class Moved:
 
 
 def _of_account(lake: Lake, spec: Any, account: str, day: date) -> pl.DataFrame:
-    is_of_account = pl.col("account") == account
-    is_of_day = pl.col("session_date") == day
+    is_of_account = col.account == account
+    is_of_day = col.session_date == day
     return derived_rows(lake.derived_table(spec), is_of_account & is_of_day)
 
 
 def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:
     """Return what the newest statement says of each account at the end of a day."""
     kinds = [EventKind.NET_LIQUIDATION.value, EventKind.CASH_BALANCE.value, EventKind.RATE.value]
-    is_of_kinds = pl.col("kind").is_in(kinds)
-    is_of_day = pl.col("day") == day
+    is_of_kinds = col.kind.is_in(kinds)
+    is_of_day = col.day == day
     events = lake.statement_events.rows(day, is_of_kinds & is_of_day).drop_nulls("amount")
 
-    newest: dict[str, dict[str, Any]] = {}
+    newest = {}
     cash: defaultdict[str, dict[str, float]] = defaultdict(dict)
     # By account and base currency.
     rates: defaultdict[tuple[str, str | None], dict[str, float]] = defaultdict(dict)
@@ -138,7 +137,7 @@ def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:
         elif currency is not None:
             rates[account, event["type"]][currency] = event["amount"]
 
-    worth: dict[str, StatedWorth] = {}
+    worth = {}
     for account, event in newest.items():
         parts = json.loads(event["attributes"])
         accruals = None
@@ -146,17 +145,13 @@ def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:
             accruals = sum(amount for name, amount in parts.items() if name.endswith("Accruals"))
 
         base = event["currency"]
-        rates_to_base: dict[str, float] = {}
-        if base is not None:
-            rates_to_base = rates[account, base] | {base: 1.0}
-
         worth[account] = StatedWorth(
             currency=base,
             total=event["amount"],
             accruals=accruals,
             statement=event["statement"],
             cash=cash[account],
-            rates=rates_to_base,
+            rates={} if base is None else rates[account, base] | {base: 1.0},
         )
     return worth
 
@@ -172,7 +167,7 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
         last: What it was worth at the close.
         moved: What the tables have of the account and day.
     """
-    unknown: list[str] = []
+    unknown = []
     if last.currency is None or first.currency != last.currency:
         unknown.append("its base currency")
 
@@ -186,17 +181,19 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
     conversions = moved.conversions
     if conversions["cash"].has_nulls() or conversions["quantity"].has_nulls():
         unknown.append("what a conversion paid")
-    by_owner = moved.movements.filter(pl.col("kind").is_in(_OWN))
+    by_owner = moved.movements.filter(col.kind.is_in(_OWN))
     if by_owner["cash"].has_nulls():
         unknown.append("what the owner moved")
 
     # What has no amount is unknown above, or makes a profit unknown.
-    cash = moved.movements.filter(pl.col("cash") != 0)
+    cash = moved.movements.filter(col.cash != 0)
     in_kind = _transfers_in_kind(moved)
     if in_kind["value"].has_nulls():
         unknown.append("the value of a transfer")
 
-    parts: dict[str, float | None] = dict.fromkeys(EXPLAINS)
+    change = last.total - first.total
+    difference = None
+    parts = dict.fromkeys(EXPLAINS)
     if not unknown:
         rates = last.rates
         commissions = _in_base(moved.explained, "fees", rates)
@@ -209,22 +206,18 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
         parts["rates"] = _effect_of_rates(moved, first, last)
         parts["owner"] = _sum_of(cash, _OWN, rates) + _in_base(in_kind, "value", rates)
         parts["accruals"] = _change_of_accruals(first, last)
+        difference = change - sum(filter(None, parts.values()))
 
-    change = last.total - first.total
-    difference = None
-    if not unknown:
-        known_parts = [amount for amount in parts.values() if amount is not None]
-        difference = change - sum(known_parts)
-
-    row: dict[str, Any] = {**parts}
-    row["currency"] = last.currency
-    row["net_liquidation_before"] = first.total
-    row["net_liquidation"] = last.total
-    row["change"] = change
-    row["difference"] = difference
-    row["why_unknown"] = "; ".join(unknown) or None
-    row["statement"] = last.statement
-    return row
+    return {
+        **parts,
+        "currency": last.currency,
+        "net_liquidation_before": first.total,
+        "net_liquidation": last.total,
+        "change": change,
+        "difference": difference,
+        "why_unknown": "; ".join(unknown) or None,
+        "statement": last.statement,
+    }
 
 
 def _foreign_currencies(moved: Moved, first: StatedWorth, base: str | None) -> list[str]:
@@ -247,7 +240,7 @@ def _has_rates(currency: str, first: StatedWorth, last: StatedWorth) -> bool:
 def _effect_of_rates(moved: Moved, first: StatedWorth, last: StatedWorth) -> float:
     """Return what the account gained by rates: on what it had, and by what it converted."""
     # The value of a future is notional: its profit is in the cash.
-    worth = moved.held_before.filter(pl.col("sec_type") != "FUT")
+    worth = moved.held_before.filter(col.sec_type != "FUT")
     had = defaultdict(float, first.cash)
     for currency, value in worth.group_by("currency").agg(pl.sum("market_value")).iter_rows():
         had[currency] += value
@@ -274,7 +267,7 @@ def _bought(symbol: str) -> str:
 
 
 def _sum_of(cash: pl.DataFrame, kinds: Sequence[str], rates: Mapping[str, float]) -> float:
-    of_kinds = cash.filter(pl.col("kind").is_in(list(kinds)))
+    of_kinds = cash.filter(col.kind.is_in(list(kinds)))
     return _in_base(of_kinds, "cash", rates)
 
 
@@ -301,12 +294,12 @@ def _change_of_accruals(first: StatedWorth, last: StatedWorth) -> float | None:
 def _transfers_in_kind(moved: Moved) -> pl.DataFrame:
     """Return what the owner brought or took in kind: `currency`, and `value`, null if unknown."""
     transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
-    is_held = pl.col("position") != 0
-    mark = pl.col("market_value") / pl.col("position")
+    is_held = col.position != 0
+    mark = col.market_value / col.position
     marks = moved.held.filter(is_held).select("conid", mark=mark)
 
-    at_price = pl.col("quantity") * pl.col("price") * pl.col("multiplier")
-    at_mark = pl.col("quantity") * pl.col("mark")
+    at_price = col.quantity * col.price * col.multiplier
+    at_mark = col.quantity * col.mark
     value = pl.coalesce("value", at_price, at_mark)
     return transfers.join(marks, on="conid", how="left").select("currency", value=value)
 
@@ -322,7 +315,7 @@ def is_closed(row: Mapping[str, Any]) -> bool:
 
 def open_books(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return a sentence for each account whose books do not close."""
-    sentences: list[str] = []
+    sentences = []
     for row in rows:
         if is_closed(row):
             continue

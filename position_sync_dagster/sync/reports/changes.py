@@ -10,9 +10,9 @@ from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from operator import attrgetter
 
-import polars as pl
+from polars import col
 
-from position_sync_dagster.domain.closes import BY_DELIVERY, SLACK, Cause, Closure, PositionChange
+from position_sync_dagster.domain.closes import SLACK, Cause, Closure, PositionChange
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
@@ -33,9 +33,6 @@ TRADES = frozenset({MovementKind.TRADE, MovementKind.CONVERSION})
 
 # The broker's code of a trade that opened, and closed nothing.
 OPENED = "O"
-
-# How long before or after the end of an option what it delivered is seen: one list names both.
-DELIVERED_WITHIN = timedelta(hours=1)
 
 
 class ChangeKind(StrEnum):
@@ -105,15 +102,13 @@ def read_day(lake: Lake, since: datetime) -> Day:
     changes = lake.position_changes.records(since)
     movements = _movements_since(lake, since)
     conids = set(map(attrgetter("conid"), (*changes, *movements)))
-    of_these = pl.col("conid").is_in(conids)
+    of_these = col.conid.is_in(conids)
 
     legs = lake.registry.sync.history().filter(of_these)  # also removed ones
     by_conid = legs.group_by("conid").agg("strategy_id")
-    strategies: dict[int, frozenset[str]] = {}
-    for conid, strategy_ids in by_conid.iter_rows():
-        strategies[conid] = frozenset(strategy_ids)
+    strategies = {conid: frozenset(names) for conid, names in by_conid.iter_rows()}
 
-    names: dict[int, str] = {}
+    names = {}
     terms = lake.updates.sync.latest().filter(of_these).select("conid", *TERMS)
     for conid, *terms_of_leg in terms.iter_rows():
         names[conid] = leg_name(*terms_of_leg)
@@ -125,13 +120,12 @@ def read_day(lake: Lake, since: datetime) -> Day:
         if ended.resolved_at and ended.resolved_at >= since:
             breaks.append(ended)
 
-    closed_since = pl.col("closed_at") >= moment(since)
+    closed_since = col.closed_at >= moment(since)
     return Day(
         since=since,
         changes=changes,
         movements=movements,
         closures=lake.closures.current(closed_since),
-        sessions=read_sessions(lake, since),
         breaks=breaks,
         names=names,
         strategies=strategies,
@@ -140,7 +134,7 @@ def read_day(lake: Lake, since: datetime) -> Day:
 
 def read_sessions(lake: Lake, since: datetime) -> list[GatewaySession]:
     """Return the sessions of a day that began then; blocks."""
-    was_alive = pl.col("heartbeat_at") >= moment(since)
+    was_alive = col.heartbeat_at >= moment(since)
     return lake.sessions.history(None, was_alive)
 
 
@@ -149,7 +143,7 @@ def _movements_since(lake: Lake, since: datetime) -> list[Movement]:
     day = since.astimezone(NEW_YORK).date()
     # The day of a calendar further west begins later.
     first_day = day - timedelta(days=1)
-    is_of_contract = pl.col("conid").is_not_null()
+    is_of_contract = col.conid.is_not_null()
 
     of_day = []
     for movement in lake.movements.records(first_day, is_of_contract):
@@ -177,7 +171,7 @@ def realized_of(day: Day) -> dict[Key, float | None]:
     for change in day.changes:
         unexplained[change.key] += change.by
 
-    realized: dict[Key, float | None] = {}
+    realized = {}
     for key, movements in grouped(attrgetter("key"), day.movements).items():
         moved = known_sum(map(attrgetter("quantity"), movements))
         if moved is None:
@@ -190,6 +184,53 @@ def realized_of(day: Day) -> dict[Key, float | None]:
     return realized
 
 
+def closed_profits(day: Day) -> dict[Key, float | None]:
+    """Return the profit of the day of each holding that moved today and is gone; pure.
+
+    The broker's own formula of the day, in which commissions are no part, is (TWS Users' Guide,
+    "Profit and Loss"):
+
+        position now × price now − position at the close × price at the close + net amount traded
+
+    Of what is gone the first term is 0, and the amount is in the movements. The second one follows
+    from one message of the broker, which names the value of a holding with its profit of the day:
+    both are of one moment. Where one of these is not known, the profit is not.
+
+    Returns:
+        The profit in the currency of the holding; None if it is not known.
+    """
+    changes_of = grouped(attrgetter("key"), day.changes)
+    movements_of = grouped(attrgetter("key"), day.movements)
+
+    profits = {}
+    for key in changes_of.keys() | movements_of.keys():
+        changes = sorted(changes_of[key], key=lambda change: change.seen_at)
+        is_gone = not changes or changes[-1].after == 0
+        if is_gone:
+            profits[key] = _profit_of(changes, movements_of[key])
+    return profits
+
+
+def _profit_of(changes: Sequence[PositionChange], movements: Sequence[Movement]) -> float | None:
+    """Return the profit of a holding that is gone; without changes it was never seen open."""
+    held = changes[0].before if changes else 0.0
+    moved = known_sum(movement.quantity for movement in movements)
+    if moved is None or abs(held + moved) >= NEGLIGIBLE:
+        return None
+
+    at_close = _value_at_close(changes[0]) if held else 0.0
+    received = known_sum(movement.cash for movement in movements)
+    return None if at_close is None or received is None else received - at_close
+
+
+def _value_at_close(change: PositionChange) -> float | None:
+    """Return the value at the close of yesterday, by the last message before the first change."""
+    if change.market_price is None or change.daily_pnl is None:
+        return None
+    value = change.market_price * change.before * change.multiplier
+    return value - change.daily_pnl
+
+
 def _trades(day: Day) -> Iterator[DayChange]:
     """Yield a line for each order that was executed."""
     trades = [movement for movement in day.movements if movement.kind in TRADES]
@@ -199,13 +240,9 @@ def _trades(day: Day) -> Iterator[DayChange]:
 
 def _order(trades: Sequence[Movement], day: Day) -> DayChange:
     """Return the line of an order: its strategies, what was traded, and what that gained."""
-    executed_at = day.since
-    amount: float | None = None
-    for trade in trades:
-        executed_at = max(executed_at, trade.at or day.since)
-        profit = _closing_profit(trade)
-        if profit is not None:
-            amount = profit if amount is None else amount + profit
+    executed_at = max(trade.at or day.since for trade in trades)
+    profits = [profit for profit in map(_closing_profit, trades) if profit is not None]
+    amount = sum(profits) if profits else None
 
     by_conid = grouped(lambda trade: trade.conid or 0, trades)
     conids = tuple(by_conid)
@@ -257,7 +294,7 @@ def _traded(trades: Sequence[Movement], names: Mapping[int, str]) -> str:
     """Return what was done with one contract: "sold 1 QQQ 555C 15Dec28 at 41.20"."""
     net = 0.0
     size = 0.0
-    payments: list[float | None] = []
+    payments = []
     for trade in trades:
         quantity = trade.quantity or 0.0  # one without moved nothing
         net += quantity
@@ -289,71 +326,16 @@ def _gain(amount: float | None, currency: str | None) -> str:
     return f"{gain} {currency}" if currency else gain
 
 
-@dataclass(frozen=True, slots=True)
-class _Move:
-    """A change of a quantity that no trade explains, with its causes where it is a close."""
-
-    change: PositionChange
-    closures: Sequence[Closure]
-
-    @property
-    def delivered_key(self) -> Key | None:
-        """The holding that came or went with an option; None: it delivered nothing."""
-        for closure in self.closures:
-            conid = closure.counter_conid
-            was_delivered = closure.right is not None and closure.cause in BY_DELIVERY
-            if was_delivered and conid is not None:
-                return closure.account, conid
-        return None
-
-
 def _moves(day: Day) -> Iterator[DayChange]:
-    """Yield the changes of quantities that no trade explains, and why holdings ended.
-
-    What an option delivered is in the line of the option.
-    """
-    moves = _untraded_moves(day)
-    options_of: defaultdict[str, list[_Move]] = defaultdict(list)
-    without_delivery: list[_Move] = []
-    for move in moves:
-        delivery = _delivery_of(move, moves)
-        if delivery is None:
-            without_delivery.append(move)
-        else:
-            options_of[delivery.change.change_id].append(move)
-
-    for move in without_delivery:
-        yield _move([*options_of[move.change.change_id], move])
-
-
-def _untraded_moves(day: Day) -> list[_Move]:
-    """Return the changes that no trade explains."""
+    """Yield the changes of quantities that no trade explains, and why holdings ended."""
     movements_of = grouped(attrgetter("key"), day.movements)
     explained = [closure for closure in day.closures if closure.cause is not Cause.UNEXPLAINED]
     closures_of_change = grouped(attrgetter("change_id"), explained)
-    moves: list[_Move] = []
     for change in day.changes:
         closures = closures_of_change[change.change_id]
         untraded = [closure for closure in closures if closure.cause is not Cause.TRADED]
         if untraded or not _is_traded(change, movements_of[change.key]):
-            moves.append(_Move(change, untraded or closures))
-    return moves
-
-
-def _delivery_of(option: _Move, moves: Iterable[_Move]) -> _Move | None:
-    """Return what an option delivered; None: it delivered nothing, or that is not seen yet."""
-    nearest: _Move | None = None
-    shortest = DELIVERED_WITHIN
-    for move in moves:
-        if move.change.key != option.delivered_key:
-            continue
-
-        distance = abs(move.change.seen_at - option.change.seen_at)
-        is_as_near = nearest is None and distance == shortest
-        if distance < shortest or is_as_near:
-            nearest = move
-            shortest = distance
-    return nearest
+            yield _move(change, untraded or closures)
 
 
 def _is_traded(change: PositionChange, movements: Iterable[Movement]) -> bool:
@@ -368,48 +350,29 @@ def _is_traded(change: PositionChange, movements: Iterable[Movement]) -> bool:
     return False
 
 
-def _move(moves: Sequence[_Move]) -> DayChange:
-    """Return the line of a change; of a delivery that of the options, and of what they left."""
-    steps: list[str] = []
-    conids: list[int] = []
-    closures: list[Closure] = []
-    for move in moves:
-        steps.append(_step(move.change))
-        conids.append(move.change.conid)
-        closures += move.closures
-
-    first = moves[0].change
-    amount: float | None = None
+def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
+    """Return the line of a change, such as "assigned: SPY 650C 15Jan27  -2 → 0, +150 USD"."""
+    kind = ChangeKind.CLOSE
+    word = "closed"
+    amount = None
     if closures:
-        kind = ChangeKind.CLOSE
         causes = [closure.cause.lower().replace("_", " ") for closure in closures]
         word = " and ".join(dict.fromkeys(causes))
         amount = known_sum(map(attrgetter("realized_pnl"), closures))
-    elif first.after:
+    elif change.after:
         kind = ChangeKind.QUANTITY
         word = "quantity"
-    else:
-        kind = ChangeKind.CLOSE
-        word = "closed"
 
-    listed = ", ".join(steps)
-    gain = _gain(amount, first.currency)
+    step = f"{contract_name(change)}  {digits(change.before)} → {digits(change.after)}"
     return DayChange(
-        at=first.seen_at,
+        at=change.seen_at,
         kind=kind,
-        account=first.account,
-        conids=tuple(conids),
-        text=f"{word}: {listed}{gain}",
+        account=change.account,
+        conids=(change.conid,),
+        text=f"{word}: {step}{_gain(amount, change.currency)}",
         amount=amount,
-        currency=first.currency,
+        currency=change.currency,
     )
-
-
-def _step(change: PositionChange) -> str:
-    """Return a quantity before and after, such as "SPY 650C 15Jan27  -2 → 0"."""
-    before = digits(change.before)
-    after = digits(change.after)
-    return f"{contract_name(change)}  {before} → {after}"
 
 
 def _gateways(day: Day) -> Iterator[DayChange]:

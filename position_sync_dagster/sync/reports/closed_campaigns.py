@@ -5,13 +5,15 @@ from `daily_positions` and the ledger, where these have them.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.attribution import (
     OwnedPart,
@@ -38,6 +40,7 @@ from position_sync_dagster.risk.closed_campaigns import (
     CampaignMoney,
     CampaignState,
     Contract,
+    Contracts,
     Openings,
     TradedCampaign,
     capital_at_risk,
@@ -53,14 +56,13 @@ from position_sync_dagster.risk.closed_campaigns import (
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
 from position_sync_dagster.sync.movement_sources import SINGLE_TYPES
-from position_sync_dagster.sync.reports.campaign_extremes import (
-    LedgerExtremes,
-    ledger_extremes,
-    with_money,
-)
 from position_sync_dagster.sync.reports.recorded_values import RecordedValues
 
 DAYS_OF_A_YEAR = 365
+
+# The least and the most that a campaign stood at the moments at which the ledger knows its value,
+# and how many these are.
+LedgerExtremes = tuple[float, float, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +103,8 @@ class CampaignBook:
     @cached_property
     def parts(self) -> list[OwnedPart]:
         """The parts of movements with their owners, in order of time."""
-        legs: list[ActiveContract] = []
-        for leg in legs_of(self.lake.registry.sync.history()):
-            if isinstance(leg, ActiveContract):
-                legs.append(leg)
+        history = legs_of(self.lake.registry.sync.history())
+        legs = [leg for leg in history if isinstance(leg, ActiveContract)]
         return attributed(self.movements, legs, self._held_before())
 
     @cached_property
@@ -120,14 +120,14 @@ class CampaignBook:
         openings = Openings(self.parts)
         self._recorded.read_moments(_moments_of(self.campaigns))
         in_currencies: list[tuple[TradedCampaign, str | None]] = []
-        parts: list[list[OwnedPart]] = []
+        parts = []
         for campaign in self.campaigns:
             for currency in campaign.currencies:
                 in_currencies.append((campaign, currency))
                 parts.append(campaign.parts_in(currency))
 
         extremes = ledger_extremes(parts, self._recorded)
-        rows: list[ClosedCampaign] = []
+        rows = []
         for number, (campaign, currency) in enumerate(in_currencies):
             rows.append(self._row(campaign, currency, openings, extremes.get(number)))
         return rows
@@ -172,7 +172,7 @@ class CampaignBook:
         risk, why_no_risk = capital_at_risk(states, contracts, currency)
         days = None if campaign.opened is None else (campaign.closed - campaign.opened).days
 
-        reasons: dict[str, str | None] = {"kind": why_no_kind, "capital_at_risk": why_no_risk}
+        reasons = {"kind": why_no_kind, "capital_at_risk": why_no_risk}
         if campaign.opened is None:
             reasons["opened"] = "it was held before all movements"
         if not risk and risk is not None:
@@ -201,7 +201,7 @@ class CampaignBook:
             legs=len(campaign.conids),
             contracts="; ".join(names),
             conids=",".join(map(str, campaign.conids)),
-            rolls=len(rolls_in(states)),
+            rolls=len(rolls_in(states, contracts)),
             profit=money.profit,
             fees=money.fees,
             premium_received=money.received,
@@ -218,25 +218,22 @@ class CampaignBook:
     def _greeks_at_ends(
         self,
         states: Sequence[CampaignState],
-        contracts: Mapping[int, Contract],
+        contracts: Contracts,
         reasons: dict[str, str | None],
     ) -> dict[str, Any]:
         """Return the greeks at both ends, as columns; add why they are not known."""
         first = first_state(states)
         last = last_state(states)
         account = first.parts[0].key[0]
-        columns: dict[str, Any] = {}
+        columns = {}
         for end, state, at in (("entry", first, first.at), ("exit", last, states[-1].at)):
             greeks = self._recorded.greeks_of(account, state.lots, contracts, at)
-            columns[f"{end}_delta"] = greeks.delta
-            columns[f"{end}_vega"] = greeks.vega
-            columns[f"{end}_theta"] = greeks.theta
-            columns[f"{end}_implied_vol"] = greeks.implied_vol
+            for name in ("delta", "vega", "theta", "implied_vol", "age_s"):
+                columns[f"{end}_{name}"] = getattr(greeks, name)
 
             expiry = _next_expiry(state.lots, contracts)
             days_to_expiry = None if expiry is None else (expiry - at.date()).days
             columns[f"{end}_days_to_expiry"] = days_to_expiry
-            columns[f"{end}_age_s"] = greeks.age_s
             reasons[f"{end} greeks"] = greeks.why
             reasons[f"{end}_days_to_expiry"] = None if expiry else "no expiry is known"
         return columns
@@ -250,8 +247,11 @@ class CampaignBook:
             if movement.conid is not None and movement.quantity:
                 first.setdefault(movement.key, movement)
 
-        held: dict[Key, float] = {}
-        for account, conid, before, seen_at, since in self._first_changes():
+        names = ["account", "conid", "before", "seen_at", "since"]
+        changes = self.lake.position_changes.table.rows(columns=names)
+        first_changes = changes.sort("seen_at").unique(["account", "conid"], keep="first")
+        held = {}
+        for account, conid, before, seen_at, since in first_changes.select(names).iter_rows():
             opening = first.get((account, conid))
             if opening is not None and _is_after(opening, since or seen_at):
                 held[account, conid] = before
@@ -264,13 +264,6 @@ class CampaignBook:
                 held[key] = days[max(earlier)]
         return {key: quantity for key, quantity in held.items() if quantity}
 
-    def _first_changes(self) -> list[tuple[str, int, float, datetime, datetime | None]]:
-        """Return the first recorded change of each holding."""
-        names = ["account", "conid", "before", "seen_at", "since"]
-        changes = self.lake.position_changes.table.rows(columns=names)
-        first = changes.sort("seen_at").unique(["account", "conid"], keep="first")
-        return list(first.iter_rows())
-
     @cached_property
     def _recorded(self) -> "RecordedValues":
         conids = {movement.conid for movement in self.movements if movement.conid is not None}
@@ -282,18 +275,13 @@ class CampaignBook:
         return exchange_days(self.settings.calendar, min(days), max(days))
 
     def _trading_days(self, first: date, last: date) -> list[date]:
-        days: list[date] = []
-        day = first
-        while day <= last:
-            if self._calendar.is_trading_day(day):
-                days.append(day)
-            day += A_DAY
-        return days
+        days = _days_between(first, last)
+        return [day for day in days if self._calendar.is_trading_day(day)]
 
     @cached_property
     def _contracts(self) -> dict[int, Contract]:
         """What is known of each contract: from its movements, its details and its legs."""
-        by_conid: defaultdict[int, list[Movement]] = defaultdict(list)
+        by_conid = defaultdict(list)
         for movement in self.movements:
             if movement.conid is not None:
                 by_conid[movement.conid].append(movement)
@@ -301,7 +289,7 @@ class CampaignBook:
         details = self.lake.contracts.get(by_conid)
         history = self.lake.registry.sync.history().filter(one_of("conid", by_conid))
         legs = {leg.conid: leg for leg in legs_of(history) if isinstance(leg, ActiveContract)}
-        contracts: dict[int, Contract] = {}
+        contracts = {}
         for conid, movements in by_conid.items():
             contracts[conid] = contract_of(movements, details.get(conid), legs.get(conid))
         return contracts
@@ -322,39 +310,41 @@ def _extremes(
 ) -> dict[str, Any]:
     """Return how it stood while it was open, as columns; add why it is not known."""
     profits = [at_close.profit for at_close in stood if at_close.profit is not None]
-    columns: dict[str, Any] = {"closes": len(stood), "closes_known": len(profits)}
-    columns["moments_known"] = 0
+    closes_known = len(profits)
+    moments_known = 0
     if in_ledger is not None:
-        columns["moments_known"] = in_ledger.moments
-        profits += [in_ledger.worst, in_ledger.best]
+        *extremes, moments_known = in_ledger
+        profits += extremes
 
-    columns["worst"] = None
-    columns["best"] = None
-    if profits and money.profit is not None:
-        columns["worst"] = min(*profits, money.profit)
-        columns["best"] = max(*profits, money.profit)
+    is_known = bool(profits) and money.profit is not None
+    if is_known:
+        profits.append(money.profit)  # type: ignore[arg-type]
     else:
         reasons["worst"] = "its value is known at no moment"
         reasons["best"] = reasons["worst"]
 
-    columns["profit_at_half"] = None
+    profit_at_half = None
     if campaign.opened is not None:
         half = campaign.opened + (campaign.closed - campaign.opened) / 2
         until_half = [at_close for at_close in stood if at_close.day <= half]
-        columns["profit_at_half"] = until_half[-1].profit if until_half else None
-    if columns["profit_at_half"] is None:
+        profit_at_half = until_half[-1].profit if until_half else None
+    if profit_at_half is None:
         reasons["profit_at_half"] = "its value at that close is not known"
-    return columns
+    return {
+        "closes": len(stood),
+        "closes_known": closes_known,
+        "moments_known": moments_known,
+        "worst": min(profits) if is_known else None,
+        "best": max(profits) if is_known else None,
+        "profit_at_half": profit_at_half,
+    }
 
 
-def _next_expiry(conids: Iterable[int], contracts: Mapping[int, Contract]) -> date | None:
+def _next_expiry(conids: Iterable[int], contracts: Contracts) -> date | None:
     """Return the first known expiry of contracts; None without any."""
-    expiries: list[date] = []
-    for conid in conids:
-        instrument = contracts[conid].instrument
-        if instrument is not None and instrument.expiry is not None:
-            expiries.append(instrument.expiry)
-    return min(expiries, default=None)
+    instruments = [contracts[conid].instrument for conid in conids]
+    expiries = [instrument.expiry for instrument in instruments if instrument is not None]
+    return min(filter(None, expiries), default=None)
 
 
 def _moments_of(campaigns: Iterable[TradedCampaign]) -> list[tuple[datetime, list[int]]]:
@@ -379,10 +369,9 @@ def contract_of(
     if details is not None:
         expiry = details.expires_on or details.last_trade_date or expiry
 
-    multipliers = [movement.multiplier for movement in movements if movement.multiplier]
-    multiplier = multipliers[0] if multipliers else None
-    if multiplier is None and details is not None:
-        multiplier = details.multiplier
+    stated_multiplier = None if details is None else details.multiplier
+    multipliers = (movement.multiplier for movement in movements if movement.multiplier)
+    multiplier = next(multipliers, stated_multiplier)
     if stated.sec_type in SINGLE_TYPES:
         multiplier = 1.0
 
@@ -405,3 +394,95 @@ def contract_of(
     if details is not None and details.price_magnifier:
         magnifier = float(details.price_magnifier)
     return Contract(name=name_of(stated), instrument=instrument, magnifier=magnifier)
+
+
+# ---- how campaigns stood between two closes, by the ledger
+
+_SPAN = {
+    "number": pl.Int64(), "begin": pl.Datetime("us", "UTC"), "end": pl.Datetime("us", "UTC"),
+    "money": pl.Float64(), "legs": pl.Int64(), "account": pl.String(), "conid": pl.Int64(),
+    "quantity": pl.Float64(),
+}  # fmt: skip
+
+
+def with_money(money: float | None, part: OwnedPart) -> float | None:
+    """Return what a campaign got until a part, with it, less fees; None: not known."""
+    cash, fee = part.cash, part.fee
+    if money is None or part.unknown or cash is None or fee is None:
+        return None
+    return money + cash - fee
+
+
+def ledger_extremes(
+    parts_of_campaigns: Sequence[Sequence[OwnedPart]], recorded: RecordedValues
+) -> dict[int, LedgerExtremes]:
+    """Return how campaigns stood, by their place in the sequence; blocks.
+
+    Args:
+        parts_of_campaigns: The parts of one currency of each campaign, in order of time.
+    """
+    spans: list[tuple[object, ...]] = []
+    conids_on = defaultdict(set)
+    for number, parts in enumerate(parts_of_campaigns):
+        for begin, end, money, held in _spans_of(parts):
+            for (account, conid), quantity in held.items():
+                spans.append((number, begin, end, money, len(held), account, conid, quantity))
+                for day in _days_between(begin.date(), end.date()):
+                    conids_on[day].add(conid)
+
+    table = pl.DataFrame(spans, schema=_SPAN, orient="row")
+    of_days = [_stood_on_day(table, units) for units in recorded.units_of_days(conids_on)]
+    if not of_days:
+        return {}
+
+    by_campaign = pl.concat(of_days).group_by("number")
+    rows = by_campaign.agg(col.worst.min(), col.best.max(), col.moments.sum())
+    return rows.rows_by_key("number", unique=True)
+
+
+def _stood_on_day(spans: pl.DataFrame, units: pl.DataFrame) -> pl.DataFrame:
+    """Return the extremes of each campaign on one day, where all of its contracts have a value."""
+    is_during = col.timestamp.is_between("begin", "end", closed="left")
+    during = spans.join(units, on=["account", "conid"]).filter(is_during)
+
+    value = col.quantity * col.unit
+    of_span = pl.col("legs", "money").first()
+    by_moment = during.group_by("number", "begin", "slot")
+    of_moments = by_moment.agg(of_span, value=value.sum(), known=pl.len())
+
+    whole = of_moments.filter(col.known == col.legs)
+    profit = col.money + col.value
+    moments = pl.len().cast(pl.Int64)
+    return whole.group_by("number").agg(worst=profit.min(), best=profit.max(), moments=moments)
+
+
+# From when until when a campaign had the same, what it had got until then, and what it had.
+_Span = tuple[datetime, datetime, float, dict[Key, float]]
+
+
+def _spans_of(parts: Sequence[OwnedPart]) -> Iterable[_Span]:
+    """Yield the spans between the trades of a campaign; those without known money are left out."""
+    held: defaultdict[Key, float] = defaultdict(float)
+    money: float | None = 0.0
+    for part, following in pairwise(parts):
+        held[part.key] += part.quantity
+        money = with_money(money, part)
+        _before, begin = _bounds_of(part)
+        end, _after = _bounds_of(following)
+        open_quantities = {key: q for key, q in held.items() if abs(q) >= QUANTITY_ROUNDING}
+        if money is not None and open_quantities and begin < end:
+            yield begin, end, money, open_quantities
+
+
+def _bounds_of(part: OwnedPart) -> tuple[datetime, datetime]:
+    """Return until when it is certain that a part had not happened, and from when that it had."""
+    if not part.is_trade or part.movement.at is not None:
+        return part.at, part.at
+    begin = datetime.combine(part.movement.day, time(), UTC)
+    return begin, begin + A_DAY
+
+
+def _days_between(begin: date, end: date) -> Iterable[date]:
+    while begin <= end:
+        yield begin
+        begin += A_DAY

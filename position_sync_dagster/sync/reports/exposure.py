@@ -53,17 +53,17 @@ def claims_of(legs: Mapping[int, ActiveContract], held: Mapping[Key, float]) -> 
         legs: Active legs that match the contract of their conid, by any number.
         held: The quantity of each holding.
     """
-    legs_of_conid: dict[int, dict[int, ActiveContract]] = {}
+    legs_of_conid: defaultdict[int, dict[int, ActiveContract]] = defaultdict(dict)
     for number, leg in legs.items():
-        legs_of_conid.setdefault(leg.conid, {})[number] = leg
+        legs_of_conid[leg.conid][number] = leg
 
-    holdings_of_conid: dict[int, dict[Key, float]] = {}
+    holdings_of_conid: defaultdict[int, dict[Key, float]] = defaultdict(dict)
     for key, quantity in held.items():
         _account, conid = key
         if quantity and conid in legs_of_conid:
-            holdings_of_conid.setdefault(conid, {})[key] = quantity
+            holdings_of_conid[conid][key] = quantity
 
-    claims: list[Claim] = []
+    claims = []
     for conid, holdings in holdings_of_conid.items():
         claims += _claims_of_contract(legs_of_conid[conid], holdings)
     return claims
@@ -81,7 +81,7 @@ def _claims_of_contract(
     taken: _Taken = defaultdict(float)
     accounts = {account for account, _conid in holdings}
     for account in (*sorted(accounts), None):
-        quantities: dict[int, float] = {}
+        quantities = {}
         for number, leg in legs.items():
             if leg.quantity is not None and leg.account == account:
                 quantities[number] = leg.quantity
@@ -94,14 +94,12 @@ def _claims_of_contract(
         if abs(quantity) <= NEGLIGIBLE * abs(holdings[key]):
             continue
 
-        takers: list[int] = []
-        for number, leg in legs.items():
-            if leg.quantity is None and leg.account in (None, key[0]):
-                takers.append(number)
+        claiming = [number for number, leg in legs.items() if leg.quantity is None]
+        takers = [number for number in claiming if legs[number].account in (None, key[0])]
         for number in takers:
             taken[number, key] += quantity / len(takers)
 
-    claims: list[Claim] = []
+    claims = []
     for (number, key), quantity in taken.items():
         if quantity:
             share = quantity / holdings[key]
@@ -125,16 +123,8 @@ def _take(
         unclaimed: What is left of each holding; it gets less.
         taken: What each leg has; it gets more.
     """
-    claimed: dict[int, float] = {}
-    for number, quantity in quantities.items():
-        if quantity * sign > 0:
-            claimed[number] = quantity
-
-    available: dict[Key, float] = {}
-    for key in keys:
-        if unclaimed[key] * sign > 0:
-            available[key] = unclaimed[key]
-
+    claimed = {number: wanted for number, wanted in quantities.items() if wanted * sign > 0}
+    available = {key: unclaimed[key] for key in keys if unclaimed[key] * sign > 0}
     if not claimed or not available:
         return
     sum_claimed = sum(claimed.values())
@@ -197,16 +187,11 @@ def split(
     active = [leg for leg in legs if leg.removed_at is None]
     contracts = details or {}
     wrong = _mismatches(active, contracts)
-    matching = dict(enumerate(active))
-    for number in wrong:
-        del matching[number]
+    matching = {number: leg for number, leg in enumerate(active) if number not in wrong}
 
     conids = {leg.conid for leg in active}
     of_legs = latest.filter(col.conid.is_in(conids))
-    held: dict[Key, float] = {}
-    for account, conid, quantity in of_legs.select(_HELD).iter_rows():
-        held[account, conid] = quantity
-
+    held = quantities_of(of_legs)
     claims = claims_of(matching, held)
     parts_of_holdings = _parts(latest, claims, active, contracts)
     beta = col.symbol.replace_strict(dict(betas or {}), default=None, return_dtype=pl.Float64)
@@ -222,16 +207,20 @@ def split(
     return Split(parts, all_rows.with_columns(closed=closed))
 
 
+def quantities_of(holdings: pl.DataFrame) -> dict[Key, float]:
+    """Return the quantity of each holding."""
+    held = {}
+    for account, conid, quantity in holdings.select(_HELD).iter_rows():
+        held[account, conid] = quantity
+    return held
+
+
 def _mismatches(
     legs: Sequence[ActiveContract], contracts: Mapping[int, ContractDetails]
 ) -> dict[int, str]:
     """Return how legs differ from the contract of their conid, by their number."""
-    mismatches: dict[int, str] = {}
-    for number, leg in enumerate(legs):
-        mismatch = contract_mismatch(leg, contracts.get(leg.conid))
-        if mismatch:
-            mismatches[number] = mismatch
-    return mismatches
+    mismatches = [contract_mismatch(leg, contracts.get(leg.conid)) for leg in legs]
+    return {number: mismatch for number, mismatch in enumerate(mismatches) if mismatch}
 
 
 _HELD = (*KEY, "position")
@@ -389,7 +378,7 @@ def _legs(
         elif holdings:
             difference = _unmet_claim(leg, sum(quantities.values()))
 
-        places: Iterable[str | None] = quantities or (place,)
+        places = quantities or (place,)
         for place in places:
             group = (leg.strategy_id, place, currency, asset_class)
             rows.append((number, *group, is_held, mismatch, difference))
@@ -415,7 +404,7 @@ def _unattributed_rows(parts: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.
         of_legs: The holdings of the contracts of legs.
     """
     conids = {conid for _account, conid in of_legs}
-    differences: dict[int, str] = {}
+    differences = {}
     for row in parts.filter(col.conid.is_in(conids)).iter_rows(named=True):
         name = leg_name(row["symbol"], row["right"], row["strike"], row["expiry"])
         held = digits(row["position"])
@@ -465,7 +454,7 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
         by: The columns that make a group.
         now: The reference time of days to expiry.
     """
-    counts: dict[str, pl.Expr] = {}
+    counts = {}
     for name in SUMS:
         counts[f"without_{name}"] = _count("holding", lacks(name))
     for name, is_counted in _COUNTS.items():
@@ -568,7 +557,7 @@ def exposures(split_holdings: Split, now: datetime, version: int | None = None) 
     underlyings = by_symbol.rows_by_key(_GROUP)
 
     rows = summed_legs(split_holdings, _GROUP, now)
-    texts: list[str | None] = []
+    texts = []
     for group in rows.select(_GROUP).iter_rows():
         sums = underlyings.get(group)
         texts.append(json.dumps(dict(sums)) if sums else None)

@@ -17,7 +17,6 @@ from polars import col
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER, seconds_since
-from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.limits import Limit
 from position_sync_dagster.domain.movements import known_sum
@@ -41,12 +40,12 @@ from position_sync_dagster.sync.reports.changes import (
     Day,
     DayChange,
     changes_of,
+    closed_profits,
     day_began,
     read_day,
     read_sessions,
     realized_of,
 )
-from position_sync_dagster.sync.reports.closed_today import closed_profits
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
 from position_sync_dagster.sync.reports.status import Status, plain, read_status
 
@@ -129,22 +128,23 @@ class Figures:
     def _with_owners(self, closed: pl.DataFrame) -> pl.DataFrame:
         """Return holdings that closed with the one strategy that had their contract today.
 
-        What was opened and closed between two rows is no part of the book any more.
+        What is closed is no part of the book any more.
         """
-        owners: list[tuple[int, list[str]]] = []
+        owners = []
         for conid, names in self.day.strategies.items():
             if len(names) == 1:
-                owners.append((conid, list(names)))
-        schema = {"conid": pl.Int64(), "owner": pl.List(pl.String())}
-        of_contract = pl.DataFrame(owners, schema, orient="row")
-        joined = closed.join(of_contract, on="conid", how="left", maintain_order="left")
+                owners.append((conid, list(names), [1.0]))
 
-        has_none = col.strategies.list.len() == 0
-        is_lost = has_none & col.owner.is_not_null()
-        strategies = pl.when(is_lost).then("owner").otherwise("strategies")
-        whole = pl.lit([1.0])
-        shares = pl.when(is_lost).then(whole).otherwise("shares")
-        return joined.with_columns(strategies=strategies, shares=shares).drop("owner")
+        columns = pl.col("strategies", "shares")
+        terms = closed.drop("strategies", "shares")
+        types = {
+            "conid": pl.Int64(),
+            "strategies": pl.List(pl.String()),
+            "shares": pl.List(pl.Float64()),
+        }
+        of_contract = pl.DataFrame(owners, types, orient="row")
+        joined = terms.join(of_contract, on="conid", how="left", maintain_order="left")
+        return joined.with_columns(columns.fill_null([]))
 
     @property
     def _moved(self) -> pl.DataFrame:
@@ -179,15 +179,10 @@ class Figures:
         return [self._account(account) for account in self.book.accounts]
 
     def _account(self, account: AccountSummary) -> dict[str, Any]:
-        ages = self.positions.filter(col.account == account.account)["age_s"]
-        today = self._today(account)
-        today["account_age_s"] = seconds_since(account.pnl_received_at, self.at)
-        today["holdings_age_s"] = None if ages.null_count() else ages.max()
-
         reported = {name: getattr(account, name) for name in _REPORTED}
         return reported | {
             "age_s": seconds_since(account.values_received_at, self.at),
-            "today": today,
+            "today": self._today(account),
             "realised_today": account.realized_pnl,
             "unrealised": account.unrealized_pnl,
             "total": known_sum([account.unrealized_pnl, account.realized_pnl]),
@@ -195,6 +190,7 @@ class Figures:
 
     def _today(self, account: AccountSummary) -> dict[str, Any]:
         """Return the profit of the day of an account in its parts."""
+        ages = self.positions.filter(account=account.account)["age_s"]
         opened, open_unknown = in_base(self.positions, "today", account)
         closed, closed_unknown = in_base(self.closed_today, "today", account)
 
@@ -210,6 +206,8 @@ class Figures:
             "open_unknown": open_unknown,
             "closed_unknown": closed_unknown,
             "difference": difference,
+            "account_age_s": seconds_since(account.pnl_received_at, self.at),
+            "holdings_age_s": None if ages.null_count() else ages.max(),
         }
 
     def _is_of_one_moment(self, account: AccountSummary) -> bool:
@@ -235,39 +233,34 @@ class Figures:
         first_end: datetime = min(ends)
         return last_begin <= first_end
 
-    def to_dict(self, *, positions: bool = True) -> dict[str, Any]:
-        """Return the figures as plain values for JSON; see `VERSION`."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain values for JSON, without the positions; see `VERSION`."""
         status = self.status
         book = self.book
-        closed_today = self.closed_today.select(COLUMNS)
-        figures: dict[str, Any] = {
+        figures = {
             "version": VERSION,
             "at": self.at,
             "ledger_version": self.ledger_version,
             "gateway": status.gateway,
+            "gateways": [login.gateway for login in status.each_login],
+            "attention": [*status.attention, *status.unresolved_legs],
+            "hints": status.hints,
+            "current": self.current,
+            "held": self.held,
+            "accounts": self.accounts,
+            "strategies": [*book.strategies, *book.rest],
+            "underlyings": book.underlyings,
+            "expiries": book.expiries,
+            "totals": [*book.totals, *book.in_base],
+            "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
+            "changes": self.changes,
+            "limits": [limit_of(evaluated) for evaluated in self.limits],
         }
-        figures["gateways"] = [login.gateway for login in status.each_login]
-        figures["attention"] = [*status.attention, *status.unresolved_legs]
-        figures["hints"] = status.hints
-        figures["current"] = self.current
-        figures["held"] = self.held
-        figures["accounts"] = self.accounts
-
-        figures["strategies"] = [*book.strategies, *book.rest]
-        figures["underlyings"] = book.underlyings
-        figures["expiries"] = book.expiries
-        figures["totals"] = [*book.totals, *book.in_base]
-        figures["closed_today"] = closed_today.to_dicts()
-        figures["changes"] = self.changes
-        figures["limits"] = [limit_of(evaluated) for evaluated in self.limits]
-        if positions:
-            figures["positions"] = self.positions.select(COLUMNS).to_dicts()
         return dict(plain(figures))
 
     def to_json(self) -> str:
-        """Return the figures as JSON; the rows of positions are written in columns."""
-        values = self.to_dict(positions=False)
-        text = json.dumps(values, allow_nan=False, ensure_ascii=False)
+        """Return the figures as JSON, with the positions."""
+        text = json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)
         without_nan = pl.col(pl.Float64).fill_nan(None)
         rows = self.positions.select(COLUMNS).with_columns(without_nan)
         return f'{text[:-1]}, "positions": {rows.write_json()}}}'
@@ -294,7 +287,7 @@ class Figures:
 
 def in_base(rows: pl.DataFrame, name: str, account: AccountSummary) -> tuple[float | None, int]:
     """Return the sum of a column in the base currency of an account, and how many are unknown."""
-    of_account = rows.filter(col.account == account.account)
+    of_account = rows.filter(account=account.account)
     rate = col.currency.replace_strict(account.rates, default=None, return_dtype=pl.Float64)
     converted = of_account.select(amount=pl.col(name) * rate)
     amounts = converted["amount"]
@@ -333,10 +326,10 @@ def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
     others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
     versions = versions_of(*of_day, *others, lake.account_values)
 
-    # The owner of a login writes its session every few seconds, the other tables change seldom.
+    # These tables change seldom, but the sessions every few seconds.
     versions_of_day = versions[: len(of_day)]
     day = _day(lake, day_began(now), versions_of_day)
-    sessions = _sessions(lake, day.since, lake.sessions.table.version())
+    sessions = read_sessions(lake, day.since)
     limits = known_limits(settings)
     connections = map(str, book.live_since.items())
     status = read_status(lake, settings, now, book=book)
@@ -352,11 +345,6 @@ def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
 @lru_cache(maxsize=2)
 def _day(lake: Lake, since: datetime, _versions: tuple[int, ...]) -> Day:
     return read_day(lake, since)
-
-
-@lru_cache(maxsize=2)
-def _sessions(lake: Lake, since: datetime, _version: int) -> list[GatewaySession]:
-    return read_sessions(lake, since)
 
 
 def known_limits(settings: Settings) -> list[Limit]:

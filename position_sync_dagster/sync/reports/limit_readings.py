@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.leg import few
@@ -66,9 +67,9 @@ def read(limit: Limit, book: Book) -> Reading:
     if limit.measure in OF_ACCOUNTS:
         return _of_account(limit, book)
 
-    is_subject = pl.col("strategy_id").eq_missing(limit.strategy_id)
+    is_subject = col.strategy_id.eq_missing(limit.strategy_id)
     if limit.account is not None:  # a leg without one that is not held is missing in each account
-        is_subject = (pl.col("account") == limit.account) | pl.col("account").is_null()
+        is_subject = (col.account == limit.account) | col.account.is_null()
     subject = book.split.filter(is_subject)
 
     doubt = _doubt(limit, book, subject)
@@ -85,15 +86,13 @@ def read(limit: Limit, book: Book) -> Reading:
 
 def _of_account(limit: Limit, book: Book) -> Reading:
     """Return a number that the broker sends of an account, in the currency of the limit."""
-    summaries = {summary.account: summary for summary in book.accounts}
-    if limit.account is None or limit.account not in summaries:
+    summary = book.summaries.get(limit.account or "")
+    if summary is None:
         return Reading(unknown="nothing is known of this account")
-
-    summary = summaries[limit.account]
     if summary.gateway_id not in book.live_since:
         return Reading(unknown=f"the gateway of {summary.gateway_id} is not connected")
 
-    number: float | None = getattr(summary, limit.measure.value)
+    number = getattr(summary, limit.measure.value)
     if number is None:
         return Reading(unknown="the broker has not sent it")
 
@@ -105,7 +104,7 @@ def _of_account(limit: Limit, book: Book) -> Reading:
 
 def _doubt(limit: Limit, book: Book, subject: Split) -> str:
     """Return why the numbers of a limit's subject are not certain; "" if they are."""
-    logins = set(subject.parts.get_column("gateway_id").to_list()) or set(book.logins)
+    logins = set(subject.parts["gateway_id"].to_list()) or set(book.logins)
     not_connected = sorted(str(login) for login in logins if login not in book.live_since)
     if not_connected:
         return f"the gateway of {', '.join(not_connected)} is not connected"
@@ -120,7 +119,7 @@ def _doubt_of_legs(limit: Limit, book: Book, subject: Split) -> str:
         if is_unresolved or (limit.account is not None and book.unresolved):
             return "the contract of a leg is not found"
 
-        mismatches = subject.legs.get_column("mismatch").drop_nulls().unique().sort().to_list()
+        mismatches = subject.legs["mismatch"].drop_nulls().unique().sort().to_list()
         if mismatches:
             return f"a leg does not match its contract: {'; '.join(mismatches)}"
 
@@ -133,11 +132,10 @@ def _doubt_of_values(limit: Limit, book: Book, parts: pl.DataFrame) -> str:
     """Return which holding has no value of now; "" if all have one."""
     if limit.account is None:
         legs = [leg.conid for leg in book.matching if leg.strategy_id == limit.strategy_id]
-        is_of_subject = pl.col("conid").is_in(legs)
+        is_of_subject = col.conid.is_in(legs)
     else:
-        is_of_subject = pl.col("account") == limit.account
-        has_summary = limit.account in {summary.account for summary in book.accounts}
-        if parts.is_empty() and not has_summary:
+        is_of_subject = col.account == limit.account
+        if parts.is_empty() and limit.account not in book.summaries:
             return "nothing is known of this account"
 
     unwritten = book.unwritten.filter(is_of_subject)
@@ -157,7 +155,6 @@ def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
     if not without.is_empty():
         return Reading(unknown=f"no {limit.measure} is known of {_named(without)}")
 
-    rates_of_accounts = {summary.account: summary.rates for summary in book.accounts}
     by_currency = parts.group_by("account", "currency").agg(pl.col(name).sum())
     total = 0.0
     for account, currency, amount in by_currency.sort("account", "currency").iter_rows():
@@ -166,7 +163,8 @@ def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
             continue
 
         # Units of the base currency of the account for one unit of each currency.
-        rates = rates_of_accounts.get(account, {})
+        summary = book.summaries.get(account)
+        rates = {} if summary is None else summary.rates
         rate_from = rates.get(currency)
         rate_to = rates.get(limit.currency or "")
         if not rate_from or not rate_to:
@@ -185,11 +183,11 @@ def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
     """Return a number that is no sum: days, a count, or an age."""
     parts = subject.parts
     if measure is Measure.MISSING_LEGS:
-        is_open = pl.col("closed").is_null()
-        missing = subject.legs.filter(~pl.col("is_held"), is_open)
-        return Reading(number=missing.get_column("leg").n_unique())
+        is_open = col.closed.is_null()
+        missing = subject.legs.filter(~col.is_held, is_open)
+        return Reading(number=missing["leg"].n_unique())
     if measure is Measure.DAYS_TO_EXPIRY:
-        until_expiry = pl.col("expiry").min() - exchange_date(now)
+        until_expiry = col.expiry.min() - exchange_date(now)
         days = parts.select(until_expiry.dt.total_days()).item()
         return Reading(number=days)
 
@@ -201,7 +199,7 @@ def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
     else:
         oldest = parts.select(pl.col(PRICED).min()).item()
         number = seconds_since(oldest, now)
-        has_no_price = pl.col(PRICED).is_null() | pl.col("valueless")
+        has_no_price = pl.col(PRICED).is_null() | col.valueless
         without = parts.filter(has_no_price)
         reason = "no price of"
 

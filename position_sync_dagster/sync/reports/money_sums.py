@@ -231,7 +231,7 @@ def json_name(name: str) -> str:
 
 def _unknown_counts(row: Mapping[str, Any]) -> dict[str, int]:
     """Return of how many holdings each sum leaves out the value, if of any."""
-    counts: dict[str, int] = {}
+    counts = {}
     for name in AMOUNTS:
         column = column_of(name)
         count = row[f"without_{column}"]

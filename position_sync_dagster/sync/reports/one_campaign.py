@@ -1,10 +1,11 @@
 """One campaign that is over: its legs, fills, rolls, and how it stood at each close."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.attribution import OwnedPart
 from position_sync_dagster.domain.closed_campaign import ClosedCampaign
@@ -12,7 +13,14 @@ from position_sync_dagster.domain.movements import MovementKind
 from position_sync_dagster.errors import UnknownIdError, shown
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import one_of
-from position_sync_dagster.risk.closed_campaigns import Contract, money_of, rolls_in, states_of
+from position_sync_dagster.risk.closed_campaigns import (
+    Contract,
+    Contracts,
+    RolledContracts,
+    money_of,
+    rolls_in,
+    states_of,
+)
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closed_campaigns import CampaignBook, CampaignValue
 from position_sync_dagster.sync.reports.results import read_campaigns
@@ -74,15 +82,6 @@ class CampaignFill:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RolledContracts:
-    """Contracts that took the place of others."""
-
-    at: datetime
-    closed: tuple[str, ...]
-    opened: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OneCampaign:
     """A campaign; it has a row in each of its currencies."""
 
@@ -111,15 +110,7 @@ def read_campaign(lake: Lake, settings: Settings, campaign_id: str) -> OneCampai
     campaign = next(each for each in book.campaigns if each.campaign_id == campaign_id)
     contracts = book.contracts_of(campaign)
     legs = [_leg(conid, campaign.parts, contracts[conid]) for conid in campaign.conids]
-    rolls = [
-        RolledContracts(
-            at=roll.at,
-            closed=tuple(contracts[conid].name for conid in roll.closed),
-            opened=tuple(contracts[conid].name for conid in roll.opened),
-        )
-        for roll in rolls_in(states_of(campaign))
-    ]
-    values: list[CampaignValue] = []
+    values = []
     for currency in campaign.currencies:
         values += book.stood(campaign, currency)
 
@@ -127,7 +118,7 @@ def read_campaign(lake: Lake, settings: Settings, campaign_id: str) -> OneCampai
         campaigns=tuple(rows),
         legs=tuple(legs),
         fills=tuple(_fill(part, contracts) for part in campaign.parts),
-        rolls=tuple(rolls),
+        rolls=tuple(rolls_in(states_of(campaign), contracts)),
         values=tuple(values),
     )
 
@@ -138,9 +129,9 @@ def _of_contracts(lake: Lake, row: ClosedCampaign) -> pl.Expr:
     These are those of its contracts, and of options of others that delivered one of them.
     """
     conids = {int(conid) for conid in row.conids.split(",")}
-    of_account = pl.col("account") == row.account
+    of_account = col.account == row.account
     delivered = one_of("counter_conid", conids) | one_of("underlying_conid", conids)
-    others = lake.movements.rows(only=of_account & delivered).get_column("conid").drop_nulls()
+    others = lake.movements.rows(only=of_account & delivered)["conid"].drop_nulls()
     return of_account & one_of("conid", conids | set(others))
 
 
@@ -172,7 +163,7 @@ def _leg(conid: int, parts: Sequence[OwnedPart], contract: Contract) -> Campaign
     )
 
 
-def _fill(part: OwnedPart, contracts: Mapping[int, Contract]) -> CampaignFill:
+def _fill(part: OwnedPart, contracts: Contracts) -> CampaignFill:
     movement = part.movement
     return CampaignFill(
         at=movement.at,

@@ -90,10 +90,7 @@ def explain_days(
         return {}
 
     sources = _Sources.read(lake, settings, days)
-    explained: dict[date, pl.DataFrame] = {}
-    for trading_day in days:
-        explained[trading_day.day] = _explained_day(sources, settings, trading_day)
-    return explained
+    return {trading_day.day: _explained_day(sources, settings, trading_day) for trading_day in days}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,40 +119,37 @@ class _Sources:
         table = lake.derived_table(DAILY_POSITIONS)
         is_wanted = col.session_date.is_in(sessions)
         of_sessions = pl.col("partition.session_date").is_in(sessions)
-        rows = rows_of_logins(table.rows(is_wanted, of_sessions), settings)
-        rows = with_values_of_their_day(rows, settings.calendar)
-        contracts = lake.contracts.get(set(rows["conid"]))
-        magnifier = magnifier_in(contracts).cast(pl.Float64)
+        rows = table.rows(is_wanted, of_sessions)
 
         movements = lake.movements.rows(since=min(sessions) - BOOKED_BEFORE)
-        legs: list[ActiveContract] = []
-        for leg in legs_of(lake.registry.table.rows()):
-            if isinstance(leg, ActiveContract):
-                legs.append(leg)
-
+        history = legs_of(lake.registry.table.rows())
+        legs = [leg for leg in history if isinstance(leg, ActiveContract)]
         accounts = table.rows(columns=["session_date", "account"])
         return cls(
-            rows=rows.with_columns(magnifier=magnifier),
+            rows=rows_to_explain(lake, settings, rows),
             accounts=accounts.unique(),
             movements=rows_of_logins(movements, settings),
             legs=legs,
         )
 
 
-def with_values_of_their_day(rows: pl.DataFrame, calendar: str) -> pl.DataFrame:
-    """Return rows of `daily_positions`, without values that were older than their day.
+def rows_to_explain(lake: Lake, settings: Settings, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of `daily_positions` with `magnifier`, without values older than their day.
 
     The program did not run on that day, and no statement says what the holding was worth: with the
     value of an earlier day, the profit of two days would be that of one.
     """
-    time_zone = str(time_zone_of(calendar))
+    rows = rows_of_logins(rows, settings)
+    magnifier = magnifier_in(lake.contracts.get(set(rows["conid"])))
+    time_zone = str(time_zone_of(settings.calendar))
     age = pl.duration(seconds="age_s")
     valued_at = col.closed_at - age
     valued_on = valued_at.dt.convert_time_zone(time_zone).dt.date()
 
     # An age that is not known is not older.
     is_older = (valued_on < col.session_date).fill_null(value=False)
-    return rows.with_columns(market_value=pl.when(~is_older).then("market_value"))
+    market_value = pl.when(~is_older).then("market_value")
+    return rows.with_columns(market_value=market_value, magnifier=magnifier.cast(pl.Float64))
 
 
 def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDay) -> pl.DataFrame:
@@ -593,7 +587,7 @@ def is_explained(row: Mapping[str, Any]) -> bool:
 
 def unknown_profits(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
     """Return a sentence for each row whose profit is not known."""
-    sentences: list[str] = []
+    sentences = []
     for row in rows:
         if not is_explained(row):
             strategy = f"{row['session_date']}: {row['strategy_id']}"

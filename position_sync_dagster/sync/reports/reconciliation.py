@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain import reconciliation
 from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
@@ -27,6 +28,7 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.broker_view import Coverage, LakeValues, ValueSource
+from position_sync_dagster.sync.reports.exposure import quantities_of
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ class PositionReconciler:
         legs = [leg for leg in legs if leg.removed_at is None]
 
         # An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
-        quantity = pl.col("position").fill_null(math.nan)
+        quantity = col.position.fill_null(math.nan)
         confirmed = confirmations.with_confirmed(latest, holdings, now)
         ours = confirmed.select(
             *KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
@@ -109,12 +111,9 @@ class PositionReconciler:
         pairs = joined.select(*KEY, symbol, "held", "ours", "confirmed_at").sort(KEY)
 
         conids = [leg.conid for leg in legs]
-        is_claimed = pl.col("conid").is_in(conids)
+        is_claimed = col.conid.is_in(conids)
         claimed = pairs.filter(is_claimed).drop_nulls("held")
-        held: dict[Key, float] = {}
-        for account, conid, position in claimed[*KEY, "held"].iter_rows():
-            held[account, conid] = position
-
+        held = quantities_of(claimed.select(*KEY, position="held"))
         discrepancies = [
             *_differences(pairs, coverage, now, self._stale_after),
             *_overclaimed(held, legs, complete=coverage.complete),
@@ -197,7 +196,7 @@ class ReconciliationService:
             BrokerUnavailableError: The broker's data is not current; no break was changed.
         """
         result, holdings, coverage = await self._compare()
-        snapshots = holdings.group_by("gateway_id").agg(pl.col("snapshot_id").first())
+        snapshots = holdings.group_by("gateway_id").agg(col.snapshot_id.first())
         held = set(holdings.select(KEY).iter_rows())
         await offload(
             self._lake.breaks.record,
@@ -224,7 +223,7 @@ class ReconciliationService:
         """Return the result, the broker's holdings, and which accounts they cover."""
         holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
-        is_followed = pl.col("sec_type").is_in(self._settings.sec_types)
+        is_followed = col.sec_type.is_in(self._settings.sec_types)
         holdings = holdings.filter(is_followed)
 
         covered_logins = []
@@ -233,8 +232,8 @@ class ReconciliationService:
                 covered_logins.append(login.gateway_id)
 
         newest = rows_of_logins(await self._lake.updates.latest(), self._settings)
-        is_of_covered = pl.col("gateway_id").is_in(covered_logins)
-        is_unavailable = pl.col("account").is_in(list(coverage.unavailable))
+        is_of_covered = col.gateway_id.is_in(covered_logins)
+        is_unavailable = col.account.is_in(list(coverage.unavailable))
         # Rows of other types are of those that are no longer followed.
         may_be_followed = is_followed.fill_null(value=True)
         latest = newest.filter(is_of_covered, ~is_unavailable, may_be_followed)
@@ -300,7 +299,7 @@ def _by_login(
     discrepancies: Iterable[Discrepancy], settings: Settings
 ) -> dict[str, list[Discrepancy]]:
     """Return the discrepancies by login; with several logins, OF_STRATEGIES has the rest."""
-    login_of: dict[str, str] = {}
+    login_of = {}
     for login in settings.logins:
         for account in login.accounts or ():
             login_of[account] = login.gateway_id
@@ -322,14 +321,14 @@ def _differences(
     pairs: pl.DataFrame, coverage: Coverage, now: datetime, stale_after: timedelta
 ) -> Iterable[Discrepancy]:
     """Yield where a holding of the broker differs from its newest row."""
-    accounts = pairs.get_column("account").unique()
+    accounts = pairs["account"].unique()
     covered = [account for account in accounts if coverage.covers(account)]
-    is_absence_known = pl.col("held").is_not_null() | pl.col("account").is_in(covered)
-    is_fresh = pl.col("confirmed_at") >= moment(now - stale_after)
+    is_absence_known = col.held.is_not_null() | col.account.is_in(covered)
+    is_fresh = col.confirmed_at >= moment(now - stale_after)
 
     # A holding that the broker does not list has the quantity zero, where its account is covered.
-    held = pl.col("held").fill_null(0.0)
-    ours = pl.col("ours")
+    held = col.held.fill_null(0.0)
+    ours = col.ours
     is_missing = ours.is_null() & (held != 0)
     is_surplus = (held == 0) & (ours != 0)
     has_another_quantity = (held != ours) | held.is_nan()
@@ -428,7 +427,7 @@ def _mismatched(
     legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
 ) -> Iterable[Discrepancy]:
     """Yield where legs differ from the contract of their conid, once for each contract."""
-    mismatches: dict[Key, list[str]] = defaultdict(list)
+    mismatches = defaultdict(list)
     symbols: dict[Key, str] = {}
     for leg in legs:
         mismatch = contract_mismatch(leg, details.get(leg.conid))

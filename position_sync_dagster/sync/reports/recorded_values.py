@@ -5,14 +5,16 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import chain
 from typing import Any
 
 import polars as pl
+from polars import col
 
-from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
-from position_sync_dagster.risk.closed_campaigns import Contract, Lot
+from position_sync_dagster.risk.closed_campaigns import Contracts, Lot
 
 # How far from a trade a row of the ledger may be whose greeks are those of the trade.
 NEAR = timedelta(hours=1)
@@ -80,18 +82,13 @@ class RecordedValues:
 
     def read_moments(self, moments: Iterable[tuple[datetime, Iterable[int]]]) -> None:
         """Read what the ledger has around some times of some contracts."""
-        recorded_days = self.lake.updates.sync.days()
-        times_on: defaultdict[date, list[datetime]] = defaultdict(list)
-        conids_on: defaultdict[date, set[int]] = defaultdict(set)
-        for at, conids in moments:
-            if at.date() in recorded_days:
-                times_on[at.date()].append(at)
-                conids_on[at.date()].update(conids)
-
-        for day, times in times_on.items():
-            begin = min(times) - NEAR
-            end = max(times) + NEAR
-            self._add_rows(self.lake.updates.sync.between(begin, end, conids_on[day]))
+        updates = self.lake.updates.sync
+        recorded_days = updates.days()
+        for day, of_day in grouped(lambda moment: moment[0].date(), moments).items():
+            if day in recorded_days:
+                times = [at for at, _conids in of_day]
+                conids = set(chain.from_iterable(conids for _at, conids in of_day))
+                self._add_rows(updates.between(min(times) - NEAR, max(times) + NEAR, conids))
 
         for rows_of_holding in self._rows.values():
             rows_of_holding.sort(key=lambda row: row[0])
@@ -112,7 +109,7 @@ class RecordedValues:
         self,
         account: str,
         lots: Mapping[int, Lot],
-        contracts: Mapping[int, Contract],
+        contracts: Contracts,
         at: datetime,
     ) -> CampaignGreeks:
         """Return the greeks of lots at a time; of what is no option delta alone."""
@@ -150,9 +147,7 @@ class RecordedValues:
         near = rows[max(0, place - 1) : place + 1]
         return min(near, key=lambda row: abs(row[0] - at), default=None)
 
-    def units_of_days(
-        self, conids_on: Mapping[date, Collection[int]]
-    ) -> Iterator[tuple[date, pl.DataFrame]]:
+    def units_of_days(self, conids_on: Mapping[date, Collection[int]]) -> Iterator[pl.DataFrame]:
         """Yield, for each day of the ledger, what one unit was worth, each five minutes.
 
         Args:
@@ -163,6 +158,6 @@ class RecordedValues:
             rows = self.lake.updates.sync.sampled(
                 conids_on[day], begin, begin + timedelta(days=1), LOOKS_A_DAY
             )
-            held = rows.filter(pl.col("position") != 0, pl.col("market_value").is_not_null())
-            unit = pl.col("market_value") / pl.col("position")
-            yield day, held.select("account", "conid", "timestamp", "slot", unit=unit)
+            held = rows.filter(col.position != 0, col.market_value.is_not_null())
+            unit = col.market_value / col.position
+            yield held.select("account", "conid", "timestamp", "slot", unit=unit)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from enum import StrEnum
-from itertools import accumulate
 from math import fsum
 from typing import Any
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.closed_campaign import CampaignResult, ClosedCampaign
 from position_sync_dagster.domain.movements import first_reasons, known_sum
@@ -22,7 +22,6 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import (
     CLOSED_CAMPAIGNS,
     PROFIT_EXPLAINED,
-    columns_of,
     records_of,
 )
 from position_sync_dagster.lake.storage.table import EVERY
@@ -90,7 +89,7 @@ class GroupResult:
     @property
     def row(self) -> dict[str, Any]:
         """The result for a program."""
-        row: dict[str, Any] = {}
+        row = {}
         for name, value in asdict(self).items():
             row["return" if name == "return_on_risk" else name] = value
         return row
@@ -117,13 +116,16 @@ def _result(
 ) -> GroupResult:
     number = len(campaigns)
     known = [campaign.profit for campaign in campaigns if campaign.profit is not None]
-    fees = _exact_sum(campaign.fees for campaign in campaigns)
-    common: dict[str, Any] = {"group": group, "currency": currency, "number": number}
-    common["fees"] = fees
-    common["unknown"] = number - len(known)
+    common: dict[str, Any] = {
+        "group": group,
+        "currency": currency,
+        "number": number,
+        "fees": _exact_sum(campaign.fees for campaign in campaigns),
+        "unknown": number - len(known),
+    }
     if len(known) < number:
-        nothing: dict[str, Any] = dict.fromkeys(_OF_PROFITS)
-        return GroupResult(**common, **nothing, why_unknown=_why_unknown(campaigns))
+        common |= dict.fromkeys(_OF_PROFITS)
+        return GroupResult(**common, why_unknown=_why_unknown(campaigns))
 
     wins = [profit for profit in known if profit > 0]
     losses = [profit for profit in known if profit < 0]
@@ -135,7 +137,7 @@ def _result(
     if not at_risk:
         why_unknown = "return: the capital at risk of a campaign is not known"
 
-    realised = _realised_by_day(campaigns)
+    drawdowns = [day.drawdown or 0.0 for day in days_of(campaigns, ())]  # all profits are known
     return GroupResult(
         **common,
         wins=len(wins),
@@ -146,14 +148,14 @@ def _result(
         expectancy=profit / number,
         profit_factor=won / lost if losses else None,
         return_on_risk=profit / at_risk if at_risk else None,
-        drawdown=drawdown_of(realised.values()),
+        drawdown=max(drawdowns),
         why_unknown=why_unknown,
     )
 
 
 def _exact_sum(amounts: Iterable[float | None]) -> float | None:
     """Return the sum without rounding on the way; None if one of the amounts is not known."""
-    exact: list[float] = []
+    exact = []
     for amount in amounts:
         if amount is None:
             return None
@@ -174,28 +176,6 @@ def _why_unknown(campaigns: Iterable[CampaignResult]) -> str:
         if campaign.profit_unknown
     ]
     return first_reasons(reasons)
-
-
-def _realised_by_day(campaigns: Iterable[CampaignResult]) -> dict[date, float]:
-    """Return the profits of campaigns by the day of their close, in order."""
-    by_day: defaultdict[date, list[float]] = defaultdict(list)
-    for campaign in campaigns:
-        by_day[campaign.closed].append(campaign.profit or 0.0)  # the caller knows all of them
-    return {day: fsum(by_day[day]) for day in sorted(by_day)}
-
-
-def drawdown_of(profits: Iterable[float]) -> float:
-    """Return how far a sum of profits fell at most below its highest, which is 0 at first.
-
-    >>> drawdown_of([5.0, -3.0, -4.0, 10.0]), drawdown_of([]), drawdown_of([-2.0, 1.0])
-    (7.0, 0.0, 2.0)
-    """
-    highest = 0.0
-    deepest = 0.0
-    for total in accumulate(profits):
-        highest = max(highest, total)
-        deepest = max(deepest, highest - total)
-    return deepest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,10 +218,10 @@ def days_of(
         closed[campaign.closed, campaign.currency].append(campaign)
 
     totals: defaultdict[str | None, _RunningTotal] = defaultdict(_RunningTotal)
-    days: list[DayResult] = []
+    days = []
     for day, currency in sorted({*profit_of, *closed}, key=_by_day):
         of_day = closed[day, currency]
-        realised = known_sum(campaign.profit for campaign in of_day)
+        realised = _exact_sum(campaign.profit for campaign in of_day)
         total = totals[currency]
         total.add(realised)
         result = DayResult(
@@ -283,15 +263,6 @@ class _RunningTotal:
 # ---- what is read
 
 
-def read_results(lake: Lake, since: date | None = None) -> list[CampaignResult]:
-    """Read what results need of the campaigns that closed on a day or later; blocks.
-
-    Args:
-        since: The first day; None: any.
-    """
-    return records_of(CampaignResult, _rows_since(lake, since, list(columns_of(CampaignResult))))
-
-
 def read_campaigns(
     lake: Lake, since: date | None = None, strategy: str | None = None
 ) -> list[ClosedCampaign]:
@@ -301,20 +272,11 @@ def read_campaigns(
         since: The first day; None: any.
         strategy: The strategy; None: all, and what is in none.
     """
-    rows = _rows_since(lake, since)
+    only = EVERY if since is None else col.closed >= since
+    rows = derived_rows(lake.derived_table(CLOSED_CAMPAIGNS), only)
     if strategy is not None:
-        rows = rows.filter(pl.col("strategy_id") == strategy)
-    return records_of(ClosedCampaign, rows)
-
-
-def _rows_since(
-    lake: Lake, since: date | None, columns: Sequence[str] | None = None
-) -> pl.DataFrame:
-    """Return rows of the table in order of their close; none while it was never made."""
-    only = EVERY if since is None else pl.col("closed") >= since
-    table = lake.derived_table(CLOSED_CAMPAIGNS)
-    rows = derived_rows(table, only, columns=columns)
-    return rows.sort("closed", "campaign_id", "currency")
+        rows = rows.filter(strategy_id=strategy)
+    return records_of(ClosedCampaign, rows.sort("closed", "campaign_id", "currency"))
 
 
 def read_days(
@@ -326,7 +288,7 @@ def read_days(
     table = lake.derived_table(PROFIT_EXPLAINED)
     rows = derived_rows(table, chosen=chosen, columns=columns)
 
-    is_known = pl.col("profit").is_not_null().all()
-    total = pl.when(is_known).then(pl.col("profit").sum())
+    is_known = col.profit.is_not_null().all()
+    total = pl.when(is_known).then(col.profit.sum())
     sums = rows.group_by("session_date", "currency").agg(total)
     return days_of(campaigns, sums.iter_rows())

@@ -1,21 +1,21 @@
 """Risk, from the tables: a book ready for scenarios, and their recorded results."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.instrument import OPTION_TYPES, contract_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.curve import Curve, curves_of
-from position_sync_dagster.risk.priced_legs import Assumptions, PricedLegs
+from position_sync_dagster.risk.priced_legs import Assumptions, Choice, PricedLegs
 from position_sync_dagster.risk.scenario_file import OwnScenarios, Point, folder_of, read_scenarios
 from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
 from position_sync_dagster.risk.terms import DatedDividend, dated_dividends
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import Book, known_strategy, read_book
+from position_sync_dagster.sync.reports.book import Book, read_book
 
 
 def read_risk(
@@ -48,37 +48,14 @@ def assumptions_of(lake: Lake, settings: Settings, book: Book) -> Assumptions:
     Raises:
         LakeError: A table cannot be used.
     """
-    is_option = pl.col("sec_type").is_in(list(OPTION_TYPES))
-    conids = book.split.parts.filter(is_option).get_column("conid").unique()
+    is_option = col.sec_type.is_in(list(OPTION_TYPES))
+    conids = book.split.parts.filter(is_option)["conid"].unique()
     return Assumptions(
         now=book.now,
         details=lake.contracts.get(conids.to_list()),
         rates=dict(settings.interest_rates),
         dividends=_dividends_by_symbol(lake),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """Which holdings are looked at: of a strategy, on an underlying, of an account; None: all."""
-
-    strategy: str | None = None
-    underlying: str | None = None
-    account: str | None = None
-
-    def of(self, legs: PricedLegs) -> PricedLegs:
-        """Return the chosen parts."""
-        return legs.chosen(self.strategy, self.underlying, self.account)
-
-    def check(self, book: Book) -> None:
-        """Refuse the name of a strategy that has no leg.
-
-        Raises:
-            UnknownStrategyError: It has none.
-        """
-        if self.strategy != UNATTRIBUTED:
-            names = (leg.strategy_id for leg in book.legs)
-            known_strategy(self.strategy, names, book.unresolved)
 
 
 def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point) -> list[Curve]:
@@ -92,7 +69,7 @@ def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point)
     """
     by_underlying = choice.strategy is not None or choice.underlying is not None
     notes = leg_notes(book).get(choice.strategy, ()) if choice.strategy is not None else ()
-    return curves_of(choice.of(legs), shift, by_underlying=by_underlying, notes=notes)
+    return curves_of(legs.chosen(choice), shift, by_underlying=by_underlying, notes=notes)
 
 
 def _dividends_by_symbol(lake: Lake) -> dict[str, tuple[DatedDividend, ...]]:
@@ -124,12 +101,14 @@ def risk_rows(
     largest_losses = {point.name: point.largest_loss for point in scenarios.recorded}
     rows = []
     for result in scenario_rows(legs, scenarios.recorded, Breakdown.STRATEGY):
-        row = {name: result[name] for name in _COLUMNS_OF_RESULTS}
-        row["made_at"] = now
-        row["date"] = now.date()
-        row["strategy_id"] = result["strategy"]
-        row["largest_loss"] = largest_losses[result["scenario"]].get(result["strategy"])
-        row["run_id"] = run_id
+        strategy = result["strategy"]
+        row = {name: result[name] for name in _COLUMNS_OF_RESULTS} | {
+            "made_at": now,
+            "date": now.date(),
+            "strategy_id": strategy,
+            "largest_loss": largest_losses[result["scenario"]].get(strategy),
+            "run_id": run_id,
+        }
         rows.append(row)
     return rows
 

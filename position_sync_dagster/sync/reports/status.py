@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
 from enum import Enum
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+from polars import col
 from pydantic import BaseModel
 
 from position_sync_dagster import dagster_files
@@ -28,22 +27,10 @@ from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
-from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.lake.strategies_file import saved_file
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
 from position_sync_dagster.sync.reports.book import Book, read_book, written_by
-from position_sync_dagster.yaml_file import saved_state
-
-
-@lru_cache(maxsize=4)
-def _strategies_problem(path: Path, _state: tuple[int, int, int]) -> str | None:
-    """Return why a file in this state cannot be read; cached, since a live status asks often."""
-    try:
-        load_strategies(path)
-    except StrategiesFileError as error:
-        return f"{error.what} {error.remedy}"
-    return None
-
 
 NOT_LOOKED_UP = "its contract has not been looked up yet"
 
@@ -203,8 +190,8 @@ def read_status(
     failed = overview.counts.get(QueueStatus.FAILED, 0)
 
     active = {leg.conid for leg in book.legs}
-    positions = all_broker_rows(lake, settings).filter(pl.col("position") != 0)
-    held = set(positions.get_column("conid"))
+    positions = all_broker_rows(lake, settings).filter(col.position != 0)
+    held = set(positions["conid"])
     unresolved = []
     for leg in lake.registry.unresolved:
         problem = leg.problem or NOT_LOOKED_UP
@@ -214,15 +201,13 @@ def read_status(
     for login_status in logins:
         if login_status.login_asks:
             attention.append(f"{login_status.gateway_id}: {login_status.login}. {CONFIRM}")
-    attention += _attention(settings.strategies_file, failed)
+    attention += _attention(settings.strategies_file, failed, now)
 
     hint = next_step(lake, settings, now)
     hints = () if hint is None else (hint,)
     attention.extend(hints)
 
-    queue: dict[str, int] = {}
-    for status in QueueStatus:
-        queue[status.value] = overview.counts.get(status, 0)
+    queue = {status.value: overview.counts.get(status, 0) for status in QueueStatus}
     streamed = written_by(Source.STREAM, book.priced, settings, now)
     queued = written_by(Source.QUEUE, book.priced, settings, now)
     updates = lake.updates.sync
@@ -264,7 +249,7 @@ def _of_all_logins(logins: Sequence[LoginStatus], now: datetime) -> dict[str, An
 
 def _closed_legs(book: Book, held: set[int]) -> str | None:
     """Return what happened to the active legs that are not held and closed for a known reason."""
-    ends: dict[int, str] = {}
+    ends = {}
     for leg in book.legs:
         end = None if leg.conid in held else book.closes.end_of(leg)
         if end is not None:
@@ -272,12 +257,13 @@ def _closed_legs(book: Book, held: set[int]) -> str | None:
     return counted_ends(ends.values())
 
 
-def _attention(strategies_file: Path | None, failed: int) -> Iterator[str]:
+def _attention(strategies_file: Path | None, failed: int, now: datetime) -> Iterator[str]:
     """Yield the problems of the strategies file and of FAILED requests."""
     if strategies_file is not None:
-        problem = _strategies_problem(strategies_file, saved_state(strategies_file))
-        if problem is not None:
-            yield f"{problem} The active legs stay as they were read last."
+        try:
+            saved_file(strategies_file).legs(now)
+        except StrategiesFileError as error:
+            yield f"{error.what} {error.remedy} The active legs stay as they were read last."
 
     if failed:
         requests = "1 request is" if failed == 1 else f"{failed:,} requests are"
@@ -301,7 +287,7 @@ def leg_states(
         LakeError: A table cannot be used.
     """
     book = read_book(lake, settings, now)
-    opened = all_broker_rows(lake, settings).filter(pl.col("position") != 0)
+    opened = all_broker_rows(lake, settings).filter(col.position != 0)
     held = dict(opened.group_by("conid").agg("account").iter_rows())
     rows = written_by(Source.STREAM, book.priced, settings, now)
     streamed = set(rows.select(KEY).iter_rows())
@@ -310,10 +296,8 @@ def leg_states(
         if not isinstance(leg, ActiveContract):
             return LegState.ARMED
 
-        accounts = []
-        for account in held.get(leg.conid, ()):
-            if leg.account in (None, account):
-                accounts.append(account)
+        holding = held.get(leg.conid, ())
+        accounts = [account for account in holding if leg.account in (None, account)]
         if not accounts:
             return LegState.ARMED if book.closes.end_of(leg) is None else LegState.CLOSED
 
@@ -364,15 +348,11 @@ def _login_status(
 
     of_owner: dict[str, Any] = {}
     if is_alive:
-        of_owner["lines_in_use"] = session.lines_in_use
-        of_owner["line_limit"] = session.line_limit
-        of_owner["underlying_lines"] = session.underlying_lines
-        of_owner["greeks"] = session.greeks
+        of_owner = {name: getattr(session, name) for name in (*_OF_LINES, "greeks")}
 
     week = session.login_week(now, mode, login.login_notice_h)
     if week is not None:
-        of_owner["login"] = week.text
-        of_owner["login_asks"] = week.asks
+        of_owner |= {"login": week.text, "login_asks": week.asks}
 
     blind_since = None if session.is_live(now) else session.seen_until(now)
     return LoginStatus(

@@ -11,24 +11,23 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import lru_cache
 from typing import Any
 
 import polars as pl
 from polars import col
 from pydantic import BaseModel, ConfigDict
 
+from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY
-from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.movements import known_sum
-from position_sync_dagster.lake.contracts import magnifier_in
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.risk.priced_legs import SIZE, Assumptions, PricedLegs, contract_of
 from position_sync_dagster.risk.revaluation import OptionValues, price_steps
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import closing_times, exchange_days
-from position_sync_dagster.sync.reports.book import Book, known_strategy
+from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.moved_between import movements_between
 from position_sync_dagster.sync.reports.profit import (
@@ -37,7 +36,7 @@ from position_sync_dagster.sync.reports.profit import (
     IS_MISSING,
     PARTS,
     explain_holdings,
-    with_values_of_their_day,
+    rows_to_explain,
 )
 from position_sync_dagster.sync.reports.risk import assumptions_of
 
@@ -88,7 +87,7 @@ class ClosedLeg(BaseModel):
     leg: str
     """The contract as a trader writes it."""
     profit: float | None
-    """The part of the strategy; null: not known."""
+    """Null: not known."""
 
 
 class TodaysProfit(BaseModel):
@@ -171,18 +170,13 @@ def read_opening_book(lake: Lake, settings: Settings, now: datetime) -> OpeningB
     table = lake.derived_table(DAILY_POSITIONS)
     recorded = DAILY_POSITIONS.empty
     if table.exists():
-        rows = _rows_of_session(lake, session, closed_at, table.version())
-        recorded = rows_of_logins(rows, settings)
+        recorded = _rows_of_session(lake, session, closed_at)
 
-    of_the_day = with_values_of_their_day(recorded, settings.calendar)
-    contracts = lake.contracts.get(set(recorded["conid"]))
-    magnifier = magnifier_in(contracts).cast(pl.Float64)
-    with_magnifier = of_the_day.with_columns(magnifier=magnifier)
-    return OpeningBook(today=today, session=session, closed_at=closed_at, rows=with_magnifier)
+    rows = rows_to_explain(lake, settings, recorded)
+    return OpeningBook(today=today, session=session, closed_at=closed_at, rows=rows)
 
 
-@lru_cache(maxsize=2)
-def _rows_of_session(lake: Lake, session: date, closed_at: datetime, _version: int) -> pl.DataFrame:
+def _rows_of_session(lake: Lake, session: date, closed_at: datetime) -> pl.DataFrame:
     """Return the rows of a close, with the greeks that the ledger has of them."""
     table = lake.derived_table(DAILY_POSITIONS)
     is_of_session = col.session_date == session
@@ -198,27 +192,18 @@ def _rows_of_session(lake: Lake, session: date, closed_at: datetime, _version: i
     written = lake.updates.sync.last_before(closed_at, ROWS_OF_CLOSE_DAYS)
     computed = written.select("update_id", pl.col(_SPLIT_BY).name.prefix("computed_"))
     joined = rows.join(computed, on="update_id", how="left", maintain_order="left")
-    filled: dict[str, pl.Expr] = {}
-    for name in _SPLIT_BY:
-        filled[name] = pl.coalesce(name, f"computed_{name}")
+    filled = {name: pl.coalesce(name, f"computed_{name}") for name in _SPLIT_BY}
     return joined.with_columns(**filled).select(rows.columns)
-
-
-@lru_cache(maxsize=4)
-def _close_before(calendar: str, today: date) -> tuple[date, datetime]:
-    """Return the last trading day before a day, and its close."""
-    days = exchange_days(calendar, today - LOOK_BACK, today)
-    session = today - timedelta(days=1)
-    while not days.is_trading_day(session):
-        session -= timedelta(days=1)
-    return session, closing_times(calendar, [session])[session]
 
 
 def day_and_close_before(calendar: str, now: datetime) -> tuple[date, date, datetime]:
     """Return the present day of an exchange, the last trading day before it, and its close."""
-    zone = exchange_days(calendar, now.date(), now.date()).zone
-    today = now.astimezone(zone).date()
-    return today, *_close_before(calendar, today)
+    days = exchange_days(calendar, now.date() - LOOK_BACK, now.date())
+    today = now.astimezone(days.zone).date()
+    session = today - A_DAY
+    while not days.is_trading_day(session):
+        session -= A_DAY
+    return today, session, closing_times(calendar, [session])[session]
 
 
 def explain_today(lake: Lake, settings: Settings, figures: Figures) -> list[TodaysProfit]:
@@ -244,9 +229,8 @@ def of_strategy(
         UnknownStrategyError: It has no leg, and nothing of it closed today.
     """
     chosen = [row for row in rows if strategy in (None, row.strategy)]
-    if not chosen and strategy != UNATTRIBUTED:
-        active = {leg.strategy_id for leg in book.legs}
-        known_strategy(strategy, active, book.unresolved)
+    if not chosen:
+        book.require_strategy(strategy)
     return chosen
 
 
@@ -348,14 +332,15 @@ def _steps_of(
     of_symbols = col.symbol.is_in(symbols.to_list())
     before = _priced(opening.rows.filter(of_symbols), given)
     after = _priced(present.filter(of_symbols), given)
-    has_terms = pl.Series([terms is not None for terms in after.terms], dtype=pl.Boolean)
+    priced = [leg.priced for leg in after]
+    has_terms = pl.Series([terms is not None for terms in priced], dtype=pl.Boolean)
 
     units_before = _units_of(before)
     units_now = _units_of(after).filter(has_terms)
     from_close = wanted.select(KEY).join(units_before, on=KEY)
     moves = from_close.join(units_now, on=KEY, suffix="_now").drop_nulls()
 
-    terms = [after.terms[place] for place in moves["place_now"]]
+    terms = [priced[place] for place in moves["place_now"]]
     start = _values_at(opening.closed_at, moves["price"], moves["spot"])
     end = _values_at(book.now, moves["price_now"], moves["spot_now"])
     steps = price_steps(terms, start, end)
@@ -399,7 +384,7 @@ def _with_steps(holdings: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
         "vega": col.units_0 * col.volatility_step,
         "theta": col.units_0 * col.time_step,
     }
-    parts: dict[str, pl.Expr] = {}
+    parts = {}
     for name, step in revalued.items():
         # Where one greek is missing, the others explain nothing.
         by_greek = pl.when(is_repriced).then(0.0).otherwise(name)
@@ -442,7 +427,7 @@ def _rows_of_groups(
     """
     parts_of = parts.partition_by(_GROUP, as_dict=True)
     closed_of = _closed_legs(figures.closed_today)
-    rows: list[TodaysProfit] = []
+    rows = []
     for group in sorted({*parts_of, *closed_of}):
         strategy, account, currency = group
         parts_of_group = parts_of.get(group, parts.clear())
@@ -468,19 +453,13 @@ def _rows_of_groups(
 
 
 def _closed_legs(closed: pl.DataFrame) -> defaultdict[tuple[Any, ...], list[ClosedLeg]]:
-    """Return what closed today, which belongs to strategies by their shares, by group."""
+    """Return what closed today by group; all of it belongs to one strategy, or to none."""
     legs: defaultdict[tuple[Any, ...], list[ClosedLeg]] = defaultdict(list)
     for row in closed.iter_rows(named=True):
-        shares = dict(zip(row["strategies"], row["shares"], strict=True))
-        unclaimed = 1.0 - sum(shares.values())
-        if unclaimed > NEGLIGIBLE:
-            shares[UNATTRIBUTED] = unclaimed
-
-        for strategy, share in shares.items():
-            account = row["account"]
-            profit = None if row["today"] is None else row["today"] * share
-            leg = ClosedLeg(account=account, conid=row["conid"], leg=row["name"], profit=profit)
-            legs[strategy, account, row["currency"]].append(leg)
+        (strategy,) = row["strategies"] or [UNATTRIBUTED]
+        account = row["account"]
+        leg = ClosedLeg(account=account, conid=row["conid"], leg=row["name"], profit=row["today"])
+        legs[strategy, account, row["currency"]].append(leg)
     return legs
 
 
@@ -526,11 +505,11 @@ def _why_unknown(unknown: pl.DataFrame, left_out: pl.DataFrame) -> str | None:
 
 def _largest(counted: pl.DataFrame) -> dict[str, list[LargestLeg]]:
     """Return the largest legs of each part."""
-    largest: dict[str, list[LargestLeg]] = {}
+    largest = {}
     for name in PARTS:
         size = pl.col(name).abs()
         by_size = counted.filter(size > AMOUNT_ROUNDING).sort(size, descending=True)
-        legs: list[LargestLeg] = []
+        legs = []
         for row in by_size.head(LARGEST).iter_rows(named=True):
             leg = LargestLeg(
                 account=row["account"], conid=row["conid"], leg=row["leg"], amount=row[name]

@@ -4,9 +4,10 @@ The trades change the newest rows of the holdings, and the legs of strategies. T
 split and summed as ever, so that what is said of it after the trades is what the product would say.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -19,7 +20,7 @@ from position_sync_dagster.domain.limits import OF_ACCOUNTS, LimitState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.deliveries import uncovered_calls
 from position_sync_dagster.risk.payoff import payoffs
-from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs
+from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs, Row
 from position_sync_dagster.risk.proposed_trade import (
     ProposedTrade,
     ProposedTradeError,
@@ -42,6 +43,9 @@ from position_sync_dagster.sync.reports.figures import known_limits
 from position_sync_dagster.sync.reports.limit_readings import evaluate
 from position_sync_dagster.sync.reports.risk import leg_notes, read_risk
 
+# A row of the ledger that is changed, or one for a program.
+NewRow = dict[str, Any]
+
 # The moves of the prices in percent that are shown if none are named.
 USUAL_MOVES = (-10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0)
 
@@ -61,7 +65,7 @@ class Changes:
 
     trades: Sequence[ProposedTrade] = ()
     closed: Sequence[str] = ()
-    rolled: Mapping[str, Any] = field(default_factory=dict)
+    rolled: Row = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.trades or self.closed or self.rolled)
@@ -82,26 +86,22 @@ class WhatIf:
     settings: Settings
     notes: Sequence[str]
 
-    def rows(self, points: Sequence[Point], level: Breakdown) -> list[dict[str, Any]]:
+    def rows(self, points: Sequence[Point], level: Breakdown) -> list[NewRow]:
         """Return the rows of `scenario_rows`, each with what it is `before` and `after`.
 
         `value`, `profit` and `left_out` of a row are those after the trades. A group that is not
         there before or after has null.
         """
-        before = _by_group(scenario_rows(self.before_legs, points, level), points)
-        after = _by_group(scenario_rows(self.after_legs, points, level), points)
-        more_before = _more_by_group(self.before, self.before_legs, self.settings, level)
-        more_after = _more_by_group(self.after, self.after_legs, self.settings, level)
-
-        rows: list[dict[str, Any]] = []
+        before = _sides(self.before, self.before_legs, self.settings, points, level)
+        after = _sides(self.after, self.after_legs, self.settings, points, level)
+        rows = []
         for key in sorted({*before, *after}, key=str):
-            group = key[:-1]
-            side_before = _side(before.get(key), more_before.get(group))
-            side_after = _side(after.get(key), more_after.get(group))
-            row = {**(after.get(key) or before[key]), "before": side_before, "after": side_after}
-            for name in _SHOWN:
-                row[name] = side_after[name] if side_after else None
-            rows.append(row)
+            row_before, side_before = before.get(key, (None, None))
+            row_after, side_after = after.get(key, (None, None))
+            sides = {"before": side_before, "after": side_after}
+            if row_after is None:
+                sides |= dict.fromkeys(_SHOWN)
+            rows.append((row_after or row_before or {}) | sides)
         return rows
 
 
@@ -109,32 +109,25 @@ class WhatIf:
 _SHOWN = ("value", "profit", "left_out")
 
 
-def _by_group(
-    rows: Iterable[dict[str, Any]], points: Sequence[Point]
-) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """Return rows by their group and the number of their point; those of a group are in order."""
-    by_key: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for group, rows_of_group in grouped(_group_of, rows).items():
-        for number, row in enumerate(rows_of_group[: len(points)]):
-            by_key[*group, number] = row
-    return by_key
+def _sides(
+    book: Book, legs: PricedLegs, settings: Settings, points: Sequence[Point], level: Breakdown
+) -> dict[tuple[Any, ...], tuple[NewRow, NewRow]]:
+    """Return each row of scenarios, and what it has of a side, by group and number of the point."""
+    more = _more_by_group(book, legs, settings, level)
+    sides = {}
+    for group, rows in grouped(_GROUP_OF, scenario_rows(legs, points, level)).items():
+        for number, row in enumerate(rows):
+            numbers = {name: row[name] for name in _SHOWN}
+            sides[*group, number] = (row, numbers | more.get(group, {}))
+    return sides
 
 
-def _group_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["strategy"], row["name"], row["account"], row["currency"], row["conid"]
-
-
-def _side(row: Mapping[str, Any] | None, more: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return what a row is before or after; None: its group is not there."""
-    if row is None:
-        return None
-    numbers = {name: row[name] for name in _SHOWN}
-    return {**numbers, **(more or {})}
+_GROUP_OF = itemgetter("strategy", "name", "account", "currency", "conid")
 
 
 def _more_by_group(
     book: Book, legs: PricedLegs, settings: Settings, level: Breakdown
-) -> dict[tuple[Any, ...], dict[str, Any]]:
+) -> dict[tuple[Any, ...], NewRow]:
     """Return greeks, payoffs, what is uncovered and broken limits of strategies and accounts."""
     if level not in (Breakdown.STRATEGY, Breakdown.ACCOUNT):
         return {}
@@ -142,53 +135,37 @@ def _more_by_group(
     if level is Breakdown.STRATEGY:
         by = ["strategy_id", *by]
     uncovered = uncovered_calls(legs)
-    all_payoffs = payoffs(legs, leg_notes(book))
-    broken = _broken_limits(book, settings)
+    payoffs_of = grouped(
+        lambda payoff: (payoff.strategy, payoff.account), payoffs(legs, leg_notes(book))
+    )
+    # What the broker alone knows of an account, such as its margin, is not known after a trade.
+    computed = [limit for limit in known_limits(settings) if limit.measure not in OF_ACCOUNTS]
+    judged = evaluate(computed, book)
+    broken = [evaluated for evaluated in judged if evaluated.outcome is LimitState.BROKEN]
 
-    more: dict[tuple[Any, ...], dict[str, Any]] = {}
+    more = {}
     for sums in exposure.summed(legs.parts, by, book.now).iter_rows(named=True):
         strategy = sums.get("strategy_id")
         account = sums["account"]
-
-        uncovered_here: list[dict[str, Any]] = []
+        uncovered_here = []
         for row in uncovered:
             if row["account"] == account and strategy in (None, row["strategy_id"]):
                 uncovered_here.append(row)
 
-        payoff_rows: list[dict[str, Any]] = []
-        for payoff in all_payoffs:
-            is_here = (payoff.strategy, payoff.account) == (strategy, account)
-            if strategy is not None and is_here:
-                payoff_rows.append(payoff.row)
-
-        broken_here: list[str] = []
-        for subjects, text in broken:
-            if subjects & {strategy, account}:
-                broken_here.append(text)
+        broken_here = []
+        for evaluated in broken:
+            limit = evaluated.limit
+            if (limit.account or limit.strategy_id) in (strategy, account):
+                broken_here.append(evaluated.text)
 
         key = (strategy, strategy or account, account, sums["currency"], None)
         greeks = {name: sums[name] for name in GREEKS}
         more[key] = greeks | {
-            "payoffs": payoff_rows,
+            "payoffs": [payoff.row for payoff in payoffs_of[strategy, account]],
             "uncovered": uncovered_here,
             "limits_broken": broken_here,
         }
     return more
-
-
-def _broken_limits(book: Book, settings: Settings) -> list[tuple[set[str | None], str]]:
-    """Return the limits that are broken, with the strategy or account that they are of.
-
-    What the broker alone knows of an account, such as its margin, is not known after a trade.
-    """
-    computed = [limit for limit in known_limits(settings) if limit.measure not in OF_ACCOUNTS]
-    broken: list[tuple[set[str | None], str]] = []
-    for evaluated in evaluate(computed, book):
-        if evaluated.outcome is LimitState.BROKEN:
-            limit = evaluated.limit
-            subjects = {limit.strategy_id, limit.account} - {None}
-            broken.append((subjects, evaluated.text))
-    return broken
 
 
 def read_what_if(lake: Lake, settings: Settings, now: datetime, changes: Changes) -> WhatIf:
@@ -229,10 +206,10 @@ def what_if_of(book: Book, legs: PricedLegs, settings: Settings, changes: Change
 
 
 def rows_of_choice(
-    rows: Sequence[dict[str, Any]], strategy: str | None, account: str | None
-) -> list[dict[str, Any]]:
+    rows: Sequence[NewRow], strategy: str | None, account: str | None
+) -> list[NewRow]:
     """Return the rows of an account, and those of a strategy where rows are of strategies."""
-    chosen: list[dict[str, Any]] = []
+    chosen = []
     for row in rows:
         is_of_strategy = strategy is None or row["strategy"] in (None, strategy)
         if is_of_strategy and account in (None, row["account"]):
@@ -246,7 +223,7 @@ def closing_trades(legs: PricedLegs, strategy: str) -> list[ProposedTrade]:
     Raises:
         ProposedTradeError: It holds nothing.
     """
-    trades: list[ProposedTrade] = []
+    trades = []
     for leg in legs.of_strategy(strategy):
         row = leg.row
         trade = ProposedTrade(
@@ -284,8 +261,8 @@ def rolling_trades(legs: PricedLegs, strategy: str, expiry: Any) -> list[Propose
             remedy="Name a day after the next expiry of the strategy.",
         )
 
-    closing: list[ProposedTrade] = []
-    opening: list[ProposedTrade] = []
+    closing = []
+    opening = []
     for trade in options:
         if trade.expiry == nearest:
             closing.append(trade)
@@ -306,10 +283,10 @@ class HypotheticalBook:
     legs: PricedLegs
 
     def __post_init__(self) -> None:
-        self.rows: dict[Key, dict[str, Any]] = {}
+        self.rows: dict[Key, NewRow] = {}
         for row in self.book.priced.iter_rows(named=True):
             self.rows[row["account"], row["conid"]] = row
-        self.claims = [leg for leg in self.book.legs if leg.removed_at is None]
+        self.claims = [*self.book.legs]
         self.traded: set[Key] = set()
         self._next_conid = -1
 
@@ -320,13 +297,8 @@ class HypotheticalBook:
             ProposedTradeError: Nothing of the underlying is held, or nothing prices it.
         """
         account = trade.account or self._account_of(trade)
-        key = self._held_key(trade, account)
-        if key is None:
-            row, source = self._new_row(trade, account)
-            key = (account, row["conid"])
-        else:
-            row = self.rows[key]
-            source = "the price of the holding"
+        row, source = self._row_of(trade, account)
+        key = (account, row["conid"])
 
         magnifier = self._magnifier(row)
         mark = _unit_price(row, magnifier)
@@ -368,39 +340,32 @@ class HypotheticalBook:
 
     def _account_of(self, trade: ProposedTrade) -> str:
         """Return the account that holds most of the underlying."""
-        of_underlying = self.legs.parts.filter(col.symbol == trade.symbol)
+        of_underlying = self.legs.parts.filter(symbol=trade.symbol)
         if of_underlying.is_empty():
             raise _nothing_held(trade)
-        counts = of_underlying.group_by("account").len()
-        most_first = counts.sort("len", "account", descending=[True, False])
-        return str(most_first["account"][0])
+        return str(of_underlying["account"].mode().min())
 
-    def _held_key(self, trade: ProposedTrade, account: str) -> Key | None:
-        """Return the holding of the contract in an account; None: it is not held there."""
-        if trade.conid is not None and (account, trade.conid) in self.rows:
-            return account, trade.conid
-        in_account = [key for key in self._held_like(trade) if key[0] == account]
-        return next(iter(in_account), None)
-
-    def _held_like(self, trade: ProposedTrade) -> list[Key]:
-        """Return the holdings of the contract of a trade, of all accounts."""
+    def _row_of(self, trade: ProposedTrade, account: str) -> tuple[NewRow, str]:
+        """Return the row of a contract in an account, and what prices it."""
         wanted = (trade.symbol, trade.expiry, trade.right, trade.strike)
-        same: list[Key] = []
-        for key, row in self.rows.items():
+        held = []
+        for row in self.rows.values():
             terms = (row["symbol"], row["expiry"], row["right"], row["strike"])
-            if row["position"] and terms == wanted:
-                same.append(key)
-        return same
+            if row["conid"] == trade.conid or (row["position"] and terms == wanted):
+                held.append(row)
 
-    def _new_row(self, trade: ProposedTrade, account: str) -> tuple[dict[str, Any], str]:
-        """Return the row of a contract that the account does not hold, and what prices it."""
-        for key in self._held_like(trade):
-            return _without_position(self.rows[key], account), "the price in another account"
+        for row in held:
+            if row["account"] == account:
+                return row, "the price of the holding"
+        if held:
+            return _without_position(held[0], account), "the price in another account"
+        return self._new_row(trade, account)
 
+    def _new_row(self, trade: ProposedTrade, account: str) -> tuple[NewRow, str]:
+        """Return the row of a contract that is not held, and what prices it."""
         similar = self._similar(trade)
         template = _without_position(similar.row, account)
-        row = {name: template[name] for name in self.book.priced.columns if name in template}
-        row |= {
+        row = {name: template[name] for name in self.book.priced.columns} | {
             "conid": self._next_conid, "symbol": trade.symbol, "right": trade.right,
             "strike": trade.strike, "expiry": trade.expiry, "local_symbol": None,
             "market_price": None, "implied_vol": None, **dict.fromkeys(_GREEK_COLUMNS),
@@ -416,17 +381,15 @@ class HypotheticalBook:
         if not trade.right:
             wanted = frozenset({"FUT"} if trade.expiry else {"STK"})
 
-        held: list[PricedLeg] = []
-        for leg in self.legs:
-            if leg.row["symbol"] == trade.symbol and leg.row["sec_type"] in wanted:
-                held.append(leg)
-        if not held:
+        is_like = (col.symbol == trade.symbol) & col.sec_type.is_in(wanted)
+        held = self.legs.where(is_like)
+        if held.parts.is_empty():
             raise _nothing_held(trade)
         return min(held, key=lambda leg: _days_apart(leg.row["expiry"], trade.expiry))
 
     def _priced_option(
-        self, trade: ProposedTrade, row: dict[str, Any], similar: PricedLeg
-    ) -> tuple[dict[str, Any], str]:
+        self, trade: ProposedTrade, row: NewRow, similar: PricedLeg
+    ) -> tuple[NewRow, str]:
         """Return the row of an option with its price, volatility and greeks."""
         now = self.book.now
         spot = similar.row["spot"]
@@ -474,7 +437,7 @@ class HypotheticalBook:
     def _terms_of(
         self,
         trade: ProposedTrade,
-        row: Mapping[str, Any],
+        row: Row,
         similar: PricedLeg,
         magnifier: float | None,
     ) -> OptionTerms | None:
@@ -494,11 +457,11 @@ class HypotheticalBook:
             return None
         return terms
 
-    def _magnifier(self, row: Mapping[str, Any]) -> float | None:
+    def _magnifier(self, row: Row) -> float | None:
         """Return the divisor from quoted prices to the currency: that of a held part, if any."""
-        parts = self.legs.parts.filter(col.symbol == row["symbol"], col.sec_type == row["sec_type"])
-        magnifiers = parts["magnifier"].drop_nulls()
-        return float(magnifiers[0]) if len(magnifiers) else None
+        parts = self.legs.parts.filter(symbol=row["symbol"], sec_type=row["sec_type"])
+        magnifiers = parts["magnifier"].drop_nulls().to_list()
+        return magnifiers[0] if magnifiers else None
 
     def _claim(self, trade: ProposedTrade, key: Key) -> None:
         """Add what was opened for a strategy as a leg, and end the leg that was closed."""
@@ -547,7 +510,7 @@ def _days_apart(expiry: date | None, wanted: date | None) -> int:
     return abs((expiry - wanted).days)
 
 
-def _without_position(row: Mapping[str, Any], account: str) -> dict[str, Any]:
+def _without_position(row: Row, account: str) -> NewRow:
     """Return a row of which nothing is held."""
     return {
         **row,
@@ -560,7 +523,7 @@ def _without_position(row: Mapping[str, Any], account: str) -> dict[str, Any]:
     }
 
 
-def _unit_price(row: Mapping[str, Any], magnifier: float | None) -> float | None:
+def _unit_price(row: Row, magnifier: float | None) -> float | None:
     """Return the price of one unit in the major unit; None: it is not known."""
     size = row["position"] * row["multiplier"]
     if size and row["market_value"] is not None:
@@ -570,9 +533,7 @@ def _unit_price(row: Mapping[str, Any], magnifier: float | None) -> float | None
     return float(row["market_price"] / magnifier)
 
 
-def traded_row(
-    row: Mapping[str, Any], quantity: float, price: float, value_of_one: float
-) -> dict[str, Any]:
+def traded_row(row: Row, quantity: float, price: float, value_of_one: float) -> NewRow:
     """Return a row after a trade, as the broker books it.
 
     A trade that adds has an average cost between both. One that reduces leaves the average cost as
@@ -624,7 +585,7 @@ def read_changes(
         ProposedTradeError: A text is no trade.
         InvalidLegError: A part of a trade, or an expiry, cannot be read.
     """  # fmt: skip
-    parsed: list[ProposedTrade] = []
+    parsed = []
     for text in trades:
         trade = parse_trade(text)
         parsed.append(replace(trade, account=account, strategy=strategy))

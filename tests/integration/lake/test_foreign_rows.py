@@ -176,7 +176,7 @@ def test_a_value_that_no_program_can_use_is_unknown_and_the_others_are_shown(
     assert {1, 2, 3} <= {*follower.read().rows["conid"]} | {*_rows_of(follower.read())}
 
     figures = read_figures(opened, Settings(lake=str(lake.path)), now)
-    shown = json.loads(json.dumps(figures.to_dict(), default=str, allow_nan=False))
+    shown = json.loads(figures.to_json())
     values = {one["conid"]: one["market_value"] for one in shown["positions"]}
     assert {conid: values[conid] for conid in (1, 2, 3)} == {1: 150.0, 2: 7.0, 3: 7.0}
 

@@ -73,24 +73,20 @@ def test_a_combo_is_one_line_by_its_strategy():
     ]
 
 
-def test_an_assignment_is_one_line_with_its_shares_and_their_profit_once():
+def test_an_assignment_has_a_line_of_the_option_and_one_of_its_shares():
     cause = closure(1, Cause.ASSIGNED, -55.0, counter_conid=3)
     both = [change(1, -1.0, 0.0), change(3, 0.0, 100.0)]
     assert lines(changes=both, closures=[cause]) == [
-        "CLOSE assigned: QQQ 555C  -1 → 0, QQQ  0 → 100, -55 USD",
+        "CLOSE assigned: QQQ 555C  -1 → 0, -55 USD",
+        "QUANTITY quantity: QQQ  0 → 100",
     ]
-    # Shares that were held are closed by the assignment: what both earned is known together.
+    # Shares that were held are closed by the assignment.
     gone = [change(1, -1.0, 0.0), change(3, 100.0, 0.0)]
     of_shares = closure(3, Cause.ASSIGNED, 80.0, counter_conid=1, right=None, strike=None)
     assert lines(changes=gone, closures=[cause, of_shares]) == [
-        "CLOSE assigned: QQQ 555C  -1 → 0, QQQ  100 → 0, +25 USD",
+        "CLOSE assigned: QQQ 555C  -1 → 0, -55 USD",
+        "CLOSE assigned: QQQ  100 → 0, +80 USD",
     ]
-    assert lines(changes=gone, closures=[cause, replace(of_shares, realized_pnl=None)]) == [
-        "CLOSE assigned: QQQ 555C  -1 → 0, QQQ  100 → 0",
-    ]
-    # What came at another time has another cause.
-    later = change(3, 0.0, 100.0, seen_at=NOW + timedelta(hours=2))
-    assert len(lines(changes=[both[0], later], closures=[cause])) == 2
 
 
 @pytest.mark.parametrize(

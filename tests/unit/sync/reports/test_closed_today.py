@@ -11,8 +11,7 @@ from position_sync_dagster.domain.movements import MovementKind
 from position_sync_dagster.lake.schema import broker_rows
 from position_sync_dagster.sync.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.book import Book
-from position_sync_dagster.sync.reports.changes import Day, day_began
-from position_sync_dagster.sync.reports.closed_today import closed_profits
+from position_sync_dagster.sync.reports.changes import Day, closed_profits, day_began
 from position_sync_dagster.sync.reports.figures import Figures
 from tests.support.holdings import make_holding
 from tests.support.money_rows import book_of, row
