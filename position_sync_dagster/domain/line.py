@@ -18,8 +18,7 @@ from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
 
 # Time between two requests of a suspect line; it starts anew once the line ticks again and agrees
-# with the broker's value. It is also the time between two trials while no line answers
-# (`RenewalPace`).
+# with the broker's value.
 RENEWAL = Backoff(first_s=30.0, longest_s=900.0)
 
 # A denial that ended this long ago is over: the next refusal begins a new count.
@@ -122,8 +121,6 @@ class Denial:
     Attributes:
         wait: The delays before live data are requested again.
         delayed: Whether delayed data may be requested meanwhile.
-        of_login: The refusal concerns the login and not the contract. One of the contracts that
-            were refused so is requested again, and the others follow when it is granted.
         awaits: What lifts it when it arrives.
         times: Number of refusals in a row.
         until_s: When live data may be requested again.
@@ -132,7 +129,6 @@ class Denial:
     reason: str
     wait: Backoff
     delayed: bool = False
-    of_login: bool = False
     awaits: Awaited | None = None
     times: int = 0
     until_s: float = -math.inf

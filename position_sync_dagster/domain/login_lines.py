@@ -6,14 +6,14 @@ seconds of a monotonic clock that the caller reads, unless they are called a mom
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
-from position_sync_dagster.domain.line import RENEWAL, Awaited, Denial, Line, LineEvent
+from position_sync_dagster.domain.line import Awaited, Denial, Line, LineEvent
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines, rank
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
@@ -132,62 +132,6 @@ class Probe(NamedTuple):
 # gateway takes in a second, and account requests need some of them too.
 RENEWALS_AT_ONCE = 10
 
-# When this many lines that were requested again have not answered, one is tried at a time.
-UNANSWERED = 5
-
-
-@dataclass(slots=True)
-class RenewalPace:
-    """How many suspect lines are requested again now.
-
-    When several did not answer, the login or a farm is dead. One line at a time is tried then, less
-    and less often, and the others follow when it answers.
-
-    >>> pace = RenewalPace()
-    >>> pace.allowed(0.0)
-    5
-    >>> pace.requested([1, 2, 3, 4, 5], 0.0)
-    >>> pace.allowed(29.0), pace.allowed(30.0)
-    (0, 1)
-    >>> pace.answered([5])
-    >>> pace.allowed(29.0)
-    10
-    """
-
-    _unanswered: set[int] = field(default_factory=set)
-    _at_once: int = UNANSWERED
-    _trials: int = 0
-    _trial_at_s: float = -math.inf
-
-    def allowed(self, now_s: float) -> int:
-        """Return how many lines may be requested again now."""
-        if len(self._unanswered) < UNANSWERED:
-            return self._at_once - len(self._unanswered)
-        return int(now_s >= self._trial_at_s)
-
-    def requested(self, conids: Sequence[int], now_s: float) -> None:
-        """Record that these lines are requested again."""
-        self._unanswered.update(conids)
-        if conids and len(self._unanswered) >= UNANSWERED:
-            self._trials += 1
-            self._trial_at_s = now_s + RENEWAL.delay_s(self._trials)
-
-    def answered(self, conids: Collection[int]) -> None:
-        """Record that these lines sent a price."""
-        if not self._unanswered.isdisjoint(conids):
-            self._begin_anew(RENEWALS_AT_ONCE)
-
-    def interrupted(self) -> None:
-        """Record that lines may have died or returned: earlier silence proves nothing now."""
-        self._begin_anew(UNANSWERED)
-
-    def _begin_anew(self, at_once: int) -> None:
-        self._unanswered = set()
-        self._at_once = at_once
-        self._trials = 0
-        self._trial_at_s = -math.inf
-
-
 LOGIN_SILENT = "no line of the login has ticked"
 
 # The number of suspect lines that the session's detail and the log name.
@@ -214,7 +158,7 @@ class LoginLines:
     >>> from datetime import UTC
     >>> lines = LoginLines(
     ...     silence_s=30.0, session_open=lambda conid: conid != 2, min_hold_s=5.0,
-    ...     limit=LineLimit(configured=100, reserve=5, wait=RENEWAL),
+    ...     limit=LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60, longest_s=900)),
     ... )
     >>> for conid in (1, 2):
     ...     lines.record(conid, LineEvent.REQUESTED, 0.0)
@@ -240,7 +184,6 @@ class LoginLines:
     def _begin_anew(self) -> None:
         self._login = SilentLogin(silence_s=2 * self.silence_s)
         self._probe: Probe | None = None
-        self._pace = RenewalPace()
 
     def line(self, conid: int) -> Line:
         """Return the line of a contract, an idle one where it has none."""
@@ -281,13 +224,11 @@ class LoginLines:
             now_s: The same in seconds.
             reason: The cause, for people.
         """
-        self._pace.interrupted()
         for conid in self._lines:
             self.record(conid, LineEvent.INTERRUPTED, now_s, at=at, reason=reason)
 
     def restored(self, now_s: float) -> None:
         """Record that the data of all lines should flow again."""
-        self._pace.interrupted()
         for conid in self._lines:
             self.record(conid, LineEvent.RESTORED, now_s)
 
@@ -310,7 +251,6 @@ class LoginLines:
             if self._lines[conid].priced_at != before.priced_at:
                 priced.append(conid)
 
-        self._pace.answered(priced)
         self._judge_probe(quotes, priced, now_s)
         self._login.heard(len(priced), now_s)
         if self._probe is None and self._login.is_due(now_s):
@@ -364,11 +304,7 @@ class LoginLines:
         return sorted(delayed - self.denials(now_s).keys())
 
     def take_due_for_renewal(self, now_s: float) -> list[int]:
-        """Return the lines to request again now, a few at once; they count as requested then.
-
-        A probed line, and a line that the broker's value contradicts, are requested once in any
-        case; the others are requested at a pace that depends on the answers.
-        """
+        """Return the lines to request again now, a few at once; they count as requested then."""
         due = []
         for conid, line in self._lines.items():
             if line.suspect:
@@ -377,48 +313,18 @@ class LoginLines:
                     due.append(conid)
         due.sort(key=lambda conid: self._lines[conid].renew_at_s)
 
-        all_unpaced: list[int] = []
-        all_paced: list[int] = []
-        for conid in due:
-            side = all_unpaced if self._is_unpaced(conid) else all_paced
-            side.append(conid)
-
-        unpaced = all_unpaced[:RENEWALS_AT_ONCE]
-        allowed = min(self._pace.allowed(now_s), RENEWALS_AT_ONCE - len(unpaced))
-        paced = all_paced[:allowed]
-        self._pace.requested(paced, now_s)
-
-        renewed = unpaced + paced
+        renewed = due[:RENEWALS_AT_ONCE]
         for conid in renewed:
             self.record(conid, LineEvent.RENEWED, now_s)
         return renewed
 
-    def _is_unpaced(self, conid: int) -> bool:
-        line = self._lines[conid]
-        is_probed = self._probe is not None and conid == self._probe.conid
-        return is_probed or (line.dispute is not None and not line.renewals)
-
     # Denials.
 
     def deny(self, conid: int, denial: Denial, now_s: float) -> Denial:
-        """Record a refusal of live data; return it with the wait that it has by itself.
-
-        Contracts that were refused for a cause of the login share one wait.
-        """
+        """Record a refusal of live data; return it with the wait that it has by itself."""
         line = self.line(conid).denied_again(denial, now_s)
         self._lines[conid] = line
-        self._share_refusals()
         return denial if line.denial is None else line.denial
-
-    def _share_refusals(self) -> None:
-        """Set the same wait for every contract that was refused for a cause of the login."""
-        refused = self._refused_by_login()
-        if not refused:
-            return
-        latest = max(refused.values(), key=lambda denial: denial.until_s)
-        for conid, denial in refused.items():
-            shared = replace(denial, until_s=latest.until_s, times=latest.times)
-            self._lines[conid] = replace(self._lines[conid], denial=shared)
 
     def arrived(self, awaited: Awaited, now_s: float, only: Collection[int] | None = None) -> None:
         """Record that what denials wait for has arrived.
@@ -439,48 +345,12 @@ class LoginLines:
 
     def denials(self, now_s: float) -> dict[int, Denial]:
         """Return the contracts that may not have live data now, each with the reason."""
-        waiting = self._waiting_for_trial(now_s)
         denials = {}
         for conid, line in self._lines.items():
-            if line.denial is not None and (line.denied(now_s) is not None or conid in waiting):
-                denials[conid] = line.denial
+            denial = line.denied(now_s)
+            if denial is not None:
+                denials[conid] = denial
         return denials
-
-    def _refused_by_login(self) -> dict[int, Denial]:
-        """Return the refusals of wanted contracts for a cause of the login, by conid."""
-        refused = {}
-        for conid, line in self._lines.items():
-            denial = line.denial
-            if denial is not None and denial.of_login and not line.live and conid in self.wanted:
-                refused[conid] = denial
-        return refused
-
-    def _waiting_for_trial(self, now_s: float) -> set[int]:
-        """Return the contracts that wait for a trial of another one, after a refusal of the login.
-
-        The trial counts as granted when it has sent a price, or was not refused for the time in
-        which a line has to tick.
-        """
-        refused = self._refused_by_login()
-        if not refused:
-            return set()
-
-        may_be_tried_at_s = max(denial.until_s for denial in refused.values())
-        is_tried = False
-        for line in self._lines.values():
-            of_login = line.denial is not None and line.denial.of_login
-            if not of_login or line.delayed or line.held_since_s is None:
-                continue
-            if line.held_since_s < may_be_tried_at_s:
-                continue
-            if line.trusted or now_s >= line.held_since_s + self.silence_s:
-                return set()  # the trial is granted: all may be requested
-            is_tried = True
-
-        waiting = set(refused)
-        if not is_tried and now_s >= may_be_tried_at_s:
-            waiting.discard(self.in_order(refused)[0])
-        return waiting
 
     # A login on which nothing ticks.
 
@@ -498,7 +368,6 @@ class LoginLines:
         self._probe = None
         if missed_ticks is False or not self._lines[probe.conid].held:
             return
-        self._pace.interrupted()
         for conid in self._lines:
             has_opened = missed_ticks and conid == probe.conid
             if not has_opened and conid not in priced:

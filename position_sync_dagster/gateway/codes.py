@@ -209,11 +209,6 @@ ADVICE = frozenset(
 )
 
 
-# The cause concerns the login or a data farm, and not the contract: while it lasts, every other
-# request is refused too.
-REFUSES_LOGIN = frozenset({GatewayCode.COMPETING_SESSION, GatewayCode.CUT_BY_FARM})
-
-
 def is_notice(code: int) -> bool:
     """Return whether a code is a notice of the system or a warning, which ends no request.
 

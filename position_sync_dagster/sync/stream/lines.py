@@ -32,8 +32,7 @@ RETRY_WAITS: dict[int, Backoff] = {
 UNKNOWN_RETRY_WAIT = Backoff(first_s=60.0, longest_s=14_400.0)
 
 # Delays before a refused line is requested again. A competing session (10197) and a farm outage
-# (10182) may end at any moment, and one line is requested for all; a missing subscription is seldom
-# bought.
+# (10182) may end at any moment; a missing subscription is seldom bought.
 OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 
 # Delays before another attempt to get more lines than the limit that was learned from code 101.
@@ -248,7 +247,6 @@ class StreamLines:
             reason=text,
             wait=RETRY_WAITS.get(refusal.code, usual_wait),
             delayed=may_be_delayed and not was_delayed and is_leg,
-            of_login=refusal.code in codes.REFUSES_LOGIN,
             awaits=AWAITED.get(refusal.code),
         )
         self._deny(conid, denial)
