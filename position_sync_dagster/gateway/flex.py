@@ -37,7 +37,6 @@ from position_sync_dagster.gateway.flex_fields import (
     with_values,
 )
 from position_sync_dagster.gateway.flex_service import answer_of, refusal
-from position_sync_dagster.settings import SECURITY_TYPES
 
 # The time in New York that the values of a statement's day get: a statement has only the date.
 STATED_AT = clock_time(16, 0)
@@ -100,10 +99,13 @@ def execution_of(fields: Fields) -> closes.Execution:
 
     side = closes.Side.SELL if quantity < 0 else closes.Side.BUY
     execution_id = fields.get(TEXT, "ibExecID", "tradeID", "transactionID")
+    if not execution_id:
+        raise fields.error("has no ibExecID, tradeID or transactionID", _IDS)
+
     row = fields.row(_EXECUTION)
     return closes.Execution(
         **row,
-        execution_id=execution_id or "",
+        execution_id=execution_id,
         time=_execution_time(fields),
         side=side,
         quantity=abs(quantity),
@@ -366,30 +368,27 @@ _PLACE = {"accountId", "acctAlias", "model", "currency", "reportDate", "date", "
 # What a lot names and its summary does not. Source: ibflex, Types.py, OpenPosition.
 _LOT = {"openDateTime", "holdingPeriodDateTime", "originatingOrderID", "originatingTransactionID"}
 
-# The elements that state positions and executions, also in the levels of detail that are not read:
-# beside them, none at all does not mean that the account is flat or has not traded.
-_IN_DETAIL = {
-    RowKind.POSITIONS: {"OpenPosition"},
-    RowKind.EXECUTIONS: {"Trade", "Order", "SymbolSummary", "AssetSummary", "Lot"},
-}
+# The elements that state trades, also in the levels of detail that are not read: beside them, no
+# execution at all does not mean that the account has not traded.
+_OF_TRADES = {"Trade", "Order", "SymbolSummary", "AssetSummary", "Lot"}
 
 # The elements of an activity statement, at least one of which it has.
 _SECTIONS = {
     "OpenPositions", "Trades", "EquitySummaryInBase", "CorporateActions", "Transfers",
-    "CashTransactions", *_ELEMENTS, *_IN_DETAIL[RowKind.EXECUTIONS],
+    "CashTransactions", *_ELEMENTS, *_OF_TRADES,
 }  # fmt: skip
 
 _LEVELS = "In the Flex query choose Summary for Open Positions and Execution for Trades"
-_IDS = "In the Flex query choose the fields IB Execution ID, Trade ID and Transaction ID"
+_IDS = (
+    "In the Flex query choose the fields IB Execution ID, Trade ID and Transaction ID, and Level "
+    "of Detail: sums of trades have no id"
+)
+_AS_XML = "In the Flex query choose the format XML, download it again and replace the file."
 _MODELS = (
     "In the Flex query leave the field Model of Open Positions out: a part in a model has a row of "
     "its own"
 )
 _ONE_FILE = "Put the XML of an activity Flex query into the folder, and nothing else."
-_AS_XML = "In the Flex query choose the format XML, and download it again."
-
-# Maximum number of holdings of an unknown type that a message names.
-_NAMED = 10
 
 # What is read of a file to tell what it is, in bytes: an answer of the service is shorter.
 _BEGIN = 65_536
@@ -460,17 +459,12 @@ class _StatementReader:
             self._accounts.add(self._account)
 
         self._foreign_rows: Counter[str] = Counter()
-        self._unknown_levels: Counter[tuple[str, str]] = Counter()
-        self._unknown_types: dict[str, list[str]] = {}
 
         self._positions: dict[_PositionKey, closes.StatementPosition] = {}
         self._named_twice: dict[_PositionKey, str] = {}
         self._lots: dict[_PositionKey, str] = {}
         self._rows = StatementRows()
         self._executed = 0
-        # Trades without an id may be sums of others: what each order and contract traded.
-        self._without_id: list[tuple[Fields, closes.Execution]] = []
-        self._traded: Counter[tuple[int, str | None]] = Counter()
         self._flaws: dict[RowKind, list[StatementError]] = {kind: [] for kind in RowKind}
 
     def add(self, tag: str, attributes: Mapping[str, str]) -> None:
@@ -519,10 +513,8 @@ class _StatementReader:
             )
             raise StatementError(message, remedy=_ONE_FILE)
 
-        self._check_trades_without_id()
-        self._check_levels()
         positions = self._single_positions()
-        self._check_that_sections_say_something(positions)
+        self._check_that_trades_say_something()
 
         if self._states_all_trades():
             period = self._period()
@@ -530,7 +522,6 @@ class _StatementReader:
         self._flush()
 
         left_out = self._left_out()
-        notes = self._notes()
         lacks_positions = bool(self._flaws[RowKind.POSITIONS])
 
         return closes.Statement(
@@ -549,7 +540,6 @@ class _StatementReader:
             foreign_rows=dict(self._foreign_rows),
             lacks_positions=lacks_positions,
             left_out=tuple(left_out),
-            notes=tuple(notes),
         )
 
     def _read(self, fields: Fields, element: _Element, own: Mapping[str, str]) -> None:
@@ -575,8 +565,8 @@ class _StatementReader:
             return
 
         if level is not None and level not in element.levels:
-            self._unknown_levels[fields.element, own["levelOfDetail"]] += 1
-            return
+            written = shown(own["levelOfDetail"])
+            raise fields.error(f"has levelOfDetail={written}, which is not known", _LEVELS)
 
         account = fields.attributes["accountId"]
         self._accounts.add(account.strip())
@@ -611,10 +601,6 @@ class _StatementReader:
 
     def _add_position(self, fields: Fields) -> None:
         position = position_of(fields)
-        if position.sec_type not in SECURITY_TYPES:
-            named = self._unknown_types.setdefault(position.sec_type, [])
-            named.append(position.local_symbol or position.symbol)
-
         key = (position.account, position.day, position.conid)
         if key in self._positions:
             self._named_twice[key] = str(fields)
@@ -622,15 +608,8 @@ class _StatementReader:
 
     def _add_execution(self, fields: Fields) -> None:
         execution = execution_of(fields)
-        if not execution.execution_id:
-            self._without_id.append((fields, execution))
-            return
-
         self._executed += 1
         self._rows.executions.append(execution)
-        order_id = execution.order_id or execution.brokerage_order_id
-        for order in {None, order_id}:
-            self._traded[execution.conid, order] += execution.change  # type: ignore[assignment]
         self._flush(at_least=ROWS_AT_ONCE)
 
     def _flush(self, at_least: int = 1) -> None:
@@ -640,28 +619,6 @@ class _StatementReader:
         if self._store is not None and count >= at_least:
             self._store(rows)
             self._rows = StatementRows()
-
-    def _check_trades_without_id(self) -> None:
-        """Name the trades without an id that are no sum of others."""
-        for fields, execution in self._without_id:
-            order = execution.order_id or execution.brokerage_order_id
-            traded = self._traded.get((execution.conid, order))
-            has_level = "levelOfDetail" in fields.attributes
-            is_sum = traded == execution.change and not has_level
-            if not is_sum:
-                error = fields.error("has no ibExecID, tradeID or transactionID", _IDS)
-                self._flaws[RowKind.EXECUTIONS].append(error)
-
-    def _check_levels(self) -> None:
-        """Name the levels of detail that are not known: their rows may be no repetition."""
-        for (tag, level), count in self._unknown_levels.items():
-            what = (
-                f"{self._fields.file}: {count} rows {tag} of {self._account} have levelOfDetail="
-                f"{shown(level)}, which is not known."
-            )
-            becomes = _ELEMENTS[tag].becomes
-            error = flaw(what, _LEVELS)
-            self._flaws[becomes].append(error)
 
     def _single_positions(self) -> list[closes.StatementPosition]:
         """Return the holdings of each day, without those that are there twice."""
@@ -681,18 +638,16 @@ class _StatementReader:
                 single.append(position)
         return single
 
-    def _check_that_sections_say_something(self, positions: list[closes.StatementPosition]) -> None:
-        """Name the sections that have rows, of which none was read."""
-        read = {RowKind.POSITIONS: len(positions), RowKind.EXECUTIONS: self._executed}
-        for becomes, tags in _IN_DETAIL.items():
-            present = tags & self._served_elements
-            if read[becomes] or self._flaws[becomes] or not present:
-                continue
+    def _check_that_trades_say_something(self) -> None:
+        """Name the elements of trades, if none of them is an execution."""
+        present = _OF_TRADES & self._served_elements
+        flaws = self._flaws[RowKind.EXECUTIONS]
+        if self._executed or flaws or not present:
+            return
 
-            listed = ", ".join(sorted(present))
-            what = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
-            error = flaw(what, _LEVELS)
-            self._flaws[becomes].append(error)
+        listed = ", ".join(sorted(present))
+        what = f"{self._fields.file}: {self._account} has no executions, but {listed}."
+        flaws.append(flaw(what, _LEVELS))
 
     def _states_all_trades(self) -> bool:
         """Return whether what the statement does not name did not happen."""
@@ -729,23 +684,6 @@ class _StatementReader:
             for error in flaws:
                 yield error.what, error.remedy
 
-    def _notes(self) -> list[str]:
-        """Return what was read and is not valued."""
-        notes: list[str] = []
-        for sec_type, names in self._unknown_types.items():
-            unique = list(dict.fromkeys(names))
-            unnamed = len(unique) - _NAMED
-            listed = ", ".join(map(shown, unique[:_NAMED]))
-            if unnamed > 0:
-                listed += f" and {unnamed} more"
-
-            note = (
-                f"{self._fields.file}: {listed} of {self._account} are of the type "
-                f"{shown(sec_type)}, which is not valued."
-            )
-            notes.append(note)
-        return notes
-
 
 def read_statements(
     data: bytes | IO[bytes],
@@ -776,7 +714,6 @@ def read_statements(
     source = BytesIO(data) if isinstance(data, bytes) else data
     begin = source.read(_BEGIN)
     source.seek(0)
-    _check_kind(begin, file)
     answer = answer_of(begin)
     if answer:
         raise refusal(answer, file)
@@ -804,7 +741,7 @@ def read_statements(
         reason = str(error)[:80]
         raise StatementError(
             f"{file} is not complete XML in UTF-8: {reason}.",
-            remedy="Download it again and replace the file.",
+            remedy=_AS_XML,
         ) from None
 
     if not statements:
@@ -813,25 +750,3 @@ def read_statements(
             remedy=f"Choose at least one account in the Flex query. {_ONE_FILE}",
         )
     return statements
-
-
-def _check_kind(begin: bytes, file: str) -> None:
-    """Refuse what is no XML, by what it is.
-
-    Raises:
-        StatementError: The file begins as a page, a table or an archive.
-    """
-    text = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
-    first_line = text.partition(b"\n")[0]
-    if text[:14].lower().startswith((b"<!doctype html", b"<html")):
-        raise StatementError(
-            f"{file} is a web page, and no statement.",
-            remedy="The session of the Client Portal had ended: log in and download it again.",
-        )
-
-    if text.startswith((b"PK\x03\x04", b"\x1f\x8b", b"%PDF")):
-        raise StatementError(f"{file} is an archive or a PDF, and no XML.", remedy=_AS_XML)
-
-    is_text = b"\0" not in first_line and not text.startswith(b"<")
-    if is_text and re.search(rb"[,;|\t]", first_line):
-        raise StatementError(f"{file} is CSV, and no XML.", remedy=_AS_XML)

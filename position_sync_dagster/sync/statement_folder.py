@@ -136,7 +136,7 @@ class Statements(NamedTuple):
     Attributes:
         found: The newest first: of two for one day, the one that was made later counts.
         unreadable: The errors of other files and of rows, which name both. The others are used.
-        notes: What was not read or is not valued, and is no error.
+        notes: What was not read, and is no error.
     """
 
     found: tuple[Statement, ...]
@@ -336,20 +336,19 @@ def _newest_first(
     served.sort(key=_made_at, reverse=True)
 
     all_errors = list(unreadable)
-    notes: dict[str, None] = {}  # each once, in order
     for statement in served:
         for fault, remedy in statement.left_out:
             all_errors.append(errors.StatementError(fault, remedy=remedy))
-        notes |= dict.fromkeys(statement.notes)
 
+    notes: tuple[str, ...] = ()
     if foreign_rows:
         listed = ", ".join(f"{count} of {name}" for name, count in sorted(foreign_rows.items()))
         note = (
             f"Rows of accounts that are not served are not read: {listed}. To make the statements "
             "shorter, choose in the Flex query only the accounts that are."
         )
-        notes[note] = None
-    return Statements(tuple(served), tuple(all_errors), tuple(notes))
+        notes = (note,)
+    return Statements(tuple(served), tuple(all_errors), notes)
 
 
 def _made_at(statement: Statement) -> tuple[datetime, date, str]:
