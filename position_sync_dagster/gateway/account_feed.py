@@ -6,7 +6,6 @@ One list of positions is requested at a time. The first list that empties an acc
 
 import asyncio
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -37,10 +36,6 @@ logger = logging.getLogger(__name__)
 # Seconds between two log lines for a holding whose row is set aside.
 LOG_EVERY_S = 86_400.0
 
-# For this many seconds after a portfolio row, a position message that differs from it may be older
-# than the row: the two come from different parts of a gateway, and neither names a time.
-LATE_S = 10.0
-
 
 class AccountFeed:
     """Keeps every holding of the login as the broker last reported it.
@@ -49,8 +44,7 @@ class AccountFeed:
     strictly one account after the other: the gateway serves one account at a time to all its
     clients. Afterwards events keep the book current. A holding that disappears is kept with a
     position of 0.0. A failed request closes nothing, and neither does the first list that empties
-    an account. A position message that contradicts a portfolio row of the last seconds changes
-    nothing: a new list decides. Only received messages confirm a holding, not an open socket.
+    an account. Only received messages confirm a holding, not an open socket.
 
     Args:
         give_up: Called with the reason when the connection must not be used any more.
@@ -94,11 +88,8 @@ class AccountFeed:
         # The list of positions.
         self._listing: asyncio.Future[Any] | None = None  # until `_list` has returned
         self._list_wanted = False  # messages since the last one may be missing
-        self._requested_at_s = -math.inf
         self._listed_at_s = time.monotonic()
         self._named: set[Key] = set()  # since the list was requested
-        self._portfolio: dict[Key, tuple[float, float]] = {}  # when, and the quantity
-        self._contradicted: dict[Key, float] = {}
         self._was_demoted = False
 
         self._requesting = asyncio.Lock()
@@ -126,8 +117,7 @@ class AccountFeed:
         """Return whether a new list of the positions should be requested now."""
         now_s = time.monotonic()
         is_old = now_s - self._listed_at_s >= self._login.settings.positions_interval_s
-        is_wanted = self._list_wanted or bool(self._contradicted)
-        return is_old or is_wanted or self.states.need_second_list(now_s)
+        return is_old or self._list_wanted or self.states.need_second_list(now_s)
 
     @property
     def overdue(self) -> list[str]:
@@ -215,7 +205,6 @@ class AccountFeed:
         """Forget what the list before named."""
         self.odd_rows.clear()
         self._named.clear()
-        self._contradicted.clear()
         self.book.snapshot_id = str(uuid4())
 
     async def _list(self) -> None:
@@ -264,7 +253,6 @@ class AccountFeed:
         listing.add_done_callback(retrieve_error)
         self._listing = listing
         self._list_wanted = False
-        self._requested_at_s = time.monotonic()
         return listing
 
     def _end_list(self) -> None:
@@ -382,28 +370,13 @@ class AccountFeed:
 
         self._named.add(row.key)
         account = row.key[0]
-        if self._may_be_late(row.key, row.position):
-            self._contradicted[row.key] = row.position
-        else:
-            cost = row.amounts["average_cost"]
-            is_new = self.book.put_position(account, row.instrument, row.position, cost)
-            was_downloaded = self.states[account].ended_at is not None
-            if is_new and was_downloaded and len(self.accounts) > 1:
-                self.values.request_again(account)  # it sends no values by itself
+        cost = row.amounts["average_cost"]
+        is_new = self.book.put_position(account, row.instrument, row.position, cost)
+        was_downloaded = self.states[account].ended_at is not None
+        if is_new and was_downloaded and len(self.accounts) > 1:
+            self.values.request_again(account)  # it sends no values by itself
         self._hear(account, row.position)
         return True
-
-    def _may_be_late(self, key: Key, position: float) -> bool:
-        """Return whether a portfolio row of the last seconds has another quantity.
-
-        The list that is under way counts if it was requested after that row.
-        """
-        at_s, of_portfolio = self._portfolio.get(key, (-math.inf, position))
-        if of_portfolio == position:
-            return False
-        if self._listing is not None and at_s < self._requested_at_s:
-            return False
-        return time.monotonic() - at_s <= LATE_S
 
     def _read_portfolio(self, fields: list[str]) -> bool:
         if len(fields) != translate.PORTFOLIO_FIELDS:
@@ -414,9 +387,6 @@ class AccountFeed:
             return True
 
         self._named.add(row.key)
-        self._portfolio[row.key] = (time.monotonic(), row.position)
-        if self._contradicted.get(row.key) == row.position:
-            del self._contradicted[row.key]
         self._hear(row.key[0], row.position)
         return True
 
