@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.account_state import AccountEvent, AccountStates
+from position_sync_dagster.domain.account_state import AccountStates
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import (
     UnknownAccount,
@@ -164,7 +164,8 @@ class AccountFeed:
 
     def interrupted(self) -> None:
         """Treat the next list that empties an account as a first one: the gateway lost IB."""
-        self.states.record_all(AccountEvent.INTERRUPTED, time.monotonic())
+        for account in self.states.values():
+            account.contradict()
 
     def restored(self) -> None:
         """Make the positions and missing values due: the gateway has IB again."""
@@ -173,7 +174,8 @@ class AccountFeed:
 
     def invalidate(self) -> None:
         """Mark all holdings as unconfirmed: the gateway dropped every subscription."""
-        self.states.record_all(AccountEvent.DROPPED, time.monotonic())
+        for account in self.states.values():
+            account.drop()
         self.snapshot_at = None
         self.book.invalidate()
         self.values.invalidate()
@@ -268,7 +270,7 @@ class AccountFeed:
             was_doubted = self.states.is_doubted(account)
             is_named = account in named_accounts
             is_emptied = account in holding_accounts and not is_named
-            self.states.take_list(account, now_s, is_emptied=is_emptied)
+            self.states[account].take_list(now_s, is_emptied=is_emptied)
             if was_doubted and is_named:
                 self.values.request_again(account)  # its latest messages may have been ignored
 
@@ -394,9 +396,8 @@ class AccountFeed:
         """Update the doubt about an account after one of its rows has arrived."""
         if not self.states.is_doubted(account):
             return
-        now_s = time.monotonic()
         if position:
-            self.states.record(account, AccountEvent.ROW_OPEN, now_s)
+            self.states[account].contradict()
         elif not self.book.open_in(account):
-            self.states.record(account, AccountEvent.ROWS_CLOSED, now_s)
+            self.states[account].end_doubt()
             self._rate(account)
