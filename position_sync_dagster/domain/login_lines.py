@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
-from position_sync_dagster.domain.line import Awaited, Denial, Line, LineEvent
+from position_sync_dagster.domain.line import Awaited, Denial, Line
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines, rank
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
@@ -161,7 +161,7 @@ class LoginLines:
     ...     limit=LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60, longest_s=900)),
     ... )
     >>> for conid in (1, 2):
-    ...     lines.record(conid, LineEvent.REQUESTED, 0.0)
+    ...     lines.put(conid, lines.line(conid).requested(0.0))
     >>> lines.ticked({}, 31.0)
     >>> lines.take_due_for_renewal(31.0)
     [1]
@@ -206,14 +206,14 @@ class LoginLines:
 
     # Events.
 
-    def record(self, conid: int, event: LineEvent, now_s: float, **what: Any) -> None:
-        """Record an event of one line; `what` are the arguments of `Line.after`."""
-        self._lines[conid] = self.line(conid).after(event, now_s, **what)
+    def put(self, conid: int, line: Line) -> None:
+        """Replace the line of a contract: an event happened to it."""
+        self._lines[conid] = line
 
     def reopened(self, now_s: float) -> None:
         """Record that the connection opens again: every line has to tick before it counts."""
-        for conid in self._lines:
-            self.record(conid, LineEvent.REOPENED, now_s)
+        for conid, line in self._lines.items():
+            self._lines[conid] = line.reopened(now_s)
         self._begin_anew()
 
     def interrupted(self, at: datetime, now_s: float, reason: str) -> None:
@@ -224,13 +224,13 @@ class LoginLines:
             now_s: The same in seconds.
             reason: The cause, for people.
         """
-        for conid in self._lines:
-            self.record(conid, LineEvent.INTERRUPTED, now_s, at=at, reason=reason)
+        for conid, line in self._lines.items():
+            self._lines[conid] = line.interrupted(now_s, at, reason)
 
     def restored(self, now_s: float) -> None:
         """Record that the data of all lines should flow again."""
-        for conid in self._lines:
-            self.record(conid, LineEvent.RESTORED, now_s)
+        for conid, line in self._lines.items():
+            self._lines[conid] = line.restored(now_s)
 
     def ticked(self, quotes: Mapping[int, Quote | None], now_s: float) -> None:
         """Record which lines ticked since the last call, and that time passed.
@@ -247,7 +247,7 @@ class LoginLines:
             before = self._lines.get(conid)
             if before is None or quote is None:
                 continue
-            self._lines[conid] = before.heard(quote, now_s)
+            self._lines[conid] = before.heard(quote)
             if self._lines[conid].priced_at != before.priced_at:
                 priced.append(conid)
 
@@ -315,7 +315,7 @@ class LoginLines:
 
         renewed = due[:RENEWALS_AT_ONCE]
         for conid in renewed:
-            self.record(conid, LineEvent.RENEWED, now_s)
+            self._lines[conid] = self._lines[conid].renewed(now_s)
         return renewed
 
     # Denials.
@@ -368,10 +368,10 @@ class LoginLines:
         self._probe = None
         if missed_ticks is False or not self._lines[probe.conid].held:
             return
-        for conid in self._lines:
+        for conid, line in self._lines.items():
             has_opened = missed_ticks and conid == probe.conid
             if not has_opened and conid not in priced:
-                self.record(conid, LineEvent.DOUBTED, now_s, reason=LOGIN_SILENT)
+                self._lines[conid] = line.doubted(now_s, LOGIN_SILENT)
 
     def _probe_one(self, now_s: float) -> None:
         """Request the line that ticked last again, of those that trade now.
@@ -396,7 +396,7 @@ class LoginLines:
         newest_first = reversed(candidates)
         conid = max(newest_first, key=lambda candidate: self._lines[candidate].priced_at)
         before = self._lines[conid].quote or Quote(conid=conid)
-        self.record(conid, LineEvent.DOUBTED, now_s, reason=LOGIN_SILENT)
+        self._lines[conid] = self._lines[conid].doubted(now_s, LOGIN_SILENT)
         self._login.probed(now_s)
         judge_at_s = now_s + max(self.silence_s, PROBE_S)
         self._probe = Probe(conid, before, judge_at_s)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from position_sync_dagster.domain.line import Awaited, Denial, LineEvent
+from position_sync_dagster.domain.line import Awaited, Denial
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, demands
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.quote import Quote
@@ -185,13 +185,13 @@ class StreamLines:
 
         for conid in self.login.due_for_live(now_s):
             requests.switch(conid)
-            self.login.record(conid, LineEvent.REQUESTED, now_s)
+            self.login.put(conid, self.login.line(conid).requested(now_s))
 
         denials = self.login.denials(now_s)
         for conid in self.login.in_order((chosen - self.held) & details.keys()):
             delayed = conid in denials
             requests.subscribe(details[conid], market_data_type=KINDS[delayed])
-            self.login.record(conid, LineEvent.REQUESTED, now_s, delayed=delayed)
+            self.login.put(conid, self.login.line(conid).requested(now_s, delayed=delayed))
         return self.of_legs
 
     def renew(self, connection: GatewayConnection) -> None:
@@ -201,14 +201,15 @@ class StreamLines:
             connection.lines.switch(conid, market_data_type=kind)
 
     def _cancel(self, requests: MarketDataRequests, conid: int) -> None:
-        self.login.record(conid, LineEvent.CANCELLED, self.context.monotonic())
+        self.login.put(conid, self.login.line(conid).cancelled())
         requests.cancel(conid)
 
     # What the gateway says.
 
     def doubt(self, conid: int, reason: str) -> None:
         """Request a line again that may be dead, or only quiet."""
-        self.login.record(conid, LineEvent.DOUBTED, self.context.monotonic(), reason=reason)
+        line = self.login.line(conid)
+        self.login.put(conid, line.doubted(self.context.monotonic(), reason))
 
     def interrupted(self, cause: str) -> None:
         """Record that a farm broke or connectivity was lost: earlier quotes no longer count."""
@@ -227,13 +228,14 @@ class StreamLines:
     def refused(self, refusal: Refusal) -> None:
         """Record a refusal: the line limit is lower, or a conid has no market data."""
         conid = refusal.conid
-        if not self.login.line(conid).held or self._requests is None:
+        line = self.login.line(conid)
+        if not line.held or self._requests is None:
             return
 
         now_s = self.context.monotonic()
         text = f"{refusal.code} {refusal.text}"
         reason = f"the gateway ended the line: {text}"
-        self.login.record(conid, LineEvent.ENDED, now_s, reason=reason)
+        self.login.put(conid, line.ended(now_s, reason))
         if refusal.code == codes.GatewayCode.TOO_MANY_LINES:
             self.login.limit = self.login.limit.refused(self._requests.in_use, now_s)
             return

@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.line import LineEvent
 from position_sync_dagster.domain.line_allocation import LineLimit
 from position_sync_dagster.domain.login_lines import LOGIN_SILENT, LoginLines
 from position_sync_dagster.domain.quote import Quote
@@ -26,7 +25,7 @@ class Login:
         self.now_s = 0.0
         self.bid = 1.0
         for conid in conids:
-            self.lines.record(conid, LineEvent.REQUESTED, 0.0)
+            self.lines.put(conid, self.lines.line(conid).requested(0.0))
         self.pass_to(0.0, *conids)
 
     def quote(self, conid):
@@ -63,7 +62,7 @@ def test_silence_after_a_restore_counts_from_the_opening_of_the_session(login):
 
 
 def test_a_line_that_became_suspect_before_its_session_ended_waits_for_the_next(login):
-    login.lines.record(1, LineEvent.DOUBTED, 10.0, reason="why")
+    login.lines.put(1, login.lines.line(1).doubted(10.0, "why"))
     login.closed = {1, 2}
     assert login.renewals(10, 500) == []
     assert [text.endswith(": why") for text in login.lines.problems()] == [True]

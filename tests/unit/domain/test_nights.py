@@ -7,7 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.exchange_time import parse_trading_hours
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.line import Denial, LineEvent
+from position_sync_dagster.domain.line import Denial
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.position_update import ValueOrigin
@@ -79,11 +79,11 @@ class Night:
 
     def request_wanted(self):
         for conid in sorted(self.lines.chosen(0, self.now_s) - self.lines.held.keys()):
-            self.lines.record(conid, LineEvent.REQUESTED, self.now_s)
+            self.lines.put(conid, self.lines.line(conid).requested(self.now_s))
             self.request(conid)
 
     def refuse(self, conid):
-        self.lines.record(conid, LineEvent.ENDED, self.now_s, reason="10197")
+        self.lines.put(conid, self.lines.line(conid).ended(self.now_s, "10197"))
         denial = Denial(reason="10197", wait=REFUSED)
         self.lines.deny(conid, denial, self.now_s)
 
@@ -115,9 +115,9 @@ class Night:
             state.due = True
         line = self.lines.line(conid)
         if state.is_due(line, self.now_s):
-            learned = row_of(self, state, self.holdings[conid], self.quotes[conid], line).learned
-            if learned is not None:
-                self.lines.record(conid, learned, self.now_s, holding=state.key)
+            agrees = row_of(self, state, self.holdings[conid], self.quotes[conid], line).agrees
+            if agrees is not None:
+                self.lines.put(conid, line.compared(state.key, agrees=agrees))
 
     def pass_for(self, seconds):
         """Let time pass, in small steps after each request."""

@@ -8,7 +8,6 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.line import LineEvent
 from position_sync_dagster.domain.line_allocation import LineLimit
 from position_sync_dagster.domain.login_lines import RENEWALS_AT_ONCE, LoginLines
 from position_sync_dagster.domain.quote import Quote
@@ -48,7 +47,7 @@ class PricerWithLines:
         self.bid = 1.0
         self.values = {}
         for conid in conids:
-            self.lines.record(conid, LineEvent.REQUESTED, 0.0)
+            self.lines.put(conid, self.lines.line(conid).requested(0.0))
         for conid in conids:
             self.pricer.reroute(("A", conid), None, LegState.STREAMED)
 
@@ -235,7 +234,7 @@ def test_a_holding_that_is_not_streamed_any_more_is_forgotten(two_lines):
 
 def test_a_line_that_the_gateway_ended_values_nothing_and_the_row_says_why(two_lines):
     two_lines.second = 1
-    two_lines.lines.record(QUIET, LineEvent.ENDED, 1, reason="354 Not subscribed.")
+    two_lines.lines.put(QUIET, two_lines.lines.line(QUIET).ended(1, "354 Not subscribed."))
     assert two_lines.source(2) is None  # a moment later it is queued, or requested as delayed data
     two_lines.pricer.mark_due([KEY])
     row = two_lines.flush(6)[QUIET]
@@ -246,7 +245,7 @@ def test_a_line_that_the_gateway_ended_values_nothing_and_the_row_says_why(two_l
 
 def test_a_holding_without_its_line_is_left_to_the_queue(two_lines):
     two_lines.pricer.mark_due([KEY])
-    two_lines.lines.record(QUIET, LineEvent.ENDED, 1, reason="101 Max number of tickers.")
+    two_lines.lines.put(QUIET, two_lines.lines.line(QUIET).ended(1, "101 Max number."))
     two_lines.pricer.reroute(KEY, LegState.STREAMED, LegState.OVERFLOW)
     two_lines.flush(2, QUIET)
     assert not two_lines.pricer.is_due(KEY)
