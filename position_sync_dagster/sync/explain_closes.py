@@ -115,13 +115,11 @@ class CloseExplainer:
         now = self.clock()
         new_executions = lake.executions.add(executions, run_id=self.run_id) if executions else 0
 
-        last_looked = lake.closures.looked
         looked = self._looked(now)
         since = max(looked.since, now - WINDOW)
         closes = lake.position_changes.rows(since, IS_CLOSE, _CLOSE)
         counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
-        has_news = looked is not last_looked
-        judged = self._judged(closes, counted, since, now, asked or {}, has_news=has_news)
+        judged = self._judged(closes, counted, since, now, asked or {})
 
         is_unknown = pl.col("cause") == Cause.UNEXPLAINED.value
         unknown = counted.filter(is_unknown).join(closes, on="change_id", how="semi")
@@ -158,14 +156,10 @@ class CloseExplainer:
         since: datetime,
         now: datetime,
         asked: Asked,
-        *,
-        has_news: bool,
     ) -> dict[str, list[Closure]]:
         """Return the causes of the closes that are due, by the change."""
         named = self._named(since - BEFORE)
         due = due_closes(closes, counted, named, now)
-        if has_news:
-            due |= corrected_closes(closes, counted, named)
         if not due:
             return {}
 
@@ -351,8 +345,9 @@ def due_closes(
     """Return the closes to judge: those without a cause, and those of which there is more to know.
 
     The gateway may say more of a close for an hour, and for a day of one without a cause. Later an
-    execution or an event counts that was stated after its cause; and while a statement has not said
-    its cause, any statement of its days.
+    execution or an event counts that was stated after its cause, or after the statement of its
+    cause, which may arrive later than it was made; and while a statement has not said its cause,
+    any statement of its days.
 
     Args:
         closes: Rows of `position_changes`.
@@ -370,8 +365,11 @@ def due_closes(
     is_of_hour = seen_at >= moment(now - AN_HOUR)
 
     waits = is_open & (~is_traded | is_of_week)
+    of_statement = [*KEY, "statement"]
+    told_at = named.group_by(of_statement).agg(told_at=pl.col("stated_at").max())
     judged = closes.join(counted, on="change_id", how="left")
-    with_cause = judged.with_columns(begin=_BEGIN, waits=waits)
+    with_times = judged.join(told_at, on=of_statement, how="left")
+    with_cause = with_times.with_columns(begin=_BEGIN, waits=waits)
 
     is_not_judged = pl.col("judged_at").is_null()
     may_come_soon = is_open & ~is_traded & is_of_hour
@@ -380,22 +378,6 @@ def due_closes(
     by_contract = _with_newer_facts(with_cause, named)
     by_day = _with_statement_of_days(with_cause.filter("waits"), named)
     return {*by_time["change_id"], *by_contract["change_id"], *by_day["change_id"]}
-
-
-def corrected_closes(closes: pl.DataFrame, counted: pl.DataFrame, named: pl.DataFrame) -> set[str]:
-    """Return the stated closes of which a later statement than theirs says something.
-
-    A correction may have been made before its close was judged, and arrive afterwards.
-    """
-    of_statement = [*KEY, "statement"]
-    stated_at = named.group_by(of_statement).agg(told_at=pl.col("stated_at").max())
-    stated = closes.join(counted.drop_nulls("statement"), on="change_id")
-    with_time = stated.join(stated_at, on=of_statement).with_columns(begin=_BEGIN)
-
-    facts = named.select(*KEY, later_at="stated_at", at=_AT)
-    is_later = pl.col("later_at") > pl.col("told_at")
-    corrected = with_time.join(facts, on=KEY).filter(is_later, IS_NEAR)
-    return set(corrected.get_column("change_id"))
 
 
 # When a close began, and when a fact was.
@@ -411,7 +393,7 @@ IS_NEAR = pl.col("at").is_between(_FIRST_NEAR, _LAST_NEAR)
 def _with_newer_facts(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
     """Return the closes with an execution or an event near them that was stated after the cause."""
     facts = named.select(*KEY, "stated_at", "source", at=_AT)
-    is_newer = pl.col("stated_at") > pl.col("judged_at")
+    is_newer = pl.col("stated_at") > pl.coalesce("told_at", "judged_at")
     is_awaited = pl.col("waits") & (pl.col("source") == FLEX)
     return closes.join(facts, on=KEY).filter(is_newer | is_awaited, IS_NEAR)
 

@@ -494,11 +494,6 @@ def test_an_assignment_names_the_shares_and_the_shares_name_the_option() -> None
     assert stated.counter_conid == SHARES
 
 
-def test_a_split_names_the_new_contract() -> None:
-    (one,) = CASES["a split into a new contract"].found()
-    assert one.counter_conid == NEW_SHARES
-
-
 def judged(name: str) -> list[closes.Closure]:
     return CASES[name].found()
 
