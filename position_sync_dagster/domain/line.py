@@ -117,7 +117,6 @@ class Line:
         since: What arrived until this moment does not count any more.
         priced_at: When its newest price arrived that counted.
         heard_at: When its newest tick of any kind arrived.
-        quote: Its market data when it ticked last.
 
     >>> line = Line(silence_s=30.0).requested(0.0)
     >>> line = line.elapsed(31.0)
@@ -144,7 +143,6 @@ class Line:
     since: datetime = NEVER
     priced_at: datetime = NEVER
     heard_at: datetime = NEVER
-    quote: Quote | None = None
 
     @property
     def held(self) -> bool:
@@ -324,7 +322,7 @@ class Line:
             if at is not None and at <= self.since:
                 is_complete = False
 
-        line = replace(self, quote=quote, heard_at=quote.received_at or NEVER)
+        line = replace(self, heard_at=quote.received_at or NEVER)
         if is_priced:
             line = replace(line, priced_at=newest).priced()
         if is_complete and line.lacks_parts:

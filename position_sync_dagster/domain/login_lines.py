@@ -1,138 +1,22 @@
-"""The set of the market data lines of a login: which are to be held, requested again, or probed.
+"""The set of the market data lines of a login: which are to be held, or requested again.
 
-Only all lines together show which of them should be held, and whether they died without a notice.
 What one line does is in `domain/line.py`, who gets one in `domain/line_allocation.py`. Times are
 seconds of a monotonic clock that the caller reads, unless they are called a moment.
 """
 
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.domain.line import Awaited, Denial, Line
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines, rank
 from position_sync_dagster.domain.quote import Quote
-from position_sync_dagster.domain.retry import Backoff
-
-# Longest time between two probes of a silent login.
-LONGEST_S = 900.0
-
-# After this many ticks a login counts as busy again, and its next silence is probed soon.
-MANY_TICKS = 100
-
-
-@dataclass(slots=True)
-class SilentLogin:
-    """Decides when one line of a login is requested again because none has ticked for a while.
-
-    Market data may stop on all lines at once while the gateway reports nothing. A line that is
-    requested anew opens with its present quote, also in a quiet market. A quote that differs from
-    the last one of the old request shows that ticks were missed. The next probe waits twice as
-    long, unless many lines tick before.
-
-    Attributes:
-        silence_s: The length of the silence before the first probe.
-
-    >>> login = SilentLogin(silence_s=60.0)
-    >>> login.heard(3, 0.0)
-    >>> login.is_due(59.0), login.is_due(60.0)
-    (False, True)
-    >>> login.probed(60.0)
-    >>> login.is_due(179.0), login.is_due(180.0)
-    (False, True)
-    """
-
-    silence_s: float
-    _heard_at_s: float = math.inf
-    _ticks: int = 0
-    _probes: int = 0
-
-    def heard(self, lines: int, now_s: float) -> None:
-        """Record that this number of lines ticked."""
-        if not lines:
-            return
-        self._heard_at_s = now_s
-        self._ticks += lines
-        if self._ticks >= MANY_TICKS:
-            self._probes = 0
-
-    def is_due(self, now_s: float) -> bool:
-        """Return whether a line should be probed now; never before the first tick."""
-        wait = Backoff(first_s=self.silence_s, longest_s=max(LONGEST_S, self.silence_s))
-        return now_s >= self._heard_at_s + wait.delay_s(self._probes + 1)
-
-    def rested(self, now_s: float) -> None:
-        """Record that no line could tick until now: every contract is outside its session."""
-        self._heard_at_s = now_s
-        self._probes = 0
-
-    def probed(self, now_s: float) -> None:
-        """Record that a line is requested again; the next probe waits twice as long."""
-        self._heard_at_s = now_s
-        self._ticks = 0
-        self._probes += 1
-
-
-# The part of a tick by which a difference of two prices may be rounded: 0.3 − 0.25 < 0.05.
-TICK_ROUNDING = 1e-6
-
-
-def missed(before: Quote, opened: Quote | None) -> bool | None:
-    """Return whether a new request's quote differs from the last one of the old request.
-
-    A difference below the smallest change of a price is none: a gateway calculates marks anew for
-    each request, and the fourth decimal of a mark may differ.
-
-    Returns:
-        None while the new one lacks a price that the old one had.
-
-    >>> missed(Quote(conid=1, bid=1.0), Quote(conid=1, bid=1.1, ask=1.2))
-    True
-    >>> missed(Quote(conid=1, mark=1.02, min_tick=0.05), Quote(conid=1, mark=1.04))
-    False
-    >>> missed(Quote(conid=1, bid=1.0, mark=1.0), Quote(conid=1, bid=1.0)) is None
-    True
-    """
-    smallest_change = (before.min_tick or 0.0) * (1 - TICK_ROUNDING)
-    is_whole = opened is not None
-    for name in ("bid", "ask", "mark"):
-        price_before = getattr(before, name)
-        if price_before is None:
-            continue
-        price = getattr(opened, name, None)
-        if price is None:
-            is_whole = False
-        elif price != price_before and abs(price - price_before) >= smallest_change:
-            return True
-    return False if is_whole else None
-
-
-# A probed line has this long to open at least.
-PROBE_S = 10.0
-
-
-class Probe(NamedTuple):
-    """A line that is requested again although it may only be quiet.
-
-    Attributes:
-        before: Its last quote.
-        judge_at_s: If it has not opened by then, it may be dead.
-    """
-
-    conid: int
-    before: Quote
-    judge_at_s: float
-
 
 # The number of suspect lines requested again in one step: each takes two of the 50 messages that a
 # gateway takes in a second, and account requests need some of them too.
 RENEWALS_AT_ONCE = 10
-
-LOGIN_SILENT = "no line of the login has ticked"
 
 # The number of suspect lines that the session's detail and the log name.
 NAMED = 3
@@ -179,11 +63,6 @@ class LoginLines:
         """Forget every line: they ended with their connection. The limit stays."""
         self._lines: dict[int, Line] = {}
         self.wanted: dict[int, Demand] = {}
-        self._begin_anew()
-
-    def _begin_anew(self) -> None:
-        self._login = SilentLogin(silence_s=2 * self.silence_s)
-        self._probe: Probe | None = None
 
     def line(self, conid: int) -> Line:
         """Return the line of a contract, an idle one where it has none."""
@@ -214,7 +93,6 @@ class LoginLines:
         """Record that the connection opens again: every line has to tick before it counts."""
         for conid, line in self._lines.items():
             self._lines[conid] = line.reopened(now_s)
-        self._begin_anew()
 
     def interrupted(self, at: datetime, now_s: float, reason: str) -> None:
         """Record that a farm broke or that connectivity was lost.
@@ -235,26 +113,14 @@ class LoginLines:
     def ticked(self, quotes: Mapping[int, Quote | None], now_s: float) -> None:
         """Record which lines ticked since the last call, and that time passed.
 
-        A line is probed when none ticks. If it had moved, every line is suspect. Only lines whose
-        session is open are probed: the quote of another one stands still anyway.
-
         Args:
             quotes: conid → quote of the lines that ticked.
             now_s: The time.
         """
-        priced = []
         for conid, quote in quotes.items():
-            before = self._lines.get(conid)
-            if before is None or quote is None:
-                continue
-            self._lines[conid] = before.heard(quote)
-            if self._lines[conid].priced_at != before.priced_at:
-                priced.append(conid)
-
-        self._judge_probe(quotes, priced, now_s)
-        self._login.heard(len(priced), now_s)
-        if self._probe is None and self._login.is_due(now_s):
-            self._probe_one(now_s)
+            line = self._lines.get(conid)
+            if line is not None and quote is not None:
+                self._lines[conid] = line.heard(quote)
 
         for conid, line in self._lines.items():
             if line.is_awaited:
@@ -351,55 +217,6 @@ class LoginLines:
             if denial is not None:
                 denials[conid] = denial
         return denials
-
-    # A login on which nothing ticks.
-
-    def _judge_probe(
-        self, quotes: Mapping[int, Quote | None], priced: Collection[int], now_s: float
-    ) -> None:
-        """Suspect every line if the probed one shows that ticks were missed, or does not open."""
-        probe = self._probe
-        if probe is None:
-            return
-        missed_ticks = missed(probe.before, quotes.get(probe.conid))
-        if missed_ticks is None and now_s < probe.judge_at_s:
-            return
-
-        self._probe = None
-        if missed_ticks is False or not self._lines[probe.conid].held:
-            return
-        for conid, line in self._lines.items():
-            has_opened = missed_ticks and conid == probe.conid
-            if not has_opened and conid not in priced:
-                self._lines[conid] = line.doubted(now_s, LOGIN_SILENT)
-
-    def _probe_one(self, now_s: float) -> None:
-        """Request the line that ticked last again, of those that trade now.
-
-        It is trusted, and was not requested again lately.
-        """
-        is_trading = False
-        candidates = []
-        for conid, line in self._lines.items():
-            if not line.held or not self.session_open(conid):
-                continue
-            is_trading = True
-            if line.may_be_disputed(now_s):
-                candidates.append(conid)
-
-        if not is_trading:
-            self._login.rested(now_s)
-            return
-        if not candidates:
-            return
-
-        newest_first = reversed(candidates)
-        conid = max(newest_first, key=lambda candidate: self._lines[candidate].priced_at)
-        before = self._lines[conid].quote or Quote(conid=conid)
-        self._lines[conid] = self._lines[conid].doubted(now_s, LOGIN_SILENT)
-        self._login.probed(now_s)
-        judge_at_s = now_s + max(self.silence_s, PROBE_S)
-        self._probe = Probe(conid, before, judge_at_s)
 
     def problems(self) -> list[str]:
         """Return which lines are suspect and why, a few of them by name."""

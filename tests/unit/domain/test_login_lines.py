@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.line_allocation import LineLimit
-from position_sync_dagster.domain.login_lines import LOGIN_SILENT, LoginLines
+from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
 
@@ -68,19 +68,3 @@ def test_a_line_that_became_suspect_before_its_session_ended_waits_for_the_next(
     assert [text.endswith(": why") for text in login.lines.problems()] == [True]
     login.closed = set()
     assert login.pass_to(500.0) == [1]
-
-
-def test_a_login_is_probed_only_while_a_session_is_open_and_not_at_once_when_it_opens(login):
-    login.closed = {1, 2}
-    assert login.renewals(1, 5000) == []
-    login.closed = set()
-    (second, probed), *_later = login.renewals(5000, 5100)
-    assert (second > 5000, probed) == (True, 2)
-
-
-def test_the_probe_is_a_line_whose_session_is_open(login):
-    login.closed = {2}  # the one that ticked last
-    assert login.renewals(1, 70) == [(60, 1)]
-    login.bid = 1.5
-    login.pass_to(70.0, 1)
-    assert login.lines.line(2).reason == LOGIN_SILENT  # it was in session while ticks were missed

@@ -80,14 +80,6 @@ class PricerWithLines:
     def interrupt(self, reason):
         self.lines.interrupted(self.now, self.second, reason)
 
-    def renew_all(self):
-        """Request again what is due, each second; the lines answer at once."""
-        batches = []
-        while batch := self.due_for_renewal():
-            batches.append(batch)
-            self.flush(self.second + 1, *batch)
-        return batches
-
     def due_for_renewal(self):
         return self.lines.take_due_for_renewal(self.second)
 
@@ -252,31 +244,9 @@ def test_a_holding_without_its_line_is_left_to_the_queue(two_lines):
     assert QUIET not in two_lines.flush(100)
 
 
-def test_when_all_lines_stop_without_a_notice_one_is_probed_and_then_all_are_requested_again(lines):
-    lines.flush(59.9)
-    assert lines.due_for_renewal() == []
-    lines.flush(60)
-    (probed,) = lines.due_for_renewal()
-    lines.bid = 1.1  # it moved meanwhile: ticks were missed
-    lines.flush(61, probed)
-    assert "no line of the login has ticked" in lines.lines.problems()[0]
-    batches = lines.renew_all()
-    assert [len(batch) for batch in batches] == [RENEWALS_AT_ONCE, RENEWALS_AT_ONCE, 4]
-
-
-@pytest.mark.parametrize(("bid", "trusted"), [(1.0, 25), (1.1, 1)])
-def test_a_probe_shows_by_its_quote_whether_ticks_were_missed(lines, bid, trusted):
-    lines.flush(60)
-    (probed,) = lines.due_for_renewal()
-    lines.bid = bid
-    lines.flush(61, probed)
-    assert sum(lines.lines.line(conid).trusted for conid in MANY) == trusted
-
-
-def test_a_probe_that_does_not_open_shows_that_every_line_is_dead(two_lines):
-    two_lines.flush(60)
-    assert len(two_lines.due_for_renewal()) == 1
-    two_lines.flush(89)
-    assert sum(two_lines.lines.line(conid).trusted for conid in (QUIET, BUSY)) == 1
-    two_lines.flush(90)
-    assert not any(two_lines.lines.line(conid).trusted for conid in (QUIET, BUSY))
+def test_when_all_lines_stop_without_a_notice_the_broker_shows_those_that_moved(lines):
+    moved = dict.fromkeys((1, 2, 3), 500.0)
+    for second in range(20, 27):
+        lines.flush(second, valued=moved)
+    assert sorted(lines.due_for_renewal()) == [1, 2, 3]
+    assert lines.lines.line(4).trusted
