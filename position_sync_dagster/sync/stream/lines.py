@@ -28,8 +28,6 @@ RETRY_WAITS: dict[int, Backoff] = {
     codes.GatewayCode.REQUEST_FAILED: Backoff(first_s=5.0, longest_s=300.0),
     codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
 }
-# Delays before a new request for a line that never ticked after a code of unknown meaning.
-UNKNOWN_RETRY_WAIT = Backoff(first_s=60.0, longest_s=14_400.0)
 
 # Delays before a refused line is requested again. A competing session (10197) and a farm outage
 # (10182) may end at any moment; a missing subscription is seldom bought.
@@ -244,10 +242,9 @@ class StreamLines:
         may_be_delayed = self.context.settings.delayed_fallback and is_permission
         was_delayed = refusal.market_data_type in codes.DELAYED_TYPES
         is_leg = not self.login.is_underlying(conid)
-        usual_wait = OTHER_RETRY_WAIT if refusal.code in codes.ENDS_LINE else UNKNOWN_RETRY_WAIT
         denial = Denial(
             reason=text,
-            wait=RETRY_WAITS.get(refusal.code, usual_wait),
+            wait=RETRY_WAITS.get(refusal.code, OTHER_RETRY_WAIT),
             delayed=may_be_delayed and not was_delayed and is_leg,
             awaits=AWAITED.get(refusal.code),
         )

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from ib_gateway_simulator.protocol import messages
 from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.position_update import ValueOrigin
-from position_sync_dagster.gateway import market_data
 from position_sync_dagster.lake.lake import Lake
 from tests.integration.sync.test_fuzz import MESSAGES, assert_finite, faultless, play_seeds
 from tests.support.fake_gateway import ACCOUNTS, END, KEPT, LOST, portfolio, position
@@ -245,8 +244,7 @@ async def session(played, lake, script):
 
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
-def test_whatever_a_line_says_a_row_has_nothing_that_was_not_told_or_does_not_count(monkeypatch):
-    monkeypatch.setattr(market_data, "UNKNOWN_CODE_S", FLUSH_S)
+def test_whatever_a_line_says_a_row_has_nothing_that_was_not_told_or_does_not_count():
     played = play_seeds(session, MESSAGES / 3, scripts)
     assert played["MARK"]
     assert played["MID"]
