@@ -111,7 +111,6 @@ class Line:
         renew_at_s: It is requested again at this time at the earliest.
         renewals: Number of times in a row that it was requested again without success.
         was_renewed: It was requested again after its newest price.
-        lacks_parts: A price has come since it is awaited, and not all the other parts of the line.
         dispute: The broker's value that differs, if one does.
         changes: How often its state was set.
         since: What arrived until this moment does not count any more.
@@ -137,7 +136,6 @@ class Line:
     renew_at_s: float = -math.inf
     renewals: int = 0
     was_renewed: bool = False
-    lacks_parts: bool = False
     dispute: Dispute | None = None
     changes: int = 0
     since: datetime = NEVER
@@ -148,11 +146,6 @@ class Line:
     def held(self) -> bool:
         """Whether the line is held: requested, and neither cancelled nor refused."""
         return self.held_since_s is not None
-
-    @property
-    def live(self) -> bool:
-        """Whether the line is held, and was requested as live data."""
-        return self.held and not self.delayed
 
     @property
     def trusted(self) -> bool:
@@ -227,7 +220,6 @@ class Line:
         return self._in(
             LineState.WAITING,
             reason=None,
-            lacks_parts=False,
             withheld_until_s=now_s + GRACE_S,
             overdue_at_s=now_s + self.silence_s,
         )
@@ -250,7 +242,6 @@ class Line:
             LineState.INTERRUPTED,
             reason=reason,
             since=max(self.since, at),
-            lacks_parts=False,
             withheld_until_s=now_s + GRACE_S,
             overdue_at_s=now_s + self.silence_s,
         )
@@ -267,7 +258,7 @@ class Line:
         is_over = self.state is LineState.INTERRUPTED and self.overdue_at_s <= now_s
         if not is_over:
             overdue_at_s = min(self.overdue_at_s, overdue_at_s)
-        return replace(self, lacks_parts=False, overdue_at_s=overdue_at_s)
+        return replace(self, overdue_at_s=overdue_at_s)
 
     def doubted(self, now_s: float, reason: str) -> "Line":
         """Return a trusted line that may be dead, or only quiet: a new request shows which.
@@ -301,7 +292,6 @@ class Line:
         return self._in(
             LineState.SUSPECT,
             reason=reason,
-            lacks_parts=False,
             overdue_at_s=math.inf,
             since=max(self.since, self.heard_at),
             **changes,
@@ -316,21 +306,13 @@ class Line:
             quote: The newest market data of the line.
         """
         newest = max(quote.quote_time or NEVER, quote.mark_time or NEVER)
-        is_priced = self.since < newest and newest != self.priced_at
-        is_complete = True
-        for at in (quote.quote_time, quote.mark_time, quote.greeks_time):
-            if at is not None and at <= self.since:
-                is_complete = False
-
         line = replace(self, heard_at=quote.received_at or NEVER)
-        if is_priced:
-            line = replace(line, priced_at=newest).priced()
-        if is_complete and line.lacks_parts:
-            line = replace(line, lacks_parts=False, overdue_at_s=math.inf)
+        if self.since < newest and newest != self.priced_at:
+            return replace(line, priced_at=newest).priced()
         return line
 
     def priced(self) -> "Line":
-        """Return the line after a price that counts; the parts that ticked before are awaited on.
+        """Return the line after a price that counts: of the quote, or a mark.
 
         Values of the model come from another part of the gateway, and show nothing of the prices.
         """
@@ -343,7 +325,7 @@ class Line:
         return replace(
             line,
             reason=None,
-            lacks_parts=True,
+            overdue_at_s=math.inf,
             was_renewed=False,
             dispute=dispute,
             renewals=0 if dispute is None else self.renewals,

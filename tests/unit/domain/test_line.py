@@ -75,7 +75,7 @@ FOLLOWS = {
     "SILENT": {"overdue_at_s": math.inf, "since": second(9)},
     "OUTSIDE_SESSION": {"overdue_at_s": 130.0},
     "INTERRUPTED": {"reason": "why", "since": second(50), "overdue_at_s": 130.0},
-    "RESTORED": {"overdue_at_s": 110.0, "lacks_parts": False},
+    "RESTORED": {"overdue_at_s": 110.0},
     "DOUBTED": {"reason": "why", "withheld_until_s": 105.0, "since": second(9)},
     "DISAGREED": {"reason": DIFFERS, "dispute": Dispute(holding=HOLDING), "withheld_until_s": 1.0},
     "AGREED": {"dispute": None, "renewals": 0},
@@ -126,10 +126,8 @@ class LineWithEvents:
         self.line = event(self.line, *what)
 
     def ticked(self):
-        """Let a price come, with each part that ticked before."""
-        self.line = replace(self.line.priced(), lacks_parts=False)
-        if self.line.held:
-            self.line = replace(self.line, overdue_at_s=math.inf)
+        """Let a price come."""
+        self.line = self.line.priced()
 
     def interrupted(self, now_s, at=START):
         self.record(Line.interrupted, now_s, at, "a farm broke")
@@ -209,18 +207,6 @@ def test_a_line_that_stays_silent_while_a_farm_is_broken_is_requested_again(line
     assert line.elapsed(159.0)
     assert line.is_due_for_renewal(159.0)
     assert line.reason == "a farm broke"
-
-
-def test_a_line_whose_model_comes_back_later_than_its_price_is_not_requested_again(line):
-    parts = dict.fromkeys(("quote_time", "greeks_time"), second(1))
-    line.heard(Quote(conid=1, received_at=second(1), **parts))
-    line.interrupted(2.0, second(2))
-    line.restored(3.0)
-    price = Quote(conid=1, received_at=second(4), **parts | {"quote_time": second(4)})
-    assert line.heard(price)
-    assert line.is_awaited
-    assert not line.heard(replace(price, received_at=second(5), greeks_time=second(5)))
-    assert not line.elapsed(1e9)
 
 
 def test_the_model_of_a_line_says_nothing_about_prices_that_are_awaited_after_a_restore(line):
@@ -371,8 +357,7 @@ def test_after_an_interruption_each_part_counts_again_with_its_own_next_tick(lin
     counted = line.counted(after)
     assert line.trusted
     assert (counted.bid, counted.ask, counted.mark, counted.delta) == (1.0, 1.2, None, None)
-    assert line.elapsed(33.0)  # the mark and the model have not ticked: a new request brings them
-    assert line.is_due_for_renewal(33.0)
+    assert not line.elapsed(33.0)
 
 
 def test_what_a_suspect_line_said_counts_no_more_when_a_single_part_of_it_ticks(line):
