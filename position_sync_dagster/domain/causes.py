@@ -354,7 +354,7 @@ def last_trade(change: PositionChange, details: ContractDetails | None) -> datet
 
 
 def bookings_of(
-    executions: Iterable[Execution], events: Iterable[StatementEvent]
+    executions: Sequence[Execution], events: Iterable[StatementEvent]
 ) -> defaultdict[Key, list[Booking]]:
     """Return what the broker names, by holding and in order of time."""
     newest = _newest(events)
@@ -382,42 +382,37 @@ def bookings_of(
 
 
 def _without_taken_back(
-    executions: Iterable[Execution], events: Iterable[StatementEvent]
+    executions: Sequence[Execution], events: Iterable[StatementEvent]
 ) -> list[Execution]:
-    """Leave out trades of a statement that a newer one, of all its days, does not name any more."""
-    periods: defaultdict[str, list[StatementEvent]] = defaultdict(list)
-    for event in events:
-        if event.kind is EventKind.PERIOD:
-            periods[event.account].append(event)
-
-    executions = list(executions)
-    named: set[tuple[str, str, str | None]] = set()
-    for execution in executions:
-        named.add((execution.account, execution.execution_id, execution.statement))
+    """Leave out trades of a statement that the newest one of its days does not name any more."""
+    are_periods = (event for event in events if event.kind is EventKind.PERIOD)
+    periods = grouped(attrgetter("account"), are_periods)
+    name_of = attrgetter("account", "execution_id", "statement")
+    named = set(map(name_of, executions))
 
     standing: list[Execution] = []
     for execution in executions:
-        of_account = periods[execution.account]
-        newer = _replacing_statements(execution, of_account)
-        stated_by = {(execution.account, execution.execution_id, file) for file in newer}
-        if execution.source != FLEX or stated_by <= named:
+        newest = _newest_statement(execution, periods[execution.account])
+        is_named = (execution.account, execution.execution_id, newest) in named
+        if execution.source != FLEX or is_named:
             standing.append(execution)
     return standing
 
 
-def _replacing_statements(
-    execution: Execution, periods: Sequence[StatementEvent]
-) -> set[str | None]:
-    """Return the newer statements of all days of the one that named a trade."""
-    replacing: set[str | None] = set()
-    for own in periods:
-        if own.statement != execution.statement:
-            continue
-        for other in periods:
-            has_its_days = _first_of(other) <= _first_of(own) and own.day <= other.day
-            if has_its_days and (other.stated_at or NEVER) > (own.stated_at or NEVER):
-                replacing.add(other.statement)
-    return replacing
+def _newest_statement(execution: Execution, periods: Sequence[StatementEvent]) -> str:
+    """Return the newest statement of all days of the one that named a trade: perhaps itself."""
+    of_own = [period for period in periods if period.statement == execution.statement]
+    if not of_own:
+        return execution.statement
+
+    newest = of_own[0]
+    first = _first_of(newest)
+    last = newest.day
+    for period in periods:
+        has_its_days = _first_of(period) <= first and last <= period.day
+        if has_its_days and (period.stated_at or NEVER) > (newest.stated_at or NEVER):
+            newest = period
+    return newest.statement
 
 
 def _first_of(period: StatementEvent) -> date:
@@ -1011,4 +1006,4 @@ def _covers(period: StatementEvent, day: date, until: datetime) -> bool:
     counts as made at the beginning of its last day.
     """
     stated_at = period.stated_at or beginning_of(period.day)
-    return (period.first_day or period.day) <= day <= period.day and stated_at >= until
+    return _first_of(period) <= day <= period.day and stated_at >= until

@@ -94,9 +94,6 @@ class CloseExplainer:
     calendar: str = "XNYS"
     guard: Callable[[], None] = lambda: None
 
-    def __post_init__(self) -> None:
-        self._prices: dict[int, float] = {}
-
     def record(self, changes: Iterable[PositionChange]) -> int:
         """Store changes of quantities; one that is known is not stored again."""
         return self.lake.position_changes.add(changes, self.run_id, self.guard)
@@ -255,30 +252,25 @@ class CloseExplainer:
     def _underlying_prices(
         self, changes: Iterable[PositionChange], contracts: Mapping[int, ContractDetails]
     ) -> Mapping[int, float]:
-        """Return, by option, the last price of its underlying before the option's end.
-
-        The price is read once, for options that closed in the last day.
-        """
-        now = self.clock()
+        """Return, by option, the last price of its underlying before the option's end."""
         ends: defaultdict[datetime, dict[int, int]] = defaultdict(dict)
         for change in changes:
             details = contracts.get(change.conid)
-            is_new = now - change.seen_at <= A_DAY and change.conid not in self._prices
-            if not is_new or not change.is_option or not change.closed:
-                continue
             if details is None or not details.under_conid:
                 continue
 
             ended = last_trade(change, details)
-            if ended is not None and ended <= change.seen_at:
+            is_close = change.is_option and change.closed
+            if is_close and ended is not None and ended <= change.seen_at:
                 ends[ended][change.conid] = details.under_conid
 
+        prices: dict[int, float] = {}
         for ended, underlyings in ends.items():
             last = self._last_prices(set(underlyings.values()), ended)
             for conid, under_conid in underlyings.items():
                 if under_conid in last:
-                    self._prices[conid] = last[under_conid]
-        return self._prices
+                    prices[conid] = last[under_conid]
+        return prices
 
     def _last_prices(self, under_conids: set[int], ended: datetime) -> dict[int, float]:
         """Return the last price of each underlying in the minutes before a time.
