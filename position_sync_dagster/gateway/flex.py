@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from datetime import time as clock_time
 from enum import StrEnum
-from functools import lru_cache
 from hashlib import sha256
 from io import BytesIO
 from typing import IO
@@ -25,7 +24,6 @@ from position_sync_dagster.domain.account_values import AccountSource, AccountSu
 from position_sync_dagster.domain.movements import BookedAmounts
 from position_sync_dagster.errors import StatementError, shown
 from position_sync_dagster.gateway.flex_fields import (
-    CONID,
     DAY,
     NUMBER,
     STATEMENT_ZONE,
@@ -368,14 +366,17 @@ _PLACE = {"accountId", "acctAlias", "model", "currency", "reportDate", "date", "
 # What a lot names and its summary does not. Source: ibflex, Types.py, OpenPosition.
 _LOT = {"openDateTime", "holdingPeriodDateTime", "originatingOrderID", "originatingTransactionID"}
 
-# The elements that state trades, also in the levels of detail that are not read: beside them, no
-# execution at all does not mean that the account has not traded.
-_OF_TRADES = {"Trade", "Order", "SymbolSummary", "AssetSummary", "Lot"}
+# The elements that state positions and executions, also in the levels of detail that are not read:
+# beside them, none at all does not mean that the account is flat or has not traded.
+_IN_DETAIL = {
+    RowKind.POSITIONS: {"OpenPosition"},
+    RowKind.EXECUTIONS: {"Trade", "Order", "SymbolSummary", "AssetSummary", "Lot"},
+}
 
 # The elements of an activity statement, at least one of which it has.
 _SECTIONS = {
     "OpenPositions", "Trades", "EquitySummaryInBase", "CorporateActions", "Transfers",
-    "CashTransactions", *_ELEMENTS, *_OF_TRADES,
+    "CashTransactions", *_ELEMENTS, *_IN_DETAIL[RowKind.EXECUTIONS],
 }  # fmt: skip
 
 _LEVELS = "In the Flex query choose Summary for Open Positions and Execution for Trades"
@@ -402,7 +403,6 @@ def every_account(_account: str) -> bool:
     return True
 
 
-@lru_cache(maxsize=256)
 def level_of(text: str) -> str:
     """Return a level of detail in one form, whatever letters and separators it is written in.
 
@@ -462,7 +462,6 @@ class _StatementReader:
 
         self._positions: dict[_PositionKey, closes.StatementPosition] = {}
         self._named_twice: dict[_PositionKey, str] = {}
-        self._lots: dict[_PositionKey, str] = {}
         self._rows = StatementRows()
         self._executed = 0
         self._flaws: dict[RowKind, list[StatementError]] = {kind: [] for kind in RowKind}
@@ -514,7 +513,7 @@ class _StatementReader:
             raise StatementError(message, remedy=_ONE_FILE)
 
         positions = self._single_positions()
-        self._check_that_trades_say_something()
+        self._check_that_sections_say_something()
 
         if self._states_all_trades():
             period = self._period()
@@ -554,14 +553,8 @@ class _StatementReader:
             level = level_of(own["levelOfDetail"])
             is_lot = level in _LOTS
 
-        if element.becomes is RowKind.POSITIONS and is_lot:
-            account = fields.required(TEXT, "accountId")
-            day = fields.required(DAY, "reportDate")
-            conid = fields.required(CONID, "conid")
-            self._lots.setdefault((account, day, conid), str(fields))
-            return
-
-        if level in element.repeated:
+        is_part = element.becomes is RowKind.POSITIONS and is_lot
+        if is_part or level in element.repeated:
             return
 
         if level is not None and level not in element.levels:
@@ -576,7 +569,10 @@ class _StatementReader:
             case RowKind.EXECUTIONS:
                 self._add_execution(fields)
             case RowKind.CASH:
-                self._add_cash(fields)
+                cash = cash_of(fields)
+                self._rows.cash.append(cash)
+                equity = equity_event(fields)
+                self._add_event(equity)
             case RowKind.BALANCES:
                 balance = balance_event(fields)
                 self._add_event(balance)
@@ -591,13 +587,6 @@ class _StatementReader:
         if event is not None:
             self._rows.events.append(event)
             self._flush(at_least=ROWS_AT_ONCE)
-
-    def _add_cash(self, fields: Fields) -> None:
-        cash = cash_of(fields)
-        self._rows.cash.append(cash)
-
-        equity = equity_event(fields)
-        self._rows.events.append(equity)
 
     def _add_position(self, fields: Fields) -> None:
         position = position_of(fields)
@@ -627,27 +616,21 @@ class _StatementReader:
             twice = flaw(f"{named}: {account} has conid {conid} twice on {day}.", _MODELS)
             flaws.append(twice)
 
-        for key, named in self._lots.items():
-            if key not in self._positions:
-                lone_lot = flaw(f"{named} is a lot, and its summary is not there.", _LEVELS)
-                flaws.append(lone_lot)
-
         single: list[closes.StatementPosition] = []
         for key, position in self._positions.items():
             if key not in self._named_twice:
                 single.append(position)
         return single
 
-    def _check_that_trades_say_something(self) -> None:
-        """Name the elements of trades, if none of them is an execution."""
-        present = _OF_TRADES & self._served_elements
-        flaws = self._flaws[RowKind.EXECUTIONS]
-        if self._executed or flaws or not present:
-            return
-
-        listed = ", ".join(sorted(present))
-        what = f"{self._fields.file}: {self._account} has no executions, but {listed}."
-        flaws.append(flaw(what, _LEVELS))
+    def _check_that_sections_say_something(self) -> None:
+        """Name the sections that have rows, of which none was read."""
+        read = {RowKind.POSITIONS: len(self._positions), RowKind.EXECUTIONS: self._executed}
+        for becomes, tags in _IN_DETAIL.items():
+            present = tags & self._served_elements
+            if present and not read[becomes] and not self._flaws[becomes]:
+                listed = ", ".join(sorted(present))
+                what = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
+                self._flaws[becomes].append(flaw(what, _LEVELS))
 
     def _states_all_trades(self) -> bool:
         """Return whether what the statement does not name did not happen."""
@@ -656,21 +639,12 @@ class _StatementReader:
         return has_trades and not has_flaws and self._serves(self._account)
 
     def _period(self) -> closes.StatementEvent:
+        """Return the days whose trades the statement has; one that is made again has another."""
+        period = _event_of_account(closes.EventKind.PERIOD, self._fields, self._last)
         event_id = f"{closes.EventKind.PERIOD}:{self._account}:{self._first}:{self._last}"
         if self._made:
             event_id += f":{self._made.isoformat()}"
-
-        return closes.StatementEvent(
-            event_id=event_id,
-            kind=closes.EventKind.PERIOD,
-            account=self._account,
-            day=self._last,
-            first_day=self._first,
-            attributes="{}",
-            source=closes.FLEX,
-            statement=self._fields.file,
-            stated_at=self._made,
-        )
+        return replace(period, event_id=event_id, first_day=self._first)
 
     def _days_of(self, positions: list[closes.StatementPosition]) -> frozenset[date]:
         days = {position.day for position in positions}

@@ -68,7 +68,7 @@ def test_a_multiplier_is_never_guessed() -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (statement(position(levelOfDetail="LOT")), "is a lot, and its summary is not there"),
+        (statement(position(levelOfDetail="LOT")), "no positions, but OpenPosition"),
         (statement(trades=(element("Order", {"quantity": "2"}),)), "no executions, but Order"),
         (statement(trades=(trade(levelOfDetail="SYMBOL_SUMMARY"),)), "no executions, but Trade"),
     ],
@@ -511,11 +511,6 @@ SHAPES = {
             position(1, position="2", **LOT),
         ),
         held={1: 3},
-    ),
-    "a lot without its summary": Shape(
-        positions=(position(1, position="1", **LOT), position(2)),
-        held={2: 1},
-        left_out=("OpenPosition (conid '1'",),
     ),
     "a holding beside the sum over all accounts": Shape(
         positions=(position(1), position(1, accountId="-", position="1")), held={1: 1}
