@@ -258,12 +258,6 @@ async def watch(ib: IB, reader: MessageReader, *, give_up: Callable[[str], None]
         reader: Its reader of messages.
         give_up: Called with the reason.
     """
-
-    def check_length(_data: bytes) -> None:
-        if ib_async_internals.is_no_length(ib_async_internals.unread_bytes(ib)):
-            give_up("it sent a frame longer than any message")
-
-    ib_async_internals.bytes_received(ib).connect(check_length)
     loop = asyncio.get_running_loop()
     understood = -1
     understood_at = loop.time()
