@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
-from functools import lru_cache
 from random import Random
 
 from ib_async import AccountValue
@@ -35,11 +34,8 @@ OLDEST = timedelta(hours=6)
 ABOUT_NOW = timedelta(minutes=10)
 
 
-@lru_cache(maxsize=256)
 def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
     """Return the newest moment at or before now at which clocks in `zone` showed `text`.
-
-    The thousands of rows of a large account have the same time.
 
     Returns:
         None where the text is no time of day, or no plausible one (`OLDEST`).
@@ -168,7 +164,7 @@ class AccountDownloads:
 
         self._ib.accountValueEvent += self._on_account_value
         self._ib.errorEvent += self._on_error
-        self._ib.disconnectedEvent += self._forget_subscription
+        self._ib.disconnectedEvent += self.forget_subscription
         read_messages(self._ib, MessageType.ACCOUNT_TIME, self._read_time)
         read_messages(self._ib, MessageType.ACCOUNT_DOWNLOAD_END, self._read_end)
 
@@ -179,11 +175,6 @@ class AccountDownloads:
         return subscription is not None and self.accounts[subscription.account].is_whole
 
     @property
-    def overdue(self) -> list[str]:
-        """Return the accounts that should be requested again now."""
-        return self.accounts.overdue(time.monotonic())
-
-    @property
     def problems(self) -> list[str]:
         """Return why accounts have no current values, by account."""
         texts = []
@@ -192,10 +183,6 @@ class AccountDownloads:
             if problem is not None:
                 texts.append(f"account {account}: {problem}")
         return texts
-
-    def invalidate(self) -> None:
-        """Forget every subscription: the gateway dropped them."""
-        self._forget_subscription()
 
     def restored(self) -> None:
         """Make missing values due, and those of an open subscription: it may lack changes."""
@@ -343,7 +330,7 @@ class AccountDownloads:
             with suppress(ConnectionError):
                 self._ib.client.reqAccountUpdates(False, subscription.account)
 
-    def _forget_subscription(self) -> None:
+    def forget_subscription(self) -> None:
         """Forget the subscription: the gateway dropped it."""
         subscription = self._subscription
         self._subscription = None

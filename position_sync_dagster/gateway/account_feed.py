@@ -122,7 +122,7 @@ class AccountFeed:
     @property
     def overdue(self) -> list[str]:
         """Return the accounts that should be requested again now: their values do not arrive."""
-        return self.values.overdue
+        return self.states.overdue(time.monotonic())
 
     @property
     def unknown_accounts(self) -> tuple[UnknownAccount, ...]:
@@ -178,7 +178,7 @@ class AccountFeed:
             account.drop()
         self.snapshot_at = None
         self.book.invalidate()
-        self.values.invalidate()
+        self.values.forget_subscription()
 
     async def snapshot(self) -> None:
         """Request every position; only a list that ends with its end message counts.

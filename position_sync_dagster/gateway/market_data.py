@@ -3,7 +3,6 @@
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +13,6 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.gateway import codes, holdings, ib_async_internals, translate
 from position_sync_dagster.settings import Settings
-
-# Cancelled requests whose late ticks are still recognized.
-MAX_RETIRED = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +71,6 @@ class MarketDataRequests:
         self._knows_dividends = True
         self._requests: dict[int, _Request] = {}
         self._by_id: dict[int, _Request] = {}
-        self._retired: deque[int] = deque()
         self._ticked: holdings.ChangeNotifier[int] = holdings.ChangeNotifier()
         self.heard_at = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
@@ -240,11 +235,6 @@ class MarketDataRequests:
         del self._by_id[request.request_id]
         self._ticked.forget(conid)
         ib_async_internals.retire_ticker(self._ib, request.ticker, request.contract)
-
-        # Ticks of a cancelled request may still arrive: they must not find the next ticker.
-        self._retired.append(request.request_id)
-        if len(self._retired) > MAX_RETIRED:
-            ib_async_internals.forget_request(self._ib, self._retired.popleft())
 
 
 @dataclass(slots=True)
