@@ -39,7 +39,7 @@ class LoginLines:
         limit: The number of lines, as configured or learned.
         wanted: conid → its demand.
 
-    >>> from datetime import UTC
+    >>> from position_sync_dagster.domain.retry import Backoff
     >>> lines = LoginLines(
     ...     silence_s=30.0, session_open=lambda conid: conid != 2, min_hold_s=5.0,
     ...     limit=LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60, longest_s=900)),
