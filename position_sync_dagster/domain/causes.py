@@ -34,7 +34,7 @@ from position_sync_dagster.domain.closes import (
     StatementEvent,
     current_executions,
 )
-from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment
+from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment, parse_trading_hours
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Right, digits
 
@@ -259,7 +259,19 @@ class Case:
         """Return whether the gateway named all executions from the confirmation until a time."""
         since = self.change.since
         begin, end = self.asked
-        return since is not None and begin <= since and until <= end
+        if since is None or end < until:
+            return False
+        if begin <= since:
+            return True
+
+        # A gateway that restarts at midnight shows an assignment of the night after it: the
+        # executions from before are not named, and there are none if nothing traded then.
+        if self.details is None:
+            return False
+        hours = parse_trading_hours(self.details.trading_hours, self.details.time_zone)
+        if hours is None or not hours.begins <= since <= begin < hours.ends:
+            return False
+        return not any(opens < begin and closes > since for opens, closes in hours.sessions)
 
 
 class Reach(NamedTuple):
