@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from datetime import time as clock_time
 from enum import StrEnum
@@ -394,9 +394,6 @@ _ONE_FILE = "Put the XML of an activity Flex query into the folder, and nothing 
 # What is read of a file to tell what it is, in bytes: an answer of the service is shorter.
 _BEGIN = 65_536
 
-# Rows are stored in parts of so many: a year of trades needs little memory.
-ROWS_AT_ONCE = 5_000
-
 
 def every_account(_account: str) -> bool:
     """Return that each account is served."""
@@ -413,17 +410,6 @@ def level_of(text: str) -> str:
     return joined.upper()
 
 
-@dataclass(slots=True)
-class StatementRows:
-    """Rows of one statement for the tables."""
-
-    executions: list[closes.Execution] = field(default_factory=list)
-    events: list[closes.StatementEvent] = field(default_factory=list)
-    cash: list[AccountSummary] = field(default_factory=list)
-
-
-StoreRows = Callable[[StatementRows], None]
-
 _PositionKey = tuple[str, date, int]
 
 
@@ -433,13 +419,9 @@ class _StatementReader:
     Args:
         fields: Those of the element around them.
         serves: Whether the rows of an account are read; others are counted.
-        store: Takes executions, events and cash in parts, and the statement has none; None: the
-            statement has them.
     """
 
-    def __init__(
-        self, fields: Fields, serves: Callable[[str], bool], store: StoreRows | None
-    ) -> None:
+    def __init__(self, fields: Fields, serves: Callable[[str], bool]) -> None:
         self._made = fields.get(TIME, "whenGenerated")
         self._fields = replace(fields, stated_at=self._made)
         self._account = fields.required(TEXT, "accountId")
@@ -450,7 +432,6 @@ class _StatementReader:
             "reportDate": fields.attributes["toDate"],
         }
         self._serves = serves
-        self._store = store
 
         self._sections: set[str] = set()
         self._served_elements: set[str] = set()
@@ -462,8 +443,9 @@ class _StatementReader:
 
         self._positions: dict[_PositionKey, closes.StatementPosition] = {}
         self._named_twice: dict[_PositionKey, str] = {}
-        self._rows = StatementRows()
-        self._executed = 0
+        self._executions: list[closes.Execution] = []
+        self._events: list[closes.StatementEvent] = []
+        self._cash: list[AccountSummary] = []
         self._flaws: dict[RowKind, list[StatementError]] = {kind: [] for kind in RowKind}
 
     def add(self, tag: str, attributes: Mapping[str, str]) -> None:
@@ -517,8 +499,7 @@ class _StatementReader:
 
         if self._states_all_trades():
             period = self._period()
-            self._rows.events.append(period)
-        self._flush()
+            self._events.append(period)
 
         left_out = self._left_out()
         lacks_positions = bool(self._flaws[RowKind.POSITIONS])
@@ -532,9 +513,9 @@ class _StatementReader:
             days=self._days_of(positions),
             accounts=frozenset(self._accounts),
             positions=tuple(positions),
-            executions=tuple(self._rows.executions),
-            cash=tuple(self._rows.cash),
-            events=tuple(self._rows.events),
+            executions=tuple(self._executions),
+            cash=tuple(self._cash),
+            events=tuple(self._events),
             sections=frozenset(self._sections),
             foreign_rows=dict(self._foreign_rows),
             lacks_positions=lacks_positions,
@@ -567,26 +548,23 @@ class _StatementReader:
             case RowKind.POSITIONS:
                 self._add_position(fields)
             case RowKind.EXECUTIONS:
-                self._add_execution(fields)
+                execution = execution_of(fields)
+                self._executions.append(execution)
             case RowKind.CASH:
                 cash = cash_of(fields)
-                self._rows.cash.append(cash)
+                self._cash.append(cash)
                 equity = equity_event(fields)
-                self._add_event(equity)
+                self._events.append(equity)
             case RowKind.BALANCES:
                 balance = balance_event(fields)
-                self._add_event(balance)
+                if balance is not None:
+                    self._events.append(balance)
             case RowKind.RATES:
                 rate = rate_event(fields)
-                self._add_event(rate)
+                self._events.append(rate)
             case RowKind.EVENTS:
                 event = event_of(fields)
-                self._add_event(event)
-
-    def _add_event(self, event: closes.StatementEvent | None) -> None:
-        if event is not None:
-            self._rows.events.append(event)
-            self._flush(at_least=ROWS_AT_ONCE)
+                self._events.append(event)
 
     def _add_position(self, fields: Fields) -> None:
         position = position_of(fields)
@@ -594,20 +572,6 @@ class _StatementReader:
         if key in self._positions:
             self._named_twice[key] = str(fields)
         self._positions[key] = position
-
-    def _add_execution(self, fields: Fields) -> None:
-        execution = execution_of(fields)
-        self._executed += 1
-        self._rows.executions.append(execution)
-        self._flush(at_least=ROWS_AT_ONCE)
-
-    def _flush(self, at_least: int = 1) -> None:
-        """Store the rows that were read, if there are as many."""
-        rows = self._rows
-        count = len(rows.executions) + len(rows.events) + len(rows.cash)
-        if self._store is not None and count >= at_least:
-            self._store(rows)
-            self._rows = StatementRows()
 
     def _single_positions(self) -> list[closes.StatementPosition]:
         """Return the holdings of each day, without those that are there twice."""
@@ -624,7 +588,7 @@ class _StatementReader:
 
     def _check_that_sections_say_something(self) -> None:
         """Name the sections that have rows, of which none was read."""
-        read = {RowKind.POSITIONS: len(self._positions), RowKind.EXECUTIONS: self._executed}
+        read = {RowKind.POSITIONS: len(self._positions), RowKind.EXECUTIONS: len(self._executions)}
         for becomes, tags in _IN_DETAIL.items():
             present = tags & self._served_elements
             if present and not read[becomes] and not self._flaws[becomes]:
@@ -664,7 +628,6 @@ def read_statements(
     file: str,
     *,
     serves: Callable[[str], bool] = every_account,
-    store: StoreRows | None = None,
 ) -> list[closes.Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
@@ -676,8 +639,6 @@ def read_statements(
         data: The content, or a file that is open at its begin.
         file: The name of the file, for messages and for the rows.
         serves: Whether the rows of an account are read. Those of others are counted.
-        store: Takes executions, events and cash in parts, as they are read; the statements have
-            none then. Of a file that turns out to be cut off, it was given what came before.
 
     Raises:
         StatementError: It is no activity statement, it is cut off, or its days cannot be read.
@@ -708,7 +669,7 @@ def read_statements(
                 element.clear()
             elif tag == "FlexStatement":
                 fields = Fields(attributes=with_values(element.attrib), file=file, element=tag)
-                reader = _StatementReader(fields, serves, store)
+                reader = _StatementReader(fields, serves)
             elif reader is not None:
                 reader.add(tag, element.attrib)
     except (Xml.ParseError, LookupError, ValueError) as error:  # an encoding that Python lacks too

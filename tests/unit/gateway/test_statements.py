@@ -20,8 +20,8 @@ from position_sync_dagster.domain.closes import (
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import StatementError
-from position_sync_dagster.gateway import flex, flex_fields
-from position_sync_dagster.gateway.flex import StatementRows, booked_amounts, read_statements
+from position_sync_dagster.gateway import flex_fields
+from position_sync_dagster.gateway.flex import booked_amounts, read_statements
 from tests.support.flex_files import element, period, position, statement, trade
 from tests.unit.domain.test_causes import CALL, fill
 
@@ -450,21 +450,6 @@ def test_rows_of_accounts_that_are_not_served_are_counted_and_not_read() -> None
 
     (other,) = read_statements(data, "a.xml", serves={"Savings"}.__contains__)
     assert (period(other), other.accounts) == (None, {"Savings"})
-
-
-def test_rows_that_are_stored_are_given_in_parts_and_not_kept(monkeypatch) -> None:
-    monkeypatch.setattr(flex, "ROWS_AT_ONCE", 2)
-    parts: list[list[str]] = []
-
-    def store(rows: StatementRows) -> None:
-        executed = [one.execution_id for one in rows.executions]
-        parts.append([*executed, *(one.kind for one in rows.events)])
-
-    names = [f"e{number}" for number in range(5)]
-    data = statement(position(), trades=tuple(map(trade, names)))
-    (found,) = read_statements(data, "a.xml", store=store)
-    assert parts == [names[:2], names[2:4], [names[4], "PERIOD"]]
-    assert (found.executions, found.events, len(found.positions)) == ((), (), 1)
 
 
 @dataclass(frozen=True)
