@@ -366,7 +366,7 @@ def last_trade(change: PositionChange, details: ContractDetails | None) -> datet
 
 
 def bookings_of(
-    executions: Sequence[Execution], events: Iterable[StatementEvent]
+    executions: Iterable[Execution], events: Iterable[StatementEvent]
 ) -> defaultdict[Key, list[Booking]]:
     """Return what the broker names, by holding and in order of time."""
     newest = _newest(events)
@@ -376,8 +376,7 @@ def bookings_of(
             settled_in_cash.add((event.account, event.conid))
 
     bookings: defaultdict[Key, list[Booking]] = defaultdict(list)
-    standing = _without_taken_back(executions, events)
-    for execution in current_executions(standing):
+    for execution in current_executions(executions):
         key = (execution.account, execution.conid)
         bookings[key].append(_booking_of_execution(execution, in_cash=key in settled_in_cash))
 
@@ -391,44 +390,6 @@ def bookings_of(
     for booked in bookings.values():
         booked.sort(key=attrgetter("at"))
     return bookings
-
-
-def _without_taken_back(
-    executions: Sequence[Execution], events: Iterable[StatementEvent]
-) -> list[Execution]:
-    """Leave out trades of a statement that the newest one of its days does not name any more."""
-    are_periods = (event for event in events if event.kind is EventKind.PERIOD)
-    periods = grouped(attrgetter("account"), are_periods)
-    name_of = attrgetter("account", "execution_id", "statement")
-    named = set(map(name_of, executions))
-
-    standing: list[Execution] = []
-    for execution in executions:
-        newest = _newest_statement(execution, periods[execution.account])
-        is_named = (execution.account, execution.execution_id, newest) in named
-        if execution.source != FLEX or is_named:
-            standing.append(execution)
-    return standing
-
-
-def _newest_statement(execution: Execution, periods: Sequence[StatementEvent]) -> str:
-    """Return the newest statement of all days of the one that named a trade: perhaps itself."""
-    of_own = [period for period in periods if period.statement == execution.statement]
-    if not of_own:
-        return execution.statement
-
-    newest = of_own[0]
-    first = _first_of(newest)
-    last = newest.day
-    for period in periods:
-        has_its_days = _first_of(period) <= first and last <= period.day
-        if has_its_days and (period.stated_at or NEVER) > (newest.stated_at or NEVER):
-            newest = period
-    return newest.statement
-
-
-def _first_of(period: StatementEvent) -> date:
-    return period.first_day or period.day
 
 
 CASH_SETTLEMENT = "cash settlement"
@@ -1018,4 +979,4 @@ def _covers(period: StatementEvent, day: date, until: datetime) -> bool:
     counts as made at the beginning of its last day.
     """
     stated_at = period.stated_at or beginning_of(period.day)
-    return _first_of(period) <= day <= period.day and stated_at >= until
+    return (period.first_day or period.day) <= day <= period.day and stated_at >= until

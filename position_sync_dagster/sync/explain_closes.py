@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import chain
 from operator import attrgetter
 
@@ -31,6 +31,7 @@ from position_sync_dagster.domain.closes import (
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.movements import MovementSource, Section
 from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import LookedAt
@@ -236,18 +237,46 @@ class CloseExplainer:
         conids = near.get_column("conid").unique().to_list()
         contracts = lake.contracts.get(conids)
         of_contracts = one_of("conid", conids)
-        of_all = pl.col("kind").is_in([EventKind.CORPORATE_ACTION.value, EventKind.PERIOD.value])
+        is_period = pl.col("kind") == EventKind.PERIOD.value
         executions = lake.executions.records(first, of_contracts)
-        events = lake.statement_events.records(first.date(), of_contracts | of_all)
+        standing = self._without_taken_back(executions, first.date())
+        events = lake.statement_events.records(first.date(), of_contracts | is_period)
         prices = self._underlying_prices(changes, contracts)
         return Facts(
             changes=changes,
-            executions=executions,
+            executions=standing,
             events=events,
             contracts=contracts,
             asked=asked,
             prices=prices,
         )
+
+    def _without_taken_back(self, executions: Iterable[Execution], since: date) -> list[Execution]:
+        """Leave out the trades that a newer statement of their day does not name any more.
+
+        The table `executions` has what several statements name alike once; `movements` has what
+        the newest one of a day names.
+        """
+        is_of_statement = pl.col("source") == MovementSource.STATEMENT.value
+        is_trade = pl.col("section") == Section.TRADES.value
+        trades = self.lake.movements.records(since, is_of_statement & is_trade)
+
+        named: set[tuple[str, str | None]] = set()
+        last_stated: defaultdict[tuple[str, date], datetime] = defaultdict(lambda: NEVER)
+        for trade in trades:
+            named.add((trade.account, trade.execution_id))
+            if trade.at is not None and trade.stated_at is not None:
+                day = (trade.account, _day_of(trade.at))
+                last_stated[day] = max(last_stated[day], trade.stated_at)
+
+        standing: list[Execution] = []
+        for execution in executions:
+            is_named = (execution.account, execution.execution_id) in named
+            stated_at = execution.stated_at or NEVER
+            is_newest = last_stated[execution.account, _day_of(execution.time)] <= stated_at
+            if execution.source != FLEX or is_named or is_newest:
+                standing.append(execution)
+        return standing
 
     def _underlying_prices(
         self, changes: Iterable[PositionChange], contracts: Mapping[int, ContractDetails]
@@ -325,6 +354,10 @@ _COUNTED = ("change_id", "cause", "stage", "statement", "judged_at")
 _IS_LESS = pl.col("after").abs() < pl.col("before").abs()
 _CHANGES_SIDE = pl.col("before") * pl.col("after") < 0
 IS_CLOSE = _IS_LESS | _CHANGES_SIDE
+
+
+def _day_of(at: datetime) -> date:
+    return at.astimezone(NEW_YORK).date()
 
 
 def _new_york(at: pl.Expr) -> pl.Expr:

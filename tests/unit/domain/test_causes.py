@@ -395,22 +395,6 @@ CASES = {
         [change(CALL, 2, 0, MIDNIGHT - 8 * HOUR)], [(UNKNOWN, P, 2)],
         [fill(CALL, -2, MIDNIGHT, **SALE)],
     ),
-    "a trade that a newer statement of its days does not name was none": Case(
-        [SOLD_AT_NOON], [(TRADED, S, 2)],
-        [
-            fill(CALL, -2, NOON - MINUTE, **SALE | {"statement": "a.xml"}),
-            fill(CALL, 3, NOON - MINUTE, **SALE | {"statement": "a.xml"}),
-            fill(CALL, -2, NOON - MINUTE, **SALE | {"statement": "b.xml"}),
-        ],
-        events=[period(), replace(period(made=EVENING + DAY), statement="b.xml")],
-    ),
-    "a newer statement of other days takes no trade back": Case(
-        [SOLD_AT_NOON], [(TRADED, S, 2)],
-        [fill(CALL, -2, NOON - MINUTE, **SALE | {"statement": "a.xml"})],
-        events=[
-            period(), replace(period(THURSDAY, THURSDAY, EVENING + DAY), statement="b.xml"),
-        ],
-    ),
     "a newer statement corrects an event": Case(
         [worthless(CALL, -2)],
         [(ASSIGNED, S, -2)],

@@ -284,6 +284,25 @@ def test_what_the_newest_statement_says_counts_also_if_an_older_one_said_it(lake
     assert add(first, *others) == add(stated("20260309", **full)) == 0
 
 
+@pytest.mark.parametrize("invented", [False, True])
+def test_a_close_of_a_gap_is_explained_by_what_the_newest_statement_names(
+    world, folder, lake, invented
+):
+    """What it names as the older one did is stored once; what it does not name is taken back."""
+    wrong = (trade("e2", buySell="BUY", quantity="3"),) if invented else ()
+    (folder / "a.xml").write_bytes(statement(trades=(trade("e1"), *wrong)))
+    (folder / "b.xml").write_bytes(statement(trades=(trade("e1"),), generated="20260307;010000"))
+    assert world.materialize(imported).success
+
+    since, seen_at = utc("2026-03-04T21:00:00"), utc("2026-03-10T15:00:00")
+    closed = change(CALL, 2, 0, seen_at, since=since, account="DUSIM0001")
+    explainer = CloseExplainer(lake, clock=lambda: utc("2026-03-10T16:00:00"))
+    explainer.record([closed])
+    explainer.explain()
+    (found,) = lake.closures.current()
+    assert (found.cause, found.quantity, found.executions) == ("TRADED", 2.0, "e1")
+
+
 def test_a_day_is_covered_only_with_the_trades_of_its_statement(world, folder, lake):
     """A person may launch one of the assets of the import."""
     (folder / "a.xml").write_bytes(statement(trades=(trade("e1"),)))
