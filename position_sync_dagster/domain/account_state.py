@@ -153,7 +153,8 @@ class AccountState:
         since_s = self.whole_since_s
         has_lasted = since_s is not None and now_s - since_s >= self.lasts_s
         self.failures = 0 if has_lasted else self.failures + 1
-        self.again_at_s = now_s + AGAIN.delay_s(self.failures) * jitter
+        delay_s = AGAIN.delay_s(self.failures) * jitter
+        self.again_at_s = now_s + delay_s
         self.whole_since_s = None
         self.problem = why
 

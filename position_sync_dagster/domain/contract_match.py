@@ -114,8 +114,10 @@ def problem_of(
             "them apart (trading class, multiplier, exchange, currency) or the conid."
         )
 
-    others = f", but {_named(candidates)}" if candidates else ""
-    return f"The gateway knows no contract {described}{others}."
+    unknown = f"The gateway knows no contract {described}"
+    if not candidates:
+        return f"{unknown}."
+    return f"{unknown}, but {_named(candidates)}."
 
 
 def _named(contracts: list[ContractDetails]) -> str:

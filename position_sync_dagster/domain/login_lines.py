@@ -181,7 +181,8 @@ class LoginLines:
 
         renewed = due[:RENEWALS_AT_ONCE]
         for conid in renewed:
-            self._lines[conid] = self._lines[conid].renewed(now_s)
+            line = self._lines[conid]
+            self._lines[conid] = line.renewed(now_s)
         return renewed
 
     # Denials.

@@ -594,7 +594,8 @@ class _StatementReader:
             if present and not read[becomes] and not self._flaws[becomes]:
                 listed = ", ".join(sorted(present))
                 what = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
-                self._flaws[becomes].append(flaw(what, _LEVELS))
+                error = flaw(what, _LEVELS)
+                self._flaws[becomes].append(error)
 
     def _states_all_trades(self) -> bool:
         """Return whether what the statement does not name did not happen."""

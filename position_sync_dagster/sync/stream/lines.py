@@ -183,13 +183,15 @@ class StreamLines:
 
         for conid in self.login.due_for_live(now_s):
             requests.switch(conid)
-            self.login.put(conid, self.login.line(conid).requested(now_s))
+            line = self.login.line(conid)
+            self.login.put(conid, line.requested(now_s))
 
         denials = self.login.denials(now_s)
         for conid in self.login.in_order((chosen - self.held) & details.keys()):
             delayed = conid in denials
             requests.subscribe(details[conid], market_data_type=KINDS[delayed])
-            self.login.put(conid, self.login.line(conid).requested(now_s, delayed=delayed))
+            line = self.login.line(conid)
+            self.login.put(conid, line.requested(now_s, delayed=delayed))
         return self.of_legs
 
     def renew(self, connection: GatewayConnection) -> None:
@@ -199,7 +201,8 @@ class StreamLines:
             connection.lines.switch(conid, market_data_type=kind)
 
     def _cancel(self, requests: MarketDataRequests, conid: int) -> None:
-        self.login.put(conid, self.login.line(conid).cancelled())
+        line = self.login.line(conid)
+        self.login.put(conid, line.cancelled())
         requests.cancel(conid)
 
     # What the gateway says.
