@@ -7,7 +7,6 @@ where it stood, and one option with exactly the delivery of its own multiplier. 
 UNEXPLAINED until the statement; a fact that is missing never makes a cause.
 """
 
-import json
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
@@ -135,7 +134,6 @@ class Booking:
             the statements of accounts, and ends a holding in both cases.
         unclaimed: The part of the quantity that explains no change yet.
         execution: The execution; None of an event.
-        counter_conid: The other contract of a corporate action; None if it is not known.
     """
 
     at: datetime
@@ -151,7 +149,6 @@ class Booking:
     statement: str
     execution: Execution | None = None
     event_id: str | None = None
-    counter_conid: int | None = None
 
     def __post_init__(self) -> None:
         self.unclaimed = self.quantity
@@ -267,6 +264,8 @@ class Case:
         if begin <= since:
             return True
 
+        # A gateway that restarts at midnight shows an assignment of the night after it: the
+        # executions from before are not named, and there are none if nothing traded then.
         if self.details is None:
             return False
         hours = parse_trading_hours(self.details.trading_hours, self.details.time_zone)
@@ -371,7 +370,6 @@ def bookings_of(
 ) -> defaultdict[Key, list[Booking]]:
     """Return what the broker names, by holding and in order of time."""
     newest = _newest(events)
-    counter_conids = _counter_conids(newest)
     settled_in_cash = set()
     for event in newest:
         if _option_event(event) == CASH_SETTLEMENT:
@@ -387,7 +385,6 @@ def bookings_of(
             continue
         booking = _booking_of_event(event, bookings[event.account, event.conid])
         if booking is not None:
-            booking.counter_conid = counter_conids.get(event.event_id)
             bookings[event.account, event.conid].append(booking)
 
     for booked in bookings.values():
@@ -404,24 +401,6 @@ def _newest(events: Iterable[StatementEvent]) -> list[StatementEvent]:
     for event in sorted(events, key=lambda event: event.stated_at or NEVER):
         newest[event.account, event.conid, event.event_id] = event
     return sorted(newest.values(), key=attrgetter("day", "event_id"))
-
-
-def _counter_conids(events: Iterable[StatementEvent]) -> dict[str, int]:
-    """Return, by the event of a corporate action, the one other contract of the same action."""
-    by_action: defaultdict[tuple[str, str], list[StatementEvent]] = defaultdict(list)
-    for event in events:
-        action_id = json.loads(event.attributes).get("actionID")
-        if event.kind is EventKind.CORPORATE_ACTION and action_id:
-            by_action[event.account, str(action_id)].append(event)
-
-    counter_conids: dict[str, int] = {}
-    for action in by_action.values():
-        conids = {event.conid for event in action if event.conid is not None}
-        for event in action:
-            counters = conids - {event.conid}
-            if len(counters) == 1:
-                counter_conids[event.event_id] = counters.pop()
-    return counter_conids
 
 
 def _option_event(event: StatementEvent) -> str:
@@ -882,10 +861,6 @@ def _stated_closure(
     """Return the cause of a part of a close, with the bookings as evidence."""
     change = case.change
     booking = evidence[0].booking
-    counter = booking.counter_conid
-    if counter is None and booking.cause in BY_DELIVERY:
-        counter = counter_conid
-
     closed_at: list[datetime] = []
     executions: list[str | None] = []
     orders: list[str | None] = []
@@ -914,7 +889,7 @@ def _stated_closure(
         order_ids=_joined(orders),
         events=_joined(events),
         statement=_joined(statements),
-        counter_conid=counter,
+        counter_conid=counter_conid if booking.cause in BY_DELIVERY else None,
         judged_at=now,
     )
 

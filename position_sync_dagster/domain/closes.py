@@ -231,7 +231,6 @@ class Statement:
         foreign_rows: How many rows it has of each account that is not served; they are not read.
         lacks_positions: Whether a position cannot be read: what it does not list may be held.
         left_out: The rows that cannot be read: for each, what is wrong and the remedy.
-        notes: What was read, and is not valued.
     """
 
     file: str
@@ -249,7 +248,6 @@ class Statement:
     foreign_rows: Mapping[str, int] = field(default_factory=dict)
     lacks_positions: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
 
     def without_rows(self) -> "Statement":
         """Return what it covers, without its rows."""

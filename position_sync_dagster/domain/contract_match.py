@@ -98,14 +98,14 @@ def matching_contracts(
 
 
 def problem_of(
-    leg: UnresolvedLeg, matching: list[ContractDetails], near: Iterable[ContractDetails] = ()
+    leg: UnresolvedLeg, matching: list[ContractDetails], candidates: list[ContractDetails]
 ) -> str:
-    """Return why no contract was chosen for a leg, with the candidates.
+    """Return why no contract was chosen for a leg, with the contracts that the gateway named.
 
     Args:
         leg: The leg.
         matching: The contracts that match it: none or several.
-        near: Similar contracts, if none matches.
+        candidates: All that the gateway named.
     """
     described = leg.described
     if matching:
@@ -114,11 +114,10 @@ def problem_of(
             "them apart (trading class, multiplier, exchange, currency) or the conid."
         )
 
-    by_conid = {details.conid: details for details in near}
-    similar = sorted(by_conid.values(), key=lambda details: _distance(leg, details))
-    if not similar:
-        return f"The gateway knows no contract {described}, and none like it."
-    return f"The gateway knows no contract {described}. Near it: {_named(similar)}."
+    unknown = f"The gateway knows no contract {described}"
+    if not candidates:
+        return f"{unknown}."
+    return f"{unknown}, but {_named(candidates)}."
 
 
 def _named(contracts: list[ContractDetails]) -> str:
@@ -142,13 +141,3 @@ def candidate(details: ContractDetails) -> str:
 
     symbol = details.local_symbol or details.symbol
     return f"{symbol} ({', '.join(words)})"
-
-
-def _distance(leg: UnresolvedLeg, details: ContractDetails) -> tuple[float, int, int]:
-    strike_of_leg = leg.strike or 0.0
-    strike = details.strike or 0.0
-    days = 0
-    if details.last_trade_date is not None and leg.expiry is not None:
-        later = details.last_trade_date - leg.expiry
-        days = abs(later.days)
-    return (abs(strike - strike_of_leg), days, details.conid)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
+from typing import Any
 
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.exchange_time import NEW_YORK
@@ -377,53 +378,39 @@ class UnknownAccount:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetAsideHolding:
-    """A holding whose newest row cannot be used, and why."""
-
-    account: str
-    conid: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetAside:
-    """The holdings that are set aside: their number, and the first of them.
-
-    >>> row = SetAsideHolding(account="DU1", conid=7, why="no symbol")
-    >>> SetAside(count=1, first=(row,)).text
-    '1 holding is set aside: conid 7 of DU1 (no symbol)'
-    """
-
-    count: int
-    first: tuple[SetAsideHolding, ...]
-
-    @property
-    def text(self) -> str:
-        """The fact in words."""
-        named = []
-        for row in self.first:
-            account = row.account or "no account"
-            named.append(f"conid {row.conid} of {account} ({row.why})")
-        unnamed = self.count - len(named)
-        more = f" and {unnamed} more" if unnamed else ""
-        noun = "holding is" if self.count == 1 else "holdings are"
-        return f"{self.count} {noun} set aside: {', '.join(named)}{more}"
-
-
 # How many of the holdings that are set aside a session names.
 SET_ASIDE_NAMED = 3
 
+# The holdings that are set aside: their number (`count`), and the `first` of them, as stored.
+SetAside = dict[str, Any]
+
 
 def set_aside_of(reasons: Mapping[Key, str]) -> SetAside | None:
-    """Return the holdings that are set aside, given why each of them is; None without one."""
+    """Return the holdings that are set aside, given why each of them is; None without one.
+
+    >>> set_aside_of({("DU1", 7): "no symbol"})
+    {'count': 1, 'first': [{'account': 'DU1', 'conid': 7, 'why': 'no symbol'}]}
+    """
     if not reasons:
         return None
 
     first = []
     for (account, conid), why in sorted(reasons.items())[:SET_ASIDE_NAMED]:
-        first.append(SetAsideHolding(account=account, conid=conid, why=why))
-    return SetAside(count=len(reasons), first=tuple(first))
+        first.append({"account": account, "conid": conid, "why": why})
+    return {"count": len(reasons), "first": first}
+
+
+def _text_of(set_aside: SetAside) -> str:
+    named = []
+    for row in set_aside["first"]:
+        account = row["account"] or "no account"
+        named.append(f"conid {row['conid']} of {account} ({row['why']})")
+
+    count = set_aside["count"]
+    unnamed = count - len(named)
+    more = f" and {unnamed} more" if unnamed else ""
+    noun = "holding is" if count == 1 else "holdings are"
+    return f"{count} {noun} set aside: {', '.join(named)}{more}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -442,15 +429,14 @@ class UnusableHoldings:
     def texts(self) -> list[str]:
         """The facts in words."""
         texts = [unknown.text for unknown in self.unknown_accounts]
-        return texts if self.set_aside is None else [*texts, self.set_aside.text]
+        return texts if self.set_aside is None else [*texts, _text_of(self.set_aside)]
 
     def as_columns(self) -> dict[str, str | None]:
         """Return the columns of a session that store them; see `GatewaySession`."""
         accounts = [asdict(unknown) for unknown in self.unknown_accounts]
-        set_aside = self.set_aside and asdict(self.set_aside)
         return {
             "unknown_accounts": json.dumps(accounts) if accounts else None,
-            "set_aside": json.dumps(set_aside) if set_aside else None,
+            "set_aside": json.dumps(self.set_aside) if self.set_aside else None,
         }
 
 
@@ -472,12 +458,5 @@ def unusable_holdings_of(session: GatewaySession) -> UnusableHoldings:
     for stored in json.loads(session.unknown_accounts or "[]"):
         reason = UnknownReason(stored["reason"])
         accounts.append(UnknownAccount(**{**stored, "reason": reason}))
-
-    if session.set_aside is None:
-        return UnusableHoldings(unknown_accounts=tuple(accounts))
-
-    stored = json.loads(session.set_aside)
-    first = tuple(SetAsideHolding(**row) for row in stored["first"])
-    return UnusableHoldings(
-        unknown_accounts=tuple(accounts), set_aside=SetAside(count=stored["count"], first=first)
-    )
+    set_aside = json.loads(session.set_aside or "null")
+    return UnusableHoldings(unknown_accounts=tuple(accounts), set_aside=set_aside)

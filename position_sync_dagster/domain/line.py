@@ -1,16 +1,14 @@
-"""One market data line: its states, the events that change them, and what follows each; pure.
+"""One market data line: its states, and what each event makes of it; pure.
 
-A line is a frozen record. `TRANSITIONS` is the whole state machine: what is not in the table
-changes nothing. Times are seconds of a monotonic clock that the caller reads, unless they are
-called a moment.
+A line is a frozen record; an event that says nothing in its state leaves it as it is. Times are
+seconds of a monotonic clock that the caller reads, unless they are called a moment.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import Key
@@ -18,8 +16,7 @@ from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
 
 # Time between two requests of a suspect line; it starts anew once the line ticks again and agrees
-# with the broker's value. It is also the time between two trials while no line answers
-# (`RenewalPace`).
+# with the broker's value.
 RENEWAL = Backoff(first_s=30.0, longest_s=900.0)
 
 # A denial that ended this long ago is over: the next refusal begins a new count.
@@ -50,59 +47,6 @@ class LineState(StrEnum):
     REFUSED = "REFUSED"
 
 
-class LineEvent(StrEnum):
-    """What happens to a line.
-
-    REQUESTED: for the first time, or as another kind of data. REOPENED: its connection opens again.
-    RENEWED: it was requested again with a new id, because it was suspect. CANCELLED: by us. ENDED:
-    refused or ended by the gateway.
-
-    PRICED: a price of the quote or a mark came that counts; values of the model come from another
-    part of the gateway, and show nothing about the prices. COMPLETED: each part that ticked before
-    has ticked again. SILENT: it should have ticked, and has not. OUTSIDE_SESSION: its contract does
-    not trade, and silence says nothing.
-
-    INTERRUPTED: its farm broke, or connectivity was lost. RESTORED: its data should flow again
-    (2104, 1102). DOUBTED: it may be dead, or only quiet; a new request shows which. DISAGREED,
-    AGREED: a newer value of the broker differs from that of the line, or is about the same.
-    """
-
-    REQUESTED = "REQUESTED"
-    REOPENED = "REOPENED"
-    RENEWED = "RENEWED"
-    CANCELLED = "CANCELLED"
-    ENDED = "ENDED"
-    PRICED = "PRICED"
-    COMPLETED = "COMPLETED"
-    SILENT = "SILENT"
-    OUTSIDE_SESSION = "OUTSIDE_SESSION"
-    INTERRUPTED = "INTERRUPTED"
-    RESTORED = "RESTORED"
-    DOUBTED = "DOUBTED"
-    DISAGREED = "DISAGREED"
-    AGREED = "AGREED"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineOccurrence:
-    """An event of a line, with what it says.
-
-    Attributes:
-        now_s: When it happens.
-        at: The moment of an interruption: what came before it does not count any more.
-        reason: Why the line is not trusted from now on, for people.
-        delayed: Whether delayed data were requested.
-        holding: Whose value differs or agrees: holdings of several accounts share a line. None in
-            an agreement: all of them.
-    """
-
-    now_s: float
-    at: datetime = NEVER
-    reason: str | None = None
-    delayed: bool = False
-    holding: Key | None = None
-
-
 class Awaited(StrEnum):
     """What lifts a denial when it arrives, before its wait has passed.
 
@@ -122,8 +66,6 @@ class Denial:
     Attributes:
         wait: The delays before live data are requested again.
         delayed: Whether delayed data may be requested meanwhile.
-        of_login: The refusal concerns the login and not the contract. One of the contracts that
-            were refused so is requested again, and the others follow when it is granted.
         awaits: What lifts it when it arrives.
         times: Number of refusals in a row.
         until_s: When live data may be requested again.
@@ -132,7 +74,6 @@ class Denial:
     reason: str
     wait: Backoff
     delayed: bool = False
-    of_login: bool = False
     awaits: Awaited | None = None
     times: int = 0
     until_s: float = -math.inf
@@ -170,19 +111,17 @@ class Line:
         renew_at_s: It is requested again at this time at the earliest.
         renewals: Number of times in a row that it was requested again without success.
         was_renewed: It was requested again after its newest price.
-        lacks_parts: A price has come since it is awaited, and not all the other parts of the line.
         dispute: The broker's value that differs, if one does.
         changes: How often its state was set.
         since: What arrived until this moment does not count any more.
         priced_at: When its newest price arrived that counted.
         heard_at: When its newest tick of any kind arrived.
-        quote: Its market data when it ticked last.
 
-    >>> line = Line(silence_s=30.0).after(LineEvent.REQUESTED, 0.0)
+    >>> line = Line(silence_s=30.0).requested(0.0)
     >>> line = line.elapsed(31.0)
     >>> line.state, line.is_due_for_renewal(31.0)
     (<LineState.SUSPECT: 'SUSPECT'>, True)
-    >>> line.after(LineEvent.RENEWED, 31.0).after(LineEvent.PRICED, 32.0).trusted
+    >>> line.renewed(31.0).priced().trusted
     True
     """
 
@@ -197,23 +136,16 @@ class Line:
     renew_at_s: float = -math.inf
     renewals: int = 0
     was_renewed: bool = False
-    lacks_parts: bool = False
     dispute: Dispute | None = None
     changes: int = 0
     since: datetime = NEVER
     priced_at: datetime = NEVER
     heard_at: datetime = NEVER
-    quote: Quote | None = None
 
     @property
     def held(self) -> bool:
         """Whether the line is held: requested, and neither cancelled nor refused."""
         return self.held_since_s is not None
-
-    @property
-    def live(self) -> bool:
-        """Whether the line is held, and was requested as live data."""
-        return self.held and not self.delayed
 
     @property
     def trusted(self) -> bool:
@@ -235,49 +167,169 @@ class Line:
         """Whether it becomes suspect unless it ticks."""
         return self.overdue_at_s < math.inf and not self.suspect
 
-    def after(
-        self,
-        event: LineEvent,
-        now_s: float,
-        *,
-        at: datetime = NEVER,
-        reason: str | None = None,
-        delayed: bool = False,
-        holding: Key | None = None,
-    ) -> "Line":
-        """Return the line after an event, by `TABLE`; what it says is an occurrence."""
-        transition = TRANSITIONS.get((self.state, event))
-        if transition is None:
+    # The request.
+
+    def requested(self, now_s: float, *, delayed: bool = False) -> "Line":
+        """Return the line after a request, the first one or that for another kind of data."""
+        held = replace(self, held_since_s=now_s, delayed=delayed)
+        return held._awaiting_answer(now_s)
+
+    def reopened(self, now_s: float) -> "Line":
+        """Return the line after its connection opened again: what came before does not count."""
+        if not self.held:
             return self
+        anew = replace(self, renew_at_s=-math.inf, dispute=None, renewals=0)
+        return anew._awaiting_answer(now_s)
 
-        occurrence = LineOccurrence(
-            now_s=now_s, at=at, reason=reason, delayed=delayed, holding=holding
+    def renewed(self, now_s: float) -> "Line":
+        """Return a suspect line that is requested again with a new id; the next time is later."""
+        renewals = self.renewals + 1
+        renew_at_s = now_s + RENEWAL.delay_s(renewals)
+        return replace(self, renewals=renewals, was_renewed=True, renew_at_s=renew_at_s)
+
+    def cancelled(self) -> "Line":
+        """Return the line after we cancelled it; only the denial stays."""
+        return self._in(
+            LineState.IDLE,
+            held_since_s=None,
+            delayed=False,
+            reason=None,
+            withheld_until_s=-math.inf,
+            overdue_at_s=math.inf,
+            renew_at_s=-math.inf,
+            renewals=0,
+            dispute=None,
         )
-        line = transition.follow(self, occurrence)
-        if transition.to is None:
-            return line
-        return replace(line, state=transition.to, changes=self.changes + 1)
 
-    def heard(self, quote: Quote, now_s: float) -> "Line":
+    def ended(self, now_s: float, reason: str) -> "Line":
+        """Return the line after the gateway refused or ended it: nothing that it said counts."""
+        return self._in(
+            LineState.REFUSED,
+            held_since_s=None,
+            delayed=False,
+            reason=reason,
+            withheld_until_s=now_s + GRACE_S,
+            overdue_at_s=math.inf,
+        )
+
+    def _in(self, state: LineState, **changes: Any) -> "Line":
+        return replace(self, state=state, changes=self.changes + 1, **changes)
+
+    def _awaiting_answer(self, now_s: float) -> "Line":
+        """Grant a new request its time to tick."""
+        return self._in(
+            LineState.WAITING,
+            reason=None,
+            withheld_until_s=now_s + GRACE_S,
+            overdue_at_s=now_s + self.silence_s,
+        )
+
+    # Its farm, and its silence.
+
+    def interrupted(self, now_s: float, at: datetime, reason: str) -> "Line":
+        """Return the line after its farm broke, or connectivity was lost.
+
+        It has its time to tick again.
+
+        Args:
+            now_s: The time.
+            at: The moment; what came before it does not count any more.
+            reason: The cause, for people.
+        """
+        if not self.held:
+            return self
+        return self._in(
+            LineState.INTERRUPTED,
+            reason=reason,
+            since=max(self.since, at),
+            withheld_until_s=now_s + GRACE_S,
+            overdue_at_s=now_s + self.silence_s,
+        )
+
+    def restored(self, now_s: float) -> "Line":
+        """Return the line after a notice that its data should flow again (2104, 1102).
+
+        A tick is awaited, not later than before: a farm may return again and again. A line that was
+        interrupted for longer has the whole time to tick.
+        """
+        if not self.held:
+            return self
+        overdue_at_s = now_s + self.silence_s
+        is_over = self.state is LineState.INTERRUPTED and self.overdue_at_s <= now_s
+        if not is_over:
+            overdue_at_s = min(self.overdue_at_s, overdue_at_s)
+        return replace(self, overdue_at_s=overdue_at_s)
+
+    def doubted(self, now_s: float, reason: str) -> "Line":
+        """Return a trusted line that may be dead, or only quiet: a new request shows which.
+
+        It has a moment to answer.
+        """
+        if not self.trusted:
+            return self
+        return self._suspect(reason, withheld_until_s=now_s + GRACE_S)
+
+    def compared(self, holding: Key | None, *, agrees: bool) -> "Line":
+        """Return the line after a newer value of the broker differed from its own, or did not.
+
+        Args:
+            holding: Whose value it is: holdings of several accounts share a line. None in an
+                agreement: all of them.
+            agrees: Whether the two are about the same.
+        """
+        if not agrees:
+            if not self.trusted:
+                return self
+            return self._suspect(DIFFERS, dispute=Dispute(holding=holding))
+
+        dispute = self.dispute
+        if dispute is not None and holding not in (None, dispute.holding):
+            return self
+        is_known = self.held or self.refused
+        return replace(self, dispute=None, renewals=0) if is_known else self
+
+    def _suspect(self, reason: str, **changes: Any) -> "Line":
+        return self._in(
+            LineState.SUSPECT,
+            reason=reason,
+            overdue_at_s=math.inf,
+            since=max(self.since, self.heard_at),
+            **changes,
+        )
+
+    # Its ticks, and the time.
+
+    def heard(self, quote: Quote) -> "Line":
         """Return the line after ticks; its `priced_at` is another one if a price came that counts.
 
         Args:
             quote: The newest market data of the line.
-            now_s: The time.
         """
         newest = max(quote.quote_time or NEVER, quote.mark_time or NEVER)
-        is_priced = self.since < newest and newest != self.priced_at
-        is_complete = True
-        for at in (quote.quote_time, quote.mark_time, quote.greeks_time):
-            if at is not None and at <= self.since:
-                is_complete = False
-
-        line = replace(self, quote=quote, heard_at=quote.received_at or NEVER)
-        if is_priced:
-            line = replace(line, priced_at=newest).after(LineEvent.PRICED, now_s)
-        if is_complete and line.lacks_parts:
-            line = line.after(LineEvent.COMPLETED, now_s)
+        line = replace(self, heard_at=quote.received_at or NEVER)
+        if self.since < newest and newest != self.priced_at:
+            return replace(line, priced_at=newest).priced()
         return line
+
+    def priced(self) -> "Line":
+        """Return the line after a price that counts: of the quote, or a mark.
+
+        Values of the model come from another part of the gateway, and show nothing of the prices.
+        """
+        if not self.held:
+            return self
+        dispute = self.dispute
+        if dispute is not None and self.was_renewed:
+            dispute = replace(dispute, answered=True)
+        line = self if self.trusted else self._in(LineState.TRUSTED)
+        return replace(
+            line,
+            reason=None,
+            overdue_at_s=math.inf,
+            was_renewed=False,
+            dispute=dispute,
+            renewals=0 if dispute is None else self.renewals,
+        )
 
     def counted(self, quote: Quote | None) -> Quote | None:
         """Return the part of its newest market data that counts; None if it is not held."""
@@ -295,10 +347,12 @@ class Line:
         if not self.is_awaited:
             return self
         if not session_open:
-            return self.after(LineEvent.OUTSIDE_SESSION, now_s)
+            return replace(self, overdue_at_s=now_s + self.silence_s)
         if now_s < self.overdue_at_s:
             return self
-        return self.after(LineEvent.SILENT, now_s)
+        if self.trusted:
+            return self.doubted(now_s, NOT_TICKED)
+        return self._suspect(self.reason or NOT_TICKED)
 
     def may_be_disputed(self, now_s: float) -> bool:
         """Return whether a difference to the broker's value makes it suspect.
@@ -341,183 +395,3 @@ class Line:
         """Return the refusal of live data that still counts, if any."""
         denial = self.denial
         return denial if denial is not None and now_s < denial.until_s else None
-
-
-def _await_answer(line: Line, event: LineOccurrence) -> Line:
-    """Grant a new request its time to tick."""
-    return replace(
-        line,
-        reason=None,
-        lacks_parts=False,
-        withheld_until_s=event.now_s + GRACE_S,
-        overdue_at_s=event.now_s + line.silence_s,
-    )
-
-
-def _hold(line: Line, event: LineOccurrence) -> Line:
-    held = replace(line, held_since_s=event.now_s, delayed=event.delayed)
-    return _await_answer(held, event)
-
-
-def _begin_anew(line: Line, event: LineOccurrence) -> Line:
-    """Forget what the connection before it showed."""
-    anew = replace(line, renew_at_s=-math.inf, dispute=None, renewals=0)
-    return _await_answer(anew, event)
-
-
-def _count_renewal(line: Line, event: LineOccurrence) -> Line:
-    """Record that it was requested again; the next time is later."""
-    renewals = line.renewals + 1
-    renew_at_s = event.now_s + RENEWAL.delay_s(renewals)
-    return replace(line, renewals=renewals, was_renewed=True, renew_at_s=renew_at_s)
-
-
-def _release(line: Line, _event: LineOccurrence) -> Line:
-    """Forget the request; only the denial stays."""
-    return replace(
-        line,
-        held_since_s=None,
-        delayed=False,
-        reason=None,
-        withheld_until_s=-math.inf,
-        overdue_at_s=math.inf,
-        renew_at_s=-math.inf,
-        renewals=0,
-        dispute=None,
-    )
-
-
-def _end(line: Line, event: LineOccurrence) -> Line:
-    """Discard all that it said."""
-    return replace(
-        line,
-        held_since_s=None,
-        delayed=False,
-        reason=event.reason,
-        withheld_until_s=event.now_s + GRACE_S,
-        overdue_at_s=math.inf,
-    )
-
-
-def _take_price(line: Line, _event: LineOccurrence) -> Line:
-    """Count the price; the parts that ticked before are awaited on."""
-    dispute = line.dispute
-    if dispute is not None and line.was_renewed:
-        dispute = replace(dispute, answered=True)
-    renewals = 0 if dispute is None else line.renewals
-    return replace(
-        line, reason=None, lacks_parts=True, was_renewed=False, dispute=dispute, renewals=renewals
-    )
-
-
-def _stop_waiting(line: Line, _event: LineOccurrence) -> Line:
-    return replace(line, lacks_parts=False, overdue_at_s=math.inf)
-
-
-def _postpone(line: Line, event: LineOccurrence) -> Line:
-    """Grant it the whole time to tick once its session opens."""
-    return replace(line, overdue_at_s=event.now_s + line.silence_s)
-
-
-def _suspect(line: Line, reason: str | None) -> Line:
-    since = max(line.since, line.heard_at)
-    return replace(line, reason=reason, lacks_parts=False, overdue_at_s=math.inf, since=since)
-
-
-def _suspect_silent(line: Line, _event: LineOccurrence) -> Line:
-    """Suspect a line that did not answer; why it waited stays the reason."""
-    return _suspect(line, line.reason or NOT_TICKED)
-
-
-def _suspect_quiet(line: Line, event: LineOccurrence) -> Line:
-    """Suspect a trusted line, which may only be quiet: it has a moment to answer."""
-    suspect = _suspect(line, event.reason or NOT_TICKED)
-    return replace(suspect, withheld_until_s=event.now_s + GRACE_S)
-
-
-def _dispute(line: Line, event: LineOccurrence) -> Line:
-    """Suspect a line whose value differs from the broker's."""
-    return replace(_suspect(line, DIFFERS), dispute=Dispute(holding=event.holding))
-
-
-def _agree(line: Line, event: LineOccurrence) -> Line:
-    """End the difference, unless it is that of another holding."""
-    dispute = line.dispute
-    if dispute is not None and event.holding not in (None, dispute.holding):
-        return line
-    return replace(line, dispute=None, renewals=0)
-
-
-def _interrupt(line: Line, event: LineOccurrence) -> Line:
-    """Discard all from before the interruption; it has its time to tick again."""
-    return replace(
-        line,
-        reason=event.reason,
-        since=max(line.since, event.at),
-        lacks_parts=False,
-        withheld_until_s=event.now_s + GRACE_S,
-        overdue_at_s=event.now_s + line.silence_s,
-    )
-
-
-def _await_soon(line: Line, event: LineOccurrence) -> Line:
-    """Await a tick, not later than before: a farm may return again and again."""
-    overdue_at_s = min(line.overdue_at_s, event.now_s + line.silence_s)
-    return replace(line, lacks_parts=False, overdue_at_s=overdue_at_s)
-
-
-def _await_return(line: Line, event: LineOccurrence) -> Line:
-    """Await a tick; a line that was interrupted for longer has the whole time to tick."""
-    if line.overdue_at_s <= event.now_s:
-        line = replace(line, overdue_at_s=math.inf)
-    return _await_soon(line, event)
-
-
-class Transition(NamedTuple):
-    """What an event does to a line in some states.
-
-    Attributes:
-        states: The states in which it does so.
-        event: The event.
-        to: The next state; None: the state stays.
-        follow: What else follows.
-    """
-
-    states: frozenset[LineState]
-    event: LineEvent
-    to: LineState | None
-    follow: Callable[[Line, LineOccurrence], Line]
-
-
-def _in(*states: LineState) -> frozenset[LineState]:
-    return frozenset(states)
-
-
-_IDLE, _WAITING, _TRUSTED, _INTERRUPTED, _SUSPECT, _REFUSED = LineState
-_HELD = _in(_WAITING, _TRUSTED, _INTERRUPTED, _SUSPECT)
-_UNPRICED = _in(_WAITING, _INTERRUPTED, _SUSPECT)
-
-# The state machine, one row for each event; docs/stream.md draws it.
-TABLE = (
-    Transition(frozenset(LineState), LineEvent.REQUESTED, _WAITING, _hold),
-    Transition(_HELD, LineEvent.REOPENED, _WAITING, _begin_anew),
-    Transition(_in(_SUSPECT), LineEvent.RENEWED, None, _count_renewal),
-    Transition(frozenset(LineState), LineEvent.CANCELLED, _IDLE, _release),
-    Transition(_HELD, LineEvent.ENDED, _REFUSED, _end),
-    Transition(_UNPRICED, LineEvent.PRICED, _TRUSTED, _take_price),
-    Transition(_in(_TRUSTED), LineEvent.PRICED, None, _take_price),
-    Transition(_HELD, LineEvent.COMPLETED, None, _stop_waiting),
-    Transition(_in(_WAITING, _INTERRUPTED), LineEvent.SILENT, _SUSPECT, _suspect_silent),
-    Transition(_in(_TRUSTED), LineEvent.SILENT, _SUSPECT, _suspect_quiet),
-    Transition(_HELD, LineEvent.OUTSIDE_SESSION, None, _postpone),
-    Transition(_HELD, LineEvent.INTERRUPTED, _INTERRUPTED, _interrupt),
-    Transition(_in(_INTERRUPTED), LineEvent.RESTORED, None, _await_return),
-    Transition(_HELD - {_INTERRUPTED}, LineEvent.RESTORED, None, _await_soon),
-    Transition(_in(_TRUSTED), LineEvent.DOUBTED, _SUSPECT, _suspect_quiet),
-    Transition(_in(_TRUSTED), LineEvent.DISAGREED, _SUSPECT, _dispute),
-    Transition(_HELD | {_REFUSED}, LineEvent.AGREED, None, _agree),
-)
-
-TRANSITIONS = {
-    (state, transition.event): transition for transition in TABLE for state in transition.states
-}

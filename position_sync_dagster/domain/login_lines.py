@@ -1,194 +1,22 @@
-"""The set of the market data lines of a login: which are to be held, requested again, or probed.
+"""The set of the market data lines of a login: which are to be held, or requested again.
 
-Only all lines together show which of them should be held, and whether they died without a notice.
 What one line does is in `domain/line.py`, who gets one in `domain/line_allocation.py`. Times are
 seconds of a monotonic clock that the caller reads, unless they are called a moment.
 """
 
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
-from position_sync_dagster.domain.line import RENEWAL, Awaited, Denial, Line, LineEvent
+from position_sync_dagster.domain.line import Awaited, Denial, Line
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines, rank
 from position_sync_dagster.domain.quote import Quote
-from position_sync_dagster.domain.retry import Backoff
-
-# Longest time between two probes of a silent login.
-LONGEST_S = 900.0
-
-# After this many ticks a login counts as busy again, and its next silence is probed soon.
-MANY_TICKS = 100
-
-
-@dataclass(slots=True)
-class SilentLogin:
-    """Decides when one line of a login is requested again because none has ticked for a while.
-
-    Market data may stop on all lines at once while the gateway reports nothing. A line that is
-    requested anew opens with its present quote, also in a quiet market. A quote that differs from
-    the last one of the old request shows that ticks were missed. The next probe waits twice as
-    long, unless many lines tick before.
-
-    Attributes:
-        silence_s: The length of the silence before the first probe.
-
-    >>> login = SilentLogin(silence_s=60.0)
-    >>> login.heard(3, 0.0)
-    >>> login.is_due(59.0), login.is_due(60.0)
-    (False, True)
-    >>> login.probed(60.0)
-    >>> login.is_due(179.0), login.is_due(180.0)
-    (False, True)
-    """
-
-    silence_s: float
-    _heard_at_s: float = math.inf
-    _ticks: int = 0
-    _probes: int = 0
-
-    def heard(self, lines: int, now_s: float) -> None:
-        """Record that this number of lines ticked."""
-        if not lines:
-            return
-        self._heard_at_s = now_s
-        self._ticks += lines
-        if self._ticks >= MANY_TICKS:
-            self._probes = 0
-
-    def is_due(self, now_s: float) -> bool:
-        """Return whether a line should be probed now; never before the first tick."""
-        wait = Backoff(first_s=self.silence_s, longest_s=max(LONGEST_S, self.silence_s))
-        return now_s >= self._heard_at_s + wait.delay_s(self._probes + 1)
-
-    def rested(self, now_s: float) -> None:
-        """Record that no line could tick until now: every contract is outside its session."""
-        self._heard_at_s = now_s
-        self._probes = 0
-
-    def probed(self, now_s: float) -> None:
-        """Record that a line is requested again; the next probe waits twice as long."""
-        self._heard_at_s = now_s
-        self._ticks = 0
-        self._probes += 1
-
-
-# The part of a tick by which a difference of two prices may be rounded: 0.3 − 0.25 < 0.05.
-TICK_ROUNDING = 1e-6
-
-
-def missed(before: Quote, opened: Quote | None) -> bool | None:
-    """Return whether a new request's quote differs from the last one of the old request.
-
-    A difference below the smallest change of a price is none: a gateway calculates marks anew for
-    each request, and the fourth decimal of a mark may differ.
-
-    Returns:
-        None while the new one lacks a price that the old one had.
-
-    >>> missed(Quote(conid=1, bid=1.0), Quote(conid=1, bid=1.1, ask=1.2))
-    True
-    >>> missed(Quote(conid=1, mark=1.02, min_tick=0.05), Quote(conid=1, mark=1.04))
-    False
-    >>> missed(Quote(conid=1, bid=1.0, mark=1.0), Quote(conid=1, bid=1.0)) is None
-    True
-    """
-    smallest_change = (before.min_tick or 0.0) * (1 - TICK_ROUNDING)
-    is_whole = opened is not None
-    for name in ("bid", "ask", "mark"):
-        price_before = getattr(before, name)
-        if price_before is None:
-            continue
-        price = getattr(opened, name, None)
-        if price is None:
-            is_whole = False
-        elif price != price_before and abs(price - price_before) >= smallest_change:
-            return True
-    return False if is_whole else None
-
-
-# A probed line has this long to open at least.
-PROBE_S = 10.0
-
-
-class Probe(NamedTuple):
-    """A line that is requested again although it may only be quiet.
-
-    Attributes:
-        before: Its last quote.
-        judge_at_s: If it has not opened by then, it may be dead.
-    """
-
-    conid: int
-    before: Quote
-    judge_at_s: float
-
 
 # The number of suspect lines requested again in one step: each takes two of the 50 messages that a
 # gateway takes in a second, and account requests need some of them too.
 RENEWALS_AT_ONCE = 10
-
-# When this many lines that were requested again have not answered, one is tried at a time.
-UNANSWERED = 5
-
-
-@dataclass(slots=True)
-class RenewalPace:
-    """How many suspect lines are requested again now.
-
-    When several did not answer, the login or a farm is dead. One line at a time is tried then, less
-    and less often, and the others follow when it answers.
-
-    >>> pace = RenewalPace()
-    >>> pace.allowed(0.0)
-    5
-    >>> pace.requested([1, 2, 3, 4, 5], 0.0)
-    >>> pace.allowed(29.0), pace.allowed(30.0)
-    (0, 1)
-    >>> pace.answered([5])
-    >>> pace.allowed(29.0)
-    10
-    """
-
-    _unanswered: set[int] = field(default_factory=set)
-    _at_once: int = UNANSWERED
-    _trials: int = 0
-    _trial_at_s: float = -math.inf
-
-    def allowed(self, now_s: float) -> int:
-        """Return how many lines may be requested again now."""
-        if len(self._unanswered) < UNANSWERED:
-            return self._at_once - len(self._unanswered)
-        return int(now_s >= self._trial_at_s)
-
-    def requested(self, conids: Sequence[int], now_s: float) -> None:
-        """Record that these lines are requested again."""
-        self._unanswered.update(conids)
-        if conids and len(self._unanswered) >= UNANSWERED:
-            self._trials += 1
-            self._trial_at_s = now_s + RENEWAL.delay_s(self._trials)
-
-    def answered(self, conids: Collection[int]) -> None:
-        """Record that these lines sent a price."""
-        if not self._unanswered.isdisjoint(conids):
-            self._begin_anew(RENEWALS_AT_ONCE)
-
-    def interrupted(self) -> None:
-        """Record that lines may have died or returned: earlier silence proves nothing now."""
-        self._begin_anew(UNANSWERED)
-
-    def _begin_anew(self, at_once: int) -> None:
-        self._unanswered = set()
-        self._at_once = at_once
-        self._trials = 0
-        self._trial_at_s = -math.inf
-
-
-LOGIN_SILENT = "no line of the login has ticked"
 
 # The number of suspect lines that the session's detail and the log name.
 NAMED = 3
@@ -211,13 +39,13 @@ class LoginLines:
         limit: The number of lines, as configured or learned.
         wanted: conid → its demand.
 
-    >>> from datetime import UTC
+    >>> from position_sync_dagster.domain.retry import Backoff
     >>> lines = LoginLines(
     ...     silence_s=30.0, session_open=lambda conid: conid != 2, min_hold_s=5.0,
-    ...     limit=LineLimit(configured=100, reserve=5, wait=RENEWAL),
+    ...     limit=LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60, longest_s=900)),
     ... )
     >>> for conid in (1, 2):
-    ...     lines.record(conid, LineEvent.REQUESTED, 0.0)
+    ...     lines.put(conid, lines.line(conid).requested(0.0))
     >>> lines.ticked({}, 31.0)
     >>> lines.take_due_for_renewal(31.0)
     [1]
@@ -235,12 +63,6 @@ class LoginLines:
         """Forget every line: they ended with their connection. The limit stays."""
         self._lines: dict[int, Line] = {}
         self.wanted: dict[int, Demand] = {}
-        self._begin_anew()
-
-    def _begin_anew(self) -> None:
-        self._login = SilentLogin(silence_s=2 * self.silence_s)
-        self._probe: Probe | None = None
-        self._pace = RenewalPace()
 
     def line(self, conid: int) -> Line:
         """Return the line of a contract, an idle one where it has none."""
@@ -263,15 +85,14 @@ class LoginLines:
 
     # Events.
 
-    def record(self, conid: int, event: LineEvent, now_s: float, **what: Any) -> None:
-        """Record an event of one line; `what` are the arguments of `Line.after`."""
-        self._lines[conid] = self.line(conid).after(event, now_s, **what)
+    def put(self, conid: int, line: Line) -> None:
+        """Replace the line of a contract: an event happened to it."""
+        self._lines[conid] = line
 
     def reopened(self, now_s: float) -> None:
         """Record that the connection opens again: every line has to tick before it counts."""
-        for conid in self._lines:
-            self.record(conid, LineEvent.REOPENED, now_s)
-        self._begin_anew()
+        for conid, line in self._lines.items():
+            self._lines[conid] = line.reopened(now_s)
 
     def interrupted(self, at: datetime, now_s: float, reason: str) -> None:
         """Record that a farm broke or that connectivity was lost.
@@ -281,40 +102,25 @@ class LoginLines:
             now_s: The same in seconds.
             reason: The cause, for people.
         """
-        self._pace.interrupted()
-        for conid in self._lines:
-            self.record(conid, LineEvent.INTERRUPTED, now_s, at=at, reason=reason)
+        for conid, line in self._lines.items():
+            self._lines[conid] = line.interrupted(now_s, at, reason)
 
     def restored(self, now_s: float) -> None:
         """Record that the data of all lines should flow again."""
-        self._pace.interrupted()
-        for conid in self._lines:
-            self.record(conid, LineEvent.RESTORED, now_s)
+        for conid, line in self._lines.items():
+            self._lines[conid] = line.restored(now_s)
 
     def ticked(self, quotes: Mapping[int, Quote | None], now_s: float) -> None:
         """Record which lines ticked since the last call, and that time passed.
-
-        A line is probed when none ticks. If it had moved, every line is suspect. Only lines whose
-        session is open are probed: the quote of another one stands still anyway.
 
         Args:
             quotes: conid → quote of the lines that ticked.
             now_s: The time.
         """
-        priced = []
         for conid, quote in quotes.items():
-            before = self._lines.get(conid)
-            if before is None or quote is None:
-                continue
-            self._lines[conid] = before.heard(quote, now_s)
-            if self._lines[conid].priced_at != before.priced_at:
-                priced.append(conid)
-
-        self._pace.answered(priced)
-        self._judge_probe(quotes, priced, now_s)
-        self._login.heard(len(priced), now_s)
-        if self._probe is None and self._login.is_due(now_s):
-            self._probe_one(now_s)
+            line = self._lines.get(conid)
+            if line is not None and quote is not None:
+                self._lines[conid] = line.heard(quote)
 
         for conid, line in self._lines.items():
             if line.is_awaited:
@@ -364,11 +170,7 @@ class LoginLines:
         return sorted(delayed - self.denials(now_s).keys())
 
     def take_due_for_renewal(self, now_s: float) -> list[int]:
-        """Return the lines to request again now, a few at once; they count as requested then.
-
-        A probed line, and a line that the broker's value contradicts, are requested once in any
-        case; the others are requested at a pace that depends on the answers.
-        """
+        """Return the lines to request again now, a few at once; they count as requested then."""
         due = []
         for conid, line in self._lines.items():
             if line.suspect:
@@ -377,48 +179,19 @@ class LoginLines:
                     due.append(conid)
         due.sort(key=lambda conid: self._lines[conid].renew_at_s)
 
-        all_unpaced: list[int] = []
-        all_paced: list[int] = []
-        for conid in due:
-            side = all_unpaced if self._is_unpaced(conid) else all_paced
-            side.append(conid)
-
-        unpaced = all_unpaced[:RENEWALS_AT_ONCE]
-        allowed = min(self._pace.allowed(now_s), RENEWALS_AT_ONCE - len(unpaced))
-        paced = all_paced[:allowed]
-        self._pace.requested(paced, now_s)
-
-        renewed = unpaced + paced
+        renewed = due[:RENEWALS_AT_ONCE]
         for conid in renewed:
-            self.record(conid, LineEvent.RENEWED, now_s)
+            line = self._lines[conid]
+            self._lines[conid] = line.renewed(now_s)
         return renewed
-
-    def _is_unpaced(self, conid: int) -> bool:
-        line = self._lines[conid]
-        is_probed = self._probe is not None and conid == self._probe.conid
-        return is_probed or (line.dispute is not None and not line.renewals)
 
     # Denials.
 
     def deny(self, conid: int, denial: Denial, now_s: float) -> Denial:
-        """Record a refusal of live data; return it with the wait that it has by itself.
-
-        Contracts that were refused for a cause of the login share one wait.
-        """
+        """Record a refusal of live data; return it with the wait that it has by itself."""
         line = self.line(conid).denied_again(denial, now_s)
         self._lines[conid] = line
-        self._share_refusals()
         return denial if line.denial is None else line.denial
-
-    def _share_refusals(self) -> None:
-        """Set the same wait for every contract that was refused for a cause of the login."""
-        refused = self._refused_by_login()
-        if not refused:
-            return
-        latest = max(refused.values(), key=lambda denial: denial.until_s)
-        for conid, denial in refused.items():
-            shared = replace(denial, until_s=latest.until_s, times=latest.times)
-            self._lines[conid] = replace(self._lines[conid], denial=shared)
 
     def arrived(self, awaited: Awaited, now_s: float, only: Collection[int] | None = None) -> None:
         """Record that what denials wait for has arrived.
@@ -439,98 +212,12 @@ class LoginLines:
 
     def denials(self, now_s: float) -> dict[int, Denial]:
         """Return the contracts that may not have live data now, each with the reason."""
-        waiting = self._waiting_for_trial(now_s)
         denials = {}
         for conid, line in self._lines.items():
-            if line.denial is not None and (line.denied(now_s) is not None or conid in waiting):
-                denials[conid] = line.denial
+            denial = line.denied(now_s)
+            if denial is not None:
+                denials[conid] = denial
         return denials
-
-    def _refused_by_login(self) -> dict[int, Denial]:
-        """Return the refusals of wanted contracts for a cause of the login, by conid."""
-        refused = {}
-        for conid, line in self._lines.items():
-            denial = line.denial
-            if denial is not None and denial.of_login and not line.live and conid in self.wanted:
-                refused[conid] = denial
-        return refused
-
-    def _waiting_for_trial(self, now_s: float) -> set[int]:
-        """Return the contracts that wait for a trial of another one, after a refusal of the login.
-
-        The trial counts as granted when it has sent a price, or was not refused for the time in
-        which a line has to tick.
-        """
-        refused = self._refused_by_login()
-        if not refused:
-            return set()
-
-        may_be_tried_at_s = max(denial.until_s for denial in refused.values())
-        is_tried = False
-        for line in self._lines.values():
-            of_login = line.denial is not None and line.denial.of_login
-            if not of_login or line.delayed or line.held_since_s is None:
-                continue
-            if line.held_since_s < may_be_tried_at_s:
-                continue
-            if line.trusted or now_s >= line.held_since_s + self.silence_s:
-                return set()  # the trial is granted: all may be requested
-            is_tried = True
-
-        waiting = set(refused)
-        if not is_tried and now_s >= may_be_tried_at_s:
-            waiting.discard(self.in_order(refused)[0])
-        return waiting
-
-    # A login on which nothing ticks.
-
-    def _judge_probe(
-        self, quotes: Mapping[int, Quote | None], priced: Collection[int], now_s: float
-    ) -> None:
-        """Suspect every line if the probed one shows that ticks were missed, or does not open."""
-        probe = self._probe
-        if probe is None:
-            return
-        missed_ticks = missed(probe.before, quotes.get(probe.conid))
-        if missed_ticks is None and now_s < probe.judge_at_s:
-            return
-
-        self._probe = None
-        if missed_ticks is False or not self._lines[probe.conid].held:
-            return
-        self._pace.interrupted()
-        for conid in self._lines:
-            has_opened = missed_ticks and conid == probe.conid
-            if not has_opened and conid not in priced:
-                self.record(conid, LineEvent.DOUBTED, now_s, reason=LOGIN_SILENT)
-
-    def _probe_one(self, now_s: float) -> None:
-        """Request the line that ticked last again, of those that trade now.
-
-        It is trusted, and was not requested again lately.
-        """
-        is_trading = False
-        candidates = []
-        for conid, line in self._lines.items():
-            if not line.held or not self.session_open(conid):
-                continue
-            is_trading = True
-            if line.may_be_disputed(now_s):
-                candidates.append(conid)
-
-        if not is_trading:
-            self._login.rested(now_s)
-            return
-        if not candidates:
-            return
-
-        newest_first = reversed(candidates)
-        conid = max(newest_first, key=lambda candidate: self._lines[candidate].priced_at)
-        before = self._lines[conid].quote or Quote(conid=conid)
-        self.record(conid, LineEvent.DOUBTED, now_s, reason=LOGIN_SILENT)
-        self._login.probed(now_s)
-        judge_at_s = now_s + max(self.silence_s, PROBE_S)
-        self._probe = Probe(conid, before, judge_at_s)
 
     def problems(self) -> list[str]:
         """Return which lines are suspect and why, a few of them by name."""

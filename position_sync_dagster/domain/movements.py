@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.leg import few
 
 
 class MovementKind(StrEnum):
@@ -438,8 +439,6 @@ def first_reasons(reasons: Sequence[str]) -> str:
     """Return the first reasons why an amount is not known, and how many others there are.
 
     >>> first_reasons(["no fee", "no price"]), first_reasons(["a", "b", "c", "d"])
-    ('no fee; no price', 'a; b; c; and 1 others')
+    ('no fee; no price', 'a; b; c and 1 more')
     """
-    others = len(reasons) - MOST_REASONS
-    more = [f"and {others} others"] if others > 0 else []
-    return "; ".join([*reasons[:MOST_REASONS], *more])
+    return few(reasons, MOST_REASONS, "; ")

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from hashlib import sha256
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.closes import SLACK, Cause, Closure, PositionChange
@@ -19,13 +18,11 @@ class Roll:
     """A position that was traded away, and the one that took its place.
 
     Attributes:
-        roll_id: The permanent id of the combo order, or an id of the trades.
         quantity: What was rolled, with its sign.
         complete: Whether nothing of the closed position is left.
         opened: The change that opened the other contract.
     """
 
-    roll_id: str
     account: str
     at: datetime
     closed_conid: int
@@ -275,7 +272,6 @@ def _decided(closes: Sequence[TradedChange]) -> tuple[list[Roll], list[UnclearRo
 
 def _roll(close: TradedChange, opening: TradedChange) -> Roll:
     return Roll(
-        roll_id=_roll_id(close, opening),
         account=close.change.account,
         at=max(opening.times),
         closed_conid=close.change.conid,
@@ -284,16 +280,3 @@ def _roll(close: TradedChange, opening: TradedChange) -> Roll:
         complete=close.change.after == 0,
         opened=opening.change,
     )
-
-
-def _roll_id(close: TradedChange, opening: TradedChange) -> str:
-    """Return the permanent id of the common order, or an id of the trades."""
-    common_orders = close.orders & opening.orders
-    if common_orders:
-        return min(common_orders)
-
-    ids = []
-    for trade in (*close.trades, *opening.trades):
-        ids.append(trade.execution_id or trade.movement_id)
-    digest = sha256(repr(sorted(ids)).encode())
-    return digest.hexdigest()[:16]

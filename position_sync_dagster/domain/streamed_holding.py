@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from position_sync_dagster.domain.holding import BrokerPosition, Key
-from position_sync_dagster.domain.line import DIFFERS, Line, LineEvent
+from position_sync_dagster.domain.line import DIFFERS, Line
 from position_sync_dagster.domain.position_update import PositionUpdate, PriceKind, ValueOrigin
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import (
@@ -92,11 +92,11 @@ class Step:
 
     Attributes:
         row: The row that is due; None when nothing that readers use has changed.
-        learned: What the broker's value shows of the line: DISAGREED or AGREED; None: nothing.
+        agrees: Whether the broker's value agrees with that of the line; None: it shows nothing.
     """
 
     row: PositionUpdate | None = None
-    learned: LineEvent | None = None
+    agrees: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +104,13 @@ class Comparison:
     """What a comparison of a row with the broker's value decides.
 
     Attributes:
-        learned: As in `Step`.
+        agrees: As in `Step`.
         by_line: Whether the line may value the holding.
         note: Why the value is not the usual one.
         value_again: The row has to be valued again with these.
     """
 
-    learned: LineEvent | None = None
+    agrees: bool | None = None
     by_line: bool = True
     note: str | None = None
     value_again: bool = False
@@ -180,15 +180,15 @@ class StreamedHolding:
         counted = line.counted(quote)
         row = self._valued(holding, counted, line, at)
         comparison = self._compare(row, holding, counted, line, at)
-        if comparison.learned is not None:
-            line = line.after(comparison.learned, at.now_s, holding=self.key)
+        if comparison.agrees is not None:
+            line = line.compared(self.key, agrees=comparison.agrees)
         if comparison.value_again:
             counted = line.counted(quote)
             row = self._valued(holding, counted, line, at, comparison)
         self._line_changes = line.changes
 
         is_news = self._is_news(row, at)
-        return Step(row=row if is_news else None, learned=comparison.learned)
+        return Step(row=row if is_news else None, agrees=comparison.agrees)
 
     def _valued(
         self,
@@ -266,7 +266,7 @@ class StreamedHolding:
         own, broker = row.market_value, holding.market_value
         if quote is None or priced_at is None or own is None or broker is None:
             self._differs_since = None
-            return Comparison(learned=None if holding.position else LineEvent.AGREED)
+            return Comparison(agrees=None if holding.position else True)
 
         unit = abs(holding.position) * holding.instrument.multiplier / (at.price_magnifier or 1)
         allowed = allowed_difference(own, quote, unit=unit, band=self.rules.band)
@@ -279,14 +279,14 @@ class StreamedHolding:
             if line.dispute is not None and line.dispute.answered:
                 return self._settled(asked, holding, quote, contradicted=contradicted)
         elif is_newer and not differs:
-            return Comparison(learned=LineEvent.AGREED)
+            return Comparison(agrees=True)
 
         if not contradicted:
             return Comparison()
         if not line.may_be_disputed(at.now_s):
             return Comparison(note=DIFFERS, value_again=True)
         self._disagreement = Disagreement(position=holding.position, own=own, broker=broker)
-        return Comparison(learned=LineEvent.DISAGREED, value_again=True)
+        return Comparison(agrees=False, value_again=True)
 
     def _settled(
         self, asked: Disagreement, holding: BrokerPosition, quote: Quote, *, contradicted: bool

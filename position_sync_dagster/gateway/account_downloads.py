@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
-from functools import lru_cache
 from random import Random
 
 from ib_async import AccountValue
 
-from position_sync_dagster.domain.account_state import AGAIN, AccountEvent, AccountStates
+from position_sync_dagster.domain.account_state import AGAIN, AccountStates
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.gateway import translate
@@ -35,11 +34,8 @@ OLDEST = timedelta(hours=6)
 ABOUT_NOW = timedelta(minutes=10)
 
 
-@lru_cache(maxsize=256)
 def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
     """Return the newest moment at or before now at which clocks in `zone` showed `text`.
-
-    The thousands of rows of a large account have the same time.
 
     Returns:
         None where the text is no time of day, or no plausible one (`OLDEST`).
@@ -168,7 +164,7 @@ class AccountDownloads:
 
         self._ib.accountValueEvent += self._on_account_value
         self._ib.errorEvent += self._on_error
-        self._ib.disconnectedEvent += self._forget_subscription
+        self._ib.disconnectedEvent += self.forget_subscription
         read_messages(self._ib, MessageType.ACCOUNT_TIME, self._read_time)
         read_messages(self._ib, MessageType.ACCOUNT_DOWNLOAD_END, self._read_end)
 
@@ -177,11 +173,6 @@ class AccountDownloads:
         """Return whether an open subscription keeps the values of the login current."""
         subscription = self._subscription
         return subscription is not None and self.accounts[subscription.account].is_whole
-
-    @property
-    def overdue(self) -> list[str]:
-        """Return the accounts that should be requested again now."""
-        return self.accounts.overdue(time.monotonic())
 
     @property
     def problems(self) -> list[str]:
@@ -193,19 +184,17 @@ class AccountDownloads:
                 texts.append(f"account {account}: {problem}")
         return texts
 
-    def invalidate(self) -> None:
-        """Forget every subscription: the gateway dropped them."""
-        self._forget_subscription()
-
     def restored(self) -> None:
         """Make missing values due, and those of an open subscription: it may lack changes."""
         if self._subscription is not None and self.follows:
             self._fail(self._subscription.account, IB_LOST)
-        self.accounts.record_all(AccountEvent.RESTORED, time.monotonic())
+        now_s = time.monotonic()
+        for account in self.accounts.values():
+            account.restore(now_s)
 
     def request_again(self, account: str) -> None:
         """Make an account overdue at once."""
-        self.accounts.record(account, AccountEvent.DUE, time.monotonic())
+        self.accounts[account].again_at_s = time.monotonic()
 
     # Downloads.
 
@@ -229,13 +218,12 @@ class AccountDownloads:
                 why = await self._end_of(subscription, is_impatient=before.failures > 0)
 
         except asyncio.CancelledError:
-            self.accounts.record(account, AccountEvent.CANCELLED, time.monotonic())
+            self.request_again(account)
             self._on_change(account)
             raise
         finally:
             subscription.result = None
-            over = AccountEvent.DOWNLOAD_OVER
-            self.accounts.record(account, over, time.monotonic(), at=utc_now())
+            self.accounts[account].ended_at = utc_now()
 
         if not self._ib.isConnected():
             raise self._login.lost(f"the values of account {account}")
@@ -253,7 +241,7 @@ class AccountDownloads:
     def _begin(self, account: str, *, expects_late_end: bool) -> AccountSubscription:
         """Record that a download begins."""
         now_s = time.monotonic()
-        self.accounts.record(account, AccountEvent.REQUESTED, now_s, at=utc_now())
+        self.accounts[account].begin(utc_now())
         return AccountSubscription(
             account=account,
             interruptions=self._connectivity.interruptions,
@@ -294,26 +282,27 @@ class AccountDownloads:
         has_ib = self._connectivity.lost is None
         return has_ib and self._connectivity.interruptions == subscription.interruptions
 
-    def _complete(self, subscription: AccountSubscription) -> None:
+    def _complete(self, subscription: AccountSubscription, *, is_late: bool = False) -> None:
         """Record that the download of an account ended whole, and what it confirms."""
         account = subscription.account
         self._date_rows(subscription)
-        self.accounts.record(
-            account, AccountEvent.COMPLETED, time.monotonic(), stays_open=self._only_one
-        )
-        self._book.doubt_before(account, self.accounts[account].requested_at)
+        state = self.accounts[account]
+        state.complete(time.monotonic(), stays_open=self._only_one, is_late=is_late)
+        self._book.doubt_before(account, state.requested_at)
         self._book.confirmed.confirm(account)
         self._on_change(account)
 
-    def _fail(self, account: str, why: str, event: AccountEvent = AccountEvent.FAILED) -> None:
+    def _fail(self, account: str, why: str) -> None:
         """Record that the values of an account are not whole, and why."""
         jitter = self._random.uniform(*AGAIN.jitter)
-        self.accounts.record(account, event, time.monotonic(), why=why, jitter=jitter)
+        self.accounts[account].fail(time.monotonic(), why, jitter)
         self._on_change(account)
 
     def _spoil(self, account: str, why: str) -> None:
         """Record that what came of an account since its request is not whole."""
-        self._fail(account, why, AccountEvent.SPOILED)
+        jitter = self._random.uniform(*AGAIN.jitter)
+        self.accounts[account].spoil(time.monotonic(), why, jitter)
+        self._on_change(account)
 
     # The subscription.
 
@@ -341,7 +330,7 @@ class AccountDownloads:
             with suppress(ConnectionError):
                 self._ib.client.reqAccountUpdates(False, subscription.account)
 
-    def _forget_subscription(self) -> None:
+    def forget_subscription(self) -> None:
         """Forget the subscription: the gateway dropped it."""
         subscription = self._subscription
         self._subscription = None
@@ -423,18 +412,18 @@ class AccountDownloads:
             return True
 
         if subscription is None or account != subscribed:
-            self.accounts.record(account, AccountEvent.END_CAME, time.monotonic())
+            self.accounts[account].end_is_due = False
             return True
         if subscription.expects_late_end and not subscription.has_spoken:
             subscription.expects_late_end = False  # it is that of the download before
             return True
 
-        self.accounts.record(account, AccountEvent.END_CAME, time.monotonic())
+        self.accounts[account].end_is_due = False
         self._hear(account)
         is_late = not subscription.finish(None)
         is_spoiled = self.accounts[account].spoiled is not None
         if is_late and not is_spoiled and self._is_uninterrupted(subscription):
-            self._complete(subscription)  # what came before it was whole
+            self._complete(subscription, is_late=True)  # what came before it was whole
         return True
 
     def _on_account_value(self, value: AccountValue) -> None:
@@ -451,8 +440,7 @@ class AccountDownloads:
         subscription = self._subscription
         if code == GatewayCode.ACCOUNT_NOT_SERVED:
             if subscription is not None and subscription.result is not None:
-                end_came = AccountEvent.END_CAME
-                self.accounts.record(subscription.account, end_came, time.monotonic())
+                self.accounts[subscription.account].end_is_due = False
                 self._subscription = None
                 subscription.finish("another program is subscribed to another account (code 2101)")
         elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED and self._own_stops:

@@ -6,7 +6,6 @@ One list of positions is requested at a time. The first list that empties an acc
 
 import asyncio
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.account_state import AccountEvent, AccountStates
+from position_sync_dagster.domain.account_state import AccountStates
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import (
     UnknownAccount,
@@ -37,10 +36,6 @@ logger = logging.getLogger(__name__)
 # Seconds between two log lines for a holding whose row is set aside.
 LOG_EVERY_S = 86_400.0
 
-# For this many seconds after a portfolio row, a position message that differs from it may be older
-# than the row: the two come from different parts of a gateway, and neither names a time.
-LATE_S = 10.0
-
 
 class AccountFeed:
     """Keeps every holding of the login as the broker last reported it.
@@ -49,8 +44,7 @@ class AccountFeed:
     strictly one account after the other: the gateway serves one account at a time to all its
     clients. Afterwards events keep the book current. A holding that disappears is kept with a
     position of 0.0. A failed request closes nothing, and neither does the first list that empties
-    an account. A position message that contradicts a portfolio row of the last seconds changes
-    nothing: a new list decides. Only received messages confirm a holding, not an open socket.
+    an account. Only received messages confirm a holding, not an open socket.
 
     Args:
         give_up: Called with the reason when the connection must not be used any more.
@@ -94,11 +88,8 @@ class AccountFeed:
         # The list of positions.
         self._listing: asyncio.Future[Any] | None = None  # until `_list` has returned
         self._list_wanted = False  # messages since the last one may be missing
-        self._requested_at_s = -math.inf
         self._listed_at_s = time.monotonic()
         self._named: set[Key] = set()  # since the list was requested
-        self._portfolio: dict[Key, tuple[float, float]] = {}  # when, and the quantity
-        self._contradicted: dict[Key, float] = {}
         self._was_demoted = False
 
         self._requesting = asyncio.Lock()
@@ -126,13 +117,12 @@ class AccountFeed:
         """Return whether a new list of the positions should be requested now."""
         now_s = time.monotonic()
         is_old = now_s - self._listed_at_s >= self._login.settings.positions_interval_s
-        is_wanted = self._list_wanted or bool(self._contradicted)
-        return is_old or is_wanted or self.states.need_second_list(now_s)
+        return is_old or self._list_wanted or self.states.need_second_list(now_s)
 
     @property
     def overdue(self) -> list[str]:
         """Return the accounts that should be requested again now: their values do not arrive."""
-        return self.values.overdue
+        return self.states.overdue(time.monotonic())
 
     @property
     def unknown_accounts(self) -> tuple[UnknownAccount, ...]:
@@ -174,7 +164,8 @@ class AccountFeed:
 
     def interrupted(self) -> None:
         """Treat the next list that empties an account as a first one: the gateway lost IB."""
-        self.states.record_all(AccountEvent.INTERRUPTED, time.monotonic())
+        for account in self.states.values():
+            account.contradict()
 
     def restored(self) -> None:
         """Make the positions and missing values due: the gateway has IB again."""
@@ -183,10 +174,11 @@ class AccountFeed:
 
     def invalidate(self) -> None:
         """Mark all holdings as unconfirmed: the gateway dropped every subscription."""
-        self.states.record_all(AccountEvent.DROPPED, time.monotonic())
+        for account in self.states.values():
+            account.drop()
         self.snapshot_at = None
         self.book.invalidate()
-        self.values.invalidate()
+        self.values.forget_subscription()
 
     async def snapshot(self) -> None:
         """Request every position; only a list that ends with its end message counts.
@@ -215,7 +207,6 @@ class AccountFeed:
         """Forget what the list before named."""
         self.odd_rows.clear()
         self._named.clear()
-        self._contradicted.clear()
         self.book.snapshot_id = str(uuid4())
 
     async def _list(self) -> None:
@@ -264,7 +255,6 @@ class AccountFeed:
         listing.add_done_callback(retrieve_error)
         self._listing = listing
         self._list_wanted = False
-        self._requested_at_s = time.monotonic()
         return listing
 
     def _end_list(self) -> None:
@@ -280,7 +270,7 @@ class AccountFeed:
             was_doubted = self.states.is_doubted(account)
             is_named = account in named_accounts
             is_emptied = account in holding_accounts and not is_named
-            self.states.take_list(account, now_s, is_emptied=is_emptied)
+            self.states[account].take_list(now_s, is_emptied=is_emptied)
             if was_doubted and is_named:
                 self.values.request_again(account)  # its latest messages may have been ignored
 
@@ -382,28 +372,13 @@ class AccountFeed:
 
         self._named.add(row.key)
         account = row.key[0]
-        if self._may_be_late(row.key, row.position):
-            self._contradicted[row.key] = row.position
-        else:
-            cost = row.amounts["average_cost"]
-            is_new = self.book.put_position(account, row.instrument, row.position, cost)
-            was_downloaded = self.states[account].ended_at is not None
-            if is_new and was_downloaded and len(self.accounts) > 1:
-                self.values.request_again(account)  # it sends no values by itself
+        cost = row.amounts["average_cost"]
+        is_new = self.book.put_position(account, row.instrument, row.position, cost)
+        was_downloaded = self.states[account].ended_at is not None
+        if is_new and was_downloaded and len(self.accounts) > 1:
+            self.values.request_again(account)  # it sends no values by itself
         self._hear(account, row.position)
         return True
-
-    def _may_be_late(self, key: Key, position: float) -> bool:
-        """Return whether a portfolio row of the last seconds has another quantity.
-
-        The list that is under way counts if it was requested after that row.
-        """
-        at_s, of_portfolio = self._portfolio.get(key, (-math.inf, position))
-        if of_portfolio == position:
-            return False
-        if self._listing is not None and at_s < self._requested_at_s:
-            return False
-        return time.monotonic() - at_s <= LATE_S
 
     def _read_portfolio(self, fields: list[str]) -> bool:
         if len(fields) != translate.PORTFOLIO_FIELDS:
@@ -414,9 +389,6 @@ class AccountFeed:
             return True
 
         self._named.add(row.key)
-        self._portfolio[row.key] = (time.monotonic(), row.position)
-        if self._contradicted.get(row.key) == row.position:
-            del self._contradicted[row.key]
         self._hear(row.key[0], row.position)
         return True
 
@@ -424,9 +396,8 @@ class AccountFeed:
         """Update the doubt about an account after one of its rows has arrived."""
         if not self.states.is_doubted(account):
             return
-        now_s = time.monotonic()
         if position:
-            self.states.record(account, AccountEvent.ROW_OPEN, now_s)
+            self.states[account].contradict()
         elif not self.book.open_in(account):
-            self.states.record(account, AccountEvent.ROWS_CLOSED, now_s)
+            self.states[account].end_doubt()
             self._rate(account)

@@ -16,7 +16,8 @@ from position_sync_dagster.errors import BrokerUnavailableError
 class GatewayCode(IntEnum):
     """The code of a message of type 4 (error or notice) that the product acts on.
 
-    A code that is not listed here changes nothing, except on a line that never ticks.
+    A code that is not listed here changes nothing, such as 10090, 10091 and 10167: some ticks are
+    not subscribed, or delayed, and the others follow.
 
     >>> f"{GatewayCode.TOO_MANY_LINES}", GatewayCode.TOO_MANY_LINES == 101
     ('101', True)
@@ -93,16 +94,6 @@ class GatewayCode(IntEnum):
 
     # Market data need an additional subscription for the API. [R: ibkr-go]
     NOT_SUBSCRIBED_FOR_API = 10089
-
-    # Some ticks are not subscribed; the others go on, so the line stays. [R: node-ib issues/73]
-    PARTLY_SUBSCRIBED = 10090
-
-    # As 10090, for the data of an option; the line stays. [R: rust-ibapi pull/804]
-    PARTLY_SUBSCRIBED_OPTION = 10091
-
-    # Live data are not subscribed; delayed data follow, so the line stays. [R: ibkr-go
-    # delayed_quote_reconnect.txt]
-    DELAYED_INSTEAD = 10167
 
     # Live data are not subscribed, and delayed data were not requested. [R: deephaven-ib
     # issues/44]
@@ -198,20 +189,6 @@ ENDS_LINE = NOT_PERMITTED | {
     GatewayCode.REQUEST_FAILED,
     GatewayCode.CUT_BY_FARM,
 }
-
-# Ticks follow these.
-ADVICE = frozenset(
-    {
-        GatewayCode.PARTLY_SUBSCRIBED,
-        GatewayCode.PARTLY_SUBSCRIBED_OPTION,
-        GatewayCode.DELAYED_INSTEAD,
-    }
-)
-
-
-# The cause concerns the login or a data farm, and not the contract: while it lasts, every other
-# request is refused too.
-REFUSES_LOGIN = frozenset({GatewayCode.COMPETING_SESSION, GatewayCode.CUT_BY_FARM})
 
 
 def is_notice(code: int) -> bool:

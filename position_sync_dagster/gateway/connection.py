@@ -151,24 +151,22 @@ def _readable(listings: Sequence[IBContractDetails], seen_at: datetime) -> Contr
         return None
 
 
-def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
+def _pattern(leg: UnresolvedLeg) -> Contract:
     kind = leg.sec_type or ("OPT" if leg.right else "FUT" if leg.expiry else "STK")
     day = ""
-    if leg.expiry is not None and not (like and kind == "FUT"):
+    if leg.expiry is not None:
         day = f"{leg.expiry:%Y%m%d}" if kind in ("FUT", "FOP") else f"{leg.expiry:%Y%m}"
-    pattern = Contract(
+    return Contract(
         symbol=leg.symbol,
         secType=kind,
         lastTradeDateOrContractMonth=day,
+        strike=leg.strike or 0.0,
         right=leg.right[0] if leg.right else "",
+        multiplier=digits(leg.multiplier) if leg.multiplier else "",
+        exchange=leg.exchange or "",
         currency=leg.currency or "",
+        tradingClass=leg.trading_class or "",
     )
-    if not like:
-        pattern.strike = leg.strike or 0.0
-        pattern.tradingClass = leg.trading_class or ""
-        pattern.multiplier = digits(leg.multiplier) if leg.multiplier else ""
-        pattern.exchange = leg.exchange or ""
-    return pattern
 
 
 # Seconds between two log lines for one kind of bad message, which may come hundreds a second.
@@ -260,12 +258,6 @@ async def watch(ib: IB, reader: MessageReader, *, give_up: Callable[[str], None]
         reader: Its reader of messages.
         give_up: Called with the reason.
     """
-
-    def check_length(_data: bytes) -> None:
-        if ib_async_internals.is_no_length(ib_async_internals.unread_bytes(ib)):
-            give_up("it sent a frame longer than any message")
-
-    ib_async_internals.bytes_received(ib).connect(check_length)
     loop = asyncio.get_running_loop()
     understood = -1
     understood_at = loop.time()
@@ -451,9 +443,7 @@ class GatewayConnection:
                 begin = asked_at
         return DayExecutions(executions, begin, asked_at)
 
-    async def candidates(
-        self, leg: UnresolvedLeg, *, like: bool = False
-    ) -> list[ContractDetails] | None:
+    async def candidates(self, leg: UnresolvedLeg) -> list[ContractDetails] | None:
         """Request the contracts that a leg describes: each conid once, in the gateway's order.
 
         A description that fits several contracts is answered with all of them. Source: IB,
@@ -462,17 +452,13 @@ class GatewayConnection:
         at the open may be listed by the day of its last trade or by the day after, and both must be
         seen to be told apart. Futures are requested by day, since their month is that of delivery.
 
-        Args:
-            leg: What is described.
-            like: Request similar contracts: of the same underlying and right, at any strike.
-
         Returns:
             The contracts; an empty list if the gateway knows none (code 200); None if it did not
             answer, or had lost IB, which says nothing about the leg.
         """
         if not self.sees_ib:
             return None
-        pattern = _pattern(leg, like=like)
+        pattern = _pattern(leg)
         answer, refusals, whole = await self._ask(self.ib.reqContractDetailsAsync, pattern)
         if answer is None or not whole or self.connectivity.lost is not None:
             return None

@@ -10,11 +10,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from datetime import time as clock_time
 from enum import StrEnum
-from functools import lru_cache
 from hashlib import sha256
 from io import BytesIO
 from typing import IO
@@ -25,7 +24,6 @@ from position_sync_dagster.domain.account_values import AccountSource, AccountSu
 from position_sync_dagster.domain.movements import BookedAmounts
 from position_sync_dagster.errors import StatementError, shown
 from position_sync_dagster.gateway.flex_fields import (
-    CONID,
     DAY,
     NUMBER,
     STATEMENT_ZONE,
@@ -37,7 +35,6 @@ from position_sync_dagster.gateway.flex_fields import (
     with_values,
 )
 from position_sync_dagster.gateway.flex_service import answer_of, refusal
-from position_sync_dagster.settings import SECURITY_TYPES
 
 # The time in New York that the values of a statement's day get: a statement has only the date.
 STATED_AT = clock_time(16, 0)
@@ -100,10 +97,13 @@ def execution_of(fields: Fields) -> closes.Execution:
 
     side = closes.Side.SELL if quantity < 0 else closes.Side.BUY
     execution_id = fields.get(TEXT, "ibExecID", "tradeID", "transactionID")
+    if not execution_id:
+        raise fields.error("has no ibExecID, tradeID or transactionID", _IDS)
+
     row = fields.row(_EXECUTION)
     return closes.Execution(
         **row,
-        execution_id=execution_id or "",
+        execution_id=execution_id,
         time=_execution_time(fields),
         side=side,
         quantity=abs(quantity),
@@ -380,22 +380,19 @@ _SECTIONS = {
 }  # fmt: skip
 
 _LEVELS = "In the Flex query choose Summary for Open Positions and Execution for Trades"
-_IDS = "In the Flex query choose the fields IB Execution ID, Trade ID and Transaction ID"
+_IDS = (
+    "In the Flex query choose the fields IB Execution ID, Trade ID and Transaction ID, and Level "
+    "of Detail: sums of trades have no id"
+)
+_AS_XML = "In the Flex query choose the format XML, download it again and replace the file."
 _MODELS = (
     "In the Flex query leave the field Model of Open Positions out: a part in a model has a row of "
     "its own"
 )
 _ONE_FILE = "Put the XML of an activity Flex query into the folder, and nothing else."
-_AS_XML = "In the Flex query choose the format XML, and download it again."
-
-# Maximum number of holdings of an unknown type that a message names.
-_NAMED = 10
 
 # What is read of a file to tell what it is, in bytes: an answer of the service is shorter.
 _BEGIN = 65_536
-
-# Rows are stored in parts of so many: a year of trades needs little memory.
-ROWS_AT_ONCE = 5_000
 
 
 def every_account(_account: str) -> bool:
@@ -403,7 +400,6 @@ def every_account(_account: str) -> bool:
     return True
 
 
-@lru_cache(maxsize=256)
 def level_of(text: str) -> str:
     """Return a level of detail in one form, whatever letters and separators it is written in.
 
@@ -414,17 +410,6 @@ def level_of(text: str) -> str:
     return joined.upper()
 
 
-@dataclass(slots=True)
-class StatementRows:
-    """Rows of one statement for the tables."""
-
-    executions: list[closes.Execution] = field(default_factory=list)
-    events: list[closes.StatementEvent] = field(default_factory=list)
-    cash: list[AccountSummary] = field(default_factory=list)
-
-
-StoreRows = Callable[[StatementRows], None]
-
 _PositionKey = tuple[str, date, int]
 
 
@@ -434,13 +419,9 @@ class _StatementReader:
     Args:
         fields: Those of the element around them.
         serves: Whether the rows of an account are read; others are counted.
-        store: Takes executions, events and cash in parts, and the statement has none; None: the
-            statement has them.
     """
 
-    def __init__(
-        self, fields: Fields, serves: Callable[[str], bool], store: StoreRows | None
-    ) -> None:
+    def __init__(self, fields: Fields, serves: Callable[[str], bool]) -> None:
         self._made = fields.get(TIME, "whenGenerated")
         self._fields = replace(fields, stated_at=self._made)
         self._account = fields.required(TEXT, "accountId")
@@ -451,7 +432,6 @@ class _StatementReader:
             "reportDate": fields.attributes["toDate"],
         }
         self._serves = serves
-        self._store = store
 
         self._sections: set[str] = set()
         self._served_elements: set[str] = set()
@@ -460,17 +440,12 @@ class _StatementReader:
             self._accounts.add(self._account)
 
         self._foreign_rows: Counter[str] = Counter()
-        self._unknown_levels: Counter[tuple[str, str]] = Counter()
-        self._unknown_types: dict[str, list[str]] = {}
 
         self._positions: dict[_PositionKey, closes.StatementPosition] = {}
         self._named_twice: dict[_PositionKey, str] = {}
-        self._lots: dict[_PositionKey, str] = {}
-        self._rows = StatementRows()
-        self._executed = 0
-        # Trades without an id may be sums of others: what each order and contract traded.
-        self._without_id: list[tuple[Fields, closes.Execution]] = []
-        self._traded: Counter[tuple[int, str | None]] = Counter()
+        self._executions: list[closes.Execution] = []
+        self._events: list[closes.StatementEvent] = []
+        self._cash: list[AccountSummary] = []
         self._flaws: dict[RowKind, list[StatementError]] = {kind: [] for kind in RowKind}
 
     def add(self, tag: str, attributes: Mapping[str, str]) -> None:
@@ -519,18 +494,14 @@ class _StatementReader:
             )
             raise StatementError(message, remedy=_ONE_FILE)
 
-        self._check_trades_without_id()
-        self._check_levels()
         positions = self._single_positions()
-        self._check_that_sections_say_something(positions)
+        self._check_that_sections_say_something()
 
         if self._states_all_trades():
             period = self._period()
-            self._rows.events.append(period)
-        self._flush()
+            self._events.append(period)
 
         left_out = self._left_out()
-        notes = self._notes()
         lacks_positions = bool(self._flaws[RowKind.POSITIONS])
 
         return closes.Statement(
@@ -542,14 +513,13 @@ class _StatementReader:
             days=self._days_of(positions),
             accounts=frozenset(self._accounts),
             positions=tuple(positions),
-            executions=tuple(self._rows.executions),
-            cash=tuple(self._rows.cash),
-            events=tuple(self._rows.events),
+            executions=tuple(self._executions),
+            cash=tuple(self._cash),
+            events=tuple(self._events),
             sections=frozenset(self._sections),
             foreign_rows=dict(self._foreign_rows),
             lacks_positions=lacks_positions,
             left_out=tuple(left_out),
-            notes=tuple(notes),
         )
 
     def _read(self, fields: Fields, element: _Element, own: Mapping[str, str]) -> None:
@@ -564,19 +534,13 @@ class _StatementReader:
             level = level_of(own["levelOfDetail"])
             is_lot = level in _LOTS
 
-        if element.becomes is RowKind.POSITIONS and is_lot:
-            account = fields.required(TEXT, "accountId")
-            day = fields.required(DAY, "reportDate")
-            conid = fields.required(CONID, "conid")
-            self._lots.setdefault((account, day, conid), str(fields))
-            return
-
-        if level in element.repeated:
+        is_part = element.becomes is RowKind.POSITIONS and is_lot
+        if is_part or level in element.repeated:
             return
 
         if level is not None and level not in element.levels:
-            self._unknown_levels[fields.element, own["levelOfDetail"]] += 1
-            return
+            written = shown(own["levelOfDetail"])
+            raise fields.error(f"has levelOfDetail={written}, which is not known", _LEVELS)
 
         account = fields.attributes["accountId"]
         self._accounts.add(account.strip())
@@ -584,84 +548,30 @@ class _StatementReader:
             case RowKind.POSITIONS:
                 self._add_position(fields)
             case RowKind.EXECUTIONS:
-                self._add_execution(fields)
+                execution = execution_of(fields)
+                self._executions.append(execution)
             case RowKind.CASH:
-                self._add_cash(fields)
+                cash = cash_of(fields)
+                self._cash.append(cash)
+                equity = equity_event(fields)
+                self._events.append(equity)
             case RowKind.BALANCES:
                 balance = balance_event(fields)
-                self._add_event(balance)
+                if balance is not None:
+                    self._events.append(balance)
             case RowKind.RATES:
                 rate = rate_event(fields)
-                self._add_event(rate)
+                self._events.append(rate)
             case RowKind.EVENTS:
                 event = event_of(fields)
-                self._add_event(event)
-
-    def _add_event(self, event: closes.StatementEvent | None) -> None:
-        if event is not None:
-            self._rows.events.append(event)
-            self._flush(at_least=ROWS_AT_ONCE)
-
-    def _add_cash(self, fields: Fields) -> None:
-        cash = cash_of(fields)
-        self._rows.cash.append(cash)
-
-        equity = equity_event(fields)
-        self._rows.events.append(equity)
+                self._events.append(event)
 
     def _add_position(self, fields: Fields) -> None:
         position = position_of(fields)
-        if position.sec_type not in SECURITY_TYPES:
-            named = self._unknown_types.setdefault(position.sec_type, [])
-            named.append(position.local_symbol or position.symbol)
-
         key = (position.account, position.day, position.conid)
         if key in self._positions:
             self._named_twice[key] = str(fields)
         self._positions[key] = position
-
-    def _add_execution(self, fields: Fields) -> None:
-        execution = execution_of(fields)
-        if not execution.execution_id:
-            self._without_id.append((fields, execution))
-            return
-
-        self._executed += 1
-        self._rows.executions.append(execution)
-        order_id = execution.order_id or execution.brokerage_order_id
-        for order in {None, order_id}:
-            self._traded[execution.conid, order] += execution.change  # type: ignore[assignment]
-        self._flush(at_least=ROWS_AT_ONCE)
-
-    def _flush(self, at_least: int = 1) -> None:
-        """Store the rows that were read, if there are as many."""
-        rows = self._rows
-        count = len(rows.executions) + len(rows.events) + len(rows.cash)
-        if self._store is not None and count >= at_least:
-            self._store(rows)
-            self._rows = StatementRows()
-
-    def _check_trades_without_id(self) -> None:
-        """Name the trades without an id that are no sum of others."""
-        for fields, execution in self._without_id:
-            order = execution.order_id or execution.brokerage_order_id
-            traded = self._traded.get((execution.conid, order))
-            has_level = "levelOfDetail" in fields.attributes
-            is_sum = traded == execution.change and not has_level
-            if not is_sum:
-                error = fields.error("has no ibExecID, tradeID or transactionID", _IDS)
-                self._flaws[RowKind.EXECUTIONS].append(error)
-
-    def _check_levels(self) -> None:
-        """Name the levels of detail that are not known: their rows may be no repetition."""
-        for (tag, level), count in self._unknown_levels.items():
-            what = (
-                f"{self._fields.file}: {count} rows {tag} of {self._account} have levelOfDetail="
-                f"{shown(level)}, which is not known."
-            )
-            becomes = _ELEMENTS[tag].becomes
-            error = flaw(what, _LEVELS)
-            self._flaws[becomes].append(error)
 
     def _single_positions(self) -> list[closes.StatementPosition]:
         """Return the holdings of each day, without those that are there twice."""
@@ -670,29 +580,22 @@ class _StatementReader:
             twice = flaw(f"{named}: {account} has conid {conid} twice on {day}.", _MODELS)
             flaws.append(twice)
 
-        for key, named in self._lots.items():
-            if key not in self._positions:
-                lone_lot = flaw(f"{named} is a lot, and its summary is not there.", _LEVELS)
-                flaws.append(lone_lot)
-
         single: list[closes.StatementPosition] = []
         for key, position in self._positions.items():
             if key not in self._named_twice:
                 single.append(position)
         return single
 
-    def _check_that_sections_say_something(self, positions: list[closes.StatementPosition]) -> None:
+    def _check_that_sections_say_something(self) -> None:
         """Name the sections that have rows, of which none was read."""
-        read = {RowKind.POSITIONS: len(positions), RowKind.EXECUTIONS: self._executed}
+        read = {RowKind.POSITIONS: len(self._positions), RowKind.EXECUTIONS: len(self._executions)}
         for becomes, tags in _IN_DETAIL.items():
             present = tags & self._served_elements
-            if read[becomes] or self._flaws[becomes] or not present:
-                continue
-
-            listed = ", ".join(sorted(present))
-            what = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
-            error = flaw(what, _LEVELS)
-            self._flaws[becomes].append(error)
+            if present and not read[becomes] and not self._flaws[becomes]:
+                listed = ", ".join(sorted(present))
+                what = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
+                error = flaw(what, _LEVELS)
+                self._flaws[becomes].append(error)
 
     def _states_all_trades(self) -> bool:
         """Return whether what the statement does not name did not happen."""
@@ -701,21 +604,12 @@ class _StatementReader:
         return has_trades and not has_flaws and self._serves(self._account)
 
     def _period(self) -> closes.StatementEvent:
+        """Return the days whose trades the statement has; one that is made again has another."""
+        period = _event_of_account(closes.EventKind.PERIOD, self._fields, self._last)
         event_id = f"{closes.EventKind.PERIOD}:{self._account}:{self._first}:{self._last}"
         if self._made:
             event_id += f":{self._made.isoformat()}"
-
-        return closes.StatementEvent(
-            event_id=event_id,
-            kind=closes.EventKind.PERIOD,
-            account=self._account,
-            day=self._last,
-            first_day=self._first,
-            attributes="{}",
-            source=closes.FLEX,
-            statement=self._fields.file,
-            stated_at=self._made,
-        )
+        return replace(period, event_id=event_id, first_day=self._first)
 
     def _days_of(self, positions: list[closes.StatementPosition]) -> frozenset[date]:
         days = {position.day for position in positions}
@@ -729,30 +623,12 @@ class _StatementReader:
             for error in flaws:
                 yield error.what, error.remedy
 
-    def _notes(self) -> list[str]:
-        """Return what was read and is not valued."""
-        notes: list[str] = []
-        for sec_type, names in self._unknown_types.items():
-            unique = list(dict.fromkeys(names))
-            unnamed = len(unique) - _NAMED
-            listed = ", ".join(map(shown, unique[:_NAMED]))
-            if unnamed > 0:
-                listed += f" and {unnamed} more"
-
-            note = (
-                f"{self._fields.file}: {listed} of {self._account} are of the type "
-                f"{shown(sec_type)}, which is not valued."
-            )
-            notes.append(note)
-        return notes
-
 
 def read_statements(
     data: bytes | IO[bytes],
     file: str,
     *,
     serves: Callable[[str], bool] = every_account,
-    store: StoreRows | None = None,
 ) -> list[closes.Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
@@ -764,8 +640,6 @@ def read_statements(
         data: The content, or a file that is open at its begin.
         file: The name of the file, for messages and for the rows.
         serves: Whether the rows of an account are read. Those of others are counted.
-        store: Takes executions, events and cash in parts, as they are read; the statements have
-            none then. Of a file that turns out to be cut off, it was given what came before.
 
     Raises:
         StatementError: It is no activity statement, it is cut off, or its days cannot be read.
@@ -776,7 +650,6 @@ def read_statements(
     source = BytesIO(data) if isinstance(data, bytes) else data
     begin = source.read(_BEGIN)
     source.seek(0)
-    _check_kind(begin, file)
     answer = answer_of(begin)
     if answer:
         raise refusal(answer, file)
@@ -797,14 +670,14 @@ def read_statements(
                 element.clear()
             elif tag == "FlexStatement":
                 fields = Fields(attributes=with_values(element.attrib), file=file, element=tag)
-                reader = _StatementReader(fields, serves, store)
+                reader = _StatementReader(fields, serves)
             elif reader is not None:
                 reader.add(tag, element.attrib)
     except (Xml.ParseError, LookupError, ValueError) as error:  # an encoding that Python lacks too
         reason = str(error)[:80]
         raise StatementError(
             f"{file} is not complete XML in UTF-8: {reason}.",
-            remedy="Download it again and replace the file.",
+            remedy=_AS_XML,
         ) from None
 
     if not statements:
@@ -813,25 +686,3 @@ def read_statements(
             remedy=f"Choose at least one account in the Flex query. {_ONE_FILE}",
         )
     return statements
-
-
-def _check_kind(begin: bytes, file: str) -> None:
-    """Refuse what is no XML, by what it is.
-
-    Raises:
-        StatementError: The file begins as a page, a table or an archive.
-    """
-    text = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
-    first_line = text.partition(b"\n")[0]
-    if text[:14].lower().startswith((b"<!doctype html", b"<html")):
-        raise StatementError(
-            f"{file} is a web page, and no statement.",
-            remedy="The session of the Client Portal had ended: log in and download it again.",
-        )
-
-    if text.startswith((b"PK\x03\x04", b"\x1f\x8b", b"%PDF")):
-        raise StatementError(f"{file} is an archive or a PDF, and no XML.", remedy=_AS_XML)
-
-    is_text = b"\0" not in first_line and not text.startswith(b"<")
-    if is_text and re.search(rb"[,;|\t]", first_line):
-        raise StatementError(f"{file} is CSV, and no XML.", remedy=_AS_XML)

@@ -31,9 +31,6 @@ SEC_TYPES = {"FSFOP": "FOP", "FSOPT": "OPT", "FXCFD": "CFD"}
 # A comma groups thousands only before a decimal point: 2,500 may be two and a half.
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+|\d{1,3}(?:,\d{3})+\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
-# A day and a time that no character separates, such as 20260305153000.
-_WITHOUT_SEPARATOR = re.compile(r"(?:\d{8}|\d{4}-\d\d-\d\d)(?:\d{6}|\d\d:\d\d:\d\d)", re.ASCII)
-
 
 def _number(text: str) -> float:
     if _NUMBER.fullmatch(text) is None:
@@ -65,9 +62,6 @@ def _day(text: str) -> date:
 
 def _moment(text: str) -> datetime:
     """Return a time such as 20260305;153000 in UTC; a day alone is its midnight in New York."""
-    if _WITHOUT_SEPARATOR.fullmatch(text):
-        raise _SeparatorError(text)
-
     separated = re.sub("[;,T]", " ", text, count=1)
     words = separated.split(maxsplit=2)
     day, clock, named_zone = [*words, "", ""][:3]
@@ -78,10 +72,6 @@ def _moment(text: str) -> datetime:
 
     at = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - its zone is below
     return datetime.combine(_day(day), at, zone).astimezone(UTC)
-
-
-class _SeparatorError(ValueError):
-    """A day and a time that no character separates."""
 
 
 def security_type(text: str) -> str:
@@ -96,7 +86,6 @@ def security_type(text: str) -> str:
 
 _FIELDS = "In the Flex query choose the fields that docs/operations.md lists"
 _DAYS = "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd"
-_SEPARATOR = "In the Flex query choose ; as the separator of date and time"
 
 
 class FieldKind(NamedTuple):
@@ -122,7 +111,7 @@ DAY = FieldKind(_day, "day from 1990 to tomorrow", _DAYS)
 TIME = FieldKind(
     _moment,
     "time from 1990 to tomorrow, in a zone that is known",
-    f"{_DAYS} and the time format HHmmss or HH:mm:ss",
+    f"{_DAYS}, the time format HHmmss or HH:mm:ss, and ; as their separator",
 )
 SEC_TYPE = FieldKind(security_type, "type")
 
@@ -239,9 +228,6 @@ class Fields:
         text = self.attributes[name].strip()
         try:
             return kind.parse(text)
-        except _SeparatorError:
-            what = f"has {name}={shown(text)}, where nothing separates day and time"
-            raise self.error(what, _SEPARATOR) from None
         except ValueError:
             what = f"has {name}={shown(text)}, which is no {kind.noun}"
             raise self.error(what, kind.remedy) from None

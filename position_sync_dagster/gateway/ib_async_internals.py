@@ -154,15 +154,10 @@ def request_id_of(ib: IB, ticker: Ticker) -> int:
 def retire_ticker(ib: IB, ticker: Ticker, contract: Contract) -> None:
     """End a ticker without a message, so that the next request of the contract gets a new one.
 
-    Ticks of the old request still find the old ticker, until `forget_request`.
+    Ticks of the old request, which may still arrive, find the old ticker.
     """
     ib.wrapper.endTicker(ticker, _MARKET_DATA)
     ib.wrapper.tickers.pop(hash(contract), None)
-
-
-def forget_request(ib: IB, request_id: int) -> None:
-    """Drop a retired request; ib_async keeps each for ever, and logs ticks of unknown ones."""
-    ib.wrapper.reqId2Ticker.pop(request_id, None)
 
 
 def read_messages(ib: IB, kind: MessageType, read: Callable[[list[str]], bool]) -> None:

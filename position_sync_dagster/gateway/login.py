@@ -26,8 +26,8 @@ NEXT_CLIENT_ID = Backoff(first_s=0.5, longest_s=2.0, jitter=(1.0, 1.5))
 # Source: IB, "Requesting Positions" (interactivebrokers.github.io/tws-api/positions.html).
 LISTED_TOGETHER = 50
 
-# The first bytes of a gateway's first message: its length, and the version with its end.
-GREETING_BYTES = 12
+# The first bytes of a gateway's first message: its length, and the begin of the version.
+GREETING_BYTES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +153,6 @@ class _LoginListener:
         self._client_id = client_id
         self._client = ib.client
         self._head = bytearray()
-        client = ib.client
-        self._versions = range(client.MinClientVersion, client.MaxClientVersion + 1)
         self._listeners = (
             (ib.errorEvent, self._on_error),
             (ib.client.apiStart, self._on_start),
@@ -197,9 +195,7 @@ class _LoginListener:
         wanted = GREETING_BYTES - len(self._head)
         self._head.extend(data[:wanted])
         greeting = self._head[ib_async_internals.LENGTH_BYTES :]
-        version, ended, _ = greeting.partition(b"\0")
-        is_no_version = bool(version) and not version[:1].isdigit()
-
+        is_no_version = bool(greeting) and not greeting[:1].isdigit()
         if ib_async_internals.is_no_length(self._head) or is_no_version:
             error = errors.NotAGatewayError(
                 f"What listens at {self.address} is not an IB gateway.",
@@ -207,26 +203,13 @@ class _LoginListener:
                 "(TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper).",
             )
             self._fail(error)
-        elif ended and version.isdigit():
-            self._check_version(int(version))
-
-    def _check_version(self, version: int) -> None:
-        if version in self._versions:
-            return
-
-        error = errors.NotAGatewayError(
-            f"The gateway at {self.address} speaks version {version} of the API; this "
-            f"program speaks {self._versions[0]} to {self._versions[-1]}.",
-            remedy="Install a release of TWS or IB Gateway that serves these versions.",
-        )
-        self._fail(error)
 
     def _on_close(self, _message: str) -> None:
         error = errors.GatewayRefusedError(
             f"The gateway at {self.address} closed the connection before it was ready.",
             remedy="Allow this machine under API > Settings > Trusted IPs and see whether the "
             "gateway has logged in; after an update of the gateway, see whether it still "
-            f"serves API clients of version {self._versions[-1]}.",
+            f"serves API clients of version {self._client.MaxClientVersion}.",
         )
         self._fail(error)
 

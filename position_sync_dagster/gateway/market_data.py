@@ -3,7 +3,6 @@
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,13 +13,6 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.gateway import codes, holdings, ib_async_internals, translate
 from position_sync_dagster.settings import Settings
-
-# After a code that the product does not know, a line that never ticked has this long to tick: the
-# code may be advice. Then it counts as a refusal.
-UNKNOWN_CODE_S = 5.0
-
-# Cancelled requests whose late ticks are still recognized.
-MAX_RETIRED = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +71,6 @@ class MarketDataRequests:
         self._knows_dividends = True
         self._requests: dict[int, _Request] = {}
         self._by_id: dict[int, _Request] = {}
-        self._retired: deque[int] = deque()
         self._ticked: holdings.ChangeNotifier[int] = holdings.ChangeNotifier()
         self.heard_at = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
@@ -217,7 +208,7 @@ class MarketDataRequests:
 
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
         request = self._by_id.get(request_id)
-        if request is None or code in codes.ADVICE or codes.is_notice(code):
+        if request is None:
             return
         if code == codes.GatewayCode.REQUEST_INVALID and request.with_dividends:
             self._knows_dividends = False
@@ -225,26 +216,14 @@ class MarketDataRequests:
             self._send(request)
             return
 
+        if code not in codes.ENDS_LINE:
+            return
         refusal = Refusal(
             conid=request.contract.conId,
             code=code,
             text=text,
             market_data_type=request.market_data_type,
         )
-        if code in codes.ENDS_LINE:
-            self._end(request, refusal)
-        elif request.ticker.time is None:
-            loop = asyncio.get_running_loop()
-            loop.call_later(UNKNOWN_CODE_S, self._end_unless_ticked, request_id, refusal)
-
-    def _end_unless_ticked(self, request_id: int, refusal: Refusal) -> None:
-        """End a line that has not ticked since it got an unknown code."""
-        request = self._by_id.get(request_id)
-        if request is not None and request.ticker.time is None and self._ib.isConnected():
-            self._ib.client.cancelMktData(request_id)
-            self._end(request, refusal)
-
-    def _end(self, request: "_Request", refusal: Refusal) -> None:
         self._retire(request)
         for listener in list(self.on_refusal):
             listener(refusal)
@@ -256,11 +235,6 @@ class MarketDataRequests:
         del self._by_id[request.request_id]
         self._ticked.forget(conid)
         ib_async_internals.retire_ticker(self._ib, request.ticker, request.contract)
-
-        # Ticks of a cancelled request may still arrive: they must not find the next ticker.
-        self._retired.append(request.request_id)
-        if len(self._retired) > MAX_RETIRED:
-            ib_async_internals.forget_request(self._ib, self._retired.popleft())
 
 
 @dataclass(slots=True)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from datetime import time as clock_time
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ib_async import Contract, OptionComputation, Ticker
@@ -58,7 +57,6 @@ def number_of(text: str) -> float | None:
         return None
 
 
-@lru_cache(maxsize=1024)
 def multiplier_of(sec_type: str, text: str) -> float | None:
     """Read a multiplier as sent; None where it is unknown. Without one it is 1 (stocks).
 
@@ -481,7 +479,6 @@ def _right(text: str) -> Right | None:
         return None
 
 
-@lru_cache(maxsize=4096)
 def _day(text: str) -> date | None:
     """Read "20270115" or "20261218 08:30:00 US/Central"; a month alone gives None."""
     day = re.split("[ -]", text)[0]

@@ -95,9 +95,6 @@ class CloseExplainer:
     calendar: str = "XNYS"
     guard: Callable[[], None] = lambda: None
 
-    def __post_init__(self) -> None:
-        self._prices: dict[int, float] = {}
-
     def record(self, changes: Iterable[PositionChange]) -> int:
         """Store changes of quantities; one that is known is not stored again."""
         return self.lake.position_changes.add(changes, self.run_id, self.guard)
@@ -116,13 +113,11 @@ class CloseExplainer:
         now = self.clock()
         new_executions = lake.executions.add(executions, run_id=self.run_id) if executions else 0
 
-        last_looked = lake.closures.looked
         looked = self._looked(now)
         since = max(looked.since, now - WINDOW)
         closes = lake.position_changes.rows(since, IS_CLOSE, _CLOSE)
         counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
-        has_news = looked is not last_looked
-        judged = self._judged(closes, counted, since, now, asked or {}, has_news=has_news)
+        judged = self._judged(closes, counted, since, now, asked or {})
 
         is_unknown = pl.col("cause") == Cause.UNEXPLAINED.value
         unknown = counted.filter(is_unknown).join(closes, on="change_id", how="semi")
@@ -159,14 +154,10 @@ class CloseExplainer:
         since: datetime,
         now: datetime,
         asked: Asked,
-        *,
-        has_news: bool,
     ) -> dict[str, list[Closure]]:
         """Return the causes of the closes that are due, by the change."""
         named = self._named(since - BEFORE)
         due = due_closes(closes, counted, named, now)
-        if has_news:
-            due |= corrected_closes(closes, counted, named)
         if not due:
             return {}
 
@@ -246,10 +237,10 @@ class CloseExplainer:
         conids = near.get_column("conid").unique().to_list()
         contracts = lake.contracts.get(conids)
         of_contracts = one_of("conid", conids)
-        of_all = pl.col("kind").is_in([EventKind.CORPORATE_ACTION.value, EventKind.PERIOD.value])
+        is_period = pl.col("kind") == EventKind.PERIOD.value
         executions = lake.executions.records(first, of_contracts)
         standing = self._without_taken_back(executions, first.date())
-        events = lake.statement_events.records(first.date(), of_contracts | of_all)
+        events = lake.statement_events.records(first.date(), of_contracts | is_period)
         prices = self._underlying_prices(changes, contracts)
         return Facts(
             changes=changes,
@@ -290,30 +281,25 @@ class CloseExplainer:
     def _underlying_prices(
         self, changes: Iterable[PositionChange], contracts: Mapping[int, ContractDetails]
     ) -> Mapping[int, float]:
-        """Return, by option, the last price of its underlying before the option's end.
-
-        The price is read once, for options that closed in the last day.
-        """
-        now = self.clock()
+        """Return, by option, the last price of its underlying before the option's end."""
         ends: defaultdict[datetime, dict[int, int]] = defaultdict(dict)
         for change in changes:
             details = contracts.get(change.conid)
-            is_new = now - change.seen_at <= A_DAY and change.conid not in self._prices
-            if not is_new or not change.is_option or not change.closed:
-                continue
             if details is None or not details.under_conid:
                 continue
 
             ended = last_trade(change, details)
-            if ended is not None and ended <= change.seen_at:
+            is_close = change.is_option and change.closed
+            if is_close and ended is not None and ended <= change.seen_at:
                 ends[ended][change.conid] = details.under_conid
 
+        prices: dict[int, float] = {}
         for ended, underlyings in ends.items():
             last = self._last_prices(set(underlyings.values()), ended)
             for conid, under_conid in underlyings.items():
                 if under_conid in last:
-                    self._prices[conid] = last[under_conid]
-        return self._prices
+                    prices[conid] = last[under_conid]
+        return prices
 
     def _last_prices(self, under_conids: set[int], ended: datetime) -> dict[int, float]:
         """Return the last price of each underlying in the minutes before a time.
@@ -384,8 +370,9 @@ def due_closes(
     """Return the closes to judge: those without a cause, and those of which there is more to know.
 
     The gateway may say more of a close for an hour, and for a day of one without a cause. Later an
-    execution or an event counts that was stated after its cause; and while a statement has not said
-    its cause, any statement of its days.
+    execution or an event counts that was stated after its cause, or after the statement of its
+    cause, which may arrive later than it was made; and while a statement has not said its cause,
+    any statement of its days.
 
     Args:
         closes: Rows of `position_changes`.
@@ -403,8 +390,11 @@ def due_closes(
     is_of_hour = seen_at >= moment(now - AN_HOUR)
 
     waits = is_open & (~is_traded | is_of_week)
+    of_statement = [*KEY, "statement"]
+    told_at = named.group_by(of_statement).agg(told_at=pl.col("stated_at").max())
     judged = closes.join(counted, on="change_id", how="left")
-    with_cause = judged.with_columns(begin=_BEGIN, waits=waits)
+    with_times = judged.join(told_at, on=of_statement, how="left")
+    with_cause = with_times.with_columns(begin=_BEGIN, waits=waits)
 
     is_not_judged = pl.col("judged_at").is_null()
     may_come_soon = is_open & ~is_traded & is_of_hour
@@ -413,22 +403,6 @@ def due_closes(
     by_contract = _with_newer_facts(with_cause, named)
     by_day = _with_statement_of_days(with_cause.filter("waits"), named)
     return {*by_time["change_id"], *by_contract["change_id"], *by_day["change_id"]}
-
-
-def corrected_closes(closes: pl.DataFrame, counted: pl.DataFrame, named: pl.DataFrame) -> set[str]:
-    """Return the stated closes of which a later statement than theirs says something.
-
-    A correction may have been made before its close was judged, and arrive afterwards.
-    """
-    of_statement = [*KEY, "statement"]
-    stated_at = named.group_by(of_statement).agg(told_at=pl.col("stated_at").max())
-    stated = closes.join(counted.drop_nulls("statement"), on="change_id")
-    with_time = stated.join(stated_at, on=of_statement).with_columns(begin=_BEGIN)
-
-    facts = named.select(*KEY, later_at="stated_at", at=_AT)
-    is_later = pl.col("later_at") > pl.col("told_at")
-    corrected = with_time.join(facts, on=KEY).filter(is_later, IS_NEAR)
-    return set(corrected.get_column("change_id"))
 
 
 # When a close began, and when a fact was.
@@ -444,7 +418,7 @@ IS_NEAR = pl.col("at").is_between(_FIRST_NEAR, _LAST_NEAR)
 def _with_newer_facts(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
     """Return the closes with an execution or an event near them that was stated after the cause."""
     facts = named.select(*KEY, "stated_at", "source", at=_AT)
-    is_newer = pl.col("stated_at") > pl.col("judged_at")
+    is_newer = pl.col("stated_at") > pl.coalesce("told_at", "judged_at")
     is_awaited = pl.col("waits") & (pl.col("source") == FLEX)
     return closes.join(facts, on=KEY).filter(is_newer | is_awaited, IS_NEAR)
 

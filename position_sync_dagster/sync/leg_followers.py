@@ -48,7 +48,7 @@ class LegChange:
         opened = f"{roll.opened_name} (conid {self.after.conid})"
         return (
             f"{self.before.strategy_id}: {roll.quantity:+g} {roll.closed_name} → {opened}, "
-            f"{roll.at:%Y-%m-%d %H:%M:%S} UTC, roll {roll.roll_id}"
+            f"{roll.at:%Y-%m-%d %H:%M:%S} UTC"
         )
 
 

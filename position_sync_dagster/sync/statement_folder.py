@@ -16,14 +16,9 @@ from pydantic import TypeAdapter
 from position_sync_dagster import errors
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.closes import Statement
+from position_sync_dagster.domain.closes import Execution, Statement, StatementEvent
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
-from position_sync_dagster.gateway.flex import (
-    StatementRows,
-    StoreRows,
-    every_account,
-    read_statements,
-)
+from position_sync_dagster.gateway.flex import every_account, read_statements
 from position_sync_dagster.gateway.flex_service import LARGEST_STATEMENT, FlexService
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import content_id
@@ -136,7 +131,7 @@ class Statements(NamedTuple):
     Attributes:
         found: The newest first: of two for one day, the one that was made later counts.
         unreadable: The errors of other files and of rows, which name both. The others are used.
-        notes: What was not read or is not valued, and is no error.
+        notes: What was not read, and is no error.
     """
 
     found: tuple[Statement, ...]
@@ -164,7 +159,7 @@ class StatementFolder:
         self,
         *,
         lake_id: str = "",
-        store: StoreRows | None = None,
+        store: Callable[[Statement], None] | None = None,
         stored: Callable[[list[Statement], set[str]], None] = lambda _statements, _new: None,
     ) -> Statements:
         """Return what the files have; one that cannot be read does not affect the others.
@@ -174,7 +169,7 @@ class StatementFolder:
 
         Args:
             lake_id: Names the tables that have the rows of files that were stored.
-            store: Stores rows.
+            store: Stores the rows of a statement.
             stored: Called after all of them, before the index says that the lake has them: with the
                 statements of all files, and the names of the files whose rows were stored now.
         """
@@ -241,7 +236,11 @@ class StatementFolder:
                 draft.unlink(missing_ok=True)
 
     def _indexed(
-        self, path: Path, before: _IndexedFile | None, lake_id: str, store: StoreRows | None
+        self,
+        path: Path,
+        before: _IndexedFile | None,
+        lake_id: str,
+        store: Callable[[Statement], None] | None,
     ) -> _IndexedFile:
         """Return what a file has; its rows are stored, if the lake does not have them.
 
@@ -255,8 +254,10 @@ class StatementFolder:
             if store is None or lake_id in stored_in:
                 return before
 
-        statements = statements_in(path, self._serves, store or _forget)
+        statements = statements_in(path, self._serves)
         if store is not None:
+            for statement in statements:
+                store(statement)
             stored_in.add(lake_id)
         return _IndexedFile(
             state=state,
@@ -297,10 +298,6 @@ def _read_anew(index: Mapping[str, _IndexedFile], before: Mapping[str, _IndexedF
     return {name for name, indexed in index.items() if indexed is not before.get(name)}
 
 
-def _forget(_rows: StatementRows) -> None:
-    """Store nothing: what a statement covers is wanted, and not its rows."""
-
-
 def _is_statement_file(path: Path) -> bool:
     """Return whether a file is named as XML.
 
@@ -336,35 +333,31 @@ def _newest_first(
     served.sort(key=_made_at, reverse=True)
 
     all_errors = list(unreadable)
-    notes: dict[str, None] = {}  # each once, in order
     for statement in served:
         for fault, remedy in statement.left_out:
             all_errors.append(errors.StatementError(fault, remedy=remedy))
-        notes |= dict.fromkeys(statement.notes)
 
+    notes: tuple[str, ...] = ()
     if foreign_rows:
         listed = ", ".join(f"{count} of {name}" for name, count in sorted(foreign_rows.items()))
         note = (
             f"Rows of accounts that are not served are not read: {listed}. To make the statements "
             "shorter, choose in the Flex query only the accounts that are."
         )
-        notes[note] = None
-    return Statements(tuple(served), tuple(all_errors), tuple(notes))
+        notes = (note,)
+    return Statements(tuple(served), tuple(all_errors), notes)
 
 
 def _made_at(statement: Statement) -> tuple[datetime, date, str]:
     return statement.generated_at or NEVER, statement.last, statement.file
 
 
-def statements_in(
-    path: Path, serves: Callable[[str], bool] = every_account, store: StoreRows | None = None
-) -> list[Statement]:
-    """Return the statements of a file, with their rows if they are not stored.
+def statements_in(path: Path, serves: Callable[[str], bool] = every_account) -> list[Statement]:
+    """Return the statements of a file, with their rows.
 
     Args:
         path: The file.
         serves: Whether the rows of an account are read.
-        store: As for `read_statements`.
 
     Raises:
         PositionSyncError: The file cannot be read, or is no statement.
@@ -372,7 +365,7 @@ def statements_in(
     name = _printable(path.name)
     try:
         with _opened(path) as file:
-            return read_statements(file, name, serves=serves, store=store)
+            return read_statements(file, name, serves=serves)
     except OSError as error:
         raise errors.StatementError(
             f"{name} cannot be read: {error.strerror}.",
@@ -450,7 +443,7 @@ def download(settings: Settings, served: ServedAccounts) -> int:
         return 0
 
     data = FlexService().download(token.get_secret_value(), query_id)
-    statements = read_statements(data, f"query {query_id}", serves=served, store=_forget)
+    statements = read_statements(data, f"query {query_id}", serves=served)
     served.check(statements)
 
     first = min(statement.first for statement in statements)
@@ -481,17 +474,18 @@ def import_statements(lake: Lake, settings: Settings, run_id: str | None = None)
     folder = StatementFolder(settings.flex_folder, served)
     book = MovementBook(lake, settings.calendar, run_id=run_id)
     known_files = book.files()
-    new = StatementRows()
+    executions: list[Execution] = []
+    events: list[StatementEvent] = []
 
-    def keep(rows: StatementRows) -> None:
-        new.executions.extend(rows.executions)
-        new.events.extend(rows.events)
+    def keep(statement: Statement) -> None:
+        executions.extend(statement.executions)
+        events.extend(statement.events)
 
-    def store(rows: StatementRows) -> None:
-        keep(rows)
-        counts["executions"] += lake.executions.add(rows.executions, run_id=run_id)
-        counts["events"] += lake.statement_events.add(rows.events, run_id=run_id)
-        values = [_identified(row, run_id) for row in rows.cash]
+    def store(statement: Statement) -> None:
+        keep(statement)
+        counts["executions"] += lake.executions.add(statement.executions, run_id=run_id)
+        counts["events"] += lake.statement_events.add(statement.events, run_id=run_id)
+        values = [_identified(row, run_id) for row in statement.cash]
         counts["account_values"] += lake.account_values.append(values).rows
 
     def record_movements(statements: list[Statement], files: set[str]) -> None:
@@ -499,12 +493,13 @@ def import_statements(lake: Lake, settings: Settings, run_id: str | None = None)
             # What these files stated before may have replaced what others state.
             all_files = {statement.file for statement in statements}
             for file in all_files - files:
-                statements_in(folder.folder / file, served, keep)
+                for statement in statements_in(folder.folder / file, served):
+                    keep(statement)
             files = all_files
 
         read = [statement for statement in statements if statement.file in files]
-        lake.statement_events.add(sections_of(read, new.events), run_id=run_id)
-        book.update(files, new.executions, new.events)
+        lake.statement_events.add(sections_of(read, events), run_id=run_id)
+        book.update(files, executions, events)
 
     tables = (lake.executions, lake.statement_events, lake.account_values, lake.movements)
     table_ids = [table.table.table_id() for table in tables]

@@ -414,7 +414,4 @@ async def look_up(
     matching = matching_contracts(leg, answer)
     if len(matching) == 1:
         return matching[0]
-    near: list[ContractDetails] = []
-    if not matching:
-        near = answer or await connection.candidates(leg, like=True) or []
-    return problem_of(leg, matching, near)
+    return problem_of(leg, matching, answer)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from position_sync_dagster.domain.line import Awaited, Denial, LineEvent
+from position_sync_dagster.domain.line import Awaited, Denial
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, demands
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.quote import Quote
@@ -28,12 +28,9 @@ RETRY_WAITS: dict[int, Backoff] = {
     codes.GatewayCode.REQUEST_FAILED: Backoff(first_s=5.0, longest_s=300.0),
     codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
 }
-# Delays before a new request for a line that never ticked after a code of unknown meaning.
-UNKNOWN_RETRY_WAIT = Backoff(first_s=60.0, longest_s=14_400.0)
 
 # Delays before a refused line is requested again. A competing session (10197) and a farm outage
-# (10182) may end at any moment, and one line is requested for all; a missing subscription is seldom
-# bought.
+# (10182) may end at any moment; a missing subscription is seldom bought.
 OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 
 # Delays before another attempt to get more lines than the limit that was learned from code 101.
@@ -186,13 +183,15 @@ class StreamLines:
 
         for conid in self.login.due_for_live(now_s):
             requests.switch(conid)
-            self.login.record(conid, LineEvent.REQUESTED, now_s)
+            line = self.login.line(conid)
+            self.login.put(conid, line.requested(now_s))
 
         denials = self.login.denials(now_s)
         for conid in self.login.in_order((chosen - self.held) & details.keys()):
             delayed = conid in denials
             requests.subscribe(details[conid], market_data_type=KINDS[delayed])
-            self.login.record(conid, LineEvent.REQUESTED, now_s, delayed=delayed)
+            line = self.login.line(conid)
+            self.login.put(conid, line.requested(now_s, delayed=delayed))
         return self.of_legs
 
     def renew(self, connection: GatewayConnection) -> None:
@@ -202,14 +201,16 @@ class StreamLines:
             connection.lines.switch(conid, market_data_type=kind)
 
     def _cancel(self, requests: MarketDataRequests, conid: int) -> None:
-        self.login.record(conid, LineEvent.CANCELLED, self.context.monotonic())
+        line = self.login.line(conid)
+        self.login.put(conid, line.cancelled())
         requests.cancel(conid)
 
     # What the gateway says.
 
     def doubt(self, conid: int, reason: str) -> None:
         """Request a line again that may be dead, or only quiet."""
-        self.login.record(conid, LineEvent.DOUBTED, self.context.monotonic(), reason=reason)
+        line = self.login.line(conid)
+        self.login.put(conid, line.doubted(self.context.monotonic(), reason))
 
     def interrupted(self, cause: str) -> None:
         """Record that a farm broke or connectivity was lost: earlier quotes no longer count."""
@@ -228,13 +229,14 @@ class StreamLines:
     def refused(self, refusal: Refusal) -> None:
         """Record a refusal: the line limit is lower, or a conid has no market data."""
         conid = refusal.conid
-        if not self.login.line(conid).held or self._requests is None:
+        line = self.login.line(conid)
+        if not line.held or self._requests is None:
             return
 
         now_s = self.context.monotonic()
         text = f"{refusal.code} {refusal.text}"
         reason = f"the gateway ended the line: {text}"
-        self.login.record(conid, LineEvent.ENDED, now_s, reason=reason)
+        self.login.put(conid, line.ended(now_s, reason))
         if refusal.code == codes.GatewayCode.TOO_MANY_LINES:
             self.login.limit = self.login.limit.refused(self._requests.in_use, now_s)
             return
@@ -243,12 +245,10 @@ class StreamLines:
         may_be_delayed = self.context.settings.delayed_fallback and is_permission
         was_delayed = refusal.market_data_type in codes.DELAYED_TYPES
         is_leg = not self.login.is_underlying(conid)
-        usual_wait = OTHER_RETRY_WAIT if refusal.code in codes.ENDS_LINE else UNKNOWN_RETRY_WAIT
         denial = Denial(
             reason=text,
-            wait=RETRY_WAITS.get(refusal.code, usual_wait),
+            wait=RETRY_WAITS.get(refusal.code, OTHER_RETRY_WAIT),
             delayed=may_be_delayed and not was_delayed and is_leg,
-            of_login=refusal.code in codes.REFUSES_LOGIN,
             awaits=AWAITED.get(refusal.code),
         )
         self._deny(conid, denial)

@@ -188,8 +188,9 @@ class StreamPricer:
         quote = quotes[conid] if conid in quotes else connection.lines.quote(conid)
         step = state.step(self.greeks.added_to(holding), quote, self.lines.line(conid), at)
 
-        if step.learned is not None:
-            self.lines.record(conid, step.learned, at.now_s, holding=key)
+        if step.agrees is not None:
+            line = self.lines.line(conid)
+            self.lines.put(conid, line.compared(key, agrees=step.agrees))
         if not (state.streamed or state.due):
             del self._holdings[key]
         return None if step.row is None else (step.row, holding)

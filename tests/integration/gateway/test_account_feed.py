@@ -11,7 +11,6 @@ from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayLostError
-from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import connect
 
 ACCOUNT, OTHER = BOTH = ("DUSIM0001", "DUSIM0002")
@@ -103,8 +102,7 @@ async def test_a_second_ensure_requests_nothing_while_the_values_are_recent(open
     assert after == before | {"reqCurrentTime": 2}
 
 
-async def test_a_fill_and_a_close_are_reported_at_once(opened, eventually, monkeypatch):
-    monkeypatch.setattr(account_feed, "LATE_S", 0.0)  # as long after the download
+async def test_a_fill_and_a_close_are_reported_at_once(opened, eventually):
     sim, connection = opened
     feed = connection.feed
     await feed.ensure(timedelta(seconds=60))

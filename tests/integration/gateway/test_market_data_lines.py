@@ -6,7 +6,6 @@ import pytest
 
 from ib_gateway_simulator.gateway.reference_data import ReferenceDataService
 from ib_gateway_simulator.protocol import contract_messages
-from position_sync_dagster.gateway import market_data
 from position_sync_dagster.gateway.ib_async_internals import request_id_of
 from position_sync_dagster.gateway.translate import streamable
 
@@ -180,23 +179,7 @@ async def test_an_advisory_code_frees_no_line_and_ticks_follow_it(
     assert connection.lines.in_use == sim.stats()["lines_in_use"] == 1
 
 
-async def test_a_code_that_nobody_knows_is_a_refusal_on_a_line_that_never_ticks(
-    line, refusals, eventually, monkeypatch
-):
-    monkeypatch.setattr(market_data, "UNKNOWN_CODE_S", 0.1)
-    sim, connection, details = line
-    sim.answer_line(CALL, 10999)
-    connection.lines.subscribe(details[CALL])
-    await eventually(lambda: refusals)
-    assert [(r.conid, r.code, r.text) for r in refusals] == [(CALL, 10999, "Simulated error 10999")]
-    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 0
-    await eventually(lambda: sim.stats()["requests"]["17"].get("cancelMktData") == 1)
-
-
-async def test_a_code_that_nobody_knows_frees_no_line_that_ticks(
-    line, refusals, eventually, monkeypatch
-):
-    monkeypatch.setattr(market_data, "UNKNOWN_CODE_S", 0.1)
+async def test_a_code_that_nobody_knows_frees_no_line(line, refusals, eventually):
     sim, connection, details = line
     sim.answer_line(CALL, 10999, ticking=True)
     connection.lines.subscribe(details[CALL])

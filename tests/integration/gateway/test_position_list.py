@@ -5,12 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from ib_gateway_simulator.protocol.account_messages import portfolio_value, position
+from ib_gateway_simulator.protocol.account_messages import portfolio_value
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 from ib_gateway_simulator.protocol.wire import frame
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayTimeoutError
-from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.broker_view import ConnectionValues
 
@@ -123,54 +122,6 @@ def _portfolio_row(held, conid=CALL):
     return frame(portfolio_value(A, Contract(conid=conid, **AAPL), held=held, **ROW))
 
 
-def _position_row(held):
-    return frame(position(A, Contract(conid=CALL, **AAPL), held, 120.5))
-
-
-async def test_a_position_message_that_contradicts_a_newer_portfolio_row_asks_for_the_list(listed):
-    sim, connection, feed = listed
-    assert not feed.positions_due
-    sim.send_raw(_portfolio_row(4) + _position_row(9))
-    await connection.ib.reqCurrentTimeAsync()
-    assert feed.get((A, CALL)).position == 4
-    assert feed.positions_due
-    await feed.snapshot()  # requested after both: it has the quantity of the gateway
-    assert feed.get((A, CALL)).position == 5
-    assert not feed.positions_due
-
-
-async def test_a_portfolio_row_with_the_same_quantity_settles_a_contradiction(listed):
-    sim, connection, feed = listed
-    sim.send_raw(_portfolio_row(4) + _position_row(9) + _portfolio_row(9))
-    await connection.ib.reqCurrentTimeAsync()
-    assert feed.get((A, CALL)).position == 9
-    assert not feed.positions_due
-
-
-async def test_a_position_message_long_after_a_portfolio_row_counts(listed, monkeypatch):
-    monkeypatch.setattr(account_feed, "LATE_S", 0.0)
-    sim, connection, feed = listed
-    sim.send_raw(_portfolio_row(4))
-    await connection.ib.reqCurrentTimeAsync()
-    sim.send_raw(_position_row(9))
-    await connection.ib.reqCurrentTimeAsync()
-    assert feed.get((A, CALL)).position == 9
-    assert not feed.positions_due
-
-
-async def test_a_list_that_began_before_a_portfolio_row_does_not_replace_it(still, eventually):
-    sim, connection = still
-    sim.positions_end(delay_s=0.3, late_rows=20)
-    listing = asyncio.create_task(connection.feed.snapshot())
-    await eventually(lambda: lists_of(sim) == 2)
-    sim.send_raw(_portfolio_row(4))
-    await listing
-    assert connection.feed.get((A, CALL)).position == 4
-    assert connection.feed.positions_due
-    await connection.feed.snapshot()
-    assert connection.feed.get((A, CALL)).position == 5
-
-
 @pytest.fixture
 async def emptied(connected):
     """Connect, download everything, and take a first list that empties account A."""
@@ -235,9 +186,8 @@ async def test_after_an_interruption_the_next_list_is_a_first_one(emptied, event
 
 
 async def test_a_row_that_says_zero_closes_its_holding_and_the_last_one_ends_the_doubt(
-    emptied, eventually, monkeypatch
+    emptied, eventually
 ):
-    monkeypatch.setattr(account_feed, "LATE_S", 0.0)  # as long after the download
     sim, feed = emptied
     conids = [row.instrument.conid for row in feed.holdings if row.account == A]
     for left, conid in enumerate(conids):

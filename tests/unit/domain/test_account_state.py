@@ -1,137 +1,48 @@
 """What is known of an account: when a list that empties it counts, and when its values do."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from position_sync_dagster.domain.account_state import (
-    AGAIN,
-    OF_POSITIONS,
-    OF_VALUES,
-    TABLE,
-    AccountEvent,
-    AccountState,
-    AccountStates,
-    PositionsState,
-    ValuesState,
-)
+from position_sync_dagster.domain.account_state import AGAIN, AccountState, AccountStates
 from position_sync_dagster.domain.holding import Completeness
 from tests.support.clock import HandClock
 
 LASTS_S, SECOND_S = 180.0, 30.0
+INF = float("inf")
 MOMENT = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 
-KNOWN, EMPTIED, CONTRADICTED = PositionsState
-MISSING, DOWNLOADING, WHOLE = ValuesState
-INF = float("inf")
 
-# What each event leads to, by the state before it; "=" keeps the state and does what follows; what
-# is not named ignores the event.
-POSITIONS = {
-    "LIST_NAMED": dict.fromkeys(PositionsState, KNOWN),
-    "LIST_EMPTIED": {KNOWN: EMPTIED, CONTRADICTED: EMPTIED},
-    "LIST_EMPTIED_AGAIN": {EMPTIED: KNOWN},
-    "ROW_OPEN": {EMPTIED: CONTRADICTED},
-    "ROWS_CLOSED": {EMPTIED: KNOWN, CONTRADICTED: KNOWN},
-    "INTERRUPTED": {EMPTIED: CONTRADICTED},
-    "DROPPED": {EMPTIED: CONTRADICTED},
-}
-VALUES = {
-    "REQUESTED": dict.fromkeys(ValuesState, DOWNLOADING),
-    "DOWNLOAD_OVER": dict.fromkeys(ValuesState, "="),
-    "COMPLETED": dict.fromkeys(ValuesState, WHOLE),
-    "FAILED": dict.fromkeys(ValuesState, MISSING),
-    "CANCELLED": {DOWNLOADING: MISSING},
-    "SPOILED": {MISSING: "=", DOWNLOADING: "=", WHOLE: MISSING},
-    "END_CAME": dict.fromkeys(ValuesState, "="),
-    "DUE": dict.fromkeys(ValuesState, "="),
-    "RESTORED": dict.fromkeys(ValuesState, "="),
-    "DROPPED": dict.fromkeys(ValuesState, MISSING),
-}
-# What follows from each event at 100 s, besides the states.
-FOLLOWS = {
-    "LIST_NAMED": {"emptied_at_s": None},
-    "LIST_EMPTIED": {"emptied_at_s": 100.0},
-    "LIST_EMPTIED_AGAIN": {"emptied_at_s": None},
-    "ROW_OPEN": {"emptied_at_s": 60.0},
-    "ROWS_CLOSED": {"emptied_at_s": None},
-    "INTERRUPTED": {},
-    "REQUESTED": {
-        "requested_at": MOMENT, "again_at_s": INF, "whole_since_s": None, "spoiled": None,
-        "end_is_due": True,
-    },
-    "DOWNLOAD_OVER": {"ended_at": MOMENT},
-    "COMPLETED": {"whole_since_s": 100.0, "problem": None, "failures": 0},
-    "FAILED": {"problem": "why", "failures": 3, "again_at_s": 160.0, "whole_since_s": None},
-    "CANCELLED": {"again_at_s": 100.0},
-    "SPOILED": {"spoiled": "why"},
-    "END_CAME": {"end_is_due": False},
-    "DUE": {"again_at_s": 100.0},
-    "RESTORED": {"again_at_s": 100.0},
-    "DROPPED": {"again_at_s": INF, "ended_at": None, "failures": 0, "problem": None},
-}  # fmt: skip
+def account_of(**fields):
+    return AccountState(lasts_s=LASTS_S, second_s=SECOND_S, **fields)
 
 
-def account_in(positions=KNOWN, values=MISSING):
-    """Return an account in two states, with something in each field that events change."""
-    return AccountState(
-        lasts_s=LASTS_S, second_s=SECOND_S, positions=positions, values=values,
-        emptied_at_s=None if positions is KNOWN else 60.0, problem="before", again_at_s=500.0,
-        whole_since_s=50.0 if values is WHOLE else None, failures=2, spoiled="before",
-        end_is_due=True,
-    )  # fmt: skip
-
-
-def happens(account, event):
-    return account.after(event, 100.0, at=MOMENT, why="why")
-
-
-@pytest.mark.parametrize("event", AccountEvent)
-@pytest.mark.parametrize("positions", PositionsState)
-@pytest.mark.parametrize("values", ValuesState)
-def test_each_event_in_each_state_leads_where_the_table_says(positions, values, event):
-    before = account_in(positions, values)
-    after = happens(before, event)
-    of_positions = POSITIONS.get(event, {}).get(positions)
-    of_values = VALUES.get(event, {}).get(values)
-    if of_positions is None and of_values is None:
-        assert after == before
-        return
-    assert after.positions is (positions if of_positions is None else of_positions)
-    assert after.values is (values if of_values in (None, "=") else of_values)
-    assert {name: getattr(after, name) for name in FOLLOWS[event]} == FOLLOWS[event]
-
-
-def test_the_table_has_one_transition_for_a_state_and_an_event():
-    assert len(OF_POSITIONS) + len(OF_VALUES) == sum(len(row.states) for row in TABLE)
-    assert {row.event for row in TABLE} == set(AccountEvent)
+WHOLE = {"whole_since_s": 50.0}
+EMPTIED = {"emptied_at_s": 60.0}
 
 
 @pytest.mark.parametrize(
-    ("positions", "values", "listed", "odd", "rating"),
+    ("fields", "listed", "odd", "rating"),
     [
-        (KNOWN, WHOLE, True, False, Completeness.COMPLETE),
-        (KNOWN, WHOLE, True, True, Completeness.PARTIAL),
-        (KNOWN, MISSING, True, False, Completeness.PARTIAL),
-        (KNOWN, DOWNLOADING, True, False, Completeness.PARTIAL),
-        (EMPTIED, WHOLE, True, False, Completeness.UNKNOWN),
-        (CONTRADICTED, WHOLE, True, False, Completeness.UNKNOWN),
-        (KNOWN, WHOLE, False, False, Completeness.UNKNOWN),
+        (WHOLE, True, False, Completeness.COMPLETE),
+        (WHOLE, True, True, Completeness.PARTIAL),
+        ({}, True, False, Completeness.PARTIAL),
+        (WHOLE | EMPTIED, True, False, Completeness.UNKNOWN),
+        (WHOLE | EMPTIED | {"is_contradicted": True}, True, False, Completeness.UNKNOWN),
+        (WHOLE, False, False, Completeness.UNKNOWN),
     ],
 )
-def test_how_much_of_an_account_is_confirmed(positions, values, listed, odd, rating):
-    account = account_in(positions, values)
-    assert account.completeness(is_listed=listed, has_odd_rows=odd) is rating
+def test_how_much_of_an_account_is_confirmed(fields, listed, odd, rating):
+    assert account_of(**fields).completeness(is_listed=listed, has_odd_rows=odd) is rating
 
 
 # When values are requested again.
 
 
 def test_a_download_without_its_end_is_tried_again_later_and_later():
-    account, waits = replace(account_in(), failures=0), []
+    account, waits = account_of(), []
     for _ in range(6):
-        account = account.after(AccountEvent.FAILED, 1000.0, why="why", jitter=1.1)
+        account.fail(1000.0, "why", jitter=1.1)
         waits.append(account.again_at_s - 1000.0)
     assert waits == pytest.approx([1.1 * AGAIN.delay_s(failures) for failures in range(1, 7)])
     assert waits[-1] >= AGAIN.longest_s
@@ -139,35 +50,64 @@ def test_a_download_without_its_end_is_tried_again_later_and_later():
 
 
 def test_a_subscription_that_lasted_is_requested_again_at_once_and_a_short_one_later():
-    account = account_in().after(AccountEvent.REQUESTED, 0.0)
-    account = account.after(AccountEvent.COMPLETED, 0.0, stays_open=True)
+    account = account_of(failures=2, again_at_s=500.0)
+    account.begin(MOMENT)
+    account.complete(0.0, stays_open=True)
     assert (account.is_whole, account.failures) == (True, 2)
-    account = account.after(AccountEvent.FAILED, LASTS_S, why="silent")
+    account.fail(LASTS_S, "silent")
     assert account.again_at_s == LASTS_S
-    account = account.after(AccountEvent.REQUESTED, LASTS_S)
-    account = account.after(AccountEvent.COMPLETED, LASTS_S, stays_open=True)
+    account.begin(MOMENT)
+    account.complete(LASTS_S, stays_open=True)
     assert (account.again_at_s, account.problem) == (INF, None)
-    account = account.after(AccountEvent.FAILED, LASTS_S * 1.5, why="silent")
+    account.fail(LASTS_S * 1.5, "silent")
     assert account.again_at_s == LASTS_S * 1.5 + AGAIN.first_s
 
 
+def test_a_download_begins_anew_and_its_end_is_a_success():
+    account = account_of(failures=2, again_at_s=500.0, spoiled="before", **WHOLE)
+    account.begin(MOMENT)
+    assert (account.again_at_s, account.is_whole, account.spoiled) == (INF, False, None)
+    assert (account.requested_at, account.end_is_due) == (MOMENT, True)
+    account.complete(100.0, stays_open=False)
+    assert (account.is_whole, account.failures, account.problem) == (True, 0, None)
+
+
 def test_what_became_due_during_a_download_is_due_after_it():
-    account = account_in().after(AccountEvent.REQUESTED, 0.0).after(AccountEvent.DUE, 1.0)
-    assert account.after(AccountEvent.COMPLETED, 2.0).again_at_s == 1.0
+    account = account_of(again_at_s=1.0)
+    account.complete(2.0, stays_open=False)
+    assert account.again_at_s == 1.0
 
 
 def test_an_end_that_comes_late_puts_off_the_next_request():
-    assert account_in().after(AccountEvent.COMPLETED, 2.0).again_at_s == INF
+    account = account_of(again_at_s=500.0)
+    account.complete(2.0, stays_open=False, is_late=True)
+    assert account.again_at_s == INF
 
 
-def test_an_account_that_waits_for_nothing_is_not_due_after_a_restore():
-    whole = replace(account_in(values=WHOLE), again_at_s=INF)
-    assert whole.after(AccountEvent.RESTORED, 5.0) == whole
+def test_after_a_restore_what_waits_is_due_at_once_and_nothing_else_is():
+    whole, waiting = account_of(**WHOLE), account_of(again_at_s=500.0)
+    whole.restore(5.0)
+    waiting.restore(5.0)
+    assert (whole.again_at_s, waiting.again_at_s) == (INF, 5.0)
+
+
+def test_what_is_spoiled_during_a_download_shows_at_its_end():
+    account = account_of(again_at_s=500.0)
+    account.spoil(100.0, "why")
+    assert (account.spoiled, account.problem, account.again_at_s) == ("why", None, 500.0)
 
 
 def test_a_subscription_that_is_spoiled_is_requested_again_later():
-    spoiled = happens(account_in(values=WHOLE), AccountEvent.SPOILED)
-    assert (spoiled.problem, spoiled.again_at_s) == ("why", 100.0 + AGAIN.delay_s(3))
+    account = account_of(failures=2, **WHOLE)
+    account.spoil(100.0, "why")
+    assert (account.is_whole, account.spoiled, account.problem) == (False, "why", "why")
+    assert account.again_at_s == 100.0 + AGAIN.delay_s(3)
+
+
+def test_of_an_account_that_was_dropped_only_the_doubt_stays():
+    account = account_of(failures=2, again_at_s=5.0, spoiled="why", ended_at=MOMENT, **EMPTIED)
+    account.drop()
+    assert account == account_of(is_contradicted=True, **EMPTIED)
 
 
 # When a list of positions that empties an account counts.
@@ -198,10 +138,6 @@ class Lists:
     def __contains__(self, account):
         return self.states.is_doubted(account)
 
-    def record(self, event, *accounts):
-        for account in accounts:
-            self.states.record(account, event, self.now_s)
-
 
 @pytest.fixture
 def emptied(clock):
@@ -212,7 +148,7 @@ def doubted(emptied, *named, held=(A, B)):
     """Take a list, and return the accounts that are in doubt afterwards."""
     for account in (A, B):
         is_emptied = account in held and account not in named
-        emptied.states.take_list(account, emptied.now_s, is_emptied=is_emptied)
+        emptied.states[account].take_list(emptied.now_s, is_emptied=is_emptied)
     return set(emptied.states.doubted)
 
 
@@ -255,10 +191,8 @@ def test_a_list_that_names_a_holding_ends_the_doubt(emptied, clock):
 @pytest.mark.parametrize("account", [A, None], ids=["a row of it", "an interruption"])
 def test_what_contradicts_a_first_list_makes_the_next_one_a_first_one(emptied, clock, account):
     doubted(emptied)
-    if account:
-        emptied.record(AccountEvent.ROW_OPEN, account)
-    else:
-        emptied.record(AccountEvent.INTERRUPTED, A, B)
+    for name in (account,) if account else (A, B):
+        emptied.states[name].contradict()
     clock.advance(SECOND_S)
     assert emptied.is_due
     assert A in doubted(emptied)
@@ -270,7 +204,7 @@ def test_what_contradicts_a_first_list_makes_the_next_one_a_first_one(emptied, c
 
 def test_messages_that_close_every_holding_end_the_doubt(emptied, clock):
     doubted(emptied)
-    emptied.record(AccountEvent.ROWS_CLOSED, A)
+    emptied.states[A].end_doubt()
     assert emptied.states.doubted == [B]
     clock.advance(SECOND_S)
     assert doubted(emptied, held=(B,)) == set()

@@ -153,6 +153,7 @@ class Case:
 MIDNIGHT = datetime(2026, 3, 20, tzinfo=NEW_YORK).astimezone(UTC)
 SOLD_AT_NOON = change(CALL, 2, 0, NOON + timedelta(seconds=1))
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+BEFORE, RESTARTED = MIDNIGHT - 15 * MINUTE, MIDNIGHT + HOUR
 TRADED, WORTHLESS, UNKNOWN = Cause.TRADED, Cause.EXPIRED_WORTHLESS, Cause.UNEXPLAINED
 ASSIGNED, EXERCISED = Cause.ASSIGNED, Cause.EXERCISED
 SALE: dict[str, object] = {"source": FLEX, "codes": "C;P", "transaction_type": "ExchTrade"}
@@ -238,6 +239,15 @@ CASES = {
     "a covered call is assigned, and the shares go":
         Case([deep(CALL, -1), change(SHARES, 100, 0)], [(ASSIGNED, P, -1), (ASSIGNED, P, 100)]),
     "a long call is exercised": Case([deep(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]),
+    "assigned early while the gateway restarted at midnight: nothing traded before it": Case(
+        [
+            change(CALL, -1, 0, RESTARTED, since=BEFORE),
+            change(SHARES, 100, 0, RESTARTED, since=BEFORE),
+        ],
+        [(ASSIGNED, P, -1), (ASSIGNED, P, 100)],
+        contracts=CONTRACTS | {SHARES: details(SHARES, sec_type="STK", last_trade_date=None)},
+        asked={ACCOUNT: (MIDNIGHT, RESTARTED)},
+    ),
     "shares that were bought are no assignment": Case(
         [deep(PUT, -1), change(SHARES, 0, 100)], [(UNKNOWN, P, -1)], [fill(SHARES, 100, NIGHT)],
     ),
@@ -476,11 +486,6 @@ def test_an_assignment_names_the_shares_and_the_shares_name_the_option() -> None
     assert (option.counter_conid, shares.counter_conid) == (SHARES, CALL)
     (stated,) = CASES["an assignment, as stated, with its shares"].found()
     assert stated.counter_conid == SHARES
-
-
-def test_a_split_names_the_new_contract() -> None:
-    (one,) = CASES["a split into a new contract"].found()
-    assert one.counter_conid == NEW_SHARES
 
 
 def judged(name: str) -> list[closes.Closure]:

@@ -105,7 +105,7 @@ def test_a_description_that_fits_several_contracts_chooses_none_and_names_them()
     leg = described()
     found = matching_contracts(leg, [MONTHLY, WEEKLY])
     assert found == [MONTHLY, WEEKLY]
-    problem = problem_of(leg, found)
+    problem = problem_of(leg, found, found)
     assert problem.startswith("2 contracts are SPX 2026-02-20 5000 CALL: SPX   260220C05000000 (")
     assert "conid 1, class SPX, expiry 2026-02-20, exchange SMART, multiplier 100, USD)" in problem
     assert "conid 2, class SPXW" in problem
@@ -129,14 +129,14 @@ def test_a_day_soon_after_the_last_trade_is_not_certain_enough_to_choose_by():
     assert contract_mismatch(described(), unsure) is None
 
 
-def test_where_nothing_fits_the_nearest_contracts_are_named():
+def test_where_nothing_fits_the_contracts_that_the_gateway_named_are():
     leg = described(strike=5002)
-    near = [contract_details(n, strike=4900.0 + 10 * n) for n in range(1, 12)]
-    problem = problem_of(leg, [], near)
-    assert problem.startswith("The gateway knows no contract SPX 2026-02-20 5002 CALL. Near it: ")
-    assert problem.index("conid 10,") < problem.index("conid 11,") < problem.index("conid 9,")
+    others = [contract_details(n, strike=4900.0 + 10 * n) for n in range(1, 12)]
+    problem = problem_of(leg, [], others)
+    assert problem.startswith("The gateway knows no contract SPX 2026-02-20 5002 CALL, but ")
+    assert "conid 8," in problem
     assert problem.endswith("and 3 more.")
-    assert problem_of(leg, []).endswith("and none like it.")
+    assert problem_of(leg, [], []) == "The gateway knows no contract SPX 2026-02-20 5002 CALL."
 
 
 def held(conid, account, **more):

@@ -4,9 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.line import LineEvent
 from position_sync_dagster.domain.line_allocation import LineLimit
-from position_sync_dagster.domain.login_lines import LOGIN_SILENT, LoginLines
+from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
 
@@ -26,7 +25,7 @@ class Login:
         self.now_s = 0.0
         self.bid = 1.0
         for conid in conids:
-            self.lines.record(conid, LineEvent.REQUESTED, 0.0)
+            self.lines.put(conid, self.lines.line(conid).requested(0.0))
         self.pass_to(0.0, *conids)
 
     def quote(self, conid):
@@ -63,25 +62,9 @@ def test_silence_after_a_restore_counts_from_the_opening_of_the_session(login):
 
 
 def test_a_line_that_became_suspect_before_its_session_ended_waits_for_the_next(login):
-    login.lines.record(1, LineEvent.DOUBTED, 10.0, reason="why")
+    login.lines.put(1, login.lines.line(1).doubted(10.0, "why"))
     login.closed = {1, 2}
     assert login.renewals(10, 500) == []
     assert [text.endswith(": why") for text in login.lines.problems()] == [True]
     login.closed = set()
     assert login.pass_to(500.0) == [1]
-
-
-def test_a_login_is_probed_only_while_a_session_is_open_and_not_at_once_when_it_opens(login):
-    login.closed = {1, 2}
-    assert login.renewals(1, 5000) == []
-    login.closed = set()
-    (second, probed), *_later = login.renewals(5000, 5100)
-    assert (second > 5000, probed) == (True, 2)
-
-
-def test_the_probe_is_a_line_whose_session_is_open(login):
-    login.closed = {2}  # the one that ticked last
-    assert login.renewals(1, 70) == [(60, 1)]
-    login.bid = 1.5
-    login.pass_to(70.0, 1)
-    assert login.lines.line(2).reason == LOGIN_SILENT  # it was in session while ticks were missed

@@ -7,7 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.exchange_time import parse_trading_hours
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.line import Denial, LineEvent
+from position_sync_dagster.domain.line import Denial
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.position_update import ValueOrigin
@@ -20,8 +20,11 @@ from tests.unit.domain.test_streamed_holding import RULES, row_of
 
 LINES = 95 if EVERYTHING else 40
 HOUR_S = 3600
-# The largest number of requests in an hour of a steady night.
+# The largest number of requests in an hour of a quiet night.
 GOAL = 20
+
+# The same of each line that is refused, or does not answer.
+OF_LINE = 7
 
 START = datetime(2026, 3, 4, 3, 0, tzinfo=UTC)
 LIMIT = LineLimit(configured=LINES + 5, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0))
@@ -76,12 +79,12 @@ class Night:
 
     def request_wanted(self):
         for conid in sorted(self.lines.chosen(0, self.now_s) - self.lines.held.keys()):
-            self.lines.record(conid, LineEvent.REQUESTED, self.now_s)
+            self.lines.put(conid, self.lines.line(conid).requested(self.now_s))
             self.request(conid)
 
     def refuse(self, conid):
-        self.lines.record(conid, LineEvent.ENDED, self.now_s, reason="10197")
-        denial = Denial(reason="10197", wait=REFUSED, of_login=True)
+        self.lines.put(conid, self.lines.line(conid).ended(self.now_s, "10197"))
+        denial = Denial(reason="10197", wait=REFUSED)
         self.lines.deny(conid, denial, self.now_s)
 
     def step(self, seconds):
@@ -112,9 +115,9 @@ class Night:
             state.due = True
         line = self.lines.line(conid)
         if state.is_due(line, self.now_s):
-            learned = row_of(self, state, self.holdings[conid], self.quotes[conid], line).learned
-            if learned is not None:
-                self.lines.record(conid, learned, self.now_s, holding=state.key)
+            agrees = row_of(self, state, self.holdings[conid], self.quotes[conid], line).agrees
+            if agrees is not None:
+                self.lines.put(conid, line.compared(state.key, agrees=agrees))
 
     def pass_for(self, seconds):
         """Let time pass, in small steps after each request."""
@@ -161,20 +164,27 @@ def dead(*, broken=False, restored=False):
     return night
 
 
-NIGHTS = {
+QUIET = {
     "calm": Night,
     "marks that differ in the fourth decimal": lambda: Night(wobble=0.0001),
+    "outside the session": lambda: Night(broker=1.0, hours=CLOSED),
+}
+UNANSWERED = {
     "a competing session": competing,
     "a dead login": dead,
     "a dead login after a restore": lambda: dead(broken=True, restored=True),
     "a farm that stays broken": lambda: dead(broken=True),
-    "outside the session": lambda: Night(broker=1.0, hours=CLOSED),
 }
 
 
-@pytest.mark.parametrize("name", NIGHTS)
-def test_a_steady_night_needs_few_requests(name):
-    assert max(NIGHTS[name]().hours_of_requests()) <= GOAL
+@pytest.mark.parametrize("name", QUIET)
+def test_a_quiet_night_needs_few_requests(name):
+    assert max(QUIET[name]().hours_of_requests()) <= GOAL
+
+
+@pytest.mark.parametrize("name", UNANSWERED)
+def test_a_line_that_brings_nothing_is_requested_again_less_and_less_often(name):
+    assert max(UNANSWERED[name]().hours_of_requests()) <= OF_LINE * LINES
 
 
 @pytest.mark.parametrize(("quoted", "source"), [(True, "TICK"), (False, "PNL_SINGLE")])
@@ -190,23 +200,19 @@ def test_a_steady_gap_is_confirmed_once_for_each_line_and_settles_on_one_source(
     assert all("differs" in row.note for row in night.rows)
 
 
-def test_when_the_competing_session_ends_one_line_is_granted_and_the_others_follow():
+def test_when_the_competing_session_ends_each_line_is_granted_after_its_wait():
     night = competing()
     night.pass_for(HOUR_S)
     night.refuses = False
     before = night.requests
-    while not night.lines.held:
-        night.step(30)
-    assert night.requests - before == 1
-    night.pass_for(60)
+    night.pass_for(600)
     assert len(night.lines.held) == LINES
     assert night.requests - before == LINES
 
 
-def test_when_a_dead_login_is_back_all_lines_are_trusted_soon_after_the_next_trial():
+def test_when_a_dead_login_is_back_all_lines_are_trusted_after_their_next_requests():
     night = dead(broken=True, restored=True)
     night.pass_for(HOUR_S)
     night.dead = False
     night.pass_for(1300)
-    trusted = [conid for conid in night.lines.wanted if night.lines.line(conid).trusted]
-    assert len(trusted) >= LINES - 1  # one may be probed, since the book is quiet
+    assert all(night.lines.line(conid).trusted for conid in night.lines.wanted)

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from position_sync_dagster.domain.exchange_time import parse_trading_hours
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.line import Line, LineEvent, LineState
+from position_sync_dagster.domain.line import Line, LineState
 from position_sync_dagster.domain.position_update import PriceKind, ValueOrigin
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
@@ -35,7 +35,7 @@ class World:
 
     def __init__(self):
         self.now_s = 0.0
-        self.line = Line(silence_s=30.0).after(LineEvent.REQUESTED, 0.0)
+        self.line = Line(silence_s=30.0).requested(0.0)
         self.state = StreamedHolding(key=KEY, rules=RULES)
         self.quote = Quote(conid=7)
         self.holding = make_holding(7, START, position=-2.0, instrument=OPTION, average_cost=100.0)
@@ -59,13 +59,11 @@ class World:
         if {"bid", "ask"} & values.keys():
             values["moved_at"] = self.now
         self.quote = replace(self.quote, received_at=self.now, **values)
-        self.line = self.line.heard(self.quote, self.now_s)
+        self.line = self.line.heard(self.quote)
         self.state.ticked()
 
     def interrupt(self):
-        self.line = self.line.after(
-            LineEvent.INTERRUPTED, self.now_s, at=self.now, reason="a farm broke"
-        )
+        self.line = self.line.interrupted(self.now_s, self.now, "a farm broke")
 
     def broker(self, price, source=ValueOrigin.PNL_SINGLE, value_time=None):
         self.holding = replace(
@@ -86,7 +84,7 @@ class World:
     def renew(self, **values):
         """Request the line again, which opens with these prices."""
         assert self.line.is_due_for_renewal(self.now_s)
-        self.line = self.line.after(LineEvent.RENEWED, self.now_s)
+        self.line = self.line.renewed(self.now_s)
         self.quote = Quote(conid=7)
         self.tick(**values)
 
@@ -114,8 +112,8 @@ class World:
         if not self.state.is_due(self.line, self.now_s):
             return None
         step = row_of(self, self.state, self.holding, self.quote, self.line)
-        if step.learned is not None:
-            self.line = self.line.after(step.learned, self.now_s, holding=self.state.key)
+        if step.agrees is not None:
+            self.line = self.line.compared(self.state.key, agrees=step.agrees)
         return step.row
 
 
@@ -421,19 +419,19 @@ class Histories(RuleBasedStateMachine):
     def the_farm_returns(self, alive):
         self.broken = False
         self.alive = self.alive and alive
-        self.record(LineEvent.RESTORED)
+        self.record(Line.restored)
 
     @rule()
     def the_gateway_ends_the_line(self):
         world = self.world
-        self.record(LineEvent.ENDED, reason="354 Not subscribed.")
+        self.record(Line.ended, "354 Not subscribed.")
         world.quote, self.ticked_s = Quote(conid=7), None
         self.counts = self.alive = False
 
     @precondition(lambda self: self.world.line.refused)
     @rule(works=st.booleans())
     def an_ended_line_is_granted_again(self, works):
-        self.record(LineEvent.REQUESTED)
+        self.record(Line.requested)
         self.open(works)
 
     @precondition(lambda self: self.world.holding.position)
@@ -463,7 +461,7 @@ class Histories(RuleBasedStateMachine):
     def a_suspect_line_is_requested_again(self, works):
         world = self.world
         if world.line.is_due_for_renewal(world.now_s):
-            self.record(LineEvent.RENEWED)
+            self.record(Line.renewed)
             world.quote, self.ticked_s = Quote(conid=7), None
             self.counts = False
             self.open(works)
@@ -485,8 +483,8 @@ class Histories(RuleBasedStateMachine):
             assert (written.position, written.market_value) == (0.0, 0.0)
         assert world.flush() is None
 
-    def record(self, event, **what):
-        self.world.line = self.world.line.after(event, self.world.now_s, **what)
+    def record(self, event, *what):
+        self.world.line = event(self.world.line, self.world.now_s, *what)
 
     def open(self, works):
         """Begin a request, which answers if the gateway works and the farm does."""

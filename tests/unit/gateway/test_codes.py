@@ -15,11 +15,7 @@ AMBIGUOUS = {200, 300}
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    list(
-        combinations(
-            [codes.OFFLINE, codes.FARM_BROKEN, codes.FARM_OK, codes.ENDS_LINE, codes.ADVICE], 2
-        )
-    ),
+    list(combinations([codes.OFFLINE, codes.FARM_BROKEN, codes.FARM_OK, codes.ENDS_LINE], 2)),
 )
 def test_a_code_means_one_thing(one, other):
     assert not one & other

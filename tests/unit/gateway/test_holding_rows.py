@@ -2,7 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.domain.gateway_session import set_aside_of
+from position_sync_dagster.domain.gateway_session import UnusableHoldings, set_aside_of
 from position_sync_dagster.gateway.translate import OddRow, portfolio_row, position_row
 
 TERMS = [
@@ -76,8 +76,8 @@ def test_a_conid_that_is_no_number_is_set_aside_as_0(conid, named):
 def test_rows_that_are_set_aside_are_counted_and_the_first_are_named():
     assert set_aside_of({}) is None
     rows = {("DU1", conid): "no symbol" for conid in range(1, 6)}
-    problem = set_aside_of(rows).text
+    (problem,) = UnusableHoldings(set_aside=set_aside_of(rows)).texts
     assert problem.startswith("5 holdings are set aside: conid 1 of DU1 (no symbol), ")
     assert problem.endswith(" and 2 more")
-    unnamed = set_aside_of({("", 5): "x"}).text
+    (unnamed,) = UnusableHoldings(set_aside=set_aside_of({("", 5): "x"})).texts
     assert unnamed == "1 holding is set aside: conid 5 of no account (x)"

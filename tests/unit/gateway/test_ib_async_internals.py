@@ -59,7 +59,6 @@ SYMBOLS = {
     "decoder.logger": logging.Logger,
     "wrapper.endTicker": ("ticker", "tickType"),
     "wrapper.position": ("account", "contract", "posSize", "avgCost"),
-    "wrapper.reqId2Ticker": dict,
     "wrapper.ticker2ReqId": dict,
     "wrapper.tickers": dict,
 }

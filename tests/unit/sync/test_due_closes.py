@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.domain.closes import FLEX, GATEWAY
-from position_sync_dagster.sync.explain_closes import corrected_closes, due_closes
+from position_sync_dagster.sync.explain_closes import due_closes
 
 NOW = datetime(2026, 3, 20, 20, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -103,5 +103,4 @@ def test_a_stated_close_is_judged_again_when_a_later_statement_arrives(
     second = execution(4 * DAY, 2 * DAY) | {"statement": corrected_by}
     named = pl.DataFrame([first, second] if is_due else [second], schema=SAID)
 
-    assert not due_closes(closes, counted, named, NOW)
-    assert (corrected_closes(closes, counted, named) == {"c"}) is is_due
+    assert (due_closes(closes, counted, named, NOW) == {"c"}) is is_due

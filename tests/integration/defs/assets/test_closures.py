@@ -179,16 +179,19 @@ def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_le
     assert cause() == "EXPIRED_WORTHLESS"
 
 
-def test_a_cause_stays_that_another_process_found_while_this_one_judged_without_it(lake):
+def test_a_cause_stays_that_another_process_found_while_this_one_judged_without_it(
+    lake, monkeypatch
+):
     CloseExplainer(lake).record([change(CALL, 2, 0, AT)])
-    times, began = count(), datetime.now(UTC)
+    began = datetime.now(UTC)
+    explainer = CloseExplainer(lake, clock=lambda: began)
+    prices = explainer._underlying_prices
 
-    def clock() -> datetime:
-        if next(times) == 1:  # the executions are read, and the close is not judged yet
-            other = CloseExplainer(lake, clock=lambda: began - timedelta(seconds=1))
-            other.explain([fill(CALL, -2, AT)])
-        return began
+    def prices_after_another(*args):  # the executions are read, and the close is not judged yet
+        other = CloseExplainer(lake, clock=lambda: began - timedelta(seconds=1))
+        other.explain([fill(CALL, -2, AT)])
+        return prices(*args)
 
-    CloseExplainer(lake, clock=clock).explain()
+    monkeypatch.setattr(explainer, "_underlying_prices", prices_after_another)
+    explainer.explain()
     assert [one.cause for one in lake.closures.current()] == ["TRADED"]
-    assert next(times) >= 2

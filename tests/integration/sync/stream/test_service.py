@@ -129,9 +129,10 @@ async def test_the_session_names_the_holdings_and_accounts_that_are_unusable(lak
         service = Service(lake, settings_for(sim, heartbeat_s=0.05))
         await service.reaches(LIVE)
         await eventually(lambda: unusable_holdings_of(service.session).set_aside)
-        set_aside = unusable_holdings_of(service.session).set_aside
-        assert [(row.account, row.conid) for row in set_aside.first] == [(A, CALL)]
-        assert set_aside.text in service.session.detail
+        unusable = unusable_holdings_of(service.session)
+        named = [(row["account"], row["conid"]) for row in unusable.set_aside["first"]]
+        assert named == [(A, CALL)]
+        assert unusable.texts[0] in service.session.detail
 
         sim.log_in_as([B])
         await eventually(lambda: unusable_holdings_of(service.session).unknown_accounts)
@@ -160,9 +161,9 @@ async def test_an_error_in_one_holding_ends_no_stream_and_names_it_in_the_sessio
         await service.reaches(LIVE)
         await eventually(lambda: _has_rows(lake, 4))
         await eventually(lambda: unusable_holdings_of(service.session).set_aside)
-        (row,) = unusable_holdings_of(service.session).set_aside.first
-        assert (row.account, row.conid) == (A, PUT)
-        assert row.why == "it cannot be valued: ArithmeticError: no such number"
+        (row,) = unusable_holdings_of(service.session).set_aside["first"]
+        assert (row["account"], row["conid"]) == (A, PUT)
+        assert row["why"] == "it cannot be valued: ArithmeticError: no such number"
         assert service.session.state is LIVE
         await service.end()
 

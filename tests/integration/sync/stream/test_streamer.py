@@ -16,7 +16,6 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.position_update import PriceKind, ValueOrigin
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import ClockSetBackError, LakeNotWritableError
-from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
@@ -92,7 +91,6 @@ async def test_a_streamed_position_that_closes_gives_a_zero_row_and_frees_its_li
 async def test_the_stream_writes_the_row_of_a_close_that_comes_in_the_middle_of_a_step(
     stream_legs, lake, monkeypatch
 ):
-    monkeypatch.setattr(account_feed, "LATE_S", 0.0)  # the list is not asked for in the step
     quiet = {"tick_interval_s": 600}  # so that no tick brings the row
     async with stream_legs(PUT, simulator=quiet, flush_interval_s=1.0) as (sim, streamer, received):
         await eventually(lambda: queued(lake))  # the accounts are downloaded

@@ -8,9 +8,8 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.line import LineEvent
 from position_sync_dagster.domain.line_allocation import LineLimit
-from position_sync_dagster.domain.login_lines import RENEWALS_AT_ONCE, UNANSWERED, LoginLines
+from position_sync_dagster.domain.login_lines import RENEWALS_AT_ONCE, LoginLines
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.streamed_holding import StreamedHolding
@@ -48,7 +47,7 @@ class PricerWithLines:
         self.bid = 1.0
         self.values = {}
         for conid in conids:
-            self.lines.record(conid, LineEvent.REQUESTED, 0.0)
+            self.lines.put(conid, self.lines.line(conid).requested(0.0))
         for conid in conids:
             self.pricer.reroute(("A", conid), None, LegState.STREAMED)
 
@@ -80,14 +79,6 @@ class PricerWithLines:
 
     def interrupt(self, reason):
         self.lines.interrupted(self.now, self.second, reason)
-
-    def renew_all(self):
-        """Request again what is due, each second; the lines answer at once."""
-        batches = []
-        while batch := self.due_for_renewal():
-            batches.append(batch)
-            self.flush(self.second + 1, *batch)
-        return batches
 
     def due_for_renewal(self):
         return self.lines.take_due_for_renewal(self.second)
@@ -171,18 +162,16 @@ def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value(two_lines):
     assert two_lines.lines.problems() == []
 
 
-def test_lines_that_do_not_answer_are_not_all_requested_again(lines):
+def test_lines_that_do_not_answer_are_requested_again_a_few_at_once_and_less_often(lines):
     lines.interrupt("a data farm broke")
-    lines.flush(30)
-    assert len(lines.due_for_renewal()) == UNANSWERED
     requested = []
-    for second in range(31, 600):
+    for second in range(30, 600):
         lines.flush(second)
-        requested += [(second, conid) for conid in lines.due_for_renewal()]
-    assert [second for second, _ in requested] == [60, 120, 240, 480]
-    assert len({conid for _, conid in requested}) == 4  # each trial is another line
-    lines.flush(600, requested[-1][1])
-    assert len(lines.due_for_renewal()) == RENEWALS_AT_ONCE
+        requested += [second for _ in lines.due_for_renewal()]
+    assert max(map(requested.count, requested)) == RENEWALS_AT_ONCE
+    assert sorted(set(requested)) == [
+        *(30, 31, 32), *(60, 61, 62), *(120, 121, 122), *(240, 241, 242), *(480, 481, 482),
+    ]  # fmt: skip
 
 
 def test_an_error_in_one_holding_sets_it_aside_by_name_and_the_others_have_their_rows(
@@ -237,7 +226,7 @@ def test_a_holding_that_is_not_streamed_any_more_is_forgotten(two_lines):
 
 def test_a_line_that_the_gateway_ended_values_nothing_and_the_row_says_why(two_lines):
     two_lines.second = 1
-    two_lines.lines.record(QUIET, LineEvent.ENDED, 1, reason="354 Not subscribed.")
+    two_lines.lines.put(QUIET, two_lines.lines.line(QUIET).ended(1, "354 Not subscribed."))
     assert two_lines.source(2) is None  # a moment later it is queued, or requested as delayed data
     two_lines.pricer.mark_due([KEY])
     row = two_lines.flush(6)[QUIET]
@@ -248,38 +237,16 @@ def test_a_line_that_the_gateway_ended_values_nothing_and_the_row_says_why(two_l
 
 def test_a_holding_without_its_line_is_left_to_the_queue(two_lines):
     two_lines.pricer.mark_due([KEY])
-    two_lines.lines.record(QUIET, LineEvent.ENDED, 1, reason="101 Max number of tickers.")
+    two_lines.lines.put(QUIET, two_lines.lines.line(QUIET).ended(1, "101 Max number."))
     two_lines.pricer.reroute(KEY, LegState.STREAMED, LegState.OVERFLOW)
     two_lines.flush(2, QUIET)
     assert not two_lines.pricer.is_due(KEY)
     assert QUIET not in two_lines.flush(100)
 
 
-def test_when_all_lines_stop_without_a_notice_one_is_probed_and_then_all_are_requested_again(lines):
-    lines.flush(59.9)
-    assert lines.due_for_renewal() == []
-    lines.flush(60)
-    (probed,) = lines.due_for_renewal()
-    lines.bid = 1.1  # it moved meanwhile: ticks were missed
-    lines.flush(61, probed)
-    assert "no line of the login has ticked" in lines.lines.problems()[0]
-    batches = lines.renew_all()
-    assert [len(batch) for batch in batches] == [UNANSWERED, RENEWALS_AT_ONCE, 9]
-
-
-@pytest.mark.parametrize(("bid", "trusted"), [(1.0, 25), (1.1, 1)])
-def test_a_probe_shows_by_its_quote_whether_ticks_were_missed(lines, bid, trusted):
-    lines.flush(60)
-    (probed,) = lines.due_for_renewal()
-    lines.bid = bid
-    lines.flush(61, probed)
-    assert sum(lines.lines.line(conid).trusted for conid in MANY) == trusted
-
-
-def test_a_probe_that_does_not_open_shows_that_every_line_is_dead(two_lines):
-    two_lines.flush(60)
-    assert len(two_lines.due_for_renewal()) == 1
-    two_lines.flush(89)
-    assert sum(two_lines.lines.line(conid).trusted for conid in (QUIET, BUSY)) == 1
-    two_lines.flush(90)
-    assert not any(two_lines.lines.line(conid).trusted for conid in (QUIET, BUSY))
+def test_when_all_lines_stop_without_a_notice_the_broker_shows_those_that_moved(lines):
+    moved = dict.fromkeys((1, 2, 3), 500.0)
+    for second in range(20, 27):
+        lines.flush(second, valued=moved)
+    assert sorted(lines.due_for_renewal()) == [1, 2, 3]
+    assert lines.lines.line(4).trusted
