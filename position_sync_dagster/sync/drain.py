@@ -28,7 +28,6 @@ from position_sync_dagster.domain.queue_request import (
     Answer,
     QueuedPosition,
     QueueRequest,
-    QueueStatus,
     Reason,
 )
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
@@ -36,7 +35,7 @@ from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.lake.position_queue import PositionQueue, QueueOverview
-from position_sync_dagster.lake.position_updates import AppendResult, PositionUpdatesTable
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
@@ -292,9 +291,6 @@ class WorkerStats:
 
     Attributes:
         last_batch_time: When the newest batch ended.
-        last_batch_s: How long it took, in seconds.
-        waiting: Requests that were PENDING when the worker last looked, without those that it
-            claimed since; None before its first drain.
     """
 
     total_processed: int = 0
@@ -302,8 +298,6 @@ class WorkerStats:
     total_failed: int = 0
     last_batch_time: datetime | None = None
     last_batch_size: int = 0
-    last_batch_s: float | None = None
-    waiting: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,12 +308,11 @@ class DrainReport:
         rows: Rows that were written.
         claimed: Requests that were claimed.
         succeeded: Those that ended with a row, their own one or an older one.
-        unchanged: Those that ended with an older row, which has the same values.
         failed: Those that failed.
         released: Those that became PENDING again, without using up an attempt.
         oldest_wait_s: Age of the oldest request when its rows were committed, in seconds.
         reason: Why requests were released or left; None when none were.
-        error: The error after the commit of the rows of a batch: its requests may not be marked.
+        error: The error after the first batch of a drain, which ended it.
         exhausted: Whether nothing more could be claimed.
         unavailable: Whether the broker's data could not be read.
     """
@@ -327,7 +320,6 @@ class DrainReport:
     rows: int = 0
     claimed: int = 0
     succeeded: int = 0
-    unchanged: int = 0
     failed: int = 0
     released: int = 0
     oldest_wait_s: float | None = None
@@ -345,7 +337,7 @@ class DrainReport:
 
 
 # The counts of a drain, which are sums.
-_COUNTS = ("rows", "claimed", "succeeded", "unchanged", "failed", "released")
+_COUNTS = ("rows", "claimed", "succeeded", "failed", "released")
 
 
 def _with_sums(drained: DrainReport) -> DrainReport:
@@ -410,18 +402,13 @@ class QueueWorker:
         self._by = by or Provenance()
 
         self._owner = f"worker-{uuid4()}"
-        self._stats = WorkerStats()
+        self.stats = WorkerStats()
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
 
-    @property
-    def stats(self) -> WorkerStats:
-        """Return the counts so far."""
-        return self._stats
-
     def get_stats(self) -> WorkerStats:
-        """Return the counts so far, as `stats`."""
-        return self._stats
+        """Return the counts so far."""
+        return self.stats
 
     async def start(self) -> None:
         """Start draining in the background, once per interval."""
@@ -450,9 +437,8 @@ class QueueWorker:
             LeaseLostError: The batch took longer than its lease; nothing was written.
             LakeError: A table could not be used; the requests are rescued later.
         """
-        report, not_covered = await self._process(self._limit(await self.queue.overview()))
-        if report.error is not None:
-            raise report.error
+        overview = await self.queue.overview()
+        report, not_covered = await self._process(self._limit(overview))
         await self._release(not_covered, NOT_COVERED)
         return report
 
@@ -463,20 +449,15 @@ class QueueWorker:
         they would be the oldest again and fill the next batch: the requests behind them would
         never be claimed.
 
+        An error after the first batch ends the drain, and is in the report.
+
         Args:
             time_limit_s: Seconds; must be less than a lease, since claims are held up to this long.
 
         Raises:
-            LeaseLostError: A batch took longer than its lease; it was not written.
+            LeaseLostError: The first batch took longer than its lease; it was not written.
             LakeError: A table could not be used; the requests are rescued later.
         """
-        report = await self.try_drain(time_limit_s)
-        if report.error is not None:
-            raise report.error
-        return report
-
-    async def try_drain(self, time_limit_s: float) -> DrainReport:
-        """Drain as `drain` does; an error after the first batch ends it, and is in the report."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         until = started + time_limit_s
@@ -497,8 +478,6 @@ class QueueWorker:
                 unreleased.append(not_covered)
                 if report.claimed:
                     batches.append(report)
-                if report.error is not None:
-                    raise report.error
                 exhausted = report.claimed < limit
         except errors.BrokerUnavailableError as error:
             unavailable = str(error)
@@ -529,6 +508,8 @@ class QueueWorker:
             try:
                 # Half a lease: a batch claimed at the end still has time to be written.
                 result = await self.drain(self._settings.lease_s / 2)
+                if result.error is not None:
+                    raise result.error
                 if result.unavailable and result.reason:
                     outage.report(result.reason, level=logging.WARNING)
                 else:
@@ -543,52 +524,43 @@ class QueueWorker:
                     await asyncio.wait_for(self._stop.wait(), self.interval)
 
     def _limit(self, overview: QueueOverview) -> int:
-        self._stats = replace(self._stats, waiting=overview.counts[QueueStatus.PENDING])
         return batch_limit(overview.claimable, self.batch_size, self._settings.max_batch_size)
 
     async def _process(self, limit: int) -> tuple[DrainReport, Sequence[QueuedPosition]]:
         """Process one batch; return its report, and the requests that are still to be released.
 
         The view is read after the claim and contains what the owner published before it inserted a
-        request, so that no value is older than its request. An error after the commit of the rows
-        is in the report.
+        request, so that no value is older than its request.
         """
         started = self._clock()
         view = await self._values.view(())  # without a view, nothing is claimed
         batch = await self.queue.claim_batch(
             limit, self._owner, self._settings.lease_s, except_accounts=view.unavailable
         )
+        if not batch:
+            return NOTHING, ()
+
         (batch_id,) = schema.new_ids(started, 1)
-
-        plan = BatchPlan()
-        appended: AppendResult | None = None
-        failure: errors.LakeError | None = None
-
         try:
-            if batch:
-                plan, appended = await self._plan_and_append(batch, batch_id)
-                await self._mark(batch, plan)
+            plan, rows = await self._plan_and_append(batch, batch_id)
+            await self._mark(batch, plan)
+        except errors.LeaseLostError:
+            raise
         except (errors.LakeError, errors.BrokerUnavailableError, asyncio.CancelledError) as error:
-            if not isinstance(error, errors.LeaseLostError):
-                await self._release(batch, _why_released(error))
-            if appended is None or not isinstance(error, errors.LakeError):
-                raise
-            plan = BatchPlan()
-            failure = error
+            await self._release(batch, str(error) or "the worker was stopped")
+            raise
 
         now = self._clock()
-        waits_s = [(now - request.created_at).total_seconds() for request in batch]
+        oldest = min(request.created_at for request in batch)
         report = DrainReport(
-            rows=appended.rows if appended is not None else 0,
+            rows=rows,
             claimed=len(batch),
             succeeded=len(plan.answers),
-            unchanged=len(plan.answers) - len({row.request_id for row in plan.rows}),
             failed=len(plan.not_held),
             released=len(plan.not_covered),
-            oldest_wait_s=max(waits_s, default=None),
+            oldest_wait_s=(now - oldest).total_seconds(),
             duration_s=(now - started).total_seconds(),
             reason=NOT_COVERED if plan.not_covered else None,
-            error=failure,
         )
         self._count(report)
         not_covered = [request for request in batch if request.request_id in plan.not_covered]
@@ -596,18 +568,14 @@ class QueueWorker:
         return report, not_covered
 
     def _count(self, report: DrainReport) -> None:
-        if not report.claimed:
-            return
-        stats = self._stats
-        self._stats = replace(
+        stats = self.stats
+        self.stats = replace(
             stats,
             total_processed=stats.total_processed + report.claimed,
             total_success=stats.total_success + report.succeeded,
             total_failed=stats.total_failed + report.failed,
             last_batch_time=self._clock(),
             last_batch_size=report.claimed,
-            last_batch_s=report.duration_s,
-            waiting=max(0, (stats.waiting or 0) - report.claimed),
         )
         text = "batch of %d in %.2f s: %d succeeded, %d failed, %d released"
         counts = report.succeeded, report.failed, report.released
@@ -620,8 +588,12 @@ class QueueWorker:
     )
     async def _plan_and_append(
         self, batch: Sequence[QueuedPosition], batch_id: str
-    ) -> tuple[BatchPlan, AppendResult | None]:
-        """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile."""
+    ) -> tuple[BatchPlan, int]:
+        """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile.
+
+        Returns:
+            The plan, and the number of rows.
+        """
         now = self._clock()
         # The ledger is read before the view: a row that is added later may be newer than the view,
         # and makes the append fail.
@@ -642,12 +614,11 @@ class QueueWorker:
             keep=interval - timedelta(seconds=self._settings.refresh_interval_s),
             written=written,
         )
-        if not plan.rows:
-            return plan, None
         check = partial(self._check_lease, batch, batch_id)
-        return plan, await self._updates.append(
+        appended = await self._updates.append(
             OwnUpdates(plan.rows), batch_id=batch_id, guard=check, through=newest.through
         )
+        return plan, appended.rows
 
     def _check_lease(self, batch: Sequence[QueuedPosition], batch_id: str) -> None:
         if not self.queue.sync.holds(_ids(batch), lease_token=batch[0].lease_token):
@@ -669,12 +640,6 @@ class QueueWorker:
         if batch:
             with suppress(errors.LakeError):
                 await self.queue.release(_ids(batch), reason, lease_token=batch[0].lease_token)
-
-
-def _why_released(error: BaseException) -> str:
-    if isinstance(error, asyncio.CancelledError):
-        return "the worker was stopped"
-    return "the lake could not be used" if isinstance(error, errors.LakeError) else str(error)
 
 
 def _ids(requests: Sequence[QueuedPosition]) -> list[str]:
@@ -710,7 +675,7 @@ async def drain(
         by=Provenance(run_id=run_id),
         clock=clock,
     )
-    return await worker.try_drain(settings.drain_time_limit_s)
+    return await worker.drain(settings.drain_time_limit_s)
 
 
 async def enqueue_monitored(lake: Lake, settings: Settings) -> list[str]:

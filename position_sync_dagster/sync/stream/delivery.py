@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import KW_ONLY, asdict, dataclass, replace
-from enum import Enum
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.account_values import AccountSummary
@@ -44,18 +43,6 @@ QUIET_S = 60.0
 
 # Maximum wait for a cancelled handler to end.
 CANCEL_TIMEOUT_S = 1.0
-
-
-class DeliveryOutcome(Enum):
-    """What follows a call of a handler.
-
-    DELIVERED: the updates are done. RETRY: the handler gets them again. END_STREAM: they stay
-    undelivered, and the stream ends with the error.
-    """
-
-    DELIVERED = "DELIVERED"
-    RETRY = "RETRY"
-    END_STREAM = "END_STREAM"
 
 
 @dataclass(eq=False, repr=False)
@@ -136,17 +123,17 @@ class HandlerDelivery:
             batch = self._pending
             self._pending = {}
             began_s = loop.time()
-            outcome = DeliveryOutcome.RETRY
+            is_delivered = False
 
             try:
-                outcome = await self._deliver(list(batch.values()))
+                is_delivered = await self._deliver(list(batch.values()))
             finally:
-                if outcome is not DeliveryOutcome.DELIVERED:
+                if not is_delivered:
                     self._pending = batch | self._pending
 
-            if outcome is DeliveryOutcome.END_STREAM:
+            if self.refused is not None:
                 return
-            if outcome is DeliveryOutcome.RETRY:
+            if not is_delivered:
                 failures += 1
                 await asyncio.sleep(RETRY.delay_s(failures))
                 continue
@@ -156,26 +143,24 @@ class HandlerDelivery:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._urgent.wait(), rest_s(loop.time() - began_s))
 
-    async def _deliver(self, updates: list[PositionUpdate]) -> DeliveryOutcome:
-        """Call the handler, and return what follows."""
+    async def _deliver(self, updates: list[PositionUpdate]) -> bool:
+        """Call the handler; return whether the updates are done."""
         if self._batched is None:
             for update in updates:
                 try:
                     await self.handler.on_position_update(update)
                 except Exception as error:  # noqa: BLE001 - a handler's own code: log it, go on
                     self._log_failure(error)
-            return DeliveryOutcome.DELIVERED
+            return True
 
         try:
             await self._batched(updates)
-        except ENDS_STREAM as error:
-            self._log_failure(error)
-            self.refused = error
-            return DeliveryOutcome.END_STREAM
         except Exception as error:  # noqa: BLE001 - as above
             self._log_failure(error)
-            return DeliveryOutcome.RETRY
-        return DeliveryOutcome.DELIVERED
+            if isinstance(error, ENDS_STREAM):
+                self.refused = error
+            return False
+        return True
 
     def _log_failure(self, error: Exception) -> None:
         """Log the error; each kind once per outage."""

@@ -197,8 +197,8 @@ async def test_a_request_of_an_unchanged_holding_ends_with_the_row_that_says_so(
     first = await one.process(1, 2)
     one.broker.positions[2] = 3.0
     second = await one.process(1, 2)
-    assert (first.rows, first.unchanged) == (2, 0)
-    assert (second.rows, second.unchanged, second.succeeded) == (1, 1, 2)
+    assert (first.rows, first.succeeded) == (2, 2)
+    assert (second.rows, second.succeeded) == (1, 2)
     rows = one.ledger.rows
     assert [(r.conid, r.position) for r in rows] == [(1, 1.0), (2, 1.0), (2, 3.0)]
     answers = [(r.conid, r.update_id) for r in await one.succeeded()]
@@ -250,7 +250,7 @@ async def test_a_zero_row_that_the_stream_writes_meanwhile_is_not_followed_by_an
     one.broker.meanwhile = close
     report = await one.process(1)
     assert [row.update_id for row in one.ledger.rows] == ["zero"]
-    assert (report.rows, report.unchanged) == (0, 1)
+    assert (report.rows, report.succeeded) == (0, 1)
     (done,) = await one.succeeded()
     assert done.update_id == "zero"
 
