@@ -1,7 +1,7 @@
 """Legs that change without a person: those that were rolled, and those that rules choose."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -287,40 +287,33 @@ class RuleFollower:
         self._rules: list[Rule] = []
         self._saved: object = None
         self._followed: object = None
-        self._sides: dict[Key, bool] = {}
 
-    def is_due(self, positions: Mapping[Key, float | None], *, first: bool) -> bool:
-        """Return whether the file, the day, the registry or the side of a holding changed.
+    def is_due(self, moves: int, *, first: bool) -> bool:
+        """Return whether the file, the day, the registry or what is held changed.
 
         Args:
-            positions: The quantities that changed since the last call.
-            first: Whether these are all quantities.
+            moves: How often holdings opened, closed or turned.
+            first: Whether they are those of a new connection.
         """
         if first:
-            self._sides = {}
             self._followed = None
+        return self._followed != self._inputs(moves)
 
-        for key, quantity in positions.items():
-            before = self._sides.pop(key, None)
-            side = quantity > 0 if quantity else None
-            if side is not before:
-                self._followed = None
-            if side is not None:
-                self._sides[key] = side
-        return self._followed != self._inputs()
-
-    def follow(self, holdings: Iterable[BrokerPosition], accounts: Collection[str]) -> None:
+    def follow(
+        self, holdings: Iterable[BrokerPosition], accounts: Collection[str], moves: int
+    ) -> None:
         """Apply the file if it was saved, and its rules to what these accounts hold; blocks.
 
         Args:
             holdings: All holdings of the login.
             accounts: The accounts of the login; what rules chose in others stays.
+            moves: As for `is_due`.
 
         Raises:
             LakeError: The table cannot be used.
         """
-        inputs = self._inputs()
-        saved, _today, _version = inputs
+        inputs = self._inputs(moves)
+        saved = inputs[0]
         if self._saved != saved:
             self._apply_file()
             self._saved = saved
@@ -349,6 +342,6 @@ class RuleFollower:
         except errors.InvalidLegError as error:  # it must not end the stream, which calls this
             logger.warning("the legs of the rules stay as they were: %s", error)
 
-    def _inputs(self) -> tuple[object, object, object]:
+    def _inputs(self, moves: int) -> tuple[object, ...]:
         today = exchange_date(self.clock())
-        return saved_state(self.file), today, self.registry.version
+        return saved_state(self.file), today, self.registry.version, moves

@@ -9,7 +9,7 @@ and again at night.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -26,7 +26,6 @@ from position_sync_dagster.defs.checks.evaluation import failed, passed, table_c
 from position_sync_dagster.defs.dagster_internals import WITHOUT_EVENTS
 from position_sync_dagster.defs.resources import CLOSE_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.closes import EventKind
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import (
@@ -268,11 +267,8 @@ def _first_day(settings: Settings) -> date:
     return min(first_days, default=datetime.now(UTC).date())
 
 
-# Number of trading days recorded again at night: rows and statements may come late.
-LATE_DAYS = 3
-
-# Number of trading days that are recorded again at night if their statement came later.
-STATED_DAYS = 20
+# Number of trading days recorded again at night: rows may come late, and statements a week later.
+LATE_DAYS = 8
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
@@ -374,20 +370,12 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
 
     @scheduled(resources.CLOSE_JOB, "15 6 * * 2-6")
     def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        """At night: the last three trading days again, for late rows and statements.
-
-        It begins with the first of the last twenty days whose statement came later.
-        """
+        """At night: the last eight trading days again, for late rows and statements."""
         today = context.scheduled_execution_time.astimezone(zone).date()
-        over = [day for day in last_days(days, STATED_DAYS, before=today) if day >= first]
+        over = [day for day in last_days(days, LATE_DAYS, before=today) if day >= first]
         if not over:
             return dg.SkipReason("No trading day is over yet.")
-
-        lake = tables.Lake.of(resources.POSITION_SYNC.read_settings())
-        stated = first_stated_anew(lake, over)
-        late = over[-LATE_DAYS:][0]
-        begin = late if stated is None else min(stated, late)
-        day_range = {RANGE_START: begin.isoformat(), RANGE_END: over[-1].isoformat()}
+        day_range = {RANGE_START: over[0].isoformat(), RANGE_END: over[-1].isoformat()}
         return dg.RunRequest(tags=day_range)
 
     @scheduled(resources.IMPORT_JOB, "0 6 * * 2-6")
@@ -413,36 +401,6 @@ def last_days(days: exchange_days.ExchangeDays, number: int, *, before: date) ->
         if days.is_trading_day(day):
             newest_first.append(day)
     return newest_first[::-1]
-
-
-def first_stated_anew(lake: tables.Lake, days: Sequence[date]) -> date | None:
-    """Return the first of some days that a statement has told since it was recorded last.
-
-    It is one whose books are missing, or whose profit is not known, although a statement has the
-    net liquidation of the account.
-    """
-    is_of_days = schema.one_of("day", days)
-    is_net_liquidation = pl.col("kind") == EventKind.NET_LIQUIDATION.value
-    wanted = is_of_days & is_net_liquidation
-    stated = lake.statement_events.rows(min(days), wanted, ["account", "day"])
-
-    booked = _recorded(lake, BOOKS, days)
-    explained = _recorded(lake, PROFIT_EXPLAINED, days)
-    unexplained = explained.filter(pl.col("profit").is_null())
-    on = ("account", "day")
-    unbooked = stated.join(booked, on=on, how="anti")
-    unknown = stated.join(unexplained, on=on, how="semi")
-    first: date | None = pl.concat([unbooked, unknown])["day"].min()  # type: ignore[assignment]
-    return first
-
-
-def _recorded(lake: tables.Lake, spec: TableSpec, days: Sequence[date]) -> pl.DataFrame:
-    """Return account, day and profit of the rows of some days."""
-    chosen = pl.col("partition.session_date").is_in(days)
-    columns = ["account", "session_date", "profit"]
-    table = lake.derived_table(spec)
-    rows = derived.derived_rows(table, chosen=chosen, columns=columns)
-    return rows.rename({"session_date": "day"})
 
 
 @table_check(DAILY_POSITIONS.name)
