@@ -155,31 +155,21 @@ class MovementBook:
 
     def _terms(
         self,
-        stored: Iterable[Movement],
-        executions: Iterable[Execution],
-        events: Iterable[StatementEvent],
-        closures: Iterable[Closure],
+        stored: Collection[Movement],
+        executions: Collection[Execution],
+        events: Collection[StatementEvent],
+        closures: Collection[Closure],
     ) -> Terms:
         """Return what is known of the contracts of movements, and of the days between them."""
+        days = {movement.day for movement in stored}
+        days.update(execution.time.date() for execution in executions)
+        days.update(event.day for event in events)
+        days.update(closure.closed_at.date() for closure in closures)
+
         conids: set[int] = set()
-        days: set[date] = set()
-        for movement in stored:
-            days.add(movement.day)
-            if movement.conid is not None:
-                conids.add(movement.conid)
-
-        for execution in executions:
-            days.add(execution.time.date())
-            conids.add(execution.conid)
-
-        for event in events:
-            days.add(event.day)
-            if event.conid is not None:
-                conids.add(event.conid)
-
-        for closure in closures:
-            days.add(closure.closed_at.date())
-            conids.add(closure.conid)
+        for record in (*stored, *executions, *events, *closures):
+            if record.conid is not None:
+                conids.add(record.conid)
 
         details = self.lake.contracts.get(conids)
         multipliers: dict[int, float] = {}

@@ -422,30 +422,19 @@ class IBPositionStreamer:
         return self._link.state
 
     @property
-    def live_since(self) -> datetime | None:
-        """The start of the uninterrupted connection to the broker, while it is LIVE."""
-        return self._link.live_since
-
-    @property
-    def gateway_run(self) -> GatewayRun:
-        """What the connections have shown of the gateway's process."""
-        return self._link.gateway_run
-
-    @property
     def detail(self) -> str | None:
         """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
         if self.state is not SessionState.LIVE:
             return self._link.outage.fault
         problems = [
             *self._link.problems(),
-            *self.unusable_holdings.texts,
+            *self._unusable_holdings().texts,
             *self._router.problems(),
             *self._router.lines.problems(),
         ]
         return "; ".join(problems) or None
 
-    @property
-    def unusable_holdings(self) -> UnusableHoldings:
+    def _unusable_holdings(self) -> UnusableHoldings:
         """What of the broker's holdings is unknown or cannot be used; empty while not LIVE."""
         connection = self._link.live_connection()
         if connection is None:
@@ -472,14 +461,25 @@ class IBPositionStreamer:
         return self._router.greeks.summary()
 
     @property
-    def line_limit(self) -> int:
-        """The number of lines of the login, as configured or learned."""
-        return self._router.lines.login.limit.lines
-
-    @property
     def routes(self) -> dict[Key, LegState]:
         """(account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED."""
         return dict(self._router.routes.states)
+
+    def status(self) -> dict[str, Any]:
+        """Return the columns of the session that change with the stream."""
+        gateway_run = self._link.gateway_run
+        return {
+            "state": self.state,
+            "live_since": self._link.live_since,
+            "lines_in_use": self.lines_in_use,
+            "line_limit": self._router.lines.login.limit.lines,
+            "underlying_lines": self.underlying_lines,
+            "detail": self.detail,
+            "greeks": self.greeks,
+            **self._unusable_holdings().as_columns(),
+            "gateway_running_since": gateway_run.running_since,
+            "gateway_started_at": gateway_run.started_at,
+        }
 
     def register_handler(self, handler: PositionUpdateHandler) -> None:
         """Deliver each streamed update to a handler; a failing handler does not affect the others.
@@ -679,7 +679,7 @@ def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionSt
         ),
     )
     streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
-    own.status = lambda: _status(streamer)
+    own.status = streamer.status
     return streamer
 
 
@@ -700,18 +700,3 @@ class UpdatesWriter:
         if written is not None and written.rows:
             self.counts.rows += written.rows
             self.counts.commits += 1
-
-
-def _status(streamer: IBPositionStreamer) -> dict[str, Any]:
-    return {
-        "state": streamer.state,
-        "live_since": streamer.live_since,
-        "lines_in_use": streamer.lines_in_use,
-        "line_limit": streamer.line_limit,
-        "underlying_lines": streamer.underlying_lines,
-        "detail": streamer.detail,
-        "greeks": streamer.greeks,
-        **streamer.unusable_holdings.as_columns(),
-        "gateway_running_since": streamer.gateway_run.running_since,
-        "gateway_started_at": streamer.gateway_run.started_at,
-    }
