@@ -433,9 +433,9 @@ def _describe(run: JobRun, owner: GatewaySession | None, now: datetime) -> str:
 # Number of runs read: enough to recognize a crash loop up to its longest delay.
 RUNS_SEEN = 8
 
-# Maximum number of streams that start at once, until they have a lease. Each start takes some
-# seconds of a processor. Of forty at once, some would take longer than the supervisor waits.
-STARTS_AT_ONCE = 4
+# Maximum number of streams that start at one look. Each start takes some seconds of a processor: of
+# forty at once, some would take longer than the supervisor waits.
+STARTS_AT_ONCE = 2
 
 
 # Minimum seconds between two looks at the streams: every second look of the daemon.
@@ -484,8 +484,7 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         if decision.paused and session is not None:
             lake.sessions.annotate(session, decision.reason)  # for `status`
 
-    owned = {name for name, session in sessions.items() if session.is_alive(now)}
-    started, reasons = chosen_starts(due, decisions, owned, running)
+    started, reasons = chosen_starts(due, decisions)
 
     requests = []
     for name in started:
@@ -543,33 +542,23 @@ def logins_due(
 
 
 def chosen_starts(
-    due: LoginsDue,
-    decisions: Mapping[str, Supervision],
-    owned: Collection[str],
-    running: Collection[str],
+    due: LoginsDue, decisions: Mapping[str, Supervision]
 ) -> tuple[list[str], dict[str, str]]:
     """Return the logins whose stream starts now, and of all logins why it does or does not; pure.
 
     Args:
         due: The logins.
         decisions: What was decided about each.
-        owned: Those with a living session.
-        running: Those with a stream in progress.
     """
-    waiting = set(running) - set(owned)
-    starting = sum(name in waiting and not decision.start for name, decision in decisions.items())
     started: list[str] = []
     reasons: dict[str, str] = {}
-
     for name, decision in decisions.items():
         reasons[name] = decision.reason
-        is_first = name not in owned  # a successor waits for the lease before it
         if name in due.removed:
             reasons[name] = f"it is no longer in the gateways file: {decision.reason}"
-        elif decision.start and is_first and starting >= STARTS_AT_ONCE:
-            reasons[name] = f"{starting} other streams are starting: this one follows them"
+        elif decision.start and len(started) == STARTS_AT_ONCE:
+            reasons[name] = f"{STARTS_AT_ONCE} other streams are starting: this one follows them"
         elif decision.start:
-            starting += is_first
             started.append(name)
 
     return started, reasons

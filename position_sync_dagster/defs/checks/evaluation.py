@@ -372,18 +372,9 @@ def news(
     event_keys = {key: check_key_of(key) for key in newest}
     storage = instance.event_log_storage
     stored = storage.get_latest_asset_check_execution_by_key(list(event_keys.values()))
-    assets = {key.asset_key for key in event_keys.values()}
-    by_run: dict[dg.AssetKey, dg.EventLogRecord | None] = {}
-    for asset in instance.get_asset_records(list(assets)):
-        entry = asset.asset_entry
-        by_run[entry.asset_key] = entry.last_materialization_record
-
     events: list[dg.AssetCheckEvaluation] = []
     for key, result in newest.items():
-        event_key = event_keys[key]
-        record = stored.get(event_key)
-        materialization = by_run.get(event_key.asset_key)
-        if is_news(record, result, now) or _is_hidden(record, materialization):
+        if is_news(stored.get(event_keys[key]), result, now):
             events.append(check_evaluation(key, result))
     return events
 
@@ -408,10 +399,3 @@ def _outcome(evaluated: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> object
     is_unknown = UNKNOWN in evaluated.metadata
     is_unevaluated = UNEVALUATED in evaluated.metadata
     return evaluated.severity, is_unknown, is_unevaluated
-
-
-def _is_hidden(record: Any, materialization: dg.EventLogRecord | None) -> bool:
-    """Return whether Dagster shows no result, since a run materialized the asset after it."""
-    if materialization is None or materialization.run_id == record.run_id:
-        return False
-    return materialization.timestamp > float(record.create_timestamp)
