@@ -330,11 +330,6 @@ class DrainReport:
     unavailable: bool = False
     batches: tuple["DrainReport", ...] = ()
 
-    @property
-    def may_continue(self) -> bool:
-        """Whether another drain, at once, is likely to value more requests."""
-        return not (self.exhausted or self.unavailable) and self.released < self.claimed
-
 
 # The counts of a drain, which are sums.
 _COUNTS = ("rows", "claimed", "succeeded", "failed", "released")
@@ -357,7 +352,7 @@ class QueueWorker:
 
     Args:
         queue: The table of the requests.
-        interval: Seconds between drains while the queue is empty.
+        interval: Seconds between drains.
         batch_size: Minimum size of a batch; batches grow with the queue (`batch_limit`), up to the
             setting `max_batch_size`.
         delta_lake_path: The table `position_updates`.
@@ -504,7 +499,6 @@ class QueueWorker:
         """Drain once per interval until stopped; an outage of broker or tables is logged once."""
         outage = OutageLog(logger)
         while not self._stop.is_set():
-            may_continue = False
             try:
                 # Half a lease: a batch claimed at the end still has time to be written.
                 result = await self.drain(self._settings.lease_s / 2)
@@ -514,14 +508,12 @@ class QueueWorker:
                     outage.report(result.reason, level=logging.WARNING)
                 else:
                     outage.fault = None
-                may_continue = result.may_continue
             except errors.PositionSyncError as error:
                 # Text after the colon, such as a file name, may differ each time.
                 outage.report(error.what.partition(": ")[0], text=str(error))
 
-            if not may_continue:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), self.interval)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), self.interval)
 
     def _limit(self, overview: QueueOverview) -> int:
         return batch_limit(overview.claimable, self.batch_size, self._settings.max_batch_size)

@@ -10,14 +10,13 @@ import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import A_DAY, Clock, utc_now
-from position_sync_dagster.domain.closes import PositionChange
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.domain.rolls import Roll, UnclearRoll, rolls_of
 from position_sync_dagster.domain.rules import Rule, exchange_date, legs_of_rules
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
-from position_sync_dagster.lake.schema import one_of, records_of
+from position_sync_dagster.lake.schema import one_of
 from position_sync_dagster.lake.strategies_file import follow_file, following_rolls, saved_file
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
@@ -181,31 +180,20 @@ class RollFollower:
 def _rolls(
     lake: Lake, legs: Iterable[ActiveContract], now: datetime
 ) -> tuple[list[Roll], list[UnclearRoll]]:
-    """Return the rolls of legs; only what changed on the days on which they closed is compared."""
+    """Return the rolls of legs, by all changes of their underlyings since the first leg closed."""
     table = lake.position_changes
     of_legs = one_of("conid", [leg.conid for leg in legs])
-    closed = table.rows(now - WINDOW, IS_CLOSE & of_legs, ("account", "symbol", "seen_at"))
+    closed = table.rows(now - WINDOW, IS_CLOSE & of_legs, ("symbol", "seen_at"))
     if closed.is_empty():
         return [], []
 
-    closed = closed.sort("seen_at")
-    first: datetime = closed["seen_at"][0] - A_DAY
-    changes = table.rows(first, one_of("symbol", closed["symbol"].unique()))
-    with_closes = changes.sort("seen_at").join_asof(
-        closed.with_columns(is_near=True),
-        on="seen_at",
-        by=("account", "symbol"),
-        strategy="nearest",
-        tolerance=A_DAY,  # at most, between what was closed and what was opened in its place
-        check_sortedness=False,
-    )
-    near = with_closes.drop_nulls("is_near")
-
+    first: datetime = closed.select(pl.col("seen_at").min()).item() - A_DAY
+    changes = table.records(first, one_of("symbol", closed["symbol"].unique()))
+    conids = {change.conid for change in changes}
     since = first - BEFORE
-    closures = lake.closures.current(one_of("change_id", near["change_id"]), since)
-    movements = lake.movements.records(since.date(), one_of("conid", near["conid"].unique()))
-    near_changes = records_of(PositionChange, near)
-    return rolls_of(closures, near_changes, movements, WITHIN)
+    closures = lake.closures.current(since=since)
+    movements = lake.movements.records(since.date(), one_of("conid", conids))
+    return rolls_of(closures, changes, movements, WITHIN)
 
 
 def _concerns(leg: ActiveContract, conid: int, account: str, at: datetime) -> bool:

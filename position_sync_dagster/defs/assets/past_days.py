@@ -491,15 +491,14 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         lake = position_sync.lake
         settings = position_sync.settings
         days = days_of(context)
-        closes = exchange_days.closing_times(settings.calendar, days)
+        days_before = [exchange_days.session_before(settings.calendar, day) for day in days]
+        closes = exchange_days.closing_times(settings.calendar, [*days, *days_before])
         # What the new rows of daily_positions say of contracts may make a movement's cash known.
         MovementBook(lake, settings.calendar, run_id=context.run.run_id).update()
 
         trading_days: list[TradingDay] = []
-        for day in days:
-            before = exchange_days.session_before(settings.calendar, day)
-            since = exchange_days.close_before(settings.calendar, day)
-            trading_days.append(TradingDay(day, before, since, closes[day]))
+        for day, before in zip(days, days_before, strict=True):
+            trading_days.append(TradingDay(day, before, closes[before], closes[day]))
         frames = explain_days(lake, settings, trading_days)
 
         result = replaced_days(context, lake, PROFIT_EXPLAINED, frames)

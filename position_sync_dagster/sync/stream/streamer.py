@@ -36,7 +36,7 @@ from position_sync_dagster.gateway.connection import GatewayConnection, IBConnec
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.storage.table import begin, offload
+from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
@@ -635,13 +635,11 @@ async def stream(
         LeaseLostError: The login was taken over; nothing was written afterwards.
         TradingModeError: The lake holds data of another trading mode.
     """
+    await lake.initialize()
     sessions = lake.open_sessions()
-    begin(sessions.table.version)
-    opened = begin(lake.initialize_sync)  # during the wait for the lease, which has its own handle
     async with Ownership(
         sessions, settings, owner=Owner.STREAM, run_id=run_id, wait_s=LOGIN_WAIT_S, stop=stop
     ) as own:
-        await asyncio.wrap_future(opened)
         token = own.session.fencing_token
         await asyncio.gather(
             offload(lake.updates.sync.fence, settings.gateway_id, token),

@@ -554,23 +554,3 @@ def test_the_brokers_data_is_current_while_the_owner_is_live_or_for_one_interval
     confirmed = None if confirmed_s is None else NOW - timedelta(seconds=confirmed_s)
     why = unavailable_reason(owner, confirmed, SETTINGS, NOW)
     assert (why is None) if unavailable is None else (unavailable in why)
-
-
-@pytest.mark.parametrize(
-    ("claimed", "released", "exhausted", "unavailable", "expected"),
-    [
-        (2, 0, False, False, True),
-        (4, 3, False, False, True),
-        (4, 4, False, False, False),
-        (2, 0, True, False, False),
-        (2, 0, False, True, False),
-        (0, 0, False, False, False),
-    ],
-)
-def test_a_worker_drains_again_at_once_while_requests_are_left_and_can_be_valued(
-    claimed, released, exhausted, unavailable, expected
-):
-    report = DrainReport(
-        claimed=claimed, released=released, exhausted=exhausted, unavailable=unavailable
-    )
-    assert report.may_continue is expected
