@@ -206,8 +206,6 @@ class Work:
         if self._outage is not None:
             unknown = evaluation.unevaluated(self._outage)
             self._results += [(key, unknown) for key in evaluation.DRIVEN]
-            for name in TICK_DERIVED:
-                self._cannot_evaluate(name)
             return
 
         results = dict(_checks_of(self.lake).results(self.lake, self.settings))
@@ -393,17 +391,6 @@ class Work:
         self.problems.append(problem)
         return None
 
-
-# The tables that ticks derive, with checks of their own.
-TICK_DERIVED = tuple(
-    spec.name
-    for spec in (
-        schema.LATEST_POSITIONS,
-        schema.STRATEGY_EXPOSURE,
-        schema.CLOSURES,
-        schema.RISK_SCENARIOS,
-    )
-)
 
 # Number of newest events in which the last reported version is looked for: those of runs, which
 # report no rows, may be between.

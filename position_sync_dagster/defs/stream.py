@@ -120,7 +120,7 @@ class StreamThread:
 
 
 @dg.op(tags={"domain": "positions"}, config_schema={})
-@resources.dagster_failures
+@resources.dagster_failures()
 def stream_legs(
     context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
 ) -> None:

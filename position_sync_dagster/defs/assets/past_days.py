@@ -9,7 +9,7 @@ and again at night.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -112,11 +112,10 @@ def daily_asset(
         deps=["position_updates", "flex_statements"],
         freshness_policy=CLOSED_DAYS,
         metadata=table_asset.column_lineage(DAILY_POSITIONS, MADE_OF),
-        output_required=False,
     )
     def daily_positions(
         context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
-    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetMaterialization | dg.AssetObservation]:
+    ) -> dg.MaterializeResult[None]:
         """Every holding at the close of a trading day: its last value until then, with its age.
 
         The check days_are_complete is yellow while a past trading day is missing. Nothing is wrong
@@ -148,30 +147,29 @@ def daily_asset(
 
         version = str(result.version)
         shared = table_asset.replacement_metadata(result)
-        if closed_days.filled and not closed_days.skipped:
+        if not closed_days.skipped:
             for day, closed in closed_days.filled.items():
                 context.add_asset_metadata(describe(closed), partition_key=day.isoformat())
-            yield dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
-            return
+            return dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
 
         key = resources.key_of(DAILY_POSITIONS.name)
         for day, closed in closed_days.filled.items():
-            yield dg.AssetMaterialization(
+            event = dg.AssetMaterialization(
                 key,
                 partition=day.isoformat(),
                 metadata={**shared, **describe(closed)},
                 tags={table_asset.DATA_VERSION: version},
             )
+            context.log_event(event)
         for day, why in closed_days.skipped.items():
-            context.log.warning(f"{day} is not filled: {why}.")
-            yield dg.AssetObservation(
+            skipped = dg.AssetObservation(
                 key,
                 partition=day.isoformat(),
                 description=f"Not filled: {why}.",
                 metadata={"skipped": why},
             )
-        if closed_days.skipped:
-            yield dg.MaterializeResult(metadata=WITHOUT_EVENTS)
+            context.log_event(skipped)
+        return dg.MaterializeResult(metadata=WITHOUT_EVENTS)
 
     return daily_positions
 

@@ -108,17 +108,12 @@ class AccountRefresh:
     values do not arrive. One download runs at a time; its values are published when it ends. After
     the first download of a connection, and after a refresh, every holding that is not streamed is
     queued.
-
-    Attributes:
-        ended: Set when a download ends after which all holdings are queued: the next step is due at
-            once.
     """
 
     context: OwnerContext
     publisher: Publisher
 
     def __post_init__(self) -> None:
-        self.ended = asyncio.Event()
         self._download: asyncio.Future[None] | None = None
         self._reason = Reason.SNAPSHOT
         self._next_at = 0.0
@@ -188,9 +183,6 @@ class AccountRefresh:
     def _begin(self, reason: Reason, download: Awaitable[None]) -> None:
         self._reason = reason
         self._download = asyncio.ensure_future(download)
-        if reason is not Reason.CHANGED:
-            self.ended.clear()
-            self._download.add_done_callback(lambda _download: self.ended.set())
 
 
 # Minimum seconds between two publications of the values of PnLSingle: for up to `MANY` holdings,

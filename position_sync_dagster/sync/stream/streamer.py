@@ -596,11 +596,10 @@ class IBPositionStreamer:
             self._link.go_blind(str(error))
 
     async def _pause(self) -> None:
-        """Wait for a flush interval or the end of a download; return early once for a fill."""
+        """Wait for a flush interval; return early once for a fill."""
         interval_s = self.settings.flush_interval_s
-        downloaded = self._router.account_refresh.ended
         fill = self._router.urgent
-        wakes = [self._stop, downloaded]
+        wakes = [self._stop]
         may_be_early = self._monotonic() - self._early_step_at >= interval_s
         if may_be_early and self.state is SessionState.LIVE:
             wakes.append(fill)
@@ -608,7 +607,6 @@ class IBPositionStreamer:
         if fill in wakes and fill.is_set():
             await self._link.pause(FILLS_S, self._stop)
             self._early_step_at = self._monotonic()
-        downloaded.clear()
 
     async def _close(self) -> None:
         self._link.state = SessionState.ENDED
