@@ -440,9 +440,9 @@ def _reported(record: dg.EventLogRecord) -> Reported | None:
     event = record.asset_materialization
     if event is None or SINCE not in event.metadata:
         return None
-    since = event.metadata[SINCE].value
-    through = event.metadata[THROUGH].value
-    return Reported(int(since), int(through))
+    since: Any = event.metadata[SINCE].value
+    through: Any = event.metadata[THROUGH].value
+    return Reported(since, through)
 
 
 def ledger_state(span: Span, report: drain.DrainReport) -> Derived:

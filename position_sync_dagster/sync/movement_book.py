@@ -166,10 +166,10 @@ class MovementBook:
         days.update(event.day for event in events)
         days.update(closure.closed_at.date() for closure in closures)
 
-        conids: set[int] = set()
-        for record in (*stored, *executions, *events, *closures):
-            if record.conid is not None:
-                conids.add(record.conid)
+        named = {movement.conid for movement in stored} | {event.conid for event in events}
+        conids = {conid for conid in named if conid is not None}
+        conids.update(execution.conid for execution in executions)
+        conids.update(closure.conid for closure in closures)
 
         details = self.lake.contracts.get(conids)
         multipliers: dict[int, float] = {}

@@ -479,7 +479,14 @@ def import_statements(lake: Lake, settings: Settings, run_id: str | None = None)
     lake.statement_events.add(sections_of(of_files, new.events), run_id=run_id)
     book.update(files, new.executions, new.events)
     folder.remember(served)
-    return Imported(*read[:3], **counts)
+    return Imported(
+        read.found,
+        read.unreadable,
+        read.notes,
+        executions=counts["executions"],
+        events=counts["events"],
+        account_values=counts["account_values"],
+    )
 
 
 def _identified(cash: AccountSummary, run_id: str | None) -> AccountSummary:

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 # Seconds between two batches. One is computed beside the stream, in a thread of its own.
 BATCH_S = 25.0
 
-# Seconds between two batches until the first greeks are known.
+# Seconds between two batches until the first greeks are known; from then on it doubles.
 FIRST_S = 1.0
 
 # Seconds between two looks at the prices of underlyings: a value is explained by the price at its
@@ -333,6 +333,7 @@ class ModelGreeks:
             live_connection: Returns the connection, or None while its data do not count.
         """
         due_at = self._monotonic()
+        wait_s = FIRST_S
         while True:
             await asyncio.sleep(PRICES_S)
             connection = live_connection()
@@ -341,8 +342,8 @@ class ModelGreeks:
             self._read_prices(connection)
             if self._monotonic() >= due_at:
                 await self._compute(connection)
-                wait_s = BATCH_S if len(self.published) else FIRST_S
                 due_at = self._monotonic() + wait_s
+                wait_s = min(BATCH_S, 2 * wait_s) if len(self.published) else FIRST_S
 
     def summary(self) -> str | None:
         """Return how many options have computed greeks, and why others have none.
