@@ -188,14 +188,14 @@ class AccountRecorder:
     Net liquidation and profit change with each tick: there is at most one commit each
     `ACCOUNT_EVERY_S`, with the newest amounts, and no flush waits for it.
 
-    After a commit that failed, the table is read again, and what it lacks is due again.
+    After a commit that failed, the same changes are due again.
     """
 
     context: OwnerContext
     table: AccountValuesTable
 
     def __post_init__(self) -> None:
-        self._written: dict[str, AccountSummary] | None = None
+        self._written: dict[str, AccountSummary] = {}
         self._next_at = float("-inf")
 
     async def record(self, connection: GatewayConnection) -> None:
@@ -208,16 +208,10 @@ class AccountRecorder:
         if began < self._next_at:
             return
 
-        written = self._written
-        self._written = None  # what is written is not known until this commit has ended
-        if written is None:
-            summaries = await offload(self.table.latest_summaries)
-            written = {row.account: row for row in summaries}
-
         provenance = asdict(self.context.lease.provenance)
         changed = {}
         for summary in connection.summaries.current():
-            before = written.get(summary.account)
+            before = self._written.get(summary.account)
             if before is None or before.amounts != summary.amounts:
                 changed[summary.account] = replace(summary, **provenance)
 
@@ -225,7 +219,7 @@ class AccountRecorder:
             await offload(self.table.append, list(changed.values()))
             ended = self.context.monotonic()
             self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
-        self._written = written | changed
+            self._written |= changed
 
 
 # Time limit for each handler to accept its last updates at the end of the stream.

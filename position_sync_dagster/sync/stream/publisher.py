@@ -268,8 +268,8 @@ class Publisher:
     async def publish(self, feed: AccountFeed) -> None:
         """Write the changes of the followed feed to `broker_positions`, in one commit.
 
-        The first time all rows of the gateway are replaced. A message of PnLSingle that repeats its
-        value confirms the row that was written.
+        The first time, and when most holdings changed, all rows of the gateway are replaced. A
+        message of PnLSingle that repeats its value confirms the row that was written.
 
         Requests are made of the published holdings, not of the feed: a drain takes the values from
         the table. Later changes are due in the next step.
@@ -282,8 +282,12 @@ class Publisher:
         keys = {*changes, *feed.book.profits}
         for conid in of_greeks:
             keys.update(feed.book.keys_of(conid))
-        reported = self._reported(feed, None if self._all_due else keys)
+        needs_all = self._all_due or 2 * len(keys) > len(self._published)
+        reported = self._reported(feed, None if needs_all else keys)
         changed = self._changed(reported)
+
+        # The completeness of an account changes in all its rows.
+        self._all_due |= 2 * len(changed) > len(self._published)
         published = reported if self._all_due else self._published | changed
         is_written = True
         try:
