@@ -460,15 +460,16 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     are_partitions = settings.gateways_file is not None
     if are_partitions:
         stored = set(instance.get_dynamic_partitions(str(resources.LOGINS.name)))
+
     runs: dict[str, Sequence[JobRun]] = {}
     for name in sorted(logins.keys() | stored):
         partition = name if are_partitions else None
         runs[name] = recent_runs(instance, limit=RUNS_SEEN, login=partition)
     running = {name for name, of_login in runs.items() if any(map(_in_progress, of_login))}
     due = logins_due(list(logins), stored, running)
+
     sessions = lake.sessions.current_of(logins.keys() | stored)
     now = datetime.now(UTC)
-
     decisions: dict[str, Supervision] = {}
     for name in due.names:
         session = sessions.get(name)

@@ -95,12 +95,10 @@ class AlertCursor:
         breaks: The checks that do not pass, by name.
         outbox: The messages still to be sent, oldest first, by the index of their receiver in
             POSITION_SYNC_ALERT_URLS; the URLs are secrets and are never stored.
-        failing: When receivers could not be reached, by their index.
     """
 
     breaks: dict[str, FailedCheck] = field(default_factory=dict)
     outbox: dict[int, tuple[Message, ...]] = field(default_factory=dict)
-    failing: dict[int, AwareDatetime] = field(default_factory=dict)
 
 
 def follow(
@@ -145,8 +143,7 @@ def follow(
         if waiting:
             outbox[receiver] = waiting[-MOST_KEPT:]
 
-    failing = {receiver: at for receiver, at in cursor.failing.items() if receiver < receivers}
-    return AlertCursor(breaks=breaks, outbox=outbox, failing=failing)
+    return AlertCursor(breaks=breaks, outbox=outbox)
 
 
 def together(messages: Collection[Message]) -> tuple[str, str]:
@@ -272,6 +269,8 @@ class Deliveries:
 
     def __init__(self) -> None:
         self._on_their_way: dict[int, Delivery] = {}
+        # When receivers could not be reached.
+        self._failed_at: dict[int, datetime] = {}
 
     def send_due(
         self, cursor: AlertCursor, urls: Sequence[SecretStr], clock: Clock
@@ -286,7 +285,7 @@ class Deliveries:
         cursor, sent = self._ended(cursor, urls, clock())
         for place, messages in cursor.outbox.items():
             now = clock()
-            failed_at = cursor.failing.get(place)
+            failed_at = self._failed_at.get(place)
             is_due = failed_at is None or elapsed(failed_at, now) >= RETRY
             if is_due and place not in self._on_their_way:
                 self._on_their_way[place] = Delivery(urls[place], place, messages, now)
@@ -302,7 +301,6 @@ class Deliveries:
     ) -> tuple[AlertCursor, int]:
         """Return the cursor without the messages that were sent, and how many receivers have."""
         outbox = dict(cursor.outbox)
-        failing = dict(cursor.failing)
         sent = 0
         for place, delivery in list(self._on_their_way.items()):
             accepted = delivery.is_accepted(now)
@@ -313,16 +311,16 @@ class Deliveries:
             if place >= len(urls) or urls[place] != delivery.url:
                 continue  # the setting names another receiver since
             if not accepted:
-                failing[place] = now
+                self._failed_at[place] = now
                 continue
 
             sent += 1
-            failing.pop(place, None)
+            self._failed_at.pop(place, None)
             waiting = outbox.pop(place, ())
             left = tuple(message for message in waiting if message not in delivery.messages)
             if left:
                 outbox[place] = left
-        return replace(cursor, outbox=outbox, failing=failing), sent
+        return replace(cursor, outbox=outbox), sent
 
 
 @contextmanager

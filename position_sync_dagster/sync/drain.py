@@ -313,7 +313,6 @@ class DrainReport:
         oldest_wait_s: Age of the oldest request when its rows were committed, in seconds.
         reason: Why requests were released or left; None when none were.
         error: The error after the first batch of a drain, which ended it.
-        exhausted: Whether nothing more could be claimed.
         unavailable: Whether the broker's data could not be read.
     """
 
@@ -326,7 +325,6 @@ class DrainReport:
     duration_s: float = 0.0
     reason: str | None = None
     error: errors.LakeError | None = None
-    exhausted: bool = False
     unavailable: bool = False
     batches: tuple["DrainReport", ...] = ()
 
@@ -459,21 +457,21 @@ class QueueWorker:
         overview = await self.queue.overview()
         if overview.expired and await self.queue.rescue():
             overview = await self.queue.overview()
-        limit = self._limit(overview)
 
+        limit = self._limit(overview)
         batches: list[DrainReport] = []
         unreleased: list[Sequence[QueuedPosition]] = []
-        exhausted = False
+        is_empty = False
         unavailable: str | None = None
         failure: errors.LakeError | None = None
 
         try:
-            while not (exhausted or self._stop.is_set()) and loop.time() < until:
+            while not (is_empty or self._stop.is_set()) and loop.time() < until:
                 report, not_covered = await self._process(limit)
                 unreleased.append(not_covered)
                 if report.claimed:
                     batches.append(report)
-                exhausted = report.claimed < limit
+                is_empty = report.claimed < limit
         except errors.BrokerUnavailableError as error:
             unavailable = str(error)
         except errors.LakeError as error:
@@ -489,7 +487,6 @@ class QueueWorker:
             batches=tuple(batches),
             duration_s=loop.time() - started,
             reason=reason,
-            exhausted=exhausted,
             unavailable=unavailable is not None,
             error=failure,
         )
@@ -639,7 +636,7 @@ def _ids(requests: Sequence[QueuedPosition]) -> list[str]:
 
 
 # The report where nothing waits.
-NOTHING = DrainReport(exhausted=True)
+NOTHING = DrainReport()
 
 
 async def drain(

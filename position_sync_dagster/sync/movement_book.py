@@ -172,12 +172,14 @@ class MovementBook:
         conids.update(closure.conid for closure in closures)
 
         details = self.lake.contracts.get(conids)
+
         multipliers: dict[int, float] = {}
         magnifiers: dict[int, float] = {}
         for conid, contract in details.items():
             multipliers[conid] = contract.multiplier
             if contract.price_magnifier:
                 magnifiers[conid] = float(contract.price_magnifier)
+
         without_details = conids - magnifiers.keys()
         if without_details:
             rows = self._valued(without_details)

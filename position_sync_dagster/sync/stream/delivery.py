@@ -6,10 +6,9 @@ slow table has not taken rows yet, it later gets only the newest row of each hol
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.account_values import AccountSummary
@@ -37,10 +36,6 @@ ENDS_STREAM = (
 # Delays between attempts. They are shorter than the time that `close` waits for a delivery.
 RETRY = Backoff(first_s=0.5, longest_s=2.0)
 
-# An error is logged again after this long without one of its kind: a handler may raise for one leg
-# only.
-QUIET_S = 60.0
-
 # Maximum wait for a cancelled handler to end.
 CANCEL_TIMEOUT_S = 1.0
 
@@ -62,23 +57,18 @@ class HandlerDelivery:
     After a slow flush, a handler of whole flushes gets nothing for `rest_s`, unless an update is
     urgent.
 
-    Args:
-        monotonic: The clock that times the failures, in seconds.
-
     Attributes:
         failures: How often the handler raised.
         refused: The error that ends the stream: nothing more is written.
     """
 
     handler: PositionUpdateHandler
-    _: KW_ONLY
-    monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self.failures = 0
         self.refused: errors.LakeError | None = None
         self._batched = getattr(self.handler, "on_position_updates", None)
-        self._failed_s: dict[str, float] = {}
+        self._outage: str | None = None
         self._pending: dict[Key, PositionUpdate] = {}
         self._is_closing = False
         self._is_closed = False
@@ -145,31 +135,32 @@ class HandlerDelivery:
 
     async def _deliver(self, updates: list[PositionUpdate]) -> bool:
         """Call the handler; return whether the updates are done."""
+        failures = self.failures
         if self._batched is None:
             for update in updates:
                 try:
                     await self.handler.on_position_update(update)
                 except Exception as error:  # noqa: BLE001 - a handler's own code: log it, go on
                     self._log_failure(error)
-            return True
+        else:
+            try:
+                await self._batched(updates)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._log_failure(error)
+                if isinstance(error, ENDS_STREAM):
+                    self.refused = error
+                return False
 
-        try:
-            await self._batched(updates)
-        except Exception as error:  # noqa: BLE001 - as above
-            self._log_failure(error)
-            if isinstance(error, ENDS_STREAM):
-                self.refused = error
-            return False
+        if self.failures == failures:
+            self._outage = None
         return True
 
     def _log_failure(self, error: Exception) -> None:
-        """Log the error; each kind once per outage."""
+        """Log the error, unless the last one of the same outage was of its kind."""
         self.failures += 1
         kind = type(error).__name__
-        now_s = self.monotonic()
-        last_s = self._failed_s.get(kind, float("-inf"))
-        self._failed_s[kind] = now_s
-        if now_s - last_s > QUIET_S:
+        if kind != self._outage:
+            self._outage = kind
             trace = None if isinstance(error, errors.PositionSyncError) else error
             name = type(self.handler).__name__
             text = str(error) or kind
@@ -249,7 +240,7 @@ class Flusher:
 
     def add_handler(self, handler: PositionUpdateHandler) -> None:
         """Add a handler that gets each flush."""
-        self._deliveries.append(HandlerDelivery(handler, monotonic=self.context.monotonic))
+        self._deliveries.append(HandlerDelivery(handler))
 
     def watch(self, connection: GatewayConnection) -> None:
         """Collect the ticks of a new connection."""

@@ -408,10 +408,10 @@ class ModelGreeks:
 
     def _learn(self, connection: GatewayConnection) -> None:
         """Look up options and underlyings whose details have been fetched since."""
-        found = self.contracts.available(self._unknown)
-        self._unknown -= found
-        self._add(connection, sorted(found & self._keys.keys()))
-        if not found <= self._keys.keys():
+        fetched = self.contracts.available(self._unknown)
+        self._unknown -= fetched
+        self._add(connection, sorted(fetched & self._keys.keys()))
+        if not fetched <= self._keys.keys():
             self._choose_at = float("-inf")
 
     async def _choose(self, connection: GatewayConnection) -> None:

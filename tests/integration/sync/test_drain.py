@@ -60,7 +60,6 @@ async def test_what_waits_is_drained_batch_by_batch(place):
     claimed = [batch.claimed for batch in report.batches]
     assert claimed == [40, 40, 40]
     assert sum(batch.succeeded for batch in report.batches) == WAITING
-    assert report.exhausted
 
 
 async def test_a_view_has_the_contracts_that_are_asked_for_and_covers_all(lake):
