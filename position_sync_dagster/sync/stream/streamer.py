@@ -693,6 +693,6 @@ class UpdatesWriter:
     async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
         self.ownership.check()
         written = await self.table.append(OwnUpdates(updates))
-        if written is not None and written.rows:
+        if written.rows:
             self.counts.rows += written.rows
             self.counts.commits += 1
