@@ -206,6 +206,7 @@ class Work:
         if self._outage is not None:
             unknown = evaluation.unevaluated(self._outage)
             self._results += [(key, unknown) for key in evaluation.DRIVEN]
+            self._cannot_evaluate(schema.RISK_SCENARIOS.name)
             return
 
         results = dict(_checks_of(self.lake).results(self.lake, self.settings))
