@@ -206,8 +206,7 @@ class Work:
         if self._outage is not None:
             unknown = evaluation.unevaluated(self._outage)
             self._results += [(key, unknown) for key in evaluation.DRIVEN]
-            for name in TICK_DERIVED:
-                self._cannot_evaluate(name)
+            self._cannot_evaluate(schema.RISK_SCENARIOS.name)
             return
 
         results = dict(_checks_of(self.lake).results(self.lake, self.settings))
@@ -295,12 +294,6 @@ class Work:
         came = span.added.rows
 
         went_back = span.since < (reported or 0)
-        if went_back:
-            self.said.append(
-                f"the ledger was restored: it has no row after version {span.since}, and had some "
-                f"through {reported}"
-            )
-
         every = STREAMED_EVERY if came else QUIET_EVERY
         is_old = (came or is_live) and self._is_due("ledger", every)
         if not (all_due or report.claimed or "QUEUE" in came or went_back or is_old):
@@ -312,7 +305,7 @@ class Work:
             self._report(schema.POSITION_QUEUE.name, queue_state)
             self._keep("derived")
 
-        self._report(schema.POSITION_UPDATES.name, partial(ledger_state, self.lake, span, report))
+        self._report(schema.POSITION_UPDATES.name, partial(ledger_state, span, report))
         self._keep("ledger", ledger_version=span.added.version)
         self._report(schema.LATEST_POSITIONS.name, is_shown=all_derived)
         self._report(schema.STRATEGY_EXPOSURE.name, is_shown=all_derived)
@@ -400,25 +393,12 @@ class Work:
         return None
 
 
-# The tables that ticks derive, with checks of their own.
-TICK_DERIVED = tuple(
-    spec.name
-    for spec in (
-        schema.LATEST_POSITIONS,
-        schema.STRATEGY_EXPOSURE,
-        schema.CLOSURES,
-        schema.RISK_SCENARIOS,
-    )
-)
-
 # Number of newest events in which the last reported version is looked for: those of runs, which
 # report no rows, may be between.
 LOOKED_AT = 10
 
-THROUGH = "delta_version"
 SINCE = "delta_version_from"
-PLACE = "ledger_place"
-REPORTED = (SINCE, THROUGH, PLACE)
+THROUGH = "delta_version"
 
 
 class Span(NamedTuple):
@@ -431,74 +411,58 @@ class Span(NamedTuple):
 def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | None) -> Span:
     """Return what was added to the ledger since the newest event of a report.
 
-    If the ledger has not the row that the event names, as after a loss of power, a restore of an
-    older copy or in a new folder, what was committed after the event counts.
-
     Args:
         lake: The tables.
         instance: The Dagster instance with the events.
         cursor: The version that the last tick reported; None at the first tick.
     """
-    updates = lake.updates.sync
     since = cursor or 0
     ledger = resources.key_of(schema.POSITION_UPDATES.name)
     for event in instance.fetch_materializations(ledger, limit=LOOKED_AT).records:
         reported = _reported(event)
-        if reported is None:
-            continue
+        if reported is not None:
+            since = reported.through
+            break
 
-        since = reported.through
-        if reported.token is not None and not updates.has_place(reported.token):
-            since = updates.version_at(datetime.fromtimestamp(event.timestamp, UTC))
-        break
-
-    added = updates.count_after(since)
+    added = lake.updates.sync.count_after(since)
+    # A ledger that was restored from an older copy goes on from there.
     return Span(min(since, added.version), added)
 
 
 class Reported(NamedTuple):
-    """The versions between which an event reports rows, and the token of the place behind them."""
+    """The versions between which an event reports rows."""
 
     since: int
     through: int
-    token: str | None
 
 
 def _reported(record: dg.EventLogRecord) -> Reported | None:
     """Return what an event reports of the ledger; None if it reports no rows."""
     event = record.asset_materialization
-    if event is None:
+    if event is None or SINCE not in event.metadata:
         return None
-
-    values = {name: event.metadata[name].value for name in REPORTED if name in event.metadata}
-    since = values.get(SINCE)
-    through = values.get(THROUGH)
-    if not isinstance(since, int) or not isinstance(through, int):
-        return None
-    token = values.get(PLACE)
-    return Reported(since, through, token if isinstance(token, str) else None)
+    since: Any = event.metadata[SINCE].value
+    through: Any = event.metadata[THROUGH].value
+    return Reported(since, through)
 
 
-def ledger_state(lake: tables.Lake, span: Span, report: drain.DrainReport) -> Derived:
+def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
     """Return what the event of the rows of a span says, also of a span without rows.
 
     Args:
-        lake: The tables.
         span: The rows.
         report: The drain of the same tick, for how long its requests waited.
     """
     rows = span.added.rows
     drained = rows.get(Source.QUEUE, 0)
     streamed = rows.get(Source.STREAM, 0)
-    through = span.added.version
     metadata = table_asset.known(
         rows=sum(rows.values()),
         rows_drained=drained,
         rows_streamed=streamed,
         oldest_wait_s=report.oldest_wait_s and round(report.oldest_wait_s, 1),
         delta_version_from=span.since,
-        delta_version=through,
-        ledger_place=lake.updates.sync.place_at(through),
+        delta_version=span.added.version,
         note=report.reason,
     )
     return Derived(metadata=metadata)

@@ -110,7 +110,7 @@ PRUNED_JOBS = (resources.STREAM_JOB, resources.IMPORT_JOB, MAINTENANCE_JOB)
 
 
 @dg.op(tags={"domain": "upkeep"}, config_schema={})
-@resources.dagster_failures
+@resources.dagster_failures()
 def maintain_tables(
     context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
 ) -> None:

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property, lru_cache, wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar
 
 import dagster as dg
 from pydantic import Field, TypeAdapter, ValidationError
@@ -64,33 +64,17 @@ def cursor_text(cursor: object) -> str:
     return _format(type(cursor)).dump_json(cursor).decode()
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def dagster_failures(function: Callable[P, R]) -> Callable[P, R]:
+@contextmanager
+def dagster_failures() -> Iterator[None]:
     """Convert an error of the package to a Dagster failure with its cause and remedy.
 
     Such an error is expected, not a bug: a traceback would only hide its message.
 
     Example:
         @dg.op
-        @dagster_failures
+        @dagster_failures()
         def maintain_tables(position_sync: PositionSyncResource) -> None: ...
     """
-    if not inspect.isgeneratorfunction(function):
-        return _translated()(function)
-
-    @wraps(function)
-    def generate(*args: P.args, **kwargs: P.kwargs) -> Iterator[object]:
-        with _translated():
-            yield from cast("Iterator[object]", function(*args, **kwargs))
-
-    return cast("Callable[P, R]", generate)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
     try:
         yield
     except PositionSyncError as error:

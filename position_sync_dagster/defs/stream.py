@@ -11,13 +11,13 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import chain, takewhile
+from itertools import takewhile
 from logging.handlers import QueueHandler, QueueListener
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -120,7 +120,7 @@ class StreamThread:
 
 
 @dg.op(tags={"domain": "positions"}, config_schema={})
-@resources.dagster_failures
+@resources.dagster_failures()
 def stream_legs(
     context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
 ) -> None:
@@ -273,7 +273,7 @@ def recent_runs(
     tags = {} if login is None else {resources.PARTITION: login}
     of_login = dg.RunsFilter(job_name=resources.STREAM_JOB, tags=tags)
     runs = [_run_of(record) for record in instance.get_run_records(of_login, limit=limit)]
-    if runs and runs[0].state in resources.ENDED:
+    if runs and not _in_progress(runs[0]):
         runs[0] = replace(runs[0], terminated_at=_terminated_at(instance, runs[0].run_id))
     return runs
 
@@ -286,23 +286,6 @@ TERMINATION = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCEL
 def _terminated_at(instance: dg.DagsterInstance, run_id: str) -> datetime | None:
     events = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
     return utc(events[0].timestamp) if events else None
-
-
-_IN_PROGRESS = [status for status in Status if status not in resources.ENDED]
-
-
-def streams_in_progress(instance: dg.DagsterInstance) -> dict[str, list[JobRun]]:
-    """Return the streams that have not ended, newest first, by partition ("": without one).
-
-    One query, however many partitions there are.
-    """
-    streams: dict[str, list[JobRun]] = {}
-    unended = dg.RunsFilter(job_name=resources.STREAM_JOB, statuses=_IN_PROGRESS)
-    for record in instance.get_run_records(unended):
-        streams.setdefault(record.dagster_run.tags.get(resources.PARTITION, ""), []).append(
-            _run_of(record)
-        )
-    return streams
 
 
 def _run_of(record: dg.RunRecord) -> JobRun:
@@ -378,7 +361,7 @@ def supervise(
     owner = session if session is not None and session.is_alive(now) else None
 
     lost = tuple(r.run_id for r in recent if _is_lost(r, session, owner, now))
-    in_progress = [r for r in recent if r.state not in resources.ENDED and r.run_id not in lost]
+    in_progress = [r for r in recent if _in_progress(r) and r.run_id not in lost]
     if owner is not None and [r.run_id for r in in_progress] == [owner.run_id]:
         due_s = (owner.started_at - now).total_seconds() + rotate_after_s
         if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
@@ -388,7 +371,7 @@ def supervise(
     if in_progress:
         return Supervision(_describe(in_progress[0], owner, now), lost=lost)
 
-    ended = {*lost, *(r.run_id for r in recent if r.state in resources.ENDED)}
+    ended = {*lost, *(r.run_id for r in recent if not _in_progress(r))}
     if owner is not None and owner.owner is Owner.STREAM and owner.run_id not in ended:
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(reason, lost=lost)
@@ -416,6 +399,10 @@ def supervise(
         return Supervision(reason)
 
     return Supervision(f"the last run ended as {newest.state.value.lower()}", start=True)
+
+
+def _in_progress(run: JobRun) -> bool:
+    return run.state not in resources.ENDED
 
 
 def _is_lost(
@@ -446,9 +433,9 @@ def _describe(run: JobRun, owner: GatewaySession | None, now: datetime) -> str:
 # Number of runs read: enough to recognize a crash loop up to its longest delay.
 RUNS_SEEN = 8
 
-# Maximum number of streams that start at once, until they have a lease. Each start takes some
-# seconds of a processor. Of forty at once, some would take longer than the supervisor waits.
-STARTS_AT_ONCE = 4
+# Maximum number of streams that start at one look. Each start takes some seconds of a processor: of
+# forty at once, some would take longer than the supervisor waits.
+STARTS_AT_ONCE = 2
 
 
 # Minimum seconds between two looks at the streams: every second look of the daemon.
@@ -469,34 +456,36 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     lake = resources.cached_lake(settings)
     instance = resources.cached_instance(context)
     logins = {login.gateway_id: login for login in settings.logins}
-    streams = streams_in_progress(instance)
     stored = set(logins)
     are_partitions = settings.gateways_file is not None
     if are_partitions:
         stored = set(instance.get_dynamic_partitions(str(resources.LOGINS.name)))
-    due = logins_due(list(logins), stored, streams.keys())
-    sessions = lake.sessions.current_of(logins.keys() | stored)
 
-    def decide_about(name: str) -> Supervision:
+    runs: dict[str, Sequence[JobRun]] = {}
+    for name in sorted(logins.keys() | stored):
+        partition = name if are_partitions else None
+        runs[name] = recent_runs(instance, limit=RUNS_SEEN, login=partition)
+    running = {name for name, of_login in runs.items() if any(map(_in_progress, of_login))}
+    due = logins_due(list(logins), stored, running)
+
+    sessions = lake.sessions.current_of(logins.keys() | stored)
+    now = datetime.now(UTC)
+    decisions: dict[str, Supervision] = {}
+    for name in due.names:
         session = sessions.get(name)
-        decide = partial(
-            supervise,
-            session=session,
-            now=datetime.now(UTC),
+        decision = supervise(
+            runs[name],
+            session,
+            now=now,
             supervised_since=utc(context.last_sensor_start_time),
             rotate_after_s=settings.rotate_after_s,
         )
-        unended = streams.get(name, []) if are_partitions else [*chain(*streams.values())]
-        decision = _decide(instance, unended, name if are_partitions else None, decide)
+        decisions[name] = decision
+        report_lost(instance, decision.lost)
         if decision.paused and session is not None:
             lake.sessions.annotate(session, decision.reason)  # for `status`
 
-        return decision
-
-    decisions = {name: decide_about(name) for name in due.names}
-    now = datetime.now(UTC)
-    owned = {name for name, session in sessions.items() if session.is_alive(now)}
-    started, reasons = chosen_starts(due, decisions, owned, streams.keys())
+    started, reasons = chosen_starts(due, decisions)
 
     requests = []
     for name in started:
@@ -554,60 +543,38 @@ def logins_due(
 
 
 def chosen_starts(
-    due: LoginsDue,
-    decisions: Mapping[str, Supervision],
-    owned: Collection[str],
-    running: Collection[str],
+    due: LoginsDue, decisions: Mapping[str, Supervision]
 ) -> tuple[list[str], dict[str, str]]:
     """Return the logins whose stream starts now, and of all logins why it does or does not; pure.
 
     Args:
         due: The logins.
         decisions: What was decided about each.
-        owned: Those with a living session.
-        running: Those with a stream in progress.
     """
-    waiting = set(running) - set(owned)
-    starting = sum(name in waiting and not decision.start for name, decision in decisions.items())
     started: list[str] = []
     reasons: dict[str, str] = {}
-
     for name, decision in decisions.items():
         reasons[name] = decision.reason
-        is_first = name not in owned  # a successor waits for the lease before it
         if name in due.removed:
             reasons[name] = f"it is no longer in the gateways file: {decision.reason}"
-        elif decision.start and is_first and starting >= STARTS_AT_ONCE:
-            reasons[name] = f"{starting} other streams are starting: this one follows them"
+        elif decision.start and len(started) == STARTS_AT_ONCE:
+            reasons[name] = f"{STARTS_AT_ONCE} other streams are starting: this one follows them"
         elif decision.start:
-            starting += is_first
             started.append(name)
 
     return started, reasons
 
 
-def _decide(
-    instance: dg.DagsterInstance,
-    unended: Sequence[JobRun],
-    login: str | None,
-    decide: Callable[[Sequence[JobRun]], Supervision],
-) -> Supervision:
-    """Decide about a login, and report its lost runs as failed.
-
-    The runs of all logins that have not ended are read at once; the ended runs of this one only if
-    the decision needs them.
-    """
-    decision = decide(unended)
-    if len(decision.lost) == len(unended):  # ended runs decide, if there are any
-        decision = decide(recent_runs(instance, limit=RUNS_SEEN, login=login))
-    for run_id in decision.lost:
+def report_lost(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
+    """Report runs as failed whose process is gone."""
+    for run_id in run_ids:
         run = instance.get_run_by_id(run_id)
-        if run is not None and not run.is_finished:
-            why = "Its process is gone: its lease on the gateway ended and was not given up."
-            if run.status is Status.NOT_STARTED:
-                why = "It was created, and what created it ended before it was submitted."
-            instance.report_run_failed(run, why)
-    return decision
+        if run is None or run.is_finished:
+            continue
+        why = "Its process is gone: its lease on the gateway ended and was not given up."
+        if run.status is Status.NOT_STARTED:
+            why = "It was created, and what created it ended before it was submitted."
+        instance.report_run_failed(run, why)
 
 
 @dg.definitions

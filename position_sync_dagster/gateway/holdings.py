@@ -275,7 +275,7 @@ class HoldingsBook:
     Attributes:
         snapshot_id: The id of the newest whole list of positions.
         confirmed: What the broker has confirmed, of accounts and of holdings.
-        moves: How often a holding was added, opened or closed.
+        moves: How often a holding was added, opened, closed or turned from long to short.
         profits: What PnLSingle has sent of each holding.
         magnifier: Returns the price magnifier of a conid; None: unknown.
         unmanaged: Holdings, from earlier connections, of accounts that the login does not manage
@@ -578,7 +578,7 @@ class HoldingsBook:
         self._changes.note(key, urgent=moved)
 
     def _store(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
-        if before is None or (before.position == 0) != (holding.position == 0):
+        if before is None or _side(before) != _side(holding):
             self.moves += 1
         self._holdings[key] = holding
         self._all_changes.note(key)
@@ -610,3 +610,8 @@ class HoldingsBook:
             snapshot_id=self.snapshot_id,
             **values,
         )
+
+
+def _side(holding: BrokerPosition) -> int:
+    """Return whether a holding is long (1), short (-1) or closed (0)."""
+    return (holding.position > 0) - (holding.position < 0)

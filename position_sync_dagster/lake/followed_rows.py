@@ -150,15 +150,6 @@ class AddedRows:
         update_id, at = last.row(0)
         return Place(ledger, version, update_id, at)
 
-    def has(self, handle: DeltaTable, place: Place) -> bool:
-        """Return whether the ledger has the row of a place."""
-        files = storage.data_files(handle)
-        try:
-            self._check(handle, files, place)
-        except TokenError:
-            return False
-        return True
-
     def _check(self, handle: DeltaTable, files: pl.DataFrame, place: Place) -> None:
         """Check that the ledger has the row of a place.
 

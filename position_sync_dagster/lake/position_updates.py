@@ -28,9 +28,8 @@ from position_sync_dagster.domain.position_update import (
     trading_mode_of,
 )
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.followed_rows import POLL_S, Added, AddedRows, Follower, Place
+from position_sync_dagster.lake.followed_rows import POLL_S, Added, AddedRows, Follower
 from position_sync_dagster.lake.ledger_rows import (
-    ADDED,
     BY_TIME,
     COMMITTED,
     HOLDING,
@@ -360,30 +359,6 @@ class SyncUpdates:
             added = added_after(self.table, files, version)
             counts = added.group_by("source").agg(pl.len()).collect()
             return AddedCounts(rows=dict(counts.iter_rows()), version=newest)
-
-        return self.table.read(step)
-
-    def place_at(self, version: int) -> str:
-        """Return the token of the place behind the rows of a version."""
-        return self.table.snapshot(lambda handle: self._added.place(handle, version)).token
-
-    def has_place(self, token: str) -> bool:
-        """Return whether the ledger has the row that a token names.
-
-        It has not where it is another ledger, or an older copy, however many rows came since.
-        """
-        place = Place.of(token)
-        return self.table.snapshot(lambda handle: self._added.has(handle, place))
-
-    def version_at(self, moment: datetime) -> int:
-        """Return the greatest `ledger_version` committed by a moment; 0 without any."""
-
-        def step(files: pl.DataFrame) -> int:
-            was_committed = moment.astimezone(UTC) >= COMMITTED
-            rows = self.table.scan_files(files).filter(was_committed)
-            newest = rows.select(pl.col(ADDED).max())
-            last = newest.collect().item()
-            return last if isinstance(last, int) else 0
 
         return self.table.read(step)
 

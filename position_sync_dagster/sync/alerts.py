@@ -12,11 +12,10 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import IntEnum
 from tempfile import TemporaryFile
 
 from pydantic import AwareDatetime, SecretStr
@@ -96,12 +95,10 @@ class AlertCursor:
         breaks: The checks that do not pass, by name.
         outbox: The messages still to be sent, oldest first, by the index of their receiver in
             POSITION_SYNC_ALERT_URLS; the URLs are secrets and are never stored.
-        failing: When receivers could not be reached, by their index.
     """
 
     breaks: dict[str, FailedCheck] = field(default_factory=dict)
     outbox: dict[int, tuple[Message, ...]] = field(default_factory=dict)
-    failing: dict[int, AwareDatetime] = field(default_factory=dict)
 
 
 def follow(
@@ -146,8 +143,7 @@ def follow(
         if waiting:
             outbox[receiver] = waiting[-MOST_KEPT:]
 
-    failing = {receiver: at for receiver, at in cursor.failing.items() if receiver < receivers}
-    return AlertCursor(breaks=breaks, outbox=outbox, failing=failing)
+    return AlertCursor(breaks=breaks, outbox=outbox)
 
 
 def together(messages: Collection[Message]) -> tuple[str, str]:
@@ -192,7 +188,7 @@ def not_understood(urls: Iterable[SecretStr]) -> list[int]:
     Raises:
         MissingExtraError: The extra `alerts` is not installed.
     """
-    with _silent("apprise"):
+    with _silent_apprise():
         try:
             import apprise
         except ImportError as error:
@@ -203,25 +199,6 @@ def not_understood(urls: Iterable[SecretStr]) -> list[int]:
             if not apprise.Apprise().add(url.get_secret_value()):
                 numbers.append(number)
         return numbers
-
-
-class Outcome(IntEnum):
-    """How a delivery ended."""
-
-    ACCEPTED = 0
-    REFUSED = 3
-    NOT_UNDERSTOOD = 4
-    NO_APPRISE = 5
-    FAILED = 6
-
-
-# Why a message was not accepted, by the exit code of its program.
-REASONS: Mapping[int, str] = {
-    Outcome.REFUSED: "it did not accept the message",
-    Outcome.NOT_UNDERSTOOD: "apprise does not understand it",
-    Outcome.NO_APPRISE: str(MissingExtraError("apprise", "alerts")),
-    Outcome.FAILED: "apprise failed at it",
-}
 
 
 class Delivery:
@@ -278,13 +255,13 @@ class Delivery:
             )
             return True
 
-        if code != Outcome.ACCEPTED:
+        if code != 0:
             logger.error(
-                "POSITION_SYNC_ALERT_URLS: receiver %d cannot be reached: %s",
+                "POSITION_SYNC_ALERT_URLS: receiver %d cannot be reached, or did not accept the "
+                "message; `position-sync doctor` examines how it is written",
                 self.place + 1,
-                REASONS.get(code, f"its program ended with {code}"),
             )
-        return code == Outcome.ACCEPTED
+        return code == 0
 
 
 class Deliveries:
@@ -292,6 +269,8 @@ class Deliveries:
 
     def __init__(self) -> None:
         self._on_their_way: dict[int, Delivery] = {}
+        # When receivers could not be reached.
+        self._failed_at: dict[int, datetime] = {}
 
     def send_due(
         self, cursor: AlertCursor, urls: Sequence[SecretStr], clock: Clock
@@ -306,7 +285,7 @@ class Deliveries:
         cursor, sent = self._ended(cursor, urls, clock())
         for place, messages in cursor.outbox.items():
             now = clock()
-            failed_at = cursor.failing.get(place)
+            failed_at = self._failed_at.get(place)
             is_due = failed_at is None or elapsed(failed_at, now) >= RETRY
             if is_due and place not in self._on_their_way:
                 self._on_their_way[place] = Delivery(urls[place], place, messages, now)
@@ -322,7 +301,6 @@ class Deliveries:
     ) -> tuple[AlertCursor, int]:
         """Return the cursor without the messages that were sent, and how many receivers have."""
         outbox = dict(cursor.outbox)
-        failing = dict(cursor.failing)
         sent = 0
         for place, delivery in list(self._on_their_way.items()):
             accepted = delivery.is_accepted(now)
@@ -333,55 +311,41 @@ class Deliveries:
             if place >= len(urls) or urls[place] != delivery.url:
                 continue  # the setting names another receiver since
             if not accepted:
-                failing[place] = now
+                self._failed_at[place] = now
                 continue
 
             sent += 1
-            failing.pop(place, None)
+            self._failed_at.pop(place, None)
             waiting = outbox.pop(place, ())
             left = tuple(message for message in waiting if message not in delivery.messages)
             if left:
                 outbox[place] = left
-        return replace(cursor, outbox=outbox, failing=failing), sent
+        return replace(cursor, outbox=outbox), sent
 
 
 @contextmanager
-def _silent(*names: str) -> Iterator[None]:
-    """Silence these loggers and their children, and the warnings of modules that are imported."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [silenced.level for silenced in loggers]
-    for silenced in loggers:
-        silenced.setLevel(logging.CRITICAL + 1)
+def _silent_apprise() -> Iterator[None]:
+    """Silence apprise, and the warnings of the modules that it imports."""
+    apprise_logger = logging.getLogger("apprise")
+    apprise_logger.disabled = True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for silenced, level in zip(loggers, levels, strict=True):
-            silenced.setLevel(level)
-
-
-def send(url: str, title: str, body: str) -> Outcome:
-    """Send a message, its body as plain text; return how that ended."""
-    try:
-        import apprise
-    except ImportError:
-        return Outcome.NO_APPRISE
-
-    sender = apprise.Apprise()
-    if not sender.add(url):
-        return Outcome.NOT_UNDERSTOOD
-    accepted = sender.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT)
-    return Outcome.ACCEPTED if accepted else Outcome.REFUSED
+        apprise_logger.disabled = False
 
 
 def main() -> int:
-    """Send the message of standard input; return the exit code."""
+    """Send the message of standard input, its body as plain text; return 0 if it was accepted."""
+    import apprise
+
     message = json.load(sys.stdin)
-    try:
-        return send(message["url"], message["title"], message["body"])
-    except Exception:  # noqa: BLE001 - of any service; its text may contain the URL
-        return Outcome.FAILED
+    sender = apprise.Apprise()
+    is_sent = sender.add(message["url"]) and sender.notify(
+        title=message["title"], body=message["body"], body_format=apprise.NotifyFormat.TEXT
+    )
+    return 0 if is_sent else 1
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from position_sync_dagster.domain.queue_request import (
     Answer,
     QueuedPosition,
     QueueRequest,
-    QueueStatus,
     Reason,
 )
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
@@ -35,7 +34,7 @@ from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.lake.position_queue import PositionQueue, QueueOverview
-from position_sync_dagster.lake.position_updates import AppendResult, PositionUpdatesTable
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
@@ -291,9 +290,6 @@ class WorkerStats:
 
     Attributes:
         last_batch_time: When the newest batch ended.
-        last_batch_s: How long it took, in seconds.
-        waiting: Requests that were PENDING when the worker last looked, without those that it
-            claimed since; None before its first drain.
     """
 
     total_processed: int = 0
@@ -301,8 +297,6 @@ class WorkerStats:
     total_failed: int = 0
     last_batch_time: datetime | None = None
     last_batch_size: int = 0
-    last_batch_s: float | None = None
-    waiting: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,38 +307,29 @@ class DrainReport:
         rows: Rows that were written.
         claimed: Requests that were claimed.
         succeeded: Those that ended with a row, their own one or an older one.
-        unchanged: Those that ended with an older row, which has the same values.
         failed: Those that failed.
         released: Those that became PENDING again, without using up an attempt.
         oldest_wait_s: Age of the oldest request when its rows were committed, in seconds.
         reason: Why requests were released or left; None when none were.
-        error: The error after the commit of the rows of a batch: its requests may not be marked.
-        exhausted: Whether nothing more could be claimed.
+        error: The error after the first batch of a drain, which ended it.
         unavailable: Whether the broker's data could not be read.
     """
 
     rows: int = 0
     claimed: int = 0
     succeeded: int = 0
-    unchanged: int = 0
     failed: int = 0
     released: int = 0
     oldest_wait_s: float | None = None
     duration_s: float = 0.0
     reason: str | None = None
     error: errors.LakeError | None = None
-    exhausted: bool = False
     unavailable: bool = False
     batches: tuple["DrainReport", ...] = ()
 
-    @property
-    def may_continue(self) -> bool:
-        """Whether another drain, at once, is likely to value more requests."""
-        return not (self.exhausted or self.unavailable) and self.released < self.claimed
-
 
 # The counts of a drain, which are sums.
-_COUNTS = ("rows", "claimed", "succeeded", "unchanged", "failed", "released")
+_COUNTS = ("rows", "claimed", "succeeded", "failed", "released")
 
 
 def _with_sums(drained: DrainReport) -> DrainReport:
@@ -364,7 +349,7 @@ class QueueWorker:
 
     Args:
         queue: The table of the requests.
-        interval: Seconds between drains while the queue is empty.
+        interval: Seconds between drains.
         batch_size: Minimum size of a batch; batches grow with the queue (`batch_limit`), up to the
             setting `max_batch_size`.
         delta_lake_path: The table `position_updates`.
@@ -409,18 +394,13 @@ class QueueWorker:
         self._by = by or Provenance()
 
         self._owner = f"worker-{uuid4()}"
-        self._stats = WorkerStats()
+        self.stats = WorkerStats()
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
 
-    @property
-    def stats(self) -> WorkerStats:
-        """Return the counts so far."""
-        return self._stats
-
     def get_stats(self) -> WorkerStats:
-        """Return the counts so far, as `stats`."""
-        return self._stats
+        """Return the counts so far."""
+        return self.stats
 
     async def start(self) -> None:
         """Start draining in the background, once per interval."""
@@ -449,9 +429,8 @@ class QueueWorker:
             LeaseLostError: The batch took longer than its lease; nothing was written.
             LakeError: A table could not be used; the requests are rescued later.
         """
-        report, not_covered = await self._process(self._limit(await self.queue.overview()))
-        if report.error is not None:
-            raise report.error
+        overview = await self.queue.overview()
+        report, not_covered = await self._process(self._limit(overview))
         await self._release(not_covered, NOT_COVERED)
         return report
 
@@ -462,43 +441,36 @@ class QueueWorker:
         they would be the oldest again and fill the next batch: the requests behind them would
         never be claimed.
 
+        An error after the first batch ends the drain, and is in the report.
+
         Args:
             time_limit_s: Seconds; must be less than a lease, since claims are held up to this long.
 
         Raises:
-            LeaseLostError: A batch took longer than its lease; it was not written.
+            LeaseLostError: The first batch took longer than its lease; it was not written.
             LakeError: A table could not be used; the requests are rescued later.
         """
-        report = await self.try_drain(time_limit_s)
-        if report.error is not None:
-            raise report.error
-        return report
-
-    async def try_drain(self, time_limit_s: float) -> DrainReport:
-        """Drain as `drain` does; an error after the first batch ends it, and is in the report."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         until = started + time_limit_s
         overview = await self.queue.overview()
         if overview.expired and await self.queue.rescue():
             overview = await self.queue.overview()
-        limit = self._limit(overview)
 
+        limit = self._limit(overview)
         batches: list[DrainReport] = []
         unreleased: list[Sequence[QueuedPosition]] = []
-        exhausted = False
+        is_empty = False
         unavailable: str | None = None
         failure: errors.LakeError | None = None
 
         try:
-            while not (exhausted or self._stop.is_set()) and loop.time() < until:
+            while not (is_empty or self._stop.is_set()) and loop.time() < until:
                 report, not_covered = await self._process(limit)
                 unreleased.append(not_covered)
                 if report.claimed:
                     batches.append(report)
-                if report.error is not None:
-                    raise report.error
-                exhausted = report.claimed < limit
+                is_empty = report.claimed < limit
         except errors.BrokerUnavailableError as error:
             unavailable = str(error)
         except errors.LakeError as error:
@@ -514,7 +486,6 @@ class QueueWorker:
             batches=tuple(batches),
             duration_s=loop.time() - started,
             reason=reason,
-            exhausted=exhausted,
             unavailable=unavailable is not None,
             error=failure,
         )
@@ -524,70 +495,60 @@ class QueueWorker:
         """Drain once per interval until stopped; an outage of broker or tables is logged once."""
         outage = OutageLog(logger)
         while not self._stop.is_set():
-            may_continue = False
             try:
                 # Half a lease: a batch claimed at the end still has time to be written.
                 result = await self.drain(self._settings.lease_s / 2)
+                if result.error is not None:
+                    raise result.error
                 if result.unavailable and result.reason:
                     outage.report(result.reason, level=logging.WARNING)
                 else:
                     outage.fault = None
-                may_continue = result.may_continue
             except errors.PositionSyncError as error:
                 # Text after the colon, such as a file name, may differ each time.
                 outage.report(error.what.partition(": ")[0], text=str(error))
 
-            if not may_continue:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), self.interval)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), self.interval)
 
     def _limit(self, overview: QueueOverview) -> int:
-        self._stats = replace(self._stats, waiting=overview.counts[QueueStatus.PENDING])
         return batch_limit(overview.claimable, self.batch_size, self._settings.max_batch_size)
 
     async def _process(self, limit: int) -> tuple[DrainReport, Sequence[QueuedPosition]]:
         """Process one batch; return its report, and the requests that are still to be released.
 
         The view is read after the claim and contains what the owner published before it inserted a
-        request, so that no value is older than its request. An error after the commit of the rows
-        is in the report.
+        request, so that no value is older than its request.
         """
         started = self._clock()
         view = await self._values.view(())  # without a view, nothing is claimed
         batch = await self.queue.claim_batch(
             limit, self._owner, self._settings.lease_s, except_accounts=view.unavailable
         )
+        if not batch:
+            return NOTHING, ()
+
         (batch_id,) = schema.new_ids(started, 1)
-
-        plan = BatchPlan()
-        appended: AppendResult | None = None
-        failure: errors.LakeError | None = None
-
         try:
-            if batch:
-                plan, appended = await self._plan_and_append(batch, batch_id)
-                await self._mark(batch, plan)
+            plan, rows = await self._plan_and_append(batch, batch_id)
+            await self._mark(batch, plan)
+        except errors.LeaseLostError:
+            raise
         except (errors.LakeError, errors.BrokerUnavailableError, asyncio.CancelledError) as error:
-            if not isinstance(error, errors.LeaseLostError):
-                await self._release(batch, _why_released(error))
-            if appended is None or not isinstance(error, errors.LakeError):
-                raise
-            plan = BatchPlan()
-            failure = error
+            await self._release(batch, str(error) or "the worker was stopped")
+            raise
 
         now = self._clock()
-        waits_s = [(now - request.created_at).total_seconds() for request in batch]
+        oldest = min(request.created_at for request in batch)
         report = DrainReport(
-            rows=appended.rows if appended is not None else 0,
+            rows=rows,
             claimed=len(batch),
             succeeded=len(plan.answers),
-            unchanged=len(plan.answers) - len({row.request_id for row in plan.rows}),
             failed=len(plan.not_held),
             released=len(plan.not_covered),
-            oldest_wait_s=max(waits_s, default=None),
+            oldest_wait_s=(now - oldest).total_seconds(),
             duration_s=(now - started).total_seconds(),
             reason=NOT_COVERED if plan.not_covered else None,
-            error=failure,
         )
         self._count(report)
         not_covered = [request for request in batch if request.request_id in plan.not_covered]
@@ -595,18 +556,14 @@ class QueueWorker:
         return report, not_covered
 
     def _count(self, report: DrainReport) -> None:
-        if not report.claimed:
-            return
-        stats = self._stats
-        self._stats = replace(
+        stats = self.stats
+        self.stats = replace(
             stats,
             total_processed=stats.total_processed + report.claimed,
             total_success=stats.total_success + report.succeeded,
             total_failed=stats.total_failed + report.failed,
             last_batch_time=self._clock(),
             last_batch_size=report.claimed,
-            last_batch_s=report.duration_s,
-            waiting=max(0, (stats.waiting or 0) - report.claimed),
         )
         text = "batch of %d in %.2f s: %d succeeded, %d failed, %d released"
         counts = report.succeeded, report.failed, report.released
@@ -619,8 +576,12 @@ class QueueWorker:
     )
     async def _plan_and_append(
         self, batch: Sequence[QueuedPosition], batch_id: str
-    ) -> tuple[BatchPlan, AppendResult | None]:
-        """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile."""
+    ) -> tuple[BatchPlan, int]:
+        """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile.
+
+        Returns:
+            The plan, and the number of rows.
+        """
         now = self._clock()
         # The ledger is read before the view: a row that is added later may be newer than the view,
         # and makes the append fail.
@@ -641,12 +602,11 @@ class QueueWorker:
             keep=interval - timedelta(seconds=self._settings.refresh_interval_s),
             written=written,
         )
-        if not plan.rows:
-            return plan, None
         check = partial(self._check_lease, batch, batch_id)
-        return plan, await self._updates.append(
+        appended = await self._updates.append(
             plan.rows, batch_id=batch_id, guard=check, through=newest.through
         )
+        return plan, appended.rows
 
     def _check_lease(self, batch: Sequence[QueuedPosition], batch_id: str) -> None:
         if not self.queue.sync.holds(_ids(batch), lease_token=batch[0].lease_token):
@@ -670,18 +630,12 @@ class QueueWorker:
                 await self.queue.release(_ids(batch), reason, lease_token=batch[0].lease_token)
 
 
-def _why_released(error: BaseException) -> str:
-    if isinstance(error, asyncio.CancelledError):
-        return "the worker was stopped"
-    return "the lake could not be used" if isinstance(error, errors.LakeError) else str(error)
-
-
 def _ids(requests: Sequence[QueuedPosition]) -> list[str]:
     return [request.request_id for request in requests]
 
 
 # The report where nothing waits.
-NOTHING = DrainReport(exhausted=True)
+NOTHING = DrainReport()
 
 
 async def drain(
@@ -709,7 +663,7 @@ async def drain(
         by=Provenance(run_id=run_id),
         clock=clock,
     )
-    return await worker.try_drain(settings.drain_time_limit_s)
+    return await worker.drain(settings.drain_time_limit_s)
 
 
 async def enqueue_monitored(lake: Lake, settings: Settings) -> list[str]:

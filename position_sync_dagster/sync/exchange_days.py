@@ -117,14 +117,6 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
     return closes
 
 
-def close_before(calendar: str, day: date) -> datetime:
-    """Return the time, in UTC, at which the trading day before a trading day closed."""
-    exchange = _calendar(calendar)
-    earlier = exchange.previous_session(day.isoformat())
-    close: datetime = exchange.session_close(earlier).to_pydatetime()
-    return close.astimezone(UTC)
-
-
 def session_before(calendar: str, day: date) -> date:
     """Return the trading day before a trading day.
 

@@ -1,7 +1,7 @@
 """Legs that change without a person: those that were rolled, and those that rules choose."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,14 +10,13 @@ import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import A_DAY, Clock, utc_now
-from position_sync_dagster.domain.closes import PositionChange
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.domain.rolls import Roll, UnclearRoll, rolls_of
 from position_sync_dagster.domain.rules import Rule, exchange_date, legs_of_rules
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
-from position_sync_dagster.lake.schema import one_of, records_of
+from position_sync_dagster.lake.schema import one_of
 from position_sync_dagster.lake.strategies_file import follow_file, following_rolls, saved_file
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
@@ -181,31 +180,20 @@ class RollFollower:
 def _rolls(
     lake: Lake, legs: Iterable[ActiveContract], now: datetime
 ) -> tuple[list[Roll], list[UnclearRoll]]:
-    """Return the rolls of legs; only what changed on the days on which they closed is compared."""
+    """Return the rolls of legs, by all changes of their underlyings since the first leg closed."""
     table = lake.position_changes
     of_legs = one_of("conid", [leg.conid for leg in legs])
-    closed = table.rows(now - WINDOW, IS_CLOSE & of_legs, ("account", "symbol", "seen_at"))
+    closed = table.rows(now - WINDOW, IS_CLOSE & of_legs, ("symbol", "seen_at"))
     if closed.is_empty():
         return [], []
 
-    closed = closed.sort("seen_at")
-    first: datetime = closed["seen_at"][0] - A_DAY
-    changes = table.rows(first, one_of("symbol", closed["symbol"].unique()))
-    with_closes = changes.sort("seen_at").join_asof(
-        closed.with_columns(is_near=True),
-        on="seen_at",
-        by=("account", "symbol"),
-        strategy="nearest",
-        tolerance=A_DAY,  # at most, between what was closed and what was opened in its place
-        check_sortedness=False,
-    )
-    near = with_closes.drop_nulls("is_near")
-
+    first: datetime = closed.select(pl.col("seen_at").min()).item() - A_DAY
+    changes = table.records(first, one_of("symbol", closed["symbol"].unique()))
+    conids = {change.conid for change in changes}
     since = first - BEFORE
-    closures = lake.closures.current(one_of("change_id", near["change_id"]), since)
-    movements = lake.movements.records(since.date(), one_of("conid", near["conid"].unique()))
-    near_changes = records_of(PositionChange, near)
-    return rolls_of(closures, near_changes, movements, WITHIN)
+    closures = lake.closures.current(since=since)
+    movements = lake.movements.records(since.date(), one_of("conid", conids))
+    return rolls_of(closures, changes, movements, WITHIN)
 
 
 def _concerns(leg: ActiveContract, conid: int, account: str, at: datetime) -> bool:
@@ -287,40 +275,33 @@ class RuleFollower:
         self._rules: list[Rule] = []
         self._saved: object = None
         self._followed: object = None
-        self._sides: dict[Key, bool] = {}
 
-    def is_due(self, positions: Mapping[Key, float | None], *, first: bool) -> bool:
-        """Return whether the file, the day, the registry or the side of a holding changed.
+    def is_due(self, moves: int, *, first: bool) -> bool:
+        """Return whether the file, the day, the registry or what is held changed.
 
         Args:
-            positions: The quantities that changed since the last call.
-            first: Whether these are all quantities.
+            moves: How often holdings opened, closed or turned.
+            first: Whether they are those of a new connection.
         """
         if first:
-            self._sides = {}
             self._followed = None
+        return self._followed != self._inputs(moves)
 
-        for key, quantity in positions.items():
-            before = self._sides.pop(key, None)
-            side = quantity > 0 if quantity else None
-            if side is not before:
-                self._followed = None
-            if side is not None:
-                self._sides[key] = side
-        return self._followed != self._inputs()
-
-    def follow(self, holdings: Iterable[BrokerPosition], accounts: Collection[str]) -> None:
+    def follow(
+        self, holdings: Iterable[BrokerPosition], accounts: Collection[str], moves: int
+    ) -> None:
         """Apply the file if it was saved, and its rules to what these accounts hold; blocks.
 
         Args:
             holdings: All holdings of the login.
             accounts: The accounts of the login; what rules chose in others stays.
+            moves: As for `is_due`.
 
         Raises:
             LakeError: The table cannot be used.
         """
-        inputs = self._inputs()
-        saved, _today, _version = inputs
+        inputs = self._inputs(moves)
+        saved = inputs[0]
         if self._saved != saved:
             self._apply_file()
             self._saved = saved
@@ -349,6 +330,6 @@ class RuleFollower:
         except errors.InvalidLegError as error:  # it must not end the stream, which calls this
             logger.warning("the legs of the rules stay as they were: %s", error)
 
-    def _inputs(self) -> tuple[object, object, object]:
+    def _inputs(self, moves: int) -> tuple[object, ...]:
         today = exchange_date(self.clock())
-        return saved_state(self.file), today, self.registry.version
+        return saved_state(self.file), today, self.registry.version, moves

@@ -155,39 +155,31 @@ class MovementBook:
 
     def _terms(
         self,
-        stored: Iterable[Movement],
-        executions: Iterable[Execution],
-        events: Iterable[StatementEvent],
-        closures: Iterable[Closure],
+        stored: Collection[Movement],
+        executions: Collection[Execution],
+        events: Collection[StatementEvent],
+        closures: Collection[Closure],
     ) -> Terms:
         """Return what is known of the contracts of movements, and of the days between them."""
-        conids: set[int] = set()
-        days: set[date] = set()
-        for movement in stored:
-            days.add(movement.day)
-            if movement.conid is not None:
-                conids.add(movement.conid)
+        days = {movement.day for movement in stored}
+        days.update(execution.time.date() for execution in executions)
+        days.update(event.day for event in events)
+        days.update(closure.closed_at.date() for closure in closures)
 
-        for execution in executions:
-            days.add(execution.time.date())
-            conids.add(execution.conid)
-
-        for event in events:
-            days.add(event.day)
-            if event.conid is not None:
-                conids.add(event.conid)
-
-        for closure in closures:
-            days.add(closure.closed_at.date())
-            conids.add(closure.conid)
+        named = {movement.conid for movement in stored} | {event.conid for event in events}
+        conids = {conid for conid in named if conid is not None}
+        conids.update(execution.conid for execution in executions)
+        conids.update(closure.conid for closure in closures)
 
         details = self.lake.contracts.get(conids)
+
         multipliers: dict[int, float] = {}
         magnifiers: dict[int, float] = {}
         for conid, contract in details.items():
             multipliers[conid] = contract.multiplier
             if contract.price_magnifier:
                 magnifiers[conid] = float(contract.price_magnifier)
+
         without_details = conids - magnifiers.keys()
         if without_details:
             rows = self._valued(without_details)

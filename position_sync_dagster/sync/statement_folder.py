@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -66,6 +66,14 @@ class ServedAccounts:
         mode = self.settings.trading_mode or TradingMode.LIVE
         return f"the trading mode is {mode.value}"
 
+    @property
+    def name(self) -> str:
+        """Return what names the tables that statements are stored in, and these accounts."""
+        lake = self.lake
+        tables = (lake.executions, lake.statement_events, lake.account_values, lake.movements)
+        ids = [table.table.table_id() for table in tables]
+        return " ".join((*ids, *sorted(self._known)))
+
     @cached_property
     def _known(self) -> frozenset[str]:
         return frozenset(known_accounts(self.lake))
@@ -89,33 +97,32 @@ class ServedAccounts:
         )
 
 
-def _named(statements: Iterable[Statement]) -> set[str]:
-    """Return all accounts that statements name, served or not."""
-    accounts: set[str] = set()
-    for statement in statements:
-        accounts.update((statement.account, *statement.accounts, *statement.foreign_rows))
-    return accounts
-
-
 @dataclass(slots=True, kw_only=True)
 class _IndexedFile:
     """A file as the folder's index has it.
 
     Attributes:
         state: Size and time of change of the file.
-        served: The accounts that it names and that were served when it was read.
         statements: Its statements, without their rows.
-        stored_in: The lakes that have the rows of these accounts.
     """
 
     state: tuple[int, int]
-    served: frozenset[str]
     statements: list[Statement]
-    stored_in: set[str] = field(default_factory=set)
 
 
-_INDEX = TypeAdapter(dict[str, _IndexedFile])
-# The folder's index: files that are in it, and unchanged, are not parsed again.
+@dataclass(slots=True, kw_only=True)
+class _Index:
+    """The files whose rows the tables of a lake have; unchanged ones are not parsed again.
+
+    Attributes:
+        of: Names the tables, and the accounts that were served.
+    """
+
+    of: str = ""
+    files: dict[str, _IndexedFile] = field(default_factory=dict)
+
+
+_INDEX = TypeAdapter(_Index)
 INDEX_FILE = ".position-sync.json"
 
 # The largest index, in bytes; a statement takes about a thousand.
@@ -132,11 +139,13 @@ class Statements(NamedTuple):
         found: The newest first: of two for one day, the one that was made later counts.
         unreadable: The errors of other files and of rows, which name both. The others are used.
         notes: What was not read, and is no error.
+        parsed: The names of the files that were parsed now.
     """
 
     found: tuple[Statement, ...]
     unreadable: tuple[errors.PositionSyncError, ...]
     notes: tuple[str, ...] = ()
+    parsed: frozenset[str] = frozenset()
 
 
 @dataclass(eq=False, repr=False)
@@ -154,24 +163,16 @@ class StatementFolder:
     folder: Path
     accounts: ServedAccounts | None = None
     _parsed: dict[str, list[Statement]] = field(default_factory=dict, init=False)
+    _files: dict[str, _IndexedFile] = field(default_factory=dict, init=False)
 
-    def read(
-        self,
-        *,
-        lake_id: str = "",
-        store: Callable[[Statement], None] | None = None,
-        stored: Callable[[list[Statement], set[str]], None] = lambda _statements, _new: None,
-    ) -> Statements:
+    def read(self, store: Callable[[Statement], None] | None = None) -> Statements:
         """Return what the files have; one that cannot be read does not affect the others.
 
-        A file is parsed if it is new or was changed, if other accounts are served now, and if the
-        lake does not have its rows; one at a time.
+        A file is parsed, one at a time, unless the index of the same tables and accounts has it as
+        it is.
 
         Args:
-            lake_id: Names the tables that have the rows of files that were stored.
-            store: Stores the rows of a statement.
-            stored: Called after all of them, before the index says that the lake has them: with the
-                statements of all files, and the names of the files whose rows were stored now.
+            store: Stores the rows of a statement, of the files that are parsed.
         """
         try:
             paths = sorted(path for path in self.folder.iterdir() if path.name[0] != ".")
@@ -184,27 +185,44 @@ class StatementFolder:
             )
             return Statements((), (unreadable_folder,))
 
-        index_before = self._index()
-        index: dict[str, _IndexedFile] = {}
+        indexed_files = self._indexed_files()
         statements: list[Statement] = []
         unreadable: list[errors.PositionSyncError] = []
+        parsed: set[str] = set()
 
         for path in paths:
             try:
                 if not _is_statement_file(path):
                     continue
-                indexed = self._indexed(path, index_before.get(path.name), lake_id, store)
-                index[path.name] = indexed
+                state = saved_state(path)[1:]
+                indexed = indexed_files.get(path.name)
+                if indexed is None or indexed.state != state:
+                    with_rows = statements_in(path, self._serves)
+                    without_rows: list[Statement] = []
+                    for statement in with_rows:
+                        if store is not None:
+                            store(statement)
+                        without_rows.append(statement.without_rows())
+                    indexed = _IndexedFile(state=state, statements=without_rows)
+                    parsed.add(path.name)
+
+                self._files[path.name] = indexed
                 if self.accounts is not None:
                     self.accounts.check(indexed.statements)
                 statements += indexed.statements
             except errors.PositionSyncError as error:
                 unreadable.append(error)
 
-        stored(statements, _read_anew(index, index_before))
-        if index != index_before:
-            self._keep(index)
-        return _newest_first(statements, unreadable)
+        return _newest_first(statements, unreadable)._replace(parsed=frozenset(parsed))
+
+    def remember(self, accounts: ServedAccounts) -> None:
+        """Store in the index that the tables have the rows of the files that were read.
+
+        In a folder that cannot be written, each read parses all files.
+        """
+        index = _Index(of=accounts.name, files=self._files)
+        with suppress(OSError):
+            self.write(INDEX_FILE, _INDEX.dump_json(index))
 
     def rows_of(self, file: str) -> list[Statement]:
         """Return the statements of a file of the folder, with their rows; it is parsed once.
@@ -235,67 +253,19 @@ class StatementFolder:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
 
-    def _indexed(
-        self,
-        path: Path,
-        before: _IndexedFile | None,
-        lake_id: str,
-        store: Callable[[Statement], None] | None,
-    ) -> _IndexedFile:
-        """Return what a file has; its rows are stored, if the lake does not have them.
-
-        Raises:
-            PositionSyncError: The file cannot be read, or is no statement.
-        """
-        state = saved_state(path)[1:]
-        stored_in: set[str] = set()
-        if before is not None and before.state == state and self._has_served(before):
-            stored_in |= before.stored_in
-            if store is None or lake_id in stored_in:
-                return before
-
-        statements = statements_in(path, self._serves)
-        if store is not None:
-            for statement in statements:
-                store(statement)
-            stored_in.add(lake_id)
-        return _IndexedFile(
-            state=state,
-            served=self._served_in(statements),
-            statements=[statement.without_rows() for statement in statements],
-            stored_in=stored_in,
-        )
-
-    def _served_in(self, statements: Iterable[Statement]) -> frozenset[str]:
-        """Return the accounts that statements name and that are served."""
-        return frozenset(filter(self._serves, _named(statements)))
-
     @property
     def _serves(self) -> Callable[[str], bool]:
         return self.accounts or every_account
 
-    def _has_served(self, indexed: _IndexedFile) -> bool:
-        """Return whether the index has of a file what is wanted now: the same accounts."""
-        if self.accounts is None:  # the days are wanted, whatever the accounts
-            return True
-        return indexed.served == self._served_in(indexed.statements)
-
-    def _index(self) -> dict[str, _IndexedFile]:
+    def _indexed_files(self) -> dict[str, _IndexedFile]:
+        """Return the files of the index; none where it is of other tables or accounts."""
         try:
             content = first_bytes(self.folder / INDEX_FILE, _LARGEST_INDEX)
-            return _INDEX.validate_json(content)
+            index = _INDEX.validate_json(content)
         except (OSError, ValueError):  # it is made anew
             return {}
-
-    def _keep(self, index: Mapping[str, _IndexedFile]) -> None:
-        """Store the index; in a folder that cannot be written, each read parses all files."""
-        with suppress(OSError):
-            self.write(INDEX_FILE, _INDEX.dump_json(dict(index)))
-
-
-def _read_anew(index: Mapping[str, _IndexedFile], before: Mapping[str, _IndexedFile]) -> set[str]:
-    """Return the files that were parsed."""
-    return {name for name, indexed in index.items() if indexed is not before.get(name)}
+        is_of_these = self.accounts is None or index.of == self.accounts.name
+        return index.files if is_of_these else {}
 
 
 def _is_statement_file(path: Path) -> bool:
@@ -488,24 +458,28 @@ def import_statements(lake: Lake, settings: Settings, run_id: str | None = None)
         values = [_identified(row, run_id) for row in statement.cash]
         counts["account_values"] += lake.account_values.append(values).rows
 
-    def record_movements(statements: list[Statement], files: set[str]) -> None:
-        if files & known_files:
-            # What these files stated before may have replaced what others state.
-            all_files = {statement.file for statement in statements}
-            for file in all_files - files:
-                for statement in statements_in(folder.folder / file, served):
-                    keep(statement)
-            files = all_files
+    read = folder.read(store)
+    files = set(read.parsed)
+    if files & known_files:
+        # What these files stated before may have replaced what others state.
+        all_files = {statement.file for statement in read.found}
+        for file in all_files - files:
+            for statement in statements_in(folder.folder / file, served):
+                keep(statement)
+        files |= all_files
 
-        read = [statement for statement in statements if statement.file in files]
-        lake.statement_events.add(sections_of(read, events), run_id=run_id)
-        book.update(files, executions, events)
-
-    tables = (lake.executions, lake.statement_events, lake.account_values, lake.movements)
-    table_ids = [table.table.table_id() for table in tables]
-    lake_id = " ".join(table_ids)
-    read = folder.read(lake_id=lake_id, store=store, stored=record_movements)
-    return Imported(**read._asdict() | counts)
+    of_files = [statement for statement in read.found if statement.file in files]
+    lake.statement_events.add(sections_of(of_files, events), run_id=run_id)
+    book.update(files, executions, events)
+    folder.remember(served)
+    return Imported(
+        read.found,
+        read.unreadable,
+        read.notes,
+        executions=counts["executions"],
+        events=counts["events"],
+        account_values=counts["account_values"],
+    )
 
 
 def _identified(cash: AccountSummary, run_id: str | None) -> AccountSummary:

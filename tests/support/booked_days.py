@@ -12,7 +12,6 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import (
-    close_before,
     closing_times,
     session_before,
 )
@@ -189,12 +188,8 @@ class Books:
         before = session_before(calendar, day)
         self.fill(before, day)
         MovementBook(self.lake, calendar).update()
-        trading_day = TradingDay(
-            day=day,
-            before=before,
-            since=close_before(calendar, day),
-            closed=closing_times(calendar, [day])[day],
-        )
+        closes = closing_times(calendar, [before, day])
+        trading_day = TradingDay(day=day, before=before, since=closes[before], closed=closes[day])
         rows = explain_days(self.lake, self.settings, [trading_day])[day]
         derived.replace(self.lake.derived_table(PROFIT_EXPLAINED), {day: rows})
         return rows

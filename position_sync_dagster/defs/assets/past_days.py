@@ -9,7 +9,7 @@ and again at night.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -26,7 +26,6 @@ from position_sync_dagster.defs.checks.evaluation import failed, passed, table_c
 from position_sync_dagster.defs.dagster_internals import WITHOUT_EVENTS
 from position_sync_dagster.defs.resources import CLOSE_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.closes import EventKind
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import (
@@ -113,11 +112,10 @@ def daily_asset(
         deps=["position_updates", "flex_statements"],
         freshness_policy=CLOSED_DAYS,
         metadata=table_asset.column_lineage(DAILY_POSITIONS, MADE_OF),
-        output_required=False,
     )
     def daily_positions(
         context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
-    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetMaterialization | dg.AssetObservation]:
+    ) -> dg.MaterializeResult[None]:
         """Every holding at the close of a trading day: its last value until then, with its age.
 
         The check days_are_complete is yellow while a past trading day is missing. Nothing is wrong
@@ -149,30 +147,29 @@ def daily_asset(
 
         version = str(result.version)
         shared = table_asset.replacement_metadata(result)
-        if closed_days.filled and not closed_days.skipped:
+        if not closed_days.skipped:
             for day, closed in closed_days.filled.items():
                 context.add_asset_metadata(describe(closed), partition_key=day.isoformat())
-            yield dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
-            return
+            return dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
 
         key = resources.key_of(DAILY_POSITIONS.name)
         for day, closed in closed_days.filled.items():
-            yield dg.AssetMaterialization(
+            event = dg.AssetMaterialization(
                 key,
                 partition=day.isoformat(),
                 metadata={**shared, **describe(closed)},
                 tags={table_asset.DATA_VERSION: version},
             )
+            context.log_event(event)
         for day, why in closed_days.skipped.items():
-            context.log.warning(f"{day} is not filled: {why}.")
-            yield dg.AssetObservation(
+            skipped = dg.AssetObservation(
                 key,
                 partition=day.isoformat(),
                 description=f"Not filled: {why}.",
                 metadata={"skipped": why},
             )
-        if closed_days.skipped:
-            yield dg.MaterializeResult(metadata=WITHOUT_EVENTS)
+            context.log_event(skipped)
+        return dg.MaterializeResult(metadata=WITHOUT_EVENTS)
 
     return daily_positions
 
@@ -268,11 +265,8 @@ def _first_day(settings: Settings) -> date:
     return min(first_days, default=datetime.now(UTC).date())
 
 
-# Number of trading days recorded again at night: rows and statements may come late.
-LATE_DAYS = 3
-
-# Number of trading days that are recorded again at night if their statement came later.
-STATED_DAYS = 20
+# Number of trading days recorded again at night: rows may come late, and statements a week later.
+LATE_DAYS = 8
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
@@ -374,20 +368,12 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
 
     @scheduled(resources.CLOSE_JOB, "15 6 * * 2-6")
     def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        """At night: the last three trading days again, for late rows and statements.
-
-        It begins with the first of the last twenty days whose statement came later.
-        """
+        """At night: the last eight trading days again, for late rows and statements."""
         today = context.scheduled_execution_time.astimezone(zone).date()
-        over = [day for day in last_days(days, STATED_DAYS, before=today) if day >= first]
+        over = [day for day in last_days(days, LATE_DAYS, before=today) if day >= first]
         if not over:
             return dg.SkipReason("No trading day is over yet.")
-
-        lake = tables.Lake.of(resources.POSITION_SYNC.read_settings())
-        stated = first_stated_anew(lake, over)
-        late = over[-LATE_DAYS:][0]
-        begin = late if stated is None else min(stated, late)
-        day_range = {RANGE_START: begin.isoformat(), RANGE_END: over[-1].isoformat()}
+        day_range = {RANGE_START: over[0].isoformat(), RANGE_END: over[-1].isoformat()}
         return dg.RunRequest(tags=day_range)
 
     @scheduled(resources.IMPORT_JOB, "0 6 * * 2-6")
@@ -413,36 +399,6 @@ def last_days(days: exchange_days.ExchangeDays, number: int, *, before: date) ->
         if days.is_trading_day(day):
             newest_first.append(day)
     return newest_first[::-1]
-
-
-def first_stated_anew(lake: tables.Lake, days: Sequence[date]) -> date | None:
-    """Return the first of some days that a statement has told since it was recorded last.
-
-    It is one whose books are missing, or whose profit is not known, although a statement has the
-    net liquidation of the account.
-    """
-    is_of_days = schema.one_of("day", days)
-    is_net_liquidation = pl.col("kind") == EventKind.NET_LIQUIDATION.value
-    wanted = is_of_days & is_net_liquidation
-    stated = lake.statement_events.rows(min(days), wanted, ["account", "day"])
-
-    booked = _recorded(lake, BOOKS, days)
-    explained = _recorded(lake, PROFIT_EXPLAINED, days)
-    unexplained = explained.filter(pl.col("profit").is_null())
-    on = ("account", "day")
-    unbooked = stated.join(booked, on=on, how="anti")
-    unknown = stated.join(unexplained, on=on, how="semi")
-    first: date | None = pl.concat([unbooked, unknown])["day"].min()  # type: ignore[assignment]
-    return first
-
-
-def _recorded(lake: tables.Lake, spec: TableSpec, days: Sequence[date]) -> pl.DataFrame:
-    """Return account, day and profit of the rows of some days."""
-    chosen = pl.col("partition.session_date").is_in(days)
-    columns = ["account", "session_date", "profit"]
-    table = lake.derived_table(spec)
-    rows = derived.derived_rows(table, chosen=chosen, columns=columns)
-    return rows.rename({"session_date": "day"})
 
 
 @table_check(DAILY_POSITIONS.name)
@@ -533,15 +489,14 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         lake = position_sync.lake
         settings = position_sync.settings
         days = days_of(context)
-        closes = exchange_days.closing_times(settings.calendar, days)
+        days_before = [exchange_days.session_before(settings.calendar, day) for day in days]
+        closes = exchange_days.closing_times(settings.calendar, [*days, *days_before])
         # What the new rows of daily_positions say of contracts may make a movement's cash known.
         MovementBook(lake, settings.calendar, run_id=context.run.run_id).update()
 
         trading_days: list[TradingDay] = []
-        for day in days:
-            before = exchange_days.session_before(settings.calendar, day)
-            since = exchange_days.close_before(settings.calendar, day)
-            trading_days.append(TradingDay(day, before, since, closes[day]))
+        for day, before in zip(days, days_before, strict=True):
+            trading_days.append(TradingDay(day, before, closes[before], closes[day]))
         frames = explain_days(lake, settings, trading_days)
 
         result = replaced_days(context, lake, PROFIT_EXPLAINED, frames)

@@ -109,14 +109,15 @@ _from_statements = partial(
     can_subset=True,
     config_schema={},  # without it, Launchpad would take any value
 )
-@dagster_failures
 def imported(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Download the query of the settings, and import the folder, also if that fails."""
-    lake = position_sync.lake
-    settings = position_sync.settings
-    downloaded, done = statement_folder.download_and_import(lake, settings, context.run.run_id)
+    with dagster_failures():
+        lake = position_sync.lake
+        settings = position_sync.settings
+        run_id = context.run.run_id
+        downloaded, done = statement_folder.download_and_import(lake, settings, run_id)
     for error in done.unreadable:
         context.log.warning(f"A statement was left out: {error}")
 

@@ -71,7 +71,7 @@ def table_asset(
             tags={resources.WRITTEN_BY: writer},
             **options,
         )
-        asset: dg.AssetsDefinition = define(resources.dagster_failures(function))
+        asset: dg.AssetsDefinition = define(resources.dagster_failures()(function))
         return asset
 
     return decorate

@@ -94,7 +94,7 @@ def table_check(
         evaluation = _guarded(of_all, called, advice)
 
         @dg.asset_check(name=called, asset=asset, description=shown, config_schema={})
-        @dagster_failures
+        @dagster_failures()
         def check(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
             return evaluation(position_sync.lake, position_sync.settings)
 
@@ -206,31 +206,28 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
     if len(results) == 1:
         return next(iter(results.values()))
 
-    failing: dict[str, dg.AssetCheckResult] = {}
-    unknown: dict[str, dg.AssetCheckResult] = {}
-    for name, result in results.items():
-        if not result.passed:
-            group = unknown if UNKNOWN in result.metadata else failing
-            group[name] = result
-    most_serious = {**failing, **unknown} or dict(results)
-    shown = list(most_serious.items())[:SHOWN]
-
+    in_order = sorted(results.items(), key=_seriousness)
+    first = in_order[0][1]
     texts: list[str] = []
     metadata: dict[str, dg.RawMetadataValue] = {}
-    for name, result in shown:
+    for name, result in in_order:
+        if result.passed and not first.passed:
+            break
         texts.append(f"{name}: {result.description}")
         for key, value in result.metadata.items():
             metadata[f"{name}/{key}"] = value
 
-    _name, first = shown[0]
     for key in (WHAT_TO_DO, UNKNOWN):
         if key in first.metadata:
             metadata[key] = first.metadata[key]
+    return first._replace(description=" ".join(texts), metadata=metadata)
 
-    severities = {result.severity for result in failing.values()}
-    is_error = dg.AssetCheckSeverity.ERROR in severities
-    holds = not failing and not unknown
-    return judged(" ".join(texts), holds=holds, error=is_error, **metadata)
+
+def _seriousness(named: tuple[str, dg.AssetCheckResult]) -> tuple[bool, bool, bool]:
+    """Return the sort key of a result: errors first, then warnings, unknown and passed ones."""
+    result = named[1]
+    is_warning = result.severity is dg.AssetCheckSeverity.WARN
+    return bool(result.passed), UNKNOWN in result.metadata, is_warning
 
 
 def rows_result(
@@ -372,18 +369,9 @@ def news(
     event_keys = {key: check_key_of(key) for key in newest}
     storage = instance.event_log_storage
     stored = storage.get_latest_asset_check_execution_by_key(list(event_keys.values()))
-    assets = {key.asset_key for key in event_keys.values()}
-    by_run: dict[dg.AssetKey, dg.EventLogRecord | None] = {}
-    for asset in instance.get_asset_records(list(assets)):
-        entry = asset.asset_entry
-        by_run[entry.asset_key] = entry.last_materialization_record
-
     events: list[dg.AssetCheckEvaluation] = []
     for key, result in newest.items():
-        event_key = event_keys[key]
-        record = stored.get(event_key)
-        materialization = by_run.get(event_key.asset_key)
-        if is_news(record, result, now) or _is_hidden(record, materialization):
+        if is_news(stored.get(event_keys[key]), result, now):
             events.append(check_evaluation(key, result))
     return events
 
@@ -408,10 +396,3 @@ def _outcome(evaluated: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> object
     is_unknown = UNKNOWN in evaluated.metadata
     is_unevaluated = UNEVALUATED in evaluated.metadata
     return evaluated.severity, is_unknown, is_unevaluated
-
-
-def _is_hidden(record: Any, materialization: dg.EventLogRecord | None) -> bool:
-    """Return whether Dagster shows no result, since a run materialized the asset after it."""
-    if materialization is None or materialization.run_id == record.run_id:
-        return False
-    return materialization.timestamp > float(record.create_timestamp)

@@ -18,7 +18,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -858,11 +858,6 @@ async def offload(work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) ->
     """
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_pool, partial(work, *args, **kwargs))
-
-
-def begin(work: Callable[[], R]) -> Future[R]:
-    """Begin blocking work in the lake's threads; the `result` of the future waits for it."""
-    return _pool.submit(work)
 
 
 # The calls of `together` that run at once, in threads of their own.

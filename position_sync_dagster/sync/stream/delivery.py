@@ -6,11 +6,9 @@ slow table has not taken rows yet, it later gets only the newest row of each hol
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import KW_ONLY, asdict, dataclass, replace
-from enum import Enum
+from dataclasses import asdict, dataclass, replace
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.account_values import AccountSummary
@@ -38,24 +36,8 @@ ENDS_STREAM = (
 # Delays between attempts. They are shorter than the time that `close` waits for a delivery.
 RETRY = Backoff(first_s=0.5, longest_s=2.0)
 
-# An error is logged again after this long without one of its kind: a handler may raise for one leg
-# only.
-QUIET_S = 60.0
-
 # Maximum wait for a cancelled handler to end.
 CANCEL_TIMEOUT_S = 1.0
-
-
-class DeliveryOutcome(Enum):
-    """What follows a call of a handler.
-
-    DELIVERED: the updates are done. RETRY: the handler gets them again. END_STREAM: they stay
-    undelivered, and the stream ends with the error.
-    """
-
-    DELIVERED = "DELIVERED"
-    RETRY = "RETRY"
-    END_STREAM = "END_STREAM"
 
 
 @dataclass(eq=False, repr=False)
@@ -75,23 +57,18 @@ class HandlerDelivery:
     After a slow flush, a handler of whole flushes gets nothing for `rest_s`, unless an update is
     urgent.
 
-    Args:
-        monotonic: The clock that times the failures, in seconds.
-
     Attributes:
         failures: How often the handler raised.
         refused: The error that ends the stream: nothing more is written.
     """
 
     handler: PositionUpdateHandler
-    _: KW_ONLY
-    monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self.failures = 0
         self.refused: errors.LakeError | None = None
         self._batched = getattr(self.handler, "on_position_updates", None)
-        self._failed_s: dict[str, float] = {}
+        self._outage: str | None = None
         self._pending: dict[Key, PositionUpdate] = {}
         self._is_closing = False
         self._is_closed = False
@@ -136,17 +113,17 @@ class HandlerDelivery:
             batch = self._pending
             self._pending = {}
             began_s = loop.time()
-            outcome = DeliveryOutcome.RETRY
+            is_delivered = False
 
             try:
-                outcome = await self._deliver(list(batch.values()))
+                is_delivered = await self._deliver(list(batch.values()))
             finally:
-                if outcome is not DeliveryOutcome.DELIVERED:
+                if not is_delivered:
                     self._pending = batch | self._pending
 
-            if outcome is DeliveryOutcome.END_STREAM:
+            if self.refused is not None:
                 return
-            if outcome is DeliveryOutcome.RETRY:
+            if not is_delivered:
                 failures += 1
                 await asyncio.sleep(RETRY.delay_s(failures))
                 continue
@@ -156,35 +133,34 @@ class HandlerDelivery:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._urgent.wait(), rest_s(loop.time() - began_s))
 
-    async def _deliver(self, updates: list[PositionUpdate]) -> DeliveryOutcome:
-        """Call the handler, and return what follows."""
+    async def _deliver(self, updates: list[PositionUpdate]) -> bool:
+        """Call the handler; return whether the updates are done."""
+        failures = self.failures
         if self._batched is None:
             for update in updates:
                 try:
                     await self.handler.on_position_update(update)
                 except Exception as error:  # noqa: BLE001 - a handler's own code: log it, go on
                     self._log_failure(error)
-            return DeliveryOutcome.DELIVERED
+        else:
+            try:
+                await self._batched(updates)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._log_failure(error)
+                if isinstance(error, ENDS_STREAM):
+                    self.refused = error
+                return False
 
-        try:
-            await self._batched(updates)
-        except ENDS_STREAM as error:
-            self._log_failure(error)
-            self.refused = error
-            return DeliveryOutcome.END_STREAM
-        except Exception as error:  # noqa: BLE001 - as above
-            self._log_failure(error)
-            return DeliveryOutcome.RETRY
-        return DeliveryOutcome.DELIVERED
+        if self.failures == failures:
+            self._outage = None
+        return True
 
     def _log_failure(self, error: Exception) -> None:
-        """Log the error; each kind once per outage."""
+        """Log the error, unless the last one of the same outage was of its kind."""
         self.failures += 1
         kind = type(error).__name__
-        now_s = self.monotonic()
-        last_s = self._failed_s.get(kind, float("-inf"))
-        self._failed_s[kind] = now_s
-        if now_s - last_s > QUIET_S:
+        if kind != self._outage:
+            self._outage = kind
             trace = None if isinstance(error, errors.PositionSyncError) else error
             name = type(self.handler).__name__
             text = str(error) or kind
@@ -203,14 +179,14 @@ class AccountRecorder:
     Net liquidation and profit change with each tick: there is at most one commit each
     `ACCOUNT_EVERY_S`, with the newest amounts, and no flush waits for it.
 
-    After a commit that failed, the table is read again, and what it lacks is due again.
+    After a commit that failed, the same changes are due again.
     """
 
     context: OwnerContext
     table: AccountValuesTable
 
     def __post_init__(self) -> None:
-        self._written: dict[str, AccountSummary] | None = None
+        self._written: dict[str, AccountSummary] = {}
         self._next_at = float("-inf")
 
     async def record(self, connection: GatewayConnection) -> None:
@@ -223,16 +199,10 @@ class AccountRecorder:
         if began < self._next_at:
             return
 
-        written = self._written
-        self._written = None  # what is written is not known until this commit has ended
-        if written is None:
-            summaries = await offload(self.table.latest_summaries)
-            written = {row.account: row for row in summaries}
-
         provenance = asdict(self.context.lease.provenance)
         changed = {}
         for summary in connection.summaries.current():
-            before = written.get(summary.account)
+            before = self._written.get(summary.account)
             if before is None or before.amounts != summary.amounts:
                 changed[summary.account] = replace(summary, **provenance)
 
@@ -240,7 +210,7 @@ class AccountRecorder:
             await offload(self.table.append, list(changed.values()))
             ended = self.context.monotonic()
             self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
-        self._written = written | changed
+            self._written |= changed
 
 
 # Time limit for each handler to accept its last updates at the end of the stream.
@@ -270,7 +240,7 @@ class Flusher:
 
     def add_handler(self, handler: PositionUpdateHandler) -> None:
         """Add a handler that gets each flush."""
-        self._deliveries.append(HandlerDelivery(handler, monotonic=self.context.monotonic))
+        self._deliveries.append(HandlerDelivery(handler))
 
     def watch(self, connection: GatewayConnection) -> None:
         """Collect the ticks of a new connection."""

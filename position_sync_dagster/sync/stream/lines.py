@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from position_sync_dagster.domain.leg import few
 from position_sync_dagster.domain.line import Awaited, Denial
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, demands
 from position_sync_dagster.domain.login_lines import LoginLines
@@ -276,9 +277,7 @@ class StreamLines:
             text = self._text_of(conid, denial)
             texts.append(f"{text} (requested again at {again_at:%H:%M} UTC)")
 
-        named = texts[:NAMED]
-        if len(texts) > NAMED:
-            named.append(f"and {len(texts) - NAMED} more")
+        named = [few(texts, NAMED, "; ")] if texts else []
         return named + self.login.problems()
 
     def _text_of(self, conid: int, denial: Denial) -> str:

@@ -3,19 +3,17 @@
 The gateway sends no greeks for options without a line, and none for some legs with a line. These
 greeks are computed as one batch a few times a minute. A value of the broker and the price of the
 underlying at its time give the volatility; it and the price of the underlying now give the greeks.
-`PublishedGreeks` publishes greeks that moved enough, or are old enough: not each batch makes a row.
 """
 
 import asyncio
 import logging
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import chain
 from operator import attrgetter, itemgetter
-from typing import TypeVar
 
 from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, Key
@@ -55,9 +53,6 @@ FIRST_S = 1.0
 # time.
 PRICES_S = 0.5
 
-# Number of values that are read before the stream has its turn.
-SLICE = 200
-
 # Seconds after which underlyings, sizes and dividends are determined again.
 CHOOSE_S = 60.0
 
@@ -66,9 +61,6 @@ LOOK_S = 5.0
 
 # A gateway that sends greeks does so within a second or two after the first price.
 GREEKS_WITHIN_S = 10.0
-
-# Maximum number of contracts that are looked up in one step.
-AT_ONCE = 500
 
 # Decimals to which dividends, as a share of the price, are rounded: further decimals change with
 # each tick.
@@ -114,18 +106,8 @@ def underlying_price(
 # A price of the underlying that is older counts only while its session is closed.
 OLD = timedelta(minutes=1)
 
-Turn = TypeVar("Turn")
-
 # How long prices of an underlying are kept: account rows arrive every three minutes.
 KEPT = timedelta(minutes=5)
-
-
-async def _in_turns(conids: Iterable[Turn]) -> AsyncIterator[Turn]:
-    """Yield many options, with a turn for the stream after every few."""
-    for place, option in enumerate(conids):
-        yield option
-        if place % SLICE == SLICE - 1:
-            await asyncio.sleep(0)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -238,16 +220,6 @@ class AccountGreeks:
         return now - at > OLD and self.session_open(underlying) is not False
 
 
-# A change of delta that is published at once.
-DELTA_MOVE = 0.005
-
-# A change of gamma, vega or theta by this share of it is published at once.
-MOVE_PART = 0.03
-
-# Greeks whose inputs are newer than the published ones by this time are published in any case.
-RENEWED = timedelta(seconds=10)
-
-
 class PublishedGreeks:
     """The greeks that `broker_positions` has, or gets at the next publication, by conid.
 
@@ -263,7 +235,7 @@ class PublishedGreeks:
         return len(self._greeks)
 
     def take(self, conid: int, greeks: HoldingGreeks | None) -> None:
-        """Publish the new greeks of an option, if they differ enough from the published ones.
+        """Publish the new greeks of an option, if they differ from the published ones.
 
         Args:
             conid: The option.
@@ -271,11 +243,9 @@ class PublishedGreeks:
                 none.
         """
         before = self._greeks.pop(conid, None)
-        if before is not None and greeks is not None and not _moved(before, greeks):
-            greeks = before
         if greeks is not None:
             self._greeks[conid] = greeks
-        if greeks is not before:
+        if greeks != before:
             self.changes.note(conid)
 
     def of(self, holding: BrokerPosition) -> HoldingGreeks | None:
@@ -286,21 +256,6 @@ class PublishedGreeks:
         """Return a holding with its greeks."""
         greeks = self.of(holding)
         return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
-
-
-def _moved(before: HoldingGreeks, greeks: HoldingGreeks) -> bool:
-    """Return whether greeks differ from the published ones by enough to be published."""
-    if before.greeks_method != greeks.greeks_method:
-        return True
-    if abs(greeks.delta - before.delta) >= DELTA_MOVE:
-        return True
-    for name in ("gamma", "vega", "theta"):
-        then = getattr(before, name)
-        if abs(getattr(greeks, name) - then) > MOVE_PART * abs(then):
-            return True
-    if before.greeks_time is None or greeks.greeks_time is None:
-        return True
-    return greeks.greeks_time - before.greeks_time >= RENEWED
 
 
 @dataclass(eq=False, repr=False)
@@ -453,10 +408,10 @@ class ModelGreeks:
 
     def _learn(self, connection: GatewayConnection) -> None:
         """Look up options and underlyings whose details have been fetched since."""
-        found = sorted(self.contracts.available(self._unknown))[:AT_ONCE]
-        self._unknown.difference_update(found)
-        self._add(connection, [conid for conid in found if conid in self._keys])
-        if not self._keys.keys() >= set(found):
+        fetched = self.contracts.available(self._unknown)
+        self._unknown -= fetched
+        self._add(connection, sorted(fetched & self._keys.keys()))
+        if not fetched <= self._keys.keys():
             self._choose_at = float("-inf")
 
     async def _choose(self, connection: GatewayConnection) -> None:
@@ -566,16 +521,16 @@ class ModelGreeks:
     async def _compute(self, connection: GatewayConnection) -> None:
         """Read the newest values, compute what moved as one batch, and publish it."""
         now = self._clock()
-        async for conid in _in_turns(list(self._greeks.legs)):
+        for conid in self._greeks.legs:
             value = self._value_of(connection, conid)
-            if value is not None and conid in self._greeks.legs:
+            if value is not None:
                 self._greeks.valued(conid, *value)
 
         due = self._greeks.due(now)
         await asyncio.to_thread(compute, [leg for leg in due if leg.reason is None], now)
 
         options = self.contracts.of(self._greeks.legs)
-        async for leg in _in_turns(due):
+        for leg in due:
             if leg.conid in options:  # it may have left meanwhile
                 magnifier = options[leg.conid].price_magnifier
                 self.published.take(leg.conid, self._as_quoted(leg, magnifier))

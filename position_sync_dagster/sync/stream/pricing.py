@@ -14,7 +14,6 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.quote import Quote
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
 from position_sync_dagster.domain.valuation import Moment
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -24,8 +23,8 @@ from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 logger = logging.getLogger(__name__)
 
-# Delays before a holding is valued again after an error in its step.
-VALUED_AGAIN = Backoff(first_s=5.0, longest_s=900.0)
+# Seconds before a holding is valued again after an error in its step.
+VALUED_AGAIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +33,10 @@ class Failure:
 
     Attributes:
         why: The error in words.
-        times: How often in a row its step failed.
         again_at_s: When it is valued again.
     """
 
     why: str
-    times: int
     again_at_s: float
 
 
@@ -199,14 +196,11 @@ class StreamPricer:
         """Value a holding again later; its other rows stay as they are."""
         account, conid = state.key
         before = self._failures.get(state.key)
-        times = 1 if before is None else before.times + 1
         why = f"it cannot be valued: {type(error).__name__}: {error}"
         if before is None or before.why != why:
             logger.error("conid %d of %s is set aside: %s", conid, account, why, exc_info=error)
 
-        self._failures[state.key] = Failure(
-            why=why, times=times, again_at_s=now_s + VALUED_AGAIN.delay_s(times)
-        )
+        self._failures[state.key] = Failure(why=why, again_at_s=now_s + VALUED_AGAIN_S)
         state.due = True
 
     def _holding(self, key: Key) -> StreamedHolding:

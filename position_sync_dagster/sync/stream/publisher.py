@@ -209,7 +209,7 @@ class Publisher:
     """Writes `broker_positions`, and queues the holdings that are not streamed.
 
     Args:
-        queue: Without it, nothing is queued.
+        queue: Gets the requests.
         broker_positions: Without it, nothing is written.
         announced: The announcements so far; requests are added to them.
         greeks: The computed greeks of options.
@@ -217,7 +217,7 @@ class Publisher:
     """
 
     context: OwnerContext
-    queue: PositionQueue | None
+    queue: PositionQueue
     broker_positions: BrokerPositionsTable | None
     announced: Announcements
     _: KW_ONLY
@@ -436,8 +436,6 @@ class Publisher:
         Returns:
             The number of requests.
         """
-        if self.queue is None:
-            return 0
         holdings = {key: self._published[key] for key in keys if key in self._published}
         if not holdings:
             return 0

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -108,17 +108,12 @@ class AccountRefresh:
     values do not arrive. One download runs at a time; its values are published when it ends. After
     the first download of a connection, and after a refresh, every holding that is not streamed is
     queued.
-
-    Attributes:
-        ended: Set when a download ends after which all holdings are queued: the next step is due at
-            once.
     """
 
     context: OwnerContext
     publisher: Publisher
 
     def __post_init__(self) -> None:
-        self.ended = asyncio.Event()
         self._download: asyncio.Future[None] | None = None
         self._reason = Reason.SNAPSHOT
         self._next_at = 0.0
@@ -188,9 +183,6 @@ class AccountRefresh:
     def _begin(self, reason: Reason, download: Awaitable[None]) -> None:
         self._reason = reason
         self._download = asyncio.ensure_future(download)
-        if reason is not Reason.CHANGED:
-            self.ended.clear()
-            self._download.add_done_callback(lambda _download: self.ended.set())
 
 
 # Minimum seconds between two publications of the values of PnLSingle: for up to `MANY` holdings,
@@ -477,7 +469,7 @@ class Router:
         streamed = {key for key in changed if self._is_streamed(key)}
         self.pricer.mark_due(streamed)
 
-        await self._read_registry(feed, None if first else changed)
+        await self._read_registry(feed, first=first)
         self.contracts.follow(self.registry.legs)
         self.lines.follow(connection)
         is_stale = self._as_of(feed.book) != self._routed_as_of or self.lines.are_due(connection)
@@ -500,18 +492,16 @@ class Router:
     def _is_streamed(self, key: Key) -> bool:
         return self.routes.states.get(key) is LegState.STREAMED or self.pricer.is_due(key)
 
-    async def _read_registry(self, feed: AccountFeed, changed: Collection[Key] | None) -> None:
+    async def _read_registry(self, feed: AccountFeed, *, first: bool) -> None:
         """Apply the rules to what changed, and read the registry.
 
         While it cannot be read or written, the legs known so far stay active.
-
-        Args:
-            changed: The holdings that changed; None for all.
         """
         rules = self.tables.rules
         try:
-            if rules is not None and self._are_rules_due(rules, feed.book, changed):
-                await offload(rules.follow, feed.book.holdings, feed.accounts)
+            if rules is not None and rules.is_due(feed.book.moves, first=first):
+                book = feed.book
+                await offload(rules.follow, book.holdings, feed.accounts, book.moves)
             await self.registry.refresh()
 
         except NewerTableError:
@@ -525,18 +515,6 @@ class Router:
         if self._registry_outage.fault is not None:
             self._registry_outage.fault = None
             self.context.lease.renew_now()
-
-    def _are_rules_due(
-        self, rules: RuleFollower, book: HoldingsBook, changed: Collection[Key] | None
-    ) -> bool:
-        """Return whether the rules have to see what changed."""
-        is_first = changed is None
-        keys = [holding.key for holding in book.holdings] if changed is None else changed
-        quantities = {}
-        for key in keys:
-            holding = book.get(key)
-            quantities[key] = None if holding is None else holding.position
-        return rules.is_due(quantities, first=is_first)
 
     def _as_of(self, book: HoldingsBook) -> tuple[object, ...]:
         """Return what changes when a holding opens or closes, or a leg or a line changes."""

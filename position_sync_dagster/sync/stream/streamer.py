@@ -35,7 +35,7 @@ from position_sync_dagster.gateway.connection import GatewayConnection, IBConnec
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.storage.table import begin, offload
+from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
@@ -421,30 +421,19 @@ class IBPositionStreamer:
         return self._link.state
 
     @property
-    def live_since(self) -> datetime | None:
-        """The start of the uninterrupted connection to the broker, while it is LIVE."""
-        return self._link.live_since
-
-    @property
-    def gateway_run(self) -> GatewayRun:
-        """What the connections have shown of the gateway's process."""
-        return self._link.gateway_run
-
-    @property
     def detail(self) -> str | None:
         """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
         if self.state is not SessionState.LIVE:
             return self._link.outage.fault
         problems = [
             *self._link.problems(),
-            *self.unusable_holdings.texts,
+            *self._unusable_holdings().texts,
             *self._router.problems(),
             *self._router.lines.problems(),
         ]
         return "; ".join(problems) or None
 
-    @property
-    def unusable_holdings(self) -> UnusableHoldings:
+    def _unusable_holdings(self) -> UnusableHoldings:
         """What of the broker's holdings is unknown or cannot be used; empty while not LIVE."""
         connection = self._link.live_connection()
         if connection is None:
@@ -471,14 +460,25 @@ class IBPositionStreamer:
         return self._router.greeks.summary()
 
     @property
-    def line_limit(self) -> int:
-        """The number of lines of the login, as configured or learned."""
-        return self._router.lines.login.limit.lines
-
-    @property
     def routes(self) -> dict[Key, LegState]:
         """(account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED."""
         return dict(self._router.routes.states)
+
+    def status(self) -> dict[str, Any]:
+        """Return the columns of the session that change with the stream."""
+        gateway_run = self._link.gateway_run
+        return {
+            "state": self.state,
+            "live_since": self._link.live_since,
+            "lines_in_use": self.lines_in_use,
+            "line_limit": self._router.lines.login.limit.lines,
+            "underlying_lines": self.underlying_lines,
+            "detail": self.detail,
+            "greeks": self.greeks,
+            **self._unusable_holdings().as_columns(),
+            "gateway_running_since": gateway_run.running_since,
+            "gateway_started_at": gateway_run.started_at,
+        }
 
     def register_handler(self, handler: PositionUpdateHandler) -> None:
         """Deliver each streamed update to a handler; a failing handler does not affect the others.
@@ -595,11 +595,10 @@ class IBPositionStreamer:
             self._link.go_blind(str(error))
 
     async def _pause(self) -> None:
-        """Wait for a flush interval or the end of a download; return early once for a fill."""
+        """Wait for a flush interval; return early once for a fill."""
         interval_s = self.settings.flush_interval_s
-        downloaded = self._router.account_refresh.ended
         fill = self._router.urgent
-        wakes = [self._stop, downloaded]
+        wakes = [self._stop]
         may_be_early = self._monotonic() - self._early_step_at >= interval_s
         if may_be_early and self.state is SessionState.LIVE:
             wakes.append(fill)
@@ -607,7 +606,6 @@ class IBPositionStreamer:
         if fill in wakes and fill.is_set():
             await self._link.pause(FILLS_S, self._stop)
             self._early_step_at = self._monotonic()
-        downloaded.clear()
 
     async def _close(self) -> None:
         self._link.state = SessionState.ENDED
@@ -634,13 +632,11 @@ async def stream(
         LeaseLostError: The login was taken over; nothing was written afterwards.
         TradingModeError: The lake holds data of another trading mode.
     """
+    await lake.initialize()
     sessions = lake.open_sessions()
-    begin(sessions.table.version)
-    opened = begin(lake.initialize_sync)  # during the wait for the lease, which has its own handle
     async with Ownership(
         sessions, settings, owner=Owner.STREAM, run_id=run_id, wait_s=LOGIN_WAIT_S, stop=stop
     ) as own:
-        await asyncio.wrap_future(opened)
         token = own.session.fencing_token
         await asyncio.gather(
             offload(lake.updates.table.fence, settings.gateway_id, token),
@@ -678,7 +674,7 @@ def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionSt
         ),
     )
     streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
-    own.status = lambda: _status(streamer)
+    own.status = streamer.status
     return streamer
 
 
@@ -696,21 +692,6 @@ class UpdatesWriter:
     async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
         self.ownership.check()
         written = await self.table.append(updates)
-        if written is not None and written.rows:
+        if written.rows:
             self.counts.rows += written.rows
             self.counts.commits += 1
-
-
-def _status(streamer: IBPositionStreamer) -> dict[str, Any]:
-    return {
-        "state": streamer.state,
-        "live_since": streamer.live_since,
-        "lines_in_use": streamer.lines_in_use,
-        "line_limit": streamer.line_limit,
-        "underlying_lines": streamer.underlying_lines,
-        "detail": streamer.detail,
-        "greeks": streamer.greeks,
-        **streamer.unusable_holdings.as_columns(),
-        "gateway_running_since": streamer.gateway_run.running_since,
-        "gateway_started_at": streamer.gateway_run.started_at,
-    }

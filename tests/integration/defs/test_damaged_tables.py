@@ -19,7 +19,7 @@ from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.evaluation import UNEVALUATED, UNKNOWN
-from position_sync_dagster.defs.drain import TICK_DERIVED, drain_queue
+from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake
@@ -98,7 +98,7 @@ def stored(instance: dg.DagsterInstance) -> Callable[[], dict[dg.AssetCheckKey, 
 
     def read() -> dict[dg.AssetCheckKey, object]:
         keys = [*evaluation.DRIVEN]
-        for name in TICK_DERIVED:
+        for name in ("latest_positions", "strategy_exposure", "closures", "risk_scenarios"):
             keys += evaluation.evaluated_with(name)
         records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
         return {key: evaluation.evaluation_of(record) for key, record in records.items()}

@@ -1,9 +1,8 @@
 """The tick of `drain_queue`, over real tables and a real Dagster instance."""
 
-import shutil
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -21,11 +20,9 @@ from position_sync_dagster.defs.checks.evaluation import UNKNOWN
 from position_sync_dagster.defs.drain import TickCursor, drain_queue
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
-from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
-from tests.support.holdings import make_row
 
 LEDGER = "position_updates"
 RISK = "risk_scenarios"
@@ -288,32 +285,10 @@ def test_rows_are_counted_again_after_the_ledger_went_back_to_an_older_version(w
     tick()
     assert tick.rows() == 1
     DeltaTable(lake.updates.table.path).restore(before)
-    assert "the ledger was restored" in said(tick())
+    tick()
     world.ask(1)
     tick()
     assert tick.rows() == 2
-
-
-def test_an_older_copy_that_outgrew_the_newest_event_is_noticed_and_its_rows_are_reported(
-    world, tick, lake, tmp_path
-):
-    world.hold(1)
-    copied = tmp_path / "older copy"
-    shutil.copytree(lake.updates.table.path, copied)
-    world.ask(1)
-    tick()
-    assert tick.rows() == 1
-
-    shutil.rmtree(lake.updates.table.path)
-    shutil.copytree(copied, lake.updates.table.path)
-    reopened = Lake(copied.parent / "lake")
-    for minute in range(5):  # more versions than the event has
-        at = datetime.now(UTC) + timedelta(seconds=minute)
-        row = make_row(1, at, "DUSIM0001", trading_mode=TradingMode.SIMULATED)
-        reopened.updates.sync.append([row], batch_id=str(minute))
-
-    assert "the ledger was restored" in said(tick())
-    assert tick.rows() == 6
 
 
 def test_without_rows_the_ledger_is_reported_each_quarter_of_an_hour_while_a_stream_is_live(

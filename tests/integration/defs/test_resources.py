@@ -62,7 +62,7 @@ def test_the_tables_are_initialized_once_for_all_assets_of_a_run(
 
 
 def test_an_error_of_the_package_becomes_a_failure_with_cause_and_remedy():
-    @dagster_failures
+    @dagster_failures()
     def fail() -> None:
         raise UnknownLegError("Nobody holds it.", remedy="List the legs.")
 

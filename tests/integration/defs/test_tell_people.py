@@ -1,8 +1,7 @@
 """The sensor that tells people, over a real instance and a receiver: of checks and of limits."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -15,10 +14,11 @@ from position_sync_dagster.defs.assets.derived_tables import strategy_exposure
 from position_sync_dagster.defs.assets.queue_and_ledger import active_strategies
 from position_sync_dagster.defs.checks.strategies import OF_VALUE, strategies_checks
 from position_sync_dagster.defs.checks.tables import requests_are_answered
-from position_sync_dagster.defs.resources import cursor_of, cursor_text
+from position_sync_dagster.defs.resources import cursor_of
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.alerts import RETRY, AlertCursor
+from position_sync_dagster.sync import alerts
+from position_sync_dagster.sync.alerts import AlertCursor
 from tests.support.receiver import PASSWORD
 
 Tick = Callable[..., dg.SensorResult | dg.SkipReason]
@@ -77,7 +77,7 @@ def test_a_break_and_its_end_are_each_sent_once(tick, evaluated, receiver):
 
 
 def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
-    tick, evaluated, receiver
+    tick, evaluated, receiver, monkeypatch
 ):
     receiver.answer = 503
     broken(evaluated)
@@ -88,8 +88,8 @@ def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
     tick()
     assert receiver.asked == 1, "it backs off"
     receiver.answer = 200
-    cursor = cursor_of(AlertCursor, result.cursor)
-    result = tick(cursor_text(replace(cursor, failing={0: datetime.now(UTC) - RETRY})))
+    monkeypatch.setattr(alerts, "RETRY", timedelta())
+    result = tick()
     assert [title.split(":")[0] for title, _ in receiver.taken()] == ["WARN"]
     assert cursor_of(AlertCursor, result.cursor).outbox == {}
 

@@ -10,17 +10,11 @@ import pytest
 from position_sync_dagster.defs.assets import past_days
 from position_sync_dagster.defs.assets.past_days import daily, daily_asset, days_are_complete
 from position_sync_dagster.defs.resources import resources
-from position_sync_dagster.domain.closes import FLEX, EventKind, StatementEvent
 from position_sync_dagster.domain.position_update import GreeksSource, ValueOrigin
 from position_sync_dagster.domain.queue_request import Answer
-from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import (
-    BOOKS,
     DAILY_POSITIONS,
-    PROFIT_EXPLAINED,
-    TableSpec,
-    frame_of,
 )
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import load_settings
@@ -274,41 +268,13 @@ def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(evalua
     assert days("2026-11-27T16:20:00-05:00") == ["2026-11-27"]
 
 
-def test_the_last_three_trading_days_are_recorded_again_by_night(evaluate):
+def test_the_last_eight_trading_days_are_recorded_again_by_night(evaluate):
     assert past_days.last_days(DAYS, 3, before=date(2026, 11, 30)) == [
         date(2026, 11, 24), date(2026, 11, 25), date(2026, 11, 27),
     ]  # fmt: skip
     (request,) = evaluate("late_rows", "2028-03-10T06:15:00-05:00")
-    assert request.tags["dagster/asset_partition_range_start"] == "2028-03-07"
+    assert request.tags["dagster/asset_partition_range_start"] == "2028-02-29"
     assert request.tags["dagster/asset_partition_range_end"] == "2028-03-09"
-
-
-def test_the_night_begins_with_the_first_day_of_twenty_whose_statement_came_later(evaluate, lake):
-    def begin() -> str:
-        (request,) = evaluate("late_rows", "2028-03-10T06:15:00-05:00")
-        return request.tags["dagster/asset_partition_range_start"]
-
-    def state(*days: date) -> None:
-        told = {"account": "A", "source": FLEX, "attributes": "{}", "statement": "a.xml"}
-        kind = EventKind.NET_LIQUIDATION
-        events = [StatementEvent(event_id=f"{day}", kind=kind, day=day, **told) for day in days]
-        lake.statement_events.add(events)
-
-    def record(spec: TableSpec, *days: date, **of_day: object) -> None:
-        usual = {"account": "A", "currency": "USD", **of_day}
-        frames = {day: frame_of(spec, [{"session_date": day, **usual}]) for day in days}
-        replace_days(lake.derived_table(spec), frames)
-
-    old, late, unknown = date(2028, 2, 9), date(2028, 2, 28), date(2028, 3, 1)
-    record(PROFIT_EXPLAINED, old, late, unknown, profit=None)
-    assert begin() == "2028-03-07", "no statement has come"
-    state(old, unknown)
-    assert begin() == "2028-03-01", "the profit is not known"
-    record(BOOKS, unknown, net_liquidation=5.0)
-    record(PROFIT_EXPLAINED, unknown, late, profit=4.0)
-    assert begin() == "2028-03-07", "all is known"
-    state(late)
-    assert begin() == "2028-02-28", "the books are missing"
 
 
 def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(world, fill, table):

@@ -160,17 +160,6 @@ async def test_a_new_connection_subscribes_again_and_writes_no_row_without_its_v
         await eventually(lambda: sim.stats()["account_pnl_subscriptions"] == {A: 1, B: 1})
 
 
-async def test_a_new_stream_writes_no_row_for_what_the_last_one_wrote(recording, lake, arrives):
-    async with recording(book_of_one_account(), **STILL):
-        await arrives(is_whole)
-    version = lake.account_values.table.version()
-    async with recording(book_of_one_account(), **STILL) as (sim, _):
-        await messages(20)
-        assert lake.account_values.table.version() == version
-        sim.fill(A, STOCK, -100, 250.0)
-        await arrives(lambda row: row.cash == 125_000.0)
-
-
 async def test_a_table_that_cannot_be_written_harms_no_position_and_loses_no_change(
     recording, lake, arrives, monkeypatch
 ):

@@ -323,7 +323,9 @@ async def test_a_quantity_that_moves_again_after_a_failed_write_is_recorded_from
     held = replace(HELD, gateway_id=context.settings.gateway_id)
     feed = Feed(held)
     watcher = CloseWatcher(context, CloseExplainer(lake))
-    publisher = Publisher(context, None, lake.broker_positions, Announcements(), watcher=watcher)
+    publisher = Publisher(
+        context, lake.queue, lake.broker_positions, Announcements(), watcher=watcher
+    )
     publisher.follow(feed)
     await publisher.publish(feed)
 

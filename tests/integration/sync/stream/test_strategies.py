@@ -96,10 +96,11 @@ def test_legs_that_conflict_stay_as_they_were_and_end_no_stream(lake, tmp_path, 
     file.write_text(RULE.format(more=""))
     monkeypatch.setattr(type(lake.registry.sync), "follow_rules", refuse)
     follower = RuleFollower(lake.registry, file)
-    assert follower.is_due({}, first=True)
-    follower.follow([], {A})
-    follower.follow([], {A})  # the first one applied the file, which has a version of its own
-    assert not follower.is_due({}, first=False)
+    assert follower.is_due(0, first=True)
+    follower.follow([], {A}, 0)
+    follower.follow([], {A}, 0)  # the first one applied the file, which has a version of its own
+    assert not follower.is_due(0, first=False)
+    assert follower.is_due(1, first=False)
 
 
 async def test_the_book_of_the_demo_is_proposed_as_it_was_built(stream_legs, lake, tmp_path):
