@@ -346,15 +346,13 @@ class Display:
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test, as a table."""
-        outcomes = {True: "met", False: "missed"}
-        rows: list[dict[str, Any]] = []
+        rows = []
         for result in results:
-            row = asdict(result)
-            row["met"] = outcomes[result.met]
-            rows.append(row)
+            outcome = "met" if result.met else "missed"
+            rows.append(asdict(result) | {"outcome": outcome})
 
         with stop_if_closed():
-            print_table(rows, right=("wanted", "found"))
+            print_table(rows, ("name", "wanted", "found", "outcome"))
 
     def is_due(self) -> bool:
         """Return whether the last line is old enough for another one."""

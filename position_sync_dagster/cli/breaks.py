@@ -4,7 +4,6 @@ import asyncio
 import getpass
 from collections.abc import Iterator
 from dataclasses import fields
-from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -16,7 +15,7 @@ from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.lake import MOMENT, Past, breaks_at, require_past
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import age, quantity
+from position_sync_dagster.terminal.text import quantity
 
 app = typer.Typer(cls=options.ListByDefault)
 
@@ -52,7 +51,7 @@ def list_breaks(
 ) -> None:
     """List the open breaks, oldest first, each with its detail and what a person said of it.
 
-    `broker` and `tables` are the quantities on each side; a dash is none.
+    `expected` is the quantity of the broker, `actual` that of the tables; a dash is none.
     """
     table = options.opened(home)[1].breaks
     breaks = table.open_breaks()
@@ -149,28 +148,13 @@ def print_breaks(breaks: list[Break], *, none: str = "", json: bool = False) -> 
         output.show(breaks, [none], json=json)
         return
 
-    now = utc_now()
-    rows = []
-    notes = []
-    for difference in breaks:
-        rows.append(_columns_of(difference, now))
-        notes.append(_note_of(difference))
-    output.print_table(rows, notes, right=("conid", "broker", "tables", "age"))
+    output.print_table(breaks, _BREAK, [*map(_note_of, breaks)])
 
 
-def _columns_of(difference: Break, now: datetime) -> dict[str, str]:
-    cells = {
-        "id": difference.break_id,
-        "state": difference.state.value,
-        "type": difference.type.value,
-        "account": difference.account,
-    }
-    cells["conid"] = str(difference.conid)
-    cells["symbol"] = difference.symbol
-    cells["broker"] = quantity(difference.expected)
-    cells["tables"] = quantity(difference.actual)
-    cells["age"] = age(difference.opened_at, now)
-    return cells
+# The columns of a break on a terminal.
+_BREAK = (
+    "break_id", "state", "type", "account", "conid", "symbol", "expected", "actual", "opened_at",
+)  # fmt: skip
 
 
 def _note_of(difference: Break) -> str:

@@ -1,7 +1,7 @@
 """The commands about the tables and what they need: `doctor` and `maintain`."""
 
 import os
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -88,4 +88,5 @@ def maintain(json: options.Json = False, home: options.HomeFolder = None) -> Non
     if json:
         output.print_json(results)
     else:
-        output.print_table([asdict(result) for result in results])
+        names = [field.name for field in fields(results[0])]
+        output.print_table(results, names)

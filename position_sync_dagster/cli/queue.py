@@ -1,9 +1,9 @@
 """The commands `position-sync queue …`: list requests, and retry those that failed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from position_sync_dagster.domain.queue_request import QueuedPosition, QueueStat
 from position_sync_dagster.errors import RequestStateError
 from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import age, duration
+from position_sync_dagster.terminal.text import duration
 
 app = typer.Typer(cls=options.ListByDefault)
 
@@ -48,10 +48,10 @@ def list_requests(
     now = utc_now()
     oldest_pending_age_s = seconds_since(overview.oldest_pending_at, now)
     counts = {state.value: overview.counts[state] for state in QueueStatus}
+    listed = None
+    if requests is not None:
+        listed = [as_data(request, now) for request in requests]
     if json:
-        listed = None
-        if requests is not None:
-            listed = [as_data(request, now) for request in requests]
         answer = {"counts": counts, "oldest_pending_age_s": oldest_pending_age_s}
         output.print_json(answer | {"status": status, "requests": listed})
         return
@@ -60,41 +60,27 @@ def list_requests(
         typer.echo(f"{state.lower():<18} {count:,}")
     typer.echo(f"{'oldest pending':<18} {duration(oldest_pending_age_s)}")
 
-    if status is None or requests is None:
+    if status is None or listed is None:
         return
     typer.echo()
-    if requests:
-        print_requests(requests, now)
+    if listed:
+        errors = [first_line(request["error_message"] or "") for request in listed]
+        output.print_table(listed, _REQUEST, errors)
     else:
         typer.echo(f"No request is {status}.")
-    if len(requests) < counts[status]:
-        typer.echo(f"{len(requests):,} of {counts[status]:,} are shown; --limit shows more.")
+    if len(listed) < counts[status]:
+        typer.echo(f"{len(listed):,} of {counts[status]:,} are shown; --limit shows more.")
 
 
-def as_data(request: QueuedPosition, now: datetime) -> dict[str, object]:
+# The columns of a request on a terminal.
+_REQUEST = ("request_id", "account", "conid", "symbol", "priority", "attempts", "age_s")
+
+
+def as_data(request: QueuedPosition, now: datetime) -> dict[str, Any]:
     """Return a request as plain data, without its lease token: only its worker may know that."""
     fields = asdict(request)
     del fields["lease_token"]
     return fields | {"age_s": (now - request.created_at).total_seconds()}
-
-
-def print_requests(requests: Sequence[QueuedPosition], now: datetime) -> None:
-    """Print requests as a table; the first line of a request's error is below it."""
-    rows = []
-    notes = []
-    for request in requests:
-        cells = {
-            "id": request.request_id,
-            "account": request.account or "any",
-            "conid": request.conid,
-            "symbol": request.symbol,
-        }
-        cells["priority"] = request.priority
-        cells["attempts"] = request.attempts
-        cells["age"] = age(request.created_at, now)
-        rows.append(cells)
-        notes.append(first_line(request.error_message or ""))
-    output.print_table(rows, notes, right=("age",))
 
 
 def first_line(text: str) -> str:

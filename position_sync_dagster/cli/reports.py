@@ -256,29 +256,14 @@ def _print_closes(
     listed: Sequence[tuple[Closure, list[str]]], total: int, since: datetime | None, *, json: bool
 ) -> None:
     """Print closes with the strategies that had them, and how many there are since when."""
+    closes = []
+    for closure, names in listed:
+        closes.append({"contract": closure.name, **asdict(closure), "strategies": names})
     if json:
-        closes = [{**asdict(closure), "strategies": names} for closure, names in listed]
         output.print_json({"since": since, "closes": closes})
         return
-
-    rows = []
-    for closure, names in listed:
-        cells = {
-            "closed (UTC)": f"{closure.closed_at:%Y-%m-%d %H:%M}",
-            "account": closure.account,
-            "contract": closure.name,
-        }
-        cells["qty"] = quantity(closure.quantity)
-        cells["price"] = number(closure.price)
-        cells["cause"] = str(closure.cause)
-        cells["stage"] = str(closure.stage)
-        cells["realised"] = amount(closure.realized_pnl)
-        cells[""] = closure.currency
-        cells["strategy"] = ",".join(names)
-        cells["why"] = closure.detail
-        rows.append(cells)
-    if rows:
-        output.print_table(rows, right=("qty", "price", "realised"))
+    if closes:
+        output.print_table(closes, _CLOSE)
 
     if since is None:
         typer.echo("No change of a position has been recorded yet.")
@@ -286,6 +271,12 @@ def _print_closes(
     closed = f"{len(listed):,} of {total:,} closes" if listed else "Nothing closed"
     typer.echo(f"{closed} since {since:%Y-%m-%d %H:%M} UTC, when the first change was recorded.")
 
+
+# The columns of a close on a terminal; times are in UTC.
+_CLOSE = (
+    "closed_at", "account", "contract", "quantity", "price", "cause", "stage", "realized_pnl",
+    "currency", "strategies", "detail",
+)  # fmt: skip
 
 # What `positions --json` has besides the columns of position_updates.
 _MORE = ("confirmed_at", "age_s", "greeks_age_s", "feed", "strategies", "shares", "days")
@@ -306,26 +297,15 @@ def why(
     figures = read_figures(lake, settings, utc_now())
     rows = of_strategy(explain_today(lake, settings, figures), strategy, figures.book)
     if rows and not json:
-        output.print_table([*map(_why_line, rows)], right=_WHY_NUMBERS)
+        output.print_table(rows, _WHY)
     lines = _why_notes(rows) if rows else ["Nothing is held."]
     output.show(rows, lines, json=json)
 
 
-_WHY_NUMBERS = ("today", *PARTS, "closed")
+_WHY = ("strategy", "account", "currency", "profit", *PARTS, "closed")
 
 # How many legs a line names.
 MOST_NAMED = 5
-
-
-def _why_line(row: TodaysProfit) -> dict[str, str]:
-    """Return the cells of a strategy."""
-    cells = {"strategy": row.strategy, "account": row.account, "": row.currency}
-    cells["today"] = amount(row.profit)
-    for name in PARTS:
-        part = getattr(row, name)
-        cells[name] = amount(None if part is None else round(part, 2))
-    cells["closed"] = amount(row.closed) if row.closed_legs else ""
-    return cells
 
 
 def _why_notes(rows: Sequence[TodaysProfit]) -> list[str]:

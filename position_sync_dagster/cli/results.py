@@ -19,7 +19,7 @@ from position_sync_dagster.sync.reports.results import (
     results_of,
 )
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import amount, as_typed, number, quantity
+from position_sync_dagster.terminal.text import as_typed
 
 
 def _day(text: str) -> date:
@@ -97,12 +97,6 @@ def campaign(
 
 _Rows = Sequence[dict[str, Any]]
 
-_AMOUNTS = frozenset({
-    "profit", "fees", "average_win", "average_loss", "expectancy", "drawdown", "realised", "total",
-    "capital_at_risk", "worst", "best", "value", "cash", "fee",
-})  # fmt: skip
-_RATES = frozenset({"win_rate", "return", "return_on_risk"})
-
 _GROUP_COLUMNS = (
     "group", "currency", "number", "wins", "win_rate", "profit", "fees", "average_win",
     "average_loss", "expectancy", "profit_factor", "return", "drawdown",
@@ -126,19 +120,4 @@ def _show_rows(rows: _Rows, columns: Sequence[str], *, json: bool) -> None:
         return
 
     notes = [row.get("why_unknown") or row.get("profit_unknown") or "" for row in rows]
-    lines = [{name: _text(name, row[name]) for name in columns} for row in rows]
-    numbers = [name for name in columns if any(isinstance(row[name], float) for row in rows)]
-    output.print_table(lines, notes, right=(*numbers, "number", "wins", "rolls", "campaigns"))
-
-
-def _text(name: str, value: Any) -> str:
-    """Return a value as a cell; what is not known is a dash."""
-    if name in _AMOUNTS:
-        return amount(value)
-    if name in _RATES and value is not None:
-        return f"{number(100 * value)} %"
-    if name == "quantity":
-        return quantity(value)
-    if isinstance(value, float):
-        return number(value)
-    return number(None) if value is None else str(value)
+    output.print_table(rows, columns, notes)

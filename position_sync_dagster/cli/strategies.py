@@ -10,8 +10,8 @@ import typer
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain import rules
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.instrument import contract_name, digits, parse_conid
-from position_sync_dagster.domain.leg import Leg, LegState, few
+from position_sync_dagster.domain.instrument import contract_name, parse_conid
+from position_sync_dagster.domain.leg import Leg, few
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy
 from position_sync_dagster.lake import strategies_file
 from position_sync_dagster.lake.given_leg import ContractTerms, GivenLeg, help_of, make_leg
@@ -20,7 +20,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers, propose_strategies
 from position_sync_dagster.sync.reports.status import leg_states
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import amount, as_typed, printable, quantity
+from position_sync_dagster.terminal.text import as_typed, printable
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -81,17 +81,29 @@ def list_legs(
     legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
     legs.sort(key=lambda leg: (leg.strategy_id, leg.symbol, str(leg.expiry), leg.strike or 0.0))
     states = leg_states(legs, lake, settings, utc_now())
+    listed = []
+    for leg, state in zip(legs, states, strict=True):
+        listed.append({"problem": None, **asdict(leg), "state": state})
     if json:
-        listed = []
-        for leg, state in zip(legs, states, strict=True):
-            listed.append({"problem": None, **asdict(leg), "state": state})
         output.print_json(listed)
     elif legs:
-        print_legs(legs, states)
+        output.print_table(listed, _LEG, [*map(_problem_of, legs)])
     else:
         typer.echo(
             as_typed("No leg is active: `position-sync strategies propose` shows what to add.")
         )
+
+
+# The columns of a leg on a terminal. Without an account it is of any, without a quantity of all.
+_LEG = (
+    "strategy_id", "state", "conid", "symbol", "right", "strike", "expiry", "account", "quantity",
+    "priority", "added_at",
+)  # fmt: skip
+
+
+def _problem_of(leg: Leg) -> str:
+    problem = getattr(leg, "problem", None)
+    return f"{leg.described} of {leg.strategy_id}: {problem}" if problem else ""
 
 
 def _explained(conid: int, settings: Settings, lake: Lake) -> list[str]:
@@ -101,32 +113,6 @@ def _explained(conid: int, settings: Settings, lake: Lake) -> list[str]:
     holdings = propose_strategies.held(lake, settings)
     active_legs = lake.registry.sync.get_all_active()
     return rules.explain(conid, rules_of_file, holdings, active_legs, utc_now())
-
-
-def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
-    """Print legs and their states as a table that is never cut, each with its problem if any."""
-    rows = []
-    problems = []
-    for leg, state in zip(legs, states, strict=True):
-        cells = {
-            "strategy": leg.strategy_id,
-            "state": str(state),
-            "conid": str(leg.conid or "–"),
-            "symbol": leg.symbol,
-        }
-        cells["right"] = str(leg.right or "")
-        cells["strike"] = "" if leg.strike is None else digits(leg.strike)
-        cells["expiry"] = "" if leg.expiry is None else leg.expiry.isoformat()
-        cells["account"] = leg.account or "any"
-        cells["quantity"] = "all" if leg.quantity is None else quantity(leg.quantity)
-        cells["priority"] = str(leg.priority)
-        cells["since (UTC)"] = f"{leg.added_at:%Y-%m-%d %H:%M:%S}"
-        rows.append(cells)
-
-        problem = getattr(leg, "problem", None)
-        name = f"{leg.described} of {leg.strategy_id}"
-        problems.append(f"{name}: {problem}" if problem else "")
-    output.print_table(rows, problems, right=("conid", "strike", "quantity", "priority"))
 
 
 def _named(leg: Leg) -> str:
@@ -200,24 +186,23 @@ def _plain_proposal(strategy: ProposedStrategy) -> dict[str, object]:
     return {**asdict(strategy), "legs": legs, "currency": currency}
 
 
+_PROPOSAL = ("#", "name", "account", "credit", "greatest_loss", "why")
+
+
 def _print_proposal(proposal: Proposal) -> None:
     """Print proposed strategies with their legs, and what is left over."""
     rows = []
     notes = []
     for number, strategy in enumerate(proposal.strategies, 1):
-        loss = "unlimited" if strategy.unlimited else amount(strategy.greatest_loss)
-        cells = {"#": str(number), "strategy": strategy.name, "account": strategy.account}
-        cells["credit"] = amount(strategy.credit)
-        cells["greatest loss"] = loss
-        cells["why"] = strategy.why
-        rows.append(cells)
+        loss = "unlimited" if strategy.unlimited else strategy.greatest_loss
+        rows.append({"#": number, **asdict(strategy), "greatest_loss": loss})
 
         legs = [f"{leg.quantity:+g} {contract_name(leg.instrument)}" for leg in strategy.legs]
         ways = [", ".join(legs), *strategy.alternatives]
         notes.append("; or ".join(ways))
 
     if rows:
-        output.print_table(rows, notes, right=("#", "credit", "greatest loss"))
+        output.print_table(rows, _PROPOSAL, notes)
         typer.echo(as_typed("`position-sync strategies propose --accept all` makes them active."))
     else:
         typer.echo("No option is held that is in no strategy.")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +12,12 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.risk.deliveries import expiry_report
-from position_sync_dagster.risk.payoff import Payoff, payoffs
+from position_sync_dagster.risk.payoff import payoffs
 from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenario_file import OwnScenarios, Point
 from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
-from position_sync_dagster.sync.reports.book import Book, known_strategy
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.risk import Choice, curves_of_choice, leg_notes, read_risk
 from position_sync_dagster.sync.reports.what_if import (
     USUAL_MOVES,
@@ -26,7 +26,7 @@ from position_sync_dagster.sync.reports.what_if import (
     what_if_of,
 )
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import amount, number
+from position_sync_dagster.terminal.text import amount
 
 
 def _numbers(text: str) -> list[float]:
@@ -98,9 +98,8 @@ def what_if(
     rolls = [roll] if roll else []
     changes = read_changes(trade or (), close or (), rolls, account, strategy)
 
-    settings, lake = options.opened(home)
-    book, scenarios, legs = read_risk(lake, settings, utc_now())
-    _check_strategy(strategy, book)
+    choice = Choice(strategy=strategy, underlying=underlying, account=account)
+    settings, book, scenarios, legs = _read(home, choice)
     points = _named_points(scenario, scenarios) or points
     is_ratio = points[0].is_ratio
 
@@ -111,7 +110,7 @@ def what_if(
         _show_compared(rows, compared.notes, is_ratio=is_ratio, json=json)
         return
 
-    legs = legs.chosen(strategy, underlying, account)
+    legs = choice.of(legs)
     rows = scenario_rows(legs, points, level)
     notes = []
     for reason, count in legs.left_out().items():
@@ -150,15 +149,26 @@ def _points(
 
 def _print_scenarios(rows: Sequence[Mapping[str, Any]], *, is_ratio: bool) -> None:
     """Print the profits of each group, volatility and day, with a column for each move."""
-    lines: dict[tuple[object, ...], dict[str, str]] = {}
+    lines: dict[tuple[object, ...], dict[str, Any]] = {}
     for row in rows:
-        line = lines.setdefault(_line_of(row), _head(row, is_ratio=is_ratio))
-        spot = f"{row['spot']:+g}"
-        line[spot] = amount(row["profit"])
+        group = {name: row[name] for name in _GROUP} | {"left_out": row["left_out"]}
+        group["vol"] = _vol_of(row, is_ratio=is_ratio)
+        key = (row["conid"], *group.values())
+        line = lines.setdefault(key, group)
+        line[f"{row['spot']:+g}"] = row["profit"]
 
     texts = list(lines.values())
-    numbers = [name for name in texts[0] if name not in _TEXTS]
-    output.print_table(texts, right=numbers)
+    output.print_table(texts, list(texts[0]))
+
+
+# What names the lines of a table.
+_GROUP = ("name", "strategy", "account", "currency", "days")
+
+
+def _vol_of(row: Mapping[str, Any], *, is_ratio: bool) -> str:
+    """Return a change of the volatilities, as points or as a factor."""
+    vol = row["vol"]
+    return f"×{vol:g}" if is_ratio else f"{vol:+g}"
 
 
 def _named_points(name: str | None, scenarios: OwnScenarios) -> list[Point]:
@@ -172,11 +182,6 @@ def _named_points(name: str | None, scenarios: OwnScenarios) -> list[Point]:
     return [named]
 
 
-def _check_strategy(strategy: str | None, book: Book) -> None:
-    """Raise if a strategy has no leg."""
-    known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
-
-
 def _show_compared(
     rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, is_ratio: bool, json: bool
 ) -> None:
@@ -186,21 +191,21 @@ def _show_compared(
         lines = []
         for row in differing:
             lines.append(_compared_line(row, is_ratio=is_ratio))
-        output.print_table(lines, right=("before", "after", "delta", "theta"))
+        output.print_table(lines, list(lines[0]))
     output.show(rows, [*notes, *_warnings(differing)], json=json)
 
 
-def _compared_line(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, str]:
+def _compared_line(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, Any]:
     """Return the cells of a group in a scenario, before and after."""
     before = row["before"] or {}
     after = row["after"] or {}
-    line = _group_of(row)
-    line["spot"] = f"{row['spot']:+g}"
-    line |= _moves_of(row, is_ratio=is_ratio)
-    line["before"] = amount(before.get("profit"))
-    line["after"] = amount(after.get("profit"))
-    line["delta"] = amount(after.get("dollar_delta"))
-    line["theta"] = amount(after.get("theta"))
+    line = {name: row[name] for name in _GROUP}
+    line["spot"] = row["spot"]
+    line["vol"] = _vol_of(row, is_ratio=is_ratio)
+    line["before"] = before.get("profit")
+    line["after"] = after.get("profit")
+    line["delta"] = after.get("dollar_delta")
+    line["theta"] = after.get("theta")
     return line
 
 
@@ -230,42 +235,12 @@ def _extremes_of(payoff: Mapping[str, Any]) -> str:
     return f"{text} ({why})" if why else text
 
 
-def _read(strategy: str | None, home: Path | None) -> tuple[Book, PricedLegs]:
-    """Return the book and all legs, if the strategy is known."""
+def _read(home: Path | None, choice: Choice) -> tuple[Settings, Book, OwnScenarios, PricedLegs]:
+    """Return the settings, the book, the file of scenarios and all legs, of a known strategy."""
     settings, lake = options.opened(home)
-    book, _scenarios, legs = read_risk(lake, settings, utc_now())
-    _check_strategy(strategy, book)
-    return book, legs
-
-
-_TEXTS = ("name", "strategy", "account", "currency")
-
-
-_line_of = itemgetter(*_TEXTS, "conid", "vol", "days")
-
-
-def _head(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, str]:
-    """Return the first cells of a line: its group, volatility and day."""
-    head = _group_of(row) | _moves_of(row, is_ratio=is_ratio)
-    head["left out"] = str(row["left_out"])
-    if not row["conid"]:
-        return head
-
-    name = head.pop("name")
-    return {"name": name, "strategy": row["strategy"]} | head
-
-
-def _group_of(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return the cells that name a group."""
-    currency = row["currency"] or "–"
-    return {"name": str(row["name"]), "account": row["account"], "currency": currency}
-
-
-def _moves_of(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, str]:
-    """Return the cells of volatility, as points or as a factor, and days."""
-    vol = row["vol"]
-    change = f"×{vol:g}" if is_ratio else f"{vol:+g}"
-    return {"vol": change, "days": f"{row['days']:g}"}
+    book, scenarios, legs = read_risk(lake, settings, utc_now())
+    choice.check(book)
+    return settings, book, scenarios, legs
 
 
 def payoff(
@@ -280,11 +255,10 @@ def payoff(
     With one expiry they are exact: what exercise gives, less what the legs cost. Legs that live on
     are priced by the model.
     """
-    book, legs = _read(strategy, home)
+    _settings, book, _scenarios, legs = _read(home, Choice(strategy=strategy))
     listed = payoffs(legs.of_strategy(strategy), leg_notes(book))
     if listed and not json:
-        lines = [*map(_payoff_line, listed)]
-        output.print_table(lines, right=("greatest profit", "greatest loss"))
+        output.print_table(listed, _PAYOFF)
 
     notes = []
     for of_strategy in listed:
@@ -295,34 +269,10 @@ def payoff(
     _show(rows, notes, json=json)
 
 
-def _payoff_line(payoff: Payoff) -> dict[str, str]:
-    """Return the cells of a payoff."""
-    cells = {
-        "strategy": payoff.strategy or "several",
-        "account": payoff.account,
-        "underlying": payoff.underlying,
-        "currency": payoff.currency,
-    }
-    cells["expiry"] = f"{payoff.expiry or '–'}"
-    cells["break-even"] = _prices(payoff.break_evens)
-    cells["greatest profit"] = _bound(payoff, payoff.greatest_profit)
-    cells["greatest loss"] = _bound(payoff, payoff.greatest_loss)
-    return cells
-
-
-def _prices(break_evens: Sequence[float] | None) -> str:
-    """Return the prices at which nothing is gained or lost; a dash if they are not known."""
-    if break_evens is None:
-        return "–"
-    prices = [*map(number, break_evens)]
-    return ", ".join(prices) or "none"
-
-
-def _bound(payoff: Payoff, extreme: float | None) -> str:
-    """Return a greatest profit or loss; a payoff with break-evens has no bound where it is null."""
-    if extreme is not None:
-        return number(extreme)
-    return "not known" if payoff.break_evens is None else "unbounded"
+_PAYOFF = (
+    "strategy", "account", "underlying", "currency", "expiry", "break_evens", "greatest_profit",
+    "greatest_loss",
+)  # fmt: skip
 
 
 def expiry(
@@ -338,7 +288,7 @@ def expiry(
     Days and times are those of New York. A short option may be assigned early if its holder gains
     nothing more by selling it. What cannot be priced is listed with the reason.
     """
-    _book, legs = _read(strategy, home)
+    _settings, _book, _scenarios, legs = _read(home, Choice(strategy=strategy))
     report = expiry_report(legs, days=days, strategy=strategy)
 
     lines = []
@@ -346,8 +296,7 @@ def expiry(
     if not ending:
         lines.append(f"Nothing expires within {days} days.")
     elif not json:
-        table = [*map(_expiring, ending)]
-        output.print_table(table, right=("qty", "units", "cash", "missing"))
+        output.print_table(ending, _EXPIRING)
 
     for row in report["early_assignments"]:
         lines.append(_may_be_assigned(row))
@@ -366,37 +315,10 @@ def _may_be_assigned(row: Mapping[str, Any]) -> str:
     return f"{leg} may be assigned early: {gain}"
 
 
-_MARKS = {
-    "is_pinned": "pinned",
-    "is_uncovered": "uncovered",
-    "is_cash_settled": "settled in cash",
-    "is_in_the_morning": "in the morning",
-}
-
-
-def _expiring(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return the cells of a leg that expires."""
-    marks = [text for name, text in _MARKS.items() if row[name]]
-    if row["reason"] is not None:
-        marks.append(row["reason"])
-    expires_at = row["expires_at"]
-    missing = row["missing"]
-    cells = {
-        "expires (New York)": f"{expires_at:%Y-%m-%d %H:%M}",
-        "strategy": row["strategy_id"],
-        "account": row["account"],
-        "leg": row["leg"],
-    }
-    cells["qty"] = digits(row["position"])
-    cells["units"] = _signed(row["units"])
-    cells["cash"] = _signed(row["cash"])
-    cells["missing"] = _signed(-missing) if missing else "–"
-    cells[""] = ", ".join(marks)
-    return cells
-
-
-def _signed(number: float | None) -> str:
-    return "–" if number is None else f"{number:+,.0f}"
+_EXPIRING = (
+    "expires_at", "strategy_id", "account", "leg", "position", "units", "cash", "missing",
+    "is_pinned", "is_uncovered", "is_cash_settled", "is_in_the_morning", "reason",
+)  # fmt: skip
 
 
 # The number of lines of a curve on a terminal; the JSON has all of its prices.
@@ -421,10 +343,8 @@ def curve(
     Over one underlying the profit is that since the legs were opened. Over several, which all move
     by the same percentage, it is the change from now. What cannot be priced is listed.
     """
-    settings, lake = options.opened(home)
-    book, _own, legs = read_risk(lake, settings, utc_now())
     choice = Choice(strategy=strategy, underlying=underlying, account=account)
-    choice.check(book)
+    _settings, book, _scenarios, legs = _read(home, choice)
     point = Point(vol=vol, days=days)
     rows = [chosen.row for chosen in curves_of_choice(book, legs, choice, point)]
 
@@ -434,7 +354,7 @@ def curve(
         title = f"{underlying_or_all} {row['currency']} {row['account']}"
         if row["moves"] and not json:
             print(title)  # noqa: T201 - the command line's output
-            output.print_table(_curve_lines(row), right=tuple(_CURVE_COLUMNS))
+            output.print_table(_curve_lines(row), ("move", *_CURVE))
 
         for text in filter(None, (row["why"], row["note"])):
             notes.append(f"{title}: {text}")
@@ -443,28 +363,20 @@ def curve(
     _show(rows, notes, json=json)
 
 
-# The columns of a line, by the names of the row.
-_CURVE_COLUMNS = {
-    "price": "prices",
-    "now": "now",
-    "chosen day": "chosen",
-    "at expiry": "at_expiry",
-    "$ delta": "dollar_delta",
-    "theta": "theta",
-    "vega": "vega",
-}
+# The numbers of a line.
+_CURVE = ("prices", "now", "chosen", "at_expiry", "dollar_delta", "theta", "vega")
 
 
-def _curve_lines(row: Mapping[str, Any]) -> list[dict[str, str]]:
+def _curve_lines(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the lines of a table: some of the prices, and the first and the last one."""
     moves = row["moves"]
     interval = (len(moves) - 1) / (CURVE_LINES - 1)
     places = {round(line * interval) for line in range(CURVE_LINES)}
     lines = []
     for place in sorted(places):
-        cells = {"move": f"{moves[place]:+.1f} %"}
-        for title, name in _CURVE_COLUMNS.items():
-            amounts = row[name]
-            cells[title] = "–" if amounts is None else amount(amounts[place])
-        lines.append(cells)
+        line = {"move": f"{moves[place]:+.1f} %"}
+        for name in _CURVE:
+            numbers = row[name]
+            line[name] = None if numbers is None else numbers[place]
+        lines.append(line)
     return lines

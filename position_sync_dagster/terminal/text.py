@@ -93,6 +93,28 @@ def amount(value: float | None) -> str:
     return f"{value:.2g}"
 
 
+def readable(value: Any) -> str:
+    """Return a value of any type for a person; an unknown one is a dash.
+
+    >>> readable(-2.0), readable(1234.567), readable(0.00123), readable(["a", "b"]), readable(True)
+    ('-2', '1,234.57', '0.0012', 'a, b', 'yes')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(readable, value))
+    if not isinstance(value, float):
+        return str(value)
+
+    if value.is_integer():
+        return f"{value:,.0f}"
+    return f"{value:,.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
+
+
 def amounts(values: Sequence[float | None], partial: Sequence[bool] = ()) -> list[str]:
     """Return the amounts of a column with even decimals; a star marks a partial sum.
 

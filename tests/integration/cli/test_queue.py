@@ -80,7 +80,17 @@ def test_json_has_a_whole_request_and_the_table_one_line_of_its_error(queue):
     assert printed["age_s"] >= 0
     shown = run("--status", "FAILED")
     heading, row, error = shown.splitlines()[-3:]
-    assert heading.split() == ["id", "account", "conid", "symbol", "priority", "attempts", "age"]
+    assert heading.split() == [
+        "request",
+        "id",
+        "account",
+        "conid",
+        "symbol",
+        "priority",
+        "attempts",
+        "age",
+        "s",
+    ]
     assert row.split()[:6] == [failed, ACCOUNT, "911", "SPY", "2", "1"]
     assert error == "  No value of 911 came.\\x1b[2J"
     assert not [char for char in text + shown if not char.isprintable() and char != "\n"]

@@ -52,7 +52,7 @@ def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> No
     rolled(lake)
     lake.updates.sync.append([row(0.0, NOW)])
     said = run("positions", "--closed")
-    for wanted in ("SPY 575C 20Mar26", "TRADED", "PROVISIONAL", "ic,part", "1 of 1 closes since"):
+    for wanted in ("SPY 575C 20Mar26", "TRADED", "PROVISIONAL", "ic, part", "1 of 1 closes since"):
         assert wanted in said
     listed = json_of("positions", "--closed", "--strategy", "ic")
     ((one,), since) = listed["closes"], listed["since"]

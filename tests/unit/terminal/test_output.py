@@ -22,7 +22,7 @@ NOW = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
 
 def test_a_value_is_never_read_as_markup(capsys):
     cells = ("[bold red]AAPL[/]", "[/nonsense]", "\x1b[2J")
-    print_table([{"symbol": cell} for cell in cells], right=())
+    print_table([{"symbol": cell} for cell in cells], ["symbol"])
     out = capsys.readouterr().out
     assert "[bold red]AAPL[/]" in out
     assert "[/nonsense]" in out
@@ -30,7 +30,7 @@ def test_a_value_is_never_read_as_markup(capsys):
 
 
 def test_a_row_is_not_cut_in_a_pipe(capsys):
-    print_table([dict.fromkeys("abcdefgh", "x" * 20)], right=())
+    print_table([dict.fromkeys("abcdefgh", "x" * 20)], "abcdefgh")
     assert capsys.readouterr().out.count("x") == 160
 
 
@@ -46,9 +46,8 @@ def test_json_cannot_steer_the_terminal_and_keeps_each_value():
 def test_neither_a_row_nor_its_note_is_cut(terminal, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
-    print_table(
-        [{"id": "x" * 50, "n": "7"}, {"id": "z", "n": "123"}], right=("n",), notes=["y" * 60, ""]
-    )
+    rows = [{"id": "x" * 50, "n": 7}, {"id": "z", "n": 123.0}]
+    print_table(rows, ("id", "n"), notes=["y" * 60, ""])
     _, row, note, last = capsys.readouterr().out.splitlines()
     assert row == "x" * 50 + "    7"
     assert note == "  " + "y" * 60
