@@ -16,6 +16,7 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closes import Closure
 from position_sync_dagster.domain.instrument import contract_name
+from position_sync_dagster.domain.leg import few
 from position_sync_dagster.lake.followed_rows import POLL_S
 from position_sync_dagster.lake.lake import Lake, Past, rows_of_logins
 from position_sync_dagster.lake.schema import UPDATE_COLUMNS, updates_of
@@ -322,25 +323,18 @@ def _why_notes_of(row: TodaysProfit) -> Iterator[str]:
     if row.largest:
         name = max(row.largest, key=lambda part: abs(getattr(row, part)))
         legs = [f"{leg.leg} {amount(leg.amount)}" for leg in row.largest[name]]
-        yield f"{name} {amount(getattr(row, name))}, most by {_listed(legs)}"
+        yield f"{name} {amount(getattr(row, name))}, most by {few(legs, MOST_NAMED)}"
 
     if row.revalued:
-        yield f"revalued in steps: {_listed(row.revalued)}"
+        yield f"revalued in steps: {few(row.revalued, MOST_NAMED)}"
     if row.without_greeks:
-        yield f"repricing alone: {_listed(row.without_greeks)}"
+        yield f"repricing alone: {few(row.without_greeks, MOST_NAMED)}"
 
     if row.closed_legs:
         legs = [f"{leg.leg} {amount(leg.profit)}" for leg in row.closed_legs]
-        yield f"closed today, not in the number: {_listed(legs)}"
+        yield f"closed today, not in the number: {few(legs, MOST_NAMED)}"
     if row.why_unknown:
-        yield f"not known: {_listed(row.why_unknown.split('; '))}"
-
-
-def _listed(texts: Sequence[str]) -> str:
-    """Return the first texts, and how many more there are."""
-    named = ", ".join(texts[:MOST_NAMED])
-    more = len(texts) - MOST_NAMED
-    return f"{named} and {more} more" if more > 0 else named
+        yield f"not known: {few(row.why_unknown.split('; '), MOST_NAMED)}"
 
 
 # How often a token is printed, in seconds; it also shows a closed pipe while there are no rows.
