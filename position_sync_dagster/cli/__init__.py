@@ -1,8 +1,7 @@
 """The command line, `position-sync`: its commands by subject.
 
 No other package imports this one. It may import every other package except `gateway`. Only
-`trace` imports a module of `defs`: the one that reads Dagster's events. `app` imports the module of
-a command when the command is called.
+`trace` imports a module of `defs`: the one that reads Dagster's events.
 """
 
 import errno

@@ -15,11 +15,10 @@ from rich.console import Group, RenderableType
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closes import Closure
-from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.lake.followed_rows import POLL_S
 from position_sync_dagster.lake.lake import Lake, Past, rows_of_logins
-from position_sync_dagster.lake.schema import UPDATE_COLUMNS, updates_of
+from position_sync_dagster.lake.schema import UPDATE_COLUMNS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
 from position_sync_dagster.sync.reports.book import (
@@ -41,7 +40,7 @@ from position_sync_dagster.sync.reports.todays_profit import (
     of_strategy,
 )
 from position_sync_dagster.terminal import board, money_tables, output
-from position_sync_dagster.terminal.text import amount, as_typed, number, printable, quantity
+from position_sync_dagster.terminal.text import amount, as_typed
 
 
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
@@ -353,9 +352,7 @@ def follow(
             "every row. Without it, the newest row of each holding comes first.",
         ),
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json/--table", help="Print JSON lines, or short lines for people.")
-    ] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON lines, as always.")] = True,
     poll: Annotated[
         float,
         typer.Option(min=0.05, max=5, help="How often to look for a new commit, in seconds."),
@@ -385,7 +382,6 @@ def follow(
             rows = rows.filter(pl.col("conid") == conid)
         return rows
 
-    print_rows = _write_as_json if json else _write_as_lines
     token = since or ""  # the first read may find nothing
     token_printed_at = time.monotonic()
     try:
@@ -393,10 +389,10 @@ def follow(
             commit = reader.read()
             if commit is not None:
                 token = commit.token
-                print_rows(chosen(commit.rows))
+                _write(output.escaped(chosen(commit.rows).drop("date").write_ndjson()))
 
             is_token_due = time.monotonic() > token_printed_at + TOKEN_EVERY_S
-            if json and (commit is not None or is_token_due):
+            if commit is not None or is_token_due:
                 _write(pl.DataFrame({"token": [token]}).write_ndjson())
                 token_printed_at = time.monotonic()
 
@@ -407,21 +403,6 @@ def follow(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return
-
-
-def _write_as_json(rows: pl.DataFrame) -> None:
-    _write(output.escaped(rows.drop("date").write_ndjson()))
-
-
-def _write_as_lines(rows: pl.DataFrame) -> None:
-    for row in updates_of(rows):
-        account = printable(row.account)
-        contract = printable(contract_name(row))
-        held = f"{quantity(row.position):>8}"
-        value = f"{number(row.market_value):>14}"
-        profit = f"{number(row.unrealized_pnl):>12}"
-        name = f"{row.timestamp:%H:%M:%S}  {account}  {contract:<24}"
-        _write(f"{name} {held} {value} {profit}  {row.source}\n")
 
 
 def _write(text: str) -> None:
