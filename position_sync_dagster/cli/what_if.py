@@ -374,7 +374,7 @@ def _curve_lines(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     places = {round(line * interval) for line in range(CURVE_LINES)}
     lines = []
     for place in sorted(places):
-        line = {"move": f"{moves[place]:+.1f} %"}
+        line: dict[str, Any] = {"move": f"{moves[place]:+.1f} %"}
         for name in _CURVE:
             numbers = row[name]
             line[name] = None if numbers is None else numbers[place]

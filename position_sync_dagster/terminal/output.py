@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from itertools import zip_longest
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
@@ -168,7 +167,7 @@ def print_table(rows: Sequence[Any], names: Sequence[str], notes: Sequence[str] 
 
     console = Console()
     table = fitted_table(columns, texts, sys.maxsize)
-    for line, note in zip_longest(table, ["", *notes], fillvalue=""):
+    for line, note in zip(table, ["", *(notes or [""] * len(rows))], strict=True):
         line.rstrip()
         line.overflow = "ignore"
         console.print(line, soft_wrap=True)

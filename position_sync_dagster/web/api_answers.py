@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown
-from position_sync_dagster.sync.reports.changes import ChangeKind
+from position_sync_dagster.sync.reports.changes import DayChange
 from position_sync_dagster.sync.reports.money_sums import (
     ExpirySum,
     StrategySum,
@@ -143,19 +143,6 @@ class Position(ApiModel):
     """The part of each strategy; what is missing from 1 belongs to nobody."""
 
 
-class ListedChange(ApiModel):
-    """One thing that happened today."""
-
-    at: datetime
-    kind: ChangeKind
-    account: str | None
-    conids: list[int]
-    text: str
-    amount: float | None
-    """The realised profit."""
-    currency: str | None
-
-
 class JudgedLimit(ApiModel):
     """A limit of the strategies file, and the number that it is compared with."""
 
@@ -192,7 +179,7 @@ class FiguresAnswer(ApiModel):
     expiries: list[ExpirySum]
     totals: list[TotalSum]
     closed_today: list[Position]
-    changes: list[ListedChange]
+    changes: list[DayChange]
     limits: list[JudgedLimit]
     positions: list[Position]
 
@@ -218,7 +205,7 @@ class HeaderAnswer(ApiModel):
     """How many active legs that are held have no line, and why; null: each has one."""
     mode: str | None
     """LIVE, PAPER or SIMULATED."""
-    changes: list[ListedChange]
+    changes: list[DayChange]
     """The newest change of today."""
 
 

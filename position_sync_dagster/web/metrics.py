@@ -5,13 +5,12 @@ and no amount of money is among them. `deploy/grafana` draws them, `deploy/prome
 """
 
 import platform
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cache
 from importlib.metadata import version
-from threading import Lock
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -32,6 +31,7 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
+from position_sync_dagster.web.served_figures import Shared
 
 # What stands before the name of each metric.
 PREFIX = "position_sync"
@@ -56,35 +56,30 @@ class MetricsPage:
         updates: The ledger, whose rows are counted.
     """
 
-    def __init__(self, figures: Callable[[], Figures], updates: SyncUpdates) -> None:
+    def __init__(self, figures: Callable[[datetime], Figures], updates: SyncUpdates) -> None:
         self._figures = figures
         self._rows = RowCounter(updates)
-        self._lock = Lock()
-        self._read_at = -SHARED_S
-        self._registry = CollectorRegistry(auto_describe=False)
+        self._shared = Shared(self._read, timedelta(seconds=SHARED_S))
 
-    def answer(self, accepted: str) -> Response:
+    def answer(self, accepted: str, now: datetime) -> Response:
         """Return the metrics in the format that a client accepts; blocks.
 
         Args:
             accepted: The header Accept of the scrape.
+            now: The moment.
         """
         try:
-            registry = self._current()
+            registry = self._shared.at(now)
         except PositionSyncError as error:
             return PlainTextResponse(str(error), 503)
 
         encode, kind = choose_encoder(accepted)
         return Response(encode(registry), headers={"Content-Type": kind})
 
-    def _current(self) -> CollectorRegistry:
-        with self._lock:
-            if time.monotonic() - self._read_at >= SHARED_S:
-                metrics = [*metrics_of(self._figures(), self._rows.read(), _ticks())]
-                self._registry = CollectorRegistry(auto_describe=False)
-                self._registry.register(_Collected(metrics))
-                self._read_at = time.monotonic()
-            return self._registry
+    def _read(self, now: datetime) -> CollectorRegistry:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Collected(metrics_of(self._figures(now), self._rows.read(), _ticks())))
+        return registry
 
 
 class _Collected(Collector):
@@ -108,10 +103,6 @@ class RowCounter:
     def read(self) -> Mapping[str, int]:
         """Return the number of rows by source; blocks."""
         added = self._updates.count_after(self._version)
-        if added.version < self._version:  # an older copy of the ledger was restored
-            self._rows.clear()
-            added = self._updates.count_after(0)
-
         self._rows.update(added.rows)
         self._version = added.version
         return self._rows

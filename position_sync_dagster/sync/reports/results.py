@@ -11,9 +11,10 @@ from datetime import date
 from enum import StrEnum
 from itertools import accumulate
 from math import fsum
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
+from pydantic import Field
 
 from position_sync_dagster.domain.closed_campaign import CampaignResult, ClosedCampaign
 from position_sync_dagster.domain.movements import first_reasons, known_sum
@@ -82,7 +83,7 @@ class GroupResult:
     average_loss: float | None
     expectancy: float | None
     profit_factor: float | None
-    return_on_risk: float | None
+    return_on_risk: Annotated[float | None, Field(serialization_alias="return")]
     drawdown: float | None
     unknown: int
     why_unknown: str | None
