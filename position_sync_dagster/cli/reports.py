@@ -203,8 +203,8 @@ def positions(
     """Show the newest row of each position: its values, its greeks, its source and its age.
 
     A narrow terminal shows fewer columns; a pipe shows all. The age is the time since the price
-    arrived or was confirmed by the broker; `greeks` is the age of the greeks where it differs. An
-    unknown value is a dash and is left out of the totals.
+    arrived or was confirmed by the broker; `greeks` is that of the greeks. An unknown value is a
+    dash and is left out of the totals.
 
     With --closed: each close, the newest first, with its cause. It is PROVISIONAL until a statement
     of the broker says it (STATED).
@@ -234,10 +234,8 @@ def positions(
         rows = open_positions(book, strategy, underlying)
         shown = rows[:limit]
         if not rows.is_empty():
-            lines, totals, note = money_tables.positions_table(shown, book)
+            lines, totals = money_tables.positions_table(shown, book)
             yield from output.fitted_table(money_tables.POSITIONS, lines, width, totals=totals)
-            if note:
-                yield output.dim_line(note)
         elif underlying is not None:
             yield "No position has this underlying."
         elif strategy:
