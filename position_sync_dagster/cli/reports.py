@@ -36,8 +36,6 @@ from position_sync_dagster.sync.reports.profit import PARTS
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.reports.todays_profit import (
     TodaysProfit,
-    explain_today,
-    of_strategy,
 )
 from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.text import amount, as_typed
@@ -291,9 +289,7 @@ def why(
     and where the close has no greeks, they come from full revaluation: spot, then volatility, then
     time. What closed today is named beside. An unknown part is a dash, with the reason below.
     """
-    settings, lake = options.opened(home)
-    figures = read_figures(lake, settings, utc_now())
-    rows = of_strategy(explain_today(lake, settings, figures), strategy, figures.book)
+    rows = options.asked(home, "why", strategy=strategy)["rows"]
     if rows and not json:
         output.print_table(rows, _WHY)
     lines = _why_notes(rows) if rows else ["Nothing is held."]

@@ -2,38 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import date
 from typing import Annotated, Any
 
 import typer
 
 from position_sync_dagster.cli import options
-from position_sync_dagster.domain.instrument import parse_day
-from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.sync.reports.one_campaign import read_campaign
 from position_sync_dagster.sync.reports.results import (
     Grouping,
-    read_campaigns,
-    read_days,
-    read_results,
-    results_of,
 )
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import as_typed
 
-
-def _day(text: str) -> date:
-    try:
-        return parse_day(text, "day")
-    except InvalidLegError:
-        raise typer.BadParameter(f"{text[:40]!r} is no day. Write it as 2026-01-02.") from None
-
-
 Since = Annotated[
-    date | None,
-    typer.Option(
-        parser=_day, metavar="DAY", help="Only what closed on this day or later: 2026-01-02."
-    ),
+    str | None,
+    typer.Option(metavar="DAY", help="Only what closed on this day or later: 2026-01-02."),
 ]
 
 
@@ -57,19 +39,16 @@ def results(
 
     --json has every column, and why one is null; `campaign` shows one of --list.
     """
-    _settings, lake = options.opened(home)
     if campaigns:
-        listed = read_campaigns(lake, since)
-        _show_rows([asdict(row) for row in listed], _CAMPAIGN_COLUMNS, json=json)
+        rows = options.asked(home, "campaigns", since=since)["campaigns"]
+        _show_rows([asdict(row) for row in rows], _CAMPAIGN_COLUMNS, json=json)
         return
 
-    brought = read_results(lake, since)
+    answer = options.asked(home, "results", since=since, by=by)
     if days:
-        of_days = read_days(lake, brought, since)
-        _show_rows([asdict(day) for day in of_days], _DAY_COLUMNS, json=json)
+        _show_rows([asdict(day) for day in answer["days"]], _DAY_COLUMNS, json=json)
     else:
-        groups = results_of(brought, by)
-        _show_rows([group.row for group in groups], _GROUP_COLUMNS, json=json)
+        _show_rows(answer["results"], _GROUP_COLUMNS, json=json)
 
 
 def campaign(
@@ -81,8 +60,7 @@ def campaign(
 
     With --json also its legs, and how it stood at each close.
     """
-    settings, lake = options.opened(home)
-    over = asdict(read_campaign(lake, settings, name))
+    over = asdict(options.asked(home, "campaign", id=name))
     if json:
         output.print_json(over)
         return

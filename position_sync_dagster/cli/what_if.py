@@ -1,42 +1,18 @@
 """The commands about what may come: `what-if`, `payoff`, `expiry` and `curve`."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from position_sync_dagster.cli import options
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
-from position_sync_dagster.risk.deliveries import expiry_report
-from position_sync_dagster.risk.payoff import payoffs
-from position_sync_dagster.risk.priced_legs import PricedLegs
-from position_sync_dagster.risk.scenario_file import OwnScenarios, Point
-from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
-from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import Book
-from position_sync_dagster.sync.reports.risk import Choice, curves_of_choice, leg_notes, read_risk
+from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.sync.reports.what_if import (
     USUAL_MOVES,
-    read_changes,
-    rows_of_choice,
-    what_if_of,
 )
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import amount
-
-
-def _numbers(text: str) -> list[float]:
-    """Read numbers that are separated by commas."""
-    try:
-        return [*map(float, text.split(","))]
-    except ValueError:
-        why = f"{text[:40]!r} is no list of numbers. Write it as -10,-5,0,5,10."
-        raise typer.BadParameter(why) from None
-
 
 _NOTHING = "Nothing is held."
 _USUAL_SPOT = ",".join(f"{move:g}" for move in USUAL_MOVES)
@@ -47,8 +23,8 @@ def what_if(
         str, typer.Option(metavar="LIST", help="Moves of the underlyings in percent.")
     ] = _USUAL_SPOT,
     vol: Annotated[
-        str, typer.Option(metavar="LIST", help="Changes of the volatilities in points.")
-    ] = "0",
+        str | None, typer.Option(metavar="LIST", help="Changes of the volatilities in points.")
+    ] = None,
     days: Annotated[str, typer.Option(metavar="LIST", help="Days that have passed.")] = "0",
     rate: Annotated[float, typer.Option(help="Change of the interest rates in points.")] = 0.0,
     in_moves: Annotated[
@@ -91,32 +67,32 @@ def what_if(
     greeks, payoff at expiry, what is uncovered, and which limits are broken. With --strategy what
     a trade opens is a leg of that strategy. Nothing is sent and nothing is stored.
     """
-    if ratio and vol == "0":
-        vol = "1"
-    moves = list(product(_numbers(spot), _numbers(vol), _numbers(days)))
-    points = _points(moves, rate=rate, in_moves=in_moves, is_ratio=ratio)
-    rolls = [roll] if roll else []
-    changes = read_changes(trade or (), close or (), rolls, account, strategy)
-
-    choice = Choice(strategy=strategy, underlying=underlying, account=account)
-    settings, book, scenarios, legs = _read(home, choice)
-    points = _named_points(scenario, scenarios) or points
-    is_ratio = points[0].is_ratio
-
-    if changes:
-        compared = what_if_of(book, legs, settings, changes)
-        all_rows = compared.rows(points, level)
-        rows = rows_of_choice(all_rows, strategy, account)
-        _show_compared(rows, compared.notes, is_ratio=is_ratio, json=json)
+    answer = options.asked(
+        home,
+        "what-if",
+        spot=spot,
+        vol=vol,
+        days=days,
+        rate=rate,
+        in_moves=in_moves,
+        ratio=ratio,
+        scenario=scenario,
+        trade=trade or [],
+        close=close or [],
+        roll=[":".join(roll)] if roll else [],
+        account=account,
+        underlying=underlying,
+        strategy=strategy,
+        level=level,
+    )
+    rows = answer["rows"]
+    if "notes" in answer:
+        _show_compared(rows, answer["notes"], is_ratio=ratio, json=json)
         return
 
-    legs = choice.of(legs)
-    rows = scenario_rows(legs, points, level)
-    notes = []
-    for reason, count in legs.left_out().items():
-        notes.append(f"{count} left out: {reason}")
     if rows and not json:
-        _print_scenarios(rows, is_ratio=is_ratio)
+        _print_scenarios(rows, is_ratio=ratio)
+    notes = [f"{left['legs']} left out: {left['reason']}" for left in answer["left_out"]]
     _show(rows, notes, json=json)
 
 
@@ -125,36 +101,13 @@ def _show(rows: Sequence[Any], notes: Sequence[str], *, json: bool) -> None:
     output.show(rows, notes if rows else [_NOTHING], json=json)
 
 
-def _points(
-    moves: Sequence[tuple[float, float, float]], *, rate: float, in_moves: bool, is_ratio: bool
-) -> list[Point]:
-    """Return the scenarios of moves of spot, volatility and days."""
-    if is_ratio and min(vol for _spot, vol, _days in moves) <= 0:
-        raise typer.BadParameter("With --ratio each number of --vol is above 0.")
-
-    points = []
-    try:
-        for spot, vol, days in moves:
-            point = Point(
-                spot=spot, vol=vol, days=days, rate=rate, in_moves=in_moves, is_ratio=is_ratio
-            )
-            points.append(point)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        option = wrong["loc"][0]
-        why = f"--{option} {wrong['input']:g}: {wrong['msg']}."
-        raise typer.BadParameter(why) from None
-    return points
-
-
 def _print_scenarios(rows: Sequence[Mapping[str, Any]], *, is_ratio: bool) -> None:
     """Print the profits of each group, volatility and day, with a column for each move."""
     lines: dict[tuple[object, ...], dict[str, Any]] = {}
     for row in rows:
-        group = {name: row[name] for name in _GROUP} | {"left_out": row["left_out"]}
-        group["vol"] = _vol_of(row, is_ratio=is_ratio)
+        group = {name: row[name] for name in _GROUP} | {"vol": _vol_of(row, is_ratio=is_ratio)}
         key = (row["conid"], *group.values())
-        line = lines.setdefault(key, group)
+        line = lines.setdefault(key, group | {"left_out": row["left_out"]})
         line[f"{row['spot']:+g}"] = row["profit"]
 
     texts = list(lines.values())
@@ -169,17 +122,6 @@ def _vol_of(row: Mapping[str, Any], *, is_ratio: bool) -> str:
     """Return a change of the volatilities, as points or as a factor."""
     vol = row["vol"]
     return f"×{vol:g}" if is_ratio else f"{vol:+g}"
-
-
-def _named_points(name: str | None, scenarios: OwnScenarios) -> list[Point]:
-    """Return the scenario of the file that is named; none without a name."""
-    if name is None:
-        return []
-    named = scenarios.points.get(name)
-    if named is None:
-        known = ", ".join(scenarios.points) or "none"
-        raise typer.BadParameter(f"{name!r} is no scenario; scenarios.yaml has {known}.")
-    return [named]
 
 
 def _show_compared(
@@ -235,14 +177,6 @@ def _extremes_of(payoff: Mapping[str, Any]) -> str:
     return f"{text} ({why})" if why else text
 
 
-def _read(home: Path | None, choice: Choice) -> tuple[Settings, Book, OwnScenarios, PricedLegs]:
-    """Return the settings, the book, the file of scenarios and all legs, of a known strategy."""
-    settings, lake = options.opened(home)
-    book, scenarios, legs = read_risk(lake, settings, utc_now())
-    choice.check(book)
-    return settings, book, scenarios, legs
-
-
 def payoff(
     strategy: Annotated[
         str | None, typer.Argument(metavar="[STRATEGY]", help="Only this strategy.")
@@ -255,17 +189,14 @@ def payoff(
     With one expiry they are exact: what exercise gives, less what the legs cost. Legs that live on
     are priced by the model.
     """
-    _settings, book, _scenarios, legs = _read(home, Choice(strategy=strategy))
-    listed = payoffs(legs.of_strategy(strategy), leg_notes(book))
-    if listed and not json:
-        output.print_table(listed, _PAYOFF)
+    rows = options.asked(home, "payoff", strategy=strategy)["payoffs"]
+    if rows and not json:
+        output.print_table(rows, _PAYOFF)
 
     notes = []
-    for of_strategy in listed:
-        for text in (of_strategy.why, of_strategy.note):
-            if text:
-                notes.append(f"{of_strategy.strategy} {of_strategy.underlying}: {text}")
-    rows = [of_strategy.row for of_strategy in listed]
+    for row in rows:
+        for text in filter(None, (row["why"], row["note"])):
+            notes.append(f"{row['strategy']} {row['underlying']}: {text}")
     _show(rows, notes, json=json)
 
 
@@ -288,8 +219,7 @@ def expiry(
     Days and times are those of New York. A short option may be assigned early if its holder gains
     nothing more by selling it. What cannot be priced is listed with the reason.
     """
-    _settings, _book, _scenarios, legs = _read(home, Choice(strategy=strategy))
-    report = expiry_report(legs, days=days, strategy=strategy)
+    report = options.asked(home, "expiry", days=days, strategy=strategy)
 
     lines = []
     ending = report["expiries"]
@@ -343,10 +273,8 @@ def curve(
     Over one underlying the profit is that since the legs were opened. Over several, which all move
     by the same percentage, it is the change from now. What cannot be priced is listed.
     """
-    choice = Choice(strategy=strategy, underlying=underlying, account=account)
-    _settings, book, _scenarios, legs = _read(home, choice)
-    point = Point(vol=vol, days=days)
-    rows = [chosen.row for chosen in curves_of_choice(book, legs, choice, point)]
+    choice = {"strategy": strategy, "underlying": underlying, "account": account}
+    rows = options.asked(home, "curve", **choice, days=days, vol=vol)["curves"]
 
     notes = []
     for row in rows:

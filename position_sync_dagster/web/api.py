@@ -151,7 +151,8 @@ def _positions_csv(source: PageFigures, _query: NoQuery, now: datetime) -> str:
 
 
 def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str, Any]:
-    points = query.points()
+    scenarios = read_scenarios(folder_of(source.settings.strategies_file))
+    points = query.points(scenarios.points)
     if len(points) > MOST_POINTS:
         raise UserError(
             f"These are {len(points)} scenarios, and at most {MOST_POINTS} are computed at once.",
@@ -347,7 +348,7 @@ def answer(
 
         content = route.read(source, query, now)
     except ValidationError as error:
-        return problem(422, _invalid(error), "See /api/v1/openapi.json for the parameters.")
+        return problem(422, invalid(error), "See /api/v1/openapi.json for the parameters.")
     except (UnknownStrategyError, UnknownIdError) as error:
         return problem(404, error.what, error.remedy)
     except UserError as error:
@@ -363,7 +364,7 @@ def answer(
     return JSONResponse(plain(content), headers=headers)
 
 
-def _invalid(error: ValidationError) -> str:
+def invalid(error: ValidationError) -> str:
     """Return what is wrong with a parameter."""
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"])) or "the query"

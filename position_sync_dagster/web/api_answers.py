@@ -3,11 +3,14 @@
 Within a version names are added, and none is removed or changed. Unknown is null.
 """
 
+from collections.abc import Mapping
 from datetime import date, datetime
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from position_sync_dagster.errors import UserError
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.sync.reports.changes import DayChange
@@ -443,22 +446,51 @@ class WhatIfQuery(TradesQuery):
 
     spot: Numbers = [*USUAL_MOVES]
     """Moves of the underlyings in percent, separated by commas."""
-    vol: Numbers = [0.0]
-    """Changes of the volatilities in points, separated by commas."""
+    vol: Numbers | None = None
+    """Changes of the volatilities in points, separated by commas; none without it."""
     days: Numbers = [0.0]
     """Days that have passed, separated by commas."""
+    rate: float = 0.0
+    """Change of the interest rates in points."""
+    in_moves: bool = False
+    """Whether `spot` is in implied moves of one day."""
+    ratio: bool = False
+    """Whether `vol` has factors, such as 0.8."""
+    scenario: str | None = None
+    """A scenario of scenarios.yaml, instead of the numbers."""
     level: Breakdown = Breakdown.STRATEGY
     """What each row is of."""
 
-    def points(self) -> list[Point]:
+    def points(self, named: Mapping[str, Point]) -> list[Point]:
         """Return the scenarios.
+
+        Args:
+            named: Those of scenarios.yaml.
 
         Raises:
             ValidationError: A number is out of its range.
+            UserError: There is no such scenario, or a factor is not above 0.
         """
-        return [
-            Point(spot=spot, vol=vol, days=days)
-            for spot in self.spot
-            for vol in self.vol
-            for days in self.days
-        ]
+        if self.scenario is not None:
+            if self.scenario not in named:
+                raise UserError(
+                    f"There is no scenario {self.scenario!r} in scenarios.yaml.",
+                    remedy=f"It has {', '.join(named) or 'none'}.",
+                )
+            return [named[self.scenario]]
+
+        changes = self.vol or [1.0 if self.ratio else 0.0]
+        if self.ratio and min(changes) <= 0:
+            raise UserError("A factor of the volatilities is not above 0.", remedy="Correct it.")
+        points = []
+        for spot, vol, days in product(self.spot, changes, self.days):
+            point = Point(
+                spot=spot,
+                vol=vol,
+                days=days,
+                rate=self.rate,
+                in_moves=self.in_moves,
+                is_ratio=self.ratio,
+            )
+            points.append(point)
+        return points
