@@ -106,33 +106,24 @@ def write_history(settings: Settings, now: datetime) -> None:
     write_statements(book, days, settings.flex_folder, closing=market)
 
     lake = Lake.of(settings)
-    active = {leg.conid for leg in lake.registry.sync.get_all_active()}
-    updates: list[PositionUpdate] = []
-    for row in closing_rows(book, market, active, closed_at):
-        update = PositionUpdate(**row, gateway_id=settings.gateway_id)
-        updates.append(update)
+    updates = []
+    for row in closing_rows(book, market, closed_at):
+        updates.append(PositionUpdate(**row, gateway_id=settings.gateway_id))
     lake.updates.sync.append(updates)
 
 
-def closing_rows(
-    book: Book, market: Market, active: Iterable[int], closed_at: datetime
-) -> Iterator[dict[str, Any]]:
-    """Yield the last rows before a close: those of active legs with the broker's greeks.
+def closing_rows(book: Book, market: Market, closed_at: datetime) -> Iterator[dict[str, Any]]:
+    """Yield the last rows before a close, with the greeks of options.
 
     Args:
         book: The holdings.
         market: Its prices at the close.
-        active: The conids that have a market data line.
         closed_at: The close.
     """
-    streamed = frozenset(active)
     at = closed_at - BEFORE_CLOSE
     for opening in book.openings:
         if opening.quantity:
-            row = _row(book, market, opening, at)
-            if opening.conid in streamed:
-                row |= _of_line(market, opening.conid, at)
-            yield row
+            yield _row(book, market, opening, at) | _greeks(market, opening.conid, at)
 
 
 def _row(book: Book, market: Market, opening: Opening, at: datetime) -> dict[str, Any]:
@@ -168,22 +159,13 @@ def _row(book: Book, market: Market, opening: Opening, at: datetime) -> dict[str
     }
 
 
-def _of_line(market: Market, conid: int, at: datetime) -> dict[str, Any]:
-    """Return what the row of a streamed option has besides."""
+def _greeks(market: Market, conid: int, at: datetime) -> dict[str, Any]:
+    """Return the greeks of an option at the close; none of what is no option."""
     greeks, spot = market.at_close(conid)
-    of_stream = {
-        "source": Source.STREAM,
-        "value_source": ValueOrigin.TICK,
-        "price_kind": PriceKind.MARK,
-    }
     if greeks is None:
-        return of_stream
-    return of_stream | {
-        "implied_vol": greeks.implied_vol,
-        "delta": greeks.delta,
-        "gamma": greeks.gamma,
-        "vega": greeks.vega,
-        "theta": greeks.theta,
+        return {}
+    names = ("implied_vol", "delta", "gamma", "vega", "theta")
+    return {name: getattr(greeks, name) for name in names} | {
         "underlying_price": spot,
         "greeks_source": GreeksSource.GATEWAY,
         "greeks_time": at,
@@ -299,17 +281,14 @@ def evaluate(
     return tuple(results)
 
 
-# Seconds between two lines, before and after each leg has a current row: a read of the tables
-# takes a quarter of a second of a processor.
-LINE_INTERVAL_S = 5.0
-QUIET_INTERVAL_S = 10.0
-
-# Seconds between two reads of the tables, while a person watches or figures are still missing.
+# Seconds between two reads of the tables, which take a quarter of a second of a processor each:
+# while a person watches or figures are still missing, and otherwise.
 LOOK_INTERVAL_S = 2.0
+QUIET_INTERVAL_S = 10.0
 
 
 class Display:
-    """Writes a line every few seconds, for a log; the base of the other displays.
+    """Writes a line for each read, for a log; the base of the other displays.
 
     Each method raises `StopRequested` if the output was closed, so that the demo ends.
 
@@ -318,7 +297,6 @@ class Display:
     """
 
     interval_s = QUIET_INTERVAL_S
-    _next = 0.0
     _addresses: Lines = ()
 
     def note(self, text: str) -> None:
@@ -340,9 +318,8 @@ class Display:
             self._addresses = addresses
             self.note("\n".join(_labelled(addresses)))
 
-        if self.is_due():
-            figures = notes if overview is None else figures_of(overview)
-            self.note("; ".join(_labelled(figures)))
+        figures = notes if overview is None else figures_of(overview)
+        self.note("; ".join(_labelled(figures)))
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test, as a table."""
@@ -353,12 +330,6 @@ class Display:
 
         with stop_if_closed():
             print_table(rows, ("name", "wanted", "found", "outcome"))
-
-    def is_due(self) -> bool:
-        """Return whether the last line is old enough for another one."""
-        due = time.monotonic() >= self._next
-        self._next = time.monotonic() + LINE_INTERVAL_S if due else self._next
-        return due
 
     def __enter__(self) -> Self:
         return self
@@ -379,7 +350,7 @@ class JsonDisplay(Display):
         _write_line(json.dumps({"event": name, **values}))
 
     def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
-        if overview is not None and self.is_due():
+        if overview is not None:
             values = overview.status.to_dict()
             values["current"] = overview.current
             self.event("status", values)
@@ -404,7 +375,6 @@ class LiveDisplay(Display):
     def __init__(self) -> None:
         self._console = Console()
         self._live = Live(console=self._console, auto_refresh=False)
-        self._size = self._console.size
 
     def note(self, text: str) -> None:
         with stop_if_closed():
@@ -413,10 +383,6 @@ class LiveDisplay(Display):
     def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
         changes = () if overview is None else overview.changes
         with stop_if_closed():
-            if self._console.size != self._size:
-                # The terminal has wrapped the lines of the last frame: what is above is unknown.
-                self._size = self._console.size
-                self._console.clear()
             shown = board(overview, changes, notes, addresses, self._console)
             self._live.update(shown, refresh=True)
 

@@ -3,7 +3,6 @@
 import asyncio
 import getpass
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Annotated
 
 import typer
@@ -58,19 +57,6 @@ def list_breaks(
     if closed:
         breaks += table.closed_breaks()
     print_breaks(breaks, none="No break is open.", json=json)
-
-
-@app.command()
-def show(break_id: BreakId, json: options.Json = False, home: options.HomeFolder = None) -> None:
-    """Show everything about open and closed breaks whose ids begin with the given text."""
-    table = options.opened(home)[1].breaks
-    chosen = [brk for brk in table.all_breaks() if brk.break_id.startswith(break_id)]
-    lines: list[str] = []
-    for difference in chosen:
-        for field in fields(difference):
-            value = getattr(difference, field.name)
-            lines.append(f"{field.name:<14} {'–' if value is None else value}")
-    output.show(chosen, lines or ["No break has an id that begins so."], json=json)
 
 
 @app.command()

@@ -12,7 +12,6 @@ from position_sync_dagster.sync.reports.what_if import (
     USUAL_MOVES,
 )
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import amount
 
 _NOTHING = "Nothing is held."
 _USUAL_SPOT = ",".join(f"{move:g}" for move in USUAL_MOVES)
@@ -134,6 +133,12 @@ def _show_compared(
         for row in differing:
             lines.append(_compared_line(row, is_ratio=is_ratio))
         output.print_table(lines, list(lines[0]))
+        payoffs = []
+        for row in differing:
+            if row["spot"] == differing[0]["spot"] and row["after"]:
+                payoffs += row["after"].get("payoffs", ())
+        if payoffs:
+            output.print_table(payoffs, _PAYOFF)
     output.show(rows, [*notes, *_warnings(differing)], json=json)
 
 
@@ -152,13 +157,10 @@ def _compared_line(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, Any]:
 
 
 def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the payoffs, what is uncovered and the broken limits after the trades, each once."""
+    """Return what is uncovered and the broken limits after the trades, each once."""
     lines: dict[str, None] = {}
     for row in rows:
         after = row["after"] or {}
-        for payoff in after.get("payoffs", ()):
-            lines[_extremes_of(payoff)] = None
-
         for leg in after.get("uncovered", ()):
             text = f"{leg['strategy_id']}: {leg['leg']} would miss {leg['missing']:g}"
             lines[text] = None
@@ -166,15 +168,6 @@ def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for text in after.get("limits_broken", ()):
             lines[text] = None
     return list(lines)
-
-
-def _extremes_of(payoff: Mapping[str, Any]) -> str:
-    """Return the line about the greatest profit and loss of a payoff after the trades."""
-    profit = amount(payoff["greatest_profit"])
-    loss = amount(payoff["greatest_loss"])
-    text = f"{payoff['strategy']} {payoff['underlying']} at expiry: {profit} to {loss}"
-    why = payoff["why"]
-    return f"{text} ({why})" if why else text
 
 
 def payoff(

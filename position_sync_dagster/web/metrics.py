@@ -6,8 +6,7 @@ and no amount of money is among them. `deploy/grafana` draws them, `deploy/prome
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cache
 from importlib.metadata import version
@@ -24,7 +23,6 @@ from prometheus_client.registry import Collector
 from starlette.responses import PlainTextResponse, Response
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.dagster_files import FailingCheck
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import PositionSyncError
@@ -78,7 +76,7 @@ class MetricsPage:
 
     def _read(self, now: datetime) -> CollectorRegistry:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collected(metrics_of(self._figures(now), self._rows.read(), _ticks())))
+        registry.register(_Collected(metrics_of(self._figures(now), self._rows.read())))
         return registry
 
 
@@ -108,33 +106,8 @@ class RowCounter:
         return self._rows
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ticks:
-    """What the ticks of the sensors say of themselves.
-
-    Attributes:
-        at: When the last one was, in seconds since 1970; None: none was yet.
-        duration_s: How long the last drain took with its reports and checks.
-        checks: The checks that did not pass.
-    """
-
-    at: float | None
-    duration_s: float | None
-    checks: Sequence[FailingCheck]
-
-
-def _ticks() -> Ticks:
-    home = dagster_files.dagster_home()
-    ticked_at = dagster_files.read(home).ticked_at
-    return Ticks(
-        at=ticked_at.timestamp() if ticked_at else None,
-        duration_s=dagster_files.tick_duration_s(home),
-        checks=dagster_files.failing_checks(home),
-    )
-
-
-def metrics_of(figures: Figures, rows: Mapping[str, int], ticks: Ticks) -> Iterator[Metric]:
-    """Yield all metrics; pure."""
+def metrics_of(figures: Figures, rows: Mapping[str, int]) -> Iterator[Metric]:
+    """Yield all metrics; blocks."""
     status = figures.status
     yield _versions()
     yield from _of_logins(status.each_login)
@@ -148,7 +121,7 @@ def metrics_of(figures: Figures, rows: Mapping[str, int], ticks: Ticks) -> Itera
         written.add_metric([source], count)
     yield written
 
-    yield from _of_ticks(ticks)
+    yield from _of_ticks()
     yield _gauge(
         "attention", "Notices that ask for a person, as `position-sync status` lists them.",
         [((), len(status.attention))],
@@ -215,14 +188,17 @@ def _of_queue(status: Status) -> Iterator[Metric]:
     yield _gauge("last_drained_age_seconds", text, [((), age)])
 
 
-def _of_ticks(ticks: Ticks) -> Iterator[Metric]:
+def _of_ticks() -> Iterator[Metric]:
+    home = dagster_files.dagster_home()
+    ticked_at = dagster_files.read(home).ticked_at
+    seconds = ticked_at.timestamp() if ticked_at else None
     text = "How long the last tick of drain_queue took."
-    yield _gauge("tick_duration_seconds", text, [((), ticks.duration_s)])
+    yield _gauge("tick_duration_seconds", text, [((), dagster_files.tick_duration_s(home))])
     text = "When a sensor last ticked."
-    yield _gauge("last_tick_timestamp_seconds", text, [((), ticks.at)])
+    yield _gauge("last_tick_timestamp_seconds", text, [((), seconds)])
 
     samples: list[Sample] = []
-    for check in ticks.checks:
+    for check in dagster_files.failing_checks(home):
         asset, _colon, name = check.name.partition(": ")
         samples.append(((asset, name, "UNKNOWN" if check.is_unknown else "FAILED"), 1.0))
     text = "1 for each check whose newest result is not passed; the others have no sample."

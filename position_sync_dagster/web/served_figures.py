@@ -31,7 +31,6 @@ from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.sync.reports.todays_profit import TodaysProfit, explain_today
 from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.terminal.money_tables import not_in_sums
-from position_sync_dagster.terminal.text import foreign
 from position_sync_dagster.web.expiry_answers import ExpiryQuery, expiry_of, most_urgent
 
 # How often the curves of the day, which read half a day of the ledger, and scenarios are computed;
@@ -159,7 +158,7 @@ class PageFigures:
         except PositionSyncError as error:
             scenarios = NO_SCENARIOS | {"at": book.now, "trouble": str(error)}
 
-        shown = _printable(plain(curves | {"scenarios": scenarios}))
+        shown = plain(curves | {"scenarios": scenarios})
         has_line = any(len(curve["points"]) > 1 for curve in curves["curves"])
         every = SLOW_EVERY if has_line else BEGINNING
         worked = timedelta(seconds=time.thread_time() - began)
@@ -266,7 +265,7 @@ def shown(figures: Figures) -> dict[str, Any]:
     values["oldest_age_s"] = figures.oldest_age_s
     values["missing"] = not_in_sums(figures.book)
     values["changes"] = values["changes"][:MOST_CHANGES]
-    return dict(_printable(values))
+    return values
 
 
 def parts_of(figures: Figures) -> dict[str, Row]:
@@ -308,14 +307,3 @@ def _columns_of_parts(key: Sequence[str]) -> list[pl.Expr]:
     columns.append(has_no_greeks.cast(pl.Int64).alias("greekless"))
     columns += [pl.col(name) for name in OF_PART if name not in key]
     return columns
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, str):
-        is_usual = value.isprintable() and len(value) < 200
-        return value if is_usual else foreign(value, 1000)
-    if isinstance(value, dict):
-        return {_printable(name): _printable(cell) for name, cell in value.items()}
-    if isinstance(value, list):
-        return [_printable(cell) for cell in value]
-    return value

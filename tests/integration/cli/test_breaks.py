@@ -32,7 +32,6 @@ def test_a_break_is_listed_accepted_and_reopened(breaks):
     accepted = run("accept", one.break_id, "--reason", "transferred out", "--by", "eva")
     assert "accepted by eva; transferred out" in accepted
     assert json.loads(run("list", "--json"))[0]["state"] == "ACCEPTED"
-    assert "accepted_by" in run("show", one.break_id[:20])
     assert f"{getpass.getuser()} reopened it" in run("reopen", one.break_id)
 
 
