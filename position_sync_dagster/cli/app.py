@@ -1,4 +1,4 @@
-"""The application `position-sync`: its commands, and how an error is shown."""
+"""The application `position-sync`, to which modules add their commands; how an error is shown."""
 
 import sys
 from importlib import metadata
@@ -6,19 +6,6 @@ from typing import Annotated
 
 import typer
 
-from ib_gateway_simulator.command_line import simulate
-from position_sync_dagster.cli import (
-    audit,
-    breaks,
-    dev,
-    doctor,
-    mcp,
-    queue,
-    reports,
-    results,
-    strategies,
-    what_if,
-)
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.terminal.text import as_typed, printable
 
@@ -29,18 +16,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# The commands in the order of the help; each is named as its function.
-COMMANDS = (
-    dev.demo, dev.dev, simulate, dev.record, reports.status, reports.positions, reports.follow,
-    audit.trace, audit.history, reports.exposure, reports.figures, reports.changes, reports.why,
-    results.results, results.campaign, what_if.what_if, what_if.payoff, what_if.expiry,
-    what_if.curve, dev.money, mcp.mcp, doctor.doctor, doctor.maintain, breaks.reconcile,
-)  # fmt: skip
-for _command in COMMANDS:
-    app.command()(_command)
-app.add_typer(strategies.app, name="strategies")
-app.add_typer(queue.app, name="queue")
-app.add_typer(breaks.app, name="breaks")
 
 
 def _print_version(wanted: bool) -> None:

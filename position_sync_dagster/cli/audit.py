@@ -11,6 +11,7 @@ import polars as pl
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.dagster_files import dagster_home
 from position_sync_dagster.domain.instrument import parse_conid
 from position_sync_dagster.domain.leg import Leg, few
@@ -202,6 +203,7 @@ Limit = Annotated[
 ]
 
 
+@app.command()
 def trace(
     id_: Annotated[
         str,
@@ -271,6 +273,7 @@ def _print_trace(traced: Mapping[str, Any]) -> None:
             output.print_table(things, columns)
 
 
+@app.command()
 def history(
     holding: Annotated[
         str, typer.Argument(metavar="ACCOUNT:CONID", help="The holding, as DU1234567:728937835.")

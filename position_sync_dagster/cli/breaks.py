@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.reconciliation import Break, ReconciliationResult
 from position_sync_dagster.errors import BrokerUnavailableError
@@ -16,10 +17,11 @@ from position_sync_dagster.sync.reports.reconciliation import ReconciliationServ
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import quantity
 
-app = typer.Typer(cls=options.ListByDefault)
+group = typer.Typer(cls=options.ListByDefault)
+app.add_typer(group, name="breaks")
 
 
-@app.callback()
+@group.callback()
 def breaks() -> None:
     """List differences between broker and tables, and accept them. Without a command: `list`."""
 
@@ -42,7 +44,7 @@ Person = Annotated[
 ]
 
 
-@app.command("list")
+@group.command("list")
 def list_breaks(
     closed: Annotated[bool, typer.Option("--closed", help="Show the last 50 closed too.")] = False,
     json: options.Json = False,
@@ -59,7 +61,7 @@ def list_breaks(
     print_breaks(breaks, none="No break is open.", json=json)
 
 
-@app.command()
+@group.command()
 def accept(
     break_id: BreakId,
     reason: Annotated[str, typer.Option(help="Why the difference is right as it is.")],
@@ -74,13 +76,14 @@ def accept(
     print_breaks([accepted])
 
 
-@app.command()
+@group.command()
 def reopen(break_id: BreakId, by: Person = "", home: options.HomeFolder = None) -> None:
     """Take back the acceptance of an open break."""
     table = options.opened(home)[1].breaks
     print_breaks([table.reopen(break_id, by or _this_person())])
 
 
+@app.command()
 def reconcile(
     as_of: options.AsOf = None,
     json: options.Json = False,

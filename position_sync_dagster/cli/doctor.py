@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.dagster_files import dagster_home
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.preflight import Level, run_preflight
@@ -16,6 +17,7 @@ from position_sync_dagster.terminal import output
 UI_PORT = 3000
 
 
+@app.command()
 def doctor(
     repair: Annotated[
         bool, typer.Option("--repair", help="Set the torn last commit of each table aside.")
@@ -76,6 +78,7 @@ def _set_torn_commits_aside(lake: Lake) -> tuple[list[dict[str, object]], list[s
     return commits, lines or ["No table has a torn last commit."]
 
 
+@app.command()
 def maintain(json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Merge small files of each table, and delete files that no version in the retention needs.
 

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.lake import Lake, Past
@@ -127,6 +128,7 @@ class Tools:
         return dict(plain(known_then))
 
 
+@app.command()
 def mcp(home: options.HomeFolder = None) -> None:
     """Serve the figures to an assistant by the Model Context Protocol, over stdio, read only.
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import seconds_since, utc_now
 from position_sync_dagster.domain.queue_request import QueuedPosition, QueueStatus
 from position_sync_dagster.errors import RequestStateError
@@ -15,15 +16,16 @@ from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import duration
 
-app = typer.Typer(cls=options.ListByDefault)
+group = typer.Typer(cls=options.ListByDefault)
+app.add_typer(group, name="queue")
 
 
-@app.callback()
+@group.callback()
 def queue() -> None:
     """List requests for position values, and retry failed ones. Without a command: `list`."""
 
 
-@app.command("list")
+@group.command("list")
 def list_requests(
     status: Annotated[
         QueueStatus | None,
@@ -92,7 +94,7 @@ def first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
-@app.command("retry")
+@group.command("retry")
 def retry_requests(
     request_ids: Annotated[
         list[str] | None,

@@ -13,6 +13,7 @@ import typer
 from rich.console import Group, RenderableType
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closes import Closure
 from position_sync_dagster.domain.leg import few
@@ -41,6 +42,7 @@ from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.text import amount, as_typed
 
 
+@app.command()
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Show the owner of the gateway, the lines, the queue and the newest rows.
 
@@ -61,6 +63,7 @@ def _print_labelled(lines: board.Lines) -> None:
     output.show(None, (f"{label:<18} {value}" for label, value in lines), json=False)
 
 
+@app.command()
 def figures(
     json: options.Json = False,
     home: options.HomeFolder = None,
@@ -77,6 +80,7 @@ def figures(
     _print_labelled(board.figures_of(figures_now))
 
 
+@app.command()
 def changes(
     kind: Annotated[
         ChangeKind | None, typer.Option(help="Only changes of this kind.", case_sensitive=False)
@@ -105,6 +109,7 @@ def changes(
     output.show(chosen, lines, json=json)
 
 
+@app.command()
 def exposure(
     strategy: options.Strategy = None,
     as_of: options.AsOf = None,
@@ -180,6 +185,7 @@ def _looking(
     return lambda: past_book
 
 
+@app.command()
 def positions(
     strategy: options.Strategy = None,
     closed: Annotated[
@@ -278,6 +284,7 @@ _CLOSE = (
 _MORE = ("confirmed_at", "age_s", "greeks_age_s", "feed", "strategies", "shares", "days")
 
 
+@app.command()
 def why(
     strategy: options.Strategy = None,
     json: options.Json = False,
@@ -334,6 +341,7 @@ def _why_notes_of(row: TodaysProfit) -> Iterator[str]:
 TOKEN_EVERY_S = 5.0
 
 
+@app.command()
 def follow(
     strategy: options.Strategy = None,
     account: Annotated[str | None, typer.Option(help="Only rows of this account.")] = None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.sync.reports.results import (
     Grouping,
 )
@@ -19,6 +20,7 @@ Since = Annotated[
 ]
 
 
+@app.command()
 def results(
     since: Since = None,
     by: Annotated[Grouping, typer.Option(help="How campaigns are grouped.")] = Grouping.STRATEGY,
@@ -51,6 +53,7 @@ def results(
         _show_rows(answer["results"], _GROUP_COLUMNS, json=json)
 
 
+@app.command()
 def campaign(
     name: Annotated[str, typer.Argument(help="The campaign_id that `results --list` shows.")],
     json: options.Json = False,

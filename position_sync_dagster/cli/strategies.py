@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain import rules
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, parse_conid
@@ -22,10 +23,11 @@ from position_sync_dagster.sync.reports.status import leg_states
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import as_typed, printable
 
-app = typer.Typer(no_args_is_help=True)
+group = typer.Typer(no_args_is_help=True)
+app.add_typer(group, name="strategies")
 
 
-@app.callback()
+@group.callback()
 def strategies() -> None:
     """List and change the legs of active strategies."""
 
@@ -53,7 +55,7 @@ def warn_of_file(settings: Settings) -> None:
         )
 
 
-@app.command("list")
+@group.command("list")
 def list_legs(
     explain: Annotated[
         str | None,
@@ -119,7 +121,7 @@ def _named(leg: Leg) -> str:
     return f"{leg.symbol} {leg.conid}" if leg.conid else leg.described
 
 
-@app.command("propose")
+@group.command("propose")
 def propose(
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     accept: Annotated[
@@ -212,7 +214,7 @@ def _print_proposal(proposal: Proposal) -> None:
         typer.echo(printable(f"Left over: {few(holdings, 20)}."))
 
 
-@app.command("add")
+@group.command("add")
 def add_leg(
     context: typer.Context,
     strategy: Annotated[str, typer.Option(help="The strategy's name or number.")],
@@ -242,7 +244,7 @@ def add_leg(
     output.show(leg, [f"{_named(leg)} is active in {leg.strategy_id}."], json=json)
 
 
-@app.command("remove")
+@group.command("remove")
 def remove_leg(
     context: typer.Context,
     conid: Conid = None,
@@ -276,7 +278,7 @@ def remove_leg(
     output.show(leg, [f"{_named(leg)} is removed from {leg.strategy_id}."], json=json)
 
 
-@app.command("export")
+@group.command("export")
 def export_file(home: options.HomeFolder = None) -> None:
     """Print the active legs as a strategies file, which `strategies import` reads."""
     registry = options.opened(home)[1].registry.sync
@@ -284,7 +286,7 @@ def export_file(home: options.HomeFolder = None) -> None:
     typer.echo(strategies_file.as_strategies_file(legs), nl=False)
 
 
-@app.command("rolls")
+@group.command("rolls")
 def list_rolls(
     apply: Annotated[
         bool, typer.Option("--apply", help="Replace the rolled legs, all in one commit.")
@@ -315,7 +317,7 @@ def list_rolls(
     output.show({"replaced": replaced, "rolls": rolls}, lines, json=json)
 
 
-@app.command("import")
+@group.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(help="A strategies file in YAML.")],
     json: options.Json = False,

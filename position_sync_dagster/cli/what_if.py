@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.sync.reports.what_if import (
@@ -17,6 +18,7 @@ _NOTHING = "Nothing is held."
 _USUAL_SPOT = ",".join(f"{move:g}" for move in USUAL_MOVES)
 
 
+@app.command()
 def what_if(
     spot: Annotated[
         str, typer.Option(metavar="LIST", help="Moves of the underlyings in percent.")
@@ -170,6 +172,7 @@ def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(lines)
 
 
+@app.command()
 def payoff(
     strategy: Annotated[
         str | None, typer.Argument(metavar="[STRATEGY]", help="Only this strategy.")
@@ -199,6 +202,7 @@ _PAYOFF = (
 )  # fmt: skip
 
 
+@app.command()
 def expiry(
     days: Annotated[
         int, typer.Option(min=0, max=3650, help="Only what expires within these days.")
@@ -248,6 +252,7 @@ _EXPIRING = (
 CURVE_LINES = 15
 
 
+@app.command()
 def curve(
     strategy: options.Strategy = None,
     underlying: options.Underlying = None,

@@ -9,7 +9,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from position_sync_dagster import errors
-from position_sync_dagster.cli.app import app, print_error
+from position_sync_dagster.cli import commands
+from position_sync_dagster.cli.app import print_error
 from tests.support.command_line import ended, run
 
 BY_THE_USER = (errors.SettingsError, errors.InvalidLegError, errors.InvalidRequestError)
@@ -70,7 +71,7 @@ def test_a_program_without_room_on_the_disk_of_its_home_does_not_name_its_output
     def fail() -> None:
         raise OSError(errno.ENOSPC, "No space left on device", file)
 
-    monkeypatch.setattr("position_sync_dagster.cli.app.app", fail)
+    monkeypatch.setattr("position_sync_dagster.cli.commands", lambda: fail)
     with (tmp_path / "out").open("w") as out:
         ended("demo", output=out)
     said = f"{file or 'A file'} cannot be written: No space left on device."
@@ -85,8 +86,8 @@ def test_a_folder_that_is_no_home_or_cannot_be_looked_for_is_named(refuse, home)
 
 
 def test_each_command_has_help_and_the_list_of_commands_shows_its_first_line():
-    listed = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
-    for name, command in get_command(app).commands.items():
+    listed = CliRunner().invoke(commands(), ["--help"], env={"COLUMNS": "200"}).output
+    for name, command in get_command(commands()).commands.items():
         assert "Usage" in run(name, "--help")
         assert command.help.partition("\n\n")[0] in listed
 
