@@ -315,7 +315,7 @@ def parse_holding(text: str) -> tuple[str, int]:
 # What a value and a close have on a terminal; times are in UTC.
 _VALUE = (
     "timestamp", "position", "market_price", "price_kind", "market_value", "currency", "source",
-    "value_source",
+    "value_source", "update_id", "strategies", "breaks", "note",
 )  # fmt: skip
 _CLOSE = ("closed_at", "quantity", "cause", "stage", "detail", "realized_pnl", "currency")
 
@@ -327,19 +327,10 @@ def _print_history(past: Mapping[str, Any]) -> None:
     if past["more"]:
         typer.echo(f"the newest {len(values):,} values; --limit shows more")
 
-    rows = [value["row"] for value in values]
-    output.print_table(rows, _VALUE, [*map(_links_of, values)])
+    rows = []
+    for value in values:
+        breaks = [f"{brk['type']} {brk['state']} {brk['break_id']}" for brk in value["breaks"]]
+        rows.append({**value["row"], "strategies": value["strategies"], "breaks": breaks})
+    output.print_table(rows, _VALUE)
     if past["closes"]:
         output.print_table(past["closes"], _CLOSE)
-
-
-def _links_of(value: Mapping[str, Any]) -> str:
-    """Return what a value belongs to, as far as it is known."""
-    row = value["row"]
-    links = {name: row[f"{name}_id"] for name in ("update", "batch", "run", "request")}
-    links["strategy"] = ", ".join(value["strategies"])
-    links["break"] = ", ".join(
-        f"{brk['type']} {brk['state']} {brk['break_id']}" for brk in value["breaks"]
-    )
-    links["note"] = row["note"]
-    return "; ".join(f"{name} {link}" for name, link in links.items() if link)

@@ -10,7 +10,7 @@ import typer
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.reconciliation import Break, ReconciliationResult
+from position_sync_dagster.domain.reconciliation import ReconciliationResult
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.lake import MOMENT, Past, breaks_at, require_past
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
@@ -58,7 +58,7 @@ def list_breaks(
     breaks = table.open_breaks()
     if closed:
         breaks += table.closed_breaks()
-    print_breaks(breaks, none="No break is open.", json=json)
+    output.show_rows(breaks, _BREAK, json=json, none="No break is open.")
 
 
 @group.command()
@@ -73,14 +73,14 @@ def accept(
         raise typer.BadParameter("Say why the difference is right as it is.")
     table = options.opened(home)[1].breaks
     accepted = table.accept(break_id, by or _this_person(), reason.strip())
-    print_breaks([accepted])
+    output.print_table([accepted], _BREAK)
 
 
 @group.command()
 def reopen(break_id: BreakId, by: Person = "", home: options.HomeFolder = None) -> None:
     """Take back the acceptance of an open break."""
     table = options.opened(home)[1].breaks
-    print_breaks([table.reopen(break_id, by or _this_person())])
+    output.print_table([table.reopen(break_id, by or _this_person())], _BREAK)
 
 
 @app.command()
@@ -100,7 +100,7 @@ def reconcile(
         require_past(as_of, utc_now())
         typer.echo(str(Past(at=as_of)), err=json)
         open_then = breaks_at(lake.breaks.all_breaks(), as_of)
-        print_breaks(open_then, none="No break was open.", json=json)
+        output.show_rows(open_then, _BREAK, json=json, none="No break was open.")
         return
 
     try:
@@ -127,26 +127,8 @@ def _reconciled(result: ReconciliationResult) -> Iterator[str]:
         yield "Nothing differs."
 
 
-def print_breaks(breaks: list[Break], *, none: str = "", json: bool = False) -> None:
-    """Print breaks as JSON or as a table, with what is known of each below it.
-
-    Args:
-        none: The text for a person if there are no breaks.
-    """
-    if json or not breaks:
-        output.show(breaks, [none], json=json)
-        return
-
-    output.print_table(breaks, _BREAK, [*map(_note_of, breaks)])
-
-
 # The columns of a break on a terminal.
 _BREAK = (
     "break_id", "state", "type", "account", "conid", "symbol", "expected", "actual", "opened_at",
+    "detail", "accepted_by", "note",
 )  # fmt: skip
-
-
-def _note_of(difference: Break) -> str:
-    """Return the detail of a break, and what a person said of it."""
-    accepted = f"accepted by {difference.accepted_by}" if difference.accepted_by else ""
-    return "; ".join(filter(None, (difference.detail, accepted, difference.note)))

@@ -88,8 +88,5 @@ def maintain(json: options.Json = False, home: options.HomeFolder = None) -> Non
     """
     _, lake = options.opened(home)
     results = lake.maintain()
-    if json:
-        output.print_json(results)
-    else:
-        names = [field.name for field in fields(results[0])]
-        output.print_table(results, names)
+    names = [field.name for field in fields(results[0])]
+    output.show_rows(results, names, json=json, none="")

@@ -66,8 +66,7 @@ def list_requests(
         return
     typer.echo()
     if listed:
-        errors = [first_line(request["error_message"] or "") for request in listed]
-        output.print_table(listed, _REQUEST, errors)
+        output.print_table(listed, _REQUEST)
     else:
         typer.echo(f"No request is {status}.")
     if len(listed) < counts[status]:
@@ -75,7 +74,9 @@ def list_requests(
 
 
 # The columns of a request on a terminal.
-_REQUEST = ("request_id", "account", "conid", "symbol", "priority", "attempts", "age_s")
+_REQUEST = (
+    "request_id", "account", "conid", "symbol", "priority", "attempts", "age_s", "error_message",
+)  # fmt: skip
 
 
 def as_data(request: QueuedPosition, now: datetime) -> dict[str, Any]:
@@ -83,15 +84,6 @@ def as_data(request: QueuedPosition, now: datetime) -> dict[str, Any]:
     fields = asdict(request)
     del fields["lease_token"]
     return fields | {"age_s": (now - request.created_at).total_seconds()}
-
-
-def first_line(text: str) -> str:
-    r"""Return the first line that is not empty.
-
-    >>> first_line("\n  No value came.\nTraceback: ...")
-    'No value came.'
-    """
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 @group.command("retry")

@@ -297,10 +297,8 @@ def why(
     time. What closed today is named beside. An unknown part is a dash, with the reason below.
     """
     rows = options.asked(home, "why", strategy=strategy)["rows"]
-    if rows and not json:
-        output.print_table(rows, _WHY)
-    lines = _why_notes(rows) if rows else ["Nothing is held."]
-    output.show(rows, lines, json=json)
+    lines = _why_notes(rows) if rows else []
+    output.show_rows(rows, _WHY, json=json, none="Nothing is held.", lines=lines)
 
 
 _WHY = ("strategy", "account", "currency", "profit", *PARTS, "closed")

@@ -1,8 +1,6 @@
 """The commands `results` and `campaign`: what campaigns that are over brought."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,7 +10,6 @@ from position_sync_dagster.sync.reports.results import (
     Grouping,
 )
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import as_typed
 
 Since = Annotated[
     str | None,
@@ -43,14 +40,14 @@ def results(
     """
     if campaigns:
         rows = options.asked(home, "campaigns", since=since)["campaigns"]
-        _show_rows([asdict(row) for row in rows], _CAMPAIGN_COLUMNS, json=json)
+        output.show_rows(rows, _CAMPAIGN_COLUMNS, json=json, none=_NONE)
         return
 
     answer = options.asked(home, "results", since=since, by=by)
     if days:
-        _show_rows([asdict(day) for day in answer["days"]], _DAY_COLUMNS, json=json)
+        output.show_rows(answer["days"], _DAY_COLUMNS, json=json, none=_NONE)
     else:
-        _show_rows(answer["results"], _GROUP_COLUMNS, json=json)
+        output.show_rows(answer["results"], _GROUP_COLUMNS, json=json, none=_NONE)
 
 
 @app.command()
@@ -63,42 +60,27 @@ def campaign(
 
     With --json also its legs, and how it stood at each close.
     """
-    over = asdict(options.asked(home, "campaign", id=name))
+    over = options.asked(home, "campaign", id=name)
     if json:
         output.print_json(over)
         return
 
-    _show_rows(over["campaigns"], _CAMPAIGN_COLUMNS, json=False)
-    _show_rows(over["fills"], _FILL_COLUMNS, json=False)
-    for roll in over["rolls"]:
-        closed = ", ".join(roll["closed"])
-        opened = ", ".join(roll["opened"])
-        output.show(None, [f"Rolled on {roll['at']:%Y-%m-%d}: {closed} to {opened}."], json=False)
+    output.print_table(over.campaigns, _CAMPAIGN_COLUMNS)
+    output.show_rows(over.fills, _FILL_COLUMNS, json=False, none="Nothing moved it.")
+    output.show_rows(over.rolls, _ROLL_COLUMNS, json=False, none="Nothing was rolled.")
 
 
-_Rows = Sequence[dict[str, Any]]
+_NONE = "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns."
 
 _GROUP_COLUMNS = (
     "group", "currency", "number", "wins", "win_rate", "profit", "fees", "average_win",
-    "average_loss", "expectancy", "profit_factor", "return", "drawdown",
+    "average_loss", "expectancy", "profit_factor", "return", "drawdown", "why_unknown",
 )  # fmt: skip
 _CAMPAIGN_COLUMNS = (
     "campaign_id", "kind", "underlying", "opened", "closed", "ended", "rolls", "currency", "profit",
     "fees", "capital_at_risk", "return_on_risk", "worst", "best",
+    "profit_unknown", "why_unknown",
 )  # fmt: skip
 _FILL_COLUMNS = ("day", "contract", "kind", "quantity", "price", "cash", "fee", "currency")
+_ROLL_COLUMNS = ("at", "closed", "opened")
 _DAY_COLUMNS = ("day", "currency", "profit", "realised", "campaigns", "total", "drawdown")
-
-
-def _show_rows(rows: _Rows, columns: Sequence[str], *, json: bool) -> None:
-    """Print rows: all of them as JSON, or some columns as a table, with what is not known."""
-    if json:
-        output.print_json(rows)
-        return
-    if not rows:
-        hint = "Materialize the asset closed_campaigns."
-        typer.echo(as_typed(f"No campaign is over, as far as the tables know. {hint}"))
-        return
-
-    notes = [row.get("why_unknown") or row.get("profit_unknown") or "" for row in rows]
-    output.print_table(rows, columns, notes)

@@ -86,26 +86,15 @@ def list_legs(
     listed = []
     for leg, state in zip(legs, states, strict=True):
         listed.append({"problem": None, **asdict(leg), "state": state})
-    if json:
-        output.print_json(listed)
-    elif legs:
-        output.print_table(listed, _LEG, [*map(_problem_of, legs)])
-    else:
-        typer.echo(
-            as_typed("No leg is active: `position-sync strategies propose` shows what to add.")
-        )
+    none = as_typed("No leg is active: `position-sync strategies propose` shows what to add.")
+    output.show_rows(listed, _LEG, json=json, none=none)
 
 
 # The columns of a leg on a terminal. Without an account it is of any, without a quantity of all.
 _LEG = (
     "strategy_id", "state", "conid", "symbol", "right", "strike", "expiry", "account", "quantity",
-    "priority", "added_at",
+    "priority", "added_at", "problem",
 )  # fmt: skip
-
-
-def _problem_of(leg: Leg) -> str:
-    problem = getattr(leg, "problem", None)
-    return f"{leg.described} of {leg.strategy_id}: {problem}" if problem else ""
 
 
 def _explained(conid: int, settings: Settings, lake: Lake) -> list[str]:
@@ -188,23 +177,22 @@ def _plain_proposal(strategy: ProposedStrategy) -> dict[str, object]:
     return {**asdict(strategy), "legs": legs, "currency": currency}
 
 
-_PROPOSAL = ("#", "name", "account", "credit", "greatest_loss", "why")
+_PROPOSAL = (
+    "#", "name", "account", "credit", "greatest_loss", "legs", "why", "alternatives",
+)  # fmt: skip
 
 
 def _print_proposal(proposal: Proposal) -> None:
     """Print proposed strategies with their legs, and what is left over."""
     rows = []
-    notes = []
     for number, strategy in enumerate(proposal.strategies, 1):
         loss = "unlimited" if strategy.unlimited else strategy.greatest_loss
-        rows.append({"#": number, **asdict(strategy), "greatest_loss": loss})
-
         legs = [f"{leg.quantity:+g} {contract_name(leg.instrument)}" for leg in strategy.legs]
-        ways = [", ".join(legs), *strategy.alternatives]
-        notes.append("; or ".join(ways))
+        row = {"#": number, **asdict(strategy), "greatest_loss": loss, "legs": legs}
+        rows.append(row)
 
     if rows:
-        output.print_table(rows, _PROPOSAL, notes)
+        output.print_table(rows, _PROPOSAL)
         typer.echo(as_typed("`position-sync strategies propose --accept all` makes them active."))
     else:
         typer.echo("No option is held that is in no strategy.")

@@ -7,7 +7,6 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.sync.reports.what_if import (
     USUAL_MOVES,
@@ -186,19 +185,12 @@ def payoff(
     are priced by the model.
     """
     rows = options.asked(home, "payoff", strategy=strategy)["payoffs"]
-    if rows and not json:
-        output.print_table(rows, _PAYOFF)
-
-    notes = []
-    for row in rows:
-        for text in filter(None, (row["why"], row["note"])):
-            notes.append(f"{row['strategy']} {row['underlying']}: {text}")
-    _show(rows, notes, json=json)
+    output.show_rows(rows, _PAYOFF, json=json, none=_NOTHING)
 
 
 _PAYOFF = (
     "strategy", "account", "underlying", "currency", "expiry", "break_evens", "greatest_profit",
-    "greatest_loss",
+    "greatest_loss", "why", "note",
 )  # fmt: skip
 
 
@@ -218,34 +210,28 @@ def expiry(
     """
     report = options.asked(home, "expiry", days=days, strategy=strategy)
 
-    lines = []
-    ending = report["expiries"]
-    if not ending:
-        lines.append(f"Nothing expires within {days} days.")
-    elif not json:
-        output.print_table(ending, _EXPIRING)
-
-    for row in report["early_assignments"]:
-        lines.append(_may_be_assigned(row))
-    for row in report["not_judged"]:
-        lines.append(f"{row['strategy_id']}: {row['leg']} is not judged: {row['reason']}")
-    for row in report["undated"]:
-        lines.append(f"{row['strategy_id']}: {row['leg']} is not listed: {row['reason']}")
-    output.show(report, lines, json=json)
+    if json:
+        output.print_json(report)
+        return
+    if not report["expiries"]:
+        typer.echo(f"Nothing expires within {days} days.")
+    for name, columns in _EXPIRY.items():
+        if report[name]:
+            typer.echo(f"{name.replace('_', ' ')}:")
+            output.print_table(report[name], columns)
 
 
-def _may_be_assigned(row: Mapping[str, Any]) -> str:
-    """Return the line about a short option that may be assigned early."""
-    short = digits(-row["position"])
-    leg = f"{row['strategy_id']}: {short} short of {row['leg']}"
-    gain = f"{row['extrinsic']:,.2f} above its exercise, which gains {row['gain']:,.2f}"
-    return f"{leg} may be assigned early: {gain}"
-
-
-_EXPIRING = (
-    "expires_at", "strategy_id", "account", "leg", "position", "units", "cash", "missing",
-    "is_pinned", "is_uncovered", "is_cash_settled", "is_in_the_morning", "reason",
-)  # fmt: skip
+_EXPIRY = {
+    "expiries": (
+        "expires_at", "strategy_id", "account", "leg", "position", "units", "cash", "missing",
+        "is_pinned", "is_uncovered", "is_cash_settled", "is_in_the_morning", "reason",
+    ),
+    "early_assignments": (
+        "strategy_id", "account", "leg", "position", "extrinsic", "gain", "ex_date",
+    ),
+    "not_judged": ("strategy_id", "account", "leg", "position", "reason"),
+    "undated": ("strategy_id", "account", "leg", "reason"),
+}  # fmt: skip
 
 
 # The number of lines of a curve on a terminal; the JSON has all of its prices.

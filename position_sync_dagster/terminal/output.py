@@ -145,7 +145,30 @@ def dim_line(text: str) -> Text:
     return Text(foreign(text, 1000), style="dim", no_wrap=True, overflow="ellipsis")
 
 
-def print_table(rows: Sequence[Any], names: Sequence[str], notes: Sequence[str] = ()) -> None:
+def show_rows(
+    rows: Sequence[Any],
+    names: Sequence[str],
+    *,
+    json: bool,
+    none: str,
+    lines: Iterable[str] = (),
+) -> None:
+    """Print rows: as JSON, or some values of them as a table with lines below it.
+
+    Args:
+        names: The values of the table.
+        none: What a person reads if there are no rows.
+    """
+    if json:
+        print_json(rows)
+    elif rows:
+        print_table(rows, names)
+        show(None, lines, json=False)
+    else:
+        show(None, [none], json=False)
+
+
+def print_table(rows: Sequence[Any], names: Sequence[str]) -> None:
     """Print values of rows as a table that is never cut; a terminal wraps a line that is too long.
 
     The headings are the names in JSON.
@@ -153,7 +176,6 @@ def print_table(rows: Sequence[Any], names: Sequence[str], notes: Sequence[str] 
     Args:
         rows: One row or more: records, or values by name.
         names: The values to print.
-        notes: A note for each row, on the next line; an empty one has no line.
     """
     read = itemgetter if isinstance(rows[0], Mapping) else attrgetter
     columns = []
@@ -166,13 +188,10 @@ def print_table(rows: Sequence[Any], names: Sequence[str], notes: Sequence[str] 
             row[name] = readable(value)
 
     console = Console()
-    table = fitted_table(columns, texts, sys.maxsize)
-    for line, note in zip(table, ["", *(notes or [""] * len(rows))], strict=True):
+    for line in fitted_table(columns, texts, sys.maxsize):
         line.rstrip()
         line.overflow = "ignore"
         console.print(line, soft_wrap=True)
-        if note:
-            console.print(Text(f"  {foreign(note, MOST_OF_A_LINE)}"), soft_wrap=True)
 
 
 # Characters: wide enough for each column. A pipe has no width, and Rich would take 80.

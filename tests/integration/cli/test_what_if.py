@@ -65,7 +65,7 @@ def test_expiry_prints_deliveries_and_what_may_be_assigned_early(lake):
     names |= {"units", "cash", "is_pinned", "is_uncovered", "is_cash_settled", "missing"}
     assert all(names <= set(row) for row in found["expiries"])
     assert [row["conid"] for row in found["expiries"]] == [CALL, UNKNOWN]
-    assert "expires at" in command_line.run("expiry", "--days", "100").splitlines()[0]
+    assert "expires at" in command_line.run("expiry", "--days", "100").splitlines()[1]
     assert command_line.run("expiry", "--days", "1").startswith("Nothing expires within 1 days.")
 
 

@@ -28,7 +28,7 @@ def test_a_value_is_never_read_as_markup(capsys):
     assert "\x1b" not in out
 
 
-def test_a_row_is_not_cut_in_a_pipe(capsys):
+def test_a_row_of_many_cells_is_not_cut_in_a_pipe(capsys):
     print_table([dict.fromkeys("abcdefgh", "x" * 20)], "abcdefgh")
     assert capsys.readouterr().out.count("x") == 160
 
@@ -42,14 +42,13 @@ def test_json_cannot_steer_the_terminal_and_keeps_each_value():
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_neither_a_row_nor_its_note_is_cut(terminal, capsys, monkeypatch):
+def test_a_row_is_not_cut(terminal, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
     rows = [{"id": "x" * 50, "n": 7}, {"id": "z", "n": 123.0}]
-    print_table(rows, ("id", "n"), notes=["y" * 60, ""])
-    _, row, note, last = capsys.readouterr().out.splitlines()
+    print_table(rows, ("id", "n"))
+    _, row, last = capsys.readouterr().out.splitlines()
     assert row == "x" * 50 + "    7"
-    assert note == "  " + "y" * 60
     assert last == "z" + " " * 51 + "123"
 
 
