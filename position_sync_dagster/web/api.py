@@ -30,7 +30,7 @@ from position_sync_dagster.risk.payoff import payoffs
 from position_sync_dagster.risk.scenario_file import folder_of, read_scenarios
 from position_sync_dagster.risk.scenarios import scenario_rows
 from position_sync_dagster.sync.reports.book import COLUMNS, open_positions
-from position_sync_dagster.sync.reports.figures import VERSION, Figures, limit_of
+from position_sync_dagster.sync.reports.figures import VERSION, Figures
 from position_sync_dagster.sync.reports.one_campaign import OneCampaign, read_campaign
 from position_sync_dagster.sync.reports.results import read_campaigns
 from position_sync_dagster.sync.reports.risk import Choice, leg_notes
@@ -94,43 +94,14 @@ def _figures(source: PageFigures, _query: NoQuery, now: datetime) -> str:
     return source.figures(now).to_json()
 
 
-def _header(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
-    figures = source.figures(now)
-    status = figures.status
-    gateways = [login.gateway for login in status.each_login]
-    limits = [limit_of(evaluated) for evaluated in figures.limits]
-    attention = [*status.attention, *status.unresolved_legs]
-    return {
-        "at": figures.at,
-        "gateways": gateways,
-        "attention": attention,
-        "hints": status.hints,
-        "limits": limits,
-        "accounts": figures.accounts,
-        "current": figures.current,
-        "held": figures.held,
-        "oldest_age_s": figures.oldest_age_s,
-        "lines": status.lines_text,
-        "without_line": status.legs_without_line,
-        "mode": status.trading_mode,
-        "changes": figures.changes[:1],
-    }
+def _part(shape: type[ApiModel]) -> Callable[[PageFigures, NoQuery, datetime], dict[str, Any]]:
+    """Return what reads the part of the figures that a shape has."""
 
+    def read(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
+        figures = source.figures(now).to_dict(positions=False)
+        return {name: figures[name] for name in shape.model_fields}
 
-def _accounts(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
-    figures = source.figures(now)
-    return {"at": figures.at, "accounts": figures.accounts}
-
-
-def _strategies(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
-    book = source.figures(now).book
-    return {
-        "at": book.now,
-        "strategies": [*book.strategies, *book.rest],
-        "underlyings": book.underlyings,
-        "expiries": book.expiries,
-        "totals": [*book.totals, *book.in_base],
-    }
+    return read
 
 
 def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dict[str, Any]:
@@ -253,19 +224,21 @@ class ApiRoute:
 # page counts from, also where nothing changed.
 ROUTES = {
     "figures": ApiRoute("All figures", NoQuery, FiguresAnswer, _figures, is_tagged=True),
-    "header": ApiRoute("What the header of a page says", NoQuery, HeaderAnswer, _header),
+    "header": ApiRoute(
+        "What the header of a page says", NoQuery, HeaderAnswer, _part(HeaderAnswer)
+    ),
     "accounts": ApiRoute(
         "Accounts, and the profit of the day in its parts",
         NoQuery,
         AccountsAnswer,
-        _accounts,
+        _part(AccountsAnswer),
         is_tagged=True,
     ),
     "strategies": ApiRoute(
         "Sums of strategies, underlyings, expiries, and of all",
         NoQuery,
         StrategiesAnswer,
-        _strategies,
+        _part(StrategiesAnswer),
         is_tagged=True,
     ),
     "positions": ApiRoute("Open positions", PositionsQuery, PositionsAnswer, _positions),

@@ -161,42 +161,21 @@ class JudgedLimit(ApiModel):
     text: str
 
 
-class FiguresAnswer(ApiModel):
-    """All figures of a moment."""
+class AccountsAnswer(ApiModel):
+    """The accounts at a moment."""
 
-    version: Literal[1]
     at: datetime
-    ledger_version: int | None
-    gateway: Gateway
-    """The login that has been without its gateway longest, or the only one."""
-    gateways: list[Gateway]
-    attention: list[str]
-    hints: list[str]
-    """What of `attention` one may leave as it is."""
-    current: int
-    """The holdings whose value is current."""
-    held: int
     accounts: list[Account]
-    strategies: list[StrategySum]
-    underlyings: list[UnderlyingSum]
-    expiries: list[ExpirySum]
-    totals: list[TotalSum]
-    closed_today: list[Position]
-    changes: list[DayChange]
-    limits: list[JudgedLimit]
-    positions: list[Position]
 
 
-class HeaderAnswer(ApiModel):
+class HeaderAnswer(AccountsAnswer):
     """The header of a page: accounts, logins, how old all is, and what needs attention."""
 
-    at: datetime
     gateways: list[Gateway]
     attention: list[str]
     hints: list[str]
     """What of `attention` one may leave as it is."""
     limits: list[JudgedLimit]
-    accounts: list[Account]
     current: int
     """The holdings whose value is current."""
     held: int
@@ -209,14 +188,7 @@ class HeaderAnswer(ApiModel):
     mode: str | None
     """LIVE, PAPER or SIMULATED."""
     changes: list[DayChange]
-    """The newest change of today."""
-
-
-class AccountsAnswer(ApiModel):
-    """The accounts at a moment."""
-
-    at: datetime
-    accounts: list[Account]
+    """What happened today, the newest first."""
 
 
 class StrategiesAnswer(ApiModel):
@@ -236,6 +208,16 @@ class PositionsAnswer(ApiModel):
     positions: list[Position]
 
 
+class FiguresAnswer(HeaderAnswer, StrategiesAnswer, PositionsAnswer):
+    """All figures of a moment."""
+
+    version: Literal[1]
+    ledger_version: int | None
+    gateway: Gateway
+    """The login that has been without its gateway longest, or the only one."""
+    closed_today: list[Position]
+
+
 class Dividend(ApiModel):
     """A dividend that an option is priced with."""
 
@@ -250,23 +232,29 @@ class PayoffCorner(ApiModel):
     profit: float
 
 
-class PayoffRow(ApiModel):
-    """The profit of a strategy at its next expiry, over the price of one underlying."""
+class AtExpiry(ApiModel):
+    """What some legs bring at their next expiry."""
 
-    strategy: str
     account: str
-    underlying: str
     currency: str
-    expiry: date | None
     break_evens: list[float] | None
     """Null: not known."""
     greatest_profit: float | None
     """Null with break-evens: unbounded."""
     greatest_loss: float | None
-    """Null with break-evens: unbounded."""
+    """The lowest profit; null with break-evens: unbounded."""
     why: str | None
     """What is unbounded or not known."""
     note: str | None
+    """What is wrong with the legs of the strategy."""
+
+
+class PayoffRow(AtExpiry):
+    """The profit of a strategy at its next expiry, over the price of one underlying."""
+
+    strategy: str
+    underlying: str
+    expiry: date | None
     corners: list[PayoffCorner]
     legs: list[str]
 

@@ -256,13 +256,8 @@ def _scenarios_of(settings: Settings, book: Book, legs: PricedLegs) -> dict[str,
 
 def shown(figures: Figures) -> dict[str, Any]:
     """Return what the page shows besides the parts: the JSON of the API without its positions."""
-    status = figures.status
     values = figures.to_dict(positions=False)
     values["columns"] = COLUMNS
-    values["mode"] = plain(status.trading_mode)
-    values["lines"] = status.lines_text
-    values["without_line"] = status.legs_without_line
-    values["oldest_age_s"] = figures.oldest_age_s
     values["missing"] = not_in_sums(figures.book)
     values["changes"] = values["changes"][:MOST_CHANGES]
     return values

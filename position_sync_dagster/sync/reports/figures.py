@@ -249,6 +249,10 @@ class Figures:
         figures["gateways"] = [login.gateway for login in status.each_login]
         figures["attention"] = [*status.attention, *status.unresolved_legs]
         figures["hints"] = status.hints
+        figures["lines"] = status.lines_text
+        figures["without_line"] = status.legs_without_line
+        figures["mode"] = status.trading_mode
+        figures["oldest_age_s"] = self.oldest_age_s
         figures["current"] = self.current
         figures["held"] = self.held
         figures["accounts"] = self.accounts
