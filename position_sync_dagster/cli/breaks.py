@@ -2,7 +2,6 @@
 
 import asyncio
 import getpass
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -10,12 +9,10 @@ import typer
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.reconciliation import ReconciliationResult
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.lake import MOMENT, Past, breaks_at, require_past
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import quantity
 
 group = typer.Typer(cls=options.ListByDefault)
 app.add_typer(group, name="breaks")
@@ -108,23 +105,15 @@ def reconcile(
     except BrokerUnavailableError as error:  # its remedy is for a drain, whose requests wait
         remedy = "Start `position-sync dev`, or wait until `position-sync status` says LIVE."
         raise BrokerUnavailableError(error.what, remedy=remedy) from error
-    output.show(result, _reconciled(result), json=json)
-
-
-def _reconciled(result: ReconciliationResult) -> Iterator[str]:
+    if json:
+        output.print_json(result)
+        return
     accounts = "all accounts" if result.complete else "only a part of the accounts"
-    yield f"{result.checked:,} holdings of {accounts} compared at {result.at:{MOMENT}}."
+    typer.echo(f"{result.checked:,} holdings of {accounts} compared at {result.at:{MOMENT}}.")
     if result.accepted:
-        yield f"{result.accepted} accepted differences are left out."
-    for difference in result.discrepancies:
-        holding = f"{difference.account} {difference.conid} {difference.symbol}"
-        broker = quantity(difference.expected)
-        tables = quantity(difference.actual)
-        yield (
-            f"{difference.type} {holding}: broker {broker}, tables {tables}. {difference.detail}"
-        )
-    if not result.discrepancies:
-        yield "Nothing differs."
+        typer.echo(f"{result.accepted} accepted differences are left out.")
+    names = ("type", "account", "conid", "symbol", "expected", "actual", "detail")
+    output.show_rows(result.discrepancies, names, json=False, none="Nothing differs.")
 
 
 # The columns of a break on a terminal.

@@ -1,7 +1,7 @@
 """The commands about the tables and what they need: `doctor` and `maintain`."""
 
 import os
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -39,8 +39,9 @@ def doctor(
     leave.
     """
     if repair:
-        torn_commits, report = _set_torn_commits_aside(Lake.of(options.settings_for(home)))
-        output.show(torn_commits, report, json=json)
+        torn_commits = _set_torn_commits_aside(Lake.of(options.settings_for(home)))
+        none = "No table has a torn last commit."
+        output.show_rows(torn_commits, _TORN, json=json, none=none)
         return
 
     settings = options.settings_for(home, warn=False)
@@ -64,18 +65,17 @@ def doctor(
     raise typer.Exit(is_bad)
 
 
-def _set_torn_commits_aside(lake: Lake) -> tuple[list[dict[str, object]], list[str]]:
-    """Set torn commits aside; return them as data and as lines."""
+# What is said of a torn commit that was set aside.
+_TORN = ("table", "version", "file", "flaw")
+
+
+def _set_torn_commits_aside(lake: Lake) -> list[dict[str, object]]:
+    """Set torn commits aside, and return which."""
     commits: list[dict[str, object]] = []
-    lines: list[str] = []
     for table in lake.all_tables:
-        name = table.spec.name
         for torn in table.remove_torn():
-            commits.append(
-                {"table": name, "version": torn.version, "file": torn.file, "flaw": torn.flaw}
-            )
-            lines.append(f"{name:<22} version {torn.version} is set aside: {torn.file} {torn.flaw}")
-    return commits, lines or ["No table has a torn last commit."]
+            commits.append({"table": table.spec.name, **asdict(torn)})
+    return commits
 
 
 @app.command()

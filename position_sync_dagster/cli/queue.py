@@ -105,12 +105,12 @@ def retry_requests(
         raise typer.BadParameter("Give either ids of requests or --all.")
     stored = options.opened(home)[1].queue.sync
     live_ids = retry_all(stored) if every else retry(stored, request_ids or [])
-    data, lines = [], []
-    for one, live in live_ids.items():
-        data.append({"request_id": one, "stands_for_it": live, "put_back": one == live})
-        stays = f"{one} stays FAILED: {live} asks for the same position already."
-        lines.append(f"{one} is PENDING again." if one == live else stays)
-    output.show(data, lines or ["No request is FAILED."], json=json)
+    requests = []
+    for request_id, live in live_ids.items():
+        is_back = request_id == live
+        requests.append({"request_id": request_id, "stands_for_it": live, "put_back": is_back})
+    names = ("request_id", "put_back", "stands_for_it")
+    output.show_rows(requests, names, json=json, none="No request is FAILED.")
 
 
 def retry(queue: SyncQueue, request_ids: Iterable[str]) -> dict[str, str]:

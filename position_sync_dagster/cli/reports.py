@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
@@ -127,14 +127,15 @@ def exposure(
     and is left out of the sums; `no value` counts the held legs without a value.
     """
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
-    look = _looking(options.opened(home), strategy, past, json=json, watch=watch)
+    _announce(past, json=json, watch=watch)
+    opened = options.opened(home)
     if json:
-        tables = look().of_strategy(strategy).sums
+        tables = _read(opened, strategy, past, utc_now()).of_strategy(strategy).sums
         output.print_json({name: [row.model_dump() for row in tables[name]] for name in tables})
         return
 
     def render(width: int) -> Iterator[RenderableType]:
-        book = look().of_strategy(strategy)
+        book = _read(opened, strategy, past, utc_now()).of_strategy(strategy)
         totals = [*book.rest, *book.totals, *book.in_base]
         if not book.strategies and not totals:
             yield as_typed("No leg is active: `position-sync strategies propose` helps.")
@@ -152,37 +153,22 @@ def exposure(
     output.print_or_watch(lambda width: Group(*render(width)), watch=watch)
 
 
-def _looking(
-    opened: tuple[Settings, Lake],
-    strategy: str | None,
-    past: Past | None,
-    *,
-    json: bool,
-    watch: bool,
-) -> Callable[[], Book]:
-    """Return what reads the book of now, or of a moment, in which the strategy must be known.
+def _read(
+    opened: tuple[Settings, Lake], strategy: str | None, past: Past | None, now: datetime
+) -> Book:
+    """Return the book of now, or of a moment, in which the strategy must be known."""
+    settings, lake = opened
+    book = read_book(lake, settings, now) if past is None else book_at(lake, settings, past, now)
+    known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+    return book
 
-    The moment is printed above the report: with JSON to stderr, so that the JSON has the same shape
-    as that of a report about now.
-    """
+
+def _announce(past: Past | None, *, json: bool, watch: bool) -> None:
+    """Print the moment of a report: with JSON to stderr, so that the JSON has the same shape."""
     if json and watch:
         raise typer.BadParameter("--json does not go with --watch: `follow` prints each new row.")
-
-    settings, lake = opened
-
-    def look() -> Book:
-        if past is None:
-            book = read_book(lake, settings, utc_now())
-        else:
-            book = book_at(lake, settings, past, utc_now())
-        known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
-        return book
-
-    if past is None:
-        return look
-    past_book = look()
-    typer.echo(str(past), err=json)
-    return lambda: past_book
+    if past is not None:
+        typer.echo(str(past), err=json)
 
 
 @app.command()
@@ -217,24 +203,24 @@ def positions(
     if closed and watch:
         raise typer.BadParameter("--closed does not go with --watch.")
 
-    settings, lake = options.opened(home)
+    _announce(past, json=json, watch=watch)
+    opened = options.opened(home)
     if closed:
-        closes = read_closes(lake, past)
+        closes = read_closes(opened[1], past)
         known_strategy(strategy, closes.legs.get_column("strategy_id"))
-        if past is not None:
-            typer.echo(str(past), err=json)
         chosen, count = closes.chosen(strategy, underlying, limit)
         _print_closes(chosen, count, closes.since, json=json)
         return
 
-    look = _looking((settings, lake), strategy, past, json=json, watch=watch)
     if json:
-        rows = open_positions(look(), strategy, underlying)[:limit]
+        rows = open_positions(_read(opened, strategy, past, utc_now()), strategy, underlying)[
+            :limit
+        ]
         output.print_json(rows.select(*UPDATE_COLUMNS, *_MORE).to_dicts())
         return
 
     def render(width: int) -> Iterator[RenderableType]:
-        book = look()
+        book = _read(opened, strategy, past, utc_now())
         rows = open_positions(book, strategy, underlying)
         shown = rows[:limit]
         if not rows.is_empty():
