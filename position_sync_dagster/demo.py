@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Self
-from zoneinfo import ZoneInfo
 
 import polars as pl
 from rich.console import Console
@@ -51,8 +50,9 @@ from position_sync_dagster.processes.child_process import ChildProcess, StopRequ
 from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, NoAnswerError, exchange_json
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
-from position_sync_dagster.sync.exchange_days import closing_times, exchange_days
+from position_sync_dagster.sync.exchange_days import session_before
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
+from position_sync_dagster.sync.reports.todays_profit import day_and_close_before
 from position_sync_dagster.terminal.board import Lines, board, figures_of
 from position_sync_dagster.terminal.output import print_table
 from position_sync_dagster.terminal.text import command_as_typed, printable
@@ -73,23 +73,17 @@ def past_sessions(calendar: str, now: datetime) -> list[date]:
     The day of the demo has a statement of its own (`state_the_day`). A prepared one would say, from
     the evening on, that nothing else happened on the day.
     """
-    first = now.date() - timedelta(days=SESSIONS * 3)
-    exchange = exchange_days(calendar, first, now.date())
-    today = now.astimezone(ZoneInfo(exchange.timezone)).date()
-    days: list[date] = []
-    day = first
-    while day < today:
-        if exchange.is_trading_day(day):
-            days.append(day)
-        day += timedelta(days=1)
-    return days[-SESSIONS:]
+    _today, session, _closed_at = day_and_close_before(calendar, now)
+    days = [session]
+    while len(days) < SESSIONS:
+        days.insert(0, session_before(calendar, days[0]))
+    return days
 
 
 def last_close(calendar: str, now: datetime) -> datetime:
     """Return the close of the last trading day before that of the demo."""
-    session = past_sessions(calendar, now)[-1]
-    closes = closing_times(calendar, [session])
-    return closes[session].astimezone(UTC)
+    _today, _session, closed_at = day_and_close_before(calendar, now)
+    return closed_at
 
 
 def days_since_close(now: datetime) -> float:

@@ -16,7 +16,6 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closes import Closure
-from position_sync_dagster.domain.leg import few
 from position_sync_dagster.lake.followed_rows import POLL_S
 from position_sync_dagster.lake.lake import Lake, Past, rows_of_logins
 from position_sync_dagster.lake.schema import UPDATE_COLUMNS
@@ -280,45 +279,26 @@ def why(
 
     The number is today's of `figures`, of what is open; the parts add up to it. Near the expiry,
     and where the close has no greeks, they come from full revaluation: spot, then volatility, then
-    time. What closed today is named beside. An unknown part is a dash, with the reason below.
+    time. `closed` is what closed today, which is in no part. An unknown part is a dash, with the
+    reason behind it.
     """
     rows = options.asked(home, "why", strategy=strategy)["rows"]
-    lines = _why_notes(rows) if rows else []
+    lines = []
+    for row in rows:
+        lines.append(f"{row.strategy}: {_largest_legs(row)}")
     output.show_rows(rows, _WHY, json=json, none="Nothing is held.", lines=lines)
 
 
-_WHY = ("strategy", "account", "currency", "profit", *PARTS, "closed")
-
-# How many legs a line names.
-MOST_NAMED = 5
+_WHY = ("strategy", "account", "currency", "profit", *PARTS, "closed", "why_unknown")
 
 
-def _why_notes(rows: Sequence[TodaysProfit]) -> list[str]:
-    """Return the largest legs of the largest part of each strategy, and what is not known."""
-    notes: list[str] = []
-    for row in rows:
-        notes += [f"{row.strategy}: {text}" for text in _why_notes_of(row)]
-    since = rows[0].since
-    return [*notes, f"Since the close of {since:%Y-%m-%d %H:%M} UTC; commissions are in no part."]
-
-
-def _why_notes_of(row: TodaysProfit) -> Iterator[str]:
-    """Yield what there is to say of one strategy."""
-    if row.largest:
-        name = max(row.largest, key=lambda part: abs(getattr(row, part)))
-        legs = [f"{leg.leg} {amount(leg.amount)}" for leg in row.largest[name]]
-        yield f"{name} {amount(getattr(row, name))}, most by {few(legs, MOST_NAMED)}"
-
-    if row.revalued:
-        yield f"revalued in steps: {few(row.revalued, MOST_NAMED)}"
-    if row.without_greeks:
-        yield f"repricing alone: {few(row.without_greeks, MOST_NAMED)}"
-
-    if row.closed_legs:
-        legs = [f"{leg.leg} {amount(leg.profit)}" for leg in row.closed_legs]
-        yield f"closed today, not in the number: {few(legs, MOST_NAMED)}"
-    if row.why_unknown:
-        yield f"not known: {few(row.why_unknown.split('; '), MOST_NAMED)}"
+def _largest_legs(row: TodaysProfit) -> str:
+    """Return the largest part of the profit of a strategy, with the legs that it is of most."""
+    if not row.largest:
+        return "no part is known"
+    name = max(row.largest, key=lambda part: abs(getattr(row, part)))
+    legs = [f"{leg.leg} {amount(leg.amount)}" for leg in row.largest[name]]
+    return f"{name} {amount(getattr(row, name))}, most by {', '.join(legs)}"
 
 
 # How often a token is printed, in seconds; it also shows a closed pipe while there are no rows.
