@@ -171,7 +171,7 @@ def show_rows(
 def print_table(rows: Sequence[Any], names: Sequence[str]) -> None:
     """Print values of rows as a table that is never cut; a terminal wraps a line that is too long.
 
-    The headings are the names in JSON.
+    The headings are the names in JSON. What no row has is not shown.
 
     Args:
         rows: One row or more: records, or values by name.
@@ -182,6 +182,8 @@ def print_table(rows: Sequence[Any], names: Sequence[str]) -> None:
     texts: list[dict[str, str]] = [{} for _row in rows]
     for name in names:
         values = [*map(read(name), rows)]
+        if all(value is None for value in values):
+            continue
         is_text = not any(isinstance(value, int | float) for value in values)
         columns.append(Column(name.replace("_", " "), name, 0, itemgetter(name), left=is_text))
         for row, value in zip(texts, values, strict=True):

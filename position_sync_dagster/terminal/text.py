@@ -111,7 +111,7 @@ def readable(value: Any) -> str:
         return str(value)
 
     if value.is_integer():
-        return f"{value:,.0f}"
+        return f"{value + 0.0:,.0f}"  # no "-0"
     return f"{value:,.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 

@@ -50,7 +50,7 @@ def test_files_are_merged_and_deleted_and_the_rows_stay(lake):
 
 def test_the_output_has_one_line_per_table(lake):
     heading, *lines = run("maintain").splitlines()
-    columns = ["table", "compacted", "deleted", "files", "version", "skipped"]
+    columns = ["table", "compacted", "deleted", "files", "version"]
     assert heading.split() == columns
     assert [line.split()[0] for line in lines] == [table.spec.name for table in lake.tables]
     assert "position_queue" in lines[1]
