@@ -237,13 +237,8 @@ def evaluate(
             highest number of lines in use at once.
     """
     wanted = Counter(expected.values())
-    valued: Counter[str] = Counter()
-    streamed: set[int] = set()
-    for key, path in expected.items():
-        if found.get(key) == path:
-            valued[path] += 1
-        if path == Source.STREAM:
-            streamed.add(key[1])
+    valued = Counter(path for key, path in expected.items() if found.get(key) == path)
+    streamed = {conid for (_, conid), path in expected.items() if path == Source.STREAM}
 
     duration = "not complete"
     in_time = False

@@ -234,11 +234,7 @@ def _events_of(committed_at: Mapping[int | None, datetime | None]) -> list[str]:
     Args:
         committed_at: The time of each version; rows of older releases lack either.
     """
-    times_of_versions: dict[int, datetime] = {}
-    for version, at in committed_at.items():
-        if version is not None and at is not None:
-            times_of_versions[version] = at
-
+    times_of_versions = {version: at for version, at in committed_at.items() if version and at}
     home = dagster_home()
     if not times_of_versions or not (home / "history").is_dir():
         return []

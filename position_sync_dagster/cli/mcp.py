@@ -22,7 +22,7 @@ from position_sync_dagster.sync.reports.results import (
 )
 from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.sync.reports.what_if import USUAL_MOVES
-from position_sync_dagster.web.api import ROUTES
+from position_sync_dagster.web.api import ask
 from position_sync_dagster.web.served_figures import PageFigures
 
 
@@ -42,8 +42,7 @@ class Tools:
 
     def _ask(self, route: str, part: str, **parameters: Any) -> list[dict[str, Any]]:
         """Return a part of what `/api/v1` answers."""
-        query = ROUTES[route].query(**parameters)
-        answer = ROUTES[route].read(PageFigures(self.settings), query, utc_now())
+        answer = ask(PageFigures(self.settings), route, utc_now(), **parameters)
         return list(plain(answer[part]))
 
     def figures(self) -> dict[str, Any]:

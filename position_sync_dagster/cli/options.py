@@ -15,7 +15,7 @@ from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.processes.home import Home, adopt_environment
 from position_sync_dagster.settings import Settings, load_settings, warnings_of
 from position_sync_dagster.terminal.text import printable
-from position_sync_dagster.web.api import ROUTES, invalid
+from position_sync_dagster.web.api import ask, invalid
 from position_sync_dagster.web.served_figures import PageFigures
 
 
@@ -131,8 +131,7 @@ def asked(home: Path | None, route: str, **parameters: Any) -> Any:
     """
     settings, _lake = opened(home)
     try:
-        query = ROUTES[route].query(**parameters)
-        return ROUTES[route].read(PageFigures(settings), query, utc_now())
+        return ask(PageFigures(settings), route, utc_now(), **parameters)
     except ValidationError as error:
         raise typer.BadParameter(invalid(error)) from None
 

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.exposure import figure_of, summed
 from position_sync_dagster.sync.reports.money_sums import MoneySum
-from position_sync_dagster.terminal.text import Column, Row, duration, number, quantity
+from position_sync_dagster.terminal.text import Column, Row, duration, number, readable
 
 
 def _currency(sums: Row) -> str:
@@ -89,7 +89,7 @@ _CLOSED_OF_SUMS = (
     Column("campaign", "campaign_pnl", 2, signed=True),
 )
 _COVERAGE_OF_SUMS = (
-    Column("lines", "lines", 4, lambda sums: quantity(sums["lines"])),
+    Column("lines", "lines", 4, lambda sums: readable(sums["lines"])),
     Column("with greeks", "options", 6, _with_greeks),
     Column("expiry", "nearest_expiry", 5, _nearest_expiry),
     Column("short ITM", "short_in_money", 5, _short_in_money),
@@ -106,7 +106,7 @@ _CONTRACT = (
     Column("account", "account", 4, itemgetter("account"), left=True),
     Column("conid", "conid", 6, lambda row: str(row["conid"]), left=True),
     Column("leg", "name", 0, itemgetter("name"), left=True),
-    Column("qty", "position", 0, lambda row: quantity(row["position"])),
+    Column("qty", "position", 0, lambda row: readable(row["position"])),
 )
 _MONEY_OF_POSITIONS = (
     Column("price", "market_price", 0, lambda row: number(row["market_price"])),

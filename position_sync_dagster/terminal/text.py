@@ -65,15 +65,6 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.2f}"
 
 
-def quantity(value: float | None) -> str:
-    """Return a quantity without needless decimals; an unknown one is a dash.
-
-    >>> quantity(-3.0), quantity(0.5)
-    ('-3', '0.5')
-    """
-    return "–" if value is None else f"{value:,.10g}"
-
-
 def amount(value: float | None) -> str:
     """Return an amount of money or a greek in few characters; an unknown one is a dash.
 

@@ -294,6 +294,16 @@ ROUTES = {
 }
 
 
+def ask(source: PageFigures, name: str, now: datetime, /, **parameters: Any) -> Any:
+    """Return what a route answers; blocks.
+
+    Raises:
+        ValidationError: A parameter is not usable.
+    """
+    route = ROUTES[name]
+    return route.read(source, route.query(**parameters), now)
+
+
 def answer(
     name: str, parameters: QueryParams, known_tags: str, source: PageFigures, now: datetime
 ) -> Response:
@@ -312,22 +322,20 @@ def answer(
         return problem(404, what, "See /api/v1/openapi.json.")
 
     try:
-        query = route.query.model_validate(dict(parameters))
         headers: dict[str, str] = {}
         if route.is_tagged:
             headers["ETag"] = etag_of(source.figures(now))
             if headers["ETag"] in re.findall(r'"[^"]*"', known_tags):
                 return Response(status_code=304, headers=headers)
 
-        content = route.read(source, query, now)
+        content = ask(source, name, now, **parameters)
     except ValidationError as error:
         return problem(422, invalid(error), "See /api/v1/openapi.json for the parameters.")
-    except (UnknownStrategyError, UnknownIdError) as error:
-        return problem(404, error.what, error.remedy)
-    except UserError as error:
-        return problem(422, error.what, error.remedy)
     except PositionSyncError as error:
-        return problem(503, error.what, error.remedy)
+        status = 422 if isinstance(error, UserError) else 503
+        if isinstance(error, UnknownStrategyError | UnknownIdError):
+            status = 404
+        return problem(status, error.what, error.remedy)
 
     if route.answer is None:
         headers["Content-Disposition"] = f'attachment; filename="{now:%Y-%m-%d}-{name}"'

@@ -468,6 +468,7 @@ async def test_the_recorded_scenarios_are_those_of_single_what_ifs_of_each_level
         ("what-if?days=" + ",".join("1" * 30) + "&vol=" + ",".join("1" * 30), 422, "scenarios"),
         ("what-if?level=moon", 422, "level='moon'"),
         ("positions?stragety=b", 422, "stragety='b'"),
+        ("positions?name=b", 422, "name='b'"),
         ("positions?strategy=b", 404, "no active strategy 'b'"),
         ("payoff?strategy=b", 404, "no active strategy 'b'"),
     ],
