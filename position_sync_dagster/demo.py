@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Self
-from zoneinfo import ZoneInfo
 
 import polars as pl
 from rich.console import Console
@@ -51,8 +50,9 @@ from position_sync_dagster.processes.child_process import ChildProcess, StopRequ
 from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, NoAnswerError, exchange_json
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
-from position_sync_dagster.sync.exchange_days import closing_times, exchange_days
+from position_sync_dagster.sync.exchange_days import session_before
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
+from position_sync_dagster.sync.reports.todays_profit import day_and_close_before
 from position_sync_dagster.terminal.board import Lines, board, figures_of
 from position_sync_dagster.terminal.output import print_table
 from position_sync_dagster.terminal.text import command_as_typed, printable
@@ -73,23 +73,17 @@ def past_sessions(calendar: str, now: datetime) -> list[date]:
     The day of the demo has a statement of its own (`state_the_day`). A prepared one would say, from
     the evening on, that nothing else happened on the day.
     """
-    first = now.date() - timedelta(days=SESSIONS * 3)
-    exchange = exchange_days(calendar, first, now.date())
-    today = now.astimezone(ZoneInfo(exchange.timezone)).date()
-    days: list[date] = []
-    day = first
-    while day < today:
-        if exchange.is_trading_day(day):
-            days.append(day)
-        day += timedelta(days=1)
-    return days[-SESSIONS:]
+    _today, session, _closed_at = day_and_close_before(calendar, now)
+    days = [session]
+    while len(days) < SESSIONS:
+        days.insert(0, session_before(calendar, days[0]))
+    return days
 
 
 def last_close(calendar: str, now: datetime) -> datetime:
     """Return the close of the last trading day before that of the demo."""
-    session = past_sessions(calendar, now)[-1]
-    closes = closing_times(calendar, [session])
-    return closes[session].astimezone(UTC)
+    _today, _session, closed_at = day_and_close_before(calendar, now)
+    return closed_at
 
 
 def days_since_close(now: datetime) -> float:
@@ -106,33 +100,24 @@ def write_history(settings: Settings, now: datetime) -> None:
     write_statements(book, days, settings.flex_folder, closing=market)
 
     lake = Lake.of(settings)
-    active = {leg.conid for leg in lake.registry.sync.get_all_active()}
-    updates: list[PositionUpdate] = []
-    for row in closing_rows(book, market, active, closed_at):
-        update = PositionUpdate(**row, gateway_id=settings.gateway_id)
-        updates.append(update)
+    updates = []
+    for row in closing_rows(book, market, closed_at):
+        updates.append(PositionUpdate(**row, gateway_id=settings.gateway_id))
     lake.updates.sync.append(updates)
 
 
-def closing_rows(
-    book: Book, market: Market, active: Iterable[int], closed_at: datetime
-) -> Iterator[dict[str, Any]]:
-    """Yield the last rows before a close: those of active legs with the broker's greeks.
+def closing_rows(book: Book, market: Market, closed_at: datetime) -> Iterator[dict[str, Any]]:
+    """Yield the last rows before a close, with the greeks of options.
 
     Args:
         book: The holdings.
         market: Its prices at the close.
-        active: The conids that have a market data line.
         closed_at: The close.
     """
-    streamed = frozenset(active)
     at = closed_at - BEFORE_CLOSE
     for opening in book.openings:
         if opening.quantity:
-            row = _row(book, market, opening, at)
-            if opening.conid in streamed:
-                row |= _of_line(market, opening.conid, at)
-            yield row
+            yield _row(book, market, opening, at) | _greeks(market, opening.conid, at)
 
 
 def _row(book: Book, market: Market, opening: Opening, at: datetime) -> dict[str, Any]:
@@ -168,22 +153,13 @@ def _row(book: Book, market: Market, opening: Opening, at: datetime) -> dict[str
     }
 
 
-def _of_line(market: Market, conid: int, at: datetime) -> dict[str, Any]:
-    """Return what the row of a streamed option has besides."""
+def _greeks(market: Market, conid: int, at: datetime) -> dict[str, Any]:
+    """Return the greeks of an option at the close; none of what is no option."""
     greeks, spot = market.at_close(conid)
-    of_stream = {
-        "source": Source.STREAM,
-        "value_source": ValueOrigin.TICK,
-        "price_kind": PriceKind.MARK,
-    }
     if greeks is None:
-        return of_stream
-    return of_stream | {
-        "implied_vol": greeks.implied_vol,
-        "delta": greeks.delta,
-        "gamma": greeks.gamma,
-        "vega": greeks.vega,
-        "theta": greeks.theta,
+        return {}
+    names = ("implied_vol", "delta", "gamma", "vega", "theta")
+    return {name: getattr(greeks, name) for name in names} | {
         "underlying_price": spot,
         "greeks_source": GreeksSource.GATEWAY,
         "greeks_time": at,
@@ -261,13 +237,8 @@ def evaluate(
             highest number of lines in use at once.
     """
     wanted = Counter(expected.values())
-    valued: Counter[str] = Counter()
-    streamed: set[int] = set()
-    for key, path in expected.items():
-        if found.get(key) == path:
-            valued[path] += 1
-        if path == Source.STREAM:
-            streamed.add(key[1])
+    valued = Counter(path for key, path in expected.items() if found.get(key) == path)
+    streamed = {conid for (_, conid), path in expected.items() if path == Source.STREAM}
 
     duration = "not complete"
     in_time = False
@@ -299,17 +270,14 @@ def evaluate(
     return tuple(results)
 
 
-# Seconds between two lines, before and after each leg has a current row: a read of the tables
-# takes a quarter of a second of a processor.
-LINE_INTERVAL_S = 5.0
-QUIET_INTERVAL_S = 10.0
-
-# Seconds between two reads of the tables, while a person watches or figures are still missing.
+# Seconds between two reads of the tables, which take a quarter of a second of a processor each:
+# while a person watches or figures are still missing, and otherwise.
 LOOK_INTERVAL_S = 2.0
+QUIET_INTERVAL_S = 10.0
 
 
 class Display:
-    """Writes a line every few seconds, for a log; the base of the other displays.
+    """Writes a line for each read, for a log; the base of the other displays.
 
     Each method raises `StopRequested` if the output was closed, so that the demo ends.
 
@@ -318,7 +286,6 @@ class Display:
     """
 
     interval_s = QUIET_INTERVAL_S
-    _next = 0.0
     _addresses: Lines = ()
 
     def note(self, text: str) -> None:
@@ -340,27 +307,18 @@ class Display:
             self._addresses = addresses
             self.note("\n".join(_labelled(addresses)))
 
-        if self.is_due():
-            figures = notes if overview is None else figures_of(overview)
-            self.note("; ".join(_labelled(figures)))
+        figures = notes if overview is None else figures_of(overview)
+        self.note("; ".join(_labelled(figures)))
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test, as a table."""
-        outcomes = {True: "met", False: "missed"}
-        rows: list[dict[str, Any]] = []
+        rows = []
         for result in results:
-            row = asdict(result)
-            row["met"] = outcomes[result.met]
-            rows.append(row)
+            outcome = "met" if result.met else "missed"
+            rows.append(asdict(result) | {"outcome": outcome})
 
         with stop_if_closed():
-            print_table(rows, right=("wanted", "found"))
-
-    def is_due(self) -> bool:
-        """Return whether the last line is old enough for another one."""
-        due = time.monotonic() >= self._next
-        self._next = time.monotonic() + LINE_INTERVAL_S if due else self._next
-        return due
+            print_table(rows, ("name", "wanted", "found", "outcome"))
 
     def __enter__(self) -> Self:
         return self
@@ -381,7 +339,7 @@ class JsonDisplay(Display):
         _write_line(json.dumps({"event": name, **values}))
 
     def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
-        if overview is not None and self.is_due():
+        if overview is not None:
             values = overview.status.to_dict()
             values["current"] = overview.current
             self.event("status", values)
@@ -406,7 +364,6 @@ class LiveDisplay(Display):
     def __init__(self) -> None:
         self._console = Console()
         self._live = Live(console=self._console, auto_refresh=False)
-        self._size = self._console.size
 
     def note(self, text: str) -> None:
         with stop_if_closed():
@@ -415,10 +372,6 @@ class LiveDisplay(Display):
     def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
         changes = () if overview is None else overview.changes
         with stop_if_closed():
-            if self._console.size != self._size:
-                # The terminal has wrapped the lines of the last frame: what is above is unknown.
-                self._size = self._console.size
-                self._console.clear()
             shown = board(overview, changes, notes, addresses, self._console)
             self._live.update(shown, refresh=True)
 

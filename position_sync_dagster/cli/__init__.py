@@ -1,13 +1,13 @@
 """The command line, `position-sync`: its commands by subject.
 
 No other package imports this one. It may import every other package except `gateway`. Only
-`trace` imports a module of `defs`: the one that reads Dagster's events. `app` imports the module of
-a command when the command is called.
+`trace` imports a module of `defs`: the one that reads Dagster's events.
 """
 
 import errno
 import os
 import sys
+from typing import Any
 
 # The commands that run until a stop signal. They handle it, then end their processes.
 RUN_UNTIL_STOPPED = ("demo", "dev")
@@ -39,12 +39,12 @@ def main() -> None:
         for name in THREAD_COUNTS:
             os.environ.setdefault(name, "1")
 
-    from position_sync_dagster.cli.app import app, print_error
+    from position_sync_dagster.cli.app import print_error
     from position_sync_dagster.errors import PositionSyncError
 
     try:
         try:
-            app()
+            commands()()
         finally:
             if not runs_until_stopped and not sys.stdout.closed:
                 sys.stdout.flush()
@@ -61,3 +61,22 @@ def main() -> None:
             what = f"{file} cannot be written: {error.strerror}."
             print_error(PositionSyncError(what, remedy="Free some space, or write elsewhere."))
         sys.exit(1)
+
+
+def commands() -> Any:
+    """Import the modules of all commands, and return the application."""
+    from position_sync_dagster.cli import (  # noqa: F401 - they add their commands
+        audit,
+        breaks,
+        dev,
+        doctor,
+        mcp,
+        queue,
+        reports,
+        results,
+        strategies,
+        what_if,
+    )
+    from position_sync_dagster.cli.app import app
+
+    return app

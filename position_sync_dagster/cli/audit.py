@@ -3,7 +3,7 @@
 The rows are the record of what was written; Dagster's events are an index of them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import Annotated, Any
 
@@ -11,9 +11,10 @@ import polars as pl
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.dagster_files import dagster_home
 from position_sync_dagster.domain.instrument import parse_conid
-from position_sync_dagster.domain.leg import Leg
+from position_sync_dagster.domain.leg import Leg, few
 from position_sync_dagster.domain.queue_request import QueuedPosition
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
@@ -21,7 +22,7 @@ from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
 from position_sync_dagster.lake.ledger_rows import LedgerProvenance
 from position_sync_dagster.lake.schema import legs_of
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import number, quantity
+from position_sync_dagster.terminal.text import printable
 
 # Maximum number of ids in the error about an ambiguous prefix.
 CANDIDATES = 5
@@ -74,48 +75,40 @@ def find_trace(lake: Lake, text: str, *, limit: int) -> dict[str, Any]:
     }
 
 
-def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[str, str]:
-    """Find the id that begins with the text, and its kind.
+# The kinds of ids in the order in which they are searched for: a row may have the id of its
+# request, which it names too. For a run a column of every file is read.
+KINDS = ("UPDATE", "REQUEST", "BATCH", "RUN")
 
-    A run is searched for last: that reads a column of every file.
+
+def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[str, str]:
+    """Find the id that is the text or begins with it, and its kind.
 
     Raises:
         UnknownIdError, AmbiguousIdError.
     """
-    beginning = _ids_beginning_with(lake, ledger, text) if text else set()
-    exact = {(kind, id_) for kind, id_ in beginning if id_ == text}
-    candidates = sorted(exact or beginning)
-    ids = {id_ for _, id_ in candidates}
-    beginning_of_ids = repr(text[:80])
-    if not ids:
-        raise UnknownIdError(
-            f"No run, batch, row or request has an id that begins with {beginning_of_ids}.",
-            remedy="Copy the id from Dagster, from `position-sync history` or from a table.",
-        )
+    beginning = repr(text[:80])
+    for kind in KINDS if text else ():
+        ids = _ids_beginning_with(lake, ledger, kind, text)
+        if text in ids:
+            return kind, text
+        if len(ids) == 1:
+            return kind, ids[0]
+        if ids:
+            raise AmbiguousIdError(
+                f"{len(ids)} ids begin with {beginning}: {few(ids, CANDIDATES)}.",
+                remedy="Give more characters of the id.",
+            )
 
-    if len(ids) > 1:
-        first = [f"{kind.lower()} {id_}" for kind, id_ in candidates[:CANDIDATES]]
-        named = ", ".join(first)
-        end = ", …" if len(candidates) > CANDIDATES else "."
-        raise AmbiguousIdError(
-            f"{len(ids)} ids begin with {beginning_of_ids}: {named}{end}",
-            remedy="Give more characters of the id.",
-        )
-    return max(candidates)  # a row may have the id of its request: the row names the request too
+    raise UnknownIdError(
+        f"No run, batch, row or request has an id that begins with {beginning}.",
+        remedy="Copy the id from Dagster, from `position-sync history` or from a table.",
+    )
 
 
-def _ids_beginning_with(lake: Lake, ledger: LedgerProvenance, text: str) -> set[tuple[str, str]]:
-    """Return kind and id of all that begin with the text; runs only where nothing else does."""
-    beginning = {
-        ("REQUEST", request.request_id) for request in lake.queue.sync.beginning_with(text)
-    }
-    for kind in ("BATCH", "UPDATE", "RUN"):
-        if kind == "RUN" and beginning:
-            break
-
-        for id_ in ledger.ids_beginning_with(f"{kind.lower()}_id", text):
-            beginning.add((kind, id_))
-    return beginning
+def _ids_beginning_with(lake: Lake, ledger: LedgerProvenance, kind: str, text: str) -> list[str]:
+    if kind == "REQUEST":
+        return [request.request_id for request in lake.queue.sync.beginning_with(text)]
+    return ledger.ids_beginning_with(f"{kind.lower()}_id", text)
 
 
 def _requests(lake: Lake, ids: Iterable[str]) -> list[QueuedPosition]:
@@ -210,6 +203,7 @@ Limit = Annotated[
 ]
 
 
+@app.command()
 def trace(
     id_: Annotated[
         str,
@@ -227,8 +221,11 @@ def trace(
     committed_at = {batch["version"]: batch["committed_at"] for batch in traced["batches"]}
     events = _events_of(committed_at)
 
-    lines = [*trace_lines(traced), *(f"event    {event}" for event in events)]
-    output.show({**traced, "events": events}, lines, json=json)
+    if json:
+        output.print_json({**traced, "events": events})
+        return
+    _print_trace(traced)
+    output.show(None, [f"event: {event}" for event in events], json=False)
 
 
 def _events_of(committed_at: Mapping[int | None, datetime | None]) -> list[str]:
@@ -237,11 +234,7 @@ def _events_of(committed_at: Mapping[int | None, datetime | None]) -> list[str]:
     Args:
         committed_at: The time of each version; rows of older releases lack either.
     """
-    times_of_versions: dict[int, datetime] = {}
-    for version, at in committed_at.items():
-        if version is not None and at is not None:
-            times_of_versions[version] = at
-
+    times_of_versions = {version: at for version, at in committed_at.items() if version and at}
     home = dagster_home()
     if not times_of_versions or not (home / "history").is_dir():
         return []
@@ -250,70 +243,33 @@ def _events_of(committed_at: Mapping[int | None, datetime | None]) -> list[str]:
     return events_with(home, times_of_versions)
 
 
-def trace_lines(trace: Mapping[str, Any]) -> Iterator[str]:
-    """Return a trace as lines of at most 80 columns; only a reason may be longer."""
-    kind = trace["kind"]
-    yield f"{kind.lower():<8} {trace['id']}"
-    if kind != "RUN":
-        yield from (f"run      {run_id}" for run_id in trace["run_ids"])
-
-    for session in trace["sessions"]:
-        owner = f"{session.owner} {session.state}"
-        since = stamp(session.started_at)
-        yield f"session  {session.session_id}"
-        yield f"         {owner}, {session.gateway_id}, since {since}"
-
-    for request in trace["requests"]:
-        if kind != "REQUEST":
-            yield f"request  {request.request_id}"
-        yield from _request_lines(request)
-
-    if not trace["row_count"]:
-        yield "rows     none in position_updates"
-        return
-    yield from _batch_lines(trace["batches"], trace["batch_count"])
-    yield from _row_lines(trace["rows"], trace["row_count"])
+# What a trace has on a terminal of each kind of thing; times are in UTC.
+_TRACED = {
+    "sessions": ("session_id", "gateway_id", "owner", "state", "started_at"),
+    "requests": (
+        "request_id", "status", "reason", "account", "conid", "symbol", "created_at", "update_id",
+        "confirmed_at", "error_message",
+    ),
+    "batches": ("batch_id", "version", "rows", "committed_at"),
+    "rows": ("update_id", "account", "conid", "position", "market_price"),
+}  # fmt: skip
 
 
-def _request_lines(request: QueuedPosition) -> Iterator[str]:
-    account = request.account or "any account"
-    holding = f"{account}:{request.conid} {request.symbol}"
-    created_at = stamp(request.created_at)
-    yield f"         {request.status}, {request.reason}, {holding}, {created_at}"
-    if request.update_id:
-        yield f"         answered by the row {request.update_id}"
-    if request.confirmed_at:
-        yield f"         the broker confirmed its value at {stamp(request.confirmed_at)} UTC"
-    if request.error_message:
-        yield f"         {request.error_message}"
+def _print_trace(traced: Mapping[str, Any]) -> None:
+    """Print a trace as tables; what `--limit` leaves out is counted."""
+    runs = ", ".join(traced["run_ids"]) or "none"
+    typer.echo(f"{traced['kind'].lower()} {traced['id']}\nruns: {runs}")
+    counts = {"batches": traced["batch_count"], "rows": traced["row_count"]}
+    for name, columns in _TRACED.items():
+        things = traced[name]
+        count = counts.get(name, len(things))
+        last = "" if count == len(things) else f", the last {len(things):,} (--limit shows more)"
+        typer.echo(f"{name}: {count:,}{last}")
+        if things:
+            output.print_table(things, columns)
 
 
-def _batch_lines(batches: Sequence[Mapping[str, Any]], count: int) -> Iterator[str]:
-    yield f"batches  {count:,}{_last(len(batches), count)}"
-    for batch in batches:
-        version = "–" if batch["version"] is None else f"v{batch['version']}"
-        name = f"{batch['batch_id']} {version:>8}"
-        at = stamp(batch["committed_at"])
-        yield f"  {name} {batch['rows']:>5} rows  {at}"
-
-
-def _row_lines(rows: Sequence[Mapping[str, Any]], count: int) -> Iterator[str]:
-    yield f"rows     {count:,}{_last(len(rows), count)}"
-    for row in rows:
-        holding = f"{row['account']}:{row['conid']}"
-        value = f"{quantity(row['position'])} × {number(row['market_price'])}"
-        yield f"  {row['update_id']}  {holding} {value}"
-
-
-def stamp(at: datetime | None) -> str:
-    """Return a UTC time to the second; a dash if it is unknown."""
-    return "–" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
-
-
-def _last(shown: int, count: int) -> str:
-    return "" if shown == count else f", the last {shown:,} (--limit shows more)"
-
-
+@app.command()
 def history(
     holding: Annotated[
         str, typer.Argument(metavar="ACCOUNT:CONID", help="The holding, as DU1234567:728937835.")
@@ -334,7 +290,10 @@ def history(
     _, lake = options.opened(home)
     utc_date = None if day is None else day.date()
     past = read_history(lake, account, conid, day=utc_date, limit=limit)
-    output.show(past, history_lines(past), json=json)
+    if json:
+        output.print_json(past)
+    else:
+        _print_history(past)
 
 
 def parse_holding(text: str) -> tuple[str, int]:
@@ -349,40 +308,25 @@ def parse_holding(text: str) -> tuple[str, int]:
     return account, parse_conid(conid)
 
 
-def history_lines(past: Mapping[str, Any]) -> Iterator[str]:
-    """Return a history as lines of at most 80 columns."""
+# What a value and a close have on a terminal; times are in UTC.
+_VALUE = (
+    "timestamp", "position", "market_price", "price_kind", "market_value", "currency", "source",
+    "value_source", "update_id", "strategies", "breaks", "note",
+)  # fmt: skip
+_CLOSE = ("closed_at", "quantity", "cause", "stage", "detail", "realized_pnl", "currency")
+
+
+def _print_history(past: Mapping[str, Any]) -> None:
+    """Print the values of a holding, each with what it belongs to, and why it closed."""
     values = past["values"]
-    yield f"{past['account']}:{past['conid']} {values[-1]['row']['symbol']}"
+    typer.echo(f"{past['account']}:{past['conid']} {printable(values[-1]['row']['symbol'])}")
     if past["more"]:
-        yield f"the newest {len(values):,} values; --limit shows more"
+        typer.echo(f"the newest {len(values):,} values; --limit shows more")
 
+    rows = []
     for value in values:
-        yield from _value_lines(value)
-
-    for close in past["closes"]:
-        profit = ""
-        if close.realized_pnl is not None:
-            profit = f"  {close.realized_pnl:+,.2f} {close.currency}"
-        cause = f"{close.cause}, {close.stage}"
-        yield f"{stamp(close.closed_at)}  closed {close.quantity:+g}: {cause}"
-        yield f"    why       {close.detail}{profit}"
-
-
-def _value_lines(value: dict[str, Any]) -> Iterator[str]:
-    row = value["row"]
-    kind = f" {row['price_kind']}" if row["price_kind"] else ""
-    price = f"{number(row['market_price'])}{kind}"
-    worth = f"{number(row['market_value'])} {row['currency']}"
-    source = f"{row['source']}/{row['value_source']}"
-    held = f"{stamp(row['timestamp'])}  {quantity(row['position'])}"
-    yield f"{held} × {price} = {worth}  {source}"
-
-    breaks = [f"{brk['type']} {brk['state']} {brk['break_id']}" for brk in value["breaks"]]
-    links = {"row": row["update_id"], "batch": row["batch_id"], "run": row["run_id"]}
-    links["request"] = row["request_id"]
-    links["strategy"] = ", ".join(value["strategies"])
-    links["break"] = ", ".join(breaks)
-    links["note"] = row["note"]
-    for name, link in links.items():
-        if link:
-            yield f"    {name:<9} {link}"
+        breaks = [f"{brk['type']} {brk['state']} {brk['break_id']}" for brk in value["breaks"]]
+        rows.append({**value["row"], "strategies": value["strategies"], "breaks": breaks})
+    output.print_table(rows, _VALUE)
+    if past["closes"]:
+        output.print_table(past["closes"], _CLOSE)

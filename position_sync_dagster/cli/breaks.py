@@ -2,26 +2,23 @@
 
 import asyncio
 import getpass
-from collections.abc import Iterator
-from dataclasses import fields
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.reconciliation import Break, ReconciliationResult
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.lake import MOMENT, Past, breaks_at, require_past
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import age, quantity
 
-app = typer.Typer(cls=options.ListByDefault)
+group = typer.Typer(cls=options.ListByDefault)
+app.add_typer(group, name="breaks")
 
 
-@app.callback()
+@group.callback()
 def breaks() -> None:
     """List differences between broker and tables, and accept them. Without a command: `list`."""
 
@@ -44,7 +41,7 @@ Person = Annotated[
 ]
 
 
-@app.command("list")
+@group.command("list")
 def list_breaks(
     closed: Annotated[bool, typer.Option("--closed", help="Show the last 50 closed too.")] = False,
     json: options.Json = False,
@@ -52,29 +49,16 @@ def list_breaks(
 ) -> None:
     """List the open breaks, oldest first, each with its detail and what a person said of it.
 
-    `broker` and `tables` are the quantities on each side; a dash is none.
+    `expected` is the quantity of the broker, `actual` that of the tables; a dash is none.
     """
     table = options.opened(home)[1].breaks
     breaks = table.open_breaks()
     if closed:
         breaks += table.closed_breaks()
-    print_breaks(breaks, none="No break is open.", json=json)
+    output.show_rows(breaks, _BREAK, json=json, none="No break is open.")
 
 
-@app.command()
-def show(break_id: BreakId, json: options.Json = False, home: options.HomeFolder = None) -> None:
-    """Show everything about open and closed breaks whose ids begin with the given text."""
-    table = options.opened(home)[1].breaks
-    chosen = [brk for brk in table.all_breaks() if brk.break_id.startswith(break_id)]
-    lines: list[str] = []
-    for difference in chosen:
-        for field in fields(difference):
-            value = getattr(difference, field.name)
-            lines.append(f"{field.name:<14} {'–' if value is None else value}")
-    output.show(chosen, lines or ["No break has an id that begins so."], json=json)
-
-
-@app.command()
+@group.command()
 def accept(
     break_id: BreakId,
     reason: Annotated[str, typer.Option(help="Why the difference is right as it is.")],
@@ -86,16 +70,17 @@ def accept(
         raise typer.BadParameter("Say why the difference is right as it is.")
     table = options.opened(home)[1].breaks
     accepted = table.accept(break_id, by or _this_person(), reason.strip())
-    print_breaks([accepted])
+    output.print_table([accepted], _BREAK)
 
 
-@app.command()
+@group.command()
 def reopen(break_id: BreakId, by: Person = "", home: options.HomeFolder = None) -> None:
     """Take back the acceptance of an open break."""
     table = options.opened(home)[1].breaks
-    print_breaks([table.reopen(break_id, by or _this_person())])
+    output.print_table([table.reopen(break_id, by or _this_person())], _BREAK)
 
 
+@app.command()
 def reconcile(
     as_of: options.AsOf = None,
     json: options.Json = False,
@@ -112,7 +97,7 @@ def reconcile(
         require_past(as_of, utc_now())
         typer.echo(str(Past(at=as_of)), err=json)
         open_then = breaks_at(lake.breaks.all_breaks(), as_of)
-        print_breaks(open_then, none="No break was open.", json=json)
+        output.show_rows(open_then, _BREAK, json=json, none="No break was open.")
         return
 
     try:
@@ -120,60 +105,19 @@ def reconcile(
     except BrokerUnavailableError as error:  # its remedy is for a drain, whose requests wait
         remedy = "Start `position-sync dev`, or wait until `position-sync status` says LIVE."
         raise BrokerUnavailableError(error.what, remedy=remedy) from error
-    output.show(result, _reconciled(result), json=json)
-
-
-def _reconciled(result: ReconciliationResult) -> Iterator[str]:
-    accounts = "all accounts" if result.complete else "only a part of the accounts"
-    yield f"{result.checked:,} holdings of {accounts} compared at {result.at:{MOMENT}}."
-    if result.accepted:
-        yield f"{result.accepted} accepted differences are left out."
-    for difference in result.discrepancies:
-        holding = f"{difference.account} {difference.conid} {difference.symbol}"
-        broker = quantity(difference.expected)
-        tables = quantity(difference.actual)
-        yield (
-            f"{difference.type} {holding}: broker {broker}, tables {tables}. {difference.detail}"
-        )
-    if not result.discrepancies:
-        yield "Nothing differs."
-
-
-def print_breaks(breaks: list[Break], *, none: str = "", json: bool = False) -> None:
-    """Print breaks as JSON or as a table, with what is known of each below it.
-
-    Args:
-        none: The text for a person if there are no breaks.
-    """
-    if json or not breaks:
-        output.show(breaks, [none], json=json)
+    if json:
+        output.print_json(result)
         return
-
-    now = utc_now()
-    rows = []
-    notes = []
-    for difference in breaks:
-        rows.append(_columns_of(difference, now))
-        notes.append(_note_of(difference))
-    output.print_table(rows, notes, right=("conid", "broker", "tables", "age"))
+    accounts = "all accounts" if result.complete else "only a part of the accounts"
+    typer.echo(f"{result.checked:,} holdings of {accounts} compared at {result.at:{MOMENT}}.")
+    if result.accepted:
+        typer.echo(f"{result.accepted} accepted differences are left out.")
+    names = ("type", "account", "conid", "symbol", "expected", "actual", "detail")
+    output.show_rows(result.discrepancies, names, json=False, none="Nothing differs.")
 
 
-def _columns_of(difference: Break, now: datetime) -> dict[str, str]:
-    cells = {
-        "id": difference.break_id,
-        "state": difference.state.value,
-        "type": difference.type.value,
-        "account": difference.account,
-    }
-    cells["conid"] = str(difference.conid)
-    cells["symbol"] = difference.symbol
-    cells["broker"] = quantity(difference.expected)
-    cells["tables"] = quantity(difference.actual)
-    cells["age"] = age(difference.opened_at, now)
-    return cells
-
-
-def _note_of(difference: Break) -> str:
-    """Return the detail of a break, and what a person said of it."""
-    accepted = f"accepted by {difference.accepted_by}" if difference.accepted_by else ""
-    return "; ".join(filter(None, (difference.detail, accepted, difference.note)))
+# The columns of a break on a terminal.
+_BREAK = (
+    "break_id", "state", "type", "account", "conid", "symbol", "expected", "actual", "opened_at",
+    "detail", "accepted_by", "note",
+)  # fmt: skip

@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
+from ib_gateway_simulator.command_line import simulate
 from ib_gateway_simulator.recording import program
 from position_sync_dagster import dagster_files
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.demo import LOOK_INTERVAL_S, LiveDisplay, Options, frames
 from position_sync_dagster.demo import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
@@ -27,7 +29,10 @@ from position_sync_dagster.sync.reports.figures import Figures, read_figures
 UI_URL = f"{PREFIX}UI_URL"
 LOG_NAME = "dagster-dev.log"
 
+app.command()(simulate)
 
+
+@app.command()
 def dev(
     ui_port: Annotated[int, options.port("Port of the Dagster UI.")] = 3000,
     end_with: options.EndWith = None,
@@ -116,6 +121,7 @@ def watch(dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopReq
             stop.pause(LOOK_INTERVAL_S)
 
 
+@app.command()
 def demo(
     seconds: Annotated[
         float | None,
@@ -182,6 +188,7 @@ def demo(
     sys.exit(run_demo(chosen))
 
 
+@app.command()
 def record(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The recording; a new file.")],
     minutes: Annotated[
@@ -210,6 +217,7 @@ def record(
     )
 
 
+@app.command()
 def money(
     port: Annotated[int, options.port("Port of the page.")] = 3001,
     home: options.HomeFolder = None,

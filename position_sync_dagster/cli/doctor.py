@@ -1,13 +1,14 @@
 """The commands about the tables and what they need: `doctor` and `maintain`."""
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.dagster_files import dagster_home
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.preflight import Level, run_preflight
@@ -16,6 +17,7 @@ from position_sync_dagster.terminal import output
 UI_PORT = 3000
 
 
+@app.command()
 def doctor(
     repair: Annotated[
         bool, typer.Option("--repair", help="Set the torn last commit of each table aside.")
@@ -37,8 +39,9 @@ def doctor(
     leave.
     """
     if repair:
-        torn_commits, report = _set_torn_commits_aside(Lake.of(options.settings_for(home)))
-        output.show(torn_commits, report, json=json)
+        torn_commits = _set_torn_commits_aside(Lake.of(options.settings_for(home)))
+        none = "No table has a torn last commit."
+        output.show_rows(torn_commits, _TORN, json=json, none=none)
         return
 
     settings = options.settings_for(home, warn=False)
@@ -62,20 +65,20 @@ def doctor(
     raise typer.Exit(is_bad)
 
 
-def _set_torn_commits_aside(lake: Lake) -> tuple[list[dict[str, object]], list[str]]:
-    """Set torn commits aside; return them as data and as lines."""
+# What is said of a torn commit that was set aside.
+_TORN = ("table", "version", "file", "flaw")
+
+
+def _set_torn_commits_aside(lake: Lake) -> list[dict[str, object]]:
+    """Set torn commits aside, and return which."""
     commits: list[dict[str, object]] = []
-    lines: list[str] = []
     for table in lake.all_tables:
-        name = table.spec.name
         for torn in table.remove_torn():
-            commits.append(
-                {"table": name, "version": torn.version, "file": torn.file, "flaw": torn.flaw}
-            )
-            lines.append(f"{name:<22} version {torn.version} is set aside: {torn.file} {torn.flaw}")
-    return commits, lines or ["No table has a torn last commit."]
+            commits.append({"table": table.spec.name, **asdict(torn)})
+    return commits
 
 
+@app.command()
 def maintain(json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Merge small files of each table, and delete files that no version in the retention needs.
 
@@ -85,7 +88,5 @@ def maintain(json: options.Json = False, home: options.HomeFolder = None) -> Non
     """
     _, lake = options.opened(home)
     results = lake.maintain()
-    if json:
-        output.print_json(results)
-    else:
-        output.print_table([asdict(result) for result in results])
+    names = [field.name for field in fields(results[0])]
+    output.show_rows(results, names, json=json, none="")

@@ -6,12 +6,10 @@ from importlib import import_module
 from typing import Any
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.instrument import parse_day
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.lake import Lake, Past
-from position_sync_dagster.risk.scenario_file import Point
-from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import (
     COLUMNS,
@@ -21,12 +19,11 @@ from position_sync_dagster.sync.reports.book import (
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.results import (
     Grouping,
-    read_campaigns,
-    results_of,
 )
 from position_sync_dagster.sync.reports.status import plain
-from position_sync_dagster.sync.reports.todays_profit import explain_today, of_strategy
-from position_sync_dagster.sync.reports.what_if import USUAL_MOVES, read_changes, read_what_if
+from position_sync_dagster.sync.reports.what_if import USUAL_MOVES
+from position_sync_dagster.web.api import ask
+from position_sync_dagster.web.served_figures import PageFigures
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,11 @@ class Tools:
     def _read(self) -> Figures:
         return read_figures(self.lake, self.settings, utc_now())
 
+    def _ask(self, route: str, part: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Return a part of what `/api/v1` answers."""
+        answer = ask(PageFigures(self.settings), route, utc_now(), **parameters)
+        return list(plain(answer[part]))
+
     def figures(self) -> dict[str, Any]:
         """Return accounts, strategies, underlyings, expiries, changes, limits and the gateway.
 
@@ -57,10 +59,7 @@ class Tools:
 
         A strategy that is not active is an error, which names those that are.
         """
-        book = self._read().book
-        book.require_strategy(strategy)
-        rows = open_positions(book, strategy, symbol)
-        return list(plain(rows.select(COLUMNS).to_dicts()))
+        return self._ask("positions", "positions", strategy=strategy, underlying=symbol)
 
     def changes(self) -> list[dict[str, Any]]:
         """Return what happened today: trades, closes, outages and breaks, the newest first."""
@@ -74,9 +73,7 @@ class Tools:
         largest legs of each part, `movements` the ids of what moved them, `closed_legs` what closed
         today, which is not in the profit. Null is not known, and `why_unknown` says why.
         """
-        figures = self._read()
-        rows = explain_today(self.lake, self.settings, figures)
-        return list(plain(of_strategy(rows, strategy, figures.book)))
+        return self._ask("why", "rows", strategy=strategy)
 
     def what_if(
         self,
@@ -90,10 +87,9 @@ class Tools:
         A trade is text such as "-2 SPY 20270115 C 650 @3.20". `close` names strategies, `roll` has
         the new expiry of each strategy that is rolled, `spot` moves of the prices in percent.
         """
-        changes = read_changes(trades or (), close or (), (roll or {}).items())
-        compared = read_what_if(self.lake, self.settings, utc_now(), changes)
-        points = [Point(spot=move) for move in spot or USUAL_MOVES]
-        return list(plain(compared.rows(points, Breakdown.STRATEGY)))
+        rolls = [f"{strategy}:{expiry}" for strategy, expiry in (roll or {}).items()]
+        query = {"trade": trades or [], "close": close or [], "roll": rolls}
+        return self._ask("what-if", "rows", **query, spot=spot or [*USUAL_MOVES])
 
     def results(
         self, by: str = Grouping.STRATEGY.value, since: str | None = None
@@ -103,9 +99,7 @@ class Tools:
         `by` is kind, underlying, strategy, month or weekday; the last two are those of the close.
         `since` is the first day of a close, such as 2026-01-02. Profit is after fees.
         """
-        first = None if since is None else parse_day(since, "day")
-        groups = results_of(read_campaigns(self.lake, first), Grouping(by))
-        return [plain(group.row) for group in groups]
+        return self._ask("results", "results", by=by, since=since)
 
     def campaigns(
         self, strategy: str | None = None, since: str | None = None
@@ -115,8 +109,7 @@ class Tools:
         All, or those of a strategy; UNATTRIBUTED: of what was in none. `since` is the first day of
         a close.
         """
-        first = None if since is None else parse_day(since, "day")
-        return list(plain(read_campaigns(self.lake, first, strategy)))
+        return self._ask("campaigns", "campaigns", strategy=strategy, since=since)
 
     def as_of(self, time: str) -> dict[str, Any]:
         """Return strategies and positions as they were known at a time such as 2026-03-09T15:30Z.
@@ -134,6 +127,7 @@ class Tools:
         return dict(plain(known_then))
 
 
+@app.command()
 def mcp(home: options.HomeFolder = None) -> None:
     """Serve the figures to an assistant by the Model Context Protocol, over stdio, read only.
 

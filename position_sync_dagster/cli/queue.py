@@ -1,29 +1,31 @@
 """The commands `position-sync queue …`: list requests, and retry those that failed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import seconds_since, utc_now
 from position_sync_dagster.domain.queue_request import QueuedPosition, QueueStatus
 from position_sync_dagster.errors import RequestStateError
 from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import age, duration
+from position_sync_dagster.terminal.text import duration
 
-app = typer.Typer(cls=options.ListByDefault)
+group = typer.Typer(cls=options.ListByDefault)
+app.add_typer(group, name="queue")
 
 
-@app.callback()
+@group.callback()
 def queue() -> None:
     """List requests for position values, and retry failed ones. Without a command: `list`."""
 
 
-@app.command("list")
+@group.command("list")
 def list_requests(
     status: Annotated[
         QueueStatus | None,
@@ -48,10 +50,10 @@ def list_requests(
     now = utc_now()
     oldest_pending_age_s = seconds_since(overview.oldest_pending_at, now)
     counts = {state.value: overview.counts[state] for state in QueueStatus}
+    listed = None
+    if requests is not None:
+        listed = [as_data(request, now) for request in requests]
     if json:
-        listed = None
-        if requests is not None:
-            listed = [as_data(request, now) for request in requests]
         answer = {"counts": counts, "oldest_pending_age_s": oldest_pending_age_s}
         output.print_json(answer | {"status": status, "requests": listed})
         return
@@ -60,53 +62,31 @@ def list_requests(
         typer.echo(f"{state.lower():<18} {count:,}")
     typer.echo(f"{'oldest pending':<18} {duration(oldest_pending_age_s)}")
 
-    if status is None or requests is None:
+    if status is None or listed is None:
         return
     typer.echo()
-    if requests:
-        print_requests(requests, now)
+    if listed:
+        output.print_table(listed, _REQUEST)
     else:
         typer.echo(f"No request is {status}.")
-    if len(requests) < counts[status]:
-        typer.echo(f"{len(requests):,} of {counts[status]:,} are shown; --limit shows more.")
+    if len(listed) < counts[status]:
+        typer.echo(f"{len(listed):,} of {counts[status]:,} are shown; --limit shows more.")
 
 
-def as_data(request: QueuedPosition, now: datetime) -> dict[str, object]:
+# The columns of a request on a terminal.
+_REQUEST = (
+    "request_id", "account", "conid", "symbol", "priority", "attempts", "age_s", "error_message",
+)  # fmt: skip
+
+
+def as_data(request: QueuedPosition, now: datetime) -> dict[str, Any]:
     """Return a request as plain data, without its lease token: only its worker may know that."""
     fields = asdict(request)
     del fields["lease_token"]
     return fields | {"age_s": (now - request.created_at).total_seconds()}
 
 
-def print_requests(requests: Sequence[QueuedPosition], now: datetime) -> None:
-    """Print requests as a table; the first line of a request's error is below it."""
-    rows = []
-    notes = []
-    for request in requests:
-        cells = {
-            "id": request.request_id,
-            "account": request.account or "any",
-            "conid": request.conid,
-            "symbol": request.symbol,
-        }
-        cells["priority"] = request.priority
-        cells["attempts"] = request.attempts
-        cells["age"] = age(request.created_at, now)
-        rows.append(cells)
-        notes.append(first_line(request.error_message or ""))
-    output.print_table(rows, notes, right=("age",))
-
-
-def first_line(text: str) -> str:
-    r"""Return the first line that is not empty.
-
-    >>> first_line("\n  No value came.\nTraceback: ...")
-    'No value came.'
-    """
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
-
-
-@app.command("retry")
+@group.command("retry")
 def retry_requests(
     request_ids: Annotated[
         list[str] | None,
@@ -125,12 +105,12 @@ def retry_requests(
         raise typer.BadParameter("Give either ids of requests or --all.")
     stored = options.opened(home)[1].queue.sync
     live_ids = retry_all(stored) if every else retry(stored, request_ids or [])
-    data, lines = [], []
-    for one, live in live_ids.items():
-        data.append({"request_id": one, "stands_for_it": live, "put_back": one == live})
-        stays = f"{one} stays FAILED: {live} asks for the same position already."
-        lines.append(f"{one} is PENDING again." if one == live else stays)
-    output.show(data, lines or ["No request is FAILED."], json=json)
+    requests = []
+    for request_id, live in live_ids.items():
+        is_back = request_id == live
+        requests.append({"request_id": request_id, "stands_for_it": live, "put_back": is_back})
+    names = ("request_id", "put_back", "stands_for_it")
+    output.show_rows(requests, names, json=json, none="No request is FAILED.")
 
 
 def retry(queue: SyncQueue, request_ids: Iterable[str]) -> dict[str, str]:

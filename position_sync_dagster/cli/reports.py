@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
@@ -13,12 +13,12 @@ import typer
 from rich.console import Group, RenderableType
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closes import Closure
-from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.lake.followed_rows import POLL_S
 from position_sync_dagster.lake.lake import Lake, Past, rows_of_logins
-from position_sync_dagster.lake.schema import UPDATE_COLUMNS, updates_of
+from position_sync_dagster.lake.schema import UPDATE_COLUMNS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
 from position_sync_dagster.sync.reports.book import (
@@ -36,13 +36,12 @@ from position_sync_dagster.sync.reports.profit import PARTS
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.reports.todays_profit import (
     TodaysProfit,
-    explain_today,
-    of_strategy,
 )
 from position_sync_dagster.terminal import board, money_tables, output
-from position_sync_dagster.terminal.text import amount, as_typed, number, printable, quantity
+from position_sync_dagster.terminal.text import amount, as_typed
 
 
+@app.command()
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Show the owner of the gateway, the lines, the queue and the newest rows.
 
@@ -63,6 +62,7 @@ def _print_labelled(lines: board.Lines) -> None:
     output.show(None, (f"{label:<18} {value}" for label, value in lines), json=False)
 
 
+@app.command()
 def figures(
     json: options.Json = False,
     home: options.HomeFolder = None,
@@ -79,6 +79,7 @@ def figures(
     _print_labelled(board.figures_of(figures_now))
 
 
+@app.command()
 def changes(
     kind: Annotated[
         ChangeKind | None, typer.Option(help="Only changes of this kind.", case_sensitive=False)
@@ -107,6 +108,7 @@ def changes(
     output.show(chosen, lines, json=json)
 
 
+@app.command()
 def exposure(
     strategy: options.Strategy = None,
     as_of: options.AsOf = None,
@@ -124,14 +126,15 @@ def exposure(
     and is left out of the sums; `no value` counts the held legs without a value.
     """
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
-    look = _looking(options.opened(home), strategy, past, json=json, watch=watch)
+    _announce(past, json=json, watch=watch)
+    opened = options.opened(home)
     if json:
-        tables = look().of_strategy(strategy).sums
+        tables = _read(opened, strategy, past, utc_now()).of_strategy(strategy).sums
         output.print_json({name: [row.model_dump() for row in tables[name]] for name in tables})
         return
 
     def render(width: int) -> Iterator[RenderableType]:
-        book = look().of_strategy(strategy)
+        book = _read(opened, strategy, past, utc_now()).of_strategy(strategy)
         totals = [*book.rest, *book.totals, *book.in_base]
         if not book.strategies and not totals:
             yield as_typed("No leg is active: `position-sync strategies propose` helps.")
@@ -149,39 +152,25 @@ def exposure(
     output.print_or_watch(lambda width: Group(*render(width)), watch=watch)
 
 
-def _looking(
-    opened: tuple[Settings, Lake],
-    strategy: str | None,
-    past: Past | None,
-    *,
-    json: bool,
-    watch: bool,
-) -> Callable[[], Book]:
-    """Return what reads the book of now, or of a moment, in which the strategy must be known.
+def _read(
+    opened: tuple[Settings, Lake], strategy: str | None, past: Past | None, now: datetime
+) -> Book:
+    """Return the book of now, or of a moment, in which the strategy must be known."""
+    settings, lake = opened
+    book = read_book(lake, settings, now) if past is None else book_at(lake, settings, past, now)
+    known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+    return book
 
-    The moment is printed above the report: with JSON to stderr, so that the JSON has the same shape
-    as that of a report about now.
-    """
+
+def _announce(past: Past | None, *, json: bool, watch: bool) -> None:
+    """Print the moment of a report: with JSON to stderr, so that the JSON has the same shape."""
     if json and watch:
         raise typer.BadParameter("--json does not go with --watch: `follow` prints each new row.")
-
-    settings, lake = opened
-
-    def look() -> Book:
-        if past is None:
-            book = read_book(lake, settings, utc_now())
-        else:
-            book = book_at(lake, settings, past, utc_now())
-        book.require_strategy(strategy)
-        return book
-
-    if past is None:
-        return look
-    past_book = look()
-    typer.echo(str(past), err=json)
-    return lambda: past_book
+    if past is not None:
+        typer.echo(str(past), err=json)
 
 
+@app.command()
 def positions(
     strategy: options.Strategy = None,
     closed: Annotated[
@@ -203,8 +192,8 @@ def positions(
     """Show the newest row of each position: its values, its greeks, its source and its age.
 
     A narrow terminal shows fewer columns; a pipe shows all. The age is the time since the price
-    arrived or was confirmed by the broker; `greeks` is the age of the greeks where it differs. An
-    unknown value is a dash and is left out of the totals.
+    arrived or was confirmed by the broker; `greeks` is that of the greeks. An unknown value is a
+    dash and is left out of the totals.
 
     With --closed: each close, the newest first, with its cause. It is PROVISIONAL until a statement
     of the broker says it (STATED).
@@ -213,31 +202,29 @@ def positions(
     if closed and watch:
         raise typer.BadParameter("--closed does not go with --watch.")
 
-    settings, lake = options.opened(home)
+    _announce(past, json=json, watch=watch)
+    opened = options.opened(home)
     if closed:
-        closes = read_closes(lake, past)
+        closes = read_closes(opened[1], past)
         known_strategy(strategy, closes.legs.get_column("strategy_id"))
-        if past is not None:
-            typer.echo(str(past), err=json)
         chosen, count = closes.chosen(strategy, underlying, limit)
         _print_closes(chosen, count, closes.since, json=json)
         return
 
-    look = _looking((settings, lake), strategy, past, json=json, watch=watch)
     if json:
-        rows = open_positions(look(), strategy, underlying)[:limit]
+        rows = open_positions(_read(opened, strategy, past, utc_now()), strategy, underlying)[
+            :limit
+        ]
         output.print_json(rows.select(*UPDATE_COLUMNS, *_MORE).to_dicts())
         return
 
     def render(width: int) -> Iterator[RenderableType]:
-        book = look()
+        book = _read(opened, strategy, past, utc_now())
         rows = open_positions(book, strategy, underlying)
         shown = rows[:limit]
         if not rows.is_empty():
-            lines, totals, note = money_tables.positions_table(shown, book)
+            lines, totals = money_tables.positions_table(shown, book)
             yield from output.fitted_table(money_tables.POSITIONS, lines, width, totals=totals)
-            if note:
-                yield output.dim_line(note)
         elif underlying is not None:
             yield "No position has this underlying."
         elif strategy:
@@ -256,29 +243,14 @@ def _print_closes(
     listed: Sequence[tuple[Closure, list[str]]], total: int, since: datetime | None, *, json: bool
 ) -> None:
     """Print closes with the strategies that had them, and how many there are since when."""
+    closes = []
+    for closure, names in listed:
+        closes.append({"contract": closure.name, **asdict(closure), "strategies": names})
     if json:
-        closes = [{**asdict(closure), "strategies": names} for closure, names in listed]
         output.print_json({"since": since, "closes": closes})
         return
-
-    rows = []
-    for closure, names in listed:
-        cells = {
-            "closed (UTC)": f"{closure.closed_at:%Y-%m-%d %H:%M}",
-            "account": closure.account,
-            "contract": closure.name,
-        }
-        cells["qty"] = quantity(closure.quantity)
-        cells["price"] = number(closure.price)
-        cells["cause"] = str(closure.cause)
-        cells["stage"] = str(closure.stage)
-        cells["realised"] = amount(closure.realized_pnl)
-        cells[""] = closure.currency
-        cells["strategy"] = ",".join(names)
-        cells["why"] = closure.detail
-        rows.append(cells)
-    if rows:
-        output.print_table(rows, right=("qty", "price", "realised"))
+    if closes:
+        output.print_table(closes, _CLOSE)
 
     if since is None:
         typer.echo("No change of a position has been recorded yet.")
@@ -287,10 +259,17 @@ def _print_closes(
     typer.echo(f"{closed} since {since:%Y-%m-%d %H:%M} UTC, when the first change was recorded.")
 
 
+# The columns of a close on a terminal; times are in UTC.
+_CLOSE = (
+    "closed_at", "account", "contract", "quantity", "price", "cause", "stage", "realized_pnl",
+    "currency", "strategies", "detail",
+)  # fmt: skip
+
 # What `positions --json` has besides the columns of position_updates.
 _MORE = ("confirmed_at", "age_s", "greeks_age_s", "feed", "strategies", "shares", "days")
 
 
+@app.command()
 def why(
     strategy: options.Strategy = None,
     json: options.Json = False,
@@ -300,73 +279,33 @@ def why(
 
     The number is today's of `figures`, of what is open; the parts add up to it. Near the expiry,
     and where the close has no greeks, they come from full revaluation: spot, then volatility, then
-    time. What closed today is named beside. An unknown part is a dash, with the reason below.
+    time. `closed` is what closed today, which is in no part. An unknown part is a dash, with the
+    reason behind it.
     """
-    settings, lake = options.opened(home)
-    figures = read_figures(lake, settings, utc_now())
-    rows = of_strategy(explain_today(lake, settings, figures), strategy, figures.book)
-    if rows and not json:
-        output.print_table([*map(_why_line, rows)], right=_WHY_NUMBERS)
-    lines = _why_notes(rows) if rows else ["Nothing is held."]
-    output.show(rows, lines, json=json)
-
-
-_WHY_NUMBERS = ("today", *PARTS, "closed")
-
-# How many legs a line names.
-MOST_NAMED = 5
-
-
-def _why_line(row: TodaysProfit) -> dict[str, str]:
-    """Return the cells of a strategy."""
-    cells = {"strategy": row.strategy, "account": row.account, "": row.currency}
-    cells["today"] = amount(row.profit)
-    for name in PARTS:
-        part = getattr(row, name)
-        cells[name] = amount(None if part is None else round(part, 2))
-    cells["closed"] = amount(row.closed) if row.closed_legs else ""
-    return cells
-
-
-def _why_notes(rows: Sequence[TodaysProfit]) -> list[str]:
-    """Return the largest legs of the largest part of each strategy, and what is not known."""
-    notes: list[str] = []
+    rows = options.asked(home, "why", strategy=strategy)["rows"]
+    lines = []
     for row in rows:
-        notes += [f"{row.strategy}: {text}" for text in _why_notes_of(row)]
-    since = rows[0].since
-    return [*notes, f"Since the close of {since:%Y-%m-%d %H:%M} UTC; commissions are in no part."]
+        lines.append(f"{row.strategy}: {_largest_legs(row)}")
+    output.show_rows(rows, _WHY, json=json, none="Nothing is held.", lines=lines)
 
 
-def _why_notes_of(row: TodaysProfit) -> Iterator[str]:
-    """Yield what there is to say of one strategy."""
-    if row.largest:
-        name = max(row.largest, key=lambda part: abs(getattr(row, part)))
-        legs = [f"{leg.leg} {amount(leg.amount)}" for leg in row.largest[name]]
-        yield f"{name} {amount(getattr(row, name))}, most by {_listed(legs)}"
-
-    if row.revalued:
-        yield f"revalued in steps: {_listed(row.revalued)}"
-    if row.without_greeks:
-        yield f"repricing alone: {_listed(row.without_greeks)}"
-
-    if row.closed_legs:
-        legs = [f"{leg.leg} {amount(leg.profit)}" for leg in row.closed_legs]
-        yield f"closed today, not in the number: {_listed(legs)}"
-    if row.why_unknown:
-        yield f"not known: {_listed(row.why_unknown.split('; '))}"
+_WHY = ("strategy", "account", "currency", "profit", *PARTS, "closed", "why_unknown")
 
 
-def _listed(texts: Sequence[str]) -> str:
-    """Return the first texts, and how many more there are."""
-    named = ", ".join(texts[:MOST_NAMED])
-    more = len(texts) - MOST_NAMED
-    return f"{named} and {more} more" if more > 0 else named
+def _largest_legs(row: TodaysProfit) -> str:
+    """Return the largest part of the profit of a strategy, with the legs that it is of most."""
+    if not row.largest:
+        return "no part is known"
+    name = max(row.largest, key=lambda part: abs(getattr(row, part)))
+    legs = [f"{leg.leg} {amount(leg.amount)}" for leg in row.largest[name]]
+    return f"{name} {amount(getattr(row, name))}, most by {', '.join(legs)}"
 
 
 # How often a token is printed, in seconds; it also shows a closed pipe while there are no rows.
 TOKEN_EVERY_S = 5.0
 
 
+@app.command()
 def follow(
     strategy: options.Strategy = None,
     account: Annotated[str | None, typer.Option(help="Only rows of this account.")] = None,
@@ -379,9 +318,7 @@ def follow(
             "every row. Without it, the newest row of each holding comes first.",
         ),
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json/--table", help="Print JSON lines, or short lines for people.")
-    ] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON lines, as always.")] = True,
     poll: Annotated[
         float,
         typer.Option(min=0.05, max=5, help="How often to look for a new commit, in seconds."),
@@ -411,7 +348,6 @@ def follow(
             rows = rows.filter(pl.col("conid") == conid)
         return rows
 
-    print_rows = _write_as_json if json else _write_as_lines
     token = since or ""  # the first read may find nothing
     token_printed_at = time.monotonic()
     try:
@@ -419,10 +355,10 @@ def follow(
             commit = reader.read()
             if commit is not None:
                 token = commit.token
-                print_rows(chosen(commit.rows))
+                _write(output.escaped(chosen(commit.rows).drop("date").write_ndjson()))
 
             is_token_due = time.monotonic() > token_printed_at + TOKEN_EVERY_S
-            if json and (commit is not None or is_token_due):
+            if commit is not None or is_token_due:
                 _write(pl.DataFrame({"token": [token]}).write_ndjson())
                 token_printed_at = time.monotonic()
 
@@ -433,21 +369,6 @@ def follow(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return
-
-
-def _write_as_json(rows: pl.DataFrame) -> None:
-    _write(output.escaped(rows.drop("date").write_ndjson()))
-
-
-def _write_as_lines(rows: pl.DataFrame) -> None:
-    for row in updates_of(rows):
-        account = printable(row.account)
-        contract = printable(contract_name(row))
-        held = f"{quantity(row.position):>8}"
-        value = f"{number(row.market_value):>14}"
-        profit = f"{number(row.unrealized_pnl):>12}"
-        name = f"{row.timestamp:%H:%M:%S}  {account}  {contract:<24}"
-        _write(f"{name} {held} {value} {profit}  {row.source}\n")
 
 
 def _write(text: str) -> None:

@@ -1,41 +1,23 @@
 """The commands `results` and `campaign`: what campaigns that are over brought."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import date
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from position_sync_dagster.cli import options
-from position_sync_dagster.domain.instrument import parse_day
-from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.sync.reports.one_campaign import read_campaign
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.sync.reports.results import (
     Grouping,
-    read_campaigns,
-    read_days,
-    results_of,
 )
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import amount, as_typed, number, quantity
-
-
-def _day(text: str) -> date:
-    try:
-        return parse_day(text, "day")
-    except InvalidLegError:
-        raise typer.BadParameter(f"{text[:40]!r} is no day. Write it as 2026-01-02.") from None
-
 
 Since = Annotated[
-    date | None,
-    typer.Option(
-        parser=_day, metavar="DAY", help="Only what closed on this day or later: 2026-01-02."
-    ),
+    str | None,
+    typer.Option(metavar="DAY", help="Only what closed on this day or later: 2026-01-02."),
 ]
 
 
+@app.command()
 def results(
     since: Since = None,
     by: Annotated[Grouping, typer.Option(help="How campaigns are grouped.")] = Grouping.STRATEGY,
@@ -56,18 +38,19 @@ def results(
 
     --json has every column, and why one is null; `campaign` shows one of --list.
     """
-    _settings, lake = options.opened(home)
-    closed = read_campaigns(lake, since)
     if campaigns:
-        _show_rows([asdict(row) for row in closed], _CAMPAIGN_COLUMNS, json=json)
-    elif days:
-        of_days = read_days(lake, closed, since)
-        _show_rows([asdict(day) for day in of_days], _DAY_COLUMNS, json=json)
+        rows = options.asked(home, "campaigns", since=since)["campaigns"]
+        output.show_rows(rows, _CAMPAIGN_COLUMNS, json=json, none=_NONE)
+        return
+
+    answer = options.asked(home, "results", since=since, by=by)
+    if days:
+        output.show_rows(answer["days"], _DAY_COLUMNS, json=json, none=_NONE)
     else:
-        groups = results_of(closed, by)
-        _show_rows([group.row for group in groups], _GROUP_COLUMNS, json=json)
+        output.show_rows(answer["results"], _GROUP_COLUMNS, json=json, none=_NONE)
 
 
+@app.command()
 def campaign(
     name: Annotated[str, typer.Argument(help="The campaign_id that `results --list` shows.")],
     json: options.Json = False,
@@ -77,64 +60,27 @@ def campaign(
 
     With --json also its legs, and how it stood at each close.
     """
-    settings, lake = options.opened(home)
-    over = asdict(read_campaign(lake, settings, name))
+    over = options.asked(home, "campaign", id=name)
     if json:
         output.print_json(over)
         return
 
-    _show_rows(over["campaigns"], _CAMPAIGN_COLUMNS, json=False)
-    _show_rows(over["fills"], _FILL_COLUMNS, json=False)
-    for roll in over["rolls"]:
-        closed = ", ".join(roll["closed"])
-        opened = ", ".join(roll["opened"])
-        output.show(None, [f"Rolled on {roll['at']:%Y-%m-%d}: {closed} to {opened}."], json=False)
+    output.print_table(over.campaigns, _CAMPAIGN_COLUMNS)
+    output.show_rows(over.fills, _FILL_COLUMNS, json=False, none="Nothing moved it.")
+    output.show_rows(over.rolls, _ROLL_COLUMNS, json=False, none="Nothing was rolled.")
 
 
-_Rows = Sequence[dict[str, Any]]
-
-_AMOUNTS = frozenset({
-    "profit", "fees", "average_win", "average_loss", "expectancy", "drawdown", "realised", "total",
-    "capital_at_risk", "worst", "best", "value", "cash", "fee",
-})  # fmt: skip
-_RATES = frozenset({"win_rate", "return", "return_on_risk"})
+_NONE = "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns."
 
 _GROUP_COLUMNS = (
     "group", "currency", "number", "wins", "win_rate", "profit", "fees", "average_win",
-    "average_loss", "expectancy", "profit_factor", "return", "drawdown",
+    "average_loss", "expectancy", "profit_factor", "return", "drawdown", "why_unknown",
 )  # fmt: skip
 _CAMPAIGN_COLUMNS = (
     "campaign_id", "kind", "underlying", "opened", "closed", "ended", "rolls", "currency", "profit",
     "fees", "capital_at_risk", "return_on_risk", "worst", "best",
+    "profit_unknown", "why_unknown",
 )  # fmt: skip
 _FILL_COLUMNS = ("day", "contract", "kind", "quantity", "price", "cash", "fee", "currency")
+_ROLL_COLUMNS = ("at", "closed", "opened")
 _DAY_COLUMNS = ("day", "currency", "profit", "realised", "campaigns", "total", "drawdown")
-
-
-def _show_rows(rows: _Rows, columns: Sequence[str], *, json: bool) -> None:
-    """Print rows: all of them as JSON, or some columns as a table, with what is not known."""
-    if json:
-        output.print_json(rows)
-        return
-    if not rows:
-        hint = "Materialize the asset closed_campaigns."
-        typer.echo(as_typed(f"No campaign is over, as far as the tables know. {hint}"))
-        return
-
-    notes = [row.get("why_unknown") or row.get("profit_unknown") or "" for row in rows]
-    lines = [{name: _text(name, row[name]) for name in columns} for row in rows]
-    numbers = [name for name in columns if any(isinstance(row[name], float) for row in rows)]
-    output.print_table(lines, notes, right=(*numbers, "number", "wins", "rolls", "campaigns"))
-
-
-def _text(name: str, value: Any) -> str:
-    """Return a value as a cell; what is not known is a dash."""
-    if name in _AMOUNTS:
-        return amount(value)
-    if name in _RATES and value is not None:
-        return f"{number(100 * value)} %"
-    if name == "quantity":
-        return quantity(value)
-    if isinstance(value, float):
-        return number(value)
-    return number(None) if value is None else str(value)

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain import rules
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.instrument import contract_name, digits, parse_conid
-from position_sync_dagster.domain.leg import Leg, LegState, few
+from position_sync_dagster.domain.instrument import contract_name, parse_conid
+from position_sync_dagster.domain.leg import Leg, few
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy
 from position_sync_dagster.lake import strategies_file
 from position_sync_dagster.lake.given_leg import ContractTerms, GivenLeg, help_of, make_leg
@@ -20,12 +21,13 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers, propose_strategies
 from position_sync_dagster.sync.reports.status import leg_states
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import amount, as_typed, printable, quantity
+from position_sync_dagster.terminal.text import as_typed, printable
 
-app = typer.Typer(no_args_is_help=True)
+group = typer.Typer(no_args_is_help=True)
+app.add_typer(group, name="strategies")
 
 
-@app.callback()
+@group.callback()
 def strategies() -> None:
     """List and change the legs of active strategies."""
 
@@ -53,7 +55,7 @@ def warn_of_file(settings: Settings) -> None:
         )
 
 
-@app.command("list")
+@group.command("list")
 def list_legs(
     explain: Annotated[
         str | None,
@@ -81,17 +83,18 @@ def list_legs(
     legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
     legs.sort(key=lambda leg: (leg.strategy_id, leg.symbol, str(leg.expiry), leg.strike or 0.0))
     states = leg_states(legs, lake, settings, utc_now())
-    if json:
-        listed = []
-        for leg, state in zip(legs, states, strict=True):
-            listed.append({"problem": None, **asdict(leg), "state": state})
-        output.print_json(listed)
-    elif legs:
-        print_legs(legs, states)
-    else:
-        typer.echo(
-            as_typed("No leg is active: `position-sync strategies propose` shows what to add.")
-        )
+    listed = []
+    for leg, state in zip(legs, states, strict=True):
+        listed.append({"problem": None, **asdict(leg), "state": state})
+    none = as_typed("No leg is active: `position-sync strategies propose` shows what to add.")
+    output.show_rows(listed, _LEG, json=json, none=none)
+
+
+# The columns of a leg on a terminal. Without an account it is of any, without a quantity of all.
+_LEG = (
+    "strategy_id", "state", "conid", "symbol", "right", "strike", "expiry", "account", "quantity",
+    "priority", "added_at", "problem",
+)  # fmt: skip
 
 
 def _explained(conid: int, settings: Settings, lake: Lake) -> list[str]:
@@ -103,37 +106,11 @@ def _explained(conid: int, settings: Settings, lake: Lake) -> list[str]:
     return rules.explain(conid, rules_of_file, holdings, active_legs, utc_now())
 
 
-def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
-    """Print legs and their states as a table that is never cut, each with its problem if any."""
-    rows = []
-    problems = []
-    for leg, state in zip(legs, states, strict=True):
-        cells = {
-            "strategy": leg.strategy_id,
-            "state": str(state),
-            "conid": str(leg.conid or "–"),
-            "symbol": leg.symbol,
-        }
-        cells["right"] = str(leg.right or "")
-        cells["strike"] = "" if leg.strike is None else digits(leg.strike)
-        cells["expiry"] = "" if leg.expiry is None else leg.expiry.isoformat()
-        cells["account"] = leg.account or "any"
-        cells["quantity"] = "all" if leg.quantity is None else quantity(leg.quantity)
-        cells["priority"] = str(leg.priority)
-        cells["since (UTC)"] = f"{leg.added_at:%Y-%m-%d %H:%M:%S}"
-        rows.append(cells)
-
-        problem = getattr(leg, "problem", None)
-        name = f"{leg.described} of {leg.strategy_id}"
-        problems.append(f"{name}: {problem}" if problem else "")
-    output.print_table(rows, problems, right=("conid", "strike", "quantity", "priority"))
-
-
 def _named(leg: Leg) -> str:
     return f"{leg.symbol} {leg.conid}" if leg.conid else leg.described
 
 
-@app.command("propose")
+@group.command("propose")
 def propose(
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     accept: Annotated[
@@ -200,24 +177,22 @@ def _plain_proposal(strategy: ProposedStrategy) -> dict[str, object]:
     return {**asdict(strategy), "legs": legs, "currency": currency}
 
 
+_PROPOSAL = (
+    "#", "name", "account", "credit", "greatest_loss", "legs", "why", "alternatives",
+)  # fmt: skip
+
+
 def _print_proposal(proposal: Proposal) -> None:
     """Print proposed strategies with their legs, and what is left over."""
     rows = []
-    notes = []
     for number, strategy in enumerate(proposal.strategies, 1):
-        loss = "unlimited" if strategy.unlimited else amount(strategy.greatest_loss)
-        cells = {"#": str(number), "strategy": strategy.name, "account": strategy.account}
-        cells["credit"] = amount(strategy.credit)
-        cells["greatest loss"] = loss
-        cells["why"] = strategy.why
-        rows.append(cells)
-
+        loss = "unlimited" if strategy.unlimited else strategy.greatest_loss
         legs = [f"{leg.quantity:+g} {contract_name(leg.instrument)}" for leg in strategy.legs]
-        ways = [", ".join(legs), *strategy.alternatives]
-        notes.append("; or ".join(ways))
+        row = {"#": number, **asdict(strategy), "greatest_loss": loss, "legs": legs}
+        rows.append(row)
 
     if rows:
-        output.print_table(rows, notes, right=("#", "credit", "greatest loss"))
+        output.print_table(rows, _PROPOSAL)
         typer.echo(as_typed("`position-sync strategies propose --accept all` makes them active."))
     else:
         typer.echo("No option is held that is in no strategy.")
@@ -227,7 +202,7 @@ def _print_proposal(proposal: Proposal) -> None:
         typer.echo(printable(f"Left over: {few(holdings, 20)}."))
 
 
-@app.command("add")
+@group.command("add")
 def add_leg(
     context: typer.Context,
     strategy: Annotated[str, typer.Option(help="The strategy's name or number.")],
@@ -257,7 +232,7 @@ def add_leg(
     output.show(leg, [f"{_named(leg)} is active in {leg.strategy_id}."], json=json)
 
 
-@app.command("remove")
+@group.command("remove")
 def remove_leg(
     context: typer.Context,
     conid: Conid = None,
@@ -291,7 +266,7 @@ def remove_leg(
     output.show(leg, [f"{_named(leg)} is removed from {leg.strategy_id}."], json=json)
 
 
-@app.command("export")
+@group.command("export")
 def export_file(home: options.HomeFolder = None) -> None:
     """Print the active legs as a strategies file, which `strategies import` reads."""
     registry = options.opened(home)[1].registry.sync
@@ -299,7 +274,7 @@ def export_file(home: options.HomeFolder = None) -> None:
     typer.echo(strategies_file.as_strategies_file(legs), nl=False)
 
 
-@app.command("rolls")
+@group.command("rolls")
 def list_rolls(
     apply: Annotated[
         bool, typer.Option("--apply", help="Replace the rolled legs, all in one commit.")
@@ -330,7 +305,7 @@ def list_rolls(
     output.show({"replaced": replaced, "rolls": rolls}, lines, json=json)
 
 
-@app.command("import")
+@group.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(help="A strategies file in YAML.")],
     json: options.Json = False,

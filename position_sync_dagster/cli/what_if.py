@@ -1,54 +1,30 @@
 """The commands about what may come: `what-if`, `payoff`, `expiry` and `curve`."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
-from operator import itemgetter
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from position_sync_dagster.cli import options
-from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.instrument import digits
-from position_sync_dagster.risk.deliveries import expiry_report
-from position_sync_dagster.risk.payoff import Payoff, payoffs
-from position_sync_dagster.risk.priced_legs import Choice, PricedLegs
-from position_sync_dagster.risk.scenario_file import OwnScenarios, Point
-from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
-from position_sync_dagster.sync.reports.book import Book
-from position_sync_dagster.sync.reports.risk import curves_of_choice, leg_notes, read_risk
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.sync.reports.what_if import (
     USUAL_MOVES,
-    read_changes,
-    rows_of_choice,
-    what_if_of,
 )
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import amount, number
-
-
-def _numbers(text: str) -> list[float]:
-    """Read numbers that are separated by commas."""
-    try:
-        return [*map(float, text.split(","))]
-    except ValueError:
-        why = f"{text[:40]!r} is no list of numbers. Write it as -10,-5,0,5,10."
-        raise typer.BadParameter(why) from None
-
 
 _NOTHING = "Nothing is held."
 _USUAL_SPOT = ",".join(f"{move:g}" for move in USUAL_MOVES)
 
 
+@app.command()
 def what_if(
     spot: Annotated[
         str, typer.Option(metavar="LIST", help="Moves of the underlyings in percent.")
     ] = _USUAL_SPOT,
     vol: Annotated[
-        str, typer.Option(metavar="LIST", help="Changes of the volatilities in points.")
-    ] = "0",
+        str | None, typer.Option(metavar="LIST", help="Changes of the volatilities in points.")
+    ] = None,
     days: Annotated[str, typer.Option(metavar="LIST", help="Days that have passed.")] = "0",
     rate: Annotated[float, typer.Option(help="Change of the interest rates in points.")] = 0.0,
     in_moves: Annotated[
@@ -91,33 +67,32 @@ def what_if(
     greeks, payoff at expiry, what is uncovered, and which limits are broken. With --strategy what
     a trade opens is a leg of that strategy. Nothing is sent and nothing is stored.
     """
-    if ratio and vol == "0":
-        vol = "1"
-    moves = list(product(_numbers(spot), _numbers(vol), _numbers(days)))
-    points = _points(moves, rate=rate, in_moves=in_moves, is_ratio=ratio)
-    rolls = [roll] if roll else []
-    changes = read_changes(trade or (), close or (), rolls, account, strategy)
-
-    settings, lake = options.opened(home)
-    book, scenarios, legs = read_risk(lake, settings, utc_now())
-    book.require_strategy(strategy)
-    points = _named_points(scenario, scenarios) or points
-    is_ratio = points[0].is_ratio
-
-    if changes:
-        compared = what_if_of(book, legs, settings, changes)
-        all_rows = compared.rows(points, level)
-        rows = rows_of_choice(all_rows, strategy, account)
-        _show_compared(rows, compared.notes, is_ratio=is_ratio, json=json)
+    answer = options.asked(
+        home,
+        "what-if",
+        spot=spot,
+        vol=vol,
+        days=days,
+        rate=rate,
+        in_moves=in_moves,
+        ratio=ratio,
+        scenario=scenario,
+        trade=trade or [],
+        close=close or [],
+        roll=[":".join(roll)] if roll else [],
+        account=account,
+        underlying=underlying,
+        strategy=strategy,
+        level=level,
+    )
+    rows = answer["rows"]
+    if "notes" in answer:
+        _show_compared(rows, answer["notes"], is_ratio=ratio, json=json)
         return
 
-    legs = legs.chosen(Choice(strategy=strategy, underlying=underlying, account=account))
-    rows = scenario_rows(legs, points, level)
-    notes = []
-    for reason, count in legs.left_out().items():
-        notes.append(f"{count} left out: {reason}")
     if rows and not json:
-        _print_scenarios(rows, is_ratio=is_ratio)
+        _print_scenarios(rows, is_ratio=ratio)
+    notes = [f"{left['legs']} left out: {left['reason']}" for left in answer["left_out"]]
     _show(rows, notes, json=json)
 
 
@@ -126,50 +101,27 @@ def _show(rows: Sequence[Any], notes: Sequence[str], *, json: bool) -> None:
     output.show(rows, notes if rows else [_NOTHING], json=json)
 
 
-def _points(
-    moves: Sequence[tuple[float, float, float]], *, rate: float, in_moves: bool, is_ratio: bool
-) -> list[Point]:
-    """Return the scenarios of moves of spot, volatility and days."""
-    if is_ratio and min(vol for _spot, vol, _days in moves) <= 0:
-        raise typer.BadParameter("With --ratio each number of --vol is above 0.")
-
-    points = []
-    try:
-        for spot, vol, days in moves:
-            point = Point(
-                spot=spot, vol=vol, days=days, rate=rate, in_moves=in_moves, is_ratio=is_ratio
-            )
-            points.append(point)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        option = wrong["loc"][0]
-        why = f"--{option} {wrong['input']:g}: {wrong['msg']}."
-        raise typer.BadParameter(why) from None
-    return points
-
-
 def _print_scenarios(rows: Sequence[Mapping[str, Any]], *, is_ratio: bool) -> None:
     """Print the profits of each group, volatility and day, with a column for each move."""
-    lines: dict[tuple[object, ...], dict[str, str]] = {}
+    lines: dict[tuple[object, ...], dict[str, Any]] = {}
     for row in rows:
-        line = lines.setdefault(_line_of(row), _head(row, is_ratio=is_ratio))
-        spot = f"{row['spot']:+g}"
-        line[spot] = amount(row["profit"])
+        group = {name: row[name] for name in _GROUP} | {"vol": _vol_of(row, is_ratio=is_ratio)}
+        key = (row["conid"], *group.values())
+        line = lines.setdefault(key, group | {"left_out": row["left_out"]})
+        line[f"{row['spot']:+g}"] = row["profit"]
 
     texts = list(lines.values())
-    numbers = [name for name in texts[0] if name not in _TEXTS]
-    output.print_table(texts, right=numbers)
+    output.print_table(texts, list(texts[0]))
 
 
-def _named_points(name: str | None, scenarios: OwnScenarios) -> list[Point]:
-    """Return the scenario of the file that is named; none without a name."""
-    if name is None:
-        return []
-    named = scenarios.points.get(name)
-    if named is None:
-        known = ", ".join(scenarios.points) or "none"
-        raise typer.BadParameter(f"{name!r} is no scenario; scenarios.yaml has {known}.")
-    return [named]
+# What names the lines of a table.
+_GROUP = ("name", "strategy", "account", "currency", "days")
+
+
+def _vol_of(row: Mapping[str, Any], *, is_ratio: bool) -> str:
+    """Return a change of the volatilities, as points or as a factor."""
+    vol = row["vol"]
+    return f"×{vol:g}" if is_ratio else f"{vol:+g}"
 
 
 def _show_compared(
@@ -181,32 +133,35 @@ def _show_compared(
         lines = []
         for row in differing:
             lines.append(_compared_line(row, is_ratio=is_ratio))
-        output.print_table(lines, right=("before", "after", "delta", "theta"))
+        output.print_table(lines, list(lines[0]))
+        payoffs = []
+        for row in differing:
+            if row["spot"] == differing[0]["spot"] and row["after"]:
+                payoffs += row["after"].get("payoffs", ())
+        if payoffs:
+            output.print_table(payoffs, _PAYOFF)
     output.show(rows, [*notes, *_warnings(differing)], json=json)
 
 
-def _compared_line(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, str]:
+def _compared_line(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, Any]:
     """Return the cells of a group in a scenario, before and after."""
     before = row["before"] or {}
     after = row["after"] or {}
-    line = _group_of(row)
-    line["spot"] = f"{row['spot']:+g}"
-    line |= _moves_of(row, is_ratio=is_ratio)
-    line["before"] = amount(before.get("profit"))
-    line["after"] = amount(after.get("profit"))
-    line["delta"] = amount(after.get("dollar_delta"))
-    line["theta"] = amount(after.get("theta"))
+    line = {name: row[name] for name in _GROUP}
+    line["spot"] = row["spot"]
+    line["vol"] = _vol_of(row, is_ratio=is_ratio)
+    line["before"] = before.get("profit")
+    line["after"] = after.get("profit")
+    line["delta"] = after.get("dollar_delta")
+    line["theta"] = after.get("theta")
     return line
 
 
 def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the payoffs, what is uncovered and the broken limits after the trades, each once."""
+    """Return what is uncovered and the broken limits after the trades, each once."""
     lines: dict[str, None] = {}
     for row in rows:
         after = row["after"] or {}
-        for payoff in after.get("payoffs", ()):
-            lines[_extremes_of(payoff)] = None
-
         for leg in after.get("uncovered", ()):
             text = f"{leg['strategy_id']}: {leg['leg']} would miss {leg['missing']:g}"
             lines[text] = None
@@ -216,53 +171,7 @@ def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(lines)
 
 
-def _extremes_of(payoff: Mapping[str, Any]) -> str:
-    """Return the line about the greatest profit and loss of a payoff after the trades."""
-    profit = amount(payoff["greatest_profit"])
-    loss = amount(payoff["greatest_loss"])
-    text = f"{payoff['strategy']} {payoff['underlying']} at expiry: {profit} to {loss}"
-    why = payoff["why"]
-    return f"{text} ({why})" if why else text
-
-
-def _read(strategy: str | None, home: Path | None) -> tuple[Book, PricedLegs]:
-    """Return the book and all legs, if the strategy is known."""
-    settings, lake = options.opened(home)
-    book, _scenarios, legs = read_risk(lake, settings, utc_now())
-    book.require_strategy(strategy)
-    return book, legs
-
-
-_TEXTS = ("name", "strategy", "account", "currency")
-
-
-_line_of = itemgetter(*_TEXTS, "conid", "vol", "days")
-
-
-def _head(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, str]:
-    """Return the first cells of a line: its group, volatility and day."""
-    head = _group_of(row) | _moves_of(row, is_ratio=is_ratio)
-    head["left out"] = str(row["left_out"])
-    if not row["conid"]:
-        return head
-
-    name = head.pop("name")
-    return {"name": name, "strategy": row["strategy"]} | head
-
-
-def _group_of(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return the cells that name a group."""
-    currency = row["currency"] or "–"
-    return {"name": str(row["name"]), "account": row["account"], "currency": currency}
-
-
-def _moves_of(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, str]:
-    """Return the cells of volatility, as points or as a factor, and days."""
-    vol = row["vol"]
-    change = f"×{vol:g}" if is_ratio else f"{vol:+g}"
-    return {"vol": change, "days": f"{row['days']:g}"}
-
-
+@app.command()
 def payoff(
     strategy: Annotated[
         str | None, typer.Argument(metavar="[STRATEGY]", help="Only this strategy.")
@@ -275,51 +184,17 @@ def payoff(
     With one expiry they are exact: what exercise gives, less what the legs cost. Legs that live on
     are priced by the model.
     """
-    book, legs = _read(strategy, home)
-    listed = payoffs(legs.of_strategy(strategy), leg_notes(book))
-    if listed and not json:
-        lines = [*map(_payoff_line, listed)]
-        output.print_table(lines, right=("greatest profit", "greatest loss"))
-
-    notes = []
-    for of_strategy in listed:
-        for text in (of_strategy.why, of_strategy.note):
-            if text:
-                notes.append(f"{of_strategy.strategy} {of_strategy.underlying}: {text}")
-    rows = [of_strategy.row for of_strategy in listed]
-    _show(rows, notes, json=json)
+    rows = options.asked(home, "payoff", strategy=strategy)["payoffs"]
+    output.show_rows(rows, _PAYOFF, json=json, none=_NOTHING)
 
 
-def _payoff_line(payoff: Payoff) -> dict[str, str]:
-    """Return the cells of a payoff."""
-    cells = {
-        "strategy": payoff.strategy or "several",
-        "account": payoff.account,
-        "underlying": payoff.underlying,
-        "currency": payoff.currency,
-    }
-    cells["expiry"] = f"{payoff.expiry or '–'}"
-    cells["break-even"] = _prices(payoff.break_evens)
-    cells["greatest profit"] = _bound(payoff, payoff.greatest_profit)
-    cells["greatest loss"] = _bound(payoff, payoff.greatest_loss)
-    return cells
+_PAYOFF = (
+    "strategy", "account", "underlying", "currency", "expiry", "break_evens", "greatest_profit",
+    "greatest_loss", "why", "note",
+)  # fmt: skip
 
 
-def _prices(break_evens: Sequence[float] | None) -> str:
-    """Return the prices at which nothing is gained or lost; a dash if they are not known."""
-    if break_evens is None:
-        return "–"
-    prices = [*map(number, break_evens)]
-    return ", ".join(prices) or "none"
-
-
-def _bound(payoff: Payoff, extreme: float | None) -> str:
-    """Return a greatest profit or loss; a payoff with break-evens has no bound where it is null."""
-    if extreme is not None:
-        return number(extreme)
-    return "not known" if payoff.break_evens is None else "unbounded"
-
-
+@app.command()
 def expiry(
     days: Annotated[
         int, typer.Option(min=0, max=3650, help="Only what expires within these days.")
@@ -333,71 +208,37 @@ def expiry(
     Days and times are those of New York. A short option may be assigned early if its holder gains
     nothing more by selling it. What cannot be priced is listed with the reason.
     """
-    _book, legs = _read(strategy, home)
-    report = expiry_report(legs, days=days, strategy=strategy)
+    report = options.asked(home, "expiry", days=days, strategy=strategy)
 
-    lines = []
-    ending = report["expiries"]
-    if not ending:
-        lines.append(f"Nothing expires within {days} days.")
-    elif not json:
-        table = [*map(_expiring, ending)]
-        output.print_table(table, right=("qty", "units", "cash", "missing"))
-
-    for row in report["early_assignments"]:
-        lines.append(_may_be_assigned(row))
-    for row in report["not_judged"]:
-        lines.append(f"{row['strategy_id']}: {row['leg']} is not judged: {row['reason']}")
-    for row in report["undated"]:
-        lines.append(f"{row['strategy_id']}: {row['leg']} is not listed: {row['reason']}")
-    output.show(report, lines, json=json)
+    if json:
+        output.print_json(report)
+        return
+    if not report["expiries"]:
+        typer.echo(f"Nothing expires within {days} days.")
+    for name, columns in _EXPIRY.items():
+        if report[name]:
+            typer.echo(f"{name.replace('_', ' ')}:")
+            output.print_table(report[name], columns)
 
 
-def _may_be_assigned(row: Mapping[str, Any]) -> str:
-    """Return the line about a short option that may be assigned early."""
-    short = digits(-row["position"])
-    leg = f"{row['strategy_id']}: {short} short of {row['leg']}"
-    gain = f"{row['extrinsic']:,.2f} above its exercise, which gains {row['gain']:,.2f}"
-    return f"{leg} may be assigned early: {gain}"
-
-
-_MARKS = {
-    "is_pinned": "pinned",
-    "is_uncovered": "uncovered",
-    "is_cash_settled": "settled in cash",
-    "is_in_the_morning": "in the morning",
-}
-
-
-def _expiring(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return the cells of a leg that expires."""
-    marks = [text for name, text in _MARKS.items() if row[name]]
-    if row["reason"] is not None:
-        marks.append(row["reason"])
-    expires_at = row["expires_at"]
-    missing = row["missing"]
-    cells = {
-        "expires (New York)": f"{expires_at:%Y-%m-%d %H:%M}",
-        "strategy": row["strategy_id"],
-        "account": row["account"],
-        "leg": row["leg"],
-    }
-    cells["qty"] = digits(row["position"])
-    cells["units"] = _signed(row["units"])
-    cells["cash"] = _signed(row["cash"])
-    cells["missing"] = _signed(-missing) if missing else "–"
-    cells[""] = ", ".join(marks)
-    return cells
-
-
-def _signed(number: float | None) -> str:
-    return "–" if number is None else f"{number:+,.0f}"
+_EXPIRY = {
+    "expiries": (
+        "expires_at", "strategy_id", "account", "leg", "position", "units", "cash", "missing",
+        "is_pinned", "is_uncovered", "is_cash_settled", "is_in_the_morning", "reason",
+    ),
+    "early_assignments": (
+        "strategy_id", "account", "leg", "position", "extrinsic", "gain", "ex_date",
+    ),
+    "not_judged": ("strategy_id", "account", "leg", "position", "reason"),
+    "undated": ("strategy_id", "account", "leg", "reason"),
+}  # fmt: skip
 
 
 # The number of lines of a curve on a terminal; the JSON has all of its prices.
 CURVE_LINES = 15
 
 
+@app.command()
 def curve(
     strategy: options.Strategy = None,
     underlying: options.Underlying = None,
@@ -416,12 +257,8 @@ def curve(
     Over one underlying the profit is that since the legs were opened. Over several, which all move
     by the same percentage, it is the change from now. What cannot be priced is listed.
     """
-    settings, lake = options.opened(home)
-    book, _own, legs = read_risk(lake, settings, utc_now())
-    choice = Choice(strategy=strategy, underlying=underlying, account=account)
-    book.require_strategy(strategy)
-    point = Point(vol=vol, days=days)
-    rows = [chosen.row for chosen in curves_of_choice(book, legs, choice, point)]
+    choice = {"strategy": strategy, "underlying": underlying, "account": account}
+    rows = options.asked(home, "curve", **choice, days=days, vol=vol)["curves"]
 
     notes = []
     for row in rows:
@@ -429,7 +266,7 @@ def curve(
         title = f"{underlying_or_all} {row['currency']} {row['account']}"
         if row["moves"] and not json:
             print(title)  # noqa: T201 - the command line's output
-            output.print_table(_curve_lines(row), right=tuple(_CURVE_COLUMNS))
+            output.print_table(_curve_lines(row), ("move", *_CURVE))
 
         for text in filter(None, (row["why"], row["note"])):
             notes.append(f"{title}: {text}")
@@ -438,28 +275,20 @@ def curve(
     _show(rows, notes, json=json)
 
 
-# The columns of a line, by the names of the row.
-_CURVE_COLUMNS = {
-    "price": "prices",
-    "now": "now",
-    "chosen day": "chosen",
-    "at expiry": "at_expiry",
-    "$ delta": "dollar_delta",
-    "theta": "theta",
-    "vega": "vega",
-}
+# The numbers of a line.
+_CURVE = ("prices", "now", "chosen", "at_expiry", "dollar_delta", "theta", "vega")
 
 
-def _curve_lines(row: Mapping[str, Any]) -> list[dict[str, str]]:
+def _curve_lines(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the lines of a table: some of the prices, and the first and the last one."""
     moves = row["moves"]
     interval = (len(moves) - 1) / (CURVE_LINES - 1)
     places = {round(line * interval) for line in range(CURVE_LINES)}
     lines = []
     for place in sorted(places):
-        cells = {"move": f"{moves[place]:+.1f} %"}
-        for title, name in _CURVE_COLUMNS.items():
-            amounts = row[name]
-            cells[title] = "–" if amounts is None else amount(amounts[place])
-        lines.append(cells)
+        line: dict[str, Any] = {"move": f"{moves[place]:+.1f} %"}
+        for name in _CURVE:
+            numbers = row[name]
+            line[name] = None if numbers is None else numbers[place]
+        lines.append(line)
     return lines

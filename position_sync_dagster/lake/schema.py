@@ -740,7 +740,8 @@ DAILY_POSITIONS = TableSpec(
 )
 
 
-class _Explained:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedProfit:
     """The columns of `profit_explained`.
 
     Attributes:
@@ -799,7 +800,7 @@ class _Explained:
 
 PROFIT_EXPLAINED = TableSpec(
     "profit_explained",
-    columns_of(_Explained),
+    columns_of(ExplainedProfit),
     version=2,
     partition_by=("session_date",),
     indexed=("strategy_id", "account"),
@@ -808,7 +809,8 @@ PROFIT_EXPLAINED = TableSpec(
 )
 
 
-class _Books:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookedDay:
     """The columns of `books`: why the net liquidation of an account moved.
 
     Attributes:
@@ -853,7 +855,7 @@ class _Books:
 
 BOOKS = TableSpec(
     "books",
-    columns_of(_Books),
+    columns_of(BookedDay),
     partition_by=("session_date",),
     indexed=("account",),
     description="Why the net liquidation of each account moved on each trading day.",

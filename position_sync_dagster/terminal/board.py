@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from textwrap import wrap
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from position_sync_dagster.domain.account_values import AccountSummary
@@ -137,9 +137,9 @@ def _gateway(login: LoginStatus, status: Status) -> str:
 Lines = Sequence[tuple[str, str]]
 
 LABEL = 12
-SHOWN = {"current", "programs", "lines", "queue", "updates"}
+SHOWN = {"current", "gateway", "programs", "lines", "queue", "updates"}
 
-LEAST_CHANGES = 2
+MOST_CHANGES = 3
 
 
 def board(
@@ -156,60 +156,34 @@ def board(
         notes: Messages above the status, such as errors.
     """
     width = console.width
-    head: list[RenderableType] = [_shown_lines(notes)] if notes else []
-    foot = [_shown_lines(addresses), Text("Ctrl-C ends it.", style="dim")]
-    if overview is None:
-        return Group(*head, *foot)
+    lines = _shown_lines(notes, width)
+    if overview is not None:
+        lines += _shown_lines(_head(overview), width)
+    lines += _shown_lines(addresses, width)
+    lines.append(Text("Ctrl-C ends it.", style="dim"))
+    if overview is not None:
+        lines += [_change(change, width) for change in changes[:MOST_CHANGES]]
+        lines += _strategies(overview.book, width)
 
-    head += _head(overview, width, most_gateways=console.height // 4)
-    around = console.render_lines(Group(*head, *foot))
-    room = console.height - len(around) - 1
-
-    strategies = _strategies(overview.book, width, room - LEAST_CHANGES)
-    room_for_changes = max(room - len(strategies), 0)
-    shown_changes = [_change(change, width) for change in changes[:room_for_changes]]
-    return Group(*head, *strategies, *shown_changes, *foot)
+    room = console.height - 1
+    if len(lines) > room:
+        hidden = len(lines) - room + 1
+        lines[room - 1 :] = [Text(f"… and {hidden} more")]
+    return Group(*lines)
 
 
-def _head(overview: Figures, width: int, *, most_gateways: int) -> list[RenderableType]:
+def _head(overview: Figures) -> Lines:
     """Return the state of the gateways, then that of the programs, lines, queue and accounts."""
-    status = overview.status
-    accounts = {printable(account.account) for account in status.accounts}
+    accounts = {printable(account.account) for account in overview.status.accounts}
     shown_labels = SHOWN | accounts
-    gateways: list[tuple[str, str]] = []
-    figures: list[tuple[str, str]] = []
-    for label, value in figures_of(overview):
-        if label == "gateway":
-            gateways.append((label, value))
-        elif label in shown_labels:
-            figures.append((label, value))
-
-    # The end of a detail says what to do: it is shown whole, unless there are many gateways.
-    gateway_width = width if status.logins else None
-    return [
-        _shown_lines(gateways[:most_gateways], gateway_width),
-        *_more(len(gateways) - most_gateways),
-        _shown_lines(figures, width),
-    ]
+    return [(label, value) for label, value in figures_of(overview) if label in shown_labels]
 
 
-def _strategies(book: Book, width: int, room: int) -> list[Text]:
-    """Return the table of strategies: the worst that fit into `room` lines, then the totals."""
-    if not book.strategies and not book.rest:
-        return []
-
-    # The worst first: what is cut hurts least.
+def _strategies(book: Book, width: int) -> list[Text]:
+    """Return the table of strategies: the totals, then the worst first: what is cut hurts least."""
     by_profit = sorted(book.strategies, key=lambda strategy: strategy.daily_pnl or 0.0)
-    totals = [*book.rest, *book.totals, *book.in_base]
-    worst = by_profit[: max(room - len(totals) - 2, 1)]
-
-    columns, rows = sums_table("strategy", [*worst, *totals])
-    table = fitted_table(columns, rows, width, totals=len(totals))
-    return table + _more(len(by_profit) - len(worst))
-
-
-def _more(count: int) -> list[Text]:
-    return [Text(f"… and {count} more")] if count > 0 else []
+    rows = [*book.totals, *book.in_base, *book.rest, *by_profit]
+    return fitted_table(*sums_table("strategy", rows), width) if rows else []
 
 
 def current_text(overview: Figures) -> str:
@@ -233,30 +207,24 @@ def figures_of(overview: Figures) -> list[tuple[str, str]]:
     return [("current", current_text(overview)), *describe(overview.status)]
 
 
-def _shown_lines(lines: Lines, width: int | None = None) -> RenderableType:
-    """Return labels with their values; with a width, each on one line."""
-    table = Table.grid(padding=(0, 1, 0, 0))
-    table.add_column(style="bold cyan", no_wrap=True, min_width=LABEL)
-    if width is None:
-        table.add_column(overflow="fold")
-    else:
-        room = max(width - LABEL - 1, 1)
-        table.add_column(no_wrap=True, overflow="ellipsis", max_width=room)
-
+def _shown_lines(lines: Lines, width: int) -> list[Text]:
+    """Return labels with their values, in as many lines as these take."""
+    room = max(width - LABEL - 1, LABEL)
+    texts = []
     for label, value in lines:
         style = ""
         if "://" in value:
             style = "cyan"
         elif LATE in value:
             style = "bold red"
-        text = Text(printable(value), style=style)
-        table.add_row(label, text)
-    return table
+        for part in wrap(printable(value), room):
+            texts.append(Text.assemble((f"{label:<{LABEL}} ", "bold cyan"), (part, style)))
+            label = ""
+    return texts
 
 
-def _change(change: DayChange, width: int) -> RenderableType:
+def _change(change: DayChange, width: int) -> Text:
     at = f"{change.at.astimezone():%H:%M:%S}"
-    line = Text(f"{at:<{LABEL}} ", style="dim")
-    line.append(printable(change.text), style="not dim")
+    line = Text(f"{at:<{LABEL}} {printable(change.text)}")
     line.truncate(width, overflow="ellipsis")
     return line

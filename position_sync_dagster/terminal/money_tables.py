@@ -12,7 +12,7 @@ from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.exposure import figure_of, summed
 from position_sync_dagster.sync.reports.money_sums import MoneySum
-from position_sync_dagster.terminal.text import Column, Row, amount, duration, number, quantity
+from position_sync_dagster.terminal.text import Column, Row, duration, number, readable
 
 
 def _currency(sums: Row) -> str:
@@ -55,26 +55,6 @@ def _price_age(row: Row) -> str:
     return f"{duration(age_s)} {feed}"
 
 
-# Greeks whose age differs by less than this from that of the price are not shown apart.
-NEAR_S = 5.0
-
-
-def _greeks_age(row: Row) -> str:
-    """Return the age of greeks where it differs from that of the price, else nothing.
-
-    Of greeks without a known age it is a dash.
-    """
-    price_age_s = row["age_s"]
-    greeks_age_s = row["greeks_age_s"]
-    if price_age_s is None:
-        return "" if greeks_age_s is None else duration(greeks_age_s)
-    if greeks_age_s is None:
-        return duration(None) if row["has_greeks"] else ""
-
-    difference_s = abs(greeks_age_s - price_age_s)
-    return "" if difference_s < NEAR_S else duration(greeks_age_s)
-
-
 def _nearest_expiry(sums: Row) -> str:
     day = sums["nearest_expiry"]
     return f"{day:%d%b%y}" if day else ""
@@ -88,7 +68,7 @@ def _source(row: Row) -> str:
 
 
 _PRICE_AGE = Column("age", "age_s", 0, _price_age)
-_GREEKS_AGE = Column("greeks", "greeks_age_s", 0, _greeks_age)
+_GREEKS_AGE = Column("greeks", "greeks_age_s", 6, lambda row: duration(row["greeks_age_s"]))
 
 _MONEY_OF_SUMS = (
     Column("", "currency", 0, _currency, left=True),
@@ -109,7 +89,7 @@ _CLOSED_OF_SUMS = (
     Column("campaign", "campaign_pnl", 2, signed=True),
 )
 _COVERAGE_OF_SUMS = (
-    Column("lines", "lines", 4, lambda sums: quantity(sums["lines"])),
+    Column("lines", "lines", 4, lambda sums: readable(sums["lines"])),
     Column("with greeks", "options", 6, _with_greeks),
     Column("expiry", "nearest_expiry", 5, _nearest_expiry),
     Column("short ITM", "short_in_money", 5, _short_in_money),
@@ -126,7 +106,7 @@ _CONTRACT = (
     Column("account", "account", 4, itemgetter("account"), left=True),
     Column("conid", "conid", 6, lambda row: str(row["conid"]), left=True),
     Column("leg", "name", 0, itemgetter("name"), left=True),
-    Column("qty", "position", 0, lambda row: quantity(row["position"])),
+    Column("qty", "position", 0, lambda row: readable(row["position"])),
 )
 _MONEY_OF_POSITIONS = (
     Column("price", "market_price", 0, lambda row: number(row["market_price"])),
@@ -185,28 +165,22 @@ def _sums_row(sums: MoneySum, *, has_accounts: bool) -> Row:
         "campaign_pnl": profit,
         "age_s": sums.oldest_age_s,
         "greeks_age_s": sums.oldest_greeks_s,
-        **_marks_of(sums.options_with_greeks, sums.delayed),
+        "feed": "delayed" if sums.delayed else None,
     }
-
-
-def _marks_of(options_with_greeks: int, delayed: int) -> Row:
-    """Return what the columns of ages show of sums besides: greeks, and delayed prices."""
-    return {"has_greeks": options_with_greeks > 0, "feed": "delayed" if delayed else None}
 
 
 _GREEKS = ("delta", "gamma", "theta", "vega")
 _SUMMED = ("market_value", "notional", "unrealized_pnl", "daily_pnl")
 
 
-def positions_table(rows: pl.DataFrame, book: Book) -> tuple[list[Row], int, str]:
+def positions_table(rows: pl.DataFrame, book: Book) -> tuple[list[Row], int]:
     """Return rows of positions (`open_positions`) with a total for each currency.
 
     The greeks are those of the whole position: per unit × quantity × multiplier. They have no
     total, which is of no use across underlyings.
 
     Returns:
-        The rows for POSITIONS, how many of them are totals, and how many options have greeks if
-        not all have them of the gateway.
+        The rows for POSITIONS, and how many of them are totals.
     """
     lines = _position_rows(rows)
     shown_names = set().union(*lines)
@@ -217,20 +191,14 @@ def positions_table(rows: pl.DataFrame, book: Book) -> tuple[list[Row], int, str
     for total in totals.iter_rows(named=True):
         lines.append(_total_row(total, summed_names, book.now))
 
-    counts = totals.select(pl.sum("options", "options_with_greeks", "options_modelled"))
-    options = counts.row(0, named=True)
-    has_all_greeks = options["options"] == options["options_with_greeks"]
-    if has_all_greeks and not options["options_modelled"]:
-        return lines, totals.height, ""
-    return lines, totals.height, _known_greeks(options)
+    return lines, totals.height
 
 
 def _position_rows(positions: pl.DataFrame) -> list[Row]:
     """Return the cells of positions; one that does not have a figure, such as cash, lacks it."""
     size = pl.col("position") * pl.col("multiplier")
     greeks = pl.col(_GREEKS) * size
-    has_greeks = pl.col("delta").is_not_null()
-    sized = positions.with_columns(greeks, notional="market_value", has_greeks=has_greeks)
+    sized = positions.with_columns(greeks, notional="market_value")
     figures = sized.select(figure_of(name).alias(name) for name in (*_GREEKS, *_SUMMED))
 
     rows: list[Row] = []
@@ -254,14 +222,8 @@ def _total_row(total: Row, summed_names: Sequence[str], now: datetime) -> Row:
     row["unknown"] = unknown
     row["age_s"] = seconds_since(total["priced_at"], now)
     row["greeks_age_s"] = seconds_since(total["greeks_at"], now)
-    row.update(_marks_of(total["options_with_greeks"], total["delayed"]))
+    row["feed"] = "delayed" if total["delayed"] else None
     return row
-
-
-def _known_greeks(sums: Row) -> str:
-    text = f"greeks of {sums['options_with_greeks']} of {sums['options']} options"
-    modelled = sums["options_modelled"]
-    return f"{text}, {modelled} of them MODEL" if modelled else text
 
 
 def not_in_sums(book: Book) -> list[str]:
@@ -277,7 +239,11 @@ def money_lines(book: Book) -> list[str]:
     """Return what has no column in the tables of the money."""
     lines = not_in_sums(book)
     for total in book.totals:
-        lines += _lines_of_total(total)
+        if total.options:
+            with_greeks = f"{total.options_with_greeks} of {total.options} options"
+            modelled = total.options_modelled
+            model = f", {modelled} of them MODEL" if modelled else ""
+            lines.append(f"{_titled(total)}: greeks of {with_greeks}{model}")
 
     for total in book.in_base:
         age = duration(total.rates_age_s)
@@ -298,23 +264,6 @@ def _titled(sums: MoneySum) -> str:
     return " ".join(words)
 
 
-def _lines_of_total(total: MoneySum) -> list[str]:
-    title = _titled(total)
-    lines: list[str] = []
-    if total.options:
-        greeks = _known_greeks(total.model_dump())
-        lines.append(f"{title}: {greeks}")
-
-    if total.closes and total.account is None:
-        closes = "1 close" if total.closes == 1 else f"{total.closes} closes"
-        line = f"{title}: {closes}{_since(total.realized_since)}"
-        unknown = total.closes_without_profit
-        if unknown:
-            line += f", {unknown} of them without a known profit"
-        lines.append(line)
-    return lines
-
-
 def _lines_of_strategy(sums: MoneySum) -> list[str]:
     lines: list[str] = []
     if sums.closed:
@@ -325,20 +274,7 @@ def _lines_of_strategy(sums: MoneySum) -> list[str]:
             line += f", {count} missing"
         lines.append(line)
 
-    campaign = sums.campaign
-    if sums.closes and campaign is not None:
-        since = _since(campaign.since)
-        realised = amount(campaign.realised)
-        opened = amount(campaign.open)
-        fees = amount(campaign.fees)
-        money = f"realised {realised}, open {opened}, fees {fees}"
-        lines.append(f"{_titled(sums)}: campaign{since}: {money}")
-
     if sums.differences:
         for text in sums.differences.split("; "):
             lines.append(f"{sums.name}: {text}")
     return lines
-
-
-def _since(at: datetime | None) -> str:
-    return f" since {at:%Y-%m-%d}" if at else ""

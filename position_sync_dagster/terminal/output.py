@@ -3,10 +3,10 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from position_sync_dagster.sync.reports.status import plain
-from position_sync_dagster.terminal.text import Column, Row, foreign
+from position_sync_dagster.terminal.text import Column, Row, foreign, readable
 
 # Maximum length of a line, in characters: a text of others may have any length.
 MOST_OF_A_LINE = 4000
@@ -145,36 +145,55 @@ def dim_line(text: str) -> Text:
     return Text(foreign(text, 1000), style="dim", no_wrap=True, overflow="ellipsis")
 
 
-def print_table(
-    rows: Sequence[Mapping[str, object]], notes: Sequence[str] = (), *, right: Collection[str] = ()
+def show_rows(
+    rows: Sequence[Any],
+    names: Sequence[str],
+    *,
+    json: bool,
+    none: str,
+    lines: Iterable[str] = (),
 ) -> None:
-    """Print rows as a table that is never cut; a terminal wraps a line that is too long.
+    """Print rows: as JSON, or some values of them as a table with lines below it.
 
     Args:
-        rows: One row or more: each a value by heading, all with the same headings; None: nothing.
-        notes: A note for each row, on the next line; an empty one has no line.
-        right: The headings of columns that are aligned to the right, as integers always are.
+        names: The values of the table.
+        none: What a person reads if there are no rows.
     """
-    columns = []
-    for heading, value in rows[0].items():
-        is_left = heading not in right and not isinstance(value, int)
-        columns.append(Column(heading, heading, 0, itemgetter(heading), left=is_left))
+    if json:
+        print_json(rows)
+    elif rows:
+        print_table(rows, names)
+        show(None, lines, json=False)
+    else:
+        show(None, [none], json=False)
 
-    texts = [{heading: _cell(value) for heading, value in row.items()} for row in rows]
-    table = fitted_table(columns, texts, sys.maxsize)
-    notes_of_lines = ["", *(notes or [""] * len(rows))]
+
+def print_table(rows: Sequence[Any], names: Sequence[str]) -> None:
+    """Print values of rows as a table that is never cut; a terminal wraps a line that is too long.
+
+    The headings are the names in JSON. What no row has is not shown.
+
+    Args:
+        rows: One row or more: records, or values by name.
+        names: The values to print.
+    """
+    read = itemgetter if isinstance(rows[0], Mapping) else attrgetter
+    columns = []
+    texts: list[dict[str, str]] = [{} for _row in rows]
+    for name in names:
+        values = [*map(read(name), rows)]
+        if all(value is None for value in values):
+            continue
+        is_text = not any(isinstance(value, int | float) for value in values)
+        columns.append(Column(name.replace("_", " "), name, 0, itemgetter(name), left=is_text))
+        for row, value in zip(texts, values, strict=True):
+            row[name] = readable(value)
 
     console = Console()
-    for line, note in zip(table, notes_of_lines, strict=True):
+    for line in fitted_table(columns, texts, sys.maxsize):
         line.rstrip()
         line.overflow = "ignore"
         console.print(line, soft_wrap=True)
-        if note:
-            console.print(Text(f"  {foreign(note, MOST_OF_A_LINE)}"), soft_wrap=True)
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else str(value)
 
 
 # Characters: wide enough for each column. A pipe has no width, and Rich would take 80.

@@ -65,15 +65,6 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.2f}"
 
 
-def quantity(value: float | None) -> str:
-    """Return a quantity without needless decimals; an unknown one is a dash.
-
-    >>> quantity(-3.0), quantity(0.5)
-    ('-3', '0.5')
-    """
-    return "–" if value is None else f"{value:,.10g}"
-
-
 def amount(value: float | None) -> str:
     """Return an amount of money or a greek in few characters; an unknown one is a dash.
 
@@ -93,34 +84,26 @@ def amount(value: float | None) -> str:
     return f"{value:.2g}"
 
 
-def amounts(values: Sequence[float | None], partial: Sequence[bool] = ()) -> list[str]:
-    """Return the amounts of a column with even decimals; a star marks a partial sum.
+def readable(value: Any) -> str:
+    """Return a value of any type for a person; an unknown one is a dash.
 
-    >>> amounts([-1234.5, 12.34, None]), amounts([7.0, 0.5], [True, False])
-    (['-1,234', '12', '–'], ['7.0*', '0.5'])
+    >>> readable(-2.0), readable(1234.567), readable(0.00123), readable(["a", "b"]), readable(True)
+    ('-2', '1,234.57', '0.0012', 'a, b', 'yes')
     """
-    digits = _even_decimals(values)
-    texts = []
-    for value, is_partial in zip(values, partial or [False] * len(values), strict=True):
-        if value is None or digits is None or abs(value) >= 1e7:
-            text = amount(value)
-        else:
-            rounded = round(value, digits) + 0.0  # no "-0"
-            text = f"{rounded:,.{digits}f}"
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(readable, value))
+    if not isinstance(value, float):
+        return str(value)
 
-        has_star = is_partial and value is not None
-        texts.append(f"{text}*" if has_star else text)
-    return texts
-
-
-def _even_decimals(values: Sequence[float | None]) -> int | None:
-    """Return the decimals that fit the largest value of a column; None: each value its own."""
-    largest = max((abs(value) for value in values if value is not None), default=0.0)
-    if largest >= 99.95:
-        return 0
-    if largest >= 0.95 or largest == 0:
-        return 1
-    return None
+    if value.is_integer():
+        return f"{value + 0.0:,.0f}"  # no "-0"
+    return f"{value:,.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +132,14 @@ class Column:
 
     def cells(self, rows: Sequence[Row]) -> list[str]:
         """Return the cell of each row, without control characters."""
-        rows_with_cell = [row for row in rows if self.name in row]
-        if self.text is None:
-            values = [row[self.name] for row in rows_with_cell]
-            is_partial = [self.name in row.get("unknown", ()) for row in rows_with_cell]
-            texts = iter(amounts(values, is_partial))
-        else:
-            texts = iter([foreign(self.text(row)) for row in rows_with_cell])
-        return [next(texts) if self.name in row else "" for row in rows]
+        return [self._cell(row) if self.name in row else "" for row in rows]
+
+    def _cell(self, row: Row) -> str:
+        if self.text is not None:
+            return foreign(self.text(row))
+        value = row[self.name]
+        is_partial = value is not None and self.name in row.get("unknown", ())
+        return f"{amount(value)}*" if is_partial else amount(value)
 
 
 def age(since: datetime | None, now: datetime) -> str:
@@ -195,24 +178,16 @@ _MENTION = re.compile(r"`position-sync ([^`]*)`")
 HOMELESS = ("dev", "demo", "simulate")
 
 
-def program_as_typed(argv0: str | None = None, cwd: Path | None = None) -> str:
-    """Return the shortest way to type the program from the working directory.
+def program_as_typed(started: str | None = None) -> str:
+    """Return the program as a person can type it: its name if it is on the PATH.
 
     Args:
-        argv0: The path that started the program; None: the path of this process.
-        cwd: None: the working directory.
+        started: The path that started the program; None: that of this process.
     """
-    started = Path(argv0 if argv0 is not None else sys.argv[0])
-    if started.name != NAME:
+    path = started or sys.argv[0]
+    if Path(path).name != NAME or shutil.which(NAME) == path:
         return NAME
-
-    path = started.absolute()
-    on_path = shutil.which(NAME)
-    if on_path is not None and Path(on_path).absolute() == path:
-        return NAME
-
-    folder = cwd or Path.cwd()
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+    return path
 
 
 def command_as_typed(*words: str) -> str:

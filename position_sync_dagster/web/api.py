@@ -11,11 +11,11 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
-from pydantic.json_schema import models_json_schema
+from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, Response
 
@@ -26,119 +26,94 @@ from position_sync_dagster.errors import (
     UserError,
     shown,
 )
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.payoff import payoffs
-from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenario_file import folder_of, read_scenarios
 from position_sync_dagster.risk.scenarios import scenario_rows
-from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import (
-    COLUMNS,
-    Book,
-    open_positions,
-)
-from position_sync_dagster.sync.reports.figures import VERSION, Figures, limit_of
-from position_sync_dagster.sync.reports.risk import leg_notes
+from position_sync_dagster.sync.reports.book import COLUMNS, open_positions
+from position_sync_dagster.sync.reports.figures import VERSION, Figures
+from position_sync_dagster.sync.reports.one_campaign import OneCampaign, read_campaign
+from position_sync_dagster.sync.reports.results import read_campaigns
+from position_sync_dagster.sync.reports.risk import Choice, leg_notes
 from position_sync_dagster.sync.reports.status import plain
-from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, rows_of_choice
+from position_sync_dagster.sync.reports.what_if import rows_of_choice
 from position_sync_dagster.terminal.text import cell_text
-from position_sync_dagster.web import api_answers, results_answers, risk_answers
 from position_sync_dagster.web.api_answers import (
+    AccountsAnswer,
     ApiModel,
+    FiguresAnswer,
+    HeaderAnswer,
     NoQuery,
+    PayoffAnswer,
     PayoffQuery,
+    PositionsAnswer,
     PositionsQuery,
     Problem,
+    StrategiesAnswer,
+    WhatIfAnswer,
     WhatIfQuery,
 )
-from position_sync_dagster.web.closed_day_answers import ClosedDayAnswer, closed_day
+from position_sync_dagster.web.day_answers import (
+    ClosedDayAnswer,
+    WhyAnswer,
+    WhyQuery,
+    answer_why,
+    closed_day,
+)
 from position_sync_dagster.web.expiry_answers import ExpiryAnswer, ExpiryQuery, expiry_of
-from position_sync_dagster.web.leg_answers import LegAnswer, LegQuery, read_leg
-from position_sync_dagster.web.search_answers import SearchAnswer, SearchQuery, search
-from position_sync_dagster.web.served_figures import ExplainedFigures
-from position_sync_dagster.web.why_answers import WhyAnswer, WhyQuery, answer_why
+from position_sync_dagster.web.leg_answers import (
+    LegAnswer,
+    LegQuery,
+    SearchAnswer,
+    SearchQuery,
+    read_leg,
+    search,
+)
+from position_sync_dagster.web.results_answers import (
+    CampaignQuery,
+    CampaignsAnswer,
+    CampaignsQuery,
+    ResultsAnswer,
+    ResultsQuery,
+    answer_results,
+)
+from position_sync_dagster.web.risk_answers import (
+    CurveAnswer,
+    CurveQuery,
+    ScenariosAnswer,
+    curve_answer,
+    left_out_of,
+    scenarios_answer,
+)
+from position_sync_dagster.web.served_figures import PageFigures
 
 # The most scenarios of one request.
 MOST_POINTS = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiSource:
-    """Where an answer is read from.
-
-    Attributes:
-        figures: Reads the figures of now; all requests of a second share a read.
-        risk: Returns the book and its legs as the option model has them; requests share a read.
-        compared: Returns that book before and after trades.
-        explained: Returns why today's profit is what it is; all requests of a minute share it.
-        lake: Opens the tables.
-        settings: Reads the settings.
-    """
-
-    figures: Callable[[], Figures]
-    risk: Callable[[], tuple[Book, PricedLegs]]
-    compared: Callable[[Changes], WhatIf]
-    explained: Callable[[], ExplainedFigures]
-    lake: Callable[[], Lake]
-    settings: Callable[[], Settings]
+def _figures(source: PageFigures, _query: NoQuery, now: datetime) -> str:
+    return source.figures(now).to_json()
 
 
-def _figures(source: ApiSource, _query: NoQuery) -> str:
-    return source.figures().to_json()
+def _part(shape: type[ApiModel]) -> Callable[[PageFigures, NoQuery, datetime], dict[str, Any]]:
+    """Return what reads the part of the figures that a shape has."""
+
+    def read(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
+        figures = source.figures(now).to_dict(positions=False)
+        return {name: figures[name] for name in shape.model_fields}
+
+    return read
 
 
-def _header(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
-    figures = source.figures()
-    status = figures.status
-    gateways = [login.gateway for login in status.each_login]
-    limits = [limit_of(evaluated) for evaluated in figures.limits]
-    attention = [*status.attention, *status.unresolved_legs]
-    return {
-        "at": figures.at,
-        "gateways": gateways,
-        "attention": attention,
-        "hints": status.hints,
-        "limits": limits,
-        "accounts": figures.accounts,
-        "current": figures.current,
-        "held": figures.held,
-        "oldest_age_s": figures.oldest_age_s,
-        "lines": status.lines_text,
-        "without_line": status.legs_without_line,
-        "mode": status.trading_mode,
-        "changes": figures.changes[:1],
-    }
+def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dict[str, Any]:
+    book = source.figures(now).book
+    Choice(strategy=query.strategy).check(book)
+    rows = open_positions(book, query.strategy, query.underlying)
+    return {"at": book.now, "positions": rows.select(COLUMNS).to_dicts()}
 
 
-def _accounts(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
-    figures = source.figures()
-    return {"at": figures.at, "accounts": figures.accounts}
-
-
-def _strategies(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
-    figures = source.figures()
-    book = figures.book
-    strategies = [*book.strategies, *book.rest]
-    totals = [*book.totals, *book.in_base]
-    return {
-        "at": figures.at,
-        "strategies": strategies,
-        "underlyings": book.underlyings,
-        "expiries": book.expiries,
-        "totals": totals,
-    }
-
-
-def _positions(source: ApiSource, query: PositionsQuery) -> dict[str, Any]:
-    figures = source.figures()
-    figures.book.require_strategy(query.strategy)
-    rows = open_positions(figures.book, query.strategy, query.underlying)
-    return {"at": figures.at, "positions": rows.select(COLUMNS).to_dicts()}
-
-
-def _positions_csv(source: ApiSource, _query: NoQuery) -> str:
+def _positions_csv(source: PageFigures, _query: NoQuery, now: datetime) -> str:
     """Return the open positions as CSV; unknown cells are empty, texts begin no formula."""
-    rows = source.figures().positions.select(COLUMNS).unnest("greeks")
+    rows = source.figures(now).positions.select(COLUMNS).unnest("greeks")
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(rows.columns)
@@ -146,8 +121,9 @@ def _positions_csv(source: ApiSource, _query: NoQuery) -> str:
     return text.getvalue()
 
 
-def _what_if(source: ApiSource, query: WhatIfQuery) -> dict[str, Any]:
-    points = query.points()
+def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str, Any]:
+    scenarios = read_scenarios(folder_of(source.settings.strategies_file))
+    points = query.points(scenarios.points)
     if len(points) > MOST_POINTS:
         raise UserError(
             f"These are {len(points)} scenarios, and at most {MOST_POINTS} are computed at once.",
@@ -156,69 +132,76 @@ def _what_if(source: ApiSource, query: WhatIfQuery) -> dict[str, Any]:
 
     changes = query.changes()
     if changes:
-        return _compared(source, query, changes)
+        compared = source.compared(changes, now)
+        rows = compared.rows(points, query.level)
+        rows = rows_of_choice(rows, query.strategy, query.account)
+        left_out = left_out_of(compared.after_legs)
+        at = compared.before.now
+        return {"at": at, "rows": rows, "left_out": left_out, "notes": compared.notes}
 
-    book, legs = source.risk()
-    book.require_strategy(query.strategy)
-    chosen = legs.chosen(query.choice)
+    book, legs = source.risk(now)
+    query.choice.check(book)
+    chosen = query.choice.of(legs)
     rows = scenario_rows(chosen, points, query.level)
-    return {"at": book.now, "rows": rows, "left_out": risk_answers.left_out_of(chosen)}
+    return {"at": book.now, "rows": rows, "left_out": left_out_of(chosen)}
 
 
-def _compared(source: ApiSource, query: WhatIfQuery, changes: Changes) -> dict[str, Any]:
-    """Return what groups are before and after trades."""
-    found = source.compared(changes)
-    rows = found.rows(query.points(), query.level)
-    rows = rows_of_choice(rows, query.strategy, query.account)
-    reasons = found.after_legs.left_out().items()
-    left_out = [{"reason": reason, "legs": count} for reason, count in reasons]
-    return {"at": found.before.now, "rows": rows, "left_out": left_out, "notes": found.notes}
+def _payoff(source: PageFigures, query: PayoffQuery, now: datetime) -> dict[str, Any]:
+    book, legs = source.risk(now)
+    Choice(strategy=query.strategy).check(book)
+    of_strategies = payoffs(legs.of_strategy(query.strategy), leg_notes(book))
+    return {"at": book.now, "payoffs": [payoff.row for payoff in of_strategies]}
 
 
-def _payoff(source: ApiSource, query: PayoffQuery) -> dict[str, Any]:
-    book, legs = source.risk()
-    book.require_strategy(query.strategy)
-    found = payoffs(legs.of_strategy(query.strategy), leg_notes(book))
-    return {"at": book.now, "payoffs": [payoff.row for payoff in found]}
-
-
-def _curve(source: ApiSource, query: risk_answers.CurveQuery) -> dict[str, Any]:
+def _curve(source: PageFigures, query: CurveQuery, now: datetime) -> dict[str, Any]:
     changes = query.changes()
     if not changes:
-        return risk_answers.curve_answer(*source.risk(), query, notes=())
+        return curve_answer(*source.risk(now), query, notes=())
 
-    after = source.compared(changes)
-    return risk_answers.curve_answer(after.after, after.after_legs, query, notes=after.notes)
-
-
-def _scenarios(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
-    scenarios = read_scenarios(folder_of(source.settings().strategies_file))
-    return risk_answers.scenarios_answer(*source.risk(), scenarios.recorded)
+    after = source.compared(changes, now)
+    return curve_answer(after.after, after.after_legs, query, notes=after.notes)
 
 
-def _closed_day(source: ApiSource, _query: NoQuery) -> dict[str, Any]:
-    return closed_day(source.lake(), source.figures().at)
+def _scenarios(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
+    scenarios = read_scenarios(folder_of(source.settings.strategies_file))
+    return scenarios_answer(*source.risk(now), scenarios.recorded)
 
 
-def _expiry(source: ApiSource, query: ExpiryQuery) -> dict[str, Any]:
-    book, legs = source.risk()
-    book.require_strategy(query.strategy)
+def _closed_day(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
+    return closed_day(source.lake, source.figures(now).at)
+
+
+def _expiry(source: PageFigures, query: ExpiryQuery, now: datetime) -> dict[str, Any]:
+    book, legs = source.risk(now)
+    Choice(strategy=query.strategy).check(book)
     return expiry_of(legs, query)
 
 
-def _search(source: ApiSource, query: SearchQuery) -> dict[str, Any]:
-    return search(source.figures(), query)
+def _search(source: PageFigures, query: SearchQuery, now: datetime) -> dict[str, Any]:
+    return search(source.figures(now), query)
 
 
-def _leg(source: ApiSource, query: LegQuery) -> dict[str, Any]:
-    return read_leg(source.lake(), source.figures(), query)
+def _leg(source: PageFigures, query: LegQuery, now: datetime) -> dict[str, Any]:
+    return read_leg(source.lake, source.figures(now), query)
 
 
-def _why(source: ApiSource, query: WhyQuery) -> dict[str, Any]:
-    return answer_why(source.explained(), query)
+def _why(source: PageFigures, query: WhyQuery, now: datetime) -> dict[str, Any]:
+    return answer_why(*source.explained(now), query)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def _results(source: PageFigures, query: ResultsQuery, _now: datetime) -> dict[str, Any]:
+    return answer_results(source.lake, query)
+
+
+def _campaigns(source: PageFigures, query: CampaignsQuery, _now: datetime) -> dict[str, Any]:
+    return {"campaigns": read_campaigns(source.lake, query.since, query.strategy)}
+
+
+def _campaign(source: PageFigures, query: CampaignQuery, _now: datetime) -> OneCampaign:
+    return read_campaign(source.lake, source.settings, query.id)
+
+
+@dataclass(frozen=True, slots=True)
 class ApiRoute:
     """A route.
 
@@ -232,149 +215,98 @@ class ApiRoute:
 
     summary: str
     query: type[ApiModel]
-    answer: type[ApiModel] | None
-    read: Callable[[ApiSource, Any], str | dict[str, Any]]
+    answer: type | None
+    read: Callable[[PageFigures, Any, datetime], Any]
     is_tagged: bool = False
 
 
-# What is served below /api/v1/, by its name there.
-ROUTES: dict[str, ApiRoute] = {}
-
-ROUTES["figures"] = ApiRoute(
-    summary="All figures",
-    query=NoQuery,
-    answer=api_answers.FiguresAnswer,
-    read=_figures,
-    is_tagged=True,
-)
-
-ROUTES["header"] = ApiRoute(
-    summary="What the header of a page says",
-    query=NoQuery,
-    answer=api_answers.HeaderAnswer,
-    # Untagged: its moment is what a page counts from, also where nothing changed.
-    read=_header,
-)
-
-ROUTES["accounts"] = ApiRoute(
-    summary="Accounts, and the profit of the day in its parts",
-    query=NoQuery,
-    answer=api_answers.AccountsAnswer,
-    read=_accounts,
-    is_tagged=True,
-)
-
-ROUTES["strategies"] = ApiRoute(
-    summary="Sums of strategies, underlyings, expiries, and of all",
-    query=NoQuery,
-    answer=api_answers.StrategiesAnswer,
-    read=_strategies,
-    is_tagged=True,
-)
-
-ROUTES["positions"] = ApiRoute(
-    summary="Open positions",
-    query=PositionsQuery,
-    answer=api_answers.PositionsAnswer,
-    read=_positions,
-)
-
-ROUTES["positions.csv"] = ApiRoute(
-    summary="Open positions as CSV",
-    query=NoQuery,
-    answer=None,
-    read=_positions_csv,
-    is_tagged=True,
-)
-
-ROUTES["what-if"] = ApiRoute(
-    summary="Value and profit under other prices, volatilities and days",
-    query=WhatIfQuery,
-    answer=api_answers.WhatIfAnswer,
-    read=_what_if,
-)
-
-ROUTES["payoff"] = ApiRoute(
-    summary="Break-evens, greatest profit and greatest loss at the next expiry",
-    query=PayoffQuery,
-    answer=api_answers.PayoffAnswer,
-    read=_payoff,
-)
-
-ROUTES["curve"] = ApiRoute(
-    summary="Profit and greeks over the price: now, on a chosen day, and at the next expiry",
-    query=risk_answers.CurveQuery,
-    answer=risk_answers.CurveAnswer,
-    read=_curve,
-)
-
-ROUTES["scenarios"] = ApiRoute(
-    summary="Profit in the recorded scenarios",
-    query=NoQuery,
-    answer=risk_answers.ScenariosAnswer,
-    read=_scenarios,
-)
-
-ROUTES["closed-day"] = ApiRoute(
-    summary="Where the profit of the newest closed day came from, and its books",
-    query=NoQuery,
-    answer=ClosedDayAnswer,
-    read=_closed_day,
-)
-
-ROUTES["expiry"] = ApiRoute(
-    summary="What expires, and what may be assigned early",
-    query=ExpiryQuery,
-    answer=ExpiryAnswer,
-    read=_expiry,
-)
-
-ROUTES["leg"] = ApiRoute(
-    summary="A leg, its values of today, and its events",
-    query=LegQuery,
-    answer=LegAnswer,
-    read=_leg,
-)
-
-ROUTES["search"] = ApiRoute(
-    summary="Strategies, underlyings and legs by their names",
-    query=SearchQuery,
-    answer=SearchAnswer,
-    read=_search,
-)
-
-ROUTES["why"] = ApiRoute(
-    summary="Why today's profit of each strategy is what it is",
-    query=WhyQuery,
-    answer=WhyAnswer,
-    read=_why,
-)
-
-ROUTES["results"] = ApiRoute(
-    summary="What campaigns that are over brought, by group and by day",
-    query=results_answers.ResultsQuery,
-    answer=results_answers.ResultsAnswer,
-    read=lambda source, query: results_answers.answer_results(source.lake(), query),
-)
-
-ROUTES["campaigns"] = ApiRoute(
-    summary="Campaigns that are over",
-    query=results_answers.CampaignsQuery,
-    answer=results_answers.CampaignsAnswer,
-    read=lambda source, query: results_answers.answer_campaigns(source.lake(), query),
-)
-
-ROUTES["campaign"] = ApiRoute(
-    summary="One campaign: its legs, fills, rolls, and how it stood at each close",
-    query=results_answers.CampaignQuery,
-    answer=results_answers.CampaignAnswer,
-    read=lambda source, query: results_answers.answer_campaign(
-        source.lake(), source.settings(), query
+# What is served below /api/v1/, by its name there. The header is untagged: its moment is what a
+# page counts from, also where nothing changed.
+ROUTES = {
+    "figures": ApiRoute("All figures", NoQuery, FiguresAnswer, _figures, is_tagged=True),
+    "header": ApiRoute(
+        "What the header of a page says", NoQuery, HeaderAnswer, _part(HeaderAnswer)
     ),
-)
+    "accounts": ApiRoute(
+        "Accounts, and the profit of the day in its parts",
+        NoQuery,
+        AccountsAnswer,
+        _part(AccountsAnswer),
+        is_tagged=True,
+    ),
+    "strategies": ApiRoute(
+        "Sums of strategies, underlyings, expiries, and of all",
+        NoQuery,
+        StrategiesAnswer,
+        _part(StrategiesAnswer),
+        is_tagged=True,
+    ),
+    "positions": ApiRoute("Open positions", PositionsQuery, PositionsAnswer, _positions),
+    "positions.csv": ApiRoute(
+        "Open positions as CSV", NoQuery, None, _positions_csv, is_tagged=True
+    ),
+    "what-if": ApiRoute(
+        "Value and profit under other prices, volatilities and days",
+        WhatIfQuery,
+        WhatIfAnswer,
+        _what_if,
+    ),
+    "payoff": ApiRoute(
+        "Break-evens, greatest profit and greatest loss at the next expiry",
+        PayoffQuery,
+        PayoffAnswer,
+        _payoff,
+    ),
+    "curve": ApiRoute(
+        "Profit and greeks over the price: now, on a chosen day, and at the next expiry",
+        CurveQuery,
+        CurveAnswer,
+        _curve,
+    ),
+    "scenarios": ApiRoute("Profit in the recorded scenarios", NoQuery, ScenariosAnswer, _scenarios),
+    "closed-day": ApiRoute(
+        "Where the profit of the newest closed day came from, and its books",
+        NoQuery,
+        ClosedDayAnswer,
+        _closed_day,
+    ),
+    "expiry": ApiRoute(
+        "What expires, and what may be assigned early", ExpiryQuery, ExpiryAnswer, _expiry
+    ),
+    "leg": ApiRoute("A leg, its values of today, and its events", LegQuery, LegAnswer, _leg),
+    "search": ApiRoute(
+        "Strategies, underlyings and legs by their names", SearchQuery, SearchAnswer, _search
+    ),
+    "why": ApiRoute("Why today's profit of each strategy is what it is", WhyQuery, WhyAnswer, _why),
+    "results": ApiRoute(
+        "What campaigns that are over brought, by group and by day",
+        ResultsQuery,
+        ResultsAnswer,
+        _results,
+    ),
+    "campaigns": ApiRoute("Campaigns that are over", CampaignsQuery, CampaignsAnswer, _campaigns),
+    "campaign": ApiRoute(
+        "One campaign: its legs, fills, rolls, and how it stood at each close",
+        CampaignQuery,
+        OneCampaign,
+        _campaign,
+    ),
+}
 
 
-def answer(name: str, parameters: QueryParams, known_tags: str, source: ApiSource) -> Response:
+def ask(source: PageFigures, name: str, now: datetime, /, **parameters: Any) -> Any:
+    """Return what a route answers; blocks.
+
+    Raises:
+        ValidationError: A parameter is not usable.
+    """
+    route = ROUTES[name]
+    return route.read(source, route.query(**parameters), now)
+
+
+def answer(
+    name: str, parameters: QueryParams, known_tags: str, source: PageFigures, now: datetime
+) -> Response:
     """Return the answer to a request; blocks.
 
     Args:
@@ -382,6 +314,7 @@ def answer(name: str, parameters: QueryParams, known_tags: str, source: ApiSourc
         parameters: The query.
         known_tags: The entity tags that the client has (If-None-Match).
         source: Where it is read from.
+        now: The moment.
     """
     route = ROUTES.get(name)
     if route is None:
@@ -389,33 +322,30 @@ def answer(name: str, parameters: QueryParams, known_tags: str, source: ApiSourc
         return problem(404, what, "See /api/v1/openapi.json.")
 
     try:
-        query = route.query.model_validate(dict(parameters))
         headers: dict[str, str] = {}
         if route.is_tagged:
-            headers["ETag"] = etag_of(source.figures())
+            headers["ETag"] = etag_of(source.figures(now))
             if headers["ETag"] in re.findall(r'"[^"]*"', known_tags):
                 return Response(status_code=304, headers=headers)
 
-        content = route.read(source, query)
+        content = ask(source, name, now, **parameters)
     except ValidationError as error:
-        return problem(422, _invalid(error), "See /api/v1/openapi.json for the parameters.")
-    except (UnknownStrategyError, UnknownIdError) as error:
-        return problem(404, error.what, error.remedy)
-    except UserError as error:
-        return problem(422, error.what, error.remedy)
+        return problem(422, invalid(error), "See /api/v1/openapi.json for the parameters.")
     except PositionSyncError as error:
-        return problem(503, error.what, error.remedy)
+        status = 422 if isinstance(error, UserError) else 503
+        if isinstance(error, UnknownStrategyError | UnknownIdError):
+            status = 404
+        return problem(status, error.what, error.remedy)
 
     if route.answer is None:
-        day = source.figures().at
-        headers["Content-Disposition"] = f'attachment; filename="{day:%Y-%m-%d}-{name}"'
+        headers["Content-Disposition"] = f'attachment; filename="{now:%Y-%m-%d}-{name}"'
         return Response(content, headers=headers, media_type="text/csv")
     if isinstance(content, str):
         return Response(content, headers=headers, media_type="application/json")
     return JSONResponse(plain(content), headers=headers)
 
 
-def _invalid(error: ValidationError) -> str:
+def invalid(error: ValidationError) -> str:
     """Return what is wrong with a parameter."""
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"])) or "the query"
@@ -457,16 +387,22 @@ def etag_of(figures: Figures) -> str:
 @cache
 def openapi() -> dict[str, Any]:
     """Return the description of all routes (OpenAPI 3.1)."""
-    shapes: list[tuple[type[BaseModel], Literal["serialization"]]] = [(Problem, "serialization")]
+    shapes: list[tuple[str, Literal["serialization"], TypeAdapter[Any]]] = [
+        ("problem", "serialization", TypeAdapter(Problem))
+    ]
     paths: dict[str, Any] = {}
     for name, route in ROUTES.items():
         paths[f"/api/v1/{name}"] = {"get": _operation(name)}
         if route.answer is not None:
-            shapes.append((route.answer, "serialization"))
+            shapes.append((name, "serialization", TypeAdapter(route.answer)))
 
-    _references, schemas = models_json_schema(
+    _references, schemas = TypeAdapter.json_schemas(
         shapes, by_alias=True, ref_template="#/components/schemas/{model}"
     )
+    for schema in schemas["$defs"].values():
+        if schema["type"] == "object":
+            schema["additionalProperties"] = False
+
     info = {"title": "Position Sync", "version": f"{VERSION}"}
     components = {"schemas": schemas["$defs"]}
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": components}
@@ -498,7 +434,7 @@ def _operation(name: str) -> dict[str, Any]:
     }
 
 
-def _reference(model: type[BaseModel]) -> dict[str, str]:
+def _reference(model: type) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 

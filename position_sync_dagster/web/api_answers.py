@@ -3,15 +3,17 @@
 Within a version names are added, and none is removed or changed. Unknown is null.
 """
 
+from collections.abc import Mapping
 from datetime import date, datetime
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from position_sync_dagster.risk.priced_legs import Choice
+from position_sync_dagster.errors import UserError
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown
-from position_sync_dagster.sync.reports.changes import ChangeKind
+from position_sync_dagster.sync.reports.changes import DayChange
 from position_sync_dagster.sync.reports.money_sums import (
     ExpirySum,
     StrategySum,
@@ -143,19 +145,6 @@ class Position(ApiModel):
     """The part of each strategy; what is missing from 1 belongs to nobody."""
 
 
-class ListedChange(ApiModel):
-    """One thing that happened today."""
-
-    at: datetime
-    kind: ChangeKind
-    account: str | None
-    conids: list[int]
-    text: str
-    amount: float | None
-    """The realised profit."""
-    currency: str | None
-
-
 class JudgedLimit(ApiModel):
     """A limit of the strategies file, and the number that it is compared with."""
 
@@ -171,42 +160,21 @@ class JudgedLimit(ApiModel):
     text: str
 
 
-class FiguresAnswer(ApiModel):
-    """All figures of a moment."""
+class AccountsAnswer(ApiModel):
+    """The accounts at a moment."""
 
-    version: Literal[1]
     at: datetime
-    ledger_version: int | None
-    gateway: Gateway
-    """The login that has been without its gateway longest, or the only one."""
-    gateways: list[Gateway]
-    attention: list[str]
-    hints: list[str]
-    """What of `attention` one may leave as it is."""
-    current: int
-    """The holdings whose value is current."""
-    held: int
     accounts: list[Account]
-    strategies: list[StrategySum]
-    underlyings: list[UnderlyingSum]
-    expiries: list[ExpirySum]
-    totals: list[TotalSum]
-    closed_today: list[Position]
-    changes: list[ListedChange]
-    limits: list[JudgedLimit]
-    positions: list[Position]
 
 
-class HeaderAnswer(ApiModel):
+class HeaderAnswer(AccountsAnswer):
     """The header of a page: accounts, logins, how old all is, and what needs attention."""
 
-    at: datetime
     gateways: list[Gateway]
     attention: list[str]
     hints: list[str]
     """What of `attention` one may leave as it is."""
     limits: list[JudgedLimit]
-    accounts: list[Account]
     current: int
     """The holdings whose value is current."""
     held: int
@@ -218,15 +186,8 @@ class HeaderAnswer(ApiModel):
     """How many active legs that are held have no line, and why; null: each has one."""
     mode: str | None
     """LIVE, PAPER or SIMULATED."""
-    changes: list[ListedChange]
-    """The newest change of today."""
-
-
-class AccountsAnswer(ApiModel):
-    """The accounts at a moment."""
-
-    at: datetime
-    accounts: list[Account]
+    changes: list[DayChange]
+    """What happened today, the newest first."""
 
 
 class StrategiesAnswer(ApiModel):
@@ -246,6 +207,16 @@ class PositionsAnswer(ApiModel):
     positions: list[Position]
 
 
+class FiguresAnswer(HeaderAnswer, StrategiesAnswer, PositionsAnswer):
+    """All figures of a moment."""
+
+    version: Literal[1]
+    ledger_version: int | None
+    gateway: Gateway
+    """The login that has been without its gateway longest, or the only one."""
+    closed_today: list[Position]
+
+
 class Dividend(ApiModel):
     """A dividend that an option is priced with."""
 
@@ -260,23 +231,29 @@ class PayoffCorner(ApiModel):
     profit: float
 
 
-class PayoffRow(ApiModel):
-    """The profit of a strategy at its next expiry, over the price of one underlying."""
+class AtExpiry(ApiModel):
+    """What some legs bring at their next expiry."""
 
-    strategy: str
     account: str
-    underlying: str
     currency: str
-    expiry: date | None
     break_evens: list[float] | None
     """Null: not known."""
     greatest_profit: float | None
     """Null with break-evens: unbounded."""
     greatest_loss: float | None
-    """Null with break-evens: unbounded."""
+    """The lowest profit; null with break-evens: unbounded."""
     why: str | None
     """What is unbounded or not known."""
     note: str | None
+    """What is wrong with the legs of the strategy."""
+
+
+class PayoffRow(AtExpiry):
+    """The profit of a strategy at its next expiry, over the price of one underlying."""
+
+    strategy: str
+    underlying: str
+    expiry: date | None
     corners: list[PayoffCorner]
     legs: list[str]
 
@@ -456,22 +433,51 @@ class WhatIfQuery(TradesQuery):
 
     spot: Numbers = [*USUAL_MOVES]
     """Moves of the underlyings in percent, separated by commas."""
-    vol: Numbers = [0.0]
-    """Changes of the volatilities in points, separated by commas."""
+    vol: Numbers | None = None
+    """Changes of the volatilities in points, separated by commas; none without it."""
     days: Numbers = [0.0]
     """Days that have passed, separated by commas."""
+    rate: float = 0.0
+    """Change of the interest rates in points."""
+    in_moves: bool = False
+    """Whether `spot` is in implied moves of one day."""
+    ratio: bool = False
+    """Whether `vol` has factors, such as 0.8."""
+    scenario: str | None = None
+    """A scenario of scenarios.yaml, instead of the numbers."""
     level: Breakdown = Breakdown.STRATEGY
     """What each row is of."""
 
-    def points(self) -> list[Point]:
+    def points(self, named: Mapping[str, Point]) -> list[Point]:
         """Return the scenarios.
+
+        Args:
+            named: Those of scenarios.yaml.
 
         Raises:
             ValidationError: A number is out of its range.
+            UserError: There is no such scenario, or a factor is not above 0.
         """
-        return [
-            Point(spot=spot, vol=vol, days=days)
-            for spot in self.spot
-            for vol in self.vol
-            for days in self.days
-        ]
+        if self.scenario is not None:
+            if self.scenario not in named:
+                raise UserError(
+                    f"There is no scenario {self.scenario!r} in scenarios.yaml.",
+                    remedy=f"It has {', '.join(named) or 'none'}.",
+                )
+            return [named[self.scenario]]
+
+        changes = self.vol or [1.0 if self.ratio else 0.0]
+        if self.ratio and min(changes) <= 0:
+            raise UserError("A factor of the volatilities is not above 0.", remedy="Correct it.")
+        points = []
+        for spot, vol, days in product(self.spot, changes, self.days):
+            point = Point(
+                spot=spot,
+                vol=vol,
+                days=days,
+                rate=self.rate,
+                in_moves=self.in_moves,
+                is_ratio=self.ratio,
+            )
+            points.append(point)
+        return points

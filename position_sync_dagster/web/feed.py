@@ -12,12 +12,12 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.web.served_figures import PageFigures
 
 logger = logging.getLogger(__name__)
 
@@ -30,25 +30,6 @@ LONGEST_S = 10.0
 
 # An answer waits at most this long; the reading ends when nobody has asked for twice this time.
 WAIT_S = 10.0
-
-
-class FiguresSource(Protocol):
-    """What the feed reads: `PageFigures`."""
-
-    def read(self, now: datetime) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-        """Return the parts of the holdings by their key, and all other figures; blocks."""
-
-    def figures(self, now: datetime) -> Any:
-        """Return the figures as the API serves them; blocks."""
-
-    def risk(self, now: datetime) -> Any:
-        """Return the book and its legs as the option model has them; blocks."""
-
-    def compared(self, changes: Any, now: datetime) -> Any:
-        """Return that book before and after trades; blocks."""
-
-    def explained(self, now: datetime) -> Any:
-        """Return why today's profit is what it is, at most a minute old; blocks."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +79,7 @@ class Feed:
         more: Figures that stay as they are.
     """
 
-    def __init__(self, open_figures: Callable[[], FiguresSource], more: Mapping[str, Any]) -> None:
+    def __init__(self, open_figures: Callable[[], PageFigures], more: Mapping[str, Any]) -> None:
         self._open = open_figures
         self._more = more
         self._state: State | None = None

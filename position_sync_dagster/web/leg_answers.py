@@ -1,6 +1,8 @@
-"""`/api/v1/leg`: a leg, its values over the day with where each came from, and its events."""
+"""A leg with its values of today and its events; and the search, which finds legs by name."""
 
+from collections.abc import Iterator
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 import polars as pl
@@ -10,18 +12,12 @@ from position_sync_dagster.errors import UnknownIdError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.ledger_rows import LedgerProvenance
 from position_sync_dagster.sync.reports.book import COLUMNS
+from position_sync_dagster.sync.reports.changes import DayChange
 from position_sync_dagster.sync.reports.figures import Figures
-from position_sync_dagster.web.api_answers import ApiModel, ListedChange, Position
+from position_sync_dagster.web.api_answers import ApiModel, Position
 
 # The most values of a day that are returned, the newest.
 MOST_VALUES = 1000
-
-# What is shown of a row of the ledger.
-_OF_ROW = (
-    "timestamp", "value_time", "position", "market_price", "market_value", "daily_pnl",
-    "unrealized_pnl", "delta", "source", "value_source", "note", "update_id", "batch_id",
-    "request_id", "run_id",
-)  # fmt: skip
 
 
 class LegQuery(ApiModel):
@@ -64,7 +60,7 @@ class LegAnswer(ApiModel):
     """Of today, the oldest first."""
     more: bool
     """Whether today has older values."""
-    changes: list[ListedChange]
+    changes: list[DayChange]
     """What happened to it today, the newest first."""
 
 
@@ -89,18 +85,74 @@ def read_leg(lake: Lake, figures: Figures, query: LegQuery) -> dict[str, Any]:
 
     changes = []
     for change in figures.changes:
-        if _is_of(change.account, query.account) and query.conid in change.conids:
+        if change.account in (None, query.account) and query.conid in change.conids:
             changes.append(change)
 
     return {
         "at": figures.at,
         "position": held[0] if held else None,
-        "values": rows.select(_OF_ROW).to_dicts(),
+        "values": rows.select(*LegValue.model_fields).to_dicts(),
         "more": more,
         "changes": changes,
     }
 
 
-def _is_of(account: str | None, wanted: str) -> bool:
-    """Return whether a change without an account, or of this one, concerns it."""
-    return account in (None, wanted)
+# The most names that a search returns.
+MOST_MATCHES = 20
+
+
+class MatchKind(StrEnum):
+    """What a name is of."""
+
+    STRATEGY = "strategy"
+    UNDERLYING = "underlying"
+    LEG = "leg"
+
+
+class SearchQuery(ApiModel):
+    """What is looked for."""
+
+    text: str = Field(default="", max_length=200)
+    """Words that a name has, in any order, in upper or lower case."""
+
+
+class Match(ApiModel):
+    """A name that has all the words."""
+
+    kind: MatchKind
+    name: str
+    account: str | None = None
+    """Of a leg: its account."""
+    conid: int | None = None
+    """Of a leg: its contract."""
+
+
+class SearchAnswer(ApiModel):
+    """The first matches: strategies, then underlyings, then legs."""
+
+    matches: list[Match]
+    more: int
+    """How many others there are."""
+
+
+def search(figures: Figures, query: SearchQuery) -> dict[str, Any]:
+    """Return the names that have all words of a text."""
+    words = query.text.casefold().split()
+    matches = []
+    for match in _names(figures):
+        name = match.name.casefold()
+        if words and all(word in name for word in words):
+            matches.append(match)
+
+    shown = [match.model_dump() for match in matches[:MOST_MATCHES]]
+    return {"matches": shown, "more": len(matches) - len(shown)}
+
+
+def _names(figures: Figures) -> Iterator[Match]:
+    """Yield every name that can be found."""
+    for strategy in sorted({sums.name for sums in figures.book.strategies if sums.name}):
+        yield Match(kind=MatchKind.STRATEGY, name=strategy)
+    for underlying in sorted({sums.name for sums in figures.book.underlyings if sums.name}):
+        yield Match(kind=MatchKind.UNDERLYING, name=underlying)
+    for name, account, conid in figures.positions.select("name", "account", "conid").iter_rows():
+        yield Match(kind=MatchKind.LEG, name=name, account=account, conid=conid)

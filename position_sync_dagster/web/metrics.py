@@ -5,13 +5,11 @@ and no amount of money is among them. `deploy/grafana` draws them, `deploy/prome
 """
 
 import platform
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from functools import cache
 from importlib.metadata import version
-from threading import Lock
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -25,13 +23,13 @@ from prometheus_client.registry import Collector
 from starlette.responses import PlainTextResponse, Response
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.dagster_files import FailingCheck
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
+from position_sync_dagster.web.served_figures import Shared
 
 # What stands before the name of each metric.
 PREFIX = "position_sync"
@@ -56,35 +54,30 @@ class MetricsPage:
         updates: The ledger, whose rows are counted.
     """
 
-    def __init__(self, figures: Callable[[], Figures], updates: SyncUpdates) -> None:
+    def __init__(self, figures: Callable[[datetime], Figures], updates: SyncUpdates) -> None:
         self._figures = figures
         self._rows = RowCounter(updates)
-        self._lock = Lock()
-        self._read_at = -SHARED_S
-        self._registry = CollectorRegistry(auto_describe=False)
+        self._shared = Shared(self._read, timedelta(seconds=SHARED_S))
 
-    def answer(self, accepted: str) -> Response:
+    def answer(self, accepted: str, now: datetime) -> Response:
         """Return the metrics in the format that a client accepts; blocks.
 
         Args:
             accepted: The header Accept of the scrape.
+            now: The moment.
         """
         try:
-            registry = self._current()
+            registry = self._shared.at(now)
         except PositionSyncError as error:
             return PlainTextResponse(str(error), 503)
 
         encode, kind = choose_encoder(accepted)
         return Response(encode(registry), headers={"Content-Type": kind})
 
-    def _current(self) -> CollectorRegistry:
-        with self._lock:
-            if time.monotonic() - self._read_at >= SHARED_S:
-                metrics = [*metrics_of(self._figures(), self._rows.read(), _ticks())]
-                self._registry = CollectorRegistry(auto_describe=False)
-                self._registry.register(_Collected(metrics))
-                self._read_at = time.monotonic()
-            return self._registry
+    def _read(self, now: datetime) -> CollectorRegistry:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Collected(metrics_of(self._figures(now), self._rows.read())))
+        return registry
 
 
 class _Collected(Collector):
@@ -108,42 +101,13 @@ class RowCounter:
     def read(self) -> Mapping[str, int]:
         """Return the number of rows by source; blocks."""
         added = self._updates.count_after(self._version)
-        if added.version < self._version:  # an older copy of the ledger was restored
-            self._rows.clear()
-            added = self._updates.count_after(0)
-
         self._rows.update(added.rows)
         self._version = added.version
         return self._rows
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ticks:
-    """What the ticks of the sensors say of themselves.
-
-    Attributes:
-        at: When the last one was, in seconds since 1970; None: none was yet.
-        duration_s: How long the last drain took with its reports and checks.
-        checks: The checks that did not pass.
-    """
-
-    at: float | None
-    duration_s: float | None
-    checks: Sequence[FailingCheck]
-
-
-def _ticks() -> Ticks:
-    home = dagster_files.dagster_home()
-    ticked_at = dagster_files.read(home).ticked_at
-    return Ticks(
-        at=ticked_at.timestamp() if ticked_at else None,
-        duration_s=dagster_files.tick_duration_s(home),
-        checks=dagster_files.failing_checks(home),
-    )
-
-
-def metrics_of(figures: Figures, rows: Mapping[str, int], ticks: Ticks) -> Iterator[Metric]:
-    """Yield all metrics; pure."""
+def metrics_of(figures: Figures, rows: Mapping[str, int]) -> Iterator[Metric]:
+    """Yield all metrics; blocks."""
     status = figures.status
     yield _versions()
     yield from _of_logins(status.each_login)
@@ -157,7 +121,7 @@ def metrics_of(figures: Figures, rows: Mapping[str, int], ticks: Ticks) -> Itera
         written.add_metric([source], count)
     yield written
 
-    yield from _of_ticks(ticks)
+    yield from _of_ticks()
     yield _gauge(
         "attention", "Notices that ask for a person, as `position-sync status` lists them.",
         [((), len(status.attention))],
@@ -224,14 +188,17 @@ def _of_queue(status: Status) -> Iterator[Metric]:
     yield _gauge("last_drained_age_seconds", text, [((), age)])
 
 
-def _of_ticks(ticks: Ticks) -> Iterator[Metric]:
+def _of_ticks() -> Iterator[Metric]:
+    home = dagster_files.dagster_home()
+    ticked_at = dagster_files.read(home).ticked_at
+    seconds = ticked_at.timestamp() if ticked_at else None
     text = "How long the last tick of drain_queue took."
-    yield _gauge("tick_duration_seconds", text, [((), ticks.duration_s)])
+    yield _gauge("tick_duration_seconds", text, [((), dagster_files.tick_duration_s(home))])
     text = "When a sensor last ticked."
-    yield _gauge("last_tick_timestamp_seconds", text, [((), ticks.at)])
+    yield _gauge("last_tick_timestamp_seconds", text, [((), seconds)])
 
     samples: list[Sample] = []
-    for check in ticks.checks:
+    for check in dagster_files.failing_checks(home):
         asset, _colon, name = check.name.partition(": ")
         samples.append(((asset, name, "UNKNOWN" if check.is_unknown else "FAILED"), 1.0))
     text = "1 for each check whose newest result is not passed; the others have no sample."

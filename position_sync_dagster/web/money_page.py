@@ -1,20 +1,21 @@
 """The money page at `/money`, its feed, and the routes of all pages.
 
 Nobody can write: the tables that a viewer sorts and groups are in his own browser, and every route
-is for GET alone. Perspective's engine runs in the browser, and is not imported here. What reads the
-lake is imported when somebody first opens a page.
+is for GET alone. Perspective's engine runs in the browser, and is not imported here.
 """
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.web.feed import Feed, FiguresSource
+from position_sync_dagster.settings import load_settings
+from position_sync_dagster.web.api import answer, openapi
+from position_sync_dagster.web.feed import Feed
+from position_sync_dagster.web.metrics import MetricsPage
 from position_sync_dagster.web.page import (
     HEADERS,
     PageFrame,
@@ -26,6 +27,7 @@ from position_sync_dagster.web.page import (
 )
 from position_sync_dagster.web.results_page import results_html
 from position_sync_dagster.web.risk_page import risk_html
+from position_sync_dagster.web.served_figures import PageFigures
 
 PANELS = (
     Panel(
@@ -94,18 +96,10 @@ def money_html() -> str:
     return frame.html("\n".join(panel.html() for panel in PANELS) + DIALOGS)
 
 
-def _open_figures() -> FiguresSource:
-    """Import what reads the lake, and open the lake of the settings."""
-    from position_sync_dagster.settings import load_settings
-    from position_sync_dagster.web.served_figures import PageFigures
-
-    return PageFigures(load_settings())
-
-
 def money_routes(
     *,
     dagster: bool = True,
-    open_figures: Callable[[], FiguresSource] = _open_figures,
+    open_figures: Callable[[], PageFigures] = lambda: PageFigures(load_settings()),
 ) -> list[BaseRoute]:
     """Return the routes of the pages and of the API; the caller puts the guard before them.
 
@@ -147,29 +141,16 @@ def _feed_route(feed: Feed) -> Route:
 
 
 # Starlette calls an endpoint that is no coroutine in a thread: it blocks no other request.
-def _api_routes(opened: Callable[[], FiguresSource]) -> list[Route]:
+def _api_routes(opened: Callable[[], PageFigures]) -> list[Route]:
     def api(request: Request) -> Response:
-        from position_sync_dagster.lake.lake import Lake
-        from position_sync_dagster.settings import load_settings
-        from position_sync_dagster.web.api import ApiSource, answer
-
-        source = ApiSource(
-            figures=lambda: opened().figures(utc_now()),
-            risk=lambda: opened().risk(utc_now()),
-            compared=lambda changes: opened().compared(changes, utc_now()),
-            explained=lambda: opened().explained(utc_now()),
-            lake=lambda: Lake.of(load_settings()),
-            settings=load_settings,
-        )
         known_tags = request.headers.get("if-none-match", "")
-        response = answer(request.path_params["name"], request.query_params, known_tags, source)
+        name = request.path_params["name"]
+        response = answer(name, request.query_params, known_tags, opened(), utc_now())
         headers = {**HEADERS, "Cache-Control": "no-cache", "Server-Time": _milliseconds_now()}
         response.headers.update(headers)
         return response
 
     def description(request: Request) -> Response:
-        from position_sync_dagster.web.api import openapi
-
         return JSONResponse(openapi(), headers={**HEADERS, "Cache-Control": "no-cache"})
 
     return [
@@ -178,18 +159,13 @@ def _api_routes(opened: Callable[[], FiguresSource]) -> list[Route]:
     ]
 
 
-def _metrics_route(opened: Callable[[], FiguresSource]) -> Route:
+def _metrics_route(opened: Callable[[], PageFigures]) -> Route:
     @cache
-    def metrics_page() -> Any:
-        from position_sync_dagster.lake.lake import Lake
-        from position_sync_dagster.settings import load_settings
-        from position_sync_dagster.web.metrics import MetricsPage
-
-        updates = Lake.of(load_settings()).updates.sync
-        return MetricsPage(lambda: opened().figures(utc_now()), updates)
+    def metrics_page() -> MetricsPage:
+        return MetricsPage(opened().figures, opened().lake.updates.sync)
 
     def metrics(request: Request) -> Response:
-        response: Response = metrics_page().answer(request.headers.get("accept", ""))
+        response = metrics_page().answer(request.headers.get("accept", ""), utc_now())
         response.headers.update({**HEADERS, "Cache-Control": "no-store"})
         return response
 

@@ -2,7 +2,7 @@
 
 from position_sync_dagster.web.page import PageFrame, Panel
 
-# As `sync/reports/results.py` groups campaigns, which is imported when somebody first asks.
+# As `Grouping` has them, with the one first that the page begins with.
 GROUPINGS = ("strategy", "kind", "underlying", "month", "weekday")
 
 _OPTIONS = "".join(f"<option>{name}</option>" for name in GROUPINGS)

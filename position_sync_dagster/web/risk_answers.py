@@ -11,7 +11,7 @@ from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown, profits
 from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.risk import curves_of_choice
-from position_sync_dagster.web.api_answers import ApiModel, LeftOut, TradesQuery
+from position_sync_dagster.web.api_answers import ApiModel, AtExpiry, LeftOut, TradesQuery
 
 
 class CurveQuery(TradesQuery):
@@ -31,15 +31,13 @@ class UnpricedLeg(ApiModel):
     reason: str
 
 
-class CurveRow(ApiModel):
+class CurveRow(AtExpiry):
     """Profit and greeks of some legs of an account over the price of their underlying.
 
     Over one underlying the profit is that since the legs were opened; over several, which all move
     by the same percentage, it is the change from now. A list that is null is not known.
     """
 
-    account: str
-    currency: str
     underlying: str | None
     """Null: several."""
     legs: list[str]
@@ -62,16 +60,6 @@ class CurveRow(ApiModel):
     gamma_1pct: list[float] | None
     theta: list[float] | None
     vega: list[float] | None
-    break_evens: list[float] | None
-    """At the next expiry; null: not known."""
-    greatest_profit: float | None
-    """At the next expiry; null with break-evens: unbounded."""
-    greatest_loss: float | None
-    """The lowest profit at the next expiry; null with break-evens: unbounded."""
-    why: str | None
-    """What is unbounded or not known at the next expiry."""
-    note: str | None
-    """What is wrong with the legs of the strategy."""
     left_out: list[UnpricedLeg]
     """The legs that cannot be priced: over one underlying nothing is known, over several the sums
     leave them out."""

@@ -4,7 +4,7 @@ from html import escape
 
 from position_sync_dagster.web.page import PageFrame, Panel
 
-# As `risk/proposed_trade.py` reads a trade, which is imported when the first one is asked for.
+# As `risk/proposed_trade.py` reads a trade.
 EXAMPLE = "-2 SPY 20270115 C 650 @3.20"
 
 _CHOICE = """

@@ -1,13 +1,13 @@
 """The figures as the money page gets them: those of the API, and the parts of holdings as rows."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from operator import itemgetter
 from threading import Lock
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import polars as pl
 
@@ -31,7 +31,6 @@ from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.sync.reports.todays_profit import TodaysProfit, explain_today
 from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.terminal.money_tables import not_in_sums
-from position_sync_dagster.terminal.text import foreign
 from position_sync_dagster.web.expiry_answers import ExpiryQuery, expiry_of, most_urgent
 
 # How often the curves of the day, which read half a day of the ledger, and scenarios are computed;
@@ -58,10 +57,12 @@ NO_SLOW_FIGURES: dict[str, Any] = {"curves": [], "curves_hidden": 0, "scenarios"
 # How many of the strategies that lose most have a curve, and how many of those that gain most.
 MOST_CURVES = 8
 
-# Texts that are shown as they are.
-USUAL_TEXT = "^[ -~]{0,199}$"
+# Characters that change how others are shown, and the length of a text of others.
+NOT_SHOWN = r"\p{C}"
+LONGEST_TEXT = 200
 
 Row = list[Any]
+Value = TypeVar("Value")
 
 OF_LEG = ("name", "strike", "average_cost", "bid", "ask", "moneyness", "extrinsic", "days")
 OF_PART = (
@@ -89,26 +90,38 @@ class SlowFigures:
     until_next: timedelta
 
 
-@dataclass(frozen=True, slots=True)
-class ExplainedFigures:
-    """Figures, and why the profit of the day in them is what it is: of one moment."""
+class Shared(Generic[Value]):
+    """A value that all who ask for it within some time share; whoever asks first waits for it.
 
-    figures: Figures
-    rows: list[TodaysProfit]
+    Args:
+        read: Reads it, as of a moment.
+        lasts: How long it is shared.
+    """
+
+    def __init__(self, read: Callable[[datetime], Value], lasts: timedelta) -> None:
+        self._read = read
+        self._lasts = lasts
+        self._lock = Lock()
+        self._newest: tuple[datetime, Value] | None = None
+
+    def at(self, now: datetime) -> Value:
+        """Return the value of a moment, or the one that is shared; blocks."""
+        with self._lock:
+            if self._newest is None or not timedelta() <= now - self._newest[0] < self._lasts:
+                self._newest = None  # an error is not shared
+                self._newest = (now, self._read(now))
+            return self._newest[1]
 
 
 class PageFigures:
     """Reads the figures repeatedly, and each time only the new data."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._lake = Lake.of(settings)
-        self._lock = Lock()
-        self._last: Figures | None = None
-        self._risk_lock = Lock()
-        self._risk: tuple[Book, PricedLegs] | None = None
-        self._explaining = Lock()
-        self._explained: ExplainedFigures | None = None
+        self.settings = settings
+        self.lake = Lake.of(settings)
+        self._figures = Shared(self._read_figures, FRESH)
+        self._risk = Shared(self._price, RISK_FRESH)
+        self._explained = Shared(self._explain, SLOW_EVERY)
         self._thread = ThreadPoolExecutor(1, "slow figures")
         self._computing: Future[SlowFigures] | None = None
         self._slow = SlowFigures(NO_SLOW_FIGURES, BEGINNING)
@@ -139,43 +152,42 @@ class PageFigures:
     def _compute_slow(self, book: Book) -> SlowFigures:
         """Return the curves of the day, and what would be gained if prices moved; blocks."""
         began = time.thread_time()
-        curves = shown_curves(read_curves(self._lake, book))
+        curves = shown_curves(read_curves(self.lake, book))
         try:
-            scenarios = _scenarios_of(self._settings, *self.risk(book.now))
+            scenarios = _scenarios_of(self.settings, *self.risk(book.now))
         except PositionSyncError as error:
             scenarios = NO_SCENARIOS | {"at": book.now, "trouble": str(error)}
 
-        shown = _printable(plain(curves | {"scenarios": scenarios}))
+        shown = plain(curves | {"scenarios": scenarios})
         has_line = any(len(curve["points"]) > 1 for curve in curves["curves"])
         every = SLOW_EVERY if has_line else BEGINNING
         worked = timedelta(seconds=time.thread_time() - began)
         return SlowFigures(shown, max(every, worked / SLOW_SHARE))
 
     def figures(self, now: datetime) -> Figures:
-        """Return figures that are at most FRESH old, so that all requests share a read; blocks.
+        """Return figures that are at most FRESH old; blocks.
 
         Raises:
             LakeError: A table cannot be used.
         """
-        with self._lock:
-            if self._last is None or not timedelta() <= now - self._last.at < FRESH:
-                self._last = None
-                self._last = read_figures(self._lake, self._settings, now)
-            return self._last
+        return self._figures.at(now)
+
+    def _read_figures(self, now: datetime) -> Figures:
+        return read_figures(self.lake, self.settings, now)
 
     def risk(self, now: datetime) -> tuple[Book, PricedLegs]:
-        """Return a book at most RISK_FRESH old with its legs, priced once for all requests; blocks.
+        """Return a book at most RISK_FRESH old with its legs as the option model has them; blocks.
 
         Raises:
             LakeError: A table cannot be used.
             ScenariosFileError: The file of scenarios has a mistake.
         """
-        with self._risk_lock:
-            if self._risk is None or not timedelta() <= now - self._risk[0].now < RISK_FRESH:
-                scenarios = read_scenarios(folder_of(self._settings.strategies_file))
-                book = self.figures(now).book
-                self._risk = (book, price_legs(self._lake, self._settings, book, scenarios))
-            return self._risk
+        return self._risk.at(now)
+
+    def _price(self, now: datetime) -> tuple[Book, PricedLegs]:
+        scenarios = read_scenarios(folder_of(self.settings.strategies_file))
+        book = self.figures(now).book
+        return book, price_legs(self.lake, self.settings, book, scenarios)
 
     def compared(self, changes: Changes, now: datetime) -> WhatIf:
         """Return the book of `risk` before and after trades; blocks.
@@ -184,24 +196,19 @@ class PageFigures:
             LakeError: A table cannot be used.
             ProposedTradeError: A trade names nothing that can be priced.
         """
-        return what_if_of(*self.risk(now), self._settings, changes)
+        return what_if_of(*self.risk(now), self.settings, changes)
 
-    def explained(self, now: datetime) -> ExplainedFigures:
-        """Return why today's profit is what it is, at most a minute old; blocks.
-
-        It is computed when somebody asks, and all who ask within the minute share it.
+    def explained(self, now: datetime) -> tuple[Figures, list[TodaysProfit]]:
+        """Return figures at most a minute old, and why the profit of the day in them is so; blocks.
 
         Raises:
             LakeError: A table cannot be used.
         """
-        with self._explaining:
-            newest = self._explained
-            is_due = newest is None or not timedelta() <= now - newest.figures.at < SLOW_EVERY
-            if newest is None or is_due:
-                figures = self.figures(now)
-                rows = explain_today(self._lake, self._settings, figures)
-                newest = self._explained = ExplainedFigures(figures, rows)
-            return newest
+        return self._explained.at(now)
+
+    def _explain(self, now: datetime) -> tuple[Figures, list[TodaysProfit]]:
+        figures = self.figures(now)
+        return figures, explain_today(self.lake, self.settings, figures)
 
 
 def shown_curves(curves: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -249,16 +256,11 @@ def _scenarios_of(settings: Settings, book: Book, legs: PricedLegs) -> dict[str,
 
 def shown(figures: Figures) -> dict[str, Any]:
     """Return what the page shows besides the parts: the JSON of the API without its positions."""
-    status = figures.status
-    values = figures.to_dict()
+    values = figures.to_dict(positions=False)
     values["columns"] = COLUMNS
-    values["mode"] = plain(status.trading_mode)
-    values["lines"] = status.lines_text
-    values["without_line"] = status.legs_without_line
-    values["oldest_age_s"] = figures.oldest_age_s
     values["missing"] = not_in_sums(figures.book)
     values["changes"] = values["changes"][:MOST_CHANGES]
-    return dict(_printable(values))
+    return values
 
 
 def parts_of(figures: Figures) -> dict[str, Row]:
@@ -272,14 +274,9 @@ def parts_of(figures: Figures) -> dict[str, Row]:
     expiry = pl.col("expiry").dt.to_string("iso")
     as_plain = with_legs.with_columns(times, expiry)
     named = as_plain.with_columns(written_at="timestamp", priced_at="confirmed_at")
-    rows = named.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None))
-    parts = {row[0]: list(row) for row in rows.iter_rows()}
-
-    # To look at each text of a large book, one by one, would take half of the time.
-    is_usual = pl.all_horizontal(pl.col(pl.String).str.contains(USUAL_TEXT))
-    for row in rows.filter(~is_usual).iter_rows():
-        parts[row[0]] = [_printable(value) for value in row]
-    return parts
+    texts = pl.col(pl.String).str.replace_all(NOT_SHOWN, "�").str.slice(0, LONGEST_TEXT)
+    rows = named.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None), texts)
+    return {row[0]: list(row) for row in rows.iter_rows()}
 
 
 def _columns_of_parts(key: Sequence[str]) -> list[pl.Expr]:
@@ -305,14 +302,3 @@ def _columns_of_parts(key: Sequence[str]) -> list[pl.Expr]:
     columns.append(has_no_greeks.cast(pl.Int64).alias("greekless"))
     columns += [pl.col(name) for name in OF_PART if name not in key]
     return columns
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, str):
-        is_usual = value.isprintable() and len(value) < 200
-        return value if is_usual else foreign(value, 1000)
-    if isinstance(value, dict):
-        return {_printable(name): _printable(cell) for name, cell in value.items()}
-    if isinstance(value, list):
-        return [_printable(cell) for cell in value]
-    return value

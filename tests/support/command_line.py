@@ -10,13 +10,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from position_sync_dagster import cli
-from position_sync_dagster.cli.app import app
 
 
 def call(*arguments: str) -> Result:
     """Run a command, and raise its error."""
     with patch.dict(os.environ):
-        return CliRunner().invoke(app, arguments, catch_exceptions=False)
+        return CliRunner().invoke(cli.commands(), arguments, catch_exceptions=False)
 
 
 def run(*arguments: str) -> str:

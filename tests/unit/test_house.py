@@ -11,8 +11,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
-from position_sync_dagster.cli.app import COMMANDS, load
+from position_sync_dagster import cli
 from position_sync_dagster.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -172,12 +173,13 @@ def each_named_file_exists(document: Path) -> None:
 
 
 def each_command_and_its_options_exist(document: Path) -> None:
+    program = get_command(cli.commands()).commands
     for line in commands(document.read_text()):
         words = [word for word in shlex.split(line) if word not in ("…", "[--repair]", "[--json]")]
-        if not words or words[0] not in COMMANDS:
+        if not words or words[0] not in program:
             assert not words or words[0].startswith("-"), line
             continue
-        command = load(words.pop(0))
+        command = program[words.pop(0)]
         while words and hasattr(command, "commands") and words[0] in command.commands:
             command = command.commands[words.pop(0)]
         if not words:

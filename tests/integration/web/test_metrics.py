@@ -133,7 +133,7 @@ async def test_scrapes_of_one_moment_share_a_read(scrape, lake, monkeypatch):
     assert await scrape() == first
 
 
-def test_rows_are_counted_on_and_anew_after_an_older_ledger_was_restored(lake):
+def test_rows_are_counted_on(lake):
     updates = lake.updates.sync
     counter = metrics.RowCounter(updates)
     assert dict(counter.read()) == {}
@@ -141,15 +141,13 @@ def test_rows_are_counted_on_and_anew_after_an_older_ledger_was_restored(lake):
     assert dict(counter.read()) == {"STREAM": 1}
     updates.append([row(2, source=Source.QUEUE), row(3, source=Source.STREAM)])
     assert dict(counter.read()) == {"STREAM": 2, "QUEUE": 1}
-    counter._version += 10
-    assert dict(counter.read()) == {"STREAM": 2, "QUEUE": 1}
 
 
 async def test_tables_that_cannot_be_read_fail_the_scrape(settings, monkeypatch):
-    def broken() -> None:
+    def broken(_now: object) -> None:
         raise metrics.PositionSyncError("The table is broken.", remedy="Restore it.")
 
-    answer = metrics.MetricsPage(broken, SyncUpdates).answer("")
+    answer = metrics.MetricsPage(broken, SyncUpdates).answer("", utc_now())
     assert (answer.status_code, b"Restore it." in answer.body) == (503, True)
 
 

@@ -97,7 +97,7 @@ def test_a_person_reads_which_legs_lost_most(lake):
     printed = command_line.run("why", "--strategy", "condor")
     assert "condor: delta -1,200" in printed
     assert "SPY 600P" in printed
-    assert "not known: SPY 600P" in command_line.run("why", "--strategy", "new")
+    assert "SPY 600P" in command_line.run("why", "--strategy", "new")
 
 
 def test_all_viewers_of_a_minute_share_an_answer(lake, settings):

@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from position_sync_dagster import errors
-from position_sync_dagster.cli.app import COMMANDS, app, load, print_error
+from position_sync_dagster.cli import commands
+from position_sync_dagster.cli.app import print_error
 from tests.support.command_line import ended, run
 
 BY_THE_USER = (errors.SettingsError, errors.InvalidLegError, errors.InvalidRequestError)
@@ -69,7 +71,7 @@ def test_a_program_without_room_on_the_disk_of_its_home_does_not_name_its_output
     def fail() -> None:
         raise OSError(errno.ENOSPC, "No space left on device", file)
 
-    monkeypatch.setattr("position_sync_dagster.cli.app.app", fail)
+    monkeypatch.setattr("position_sync_dagster.cli.commands", lambda: fail)
     with (tmp_path / "out").open("w") as out:
         ended("demo", output=out)
     said = f"{file or 'A file'} cannot be written: No space left on device."
@@ -84,10 +86,10 @@ def test_a_folder_that_is_no_home_or_cannot_be_looked_for_is_named(refuse, home)
 
 
 def test_each_command_has_help_and_the_list_of_commands_shows_its_first_line():
-    listed = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
-    for command in COMMANDS:
-        assert "Usage" in run(command, "--help")
-        assert load(command).help.partition("\n\n")[0] in listed
+    listed = CliRunner().invoke(commands(), ["--help"], env={"COLUMNS": "200"}).output
+    for name, command in get_command(commands()).commands.items():
+        assert "Usage" in run(name, "--help")
+        assert command.help.partition("\n\n")[0] in listed
 
 
 def test_a_report_imports_what_it_uses_alone():

@@ -29,5 +29,7 @@ def test_each_table_and_column_has_a_text(spec):
 
 
 def test_the_package_is_imported_without_docstrings():
-    code = "import position_sync_dagster.lake.lake, position_sync_dagster.cli.app"
+    code = (
+        "import position_sync_dagster.lake.lake, position_sync_dagster.cli as cli; cli.commands()"
+    )
     subprocess.run([sys.executable, "-OO", "-W", "ignore", "-c", code], check=True, timeout=300)

@@ -8,7 +8,7 @@ from ib_gateway_simulator import Options, SimulatedGateway, load_book, program
 from ib_gateway_simulator.command_line import simulate
 from ib_gateway_simulator.errors import OptionError
 from ib_gateway_simulator.options import PROGRAM_OPTIONS
-from position_sync_dagster.cli.app import app
+from position_sync_dagster.cli import commands
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def invoke(request):
     def run(arguments: str) -> Result:
         if request.param == "python -m":
             return CliRunner().invoke(alone, arguments.split())
-        return CliRunner().invoke(app, ["simulate", *arguments.split()])
+        return CliRunner().invoke(commands(), ["simulate", *arguments.split()])
 
     return run
 

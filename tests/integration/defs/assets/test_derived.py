@@ -155,7 +155,7 @@ def test_figures_are_aligned_to_the_right_with_separators():
     rows = [{"leg": "a", "value": -13_844.8}, {"leg": "b", "value": 7.0}]
     one, other = aligned_table(columns, rows).records
     assert one.data == {"leg": "a", "value": "-13,845"}
-    assert other.data == {"leg": "b", "value": "\u00a0" * 6 + "7"}
+    assert other.data == {"leg": "b", "value": "\u00a0" * 4 + "7.0"}
 
 
 @pytest.mark.usefixtures("two_strategies")

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
-from position_sync_dagster.cli.app import COMMANDS, app
+from position_sync_dagster.cli import commands
 from position_sync_dagster.defs.assets.table_asset import reconciliation_breaks
 from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.checks.evaluation import EVALUATE
@@ -304,10 +305,10 @@ def test_an_observation_shows_the_open_differences(lake, breaks):
 
 def test_the_command_compares_now_and_records_nothing(world, lake):
     world.hold(7)
-    shown = CliRunner().invoke(app, ["reconcile"]).stdout
+    shown = CliRunner().invoke(commands(), ["reconcile"]).stdout
     assert "1 holdings of all accounts compared" in shown
-    assert "MISSING DUSIM0001 7 " in shown
-    found = json.loads(CliRunner().invoke(app, ["reconcile", "--json"]).stdout)
+    assert shown.splitlines()[-1].split()[:3] == ["MISSING", "DUSIM0001", "7"]
+    found = json.loads(CliRunner().invoke(commands(), ["reconcile", "--json"]).stdout)
     assert [one["type"] for one in found["discrepancies"]] == ["MISSING"]
     assert lake.breaks.open_breaks() == []
 
@@ -317,4 +318,14 @@ def test_the_page_names_only_commands_that_exist():
     texts = f"{reconciliation_breaks.description} {check.description}"
     named = re.findall(r"position-sync (\w+)", texts)
     assert named
-    assert set(named) <= set(COMMANDS)
+    assert set(named) <= set(get_command(commands()).commands)
+
+
+def test_a_row_of_another_program_that_cannot_be_read_is_an_error(world, lake):
+    world.row(1, 5, update_id="row-1")
+    rows = lake.updates.table.rows().with_columns(update_id=pl.lit("odd"))
+    odd = rows.with_columns(position=pl.lit(float("nan")))
+    odd.write_delta(lake.updates.table.path, mode="append")
+    found = world.check(tables.ids_are_unique)
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert [row["update_id"] for row in world.shown(found)] == ["odd"]
