@@ -158,7 +158,7 @@ def _read(
     """Return the book of now, or of a moment, in which the strategy must be known."""
     settings, lake = opened
     book = read_book(lake, settings, now) if past is None else book_at(lake, settings, past, now)
-    known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+    book.require_strategy(strategy)
     return book
 
 

@@ -33,7 +33,7 @@ from position_sync_dagster.sync.reports.book import COLUMNS, open_positions
 from position_sync_dagster.sync.reports.figures import VERSION, Figures
 from position_sync_dagster.sync.reports.one_campaign import OneCampaign, read_campaign
 from position_sync_dagster.sync.reports.results import read_campaigns
-from position_sync_dagster.sync.reports.risk import Choice, leg_notes
+from position_sync_dagster.sync.reports.risk import leg_notes
 from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.sync.reports.what_if import rows_of_choice
 from position_sync_dagster.terminal.text import cell_text
@@ -98,7 +98,7 @@ def _part(shape: type[ApiModel]) -> Callable[[PageFigures, NoQuery, datetime], d
     """Return what reads the part of the figures that a shape has."""
 
     def read(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
-        figures = source.figures(now).to_dict(positions=False)
+        figures = source.figures(now).to_dict()
         return {name: figures[name] for name in shape.model_fields}
 
     return read
@@ -106,7 +106,7 @@ def _part(shape: type[ApiModel]) -> Callable[[PageFigures, NoQuery, datetime], d
 
 def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dict[str, Any]:
     book = source.figures(now).book
-    Choice(strategy=query.strategy).check(book)
+    book.require_strategy(query.strategy)
     rows = open_positions(book, query.strategy, query.underlying)
     return {"at": book.now, "positions": rows.select(COLUMNS).to_dicts()}
 
@@ -140,15 +140,15 @@ def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str
         return {"at": at, "rows": rows, "left_out": left_out, "notes": compared.notes}
 
     book, legs = source.risk(now)
-    query.choice.check(book)
-    chosen = query.choice.of(legs)
+    book.require_strategy(query.strategy)
+    chosen = legs.chosen(query.choice)
     rows = scenario_rows(chosen, points, query.level)
     return {"at": book.now, "rows": rows, "left_out": left_out_of(chosen)}
 
 
 def _payoff(source: PageFigures, query: PayoffQuery, now: datetime) -> dict[str, Any]:
     book, legs = source.risk(now)
-    Choice(strategy=query.strategy).check(book)
+    book.require_strategy(query.strategy)
     of_strategies = payoffs(legs.of_strategy(query.strategy), leg_notes(book))
     return {"at": book.now, "payoffs": [payoff.row for payoff in of_strategies]}
 
@@ -173,7 +173,7 @@ def _closed_day(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str
 
 def _expiry(source: PageFigures, query: ExpiryQuery, now: datetime) -> dict[str, Any]:
     book, legs = source.risk(now)
-    Choice(strategy=query.strategy).check(book)
+    book.require_strategy(query.strategy)
     return expiry_of(legs, query)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from position_sync_dagster.errors import UserError
+from position_sync_dagster.risk.priced_legs import Choice
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.sync.reports.changes import DayChange

@@ -13,6 +13,7 @@ from position_sync_dagster.sync.reports.results import (
     DayResult,
     Grouping,
     GroupResult,
+    read_campaigns,
     read_days,
     results_of,
 )

@@ -256,7 +256,7 @@ def _scenarios_of(settings: Settings, book: Book, legs: PricedLegs) -> dict[str,
 
 def shown(figures: Figures) -> dict[str, Any]:
     """Return what the page shows besides the parts: the JSON of the API without its positions."""
-    values = figures.to_dict(positions=False)
+    values = figures.to_dict()
     values["columns"] = COLUMNS
     values["missing"] = not_in_sums(figures.book)
     values["changes"] = values["changes"][:MOST_CHANGES]

@@ -245,6 +245,10 @@ class Figures:
             "gateways": [login.gateway for login in status.each_login],
             "attention": [*status.attention, *status.unresolved_legs],
             "hints": status.hints,
+            "lines": status.lines_text,
+            "without_line": status.legs_without_line,
+            "mode": status.trading_mode,
+            "oldest_age_s": self.oldest_age_s,
             "current": self.current,
             "held": self.held,
             "accounts": self.accounts,
@@ -256,26 +260,6 @@ class Figures:
             "changes": self.changes,
             "limits": [limit_of(evaluated) for evaluated in self.limits],
         }
-        figures["gateways"] = [login.gateway for login in status.each_login]
-        figures["attention"] = [*status.attention, *status.unresolved_legs]
-        figures["hints"] = status.hints
-        figures["lines"] = status.lines_text
-        figures["without_line"] = status.legs_without_line
-        figures["mode"] = status.trading_mode
-        figures["oldest_age_s"] = self.oldest_age_s
-        figures["current"] = self.current
-        figures["held"] = self.held
-        figures["accounts"] = self.accounts
-
-        figures["strategies"] = [*book.strategies, *book.rest]
-        figures["underlyings"] = book.underlyings
-        figures["expiries"] = book.expiries
-        figures["totals"] = [*book.totals, *book.in_base]
-        figures["closed_today"] = closed_today.to_dicts()
-        figures["changes"] = self.changes
-        figures["limits"] = [limit_of(evaluated) for evaluated in self.limits]
-        if positions:
-            figures["positions"] = self.positions.select(COLUMNS).to_dicts()
         return dict(plain(figures))
 
     def to_json(self) -> str:

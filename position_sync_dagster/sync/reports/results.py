@@ -13,6 +13,7 @@ from math import fsum
 from typing import Annotated, Any
 
 import polars as pl
+from polars import col
 from pydantic import Field
 
 from position_sync_dagster.domain.closed_campaign import CampaignResult, ClosedCampaign

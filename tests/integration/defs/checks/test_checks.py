@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import polars as pl
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
