@@ -269,9 +269,14 @@ class Year:
         found = list(invariants.while_down(self.program, self.broker, seen))
         found += invariants.beginning_of_today(session, seen)
         found += invariants.schedules(self.program, session)
-        if self._passed and not self._missed:
+        if self._is_told_of_before() and not self._missed:
             found += profits.in_the_evening(self.program, self.broker, session)
         return found
+
+    def _is_told_of_before(self) -> bool:
+        """Return whether the ends of options on the session before are known from statements."""
+        seed = self.plan.seed
+        return bool(self._passed) and events.is_explained_next_morning(self._passed[-1], seed)
 
     def _night(self, session: date) -> list[Deviation]:
         """Import statements, fill the last sessions again, and judge the closes."""
