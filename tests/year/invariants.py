@@ -66,13 +66,7 @@ class Live:
 
     def _holdings(self) -> Iterator[Deviation]:
         """Compare what is held with the rows of latest_positions: all of it, and no other."""
-        tables = self.program.lake.derived_tables
-        latest = next(table for table in tables if table.spec.name == "latest_positions").rows()
-        told = {
-            (row["account"], row["conid"]): row["position"]
-            for row in latest.iter_rows(named=True)
-            if row["position"]
-        }
+        told = self.watched.latest()
         held = self.watched.held()
         for key in sorted({*held, *told}):
             if held.get(key) != told.get(key):

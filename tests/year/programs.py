@@ -308,6 +308,8 @@ class Watched:
         for _tick in range(MOST_TICKS):
             await self.tick()
             if await self._is_valued():
+                if self.latest() != self.held():
+                    await self.tick()  # a value came after the tick had derived the table
                 return
         overview = self.program.lake.queue.sync.overview()
         raise AssertionError(
@@ -344,6 +346,13 @@ class Watched:
         """Return what the stream has published of the gateway."""
         rows = self.program.lake.broker_positions.read(self.program.settings.gateway_id)
         return {row.key: row.position for row in rows if row.position}
+
+    def latest(self) -> dict[tuple[str, int], float]:
+        """Return what `latest_positions` has."""
+        tables = self.program.lake.derived_tables
+        rows = next(table for table in tables if table.spec.name == "latest_positions").rows()
+        quantities = rows.select("account", "conid", "position").iter_rows()
+        return {(account, conid): position for account, conid, position in quantities if position}
 
     def _is_published(self) -> bool:
         return self.published() == self.held()
