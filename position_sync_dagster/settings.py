@@ -356,8 +356,7 @@ class Settings(BaseSettings):
     # of the 50 that a gateway takes in a second.
     min_hold_s: ClassVar[float] = 5.0
 
-    # A line that should tick and does not for so many seconds is requested again. A login whose
-    # lines are all silent is probed after twice that.
+    # A line that should tick and does not for so many seconds is requested again.
     line_silence_s: ClassVar[float] = 30.0
 
     # An older last trade is not used, by the exchange's time: the quote has moved since.
