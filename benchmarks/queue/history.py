@@ -97,7 +97,7 @@ def finished_rows(first_at: datetime, rows: int, part: str) -> pl.DataFrame:
     created = pl.lit(first_at) + pl.duration(milliseconds="index")
     batches = [token.replace("-", "") for token in new_ids(first_at, -(-rows // BATCH))]
     frame = pl.DataFrame({"request_id": new_ids(first_at, rows), "index": index})
-    return frame.select(
+    finished = frame.select(
         "request_id",
         account=pl.lit(ACCOUNT),
         conid=FIRST_CONID + pl.col("index") % 180,
@@ -115,7 +115,10 @@ def finished_rows(first_at: datetime, rows: int, part: str) -> pl.DataFrame:
         reason=pl.lit("REFRESH"),
         bucket=pl.lit("SUCCESS"),
         part=pl.lit(part),
-    ).cast(dict(POSITION_QUEUE.polars))  # type: ignore[arg-type]
+    )
+    kinds = POSITION_QUEUE.polars
+    empty = [pl.lit(None, kind).alias(name) for name, kind in kinds.items() if name not in finished]
+    return finished.with_columns(empty).select(kinds).cast(dict(kinds))  # type: ignore[arg-type]
 
 
 def _write_parts(contestant: LakeQueue, rows: int) -> None:
