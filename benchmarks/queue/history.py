@@ -118,7 +118,7 @@ def finished_rows(first_at: datetime, rows: int, part: str) -> pl.DataFrame:
     )
     kinds = POSITION_QUEUE.polars
     empty = [pl.lit(None, kind).alias(name) for name, kind in kinds.items() if name not in finished]
-    return finished.with_columns(empty).select(kinds).cast(dict(kinds))  # type: ignore[arg-type]
+    return finished.with_columns(empty).select(list(kinds)).cast(dict(kinds))  # type: ignore[arg-type]
 
 
 def _write_parts(contestant: LakeQueue, rows: int) -> None:

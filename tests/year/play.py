@@ -41,6 +41,9 @@ BEFORE_CLOSE = timedelta(minutes=3)
 AFTER_TRADES, AFTER_JUMP = timedelta(minutes=10), timedelta(minutes=5)
 IMPORTED, FILLED, TICKED = time(6, 1), time(6, 16), time(6, 20)
 
+# In this time the stream looks at its clock, in seconds of the machine.
+CLOCK_LOOK_S = 3.0
+
 # As many sessions as the program fills again at night, and as many more where a statement came.
 LATE_SESSIONS, FILLED_SESSIONS = 3, 6
 
@@ -242,6 +245,7 @@ class Year:
         with suppress(ClockSetBackError):
             async with self.program.streaming(self.broker, at) as watched:
                 self.program.clock.advance(events.JUMP)
+                await asyncio.sleep(CLOCK_LOOK_S)
                 await watched.tick()
                 found += self._live(watched, "while the clock is ahead", before_trades=False)
                 self.program.clock.advance(-events.JUMP)
