@@ -251,23 +251,27 @@ class CloseExplainer:
             prices=prices,
         )
 
-    def _without_taken_back(self, executions: Iterable[Execution], since: date) -> list[Execution]:
+    def _without_taken_back(self, executions: list[Execution], since: date) -> list[Execution]:
         """Leave out the trades that a newer statement of their day does not name any more.
 
         The table `executions` has what several statements name alike once; `movements` has what
         the newest one of a day names.
         """
+        if not any(execution.source == FLEX for execution in executions):
+            return executions
+
         is_of_statement = pl.col("source") == MovementSource.STATEMENT.value
         is_trade = pl.col("section") == Section.TRADES.value
-        trades = self.lake.movements.records(since, is_of_statement & is_trade)
+        trades = self.lake.movements.rows(since, is_of_statement & is_trade)
 
         named: set[tuple[str, str | None]] = set()
         last_stated: defaultdict[tuple[str, date], datetime] = defaultdict(lambda: NEVER)
-        for trade in trades:
-            named.add((trade.account, trade.execution_id))
-            if trade.at is not None and trade.stated_at is not None:
-                day = (trade.account, _day_of(trade.at))
-                last_stated[day] = max(last_stated[day], trade.stated_at)
+        columns = trades.select("account", "execution_id", "at", "stated_at")
+        for account, execution_id, at, stated_at in columns.iter_rows():
+            named.add((account, execution_id))
+            if at is not None and stated_at is not None:
+                day = (account, _day_of(at))
+                last_stated[day] = max(last_stated[day], stated_at)
 
         standing: list[Execution] = []
         for execution in executions:
