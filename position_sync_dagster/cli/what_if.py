@@ -86,12 +86,13 @@ def what_if(
         level=level,
     )
     rows = answer["rows"]
+    is_ratio = answer["ratio"]
     if "notes" in answer:
-        _show_compared(rows, answer["notes"], is_ratio=ratio, json=json)
+        _show_compared(rows, answer["notes"], is_ratio=is_ratio, json=json)
         return
 
     if rows and not json:
-        _print_scenarios(rows, is_ratio=ratio)
+        _print_scenarios(rows, is_ratio=is_ratio)
     notes = [f"{left['legs']} left out: {left['reason']}" for left in answer["left_out"]]
     _show(rows, notes, json=json)
 

@@ -135,15 +135,23 @@ def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str
         compared = source.compared(changes, now)
         rows = compared.rows(points, query.level)
         rows = rows_of_choice(rows, query.strategy, query.account)
-        left_out = left_out_of(compared.after_legs)
-        at = compared.before.now
-        return {"at": at, "rows": rows, "left_out": left_out, "notes": compared.notes}
+        return {
+            "at": compared.before.now,
+            "rows": rows,
+            "left_out": left_out_of(compared.after_legs),
+            "ratio": points[0].is_ratio,
+            "notes": compared.notes,
+        }
 
     book, legs = source.risk(now)
     book.require_strategy(query.strategy)
     chosen = legs.chosen(query.choice)
-    rows = scenario_rows(chosen, points, query.level)
-    return {"at": book.now, "rows": rows, "left_out": left_out_of(chosen)}
+    return {
+        "at": book.now,
+        "rows": scenario_rows(chosen, points, query.level),
+        "left_out": left_out_of(chosen),
+        "ratio": points[0].is_ratio,
+    }
 
 
 def _payoff(source: PageFigures, query: PayoffQuery, now: datetime) -> dict[str, Any]:

@@ -339,6 +339,8 @@ class WhatIfAnswer(ApiModel):
     at: datetime
     rows: list[WhatIfRow]
     left_out: list[LeftOut]
+    ratio: bool
+    """Whether `vol` is a factor, as the query or the scenario of the file says."""
     notes: list[str] = []
     """What priced each trade."""
 

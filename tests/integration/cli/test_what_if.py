@@ -99,6 +99,10 @@ def test_volatilities_are_printed_as_points_or_as_factors(lake):
     assert vols("--vol", "0.8,1.25", "--ratio") == {"×0.8", "×1.25"}
     trade = ("--trade", f"-1 SPY {NEW:%Y%m%d} C 650 @3.20", "--account", "U1")
     assert "×0.8" in run("--spot", "-5,5", "--vol", "0.8", "--ratio", *trade)
+    calm = "{name: calm, vol: 0.7, is_ratio: true}"
+    Path("scenarios.yaml").write_text(f"scenarios: [{calm}]\n")
+    assert vols("--scenario", "calm") == {"×0.7"}
+    assert "×0.7" in run("--scenario", "calm", *trade)
 
 
 def test_a_scenario_by_name_uses_betas_and_is_recorded_with_its_limit(lake):
