@@ -371,7 +371,8 @@ class MovementsTable(RecordsTable[Movement]):
         columns: Collection[str] = (),
     ) -> pl.DataFrame:
         """Return movements in order of day; only files are read that may have one of them."""
-        return super().rows(since, only, columns).sort("day", "movement_id")
+        rows = super().rows(since, only).sort("day", "movement_id")
+        return rows.select(columns or rows.columns)
 
     def derive(
         self,

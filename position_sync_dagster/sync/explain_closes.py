@@ -262,12 +262,12 @@ class CloseExplainer:
 
         is_of_statement = pl.col("source") == MovementSource.STATEMENT.value
         is_trade = pl.col("section") == Section.TRADES.value
-        trades = self.lake.movements.rows(since, is_of_statement & is_trade)
+        columns = ("account", "execution_id", "at", "stated_at")
+        trades = self.lake.movements.rows(since, is_of_statement & is_trade, columns)
 
         named: set[tuple[str, str | None]] = set()
         last_stated: defaultdict[tuple[str, date], datetime] = defaultdict(lambda: NEVER)
-        columns = trades.select("account", "execution_id", "at", "stated_at")
-        for account, execution_id, at, stated_at in columns.iter_rows():
+        for account, execution_id, at, stated_at in trades.iter_rows():
             named.add((account, execution_id))
             if at is not None and stated_at is not None:
                 day = (account, _day_of(at))
