@@ -1,4 +1,4 @@
-"""What happens besides the strategies: money, dividends, corporate actions, late statements, gaps.
+"""What happens besides the strategies: money, dividends, late statements, gaps.
 
 Everything is decided by the seed and the day.
 """
@@ -19,6 +19,7 @@ from ib_gateway_simulator.clearing.activity_statement import (
 from ib_gateway_simulator.clearing.back_office import ClosedBooks
 from ib_gateway_simulator.clearing.entries import CashEntry, TradeEntry
 from ib_gateway_simulator.clearing.securities import Security
+from tests.year import actions
 from tests.year.book import Book
 from tests.year.broker import A, B, Broker, Delivery
 from tests.year.exchanges import FIRST, frankfurt_trades, session_after
@@ -27,19 +28,12 @@ from tests.year.market import (
     EUR_USD,
     GBP_USD,
     MSFT,
-    NEW,
     OLD,
     SAP,
     VOD,
-    XYZ,
     D,
-    option,
 )
 
-# One share becomes this many.
-SPLIT = 5
-SPLIT_DAY = date(2027, 1, 12)
-MERGER_DAY = date(2027, 1, 20)
 # On this day the clock of the machine is this much ahead for a while.
 JUMP_DAY, JUMP = date(2027, 1, 14), timedelta(minutes=40)
 # The statements of this day come five sessions later.
@@ -96,11 +90,7 @@ def happen(broker: Broker, book: Book, seed: int) -> None:
     """Let happen what the day has besides the strategies."""
     session, office = broker.session, broker.office
     chance = random.Random(f"{seed}:{session}:events")
-    if session == SPLIT_DAY:
-        _split(broker, book)
-    if session == MERGER_DAY:
-        changes = {OLD: D(-300), NEW: D(60)}
-        office.act(A, changes, "TC", broker.at(time(9)), proceeds=D("8700"))
+    actions.act(broker, book)
     if chance.random() < 0.08:
         amount = D(chance.randrange(-40, 60) * 1_000 + 500)
         office.pay(A, "Deposits/Withdrawals", amount, "USD", broker.at(time(11)))
@@ -156,33 +146,6 @@ def _trade_on_holidays(broker: Broker) -> None:
             at = broker.at(time(5), day=day)
             broker.office.trade(B, SAP, D(10), price, at, commission=D(3))
         day += timedelta(days=1)
-
-
-def _split(broker: Broker, book: Book) -> None:
-    """Split a share and the options on it, before the open; the market has the new price."""
-    broker.market.split(XYZ, SPLIT)
-    after_of: dict[Security, Security] = {}
-    for strategy in book.strategies:
-        for tranche in strategy.legs:
-            for leg in [leg for leg in tranche if leg.underlying is XYZ]:
-                after_of[leg] = _after_split(leg)
-                tranche[after_of[leg]] = tranche.pop(leg) * SPLIT
-
-    evening = broker.at(time(20, 25), day=broker.previous_session())
-    for leg, after in after_of.items():
-        held = broker.office.held(A, leg)
-        changes = {leg: -held, after: held * SPLIT}
-        broker.office.act(A, changes, "FS", evening, report_day=broker.session)
-    shares = broker.office.held(A, XYZ)
-    if shares:
-        changes = {XYZ: shares * (SPLIT - 1)}
-        broker.office.act(A, changes, "FS", evening, report_day=broker.session)
-
-
-def _after_split(leg: Security) -> Security:
-    assert leg.strike is not None
-    expiry = date.fromisoformat(leg.expiry)
-    return option(XYZ, expiry, leg.right, int(leg.strike) // SPLIT)
 
 
 # -- nights ---------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ def _pair(conid: int, symbol: str) -> Security:
 
 AAPL, MSFT, XYZ = _stock(265598, "AAPL"), _stock(272093, "MSFT"), _stock(9001, "XYZ")
 OLD, NEW = _stock(9002, "OLD"), _stock(9003, "NEW")
+SPUN, RENAMED = _stock(9004, "SPUN"), _stock(9005, "RENAMED")
 SPX, ESTX50 = _index(416904, "SPX"), _index(4356500, "ESTX50", "EUR")
 SAP, VOD = _stock(14204, "SAP", "EUR"), _stock(9921, "VOD", "GBP")
 ES = _index(11004968, "ES")
@@ -39,7 +40,8 @@ EUR_USD, GBP_USD = _pair(12087792, "EUR.USD"), _pair(12087797, "GBP.USD")
 _START: dict[Security, tuple[float, float]] = {
     AAPL: (223.0, 0.3), MSFT: (480.0, 0.25), XYZ: (404.0, 0.4), OLD: (29.5, 0.05), NEW: (2.0, 0.6),
     SPX: (6800.0, 0.15), ESTX50: (5700.0, 0.15), ES: (6830.0, 0.15), SAP: (210.0, 0.25),
-    VOD: (0.745, 0.2), EUR_USD: (1.08, 0.08), GBP_USD: (1.27, 0.08),
+    SPUN: (31.0, 0.35), RENAMED: (20.0, 0.6), VOD: (0.745, 0.2), EUR_USD: (1.08, 0.08),
+    GBP_USD: (1.27, 0.08),
 }  # fmt: skip
 
 _DIGITS = {VOD: 4, EUR_USD: 5, GBP_USD: 5}
@@ -118,7 +120,7 @@ class MovingMarket:
         for currency, rate in self._in_dollars().items():
             self._rates[currency, session] = rate
 
-    def split(self, security: Security, ratio: int) -> None:
+    def split(self, security: Security, ratio: float) -> None:
         """Divide the price of a security."""
         self._spots[security.conid] /= ratio
 

@@ -13,9 +13,10 @@ from ib_gateway_simulator.clearing.activity_statement import CASH, POSITIONS, st
 from ib_gateway_simulator.clearing.back_office import BackOffice
 from ib_gateway_simulator.clearing.securities import Category, Security
 from position_sync_dagster.gateway.flex import read_statements
+from tests.year.actions import MERGER_DAY
 from tests.year.book import Book
 from tests.year.broker import ENDED_AT, A, B, Broker, Delivery
-from tests.year.events import MERGER_DAY, SECOND_QUERY, let_pass
+from tests.year.events import SECOND_QUERY, let_pass
 from tests.year.exchanges import FIRST, NEW_YORK, sessions_between
 from tests.year.market import SPX, D, forget_options, option
 
