@@ -37,6 +37,7 @@ from time_machine import Traveller
 from ib_gateway_simulator import SimulatedGateway
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs import resources
+from position_sync_dagster.defs.drain import STREAMED_EVERY
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake import schema
@@ -308,13 +309,19 @@ class Watched:
         for _tick in range(MOST_TICKS):
             await self.tick()
             if await self._is_valued():
-                if self.latest() != self.held():
-                    await self.tick()  # a value came after the tick had derived the table
+                await self._becomes_derived()
                 return
         overview = self.program.lake.queue.sync.overview()
         raise AssertionError(
             f"not valued after {MOST_TICKS} ticks: {overview}, without a row: {self._missing()}"
         )
+
+    async def _becomes_derived(self) -> None:
+        """Let ticks pass in which rows of a stream are reported, if some came after the last."""
+        for _tick in range(STREAMED_EVERY // TICK + 1):
+            if self.latest() == self.held():
+                return
+            await self.tick()
 
     async def tick(self) -> None:
         """Let the sensors tick, five seconds after the last time."""
