@@ -112,8 +112,8 @@ class Moved:
 
 def _of_account(lake: Lake, spec: Any, account: str, day: date) -> pl.DataFrame:
     is_of_account = col.account == account
-    is_of_day = col.session_date == day
-    return derived_rows(lake.derived_table(spec), is_of_account & is_of_day)
+    is_of_day = pl.col("partition.session_date") == day
+    return derived_rows(lake.derived_table(spec), is_of_account, is_of_day)
 
 
 def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:
