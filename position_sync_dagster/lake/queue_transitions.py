@@ -338,6 +338,10 @@ def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series
     )
 
 
+# The reasons of requests that a change of the holding may have: of a leg without a line each
+# request is an OVERFLOW.
+IS_CHANGE = frozenset({Reason.CHANGED, Reason.OVERFLOW})
+
 # Account and conid; an account of None stands for any account.
 Position = tuple[str | None, int]
 
@@ -348,8 +352,8 @@ def insert(
     """Add requests, at most one live request per (account, conid).
 
     When a position has a live request already, that request's id is the result, and its priority
-    is raised if the new one is higher. A request with the reason CHANGED for a position that is
-    PROCESSING sets `changed_at` of the live request. When the live request ends, a follow-up
+    is raised if the new one is higher. A request with a reason of `IS_CHANGE` for a position that
+    is PROCESSING sets `changed_at` of the live request. When the live request ends, a follow-up
     request is inserted, since the value in progress may be the old one.
 
     Returns:
@@ -371,7 +375,7 @@ def insert(
         request_id, status, priority = live_requests[position]
         if request.priority < raised.get(request_id, priority):
             raised[request_id] = request.priority
-        if status == PROCESSING and request.reason is Reason.CHANGED:
+        if status == PROCESSING and request.reason in IS_CHANGE:
             changed_again.add(request_id)
 
     fresh_ids = new_ids(now, len(fresh))

@@ -222,11 +222,12 @@ async def test_half_a_surrogate_pair_is_refused_in_a_symbol_and_spelled_out_in_a
     assert failed.error_message == "bytes \\udcff"
 
 
-async def test_a_change_during_processing_is_followed_by_a_new_request(queue, clock):
-    first = await queue.insert(1, "SPY", account="A")
+@pytest.mark.parametrize("reason", [Reason.CHANGED, Reason.OVERFLOW])
+async def test_a_change_during_processing_is_followed_by_a_new_request(queue, clock, reason):
+    first = await queue.insert(1, "SPY", account="A", reason=reason)
     await queue.claim_batch()
     clock.advance(1)
-    assert await queue.insert(1, "SPY", account="A", reason=Reason.CHANGED) == first
+    assert await queue.insert(1, "SPY", account="A", reason=reason) == first
     clock.advance(1)
     await queue.mark_success([first])
     [follower] = await queue.get_batch(priority=None)

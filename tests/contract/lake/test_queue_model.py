@@ -82,7 +82,7 @@ REQUESTS = st.builds(
     symbol=st.just("SPY"),
     priority=st.integers(1, 2),
     account=st.sampled_from([None, "A"]),
-    reason=st.sampled_from([Reason.REFRESH, Reason.CHANGED]),
+    reason=st.sampled_from([Reason.REFRESH, Reason.CHANGED, Reason.OVERFLOW]),
 )
 NUMBERS = st.integers(0, 1)
 PICKS = st.lists(st.integers(0, 9), min_size=1, max_size=3)
@@ -151,7 +151,7 @@ class QueueMachine(RuleBasedStateMachine):
                 continue
             assert request_id == expected.request_id
             expected.priority = min(expected.priority, request.priority)
-            if expected.status is PROCESSING and request.reason is Reason.CHANGED:
+            if expected.status is PROCESSING and request.reason is not Reason.REFRESH:
                 expected.changed_at = self.now
 
     @precondition(lambda self: self.any(PENDING))
