@@ -31,9 +31,8 @@ def _spin_off(broker: Broker, _book: Book) -> None:
 
 def _merge(broker: Broker, _book: Book) -> None:
     """Pay cash and shares of another company for all shares of one."""
-    broker.office.act(
-        A, {OLD: D(-300), NEW: D(60)}, "TC", broker.at(time(9)), proceeds=D("8700")
-    )  # fmt: skip
+    changes = {OLD: D(-300), NEW: D(60)}
+    broker.office.act(A, changes, "TC", broker.at(time(9)), proceeds=D("8700"))
 
 
 def _pay_in_stock(broker: Broker, _book: Book) -> None:

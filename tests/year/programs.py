@@ -356,10 +356,9 @@ class Watched:
 
     def latest(self) -> dict[tuple[str, int], float]:
         """Return what `latest_positions` has."""
-        tables = self.program.lake.derived_tables
-        rows = next(table for table in tables if table.spec.name == "latest_positions").rows()
-        quantities = rows.select("account", "conid", "position").iter_rows()
-        return {(account, conid): position for account, conid, position in quantities if position}
+        table = self.program.lake.derived_table(schema.LATEST_POSITIONS)
+        rows = table.rows(columns=["account", "conid", "position"]).iter_rows()
+        return {(account, conid): position for account, conid, position in rows if position}
 
     def _is_published(self) -> bool:
         return self.published() == self.held()
