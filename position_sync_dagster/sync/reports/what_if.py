@@ -17,6 +17,7 @@ from position_sync_dagster.domain.holding import KEY, Key, grouped
 from position_sync_dagster.domain.instrument import OPTION_TYPES, Instrument, digits, parse_expiry
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.limits import OF_ACCOUNTS, LimitState
+from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.deliveries import uncovered_calls
 from position_sync_dagster.risk.payoff import payoffs
@@ -294,8 +295,12 @@ class HypotheticalBook:
         """Apply a trade; return what priced it.
 
         Raises:
-            ProposedTradeError: Nothing of the underlying is held, or nothing prices it.
+            ProposedTradeError: Nothing of the underlying is held, nothing prices it, or it expired.
         """
+        is_written = trade.conid is None
+        if is_written and trade.expiry and trade.expiry < exchange_date(self.book.now):
+            raise _expired(trade)
+
         account = trade.account or self._account_of(trade)
         row, source = self._row_of(trade, account)
         key = (account, row["conid"])
@@ -453,8 +458,10 @@ class HypotheticalBook:
         fields = {name: row[name] for name in CONTRACT_FIELDS}
         dividends = given.dividends.get(trade.symbol)
         terms = option_terms(Instrument(**fields), details, given.rates, dividends, magnifier)
-        if not isinstance(terms, OptionTerms) or terms.expires_at <= self.book.now:
+        if not isinstance(terms, OptionTerms):
             return None
+        if terms.expires_at <= self.book.now:
+            raise _expired(trade)
         return terms
 
     def _magnifier(self, row: Row) -> float | None:
@@ -495,6 +502,10 @@ def _nothing_held(trade: ProposedTrade) -> ProposedTradeError:
         f"Nothing like {trade.name} is held: its multiplier and currency are not known.",
         remedy="Name a contract of an underlying of which an option, a share or a future is held.",
     )
+
+
+def _expired(trade: ProposedTrade) -> ProposedTradeError:
+    return ProposedTradeError(f"{trade.name} has expired.", remedy="Name an expiry that is to come.")
 
 
 def _unit_not_known(trade: ProposedTrade) -> ProposedTradeError:

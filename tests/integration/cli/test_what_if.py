@@ -157,6 +157,8 @@ def test_a_contract_without_a_price_takes_a_volatility_between_those_held_and_sa
         run("--trade", "-1 QQQ 20290119 C 600 @2")
     with pytest.raises(PositionSyncError, match="is no trade"):
         run("--trade", "sell something")
+    with pytest.raises(PositionSyncError, match="SPY 300C 17Jan20 has expired"):
+        run("--trade", "-1 SPY 20200117 C 300 @2")
 
 
 def test_shares_that_are_sold_realise_and_what_is_left_keeps_its_cost(lake):
