@@ -505,7 +505,7 @@ def _nothing_held(trade: ProposedTrade) -> ProposedTradeError:
 
 
 def _expired(trade: ProposedTrade) -> ProposedTradeError:
-    return ProposedTradeError(f"{trade.name} has expired.", remedy="Name an expiry that is to come.")
+    return ProposedTradeError(f"{trade.name} has expired.", remedy="Name a later expiry.")
 
 
 def _unit_not_known(trade: ProposedTrade) -> ProposedTradeError:
