@@ -1,7 +1,8 @@
 """The values of an account, as the broker last reported them: a row of `account_values`."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -51,6 +52,9 @@ class AccountSummary:
         session_id: The session of gateway_sessions that wrote the row.
         fencing_token: The fencing token of that session; rows of an older one are refused.
         run_id: The Dagster run that wrote the row.
+        open_pnl: Profit and loss of the day of the open holdings at the moment of daily_pnl, as far
+            as it is known; null in rows of earlier releases. Unit: `currency`.
+        open_unknown: The open holdings that open_pnl leaves out.
     """
 
     row_id: str = ""
@@ -76,6 +80,8 @@ class AccountSummary:
     run_id: str | None = None
     excess_liquidity: float | None = None
     initial_margin: float | None = None
+    open_pnl: float | None = None
+    open_unknown: int | None = None
 
     @property
     def cushion(self) -> float | None:
@@ -129,3 +135,29 @@ class AccountSummary:
     def is_known(self) -> bool:
         """Return whether the broker has sent any of the amounts."""
         return any(amount is not None for amount in self.amounts[2:])
+
+    def with_open_profit(self, holdings: Iterable[tuple[str, float | None]]) -> "AccountSummary":
+        """Return the values with the profit of the day of the open holdings at the same moment.
+
+        Args:
+            holdings: Of each open holding the currency, and its profit of the day in it.
+
+        >>> from datetime import UTC
+        >>> account = AccountSummary(
+        ...     account="U1", currency="EUR", exchange_rates='{"USD": 0.8}',
+        ...     timestamp=datetime(2027, 1, 4, tzinfo=UTC),
+        ... )  # fmt: skip
+        >>> summed = account.with_open_profit([("USD", 10.0), ("EUR", 1.0), ("USD", None)])
+        >>> (summed.open_pnl, summed.open_unknown)
+        (9.0, 1)
+        """
+        rates = self.rates
+        total = 0.0
+        unknown = 0
+        for currency, profit in holdings:
+            rate = rates.get(currency)
+            if rate is None or profit is None:
+                unknown += 1
+            else:
+                total += profit * rate
+        return replace(self, open_pnl=round(total, 2), open_unknown=unknown)

@@ -325,6 +325,24 @@ class HoldingsBook:
                 values[key] = holding.market_value if profit is None else profit.sent.value
         return values
 
+    def daily_profits(
+        self, account: str, sec_types: Collection[str]
+    ) -> list[tuple[str, float | None]]:
+        """Return currency and profit of the day of each open holding of an account; None: unknown.
+
+        Args:
+            account: The account.
+            sec_types: The types of holdings that are followed.
+        """
+        now = self._clock()
+        profits = []
+        for key, holding in self._holdings.items():
+            instrument = holding.instrument
+            if key[0] == account and holding.position and instrument.sec_type in sec_types:
+                daily = self._valued(key, holding, now).daily_pnl
+                profits.append((instrument.currency, daily))
+        return profits
+
     def newest_value(self, key: Key) -> tuple[float, datetime] | None:
         """Return the newest value of a holding for each of its units, and when it was true.
 

@@ -495,7 +495,7 @@ MOVEMENTS = TableSpec(
 ACCOUNT_VALUES = TableSpec(
     "account_values",
     columns_of(AccountSummary) | _COMMIT,
-    version=4,
+    version=5,
     partition_by=("date",),
     indexed=("row_id", "timestamp", "ledger_version"),
     order="ledger_version",

@@ -14,6 +14,7 @@ from position_sync_dagster.errors import UserError
 from position_sync_dagster.risk.priced_legs import Choice
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown
+from position_sync_dagster.sync.reports.bridge import Today
 from position_sync_dagster.sync.reports.changes import DayChange
 from position_sync_dagster.sync.reports.money_sums import (
     ExpirySum,
@@ -50,25 +51,6 @@ class Gateway(ApiModel):
     lines: int | None
     """Market data lines in use."""
     line_limit: int | None
-
-
-class Today(ApiModel):
-    """The profit of the day of an account, in its parts."""
-
-    account: float | None
-    """The broker's own number."""
-    open: float | None
-    """The sum over the holdings that are open."""
-    closed: float | None
-    """The sum over the holdings that closed today: what they earned since the close before."""
-    open_unknown: int
-    """The holdings that `open` leaves out."""
-    closed_unknown: int
-    """The holdings that `closed` leaves out."""
-    difference: float | None
-    """account − open − closed; null while a part is not known, and until all are of one moment."""
-    account_age_s: float | None
-    holdings_age_s: float | None
 
 
 class Account(ApiModel):

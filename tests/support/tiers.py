@@ -66,6 +66,7 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/integration/lake/\S+(_after_many_days|::test_weeks_of)", C, "many days"),
     Row(r"tests/integration/lake/test_broker_positions\.py::test_many_changes", C, "many changes"),
     Row(r"tests/unit/domain/test_causes_of_histories\.py", C, "random histories of closes"),
+    Row(r"tests/unit/sync/reports/test_bridge\.py::\S+\[10000\]", V, "more random days; 300 first"),
 )  # fmt: skip
 
 

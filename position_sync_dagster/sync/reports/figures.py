@@ -27,7 +27,7 @@ from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
+from position_sync_dagster.sync.confirmations import PRICED
 from position_sync_dagster.sync.reports.book import (
     COLUMNS,
     Book,
@@ -36,6 +36,7 @@ from position_sync_dagster.sync.reports.book import (
     read_book,
     versions_of,
 )
+from position_sync_dagster.sync.reports.bridge import Earned, bridge
 from position_sync_dagster.sync.reports.changes import (
     Day,
     DayChange,
@@ -168,70 +169,32 @@ class Figures:
 
     @cached_property
     def accounts(self) -> list[dict[str, Any]]:
-        """The accounts, with the profit of the day in its parts, in their base currencies.
-
-        `today.account` is the broker's own number, `open` the sum over the holdings that are open,
-        and `closed` that over those that closed today: what these earned since the close before,
-        while `realised_today` counts from their cost. `open_unknown` and `closed_unknown` count the
-        holdings that the sums leave out. `difference` is what the sums leave of the account's
-        number; it is unknown while a part is, and until all are of one moment.
-        """
+        """The accounts, with the profit of the day in its parts, in their base currencies."""
         return [self._account(account) for account in self.book.accounts]
 
     def _account(self, account: AccountSummary) -> dict[str, Any]:
         reported = {name: getattr(account, name) for name in _REPORTED}
+        opened = _earned(self.positions, account)
+        closed = _earned(self._gone, account)
         return reported | {
             "age_s": seconds_since(account.values_received_at, self.at),
-            "today": self._today(account),
+            "today": bridge(account, opened, closed, self.at),
             "realised_today": account.realized_pnl,
             "unrealised": account.unrealized_pnl,
             "total": known_sum([account.unrealized_pnl, account.realized_pnl]),
         }
 
-    def _today(self, account: AccountSummary) -> dict[str, Any]:
-        """Return the profit of the day of an account in its parts."""
-        ages = self.positions.filter(account=account.account)["age_s"]
-        opened, open_unknown = in_base(self.positions, "today", account)
-        closed, closed_unknown = in_base(self.closed_today, "today", account)
+    @property
+    def _gone(self) -> pl.DataFrame:
+        """What closed today, with the time from which the account's number has it (`gone_at`)."""
+        last: dict[tuple[str, int], datetime] = {}
+        for change in self.day.changes:
+            last[change.key] = max(change.seen_at, last.get(change.key, change.seen_at))
 
-        difference = None
-        is_known = opened is not None and closed is not None
-        is_whole = is_known and not open_unknown and not closed_unknown
-        if is_whole and self._is_of_one_moment(account):
-            difference = known_sum([account.daily_pnl, -opened, -closed])  # type: ignore[operator]
-        return {
-            "account": account.daily_pnl,
-            "open": opened,
-            "closed": closed,
-            "open_unknown": open_unknown,
-            "closed_unknown": closed_unknown,
-            "difference": difference,
-            "account_age_s": seconds_since(account.pnl_received_at, self.at),
-            "holdings_age_s": None if ages.null_count() else ages.max(),
-        }
-
-    def _is_of_one_moment(self, account: AccountSummary) -> bool:
-        """Return whether there was a moment at which all parts of the profit of the day were true.
-
-        The account's number is true from its message on, while its login is connected; the value of
-        a holding from its row until its source last confirmed it.
-        """
-        if account.pnl_received_at is None:
-            return False
-
-        is_of_account = col.account == account.account
-        opened = self.positions.filter(is_of_account)
-        closed = self.closed_today.filter(is_of_account)
-        begins = [account.pnl_received_at, *opened["timestamp"], *closed["timestamp"]]
-
-        confirmed = opened.select(pl.max_horizontal("timestamp", "confirmed_at", CONFIRMED))
-        is_connected = account.gateway_id in self.book.live_since
-        account_end = self.at if is_connected else account.pnl_received_at
-        ends = [account_end, *confirmed.to_series()]
-
-        last_begin: datetime = max(begins)
-        first_end: datetime = min(ends)
-        return last_begin <= first_end
+        closed = self.closed_today
+        seen = [last.get(key) for key in closed.select(KEY).iter_rows()]
+        seen_at = pl.Series(seen, dtype=closed.schema["timestamp"])
+        return closed.with_columns(gone_at=pl.coalesce(seen_at, "timestamp"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain values for JSON, without the positions; see `VERSION`."""
@@ -289,17 +252,13 @@ class Figures:
         return seconds_since(priced_at.min(), self.at)  # type: ignore[arg-type]
 
 
-def in_base(rows: pl.DataFrame, name: str, account: AccountSummary) -> tuple[float | None, int]:
-    """Return the sum of a column in the base currency of an account, and how many are unknown."""
+def _earned(rows: pl.DataFrame, account: AccountSummary) -> list[Earned]:
+    """Return what each holding of an account earned today, in its base currency."""
     of_account = rows.filter(account=account.account)
     rate = col.currency.replace_strict(account.rates, default=None, return_dtype=pl.Float64)
-    converted = of_account.select(amount=pl.col(name) * rate)
-    amounts = converted["amount"]
-
-    unknown = amounts.null_count()
-    if unknown and unknown == amounts.len():
-        return None, unknown
-    return float(amounts.sum()), unknown
+    names = ["name", "profit"] + (["gone_at"] if "gone_at" in rows.columns else [])
+    converted = of_account.with_columns(profit=col.today * rate)
+    return [Earned(*row) for row in converted.select(names).iter_rows()]
 
 
 def limit_of(evaluated: Evaluated) -> dict[str, Any]:

@@ -177,7 +177,8 @@ class AccountRecorder:
     """Writes a row for each account whose amounts changed, in one commit.
 
     Net liquidation and profit change with each tick: there is at most one commit each
-    `ACCOUNT_EVERY_S`, with the newest amounts, and no flush waits for it.
+    `ACCOUNT_EVERY_S`, with the newest amounts, and no flush waits for it. Each row has the profit
+    of the open holdings beside that of the account: no later reading finds both at one moment.
 
     After a commit that failed, the same changes are due again.
     """
@@ -201,9 +202,13 @@ class AccountRecorder:
 
         provenance = asdict(self.context.lease.provenance)
         changed = {}
-        for summary in connection.summaries.current():
+        for values in connection.summaries.current():
+            profits = connection.feed.book.daily_profits(
+                values.account, self.context.settings.sec_types
+            )
+            summary = values.with_open_profit(profits)
             before = self._written.get(summary.account)
-            if before is None or before.amounts != summary.amounts:
+            if before is None or _amounts(before) != _amounts(summary):
                 changed[summary.account] = replace(summary, **provenance)
 
         if changed:
@@ -211,6 +216,11 @@ class AccountRecorder:
             ended = self.context.monotonic()
             self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
             self._written |= changed
+
+
+def _amounts(summary: AccountSummary) -> tuple[object, ...]:
+    """Return what a row is due for when it changes."""
+    return (*summary.amounts, summary.open_pnl, summary.open_unknown)
 
 
 # Time limit for each handler to accept its last updates at the end of the stream.

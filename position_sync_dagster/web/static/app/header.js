@@ -84,16 +84,16 @@ function accountFacts(account) {
   const name = figures.accounts.length > 1 ? `${account.account} ` : "";
   const currency = account.currency ? ` ${account.currency}` : "";
   const values = `received ${duration(older(account.age_s))} ago`;
-  const profits = `the account's own number, received ${duration(older(today.account_age_s))} ago`;
-  const holdings = `the oldest price is ${duration(older(today.holdings_age_s))} old`;
+  const profits = `the account's own number, received ${duration(older(today.age_s))} ago`;
   const margins = `${amount(account.initial_margin)} / ${amount(account.maintenance_margin)}`;
   const isTight = !isUnknown(account.cushion) && account.cushion < LITTLE_CUSHION;
   return [
     profitFact(`${name}today${currency}`, today.account, "large", profits),
     [`${name}net liquidation`, amount(account.net_liquidation), "large", values],
-    profitFact("open", today.open, "", holdings, today.open_unknown),
-    profitFact("closed today", today.closed, "", "profit of the day of what is closed", today.closed_unknown),
-    profitFact("difference", today.difference, "", "today − open − closed, where all are of one moment"),
+    profitFact("open", today.open, "", today.reasons.open, today.open_unknown),
+    profitFact("closed today", today.closed, "", today.reasons.closed, today.closed_unknown),
+    profitFact("fees and cash", today.cash, "", today.reasons.cash),
+    profitFact("not explained", today.unexplained, "", today.reasons.unexplained),
     profitFact("unrealised", account.unrealised, "", profits),
     profitFact("realised today", account.realised_today, "", profits),
     profitFact("total", account.total, "", "unrealised and realised today"),

@@ -61,7 +61,7 @@ function campaign(sums) {
 }
 
 const closedOf = (account) => figures.closed_today.filter((leg) => leg.account === account.account);
-const hasClosed = (account) => account.today.closed !== null && closedOf(account).length > 0;
+const hasClosed = (account) => closedOf(account).length > 0;
 
 function closedLine(account) {
   const name = figures.accounts.length > 1 ? ` ${account.account}` : "";

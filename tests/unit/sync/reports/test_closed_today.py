@@ -3,13 +3,11 @@
 from dataclasses import replace
 from datetime import timedelta
 
-import polars as pl
 import pytest
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.movements import MovementKind
 from position_sync_dagster.lake.schema import broker_rows
-from position_sync_dagster.sync.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.changes import Day, closed_profits, day_began
 from position_sync_dagster.sync.reports.figures import Figures
@@ -116,31 +114,26 @@ def test_an_option_sold_and_bought_between_two_rows_belongs_to_its_strategy() ->
     assert closed_today(shared, book)[0]["strategies"] == []
 
 
-MOMENT = timedelta(seconds=1)
+def test_an_account_without_the_sum_of_its_moment_has_that_of_its_newest_rows() -> None:
+    account = AccountSummary(account=ACCOUNT, currency="USD", daily_pnl=50.0, timestamp=NOW)
+    value = {"market_value": 600.0, "daily_pnl": 40.0, "position": 2.0, "account": ACCOUNT}
+    book = book_of([row(CONTRACT, **value)], [], accounts=(account,))
+    figures = Figures(status=None, book=book, day=Day(since=NOW))  # type: ignore[arg-type]
+    today = figures.accounts[0]["today"]
+    assert (today.account, today.open, today.closed, today.unexplained) == (50.0, 40.0, 0.0, 10.0)
 
 
-@pytest.mark.parametrize(
-    ("account_at", "row_at", "confirmed_at", "is_shown"),
-    [
-        (0, 1, 2, True),  # the account's number came before the row, and stands
-        (2, 0, 2, True),  # the source has confirmed the row since then
-        (2, 0, 1, False),  # nobody knows the holding at the moment of the account's number
-        (None, 0, 2, False),
-    ],
-)
-def test_a_difference_is_shown_once_all_are_of_one_moment(
-    account_at, row_at, confirmed_at, is_shown
-) -> None:
-    at = NOW - timedelta(minutes=1)
-    received = None if account_at is None else at + account_at * MOMENT
+def test_a_close_counts_from_when_its_change_was_noticed() -> None:
+    """The row that says so is written later, and the account's number has the close already."""
+    seen_at = NOW - timedelta(seconds=10)
+    closed = replace(CLOSED, seen_at=seen_at, account=ACCOUNT)
+    sale = replace(SALE, account=ACCOUNT)
     account = AccountSummary(
-        account=ACCOUNT, currency="USD", daily_pnl=50.0, timestamp=at, gateway_id="g",
-        pnl_received_at=received,
-    )  # fmt: skip
-    value = {"market_value": 600.0, "market_price": 3.0, "daily_pnl": 40.0, "position": 2.0}
-    origin = {"value_source": "PNL_SINGLE", "account": ACCOUNT}
-    held = row(CONTRACT, timestamp=at + row_at * MOMENT, **value, **origin)
-    book = book_of([held], [], accounts=(account,), live_since={"g": at})
-    priced = book.priced.with_columns(pl.lit(at + confirmed_at * MOMENT).alias(CONFIRMED))
-    figures = Figures(status=None, book=replace(book, priced=priced), day=Day(since=NOW))  # type: ignore[arg-type]
-    assert figures.accounts[0]["today"]["difference"] == (10.0 if is_shown else None)
+        account=ACCOUNT, currency="USD", daily_pnl=80.0, timestamp=seen_at + timedelta(seconds=1),
+    ).with_open_profit([])  # fmt: skip
+    gone = row(CONTRACT, account=ACCOUNT, position=0.0, timestamp=NOW)
+    day = Day(since=day_began(NOW), changes=[closed], movements=[sale])
+    book = book_of([gone], [], accounts=(account,))
+    figures = Figures(status=None, book=book, day=day)  # type: ignore[arg-type]
+    today = figures.accounts[0]["today"]
+    assert (today.closed, today.unexplained) == (80.0, 0.0)

@@ -1,0 +1,135 @@
+"""The profit of the day of an account, and the parts that it is made of; pure.
+
+One bridge of one moment: today = open + closed + cash + unexplained, to the cent. The moment is the
+last one at which the account's own number and those of its holdings are both known: that of the
+row of `account_values`, which has both.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.clock import seconds_since
+from position_sync_dagster.domain.leg import few
+
+# How many holdings of which something is not known are named.
+MOST_NAMED = 10
+
+# The broker's profit of the day leaves commissions and income out (TWS Users' Guide, "Profit and
+# Loss"): what they brought is in neither side.
+CASH = 0.0
+
+
+class Earned(NamedTuple):
+    """What a holding earned today.
+
+    Attributes:
+        name: The contract as a trader writes it.
+        profit: In the base currency of the account; None: not known.
+        closed_at: When it was gone; None: it is open.
+    """
+
+    name: str
+    profit: float | None
+    closed_at: datetime | None = None
+
+
+class Today(BaseModel):
+    """The profit of the day of an account in its base currency: account = the sum of the parts."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
+    )
+
+    account: float | None
+    """The broker's own number."""
+    open: float
+    """What is open earned, as far as it is known."""
+    closed: float
+    """What closed today earned since the close before, as far as it is known."""
+    cash: float
+    """Fees and cash: 0, since the broker's number leaves them out."""
+    unexplained: float | None
+    """The rest: what is not known, and what the broker counts besides; null without `account`."""
+    open_unknown: int
+    """The holdings that `open` leaves out."""
+    closed_unknown: int
+    """The holdings that `closed` leaves out."""
+    reasons: dict[str, str]
+    """What is in each part, by its name; that of `unexplained` names what is not known."""
+    at: datetime
+    """The moment of all parts."""
+    age_s: float | None
+    """The age of the broker's number."""
+
+
+def bridge(
+    account: AccountSummary, opened: Sequence[Earned], closed: Sequence[Earned], now: datetime
+) -> Today:
+    """Return the profit of the day of an account in its parts.
+
+    Args:
+        account: The newest values of the account.
+        opened: What is open now.
+        closed: What closed today.
+        now: The present moment.
+    """
+    # Rows of earlier releases have no sum of their moment: that of now is the nearest.
+    open_sum, open_unknown, at = account.open_pnl, account.open_unknown, account.timestamp
+    if open_sum is None or open_unknown is None:
+        open_sum, open_unknown, at = _sum(opened), len(_unknown(opened)), now
+
+    closed_by_then = [leg for leg in closed if leg.closed_at is None or leg.closed_at <= at]
+    open_part = _cents(open_sum)
+    closed_part = _cents(_sum(closed_by_then))
+    today = unexplained = None
+    if account.daily_pnl is not None:
+        today = _cents(account.daily_pnl)
+        unexplained = _cents(today - open_part - closed_part - CASH)
+
+    closed_unknown = _unknown(closed_by_then)
+    unknown = [f"{name} (open)" for name in _unknown(opened)]
+    unknown += [f"{name} (closed)" for name in closed_unknown]
+    return Today(
+        account=today,
+        open=open_part,
+        closed=closed_part,
+        cash=CASH,
+        unexplained=unexplained,
+        open_unknown=open_unknown,
+        closed_unknown=len(closed_unknown),
+        reasons=_reasons(open_unknown, len(closed_by_then), unknown),
+        at=at,
+        age_s=seconds_since(account.pnl_received_at, now),
+    )
+
+
+def _reasons(open_unknown: int, closed: int, unknown: Sequence[str]) -> dict[str, str]:
+    left_out = f", without {open_unknown} of which it is not known" if open_unknown else ""
+    besides = "what the broker counts from other prices, or besides the holdings"
+    named = f"not known is the profit of the day of {few(unknown, MOST_NAMED)}"
+    return {
+        "open": f"the profit of the day of what is open{left_out}",
+        "closed": f"what {closed} holdings that are gone earned since the close before",
+        "cash": "the broker's profit of the day leaves commissions and income out",
+        "unexplained": named if unknown else besides,
+    }
+
+
+def _sum(legs: Sequence[Earned]) -> float:
+    return sum(leg.profit for leg in legs if leg.profit is not None)
+
+
+def _unknown(legs: Sequence[Earned]) -> list[str]:
+    return [leg.name for leg in legs if leg.profit is None]
+
+
+def _cents(amount: float) -> float:
+    """Return an amount in whole cents; a loss of nothing is 0."""
+    return round(amount, 2) + 0.0
