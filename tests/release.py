@@ -40,7 +40,13 @@ NEEDED = (
 # What an index shows of the wheel, beside its description.
 SHOWN = ("Author", "Classifier", "Keywords", "License-Expression", "Project-URL", "Requires-Python")
 PYTHONS = ("python3.11", "python3.12", "python3.13", "python3.14")
-NOT_SHIPPED = (".venv/", ".tools/", ".demo/", ".git/", "data/")
+# What a checkout may hold, and no release: each has the text, which no file of a release may have.
+SECRETS = (
+    *(".env", "deploy/host.env", ".tools/bin/uv", "data/lake/rows.parquet", "dist/notes.py"),
+    *("ib_gateway_simulator/.env", "ib_gateway_simulator/books/host.env"),
+    *("ib_gateway_simulator/.tools/key.py", "position_sync_dagster/lake/rows.parquet"),
+)
+SECRET = b"a secret that the check of the release planted"
 COMPONENT = "position_sync_dagster.PositionSyncComponent"
 
 
@@ -68,10 +74,58 @@ def outside(folder: Path) -> dict[str, str]:
     return kept | {"XDG_DATA_HOME": str(folder / "data"), "UV_PYTHON_DOWNLOADS": "never"}
 
 
-def built(folder: Path, *source: Path) -> None:
-    """Build sdist and wheel, of the project or of a part of it, into a folder."""
+def checkout(folder: Path) -> Path:
+    """Copy the sources below a folder that .gitignore names, and plant secrets; return where."""
+    sources = folder / ".venv/data/x"
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard",
+                 cwd=ROOT, env=os.environ)  # fmt: skip
+    present = [name for name in listed.split("\0") if (ROOT / name).is_file()]
+    for name in (*present, *SECRETS):
+        (sources / name).parent.mkdir(parents=True, exist_ok=True)
+
+    for name in present:
+        shutil.copy(ROOT / name, sources / name)
+    for name in SECRETS:
+        (sources / name).write_bytes(SECRET)
+    return sources
+
+
+def built(folder: Path, sources: Path = ROOT) -> None:
+    """Build sdist and wheel of a project into a folder."""
     run(UV, "build", "--quiet", "--python", ROOT / ".tools/bin/python", "--out-dir", folder,
-        *source, cwd=ROOT, env=os.environ)  # fmt: skip
+        sources, cwd=ROOT, env=os.environ)  # fmt: skip
+
+
+def built_by_each(folder: Path, sources: Path) -> None:
+    """Build a project with uv, and in a folder beside it with `python -m build`.
+
+    Raises:
+        ReleaseError: One of them ships a planted secret.
+    """
+    built(folder, sources)
+    beside = folder.with_name(f"{folder.name}-by-build")
+    run(UV, "tool", "run", "--quiet", "--python", ROOT / ".tools/bin/python", "--from", "build",
+        "python", "-m", "build", "--outdir", beside, sources, cwd=ROOT, env=os.environ)  # fmt: skip
+
+    archives = [*folder.glob("*-*"), *beside.glob("*-*")]
+    leaks = [
+        f"{archive.parent.name}/{archive.name} ships {name}"
+        for archive in archives
+        for name, content in files_of(archive).items()
+        if SECRET in content
+    ]
+    if leaks or len(archives) != 4:
+        raise ReleaseError("\n".join(leaks) or f"not all was built: {archives}")
+
+
+def files_of(archive: Path) -> dict[str, bytes]:
+    """Return the files of a wheel or an sdist by name, without the folder of the sdist."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            return {name: wheel.read(name) for name in wheel.namelist()}
+    with tarfile.open(archive) as sdist:
+        members = {one.name: sdist.extractfile(one) for one in sdist if one.isfile()}
+        return {name.partition("/")[2]: file.read() for name, file in members.items()}
 
 
 def installed(python: str, folder: Path, *packages: str | Path) -> Path:
@@ -84,14 +138,13 @@ def installed(python: str, folder: Path, *packages: str | Path) -> Path:
     return folder / "env/bin"
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, sources: Path) -> Path:
     """Build sdist and wheel, and raise an error about their contents; return the wheel."""
-    built(folder)
+    built_by_each(folder, sources)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
-    packed_wheel = zipfile.ZipFile(wheel)
-    names = set(packed_wheel.namelist())
+    names = files_of(wheel)
     info = f"position_sync_dagster-{VERSION}.dist-info"
-    metadata = packed_wheel.read(f"{info}/METADATA").decode()
+    metadata = names[f"{info}/METADATA"].decode()
     wrong = [f"the wheel lacks {name}" for name in NEEDED if name not in names]
     wrong += [f"its metadata lack {name}" for name in SHOWN if f"\n{name}: " not in metadata]
     wrong += [
@@ -99,10 +152,7 @@ def build(folder: Path) -> Path:
         for name in sorted(names)
         if name.split("/")[0] not in (*CODE, info) or "__pycache__" in name
     ]
-    with tarfile.open(sdist) as archive:
-        packed = [name.partition("/")[2] for name in archive.getnames()]
-    wrong += [f"the sdist has {name}" for name in packed if name.startswith(NOT_SHIPPED)]
-    if "LICENSE" not in packed:
+    if "LICENSE" not in files_of(sdist):
         wrong.append("the sdist lacks LICENSE")
     if wrong:
         raise ReleaseError("\n".join(wrong))
@@ -111,10 +161,10 @@ def build(folder: Path) -> Path:
     return wheel
 
 
-def check_simulator(folder: Path, python: str) -> None:
+def check_simulator(folder: Path, sources: Path, python: str) -> None:
     """Build the distribution of the simulator alone, install it, and see that it serves a port."""
     folder.mkdir()
-    built(folder, ROOT / "ib_gateway_simulator")
+    built_by_each(folder, sources / "ib_gateway_simulator")
     (wheel,), env = folder.glob("*.whl"), outside(folder)
     bin_folder = installed(python, folder, wheel)
     listed = run(UV, "pip", "list", "--python", bin_folder / "python", cwd=folder, env=env)
@@ -333,11 +383,13 @@ def check(
         quick: Whether demo, example and project are left out.
         seconds: How long the demo runs.
     """
-    wheel = steps.run("Building sdist and wheel", build, folder / "dist")
+    sources = checkout(folder)
+    wheel = steps.run("Building sdist and wheel", build, folder / "dist", sources)
     if wheel is None:
         return
     (sdist,) = (folder / "dist").glob("*.tar.gz")
-    steps.run("The simulator alone", check_simulator, folder / "simulator", sys.executable)
+    simulator_folder = folder / "simulator"
+    steps.run("The simulator alone", check_simulator, simulator_folder, sources, sys.executable)
 
     for number, python in enumerate(pythons):
         home = folder / str(number)

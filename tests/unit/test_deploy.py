@@ -92,7 +92,7 @@ def test_the_gateway_of_the_profile_is_read_only_closed_and_knows_its_password_b
         *("TIME_ZONE", "TZ", "AUTO_RESTART_TIME", "TWS_COLD_RESTART"),
     }
     secret = read("host.yaml")["secrets"]["tws_password"]["file"]
-    assert {f"deploy/{secret}", ".env"} <= set((ROOT / ".gitignore").read_text().split())
+    assert {f"/deploy/{secret}", ".env"} <= set((ROOT / ".gitignore").read_text().split())
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "programs.yaml"])
