@@ -1,10 +1,11 @@
 """To which strategy each movement of a holding belongs; pure.
 
 What opens a holding belongs to the strategies that claim the contract then; what an assignment or
-an exercise delivers, to the strategies that had the option, whether or not it is a leg of them.
-What closes belongs to who has it. Where several have a part, a trade that closes all of it, or that
-is one of those of a session that do, is divided by what they have; of any other it is not known
-whose it was, and their profit is unknown.
+an exercise delivers, to the strategies that had the option, whether or not it is a leg of them;
+what a corporate action brings for a contract that it takes, to those who had that one. What closes
+belongs to who has it. Where several have a part, a trade that closes all of it, or that is one of
+those of a session that do, is divided by what they have; of any other it is not known whose it was,
+and their profit is unknown. Of what is in no strategy, what options delivered closes first.
 """
 
 import math
@@ -12,7 +13,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
+from functools import cached_property
+from typing import NamedTuple
 
+from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.closes import SLACK
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
@@ -32,15 +36,31 @@ from position_sync_dagster.domain.movements import (
 TRADED_AT = time(12)
 BOOKED_AT = time(23, 59)
 
-# Cash that an owner of a holding gets or pays for it.
-_PAID = frozenset({MovementKind.DIVIDEND, MovementKind.WITHHOLDING, MovementKind.INTEREST})
-_OF_NO_HOLDING = (INCOME | OWNERS_CASH | {MovementKind.CONVERSION}) - _PAID
+_OF_NO_HOLDING = OWNERS_CASH | {MovementKind.CONVERSION}
 
 # How an option ends that is not traded away.
 _ENDS = DELIVERIES | {MovementKind.EXPIRATION, MovementKind.CASH_SETTLEMENT}
 
+# The type of a corporate action that takes what is worth nothing.
+_WORTHLESS = "DW"
+
+
+class HoldingOwner(NamedTuple):
+    """Whose something is.
+
+    Attributes:
+        strategy: The strategy; UNATTRIBUTED: none.
+        origin: Of what is in none: the option that delivered it.
+    """
+
+    strategy: str
+    origin: int | None = None
+
+
+_NOBODY = HoldingOwner(UNATTRIBUTED)
+
 # What each owner has, or how much of something belongs to each.
-_Shares = dict[str, float]
+_Shares = dict[HoldingOwner, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +69,13 @@ class OwnedPart:
 
     Attributes:
         owner: The strategy; UNATTRIBUTED: none has it.
+        origin: Of what is in no strategy: the option that delivered it.
+        came_for: Of what a corporate action brought: the contracts that it took.
         movement: The movement, with the sign of its quantity.
         fraction: Which part of its money belongs to the owner.
         quantity: By how much it changed what the owner has.
         opens: Whether it opened something.
-        unknown: Why it is not known what it brought; None: its cash and its fee say it.
+        unclear: Why it is not known whose it was, or what it cost; None: its movement says it.
         is_prior: Whether it is no movement, but what was held before the first one.
     """
 
@@ -62,8 +84,10 @@ class OwnedPart:
     fraction: float
     quantity: float
     opens: bool
-    unknown: str | None = None
+    unclear: str | None = None
     is_prior: bool = False
+    origin: int | None = None
+    came_for: tuple[int, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -93,6 +117,16 @@ class OwnedPart:
         if movement.kind is MovementKind.TRANSFER:
             cash = None if movement.value is None else -movement.value
         return None if cash is None else cash * self.fraction
+
+    @property
+    def unknown(self) -> str | None:
+        """Return why it is not known what it brought; None: its cash and its fee say it."""
+        return self.unclear or _why_no_money(self.movement)
+
+    @property
+    def known_cash(self) -> float | None:
+        """Return what it brought to its owner, without fees; None: that is not known."""
+        return None if self.unclear else self.cash
 
     @property
     def fee(self) -> float | None:
@@ -136,61 +170,100 @@ def attributed(
     for leg in legs:
         legs_of[leg.conid].append(leg)
 
-    deliveries = _Deliveries()
-    parts: list[OwnedPart] = []
-    # Options come first: what they deliver belongs to their owners.
-    for key in sorted(by_key, key=lambda key: (not _is_of_options(by_key[key]), key)):
+    sources = _Sources()
+    holdings: list[_Holding] = []
+    for key, of_holding in by_key.items():
         account, conid = key
         of_account = [leg for leg in legs_of[conid] if leg.account in (None, account)]
-        holding = _Holding(by_key[key], of_account, held_before.get(key, 0.0), deliveries)
+        holdings.append(_Holding(of_holding, of_account, held_before.get(key, 0.0), sources))
+
+    sources.link(holdings)
+    parts: list[OwnedPart] = []
+    # What options deliver, and what actions bring, belongs to the owners of what they took.
+    for holding in sorted(holdings, key=lambda holding: holding.place):
         parts += holding.parts()
 
-    parts += deliveries.lost()
+    parts += sources.lost()
     return sorted(parts, key=lambda part: (part.at, part.movement.movement_id))
 
 
-def _is_of_options(movements: Sequence[Movement]) -> bool:
-    return any(movement.sec_type in OPTION_TYPES for movement in movements)
-
-
 @dataclass(slots=True, eq=False)
-class _Deliveries:
-    """The ends of options by delivery, which say whose is what was delivered.
+class _Sources:
+    """The ends of options by delivery, and what corporate actions took: whose is what came for it.
 
     Attributes:
-        ends: By account, day and the contract that was delivered.
+        ends: The ends by account, day and the contract that was delivered.
         arrived: For which of them something arrived.
+        replaced: What actions took, by the id of the movement that brought something for it.
+        taken: The parts of what they took, by the id of its movement.
     """
 
     ends: defaultdict[tuple[str, date, int | None], list[OwnedPart]] = field(
         default_factory=lambda: defaultdict(list)
     )
     arrived: set[tuple[str, date, int | None]] = field(default_factory=set)
+    replaced: dict[str, list[Movement]] = field(default_factory=dict)
+    taken: defaultdict[str, list[OwnedPart]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, end: OwnedPart) -> None:
-        """Remember the end of an option."""
-        movement = end.movement
-        delivered = movement.counter_conid or movement.underlying_conid
-        self.ends[movement.account, movement.day, delivered].append(end)
+    def link(self, holdings: Iterable["_Holding"]) -> None:
+        """Find for what contracts corporate actions brought others: those of one day and type."""
+        gone: defaultdict[tuple[object, ...], list[Movement]] = defaultdict(list)
+        came: defaultdict[tuple[object, ...], list[Movement]] = defaultdict(list)
+        grown: defaultdict[tuple[object, ...], list[Movement]] = defaultdict(list)
+        for holding in holdings:
+            for movement, before in holding.actions:
+                action_of_day = (movement.account, movement.day, movement.type, movement.right)
+                is_more = before * (movement.quantity or 0.0) > 0
+                kind = grown if is_more else gone if before else came
+                kind[action_of_day].append(movement)
+
+        for action in gone:
+            arrivals = came[action] or grown[action]
+            symbols = {movement.symbol for movement in arrivals}
+            for arrival in arrivals:
+                of_symbol = [left for left in gone[action] if left.symbol == arrival.symbol]
+                renamed = [left for left in gone[action] if left.symbol not in symbols]
+                siblings = [other for other in arrivals if other.symbol == arrival.symbol]
+                self.replaced[arrival.movement_id] = _in_place_of(
+                    arrival, siblings, of_symbol or renamed
+                )
+
+    def add(self, part: OwnedPart) -> None:
+        """Remember the end of an option, or what an action took."""
+        movement = part.movement
+        if movement.kind is MovementKind.CORPORATE_ACTION:
+            self.taken[movement.movement_id].append(part)
+        elif part.is_option and movement.kind in DELIVERIES and not part.is_prior:
+            delivered = movement.counter_conid or movement.underlying_conid
+            self.ends[movement.account, movement.day, delivered].append(part)
+
+    def taken_for(self, movement: Movement) -> tuple[int, ...]:
+        """Return for which contracts a corporate action brought another one."""
+        gone = self.replaced.get(movement.movement_id, ())
+        return tuple(left.key[1] for left in gone)
+
+    def is_replaced(self, movement: Movement) -> bool:
+        """Return whether something came for what an action took."""
+        return any(movement in gone for gone in self.replaced.values())
 
     def owners_of(self, movement: Movement) -> _Shares | None:
-        """Return how a delivery is divided among the owners of the options; None: not known."""
+        """Return how what came is divided among those who had what it came for; None: not known."""
+        if movement.kind is MovementKind.CORPORATE_ACTION:
+            gone = self.replaced.get(movement.movement_id, ())
+            taken = [part for left in gone for part in self.taken[left.movement_id]]
+            is_clear = len(gone) == 1 or _has_one_owner(taken)
+            return _divided_by(taken) if is_clear else None
+
         place = (movement.account, movement.day, movement.conid)
         ends = self.ends.get(place)
         if ends is None:
             return None
 
         self.arrived.add(place)
-        at_strike = [end for end in ends if end.movement.strike == movement.price]
         of_option = [end for end in ends if end.movement.conid == movement.counter_conid]
-        sizes: _Shares = defaultdict(float)
-        for end in of_option or at_strike or ends:
-            sizes[end.owner] += abs(end.quantity)
-
-        if len(sizes) > 1 and not (of_option or at_strike):
-            return None
-        total = sum(sizes.values())
-        return {owner: size / total for owner, size in sizes.items()}
+        at_strike = [end for end in ends if end.movement.strike == movement.price]
+        is_clear = bool(of_option or at_strike) or _has_one_owner(ends)
+        return _divided_by(of_option or at_strike or ends) if is_clear else None
 
     def lost(self) -> list[OwnedPart]:
         """Return, for each end of which nothing arrived, that what it left is not known."""
@@ -200,8 +273,38 @@ class _Deliveries:
                 continue
             for end in ends:
                 text = f"what {name_of(end.movement)} delivered is not known"
-                lost.append(replace(end, quantity=0.0, fraction=0.0, unknown=text))
+                lost.append(replace(end, quantity=0.0, fraction=0.0, unclear=text))
         return lost
+
+
+def _in_place_of(
+    arrival: Movement, arrivals: Sequence[Movement], gone: Sequence[Movement]
+) -> list[Movement]:
+    """Return for which contracts one came: of as many of both, in the order of their terms."""
+    if len(arrivals) != len(gone):
+        return [*gone]
+    place = sorted(arrivals, key=_terms_of).index(arrival)
+    return [sorted(gone, key=_terms_of)[place]]
+
+
+def _terms_of(movement: Movement) -> tuple[date, float]:
+    return movement.expiry or date.max, movement.strike or 0.0
+
+
+def _has_one_owner(parts: Iterable[OwnedPart]) -> bool:
+    return len({part.owner for part in parts}) == 1
+
+
+def _divided_by(parts: Iterable[OwnedPart]) -> _Shares | None:
+    """Return the share of each owner of some parts; what delivered what nobody has is named."""
+    sizes: _Shares = defaultdict(float)
+    for part in parts:
+        is_delivery = part.is_option and part.movement.kind in DELIVERIES
+        origin = part.key[1] if is_delivery else part.origin
+        owner = HoldingOwner(part.owner, origin if part.owner == UNATTRIBUTED else None)
+        sizes[owner] += abs(part.quantity)
+    total = sum(sizes.values())
+    return {owner: size / total for owner, size in sizes.items()} if total else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,9 +344,9 @@ class _Holding:
         movements: Iterable[Movement],
         legs: Iterable[ActiveContract],
         held_before: float,
-        deliveries: _Deliveries,
+        sources: _Sources,
     ) -> None:
-        self._deliveries = deliveries
+        self._sources = sources
         self._signed = _with_signs(sorted(movements, key=_order_of), held_before)
         self._prior = held_before or _prior_of(self._signed)
         self._claims = _claims_of(legs, self._stays())
@@ -259,15 +362,38 @@ class _Holding:
 
         for movement in self._signed:
             by = movement.quantity
-            if by is None and movement.kind not in _PAID:
+            if by is None and movement.kind not in INCOME:
                 self._lose_track(movement)
-            elif not by or movement.kind in _PAID:
+            elif not by or movement.kind in INCOME:
                 self._pay(movement)
             elif movement.kind is MovementKind.CORPORATE_ACTION:
                 self._reorganize(movement, by)
             else:
                 self._move(movement, by)
         return self._parts
+
+    @cached_property
+    def actions(self) -> list[tuple[Movement, float]]:
+        """The corporate actions that took all that was held, or brought more; with what was."""
+        actions = []
+        total = self._prior
+        for movement in self._signed:
+            before, by = total, movement.quantity or 0.0
+            total += by
+            if abs(before) < QUANTITY_ROUNDING:
+                before = 0.0
+            is_more_or_all = before * by >= 0 or abs(total) < QUANTITY_ROUNDING
+            if movement.kind is MovementKind.CORPORATE_ACTION and by and is_more_or_all:
+                actions.append((movement, before))
+        return actions
+
+    @property
+    def place(self) -> tuple[bool, datetime, Key]:
+        """Return its place in the order: options first, and what an action brought after others."""
+        first = self._signed[0]
+        is_option = any(movement.sec_type in OPTION_TYPES for movement in self._signed)
+        brought_at = (moment_of(action) for action, before in self.actions if not before)
+        return not is_option, min(brought_at, default=NEVER), first.key
 
     @property
     def _total(self) -> float:
@@ -301,12 +427,12 @@ class _Holding:
         text = f"what {name_of(first)} cost is not known: it was held before its first movement"
         prior = replace(first, quantity=self._prior, cash=None, fee=0.0, order_id=None)
         openers = self._openers(prior, self._prior)
-        self._add_parts(prior, openers, opens=True, unknown=text, is_prior=True)
+        self._add_parts(prior, openers, opens=True, unclear=text, is_prior=True)
 
     def _move(self, movement: Movement, by: float) -> None:
         """Divide a movement: first it closes what is held on the other side, then it opens."""
         total = self._total
-        delivered_to = self._deliveries.owners_of(movement) if _is_delivery(movement) else None
+        delivered_to = self._sources.owners_of(movement) if _is_delivery(movement) else None
         closed = 0.0
         if total * by < 0:
             closed = -total if abs(by) >= abs(total) - QUANTITY_ROUNDING else by
@@ -321,7 +447,7 @@ class _Holding:
         closers = self._closers(movement, by, delivered_to)
         if closers is None:
             text = f"it is not known whose {name_of(movement)} closed on {movement.day}"
-            self._add_parts(movement, self._divided(by), opens=False, unknown=text)
+            self._add_parts(movement, self._divided(by), unclear=text)
         else:
             self._add_parts(movement, closers, opens=False)
 
@@ -334,8 +460,9 @@ class _Holding:
         self, movement: Movement, by: float, delivered_to: _Shares | None
     ) -> _Shares | None:
         """Return whose a close was; None: not known."""
-        if len(self._has) == 1:
-            return {next(iter(self._has)): by}
+        strategies = {owner.strategy for owner in self._has}
+        if len(strategies) == 1:
+            return self._of_origins({HoldingOwner(strategies.pop()): by})
 
         is_all = abs(by + self._total) < QUANTITY_ROUNDING
         ends_flat = abs(self._at_end_of[movement.session_date]) < QUANTITY_ROUNDING
@@ -344,12 +471,26 @@ class _Holding:
 
         if delivered_to is None:
             return None
-        shares = _scaled(delivered_to, by)
+        shares = self._of_origins(_scaled(delivered_to, by))
         for owner, share in shares.items():
             held = self._has.get(owner, 0.0)
             if held * share >= 0 or abs(held) < abs(share) - QUANTITY_ROUNDING:
                 return None
         return shares
+
+    def _of_origins(self, shares: _Shares) -> _Shares:
+        """Return shares where what is in no strategy is first what options delivered."""
+        of_strategies = {o: share for o, share in shares.items() if o.strategy != UNATTRIBUTED}
+        of_nobody = sum(share for owner, share in shares.items() if owner.strategy == UNATTRIBUTED)
+        delivered = {o: held for o, held in self._has.items() if o.origin is not None}
+        total = sum(delivered.values())
+
+        fraction = min(1.0, abs(of_nobody / total)) if total else 0.0
+        closed = {owner: -held * fraction for owner, held in delivered.items() if fraction}
+        remaining = of_nobody - sum(closed.values())
+        if abs(remaining) >= QUANTITY_ROUNDING:
+            closed[_NOBODY] = remaining
+        return of_strategies | closed
 
     def _open(self, movement: Movement, by: float, delivered_to: _Shares | None) -> None:
         if delivered_to is not None:
@@ -359,20 +500,21 @@ class _Holding:
         text = None
         if _is_delivery(movement):
             text = f"it is not known which option delivered {name_of(movement)}"
-        self._add_parts(movement, self._openers(movement, by), opens=True, unknown=text)
+        self._add_parts(movement, self._openers(movement, by), opens=True, unclear=text)
 
     def _openers(self, movement: Movement, by: float) -> _Shares:
         """Return whose an opening is: of those that claim a quantity, as far as they lack it."""
         claims = _counting(claim for claim in self._claims if claim.covers(movement))
         lacking: _Shares = {}
-        whole = UNATTRIBUTED
+        whole = _NOBODY
         for claim in claims:
+            owner = HoldingOwner(claim.strategy_id)
             if claim.quantity is None:
-                whole = claim.strategy_id
+                whole = owner
                 continue
-            missing = claim.quantity - self._has.get(claim.strategy_id, 0.0)
+            missing = claim.quantity - self._has.get(owner, 0.0)
             if missing * by > 0:
-                lacking[claim.strategy_id] = missing
+                lacking[owner] = missing
 
         total = sum(lacking.values())
         if abs(total) > abs(by):
@@ -384,32 +526,49 @@ class _Holding:
         return lacking
 
     def _reorganize(self, movement: Movement, by: float) -> None:
-        """Divide a split by what the owners have; anything else makes the money unknown."""
+        """Divide what a corporate action took, brought or changed by what the owners have."""
         total = self._total
-        if total * (total + by) > 0:
-            self._add_parts(movement, self._divided(by), opens=False)
+        after = total + by
+        if abs(total) < QUANTITY_ROUNDING or self._sources.replaced.get(movement.movement_id):
+            self._arrive(movement, by)
             return
 
-        text = f"what {name_of(movement)} became by a corporate action is not known"
-        if total:
-            self._add_parts(movement, self._divided(-total), opens=False, unknown=text)
-        if abs(total + by) >= QUANTITY_ROUNDING:
-            openers = self._openers(movement, total + by)
-            self._add_parts(movement, openers, opens=True, unknown=text)
+        is_gone = abs(after) < QUANTITY_ROUNDING
+        is_turned = total * after < 0
+        text = None
+        if is_turned or (is_gone and self._is_lost(movement)):
+            text = f"what {name_of(movement)} became by a corporate action is not known"
+        self._last_owners = dict(self._has)
+        self._add_parts(movement, self._divided(-total if is_turned else by), unclear=text)
+        if is_turned:
+            self._add_parts(movement, self._openers(movement, after), opens=True, unclear=text)
+
+    def _arrive(self, movement: Movement, by: float) -> None:
+        """Divide what an action brought: for a contract that it took, or for nothing."""
+        shares = self._sources.owners_of(movement)
+        if shares is not None:
+            self._add_parts(movement, _scaled(shares, by), opens=True)
+            return
+        text = f"what {name_of(movement)} cost is not known: a corporate action brought it"
+        self._add_parts(movement, self._openers(movement, by), opens=True, unclear=text)
+
+    def _is_lost(self, movement: Movement) -> bool:
+        """Return whether it is not known what came for what an action took."""
+        is_paid = bool(movement.cash) or movement.type == _WORTHLESS
+        return not is_paid and not self._sources.is_replaced(movement)
 
     def _pay(self, movement: Movement) -> None:
         """Divide cash of a holding among its owners, or the last ones."""
-        owners = self._has or self._last_owners or {UNATTRIBUTED: 1.0}
+        owners = self._has or self._last_owners or {_NOBODY: 1.0}
         total = sum(owners.values())
         for owner, held in owners.items():
-            unknown = _why_no_money(movement)
-            self._add(_without_quantity(movement, owner, held / total, unknown))
+            self._add(_without_quantity(movement, owner, held / total))
 
     def _lose_track(self, movement: Movement) -> None:
         """Make the money of all owners unknown: it is not known what a movement changed."""
         text = f"the quantity of {name_of(movement)} of {movement.day} is not known"
-        owners = self._has or {claim.strategy_id: 0.0 for claim in self._claims}
-        for owner in owners or {UNATTRIBUTED: 0.0}:
+        owners = self._has or {HoldingOwner(claim.strategy_id): 0.0 for claim in self._claims}
+        for owner in owners or {_NOBODY: 0.0}:
             self._add(_without_quantity(movement, owner, 0.0, text))
 
     def _add_parts(
@@ -417,39 +576,42 @@ class _Holding:
         movement: Movement,
         shares: _Shares,
         *,
-        opens: bool,
-        unknown: str | None = None,
+        opens: bool = False,
+        unclear: str | None = None,
         is_prior: bool = False,
     ) -> None:
         whole = movement.quantity or 0.0
+        came_for = self._sources.taken_for(movement)
         for owner, quantity in shares.items():
             part = OwnedPart(
-                owner=owner,
+                owner=owner.strategy,
+                origin=owner.origin,
+                came_for=came_for,
                 movement=movement,
                 fraction=quantity / whole if whole else 1.0 / len(shares),
                 quantity=quantity,
                 opens=opens,
-                unknown=unknown or _why_no_money(movement),
+                unclear=unclear,
                 is_prior=is_prior,
             )
             self._add(part)
-            if part.is_option and movement.kind in DELIVERIES and not is_prior:
-                self._deliveries.add(part)
+            self._sources.add(part)
 
     def _add(self, part: OwnedPart) -> None:
         self._parts.append(part)
-        self._has[part.owner] = self._has.get(part.owner, 0.0) + part.quantity
-        if abs(self._has[part.owner]) < QUANTITY_ROUNDING:
-            del self._has[part.owner]
+        owner = HoldingOwner(part.owner, part.origin)
+        self._has[owner] = self._has.get(owner, 0.0) + part.quantity
+        if abs(self._has[owner]) < QUANTITY_ROUNDING:
+            del self._has[owner]
 
 
 def _without_quantity(
-    movement: Movement, owner: str, fraction: float, unknown: str | None
+    movement: Movement, owner: HoldingOwner, fraction: float, unclear: str | None = None
 ) -> OwnedPart:
     """Return the part of an owner in the money of a movement that changed no quantity."""
     return OwnedPart(
-        owner=owner, movement=movement, fraction=fraction, quantity=0.0, opens=False,
-        unknown=unknown,
+        owner=owner.strategy, origin=owner.origin, movement=movement, fraction=fraction,
+        quantity=0.0, opens=False, unclear=unclear,
     )  # fmt: skip
 
 
@@ -559,15 +721,21 @@ def _counting(claims: Iterable[_Claim]) -> list[_Claim]:
 
 def _why_no_money(movement: Movement) -> str | None:
     """Return why it is not known what a movement brought; None: it is known."""
+    is_transfer = movement.kind is MovementKind.TRANSFER
+    amount = movement.value if is_transfer else movement.cash
+    is_fee_elsewhere = bool(movement.fee) and movement.fee_currency != movement.currency
+    if amount is not None and movement.fee is not None and not is_fee_elsewhere:
+        return None
+
     name = f"{name_of(movement)} of {movement.day}"
-    if movement.kind is MovementKind.TRANSFER and movement.value is None:
-        return f"what was transferred with {name} had no stated value"
-    if movement.kind is not MovementKind.TRANSFER and movement.cash is None:
-        if movement.multiplier is None:
-            return f"the multiplier of {name} is not known"
-        return f"the price of {name} is not known"
-    if movement.fee is None:
+    if amount is not None and movement.fee is None:
         return f"the fee of {name} is not known"
-    if movement.fee and movement.fee_currency != movement.currency:
+    if amount is not None:
         return f"the fee of {name} was charged in {movement.fee_currency or 'an unknown currency'}"
-    return None
+    if is_transfer:
+        return f"what was transferred with {name} had no stated value"
+    if movement.kind is MovementKind.CORPORATE_ACTION:
+        return f"what the corporate action on {name} paid is not known"
+    if movement.multiplier is None:
+        return f"the multiplier of {name} is not known"
+    return f"the price of {name} is not known"

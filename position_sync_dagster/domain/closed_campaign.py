@@ -33,11 +33,12 @@ class CampaignResult:
         kind: The structure that it was when it began, as `strategies propose` names it; null where
             that has no name.
         closed: The trading day at whose close nothing was left.
-        profit: What it brought: trades, deliveries, dividends of what was held, less fees. Null
-            where a price, a multiplier or a fee is not known. Unit: `currency`.
+        profit: What it brought: trades, deliveries, corporate actions, dividends of what was held,
+            less fees. Null where a price, a multiplier or a fee is not known. Unit: `currency`.
         fees: Commissions; positive was paid. Unit: `currency`.
         capital_at_risk: The greatest loss that was possible at the next expiry while it was open,
-            without fees; null where it had no bound, or a price is not known. Unit: `currency`.
+            given what the campaign had brought until then, without fees; null where it had no
+            bound, or a price or the cost of a corporate action is not known. Unit: `currency`.
         profit_unknown: Why profit and fees are null.
     """
 

@@ -286,31 +286,39 @@ def _is_stock(piece: Piece) -> bool:
 def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
     """Return credit and greatest loss of a structure, in the currency of its contracts.
 
-    Options that expire later count with their intrinsic value, which is the least that a long one
-    is worth.
-
     Returns:
         What was received for it, negative if it was paid, None: unknown; what it loses at most
         until its first expiry, None: unknown or without bound; and whether it has no bound.
     """
     credit = _credit_of(parts)
+    least, is_unlimited = least_worth(parts)
+    if credit is None or least is None:
+        return credit, None, is_unlimited
+    return credit, max(0.0, -credit - least), False
 
+
+def least_worth(parts: Sequence[Piece]) -> tuple[float | None, bool]:
+    """Return what a structure is worth at least until its first expiry, if that is known.
+
+    Options that expire later count with their intrinsic value, which is the least that a long one
+    is worth.
+
+    Returns:
+        The value, None: unknown or without bound; and whether it has no bound.
+    """
     # The payoff is a line between the strikes, and beyond the highest one.
     corners = {0.0, *(part.strike for part in parts)}
     highest = max(corners)
     slope_beyond = _payoff(parts, highest + 1.0) - _payoff(parts, highest)
     if slope_beyond < -1e-9:
-        return credit, None, True
+        return None, True
 
     # A short option that expires later may be worth any amount more than its intrinsic value.
     first_day = _first_expiry(parts)
     is_short_later = any(part.day > first_day and part.quantity < 0 for part in parts)
-    if credit is None or is_short_later:
-        return credit, None, False
-
-    least = min(_payoff(parts, price) for price in corners)
-    loss = -credit - least
-    return credit, max(0.0, loss), False
+    if is_short_later:
+        return None, False
+    return min(_payoff(parts, price) for price in corners), False
 
 
 def _credit_of(parts: Sequence[Piece]) -> float | None:

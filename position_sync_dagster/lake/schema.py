@@ -527,8 +527,9 @@ class _Scenario:
         spot: Move of the underlyings. Unit: percent.
         vol: Change of the volatilities. Unit: points.
         days: Days that have passed. Unit: days.
-        value: Value in the scenario, of the legs that could be priced. Unit: `currency`.
-        profit: By how much the value changes. Unit: `currency`.
+        value: Value in the scenario, of the legs that could be priced; null where none could.
+            Unit: `currency`.
+        profit: By how much the value changes; null where it is not known. Unit: `currency`.
         left_out: Legs that could not be priced: they are in no number.
         largest_loss: The largest allowed loss, if the file of scenarios names one. Unit:
             `currency`.

@@ -21,11 +21,12 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.movements import (
     DELIVERIES,
+    Movement,
     MovementKind,
     first_reasons,
     known_sum,
 )
-from position_sync_dagster.domain.proposals import TOGETHER, Piece, kind_of, risk_of
+from position_sync_dagster.domain.proposals import TOGETHER, Piece, kind_of, least_worth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +138,7 @@ def _is_held(parts: Iterable[OwnedPart]) -> bool:
 def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
     """Yield the structures with an option that are over."""
     stays = []
-    for of_holding in grouped(attrgetter("key"), parts).values():
+    for of_holding in grouped(attrgetter("key", "origin"), parts).values():
         stays += _stays(of_holding, with_open=True)
 
     for numbers in _joined(stays):
@@ -167,6 +168,7 @@ def _joined(stays: Sequence[_Stay]) -> list[list[int]]:
     _join_orders(stays, groups)
     _join_near_trades(stays, groups)
     _join_deliveries(stays, groups)
+    _join_actions(stays, groups)
     _join_covered(stays, groups)
     return groups.members()
 
@@ -205,20 +207,47 @@ def _join_near_trades(stays: Sequence[_Stay], groups: "_Groups") -> None:
 
 def _join_deliveries(stays: Sequence[_Stay], groups: "_Groups") -> None:
     """Join options with what they delivered."""
-    delivered_by: dict[tuple[str, date, int], int] = {}
+    ends: defaultdict[tuple[str, date, int], list[tuple[int, Movement]]] = defaultdict(list)
     for number, stay in enumerate(stays):
         for part in stay:
             movement = part.movement
             if part.is_option and movement.kind in DELIVERIES:
                 conid = movement.counter_conid or movement.underlying_conid or 0
-                delivered_by[movement.account, movement.day, conid] = number
+                ends[movement.account, movement.day, conid].append((number, movement))
 
     for number, stay in enumerate(stays):
         for part in stay:
             account, conid = part.key
-            option = delivered_by.get((account, part.movement.day, conid))
-            if part.movement.kind in DELIVERIES and option is not None:
-                groups.join(option, number)
+            if part.movement.kind in DELIVERIES:
+                for option in _delivering(part, ends[account, part.movement.day, conid]):
+                    groups.join(option, number)
+
+
+def _delivering(part: OwnedPart, ends: Sequence[tuple[int, Movement]]) -> list[int]:
+    """Return the numbers of the options that delivered something: by contract, or by strike."""
+    movement = part.movement
+    option = part.origin if part.opens else movement.counter_conid
+    of_option = [number for number, end in ends if end.conid == option]
+    at_strike = [number for number, end in ends if end.strike == movement.price]
+    return of_option or at_strike or [number for number, _end in ends]
+
+
+def _join_actions(stays: Sequence[_Stay], groups: "_Groups") -> None:
+    """Join contracts with what corporate actions brought for them."""
+    taken: defaultdict[tuple[str, date, int], list[int]] = defaultdict(list)
+    for number, stay in enumerate(stays):
+        for part in stay:
+            if part.movement.kind is MovementKind.CORPORATE_ACTION and not part.opens:
+                account, conid = part.key
+                taken[account, part.movement.day, conid].append(number)
+
+    for number, stay in enumerate(stays):
+        for part in stay:
+            account, _conid = part.key
+            for conid in part.came_for:
+                for gone in taken[account, part.movement.day, conid]:
+                    if stays[gone][0].origin == part.origin:
+                        groups.join(gone, number)
 
 
 def _join_covered(stays: Sequence[_Stay], groups: "_Groups") -> None:
@@ -282,31 +311,8 @@ class Contract:
 Contracts = Mapping[int, Contract]
 
 
-@dataclass(slots=True)
-class Lot:
-    """What a campaign has of a contract.
-
-    Attributes:
-        cost: What it cost; None: not known.
-    """
-
-    quantity: float = 0.0
-    cost: float | None = 0.0
-
-    def add(self, part: OwnedPart) -> None:
-        """Open more of it, or close by the average cost."""
-        before = self.quantity
-        self.quantity += part.quantity
-        if abs(self.quantity) < QUANTITY_ROUNDING:
-            self.quantity = 0.0
-            self.cost = 0.0
-        elif part.opens or before == 0:
-            if self.cost is None or part.cash is None or part.is_prior:
-                self.cost = None
-            else:
-                self.cost -= part.cash
-        elif part.is_trade and self.cost is not None:
-            self.cost *= self.quantity / before
+# How much of each contract a campaign has.
+Lots = Mapping[int, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,6 +322,7 @@ class CampaignState:
     Attributes:
         at: The time of the last of them.
         lots: What it had, by contract; of what was closed with them the most.
+        brought: What it had brought until then, by currency, without fees; None: not known.
         is_flat: Whether nothing was left.
         parts: These trades.
     """
@@ -323,7 +330,8 @@ class CampaignState:
     session: date
     at: datetime
     is_flat: bool
-    lots: Mapping[int, Lot]
+    lots: Lots
+    brought: Mapping[str | None, float | None]
     parts: Sequence[OwnedPart]
 
 
@@ -332,17 +340,21 @@ def states_of(campaign: TradedCampaign) -> list[CampaignState]:
 
     Where a group begins and ends with nothing, it is the most that it had meanwhile.
     """
-    lots: defaultdict[int, Lot] = defaultdict(Lot)
+    lots: defaultdict[int, float] = defaultdict(float)
+    brought: dict[str | None, float | None] = {}
     states = []
-    held: dict[int, Lot] = {}
+    held: Lots = {}
     for group in _together(campaign.parts):
         was_flat = not held
-        widest: dict[int, Lot] = {}
+        widest: Lots = {}
+        brought_at_widest = brought
         for part in group:
-            lots[part.key[1]].add(part)
+            lots[part.key[1]] += part.quantity
             held = _held_in(lots)
-            if len(held) >= len(widest):
+            brought = _with_cash(brought, part)
+            if _size_of(held) >= _size_of(widest):
                 widest = held
+                brought_at_widest = brought
 
         last = group[-1]
         came_and_went = was_flat and not held
@@ -351,15 +363,30 @@ def states_of(campaign: TradedCampaign) -> list[CampaignState]:
             at=last.at,
             is_flat=not held,
             lots=widest if came_and_went else held,
+            brought=brought_at_widest if came_and_went else brought,
             parts=group,
         )
         states.append(state)
     return states
 
 
-def _held_in(lots: Mapping[int, Lot]) -> dict[int, Lot]:
-    """Return a copy of the lots of which something is held."""
-    return {conid: replace(lot) for conid, lot in lots.items() if lot.quantity}
+def _held_in(lots: Lots) -> Lots:
+    """Return the lots of which something is held."""
+    return {
+        conid: quantity for conid, quantity in lots.items() if abs(quantity) >= QUANTITY_ROUNDING
+    }
+
+
+def _size_of(lots: Lots) -> tuple[int, float]:
+    return len(lots), sum(map(abs, lots.values()))
+
+
+def _with_cash(
+    brought: Mapping[str | None, float | None], part: OwnedPart
+) -> dict[str | None, float | None]:
+    """Return what a campaign has brought with a part; None where its cash is not known."""
+    currency = part.movement.currency
+    return {**brought, currency: known_sum([brought.get(currency, 0.0), part.known_cash])}
 
 
 def _together(parts: Iterable[OwnedPart]) -> list[list[OwnedPart]]:
@@ -436,14 +463,14 @@ def rolls_in(states: Sequence[CampaignState], contracts: Contracts) -> list[Roll
     return rolls
 
 
-def kind_in(lots: Mapping[int, Lot], contracts: Contracts) -> tuple[str | None, str | None]:
+def kind_in(lots: Lots, contracts: Contracts) -> tuple[str | None, str | None]:
     """Return the kind of a structure, or why it has none."""
     pieces = []
-    for conid, lot in lots.items():
+    for conid, quantity in lots.items():
         contract = contracts[conid]
         if contract.instrument is None:
             return None, f"the terms of {contract.name} are not known"
-        pieces.append(Piece(contract.instrument, lot.quantity))
+        pieces.append(Piece(contract.instrument, quantity))
 
     kind = kind_of(pieces) if pieces else None
     return kind, None if kind else "its contracts are no structure that has a name"
@@ -452,48 +479,54 @@ def kind_in(lots: Mapping[int, Lot], contracts: Contracts) -> tuple[str | None, 
 def capital_at_risk(
     states: Iterable[CampaignState], contracts: Contracts, currency: str | None
 ) -> tuple[float | None, str | None]:
-    """Return the greatest loss at the next expiry in any state, or why it is not known."""
+    """Return the greatest loss at the next expiry in any state, or why it is not known.
+
+    What the campaign had brought until then is a part of it.
+    """
     greatest = 0.0
     is_held = False
     for state in states:
-        of_underlying: defaultdict[str, dict[int, Lot]] = defaultdict(dict)
-        for conid, lot in state.lots.items():
+        of_underlying: defaultdict[str, dict[int, float]] = defaultdict(dict)
+        for conid, quantity in state.lots.items():
             instrument = contracts[conid].instrument
             if instrument is None:
                 return None, f"the terms of {contracts[conid].name} are not known"
             if instrument.currency == currency:
-                of_underlying[instrument.symbol][conid] = lot
+                of_underlying[instrument.symbol][conid] = quantity
+        if not of_underlying:
+            continue
 
-        at_risk = 0.0
+        is_held = True
+        brought = state.brought.get(currency, 0.0)
+        if brought is None:
+            return None, f"what it had brought until {state.session} is not known"
+
+        at_risk = -brought
         for lots in of_underlying.values():
-            loss = _loss_of(lots, contracts)
-            if isinstance(loss, str):
-                return None, f"{loss}, on {state.session}"
-            at_risk += loss
-
-        is_held = is_held or bool(of_underlying)
+            least = _least_worth_of(lots, contracts)
+            if isinstance(least, str):
+                return None, f"{least}, on {state.session}"
+            at_risk -= least
         greatest = max(greatest, at_risk)
     return (greatest, None) if is_held else (None, "what it had is not known")
 
 
-def _loss_of(lots: Mapping[int, Lot], contracts: Contracts) -> float | str:
-    """Return the greatest loss of contracts of one underlying, or why it is not known."""
+def _least_worth_of(lots: Lots, contracts: Contracts) -> float | str:
+    """Return what contracts of one underlying are worth at least, or why it is not known."""
     pieces = []
-    for conid, lot in lots.items():
+    for conid, quantity in lots.items():
         contract = contracts[conid]
-        if lot.cost is None:
-            return f"what {contract.name} cost is not known"
         if contract.magnifier is None or contract.instrument is None:
             return f"whether {contract.name} is quoted in cents is not known"
 
         unit = contract.instrument.multiplier / contract.magnifier
         in_major_unit = replace(contract.instrument, multiplier=unit)
-        pieces.append(Piece(in_major_unit, lot.quantity, lot.cost / lot.quantity))
+        pieces.append(Piece(in_major_unit, quantity))
 
-    _credit, loss, is_unlimited = risk_of(pieces)
+    least, is_unlimited = least_worth(pieces)
     if is_unlimited:
         return "the loss had no bound"
-    return "a short option outlived the next expiry" if loss is None else loss
+    return "a short option outlived the next expiry" if least is None else least
 
 
 # ---- what it brought

@@ -202,7 +202,7 @@ def wheel(year: TradedYear, told: Told, day: date, n: int) -> None:
     year.fill(told, call, -1, "0.75", later(expiry, 3))
     year.fill(told, call, 1, "0.2", later(expiry, 8))
     year.fill(told, under, -100, price(n, "39"), later(expiry, 9))
-    told.kind, told.risk = "single", D(4000)
+    told.kind, told.risk = "single", 4000 - 100 * D(price(n, "1.2"))
 
 
 def called_away(year: TradedYear, told: Told, day: date, n: int) -> None:
@@ -248,7 +248,7 @@ def condor(year: TradedYear, told: Told, day: date, n: int) -> None:
     year.together(told, later(day, 10), (legs[0], -1, "0.3"), (legs[1], 1, "0.9"))
     year.together(told, later(day, 13), (legs[2], 1, price(n, "1.9")), (legs[3], -1, "0.7"))
     told.kind = "iron-condor"
-    told.risk = 100 * (5 - D("1.2") + D("0.45"))  # of the calls, once the puts are gone
+    told.risk = 100 * (5 + D("0.35") - D(price(n, "1.3")))  # of the calls, once the puts are gone
 
 
 def strangle(year: TradedYear, told: Told, day: date, n: int) -> None:
@@ -310,7 +310,7 @@ def exercised(year: TradedYear, told: Told, day: date, n: int) -> None:
     year.book(told, call, -1, "0", expiry, "Ex")
     year.book(told, under, 100, "30", expiry, "Ex")
     year.fill(told, under, -100, "32.4", later(expiry, 1))
-    told.kind, told.risk = "single", D(3000)
+    told.kind, told.risk = "single", 3000 + 100 * D(price(n, "1.6"))
 
 
 def settled_in_cash(year: TradedYear, told: Told, day: date, n: int) -> None:

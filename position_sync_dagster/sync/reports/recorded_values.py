@@ -14,7 +14,7 @@ from polars import col
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
-from position_sync_dagster.risk.closed_campaigns import Contracts, Lot
+from position_sync_dagster.risk.closed_campaigns import Contracts, Lots
 
 # How far from a trade a row of the ledger may be whose greeks are those of the trade.
 NEAR = timedelta(hours=1)
@@ -108,7 +108,7 @@ class RecordedValues:
     def greeks_of(
         self,
         account: str,
-        lots: Mapping[int, Lot],
+        lots: Lots,
         contracts: Contracts,
         at: datetime,
     ) -> CampaignGreeks:
@@ -117,11 +117,11 @@ class RecordedValues:
         weights = 0.0
         volatility = 0.0
         age_s = 0.0
-        for conid, lot in lots.items():
+        for conid, quantity in lots.items():
             contract = contracts[conid]
             if contract.instrument is None:
                 return CampaignGreeks(why=f"the terms of {contract.name} are not known")
-            units = lot.quantity * contract.instrument.multiplier
+            units = quantity * contract.instrument.multiplier
             if contract.instrument.right is None:
                 sums["delta"] += units
                 continue

@@ -19,10 +19,13 @@ from position_sync_dagster.risk.closed_campaigns import (
     CampaignMoney,
     Openings,
     TradedCampaign,
+    capital_at_risk,
     closed_campaigns,
     end_of,
     money_of,
+    states_of,
 )
+from position_sync_dagster.sync.reports.closed_campaigns import contract_of
 
 A = "U1"
 MONDAY = date(2026, 3, 2)
@@ -45,25 +48,28 @@ def moved(
     cash = None
     if None not in (quantity, price, terms["multiplier"]):
         cash = -quantity * price * terms["multiplier"]
-    fields = terms | {
-        "movement_id": f"{conid}:{day}:{quantity}:{len(more)}",
-        "kind": MovementKind.TRADE,
-        "section": Section.TRADES,
-        "account": A,
-        "day": at,
-        "session_date": at,
-        "at": datetime(2026, 3, day, 17, tzinfo=UTC),
-        "conid": conid,
-        "symbol": "XYZ",
-        "quantity": quantity,
-        "price": price,
-        "currency": "USD",
-        "cash": cash,
-        "fee": -1.0,
-        "fee_currency": "USD",
-        "source": MovementSource.STATEMENT,
-        "underlying_conid": SHARES if conid != SHARES else None,
-    }
+    fields = (
+        {"symbol": "XYZ"}
+        | terms
+        | {
+            "movement_id": f"{conid}:{day}:{quantity}:{len(more)}",
+            "kind": MovementKind.TRADE,
+            "section": Section.TRADES,
+            "account": A,
+            "day": at,
+            "session_date": at,
+            "at": datetime(2026, 3, day, 17, tzinfo=UTC),
+            "conid": conid,
+            "quantity": quantity,
+            "price": price,
+            "currency": "USD",
+            "cash": cash,
+            "fee": -1.0,
+            "fee_currency": "USD",
+            "source": MovementSource.STATEMENT,
+            "underlying_conid": SHARES if conid != SHARES else None,
+        }
+    )
     return Movement(**fields | more)
 
 
@@ -279,3 +285,286 @@ def test_what_is_in_no_strategy_is_one_structure_if_one_order_or_one_minute_open
 
     assert [len(campaign.conids) for campaign in near(50)] == [2]
     assert [len(campaign.conids) for campaign in near(90)] == [1, 1]
+
+
+# ---- corporate actions
+
+NEW_CALL, NEW_SHARES = 14, 98
+TERMS |= {
+    NEW_CALL: {"sec_type": "OPT", "right": "CALL", "strike": 30.0},
+    NEW_SHARES: {"sec_type": "STK", "multiplier": 1.0, "expiry": None, "symbol": "NEW"},
+}
+
+
+def acted(conid: int, quantity: float, day: int, **more: Any) -> Movement:
+    """Return what a corporate action took or brought, without cash if nothing else."""
+    action = {"kind": MovementKind.CORPORATE_ACTION, "section": Section.CORPORATE_ACTIONS}
+    cash: dict[str, Any] = {"cash": 0.0, "fee": 0.0, "type": "FS"}
+    return moved(conid, quantity, None, day, **action | cash | more)
+
+
+ADJUSTED = [
+    moved(CALL, -2.0, 2.2, 2, strike=82.0),
+    acted(CALL, 2.0, 6),
+    acted(NEW_CALL, -2.0, 6, strike=79.0),
+    moved(NEW_CALL, 2.0, 0.8, 10, strike=79.0, fee=-3.0),
+]
+TOGETHER = {"order_id": "1"}
+TWO_FOR_ONE = [
+    moved(SHARES, 100.0, 50.0, 2, **TOGETHER),
+    moved(CALL, -1.0, 1.4, 2, **TOGETHER),
+    acted(SHARES, 100.0, 6),
+    acted(CALL, 1.0, 6),
+    acted(NEW_CALL, -2.0, 6),
+    moved(NEW_CALL, 2.0, 0.4, 10, fee=-2.0),
+    moved(SHARES, -200.0, 25.0, 10),
+]
+THREE_FOR_TWO = [
+    moved(SHARES, 100.0, 60.0, 2, **TOGETHER),
+    moved(CALL, -1.0, 2.0, 2, **TOGETHER),
+    acted(SHARES, 50.0, 6),
+    acted(CALL, 1.0, 6),
+    acted(NEW_CALL, -1.0, 6),
+    moved(NEW_CALL, 1.0, 0.2, 10, multiplier=150.0, cash=-30.0, fee=-2.0),
+    moved(SHARES, -150.0, 40.0, 10, fee=-3.0),
+]
+RENAMED = [
+    moved(SHARES, 100.0, 30.0, 2, **TOGETHER),
+    moved(CALL, -1.0, 1.03, 2, **TOGETHER),
+    acted(CALL, 1.0, 6, type="IC"),
+    acted(NEW_CALL, -1.0, 6, type="IC", symbol="NEW"),
+    acted(SHARES, -100.0, 6, type="IC"),
+    acted(NEW_SHARES, 100.0, 6, type="IC"),
+    moved(NEW_CALL, 1.0, 0.0, 20, symbol="NEW", kind=MovementKind.EXPIRATION, fee=0.0),
+    moved(NEW_SHARES, -100.0, 30.51, 23),
+]
+MERGED = [
+    moved(SHARES, 100.0, 30.0, 2, fee=-0.5, **TOGETHER),
+    moved(CALL, -1.0, 0.8, 2, fee=-0.5, **TOGETHER),
+    acted(SHARES, -100.0, 6, type="TC", cash=3200.0),
+    moved(CALL, 1.0, 1.0, 6),
+]
+ACTIONS = {
+    "adjusted strike": (ADJUSTED, 440 - 160 - 4),
+    "two for one": (TWO_FOR_ONE, 140 - 80 - 5),
+    "three for two": (THREE_FOR_TWO, 200 - 30 - 7),
+    "another ticker": (RENAMED, 103 + 51 - 3),
+    "merger for cash": (MERGED, -3000 + 80 + 3200 - 100 - 2),
+}
+of_actions = pytest.mark.parametrize(("movements", "profit"), ACTIONS.values(), ids=ACTIONS)
+COVERED_CALL = (leg(CALL), leg(SHARES))
+
+
+@of_actions
+@pytest.mark.parametrize("legs", [COVERED_CALL, ()], ids=["of a strategy", "in no strategy"])
+def test_a_campaign_stays_known_through_a_corporate_action(movements, profit, legs):
+    [money] = over(movements, *legs).values()
+    assert money.profit == pytest.approx(profit)
+
+
+@of_actions
+@pytest.mark.parametrize("missing", ["cash", "fee", "row"])
+def test_what_no_source_names_of_a_corporate_action_or_a_trade_is_unknown(
+    movements, profit, missing
+):
+    for place, movement in enumerate(movements):
+        others = [*movements[:place], *movements[place + 1 :]]
+        is_split = movement.kind is MovementKind.CORPORATE_ACTION and movement.quantity > 0
+        if missing == "row" and (movement.kind is MovementKind.TRADE or is_split):
+            continue  # then what is left is open, or was held before
+        told = [] if missing == "row" else [replace(movement, **{missing: None})]
+        profits = {money.profit for money in over([*others, *told], *COVERED_CALL).values()}
+        assert profits <= {None}
+
+
+def test_what_an_action_brings_for_nothing_has_an_unknown_cost():
+    movements = [
+        moved(SHARES, 100.0, 30.0, 2),
+        acted(NEW_SHARES, 10.0, 6, type="SO"),
+        moved(SHARES, -100.0, 29.0, 9),
+        moved(NEW_SHARES, -10.0, 12.0, 9),
+    ]
+    [money] = over(movements, leg(SHARES), leg(NEW_SHARES)).values()
+    assert money.profit is None
+    assert money.unknown == "what NEW cost is not known: a corporate action brought it"
+
+
+def test_what_an_action_takes_belongs_to_those_who_have_what_it_brings():
+    """Two strategies had one call each: of the two that came each has one."""
+    movements = [
+        moved(CALL, -2.0, 2.0, 2, fee=-2.0),
+        acted(CALL, 2.0, 6),
+        acted(NEW_CALL, -2.0, 6),
+        moved(NEW_CALL, 2.0, 0.5, 10, fee=-2.0),
+    ]
+    legs = (leg(CALL, "a", quantity=-1.0), leg(CALL, "b", quantity=-1.0))
+    profits = {owner: money.profit for owner, money in over(movements, *legs).items()}
+    assert profits == {"a": 200 - 50 - 2, "b": 200 - 50 - 2}
+
+
+# ---- what options deliver in no strategy
+
+
+def test_two_puts_in_no_strategy_that_are_assigned_in_one_night_each_have_their_shares():
+    movements = [
+        moved(PUT, -1.0, 2.0, 2),
+        moved(OTHER, -1.0, 1.0, 3),
+        booked(PUT, 1.0, 0.0, 20, MovementKind.ASSIGNMENT),
+        booked(OTHER, 1.0, 0.0, 20, MovementKind.ASSIGNMENT),
+        booked(SHARES, 100.0, 50.0, 20, MovementKind.ASSIGNMENT),
+        booked(SHARES, 100.0, 45.0, 20, MovementKind.ASSIGNMENT),
+        moved(SHARES, -200.0, 40.0, 23),
+    ]
+    campaigns = closed_campaigns(parts_of(movements))
+    profits = [money_of(campaign.parts).profit for campaign in campaigns]
+    assert sorted(profits) == [200 - 1000 - 1.5, 100 - 500 - 1.5]
+
+    for place in range(len(movements)):
+        unpriced = [*movements]
+        unpriced[place] = replace(movements[place], cash=None)
+        unknown = closed_campaigns(parts_of(unpriced))
+        assert None in [money_of(campaign.parts).profit for campaign in unknown]
+
+
+def test_a_wheel_beside_shares_of_its_owner_ends_when_what_it_brought_is_gone():
+    """It is in no strategy, and so are the shares that were held before."""
+    movements = [
+        moved(SHARES, 100.0, 30.0, 2),
+        moved(PUT, -1.0, 2.0, 3),
+        booked(PUT, 1.0, 0.0, 6, MovementKind.ASSIGNMENT),
+        booked(SHARES, 100.0, 50.0, 6, MovementKind.ASSIGNMENT),
+        moved(CALL, -1.0, 1.0, 9),
+        booked(CALL, 1.0, 0.0, 20, MovementKind.ASSIGNMENT),
+        booked(SHARES, -100.0, 60.0, 20, MovementKind.ASSIGNMENT),
+    ]
+    [campaign] = closed_campaigns(parts_of(movements))
+    assert money_of(campaign.parts).profit == 200 - 5000 + 100 + 6000 - 2
+    sold_again = [*movements[:4], moved(SHARES, -100.0, 49.0, 9)]
+    [sold] = closed_campaigns(parts_of(sold_again))
+    assert money_of(sold.parts).profit == 200 - 5000 + 4900 - 2
+
+
+def test_what_the_broker_adjusts_of_a_commission_belongs_to_the_campaign_of_its_contract():
+    adjusted = moved(PUT, None, None, 5, kind=MovementKind.FEE, cash=-0.25, fee=0.0)
+    assert over([SOLD, BOUGHT, adjusted], leg(PUT))["s"].profit == 148 - 0.25
+    unknown = replace(adjusted, cash=None)
+    assert over([SOLD, BOUGHT, unknown], leg(PUT))["s"].profit is None
+
+
+# ---- the greatest loss that was possible, given what the campaign had brought
+
+
+def option(
+    conid: int, quantity: float, price: float, day: int, right: str, strike: float, **more: Any
+) -> Movement:
+    TERMS.setdefault(conid, {"sec_type": "OPT"})
+    return moved(conid, quantity, price, day, right=right, strike=strike, **more)
+
+
+def spread(first: int, quantity: float, credit: float, day: int, right: str) -> list[Movement]:
+    """Return the trades of a spread of five points, sold for a credit by one order."""
+    strikes = (50.0, 45.0) if right == "PUT" else (60.0, 65.0)
+    order = {"order_id": f"{day}"}
+    return [
+        option(first, -quantity, credit + 1, day, right, strikes[0], **order),
+        option(first + 1, quantity, 1.0, day, right, strikes[1], **order),
+    ]
+
+
+def rolled(first: int, day: int, debit: float, credit: float) -> list[Movement]:
+    """Return the roll of a spread of puts to the next two contracts."""
+    return [*spread(first, -1.0, debit, day, "PUT"), *spread(first + 2, 1.0, credit, day, "PUT")]
+
+
+LATER = date(2026, 4, 17)
+AT_RISK = {
+    "a put spread rolled twice": (
+        [
+            *spread(20, 1.0, 1.0, 2, "PUT"),
+            *rolled(20, 4, 1.5, 1.3),
+            *rolled(22, 9, 1.5, 1.3),
+            *spread(24, -1.0, 0.4, 11, "PUT"),
+        ],
+        500 - 100 + 20 + 20,
+    ),
+    "a condor with one side rolled twice": (
+        [
+            *spread(20, 1.0, 0.9, 2, "PUT"),
+            *spread(30, 1.0, 0.5, 2, "CALL"),
+            *rolled(20, 4, 1.2, 0.6),
+            *rolled(22, 9, 1.2, 0.6),
+            *spread(24, -1.0, 0.4, 11, "PUT"),
+            *spread(30, -1.0, 0.1, 11, "CALL"),
+        ],
+        500 - 140 + 60 + 60,
+    ),
+    "a call that was exercised": (
+        [
+            option(20, 1.0, 10.6, 2, "CALL", 70.0),
+            option(20, -1.0, 0.0, 20, "CALL", 70.0, kind=MovementKind.EXERCISE, fee=0.0),
+            booked(SHARES, 100.0, 70.0, 20, MovementKind.EXERCISE),
+            moved(SHARES, -100.0, 75.0, 23),
+        ],
+        1060 + 7000,
+    ),
+    "a calendar whose front expired": (
+        [
+            option(20, -1.0, 2.4, 2, "PUT", 50.0),
+            option(21, 1.0, 5.2, 2, "PUT", 50.0, expiry=LATER),
+            option(20, 1.0, 0.0, 20, "PUT", 50.0, kind=MovementKind.EXPIRATION, fee=0.0),
+            option(21, -1.0, 3.5, 23, "PUT", 50.0, expiry=LATER),
+        ],
+        520 - 240,
+    ),
+    "a wheel": (
+        [
+            option(20, -1.0, 2.15, 2, "PUT", 98.0),
+            option(20, 1.0, 0.0, 6, "PUT", 98.0, kind=MovementKind.ASSIGNMENT, fee=0.0),
+            booked(SHARES, 100.0, 98.0, 6, MovementKind.ASSIGNMENT),
+            moved(SHARES, -100.0, 99.0, 9),
+        ],
+        9800 - 215,
+    ),
+}
+of_risks = pytest.mark.parametrize(("movements", "risk"), AT_RISK.values(), ids=AT_RISK)
+
+
+def risk_of(movements: list[Movement]) -> float | None:
+    legs = [leg(conid) for conid in {movement.conid for movement in movements} - {SHARES}]
+    [campaign] = closed_campaigns(parts_of(movements, *legs))
+    contracts = {
+        conid: contract_of([m for m in movements if m.conid == conid], None, None)
+        for conid in campaign.conids
+    }
+    risk, _why = capital_at_risk(states_of(campaign), contracts, "USD")
+    return risk
+
+
+@of_risks
+def test_capital_at_risk_counts_what_the_campaign_had_brought(movements, risk):
+    assert risk_of(movements) == pytest.approx(risk)
+
+
+@of_risks
+def test_capital_at_risk_is_unknown_without_the_price_of_an_opening_trade(movements, risk):
+    for place, movement in enumerate(movements[:2]):
+        if movement.kind is MovementKind.TRADE:
+            unpriced = [*movements]
+            unpriced[place] = replace(movement, cash=None)
+            assert risk_of(unpriced) is None
+
+
+@pytest.mark.parametrize(("paid", "risk"), [(0.0, 3000.0), (None, None)])
+def test_capital_at_risk_is_unknown_after_an_action_whose_cost_is(paid, risk):
+    movements = [
+        moved(SHARES, 100.0, 30.0, 2),
+        acted(SHARES, -100.0, 6, type="TC", cash=paid),
+        acted(NEW_SHARES, 50.0, 6, type="TC"),
+        moved(NEW_SHARES, -50.0, 70.0, 9),
+    ]
+    contracts = {
+        conid: contract_of([m for m in movements if m.conid == conid], None, None)
+        for conid in (SHARES, NEW_SHARES)
+    }
+    [campaign] = closed_campaigns(parts_of(movements, leg(SHARES)))
+    assert capital_at_risk(states_of(campaign), contracts, "USD")[0] == risk
