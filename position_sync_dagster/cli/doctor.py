@@ -12,6 +12,7 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.dagster_files import dagster_home
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.preflight import Level, run_preflight
+from position_sync_dagster.sync.statement_folder import forget_files
 from position_sync_dagster.terminal import output
 
 UI_PORT = 3000
@@ -36,10 +37,12 @@ def doctor(
     stream owns the login. The exit code is 1 if anything is bad.
 
     With --repair it only sets torn last commits of local tables aside, which a loss of power can
-    leave.
+    leave; and the next import reads all statements of the folder again.
     """
     if repair:
-        torn_commits = _set_torn_commits_aside(Lake.of(options.settings_for(home)))
+        settings = options.settings_for(home)
+        torn_commits = _set_torn_commits_aside(Lake.of(settings))
+        forget_files(settings)
         none = "No table has a torn last commit."
         output.show_rows(torn_commits, _TORN, json=json, none=none)
         return

@@ -75,6 +75,10 @@ class Section(StrEnum):
     CASH = "CASH"
 
 
+# Account, first day, last day and time of a statement: what names it, in whatever file it is.
+StatementName = tuple[str, date | None, date | None, datetime | None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Movement:
     """One thing that the broker did to an account's holdings or cash: a row of `movements`.
@@ -126,6 +130,8 @@ class Movement:
         description: The broker's words.
         statement: The statement that states it, the newest one: the file's name; else null.
         stated_at: When that statement was made, the gateway was asked, or the cause was judged.
+        stated_first: The first day of that statement; null of others.
+        stated_last: Its last day. Account, days and time name a statement, in whatever file it is.
     """
 
     movement_id: str
@@ -167,6 +173,13 @@ class Movement:
     description: str | None = None
     statement: str | None = None
     stated_at: datetime | None = None
+    stated_first: date | None = None
+    stated_last: date | None = None
+
+    @property
+    def stated_by(self) -> StatementName:
+        """Return what names the statement that states it."""
+        return self.account, self.stated_first, self.stated_last, self.stated_at
 
     @property
     def key(self) -> Key:
@@ -185,7 +198,6 @@ class BookedAmounts:
 
     Attributes:
         report_date: The day on which the broker booked it.
-        settle_date: The day on which its money moves.
         multiplier: Units of the underlying in one contract.
         proceeds: −quantity × price × multiplier, as stated. Unit: the currency of the row.
         net_cash: Proceeds with commission and taxes. Unit: the currency of the row.
@@ -201,7 +213,6 @@ class BookedAmounts:
     """
 
     report_date: date | None
-    settle_date: date | None
     multiplier: float | None
     proceeds: float | None
     net_cash: float | None
@@ -236,9 +247,15 @@ class StatedSection:
     stated_at: datetime | None
 
     @property
-    def rank(self) -> tuple[datetime, date, str]:
-        """Return what is greater in the newer of two statements."""
-        return self.stated_at or NEVER, self.last, self.statement
+    def name(self) -> StatementName:
+        """Return what names the statement."""
+        return self.account, self.first, self.last, self.stated_at
+
+
+def _age_of(name: StatementName) -> tuple[datetime, date, date]:
+    """Return what is greater in the newer of two statements."""
+    _account, first, last, stated_at = name
+    return stated_at or NEVER, last or date.min, first or date.min
 
 
 # How much later than an option's end the broker may book it: over a long weekend.
@@ -274,8 +291,8 @@ def counting_movements(
     for movement in movements:
         newest = _newest_of(covering[movement.account, movement.section], movement.day)
         if movement.source is MovementSource.STATEMENT:
-            is_late = newest is None or _rank_of(movement) > (newest.stated_at or NEVER)
-            if is_late or (newest is not None and newest.statement == movement.statement):
+            is_late = newest is None or (movement.stated_at or NEVER) > (newest.stated_at or NEVER)
+            if is_late or (newest is not None and newest.name == movement.stated_by):
                 stated.append(movement)
         elif _may_be_unnamed(movement, newest, covering):
             unstated.append(movement)
@@ -293,7 +310,7 @@ def _covering(coverage: Iterable[StatedSection]) -> defaultdict[_Part, list[Stat
         parts[covered.account, covered.section].append(covered)
 
     for statements in parts.values():
-        statements.sort(key=lambda covered: covered.rank, reverse=True)
+        statements.sort(key=lambda covered: _age_of(covered.name), reverse=True)
     return parts
 
 
@@ -303,10 +320,6 @@ def _newest_of(statements: Iterable[StatedSection], day: date) -> StatedSection 
         if covered.first <= day <= covered.last:
             return covered
     return None
-
-
-def _rank_of(movement: Movement) -> datetime:
-    return movement.stated_at or NEVER
 
 
 def _may_be_unnamed(
@@ -338,10 +351,8 @@ def _newest_bookings(stated: Iterable[Movement]) -> list[Movement]:
 
     newest: list[Movement] = []
     for rows in of_booking.values():
-        last = max(rows, key=lambda movement: (_rank_of(movement), movement.statement or ""))
-        for movement in rows:
-            if movement.statement == last.statement:
-                newest.append(movement)
+        last = max((movement.stated_by for movement in rows), key=_age_of)
+        newest += [movement for movement in rows if movement.stated_by == last]
     return newest
 
 

@@ -199,10 +199,10 @@ def cash_of(fields: Fields) -> AccountSummary:
 
 _AMOUNTS = columns_of(
     BookedAmounts,
-    report_date="reportDate", settle_date="settleDateTarget settleDate", multiplier="multiplier",
-    proceeds="proceeds", net_cash="netCash", amount="amount",
-    cash_transfer="cashTransfer", position_amount="positionAmount", transfer_price="transferPrice",
-    taxes="taxes", commission="ibCommission", commission_currency="ibCommissionCurrency",
+    report_date="reportDate", multiplier="multiplier", proceeds="proceeds", net_cash="netCash",
+    amount="amount", cash_transfer="cashTransfer", position_amount="positionAmount",
+    transfer_price="transferPrice", taxes="taxes", commission="ibCommission",
+    commission_currency="ibCommissionCurrency",
     transaction_id="transactionID", trade_id="tradeID",
 )  # fmt: skip
 
@@ -224,7 +224,9 @@ def booked_amounts(attributes: Mapping[str, str], element: str, file: str) -> Bo
 
 
 # What an EquitySummaryByReportDateInBase says of where it stands, and the sums of its parts.
-_NO_PART = {"accountId", "acctAlias", "model", "currency", "reportDate", "total"}
+_NO_PART = {
+    "accountId", "acctAlias", "model", "currency", "reportDate", "levelOfDetail", "total",
+}  # fmt: skip
 
 
 class RowKind(StrEnum):
@@ -236,9 +238,6 @@ class RowKind(StrEnum):
     BALANCES = "balances"
     RATES = "rates"
     EVENTS = "events"
-
-
-_ISO_CODE = re.compile("[A-Z]{3}")
 
 
 def equity_event(fields: Fields) -> closes.StatementEvent:
@@ -264,16 +263,13 @@ def equity_event(fields: Fields) -> closes.StatementEvent:
     return replace(event, attributes=attributes, currency=currency, amount=total)
 
 
-def balance_event(fields: Fields) -> closes.StatementEvent | None:
-    """Return the cash of one currency at the end of a statement; None of their sum.
+def balance_event(fields: Fields) -> closes.StatementEvent:
+    """Return the cash of one currency at the end of a statement.
 
     Raises:
         StatementError: A field is missing or cannot be read.
     """
     currency = fields.required(TEXT, "currency")
-    if not _ISO_CODE.fullmatch(currency):
-        return None  # BASE_SUMMARY
-
     day = fields.required(DAY, "toDate", "reportDate")
     amount = fields.required(NUMBER, "endingCash")
     event = _event_of_account(closes.EventKind.CASH_BALANCE, fields, day, currency)
@@ -322,41 +318,37 @@ class _Element:
     Attributes:
         becomes: What its rows become.
         levels: The levels of detail that are read.
-        repeated: The levels whose rows say again what others say: they are not read.
     """
 
     becomes: RowKind
     levels: frozenset[str]
-    repeated: frozenset[str]
 
 
-_SUMS = frozenset({"ORDER", "SUMMARY", "SYMBOL_SUMMARY", "ASSET_SUMMARY", "ASSET_CLASS"})
+# The level, or the currency, of a sum over all currencies.
+_IN_BASE = frozenset({"BASECURRENCY", "BASE_CURRENCY", "BASE_SUMMARY"})
 _LOTS = frozenset({"LOT", "LOTS", "CLOSED_LOT", "CLOSED_LOTS", "WASH_SALE", "WASH_SALES"})
+
+# The levels whose rows say again what others say: in a section that does not have its rows at this
+# level they are not read.
+_REPEATED = (
+    frozenset({"ORDER", "SUMMARY", "SYMBOL_SUMMARY", "ASSET_SUMMARY", "ASSET_CLASS"})
+    | _LOTS
+    | _IN_BASE
+)
 _EVENT_ELEMENT = _Element(
     becomes=RowKind.EVENTS,
     levels=frozenset({"DETAIL", "DETAILS", "TRANSFER", "TRANSACTION", "TRANSACTIONS"}),
-    repeated=_SUMS | _LOTS,
 )
 _ELEMENTS = {
-    "OpenPosition": _Element(
-        becomes=RowKind.POSITIONS,
-        levels=frozenset({"SUMMARY"}),
-        repeated=frozenset({"LOT", "LOTS"}),
-    ),
-    "Trade": _Element(
-        becomes=RowKind.EXECUTIONS,
-        levels=frozenset({"EXECUTION", "EXECUTIONS"}),
-        repeated=_SUMS | _LOTS,
-    ),
+    "OpenPosition": _Element(becomes=RowKind.POSITIONS, levels=frozenset({"SUMMARY"})),
+    "Trade": _Element(becomes=RowKind.EXECUTIONS, levels=frozenset({"EXECUTION", "EXECUTIONS"})),
     "EquitySummaryByReportDateInBase": _Element(
-        becomes=RowKind.CASH, levels=frozenset({"SUMMARY", "DETAIL"}), repeated=frozenset()
+        becomes=RowKind.CASH, levels=frozenset({"SUMMARY", "DETAIL", "BASE_SUMMARY"})
     ),
     "CashReportCurrency": _Element(
-        becomes=RowKind.BALANCES,
-        levels=frozenset({"CURRENCY", "DETAIL", "SUMMARY"}),
-        repeated=frozenset({"BASECURRENCY", "BASE_CURRENCY", "BASE_SUMMARY"}),
+        becomes=RowKind.BALANCES, levels=frozenset({"CURRENCY", "DETAIL", "SUMMARY"})
     ),
-    "ConversionRate": _Element(becomes=RowKind.RATES, levels=frozenset(), repeated=frozenset()),
+    "ConversionRate": _Element(becomes=RowKind.RATES, levels=frozenset()),
     **dict.fromkeys(_KINDS, _EVENT_ELEMENT),
 }
 
@@ -535,10 +527,15 @@ class _StatementReader:
             is_lot = level in _LOTS
 
         is_part = element.becomes is RowKind.POSITIONS and is_lot
-        if is_part or level in element.repeated:
+        is_in_base = level_of(own.get("currency", "")) in _IN_BASE
+        if is_part or is_in_base:
             return
 
-        if level is not None and level not in element.levels:
+        is_read = level is None or level in element.levels
+        if not is_read and level in _REPEATED:
+            return
+
+        if not is_read:
             written = shown(own["levelOfDetail"])
             raise fields.error(f"has levelOfDetail={written}, which is not known", _LEVELS)
 
@@ -557,8 +554,7 @@ class _StatementReader:
                 self._events.append(equity)
             case RowKind.BALANCES:
                 balance = balance_event(fields)
-                if balance is not None:
-                    self._events.append(balance)
+                self._events.append(balance)
             case RowKind.RATES:
                 rate = rate_event(fields)
                 self._events.append(rate)
@@ -632,7 +628,7 @@ def read_statements(
 ) -> list[closes.Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
-    Each element is emptied after it was read, so that a year needs little memory. A row that
+    Each element is dropped after it was read, so that a year needs little memory. A row that
     cannot be read is left out and named with the statement. The standard parser loads no external
     entities, and expat bounds the growth of others.
 
@@ -657,6 +653,7 @@ def read_statements(
     statements: list[closes.Statement] = []
     reader: _StatementReader | None = None
     root = None
+    around: list[Xml.Element] = []
     try:
         for event, element in Xml.iterparse(source, ("start", "end")):  # noqa: S314
             tag = element.tag
@@ -668,7 +665,13 @@ def read_statements(
                     statements.append(statement)
                     reader = None
                 element.clear()
-            elif tag == "FlexStatement":
+                around.pop()
+                if around:
+                    around[-1].remove(element)
+                continue
+
+            around.append(element)
+            if tag == "FlexStatement":
                 fields = Fields(attributes=with_values(element.attrib), file=file, element=tag)
                 reader = _StatementReader(fields, serves)
             elif reader is not None:

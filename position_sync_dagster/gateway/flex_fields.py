@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from position_sync_dagster.domain import instrument
@@ -54,8 +54,7 @@ def _conid(text: str) -> int | None:
 
 def _day(text: str) -> date:
     day = date.fromisoformat(text)
-    tomorrow = utc_now().date() + timedelta(days=1)
-    if not FIRST_DAY <= day <= tomorrow:
+    if not FIRST_DAY <= day <= utc_now().date():  # New York's day is never later
         raise ValueError(text)
     return day
 
@@ -107,10 +106,10 @@ NUMBER = FieldKind(
     "In the Client Portal choose numbers with a decimal point and without separators",
 )
 CONID = FieldKind(_conid, "conid")
-DAY = FieldKind(_day, "day from 1990 to tomorrow", _DAYS)
+DAY = FieldKind(_day, "day from 1990 to today", _DAYS)
 TIME = FieldKind(
     _moment,
-    "time from 1990 to tomorrow, in a zone that is known",
+    "time from 1990 to today, in a zone that is known",
     f"{_DAYS}, the time format HHmmss or HH:mm:ss, and ; as their separator",
 )
 SEC_TYPE = FieldKind(security_type, "type")

@@ -25,7 +25,7 @@ from position_sync_dagster.domain.position_update import (
     trading_mode_of,
 )
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.errors import NewerRowError
+from position_sync_dagster.errors import CommitContentionError, NewerRowError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.ledger_rows import HOLDING
 from position_sync_dagster.lake.position_updates import SyncUpdates
@@ -57,27 +57,56 @@ Rows = pl.DataFrame | Mapping[date, pl.DataFrame]
 Made = TypeVar("Made")
 
 
+# How often rows are made, each time because another process changed the table meanwhile.
+ATTEMPTS = 10
+
+
 def derive(
-    table: Table, make: Callable[[], tuple[Made, Rows]], *, run_id: str | None = None
+    table: Table,
+    make: Callable[[], tuple[Made, Rows]],
+    *,
+    run_id: str | None = None,
+    attempts: int = ATTEMPTS,
 ) -> tuple[Made, Replaced]:
     """Replace rows by what `make` reads, and again if another process has changed them meanwhile.
 
+    Rows of an older look never replace what another process committed.
+
     Args:
         make: Reads the sources; returns anything for the caller, and the rows.
+        attempts: Maximum number of looks.
 
     Raises:
         CommitContentionError: Other writers committed first each time; nothing was changed.
     """
-    for _attempt in range(2):
+    for _attempt in range(attempts):
         version = table.version() if table.exists() else 0
         reported, rows = make()
         with suppress(NewerRowError):
             replaced = replace(table, rows, run_id=run_id, seen=version)
             return reported, replaced
 
-    reported, rows = make()
-    replaced = replace(table, rows, run_id=run_id)
-    return reported, replaced
+    raise CommitContentionError(
+        f"{table.spec.name} was changed by another process each of {attempts} times.",
+        remedy="Do it again; nothing was changed.",
+    )
+
+
+def derive_whole(
+    table: Table, make: Callable[[], tuple[Made, pl.DataFrame]], *, run_id: str | None = None
+) -> tuple[Made, Replaced]:
+    """Derive a table wholly from others; where other processes do so too, their rows stay."""
+    looks: list[tuple[Made, pl.DataFrame]] = []
+
+    def look() -> tuple[Made, pl.DataFrame]:
+        looks.append(make())
+        return looks[-1]
+
+    try:
+        return derive(table, look, run_id=run_id, attempts=2)
+    except CommitContentionError:
+        reported, rows = looks[-1]
+        return reported, Replaced(version=table.version(), rows=rows.height, changed=False)
 
 
 def replace(

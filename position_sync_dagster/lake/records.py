@@ -27,8 +27,9 @@ def add_unknown(
     Only files are read that may have one of the rows, by the log's statistics.
 
     Args:
-        same: A row is known if a row of the table equals it in these columns. A row of a statement
-            is stored again if otherwise a row that an older statement stated would count.
+        same: A row is known if a row of the table, or one before it, equals it in these columns. A
+            row of a statement is stored again if otherwise a row that an older statement stated
+            would count.
         guard: Called right before each attempt to commit; its error ends the attempts.
     """
 
@@ -47,7 +48,8 @@ def add_unknown(
                 files = files.filter(storage.may_have_one_of(column, values))
 
         present = table.read_rows(files, columns)
-        new = rows.join(present, on=same, how="anti", nulls_equal=True, maintain_order="left")
+        unknown = rows.join(present, on=same, how="anti", nulls_equal=True, maintain_order="left")
+        new = unknown.unique(same, keep="first", maintain_order=True)
 
         if is_stated:
             stored = pl.concat([present, new.select(present.columns)])
@@ -116,12 +118,11 @@ class RecordsTable(Generic[schema.Record]):
         if run_id:
             rows = rows.with_columns(run_id=pl.lit(run_id))
 
-        distinct = rows.unique(self._same, keep="first", maintain_order=True)
-        if distinct.is_empty():
+        if rows.is_empty():
             return 0
 
         info = {"action": "import", "run_id": run_id or ""}
-        in_order = distinct.sort(spec.order)
+        in_order = rows.sort(spec.order, maintain_order=True)
         return add_unknown(self.table, in_order, self._same, info, guard)
 
     def rows(

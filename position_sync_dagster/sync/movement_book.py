@@ -1,9 +1,11 @@
 """The table `movements`, derived from executions, statements and the causes of closes."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import chain
 
 import polars as pl
 
@@ -23,6 +25,7 @@ from position_sync_dagster.domain.movements import (
     MovementSource,
     Section,
     StatedSection,
+    StatementName,
     counting_movements,
 )
 from position_sync_dagster.lake.contracts import VALUED, magnifiers_of
@@ -63,58 +66,46 @@ class MovementBook:
 
     def update(
         self,
-        files: Collection[str] = (),
-        executions: Collection[Execution] = (),
-        events: Collection[StatementEvent] = (),
+        statements: Collection[Statement] = (),
         *,
         since: date | None = None,
     ) -> Replaced:
         """Make the table equal to what the sources say now.
 
-        What the table has of other files stays, as far as no newer statement states it newly.
+        What the table has of other statements stays, as far as no newer one states it newly.
 
         Args:
-            since: Movements of earlier days stay as they are; without new files alone.
-            files: Files whose statements are new; what these stated before is gone.
-            executions: Those of these files.
-            events: Those of these files.
+            statements: New statements, with their rows; or some that are read again.
+            since: Movements of earlier days stay as they are; without new statements alone.
 
         Raises:
             CommitContentionError: Other writers committed first each time; nothing was changed.
         """
 
         def counting() -> list[Movement]:
-            return self._counting(files, executions, events, since)
+            return self._counting(statements, since)
 
         return self.lake.movements.derive(counting, since=since, run_id=self.run_id)
 
-    def files(self) -> set[str]:
-        """Return the files whose statements were stored."""
-        return {section.statement for section in self._sections()}
-
-    def _counting(
-        self,
-        files: Collection[str],
-        executions: Collection[Execution],
-        events: Collection[StatementEvent],
-        since: date | None,
-    ) -> list[Movement]:
+    def _counting(self, statements: Collection[Statement], since: date | None) -> list[Movement]:
+        sections = self._sections()
         reported = self._reported(since)
         closures = self._provisional(since)
-        stored: list[Movement] = []
+        read_now = {name for statement in statements for name in _names_of(statement)}
         is_stated = pl.col("source") == MovementSource.STATEMENT.value
-        for movement in self.lake.movements.records(since, is_stated):
-            if movement.statement not in files:
-                stored.append(movement)
+        stored = _with_their_days(self.lake.movements.records(since, is_stated), sections)
+        stored = [movement for movement in stored if movement.stated_by not in read_now]
 
+        executions = [execution for statement in statements for execution in statement.executions]
+        events = [event for statement in statements for event in statement.events]
         terms = self._terms(stored, (*reported, *executions), events, closures)
         movements = [_again(movement, terms) for movement in stored]
-        movements += stated_movements(executions, events, terms)
+        movements += _stated_once(statements, terms)
         movements += [reported_movement(execution, terms) for execution in reported]
         for closure in closures:
             movements += inferred_movements(closure, terms)
 
-        counting = counting_movements(movements, self._sections())
+        counting = counting_movements(movements, sections)
         if since is None:
             return counting
         return [movement for movement in counting if movement.day >= since]
@@ -140,7 +131,10 @@ class MovementBook:
         return provisional
 
     def _sections(self) -> list[StatedSection]:
-        """Return the sections of all statements; of a file that was replaced only the newest."""
+        """Return the sections of all statements.
+
+        Releases that named a statement by its file lost what a file had stated that was replaced.
+        """
         is_sections = pl.col("kind") == EventKind.SECTIONS.value
         events = self.lake.statement_events.records(None, is_sections)
         newest = {}
@@ -149,7 +143,8 @@ class MovementBook:
 
         sections: list[StatedSection] = []
         for event in events:
-            if newest[event.statement, event.account] == event.stated_at:
+            is_newest = newest[event.statement, event.account] == event.stated_at
+            if is_newest or event.statement not in event.event_id:
                 sections += _sections_in(event)
         return sections
 
@@ -210,29 +205,13 @@ class MovementBook:
         return rows.sort("timestamp")
 
 
-def sections_of(
-    statements: Iterable[Statement], events: Iterable[StatementEvent]
-) -> list[StatementEvent]:
-    """Return the rows of `statement_events` that say which sections statements have.
-
-    Args:
-        statements: The statements; their rows need not be there.
-        events: Their events.
-    """
-    periods: set[tuple[str, date | None, date]] = set()
-    for event in events:
-        if event.kind is EventKind.PERIOD:
-            periods.add((event.statement, event.first_day, event.day))
-
-    rows: list[StatementEvent] = []
-    for statement in statements:
-        sections = named_sections(statement.sections)
-        # A statement of which a trade cannot be read does not state all trades of its days.
-        if (statement.file, statement.first, statement.last) in periods:
-            sections.append(Section.TRADES)
-        for account in statement.accounts:
-            rows.append(_sections_row(statement, account, sections))
-    return rows
+def sections_of(statement: Statement) -> list[StatementEvent]:
+    """Return the rows of `statement_events` that say which sections a statement has."""
+    sections = named_sections(statement.sections)
+    # A statement of which a trade cannot be read does not state all trades of its days.
+    if any(event.kind is EventKind.PERIOD for event in statement.events):
+        sections.append(Section.TRADES)
+    return [_sections_row(statement, account, sections) for account in statement.accounts]
 
 
 def _sections_row(
@@ -240,9 +219,8 @@ def _sections_row(
 ) -> StatementEvent:
     kind = EventKind.SECTIONS
     made = statement.generated_at.isoformat() if statement.generated_at else ""
-    period = f"{statement.first}:{statement.last}:{made}"
     return StatementEvent(
-        event_id=f"{kind}:{account}:{statement.file}:{period}",
+        event_id=f"{kind}:{account}:{statement.first}:{statement.last}:{made}",
         kind=kind,
         account=account,
         day=statement.last,
@@ -267,6 +245,47 @@ def _sections_in(event: StatementEvent) -> list[StatedSection]:
         )
         sections.append(section)
     return sections
+
+
+def _names_of(statement: Statement) -> list[StatementName]:
+    period = (statement.first, statement.last, statement.generated_at)
+    return [(account, *period) for account in statement.accounts]
+
+
+def _stated_once(statements: Iterable[Statement], terms: Terms) -> Iterator[Movement]:
+    """Return what statements state; one that is there twice, in a file or in two, is read once."""
+    parts: dict[tuple[StatementName, Section], list[Movement]] = {}
+    for statement in statements:
+        part: defaultdict[tuple[StatementName, Section], list[Movement]] = defaultdict(list)
+        for stated in stated_movements(statement.executions, statement.events, terms):
+            movement = replace(stated, stated_first=statement.first, stated_last=statement.last)
+            part[movement.stated_by, movement.section].append(movement)
+
+        for name, movements in part.items():
+            if len(movements) > len(parts.get(name, ())):
+                parts[name] = movements
+    return chain.from_iterable(parts.values())
+
+
+def _with_their_days(
+    stored: Iterable[Movement], sections: Collection[StatedSection]
+) -> list[Movement]:
+    """Return movements with the days of their statements, which older releases did not store."""
+    days: defaultdict[tuple[str, str | None, datetime | None], list[StatedSection]]
+    days = defaultdict(list)
+    for section in sections:
+        days[section.account, section.statement, section.stated_at].append(section)
+
+    dated: list[Movement] = []
+    for movement in stored:
+        named = days[movement.account, movement.statement, movement.stated_at]
+        if movement.stated_last is None and named:
+            covering = [part for part in named if part.first <= movement.day <= part.last]
+            part = max(covering or named, key=lambda part: (part.last, part.first))
+            dated.append(replace(movement, stated_first=part.first, stated_last=part.last))
+        else:
+            dated.append(movement)
+    return dated
 
 
 def _again(movement: Movement, terms: Terms) -> Movement:

@@ -140,7 +140,7 @@ def named_sections(elements: Iterable[str]) -> list[Section]:
 def stated_movements(
     executions: Iterable[Execution], events: Iterable[StatementEvent], terms: Terms
 ) -> list[Movement]:
-    """Return what statements name, as it is; equal rows of one statement are several bookings."""
+    """Return what a statement names, as it is; equal rows of one statement are several bookings."""
     movements = [_stated_trade(execution, terms) for execution in executions]
     for event in events:
         movements += _stated_event(event, terms)
@@ -152,15 +152,14 @@ def stated_movements(
 
 def _with_ids(movements: Iterable[Movement]) -> list[Movement]:
     """Return movements with an id each: that of the booking, and a number if it is there again."""
-    counts = Counter[tuple[str, str | None]]()
+    counts = Counter[str]()
     named: list[Movement] = []
     for movement in movements:
         booking = movement.booking or movement.event_id
         name = f"{movement.source}:{movement.account}:{movement.section}:{booking}"
-        of_statement = (name, movement.statement)
-        counts[of_statement] += 1
-        if counts[of_statement] > 1:
-            name += f"#{counts[of_statement]}"
+        counts[name] += 1
+        if counts[name] > 1:
+            name += f"#{counts[name]}"
         named.append(replace(movement, movement_id=name))
     return named
 
@@ -439,12 +438,12 @@ def _option_event(
     return completed(moved, terms)
 
 
-# Statement, account and day of an option's end, and the contract.
-_End = tuple[str | None, str, date, int | None]
+# Account and day of an option's end, and the contract.
+_End = tuple[str, date, int | None]
 
 
 def _end_of(movement: Movement, conid: int | None) -> _End:
-    return movement.statement, movement.account, movement.day, conid
+    return movement.account, movement.day, conid
 
 
 def _with_settlements(movements: Sequence[Movement]) -> list[Movement]:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from position_sync_dagster import errors
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.closes import Execution, Statement, StatementEvent
+from position_sync_dagster.domain.closes import Statement
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway.flex import every_account, read_statements
 from position_sync_dagster.gateway.flex_service import LARGEST_STATEMENT, FlexService
@@ -72,7 +72,7 @@ class ServedAccounts:
         lake = self.lake
         tables = (lake.executions, lake.statement_events, lake.account_values, lake.movements)
         ids = [table.table.table_id() for table in tables]
-        return " ".join((*ids, *sorted(self._known)))
+        return " ".join((_INDEX_FORMAT, *ids, *sorted(self._known)))
 
     @cached_property
     def _known(self) -> frozenset[str]:
@@ -125,6 +125,9 @@ class _Index:
 _INDEX = TypeAdapter(_Index)
 INDEX_FILE = ".position-sync.json"
 
+# Grows with each release that reads more of a file: then all are read again.
+_INDEX_FORMAT = "2"
+
 # The largest index, in bytes; a statement takes about a thousand.
 _LARGEST_INDEX = 64 * 2**20
 
@@ -139,13 +142,11 @@ class Statements(NamedTuple):
         found: The newest first: of two for one day, the one that was made later counts.
         unreadable: The errors of other files and of rows, which name both. The others are used.
         notes: What was not read, and is no error.
-        parsed: The names of the files that were parsed now.
     """
 
     found: tuple[Statement, ...]
     unreadable: tuple[errors.PositionSyncError, ...]
     notes: tuple[str, ...] = ()
-    parsed: frozenset[str] = frozenset()
 
 
 @dataclass(eq=False, repr=False)
@@ -172,7 +173,7 @@ class StatementFolder:
         it is.
 
         Args:
-            store: Stores the rows of a statement, of the files that are parsed.
+            store: Gets each statement of the files that are parsed, with its rows.
         """
         try:
             paths = sorted(path for path in self.folder.iterdir() if path.name[0] != ".")
@@ -188,7 +189,6 @@ class StatementFolder:
         indexed_files = self._indexed_files()
         statements: list[Statement] = []
         unreadable: list[errors.PositionSyncError] = []
-        parsed: set[str] = set()
 
         for path in paths:
             try:
@@ -204,7 +204,6 @@ class StatementFolder:
                             store(statement)
                         without_rows.append(statement.without_rows())
                     indexed = _IndexedFile(state=state, statements=without_rows)
-                    parsed.add(path.name)
 
                 self._files[path.name] = indexed
                 if self.accounts is not None:
@@ -213,7 +212,7 @@ class StatementFolder:
             except errors.PositionSyncError as error:
                 unreadable.append(error)
 
-        return _newest_first(statements, unreadable)._replace(parsed=frozenset(parsed))
+        return _newest_first(statements, unreadable)
 
     def remember(self, accounts: ServedAccounts) -> None:
         """Store in the index that the tables have the rows of the files that were read.
@@ -436,50 +435,42 @@ def download(settings: Settings, served: ServedAccounts) -> int:
 def import_statements(lake: Lake, settings: Settings, run_id: str | None = None) -> Imported:
     """Store what statements say that the lake does not have: of new and of changed files.
 
-    The days that a statement covers are stored after its executions: a day that is covered has no
-    others. Then `movements` follows from all of them.
+    Each table gets one commit. The days that a statement covers are stored after its executions: a
+    day that is covered has no others. Then `movements` follows from all of them, and the index says
+    that the files were read.
     """
-    counts = Counter[str]()
     served = ServedAccounts(lake, settings)
     folder = StatementFolder(settings.flex_folder, served)
-    book = MovementBook(lake, settings.calendar, run_id=run_id)
-    known_files = book.files()
-    executions: list[Execution] = []
-    events: list[StatementEvent] = []
+    statements: list[Statement] = []
+    read = folder.read(statements.append)
+    if not statements:
+        return Imported(*read)
 
-    def keep(statement: Statement) -> None:
-        executions.extend(statement.executions)
-        events.extend(statement.events)
-
-    def store(statement: Statement) -> None:
-        keep(statement)
-        counts["executions"] += lake.executions.add(statement.executions, run_id=run_id)
-        counts["events"] += lake.statement_events.add(statement.events, run_id=run_id)
-        values = [_identified(row, run_id) for row in statement.cash]
-        counts["account_values"] += lake.account_values.append(values).rows
-
-    read = folder.read(store)
-    files = set(read.parsed)
-    if files & known_files:
-        # What these files stated before may have replaced what others state.
-        all_files = {statement.file for statement in read.found}
-        for file in all_files - files:
-            for statement in statements_in(folder.folder / file, served):
-                keep(statement)
-        files |= all_files
-
-    of_files = [statement for statement in read.found if statement.file in files]
-    lake.statement_events.add(sections_of(of_files, events), run_id=run_id)
-    book.update(files, executions, events)
-    folder.remember(served)
-    return Imported(
-        read.found,
-        read.unreadable,
-        read.notes,
-        executions=counts["executions"],
-        events=counts["events"],
-        account_values=counts["account_values"],
+    executions = [execution for statement in statements for execution in statement.executions]
+    events = [event for statement in statements for event in statement.events]
+    sections = [row for statement in statements for row in sections_of(statement)]
+    values = [_identified(row, run_id) for statement in statements for row in statement.cash]
+    done = Imported(
+        *read,
+        executions=lake.executions.add(executions, run_id=run_id),
+        events=lake.statement_events.add([*events, *sections], run_id=run_id),
+        account_values=lake.account_values.append(values).rows,
     )
+    MovementBook(lake, settings.calendar, run_id=run_id).update(statements)
+    folder.remember(served)
+    return done
+
+
+def forget_files(settings: Settings) -> bool:
+    """Remove the index, so that the next import reads all files again; return if there was one.
+
+    What statements state is stored anew then: also what a table has lost.
+    """
+    index = settings.flex_folder / INDEX_FILE
+    is_present = index.is_file()
+    if is_present:
+        index.unlink()
+    return is_present
 
 
 def _identified(cash: AccountSummary, run_id: str | None) -> AccountSummary:

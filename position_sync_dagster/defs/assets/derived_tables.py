@@ -164,7 +164,7 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
         rows = priced.select(*listing.columns, confirmed_at=confirmations.PRICED)
         return (listing, rows), rows
 
-    (latest, rows), result = derived.derive(table, make, run_id=run_id)
+    (latest, rows), result = derived.derive_whole(table, make, run_id=run_id)
     held = rows.filter(pl.col.position != 0)
     without_value = rows["market_value"].null_count()
     counts = counted(held=held.height, without_value=without_value)
@@ -241,7 +241,7 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
         sums = exposure.exposures(book.split, now, version)
         return (book, sums), sums
 
-    (book, sums), result = derived.derive(table, make, run_id=run_id)
+    (book, sums), result = derived.derive_whole(table, make, run_id=run_id)
     metadata = money_metadata(book) | _counts_of_legs(sums) | _replaced(result, book.priced)
     for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
         texts = sums.select("strategy_id", column).drop_nulls()

@@ -26,6 +26,7 @@ def stated(name: str, day: date = MONDAY, *, file: str, made: int, **fields: obj
         "source": MovementSource.STATEMENT,
     }  # fmt: skip
     at = {"day": day, "session_date": day, "statement": file, "stated_at": stated_at(made)}
+    at |= {"stated_first": day, "stated_last": day}
     return Movement(**(usual | at | fields))  # type: ignore[arg-type]
 
 

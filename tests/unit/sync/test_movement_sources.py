@@ -108,7 +108,9 @@ def test_an_end_that_another_statement_than_that_of_its_settlement_names_deliver
         covered.append(StatedSection(account=ACCOUNT, section=section, first=FRIDAY, last=FRIDAY,
                                      statement=file, stated_at=at))  # fmt: skip
 
-    counting = [one for one in counting_movements([*daily, *of_week], covered) if one.kind in ENDS]
+    of_friday = {"stated_first": FRIDAY, "stated_last": FRIDAY}
+    stated = [replace(one, **of_friday) for one in (*daily, *of_week)]
+    counting = [one for one in counting_movements(stated, covered) if one.kind in ENDS]
     assert {(one.kind, one.statement, one.quantity) for one in counting} == {
         (MovementKind.CASH_SETTLEMENT, "week.xml", 2.0),
         (MovementKind.CASH_SETTLEMENT, "friday.xml", 0.0),
