@@ -701,21 +701,17 @@ class DemoRun:
             current,
             complete_after_s=self.complete_after_s,
             limit_s=limit_s,
-            underlyings=underlyings_of(figures, self.settings.underlying_lines),
+            underlyings=underlyings_of(figures, self.settings),
             counts=self.ask("/stats"),
         )
 
 
-def underlyings_of(figures: Figures, most: int | None) -> int:
-    """Return how many underlyings of the holdings may have a line of their own.
-
-    Args:
-        most: The greatest number by the settings; None: each may have one.
-    """
+def underlyings_of(figures: Figures, settings: Settings) -> int:
+    """Return how many underlyings of the holdings may have a line of their own."""
     is_option = pl.col("right").is_not_null() & (pl.col("position") != 0)
     options = figures.book.priced.filter(is_option)
     symbols = options.get_column("symbol").n_unique()
-    return symbols if most is None else min(most, symbols)
+    return min(symbols, settings.most_underlyings)
 
 
 @contextmanager

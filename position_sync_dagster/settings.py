@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from position_sync_dagster.domain.line_allocation import most_underlyings
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.domain.queue_request import LEASE_S
 from position_sync_dagster.errors import GatewaysFileError, SettingsError, shown
@@ -302,8 +303,8 @@ class Settings(BaseSettings):
     # its value, and in its currency; where the sign of the profit changes, the part alone decides.
     monitored_move_part: float = Field(0.01, ge=0, le=1)
     monitored_move_amount: float = Field(25.0, ge=0, le=1e9)
-    # Lines for the underlyings of held options, for computed greeks; unset: those that no leg
-    # needs, 0: none.
+    # Lines for the underlyings of held options, for computed greeks: at most so many, and at most a
+    # quarter of the lines; 0: none.
     underlying_lines: int | None = Field(None, ge=0, le=100_000)
     # Interest rates per year for computed greeks; an option in another currency has none.
     interest_rates: Rates = (
@@ -468,6 +469,12 @@ class Settings(BaseSettings):
     def run_tags(self) -> dict[str, str]:
         """The tags that the runs of the login's stream carry; only a gateways file names any."""
         return self._login.tags if self._login is not None else {}
+
+    @property
+    def most_underlyings(self) -> int:
+        """The number of underlyings that may have a line for the greeks of their options."""
+        share = most_underlyings(self.max_lines - self.reserved_lines)
+        return share if self.underlying_lines is None else min(share, self.underlying_lines)
 
     @property
     def logins(self) -> tuple[Self, ...]:

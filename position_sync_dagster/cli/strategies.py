@@ -1,5 +1,6 @@
 """The commands `position-sync strategies …`: list and change the active legs."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from position_sync_dagster.domain import rules
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, parse_conid
 from position_sync_dagster.domain.leg import Leg, few
-from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy
+from position_sync_dagster.domain.proposals import SINGLE, Proposal, ProposedStrategy
 from position_sync_dagster.lake import strategies_file
 from position_sync_dagster.lake.given_leg import ContractTerms, GivenLeg, help_of, make_leg
 from position_sync_dagster.lake.lake import Lake
@@ -115,7 +116,10 @@ def propose(
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     accept: Annotated[
         list[str] | None,
-        typer.Option(help="Make these active: numbers or names of the list, or all."),
+        typer.Option(
+            help="Make these active: numbers or names of the list, or all, which leaves out single "
+            "legs. On a terminal it asks before."
+        ),
     ] = None,
     account: Annotated[str | None, typer.Option(help="Only what this account holds.")] = None,
     underlying: Annotated[str | None, typer.Option(help="Only contracts of this symbol.")] = None,
@@ -137,6 +141,11 @@ def propose(
     chosen: Sequence[ProposedStrategy] = proposal.strategies
     if accept:
         chosen = _chosen(proposal.strategies, [*accept, *(more or [])])
+        cost = propose_strategies.cost_in_lines(lake, settings, chosen)
+        if cost is not None:
+            typer.echo(cost, err=True)
+        if is_terminal() and not typer.confirm(ASKED, default=True, err=True):
+            return
         propose_strategies.accept(lake, settings, chosen, utc_now())
 
     if json:
@@ -148,11 +157,19 @@ def propose(
         _print_proposal(proposal)
 
 
+def is_terminal() -> bool:
+    """Return whether a person types: a script is not asked."""
+    return sys.stdin.isatty()
+
+
+ASKED = "Make them active? Without --accept they are only shown"
+
+
 def _chosen(proposed: Sequence[ProposedStrategy], typed: Sequence[str]) -> list[ProposedStrategy]:
     """Return the proposals that numbers or names choose, each once, in the order of the list."""
     choices = {choice for text in typed for choice in text.split(",") if choice}
     if "all" in choices:
-        return list(proposed)
+        return [strategy for strategy in proposed if strategy.kind != SINGLE]
 
     chosen = []
     unknown = set(choices)
@@ -177,6 +194,11 @@ def _plain_proposal(strategy: ProposedStrategy) -> dict[str, object]:
     return {**asdict(strategy), "legs": legs, "currency": currency}
 
 
+ALL_OF_THEM = (
+    "`position-sync strategies propose --accept all` makes them active, all but single legs: a "
+    "single leg is a strategy when --accept names it."
+)
+
 _PROPOSAL = (
     "#", "name", "account", "credit", "greatest_loss", "legs", "why", "alternatives",
 )  # fmt: skip
@@ -193,7 +215,7 @@ def _print_proposal(proposal: Proposal) -> None:
 
     if rows:
         output.print_table(rows, _PROPOSAL)
-        typer.echo(as_typed("`position-sync strategies propose --accept all` makes them active."))
+        typer.echo(as_typed(ALL_OF_THEM))
     else:
         typer.echo("No option is held that is in no strategy.")
 

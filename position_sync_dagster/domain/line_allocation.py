@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from operator import attrgetter
-from typing import TypeVar
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
@@ -21,16 +20,16 @@ class Demand:
     """A conid that a strategy wants streamed and that an account holds, or an underlying.
 
     Attributes:
-        priority: The best (smallest) priority of its legs; of an underlying its place by the value
-            of its options.
+        priority: The best (smallest) priority of its legs.
         since: When the oldest of its legs was added.
-        of_options: It is no leg, but the underlying of held options, for their greeks.
+        options: How many options need its price for their greeks, if it is no leg but an
+            underlying; 0 of a leg.
     """
 
     conid: int
-    priority: int
+    priority: int = 1
     since: datetime = NEVER
-    of_options: bool = False
+    options: int = 0
 
 
 def demands(
@@ -63,24 +62,30 @@ def demands(
     return wanted
 
 
-def rank(demand: Demand, held: Collection[int]) -> tuple[bool, int, bool, datetime, int]:
+def rank(demand: Demand, held: Collection[int]) -> tuple[int, int, bool, datetime, int]:
     """Return the sort key of a demand: the smaller is served first.
 
-    Every leg comes before every underlying. The smaller priority number comes first; then the conid
-    that has a line already, so that a line does not go back and forth; then the older leg; then the
-    smaller conid.
+    Underlyings come before legs: one line gives all options of an underlying their greeks. The one
+    that more options need comes first. Of legs the smaller priority number comes first. Then comes
+    the conid that has a line already, so that a line does not go back and forth; then the older
+    leg; then the smaller conid.
 
     Args:
         demand: The conid.
         held: The conids that have a line.
     """
     return (
-        demand.of_options,
+        -demand.options,
         demand.priority,
         demand.conid not in held,
         demand.since,
         demand.conid,
     )
+
+
+def most_underlyings(budget: int) -> int:
+    """Return how many underlyings may have a line: a quarter of the lines that may be used."""
+    return max(0, budget) // 4
 
 
 def allocate_lines(
@@ -94,9 +99,9 @@ def allocate_lines(
 ) -> frozenset[int]:
     """Choose the conids that hold a line from now on, by `rank`; add none above limit − reserve.
 
-    A line younger than `min_hold_s` is kept in any case, and counts; that of an underlying is given
-    up at once for a leg. If the limit has fallen below the number of young lines, they are kept and
-    none is added.
+    Underlyings get a quarter of these lines at most, also where others are spare. A line younger
+    than `min_hold_s` is kept in any case, and counts. If the limit has fallen below the number of
+    young lines, they are kept and none is added.
 
     Args:
         wanted: The demands.
@@ -113,21 +118,15 @@ def allocate_lines(
     [1, 2]
     """
     by_rank = sorted(wanted, key=lambda demand: rank(demand, held))
-    of_options = {demand.conid for demand in by_rank if demand.of_options}
+    underlyings = [demand.conid for demand in by_rank if demand.options]
+    legs = [demand.conid for demand in by_rank if not demand.options]
 
-    chosen = set()
-    for conid, since in held.items():
-        is_young = now - since < min_hold_s
-        if is_young and conid not in of_options:
-            chosen.add(conid)
-
-    free = limit - reserve - len(chosen)
-    for demand in by_rank:
-        if free <= 0:
+    budget = limit - reserve
+    chosen = {conid for conid, since in held.items() if now - since < min_hold_s}
+    for conid in [*underlyings[: most_underlyings(budget)], *legs]:
+        if len(chosen) >= budget:
             break
-        if demand.conid not in chosen:
-            chosen.add(demand.conid)
-            free -= 1
+        chosen.add(conid)
     return frozenset(chosen)
 
 
@@ -135,13 +134,8 @@ def allocate_lines(
 STAYS = 1.25
 
 
-Named = TypeVar("Named", Key, int)
-
-
-def largest(
-    values: Mapping[Named, float | None], followed: Collection[Named], limit: int
-) -> list[Named]:
-    """Return the holdings or underlyings to follow: those without a value, then the largest.
+def largest(values: Mapping[Key, float | None], followed: Collection[Key], limit: int) -> list[Key]:
+    """Return the holdings to follow: those without a value, then the largest.
 
     Args:
         values: The value of each holding; None: unknown.
@@ -153,7 +147,7 @@ def largest(
     [('A', 3), ('A', 4), ('A', 1)]
     """
 
-    def order(key: Named) -> tuple[float, Named]:
+    def order(key: Key) -> tuple[float, Key]:
         value = values[key]
         if value is None:
             return (-math.inf, key)

@@ -81,7 +81,7 @@ class LoginLines:
     def is_underlying(self, conid: int) -> bool:
         """Return whether a contract is wanted as an underlying alone."""
         demand = self.wanted.get(conid)
-        return demand is not None and demand.of_options
+        return demand is not None and demand.options > 0
 
     # Events.
 

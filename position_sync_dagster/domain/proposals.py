@@ -25,7 +25,8 @@ TOGETHER = timedelta(minutes=1)
 # Maximum number of alternatives that a proposal names.
 MOST_ALTERNATIVES = 3
 
-# Why an option is proposed that is in no structure.
+# The kind of an option that is in no structure, and why it is proposed.
+SINGLE = "single"
 ALONE = "nothing else goes with it"
 
 
@@ -180,7 +181,7 @@ def _of_both_sides(kind: str, rule: _Rule | None, *shapes: Shape) -> None:
     _of_one_side(kind, rule, *map(_opposite, shapes))
 
 
-_of_both_sides("single", None, (LONG_PUT,), (LONG_CALL,))
+_of_both_sides(SINGLE, None, (LONG_PUT,), (LONG_CALL,))
 
 _of_one_side("covered-call", _fits_stock, (LONG_STOCK, SHORT_CALL))
 _of_one_side("covered-put", _fits_stock, (SHORT_STOCK, SHORT_PUT))
@@ -401,7 +402,7 @@ class _Group:
         self.unit.sort(key=attrgetter("order"))
         self.kind = kind_of(self.unit)
         self.labels = {self.kind or "stock"}
-        if self.kind == "single":
+        if self.kind == SINGLE:
             option = self.unit[0]
             side = "long" if option.quantity > 0 else "short"
             self.labels = {side, str(option.instrument.right)}

@@ -11,7 +11,7 @@ import polars as pl
 from position_sync_dagster.domain.closes import current_executions
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.leg import few, leg_of
-from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy, propose
+from position_sync_dagster.domain.proposals import SINGLE, Proposal, ProposedStrategy, propose
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.lake.schema import broker_positions_of, one_of
 from position_sync_dagster.lake.strategies_file import StrategiesFile
@@ -111,6 +111,35 @@ def accept(
     lake.registry.sync.add_many(legs)
 
 
+def cost_in_lines(
+    lake: Lake, settings: Settings, strategies: Collection[ProposedStrategy]
+) -> str | None:
+    """Return what it costs in market data lines to make strategies active; None: nothing.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    holdings = held(lake, settings)
+    conids = {holding.instrument.conid for holding in holdings}
+    active = conids & {leg.conid for leg in lake.registry.legs}
+    proposed = {leg.conid for strategy in strategies for leg in strategy.legs}
+    if proposed <= active:
+        return None
+
+    options = [holding.instrument for holding in holdings if holding.instrument.right is not None]
+    symbols = {option.symbol for option in options}
+    budget = sum(login.max_lines - login.reserved_lines for login in settings.logins)
+    most = sum(login.most_underlyings for login in settings.logins)
+    underlyings = min(len(symbols), most)
+    wanted = len(active | proposed)
+    without = max(0, wanted + underlyings - budget)
+    return (
+        f"Market data lines: {budget}, of which up to {underlyings} are for underlyings. Active "
+        f"legs that want one: {len(active)} now, {wanted} with these strategies. Legs that will "
+        f"have none, so that the queue values them: {without}."
+    )
+
+
 def next_step(lake: Lake, settings: Settings, now: datetime) -> str | None:
     """Return what to do about holdings that are in no strategy; None if there is nothing to do.
 
@@ -147,7 +176,7 @@ def _in_no_strategy(
     new_kinds: Counter[str] = Counter()
     for strategy in proposal.strategies:
         keys = {(strategy.account, leg.conid) for leg in strategy.legs}
-        if not opened_keys.isdisjoint(keys):
+        if strategy.kind != SINGLE and not opened_keys.isdisjoint(keys):
             new_kinds[f"{strategy.underlying} {strategy.kind}"] += 1
     if not new_kinds:
         return None

@@ -12,10 +12,10 @@ from typer.testing import CliRunner, Result
 from position_sync_dagster import cli
 
 
-def call(*arguments: str) -> Result:
+def call(*arguments: str, typed: str | None = None) -> Result:
     """Run a command, and raise its error."""
     with patch.dict(os.environ):
-        return CliRunner().invoke(cli.commands(), arguments, catch_exceptions=False)
+        return CliRunner().invoke(cli.commands(), arguments, typed, catch_exceptions=False)
 
 
 def run(*arguments: str) -> str:

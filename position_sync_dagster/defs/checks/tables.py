@@ -152,10 +152,11 @@ SCARCE = 0.9
 
 @check.table_check("gateway_sessions", each_login=True, driven=True)
 def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
-    """Whether legs use nine tenths of the market data lines or more, and which have none.
+    """Whether nine tenths of the market data lines or more are in use, and which legs have none.
 
     What to do: Remove legs from strategies, or buy lines (quote boosters) and raise
-    POSITION_SYNC_MAX_LINES. Legs without a line are valued by the queue.
+    POSITION_SYNC_MAX_LINES. Legs without a line are valued by the queue; underlyings have a
+    quarter of the lines at most, and before legs, for the greeks of all options.
     """
     session = lake.sessions.current(login.gateway_id)
     is_live = session is not None and session.is_live(datetime.now(UTC))
@@ -170,9 +171,10 @@ def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
 
     underlyings = session.underlying_lines or 0
     limit = session.line_limit
-    used = session.lines_in_use - underlyings  # any leg may take the line of an underlying
+    used = session.lines_in_use
     text = (
-        f"{used} of {limit} lines are in use by legs; {without.height} active holdings have none."
+        f"{used} of {limit} lines are in use, {underlyings} of them for underlyings; "
+        f"{without.height} active holdings have none."
     )
     return check.judged(
         text,

@@ -4,7 +4,7 @@ The set is `domain/login_lines.py`; the requests are those of `gateway/market_da
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -64,7 +64,7 @@ class StreamLines:
     def __post_init__(self) -> None:
         settings = self.context.settings
         self._wanted_as_of: tuple[object, ...] | None = None
-        self._underlyings: tuple[int, ...] = ()
+        self._underlyings: Mapping[int, int] = {}
         self._requests: MarketDataRequests | None = None
         limit = LineLimit(
             configured=settings.max_lines, reserve=settings.reserved_lines, wait=PROBE_WAIT
@@ -111,13 +111,14 @@ class StreamLines:
 
     # What is wanted.
 
-    def want_underlyings(self, conids: Sequence[int]) -> None:
-        """Request lines for these underlyings, in this order, as far as no leg needs the lines.
+    def want_underlyings(self, options: Mapping[int, int]) -> None:
+        """Request lines for underlyings.
 
         Args:
-            conids: Contracts whose details are in memory: no leg waits while details are fetched.
+            options: conid of the underlying → how many options need its price. Its details are in
+                memory: no leg waits while details are fetched.
         """
-        self._underlyings = tuple(conids)
+        self._underlyings = options
 
     def follow(self, connection: GatewayConnection) -> None:
         """Advance the time, and record which holdings and legs need a line now."""
@@ -137,8 +138,8 @@ class StreamLines:
             return
 
         wanted = {}
-        for place, conid in enumerate(self._underlyings):
-            wanted[conid] = Demand(conid=conid, priority=place, of_options=True)
+        for conid, options in self._underlyings.items():
+            wanted[conid] = Demand(conid=conid, options=options)
         sec_types = self.context.settings.sec_types
         for demand in demands(book.of_conid, self.contracts.matching, sec_types=sec_types):
             wanted[demand.conid] = demand

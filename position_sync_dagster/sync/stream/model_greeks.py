@@ -8,7 +8,7 @@ underlying at its time give the volatility; it and the price of the underlying n
 import asyncio
 import logging
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -18,7 +18,6 @@ from operator import attrgetter, itemgetter
 from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, Key
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
-from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import price_of
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -415,21 +414,15 @@ class ModelGreeks:
             self._choose_at = float("-inf")
 
     async def _choose(self, connection: GatewayConnection) -> None:
-        """Determine the largest underlyings, the sizes of options, and dividends again."""
-        options = {conid: leg.underlying for conid, leg in self._greeks.legs.items()}
-        self._underlyings = set(self.contracts.of(options.values()))
-
-        keys = chain.from_iterable(self._keys[conid] for conid in options)
-        sizes = dict[int, float]()
-        for (_account, conid), value in connection.feed.book.values(keys).items():
-            underlying = options[conid]
-            if underlying in self._underlyings:
-                sizes[underlying] = sizes.get(underlying, 0.0) + abs(value or 0.0)
-        self.lines.want_underlyings(largest(sizes, self.lines.held, self._most_lines))
+        """Determine which underlyings are needed, by how many options, and dividends again."""
+        options = Counter(leg.underlying for leg in self._greeks.legs.values())
+        self._underlyings = set(self.contracts.of(options))
+        of_known = Counter({conid: options[conid] for conid in sorted(self._underlyings)})
+        self.lines.want_underlyings(dict(of_known.most_common(self._most_lines)))
 
         self.contracts.want(self._unknown)
         await self._read_dividends(connection)
-        self._add(connection, options)
+        self._add(connection, list(self._greeks.legs))
 
         for conid in self._greeks.stale(self._clock()):
             # A new request opens with the present price, or shows that trading is halted.

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from position_sync_dagster.cli import strategies
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import load_settings
 from tests.support import command_line
@@ -61,6 +62,26 @@ def test_accepted_proposals_are_active_and_not_proposed_again(held, chosen) -> N
     every = {**CONDOR, **COVERED}
     assert legs == {contract(name).conid: ("A", quantity) for name, quantity in every.items()}
     assert "No option is held that is in no strategy." in run("propose")
+
+
+def test_all_leaves_out_single_legs_and_a_single_leg_is_a_strategy_where_it_is_named(held) -> None:
+    gateway_id = load_settings().gateway_id
+    held.broker_positions.replace(gateway_id, book({**CONDOR, **COVERED, "150C": 1.0}))
+    assert "SPY-single-2028-12-15" in run("propose")
+    assert "single" not in run("propose", "--accept", "all")
+    assert "SPY-single-2028-12-15 is active" in run("propose", "--accept", "1")
+
+
+def test_what_the_strategies_cost_in_lines_is_said_before_and_on_a_terminal_one_may_decline(
+    held, monkeypatch
+) -> None:
+    monkeypatch.setenv("POSITION_SYNC_MAX_LINES", "10")
+    monkeypatch.setattr(strategies, "is_terminal", lambda: True)
+    said = command_line.call("strategies", "propose", "--accept", "all", typed="n\n").stderr
+    assert "Market data lines: 5, of which up to 1 are for underlyings." in said
+    assert "0 now, 6 with these strategies." in said
+    assert "have none, so that the queue values them: 2." in said
+    assert held.registry.sync.get_all_active() == []
 
 
 def test_a_number_that_is_not_in_the_list_is_refused(held) -> None:

@@ -39,8 +39,8 @@ def want(conid, priority=1, age_s=0):
     return Demand(conid=conid, priority=priority, since=since)
 
 
-def underlying(conid, place):
-    return Demand(conid=conid, priority=place, of_options=True)
+def underlying(conid, options=1):
+    return Demand(conid=conid, options=options)
 
 
 def test_a_leg_that_its_account_does_not_hold_wants_no_line():
@@ -161,17 +161,25 @@ def test_a_limit_that_falls_further_without_a_probe_does_not_wait_longer():
     assert (limit.lines, limit.probe_at) == (40, 90.0)
 
 
-def test_an_underlying_gives_its_line_to_a_leg_at_once_and_a_leg_keeps_its_own():
-    legs = wanted_of([held(1), held(2)], [leg(1), leg(2)])
-    underlyings = [underlying(conid, place) for place, conid in enumerate((8, 9))]
-    young = {8: 0.0, 9: 0.0}
-    assert allocate([*legs, *underlyings], young, limit=4) == {1, 2, 8, 9}
-    assert allocate([*legs, *underlyings], young, limit=3, hold_s=5.0) == {1, 2, 8}
-    assert allocate([*legs, *underlyings], young, limit=2, hold_s=5.0) == {1, 2}
-    # The line of a leg that was removed a moment ago is held for its time, before an underlying.
-    assert allocate([legs[0], *underlyings], {2: 0.0} | young, limit=3, hold_s=5.0) == {1, 2, 8}
+def test_underlyings_come_before_legs_with_a_quarter_of_the_lines_at_most():
+    legs = [want(conid) for conid in range(200)]
+    five = [underlying(1000 + n) for n in range(5)]
+    lines = allocate([*legs, *five], limit=100, reserve=5)
+    assert (len(lines), lines & set(range(1000, 2000))) == (95, {1000, 1001, 1002, 1003, 1004})
+
+    many = [underlying(1000 + n) for n in range(400)]
+    lines = allocate([*legs[:20], *many], limit=100, reserve=5)
+    assert len(lines) == 20 + 23
+    assert lines > set(range(20))
 
 
-def test_underlyings_leave_the_reserve_free():
-    underlyings = [underlying(conid, conid) for conid in range(10)]
-    assert len(allocate(underlyings, limit=8, reserve=5)) == 3
+def test_the_underlying_that_most_legs_need_comes_first_and_keeps_its_line_beside_an_equal_one():
+    wanted = [underlying(1, options=3), underlying(2, options=90), underlying(3, options=3)]
+    assert allocate(wanted, limit=4) == {2}
+    assert allocate(wanted, {3: 60}, limit=8) == {2, 3}
+
+
+def test_a_young_line_of_an_underlying_is_kept_as_any_other():
+    wanted = [want(1), want(2), underlying(8)]
+    assert allocate(wanted, {9: 1, 1: 1}, limit=4, hold_s=5) == {9, 8, 1, 2}
+    assert allocate(wanted, {2: 1, 1: 1}, limit=2, hold_s=5) == {1, 2}

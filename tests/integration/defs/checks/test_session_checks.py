@@ -109,16 +109,14 @@ def test_lines_near_the_limit_name_the_holdings_without_one(world, live, lake):
     world.row(1, 1)
     world.row(2, 1, source=Source.QUEUE)
     assert world.check(tables.lines_suffice).passed
-    # The lines of five underlyings are free for legs.
-    live(lines_in_use=10, line_limit=10, underlying_lines=5)
-    assert world.check(tables.lines_suffice).passed
-    live(lines_in_use=9, line_limit=10, underlying_lines=0)
+    # Underlyings keep their lines where legs need more.
+    live(lines_in_use=9, line_limit=10, underlying_lines=2)
     found = world.fails(tables.lines_suffice)
     assert [row["conid"] for row in world.shown(found)] == [2]
     world.row(2, 0)
     found = world.check(tables.lines_suffice)
     assert (found.passed, world.shown(found)) == (False, [])
-    assert "9 of 10 lines" in found.description
+    assert "9 of 10 lines are in use, 2 of them for underlyings" in found.description
 
 
 def test_a_leg_without_its_contract_is_named_with_the_candidates(world, lake):

@@ -18,7 +18,7 @@ from position_sync_dagster.gateway import holdings
 from position_sync_dagster.sync.stream import model_greeks, router
 from position_sync_dagster.sync.stream import streamer as link
 from position_sync_dagster.sync.stream.contracts import ContractCache
-from tests.support.booked_legs import CALL, PUT, STOCK, A, B, leg
+from tests.support.booked_legs import CALL, PUT, STOCK, A, B
 from tests.support.streams import eventually, published
 
 FUTURE, CORN, INDEX = 920000002, 920000003, 920000004
@@ -112,19 +112,18 @@ async def test_without_lines_for_underlyings_nothing_is_computed(computing, lake
         assert not greeks(streamer)
 
 
-async def test_an_active_leg_takes_the_line_of_an_underlying_at_once(computing, lake, greeks):
-    async with computing(max_lines=4, min_hold_s=3600.0) as (sim, streamer):
-        await eventually(lambda: streamer.underlying_lines == sim.stats()["peak_lines"] == 4)
-        for conid in (CALL, PUT, STOCK):
-            await lake.registry.add_active(**leg(conid))
-        await eventually(
-            lambda: streamer.routes.get((A, PUT)) is streamer.routes.get((A, CALL))
-            is streamer.routes.get((A, STOCK)) is LegState.STREAMED
-        )  # fmt: skip
-        assert (streamer.lines_in_use, streamer.underlying_lines) == (4, 1)
-        assert sim.stats()["peak_lines"] == 4
+async def test_an_underlying_takes_the_line_of_a_leg_so_that_the_legs_without_one_have_greeks(
+    computing, greeks
+):
+    legs = (CALL, PUT, STOCK, ES_PUT, SPX_PUT)
+    async with computing(*legs, max_lines=4, min_hold_s=0.1) as (sim, streamer):
+        await eventually(lambda: (streamer.lines_in_use, streamer.underlying_lines) == (4, 1))
+        assert streamer.routes[A, CALL] is streamer.routes[A, PUT] is LegState.STREAMED
+        overflow = [key for key, state in streamer.routes.items() if state is LegState.OVERFLOW]
+        await eventually(lambda: {*overflow, (A, CORN_CALL)} & greeks(streamer).keys())
         # The stock is a leg and an underlying, with one line.
-        await eventually(lambda: sim.stats()["lines_by_conid"].get(str(STOCK)) == 1)
+        assert sim.stats()["lines_by_conid"][str(STOCK)] == 1
+        assert sim.stats()["peak_lines"] == 4
         # What the gateway sends for a leg with a line is not computed as well.
         await eventually(lambda: not {(A, CALL), (A, PUT)} & greeks(streamer).keys())
 
