@@ -161,18 +161,27 @@ def _torn_file(table: Path, version: int) -> tuple[str, str] | None:
         return f"{LOG}/{entry_name(version)}", entry.flaw
 
     for file, size in entry.added.items():
-        flaw = _data_file_flaw(table / file, size)
+        flaw = size_flaw(stored_size(table / file), size)
         if flaw is not None:
             return file, flaw
     return None
 
 
-def _data_file_flaw(path: Path, size: int) -> str | None:
+def stored_size(path: Path | str) -> int | None:
+    """Return the size of a file; None if it is not there."""
     try:
-        stored_size = path.stat().st_size
+        return os.stat(path).st_size
     except (FileNotFoundError, NotADirectoryError):
-        return "is missing"
-    return None if stored_size == size else "is cut"
+        return None
+
+
+def size_flaw(size: int | None, logged: int) -> str | None:
+    """Return what the size of a file says is wrong with it, beside that in the log; pure."""
+    if size == logged:
+        return None
+    if not size:
+        return "is missing" if size is None else "is empty"
+    return "is cut" if size < logged else "was overwritten"
 
 
 def refuse_torn(table: Path) -> None:

@@ -123,6 +123,28 @@ def first_ledger_day(path: str) -> date | None:
     return min(days, default=None)
 
 
+def _client(uri: str) -> S3Store:
+    credentials: Any = file_credentials()
+    return S3Store.from_url(
+        uri,
+        config=credentials,
+        retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=10)},
+    )
+
+
+def sizes_under(uri: str) -> dict[str, int]:
+    """Return the size of each object below a URI, by its path from there; one listing.
+
+    Raises:
+        LakeError: The store refuses, or does not answer.
+    """
+    try:
+        pages = obstore.list(_client(uri), chunk_size=1000)
+        return {found["path"]: found["size"] for page in pages for found in page}
+    except BaseError as error:
+        commit_errors.fail(error, uri)
+
+
 # The folder, in the lake, of the objects that test the store; each is deleted at once.
 PROBES = "_probes"
 
@@ -146,13 +168,8 @@ def require_conditional_put(lake: str) -> None:
         raise _unsafe(lake, f"{UNSAFE} is set")
 
     name = f"{PROBES}/{uuid4()}"
-    credentials: Any = file_credentials()
     try:
-        store = S3Store.from_url(
-            lake,
-            config=credentials,
-            retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=10)},
-        )
+        store = _client(lake)
         try:
             obstore.put(store, name, b"", mode="create")
             obstore.put(store, name, b"", mode="create")

@@ -36,7 +36,12 @@ from deltalake.exceptions import CommitFailedError
 from position_sync_dagster import errors
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.storage import commit_errors, durability, object_store
+from position_sync_dagster.lake.storage import (
+    commit_errors,
+    durability,
+    file_checks,
+    object_store,
+)
 from position_sync_dagster.lake.storage.opening import TableHandle, Use, WriterLock
 
 # A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced.
@@ -372,6 +377,7 @@ class Table:
         self.is_remote = object_store.is_remote(self.path)
         self._synced = durability.SyncedCommits(Path(self.path), on=fsync and not self.is_remote)
         self._handle = TableHandle(self.path, spec, self.options, use, self._synced.forget)
+        self._file_checks = file_checks.FileChecks(self.path, self.options)
         self._writer_lock = WriterLock(self.path)
         self._contention_s = REMOTE_CONTENTION_S if self.is_remote else CONTENTION_S
         self._mutex = RLock()
@@ -397,31 +403,20 @@ class Table:
         return retried(self._handle.exists, path=self.path, contention_s=self._contention_s)
 
     def damage(self) -> errors.LakeError | None:
-        """Return why the table cannot be read: its log, or a file that is not there.
+        """Return why the table cannot be read: its log, or a file that is missing or damaged.
 
-        None if it can be, or if it was never there.
-
-        The files of an object store are not looked for: that would take a request each.
+        None if it can be, or if it was never there. See `file_checks` for what is looked at.
         """
         try:
             if not (self._handle.was_opened or self.exists()):
                 return None
-            missing = self.read(self._missing_file)
+            return self.read(self._damage_of_files)
         except errors.LakeError as error:
             return error
-        if missing is None:
-            return None
-        return errors.BrokenTableError(
-            f"The table {self.path} cannot be read whole: its file {missing} is missing.",
-            remedy="Put the file back from a copy, or restore the table from a backup.",
-        )
 
-    def _missing_file(self, files: pl.DataFrame) -> str | None:
-        paths = () if self.is_remote else map(unquote, files.get_column("path"))
-        for path in paths:
-            if not os.path.exists(f"{self.path}/{path}"):
-                return path
-        return None
+    def _damage_of_files(self, files: pl.DataFrame) -> errors.LakeError | None:
+        flaws = self._file_checks.flaws(files, time.time())
+        return file_checks.damage_of(self.path, flaws, files.height) if flaws else None
 
     def remove_torn(self) -> list[durability.TornEntry]:
         """Set the torn last commits of a local table aside; see `durability.remove_torn`."""
