@@ -84,8 +84,10 @@ class Tools:
     ) -> list[dict[str, Any]]:
         """Return value, profit and greeks of each strategy before and after trades; none is sent.
 
-        A trade is text such as "-2 SPY 20270115 C 650 @3.20". `close` names strategies, `roll` has
+        A trade is text such as "-2 SPY 20281215 C 645 @62.70". `close` names strategies, `roll` has
         the new expiry of each strategy that is rolled, `spot` moves of the prices in percent.
+        `against_mark` is what trades give or cost, and in the profit after; `realised` what closing
+        brought, and in the payoffs after.
         """
         rolls = [f"{strategy}:{expiry}" for strategy, expiry in (roll or {}).items()]
         query = {"trade": trades or [], "close": close or [], "roll": rolls}

@@ -7,6 +7,7 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
+from position_sync_dagster.risk.proposed_trade import EXAMPLE
 from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.sync.reports.what_if import (
     USUAL_MOVES,
@@ -38,7 +39,7 @@ def what_if(
     ] = None,
     trade: Annotated[
         list[str] | None,
-        typer.Option(metavar="TRADE", help='After this, such as "-2 SPY 20270115 C 650 @3.20".'),
+        typer.Option(metavar="TRADE", help=f'After this, such as "{EXAMPLE}".'),
     ] = None,
     close: Annotated[
         list[str] | None, typer.Option(metavar="STRATEGY", help="After closing this strategy.")
@@ -64,8 +65,9 @@ def what_if(
     strategies and UNATTRIBUTED together are the account; currencies are never added.
 
     With --trade, --close or --roll each row has what it is before and after: value and profit,
-    greeks, payoff at expiry, what is uncovered, and which limits are broken. With --strategy what
-    a trade opens is a leg of that strategy. Nothing is sent and nothing is stored.
+    greeks, payoff at expiry, what is uncovered, and which limits are broken. First comes what each
+    trade gives or costs against the mark. With --strategy a trade opens and closes legs of that
+    strategy. Nothing is sent and nothing is stored.
     """
     answer = options.asked(
         home,
@@ -128,9 +130,14 @@ def _vol_of(row: Mapping[str, Any], *, is_ratio: bool) -> str:
 def _show_compared(
     rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, is_ratio: bool, json: bool
 ) -> None:
-    """Print what the groups that differ are before and after some trades."""
+    """Print what trades give or cost, and what the groups that differ are before and after."""
+    if json:
+        output.print_json(rows)
+        return
+
+    output.show(rows, notes, json=False)
     differing = [row for row in rows if row["before"] != row["after"]]
-    if differing and not json:
+    if differing:
         lines = []
         for row in differing:
             lines.append(_compared_line(row, is_ratio=is_ratio))
@@ -141,7 +148,7 @@ def _show_compared(
                 payoffs += row["after"].get("payoffs", ())
         if payoffs:
             output.print_table(payoffs, _PAYOFF)
-    output.show(rows, [*notes, *_warnings(differing)], json=json)
+    output.show(rows, _warnings(differing), json=False)
 
 
 def _compared_line(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, Any]:
@@ -153,6 +160,7 @@ def _compared_line(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, Any]:
     line["vol"] = _vol_of(row, is_ratio=is_ratio)
     line["before"] = before.get("profit")
     line["after"] = after.get("profit")
+    line["realised"] = after.get("realised")
     line["delta"] = after.get("dollar_delta")
     line["theta"] = after.get("theta")
     return line

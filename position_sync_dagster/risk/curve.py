@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from polars import col
 
+from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.payoff import Payoff, payoff_of
 from position_sync_dagster.risk.priced_legs import SIZE, PricedLeg, PricedLegs
@@ -38,6 +39,7 @@ LEAST_REACH = 3.0
 MOST_REACH = 60.0
 
 NO_PROFIT = "its profit since it was opened is not known"
+NO_MARK = "what it was worth before it was closed is not known"
 
 GREEKS = ("delta", "dollar_delta", "gamma_1pct", "theta", "vega")
 
@@ -132,12 +134,13 @@ def _over_moves(legs: PricedLegs, shift: Point) -> Curve:
     along = _greeks_along(legs, moves, shift)
     greeks = {name: _sum_of_known(rows) for name, rows in along.items()}
     del greeks["delta"]  # shares of several underlyings have no sum
+    of_trades = sum(legs.settled["against_mark"].drop_nulls())
     return Curve(
         **_described(legs),
         underlying=None,
         moves=moves.tolist(),
-        now=_sum_of_known(now),
-        chosen=_sum_of_known(chosen),
+        now=_sum_of_known(now, of_trades),
+        chosen=_sum_of_known(chosen, of_trades),
         greeks=greeks,
         left_out=_left_out(legs),
     )
@@ -149,7 +152,8 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     # All strategies of an underlying may be hundreds of legs that live on.
     is_of_one = legs.parts["strategy_id"].n_unique() == 1
     steps = model.FINE if is_of_one else model.COARSE
-    payoff = payoff_of(each, legs.given.now, notes, steps)
+    realised = known_sum(legs.settled["realised"])
+    payoff = payoff_of(each, legs.given.now, notes, steps, realised)
     left_out = _left_out(legs, since_opened=True)
     curve = Curve(**_described(legs), underlying=payoff.under, payoff=payoff, left_out=left_out)
     spot = legs.parts["spot"].median()
@@ -162,10 +166,10 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     if payoff.profit_at is not None:
         at_expiry = payoff.profit_at(prices)
         curve = replace(curve, at_expiry=at_expiry.tolist())
-    if left_out:
+    if left_out or realised is None:
         return curve
 
-    gained = legs.parts["unrealized_pnl"].sum()
+    gained = realised + float(legs.parts["unrealized_pnl"].sum())
     changed_now, changed_later = _profits(legs, moves, shift)
     now = gained + changed_now.sum(axis=0)
     chosen = gained + changed_later.sum(axis=0)
@@ -200,6 +204,11 @@ def _left_out(legs: PricedLegs, *, since_opened: bool = False) -> list[Mapping[s
         if reason is not None:
             strategy = leg.row["strategy_id"]
             left_out.append({"leg": leg.name, "strategy": strategy, "reason": reason})
+
+    for row in legs.settled.filter(col.against_mark.is_null()).iter_rows(named=True):
+        if not since_opened:
+            traded = {"leg": row["name"], "strategy": row["strategy_id"], "reason": NO_MARK}
+            left_out.append(traded)
     return left_out
 
 
@@ -282,10 +291,15 @@ def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[st
     }
 
 
-def _sum_of_known(rows: model.Array) -> list[float] | None:
-    """Return the sums at each move without the parts that are listed as left out; None: all are."""
+def _sum_of_known(rows: model.Array, more: float = 0.0) -> list[float] | None:
+    """Return the sums at each move without the parts that are listed as left out; None: all are.
+
+    Args:
+        rows: The numbers of each part at each move.
+        more: What is added at each move.
+    """
     is_known = ~np.isnan(rows).any(axis=1)
     if not is_known.any():
         return None
-    sums: list[float] = rows[is_known].sum(axis=0).tolist()
+    sums: list[float] = (rows[is_known].sum(axis=0) + more).tolist()
     return sums

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.domain.movements import first_reasons
+from position_sync_dagster.domain.movements import first_reasons, known_sum
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs
@@ -110,12 +110,14 @@ def payoffs(legs: PricedLegs, notes: Mapping[str, Sequence[str]] | None = None) 
     group_of = itemgetter("strategy_id", "account", "under", "currency")
     groups = grouped(lambda leg: group_of(leg.row), legs)
     notes_of = notes or {}
+    settled = grouped(group_of, legs.settled.to_dicts())
 
     result = []
     for key in sorted(groups, key=str):
         strategy, _account, _under, _currency = key
         notes_of_strategy = notes_of.get(strategy, ())
-        payoff = payoff_of(groups[key], legs.given.now, notes_of_strategy)
+        realised = known_sum(row["realised"] for row in settled[key])
+        payoff = payoff_of(groups[key], legs.given.now, notes_of_strategy, realised=realised)
         result.append(payoff)
     return result
 
@@ -125,6 +127,7 @@ def payoff_of(
     now: datetime,
     notes: Sequence[str] = (),
     steps: model.Steps = model.FINE,
+    realised: float | None = 0.0,
 ) -> Payoff:
     """Return the payoff of legs of one account and underlying, of one strategy or of several.
 
@@ -133,6 +136,7 @@ def payoff_of(
         now: The present moment.
         notes: What is wrong with them.
         steps: Steps of the lattices of those that live on.
+        realised: What trades realise that closed others of the strategy; None: not known.
     """
     expiry = min(filter(None, map(_expiry_of, legs)), default=None)
     first = legs[0].row
@@ -148,10 +152,13 @@ def payoff_of(
         legs=tuple(leg.text for leg in legs),
     )
     unknown = list(_unknown(legs, expiry))
-    if unknown:
+    if realised is None:
+        unknown.append("the average cost of what trades close")
+    if realised is None or unknown:
         return replace(payoff, why=f"not known: {first_reasons(unknown)}")
 
     profit = _profit_of(legs, expiry, now, steps)
+    profit = replace(profit, cost=profit.cost - realised)
     if profit.living:
         break_evens, prices, profits = _search_curve(profit)
     else:

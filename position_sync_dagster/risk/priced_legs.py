@@ -129,6 +129,15 @@ def contract_of(row: Row) -> str:
     return leg_name(row["symbol"], row["right"], row["strike"], row["expiry"])
 
 
+# What trades that somebody thinks of settle: whose part of which contract they trade, what closing
+# it realises, and what the trade gives against the mark; null: not known.
+SETTLED = {
+    **dict.fromkeys(("strategy_id", "account", "symbol", "sec_type", "currency"), pl.String),
+    "under": pl.String, "expiry": pl.Date, "conid": pl.Int64, "name": pl.String,
+    "quantity": pl.Float64, "realised": pl.Float64, "against_mark": pl.Float64,
+}  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class PricedLegs:
     """The parts of the holdings, ready for scenarios and payoffs.
@@ -139,11 +148,13 @@ class PricedLegs:
             scenario).
         given: What they are priced with.
         terms: What each part delivers, and is priced as.
+        settled: What trades settled, with the columns of `SETTLED`; of a book as it is, nothing.
     """
 
     parts: pl.DataFrame
     given: Assumptions
     terms: Sequence[Terms]
+    settled: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SETTLED))
 
     @classmethod
     def of(cls, parts: pl.DataFrame, given: Assumptions) -> "PricedLegs":
@@ -183,7 +194,10 @@ class PricedLegs:
         """Return the parts for which a condition is true."""
         chosen = self.parts.with_row_index("place").filter(condition)
         terms = [self.terms[place] for place in chosen["place"]]
-        return PricedLegs(parts=chosen.drop("place"), given=self.given, terms=terms)
+        settled = self.settled.filter(condition)
+        return PricedLegs(
+            parts=chosen.drop("place"), given=self.given, terms=terms, settled=settled
+        )
 
     @property
     def options(self) -> dict[int, OptionTerms]:

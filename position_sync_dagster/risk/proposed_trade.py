@@ -1,6 +1,6 @@
 """A trade that somebody thinks of: how it is written, and what prices a contract that is not held.
 
-    QUANTITY SYMBOL [EXPIRY [RIGHT STRIKE]] [@PRICE]      such as   -2 SPY 20270115 C 650 @3.20
+    QUANTITY SYMBOL [EXPIRY [RIGHT STRIKE]] [@PRICE]      such as   -2 SPY 20281215 C 645 @62.70
 
 A contract that is not held takes the price that is given. Else it takes a volatility between those
 of the nearest held options of its underlying: between two strikes by the strike, and between two
@@ -8,15 +8,17 @@ expiries by the variance until them. Outside of what is held the nearest one cou
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 
 import numpy as np
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import (
     Right,
+    digits,
     finite_number,
     leg_name,
     parse_expiry,
@@ -34,7 +36,7 @@ from position_sync_dagster.risk.terms import (
     years_between,
 )
 
-EXAMPLE = "-2 SPY 20270115 C 650 @3.20"
+EXAMPLE = "-2 SPY 20281215 C 645 @62.70"
 
 
 class ProposedTradeError(UserError):
@@ -70,6 +72,94 @@ class ProposedTrade:
         """The contract as a trader writes it."""
         return leg_name(self.symbol, self.right, self.strike, self.expiry)
 
+    @property
+    def text(self) -> str:
+        """The contract with its quantity."""
+        return f"{self.quantity:+.15g} {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fill:
+    """A trade with its contract and its price.
+
+    Attributes:
+        row: The contract: that of a holding, or of one that could be.
+        price: That of one contract, with its multiplier.
+        mark: What one contract is worth; None: nothing says it.
+    """
+
+    trade: ProposedTrade
+    row: Mapping[str, Any]
+    price: float
+    mark: float | None
+
+    @property
+    def text(self) -> str:
+        """What the trade gives or costs against the mark."""
+        row = self.row
+        verb = "bought" if self.trade.quantity > 0 else "sold"
+        unit_price = round(self.price / row["multiplier"], PRICE_DIGITS)
+        contract = f"{self.trade.text} in {row['account']} at {digits(unit_price)}"
+        against_mark = self.against_mark(self.trade.quantity)
+        if self.mark is None or against_mark is None:
+            return f"{verb} without a mark: {contract}"
+
+        difference = round(unit_price - self.mark / row["multiplier"], PRICE_DIGITS - 1)
+        if not difference:
+            return f"{verb} at the mark: {contract}"
+        side = f"{digits(abs(difference))} {'above' if difference > 0 else 'below'}"
+        return f"{verb} {side} the mark: {money_text(against_mark, row['currency'])}: {contract}"
+
+    def against_mark(self, quantity: float) -> float | None:
+        """Return what a part of the trade gives or, below 0, costs; None: not known."""
+        return None if self.mark is None else quantity * (self.mark - self.price)
+
+    def closing(self, part: PricedLeg, quantity: float) -> dict[str, Any]:
+        """Return what is settled if a part of a holding is closed, or a share of it."""
+        cost = part.row["average_cost"]
+        settled = self.settled(quantity, part.row["strategy_id"], part.row["conid"])
+        realised = None if cost is None else quantity * (cost - self.price)
+        return settled | {"under": part.row["under"], "realised": realised}
+
+    def settled(self, quantity: float, strategy: str, conid: int) -> dict[str, Any]:
+        """Return what a part of the trade settles, as `PricedLegs.settled` has it."""
+        columns = ("account", "symbol", "sec_type", "currency", "expiry")
+        return {name: self.row[name] for name in columns} | {
+            "strategy_id": strategy,
+            "conid": conid,
+            "name": self.trade.name,
+            "under": None,
+            "quantity": quantity,
+            "realised": 0.0,
+            "against_mark": self.against_mark(quantity),
+        }
+
+    def opened(self, quantity: float) -> dict[str, Any]:
+        """Return the row of a lot that is opened; without a mark it is worth what it costs."""
+        value = quantity * (self.price if self.mark is None else self.mark)
+        gain = value - quantity * self.price
+        return {
+            **self.row,
+            "position": quantity,
+            "average_cost": self.price,
+            "market_value": value,
+            "unrealized_pnl": gain,
+            "daily_pnl": gain,
+        }
+
+
+# The digits of a price in a text.
+PRICE_DIGITS = 4
+
+
+def money_text(amount: float, currency: str) -> str:
+    """Return an amount of money to the cent.
+
+    >>> money_text(-11910.0, "USD"), money_text(238.714, "USD")
+    ('-11,910 USD', '238.71 USD')
+    """
+    return f"{amount:,.2f}".removesuffix(".00") + f" {currency}"
+
 
 _TRADE = re.compile(
     r"(?P<quantity>[+-]?[\d.]+) +(?P<symbol>[A-Za-z][\w.]*(?: [A-Z])?)"
@@ -84,13 +174,13 @@ def parse_trade(text: str) -> ProposedTrade:
     Raises:
         ProposedTradeError: It is none.
 
-    >>> trade = parse_trade("-2 SPY 20270115 C 650 @3.20")
+    >>> trade = parse_trade("-2 SPY 20281215 C 645 @62.70")
     >>> trade.quantity, trade.name, trade.price
-    (-2.0, 'SPY 650C 15Jan27', 3.2)
+    (-2.0, 'SPY 645C 15Dec28', 62.7)
     """
     written = _TRADE.fullmatch(" ".join(text.split()))
     if written is None:
-        remedy = f'Write it as "{EXAMPLE}", or "100 SPY @620" for shares.'
+        remedy = f'Write it as "{EXAMPLE}", or "100 SPY @619" for shares.'
         raise ProposedTradeError(f"{shown(text)} is no trade.", remedy=remedy)
 
     quantity = finite_number(written["quantity"], "quantity", "-2", lambda number: number != 0)

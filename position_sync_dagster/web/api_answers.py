@@ -256,13 +256,21 @@ class UncoveredCall(ApiModel):
 
 
 class WhatIfSide(ApiModel):
-    """What a group is before or after trades; of a strategy or an account also its sums."""
+    """What a group is before or after trades; of a strategy or an account also its sums.
+
+    The profit after trades has what they give or cost against the mark, the payoffs have what
+    closing realises.
+    """
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     value: float | None
     profit: float | None
     left_out: int
+    realised: float | None
+    """What trades realise that close parts of it; null: not known."""
+    against_mark: float | None
+    """What trades give or, below 0, cost against the mark; null: not known."""
     dollar_delta: float | None = None
     delta: float | None = None
     gamma_1pct: float | None = None
@@ -303,7 +311,7 @@ class WhatIfRow(ApiModel):
     before: WhatIfSide | None = None
     """Before the trades; null: it was not there."""
     after: WhatIfSide | None = None
-    """After the trades; null: it is gone."""
+    """After the trades; null: nothing is held, and nothing was closed."""
 
 
 class LeftOut(ApiModel):
@@ -324,7 +332,7 @@ class WhatIfAnswer(ApiModel):
     ratio: bool
     """Whether `vol` is a factor, as the query or the scenario of the file says."""
     notes: list[str] = []
-    """What priced each trade."""
+    """What the trades give or cost against the mark, and what priced each."""
 
 
 class PayoffAnswer(ApiModel):
@@ -383,13 +391,13 @@ class TradesQuery(ApiModel):
     """What is chosen, and the trades that somebody thinks of."""
 
     strategy: str | None = None
-    """Only this strategy; what a trade opens is a leg of it."""
+    """Only this strategy; trades open and close legs of it."""
     underlying: str | None = None
     """Only contracts on this symbol."""
     account: str | None = None
     """Only this account, which is also that of the trades."""
     trade: Texts = []
-    """Trades that are done, such as -2 SPY 20270115 C 650 @3.20, separated by commas."""
+    """Trades that are done, such as -2 SPY 20281215 C 645 @62.70, separated by commas."""
     close: Texts = []
     """Strategies that are closed, separated by commas."""
     roll: Texts = []

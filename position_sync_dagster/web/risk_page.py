@@ -2,10 +2,8 @@
 
 from html import escape
 
+from position_sync_dagster.risk.proposed_trade import EXAMPLE
 from position_sync_dagster.web.page import PageFrame, Panel
-
-# As `risk/proposed_trade.py` reads a trade.
-EXAMPLE = "-2 SPY 20270115 C 650 @3.20"
 
 _CHOICE = """
 <label>Of <select id="scope"><option value="">Everything</option></select></label>

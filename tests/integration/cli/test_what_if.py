@@ -174,12 +174,27 @@ def strategy(lake):
     return "calls"
 
 
-def test_a_strategy_that_is_closed_is_gone_after(lake, strategy):
+def test_a_strategy_that_is_closed_has_what_that_realised_after(lake, strategy):
     row = compared("--close", strategy, "--spot", "5")[strategy, 5]
-    assert row["after"] is None
+    # Two calls were sold at 1.00 and are worth 25.00.
+    assert (row["after"]["realised"], row["after"]["profit"]) == (-4800.0, 0.0)
     assert row["before"]["profit"] < 0
     with pytest.raises(PositionSyncError, match="holds nothing"):
         run("--close", "nobody")
+    with pytest.raises(PositionSyncError, match="'calls' is closed twice"):
+        run("--close", strategy, "--close", strategy)
+
+
+def test_a_trade_costs_its_price_and_the_first_line_says_how_much(lake, strategy):
+    trade = ("--trade", f"2 SPY {EXPIRY:%Y%m%d} C 600 @26")
+    printed = run("--spot", "0,5", *trade).splitlines()
+    assert printed[0].startswith("bought 1 above the mark: -200 USD: +2 SPY 600C")
+    assert printed[0].endswith("closes 2 of calls: realises -5,000 USD")
+    row = compared(*trade, "--spot", "0,5")[strategy, 5]
+    assert (row["before"]["realised"], row["after"]["realised"]) == (0.0, -5000.0)
+    assert row["after"]["profit"] == row["after"]["against_mark"] == -200.0
+    shares = run("--trade", "100 SPY @619", "--account", "U2", "--spot", "0").splitlines()
+    assert "100 SPY in U2 at 619" in shares[0]
 
 
 def test_a_strategy_that_is_rolled_has_its_contracts_at_the_new_expiry(lake, strategy):

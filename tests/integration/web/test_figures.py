@@ -515,18 +515,23 @@ async def test_a_trade_that_is_thought_of_is_answered_over_http_and_for_an_assis
     assert [row["spot"] for row in answer["rows"]] == [0, 5]
     still = answer["rows"][0]
     assert still["after"]["value"] == still["before"]["value"] * 1.5
+    assert answer["notes"][0].startswith("sold 0.1 above the mark: 10 USD: -1 SPY 575P")
     assert "the price that was given" in answer["notes"][0]
     WhatIfAnswer.model_validate(answer)
     before = (await client.get("/api/v1/curve", params={"underlying": "SPY"})).json()
     after = (await client.get("/api/v1/curve", params={"underlying": "SPY", "trade": trade})).json()
-    sides = [curves["curves"][0]["legs"][0][:6] for curves in (before, after)]
-    assert sides == ["-2 SPY", "-3 SPY"]
+    sides = [[leg[:6] for leg in curves["curves"][0]["legs"]] for curves in (before, after)]
+    assert sides == [["-2 SPY"], ["-2 SPY", "-1 SPY"]]
     assert "the price that was given" in after["notes"][0]
 
     of_assistant = Tools(settings, lake).what_if(trades=[trade], spot=[0.0, 5.0])
     assert [row["after"]["profit"] for row in of_assistant] == [
         pytest.approx(row["after"]["profit"], rel=0.01) for row in answer["rows"]
     ]
+    assert of_assistant[0]["after"]["against_mark"] == pytest.approx(10.0)
+    twice = {"close": "a", "roll": f"a:{later:%Y%m%d}"}
+    refused = (await client.get("/api/v1/what-if", params=twice)).json()["detail"]
+    assert refused.startswith(f"The strategy 'a' is closed and rolled to {later}.")
     wrong = await client.get("/api/v1/what-if", params={"trade": "<b>"})
     assert wrong.status_code == 422
     assert "is no trade" in wrong.json()["detail"]

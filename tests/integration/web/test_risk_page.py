@@ -146,7 +146,11 @@ def test_a_trade_that_is_thought_of_shows_the_book_before_and_after_and_a_wrong_
     wait_for("the curve after", lambda: after in reading(page), told=lambda: reading(page))
     assert not first(page, "#trades-error").is_displayed()
     assert "condor" in first(page, "#compared").text
-    assert "the price that was given" in first(page, "#trades-notes").text
+    notes = first(page, "#trades-notes").text
+    assert notes.startswith("bought 2 below the mark: 200 USD")
+    assert "closes 1 of condor: realises 200 USD" in notes
+    # The put spread loses 2,000, and the call that was sold at 4 is bought back at 2.
+    assert "condor SPY at expiry: at best unbounded, at worst −1,800" in notes
     wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))
     page.button("Without it")
     wait_for("the curve before", lambda: after not in reading(page))

@@ -13,7 +13,7 @@ from position_sync_dagster.risk.proposed_trade import (
     parse_trade,
     volatility_between,
 )
-from position_sync_dagster.sync.reports.what_if import HypotheticalBook, traded_row
+from position_sync_dagster.sync.reports.hypothetical_book import HypotheticalBook
 from tests.support import money_rows
 from tests.unit.risk.test_payoff import LATER, leg, priced
 from tests.unit.risk.test_scenarios import EXPIRY, NOW
@@ -81,25 +81,6 @@ def test_a_volatility_between_two_expiries_has_the_variance_between_theirs() -> 
     late = volatility_between(held, 100.0, expiry_moment(LATER + timedelta(days=90)), NOW)
     assert late is not None
     assert late.volatility == 0.3
-
-
-@pytest.mark.parametrize(
-    ("quantity", "position", "cost", "gain"),
-    [
-        (2.0, 4.0, 110.0, 4 * (130.0 - 110.0)),  # adds: the average of both
-        (-1.0, 1.0, 100.0, 30.0),  # reduces: the cost stays
-        (-3.0, -1.0, 120.0, -10.0),  # beyond zero: its own price
-        (-2.0, 0.0, 100.0, 0.0),
-    ],
-)
-def test_a_trade_changes_the_cost_as_the_broker_books_it(quantity, position, cost, gain) -> None:
-    held = {"position": 2.0, "average_cost": 100.0, "market_value": 260.0, "unrealized_pnl": 60.0}
-    row = traded_row(held, quantity, 120.0, 130.0)
-    assert (row["position"], row["average_cost"]) == (position, cost)
-    assert row["unrealized_pnl"] == pytest.approx(gain)
-    assert row["market_value"] == position * 130.0
-    unknown = traded_row({**held, "average_cost": None}, 2.0, 120.0, 130.0)
-    assert (unknown["average_cost"], unknown["unrealized_pnl"]) == (None, None)
 
 
 def test_a_price_is_refused_while_it_may_be_in_cents_of_the_currency() -> None:
