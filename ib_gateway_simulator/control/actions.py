@@ -149,6 +149,11 @@ class UnitOfModel(Arguments):
     unit: ModelUnit = "quoted"
 
 
+class ModelComputed(Arguments):
+    conid: int
+    computed: bool = False
+
+
 class DetailsAnswered(Arguments):
     conid: int
     answered: bool = False
@@ -319,6 +324,7 @@ ACTIONS: dict[str, Action] = {
     "quote": Action(arguments=PinQuote, method="pin_quote"),
     "say_delayed": Action(arguments=DelayedSaid, method="say_delayed"),
     "model_unit": Action(arguments=UnitOfModel, method="model_unit"),
+    "model_computed": Action(arguments=ModelComputed, method="model_computed"),
     "freeze": Action(arguments=Freeze, method="freeze"),
     "hours": Action(arguments=SetHours, method="set_hours"),
     "contract_details": Action(arguments=DetailsAnswered, method="contract_details"),

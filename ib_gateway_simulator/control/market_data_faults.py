@@ -89,6 +89,15 @@ class MarketDataFaults(Readings):
             raise ActionError("unit", f"{unit!r} is not one of {', '.join(get_args(ModelUnit))}")
         self._gateway.market.set_model_unit(conid, major=unit == "major")
 
+    def model_computed(self, conid: int, computed: bool = False) -> None:
+        """Send the option computations of a contract as zeros; with `computed` as they are.
+
+        Underlying price, volatility and greeks are exactly 0, beside a quote that is whole. Users
+        report them of ticks that come before the model has its inputs; no capture shows them.
+        """
+        self._check_contract(conid)
+        self._gateway.market.set_model_computed(conid, computed=computed)
+
     def broker_price(self, conid: int, factor: float = 1.0) -> None:
         """Value a contract in portfolio rows and PnLSingle by another price than that of its lines.
 

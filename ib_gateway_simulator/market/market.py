@@ -7,6 +7,7 @@ step, independent of what clients request and when.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import date, datetime, time
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -15,6 +16,7 @@ from ib_gateway_simulator.market.early_exercise import EarlyExercise
 from ib_gateway_simulator.market.noise import mix
 from ib_gateway_simulator.market.pricing import (
     DAYS_PER_YEAR,
+    NOT_COMPUTED,
     Greeks,
     black_scholes,
     round_to,
@@ -90,6 +92,7 @@ class Market:
         self._seed = seed
         self._pins: dict[int, Pin] = dict(pins or {})
         self._models_in_major: set[int] = set()
+        self._not_computed: set[int] = set()
         self._walks = {symbol: RandomWalk(item, seed) for symbol, item in underlyings.items()}
         self._american = options is not None
         self._volatilities = {
@@ -186,6 +189,11 @@ class Market:
         (self._models_in_major.add if major else self._models_in_major.discard)(conid)
         self._quotes.pop(conid, None)
 
+    def set_model_computed(self, conid: int, *, computed: bool) -> None:
+        """Compute the option model of a contract, or have zeros in its place."""
+        (self._not_computed.discard if computed else self._not_computed.add)(conid)
+        self._quotes.pop(conid, None)
+
     def value_price(self, conid: int) -> float:
         """Return the price for portfolio values, in the major unit of the currency."""
         quote = self.quote(conid)
@@ -234,6 +242,8 @@ class Market:
             underlying_price=spot * model_unit,
             trade_step=trade.step,
         )
+        if contract.conid in self._not_computed:
+            quote = replace(quote, greeks=NOT_COMPUTED, underlying_price=0.0)
         pin = self._pins.get(contract.conid)
         return quote if pin is None else pin.applied_to(quote)
 

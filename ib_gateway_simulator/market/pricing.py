@@ -38,6 +38,10 @@ class Greeks:
         )
 
 
+# What a gateway sends of a model that has not been computed.
+NOT_COMPUTED = Greeks(implied_vol=0.0, price=0.0, delta=0.0, gamma=0.0, vega=0.0, theta=0.0)
+
+
 def _cdf(x: float) -> float:
     return 0.5 * math.erfc(-x / math.sqrt(2))
 

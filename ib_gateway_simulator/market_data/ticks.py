@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import date, timedelta
 from typing import Literal
 
+from ib_gateway_simulator.market.pricing import NOT_COMPUTED
 from ib_gateway_simulator.market.quote import Quote
 from ib_gateway_simulator.protocol import messages
 from ib_gateway_simulator.protocol.contract import SecType
@@ -165,7 +166,9 @@ def changed(
     if mark and not delayed and quote.mark is not None and (opening or quote.mark != known.mark):
         yield messages.tick_price(req_id, MARK_PRICE, quote.mark, "0")
     model = quote.greeks
-    if model is not None and greeks and (opening or model != known.greeks):
+    # What was not computed is sent again with every change, or it would be a model that ended.
+    is_new = opening or model != known.greeks or model is NOT_COMPUTED
+    if model is not None and greeks and is_new:
         yield messages.option_computation(
             req_id,
             types["model"],

@@ -292,18 +292,31 @@ class Arrivals:
 _NO_GREEKS = OptionComputation(tickAttrib=0)
 
 
+def _computed(greeks: OptionComputation | None) -> OptionComputation | None:
+    """Return what the option model computed; None where it had nothing to compute with.
+
+    A tick 13 before the model has its inputs is sent all the same: with an underlying price or a
+    volatility of 0, and greeks of 0 that nothing was computed for.
+    """
+    if greeks is None or 0 in (greeks.undPrice, greeks.impliedVol):
+        return None
+    return greeks
+
+
 def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
     """Read the newest market data of a ticker.
 
     A bid or ask of 0 or −1 means that there is none; so does a last of −1. Unset greeks are −2,
-    an unset underlying price or implied volatility is −1 (ib_async 2.1.0, wrapper).
+    an unset underlying price or implied volatility is −1 (ib_async 2.1.0, wrapper). Where one of
+    these two is 0, nothing was computed.
 
     Args:
         ticker: The ticker of a line.
         arrivals: When its parts arrived.
     """
     contract = ticker.contract
-    greeks = ticker.modelGreeks or _NO_GREEKS
+    computed = _computed(ticker.modelGreeks)
+    greeks = computed or _NO_GREEKS
     kind = ticker.marketDataType
     if kind == codes.MarketDataType.LIVE:  # the gateway may say so before the first live tick
         kind = arrivals.kind or kind
@@ -337,7 +350,7 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         underlying_price=_unless(-1, greeks.undPrice),
         model_price=_unless(-1, greeks.optPrice),
         pv_dividend=_unless(-1, greeks.pvDividend),
-        greeks_time=arrivals.model if ticker.modelGreeks else None,
+        greeks_time=arrivals.model if computed else None,
         min_tick=known(ticker.minTick) or None,
         dividends=_dividends(ticker),
     )

@@ -1,5 +1,6 @@
 """Translation: IB's sentinels and spellings become None, numbers and days."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from math import nan
 
@@ -125,6 +126,15 @@ def test_unset_greeks_are_none_and_a_delta_of_minus_one_is_a_delta():
     deep = OptionComputation(0, 0.2, -1.0, 1, 0, 0.0, 0.0, -0.1, 600.0)
     quote = quote_of(ticker(modelGreeks=deep), Arrivals())
     assert (quote.delta, quote.gamma, quote.theta, quote.underlying_price) == (-1, 0, -0.1, 600)
+
+
+@pytest.mark.parametrize("zero", ["undPrice", "impliedVol"])
+def test_a_model_without_a_price_of_the_underlying_or_a_volatility_has_computed_nothing(zero):
+    greeks = OptionComputation(0, 0.2, 0.0, 1.5, 0.0, 0.0, 0.0, 0.0, 600.0)
+    quote = quote_of(ticker(modelGreeks=replace(greeks, **{zero: 0.0})), Arrivals(model=NOW))
+    assert (quote.delta, quote.gamma, quote.vega, quote.theta) == (None,) * 4
+    assert (quote.model_price, quote.greeks_time) == (None, None)
+    assert quote_of(ticker(modelGreeks=greeks), Arrivals(model=NOW)).greeks_time == NOW
 
 
 def test_delayed_data_takes_the_delayed_time_of_its_last_trade():

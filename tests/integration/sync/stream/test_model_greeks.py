@@ -128,8 +128,9 @@ async def test_an_underlying_takes_the_line_of_a_leg_so_that_the_legs_without_on
         await eventually(lambda: not {(A, CALL), (A, PUT)} & greeks(streamer).keys())
 
 
+@pytest.mark.parametrize("sent", ["nothing", "zeros"])
 async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_until_they_come(
-    computing, lake, monkeypatch
+    computing, lake, monkeypatch, sent
 ):
     monkeypatch.setattr(model_greeks, "LOOK_S", 0.1)
     monkeypatch.setattr(model_greeks, "GREEKS_WITHIN_S", 0.3)
@@ -138,8 +139,13 @@ async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_un
         rows = (await lake.updates.latest()).filter(conid=CALL, account=A, source="STREAM")
         return rows.select("greeks_source", "greeks_method").row(0) if rows.height else (None, None)
 
-    quiet = lambda sim: sim.ticking(CALL, ["quote", "mark"])  # noqa: E731
-    async with computing(CALL, prepare=quiet) as (sim, streamer):
+    def spoil(sim):
+        if sent == "zeros":
+            sim.model_computed(CALL)
+        else:
+            sim.ticking(CALL, ["quote", "mark"])
+
+    async with computing(CALL, prepare=spoil) as (sim, streamer):
         await eventually(lambda: streamer.routes.get((A, CALL)) is LegState.STREAMED)
 
         async def computed():
@@ -151,11 +157,12 @@ async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_un
         assert (found["price_kind"], found["value_source"]) == ("MARK", "TICK")
         assert found["greeks_method"].startswith("AMERICAN")
         sim.ticking(CALL)
+        sim.model_computed(CALL, computed=True)
 
-        async def sent():
+        async def comes():
             return await source() == ("GATEWAY", None)
 
-        await eventually(sent)
+        await eventually(comes)
 
 
 async def test_an_underlying_that_stands_still_in_its_session_gives_no_greeks_and_is_named(

@@ -22,6 +22,7 @@ UNKIND: list[tuple[str, dict[str, Any]]] = [
     ("positions_end", {"delay_s": None, "late_rows": 3}),
     ("say_delayed", {"said": False}),
     ("model_unit", {"conid": 1, "unit": "major"}),
+    ("model_computed", {"conid": 1, "computed": True}),
     ("hours", {"conid": None, "hours": "0930-1600"}),
     ("ticking", {"conid": 1, "only": ["size"]}),
     ("ticking", {"conid": 1, "only": None}),
