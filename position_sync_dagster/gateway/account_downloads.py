@@ -75,6 +75,11 @@ IB_LOST = "the gateway had lost IB"
 NOT_READY = "IB's server is being reset (AccountReady is false)"
 NO_END = "its download did not end"
 
+# How long after its request an end may come late, for an account whose name no end has. It is
+# shorter than the delays between requests become (`AGAIN`): one end that never comes does not take
+# the ends of the other accounts for ever.
+LATE_END = timedelta(minutes=1)
+
 # A download that neither ends nor falls silent is given up after this many timeouts.
 LONGEST_TIMEOUTS = 4
 
@@ -124,8 +129,8 @@ class AccountDownloads:
 
     An end may come late, without the name of its account, or never (ib_insync issues/303 and /584;
     ib_async issues/72). Here it counts for the account that it names, if that is subscribed, and no
-    late end may come before its first message. One without a name counts in a login with one
-    account.
+    late end may come before its first message. One without a name is the late end of another
+    account, if one may still come; else that of the account that is subscribed.
 
     Args:
         accounts: The state of each account.
@@ -406,8 +411,7 @@ class AccountDownloads:
         subscription = self._subscription
         subscribed = "" if subscription is None else subscription.account
         account = fields[2] if len(fields) > 2 else ""
-        if not account and self._only_one:
-            account = subscribed
+        account = account or self._late(subscribed) or subscribed
         if account not in self.accounts:
             return True
 
@@ -425,6 +429,14 @@ class AccountDownloads:
         if is_late and not is_spoiled and self._is_uninterrupted(subscription):
             self._complete(subscription, is_late=True)  # what came before it was whole
         return True
+
+    def _late(self, subscribed: str) -> str | None:
+        """Return another account whose end may still come; None if there is none."""
+        since = utc_now() - LATE_END
+        for account, state in self.accounts.items():
+            if account != subscribed and state.end_is_due and state.requested_at > since:
+                return account
+        return None
 
     def _on_account_value(self, value: AccountValue) -> None:
         account = value.account

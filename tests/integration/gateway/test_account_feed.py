@@ -11,6 +11,7 @@ from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayLostError
+from position_sync_dagster.gateway import account_downloads
 from position_sync_dagster.gateway.connection import connect
 
 ACCOUNT, OTHER = BOTH = ("DUSIM0001", "DUSIM0002")
@@ -416,9 +417,24 @@ async def test_an_account_whose_download_was_cancelled_is_downloaded_again(downl
     assert feed.is_complete
 
 
-async def test_an_end_without_a_name_that_may_be_of_another_account_ends_nothing(downloading):
+async def test_an_end_without_a_name_ends_the_download_unless_it_may_be_of_another_account(
+    downloading, eventually, monkeypatch
+):
     sim, feed = downloading
     sim.download_end(ACCOUNT, delay_s=None)
     sim.download_end(OTHER, blank=True)
     await feed.ensure(LONG)
     assert feed.completeness == {ACCOUNT: PARTIAL, OTHER: PARTIAL}
+    sim.download_end(ACCOUNT, blank=True)
+    monkeypatch.setattr(account_downloads, "LATE_END", NOW)
+    await eventually(lambda: feed.overdue == [ACCOUNT, OTHER])
+    await feed.ensure(LONG)
+    assert feed.completeness == {ACCOUNT: COMPLETE, OTHER: COMPLETE}
+
+
+async def test_accounts_whose_ends_never_have_a_name_are_complete(downloading):
+    sim, feed = downloading
+    for account in BOTH:
+        sim.download_end(account, blank=True)
+    await feed.ensure(LONG)
+    assert feed.completeness == dict.fromkeys(BOTH, COMPLETE)
