@@ -108,7 +108,8 @@ class HoldingRows:
     def portfolio_row(self, row: Row) -> Fields:
         """Return one portfolio row."""
         if isinstance(row, OddRow):
-            worth = row.valued_at(self._market.value_price(row.priced_as))
+            price = self._market.value_price(row.priced_as) if row.price is None else row.price
+            worth = row.valued_at(price)
         else:
             worth = self._ledger.value(row, self._market.close_price(row.contract.conid))
         return account_messages.portfolio_value(

@@ -13,14 +13,15 @@ from ib_gateway_simulator.protocol.contract import Contract
 class OddRow:
     """A row that is sent as it is; the ledger does not know it.
 
-    `quantity` is a number, or the text that is sent instead of one; the price is that of the
-    conid `priced_as`, which a book knows.
+    `quantity` is a number, or the text that is sent instead of one. Without a `price` it is that of
+    the conid `priced_as`, which a book knows.
     """
 
     account: str
     contract: Contract
     quantity: float | str
     priced_as: int
+    price: float | None = None
     average_cost: float = 0.0
     realized: float | None = None
 

@@ -154,7 +154,12 @@ class AccountFaults(Readings):
         (unlisted.update if empty else unlisted.difference_update)(names)
 
     def holding(
-        self, account: str, conid: int, position: float | str | None, symbol: str | None = None
+        self,
+        account: str,
+        conid: int,
+        position: float | str | None,
+        symbol: str | None = None,
+        price: float | None = None,
     ) -> dict[str, Any]:
         """Send a row of a holding exactly as given, now and in every list, and return it.
 
@@ -166,7 +171,8 @@ class AccountFaults(Readings):
 
         This can play a quantity that is no number (`nan`, `inf`, 1.7976931348623157E308, the
         gateway's "no value" in ib_insync issues/462), quantities as decimals (ib_insync
-        issues/542), conid 0, and symbols and accounts that are blank or foreign. No capture shows
+        issues/542), conid 0, symbols and accounts that are blank or foreign, and portfolio rows at
+        a price of 0 or -1, which stands for none there as in ticks. No capture shows
         such values in a position, but clients must expect them in any number or text field.
         """
         rows = self._gateway.accounts.rows
@@ -182,6 +188,7 @@ class AccountFaults(Readings):
             contract=contract,
             quantity=position,
             priced_as=like.conid,
+            price=price,
         )
         self._gateway.accounts.send_odd(row)
         self._gateway.flush()

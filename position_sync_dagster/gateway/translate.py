@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 # IB's "unset" double (DBL_MAX), e.g. the realized P&L of PnLSingle before a trade.
 UNSET = 1.7976931348623157e308
 
+# How a gateway writes that there is no bid, no ask, or no price of a holding.
+NO_PRICE = (0.0, -1.0)
+
 OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
 
 
@@ -420,15 +423,19 @@ def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
 
 # The amounts of message 7, by the names of the columns.
 _AMOUNTS = ("market_price", "market_value", "average_cost", "unrealized_pnl", "realized_pnl")
+_OF_PRICE = ("market_price", "market_value", "unrealized_pnl")
 
 
 def portfolio_row(fields: Sequence[str]) -> HoldingRow | OddRow:
-    """Read message 7."""
+    """Read message 7. A price of 0 or −1 is none: what follows from it is unknown."""
     account = fields[19]
     terms = fields[2:13]
     quantity = fields[13]
     amounts = dict(zip(_AMOUNTS, fields[14:19], strict=True))
-    return _row(account, terms, quantity, amounts)
+    row = _row(account, terms, quantity, amounts)
+    if isinstance(row, HoldingRow) and row.position and row.amounts["market_price"] in NO_PRICE:
+        row.amounts.update(dict.fromkeys(_OF_PRICE))
+    return row
 
 
 # The terms of a contract in both messages, by ib_async's names.
@@ -477,7 +484,7 @@ def _sent(name: str, text: str) -> float:
 
 def _side(price: float) -> float | None:
     value = known(price)
-    return None if value in (0.0, -1.0) else value
+    return None if value in NO_PRICE else value
 
 
 def _unless(unset: int, value: float | None) -> float | None:

@@ -16,6 +16,12 @@ from position_sync_dagster.gateway.connection import connect
 
 ACCOUNT, OTHER = BOTH = ("DUSIM0001", "DUSIM0002")
 KEY = (ACCOUNT, 930000001)
+# An option whose portfolio row is at 0: its value comes with PnLSingle alone.
+WORTHLESS = (ACCOUNT, 921000003)
+
+
+def without_value(feed):
+    return {holding.key for holding in feed.holdings if holding.market_value is None}
 
 
 async def test_a_snapshot_knows_every_holding_and_no_value(opened):
@@ -32,7 +38,8 @@ async def test_a_snapshot_knows_every_holding_and_no_value(opened):
 async def test_the_rows_are_kept_once_and_not_by_ib_async_too(opened):
     _sim, connection = opened
     await connection.feed.ensure(timedelta(minutes=1))
-    assert len([h for h in connection.feed.holdings if h.market_value is not None]) == 9
+    assert len(connection.feed.holdings) == 9
+    assert without_value(connection.feed) == {WORTHLESS}
     assert connection.ib.positions() == []
     assert connection.ib.portfolio() == []
 
@@ -81,8 +88,8 @@ async def test_a_download_brings_the_values_of_each_account(connected, eventuall
     assert feed.completeness == dict.fromkeys(BOTH, Completeness.COMPLETE)
     assert feed.is_complete
     held = {(p["account"], p["conid"]): p for p in sim.positions() if p["quantity"]}
+    assert without_value(feed) == {WORTHLESS}
     for holding in feed.holdings:
-        assert holding.market_value is not None, holding
         assert holding.position == held[holding.key]["quantity"]
         assert holding.value_time is not None
         assert holding.received_at - holding.value_time < timedelta(minutes=2)
@@ -238,6 +245,15 @@ async def test_a_download_confirms_no_value_of_which_it_has_no_row(following, ev
     assert feed.get(KEY).confirmed_at > held.received_at
 
 
+@pytest.mark.parametrize("price", [0.0, -1.0])
+async def test_a_row_at_a_price_that_stands_for_none_has_no_value(following, eventually, price):
+    sim, _connection, feed = await following()
+    sim.holding(*KEY, 10, price=price)
+    await eventually(lambda: feed.get(KEY).market_value is None)
+    assert (feed.get(KEY).position, feed.get(KEY).unrealized_pnl) == (10, None)
+    assert feed.is_complete
+
+
 async def test_rows_that_stop_while_times_go_on_are_requested_anew(following, eventually):
     sim, connection, feed = await following(refresh_interval_s=0.05)
     sim.portfolio_rows(ACCOUNT, sent=False)
@@ -365,7 +381,7 @@ async def test_an_account_whose_end_never_comes_is_partial_and_the_others_comple
     await feed.ensure(LONG)
     assert feed.completeness == {ACCOUNT: PARTIAL, OTHER: COMPLETE}
     assert feed.problems == [f"account {ACCOUNT}: its download did not end"]
-    assert all(h.market_value is not None for h in feed.holdings)
+    assert without_value(feed) == {WORTHLESS}
     sim.download_end(ACCOUNT)
     await eventually(lambda: feed.overdue == [ACCOUNT])
     await feed.ensure(LONG)

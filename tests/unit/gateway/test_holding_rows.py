@@ -37,6 +37,18 @@ def test_a_row_has_what_is_held_and_the_values_that_the_broker_knows():
     assert (recorded.position, recorded.instrument.exchange) == (4.0, "KRX")
 
 
+@pytest.mark.parametrize(("price", "value"), [("0", "0"), ("0.0", "0.0"), ("-1", "-300")])
+def test_a_holding_without_a_price_has_no_value_and_keeps_its_cost(price, value):
+    row = portfolio_row([*OPTION[:13], "3", price, value, *OPTION[16:]])
+    amounts = row.amounts
+    assert row.position == 3.0
+    assert (amounts["market_price"], amounts["market_value"]) == (None, None)
+    assert (amounts["unrealized_pnl"], amounts["realized_pnl"]) == (None, 0.0)
+    assert amounts["average_cost"] == 151.25
+    closed = portfolio_row([*OPTION[:13], "0", "0", "0", *OPTION[16:]])
+    assert closed.amounts["market_value"] == 0.0
+
+
 @pytest.mark.parametrize(("sent", "cost"), [("3.5", 3.5), ("0", 0.0), ("", None)])
 def test_an_empty_cost_of_a_position_is_unknown(sent, cost):
     row = position_row(["61", "3", "DU1", *NAMES, "-2", sent])
