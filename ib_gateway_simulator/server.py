@@ -20,6 +20,7 @@ from ib_gateway_simulator.control.faults import Faults
 from ib_gateway_simulator.errors import PortInUseError
 from ib_gateway_simulator.gateway.gateway import Gateway
 from ib_gateway_simulator.options import Options
+from ib_gateway_simulator.protocol.codes import Code
 from ib_gateway_simulator.statements import statements_so_far
 
 log = logging.getLogger(__name__)
@@ -141,6 +142,17 @@ class SimulatedGateway(Faults):
         task = asyncio.create_task(self._listen_again(port, down_s))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def change_port(self, port: int = 0) -> int:
+        """Listen on another port, any free one by default, and return it; drop all clients."""
+        before = self._server
+        await self._listen(port)
+        self._send_notice(Code.PORT_CHANGED, port=self.port)
+        if before is not None:
+            before.close()
+            self._gateway.drop_connections()
+            await before.wait_closed()
+        return self.port
 
     def confirm_login(self) -> None:
         """Confirm the login that a restart with `needs_login` waits for."""

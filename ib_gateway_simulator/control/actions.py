@@ -253,6 +253,7 @@ class OddHolding(Arguments):
     conid: int
     position: Annotated[float | str | None, BeforeValidator(_text_unless_finite)]
     symbol: str | None = None
+    price: float | None = None
 
 
 def _from_hex(value: object) -> bytes:
@@ -267,6 +268,10 @@ class RawBytes(Arguments):
 class Restart(Arguments):
     down_s: Annotated[float, Field(ge=0)] = 1.0
     needs_login: bool = False
+
+
+class NewPort(Arguments):
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
 
 
 class Step(Arguments):
@@ -346,6 +351,7 @@ ACTIONS: dict[str, Action] = {
     "holding": Action(arguments=OddHolding, method="holding"),
     "raw": Action(arguments=RawBytes, method="send_raw"),
     "restart": Action(arguments=Restart, method="restart"),
+    "change_port": Action(arguments=NewPort, method="change_port"),
     "confirm_login": Action(arguments=NoArguments, method="confirm_login"),
     "reset_day": Action(arguments=NoArguments, method="reset_day"),
     "step": Action(arguments=Step, method="step"),

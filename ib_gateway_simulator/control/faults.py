@@ -383,6 +383,13 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         """
 
     @abstractmethod
+    async def change_port(self, port: int = 0) -> int:
+        """Listen on another port, any free one by default, and return it; drop all clients.
+
+        They get 1300 before, which names the new port (IB, "System Message Codes").
+        """
+
+    @abstractmethod
     def confirm_login(self) -> None:
         """Confirm the login that a restart with `needs_login` waits for."""
 

@@ -81,6 +81,14 @@ class Code(IntEnum):
         "{farms}",
     )
 
+    # The gateway listens on another port, and drops its clients. Never recorded; the text follows
+    # IB's list of codes.
+    PORT_CHANGED = (
+        1300,
+        "TWS socket port has been reset and this connection is being dropped. "
+        "Please reconnect on the new port - {port}",
+    )
+
     # Account updates have ended. ibkr-go, pnl_single.
     ACCOUNT_UNSUBSCRIBED = 2100, "API client has been unsubscribed from account data."
 

@@ -62,6 +62,10 @@ class GatewayCode(IntEnum):
     # The gateway has IB again and kept every subscription. [R: IBC issues/143]
     RESTORED_DATA_KEPT = 1102
 
+    # The gateway listens on another port from now on, which the text names, and drops this
+    # connection. [D; P: rust-ibapi messages.rs]
+    PORT_CHANGED = 1300
+
     # The subscription to an account's values ended: as we requested, or by the gateway itself.
     # Nothing more follows of it. [R: ibkr-go pnl_single.txt]
     ACCOUNT_UNSUBSCRIBED = 2100

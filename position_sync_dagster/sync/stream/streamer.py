@@ -98,6 +98,7 @@ class BrokerLink:
 
         self._attached: GatewayConnection | None = None
         self._opened: GatewayConnection | None = None
+        self._moved: str | None = None  # the order to use another port, until the next log-in
         self._restored_at = NEVER
         self._blind_at = math.inf
         self._attempts = 0
@@ -121,7 +122,8 @@ class BrokerLink:
         farms = [
             f"data farm {farm} is broken" for farm in sorted(connection.connectivity.broken_farms)
         ]
-        return farms + connection.feed.values.problems
+        moved = [] if self._moved is None else [self._moved]
+        return moved + farms + connection.feed.values.problems
 
     def live_connection(self) -> GatewayConnection | None:
         """Return the open connection; None while the stream is not LIVE."""
@@ -225,6 +227,8 @@ class BrokerLink:
 
     def go_blind(self, reason: str) -> None:
         """Set the state BLIND, with the reason; earlier quotes no longer count."""
+        if self._moved is not None:
+            reason = f"{self._moved}. {reason}"
         text = f"the stream is BLIND: {reason}"
         new = self.outage.report(reason, text=text, level=logging.WARNING)
         if self.state is not SessionState.BLIND:
@@ -262,6 +266,7 @@ class BrokerLink:
         connection.ib.disconnectedEvent += self._on_lost
         self.context.counts.reconnects += before is not None
         self._attached = connection
+        self._moved = None
 
     def _become_live(self, since: datetime) -> None:
         self.state = SessionState.LIVE
@@ -288,6 +293,8 @@ class BrokerLink:
             self.router.account_refresh.interrupt()
         elif code in FARM_BROKEN | FARM_OK:
             self._farm_changed(code)
+        elif code == GatewayCode.PORT_CHANGED:
+            self._moved = f"{text}: set POSITION_SYNC_GATEWAY_PORT to the new port"
 
     def _restored(self) -> None:
         """Go on after a loss of IB that kept the data: ticks that came without IB are old."""

@@ -95,6 +95,19 @@ async def test_after_connectivity_was_restored_without_data_everything_is_reques
         assert sim.stats()["connections"]["total"] == 1
 
 
+async def test_the_order_to_use_another_port_is_said_until_the_stream_is_there(
+    stream_legs, monkeypatch
+):
+    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
+    async with stream_legs(PUT) as (sim, streamer, received):
+        new_port = await sim.change_port()
+        await eventually(lambda: "Nothing listens" in (streamer.detail or ""))
+        assert f"the new port - {new_port} (code 1300)" in streamer.detail
+        await sim.change_port(port=streamer.settings.gateway_port)
+        await updates_continue(streamer, received)
+        await eventually(lambda: streamer.detail is None)
+
+
 async def test_a_loss_of_ib_during_which_data_go_on_ends_with_a_new_connection(
     stream_legs, monkeypatch, caplog
 ):

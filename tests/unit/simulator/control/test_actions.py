@@ -23,6 +23,7 @@ UNKIND: list[tuple[str, dict[str, Any]]] = [
     ("say_delayed", {"said": False}),
     ("model_unit", {"conid": 1, "unit": "major"}),
     ("model_computed", {"conid": 1, "computed": True}),
+    ("change_port", {"port": 4003}),
     ("hours", {"conid": None, "hours": "0930-1600"}),
     ("ticking", {"conid": 1, "only": ["size"]}),
     ("ticking", {"conid": 1, "only": None}),
