@@ -82,6 +82,8 @@ class ReferenceDataService:
     def _last_trade(self, contract: Contract) -> str:
         if contract.sec_type not in DATED:
             return ""
+        if contract.is_named_by_month:
+            return contract.expiry_text
         written = f"{contract.expiry} {contract.last_trade}"
         if self.spelling is None:
             return f"{written} {contract.time_zone}"

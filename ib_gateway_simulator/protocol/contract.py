@@ -42,6 +42,8 @@ class Contract:
     # The last trading day, on which a contract trades until `last_trade` in its time zone.
     expiry: str = ""
     last_trade: str = "16:00:00"
+    # Whether messages name the month of the expiry alone, beside `realExpirationDate` with the day.
+    is_named_by_month: bool = False
     # The day of the settlement, where it follows the last trading day: at the open (AM).
     settled_on: str = ""
     strike: float = 0.0
@@ -68,6 +70,11 @@ class Contract:
     def is_option(self) -> bool:
         """Whether the contract is an option, on a future or on anything else."""
         return self.sec_type in OPTIONS
+
+    @property
+    def expiry_text(self) -> str:
+        """The expiry as the gateway writes it."""
+        return self.expiry[:6] if self.is_named_by_month else self.expiry
 
     @property
     def time_zone(self) -> str:

@@ -121,7 +121,7 @@ def execution(
         str(contract.conid),
         contract.symbol,
         contract.sec_type,
-        contract.expiry,
+        contract.expiry_text,
         number(contract.strike),
         contract.right,
         contract.multiplier_text,

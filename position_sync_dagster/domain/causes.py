@@ -352,7 +352,7 @@ def rounded(quantity: float) -> float:
 
 def last_trade(change: PositionChange, details: ContractDetails | None) -> datetime | None:
     """Return when a derivative could be traded last; None where it does not expire."""
-    day = details.last_trade_date if details is not None else None
+    day = details.last_day if details is not None else None
     day = day or change.expiry
     if day is None:
         return None

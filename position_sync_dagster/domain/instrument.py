@@ -216,6 +216,11 @@ class ContractDetails:
     under_sec_type: str | None = None
 
     @property
+    def last_day(self) -> date | None:
+        """The last trading day; of a contract that is named by its month alone, its expiry."""
+        return self.last_trade_date or self.expires_on
+
+    @property
     def is_settled_at_the_open(self) -> bool:
         """Return whether the settlement follows the last trading day."""
         last = self.last_trade_date

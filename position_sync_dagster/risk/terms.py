@@ -408,7 +408,7 @@ def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime
     if details is None:
         return expiry_moment(expiry) if expiry else None
 
-    day = details.last_trade_date
+    day = details.last_day
     clock = details.last_trade_time
     if details.is_settled_at_the_open:
         day = details.expires_on

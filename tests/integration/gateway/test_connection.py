@@ -9,11 +9,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ib_gateway_simulator import load_book
 from ib_gateway_simulator.protocol.contract import Contract
 from position_sync_dagster import errors
+from position_sync_dagster.domain.instrument import parse_expiry
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.lake.given_leg import make_leg
+from position_sync_dagster.risk.terms import expires_at
 from position_sync_dagster.settings import Settings, load_settings
 from tests.support.settings import make_settings
 from tests.support.waiting import DEADLINE_S
@@ -319,6 +322,18 @@ async def test_a_last_trade_in_an_unknown_zone_has_the_day_of_the_expiry_and_no_
     assert (read.last_trade_date, read.last_trade_time) == (known.expires_on, None)
     assert read.trading_hours == known.trading_hours
     assert "is in the time zone 'Time of Mars', which is not known" in caplog.text
+
+
+async def test_a_future_that_is_named_by_its_month_alone_expires_on_a_day(connected):
+    book = load_book("small")
+    future = replace(book.contracts[920000002], is_named_by_month=True)
+    book = replace(book, contracts={**book.contracts, future.conid: future})
+    _sim, connection = await connected(book)
+    await connection.feed.snapshot()
+    assert connection.feed.get(("DUSIM0002", future.conid)).instrument.expiry is None
+    (details,) = (await connection.details([future.conid])).values()
+    assert details.last_trade_date is None
+    assert expires_at(None, details).date() == parse_expiry(future.expiry)
 
 
 @pytest.mark.parametrize(("at", "text"), [(3, "0"), (14, ""), (16, ""), (19, "nan"), (19, "1e999")])
