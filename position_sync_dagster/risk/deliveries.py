@@ -293,8 +293,8 @@ class EarlyAssignments:
     Attributes:
         likely: Those whose holder gains nothing more by selling: with `leg`, `extrinsic` (what one
             unit is worth above its exercise; below 0 it is worth less), `gain` (what exercise
-            gives its holder: the dividend, or the interest until expiry) and `ex_date` (when the
-            dividend goes, of a call).
+            gives its holder: the dividend, the interest until expiry, or what a sale lacks; None
+            without an interest rate) and `ex_date` (when the dividend goes, of a call).
         left_out: Those that cannot be judged, with `reason`, and with `in_the_money`: None where
             the price of the underlying is not known.
     """
@@ -311,8 +311,8 @@ class EarlyAssignments:
 def early_assignments(legs: PricedLegs) -> EarlyAssignments:
     """Return the short options that their holders may exercise before the expiry.
 
-    A holder exercises where selling gains nothing more: an option at or below its intrinsic value,
-    a put whose time value is at most what its strike earns in a week, and a call in the week before
+    A holder exercises where selling gains nothing more: an option below its intrinsic value, a
+    put whose time value is at most what its strike earns in a week, and a call in the week before
     an ex-date whose dividend exceeds its time value. It needs no volatility.
     """
     result = EarlyAssignments(likely=[], left_out=[])
@@ -363,25 +363,30 @@ def _judged(leg: PricedLeg, now: datetime) -> NewRow | None:
         return None
 
     extrinsic = leg.row["market_value"] / leg.size - worth
-    # Without a rate nothing is assumed to be earned by waiting.
-    rate = leg.priced.rate if leg.priced is not None else 0.0
     basis = worth if terms.exercise.is_on_future else terms.strike
 
-    gain = 0.0
+    gain: float | None = 0.0
     ex_date = None
     threshold = model.ROUNDING
     if terms.right == "PUT" or terms.exercise.is_on_future:
-        gain = basis * -math.expm1(-rate * years_between(now, terms.expires_at))
-        interest = basis * rate * (WAITING / timedelta(days=model.DAYS_PER_YEAR))
-        threshold = max(NEAR_PARITY, interest)
+        gain = None  # without a rate it is not known what is earned by waiting
+        threshold = NEAR_PARITY
+        if leg.priced is not None:
+            rate = leg.priced.rate
+            gain = basis * -math.expm1(-rate * years_between(now, terms.expires_at))
+            interest = basis * rate * (WAITING / timedelta(days=model.DAYS_PER_YEAR))
+            threshold = max(NEAR_PARITY, interest)
     elif leg.priced is not None and (dividend := _next_dividend(leg.priced, now, spot)) is not None:
         ex_date, gain = dividend
         if ex_date - now <= BEFORE_EX_DATE:
             threshold = max(threshold, gain)
 
-    if extrinsic > threshold:
+    if gain is not None:
+        gain = max(gain, -extrinsic)
+    gains_nothing = gain is not None and gain < model.ROUNDING
+    if extrinsic > threshold or gains_nothing:
         return None
-    return {"extrinsic": extrinsic, "gain": max(0.0, gain), "ex_date": ex_date}
+    return {"extrinsic": extrinsic, "gain": gain, "ex_date": ex_date}
 
 
 def _next_dividend(terms: OptionTerms, now: datetime, spot: float) -> tuple[datetime, float] | None:

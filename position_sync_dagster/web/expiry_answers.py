@@ -58,8 +58,9 @@ class EarlyAssignment(ListedLeg):
     position: float
     extrinsic: float
     """What one unit is worth above its exercise."""
-    gain: float
-    """What exercise gives its holder: the dividend, or the interest until expiry."""
+    gain: float | None
+    """What exercise gives its holder: the dividend, the interest until expiry, or what a sale
+    lacks; null without an interest rate."""
     ex_date: datetime | None
 
 

@@ -338,8 +338,8 @@ def _described_loss(row: Mapping[str, Any]) -> str:
 def early_assignment(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether no short option may be assigned early, where scenarios.yaml makes that a limit.
 
-    A holder exercises where selling gains nothing more: an option at or below its intrinsic value,
-    a put whose time value is at most what its strike earns in a week, and a call in the week before
+    A holder exercises where selling gains nothing more: an option below its intrinsic value, a
+    put whose time value is at most what its strike earns in a week, and a call in the week before
     an ex-date whose dividend exceeds its time value. A short option that cannot be judged, and is
     in the money or may be, fails the check too.
 
@@ -371,5 +371,5 @@ def _assignment_text(row: Mapping[str, Any]) -> str:
     name = f"{row['strategy_id']}: {row['leg']}"
     if "reason" in row:
         return f"{name} is not judged: {row['reason']}"
-    gains = f"{name} gains {row['gain']:,.2f} by exercise"
-    return f"{gains}, and is worth {row['extrinsic']:,.2f} above it"
+    gain = "an unknown amount" if row["gain"] is None else f"{row['gain']:,.2f}"
+    return f"{name} gains {gain} by exercise, and is worth {row['extrinsic']:,.2f} above it"

@@ -149,6 +149,13 @@ def test_a_future_that_expires_is_listed():
     assert (row["units"], row["is_cash_settled"], row["reason"]) == (0.0, True, None)
 
 
+def test_a_future_that_is_named_by_its_month_alone_expires_on_the_day_of_its_details():
+    days = {"last_trade_date": None, "expires_on": SOON, "right": None, "strike": None}
+    details = {51: contract_details(51, sec_type="FUT", **days)}
+    (row,) = ending(future(expiry=None), until=SOON, details=details).values()
+    assert row["expires_at"].date() == SOON
+
+
 def test_a_leg_without_a_price_is_listed_with_the_reason():
     row = ending(leg(1, "CALL", 95.0, -1.0, underlying_price=None))[1]
     assert (row["units"], row["cash"], row["is_uncovered"]) == (None, None, None)
@@ -201,10 +208,16 @@ def test_puts_of_two_years_far_above_parity_are_not_assigned():
     assert assigned(worth(far, 88.0)) == {}
 
 
-def test_a_call_at_its_intrinsic_value_in_its_last_week_may_be_assigned():
+def test_a_call_without_a_dividend_is_assigned_below_its_intrinsic_value_and_not_at_it():
     call = leg(1, "CALL", 89.0, -1.0, expiry=SOON, implied_vol=None)
-    assert [*assigned(worth(call, 11.0))] == [1]
+    assert assigned(worth(call, 10.9))[1]["gain"] == pytest.approx(0.1)
+    assert assigned(worth(call, 11.0)) == {}
     assert assigned(worth(call, 11.1)) == {}
+
+
+def test_what_a_put_at_parity_gains_is_unknown_without_a_rate_and_nothing_at_a_rate_of_0():
+    assert assigned(worth(DEEP_PUT, 59.0), rates={})[1]["gain"] is None
+    assert assigned(worth(DEEP_PUT, 59.0), rates={"USD": 0.0}) == {}
 
 
 def test_a_call_is_assigned_in_the_days_before_an_ex_date_whose_dividend_exceeds_its_time_value():
