@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from position_sync_dagster.cli import options
@@ -22,7 +23,7 @@ from position_sync_dagster.sync.reports.results import (
 )
 from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.sync.reports.what_if import USUAL_MOVES
-from position_sync_dagster.web.api import ask
+from position_sync_dagster.web.api import ask, known_parameters
 from position_sync_dagster.web.served_figures import PageFigures
 
 
@@ -154,7 +155,16 @@ def assistant_server(tools: Tools) -> Any:
     except ImportError:
         server_class = import_module("mcp.server.fastmcp").FastMCP
 
-    server = server_class("position-sync", log_level="WARNING")
+    class Assistant(server_class):  # type: ignore[misc, valid-type]
+        """The server; it refuses a parameter that a tool does not have."""
+
+        async def call_tool(self, name: str, arguments: dict[str, Any], **more: Any) -> Any:
+            tool = getattr(tools, name, None)
+            if tool is not None:
+                known_parameters(arguments, signature(tool).parameters)
+            return await super().call_tool(name, arguments, **more)
+
+    server = Assistant("position-sync", log_level="WARNING")
     of_now = (tools.figures, tools.positions, tools.changes, tools.why)
     for tool in (*of_now, tools.as_of, tools.what_if, tools.results, tools.campaigns):
         server.add_tool(tool, annotations=ToolAnnotations(readOnlyHint=True))

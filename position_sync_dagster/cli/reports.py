@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Annotated
 
@@ -16,6 +16,8 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closes import Closure
+from position_sync_dagster.domain.known_names import KnownNames
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.followed_rows import POLL_S
 from position_sync_dagster.lake.lake import Lake, Past, rows_of_logins
 from position_sync_dagster.lake.schema import UPDATE_COLUMNS
@@ -25,7 +27,6 @@ from position_sync_dagster.sync.reports.book import (
     Book,
     book_at,
     is_leg_of,
-    known_strategy,
     open_positions,
     read_book,
 )
@@ -93,9 +94,11 @@ def changes(
     It is read from the tables, and is the same after a restart.
     """
     settings, lake = options.opened(home)
+    figures_now = read_figures(lake, settings, utc_now())
+    figures_now.book.names.require(account=account)
     chosen = []
     lines = []
-    for change in read_figures(lake, settings, utc_now()).changes:
+    for change in figures_now.changes:
         if kind in (None, change.kind) and account in (None, change.account):
             chosen.append(change)
             lines.append(f"{change.at.astimezone():%H:%M:%S}  {change.kind:<8}  {change.text}")
@@ -129,12 +132,12 @@ def exposure(
     _announce(past, json=json, watch=watch)
     opened = options.opened(home)
     if json:
-        tables = _read(opened, strategy, past, utc_now()).of_strategy(strategy).sums
+        tables = _read(opened, past, utc_now(), strategy).of_strategy(strategy).sums
         output.print_json({name: [row.model_dump() for row in tables[name]] for name in tables})
         return
 
     def render(width: int) -> Iterator[RenderableType]:
-        book = _read(opened, strategy, past, utc_now()).of_strategy(strategy)
+        book = _read(opened, past, utc_now(), strategy).of_strategy(strategy)
         totals = [*book.rest, *book.totals, *book.in_base]
         if not book.strategies and not totals:
             yield as_typed("No leg is active: `position-sync strategies propose` helps.")
@@ -153,12 +156,16 @@ def exposure(
 
 
 def _read(
-    opened: tuple[Settings, Lake], strategy: str | None, past: Past | None, now: datetime
+    opened: tuple[Settings, Lake],
+    past: Past | None,
+    now: datetime,
+    strategy: str | None,
+    underlying: str | None = None,
 ) -> Book:
-    """Return the book of now, or of a moment, in which the strategy must be known."""
+    """Return the book of now, or of a moment, in which the names must be known."""
     settings, lake = opened
     book = read_book(lake, settings, now) if past is None else book_at(lake, settings, past, now)
-    book.require_strategy(strategy)
+    book.names.require(strategy=strategy, underlying=underlying)
     return book
 
 
@@ -206,20 +213,23 @@ def positions(
     opened = options.opened(home)
     if closed:
         closes = read_closes(opened[1], past)
-        known_strategy(strategy, closes.legs.get_column("strategy_id"))
+        held = opened[1].updates.sync.latest()["symbol"]
+        KnownNames(
+            strategies=frozenset(closes.legs["strategy_id"]),
+            underlyings=frozenset({*closes.rows["symbol"], *closes.legs["symbol"], *held} - {None}),
+        ).require(strategy=strategy, underlying=underlying)
         chosen, count = closes.chosen(strategy, underlying, limit)
         _print_closes(chosen, count, closes.since, json=json)
         return
 
     if json:
-        rows = open_positions(_read(opened, strategy, past, utc_now()), strategy, underlying)[
-            :limit
-        ]
+        book = _read(opened, past, utc_now(), strategy, underlying)
+        rows = open_positions(book, strategy, underlying)[:limit]
         output.print_json(rows.select(*UPDATE_COLUMNS, *_MORE).to_dicts())
         return
 
     def render(width: int) -> Iterator[RenderableType]:
-        book = _read(opened, strategy, past, utc_now())
+        book = _read(opened, past, utc_now(), strategy, underlying)
         rows = open_positions(book, strategy, underlying)
         shown = rows[:limit]
         if not rows.is_empty():
@@ -333,9 +343,9 @@ def follow(
     there: nothing is left out, and nothing comes twice.
     """
     settings, lake = options.opened(home)
-    active = (leg.strategy_id for leg in lake.registry.sync.get_all_active())
-    waiting_for_contract = (leg.strategy_id for leg in lake.registry.unresolved)
-    known_strategy(strategy, active, waiting_for_contract)
+    names = read_book(lake, settings, utc_now()).names
+    with_legs = replace(names, strategies=names.strategies - {UNATTRIBUTED})
+    with_legs.require(strategy=strategy, account=account)
     reader = lake.updates.sync.follow(since)
 
     def chosen(rows: pl.DataFrame) -> pl.DataFrame:

@@ -20,6 +20,7 @@ from position_sync_dagster.lake.given_leg import ContractTerms, GivenLeg, help_o
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers, propose_strategies
+from position_sync_dagster.sync.reports.book import read_book
 from position_sync_dagster.sync.reports.status import leg_states
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import as_typed, printable
@@ -135,7 +136,8 @@ def propose(
         raise typer.BadParameter("Write --accept before the numbers.")
 
     settings, lake = options.opened(home)
-    underlyings = None if underlying is None else [underlying]
+    read_book(lake, settings, utc_now()).names.require(account=account, underlying=underlying)
+    underlyings = None if underlying is None else {underlying, underlying.upper()}
     proposal = propose_strategies.read_proposal(lake, settings, account, underlyings)
 
     chosen: Sequence[ProposedStrategy] = proposal.strategies

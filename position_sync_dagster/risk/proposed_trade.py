@@ -38,6 +38,9 @@ from position_sync_dagster.risk.terms import (
 
 EXAMPLE = "-2 SPY 20281215 C 645 @62.70"
 
+# The largest quantity, price and strike: their product is still a number.
+LARGEST = 1e9
+
 
 class ProposedTradeError(UserError):
     """A proposed trade cannot be read or priced."""
@@ -183,13 +186,15 @@ def parse_trade(text: str) -> ProposedTrade:
         remedy = f'Write it as "{EXAMPLE}", or "100 SPY @619" for shares.'
         raise ProposedTradeError(f"{shown(text)} is no trade.", remedy=remedy)
 
-    quantity = finite_number(written["quantity"], "quantity", "-2", lambda number: number != 0)
+    quantity = finite_number(
+        written["quantity"], "quantity", "-2", lambda number: 0 < abs(number) <= LARGEST
+    )
     price = None
     if written["price"] is not None:
-        price = finite_number(written["price"], "price", "3.20")
+        price = finite_number(written["price"], "price", "3.20", lambda number: number <= LARGEST)
     strike = None
     if written["strike"] is not None:
-        strike = finite_number(written["strike"], "strike", "650", lambda number: number > 0)
+        strike = finite_number(written["strike"], "strike", "650", lambda n: 0 < n <= LARGEST)
     return ProposedTrade(
         quantity=quantity,
         symbol=written["symbol"].upper(),

@@ -13,6 +13,11 @@ from pydantic import Field
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.yaml_file import Part, YamlFile
 
+# The most scenarios of a file: each is computed of the whole book every night. And the
+# most names of strategies or underlyings beside one of its fields.
+MOST_SCENARIOS = 100
+MOST_NAMES = 5_000
+
 
 class Point(Part):
     """One scenario.
@@ -31,13 +36,15 @@ class Point(Part):
 
     name: str | None = None
     spot: Annotated[float, Field(ge=-100, le=10_000)] = 0.0
-    underlying: str | None = None
+    underlying: Annotated[str, Field(max_length=40)] | None = None
     vol: Annotated[float, Field(ge=-500, le=500)] = 0.0
     days: Annotated[float, Field(ge=0, le=3650)] = 0.0
     rate: Annotated[float, Field(ge=-100, le=100)] = 0.0
     in_moves: bool = False
     is_ratio: bool = False
-    largest_loss: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    largest_loss: dict[str, Annotated[float, Field(ge=0, le=1e15)]] = Field(
+        default_factory=dict, max_length=MOST_NAMES
+    )
 
     def factor(self, symbol: str, moves: Mapping[str, float], betas: Mapping[str, float]) -> float:
         """Return what the price of an underlying is multiplied by; NaN if that is not known.
@@ -94,8 +101,10 @@ class OwnScenarios(Part):
         early_assignment: Whether a short option that may be assigned early is beyond a limit.
     """
 
-    betas: dict[str, float] = Field(default_factory=dict)
-    scenarios: list[Scenario] = Field(default_factory=list)
+    betas: dict[str, Annotated[float, Field(ge=-100, le=100)]] = Field(
+        default_factory=dict, max_length=MOST_NAMES
+    )
+    scenarios: list[Scenario] = Field(default_factory=list, max_length=MOST_SCENARIOS)
     early_assignment: bool = False
 
     @property

@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -19,17 +19,20 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, Response
 
+from position_sync_dagster.domain.known_names import KnownNames, nearest
 from position_sync_dagster.errors import (
+    BusyError,
     PositionSyncError,
     UnknownIdError,
-    UnknownStrategyError,
+    UnknownNameError,
     UserError,
     shown,
 )
+from position_sync_dagster.risk.curve import PRICES
 from position_sync_dagster.risk.payoff import payoffs
-from position_sync_dagster.risk.scenario_file import folder_of, read_scenarios
-from position_sync_dagster.risk.scenarios import scenario_rows
-from position_sync_dagster.sync.reports.book import COLUMNS, open_positions
+from position_sync_dagster.risk.scenario_file import Point, folder_of, read_scenarios
+from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
+from position_sync_dagster.sync.reports.book import COLUMNS, names_ever, open_positions
 from position_sync_dagster.sync.reports.figures import VERSION, Figures
 from position_sync_dagster.sync.reports.one_campaign import OneCampaign, read_campaign
 from position_sync_dagster.sync.reports.results import read_campaigns
@@ -86,8 +89,14 @@ from position_sync_dagster.web.risk_answers import (
 )
 from position_sync_dagster.web.served_figures import PageFigures
 
-# The most scenarios of one request.
+# The most scenarios of one request, prices of legs that it takes, and rows of legs in its answer.
+# The risk page takes 45 scenarios of a book of 20,000 legs.
 MOST_POINTS = 500
+MOST_LEG_POINTS = 1_000_000
+MOST_LEG_ROWS = 100_000
+
+# When whoever was refused because others wait may ask again, in seconds.
+RETRY_AFTER_S = 5
 
 
 def _figures(source: PageFigures, _query: NoQuery, now: datetime) -> str:
@@ -106,7 +115,6 @@ def _part(shape: type[ApiModel]) -> Callable[[PageFigures, NoQuery, datetime], d
 
 def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dict[str, Any]:
     book = source.figures(now).book
-    book.require_strategy(query.strategy)
     rows = open_positions(book, query.strategy, query.underlying)
     return {"at": book.now, "positions": rows.select(COLUMNS).to_dicts()}
 
@@ -121,7 +129,8 @@ def _positions_csv(source: PageFigures, _query: NoQuery, now: datetime) -> str:
     return text.getvalue()
 
 
-def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str, Any]:
+def _points_of(source: PageFigures, query: WhatIfQuery) -> list[Point]:
+    """Return the scenarios of a query."""
     scenarios = read_scenarios(folder_of(source.settings.strategies_file))
     points = query.points(scenarios.points)
     if len(points) > MOST_POINTS:
@@ -129,7 +138,11 @@ def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str
             f"These are {len(points)} scenarios, and at most {MOST_POINTS} are computed at once.",
             remedy="Ask for fewer numbers of spot, vol or days.",
         )
+    return points
 
+
+def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str, Any]:
+    points = _points_of(source, query)
     changes = query.changes()
     if changes:
         compared = source.compared(changes, now)
@@ -144,7 +157,6 @@ def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str
         }
 
     book, legs = source.risk(now)
-    book.require_strategy(query.strategy)
     chosen = legs.chosen(query.choice)
     return {
         "at": book.now,
@@ -156,7 +168,6 @@ def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str
 
 def _payoff(source: PageFigures, query: PayoffQuery, now: datetime) -> dict[str, Any]:
     book, legs = source.risk(now)
-    book.require_strategy(query.strategy)
     of_strategies = payoffs(legs.of_strategy(query.strategy), leg_notes(book))
     return {"at": book.now, "payoffs": [payoff.row for payoff in of_strategies]}
 
@@ -180,8 +191,7 @@ def _closed_day(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str
 
 
 def _expiry(source: PageFigures, query: ExpiryQuery, now: datetime) -> dict[str, Any]:
-    book, legs = source.risk(now)
-    book.require_strategy(query.strategy)
+    _book, legs = source.risk(now)
     return expiry_of(legs, query)
 
 
@@ -205,6 +215,53 @@ def _campaigns(source: PageFigures, query: CampaignsQuery, _now: datetime) -> di
     return {"campaigns": read_campaigns(source.lake, query.since, query.strategy)}
 
 
+# How many prices of legs a route takes.
+
+
+def _size_of_what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> int:
+    _book, legs = source.risk(now)
+    chosen = legs.chosen(query.choice).parts.height
+    before_and_after = 2 * legs.parts.height
+    count = before_and_after if query.changes() else chosen
+
+    size = count * len(_points_of(source, query))
+    most = MOST_LEG_ROWS if query.level is Breakdown.LEG else MOST_LEG_POINTS
+    if size > most:
+        raise UserError(
+            f"These are {size:,} prices of legs, and at most {most:,} are computed at once.",
+            remedy="Ask for fewer numbers of spot, vol or days, or for one strategy or underlying.",
+        )
+    return size
+
+
+def _size_of_curve(source: PageFigures, query: CurveQuery, now: datetime) -> int:
+    return PRICES * source.risk(now)[1].chosen(query.choice).parts.height
+
+
+def _size_of_payoff(source: PageFigures, query: PayoffQuery, now: datetime) -> int:
+    return PRICES * source.risk(now)[1].of_strategy(query.strategy).parts.height
+
+
+def _size_of_scenarios(source: PageFigures, _query: NoQuery, now: datetime) -> int:
+    scenarios = read_scenarios(folder_of(source.settings.strategies_file))
+    return len(scenarios.recorded) * source.risk(now)[1].parts.height
+
+
+# The names that the parameters of a route may be.
+
+
+def _names_of_figures(source: PageFigures, now: datetime) -> KnownNames:
+    return source.figures(now).book.names
+
+
+def _names_of_risk(source: PageFigures, now: datetime) -> KnownNames:
+    return source.risk(now)[0].names
+
+
+def _names_ever(source: PageFigures, now: datetime) -> KnownNames:
+    return names_ever(source.lake, source.figures(now).book)
+
+
 def _campaign(source: PageFigures, query: CampaignQuery, _now: datetime) -> OneCampaign:
     return read_campaign(source.lake, source.settings, query.id)
 
@@ -218,6 +275,8 @@ class ApiRoute:
         query: The parameters.
         answer: The shape of the JSON; None: it answers CSV.
         read: Returns the answer: a text, or values for the shape.
+        names: Returns the names that its parameters may be.
+        size: Returns how many prices of legs it takes; it raises if these are too many.
         is_tagged: Whether it has an entity tag: it changes only with the tables.
     """
 
@@ -225,6 +284,8 @@ class ApiRoute:
     query: type[ApiModel]
     answer: type | None
     read: Callable[[PageFigures, Any, datetime], Any]
+    names: Callable[[PageFigures, datetime], KnownNames] = _names_of_figures
+    size: Callable[[PageFigures, Any, datetime], int] = lambda *_asked: 0
     is_tagged: bool = False
 
 
@@ -258,20 +319,32 @@ ROUTES = {
         WhatIfQuery,
         WhatIfAnswer,
         _what_if,
+        _names_of_risk,
+        _size_of_what_if,
     ),
     "payoff": ApiRoute(
         "Break-evens, greatest profit and greatest loss at the next expiry",
         PayoffQuery,
         PayoffAnswer,
         _payoff,
+        _names_of_risk,
+        _size_of_payoff,
     ),
     "curve": ApiRoute(
         "Profit and greeks over the price: now, on a chosen day, and at the next expiry",
         CurveQuery,
         CurveAnswer,
         _curve,
+        _names_of_risk,
+        _size_of_curve,
     ),
-    "scenarios": ApiRoute("Profit in the recorded scenarios", NoQuery, ScenariosAnswer, _scenarios),
+    "scenarios": ApiRoute(
+        "Profit in the recorded scenarios",
+        NoQuery,
+        ScenariosAnswer,
+        _scenarios,
+        size=_size_of_scenarios,
+    ),
     "closed-day": ApiRoute(
         "Where the profit of the newest closed day came from, and its books",
         NoQuery,
@@ -279,20 +352,28 @@ ROUTES = {
         _closed_day,
     ),
     "expiry": ApiRoute(
-        "What expires, and what may be assigned early", ExpiryQuery, ExpiryAnswer, _expiry
+        "What expires, and what may be assigned early",
+        ExpiryQuery,
+        ExpiryAnswer,
+        _expiry,
+        _names_of_risk,
     ),
     "leg": ApiRoute("A leg, its values of today, and its events", LegQuery, LegAnswer, _leg),
     "search": ApiRoute(
         "Strategies, underlyings and legs by their names", SearchQuery, SearchAnswer, _search
     ),
-    "why": ApiRoute("Why today's profit of each strategy is what it is", WhyQuery, WhyAnswer, _why),
+    "why": ApiRoute(
+        "Why today's profit of each strategy is what it is", WhyQuery, WhyAnswer, _why, _names_ever
+    ),
     "results": ApiRoute(
         "What campaigns that are over brought, by group and by day",
         ResultsQuery,
         ResultsAnswer,
         _results,
     ),
-    "campaigns": ApiRoute("Campaigns that are over", CampaignsQuery, CampaignsAnswer, _campaigns),
+    "campaigns": ApiRoute(
+        "Campaigns that are over", CampaignsQuery, CampaignsAnswer, _campaigns, _names_ever
+    ),
     "campaign": ApiRoute(
         "One campaign: its legs, fills, rolls, and how it stood at each close",
         CampaignQuery,
@@ -307,9 +388,37 @@ def ask(source: PageFigures, name: str, now: datetime, /, **parameters: Any) -> 
 
     Raises:
         ValidationError: A parameter is not usable.
+        UserError: There is no such parameter, account, underlying or strategy; or it is too large.
     """
+    query, _size = _understood(source, name, now, parameters)
+    return ROUTES[name].read(source, query, now)
+
+
+def _understood(
+    source: PageFigures, name: str, now: datetime, parameters: Mapping[str, Any]
+) -> tuple[ApiModel, int]:
+    """Return the query of a route, in which all names are known, and how many prices it takes."""
     route = ROUTES[name]
-    return route.read(source, route.query(**parameters), now)
+    known_parameters(parameters, route.query.model_fields)
+    query = route.query(**parameters)
+
+    kinds = ("strategy", "account", "underlying")
+    given = {kind: getattr(query, kind, None) for kind in kinds}
+    if any(text is not None for text in given.values()):
+        route.names(source, now).require(**given)
+    return query, route.size(source, query, now)
+
+
+def known_parameters(given: Iterable[str], known: Collection[str]) -> None:
+    """Raise if a parameter is given that there is not.
+
+    Raises:
+        UserError: It names the nearest ones.
+    """
+    for name in given:
+        if name not in known:
+            remedy = nearest(name, known) if known else "It takes none."
+            raise UserError(f"There is no parameter {shown(name)}.", remedy=remedy)
 
 
 def answer(
@@ -330,23 +439,33 @@ def answer(
         return problem(404, what, "See /api/v1/openapi.json.")
 
     try:
+        query, size = _understood(source, name, now, parameters)
         headers: dict[str, str] = {}
         if route.is_tagged:
             headers["ETag"] = etag_of(source.figures(now))
             if headers["ETag"] in re.findall(r'"[^"]*"', known_tags):
                 return Response(status_code=304, headers=headers)
 
-        content = ask(source, name, now, **parameters)
+        with source.turns.of(size):
+            content = route.read(source, query, now)
+            return _response(route, content, headers, f"{now:%Y-%m-%d}-{name}")
     except ValidationError as error:
         return problem(422, invalid(error), "See /api/v1/openapi.json for the parameters.")
+    except BusyError as error:
+        busy = problem(503, error.what, error.remedy, title="Busy")
+        busy.headers["Retry-After"] = f"{RETRY_AFTER_S}"
+        return busy
     except PositionSyncError as error:
         status = 422 if isinstance(error, UserError) else 503
-        if isinstance(error, UnknownStrategyError | UnknownIdError):
+        if isinstance(error, UnknownNameError | UnknownIdError):
             status = 404
         return problem(status, error.what, error.remedy)
 
+
+def _response(route: ApiRoute, content: Any, headers: dict[str, str], file: str) -> Response:
+    """Return what was read as a response."""
     if route.answer is None:
-        headers["Content-Disposition"] = f'attachment; filename="{now:%Y-%m-%d}-{name}"'
+        headers["Content-Disposition"] = f'attachment; filename="{file}"'
         return Response(content, headers=headers, media_type="text/csv")
     if isinstance(content, str):
         return Response(content, headers=headers, media_type="application/json")
@@ -364,13 +483,13 @@ def invalid(error: ValidationError) -> str:
 _TITLES = {
     404: "Not found",
     422: "A parameter is not usable",
-    503: "The tables cannot be read",
+    503: "The tables cannot be read",  # or too many large computations wait
 }
 
 
-def problem(status: int, detail: str, remedy: str) -> Response:
+def problem(status: int, detail: str, remedy: str, *, title: str | None = None) -> Response:
     """Return an error as RFC 9457 has it."""
-    body = Problem(title=_TITLES[status], status=status, detail=detail, remedy=remedy)
+    body = Problem(title=title or _TITLES[status], status=status, detail=detail, remedy=remedy)
     return JSONResponse(body.model_dump(), status, media_type="application/problem+json")
 
 
@@ -430,7 +549,7 @@ def _operation(name: str) -> dict[str, Any]:
 
     error = {"application/problem+json": {"schema": _reference(Problem)}}
     for status, title in _TITLES.items():
-        if status == 503 or route.query.model_fields:
+        if status != 404 or route.query.model_fields:
             responses[f"{status}"] = {"description": title, "content": error}
 
     operation_id = name.replace(".", "_").replace("-", "_")

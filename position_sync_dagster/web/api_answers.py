@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from position_sync_dagster.errors import UserError
+from position_sync_dagster.domain.known_names import nearest
+from position_sync_dagster.errors import UserError, shown
 from position_sync_dagster.risk.priced_legs import Choice
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown
@@ -366,9 +367,7 @@ Texts = Annotated[list[str], BeforeValidator(_numbers), Field(max_length=50)]
 
 
 class NoQuery(ApiModel):
-    """The query of what takes none; what a client adds, to get past a cache, is ignored."""
-
-    model_config = ConfigDict(extra="ignore")
+    """The query of what takes none."""
 
 
 class PositionsQuery(ApiModel):
@@ -454,8 +453,8 @@ class WhatIfQuery(TradesQuery):
         if self.scenario is not None:
             if self.scenario not in named:
                 raise UserError(
-                    f"There is no scenario {self.scenario!r} in scenarios.yaml.",
-                    remedy=f"It has {', '.join(named) or 'none'}.",
+                    f"There is no scenario {shown(self.scenario)} in scenarios.yaml.",
+                    remedy=nearest(self.scenario, named),
                 )
             return [named[self.scenario]]
 

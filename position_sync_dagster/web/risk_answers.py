@@ -86,12 +86,7 @@ def curve_answer(
         legs: All parts of its holdings.
         query: What is chosen.
         notes: What priced each trade.
-
-    Raises:
-        UnknownStrategyError: The strategy is not active.
     """
-    if not query.close:
-        book.require_strategy(query.strategy)
     point = Point(vol=query.vol, days=query.days)
     curves = curves_of_choice(book, legs, query.choice, point)
     rows = [curve.row for curve in curves]

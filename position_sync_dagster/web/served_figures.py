@@ -32,6 +32,7 @@ from position_sync_dagster.sync.reports.todays_profit import TodaysProfit, expla
 from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.terminal.money_tables import not_in_sums
 from position_sync_dagster.web.expiry_answers import ExpiryQuery, expiry_of, most_urgent
+from position_sync_dagster.web.turns import Turns
 
 # How often the curves of the day, which read half a day of the ledger, and scenarios are computed;
 # less often if that takes their thread over `SLOW_SHARE` of a core.
@@ -122,6 +123,7 @@ class PageFigures:
         self._figures = Shared(self._read_figures, FRESH)
         self._risk = Shared(self._price, RISK_FRESH)
         self._explained = Shared(self._explain, SLOW_EVERY)
+        self.turns = Turns()
         self._thread = ThreadPoolExecutor(1, "slow figures")
         self._computing: Future[SlowFigures] | None = None
         self._slow = SlowFigures(NO_SLOW_FIGURES, BEGINNING)

@@ -18,15 +18,15 @@ from position_sync_dagster.domain.clock import A_DAY, SKEW, seconds_since
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
+from position_sync_dagster.domain.known_names import KnownNames
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.rules import exchange_date
-from position_sync_dagster.errors import UnknownStrategyError
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.derived import sum_if_known
+from position_sync_dagster.lake.derived import derived_rows, sum_if_known
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake, Past
-from position_sync_dagster.lake.schema import moment
+from position_sync_dagster.lake.schema import CLOSED_CAMPAIGNS, moment
 from position_sync_dagster.risk.campaigns import Realised, open_profit
 from position_sync_dagster.risk.scenario_file import ScenariosFileError, folder_of, read_scenarios
 from position_sync_dagster.settings import Settings
@@ -66,34 +66,6 @@ def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.E
     return is_wanted
 
 
-def known_strategy(
-    strategy: str | None, active: Iterable[str], unresolved: Iterable[str] = ()
-) -> None:
-    """Raise if a strategy has no leg with a contract: an empty answer would look like no holding.
-
-    Args:
-        strategy: The name that a person gave.
-        active: The strategies of the legs whose contract is known.
-        unresolved: The strategies of the legs whose contract is still to be found.
-
-    Raises:
-        UnknownStrategyError: No leg of it is active, or none of these has its contract; the message
-            says which.
-    """
-    active_strategies = sorted(set(active))
-    if strategy is None or strategy in active_strategies:
-        return
-    if strategy in unresolved:
-        raise UnknownStrategyError(
-            f"No leg of the strategy {strategy!r} has its contract yet.",
-            remedy="`position-sync strategies list` says why.",
-        )
-
-    names = ", ".join(active_strategies)
-    remedy = f"Active are: {names}." if names else "No strategy is active."
-    raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=remedy)
-
-
 AnySum = TypeVar("AnySum", bound=MoneySum)
 
 
@@ -118,6 +90,7 @@ class Book:
         closes: What closed, and why.
         logins: All logins, connected or not.
         unresolved: The strategies with a leg whose contract is not found.
+        served: The accounts that the gateways file names.
         strategy: The only strategy whose parts are summed; None: all.
     """
 
@@ -132,12 +105,22 @@ class Book:
     closes: Closes = NO_CLOSES
     logins: tuple[str, ...] = ()
     unresolved: frozenset[str] = frozenset()
+    served: frozenset[str] = frozenset()
     strategy: str | None = None
 
-    def require_strategy(self, strategy: str | None) -> None:
-        """Raise UnknownStrategyError if a strategy has no leg with a contract."""
-        if strategy != UNATTRIBUTED:
-            known_strategy(strategy, (leg.strategy_id for leg in self.legs), self.unresolved)
+    @cached_property
+    def names(self) -> KnownNames:
+        """The names that a person may give."""
+        of_rows = (self.priced, self.reported)
+        accounts = {account for rows in of_rows for account in rows["account"].unique()}
+        symbols = {symbol for rows in of_rows for symbol in rows["symbol"].unique()}
+        symbols |= {leg.symbol for leg in self.legs} | {*self.closes.rows["symbol"].drop_nulls()}
+        return KnownNames(
+            strategies=frozenset({UNATTRIBUTED, *(leg.strategy_id for leg in self.legs)}),
+            unresolved=self.unresolved,
+            accounts=self.served | self.summaries.keys() | accounts,
+            underlyings=frozenset(symbols - {None}),
+        )
 
     def of_strategy(self, strategy: str | None) -> "Book":
         """Return the book with the sums of one strategy; None: of all."""
@@ -382,6 +365,7 @@ def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
     is_followed = col.sec_type.is_in(settings.sec_types)
     accounts = lake.account_values.latest_summaries()
     logins = [login.gateway_id for login in settings.logins]
+    served = [account for login in settings.logins for account in login.accounts or ()]
     unresolved = {leg.strategy_id for leg in lake.registry.unresolved}
     return replace(
         book,
@@ -391,6 +375,7 @@ def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
         accounts=tuple(accounts),
         logins=tuple(logins),
         unresolved=frozenset(unresolved),
+        served=frozenset(served),
     )
 
 
@@ -444,6 +429,13 @@ def _book(
         betas = {}
     split = exposure.split(legs, priced, details, closes.end_of, betas)
     return Book(now=now, priced=priced, legs=tuple(legs), split=split, closes=closes)
+
+
+def names_ever(lake: Lake, book: Book) -> KnownNames:
+    """Return the names of a book with those of strategies that ended; blocks."""
+    of_campaigns = derived_rows(lake.derived_table(CLOSED_CAMPAIGNS), columns=["strategy_id"])
+    ended = pl.concat([lake.registry.sync.history()["strategy_id"], of_campaigns["strategy_id"]])
+    return replace(book.names, ended=frozenset(ended.unique()))
 
 
 def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
@@ -557,8 +549,8 @@ def open_positions(
     rows = position_rows(holdings, book).sort(order, nulls_last=True)
     if strategy is None:
         return rows
-    is_of_strategy = col.strategies.list.contains(pl.lit(strategy))
-    return rows.filter(is_of_strategy)
+    of_strategy = book.split.parts.filter(strategy_id=strategy)
+    return rows.join(of_strategy, on=KEY, how="semi", maintain_order="left")
 
 
 # The time span of the diagram: a trading day with the hours around it.

@@ -230,7 +230,7 @@ def of_strategy(
     """
     chosen = [row for row in rows if strategy in (None, row.strategy)]
     if not chosen:
-        book.require_strategy(strategy)
+        book.names.require(strategy=strategy)
     return chosen
 
 

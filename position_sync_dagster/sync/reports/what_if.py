@@ -223,7 +223,13 @@ def what_if_of(book: Book, legs: PricedLegs, settings: Settings, changes: Change
 
     Raises:
         ProposedTradeError: A trade names nothing that can be priced.
+        UnknownNameError: There is no such account or strategy.
     """
+    for trade in changes.trades:
+        book.names.require(strategy=trade.strategy, account=trade.account)
+    for strategy in (*changes.closed, *changes.rolled):
+        book.names.require(strategy=strategy)
+
     after = HypotheticalBook(book=book, legs=legs)
     after.apply_all(changes.trades)
     for strategy in changes.closed:

@@ -206,11 +206,11 @@ def test_the_age_is_that_of_the_price_and_not_that_of_the_row_that_greeks_caused
 
 
 def test_positions_of_an_underlying_are_chosen_and_none_is_not_a_book_without_positions(lake):
+    lake.registry.sync.add_active(77, "QQQ", strategy_id="waits")
     lake.updates.sync.append([replace(row(STREAMED, Source.STREAM, ago_s=0.2), symbol="SPX")])
     (found,) = json_of("positions", "--underlying", "spx")
     assert found["conid"] == STREAMED
-    for symbol in ("", "QQQ"):
-        assert run("positions", "--underlying", symbol) == "No position has this underlying.\n"
+    assert run("positions", "--underlying", "QQQ") == "No position has this underlying.\n"
 
 
 def test_a_few_positions_are_the_first_of_all_and_the_output_says_how_many_there_are(lake):
@@ -240,9 +240,27 @@ def test_a_strategy_that_is_unknown_or_waits_for_its_contracts_is_an_error(lake,
     for command in ("positions", "exposure", "follow"):
         code, printed = refuse(command, "--strategy", "irn")
         assert (code, "There is no active strategy 'irn'" in printed) == (2, True)
-        assert "calendar, iron" in printed
+        assert "The nearest are: iron, " in printed
         code, printed = refuse(command, "--strategy", "ic")
         assert (code, "the strategy 'ic' has its contract yet." in printed) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["positions", "--underlying", "SPYY"],
+        ["positions", "--closed", "--underlying", "SPYY"],
+        ["changes", "--account", "U99"],
+        ["follow", "--account", "U99"],
+        ["what-if", "--account", "U99"],
+        ["curve", "--underlying", "SPYY"],
+        ["strategies", "propose", "--account", "U99"],
+    ],
+)
+def test_an_account_or_underlying_that_nobody_knows_is_an_error(lake, refuse, arguments):
+    code, printed = refuse(*arguments)
+    assert (code, f"There is no {arguments[-2][2:]} '{arguments[-1]}'" in printed) == (2, True)
+    assert "The nearest are: " in printed
 
 
 def test_the_exposure_of_a_strategy_and_its_total(lake):

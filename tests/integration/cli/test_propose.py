@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from position_sync_dagster.cli import strategies
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import load_settings
 from tests.support import command_line
@@ -51,8 +52,9 @@ def test_json_has_a_list_of_proposals(held) -> None:
     money = {"credit": 0.0, "greatest_loss": 1000.0, "unlimited": False, "alternatives": []}
     assert condor == terms | money
     assert covered["kind"] == "covered-call"
+    held.account_values.append([AccountSummary(account="B", timestamp=datetime.now(UTC))])
     assert json.loads(run("propose", "--json", "--account", "B")) == []
-    assert json.loads(run("propose", "--json", "--underlying", "QQQ")) == []
+    assert len(json.loads(run("propose", "--json", "--underlying", "spy"))) == 2
 
 
 @pytest.mark.parametrize("chosen", [["1", "2"], ["2,SPY-covered-call-2028-12-15"], ["all"]])

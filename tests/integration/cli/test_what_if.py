@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
 from position_sync_dagster.domain.position_update import PositionUpdate
@@ -97,7 +98,7 @@ def test_volatilities_are_printed_as_points_or_as_factors(lake):
 
     assert vols("--vol", "-5,10") == {"-5", "+10"}
     assert vols("--vol", "0.8,1.25", "--ratio") == {"×0.8", "×1.25"}
-    trade = ("--trade", f"-1 SPY {NEW:%Y%m%d} C 650 @3.20", "--account", "U1")
+    trade = ("--trade", f"-1 SPY {NEW:%Y%m%d} C 650 @3.20")
     assert "×0.8" in run("--spot", "-5,5", "--vol", "0.8", "--ratio", *trade)
     calm = "{name: calm, vol: 0.7, is_ratio: true}"
     Path("scenarios.yaml").write_text(f"scenarios: [{calm}]\n")
@@ -120,6 +121,9 @@ def test_a_scenario_by_name_uses_betas_and_is_recorded_with_its_limit(lake):
 def test_a_mistake_in_the_file_of_scenarios_names_it(lake):
     Path("scenarios.yaml").write_text("scenarios: [{name: x, spott: 5}]\n")
     with pytest.raises(PositionSyncError, match="spott"):
+        run()
+    Path("scenarios.yaml").write_text("scenarios:" + "\n  - {name: x}" * 101)
+    with pytest.raises(PositionSyncError, match="at most 100 items"):
         run()
 
 
@@ -179,8 +183,9 @@ def test_a_strategy_that_is_closed_has_what_that_realised_after(lake, strategy):
     # Two calls were sold at 1.00 and are worth 25.00.
     assert (row["after"]["realised"], row["after"]["profit"]) == (-4800.0, 0.0)
     assert row["before"]["profit"] < 0
+    lake.registry.sync.add_many([leg(99, "nothing")])
     with pytest.raises(PositionSyncError, match="holds nothing"):
-        run("--close", "nobody")
+        run("--close", "nothing")
     with pytest.raises(PositionSyncError, match="'calls' is closed twice"):
         run("--close", strategy, "--close", strategy)
 
@@ -193,6 +198,7 @@ def test_a_trade_costs_its_price_and_the_first_line_says_how_much(lake, strategy
     row = compared(*trade, "--spot", "0,5")[strategy, 5]
     assert (row["before"]["realised"], row["after"]["realised"]) == (0.0, -5000.0)
     assert row["after"]["profit"] == row["after"]["against_mark"] == -200.0
+    lake.account_values.append([AccountSummary(account="U2", timestamp=utc_now())])
     shares = run("--trade", "100 SPY @619", "--account", "U2", "--spot", "0").splitlines()
     assert "100 SPY in U2 at 619" in shares[0]
 

@@ -12,21 +12,23 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from mcp.shared.memory import create_connected_server_and_client_session
+from starlette.datastructures import QueryParams
 
-from position_sync_dagster.cli.mcp import Tools
+from position_sync_dagster.cli.mcp import Tools, assistant_server
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.rules import exchange_date
-from position_sync_dagster.errors import LakeError, UnknownStrategyError
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED, frame_of
 from position_sync_dagster.risk.terms import NotPriced
 from position_sync_dagster.sync.reports.figures import COLUMNS as REPORTED
 from position_sync_dagster.sync.reports.figures import read_figures
 from position_sync_dagster.sync.reports.profit import PARTS
-from position_sync_dagster.web import served_figures
+from position_sync_dagster.web import api, served_figures, turns
 from position_sync_dagster.web.api import ROUTES
 from position_sync_dagster.web.api_answers import WhatIfAnswer
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures, shown_curves
@@ -467,22 +469,58 @@ async def test_the_recorded_scenarios_are_those_of_single_what_ifs_of_each_level
         ("what-if?spot=20000", 422, "less than or equal to 10000"),
         ("what-if?days=" + ",".join("1" * 30) + "&vol=" + ",".join("1" * 30), 422, "scenarios"),
         ("what-if?level=moon", 422, "level='moon'"),
-        ("positions?stragety=b", 422, "stragety='b'"),
-        ("positions?name=b", 422, "name='b'"),
+        ("positions?stragety=b", 422, "no parameter 'stragety'"),
+        ("strategies?nope=1", 422, "no parameter 'nope'"),
+        ("what-if?scenario=crsh", 422, "no scenario 'crsh'"),
         ("positions?strategy=b", 404, "no active strategy 'b'"),
+        ("positions?underlying=QQQ", 404, "no underlying 'QQQ'"),
         ("payoff?strategy=b", 404, "no active strategy 'b'"),
+        ("expiry?strategy=b", 404, "no active strategy 'b'"),
+        ("curve?account=U9", 404, "no account 'U9'"),
+        ("what-if?underlying=QQQ", 404, "no underlying 'QQQ'"),
+        ("what-if?account=U9&trade=1+SPY", 404, "no account 'U9'"),
+        ("what-if?strategy=b&trade=1+SPY", 404, "no active strategy 'b'"),
+        ("what-if?close=b", 404, "no active strategy 'b'"),
+        ("what-if?roll=b:20290119", 404, "no active strategy 'b'"),
+        ("campaigns?strategy=b", 404, "no strategy 'b'"),
+        ("why?strategy=b", 404, "no strategy 'b'"),
+        ("leg?account=U9&conid=1", 404, "no account 'U9'"),
     ],
 )
 async def test_what_cannot_be_answered_is_a_problem_that_says_what_to_do(
-    client, monkeypatch, tmp_path, path, status, says
+    client, lake, monkeypatch, tmp_path, path, status, says
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POSITION_SYNC_LAKE", f"{tmp_path / 'lake'}")
+    lake.updates.sync.append([row(1)])
     answer = await client.get(f"/api/v1/{path}")
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert says in answer.json()["detail"]
     assert answer.json()["remedy"]
+
+
+async def test_legs_at_too_many_scenarios_are_refused_before_anything_is_computed(
+    client, lake, monkeypatch
+):
+    lake.updates.sync.append([row(1), row(2)])
+    monkeypatch.setattr(api, "MOST_LEG_ROWS", 13)
+    monkeypatch.setattr(api, "scenario_rows", Mock(side_effect=AssertionError))
+    answer = await client.get("/api/v1/what-if?level=leg")
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("These are 14 prices of legs, and at most 13 are")
+
+
+def test_a_large_computation_beyond_the_queue_may_be_asked_for_again(lake, settings, monkeypatch):
+    lake.updates.sync.append([row(1)])
+    monkeypatch.setattr(turns, "MOST_WAITING", 0)
+    source = PageFigures(settings)
+    asked = ("curve", QueryParams(""), "", source, utc_now())
+    with source.turns.of(turns.SMALL_LEG_POINTS):
+        assert api.answer(*asked).status_code == 200
+        monkeypatch.setattr(turns, "SMALL_LEG_POINTS", 1)
+        refused = api.answer(*asked)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
 
 
 async def test_tables_that_cannot_be_read_are_a_problem(client, settings):
@@ -491,17 +529,25 @@ async def test_tables_that_cannot_be_read_are_a_problem(client, settings):
     assert (answer.status_code, answer.json()["title"]) == (503, "The tables cannot be read")
 
 
-async def test_a_mistyped_strategy_is_an_error_for_an_assistant_and_over_http(
-    client, lake, settings, monkeypatch
+async def test_an_unknown_name_or_parameter_is_an_error_for_an_assistant(
+    lake, settings, monkeypatch
 ):
     monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
     lake.registry.sync.add_many([leg(1, "iron-condor-1")])
     lake.updates.sync.append([row(1)])
-    with pytest.raises(UnknownStrategyError, match="Active are: iron-condor-1"):
-        Tools(settings, lake).positions(strategy="iron-condr-1")
-    answer = await client.get("/api/v1/curve?strategy=iron-condr-1")
-    assert answer.status_code == 404
-    assert "There is no active strategy 'iron-condr-1'" in answer.json()["detail"]
+    asked = {
+        "positions": ({"strategy": "iron-condr-1"}, "The nearest are: iron-condor-1"),
+        "why": ({"strategy": "iron-condr-1"}, "The nearest are: iron-condor-1"),
+        "campaigns": ({"strategy": "iron-condr-1"}, "The nearest are: iron-condor-1"),
+        "what_if": ({"close": ["iron-condr-1"]}, "The nearest are: iron-condor-1"),
+        "changes": ({"strategy": "iron-condor-1"}, "There is no parameter 'strategy'"),
+    }
+    async with create_connected_server_and_client_session(
+        assistant_server(Tools(settings, lake))
+    ) as session:
+        for tool, (arguments, said) in asked.items():
+            answer = await session.call_tool(tool, arguments)
+            assert (answer.isError, said in answer.content[0].text) == (True, True), tool
 
 
 async def test_a_trade_that_is_thought_of_is_answered_over_http_and_for_an_assistant(

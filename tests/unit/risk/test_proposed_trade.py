@@ -40,7 +40,17 @@ def test_a_trade_is_read_as_a_person_writes_it(text: str, trade: ProposedTrade) 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "SPY", "0 SPY", "1 SPY 20270115 X 650", "1 SPY 20271315 C 650", "1 SPY @x", "1. . SPY"],
+    [
+        "",
+        "SPY",
+        "0 SPY",
+        "2000000000 SPY",
+        "1 SPY @2000000000",
+        "1 SPY 20270115 X 650",
+        "1 SPY 20271315 C 650",
+        "1 SPY @x",
+        "1. . SPY",
+    ],
 )
 def test_what_is_no_trade_is_refused(text: str) -> None:
     with pytest.raises(UserError):

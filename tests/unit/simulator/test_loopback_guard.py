@@ -1,8 +1,14 @@
 """Which requests a server on loopback refuses."""
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
-from ib_gateway_simulator.loopback_guard import refusal
+from ib_gateway_simulator.loopback_guard import LoopbackGuard, refusal
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:3000", "localhost:3000", "LOCALHOST", "[::1]:3000"])
@@ -31,3 +37,34 @@ def test_a_page_of_another_origin_is_forbidden(origin):
     assert refused[0] == 403
     refused = refusal("127.0.0.1:3000", ["http://127.0.0.1:3000", origin])
     assert refused[0] == 403
+
+
+IMAGE = {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+FRAME = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
+WINDOW = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+@pytest.mark.parametrize(
+    ("site", "what", "status"),
+    [
+        ("cross-site", IMAGE, 403),
+        ("same-site", IMAGE, 403),  # a page of another port
+        ("cross-site", FRAME, 403),
+        ("cross-site", {}, 403),
+        ("cross-site", WINDOW, 200),  # a link that somebody follows
+        ("none", WINDOW, 200),  # an address that somebody typed
+        ("same-origin", IMAGE, 200),
+    ],
+)
+async def test_a_browser_gets_nothing_for_a_foreign_page_but_a_window_of_its_own(
+    site, what, status
+):
+    async def page(_request: Request) -> PlainTextResponse:
+        return PlainTextResponse("It is served.")
+
+    app = Starlette(routes=[Route("/", page)], middleware=[Middleware(LoopbackGuard)])
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:3000"
+    ) as client:
+        answer = await client.get("/", headers={"Sec-Fetch-Site": site, **what})
+    assert answer.status_code == status

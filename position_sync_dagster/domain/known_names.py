@@ -1,0 +1,79 @@
+"""Which names a person may give: an unknown one is an error, and no answer without anything in it.
+
+The commands, `/api/v1` and the tools for an assistant have this rule.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from position_sync_dagster.errors import UnknownNameError, UnknownStrategyError, shown
+
+# How many of the nearest names an error lists, and how much of an unknown one is compared.
+MOST_NEAREST = 5
+COMPARED = 60
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the sentence that lists the known names nearest to another one.
+
+    >>> nearest("Iron-condr", ["hedge", "iron-condor"])
+    'The nearest are: iron-condor, hedge.'
+    """
+    by_text = {text.casefold(): text for text in sorted(known)}
+    texts = get_close_matches(name[:COMPARED].casefold(), by_text, MOST_NEAREST, cutoff=0.0)
+    names = ", ".join(by_text[text] for text in texts)
+    return f"The nearest are: {names}." if names else "None is known yet."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownNames:
+    """The names that mean something.
+
+    Attributes:
+        strategies: Those with an active leg.
+        ended: Those that may be asked for besides, because what they were is asked for; None: none.
+        unresolved: Strategies with a leg whose contract is still to be found.
+        accounts: Those of the logins and of all holdings.
+        underlyings: The symbols of all holdings and legs, also of those that are closed.
+    """
+
+    strategies: frozenset[str] = frozenset()
+    ended: frozenset[str] | None = None
+    unresolved: frozenset[str] = frozenset()
+    accounts: frozenset[str] = frozenset()
+    underlyings: frozenset[str] = frozenset()
+
+    def require(
+        self,
+        *,
+        strategy: str | None = None,
+        account: str | None = None,
+        underlying: str | None = None,
+    ) -> None:
+        """Raise if a name is given that is not known; symbols are in upper or lower case.
+
+        Raises:
+            UnknownNameError: There is no such account or underlying.
+            UnknownStrategyError: There is no such strategy, or none of its legs has its contract.
+        """
+        if account is not None and account not in self.accounts:
+            remedy = nearest(account, self.accounts)
+            raise UnknownNameError(f"There is no account {shown(account)}.", remedy=remedy)
+
+        symbols = {symbol.upper() for symbol in self.underlyings}
+        if underlying is not None and underlying.upper() not in symbols:
+            remedy = nearest(underlying, symbols)
+            raise UnknownNameError(f"There is no underlying {shown(underlying)}.", remedy=remedy)
+
+        strategies = self.strategies | (self.ended or frozenset())
+        if strategy is None or strategy in strategies:
+            return
+        if strategy in self.unresolved:
+            raise UnknownStrategyError(
+                f"No leg of the strategy {shown(strategy)} has its contract yet.",
+                remedy="`position-sync strategies list` says why.",
+            )
+        kind = "active strategy" if self.ended is None else "strategy"
+        remedy = nearest(strategy, strategies)
+        raise UnknownStrategyError(f"There is no {kind} {shown(strategy)}.", remedy=remedy)
