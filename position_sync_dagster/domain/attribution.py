@@ -124,6 +124,12 @@ class OwnedPart:
         return self.unclear or _why_no_money(self.movement)
 
     @property
+    def whose_is_unclear(self) -> str | None:
+        """Return why it is not known whose it is; None: it is known."""
+        is_of_cost = self.is_prior or self.movement.kind is MovementKind.CORPORATE_ACTION
+        return None if is_of_cost or not self.quantity else self.unclear
+
+    @property
     def known_cash(self) -> float | None:
         """Return what it brought to its owner, without fees; None: that is not known."""
         return None if self.unclear else self.cash

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 
 from ib_gateway_simulator.clearing.entries import (
@@ -13,6 +14,7 @@ from ib_gateway_simulator.clearing.entries import (
     TradeEntry,
     TransferEntry,
 )
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from tests.year.book import Book
 from tests.year.broker import Broker
@@ -32,6 +34,7 @@ def of_campaigns(
     rows = table(program, "closed_campaigns").to_dicts()
     new = [row for row in rows if row["closed"] in closed_on]
     yield from _of_ended(new, book, closed_on, seen)
+    yield from _of_days(new, rows, table(program, "profit_explained").to_dicts(), seen)
 
     legs = program.lake.registry.table.rows(columns=["account", "conid"])
     campaigns = _Campaigns(broker, rows, {*legs.iter_rows()})
@@ -65,6 +68,36 @@ def _of_ended(
             invariant="campaign", session=closed, seen=seen, what=f"{strategy} since {opened}",
             true=f"{true[campaign]} of them", told=told[campaign],
         )  # fmt: skip
+
+
+def _of_days(
+    new: Iterable[Row], campaigns: Iterable[Row], days: Iterable[Row], seen: str
+) -> Iterator[Deviation]:
+    """Compare the profit of campaigns with the sum of those of their strategy's days."""
+    by_strategy = itemgetter("strategy_id", "account", "currency")
+    days_of = grouped(by_strategy, days)
+    campaigns_of = grouped(by_strategy, campaigns)
+    for row in new:
+        if row["opened"] is None or row["profit"] is None or row["strategy_id"] == UNATTRIBUTED:
+            continue
+
+        # A day on which another one ended or began has the profit of both.
+        others = [other for other in campaigns_of[by_strategy(row)] if other is not row]
+        if any(
+            other["closed"] >= row["opened"] and (other["opened"] or date.min) <= row["closed"]
+            for other in others
+        ):
+            continue
+        profits = [
+            day["profit"]
+            for day in days_of[by_strategy(row)]
+            if row["opened"] <= day["session_date"] <= row["closed"]
+        ]
+        if None not in profits and abs(sum(profits) - row["profit"]) > TOLERANCE:
+            yield Deviation(
+                invariant="days of a campaign", session=row["closed"], seen=seen,
+                what=row["campaign_id"], true=row["profit"], told=round(sum(profits), 4),
+            )  # fmt: skip
 
 
 def _conids(row: Row) -> frozenset[int]:

@@ -32,10 +32,7 @@ def movements_between(
     closing: _Close,
     settings: Settings,
 ) -> pl.DataFrame:
-    """Return what moved each holding between two closes; pure.
-
-    The rows of a statement have the quantities of the end of its day, our own those of the close. A
-    movement is before an end if the quantity of that end has it.
+    """Return what moved each holding between two closes, and fees of what is not followed; pure.
 
     Args:
         movements: Rows of `movements`.
@@ -45,17 +42,9 @@ def movements_between(
         closing: The same of the close.
         settings: Says which types of holdings are followed.
     """
-    of_no_holding = col.kind.is_in(_OF_NO_HOLDING)
-    with_contract = movements.drop_nulls("conid").filter(~of_no_holding)
-    held = pl.concat([start.select(KEY), end.select(KEY)])
-    is_followed = col.sec_type.is_in(list(settings.sec_types))
-    not_followed = with_contract.join(held, on=KEY, how="anti").filter(~is_followed)
-    of_holdings = with_contract.join(not_followed, on="movement_id", how="anti")
-
-    at_start = _included(of_holdings, start, opening, "start")
-    at_ends = _included(at_start, end, closing, "end")
-    included = _as_quantities_say(at_ends, start, end)
+    included = at_ends(movements, start, end, opening, closing, settings)
     moved = included.filter(col.before_end & ~col.before_start)
+    not_followed = _of_contracts(movements).join(included, on="movement_id", how="anti")
 
     # What is not followed, and one currency for another, is in no profit; their fees are.
     conversions = movements.filter(kind=MovementKind.CONVERSION)
@@ -66,6 +55,35 @@ def movements_between(
         kind=pl.lit(MovementKind.TRADE), currency=currency, quantity=0.0, cash=0.0
     )
     return pl.concat([moved.select(movements.columns), fees_alone])
+
+
+def at_ends(
+    movements: pl.DataFrame,
+    start: pl.DataFrame,
+    end: pl.DataFrame,
+    opening: _Close,
+    closing: _Close,
+    settings: Settings,
+) -> pl.DataFrame:
+    """Return movements of holdings with `before_start` and `before_end`; as `movements_between`.
+
+    The rows of a statement have the quantities of the end of its day, our own those of the close. A
+    movement is before an end if the quantity of that end has it.
+    """
+    with_contract = _of_contracts(movements)
+    held = pl.concat([start.select(KEY), end.select(KEY)])
+    is_followed = col.sec_type.is_in(list(settings.sec_types))
+    not_followed = with_contract.join(held, on=KEY, how="anti").filter(~is_followed)
+    of_holdings = with_contract.join(not_followed, on="movement_id", how="anti")
+
+    at_start = _included(of_holdings, start, opening, "start")
+    at_both = _included(at_start, end, closing, "end")
+    return _as_quantities_say(at_both, start, end)
+
+
+def _of_contracts(movements: pl.DataFrame) -> pl.DataFrame:
+    of_no_holding = col.kind.is_in(_OF_NO_HOLDING)
+    return movements.drop_nulls("conid").filter(~of_no_holding)
 
 
 def _included(movements: pl.DataFrame, rows: pl.DataFrame, close: _Close, end: str) -> pl.DataFrame:

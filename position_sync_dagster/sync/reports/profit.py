@@ -14,20 +14,26 @@ from typing import Any, NamedTuple
 import polars as pl
 from polars import col
 
-from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
+from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.movements import INCOME, MovementKind, Section
 from position_sync_dagster.lake.contracts import magnifier_in
 from position_sync_dagster.lake.derived import sum_if_known
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED, legs_of
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import time_zone_of
 from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.moved_between import movements_between
+from position_sync_dagster.sync.reports.moved_between import at_ends, movements_between
+from position_sync_dagster.sync.reports.owned_parts import (
+    deciding_movements,
+    legs_ever,
+    owned_parts,
+    shares_of,
+)
 
 # A holding has one currency; a fee of it in another one is a row of its own.
-_ROW = (*KEY, "symbol", "currency")
+_TERMS = ("symbol", "currency")
 
 BY_GREEKS = ("delta", "gamma", "vega", "theta")
 # The parts of the profit; together they are the profit.
@@ -102,12 +108,14 @@ class _Sources:
         accounts: The accounts that have rows of each day, also of earlier ones.
         movements: From some days before the first on.
         legs: All legs that strategies have or had.
+        parts: Whose the movements of their contracts are, also earlier ones.
     """
 
     rows: pl.DataFrame
     accounts: pl.DataFrame
     movements: pl.DataFrame
     legs: Sequence[ActiveContract]
+    parts: pl.DataFrame
 
     @classmethod
     def read(cls, lake: Lake, settings: Settings, days: Sequence[TradingDay]) -> "_Sources":
@@ -121,16 +129,34 @@ class _Sources:
         of_sessions = pl.col("partition.session_date").is_in(sessions)
         rows = table.rows(is_wanted, of_sessions)
 
-        movements = lake.movements.rows(since=min(sessions) - BOOKED_BEFORE)
-        history = legs_of(lake.registry.table.rows())
-        legs = [leg for leg in history if isinstance(leg, ActiveContract)]
+        movements = rows_of_logins(lake.movements.rows(), settings)
+        recent = movements.filter(col.day >= min(sessions) - BOOKED_BEFORE)
+        legs = legs_ever(lake)
+        conids = {*rows["conid"], *recent["conid"].drop_nulls()}
+        deciding = deciding_movements(movements, legs, conids)
         accounts = table.rows(columns=["session_date", "account"])
         return cls(
             rows=rows_to_explain(lake, settings, rows),
             accounts=accounts.unique(),
-            movements=rows_of_logins(movements, settings),
+            movements=recent,
             legs=legs,
+            parts=owned_parts(deciding, legs, _held_before(deciding, rows, min(days), settings)),
         )
+
+
+def _held_before(
+    movements: pl.DataFrame, rows: pl.DataFrame, first: TradingDay, settings: Settings
+) -> dict[Key, float]:
+    """Return what was held before all movements, so that they explain the first close."""
+    start = rows.filter(session_date=first.before)
+    end = rows.filter(session_date=first.day)
+    opening = (first.before, first.since)
+    closing = (first.day, first.closed)
+    until = at_ends(movements, start, end, opening, closing, settings).filter("before_start")
+    moved = until.group_by(KEY).agg(col.quantity.sum())
+    held = start.filter(col.position != 0).join(moved, on=KEY)
+    before = held.select(*KEY, col.position - col.quantity)
+    return {(account, conid): quantity for account, conid, quantity in before.iter_rows()}
 
 
 def rows_to_explain(lake: Lake, settings: Settings, rows: pl.DataFrame) -> pl.DataFrame:
@@ -162,10 +188,16 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     closing = (day, closed)
     moved = movements_between(movements, start, end, opening, closing, settings)
 
+    included = at_ends(movements, start, end, opening, closing, settings)
+    owners = _owners_between(sources, included, start, end, moved, trading_day)
+
     length_days = (closed - since) / timedelta(days=1)
-    holdings = explain_holdings(start, end, moved, days=length_days)
-    fees_elsewhere = _fees_elsewhere(moved)
-    income = _income(movements.filter(session_date=day))
+    owned_start = owners.of_rows(start, owners.at_start)
+    owned_end = owners.of_rows(end, owners.at_end)
+    owned_moves = owners.of_movements(moved)
+    holdings = explain_holdings(owned_start, owned_end, owned_moves, days=length_days, by=_OWNED)
+    fees_elsewhere = _fees_elsewhere(owned_moves)
+    income = _income(owners.of_movements(movements.filter(session_date=day)))
     all_rows = pl.concat([holdings, fees_elsewhere, income], how="diagonal_relaxed")
 
     earlier = sources.accounts.filter(col.session_date < day)
@@ -173,15 +205,96 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     if rows.is_empty():
         return PROFIT_EXPLAINED.empty
 
-    held = _held_or_traded(start, end, moved)
-    legs = _legs_during(sources.legs, since, closed)
-    parts = split(legs, held).parts
-    shares = parts.select(*KEY, "strategy_id", "share")
-    explained = by_strategy(rows, shares)
+    explained = by_strategy(rows)
     dated = explained.with_columns(
         session_date=pl.lit(day), since=_lit_of(since), closed_at=_lit_of(closed)
     )
     return dated.select(list(PROFIT_EXPLAINED.columns))
+
+
+# The part of a holding that belongs to one owner.
+_OWNED = (*KEY, "strategy_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Owners:
+    """Whose holdings are at two closes, and what moved them meanwhile.
+
+    Attributes:
+        parts: Of movements.
+        at_start, at_end: The shares at both ends.
+        by_claims: The shares of holdings that no movement explains.
+    """
+
+    parts: pl.DataFrame
+    at_start: pl.DataFrame
+    at_end: pl.DataFrame
+    by_claims: pl.DataFrame
+
+    def of_rows(self, rows: pl.DataFrame, shares: pl.DataFrame) -> pl.DataFrame:
+        """Return the holdings of each owner."""
+        owned = rows.join(pl.concat([shares, self.by_claims]), on=KEY, how="left")
+        share = col.share.fill_null(1.0)  # what no leg has belongs to no strategy, as a whole
+        amounts = pl.col("position", "market_value") * share
+        return owned.with_columns(amounts, col.strategy_id.fill_null(UNATTRIBUTED))
+
+    def of_movements(self, movements: pl.DataFrame) -> pl.DataFrame:
+        """Return the movements of each owner; where it is not known whose, its cash is not."""
+        claimed = movements.join(self.by_claims, on=KEY, how="left")
+        owned = claimed.join(self.parts.drop(KEY), on="movement_id", how="left", suffix="_of_part")
+        strategy = pl.coalesce("strategy_id", "strategy_id_of_part", pl.lit(UNATTRIBUTED))
+        fraction = pl.coalesce("share", "fraction", 1.0)
+        is_clear = col.whose.is_null() | col.share.is_not_null()
+        cash = pl.when(is_clear).then(col.cash * fraction)
+        by_share = pl.when(col.share.is_not_null()).then(col.quantity * fraction)
+        quantity = pl.coalesce(by_share, "by", "quantity")
+        amounts = pl.col("value", "fee") * fraction
+        owned = owned.with_columns(amounts, cash=cash, quantity=quantity, strategy_id=strategy)
+        return owned.select(*movements.columns, "strategy_id")
+
+
+def _owners_between(
+    sources: _Sources,
+    included: pl.DataFrame,
+    start: pl.DataFrame,
+    end: pl.DataFrame,
+    moved: pl.DataFrame,
+    trading_day: TradingDay,
+) -> _Owners:
+    """Return whose holdings are at two closes, and what moved them meanwhile.
+
+    Args:
+        included: Movements with `before_start` and `before_end`.
+        start, end: The holdings at both ends.
+        moved: What moved them.
+    """
+    not_at_start = included.filter(~col.before_start)["movement_id"].to_list()
+    not_at_end = included.filter(~col.before_end)["movement_id"].to_list()
+    is_later = ~col.is_prior & col.movement_id.is_in(not_at_start)
+    is_after = ~col.is_prior & col.movement_id.is_in(not_at_end)
+    at_start = shares_of(sources.parts.filter(~is_later), start)
+    at_end = shares_of(sources.parts.filter(~is_after), end)
+
+    held = pl.concat([start, end]).filter(col.position != 0).select(KEY).unique()
+    lacks_start = start.filter(col.position != 0).join(at_start, on=KEY, how="anti")
+    lacks_end = end.filter(col.position != 0).join(at_end, on=KEY, how="anti")
+    unexplained = pl.concat([lacks_start.select(KEY), lacks_end.select(KEY)]).unique()
+
+    legs = _legs_during(sources.legs, trading_day)
+    others = _held_or_traded(start, end, moved)
+    explained = held.join(unexplained, on=KEY, how="anti")
+    attributed = pl.concat([explained, sources.parts.join(held, on=KEY, how="anti").select(KEY)])
+    claimed = split(legs, others.join(attributed, on=KEY, how="anti")).parts
+
+    of_movements = sources.parts.filter(~col.is_prior).join(claimed, on=KEY, how="anti")
+    by_movement = of_movements.group_by("movement_id", *_OWNED)
+    sums = by_movement.agg(col.by.sum(), col.fraction.sum(), col.whose.drop_nulls().first())
+    return _Owners(
+        parts=sums,
+        at_start=at_start.join(unexplained, on=KEY, how="anti"),
+        at_end=at_end.join(unexplained, on=KEY, how="anti"),
+        by_claims=claimed.select(*KEY, "strategy_id", "share"),
+    )
 
 
 def _lit_of(moment: datetime) -> pl.Expr:
@@ -190,27 +303,33 @@ def _lit_of(moment: datetime) -> pl.Expr:
 
 
 def explain_holdings(
-    start: pl.DataFrame, end: pl.DataFrame, moved: pl.DataFrame, *, days: float
+    start: pl.DataFrame,
+    end: pl.DataFrame,
+    moved: pl.DataFrame,
+    *,
+    days: float,
+    by: Sequence[str] = KEY,
 ) -> pl.DataFrame:
     """Return the profit of each holding and its parts; pure.
 
     Args:
-        start: The holdings at the beginning, one row for each account and conid: the columns of
-            `daily_positions`, and `magnifier`.
+        start: The holdings at the beginning, one row for each: the columns of `daily_positions`,
+            and `magnifier`.
         end: Those at the end.
         moved: What moved them meanwhile, with the columns of `movements`.
         days: The time between, in calendar days.
+        by: What makes a holding, or the part of one that belongs to an owner.
 
     Returns:
-        Rows with account, conid, symbol, currency, profit, the parts, `gross_move` (the sum of the
+        Rows with these, symbol, currency, profit, the parts, `gross_move` (the sum of the
         sizes of the parts), `without_greeks`, and `why_unknown`: null where the profit is known.
         Also `missing` (what moved without a movement), `held` (what the change of the price gave
         to what was held at the beginning), and `units_0`, how many units of the underlying that
         was.
     """
-    both_ends = _both_ends(start, end)
-    movements = _sums_of_movements(_with_signs(moved, start))
-    with_movements = _with_movements(both_ends, movements)
+    both_ends = _both_ends(start, end, by)
+    movements = _sums_of_movements(_with_signs(moved, start), by)
+    with_movements = _with_movements(both_ends, movements, by)
 
     with_values = _with_values(with_movements)
     with_profit = _with_profit(with_values)
@@ -218,23 +337,23 @@ def explain_holdings(
 
     units_0 = col.position_0 * col.multiplier_0
     names = (*NUMBERS, "without_greeks", "why_unknown", "missing", "held")
-    return with_parts.select(*_ROW, *names, units_0=units_0)
+    return with_parts.select(*by, *_TERMS, *names, units_0=units_0)
 
 
-def _both_ends(start: pl.DataFrame, end: pl.DataFrame) -> pl.DataFrame:
+def _both_ends(start: pl.DataFrame, end: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     """Return each holding with its state at the beginning (`…_0`) and at the end (`…_1`)."""
     state = pl.col(_STATE)
-    first = start.select(*_ROW, state.name.suffix("_0"))
-    last = end.select(*_ROW, state.name.suffix("_1"))
-    return _joined(first, last)
+    first = start.select(*by, *_TERMS, state.name.suffix("_0"))
+    last = end.select(*by, *_TERMS, state.name.suffix("_1"))
+    return _joined(first, last, by)
 
 
-def _joined(rows: pl.DataFrame, more: pl.DataFrame) -> pl.DataFrame:
+def _joined(rows: pl.DataFrame, more: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     """Return the holdings of both frames.
 
     Sources may write a symbol in different ways: the contract is the same.
     """
-    on = [*KEY, "currency"]
+    on = [*by, "currency"]
     joined = rows.join(more, on=on, how="full", coalesce=True, suffix="_of_more")
     symbol = pl.coalesce("symbol", "symbol_of_more")
     return joined.with_columns(symbol=symbol).drop("symbol_of_more")
@@ -255,10 +374,10 @@ def _with_signs(moved: pl.DataFrame, start: pl.DataFrame) -> pl.DataFrame:
     return with_held.with_columns(quantity=quantity).drop("held")
 
 
-def _sums_of_movements(moved: pl.DataFrame) -> pl.DataFrame:
+def _sums_of_movements(moved: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     """Return what movements brought to each holding, in the currency of the holding."""
     in_order = moved.sort("day", "at", nulls_last=True)
-    by_holding = in_order.group_by(*KEY, "currency", maintain_order=True)
+    by_holding = in_order.group_by(*by, "currency", maintain_order=True)
     symbol = col.symbol.drop_nulls().first()
     quantity = sum_if_known(col.quantity)
     cash = sum_if_known(col.cash)
@@ -301,9 +420,11 @@ def _fee_in_currency() -> pl.Expr:
     return pl.when(col.fee.is_not_null()).then(pl.coalesce(nothing, fee))
 
 
-def _with_movements(both_ends: pl.DataFrame, movements: pl.DataFrame) -> pl.DataFrame:
+def _with_movements(
+    both_ends: pl.DataFrame, movements: pl.DataFrame, by: Sequence[str]
+) -> pl.DataFrame:
     """Return holdings at both ends with what moved them, also those that were held at neither."""
-    joined = _joined(both_ends, movements)
+    joined = _joined(both_ends, movements, by)
 
     # What has no row was not held, and what has no movement was not moved.
     positions = pl.col("position_0", "position_1").fill_null(0.0)
@@ -448,14 +569,14 @@ def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
     """Return the fees that were charged in another currency than that of the holding."""
     is_elsewhere = col.fee_currency != col.currency
     fees = moved.filter(is_elsewhere, col.fee != 0)
-    by_holding = fees.group_by(*KEY, "symbol", currency="fee_currency")
+    by_holding = fees.group_by(*_OWNED, "symbol", currency="fee_currency")
 
     total = sum_if_known(col.fee)
     return by_holding.agg(profit=total, fees=total, gross_move=total.abs())
 
 
 def _income(movements: pl.DataFrame) -> pl.DataFrame:
-    """Return dividends, tax, interest and fees of each account and currency."""
+    """Return dividends, tax, interest and fees by owner, account and currency."""
     is_income = col.kind.is_in(INCOME)
     is_paid = col.cash.is_null() | (col.cash != 0)
     paid = movements.filter(is_income, is_paid)
@@ -463,7 +584,7 @@ def _income(movements: pl.DataFrame) -> pl.DataFrame:
     total = sum_if_known(col.cash)
     is_unknown = col.cash.is_null().any()
     why_unknown = pl.when(is_unknown).then(pl.lit("an amount of cash"))
-    return paid.group_by("account", "currency").agg(
+    return paid.group_by("strategy_id", "account", "currency").agg(
         profit=total, cash=total, gross_move=total.abs(), why_unknown=why_unknown
     )
 
@@ -497,14 +618,13 @@ def _of_known_ends(
     return rows.filter(~is_left_out).with_columns(known_numbers, why_unknown=reason)
 
 
-def _legs_during(
-    legs: Iterable[ActiveContract], since: datetime, closed: datetime
-) -> list[ActiveContract]:
+def _legs_during(legs: Iterable[ActiveContract], trading_day: TradingDay) -> list[ActiveContract]:
     """Return the legs that were active at any time of a day, each once, in its newest form."""
     active: dict[tuple[str, str | None, int], ActiveContract] = {}
     for leg in sorted(legs, key=lambda leg: leg.added_at):
-        was_added = leg.added_at <= closed
-        was_removed = leg.removed_at is not None and leg.removed_at <= since
+        is_since_earlier = leg.since is not None and leg.since <= trading_day.day
+        was_added = is_since_earlier or leg.added_at <= trading_day.closed
+        was_removed = leg.removed_at is not None and leg.removed_at <= trading_day.since
         if was_added and not was_removed:
             key = (str(leg.strategy_id), leg.account, leg.conid)
             active[key] = replace(leg, removed_at=None)
@@ -530,25 +650,18 @@ def _held_or_traded(start: pl.DataFrame, end: pl.DataFrame, moved: pl.DataFrame)
     return pl.concat([held, opened_and_closed], how="diagonal_relaxed")
 
 
-def by_strategy(rows: pl.DataFrame, shares: pl.DataFrame) -> pl.DataFrame:
+def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the parts of the profit of each strategy and account, and of what is in none; pure.
 
     A holding whose profit is not known makes that of its strategy unknown.
 
     Args:
-        rows: What `explain_holdings` returned, and cash of accounts, which has no conid.
-        shares: For each part of a holding: account, conid, strategy_id and share; together 1.
+        rows: What `explain_holdings` returned, by owner, and cash, which has no conid.
     """
     # A row of cash, or of a fee elsewhere, has no other parts.
     is_whole = col.conid.is_null() | col.profit.is_not_null()
     nothing = pl.when(is_whole).then(0.0)
-    whole = rows.with_columns(pl.col(PARTS).fill_null(nothing))
-
-    # What no leg has belongs to no strategy, as a whole.
-    strategy = col.strategy_id.fill_null(UNATTRIBUTED)
-    share = col.share.fill_null(1.0)
-    attributed = whole.join(shares, on=KEY, how="left").with_columns(strategy, share)
-    parts = attributed.with_columns(pl.col(NUMBERS) * col.share)
+    parts = rows.with_columns(pl.col(PARTS).fill_null(nothing))
 
     sum_of_parts = sum_if_known(pl.col(NUMBERS))
     legs = col.conid.drop_nulls().n_unique()

@@ -1,5 +1,6 @@
 """Campaigns that are over, from statements and from what the program saw itself."""
 
+from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 
@@ -9,7 +10,20 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.movement_book import MovementBook
 from position_sync_dagster.sync.reports.closed_campaigns import CampaignBook
-from tests.support.booked_days import ACCOUNT, FRIDAY, SPY_PUT, THURSDAY, Booked, Books, traded
+from tests.support.booked_days import (
+    ACCOUNT,
+    FRIDAY,
+    MONDAY,
+    SPY,
+    SPY_PUT,
+    THURSDAY,
+    Booked,
+    Books,
+    booked,
+    held,
+    paid,
+    traded,
+)
 from tests.unit.domain.test_causes import change
 
 
@@ -40,3 +54,58 @@ def test_what_was_held_at_the_first_look_was_opened_by_an_earlier_trade(books, l
 
     campaigns = CampaignBook(books.lake, books.settings).rows()
     assert [campaign.profit for campaign in campaigns] == ([] if profit is None else [profit])
+
+
+@pytest.fixture
+def wheel_beside_own_shares(books) -> Books:
+    """A put of a strategy is assigned beside 50 shares of nobody; all is sold on Monday."""
+    books.state(THURSDAY - timedelta(days=1), Booked())
+    bought = traded(SPY, 50, 590, THURSDAY)
+    sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="-1")
+    books.state(
+        THURSDAY, Booked(held=[held(SPY_PUT, -1, 12), held(SPY, 50, 592)], trades=[bought, sold])
+    )
+    assigned = [booked(SPY_PUT, 1, 0, FRIDAY, "A"), booked(SPY, 100, 600, FRIDAY, "A")]
+    books.state(FRIDAY, Booked(held=[held(SPY, 150, 595)], trades=assigned))
+    dividend = paid("Dividends", 30, MONDAY, conid=SPY["conid"], symbol="SPY")
+    gone = traded(SPY, -150, 598, MONDAY, ibCommission="-3")
+    books.state(MONDAY, Booked(trades=[gone], cash=[dividend]))
+    return books
+
+
+def add_leg(books: Books, contract: dict[str, str], **more: object) -> None:
+    right = {"right": "P", "strike": 600.0, "expiry": "20260306"} if "strike" in contract else {}
+    books.lake.registry.sync.add_active(
+        int(contract["conid"]), "SPY", strategy_id="w", since=THURSDAY, **right, **more
+    )
+
+
+def profits_by_strategy(books: Books) -> dict[str, list[float | None]]:
+    profits: defaultdict[str, list[float | None]] = defaultdict(list)
+    for day in (THURSDAY, FRIDAY, MONDAY):
+        for row in books.explained(day).to_dicts():
+            profits[row["strategy_id"]].append(row["profit"])
+    return dict(profits)
+
+
+def test_the_profits_of_the_days_of_a_strategy_are_that_of_its_campaign(wheel_beside_own_shares):
+    """The leg is added months later, with its first day; the shares are no leg."""
+    books = wheel_beside_own_shares
+    add_leg(books, SPY_PUT)
+    profits = profits_by_strategy(books)
+    assert profits["w"] == pytest.approx([1100 - 1200 - 1, 1200 - 500, 300 - 2 + 20])
+    assert profits["UNATTRIBUTED"] == pytest.approx([100, 150, 150 - 1 + 10])
+    [campaign] = CampaignBook(books.lake, books.settings).rows()
+    assert campaign.profit == pytest.approx(sum(profits["w"]))
+
+
+def test_the_profit_of_a_day_is_unknown_where_it_is_not_known_whose_a_close_was(
+    wheel_beside_own_shares,
+):
+    books = wheel_beside_own_shares
+    add_leg(books, SPY_PUT)
+    some = traded(SPY, -60, 598, MONDAY)
+    books.state(MONDAY, Booked(held=[held(SPY, 90, 599)], trades=[some]))
+    profits = profits_by_strategy(books)
+    assert profits["w"][:2] == pytest.approx([-101, 700])
+    assert (profits["w"][2], profits["UNATTRIBUTED"][2]) == (None, None)

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.movements import MovementKind, Section
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, MOVEMENTS
 from position_sync_dagster.sync.reports.profit import (
@@ -56,6 +57,11 @@ def explained(
         pl.DataFrame(movements, schema=MOVEMENTS.polars),
         days=1.0,
     )
+
+
+def of_strategies(found: pl.DataFrame, *strategies: str) -> pl.DataFrame:
+    """Return the rows of holdings, each with its strategy."""
+    return found.with_columns(strategy_id=pl.Series(strategies))
 
 
 def row_of(frame: pl.DataFrame, conid: int) -> dict[str, Any]:
@@ -159,37 +165,26 @@ def test_a_value_that_is_not_known_makes_the_profit_and_its_parts_unknown(end) -
 
 def test_a_quantity_without_a_movement_is_unexplained_and_named() -> None:
     found = explained([held(1, 1.0, 12.0)], [held(1, 3.0, 12.0)], [])
-    shares = pl.DataFrame(
-        {"account": ["A", "A"], "conid": [1, 1], "strategy_id": ["s", "t"], "share": [0.25, 0.75]}
-    )
-    rows = by_strategy(found, shares)
-    assert rows.get_column("unexplained").to_list() == pytest.approx([600.0, 1800.0])
-    assert set(rows.get_column("unexplained_legs")) == {"SPY 1"}
-    assert set(rows.get_column("why_unknown")) == {"SPY 1: what moved 2.0"}
-    assert rows.get_column("profit").to_list() == [None, None]
+    rows = by_strategy(of_strategies(found, "s"))
+    assert rows.get_column("unexplained").to_list() == pytest.approx([2400.0])
+    assert rows.get_column("unexplained_legs").to_list() == ["SPY 1"]
+    assert rows.get_column("why_unknown").to_list() == ["SPY 1: what moved 2.0"]
+    assert rows.get_column("profit").to_list() == [None]
     assert not is_explained(rows.row(0, named=True))
 
 
 def test_one_unknown_holding_makes_its_strategy_unknown_and_no_other() -> None:
     after = [held(1, 1.0, 13.0), held(2, 1.0, 13.0, market_value=None), held(3, 1.0, 14.0)]
     found = explained([held(conid, 1.0, 12.0) for conid in (1, 2, 3)], after, [])
-    shares = pl.DataFrame(
-        {
-            "account": ["A"] * 3,
-            "conid": [1, 2, 3],
-            "strategy_id": ["s", "s", "t"],
-            "share": [1.0] * 3,
-        }
-    )
-    rows = by_strategy(found, shares).select("strategy_id", "profit", "legs", "legs_unknown")
+    in_strategies = of_strategies(found.sort("conid"), "s", "s", "t")
+    rows = by_strategy(in_strategies).select("strategy_id", "profit", "legs", "legs_unknown")
     assert rows.rows() == [("s", None, 2, 1), ("t", 200.0, 1, 0)]
 
 
 def test_cash_of_an_account_is_in_no_strategy_and_no_leg() -> None:
     found = explained([held(1, 1.0, 12.0)], [held(1, 1.0, 13.0)], [])
     cash = {"account": ["A"], "currency": ["USD"], "profit": [40.0], "cash": [40.0]}
-    cash |= {"gross_move": [40.0]}
-    shares = {"account": ["A"], "conid": [1], "strategy_id": ["s"], "share": [1.0]}
-    both = pl.concat([found, pl.DataFrame(cash)], how="diagonal_relaxed")
-    rows = by_strategy(both, pl.DataFrame(shares)).select("strategy_id", "profit", "cash", "legs")
+    cash |= {"gross_move": [40.0], "strategy_id": [UNATTRIBUTED]}
+    both = pl.concat([of_strategies(found, "s"), pl.DataFrame(cash)], how="diagonal_relaxed")
+    rows = by_strategy(both).select("strategy_id", "profit", "cash", "legs")
     assert rows.rows() == [("UNATTRIBUTED", 40.0, 40.0, 0), ("s", 100.0, 0.0, 1)]
