@@ -21,7 +21,8 @@ UI_PORT = 3000
 @app.command()
 def doctor(
     repair: Annotated[
-        bool, typer.Option("--repair", help="Set the torn last commit of each table aside.")
+        bool,
+        typer.Option("--repair", help="Set torn commits and checkpoints of tables aside."),
     ] = False,
     ui_port: Annotated[
         int | None,
@@ -36,15 +37,16 @@ def doctor(
     within a minute, writes nothing, and takes one market data line at a time for moments, unless a
     stream owns the login. The exit code is 1 if anything is bad.
 
-    With --repair it only sets torn last commits of local tables aside, which a loss of power can
-    leave; and the next import reads all statements of the folder again.
+    With --repair it only sets aside, of local tables, torn last commits, which a loss of power can
+    leave, checkpoints that cannot be read, and hints at checkpoints that are not there; and the
+    next import reads all statements of the folder again.
     """
     if repair:
         settings = options.settings_for(home)
-        torn_commits = _set_torn_commits_aside(Lake.of(settings))
+        set_aside = _set_torn_files_aside(Lake.of(settings))
         forget_files(settings)
-        none = "No table has a torn last commit."
-        output.show_rows(torn_commits, _TORN, json=json, none=none)
+        none = "No table has a torn last commit, or a checkpoint that cannot be used."
+        output.show_rows(set_aside, _TORN, json=json, none=none)
         return
 
     settings = options.settings_for(home, warn=False)
@@ -68,17 +70,17 @@ def doctor(
     raise typer.Exit(is_bad)
 
 
-# What is said of a torn commit that was set aside.
+# What is said of a file for which something was set aside.
 _TORN = ("table", "version", "file", "flaw")
 
 
-def _set_torn_commits_aside(lake: Lake) -> list[dict[str, object]]:
-    """Set torn commits aside, and return which."""
-    commits: list[dict[str, object]] = []
-    for table in lake.all_tables:
-        for torn in table.remove_torn():
-            commits.append({"table": table.spec.name, **asdict(torn)})
-    return commits
+def _set_torn_files_aside(lake: Lake) -> list[dict[str, object]]:
+    """Set aside what keeps tables from being opened, and return why."""
+    return [
+        {"table": table.spec.name, **asdict(torn)}
+        for table in lake.all_tables
+        for torn in table.remove_torn()
+    ]
 
 
 @app.command()

@@ -100,6 +100,9 @@ _REFUSED = {
 }
 _CONFLICT = ("Invalid table version", "already exists")
 
+# A file whose name delta-rs refuses when it lists a folder, and all others with it.
+_STRAY = re.compile(r'Path "(.+?)"[^"]*?(?:Encountered illegal|contained non-uni)', re.DOTALL)
+
 
 def fail(error: Exception, path: str) -> NoReturn:
     """Raise the `LakeError` for a failure that retries did not end.
@@ -137,10 +140,19 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
             f"Other writers of {path} committed first each time; nothing was changed.",
             remedy="Try again; if it repeats, look for a process that writes in a tight loop.",
         )
+    stray = _STRAY.search(text)
+    if stray is not None:
+        folder, _, name = stray[1].rpartition("/")
+        return errors.BrokenTableError(
+            f"The table {path} cannot be read: Delta Lake refuses the name of the file "
+            f"{errors.shown(name)} in the folder {folder.rpartition('/')[2]}.",
+            remedy="Remove this file (`ls -b` shows its name), which is no part of the table: "
+            "Finder, for one, leaves such files. Nothing else is wrong, and no backup is needed.",
+        )
     return errors.BrokenTableError(
         f"The table {path} cannot be read whole: {plain(text)}.",
-        remedy="A file was deleted or damaged. `position-sync doctor --repair` sets a torn "
-        "last commit aside; everything else comes back from a backup.",
+        remedy="A file was deleted or damaged. `position-sync doctor --repair` sets torn last "
+        "commits and unreadable checkpoints aside; everything else comes back from a backup.",
     )
 
 

@@ -3,8 +3,8 @@
 delta-rs does not sync what it writes. After a loss of power, the newest entries of the log, which
 were not acknowledged yet, may be torn: empty, cut, or without all of their data files. Delta
 readers may accept such an entry, so a process that opens a table checks the last entries.
-`position-sync doctor --repair` sets torn ones aside. Everything else that is damaged is a matter of
-a backup, or of the broker's next answer.
+`position-sync doctor --repair` sets torn ones aside, and checkpoints that cannot be read. All else
+that is damaged is a matter of a backup, or of the broker's next answer.
 """
 
 import json
@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+import polars as pl
+from polars.exceptions import PanicException, PolarsError
 
 from position_sync_dagster.errors import BrokenTableError, LakeNotWritableError
 
@@ -123,12 +126,12 @@ def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class TornEntry:
-    """An entry at the end of the log that is not whole.
+class TornFile:
+    """A file that keeps a table from being opened: of its last entries, or of its checkpoints.
 
     Attributes:
-        file: The torn file, relative to the table: the entry itself, or a data file that it added.
-        flaw: "is missing", "is empty" or "is cut".
+        file: Its path in the table: the entry, a data file that the entry added, or a checkpoint.
+        flaw: What is wrong with it, as a predicate ("is cut").
     """
 
     version: int
@@ -136,7 +139,7 @@ class TornEntry:
     flaw: str
 
 
-def torn_entries(table: Path) -> list[TornEntry]:
+def torn_entries(table: Path) -> list[TornFile]:
     """Return the torn entries that no whole one follows, the newest first; read no data file."""
     log = table / LOG
     try:
@@ -145,12 +148,12 @@ def torn_entries(table: Path) -> list[TornEntry]:
     except FileNotFoundError:
         return []
 
-    torn: list[TornEntry] = []
+    torn: list[TornFile] = []
     for version in range(last, first - 1, -1):
         found = _torn_file(table, version)
         if found is None:
             break
-        torn.append(TornEntry(version, *found))
+        torn.append(TornFile(version, *found))
     return torn
 
 
@@ -204,30 +207,76 @@ def refuse_torn(table: Path) -> None:
     )
 
 
-def remove_torn(table: Path) -> list[TornEntry]:
-    """Set the torn last entries of a log aside, and a checkpoint that cannot be read.
+def unusable_hints(table: Path) -> list[TornFile]:
+    """Return the checkpoints that cannot be read, and a hint at a checkpoint that is of no use.
 
-    The files stay in the folder of the table, under names that begin with `SET_ASIDE`.
-    """
-    removed: list[TornEntry] = []
-    if (table / LOG).is_dir():
-        _remove_torn_checkpoint(table)
-        removed = torn_entries(table)
-        for torn in removed:
-            _set_aside(table, entry_name(torn.version))
-    return removed
-
-
-def _remove_torn_checkpoint(table: Path) -> None:
-    """Set the newest checkpoint aside if it is cut: the entries that it stands for are there.
-
-    Entries are deleted only after the checkpoint that replaces them was synced.
+    Both repeat what the entries of the log say, but a table with such a file cannot be opened. None
+    is returned unless the entries are there: without them the table is damaged.
     """
     log = table / LOG
-    newest = max(versions_of(log, CHECKPOINT), default=None)
-    if newest is not None and not (log / checkpoint_name(newest)).read_bytes().endswith(b"PAR1"):
-        _set_aside(table, LAST_CHECKPOINT)
-        _set_aside(table, checkpoint_name(newest))
+    checkpoints = versions_of(log, CHECKPOINT)
+    usable = next((v for v in reversed(checkpoints) if _is_readable(log, v)), -1)
+    unusable = [version for version in checkpoints if version > usable]
+    entries = versions_of(log, ENTRY)
+    needed = range(usable + 1, max([*entries, *unusable], default=usable) + 1)
+    if not set(needed).issubset(entries):
+        return []
+
+    torn = [TornFile(v, f"{LOG}/{checkpoint_name(v)}", "cannot be read") for v in unusable]
+    hinted = _hinted_version(log)
+    if hinted is not None and (hinted > usable or hinted not in checkpoints):
+        flaw = "names a checkpoint that cannot be used"
+        torn.append(TornFile(hinted, f"{LOG}/{LAST_CHECKPOINT}", flaw))
+    return torn
+
+
+def _is_readable(log: Path, version: int) -> bool:
+    try:
+        pl.read_parquet(log / checkpoint_name(version), glob=False)
+    except (PolarsError, PanicException, OSError):
+        return False
+    return True
+
+
+def _hinted_version(log: Path) -> int | None:
+    """Return the version that the hint names; None where readers find none and look themselves."""
+    try:
+        return int(json.loads((log / LAST_CHECKPOINT).read_bytes())["version"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def refuse_unusable(table: Path) -> None:
+    """Refuse a table that could not be opened, if `remove_torn` can mend it.
+
+    Raises:
+        BrokenTableError: As `refuse_torn` does, also for a checkpoint and for the hint at one.
+    """
+    refuse_torn(table)
+    for torn in unusable_hints(table):
+        raise BrokenTableError(
+            f"The table {table} is whole, but cannot be opened: {torn.file} {torn.flaw}.",
+            remedy="Run `position-sync doctor --repair`: it sets this file aside, which only "
+            "repeats what the rest of the log says.",
+        )
+
+
+def remove_torn(table: Path) -> list[TornFile]:
+    """Set aside what keeps a table from being opened; return it.
+
+    These are checkpoints that cannot be read, a hint at such a one, and the torn last entries. The
+    files stay in the folder of the table, under names that begin with `SET_ASIDE`.
+    """
+    if not (table / LOG).is_dir():
+        return []
+    hints = unusable_hints(table)
+    for hint in hints:
+        _set_aside(table, Path(hint.file).name)
+
+    entries = torn_entries(table)
+    for torn in entries:
+        _set_aside(table, entry_name(torn.version))
+    return [*hints, *entries]
 
 
 def _set_aside(table: Path, name: str) -> None:

@@ -418,8 +418,8 @@ class Table:
         flaws = self._file_checks.flaws(files, time.time())
         return file_checks.damage_of(self.path, flaws, files.height) if flaws else None
 
-    def remove_torn(self) -> list[durability.TornEntry]:
-        """Set the torn last commits of a local table aside; see `durability.remove_torn`."""
+    def remove_torn(self) -> list[durability.TornFile]:
+        """Set aside what keeps a local table from being opened; see `durability.remove_torn`."""
         return [] if self.is_remote else durability.remove_torn(Path(self.path))
 
     def snapshot(self, step: Callable[[DeltaTable], T]) -> T:

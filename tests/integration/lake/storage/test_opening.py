@@ -142,8 +142,9 @@ def without_data(table: Path) -> None:
         (lambda table: entry(table, 1).write_text('{"add":'), r"is cut.*doctor --repair"),
         (lambda table: entry(table, 0).unlink(), "from a backup"),
         (without_data, r"is missing.*position-sync doctor"),
+        (lambda table: (table / "_delta_log/Icon\r").touch(), "Remove this file"),
     ],
-    ids=["cut entry", "no first entry", "no data"],
+    ids=["cut entry", "no first entry", "no data", "stray file"],
 )
 def test_a_damaged_table_is_called_broken(tmp_path, damage, said):
     filled_queue(tmp_path / "q")

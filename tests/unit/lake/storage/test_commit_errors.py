@@ -72,6 +72,23 @@ def test_each_failure_names_the_table_and_a_remedy_without_a_backtrace():
         assert "<unknown>" not in str(message)
 
 
+@pytest.mark.parametrize(
+    ("refused", "name"),
+    [
+        (
+            'Error parsing Path "lake/t/_delta_log/Icon\r": Encountered illegal character',
+            r"'Icon\r'",
+        ),
+        ('Path "lake/t/_delta_log/a%FFb" contained non-unicode characters', "'a%FFb'"),
+    ],
+)
+def test_a_file_with_a_name_that_delta_lake_refuses_is_to_be_removed(refused, name):
+    said = f"Kernel error\n   \x1b[31m↳\x1b[0m Encountered object with invalid path\n{refused}"
+    error = to_lake_error(DeltaError(said), "/lake/t")
+    assert f"the file {name} in the folder _delta_log" in error.what
+    assert error.remedy.startswith("Remove this file")
+
+
 TABLE = "s3://bucket/lake/position_queue"
 GET = "Generic S3 error: Error performing GET https://me:pw@s3.test/bucket/lake/x in 1.2ms"
 
