@@ -223,10 +223,10 @@ def what_if_of(book: Book, legs: PricedLegs, settings: Settings, changes: Change
 
     Raises:
         ProposedTradeError: A trade names nothing that can be priced.
-        UnknownNameError: There is no such account or strategy.
+        UnknownNameError: There is no such account, or no strategy that is closed or rolled.
     """
     for trade in changes.trades:
-        book.names.require(strategy=trade.strategy, account=trade.account)
+        book.names.require(account=trade.account)
     for strategy in (*changes.closed, *changes.rolled):
         book.names.require(strategy=strategy)
 
