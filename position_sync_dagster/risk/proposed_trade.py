@@ -101,13 +101,14 @@ class Fill:
         """What the trade gives or costs against the mark."""
         row = self.row
         verb = "bought" if self.trade.quantity > 0 else "sold"
-        unit_price = round(self.price / row["multiplier"], PRICE_DIGITS)
-        contract = f"{self.trade.text} in {row['account']} at {digits(unit_price)}"
+        unit_price = self.price / row["multiplier"]
+        price = digits(round(unit_price, PRICE_DIGITS))
+        contract = f"{self.trade.text} in {row['account']} at {price}"
         against_mark = self.against_mark(self.trade.quantity)
         if self.mark is None or against_mark is None:
             return f"{verb} without a mark: {contract}"
 
-        difference = round(unit_price - self.mark / row["multiplier"], PRICE_DIGITS - 1)
+        difference = round(unit_price - self.mark / row["multiplier"], PRICE_DIGITS)
         if not difference:
             return f"{verb} at the mark: {contract}"
         side = f"{digits(abs(difference))} {'above' if difference > 0 else 'below'}"

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 from polars import col
 
-from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
     Instrument,
@@ -58,8 +58,11 @@ class HypotheticalBook:
 
     def __post_init__(self) -> None:
         self._parts = list(self.legs)
-        # What is left of each part, by its place.
+        # What is left of each part, by its place; and the places of the parts of each holding.
         self._left = [part.quantity for part in self._parts]
+        self._places = grouped(
+            lambda place: _holding_of(self._parts[place].row), range(len(self._parts))
+        )
         # The rows of opened lots, each under a conid of its own, and the legs that claim them.
         self._lots: list[NewRow] = []
         self._claims: list[ActiveContract] = []
@@ -244,13 +247,8 @@ class HypotheticalBook:
             ProposedTradeError: Several strategies have it.
         """
         trade = fill.trade
-        holding = (fill.row["account"], fill.row["conid"])
-        opposite = []
-        for place, part in enumerate(self._parts):
-            is_of_holding = (part.row["account"], part.row["conid"]) == holding
-            if is_of_holding and self._left[place] * trade.quantity < 0:
-                opposite.append(place)
-
+        places = self._places[_holding_of(fill.row)]
+        opposite = [place for place in places if self._left[place] * trade.quantity < 0]
         places_of = grouped(lambda place: self._parts[place].row["strategy_id"], opposite)
         if trade.strategy is not None:
             return places_of.get(trade.strategy, [])
@@ -434,6 +432,10 @@ class HypotheticalBook:
         parts = self.legs.parts.filter(col.sec_type.is_in(alike), symbol=row["symbol"])
         magnifiers = parts["magnifier"].drop_nulls().to_list()
         return magnifiers[0] if magnifiers else None
+
+
+def _holding_of(row: Row) -> Key:
+    return row["account"], row["conid"]
 
 
 def _closed_text(settled: Row) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
 from position_sync_dagster.domain.position_update import PositionUpdate
@@ -198,9 +197,6 @@ def test_a_trade_costs_its_price_and_the_first_line_says_how_much(lake, strategy
     row = compared(*trade, "--spot", "0,5")[strategy, 5]
     assert (row["before"]["realised"], row["after"]["realised"]) == (0.0, -5000.0)
     assert row["after"]["profit"] == row["after"]["against_mark"] == -200.0
-    lake.account_values.append([AccountSummary(account="U2", timestamp=utc_now())])
-    shares = run("--trade", "100 SPY @619", "--account", "U2", "--spot", "0").splitlines()
-    assert "100 SPY in U2 at 619" in shares[0]
 
 
 def test_a_strategy_that_is_rolled_has_its_contracts_at_the_new_expiry(lake, strategy):
