@@ -48,6 +48,9 @@ NewRow = dict[str, Any]
 # The conid of a contract that is not held.
 NOT_HELD = 0
 
+# What prices a trade, if a person gave its price.
+GIVEN = "the price that was given"
+
 
 @dataclass(kw_only=True)
 class HypotheticalBook:
@@ -97,8 +100,9 @@ class HypotheticalBook:
         account = trade.account or self._account_of(trade)
         row, source = self._row_of(trade, account)
         fill = self._fill(trade, row)
-        if trade.price is not None and row["conid"] != NOT_HELD:
-            source = "the price that was given"
+        is_new_option = row["conid"] == NOT_HELD and trade.right is not None
+        if trade.price is not None and not is_new_option:
+            source = GIVEN
 
         closed = self._close(fill)
         self._open(fill, trade.quantity - sum(settled["quantity"] for settled in closed))
@@ -329,7 +333,7 @@ class HypotheticalBook:
         if trade.right is not None:
             return self._priced_option(trade, row, similar)
         if similar.row["right"] is None:
-            return row, "nothing"
+            return row, GIVEN
         return _share_of(similar, row), f"the price of the underlying of {similar.name}"
 
     def _similar(self, trade: ProposedTrade) -> PricedLeg:
@@ -362,7 +366,7 @@ class HypotheticalBook:
         magnifier = self._magnifier(similar.row)
         terms = self._terms_of(trade, row, similar, magnifier)
         if terms is None or not spot or magnifier is None:
-            return row, "nothing"
+            return row, GIVEN
 
         price = None if trade.price is None else trade.price / magnifier
         volatility, source = self._volatility_of(terms, similar, price)
@@ -389,15 +393,15 @@ class HypotheticalBook:
         if price is not None:
             shown = volatility_of(terms, price, similar.row["spot"], now)
             if shown is not None:
-                return shown, "the price that was given"
+                return shown, GIVEN
 
         same = [leg for leg in self.legs if leg.row["under"] == similar.row["under"]]
         between = volatility_between(same, terms.strike, terms.expires_at, now)
         if between is None:
-            return None, "the price that was given"
+            return None, GIVEN
         source = f"a volatility of {between.volatility:.1%} from {between.source}"
         if price is not None:
-            source = f"the price that was given, which shows none; valued with {source}"
+            source = f"{GIVEN}, which shows none; valued with {source}"
         return between.volatility, source
 
     def _terms_of(

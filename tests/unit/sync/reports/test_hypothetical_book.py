@@ -166,6 +166,7 @@ def test_what_closing_realises_is_unknown_without_a_cost():
 def test_a_share_is_traded_where_an_option_on_it_is_held():
     compared = tried("100 SPY @589", legs=[])
     assert compared.notes[0].startswith("bought 1 below the mark: 100 USD: +100 SPY")
+    assert compared.notes[0].endswith("at 589, the price that was given")
     share = compared.after_legs.parts.filter(sec_type="STK").to_dicts()
     assert [(row["market_value"], row["average_cost"], row["reason"]) for row in share] == [
         (59_000.0, 589.0, None)
