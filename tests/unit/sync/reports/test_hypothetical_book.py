@@ -214,7 +214,7 @@ def test_trades_change_the_payoff_of_all_by_what_they_pay_and_cost_at_every_pric
         parts = rng.choice([(), (1 / 3,), (0.5, 0.5), (0.2, 0.3)])
         legs += [claimed(f"s{n}", conid, quantity * part) for n, part in enumerate(parts)]
 
-    strategy = rng.choice(["s0", "s1", UNATTRIBUTED, "new"])
+    strategy = rng.choice(sorted({UNATTRIBUTED, *(leg.strategy_id for leg in legs)}))
     trades = []
     for _ in range(rng.randint(1, 4)):
         right, strike, *_ = CONDOR[rng.choice([*CONDOR])]
