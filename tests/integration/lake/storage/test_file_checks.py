@@ -80,10 +80,15 @@ def test_a_footer_that_is_damaged_later_is_found_within_half_a_day_and_named_unt
 
 def test_a_store_is_listed_once_and_its_footers_are_read_in_turn(store, make_update, monkeypatch):
     lake = Lake(store.lake())
-    lake.updates.sync.append([make_update(1)])
+    for conid in (1, 2):
+        lake.updates.sync.append([make_update(conid)])
     table = lake.updates.table
     name = first_file(table)
     assert table.damage() is None
+
+    store.proxy.counts()
+    assert table.damage() is None
+    assert store.proxy.counts()["LIST"] == 2  # of the log, and of the table
 
     whole = stored_under(table.path)[f"{table.path}/{name}"]
     put_stored(f"{table.path}/{name}", whole[:-20])
