@@ -438,8 +438,10 @@ def answer(
         what = f"There is nothing at /api/v1/{shown(name)}."
         return problem(404, what, "See /api/v1/openapi.json.")
 
+    # What is there several times is a list, as with commas.
+    given = {each: ",".join(parameters.getlist(each)) for each in parameters}
     try:
-        query, size = _understood(source, name, now, parameters)
+        query, size = _understood(source, name, now, given)
         headers: dict[str, str] = {}
         if route.is_tagged:
             headers["ETag"] = etag_of(source.figures(now))

@@ -474,6 +474,8 @@ async def test_the_recorded_scenarios_are_those_of_single_what_ifs_of_each_level
         ("what-if?scenario=crsh", 422, "no scenario 'crsh'"),
         ("positions?strategy=b", 404, "no active strategy 'b'"),
         ("positions?underlying=QQQ", 404, "no underlying 'QQQ'"),
+        ("positions?strategy=a&strategy=b", 404, "no active strategy 'a,b'"),
+        ("what-if?trade=nonsense&trade=1+SPY", 422, "'nonsense' is no trade"),
         ("payoff?strategy=b", 404, "no active strategy 'b'"),
         ("expiry?strategy=b", 404, "no active strategy 'b'"),
         ("curve?account=U9", 404, "no account 'U9'"),
