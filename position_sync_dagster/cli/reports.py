@@ -123,7 +123,8 @@ def exposure(
     """Show value, profit, greeks and the oldest price of each strategy, account and underlying.
 
     UNATTRIBUTED is what belongs to no strategy; all strategies and UNATTRIBUTED together are all
-    holdings. Currencies are never added. A star marks a sum that leaves out a holding.
+    holdings. Currencies are never added. A star marks a sum that leaves out a holding; one of
+    which less than 90 % is known says "known for 2 of 40".
 
     The age is the time since the oldest price arrived or was confirmed. An unknown value is a dash
     and is left out of the sums; `no value` counts the held legs without a value.

@@ -13,6 +13,7 @@ from position_sync_dagster.sync.reports.what_if import (
     USUAL_MOVES,
 )
 from position_sync_dagster.terminal import output
+from position_sync_dagster.terminal.text import known_for
 
 _NOTHING = "Nothing is held."
 _USUAL_SPOT = ",".join(f"{move:g}" for move in USUAL_MOVES)
@@ -111,10 +112,17 @@ def _print_scenarios(rows: Sequence[Mapping[str, Any]], *, is_ratio: bool) -> No
         group = {name: row[name] for name in _GROUP} | {"vol": _vol_of(row, is_ratio=is_ratio)}
         key = (row["conid"], *group.values())
         line = lines.setdefault(key, group | {"left_out": row["left_out"]})
-        line[f"{row['spot']:+g}"] = row["profit"]
+        line[f"{row['spot']:+g}"] = _profit(row)
 
     texts = list(lines.values())
     output.print_table(texts, list(texts[0]))
+
+
+def _profit(side: Mapping[str, Any]) -> float | str | None:
+    """Return a profit for a table, or for how many legs it is known; None: there is no group."""
+    if not side or side["profit"] is not None:
+        return side.get("profit")
+    return known_for(side["known"], side["of"])
 
 
 # What names the lines of a table.
@@ -158,8 +166,8 @@ def _compared_line(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, Any]:
     line = {name: row[name] for name in _GROUP}
     line["spot"] = row["spot"]
     line["vol"] = _vol_of(row, is_ratio=is_ratio)
-    line["before"] = before.get("profit")
-    line["after"] = after.get("profit")
+    line["before"] = _profit(before)
+    line["after"] = _profit(after)
     line["realised"] = after.get("realised")
     line["delta"] = after.get("dollar_delta")
     line["theta"] = after.get("theta")
@@ -277,6 +285,8 @@ def curve(
             print(title)  # noqa: T201 - the command line's output
             output.print_table(_curve_lines(row), ("move", *_CURVE))
 
+        if row["left_out"] and row["now"] is None:
+            notes.append(f"{title}: {known_for(row['known'], row['of'])}")
         for text in filter(None, (row["why"], row["note"])):
             notes.append(f"{title}: {text}")
         for leg in row["left_out"]:

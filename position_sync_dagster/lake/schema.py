@@ -644,8 +644,8 @@ class _Exposure:
         gamma_1pct: By how much dollar_delta changes when the underlyings move by 1 %. Unit:
             `currency`.
         options: Held options.
-        options_with_greeks: Those of them whose greeks are known: the sums of greeks leave out the
-            others.
+        options_with_greeks: Those of them whose greeks are known: the sums leave out the others,
+            and are null where what is known carries less than 90 % of a sum.
         nearest_expiry: First day on which a holding expires.
         differences: Legs that have less than the quantity they claim, and holdings of which
             strategies have only a part, with the quantities.

@@ -19,6 +19,7 @@ from polars import col
 
 from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.risk import model
+from position_sync_dagster.risk.coverage import carries
 from position_sync_dagster.risk.payoff import Payoff, payoff_of
 from position_sync_dagster.risk.priced_legs import SIZE, PricedLeg, PricedLegs
 from position_sync_dagster.risk.scenario_file import Point
@@ -65,6 +66,8 @@ class Curve:
         next_expiry: When the next leg expires; None: none does.
         last_expiry: When the last leg expires.
         left_out: The legs that cannot be priced, with `leg`, `strategy` and `reason`.
+        known: How many legs can be priced; where these do not carry the sum there is none.
+        of: How many legs there are.
     """
 
     account: str
@@ -82,6 +85,8 @@ class Curve:
     next_expiry: datetime | None = None
     last_expiry: datetime | None = None
     left_out: Sequence[Mapping[str, Any]] = ()
+    known: int = 0
+    of: int = 0
 
     @property
     def row(self) -> dict[str, Any]:
@@ -129,20 +134,24 @@ def curves_of(
 
 def _over_moves(legs: PricedLegs, shift: Point) -> Curve:
     """Return the curve of several underlyings, which all move by the same percentage."""
+    left_out = _left_out(legs)
+    curve = Curve(**_described(legs, left_out), underlying=None)
+    is_carried = carries(col.reason.is_null())
+    if not legs.parts.select(is_carried).item():
+        return curve
+
     moves = np.linspace(-USUAL_REACH, USUAL_REACH, PRICES)
     now, chosen = _profits(legs, moves, shift)
     along = _greeks_along(legs, moves, shift)
     greeks = {name: _sum_of_known(rows) for name, rows in along.items()}
     del greeks["delta"]  # shares of several underlyings have no sum
     of_trades = sum(legs.settled["against_mark"].drop_nulls())
-    return Curve(
-        **_described(legs),
-        underlying=None,
+    return replace(
+        curve,
         moves=moves.tolist(),
         now=_sum_of_known(now, of_trades),
         chosen=_sum_of_known(chosen, of_trades),
         greeks=greeks,
-        left_out=_left_out(legs),
     )
 
 
@@ -155,7 +164,7 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     realised = known_sum(legs.settled["realised"])
     payoff = payoff_of(each, legs.given.now, notes, steps, realised)
     left_out = _left_out(legs, since_opened=True)
-    curve = Curve(**_described(legs), underlying=payoff.under, payoff=payoff, left_out=left_out)
+    curve = Curve(**_described(legs, left_out), underlying=payoff.under, payoff=payoff)
     spot = legs.parts["spot"].median()
     if not isinstance(spot, float):
         return curve
@@ -178,8 +187,8 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     return replace(curve, now=now.tolist(), chosen=chosen.tolist(), greeks=greeks)
 
 
-def _described(legs: PricedLegs) -> dict[str, Any]:
-    """Return whose legs these are, which, and when they expire."""
+def _described(legs: PricedLegs, left_out: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return whose legs these are, which, when they expire, and which cannot be priced."""
     account, currency = legs.parts.select("account", "currency").row(0)
     to_come = []
     for leg in legs:
@@ -191,6 +200,9 @@ def _described(legs: PricedLegs) -> dict[str, Any]:
         "legs": tuple(leg.text for leg in legs),
         "next_expiry": min(to_come, default=None),
         "last_expiry": max(to_come, default=None),
+        "left_out": left_out,
+        "known": legs.parts.height - len(left_out),
+        "of": legs.parts.height,
     }
 
 

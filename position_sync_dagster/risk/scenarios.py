@@ -18,6 +18,7 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.risk import model
+from position_sync_dagster.risk.coverage import sum_if_carried
 from position_sync_dagster.risk.priced_legs import SIZE, PricedLeg, PricedLegs
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.terms import OptionTerms, as_options
@@ -44,7 +45,7 @@ _GROUPS = {
     Breakdown.LEG: ["strategy_id", "account", "conid"],
 }
 
-_SUMMED = ("account", "currency", "value", "profit", "left_out")
+_SUMMED = ("account", "currency", "value", "profit", "left_out", "known", "of")
 
 
 def changes(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
@@ -146,7 +147,8 @@ def scenarios(legs: PricedLegs, points: Sequence[Point], level: Breakdown) -> pl
 
     Returns:
         The columns `point` (its number), those that name the group, `currency`, `value`,
-        `profit` and `left_out`. A sum leaves out unknown numbers; it is null if all are.
+        `profit`, `left_out`, and of how many legs (`of`) how many are `known`. A sum leaves out
+        unknown numbers; it is null if what is known does not carry it.
     """
     return _summed(legs, changes(legs, points), level)
 
@@ -159,22 +161,21 @@ def _summed(legs: PricedLegs, change: model.Array, level: Breakdown) -> pl.DataF
     value_now = pl.when(is_future).then(0.0).otherwise("market_value")
     numbers = list(range(change.shape[1]))
     changes_of_parts = pl.Series(change).arr.to_list()
-    of_parts = legs.parts.select(
-        *names, size=SIZE, value_now=value_now, point=pl.lit(numbers), change=changes_of_parts
+    of_parts = legs.parts.with_columns(
+        size=SIZE, value_now=value_now, point=pl.lit(numbers), change=changes_of_parts
     )
     at_points = of_parts.explode("point", "change")
 
     profit = col.change.fill_nan(None) * col.size
     value = col.value_now + profit
     sums = at_points.group_by(*names, "point").agg(
-        value=_sum_of_known(value), profit=_sum_of_known(profit), left_out=profit.null_count()
+        value=sum_if_carried(value),
+        profit=sum_if_carried(profit),
+        left_out=profit.null_count(),
+        known=profit.count(),
+        of=profit.len(),
     )
     return sums.sort(*names, "point", nulls_last=True)
-
-
-def _sum_of_known(amounts: pl.Expr) -> pl.Expr:
-    """Return the sum of the amounts that are known; null: none is."""
-    return pl.when(amounts.count() > 0).then(amounts.sum())
 
 
 def scenario_rows(
@@ -212,7 +213,8 @@ def profits(legs: PricedLegs, points: Sequence[Point]) -> list[dict[str, Any]]:
     """Return the profits of accounts, strategies and underlyings, in the order of the points.
 
     Returns:
-        Rows with `level`, `name`, `account`, `currency`, `profits` and the `left_out` of each.
+        Rows with `level`, `name`, `account`, `currency`, `profits`, and for each of these
+        `left_out`, `known` and `of`.
     """
     change = changes(legs, points)
     rows = []
@@ -220,8 +222,8 @@ def profits(legs: PricedLegs, points: Sequence[Point]) -> list[dict[str, Any]]:
         name = _GROUPS[level][0]
         by = list(dict.fromkeys((name, "account", "currency")))
         groups = _summed(legs, change, level).group_by(by, maintain_order=True)
-        lists = groups.agg("left_out", profits="profit").with_columns(name=name)
-        named = lists.select("name", "account", "currency", "profits", "left_out")
+        lists = groups.agg("left_out", "known", "of", profits="profit").with_columns(name=name)
+        named = lists.select("name", "account", "currency", "profits", "left_out", "known", "of")
         for row in named.iter_rows(named=True):
             rows.append({"level": level} | row)
     return rows

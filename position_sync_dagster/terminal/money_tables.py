@@ -213,13 +213,13 @@ def _position_rows(positions: pl.DataFrame) -> list[Row]:
 def _total_row(total: Row, summed_names: Sequence[str], now: datetime) -> Row:
     """Return the cells of the total of a currency, with the sums of `summed_names`."""
     row: dict[str, Any] = {"name": f"total {total['currency']}"}
-    unknown = []
     for name in summed_names:
         row[name] = total[name]
-        if total[f"without_{name}"]:
-            unknown.append(name)
 
+    unknown = {name: total[f"without_{name}"] for name in summed_names if total[f"without_{name}"]}
     row["unknown"] = unknown
+    row["of"] = {name: total[f"of_{name}"] for name in unknown}
+    row["known"] = {name: row["of"][name] - count for name, count in unknown.items()}
     row["age_s"] = seconds_since(total["priced_at"], now)
     row["greeks_age_s"] = seconds_since(total["greeks_at"], now)
     row["feed"] = "delayed" if total["delayed"] else None

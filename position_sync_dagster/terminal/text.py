@@ -113,7 +113,7 @@ class Column:
     Attributes:
         name: A row that lacks this name has an empty cell.
         text: Returns the cell of a row. None: the name is that of an amount, with a star in the
-            rows that have it in `unknown`.
+            rows that have it in `unknown`; one that is null there says of how many it is known.
         rank: 0 for a column that is always shown; the others are shown if they fit, lowest rank
             first.
         left: Whether the cells are aligned to the left.
@@ -138,8 +138,20 @@ class Column:
         if self.text is not None:
             return foreign(self.text(row))
         value = row[self.name]
-        is_partial = value is not None and self.name in row.get("unknown", ())
-        return f"{amount(value)}*" if is_partial else amount(value)
+        if self.name not in row.get("unknown", ()):
+            return amount(value)
+        if value is None:
+            return known_for(row["known"][self.name], row["of"][self.name])
+        return f"{amount(value)}*"
+
+
+def known_for(known: int, of: int) -> str:
+    """Return what stands in place of a sum that what is known does not carry.
+
+    >>> known_for(2, 40), known_for(0, 40)
+    ('known for 2 of 40', '–')
+    """
+    return f"known for {known} of {of}" if known else "–"
 
 
 def age(since: datetime | None, now: datetime) -> str:

@@ -268,6 +268,8 @@ class WhatIfSide(ApiModel):
     value: float | None
     profit: float | None
     left_out: int
+    known: int
+    of: int
     realised: float | None
     """What trades realise that close parts of it; null: not known."""
     against_mark: float | None
@@ -301,6 +303,10 @@ class WhatIfRow(ApiModel):
     profit: float | None
     left_out: int
     """The legs that cannot be priced; the sums leave them out."""
+    known: int
+    """The legs that can; where they do not carry the sum, value and profit are null."""
+    of: int
+    """All legs."""
     leg: str | None = None
     underlying_price: float | None = None
     implied_vol: float | None = None

@@ -62,7 +62,11 @@ class CurveRow(AtExpiry):
     vega: list[float] | None
     left_out: list[UnpricedLeg]
     """The legs that cannot be priced: over one underlying nothing is known, over several the sums
-    leave them out."""
+    leave them out, and are null where the others do not carry them."""
+    known: int
+    """The legs that can be priced."""
+    of: int
+    """All legs."""
 
 
 class CurveAnswer(ApiModel):
@@ -101,9 +105,13 @@ class ScenarioRow(ApiModel):
     account: str
     currency: str
     profits: list[float | None]
-    """In the order of the names; null: no leg can be priced."""
+    """In the order of the names; null: the legs that can be priced do not carry the sum."""
     left_out: list[int]
     """The legs that each sum leaves out."""
+    known: list[int]
+    """The legs that it has."""
+    of: list[int]
+    """All legs."""
 
 
 class ScenariosAnswer(ApiModel):

@@ -14,6 +14,7 @@ import polars as pl
 from position_sync_dagster.domain.clock import NEVER, elapsed
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.risk.coverage import LEAST_KNOWN, stands_for
 from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenario_file import (
     STANDARD,
@@ -79,7 +80,7 @@ STARRED = (
 # The columns of a part of a holding: times in milliseconds, null for what is unknown.
 COLUMNS = (
     "key", "strategy", "quantity", "source", "current", "unvalued", "greekless", "lacks",
-    "priced_at", "greeks_at", "written_at", *OF_LEG, *OF_PART,
+    "stands_for", "priced_at", "greeks_at", "written_at", *OF_LEG, *OF_PART,
 )  # fmt: skip
 
 
@@ -260,6 +261,7 @@ def shown(figures: Figures) -> dict[str, Any]:
     """Return what the page shows besides the parts: the JSON of the API without its positions."""
     values = figures.to_dict()
     values["columns"] = COLUMNS
+    values["least_known"] = LEAST_KNOWN
     values["missing"] = not_in_sums(figures.book)
     values["changes"] = values["changes"][:MOST_CHANGES]
     return values
@@ -301,6 +303,7 @@ def _columns_of_parts(key: Sequence[str]) -> list[pl.Expr]:
     columns.append((source + feed).alias("source"))
     columns.append(pl.col("valueless").cast(pl.Int64).alias("unvalued"))
     columns.append(lacking.alias("lacks"))
+    columns.append(stands_for().alias("stands_for"))
     columns.append(has_no_greeks.cast(pl.Int64).alias("greekless"))
     columns += [pl.col(name) for name in OF_PART if name not in key]
     return columns

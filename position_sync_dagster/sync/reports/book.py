@@ -310,7 +310,8 @@ class Book:
         is_of_account = col.account == account.account
         of_account = self.split.filter(is_of_account, col.currency.is_not_null())
         rate = col.currency.replace_strict(account.rates, default=1.0, return_dtype=pl.Float64)
-        columns = [column_of(name) for name in AMOUNTS]
+        # A strike weighs the legs of a sum (`risk.coverage`).
+        columns = [*map(column_of, AMOUNTS), "strike"]
         in_base = pl.lit(base).alias("currency")
 
         parts = of_account.parts.with_columns(pl.col(columns) * rate, in_base)

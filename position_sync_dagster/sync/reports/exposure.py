@@ -25,6 +25,7 @@ from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.lake.contracts import magnifier_in
 from position_sync_dagster.lake.schema import STRATEGY_EXPOSURE, moment
+from position_sync_dagster.risk.coverage import sum_if_carried
 from position_sync_dagster.sync.confirmations import FEEDS, PRICED
 
 
@@ -447,7 +448,9 @@ _COUNTS_OF_LEGS: dict[str, pl.Expr | str] = {
 
 
 def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFrame:
-    """Return the sums of each group, in order; a sum without a known value is null.
+    """Return the sums of each group, in order; null where what is known does not carry the sum.
+
+    Beside each sum is of how many holdings it is (`of_…`), and what it leaves out (`without_…`).
 
     Args:
         parts: The parts of holdings.
@@ -457,6 +460,7 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
     counts = {}
     for name in SUMS:
         counts[f"without_{name}"] = _count("holding", lacks(name))
+        counts[f"of_{name}"] = _count("holding", figure_of(name))
     for name, is_counted in _COUNTS.items():
         counts[name] = _count("holding", is_counted)
 
@@ -465,11 +469,11 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
     for name, is_counted_leg in counts_of_legs.items():
         counts[name] = _count("leg", is_counted_leg)
 
-    sums_of_known = _sum_of_known(pl.col(SUMS))
+    sums_of_known = {name: sum_if_carried(pl.col(name), figure_of(name)) for name in SUMS}
     priced_at = _oldest(pl.col(PRICED))
     greeks_times = col.greeks_time.filter("has_greeks")
     sums = parts.group_by(by).agg(
-        sums_of_known,
+        **sums_of_known,
         **counts,
         holdings=col.holding.n_unique(),
         priced_at=priced_at,
@@ -478,12 +482,6 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
         conids=col.conid.unique(),
     )
     return sums.sort(by, nulls_last=False)
-
-
-def _sum_of_known(amounts: pl.Expr) -> pl.Expr:
-    """Return the sum of what is known; null if nothing is."""
-    known_amounts = amounts.count()
-    return pl.when(known_amounts > 0).then(amounts.sum())
 
 
 def _count(of: str, where: pl.Expr | str) -> pl.Expr:

@@ -47,7 +47,7 @@ def _of_column(column: str, default: Any = ..., **more: Any) -> Any:
 
 
 class MoneySum(BaseModel):
-    """Sums in one currency over the known values of holdings; null if all are unknown."""
+    """Sums in one currency over the known values of holdings; null if these do not carry a sum."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -136,14 +136,18 @@ class MoneySum(BaseModel):
     """For a total in the base currency: the currencies without a rate; the sums are unknown."""
     unknown: dict[str, int] = {}
     """Of how many holdings a sum leaves out the value, by the name of the sum."""
+    known: dict[str, int] = {}
+    """Of how many it has the value, for the sums in `unknown`."""
+    of: dict[str, int] = {}
+    """Of how many holdings these sums are."""
 
-    @field_serializer("unknown")
+    @field_serializer("unknown", "known", "of")
     def _named_as_in_json(
-        self, unknown: dict[str, int], info: FieldSerializationInfo
+        self, counts: dict[str, int], info: FieldSerializationInfo
     ) -> dict[str, int]:
         if not info.by_alias:
-            return unknown
-        return {json_name(name): count for name, count in unknown.items()}
+            return counts
+        return {json_name(name): count for name, count in counts.items()}
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Self:
@@ -155,12 +159,16 @@ class MoneySum(BaseModel):
             streamed: The conids that have a market data line; None while no owner is connected.
         """
         lines = None if streamed is None else len(streamed.intersection(row["conids"] or ()))
+        unknown = _unknown_counts(row)
+        of = {name: row[f"of_{column_of(name)}"] for name in unknown}
         computed = {
             "name": TOTAL if cls.named_by is None else f"{row[cls.named_by]}",
             "oldest_age_s": seconds_since(row["priced_at"], now),
             "oldest_greeks_s": seconds_since(row["greeks_at"], now),
             "lines": lines,
-            "unknown": _unknown_counts(row),
+            "unknown": unknown,
+            "known": {name: of[name] - count for name, count in unknown.items()},
+            "of": of,
         }
         return cls.model_validate({**row, **cls._legs_of(row), **computed})
 
@@ -235,7 +243,8 @@ def _unknown_counts(row: Mapping[str, Any]) -> dict[str, int]:
     for name in AMOUNTS:
         column = column_of(name)
         count = row[f"without_{column}"]
-        has_no_betas = name == "beta_delta" and row[column] is None  # who has none misses none
+        # Who has no betas misses none.
+        has_no_betas = name == "beta_delta" and count == row[f"of_{column}"]
         if count and not has_no_betas:
             counts[name] = count
     return counts

@@ -80,8 +80,8 @@ class WhatIf:
     def rows(self, points: Sequence[Point], level: Breakdown) -> list[NewRow]:
         """Return the rows of `scenario_rows`, each with what it is `before` and `after`.
 
-        `value`, `profit` and `left_out` of a row are those after the trades. A group that is not
-        there before or after has null; one that the trades closed has what they brought.
+        What a row has of one side (`_SHOWN`) is that after the trades. A group that is not there
+        before or after has null; one that the trades closed has what they brought.
         """
         notes = leg_notes(self.before)
         before = _sides(self.before, self.before_legs, notes, self.settings, points, level)
@@ -102,11 +102,11 @@ class WhatIf:
 
 
 # What a row has of each side.
-_SHOWN = ("value", "profit", "left_out")
+_SHOWN = ("value", "profit", "left_out", "known", "of")
 
 # What trades brought a side that they did not touch, and a side of which they left nothing.
 _NOTHING_SETTLED = {"realised": 0.0, "against_mark": 0.0}
-_NOTHING_HELD = {"value": 0.0, "profit": 0.0, "left_out": 0}
+_NOTHING_HELD = {"value": 0.0, "profit": 0.0, "left_out": 0, "known": 0, "of": 0}
 
 # What names a row of a level: strategy, name, account, currency and conid.
 _Group = tuple[Any, ...]

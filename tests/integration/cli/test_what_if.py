@@ -41,6 +41,12 @@ def lake(lake):
     return lake
 
 
+def carry_the_sums(lake) -> None:
+    """Hold so much besides that the leg without a volatility is a small part."""
+    of_index = {"symbol": "QQQ", "position": 9000.0, "market_value": 5_400_000.0}
+    lake.updates.sync.append([share(919, timestamp=utc_now(), value_time=utc_now(), **of_index)])
+
+
 run = partial(command_line.run, "what-if")
 
 
@@ -106,8 +112,9 @@ def test_volatilities_are_printed_as_points_or_as_factors(lake):
 
 
 def test_a_scenario_by_name_uses_betas_and_is_recorded_with_its_limit(lake):
+    carry_the_sums(lake)
     own = "{name: crash, underlying: SPY, spot: -8, vol: 12, largest_loss: {UNATTRIBUTED: 100}}"
-    Path("scenarios.yaml").write_text(f"betas: {{SPY: 1.0}}\nscenarios: [{own}]\n")
+    Path("scenarios.yaml").write_text(f"betas: {{SPY: 1.0, QQQ: 1.0}}\nscenarios: [{own}]\n")
     (found,) = json.loads(run("--scenario", "crash", "--level", "account", "--json"))
     assert (found["spot"], found["vol"], found["scenario"]) == (-8, 12, "crash")
     _book, own, legs = read_risk(lake, load_settings(), utc_now())
@@ -135,6 +142,7 @@ def compared(*args: str) -> dict[tuple[str, float], dict]:
 
 
 def test_a_trade_that_is_thought_of_has_a_before_and_an_after_in_each_row(lake):
+    carry_the_sums(lake)
     rows = compared("--trade", f"-1 SPY {NEW:%Y%m%d} C 640 @4.10", "--spot", "-5,0,5")
     row = rows["UNATTRIBUTED", 5]
     assert row["profit"] == row["after"]["profit"]
@@ -149,7 +157,7 @@ def test_a_trade_that_is_thought_of_has_a_before_and_an_after_in_each_row(lake):
         return sum(row["missing"] for row in still[side]["uncovered"])
 
     assert (missing("before"), missing("after")) == (300, 400)
-    assert read_risk(lake, load_settings(), utc_now())[0].priced.height == 3  # nothing is stored
+    assert read_risk(lake, load_settings(), utc_now())[0].priced.height == 4  # nothing is stored
 
 
 def test_a_contract_without_a_price_takes_a_volatility_between_those_held_and_says_which(lake):

@@ -55,9 +55,13 @@ def named(rows: dict[str, list[object]]) -> list[dict[str, object]]:
     return [dict(zip(COLUMNS, values, strict=True)) for values in rows.values()]
 
 
+# Little of a sum, so that it has a star.
+VALUELESS = {"market_value": None, "position": -0.1, "note": "none"}
+
+
 def test_the_parts_add_up_to_the_sums_of_the_reports(lake, settings):
     lake.registry.sync.add_many([leg(1, "a", quantity=-1.0), leg(2, MARKUP)])
-    lake.updates.sync.append([row(1), row(2, delta=-0.5), row(3, market_value=None, note="none")])
+    lake.updates.sync.append([row(1), row(2, delta=-0.5), row(3, **VALUELESS)])
     rows, figures = PageFigures(settings).read(utc_now())
     parts = named(rows)
     assert {(one["strategy"], one["conid"]) for one in parts} == {
@@ -240,7 +244,8 @@ async def test_the_figures_have_their_shape_and_unknown_is_null(client, lake):
     assert (shared["strategies"], shared["shares"]) == (["a", "b"], [0.5, 0.5])
     assert (unknown["today"], unknown["market_price"], unknown["greeks"]["delta"]) == (None,) * 3
     total = found["totals"][0]
-    assert (total["today"], total["unknown"]["today"]) == (-7.0, 1)
+    counts = (total["unknown"]["today"], total["known"]["today"], total["of"]["today"])
+    assert (total["today"], *counts) == (None, 1, 1, 2)
     assert {one["strategy"]: one["today"] for one in found["strategies"]} == {
         "a": -3.5, "b": -3.5, "UNATTRIBUTED": None,
     }  # fmt: skip

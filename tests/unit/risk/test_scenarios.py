@@ -44,7 +44,7 @@ ROWS = [
     option(3, account=B, position=5.0, market_value=6000.0),
     option(4, symbol="QQQ", underlying_price=500.0, strike=480.0),
     share(5),
-    option(6, implied_vol=None, delta=None),
+    option(6, implied_vol=None, delta=None, position=-1.0, market_value=-1200.0),
     share(7, sec_type="FUT", symbol="ES", multiplier=50.0, position=-1.0, market_price=6000.0,
           market_value=-300_000.0, expiry=EXPIRY),
     option(8, currency="EUR"),
@@ -72,7 +72,7 @@ def test_no_shift_changes_nothing() -> None:
 
 @pytest.mark.parametrize("level", list(Breakdown))
 def test_the_parts_of_every_level_add_up_to_the_accounts(level: Breakdown) -> None:
-    legs, by = priced(), ["point", "account", "currency"]
+    legs, by = priced([*ROWS[:5], *ROWS[6:]]), ["point", "account", "currency"]
     sums = [pl.col("profit").sum(), pl.col("value").sum(), pl.col("left_out").sum()]
     whole = scenarios(legs, POINTS, Breakdown.ACCOUNT).group_by(by).agg(sums).sort(by)
     found = scenarios(legs, POINTS, level).group_by(by).agg(sums).sort(by)
@@ -83,8 +83,7 @@ def test_the_parts_of_every_level_add_up_to_the_accounts(level: Breakdown) -> No
 def test_a_leg_without_a_volatility_is_left_out_and_counted() -> None:
     rows = scenario_rows(priced(), [Point(spot=-10)], Breakdown.STRATEGY)
     other = next(one for one in rows if one["name"] == "other")
-    (without,) = scenario_rows(priced(ROWS[3:4]), [Point(spot=-10)], Breakdown.STRATEGY)
-    assert (other["left_out"], other["profit"]) == (1, without["profit"])
+    assert (other["left_out"], other["known"], other["of"], other["profit"]) == (1, 1, 2, None)
     alone = scenario_rows(priced([ROWS[5]]), [Point(spot=-10)], Breakdown.ACCOUNT)[0]
     assert (alone["profit"], alone["value"], alone["left_out"]) == (None, None, 1)
     assert list(priced().left_out().values()) == [1]

@@ -7,7 +7,7 @@ import { amount, rounded, whole } from "./format.js";
 import { only, onlySoon } from "./holdings_panel.js";
 import { openLegOf } from "./leg_panel.js";
 import { currencyOf } from "./parts.js";
-import { fill, money, plainMoney } from "./table.js";
+import { fill, plainMoney, sumOf } from "./table.js";
 
 const HEADINGS = ["expiry", "days", "legs", "value", "today", "short ITM"];
 
@@ -70,8 +70,8 @@ function line(sums) {
       sums.expiry + currencyOf(sums),
       whole(sums.days),
       whole(sums.legs_held),
-      plainMoney(sums.market_value, sums.unknown.market_value),
-      money(sums.today, sums.unknown.today),
+      plainMoney(sums.market_value, sums.unknown.market_value, sums.of.market_value),
+      sumOf(sums, "today"),
       sums.short_in_money + unknown,
     ],
   };

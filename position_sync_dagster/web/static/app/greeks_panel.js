@@ -4,7 +4,7 @@ import { byId } from "./elements.js";
 import { figures } from "./figures.js";
 import { only } from "./holdings_panel.js";
 import { currencyOf } from "./parts.js";
-import { fill, money } from "./table.js";
+import { fill, sumOf } from "./table.js";
 
 const NAMES = { "$ delta": "dollar_delta", "β $ delta": "beta_delta", "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega" };
 
@@ -18,7 +18,7 @@ export function drawGreeks() {
 }
 
 function line(sums, name, columns, act) {
-  const greeks = columns.map((column) => money(sums[NAMES[column]], sums.unknown[NAMES[column]]));
+  const greeks = columns.map((column) => sumOf(sums, NAMES[column]));
   const known = [`${sums.options_with_greeks}/${sums.options}`, "", "options whose greeks are known"];
   return { kind: act ? "" : "total", act, cells: [name + currencyOf(sums), ...greeks, known] };
 }

@@ -1,7 +1,9 @@
 // The holdings in the grid of Perspective, whose engine runs in a thread of this browser.
 
 import { COLUMNS, COLUMN_SETS, GROUPS, SIGNED, STARRED } from "./columns.js";
+import { figures } from "./figures.js";
 import { ageOf, parts } from "./parts.js";
+import { knownFor } from "./table.js";
 
 const LAYOUT = "money.layout";
 const NULL_TEXT = "--psp-label--null--content";
@@ -282,15 +284,24 @@ export class HoldingsGrid {
 const keyOf = (path) => path.map((value) => String(value ?? "")).join("\n");
 
 function addPart(beneath, key, part) {
-  if (!beneath.has(key)) beneath.set(key, { first: part, isAged: false, lacks: new Set() });
+  if (!beneath.has(key)) beneath.set(key, { first: part, isAged: false, lacks: new Set(), members: [] });
   const inside = beneath.get(key);
   inside.isAged ||= !part.current;
+  inside.members.push(part);
   for (const column of part.lacks) inside.lacks.add(column);
 }
 
 function markSum(cell, column, inside) {
   if (!column || !cell.textContent) return; // a dash is of the style sheet
-  const star = inside?.lacks.has(column) ? "*" : "";
-  const text = cell.textContent.replace("*", "") + star;
+  const text = inside?.lacks.has(column) ? partialText(cell.textContent.replace("*", ""), column, inside.members) : cell.textContent.replace("*", "");
   if (cell.textContent !== text) cell.textContent = text;
+}
+
+// The server's rule (risk/coverage.py), for groups of which it sends no sums.
+function partialText(text, column, members) {
+  const known = members.filter((part) => part[column] !== null);
+  const counted = members.filter((part) => part[column] !== null || part.lacks.includes(column));
+  const sizeOf = counted.every((part) => part.dollar_delta !== null) ? (part) => Math.abs(part.dollar_delta) : (part) => part.stands_for ?? 0;
+  const sum = (of) => of.reduce((total, part) => total + sizeOf(part), 0);
+  return sum(known) >= figures.least_known * sum(counted) ? `${text}*` : knownFor(known.length, counted.length);
 }

@@ -6,6 +6,7 @@ import { element, fit, set, write } from "./elements.js";
 import { figures, older } from "./figures.js";
 import { DASH, duration, isUnknown, rounded, sign } from "./format.js";
 import { ageOf, currencyOf, parts } from "./parts.js";
+import { knownFor } from "./table.js";
 
 const ROW_PX = 24;
 const MARGIN_ROWS = 6; // above and below those on the screen
@@ -265,7 +266,7 @@ function drawCell(cell, row, column) {
   set(cell, "class", ["today", "unrealised"].includes(column) ? sign(value) : "");
   const isOfGroup = column === "age" || (row.sums && OF_GROUP[column] in row.sums);
   const text = row.part || (row.sums && isOfGroup) ? textOf(value, column) : "";
-  write(cell, text + (isUnknown(value) ? "" : starOf(row, column)));
+  write(cell, markedSum(text, value, row, column));
 }
 
 function textOf(value, column) {
@@ -276,4 +277,8 @@ function textOf(value, column) {
 }
 
 // A star marks a sum that leaves out holdings of which the value is not known.
-const starOf = (row, column) => (row.sums?.unknown?.[OF_GROUP[column]] ? "*" : "");
+function markedSum(text, value, { sums }, column) {
+  const name = OF_GROUP[column];
+  if (!sums?.unknown[name]) return text;
+  return isUnknown(value) ? knownFor(sums.known[name], sums.of[name]) : `${text}*`;
+}

@@ -8,7 +8,7 @@ import { clock } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { openLeg } from "./leg_panel.js";
 import { currencyOf, parts } from "./parts.js";
-import { fill, money } from "./table.js";
+import { fill, money, sumOf } from "./table.js";
 
 const MOST = 5;
 const PARTS = ["delta", "gamma", "vega", "theta", "repricing", "trades", "fees", "assignments", "cash", "unexplained"];
@@ -36,9 +36,9 @@ function strategyLosses() {
     act: () => only("strategy", sums.strategy),
     cells: [
       sums.strategy + currencyOf(sums),
-      money(sums.today, sums.unknown.today),
+      sumOf(sums, "today"),
       largestPart(sums),
-      money(sums.unrealized, sums.unknown.unrealized),
+      sumOf(sums, "unrealized"),
     ],
   }));
 }

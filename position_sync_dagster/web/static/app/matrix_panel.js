@@ -42,7 +42,7 @@ function drawLine(line, vol, rows, largest) {
 }
 
 function drawCell(cell, row, largest) {
-  const [text, , hint] = money(row?.profit, row?.left_out);
+  const [text, , hint] = money(row?.profit, row?.left_out, row?.of);
   write(cell, text);
   set(cell, "class", row ? sign(row.profit) : "");
   set(cell, "title", hint);

@@ -168,7 +168,7 @@ function lossFact(curve) {
 
 function remarks(curve) {
   const left = curve.left_out.map((leg) => `${leg.leg} (${leg.strategy}): ${leg.reason}`);
-  const effect = curve.prices ? "Not drawn, since legs cannot be priced:" : "The sums leave out:";
+  const effect = curve.prices ? "Not drawn, since legs cannot be priced:" : curve.now ? "The sums leave out:" : `Known for ${curve.known} of ${curve.of}. The sums would leave out:`;
   const texts = [curve.why, curve.note].filter(Boolean).map((text) => `${text[0].toUpperCase()}${text.slice(1)}.`);
   if (isPastExpiry(curve)) texts.push("On the chosen day the next expiry is past: what ended is worth its exercise.");
   return [...texts, ...(left.length ? [effect, ...left] : [])];

@@ -24,6 +24,6 @@ function lineOf(row) {
   return {
     kind: row.level === "account" ? "total" : "",
     act: row.name ? () => choose({ scope: row.level, name: row.name }) : null,
-    cells: [row.name ?? "–", `${row.account} ${row.currency}`, ...row.profits.map((value, n) => money(value, row.left_out[n]))],
+    cells: [row.name ?? "–", `${row.account} ${row.currency}`, ...row.profits.map((value, n) => money(value, row.left_out[n], row.of[n]))],
   };
 }

@@ -35,7 +35,7 @@ function lineOf(row, accounts) {
     act: isAccount ? null : () => only(row.level, row.name),
     cells: [
       (isAccount ? accountName(row, accounts) : row.name) + account + currencyOf(row),
-      ...row.profits.map((value, n) => money(value, row.left_out[n])),
+      ...row.profits.map((value, n) => money(value, row.left_out[n], row.of[n])),
     ],
   };
 }

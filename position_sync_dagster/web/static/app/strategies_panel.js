@@ -5,7 +5,7 @@ import { figures, older } from "./figures.js";
 import { DASH, amount, duration, sign } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { currencyOf } from "./parts.js";
-import { endLines, fill, money, plainMoney } from "./table.js";
+import { endLines, fill, money, plainMoney, sumOf } from "./table.js";
 
 const HEADINGS = ["strategy", "today", "unrealised", "realised", "campaign", "value", "legs", "oldest"];
 export const byToday = (a, b) => (a.today ?? 0) - (b.today ?? 0);
@@ -42,11 +42,11 @@ function cellsOf(sums, name, style) {
   const legs = `${sums.legs_held}/${sums.legs}${sums.legs_closed ? `, ${sums.legs_closed} closed` : ""}`;
   return [
     [name, style],
-    money(sums.today, sums.unknown.today),
-    money(sums.unrealized, sums.unknown.unrealized),
+    sumOf(sums, "today"),
+    sumOf(sums, "unrealized"),
     money(sums.realised),
     campaign(sums.campaign),
-    plainMoney(sums.market_value, sums.unknown.market_value),
+    plainMoney(sums.market_value, sums.unknown.market_value, sums.of.market_value),
     [legs, "", sums.closed],
     duration(older(sums.age_s)) + (sums.delayed ? " delayed" : ""),
   ];

@@ -2,20 +2,26 @@
 // A line with `act` has a button in its first cell. The buttons of a table are one stop of the tab
 // key; the arrow keys move between them.
 
-import { amount, isUnknown, sign } from "./format.js";
+import { DASH, amount, isUnknown, sign } from "./format.js";
 import { element, fit, set, write } from "./elements.js";
 
-// A star marks a sum that leaves out holdings, and its hint says how many.
-export function plainMoney(value, unknown) {
-  const star = unknown && !isUnknown(value) ? "*" : "";
+// A star marks a sum that leaves out holdings, and its hint says how many; where those that are known
+// do not carry the sum, the server sends none, and the text says of how many it is known.
+export function plainMoney(value, unknown, of) {
   const hint = unknown ? `leaves out ${unknown} of which it is not known` : "";
-  return [amount(value) + star, "", hint];
+  if (unknown && isUnknown(value)) return [knownFor(of - unknown, of), "", hint];
+  return [amount(value) + (unknown ? "*" : ""), "", hint];
 }
 
-export function money(value, unknown) {
-  const [text, , hint] = plainMoney(value, unknown);
+export const knownFor = (known, of) => (known > 0 ? `known for ${known} of ${of}` : DASH);
+
+export function money(value, unknown, of) {
+  const [text, , hint] = plainMoney(value, unknown, of);
   return [text, sign(value), hint];
 }
+
+// The cell of a sum by its name in the figures.
+export const sumOf = (sums, name) => money(sums[name], sums.unknown[name], sums.of[name]);
 
 export function fill(table, headings, lines) {
   const [head, body] = parts(table);

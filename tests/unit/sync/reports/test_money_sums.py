@@ -12,7 +12,7 @@ IN_JSON = {
     "vega", "delayed", "options", "options_with_greeks", "options_modelled", "nearest_expiry",
     "unvalued", "short_in_money", "short_unknown", "age_s", "greeks_age_s", "lines", "note",
     "realised", "realised_since", "closes", "closes_without_profit", "campaign", "rates_age_s",
-    "without_rate", "unknown",
+    "without_rate", "unknown", "known", "of",
 }  # fmt: skip
 # The names in `exposure --json` and `status --json` that are others.
 IN_COMMANDS = {
@@ -23,7 +23,7 @@ IN_COMMANDS = {
 
 
 def strategy() -> StrategySum:
-    rows = [row(1), row(2, unrealized_pnl=None, daily_pnl=None)]
+    rows = [row(1), row(2, unrealized_pnl=None, daily_pnl=None, delta=-0.01)]
     (found,) = book_of(rows, [leg(1, "a"), leg(2, "a")]).strategies
     return found
 
@@ -31,7 +31,8 @@ def strategy() -> StrategySum:
 def test_the_json_of_figures_has_the_names_of_version_1():
     shown = strategy().model_dump(by_alias=True)
     assert shown.keys() == IN_JSON
-    assert shown["unknown"] == {"unrealized": 1, "today": 1}
+    assert shown["unknown"] == shown["known"] == {"unrealized": 1, "today": 1}
+    assert shown["of"] == {"unrealized": 2, "today": 2}
     assert (shown["strategy"], shown["today"]) == ("a", -1234.0)
 
 
