@@ -99,10 +99,11 @@ class GatewaySessions:
         lease_s: float,
         state: SessionState | None = None,
         live_since: datetime | None = None,
-        late: bool = False,
         **columns: Any,
     ) -> GatewaySession:
         """Renew the lease: it ends `lease_s` seconds from now. Record the state of the owner.
+
+        A lease that has expired is renewed too, if no other session has followed.
 
         A column that is not named stays as it is, except those of `OF_A_HEARTBEAT`, which are
         cleared.
@@ -112,17 +113,13 @@ class GatewaySessions:
             lease_s: How long the lease lasts, in seconds.
             state: The state of the owner; None if it is the same.
             live_since: Since when a LIVE owner has seen the gateway without an interruption.
-            late: Whether to renew a lease that has expired, if no other session has followed.
             columns: Other columns of the session.
 
         Raises:
-            LeaseLostError: The lease has expired, or a newer session has followed.
+            LeaseLostError: The session has ended, or a newer one has followed.
         """
 
         def change(session: GatewaySession, now: datetime) -> GatewaySession:
-            if now >= session.expires_at and not late:
-                raise _lease_lost(session, "its lease has expired")
-
             of_heartbeat: dict[str, Any] = {**dict.fromkeys(OF_A_HEARTBEAT), **columns}
             return replace(
                 session,

@@ -83,27 +83,32 @@ class Ownership:
         """Raise an error if the lease is over; call it before each write.
 
         Raises:
-            LeaseLostError: The lease ended or belongs to another process.
+            LeaseLostError: The lease belongs to another process, or is no longer renewed.
             StoreError: It ran out while the store could not be used.
+            StalledError: It ran out in another way: it was not renewed in time, or the clock moved.
         """
-        if self.suspended and self.store_fault is not None:
-            raise self.store_fault
-        if self.lost.is_set() or self._is_over():
+        end = f"{self.session.expires_at:%H:%M:%S} UTC"
+        ended = f"The lease on {self.session.gateway_id} ended at {end}"
+        if self.lost.is_set():
             raise errors.LeaseLostError(
-                f"The lease on {self.session.gateway_id} ended at "
-                f"{self.session.expires_at:%H:%M:%S} UTC.",
+                f"{ended}.",
                 remedy="Another process may own the login now; this one writes nothing more.",
+            )
+        if self.suspended:
+            raise self.store_fault or errors.StalledError(
+                f"{ended} and was not renewed.",
+                remedy="It is renewed late, unless another process is faster.",
             )
 
     @property
     def suspended(self) -> bool:
-        """Whether the lease ran out while the store could not be used.
+        """Whether the lease ran out, and nobody is known to have taken the login.
 
-        Nobody could take the login in that time. When the store is back, the lease continues,
-        unless another process is faster. Until then nothing is written, and the gateway is left to
-        others.
+        The store could not be used, the process or the machine stood still, or the clock moved.
+        The next heartbeat renews the lease, unless another process is faster. Until then nothing is
+        written, and the gateway is left to others.
         """
-        return self._is_over() and self.store_fault is not None and not self.lost.is_set()
+        return self._is_over() and not self.lost.is_set()
 
     def _is_over(self) -> bool:
         """Return whether the lease is over by either clock: this machine's may have been set."""
@@ -208,7 +213,6 @@ class Ownership:
             self.sessions.renew,
             self.session,
             lease_s=self.settings.session_lease_s,
-            late=self.store_fault is not None,
             **status,
         )
         self._renewed_s = began_s

@@ -213,7 +213,7 @@ class BrokerLink:
     async def stand_by(self, stop: asyncio.Event) -> None:
         """Leave the gateway while the lease is suspended: another process may own the login."""
         if (connection := self.connection) is not None:
-            reason = "the lease ran out while the store could not be used"
+            reason = "the lease ran out, and is not renewed yet"
             self.go_blind(f"{reason}.")
             connection.drop(reason)
         await self.pause(STAND_BY_S, stop)

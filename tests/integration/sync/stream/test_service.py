@@ -221,17 +221,36 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(lake, mon
         service = Service(lake, settings_for(sim, session_lease_s=3.0, heartbeat_s=0.2))
         await service.reaches(LIVE)
         over = threading.Event()
-        with monkeypatch.context() as patched:
-            patched.setattr(GatewaySessions, "renew", lambda *_args, **_more: over.wait(60))
-            with pytest.raises(LeaseLostError):
-                await service.task
-        over.set()
-        newest = max(r.timestamp for r in await lake.updates.latest_updates())
+        renew = GatewaySessions.renew
+
+        def hangs(*args, **more):
+            over.wait(60)
+            return renew(*args, **more)
+
+        monkeypatch.setattr(GatewaySessions, "renew", hangs)
+        await eventually(lambda: not service.session.is_alive(utc_now()))
         session = service.session
-        assert newest <= session.expires_at
-        assert not session.is_alive(utc_now())
         async with Ownership(lake.sessions, service.settings, owner=Owner.STREAM) as own:
             assert own.session.fencing_token == session.fencing_token + 1
+            over.set()
+            with pytest.raises(LeaseLostError):
+                await service.task
+        newest = max(r.timestamp for r in await lake.updates.latest_updates())
+        assert newest <= session.expires_at
+
+
+async def test_a_stream_that_renews_its_lease_late_goes_on_in_its_session(lake, monkeypatch):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        service = Service(lake, settings_for(sim, session_lease_s=3.0, heartbeat_s=0.2))
+        await service.reaches(LIVE)
+        session = service.session
+        with monkeypatch.context() as patched:
+            patched.setattr(Ownership, "_is_over", lambda _own: True)  # as a clock that jumped
+            await service.reaches(SessionState.BLIND)
+        await service.reaches(LIVE)
+        assert service.session.session_id == session.session_id
+        await service.end()
 
 
 async def test_a_stream_whose_lease_is_taken_over_while_it_waits_for_the_gateway_leaves_it(lake):
