@@ -221,8 +221,9 @@ def _campaigns(source: PageFigures, query: CampaignsQuery, _now: datetime) -> di
 def _size_of_what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> int:
     _book, legs = source.risk(now)
     chosen = legs.chosen(query.choice).parts.height
-    before_and_after = 2 * legs.parts.height
-    count = before_and_after if query.changes() else chosen
+    # With trades all legs are priced twice, and each row has what is before and after besides.
+    with_trades = 4 * legs.parts.height
+    count = with_trades if query.changes() else chosen
 
     size = count * len(_points_of(source, query))
     most = MOST_LEG_ROWS if query.level is Breakdown.LEG else MOST_LEG_POINTS

@@ -516,6 +516,8 @@ async def test_legs_at_too_many_scenarios_are_refused_before_anything_is_compute
     answer = await client.get("/api/v1/what-if?level=leg")
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("These are 14 prices of legs, and at most 13 are")
+    after_trade = await client.get("/api/v1/what-if?level=leg&spot=0,5&trade=1+SPY")
+    assert after_trade.json()["detail"].startswith("These are 16 prices of legs")
 
 
 def test_a_large_computation_beyond_the_queue_may_be_asked_for_again(lake, settings, monkeypatch):
