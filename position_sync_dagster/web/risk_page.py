@@ -22,7 +22,6 @@ _TRADES = f"""
 <label>to <input id="roll-expiry" type="date"></label>
 <button>Show before and after</button> <button type="reset">Without it</button>
 </form>
-<p id="trades-error" role="alert" hidden></p>
 <p id="trades-notes" class="lines" role="status"></p>
 <table id="compared" hidden></table>
 <p id="trades-command" hidden></p>

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from threading import Event
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -13,8 +14,12 @@ from starlette.applications import Starlette
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.rules import exchange_date
+from position_sync_dagster.errors import BusyError
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.book import Book
+from position_sync_dagster.web import api
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.web.test_figures import row
@@ -49,8 +54,25 @@ def option(conid: int, right: Right, strike: float, quantity: float, cost: float
     )  # fmt: skip
 
 
+class BusyFigures(PageFigures):
+    """Figures of a busy machine: answers about risk wait, and some are refused."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.may_answer = Event()
+        self.may_answer.set()
+        self.refusals = 0
+
+    def risk(self, now: datetime) -> tuple[Book, PricedLegs]:
+        if self.refusals:
+            self.refusals -= 1
+            raise BusyError("Others wait.", remedy="Ask again later.")
+        assert self.may_answer.wait(60)
+        return super().risk(now)
+
+
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Iterator[Page]:
+def busy(tmp_path_factory) -> BusyFigures:
     home = tmp_path_factory.mktemp("risk")
     put_tables(home / "lake")
     settings = Settings(lake=str(home / "lake"), strategies_file=home / "strategies.yaml")
@@ -62,10 +84,14 @@ def page(tmp_path_factory) -> Iterator[Page]:
         held = option(conid, right, strike, quantity, cost)
         rows.append(replace(held, implied_vol=volatility))
     lake.updates.sync.append(rows)
+    return BusyFigures(settings)
 
+
+@pytest.fixture(scope="module")
+def page(busy) -> Iterator[Page]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POSITION_SYNC_LAKE", settings.lake)
-        routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+        patch.setenv("POSITION_SYNC_LAKE", busy.settings.lake)
+        routes = money_routes(dagster=False, open_figures=lambda: busy)
         with serving_app(Starlette(routes=routes)) as port, open_page(port) as opened:
             yield opened
 
@@ -138,14 +164,14 @@ def test_a_trade_that_is_thought_of_shows_the_book_before_and_after_and_a_wrong_
     field = first(page, "#trade")
     field.send_keys("sell something")
     field.submit()
-    wait_for("the error", lambda: "is no trade" in first(page, "#trades-error").text)
+    wait_for("the error", lambda: "is no trade" in first(page, "#what-if .asked").text)
     field.clear()
     field.send_keys(f"1 SPY {EXPIRY:%Y%m%d} C 630 @2")
     field.submit()
     after = "at expiry after the trades"
     wait_for("the curve after", lambda: after in reading(page), told=lambda: reading(page))
-    assert not first(page, "#trades-error").is_displayed()
-    assert "condor" in first(page, "#compared").text
+    wait_for("the books", lambda: "condor" in first(page, "#compared").text)
+    assert first(page, "#what-if .asked").text == ""
     notes = first(page, "#trades-notes").text
     assert notes.startswith("bought 2 below the mark: 200 USD")
     assert "closes 1 of condor: realises 200 USD" in notes
@@ -182,4 +208,49 @@ def test_a_line_of_the_scenarios_chooses_what_is_drawn_and_an_unknown_name_is_sa
     wait_for("it", lambda: first(page, "#payoff-title").text.endswith(": sure"))
     assert first(page, "#computed").text.startswith("priced ")
     page.open("/money/risk?strategy=iron-condr-1")
-    wait_for("why", lambda: "no active strategy 'iron-condr-1'" in first(page, "#notice").text)
+    wait_for(
+        "why", lambda: "no active strategy 'iron-condr-1'" in first(page, "#payoff .asked").text
+    )
+
+
+def test_heading_and_picture_change_together_and_a_panel_that_waits_says_so_and_gets_an_answer(
+    page, busy, monkeypatch
+):
+    monkeypatch.setattr(api, "RETRY_AFTER_S", 1)
+    show(page, "?strategy=condor")
+    drawn = first(page, "#payoffs").text
+    wait_for("all panels", lambda: not page.driver.find_elements("css selector", "[aria-busy]"))
+
+    busy.may_answer.clear()
+    for name in ("sure", "dark"):
+        Select(first(page, "#scope")).select_by_visible_text(name)
+        wait_for("it waits", lambda: first(page, "#payoff").get_attribute("aria-busy") == "true")
+        assert first(page, "#payoff .asked").text == "computing …"
+        assert first(page, "#payoff-title").text == "Profit over the price: condor"
+        assert first(page, "#payoff-command").text.startswith(
+            "position-sync curve --strategy condor"
+        )
+        assert first(page, "#payoffs").text == drawn
+        colour = first(page, "#payoffs h3").value_of_css_property("color")
+        assert colour == first(page, "#computed").value_of_css_property("color"), "it is dimmed"
+
+    page.driver.execute_script(
+        "window.titles = []; new MutationObserver(() => titles.push(document.querySelector("
+        "'#payoff-title').innerText)).observe(document.querySelector('#payoff-title'), "
+        "{childList: true, characterData: true, subtree: true})"
+    )
+    busy.refusals = 2
+    busy.may_answer.set()
+    title = "Profit over the price: dark"
+    wait_for("the answer", lambda: first(page, "#payoff-title").text == title, told=page.text)
+    assert "SPY 700C" in first(page, "#payoffs .remark").text
+    wait_for("all panels", lambda: not page.driver.find_elements("css selector", "[aria-busy]"))
+    assert page.driver.execute_script("return titles") == [title], "nobody asks for sure any more"
+
+    first(page, "#trade").send_keys(f"1 SPY {EXPIRY:%Y%m%d} C 630 @2")
+    busy.may_answer.clear()
+    page.button("Show before and after")
+    wait_for("a sign", lambda: first(page, "#what-if .asked").text == "computing …")
+    busy.may_answer.set()
+    wait_for("the books", lambda: first(page, "#compared").is_displayed(), told=page.text)
+    assert first(page, "#what-if .asked").text == ""

@@ -5,30 +5,33 @@ import { figures, takeFigures } from "./figures.js";
 
 const EVERY_MS = 2000;
 const WAIT_MS = 30000;
+const MOST_TRIES = 6; // of a question that the server refuses while others wait there
 
 export class ApiError extends Error {}
 
-export async function getJson(path, parameters = {}) {
+// Ask until there is an answer or an error: a server that computes for others says when to ask again.
+export async function getJson(path, parameters = {}, signal = null) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) if (value !== null && value !== undefined && value !== "") query.set(name, value);
 
-  const answer = await fetch(`/api/v1/${path}?${query}`, { signal: AbortSignal.timeout(WAIT_MS) });
-  setClock(answer);
-  const content = await answer.json();
-  if (!answer.ok) throw new ApiError(`${content.detail} ${content.remedy}`);
-  return content;
+  for (let tries = 1; ; tries += 1) {
+    const ends = [AbortSignal.timeout(WAIT_MS), signal].filter(Boolean);
+    const answer = await fetch(`/api/v1/${path}?${query}`, { signal: AbortSignal.any(ends) });
+    setClock(answer);
+    const content = await answer.json();
+    if (answer.ok) return content;
+
+    const waitS = Number(answer.headers.get("retry-after"));
+    if (!waitS || tries === MOST_TRIES) throw new ApiError(`${content.detail} ${content.remedy}`);
+    await pause(1000 * waitS);
+  }
 }
 
-// Do what asks the API; return why it could not be done, or null.
-export async function troubleOf(act) {
-  try {
-    await act();
-    return null;
-  } catch (error) {
-    if (error instanceof ApiError) return error.message;
-    console.warn(String(error));
-    return "The server does not answer: what is drawn is from before.";
-  }
+// Why a question has no answer, for a person.
+export function reasonOf(error) {
+  if (error instanceof ApiError) return error.message;
+  console.warn(String(error));
+  return "The server does not answer: what is drawn is from before.";
 }
 
 export const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));

@@ -1,12 +1,11 @@
 // One campaign that is over: what it brought, how it stood at each close, its legs, fills and rolls.
 
-import { getJson } from "./api.js";
 import { Chart } from "./chart.js";
 import { quoted, showCommand } from "./commands.js";
 import { byId, facts, write } from "./elements.js";
 import { amount, isUnknown, percent, rounded, sign, whole } from "./format.js";
 import { timeScale } from "./realised_panel.js";
-import { choice, choose } from "./results_choice.js";
+import { choose } from "./results_choice.js";
 import { fill, money } from "./table.js";
 
 const LEGS = ["leg", "from", "until", "qty", "profit", "fees"];
@@ -17,13 +16,8 @@ export function openCampaign() {
   byId("close-campaign").addEventListener("click", () => choose({ campaign: null }));
 }
 
-export async function drawCampaign(moveThere) {
-  const panel = byId("campaign");
-  panel.hidden = !choice.campaign;
-  if (!choice.campaign) return;
-
-  const found = await getJson("campaign", { id: choice.campaign });
-  showCommand(byId("campaign-command"), "campaign", quoted(choice.campaign));
+export function drawCampaign(found) {
+  showCommand(byId("campaign-command"), "campaign", quoted(found.campaigns[0].campaign_id));
   write(byId("campaign-title"), `${found.campaigns[0].strategy_id}: ${found.campaigns[0].contracts}`);
   facts(byId("campaign-facts"), found.campaigns.flatMap(factsOf));
   write(byId("campaign-why"), found.campaigns.map((row) => row.why_unknown ?? "").filter(Boolean).join("\n"));
@@ -31,7 +25,6 @@ export async function drawCampaign(moveThere) {
   fill(byId("campaign-legs"), LEGS, found.legs.map(legLine));
   fill(byId("campaign-fills"), FILLS, found.fills.map(fillLine));
   write(byId("campaign-rolls"), found.rolls.map(rollText).join("\n"));
-  if (moveThere) panel.scrollIntoView({ block: "start" });
 }
 
 function factsOf(row) {

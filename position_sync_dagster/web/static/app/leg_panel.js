@@ -1,58 +1,51 @@
 // A leg that somebody opened: its values of today, the source and the age of each, its events, its trail.
 
-import { getJson } from "./api.js";
 import { copyButton } from "./commands.js";
-import { byId, element, facts, show } from "./elements.js";
+import { byId, element, facts, show, write } from "./elements.js";
 import { figures } from "./figures.js";
 import { DASH, amount, clock, duration, rounded } from "./format.js";
+import { Panel } from "./panel.js";
 import { plot } from "./plot.js";
 import { fill, money } from "./table.js";
 
 const MOST_LISTED = 40;
 const EVERY_MS = 5000;
-let opened = null; // the account and the conid
+const panel = new Panel("leg");
+let opened = null; // the account, the conid and the name
 
 export function openLegOf(leg) {
   openLeg({ account: leg.account, conid: leg.conid, name: leg.leg ?? leg.name });
 }
 
-export async function openLeg(part) {
+export function openLeg(part) {
   if (!part) return;
-  opened = { account: part.account, conid: part.conid };
-  byId("leg-title").textContent = part.name;
-  show(byId("leg-note"), "Reading the ledger …");
+  const { account, conid, name } = part;
+  opened = { account, conid, name };
   if (!byId("leg").open) byId("leg").showModal();
-  await read();
+  ask();
 }
 
-async function read() {
-  const asked = opened;
-  try {
-    const answer = await getJson("leg", asked);
-    if (asked === opened) draw(answer);
-  } catch (error) {
-    show(byId("leg-note"), error.message);
-  }
+function ask() {
+  const { account, conid, name } = opened;
+  panel.show({ account, conid }, (get) => get("leg", { account, conid }), (answer) => draw(answer, { account, conid, name }));
 }
 
 export function openLegPanel() {
   byId("leg-close").addEventListener("click", () => byId("leg").close());
   byId("leg").addEventListener("close", () => (opened = null));
-  setInterval(() => opened && !document.hidden && read(), EVERY_MS);
+  setInterval(() => opened && !document.hidden && ask(), EVERY_MS);
 }
 
-function draw(answer) {
+function draw(answer, { account, conid, name }) {
   const older = answer.more ? "Today has older values: `history` lists them." : "";
   show(byId("leg-note"), answer.position ? older : "It is not held any more.");
-  if (answer.position) {
-    byId("leg-title").textContent = answer.position.name;
-    drawFacts(answer.position);
-  }
+  write(byId("leg-title"), answer.position?.name ?? name);
+  byId("leg-facts").hidden = !answer.position;
+  if (answer.position) drawFacts(answer.position);
   const points = answer.values.map((value) => [Date.parse(value.timestamp), value.market_value]);
   plot(byId("leg-curve"), [{ name: "value", look: "account", points }], "No value of today is known.", false);
   drawEvents(answer.changes);
   drawValues(answer.values);
-  const { account, conid } = opened;
   byId("leg-commands").replaceChildren("All values: ", copyButton(`history ${account}:${conid}`));
 }
 

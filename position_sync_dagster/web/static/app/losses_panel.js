@@ -1,19 +1,21 @@
 // What today cost: the strategies that lost most; without strategies the legs. Behind it, why: the
 // parts of the profit as `position-sync why` says them.
 
-import { getJson, pause } from "./api.js";
-import { byId } from "./elements.js";
+import { pause } from "./api.js";
+import { byId, write } from "./elements.js";
 import { figures } from "./figures.js";
 import { clock } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { openLeg } from "./leg_panel.js";
+import { Panel } from "./panel.js";
 import { currencyOf, parts } from "./parts.js";
 import { fill, money, sumOf } from "./table.js";
 
 const MOST = 5;
 const PARTS = ["delta", "gamma", "vega", "theta", "repricing", "trades", "fees", "assignments", "cash", "unexplained"];
 const WHY_EVERY_MS = 60000;
-let why = { rows: [], at: null, trouble: "Not computed yet." };
+const whyPanel = new Panel("why");
+let why = { rows: [], at: null };
 
 export function drawLosses() {
   const names = new Set(figures.strategies.map((sums) => sums.strategy));
@@ -62,27 +64,20 @@ function largestPart({ strategy, currency, today }) {
 // --- Why -----------------------------------------------------------------------------------------
 
 export function openWhy() {
-  byId("why-open").addEventListener("click", () => {
-    drawWhy();
-    byId("why").showModal();
-  });
+  byId("why-open").addEventListener("click", () => byId("why").showModal());
   byId("why-close").addEventListener("click", () => byId("why").close());
   followWhy();
 }
 
 async function followWhy() {
   for (;;) {
-    try {
-      if (!document.hidden) why = { ...(await getJson("why")), trouble: "" };
-    } catch (error) {
-      why = { ...why, trouble: error.message };
-    }
-    if (byId("why").open) drawWhy();
+    if (!document.hidden) await whyPanel.show({}, (get) => get("why"), drawWhy);
     await pause(WHY_EVERY_MS);
   }
 }
 
-function drawWhy() {
+function drawWhy(answer) {
+  why = answer;
   const lines = why.rows.map((row) => ({
     hint: row.why_unknown,
     cells: [
@@ -92,7 +87,7 @@ function drawWhy() {
       [row.why_unknown ?? "", "text"],
     ],
   }));
-  const none = { cells: [[why.trouble || "No profit of today is known.", "text"]] };
+  const none = { cells: [["No profit of today is known.", "text"]] };
   fill(byId("why-table"), ["strategy", "profit", ...PARTS, "not known because"], lines.length ? lines : [none]);
-  byId("why-at").textContent = why.at ? `Computed at ${clock(why.at)}. ${why.trouble}` : "";
+  write(byId("why-at"), `Computed at ${clock(why.at)}.`);
 }

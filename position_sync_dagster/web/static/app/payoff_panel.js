@@ -3,12 +3,12 @@
 import { Chart } from "./chart.js";
 import { byId, element, facts, fit, write } from "./elements.js";
 import { amount, isUnknown, rounded } from "./format.js";
-import { choice } from "./risk_choice.js";
+import { quoted, showCommand } from "./commands.js";
 
 const GREEKS = { dollar_delta: "$ delta", delta: "delta in units", gamma_1pct: "$ delta by 1 %", theta: "theta, a day", vega: "vega, a point" };
 const charts = new Map();
 let greek = "dollar_delta";
-let newest = { before: null, after: null };
+let newest = { before: null, after: null }; // the answers, with the day and volatility that they are of
 
 export function openPayoff() {
   const field = byId("greek");
@@ -19,9 +19,12 @@ export function openPayoff() {
   });
 }
 
-// Draw the curves of an answer, and beside them those after the trades.
-export function drawPayoff(before, after) {
+// Draw the curves of what was asked for, and beside them those after the trades.
+export function drawPayoff(before, after, { scope, name }) {
   newest = { before, after };
+  write(byId("payoff-title"), `Profit over the price: ${name ?? "everything"}`);
+  const { days, vol } = before;
+  showCommand(byId("payoff-command"), "curve", scope && `--${scope} ${quoted(name)}`, days && `--days ${days}`, vol && `--vol ${vol}`);
   drawAll();
 }
 
@@ -65,6 +68,7 @@ function chartIn(box, key) {
 // --- The profit ------------------------------------------------------------------------------------
 
 function drawProfit(box, curve, after) {
+  const { days, vol } = newest.before;
   const [title, list, remark] = headOf(box);
   write(title, titleOf(curve));
   facts(list, factsOf(curve));
@@ -76,8 +80,8 @@ function drawProfit(box, curve, after) {
     unit: curve.prices ? `profit, ${curve.currency}` : `change from now, ${curve.currency}`,
     lines: [
       { label: `at expiry${curve.at_expiry ? ` ${dayOf(curve.next_expiry)}` : ""}`, values: curve.at_expiry, look: "strong" },
-      { label: chosenLabel(), values: curve.chosen, look: "chosen" },
-      { label: "now", values: choice.days || choice.vol ? curve.now : null, look: "faint" },
+      { label: chosenLabel(newest.before), values: curve.chosen, look: "chosen" },
+      { label: "now", values: days || vol ? curve.now : null, look: "faint" },
       { label: "at expiry after the trades", values: aligned(curve, after, "at_expiry"), look: "after" },
       { label: "chosen day after the trades", values: curve.at_expiry ? null : aligned(curve, after, "chosen"), look: "after" },
     ].filter((line) => line.values),
@@ -112,9 +116,9 @@ function marksOf(curve) {
   return [{ x: curve.spot, label: `now ${rounded(curve.spot, 2)}`, colour: "--link" }, ...evens];
 }
 
-export function chosenLabel() {
-  const vol = choice.vol ? `, volatility ${choice.vol > 0 ? "+" : ""}${rounded(choice.vol, 0)} points` : "";
-  return choice.days ? `in ${choice.days} days${vol}` : `now${vol}`;
+export function chosenLabel({ days, vol }) {
+  const points = vol ? `, volatility ${vol > 0 ? "+" : ""}${rounded(vol, 0)} points` : "";
+  return days ? `in ${days} days${points}` : `now${points}`;
 }
 
 const dayOf = (at) => (at ? at.slice(0, 10) : "");
@@ -175,8 +179,9 @@ function remarks(curve) {
 }
 
 function isPastExpiry(curve) {
-  if (!curve.next_expiry || !choice.days) return false;
-  return Date.now() + 86400000 * choice.days > Date.parse(curve.next_expiry);
+  const { days } = newest.before;
+  if (!curve.next_expiry || !days) return false;
+  return Date.now() + 86400000 * days > Date.parse(curve.next_expiry);
 }
 
 // --- The greeks ------------------------------------------------------------------------------------
@@ -184,11 +189,11 @@ function isPastExpiry(curve) {
 function drawGreek(box, curve, after) {
   const label = GREEKS[greek];
   const described = {
-    name: `${label}, ${chosenLabel()}: ${titleOf(curve)}`,
+    name: `${label}, ${chosenLabel(newest.before)}: ${titleOf(curve)}`,
     x: scaleOf(curve),
     unit: label,
     lines: [
-      { label: chosenLabel(), values: curve[greek], look: "chosen" },
+      { label: chosenLabel(newest.before), values: curve[greek], look: "chosen" },
       { label: "after the trades", values: aligned(curve, after, greek), look: "after" },
     ].filter((line) => line.values),
     marks: marksOf(curve).slice(0, 1),

@@ -1,22 +1,37 @@
 // The results page: what campaigns that are over brought. It changes once a day: it is asked for seldom.
 
-import { followHeader, getJson, pause, troubleOf } from "./api.js";
+import { followHeader, pause } from "./api.js";
 import { drawCalendar, openCalendar } from "./calendar_panel.js";
 import { drawCampaign, openCampaign } from "./campaign_panel.js";
 import { drawCampaigns } from "./campaigns_panel.js";
-import { figures } from "./figures.js";
+import { byId } from "./elements.js";
 import { drawGroups } from "./groups_panel.js";
 import { drawHeader } from "./header.js";
+import { Panel } from "./panel.js";
 import { drawRealised } from "./realised_panel.js";
 import { choice, listCurrencies, onChoice, openFields } from "./results_choice.js";
 import { keepScrollable } from "./scrolling.js";
 import { openSearch } from "./search.js";
 
 const EVERY_MS = 300000;
-let trouble = null;
+const results = new Panel("groups", "calendar", "realised", "campaigns");
+const campaign = new Panel("campaign");
 
-async function drawAll() {
-  const [results, list] = await Promise.all([getJson("results", { since: choice.since, by: choice.by }), getJson("campaigns", { since: choice.since })]);
+function ask() {
+  const { since, by } = choice;
+  const read = (get) => Promise.all([get("results", { since, by }), get("campaigns", { since })]);
+  return results.show({ since, by }, read, drawAll);
+}
+
+function askCampaign() {
+  const id = choice.campaign;
+  byId("campaign").hidden = !id;
+  if (!id) return;
+  byId("campaign").scrollIntoView({ block: "start" });
+  campaign.show({ id }, (get) => get("campaign", { id }), drawCampaign);
+}
+
+function drawAll([results, list]) {
   listCurrencies(results.days);
   drawGroups(results);
   drawCalendar(results);
@@ -24,21 +39,11 @@ async function drawAll() {
   drawCampaigns(list.campaigns);
 }
 
-async function attempt(act) {
-  trouble = await troubleOf(act);
-  drawNotices();
-}
-
-function drawNotices() {
-  if (figures.at || trouble) drawHeader(trouble ? [trouble] : []);
-}
-
-onChoice((changes) => attempt(() => ("campaign" in changes ? drawCampaign(true) : drawAll())));
+onChoice((changes) => ("campaign" in changes ? askCampaign() : ask()));
 
 async function follow() {
-  await attempt(() => drawCampaign(true));
   for (;;) {
-    if (!document.hidden) await attempt(drawAll);
+    if (!document.hidden) await ask();
     await pause(EVERY_MS);
   }
 }
@@ -48,8 +53,9 @@ openFields();
 openCalendar();
 openCampaign();
 setInterval(() => {
-  drawNotices();
+  drawHeader();
   keepScrollable();
 }, 1000);
 followHeader();
+askCampaign();
 follow();

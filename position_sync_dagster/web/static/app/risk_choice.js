@@ -17,8 +17,8 @@ export const choice = {
 };
 
 // The parameters of `/api/v1` that choose the legs.
-export const chosen = () => (choice.scope ? { [choice.scope]: choice.name } : {});
-export const chosenName = () => choice.name ?? "everything";
+export const chosen = ({ scope, name } = choice) => (scope ? { [scope]: name } : {});
+export const hasTrades = ({ trades } = choice) => Object.keys(trades).length > 0;
 
 const listeners = [];
 export const onChoice = (act) => listeners.push(act);
@@ -32,9 +32,8 @@ export function choose(changes) {
 
 // --- The field -------------------------------------------------------------------------------------
 
-export async function openChoice() {
+export function openChoice() {
   byId("scope").addEventListener("change", (event) => take(event.target.value));
-  await listNames();
 }
 
 function take(value) {

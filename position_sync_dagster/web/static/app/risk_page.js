@@ -1,21 +1,20 @@
 // The risk page: it asks `/api/v1` for what is chosen, and again while somebody looks.
 
-import { ApiError, followHeader, getJson, pause, troubleOf } from "./api.js";
+import { ApiError, followHeader, pause } from "./api.js";
 import { drawAssignments } from "./assignments_panel.js";
 import { since } from "./clock.js";
-import { quoted, showCommand } from "./commands.js";
 import { drawClosedDay } from "./closed_day_panel.js";
 import { byId, set, write } from "./elements.js";
-import { figures } from "./figures.js";
 import { clock, duration } from "./format.js";
 import { drawHeader } from "./header.js";
 import { SPOTS, VOLS, drawMatrix } from "./matrix_panel.js";
+import { Panel } from "./panel.js";
 import { chosenLabel, drawPayoff, openPayoff } from "./payoff_panel.js";
 import { drawRecorded } from "./recorded_panel.js";
-import { choice, choose, chosen, chosenName, listNames, onChoice, openChoice, showChoice } from "./risk_choice.js";
+import { choice, choose, chosen, hasTrades, listNames, onChoice, openChoice, showChoice } from "./risk_choice.js";
 import { keepScrollable } from "./scrolling.js";
 import { openSearch } from "./search.js";
-import { drawTrades, hasTrades, listStrategies, openTrades, showTradesError, tradesOfChoice } from "./trades_panel.js";
+import { drawTrades, listStrategies, openTrades, tradesQuestion } from "./trades_panel.js";
 
 const EVERY_MS = 10000; // the server prices a book anew at most every 5 s
 const SHARE = 12; // of a large book an answer takes long: it is asked for so much more seldom
@@ -26,63 +25,62 @@ const SETTLE_MS = 120; // a slider is moved in steps: the last one is asked for
 const SOON_DAYS = 7;
 const MOST_DAYS = 365;
 
+const payoffs = new Panel("payoff", "greeks");
+const matrix = new Panel("matrix");
+const trades = new Panel("what-if");
+const assignments = new Panel("assignments");
+const recorded = new Panel("recorded");
+const closedDay = new Panel("explained", "books");
 let pricedAt = null;
-let trouble = null;
-let asked = 0;
-let recordedAt = -RECORDED_MS;
-let closedDayAt = -CLOSED_DAY_MS;
 
 // --- What is asked, and drawn ------------------------------------------------------------------------
 
-async function drawChosen() {
-  const number = ++asked;
-  const day = { days: choice.days, vol: choice.vol };
-  const grid = { spot: SPOTS.join(","), vol: choiceOfVols(), days: choice.days, level: "account" };
-  const [before, matrix] = await Promise.all([getJson("curve", { ...chosen(), ...day }), getJson("what-if", { ...chosen(), ...grid })]);
-  const after = hasTrades() ? await afterTrades(day) : null;
-  if (number !== asked) return; // something else was chosen since
+function ask() {
+  const asked = { ...choice };
+  const question = hasTrades(asked) ? tradesQuestion(asked) : null;
+  return Promise.all([
+    payoffs.show(asked, (get) => readCurves(get, asked), ([before, after]) => drawCurves(before, after, asked)),
+    askMatrix(asked),
+    trades.show(question, (get) => question && get("what-if", question), (answer) => drawTrades(answer, question)),
+    assignments.show(chosen(asked), (get) => get("expiry", { days: SOON_DAYS }), (answer) => drawAssignments(answer, SOON_DAYS, isOf(asked))),
+    recorded.isOlderThan(RECORDED_MS) && recorded.show({}, (get) => get("scenarios"), drawScenarios),
+    closedDay.isOlderThan(CLOSED_DAY_MS) && closedDay.show({}, (get) => get("closed-day"), drawClosedDay),
+  ]);
+}
 
+// The curves before and after the trades. What is wrong with these stands beside their form.
+function readCurves(get, { days, vol, ...asked }) {
+  const before = get("curve", { ...chosen(asked), days, vol });
+  const after = hasTrades(asked) && get("curve", { ...asked.trades, ...chosen(asked), days, vol }).catch(refused);
+  return Promise.all([before, after]);
+}
+
+function refused(error) {
+  if (!(error instanceof ApiError)) throw error;
+  return null;
+}
+
+function drawCurves(before, after, asked) {
   pricedAt = before.at;
   showDays(before.curves);
-  drawPayoff(before, after);
-  drawMatrix(matrix.rows.map((row) => ({ ...row, vol: row.vol - choice.vol })));
+  drawPayoff(before, after, asked);
 }
 
 // The rows of the matrix are around the chosen volatility.
-const choiceOfVols = () => VOLS.map((vol) => vol + choice.vol).join(",");
-
-async function afterTrades(day) {
-  try {
-    const [after] = await Promise.all([getJson("curve", { ...tradesOfChoice(), ...day }), drawTrades()]);
-    return after;
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    showTradesError(error.message);
-    return null;
-  }
+function askMatrix({ days, vol, ...asked }) {
+  const vols = VOLS.map((points) => vol + points);
+  const question = { ...chosen(asked), spot: SPOTS.join(","), vol: vols.join(","), days, level: "account" };
+  const draw = (answer) => drawMatrix(answer.rows.map((row) => ({ ...row, vol: row.vol - vol })));
+  return matrix.show(question, (get) => get("what-if", question), draw);
 }
 
-async function drawWhole() {
-  drawAssignments(await getJson("expiry", { days: SOON_DAYS }), SOON_DAYS, isChosen);
-  if (performance.now() - recordedAt >= RECORDED_MS) {
-    const recorded = await getJson("scenarios");
-    drawRecorded(recorded);
-    listStrategies([...new Set(recorded.rows.filter((row) => row.level === "strategy").map((row) => row.name))]);
-    recordedAt = performance.now();
-  }
-  if (performance.now() - closedDayAt >= CLOSED_DAY_MS) {
-    drawClosedDay(await getJson("closed-day"));
-    closedDayAt = performance.now();
-  }
+function drawScenarios(answer) {
+  drawRecorded(answer);
+  listStrategies([...new Set(answer.rows.filter((row) => row.level === "strategy").map((row) => row.name))]);
 }
 
 const OWNERS = { strategy: "strategy_id", underlying: "symbol", account: "account" };
-const isChosen = (row) => !choice.scope || row[OWNERS[choice.scope]] === choice.name;
-
-async function attempt(act) {
-  trouble = await troubleOf(act);
-  drawAges();
-}
+const isOf = ({ scope, name }) => (row) => !scope || row[OWNERS[scope]] === name;
 
 // --- The fields --------------------------------------------------------------------------------------
 
@@ -102,10 +100,7 @@ function showFields() {
   showChoice();
   byId("days").value = choice.days;
   byId("vol").value = choice.vol;
-  write(byId("chosen-day"), chosenLabel());
-  write(byId("payoff-title"), `Profit over the price: ${chosenName()}`);
-  const scope = choice.scope && `--${choice.scope} ${quoted(choice.name)}`;
-  showCommand(byId("payoff-command"), "curve", scope, choice.days && `--days ${choice.days}`, choice.vol && `--vol ${choice.vol}`);
+  write(byId("chosen-day"), chosenLabel(choice));
 }
 
 // --- Ages --------------------------------------------------------------------------------------------
@@ -113,8 +108,7 @@ function showFields() {
 function drawAges() {
   const age = since(pricedAt);
   write(byId("computed"), pricedAt ? `priced ${duration(age)} ago` : "");
-  const old = age > OLD_S ? [`These curves were computed at ${clock(pricedAt)}, ${duration(age)} ago.`] : [];
-  if (figures.at || trouble) drawHeader([...old, ...(trouble ? [trouble] : [])]);
+  drawHeader(age > OLD_S ? [`These curves were computed at ${clock(pricedAt)}, ${duration(age)} ago.`] : []);
 }
 
 // --- The beginning -----------------------------------------------------------------------------------
@@ -123,13 +117,13 @@ let waiting = null;
 onChoice(() => {
   showFields();
   clearTimeout(waiting);
-  waiting = setTimeout(() => attempt(() => Promise.all([drawChosen(), drawWhole(), hasTrades() ? null : drawTrades()])), SETTLE_MS);
+  waiting = setTimeout(ask, SETTLE_MS);
 });
 
 async function follow() {
   for (;;) {
     const began = performance.now();
-    if (!document.hidden) await attempt(() => Promise.all([drawChosen(), drawWhole(), listNames()]));
+    if (!document.hidden) await Promise.all([ask(), listNames().catch((error) => console.warn(String(error)))]);
     await pause(Math.max(EVERY_MS, SHARE * (performance.now() - began)));
   }
 }
@@ -144,4 +138,5 @@ setInterval(() => {
   keepScrollable();
 }, 1000);
 followHeader();
-openChoice().catch((error) => console.warn(String(error))).then(follow);
+openChoice();
+follow();

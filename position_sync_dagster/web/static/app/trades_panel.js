@@ -1,10 +1,9 @@
 // What if I do this: trades that somebody thinks of, closes and rolls; the book before and after. Nothing is sent.
 
-import { getJson } from "./api.js";
 import { quoted, showCommand } from "./commands.js";
-import { byId, fit, show, write } from "./elements.js";
+import { byId, fit, write } from "./elements.js";
 import { amount, isUnknown } from "./format.js";
-import { choice, chosen, choose } from "./risk_choice.js";
+import { choose, chosen } from "./risk_choice.js";
 import { fill, money } from "./table.js";
 
 const MOVES = "-10,-5,0,5,10";
@@ -28,20 +27,19 @@ function readForm() {
   return trades;
 }
 
-export const hasTrades = () => Object.keys(choice.trades).length > 0;
+// What is asked about trades, in a strategy or an account.
+export function tradesQuestion(choice) {
+  const scope = choice.scope === "underlying" ? {} : chosen(choice);
+  return { ...choice.trades, ...scope, spot: MOVES, level: "strategy" };
+}
 
-// The trades with the choice that they belong to: a strategy or an account.
-export const tradesOfChoice = () => ({ ...choice.trades, ...chosen() });
+// Draw what trades change; null: there are none.
+export function drawTrades(answer, question) {
+  byId("compared").hidden = !answer;
+  byId("trades-command").hidden = !answer;
+  if (!answer) return write(byId("trades-notes"), "");
 
-export async function drawTrades() {
-  show(byId("trades-error"), "");
-  byId("compared").hidden = !hasTrades();
-  byId("trades-command").hidden = !hasTrades();
-  if (!hasTrades()) return write(byId("trades-notes"), "");
-
-  const scope = choice.scope === "underlying" ? {} : chosen();
-  showCommand(byId("trades-command"), ...wordsOf({ ...choice.trades, ...scope }), `--spot=${MOVES}`);
-  const answer = await getJson("what-if", { ...choice.trades, ...scope, spot: MOVES, level: "strategy" });
+  showCommand(byId("trades-command"), ...wordsOf(question), `--spot=${MOVES}`);
   const differing = answer.rows.filter((row) => JSON.stringify(row.before) !== JSON.stringify(row.after));
   fill(byId("compared"), HEADINGS, differing.map(lineOf));
   write(byId("trades-notes"), [...answer.notes, ...warningsOf(differing)].join("\n"));
@@ -58,12 +56,6 @@ function wordsOf({ trade, close, roll, strategy, account }) {
     strategy && `--strategy ${quoted(strategy)}`,
     account && `--account ${quoted(account)}`,
   ];
-}
-
-export function showTradesError(text) {
-  show(byId("trades-error"), text);
-  byId("compared").hidden = true;
-  write(byId("trades-notes"), "");
 }
 
 function lineOf(row) {
