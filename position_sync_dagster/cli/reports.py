@@ -39,7 +39,7 @@ from position_sync_dagster.sync.reports.todays_profit import (
     TodaysProfit,
 )
 from position_sync_dagster.terminal import board, money_tables, output
-from position_sync_dagster.terminal.text import amount, as_typed
+from position_sync_dagster.terminal.text import amount, as_typed, known_for
 
 
 @app.command()
@@ -306,7 +306,8 @@ _WHY = ("strategy", "account", "currency", "profit", *PARTS, "closed", "why_unkn
 def _largest_legs(row: TodaysProfit) -> str:
     """Return the largest part of the profit of a strategy, with the legs that it is of most."""
     if not row.largest:
-        return "no part is known"
+        known = known_for(row.known, row.of)
+        return f"today is {known}" if row.profit is None else "no part is known"
     name = max(row.largest, key=lambda part: abs(getattr(row, part)))
     legs = [f"{leg.leg} {amount(leg.amount)}" for leg in row.largest[name]]
     return f"{name} {amount(getattr(row, name))}, most by {', '.join(legs)}"

@@ -759,7 +759,8 @@ class ExplainedProfit:
         gamma: By the change of delta during that move. Unit: `currency`.
         vega: By the change of the implied volatilities. Unit: `currency`.
         theta: By the time that passed. Unit: `currency`.
-        repricing: The rest of the change of the prices. Unit: `currency`.
+        repricing: The rest of the change of the prices. The greeks and it are null where the
+            options whose greeks are known carry less than 90 %. Unit: `currency`.
         trades: From the prices of trades to the last prices. Unit: `currency`.
         fees: Commissions; below 0 is a cost. Unit: `currency`.
         assignments: Assignments, exercises, expiries, transfers and corporate actions, and what
@@ -769,7 +770,7 @@ class ExplainedProfit:
             profit unknown; else 0. Unit: `currency`.
         gross_move: The sum of the sizes of the parts. Unit: `currency`.
         legs: Holdings with a part in it.
-        without_greeks: Those of them whose greeks were not known: their price is repricing.
+        without_greeks: Those of them whose greeks were not known: a few are in repricing.
         unexplained_legs: Which holdings are unexplained.
         legs_unknown: Holdings, and cash, of which the profit is not known.
         why_unknown: Which these are, and what is not known of each.

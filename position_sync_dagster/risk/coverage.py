@@ -14,24 +14,28 @@ LEAST_KNOWN = 0.9
 EVERY = pl.lit(value=True)
 
 
-def sum_if_carried(amount: pl.Expr, counted: pl.Expr = EVERY) -> pl.Expr:
+def sum_if_carried(
+    amount: pl.Expr, counted: pl.Expr = EVERY, size: pl.Expr | None = None
+) -> pl.Expr:
     """Return the sum of the amounts that are known; null if they do not carry it, or there is none.
 
     Args:
         amount: The amounts; null is unknown.
         counted: Which parts have such an amount at all.
+        size: The size of each; None: as above, of rows of `Split.parts`.
     """
     is_known = amount.is_not_null()
     has_any = is_known.any()
-    is_carried = carries(is_known, counted)
+    is_carried = carries(is_known, counted, size)
     return pl.when(has_any & is_carried).then(amount.sum())
 
 
-def carries(is_known: pl.Expr, counted: pl.Expr = EVERY) -> pl.Expr:
-    """Return whether the known parts carry the sum over all that count, of `Split.parts`."""
-    by_delta = col.dollar_delta.abs()
-    has_deltas = (by_delta.is_not_null() | ~counted).all()
-    size = pl.when(has_deltas).then(by_delta).otherwise(stands_for())
+def carries(is_known: pl.Expr, counted: pl.Expr = EVERY, size: pl.Expr | None = None) -> pl.Expr:
+    """Return whether the known parts carry the sum over all that count; see `sum_if_carried`."""
+    if size is None:
+        by_delta = col.dollar_delta.abs()
+        has_deltas = (by_delta.is_not_null() | ~counted).all()
+        size = pl.when(has_deltas).then(by_delta).otherwise(stands_for())
 
     # What has no size at all counts as one of usual size.
     usual = size.filter(counted).mean().fill_null(1.0)

@@ -107,6 +107,7 @@ class Position(ApiModel):
     ask: float | None
     market_value: float | None
     average_cost: float | None
+    """Of one contract or share, with its multiplier and the commissions."""
     unrealized: float | None
     today: float | None
     realised_today: float | None

@@ -277,7 +277,11 @@ def parts_of(figures: Figures) -> dict[str, Row]:
     times = pl.col("confirmed_at", "greeks_at", "timestamp").dt.timestamp("ms")
     expiry = pl.col("expiry").dt.to_string("iso")
     as_plain = with_legs.with_columns(times, expiry)
-    named = as_plain.with_columns(written_at="timestamp", priced_at="confirmed_at")
+    # As the price: of one share, in the unit of the quotes.
+    average_cost = pl.col("average_cost") / pl.col("multiplier") * pl.col("magnifier")
+    named = as_plain.with_columns(
+        written_at="timestamp", priced_at="confirmed_at", average_cost=average_cost
+    )
     texts = pl.col(pl.String).str.replace_all(NOT_SHOWN, "�").str.slice(0, LONGEST_TEXT)
     rows = named.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None), texts)
     return {row[0]: list(row) for row in rows.iter_rows()}
@@ -296,7 +300,7 @@ def _columns_of_parts(key: Sequence[str]) -> list[pl.Expr]:
     unknown = [pl.when(lacks(name)).then(pl.lit(name)) for name in STARRED]
     lacking = pl.concat_list(unknown).list.drop_nulls()
 
-    columns = [pl.col(name) for name in (*of_part, "timestamp")]
+    columns = [pl.col(name) for name in (*of_part, "timestamp", "multiplier", "magnifier")]
     columns.append(pl.format("{}|{}|{}|{}", *of_part, number).alias("key"))
     columns.append(pl.col("strategy_id").alias("strategy"))
     columns.append(quantity.alias("quantity"))

@@ -559,6 +559,9 @@ SPAN = timedelta(hours=12)
 
 POINTS = 60
 
+# A curve has no line over a longer time without a value.
+LONGEST_STEP = timedelta(minutes=5)
+
 
 def read_curves(lake: Lake, book: Book) -> list[dict[str, Any]]:
     """Read the daily profit of each strategy, and of each account as the broker sums it; blocks.
@@ -582,10 +585,33 @@ def read_curves(lake: Lake, book: Book) -> list[dict[str, Any]]:
     profits = values.drop_nulls("daily_pnl")
     by_account = profits.group_by("account", "currency", maintain_order=True)
     for (account, currency), of_account in by_account:
-        step = max(1, of_account.height // POINTS)
-        points = of_account.gather_every(step).select("timestamp", "daily_pnl").rows()
+        rows = of_account.select("timestamp", "daily_pnl").rows()
+        points = with_gaps(rows, LONGEST_STEP, every=max(1, len(rows) // POINTS))
         curves.append({"name": account, "currency": currency, "points": points, "is_account": True})
     return curves
+
+
+CurvePoint = tuple[datetime, float | None]
+
+
+def with_gaps(points: Sequence[CurvePoint], longest: timedelta, every: int = 1) -> list[CurvePoint]:
+    """Return each of so many points of a curve, and null where nothing is known for a longer time.
+
+    A line over a gap would look like a steady rise. Both ends of a gap are kept.
+    """
+    kept: list[CurvePoint] = []
+    is_after_gap = False
+    for number, point in enumerate(points):
+        at = point[0]
+        next_at = points[number + 1][0] if number + 1 < len(points) else None
+        is_before_gap = next_at is not None and next_at - at > longest
+        is_end = is_after_gap or is_before_gap or next_at is None
+        if is_end or number % every == 0:
+            kept.append(point)
+        if is_before_gap:
+            kept.append((at + longest, None))
+        is_after_gap = is_before_gap
+    return kept
 
 
 def _newest_at_slots(sampled: pl.DataFrame, not_sampled: pl.DataFrame) -> pl.DataFrame:
@@ -632,8 +658,10 @@ def _curves_of_strategies(
     sums = by_slot.agg(sum_if_known(col.profit))
     in_order = sums.sort("strategy", "currency", "slot")
     by_strategy = in_order.group_by("strategy", "currency", maintain_order=True)
+    shortest = holdings["slot"].unique().sort().diff().min()
+    slot = shortest if isinstance(shortest, timedelta) else LONGEST_STEP
     curves = []
     for name, currency, slots, profits in by_strategy.agg("slot", "profit").iter_rows():
-        points = list(zip(slots, profits, strict=True))
+        points = with_gaps([*zip(slots, profits, strict=True)], max(LONGEST_STEP, 1.5 * slot))
         curves.append({"name": name, "currency": currency, "points": points})
     return curves

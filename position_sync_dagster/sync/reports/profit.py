@@ -21,6 +21,7 @@ from position_sync_dagster.lake.contracts import magnifier_in
 from position_sync_dagster.lake.derived import sum_if_known
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
+from position_sync_dagster.risk.coverage import carries
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import time_zone_of
 from position_sync_dagster.sync.reports.exposure import split
@@ -324,8 +325,9 @@ def explain_holdings(
         Rows with these, symbol, currency, profit, the parts, `gross_move` (the sum of the
         sizes of the parts), `without_greeks`, and `why_unknown`: null where the profit is known.
         Also `missing` (what moved without a movement), `held` (what the change of the price gave
-        to what was held at the beginning), and `units_0`, how many units of the underlying that
-        was.
+        to what was held at the beginning), `is_split` (whether greeks should say what of it),
+        `value_0` (what that was worth), and `units_0`, how many units of the underlying that was.
+        A greek that is not known is null; what it would explain is in `repricing`.
     """
     both_ends = _both_ends(start, end, by)
     movements = _sums_of_movements(_with_signs(moved, start), by)
@@ -336,7 +338,7 @@ def explain_holdings(
     with_parts = _with_parts(with_profit, days)
 
     units_0 = col.position_0 * col.multiplier_0
-    names = (*NUMBERS, "without_greeks", "why_unknown", "missing", "held")
+    names = (*NUMBERS, "without_greeks", "why_unknown", "missing", "held", "is_split", "value_0")
     return with_parts.select(*by, *_TERMS, *names, units_0=units_0)
 
 
@@ -505,15 +507,15 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     held = pl.when(is_priced).then(repriced).otherwise(0.0)
     with_moves = rows.with_columns(held=held, **_moves_by_greeks(days))
 
-    # What greeks do not explain, since one of them is not known, is repricing.
-    greeks = pl.when(is_priced).then(pl.col(BY_GREEKS))
-    with_greeks = with_moves.with_columns(greeks.fill_null(0.0))
-
     # A share or a future has no greeks: its price is its delta.
     is_share = col.right_0.is_null()
+    is_split = is_priced & ~is_share & (col.position_0 != 0)
+    greeks = pl.when(is_split).then(pl.col(BY_GREEKS)).otherwise(0.0)
+    with_greeks = with_moves.with_columns(greeks, is_split=is_split)
     delta = pl.when(is_share).then("held").otherwise("delta")
     by_price = with_greeks.with_columns(delta=delta)
 
+    # What greeks do not explain, since one of them is not known, is repricing.
     repricing = col.held - pl.sum_horizontal(BY_GREEKS)
     since_trades = col.earned - col.held
     trades = pl.when(is_priced).then(since_trades).otherwise(0.0)
@@ -653,17 +655,21 @@ def _held_or_traded(start: pl.DataFrame, end: pl.DataFrame, moved: pl.DataFrame)
 def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the parts of the profit of each strategy and account, and of what is in none; pure.
 
-    A holding whose profit is not known makes that of its strategy unknown.
+    A holding whose profit is not known makes that of its strategy unknown. The parts of the greeks,
+    and with them the repricing, are null where the options whose greeks are known do not carry
+    them; then the change of the prices is in no part.
 
     Args:
         rows: What `explain_holdings` returned, by owner, and cash, which has no conid.
     """
     # A row of cash, or of a fee elsewhere, has no other parts.
     is_whole = col.conid.is_null() | col.profit.is_not_null()
-    nothing = pl.when(is_whole).then(0.0)
-    parts = rows.with_columns(pl.col(PARTS).fill_null(nothing))
+    nothing = pl.when(is_whole & col.is_split.is_null()).then(0.0)
+    parts = rows.with_columns(pl.col(PARTS).fill_null(nothing), col.is_split.fill_null(value=False))
 
-    sum_of_parts = sum_if_known(pl.col(NUMBERS))
+    sum_of_parts = sum_if_known(pl.col(NUMBERS).exclude(BY_GREEKS))
+    are_known = col.repricing.null_count() == 0
+    greeks = {name: pl.when(are_known).then(sum_of_greek(name)) for name in BY_GREEKS}
     legs = col.conid.drop_nulls().n_unique()
     unexplained_legs = _CONTRACT.filter(col.unexplained != 0).sort()
     is_unknown = col.why_unknown.is_not_null()
@@ -672,14 +678,24 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     by = ("strategy_id", "account", "currency")
     sums = parts.group_by(by).agg(
         sum_of_parts,
-        col.without_greeks.sum(),
+        **greeks,
+        without_greeks=col.without_greeks.sum(),
         legs=legs,
         unexplained_legs=unexplained_legs.str.join(", "),
         legs_unknown=is_unknown.sum(),
         why_unknown=reasons.str.join("; "),
     )
     texts_or_null = pl.col("unexplained_legs", "why_unknown").replace("", None)
-    return sums.with_columns(texts_or_null).sort(by)
+    has_greeks = pl.all_horizontal(pl.col(BY_GREEKS).is_not_null())
+    repricing = pl.when(has_greeks).then("repricing")
+    return sums.with_columns(texts_or_null, repricing=repricing).sort(by)
+
+
+def sum_of_greek(name: str) -> pl.Expr:
+    """Return the sum of what a greek explains, of rows of `explain_holdings`."""
+    amount = pl.col(name)
+    is_carried = carries(amount.is_not_null(), col.is_split, col.value_0.abs())
+    return pl.when(is_carried).then(amount.sum())
 
 
 def _named_reason() -> pl.Expr:

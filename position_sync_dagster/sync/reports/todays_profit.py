@@ -23,6 +23,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
+from position_sync_dagster.risk.coverage import sum_if_carried
 from position_sync_dagster.risk.priced_legs import SIZE, Assumptions, PricedLegs, contract_of
 from position_sync_dagster.risk.revaluation import OptionValues, price_steps
 from position_sync_dagster.settings import Settings
@@ -37,6 +38,7 @@ from position_sync_dagster.sync.reports.profit import (
     PARTS,
     explain_holdings,
     rows_to_explain,
+    sum_of_greek,
 )
 from position_sync_dagster.sync.reports.risk import assumptions_of
 
@@ -114,7 +116,7 @@ class TodaysProfit(BaseModel):
     theta: float | None
     """By the time that passed."""
     repricing: float | None
-    """The rest of the change of the prices."""
+    """The rest of the change of the prices; null, as the greeks, where too few legs have greeks."""
     trades: float | None
     """From the prices of trades to the present prices."""
     fees: float | None
@@ -132,9 +134,13 @@ class TodaysProfit(BaseModel):
     revalued: list[str]
     """The legs whose parts come from full revaluation: spot, then volatility, then time."""
     without_greeks: list[str]
-    """The legs whose whole change of price is repricing: greeks, volatility or spot is unknown."""
+    """The legs whose change of price no greek splits: greeks, volatility or spot is unknown."""
     left_out: int
     """The holdings whose profit of the day is not known, which `profit` leaves out."""
+    known: int
+    """Those whose profit is; where they do not carry the sum, `profit` is null."""
+    of: int
+    """All open holdings."""
     why_unknown: str | None
     """Why parts are not known, leg by leg, and which legs are left out."""
     closed: float | None
@@ -387,7 +393,7 @@ def _with_steps(holdings: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
     parts = {}
     for name, step in revalued.items():
         # Where one greek is missing, the others explain nothing.
-        by_greek = pl.when(is_repriced).then(0.0).otherwise(name)
+        by_greek = pl.when(~is_repriced).then(name)
         parts[name] = pl.when(is_revalued).then(step).otherwise(by_greek)
 
     split = rows.with_columns(**parts, revalued=is_revalued, without_greeks=is_repriced)
@@ -397,16 +403,16 @@ def _with_steps(holdings: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
 
 def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:
     """Return the parts of holdings, each with its share of the explained profit."""
-    parts = book.split.parts.select(
-        "strategy_id", *KEY, "currency", "symbol", "right", "strike", "expiry", "share", "daily_pnl"
+    parts = book.split.parts.drop(*PARTS, strict=False)
+    explained = holdings.select(
+        *KEY, *PARTS, "revalued", "without_greeks", "why_unknown", "is_split", "value_0"
     )
-    explained = holdings.select(*KEY, *PARTS, "revalued", "without_greeks", "why_unknown")
     joined = parts.join(explained, on=KEY, how="left", maintain_order="left")
-    shared = joined.with_columns(pl.col(PARTS) * col.share)
+    shared = joined.with_columns(pl.col(*PARTS, "value_0") * col.share)
 
     # The broker's profit of the day has no commissions.
-    explaining = [name for name in PARTS if name not in ("fees", "unexplained")]
-    unexplained = col.daily_pnl - pl.sum_horizontal(explaining, ignore_nulls=False)
+    others = pl.sum_horizontal("repricing", "trades", "assignments", "cash", ignore_nulls=False)
+    unexplained = col.daily_pnl - others - pl.sum_horizontal(BY_GREEKS)
     is_known = col.why_unknown.is_null()
     fees = pl.when(is_known).then(0.0)
     return shared.with_columns(fees=fees, unexplained=unexplained)
@@ -472,14 +478,15 @@ def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
     left_out = named.filter(~is_counted)
     unknown = counted.drop_nulls("why_unknown")
 
-    profit = float(counted["daily_pnl"].sum()) if counted.height else None
+    profit = named.select(sum_if_carried(col.daily_pnl)).item()
     sums: dict[str, Any] = dict.fromkeys(PARTS)
     largest: dict[str, list[LargestLeg]] = {}
     if profit is not None and unknown.is_empty():
         for name in PARTS:
             sums[name] = float(counted[name].sum())
         sums["unexplained"] += profit - sum(sums.values())
-        largest = _largest(counted)
+        sums |= _greeks_that_carry(counted)
+        largest = _largest(counted.select("account", "conid", "leg", *_known_names(sums)))
 
     revalued = counted.filter("revalued")
     without_greeks = counted.filter("without_greeks")
@@ -489,13 +496,28 @@ def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
         "revalued": revalued["leg"].to_list(),
         "without_greeks": without_greeks["leg"].to_list(),
         "left_out": left_out.height,
-        "why_unknown": _why_unknown(unknown, left_out) if parts.height else "nothing is open",
+        "known": counted.height,
+        "of": parts.height,
+        "why_unknown": _why_unknown(unknown, left_out, sums) if parts.height else "nothing is open",
     }
 
 
-def _why_unknown(unknown: pl.DataFrame, left_out: pl.DataFrame) -> str | None:
+def _greeks_that_carry(counted: pl.DataFrame) -> dict[str, float | None]:
+    """Return the parts that are null, since the legs whose greeks are known do not carry them."""
+    greeks = counted.select(**{name: sum_of_greek(name) for name in BY_GREEKS}).row(0, named=True)
+    lacking = [name for name, amount in greeks.items() if amount is None]
+    return dict.fromkeys([*lacking, "repricing"] if lacking else [])
+
+
+def _known_names(sums: dict[str, Any]) -> list[str]:
+    return [name for name, amount in sums.items() if amount is not None]
+
+
+def _why_unknown(unknown: pl.DataFrame, left_out: pl.DataFrame, sums: dict[str, Any]) -> str | None:
     """Return why parts are not known, each reason once; None: all are."""
     reasons: dict[str, None] = {}
+    if sums["trades"] is not None and sums["repricing"] is None:
+        reasons["too few legs have greeks: the change of the prices is in no part"] = None
     for leg, why in unknown.select("leg", "why_unknown").iter_rows():
         reasons[f"{leg}: {why}"] = None
     for leg in left_out["leg"]:
@@ -506,7 +528,7 @@ def _why_unknown(unknown: pl.DataFrame, left_out: pl.DataFrame) -> str | None:
 def _largest(counted: pl.DataFrame) -> dict[str, list[LargestLeg]]:
     """Return the largest legs of each part."""
     largest = {}
-    for name in PARTS:
+    for name in filter(counted.columns.__contains__, PARTS):
         size = pl.col(name).abs()
         by_size = counted.filter(size > AMOUNT_ROUNDING).sort(size, descending=True)
         legs = []

@@ -74,6 +74,7 @@ def test_the_parts_add_up_to_the_sums_of_the_reports(lake, settings):
     [total] = figures["totals"]
     greekless = dict.fromkeys(("dollar_delta", "gamma_1pct", "theta", "vega"), 3)
     assert (total["market_value"], total["unknown"]) == (-600.0, {"market_value": 1, **greekless})
+    assert parts[0]["average_cost"] == 1.0, "of a share, as the price; a contract costs 100"
     [unknown] = [one for one in parts if one["conid"] == 3]
     assert (unknown["market_value"], unknown["unvalued"], unknown["delta"]) == (None, 1, None)
     [expiry] = figures["expiries"]

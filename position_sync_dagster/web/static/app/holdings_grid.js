@@ -201,7 +201,7 @@ export class HoldingsGrid {
 
   update(changed, message) {
     this.#beneath = null;
-    this.#inTurn(async () => {
+    return this.#inTurn(async () => {
       if (message.all) await this.table.replace(allRows());
       if (message.gone?.length) await this.table.remove(message.gone);
       if (changed.length && !message.all) await this.table.update(changed.map(gridRow));

@@ -82,7 +82,7 @@ function drawWhy(answer) {
     hint: row.why_unknown,
     cells: [
       `${row.strategy} ${row.account}${currencyOf(row)}`,
-      money(row.profit),
+      money(row.profit, row.left_out, row.of),
       ...PARTS.map((name) => money(row[name])),
       [row.why_unknown ?? "", "text"],
     ],

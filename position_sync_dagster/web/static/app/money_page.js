@@ -18,7 +18,9 @@ import { drawStrategies } from "./strategies_panel.js";
 
 const WAIT_MS = 30000;
 const PANELS = [drawLosses, drawStrategies, drawGreeks, drawScenarios, drawExpiries, drawChanges];
+const GRID_MS = 5000; // a grid that takes longer holds nothing up
 let sequence = 0;
+let isTaking = false;
 
 // What is off the screen is drawn when it comes back; the title of the tab goes on.
 function draw() {
@@ -27,15 +29,21 @@ function draw() {
 
 // Between two answers only ages move.
 function tick() {
-  if (!drawHeader() || document.hidden) return;
+  if (isTaking || !drawHeader() || document.hidden) return;
   drawStrategies();
   tickHoldings();
 }
 
-function take(message) {
+// The grid computes in a thread of its own: the panels wait for it, so that both show one moment.
+async function take(message) {
   sequence = message.sequence;
   takeFigures(message.figures);
-  updateHoldings(takeParts(message), message);
+  isTaking = true;
+  try {
+    await Promise.race([updateHoldings(takeParts(message), message), pause(GRID_MS)]);
+  } finally {
+    isTaking = false;
+  }
   draw();
   if ("curves" in message.figures) drawCurves();
 }
@@ -46,7 +54,7 @@ async function follow() {
     try {
       const answer = await fetch(`/money/data?after=${sequence}`, { signal: AbortSignal.timeout(WAIT_MS) });
       setClock(answer);
-      if (answer.status === 200) take(await answer.json());
+      if (answer.status === 200) await take(await answer.json());
       else if (answer.status !== 204) throw new Error(`the server answers ${answer.status}`);
       openHoldings().then(openAddress);
     } catch (error) {

@@ -66,7 +66,7 @@ def of_strategies(found: pl.DataFrame, *strategies: str) -> pl.DataFrame:
 
 def row_of(frame: pl.DataFrame, conid: int) -> dict[str, Any]:
     row = frame.row(by_predicate=pl.col("conid") == conid, named=True)
-    assert row["profit"] == pytest.approx(sum(row[name] for name in PARTS))
+    assert row["profit"] == pytest.approx(sum(row[name] or 0.0 for name in PARTS))
     return row
 
 
@@ -83,7 +83,7 @@ def test_an_underlying_in_pence_moves_by_a_hundredth_and_one_of_unknown_unit_by_
     after = held(1, 1.0, 13.0, underlying_price=700.0, magnifier=100.0)
     assert row_of(explained([before], [after], []), 1)["delta"] == pytest.approx(50.0)
     unknown = explained([before | {"magnifier": None}], [after], [])
-    assert row_of(unknown, 1)["delta"] == 0.0
+    assert row_of(unknown, 1)["delta"] is None
     assert row_of(unknown, 1)["profit"] == pytest.approx(100.0)
 
 
@@ -130,8 +130,22 @@ def test_an_option_without_greeks_earns_by_its_repricing_and_is_counted() -> Non
     unknown = SHARE | {"multiplier": 100.0, "right": "CALL"}
     ends = [held(1, 1.0, 12.0, **unknown)], [held(1, 1.0, 9.0, **unknown)]
     row = row_of(explained(*ends, []), 1)
-    assert (row["delta"], row["repricing"]) == pytest.approx((0.0, -300.0))
+    assert (row["delta"], row["theta"], row["repricing"]) == (None, None, pytest.approx(-300.0))
     assert row["without_greeks"]
+
+
+@pytest.mark.parametrize(("without", "delta"), [(1, 1900.0), (3, None)])
+def test_the_greeks_of_a_day_are_null_where_most_options_have_none(without, delta) -> None:
+    """Twenty options rise by 1.00 as their underlying does by 2; each is as large as the others."""
+    unknown = dict.fromkeys(("delta", "gamma", "vega", "theta"))
+    before = [held(n, 1.0, 12.0, **unknown if n < without else {}) for n in range(20)]
+    after = [held(n, 1.0, 13.0, underlying_price=602.0) for n in range(20)]
+    found = explained(before, [*after, held(99, 100.0, 9.0, **SHARE)], [moved(99, 100.0, 8.0)])
+    (row,) = by_strategy(of_strategies(found, *["s"] * 21)).to_dicts()
+    assert row["delta"] == (None if delta is None else pytest.approx(delta))
+    assert (row["vega"] is None) == (row["repricing"] is None) == (delta is None)
+    assert row["without_greeks"] == without
+    assert None not in (row["profit"], row["trades"], row["fees"], row["gross_move"])
 
 
 @pytest.mark.parametrize(

@@ -100,10 +100,10 @@ def rows_of(
     found = explained(figures, opening, frame, given, Settings())
     for strategy in found:
         parts = [getattr(strategy, name) for name in PARTS]
-        if strategy.delta is not None:
+        if None not in parts:
             assert sum(parts) == pytest.approx(strategy.profit, abs=1e-9)
         else:
-            assert parts == [None] * len(PARTS)
+            assert parts[:5] == [None] * 5
             assert strategy.why_unknown
     return found
 
@@ -241,13 +241,15 @@ def test_a_leg_whose_close_lacks_a_greek_is_revalued(name) -> None:
         ({"delta": None}, {}, {}),
     ],
 )
-def test_without_spot_terms_or_a_rate_the_change_of_the_price_is_repricing(
+def test_without_spot_terms_or_a_rate_nothing_says_what_the_change_of_the_price_is(
     close, now, rates
 ) -> None:
     present = held(1, 2.0, 24.0, 800.0, **{"underlying_price": 590.0} | now)
     (found,) = rows_of([at_close(1, 2.0, 20.0, **close)], [present], rates=rates)
-    assert parts_of(found, "delta", "vega", "theta", "repricing") == pytest.approx([0, 0, 0, 800])
+    assert parts_of(found, "delta", "vega", "theta", "repricing") == [None] * 4
+    assert parts_of(found, "profit", "trades", "unexplained") == pytest.approx([800, 0, 0])
     assert len(found.without_greeks) == 1
+    assert "too few legs have greeks" in str(found.why_unknown)
 
 
 @pytest.mark.parametrize(
@@ -280,9 +282,11 @@ def test_an_account_without_a_close_says_so_and_leaves_the_others_known() -> Non
 
 
 def test_a_profit_of_the_day_that_is_not_known_is_left_out_of_all_numbers() -> None:
-    before = [at_close(1, 2.0, 12.0), at_close(2, 1.0, 3.0)]
-    (found,) = rows_of(before, [held(1, 2.0, 13.0, 200.0), held(2, 1.0, 4.0, None)])
+    before = [at_close(1, 20.0, 12.0), at_close(2, 1.0, 3.0)]
+    (found,) = rows_of(before, [held(1, 20.0, 13.0, 200.0), held(2, 1.0, 4.0, None)])
     assert (found.profit, found.left_out) == (200.0, 1)
+    (little,) = rows_of(before, [held(1, 1.0, 13.0, 200.0), held(2, 1.0, 4.0, None)])
+    assert (little.profit, little.delta, little.known, little.of) == (None, None, 1, 2)
     assert "its profit of the day, which is left out" in str(found.why_unknown)
     (nothing,) = rows_of(before[1:], [held(2, 1.0, 4.0, None)])
     assert (nothing.profit, nothing.left_out) == (None, 1)
