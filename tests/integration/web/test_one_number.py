@@ -1,0 +1,119 @@
+"""Each figure is one number, whichever surface is asked; the table is in docs/architecture.md."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from httpx import AsyncClient
+
+from position_sync_dagster.cli.mcp import Tools
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.rules import exchange_date
+from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
+from tests.integration.web.test_figures import row
+from tests.support import command_line
+from tests.support.legs import leg
+
+SUMS = {
+    "market_value": "value", "today": "daily_pnl", "unrealized": "unrealized_pnl",
+    "dollar_delta": "dollar_delta", "theta": "theta", "vega": "vega", "gamma_1pct": "gamma_1pct",
+}  # fmt: skip
+
+
+@pytest.fixture
+def held(lake, settings, monkeypatch) -> None:
+    """Hold two legs of a strategy and twenty of none, one of which has no greeks."""
+    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+    monkeypatch.setenv("POSITION_SYNC_GATEWAY_ID", settings.gateway_id)
+    session = lake.sessions.acquire(
+        settings.gateway_id, Owner.STREAM, lease_s=600.0, run_id=None, host="here", pid=1
+    )
+    lake.sessions.renew(session, lease_s=600.0, state=SessionState.LIVE)
+    greeks = {"delta": -0.5, "gamma": 0.01, "theta": -0.1, "vega": 0.3, "implied_vol": 0.2}
+    terms = {"underlying_price": 600.0, "expiry": exchange_date(utc_now()) + timedelta(days=60)}
+    lake.registry.sync.add_many([leg(1, "condor"), leg(2, "condor")])
+    lake.updates.sync.append([row(n, **greeks, **terms) for n in range(1, 22)] + [row(22, **terms)])
+    at = utc_now()
+    account = AccountSummary(
+        account="U1", currency="USD", daily_pnl=-160.25, net_liquidation=50_000.0, cash=1.0,
+        excess_liquidity=20_000.0, initial_margin=31_000.0, maintenance_margin=30_000.0,
+        timestamp=at, pnl_received_at=at, values_received_at=at, gateway_id=settings.gateway_id,
+    )  # fmt: skip
+    lake.account_values.append([account.with_open_profit([("USD", -7.0)] * 22)])
+
+
+async def asked(client: AsyncClient, path: str) -> Any:
+    return (await client.get(f"/api/v1/{path}")).json()
+
+
+@pytest.mark.usefixtures("held")
+async def test_the_account_has_one_bridge_and_one_margin_on_every_surface(client, lake, settings):
+    page = PageFigures(settings).read(utc_now())[1]
+    answers = {
+        "page": page["accounts"],
+        "http": (await asked(client, "accounts"))["accounts"],
+        "figures": (await asked(client, "figures"))["accounts"],
+        "assistant": Tools(settings, lake).figures()["accounts"],
+        "command": (await asyncio.to_thread(command_line.json_of, "figures"))["accounts"],
+    }
+    for surface, (account,) in answers.items():
+        today = account["today"]
+        parts = [today[name] for name in ("account", "open", "closed", "cash", "unexplained")]
+        assert parts == [-160.25, -154.0, 0.0, 0.0, -6.25], surface
+        assert (account["maintenance_margin"], account["cushion"]) == (30_000.0, 0.4), surface
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_sum_is_one_number_on_every_surface_and_the_parts_add_up_to_it(
+    client, lake, settings
+):
+    parts, page = PageFigures(settings).read(utc_now())
+    answers = {
+        "page": page,
+        "http": await asked(client, "strategies"),
+        "figures": await asked(client, "figures"),
+        "assistant": Tools(settings, lake).figures(),
+        "command": await asyncio.to_thread(command_line.json_of, "figures"),
+    }
+    exposure = await asyncio.to_thread(command_line.json_of, "exposure")
+    rows = [dict(zip(COLUMNS, part, strict=True)) for part in parts.values()]
+    of_page = {sums["strategy"]: sums for sums in page["strategies"]}
+    assert (of_page["UNATTRIBUTED"]["known"]["theta"], of_page["condor"]["known"]) == (19, {})
+
+    for name, in_commands in SUMS.items():
+        column = {"today": "daily_pnl", "unrealized": "unrealized_pnl"}.get(name, name)
+        for strategy, sums in of_page.items():
+            amounts = [part[column] or 0.0 for part in rows if part["strategy"] == strategy]
+            assert sums[name] == pytest.approx(sum(amounts)), (name, strategy)
+            told = [
+                [row[name] for row in answer["strategies"] if row["strategy"] == strategy]
+                for answer in answers.values()
+            ]
+            told += [
+                [row[in_commands] for row in exposure_rows(exposure) if row["name"] == strategy]
+            ]
+            assert told == [[sums[name]]] * len(told), (name, strategy)
+
+
+def exposure_rows(answer: Any) -> list[dict[str, Any]]:
+    return [*answer["strategies"], *answer["rest"]]
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_fall_of_five_percent_is_one_number_on_every_surface(client, lake, settings):
+    query = {"level": "account", "spot": "-5"}
+    (http,) = (await client.get("/api/v1/what-if", params=query)).json()["rows"]
+    recorded = await asked(client, "scenarios")
+    place = recorded["names"].index("-5 %")
+    (strip,) = [row for row in recorded["rows"] if row["level"] == "account"]
+    asking = ("what-if", "--spot", "-5", "--level", "account")
+    (command,) = await asyncio.to_thread(command_line.json_of, *asking)
+    by_strategy = Tools(settings, lake).what_if(spot=[-5.0])
+    assistant = sum(row["profit"] for row in by_strategy)
+    profits = [http["profit"], strip["profits"][place], command["profit"], assistant]
+    assert profits == [pytest.approx(http["profit"], rel=1e-3)] * 4
+    counts = (http["known"], http["of"], command["known"], strip["known"][place])
+    assert counts == (21, 22, 21, 21)
