@@ -12,6 +12,7 @@ UV := .tools/bin/uv
 UV_INSTALLED := .tools/.uv-$(UV_VERSION)
 RUNNABLE := .venv/.runnable
 SYNCED := .venv/.synced
+TESTS_COMPILED := .venv/.tests-compiled
 BENCH_SYNCED := .venv/.bench-synced
 BIN := .venv/bin
 # The package is used where it lies, by a dozen processes at once.
@@ -28,6 +29,16 @@ OWN_FILES := --reinstall-package aeventkit
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
+
+# What `make test PART=` runs: who changes the core waits for the core.
+PART_core := tests/contract \
+  $(addprefix tests/unit/,domain gateway lake processes sync/stream sync/test_drain.py) \
+  $(addprefix tests/integration/,gateway lake sync/stream sync/test_drain.py)
+PART_money := $(addprefix tests/unit/,risk sync/reports terminal web) \
+  $(addprefix tests/integration/,cli defs/assets web) \
+  $(addprefix tests/integration/sync/test_,closed_campaigns.py delivery.py incremental_causes.py \
+    live_profit.py profit.py rules.py statement_import.py today.py)
+PART_simulator := ib_gateway_simulator/tests
 
 # Their markers; tests/support/tiers.py says which tests have them, and why.
 SECOND_TIER := variation or program or campaign
@@ -51,9 +62,9 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
 	@echo
 	@echo '  demo takes FOR=60 (seconds, unattended; fails unless its figures are met),'
-	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test and test-all take'
-	@echo '  ARGS= for pytest; bench takes PART=queue and ARGS=--quick; chaos takes SEED=,'
-	@echo '  which replays its kills; fuzz takes MESSAGES=1000000 and SEED=, which replays its scripts;'
+	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test takes PART=core,'
+	@echo '  money or simulator, and, as test-all, ARGS= for pytest; bench takes PART=queue and ARGS=--quick;'
+	@echo '  chaos takes SEED=, which replays its kills; fuzz takes MESSAGES=1000000 and SEED=, which replays its scripts;'
 	@echo '  release-check takes FOR=60 and PYTHONS="python3.11 python3.14".'
 
 .PHONY: demo
@@ -70,22 +81,27 @@ dev: $(RUNNABLE) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see
 tables: $(RUNNABLE) ## docs/tables.md, the data dictionary, from the code
 	@$(BIN)/python -m tests.support.data_dictionary > docs/tables.md
 
-# Some tests wait while others compute: six processes fill two cores.
+# Some tests wait while others compute: four processes fill two cores. Each imports and collects all.
+PYTEST := $(BIN)/pytest -n 4
+
+# Each process would compile the modules of all tests: two do it for all, a half each.
+$(TESTS_COMPILED): $(SYNCED)
+	@for tests in 'tests/unit ib_gateway_simulator/tests' \
+	  'tests/acceptance tests/chaos tests/contract tests/integration tests/year'; do \
+	  $(BIN)/pytest -n 0 --collect-only -qq $$tests >/dev/null & \
+	done; wait; touch $@
+
 .PHONY: test
-test: $(SYNCED) ## every promise once, some 8 minutes on two cores (ARGS='-n 0': one test after the other)
-	@$(BIN)/pytest -n 6 --durations=10 -m 'not ($(SECOND_TIER))' $(ARGS)
+test: $(TESTS_COMPILED) ## every promise once, some 8 minutes on two cores (ARGS='-n 0': one test after the other)
+	@$(PYTEST) --durations=10 -m 'not ($(SECOND_TIER))' $(if $(PART),$(or $(PART_$(PART)),$(error no part $(PART)))) $(ARGS)
 
 .PHONY: test-all
-test-all: $(SYNCED) ## everything: more cases, more programs, campaigns, Postgres, an object store
-	@$(BIN)/pytest -n 6 --durations=10 $(ARGS)
+test-all: $(TESTS_COMPILED) ## everything: more cases, more programs, campaigns, Postgres, an object store
+	@$(PYTEST) --durations=10 $(ARGS)
 
 .PHONY: test-rest
-test-rest: $(SYNCED) ## what test-all has beyond test
-	@$(BIN)/pytest -n 6 --durations=10 -m '$(SECOND_TIER)' $(ARGS)
-
-.PHONY: test-simulator
-test-simulator: $(SYNCED) ## the tests of the gateway simulator alone
-	@$(BIN)/pytest -n 4 tests/unit/simulator tests/integration/simulator $(ARGS)
+test-rest: $(TESTS_COMPILED) ## what test-all has beyond test
+	@$(PYTEST) --durations=10 -m '$(SECOND_TIER)' $(ARGS)
 
 .PHONY: chaos
 chaos: $(SYNCED) ## random kills and stops of all that writes, of each program, and odd lists (an hour)

@@ -44,6 +44,7 @@ PYTHONS = ("python3.11", "python3.12", "python3.13", "python3.14")
 SECRETS = (
     *(".env", "deploy/host.env", ".tools/bin/uv", "data/lake/rows.parquet", "dist/notes.py"),
     *("ib_gateway_simulator/.env", "ib_gateway_simulator/books/host.env"),
+    "ib_gateway_simulator/tests/test_of_a_checkout.py",
     *("ib_gateway_simulator/.tools/key.py", "position_sync_dagster/lake/rows.parquet"),
 )
 SECRET = b"a secret that the check of the release planted"

@@ -24,11 +24,12 @@ CHAINS = {
     "test_the_end.py": "looks",
 }
 
-UNIT = "tests/unit/"
+UNIT = ("tests/unit/", "ib_gateway_simulator/tests/unit/")
 # Folders whose tests wait most of their time, in the order in which they begin: first those with
 # tests of a minute.
-WAITING = tuple(
-    f"tests/integration/{folder}/" for folder in ("sync", "processes", "gateway", "simulator")
+WAITING = (
+    *(f"tests/integration/{folder}/" for folder in ("sync", "processes", "gateway")),
+    "ib_gateway_simulator/tests/integration/",
 )
 
 

@@ -54,7 +54,14 @@ def docstrings_of(path: Path) -> Iterator[tuple[int, str]]:
             yield getattr(node, "lineno", 1), text
 
 
-@pytest.mark.parametrize("folder", [*folders_of(PACKAGE), *folders_of(SIMULATOR)], ids=name_of)
+FOLDERS = [
+    folder
+    for folder in (*folders_of(PACKAGE), *folders_of(SIMULATOR))
+    if not folder.is_relative_to(SIMULATOR / "tests")
+]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
 def test_a_folder_says_what_it_holds(folder):
     text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
     assert text, "it has no docstring"
@@ -71,20 +78,15 @@ def test_a_search_for_a_class_finds_one_place():
     assert [name for name, times in named.items() if times > 1] == []
 
 
-def folder_under_test(tests: Path) -> Path:
-    """Return the folder that a folder of tests mirrors."""
-    first, *rest = (*tests.parts, ".")
-    return SIMULATOR.joinpath(*rest) if first == "simulator" else PACKAGE / tests
-
-
 def test_each_folder_of_tests_mirrors_a_folder_of_the_package():
     tiers = {path.relative_to(TESTS).parts[0] for path in folders_of(TESTS) if path != TESTS}
     assert tiers == {*MIRRORING, *APART}
     strange = [
         name_of(folder)
+        for tests, package in ((TESTS, PACKAGE), (SIMULATOR / "tests", SIMULATOR))
         for tier in MIRRORING
-        for folder in folders_of(TESTS / tier)
-        if not folder_under_test(folder.relative_to(TESTS / tier)).is_dir()
+        for folder in folders_of(tests / tier)
+        if not (package / folder.relative_to(tests / tier)).is_dir()
     ]
     assert strange == []
 

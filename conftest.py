@@ -1,17 +1,24 @@
-"""What every test may need: settings of its own, a deadline for conditions, a simulator."""
+"""What every test may need: settings of its own, a deadline for conditions, a simulator.
+
+It is for the tests of both packages: `tests`, and `ib_gateway_simulator/tests`.
+"""
 
 import gc
 import os
 import signal
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import hypothesis
 import psutil
 import pytest
 
+from ib_gateway_simulator.recording.proxy import Proxy
+from ib_gateway_simulator.recording.recorder import Recorder
 from position_sync_dagster.cli import THREAD_COUNTS
 from position_sync_dagster.settings import Settings
 from tests.support import command_line, object_store, streams, tiers, waiting
@@ -86,7 +93,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Share the tests out to the workers of pytest-xdist (`-n 6`)."""
+    """Share the tests out to the workers of pytest-xdist (`-n 4`)."""
     return Scheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
@@ -166,3 +173,18 @@ def simulate() -> Callable[..., Any]:
 def settings_for() -> Callable[..., Settings]:
     """Return settings for a simulator, with short intervals."""
     return streams.settings_for
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """Run a recorder in front of a simulator, and give the test its port and its file."""
+
+    @asynccontextmanager
+    async def run(port, name="session.ibrec", **options):
+        path = tmp_path / name
+        with Recorder(path, random=Random(5), **options) as recorder:
+            async with Proxy(recorder, ("127.0.0.1", port)) as proxy:
+                proxy.path, proxy.recorder = path, recorder
+                yield proxy
+
+    return run
