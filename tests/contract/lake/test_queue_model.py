@@ -334,4 +334,4 @@ def _merge_early(monkeypatch):
 
 
 class TestQueue(QueueMachine.TestCase):
-    settings = settings(PROFILE, max_examples=38 if EVERYTHING else 9, stateful_step_count=45)
+    settings = settings(PROFILE, max_examples=38 if EVERYTHING else 5, stateful_step_count=45)

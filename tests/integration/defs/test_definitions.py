@@ -182,8 +182,15 @@ def test_both_ways_to_start_it_use_one_location_name():
     assert module["module_name"] == project["code_location_target_module"]
 
 
-def test_an_installed_package_loads_without_the_project_around_it(tmp_path):
-    """As in the image, and after `pip install`: there is no pyproject.toml above the package."""
+def test_an_installed_package_loads_beside_a_file_of_logins_that_cannot_be_read(
+    tmp_path, monkeypatch
+):
+    """As in the image, and after `pip install`: there is no pyproject.toml above the package.
+
+    The sensors name the mistake of the file: a reload of the location must not take them away.
+    """
+    (tmp_path / "gateways.yaml").write_text("gateways: [")
+    monkeypatch.setenv("POSITION_SYNC_GATEWAYS_FILE", str(tmp_path / "gateways.yaml"))
     package = ROOT / "position_sync_dagster"
     shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     code = (
