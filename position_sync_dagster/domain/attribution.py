@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 from position_sync_dagster.domain.clock import NEVER
@@ -159,13 +160,16 @@ def attributed(
     movements: Iterable[Movement],
     legs: Iterable[ActiveContract],
     held_before: Mapping[Key, float],
+    costs: Mapping[Key, float] = MappingProxyType({}),
 ) -> list[OwnedPart]:
     """Return the parts of all movements of holdings, each with its owner, in order of time.
 
     Args:
         movements: Each once; all of each holding.
         legs: The legs of strategies, also those that were removed.
-        held_before: What was held before the first movement, where that is known not to be 0.
+        held_before: What was held before the first movement, where that is known not to be 0, also
+            of holdings without any.
+        costs: What one unit of that had cost, where the broker says it.
     """
     by_key: defaultdict[Key, list[Movement]] = defaultdict(list)
     for movement in movements:
@@ -181,7 +185,19 @@ def attributed(
     for key, of_holding in by_key.items():
         account, conid = key
         of_account = [leg for leg in legs_of[conid] if leg.account in (None, account)]
-        holdings.append(_Holding(of_holding, of_account, held_before.get(key, 0.0), sources))
+        before = held_before.get(key, 0.0)
+        holding = _Holding(of_holding, of_account, before, costs.get(key), sources)
+        holdings.append(holding)
+
+    unmoved = [(key, held) for key, held in held_before.items() if key not in by_key]
+    timelines: defaultdict[int, list[_Timeline]] = defaultdict(list)
+    for (_account, conid), held in unmoved:
+        timelines[conid].append([(NEVER, held)])
+    for holding in holdings:
+        timelines[holding.conid].append(holding.timeline)
+    for holding in holdings:
+        others = timelines[holding.conid]
+        holding.elsewhere = [other for other in others if other is not holding.timeline]
 
     sources.link(holdings)
     parts: list[OwnedPart] = []
@@ -318,6 +334,7 @@ class _Claim:
     """The claim of a strategy on a contract, while it is a leg of it.
 
     Attributes:
+        account: The account that its leg names; None: any.
         quantity: How much of it; None: all.
         since: The first day; None: `begin` says it.
         begin: The time from which it counts.
@@ -326,6 +343,7 @@ class _Claim:
     """
 
     strategy_id: str
+    account: str | None
     quantity: float | None
     since: date | None
     begin: datetime
@@ -342,6 +360,10 @@ class _Claim:
         return at >= self.begin
 
 
+# How much was held from each time on.
+_Timeline = list[tuple[datetime, float]]
+
+
 class _Holding:
     """A holding of an account: its movements in order, and what each owner has of it."""
 
@@ -350,13 +372,18 @@ class _Holding:
         movements: Iterable[Movement],
         legs: Iterable[ActiveContract],
         held_before: float,
+        cost: float | None,
         sources: _Sources,
     ) -> None:
+        self._cost = cost if held_before else None
         self._sources = sources
         self._signed = _with_signs(sorted(movements, key=_order_of), held_before)
         self._prior = held_before or _prior_of(self._signed)
         self._claims = _claims_of(legs, self._stays())
         self._at_end_of = self._quantities_by_session()
+        self.conid = self._signed[0].key[1]
+        self.timeline = self._quantities_by_time()
+        self.elsewhere: Sequence[_Timeline] = ()
         self._has: _Shares = {}
         self._last_owners: _Shares = {}
         self._parts: list[OwnedPart] = []
@@ -428,12 +455,32 @@ class _Holding:
             quantities[movement.session_date] = total
         return quantities
 
+    def _quantities_by_time(self) -> _Timeline:
+        total = self._prior
+        timeline = [(NEVER, total)]
+        for movement in self._signed:
+            total += movement.quantity or 0.0
+            timeline.append((moment_of(movement), total))
+        return timeline
+
+    def _held_elsewhere(self, movement: Movement, by: float) -> float:
+        """Return what other accounts hold of the contract at the time, on the side of a change."""
+        at = moment_of(movement)
+        total = 0.0
+        for timeline in self.elsewhere:
+            held = [quantity for since, quantity in timeline if since <= at]
+            total += max(0.0, math.copysign(1.0, by) * held[-1])
+        return math.copysign(total, by)
+
     def _open_prior(self, first: Movement) -> None:
         """Divide what was held before the first movement to those that claim it."""
         text = f"what {name_of(first)} cost is not known: it was held before its first movement"
-        prior = replace(first, quantity=self._prior, cash=None, fee=0.0, order_id=None)
+        cash = None if self._cost is None else -self._prior * self._cost
+        kind = MovementKind.TRADE
+        prior = replace(first, kind=kind, quantity=self._prior, cash=cash, fee=0.0, order_id=None)
         openers = self._openers(prior, self._prior)
-        self._add_parts(prior, openers, opens=True, unclear=text, is_prior=True)
+        unclear = text if cash is None else None
+        self._add_parts(prior, openers, opens=True, unclear=unclear, is_prior=True)
 
     def _move(self, movement: Movement, by: float) -> None:
         """Divide a movement: first it closes what is held on the other side, then it opens."""
@@ -511,25 +558,31 @@ class _Holding:
     def _openers(self, movement: Movement, by: float) -> _Shares:
         """Return whose an opening is: of those that claim a quantity, as far as they lack it."""
         claims = _counting(claim for claim in self._claims if claim.covers(movement))
-        lacking: _Shares = {}
-        whole = _NOBODY
+        wanted: _Shares = defaultdict(float)
         for claim in claims:
-            owner = HoldingOwner(claim.strategy_id)
-            if claim.quantity is None:
-                whole = owner
-                continue
-            missing = claim.quantity - self._has.get(owner, 0.0)
-            if missing * by > 0:
-                lacking[owner] = missing
+            if claim.quantity is not None and claim.quantity * by > 0:
+                part = 1.0 if claim.account else self._part_of_accounts(movement, by)
+                wanted[HoldingOwner(claim.strategy_id)] += claim.quantity * part
 
+        missing_of = {owner: claim - self._has.get(owner, 0.0) for owner, claim in wanted.items()}
+        lacking = {owner: missing for owner, missing in missing_of.items() if missing * by > 0}
         total = sum(lacking.values())
         if abs(total) > abs(by):
             for owner, missing in lacking.items():
                 lacking[owner] = missing * by / total
         unclaimed = by - sum(lacking.values())
-        if abs(unclaimed) >= QUANTITY_ROUNDING or not lacking:
-            lacking[whole] = unclaimed
-        return lacking
+        if lacking and abs(unclaimed) < QUANTITY_ROUNDING:
+            return lacking
+
+        whole = [HoldingOwner(claim.strategy_id) for claim in claims if claim.quantity is None]
+        takers = whole or [_NOBODY]
+        return lacking | {owner: unclaimed / len(takers) for owner in takers}
+
+    def _part_of_accounts(self, movement: Movement, by: float) -> float:
+        """Return which part of what all accounts hold this one has after a change."""
+        held = self._total + by
+        everywhere = held + self._held_elsewhere(movement, by)
+        return held / everywhere if everywhere else 1.0
 
     def _reorganize(self, movement: Movement, by: float) -> None:
         """Divide what a corporate action took, brought or changed by what the owners have."""
@@ -704,6 +757,7 @@ def _claims_of(
 
         claim = _Claim(
             strategy_id=str(leg.strategy_id),
+            account=leg.account,
             quantity=leg.quantity,
             since=leg.since,
             begin=begin,
@@ -715,14 +769,14 @@ def _claims_of(
 
 
 def _counting(claims: Iterable[_Claim]) -> list[_Claim]:
-    """Return of each strategy the newest claim, and one claim on the whole at most."""
-    newest: dict[str, _Claim] = {}
+    """Return the newest form of each claim; of those on the whole, those that go on come first."""
+    newest: dict[tuple[str, str | None], _Claim] = {}
     for claim in sorted(claims, key=lambda claim: claim.added_at):
-        newest[claim.strategy_id] = claim
+        newest[claim.strategy_id, claim.account] = claim
 
     whole = [claim for claim in newest.values() if claim.quantity is None]
-    taken_over = whole[:-1]
-    return [claim for claim in newest.values() if claim not in taken_over]
+    present = [claim for claim in whole if claim.end is None] or whole[-1:]
+    return [claim for claim in newest.values() if claim not in whole or claim in present]
 
 
 def _why_no_money(movement: Movement) -> str | None:

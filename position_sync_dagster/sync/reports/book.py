@@ -27,7 +27,7 @@ from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.derived import derived_rows, sum_if_known
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake, Past
 from position_sync_dagster.lake.schema import CLOSED_CAMPAIGNS, moment
-from position_sync_dagster.risk.campaigns import Realised, open_profit
+from position_sync_dagster.risk.campaigns import EarnedMoney, open_profit
 from position_sync_dagster.risk.scenario_file import ScenariosFileError, folder_of, read_scenarios
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
@@ -253,29 +253,24 @@ class Book:
 
         if name is not None and is_strategy:
             since = realized["realized_since"]
-            realized["campaign"] = self._campaign((name, sums.currency), sums, since)
+            realized["campaign"] = self._campaign((name, sums.currency), since)
         return sums.model_copy(update=realized)
 
-    def _campaign(self, key: tuple[str, str], sums: MoneySum, since: datetime | None) -> Campaign:
+    def _campaign(self, key: tuple[str, str], since: datetime | None) -> Campaign:
         """Return the campaign of a strategy in a currency."""
         strategy, currency = key
-        campaigns = self.closes.campaigns
-        realised = campaigns.realised.get(key, Realised())
-
-        # A strategy without a holding has nothing open: that is 0, and not unknown.
-        open_now = None if "unrealized_pnl" in sums.unknown else sums.unrealized_pnl or 0.0
-        lots = [lot for lot in campaigns.lots if (lot.strategy_id, lot.currency) == key]
-        if lots:
-            parts = self.split.parts.filter(strategy_id=strategy, currency=currency)
-            open_now = open_profit(lots, parts, self.priced)
-
+        earned = self.closes.earned.get(key, EarnedMoney())
+        # What closed without a movement that names it has no known profit.
+        realised = None if key in self.closes.unnamed else earned.realised
+        holdings = self.split.parts.filter(strategy_id=strategy, currency=currency)
+        open_now = open_profit(earned.lots, holdings, self.priced)
         return Campaign(
             since=since,
-            realised=realised.profit,
+            realised=realised,
             open=open_now,
-            fees=realised.fees,
-            other_fees=dict(realised.other_fees),
-            profit=known_sum([realised.profit, open_now]),
+            fees=earned.fees,
+            other_fees=earned.other_fees,
+            profit=known_sum([realised, open_now]),
         )
 
     def _in_base(self, account: AccountSummary) -> TotalSum | None:

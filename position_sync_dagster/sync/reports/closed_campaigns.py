@@ -5,11 +5,12 @@ from `daily_positions` and the ledger, where these have them.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from functools import cached_property
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 import polars as pl
@@ -18,13 +19,11 @@ from polars import col
 from position_sync_dagster.domain.attribution import (
     OwnedPart,
     attributed,
-    moment_of,
     name_of,
 )
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.closed_campaign import ClosedCampaign
-from position_sync_dagster.domain.closes import SLACK
-from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
     ContractDetails,
@@ -35,8 +34,8 @@ from position_sync_dagster.domain.instrument import (
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.movements import Movement, known_sum
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import legs_of, one_of
-from position_sync_dagster.risk.closed_campaigns import (
+from position_sync_dagster.lake.schema import legs_of, one_of, records_of
+from position_sync_dagster.risk.campaigns import (
     CampaignMoney,
     CampaignState,
     Contract,
@@ -56,6 +55,7 @@ from position_sync_dagster.risk.closed_campaigns import (
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
 from position_sync_dagster.sync.movement_sources import SINGLE_TYPES
+from position_sync_dagster.sync.reports.owned_parts import held_before, legs_ever
 from position_sync_dagster.sync.reports.recorded_values import RecordedValues
 
 DAYS_OF_A_YEAR = 365
@@ -96,16 +96,19 @@ class CampaignBook:
     only: pl.Expr | None = None
 
     @cached_property
+    def _rows(self) -> pl.DataFrame:
+        return self.lake.movements.rows(None, self.only)
+
+    @cached_property
     def movements(self) -> list[Movement]:
         """All movements."""
-        return self.lake.movements.records(None, self.only)
+        return records_of(Movement, self._rows)
 
     @cached_property
     def parts(self) -> list[OwnedPart]:
         """The parts of movements with their owners, in order of time."""
-        history = legs_of(self.lake.registry.sync.history())
-        legs = [leg for leg in history if isinstance(leg, ActiveContract)]
-        return attributed(self.movements, legs, self._held_before())
+        before, costs = self._held_before()
+        return attributed(self.movements, legs_ever(self.lake), before, costs)
 
     @cached_property
     def campaigns(self) -> list[TradedCampaign]:
@@ -240,29 +243,24 @@ class CampaignBook:
 
     # -- what is read -------------------------------------------------------------------------
 
-    def _held_before(self) -> dict[Key, float]:
-        """Return what was held before the first movement, where the tables say it."""
-        first: dict[Key, Movement] = {}
-        for movement in sorted(self.movements, key=moment_of):
-            if movement.conid is not None and movement.quantity:
-                first.setdefault(movement.key, movement)
-
-        names = ["account", "conid", "before", "seen_at", "since"]
+    def _held_before(self) -> tuple[dict[Key, float], dict[Key, float]]:
+        """Return what was held before the first movements, and its cost, where tables say it."""
+        names = ["account", "conid", "before", "average_cost", "seen_at", "since"]
         changes = self.lake.position_changes.table.rows(columns=names)
-        first_changes = changes.sort("seen_at").unique(["account", "conid"], keep="first")
-        held = {}
-        for account, conid, before, seen_at, since in first_changes.select(names).iter_rows():
-            opening = first.get((account, conid))
-            if opening is not None and _is_after(opening, since or seen_at):
-                held[account, conid] = before
-
-        recorded = self._recorded.quantities
-        for key, first_movement in first.items():
-            days = recorded.get(key, {})
-            earlier = [day for day in days if day < first_movement.session_date]
+        before, costs = held_before(self._rows, changes)
+        held = dict(before)
+        for key, days in self._recorded.quantities.items():
+            sessions = [part.session_date for part in self._of_holding[key] if part.quantity]
+            earlier = [day for day in days if sessions and day < min(sessions)]
             if earlier:
                 held[key] = days[max(earlier)]
-        return {key: quantity for key, quantity in held.items() if quantity}
+        costs_of_held = {key: cost for key, cost in costs.items() if held[key] == before[key]}
+        return {key: quantity for key, quantity in held.items() if quantity}, costs_of_held
+
+    @cached_property
+    def _of_holding(self) -> Mapping[Key, list[Movement]]:
+        with_contract = [movement for movement in self.movements if movement.conid is not None]
+        return grouped(attrgetter("key"), with_contract)
 
     @cached_property
     def _recorded(self) -> "RecordedValues":
@@ -281,11 +279,8 @@ class CampaignBook:
     @cached_property
     def _contracts(self) -> dict[int, Contract]:
         """What is known of each contract: from its movements, its details and its legs."""
-        by_conid = defaultdict(list)
-        for movement in self.movements:
-            if movement.conid is not None:
-                by_conid[movement.conid].append(movement)
-
+        with_contract = [movement for movement in self.movements if movement.conid is not None]
+        by_conid = grouped(lambda movement: movement.key[1], with_contract)
         details = self.lake.contracts.get(by_conid)
         history = self.lake.registry.sync.history().filter(one_of("conid", by_conid))
         legs = {leg.conid: leg for leg in legs_of(history) if isinstance(leg, ActiveContract)}
@@ -293,12 +288,6 @@ class CampaignBook:
         for conid, movements in by_conid.items():
             contracts[conid] = contract_of(movements, details.get(conid), legs.get(conid))
         return contracts
-
-
-def _is_after(movement: Movement, at: datetime) -> bool:
-    """Return whether a movement may be later than what the broker held at a time."""
-    tolerance = SLACK if movement.at is not None else A_DAY
-    return moment_of(movement) >= at - tolerance
 
 
 def _extremes(

@@ -1,8 +1,7 @@
 """What closed: which legs of strategies are gone and why, and the realised profit of closes."""
 
-import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -11,21 +10,31 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.attribution import OwnedPart, attributed
 from position_sync_dagster.domain.closes import Closure, end_text
-from position_sync_dagster.domain.holding import KEY, grouped
-from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.holding import KEY, Key, grouped
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.movements import (
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+)
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, Past
-from position_sync_dagster.risk.campaigns import Campaigns, campaigns_of
+from position_sync_dagster.risk.campaigns import EarnedMoney, earned_by
+from position_sync_dagster.sync.reports.owned_parts import (
+    RememberedParts,
+    deciding_movements,
+    held_before,
+    remembered_parts,
+)
 
 # By contract, in each account: when a holding ended, and how; None: it is not known.
 Ends = Mapping[int, Mapping[str, tuple[datetime, str | None]]]
 
 # A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency.
 Group = tuple[str | None, str | None, str]
-
-
-_ELSEWHERE = pl.Schema({"account": pl.String, "conid": pl.Int64, "elsewhere": pl.Float64})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +48,8 @@ class Closes:
         since: When the first change of a quantity was recorded; None before it.
         ends: How holdings of strategies' legs ended whose last change left nothing.
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
-        before: The changes, with the quantity `before` and the average cost.
-        movements: Those of the contracts of legs, and of what these left.
-        magnifiers: By conid: 100 of what is quoted in cents, else 1; missing where not known.
-        elsewhere: For contracts of which a leg claims a quantity in any account: by account, the
-            quantity that the other accounts held at most, without a sign.
+        before: The changes, with the quantity `before`.
+        parts: Whose the movements of contracts are that strategies may have.
     """
 
     rows: pl.DataFrame = field(default_factory=schema.CLOSURES.polars.to_frame)
@@ -51,9 +57,7 @@ class Closes:
     ends: Ends = field(default_factory=dict)
     legs: pl.DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
     before: pl.DataFrame = field(default_factory=schema.POSITION_CHANGES.polars.to_frame)
-    movements: pl.DataFrame = field(default_factory=schema.MOVEMENTS.polars.to_frame)
-    magnifiers: Mapping[int, int] = field(default_factory=dict)
-    elsewhere: pl.DataFrame = field(default_factory=_ELSEWHERE.to_frame)
+    parts: Sequence[OwnedPart] = ()
 
     @cached_property
     def _first_legs(self) -> Mapping[str, datetime]:
@@ -62,59 +66,55 @@ class Closes:
         return dict(first.iter_rows())
 
     @cached_property
-    def _with_strategies(self) -> pl.DataFrame:
-        """The rows, with the columns `strategies` and `is_divided`.
+    def earned(self) -> Mapping[tuple[str, str | None], EarnedMoney]:
+        """What the movements of each strategy brought, in each currency."""
+        return earned_by(self.parts)
 
-        The first has the names of those that had the leg, or null. The profit is divided if several
-        strategies had it, or if all together claimed a part of the holding. A quantity in any
-        account is claimed of all of them together.
+    @cached_property
+    def _with_strategies(self) -> pl.DataFrame:
+        """The rows, with the columns `strategies`, `is_divided` and `is_part`.
+
+        The first has the names of those that had what closed, or null. The profit is divided if
+        several had it, or if a part of it was in no strategy.
         """
         rows = self.rows.with_row_index("at")
-        before = pl.col("before")
-        # A leg without a quantity claims all of the holding.
-        everything = before.sign() * math.inf
-        claim = pl.col("quantity").fill_null(everything)
-        is_same_side = claim * before > 0
-        may_claim = before.is_null() | is_same_side
-        claims = self._legs_at_close(rows).filter(may_claim)
+        owners = pl.concat([self._named_owners, self._claiming_owners])
 
-        held = before.first().abs() * (1 - NEGLIGIBLE)
-        # Of contracts that are in no other account nothing is held elsewhere.
-        elsewhere = pl.col("elsewhere").first().fill_null(0.0)
-        names_account = pl.col("account_leg").is_not_null()
-        claimed_in_account = claim.abs().filter(names_account).sum()
-        claimed_anywhere = claim.abs().sum()
-        is_part_of_account = claimed_in_account < held
-        is_part_of_all = claimed_anywhere < held + elsewhere
-
-        strategies = pl.col("strategy_id").unique().sort()
-        by_close = claims.join(self.elsewhere, on=KEY, how="left").group_by("at")
-        claimed = by_close.agg(strategies=strategies, is_part=is_part_of_account & is_part_of_all)
-
-        is_shared = pl.col("strategies").list.len() > 1
-        divided = claimed.with_columns(is_divided=is_shared | pl.col("is_part"))
-        with_strategies = rows.join(divided, on="at", how="left", maintain_order="left")
-        return with_strategies.drop("at")
-
-    def _legs_at_close(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return, for each close, the legs that strategies had of its contract then."""
-        closes = rows.select("at", "conid", "account", "closed_at", "change_id")
-        quantities = self.before.select("change_id", "before")
-        with_before = closes.join(quantities, on="change_id", how="left")
-
-        of_leg = ("conid", "account", "strategy_id", "added_at", "removed_at", "quantity")
-        legs = self.legs.select(of_leg)
-        of_contract = with_before.join(legs, on="conid", suffix="_leg")
-
-        account = pl.col("account_leg")
-        in_account = account == pl.col("account")
-        closed_at = pl.col("closed_at")
-        was_added = pl.col("added_at") <= closed_at
-        removed_at = pl.col("removed_at")
-        was_there = closed_at <= removed_at
-        return of_contract.filter(
-            account.is_null() | in_account, was_added, removed_at.is_null() | was_there
+        is_nobody = pl.col("owner") == UNATTRIBUTED
+        strategies = pl.col("owner").filter(~is_nobody).unique().sort()
+        several = pl.col("owner").n_unique() > 1
+        is_part = is_nobody.any() & several
+        divided = owners.group_by("at").agg(
+            strategies, is_part=is_part, is_divided=several | pl.col("is_unclear").any()
         )
+        named = pl.when(pl.col("owner").list.len() > 0).then("owner")
+        of_closes = divided.with_columns(strategies=named).drop("owner")
+        joined = rows.join(of_closes, on="at", how="left", maintain_order="left")
+        return joined.drop("at")
+
+    @cached_property
+    def _named_owners(self) -> pl.DataFrame:
+        """The owners of the closes that movements name, by the number of the row."""
+        ids = ("executions", "events", "change_id")
+        listed = pl.concat_str(*ids, separator=",", ignore_nulls=True)
+        rows = self.rows.with_row_index("at")
+        evidence = rows.select("at", *KEY, evidence=listed.str.split(",")).explode("evidence")
+        named = evidence.join(_owners_of_closes(self.parts), on=[*KEY, "evidence"])
+        return named.select(*_OWNED_CLOSE)
+
+    @cached_property
+    def _claiming_owners(self) -> pl.DataFrame:
+        """The owners of the others, of contracts of legs: those that claimed it then."""
+        rows = self.rows.with_row_index("at")
+        others = rows.join(self._named_owners, on="at", how="anti")
+        of_legs = others.join(self.legs.select("conid").unique(), on="conid")
+        return _owners_by_claims(of_legs, self.before, self.legs)
+
+    @cached_property
+    def unnamed(self) -> set[tuple[str, str]]:
+        """The strategies, and the currencies, of closes that no movement names."""
+        rows = self.rows.with_row_index("at").join(self._claiming_owners, on="at")
+        return set(rows.select("owner", "currency").iter_rows())
 
     @cached_property
     def _profits(self) -> Mapping[Group, Mapping[str, Any]]:
@@ -216,15 +216,6 @@ class Closes:
             with_names.append((closure, [] if names is None else names.to_list()))
         return with_names, rows.height
 
-    @cached_property
-    def campaigns(self) -> Campaigns:
-        """What strategies have realised since their first leg, and what was left to them."""
-        magnifier = pl.col("conid").replace_strict(
-            dict(self.magnifiers), default=None, return_dtype=pl.Int64
-        )
-        rows = self._with_strategies.with_columns(magnifier=magnifier)
-        return campaigns_of(rows, self.before, self.movements, self.legs)
-
 
 NO_CLOSES = Closes()
 
@@ -239,7 +230,7 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
     Raises:
         LakeError: A table cannot be used.
     """
-    names = ["change_id", *KEY, "before", "after", "seen_at", "average_cost", "multiplier"]
+    names = ["change_id", *KEY, "before", "after", "seen_at", "since", "average_cost"]
     changes = lake.position_changes.rows(None, None, names).sort("seen_at")
     are_known = None
     if past is not None:
@@ -255,34 +246,108 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
         return Closes(legs=legs)
 
     rows = lake.closures.current_rows(are_known)
-    conids = {*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()}
-    magnifiers: dict[int, int] = {}
-    for conid, details in lake.contracts.get(conids).items():
-        magnifiers[conid] = details.price_magnifier
-
     since: Any = changes["seen_at"].min()
     return Closes(
         rows=rows,
-        movements=_movements_until(lake, conids, past),
-        magnifiers=magnifiers,
         since=since,
         ends=_ends(changes, rows, legs),
         legs=legs,
         before=changes,
-        elsewhere=_elsewhere(lake, changes, legs),
+        parts=_parts(lake, legs, changes, past),
     )
 
 
-def _movements_until(lake: Lake, conids: Collection[int], past: Past | None) -> pl.DataFrame:
-    """Return the movements of contracts, or those until a moment."""
-    movements = lake.movements.rows(None, schema.one_of("conid", conids))
-    if past is None:
-        return movements
+def _parts(
+    lake: Lake, legs: pl.DataFrame, changes: pl.DataFrame, past: Past | None
+) -> list[OwnedPart]:
+    """Return whose the movements of contracts are that strategies may have."""
+    contracts = [leg for leg in schema.legs_of(legs) if isinstance(leg, ActiveContract)]
+    movements = lake.movements.rows()
+    if past is not None:
+        movements = _until(movements, past.at)
+
+    conids = set(movements["conid"].drop_nulls())
+    deciding = deciding_movements(movements, contracts, conids)
+    moved_before, costs = held_before(deciding, changes)
+    before = _unmoved(lake, contracts, deciding) | moved_before
+    memory = remembered_parts(lake) if past is None else RememberedParts()
+    return memory.parts_of(deciding, contracts, before, costs)
+
+
+def _unmoved(
+    lake: Lake, legs: Iterable[ActiveContract], movements: pl.DataFrame
+) -> dict[Key, float]:
+    """Return what is held without movements, of contracts that legs claim in any account."""
+    conids = {leg.conid for leg in legs if leg.account is None and leg.quantity is not None}
+    is_claimed = schema.one_of("conid", conids)
+    rows = lake.broker_positions.table.rows(is_claimed, columns=[*KEY, "position"])
+    unmoved = rows.filter(pl.col("position") != 0).join(movements, on=KEY, how="anti")
+    held = unmoved.select(*KEY, "position").iter_rows()
+    return {(account, conid): position for account, conid, position in held}
+
+
+def _until(movements: pl.DataFrame, at: datetime) -> pl.DataFrame:
+    """Return the movements until a moment."""
     is_timed = pl.col("at").is_not_null()
-    has_been = pl.col("at") <= schema.moment(past.at)
-    day_is_over = pl.col("day") < past.at.date()
-    is_over = pl.when(is_timed).then(has_been).otherwise(day_is_over)
-    return movements.filter(is_over)
+    has_been = pl.col("at") <= schema.moment(at)
+    day_is_over = pl.col("day") < at.date()
+    return movements.filter(pl.when(is_timed).then(has_been).otherwise(day_is_over))
+
+
+_OWNERS = {
+    "account": pl.String, "conid": pl.Int64, "evidence": pl.String, "owner": pl.String,
+    "is_unclear": pl.Boolean,
+}  # fmt: skip
+
+
+# The number of a close, an owner of it, and whether its part is not known.
+_OWNED_CLOSE = {"at": pl.UInt32, "owner": pl.String, "is_unclear": pl.Boolean}
+
+
+def _owners_of_closes(parts: Iterable[OwnedPart]) -> pl.DataFrame:
+    """Return to whom the parts of movements belong that closed something."""
+    rows = []
+    for part in parts:
+        movement = part.movement
+        if part.quantity and not part.opens:
+            name = movement.execution_id or movement.event_id or movement.change_id
+            rows.append((*part.key, name, part.owner, part.whose_is_unclear is not None))
+    return pl.DataFrame(rows, _OWNERS, orient="row")
+
+
+def _owners_by_claims(
+    closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame
+) -> pl.DataFrame:
+    """Return to whom closes belong that no movement names: to those that claimed it then."""
+    contracts = [leg for leg in schema.legs_of(legs) if isinstance(leg, ActiveContract)]
+    legs_of = grouped(attrgetter("conid"), contracts)
+    before_of = dict(changes.select("change_id", "before").iter_rows())
+    rows = []
+    for close in closes.iter_rows(named=True):
+        before = before_of.get(close["change_id"]) or close["quantity"]
+        movement = _as_movement(close)
+        parts = attributed([movement], legs_of[close["conid"]], {movement.key: before})
+        for part in parts:
+            if not part.opens:
+                rows.append((close["at"], part.owner, part.whose_is_unclear is not None))
+    return pl.DataFrame(rows, _OWNED_CLOSE, orient="row")
+
+
+def _as_movement(close: Mapping[str, Any]) -> Movement:
+    """Return a close as a movement of which nothing but the quantity is known."""
+    day = close["closed_at"].date()
+    return Movement(
+        movement_id=close["change_id"],
+        kind=MovementKind.TRADE,
+        section=Section.TRADES,
+        source=MovementSource.INFERRED,
+        account=close["account"],
+        day=day,
+        session_date=day,
+        at=close["closed_at"],
+        conid=close["conid"],
+        quantity=-close["quantity"],
+    )
 
 
 def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends:
@@ -300,24 +365,3 @@ def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends
         text = end_text(closures_of[change_id])
         ends[conid][account] = (seen_at, text)
     return ends
-
-
-def _elsewhere(lake: Lake, changes: pl.DataFrame, legs: pl.DataFrame) -> pl.DataFrame:
-    """Return what other accounts held at most of contracts that a leg claims in any account."""
-    names_no_account = pl.col("account").is_null()
-    claims_quantity = pl.col("quantity").is_not_null()
-    anywhere = legs.filter(names_no_account, claims_quantity)
-
-    quantities = pl.col("before", "after").abs()
-    largest = pl.max_horizontal(quantities)
-    held = changes.select(*KEY, most=largest)
-    if not anywhere.is_empty():
-        published = lake.broker_positions.table.rows(columns=[*KEY, "position"])
-        positions = published.select(*KEY, most="position")
-        held = pl.concat([held, positions])
-
-    claimed = held.join(anywhere, on="conid", how="semi")
-    most = pl.col("most")
-    most_held = claimed.group_by(KEY).agg(most.abs().max())
-    in_all_accounts = most.sum().over("conid")
-    return most_held.select(*KEY, elsewhere=in_all_accounts - most)

@@ -13,7 +13,7 @@ from position_sync_dagster.domain.movements import MovementKind
 from position_sync_dagster.errors import UnknownIdError, shown
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import one_of
-from position_sync_dagster.risk.closed_campaigns import (
+from position_sync_dagster.risk.campaigns import (
     Contract,
     Contracts,
     RolledContracts,

@@ -155,8 +155,9 @@ def _held_before(
     closing = (first.day, first.closed)
     until = at_ends(movements, start, end, opening, closing, settings).filter("before_start")
     moved = until.group_by(KEY).agg(col.quantity.sum())
-    held = start.filter(col.position != 0).join(moved, on=KEY)
-    before = held.select(*KEY, col.position - col.quantity)
+    held = start.filter(col.position != 0).join(moved, on=KEY, how="left")
+    unmoved_or_less = col.position - col.quantity.fill_null(0.0)  # without a movement nothing moved
+    before = held.select(*KEY, unmoved_or_less)
     return {(account, conid): quantity for account, conid, quantity in before.iter_rows()}
 
 
@@ -240,17 +241,15 @@ class _Owners:
         return owned.with_columns(amounts, col.strategy_id.fill_null(UNATTRIBUTED))
 
     def of_movements(self, movements: pl.DataFrame) -> pl.DataFrame:
-        """Return the movements of each owner; where it is not known whose, its cash is not."""
+        """Return the movements of each owner; a close of unknown owner by what each has."""
         claimed = movements.join(self.by_claims, on=KEY, how="left")
         owned = claimed.join(self.parts.drop(KEY), on="movement_id", how="left", suffix="_of_part")
         strategy = pl.coalesce("strategy_id", "strategy_id_of_part", pl.lit(UNATTRIBUTED))
         fraction = pl.coalesce("share", "fraction", 1.0)
-        is_clear = col.whose.is_null() | col.share.is_not_null()
-        cash = pl.when(is_clear).then(col.cash * fraction)
         by_share = pl.when(col.share.is_not_null()).then(col.quantity * fraction)
         quantity = pl.coalesce(by_share, "by", "quantity")
-        amounts = pl.col("value", "fee") * fraction
-        owned = owned.with_columns(amounts, cash=cash, quantity=quantity, strategy_id=strategy)
+        amounts = pl.col("cash", "value", "fee") * fraction
+        owned = owned.with_columns(amounts, quantity=quantity, strategy_id=strategy)
         return owned.select(*movements.columns, "strategy_id")
 
 
@@ -289,7 +288,7 @@ def _owners_between(
 
     of_movements = sources.parts.filter(~col.is_prior).join(claimed, on=KEY, how="anti")
     by_movement = of_movements.group_by("movement_id", *_OWNED)
-    sums = by_movement.agg(col.by.sum(), col.fraction.sum(), col.whose.drop_nulls().first())
+    sums = by_movement.agg(col.by.sum(), col.fraction.sum())
     return _Owners(
         parts=sums,
         at_start=at_start.join(unexplained, on=KEY, how="anti"),

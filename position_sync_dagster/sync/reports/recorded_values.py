@@ -14,7 +14,7 @@ from polars import col
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
-from position_sync_dagster.risk.closed_campaigns import Contracts, Lots
+from position_sync_dagster.risk.campaigns import Contracts, Lots
 
 # How far from a trade a row of the ledger may be whose greeks are those of the trade.
 NEAR = timedelta(hours=1)

@@ -99,13 +99,16 @@ def test_the_profits_of_the_days_of_a_strategy_are_that_of_its_campaign(wheel_be
     assert campaign.profit == pytest.approx(sum(profits["w"]))
 
 
-def test_the_profit_of_a_day_is_unknown_where_it_is_not_known_whose_a_close_was(
+def test_a_close_whose_owner_is_not_known_is_divided_in_the_day_and_unknown_in_the_campaign(
     wheel_beside_own_shares,
 ):
+    """The profit of the account is known, and is the sum of those of its strategies."""
     books = wheel_beside_own_shares
     add_leg(books, SPY_PUT)
     some = traded(SPY, -60, 598, MONDAY)
     books.state(MONDAY, Booked(held=[held(SPY, 90, 599)], trades=[some]))
     profits = profits_by_strategy(books)
-    assert profits["w"][:2] == pytest.approx([-101, 700])
-    assert (profits["w"][2], profits["UNATTRIBUTED"][2]) == (None, None)
+    assert profits["w"][2] == pytest.approx(40 * 3 + 60 * 4 + 20)
+    assert profits["UNATTRIBUTED"][2] == pytest.approx(20 * 3 + 30 * 4 + 10)
+    unclear = {part.unclear for part in CampaignBook(books.lake, books.settings).parts}
+    assert unclear == {None, "it is not known whose SPY closed on 2026-03-09"}

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.movements import (
     MovementSource,
     Section,
 )
-from position_sync_dagster.risk.closed_campaigns import (
+from position_sync_dagster.risk.campaigns import (
     CampaignMoney,
     Openings,
     TradedCampaign,

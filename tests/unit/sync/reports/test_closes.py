@@ -116,10 +116,7 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
         (-10.0, (-10.0,), 12.0, None),
         (-10.0, (-12.0,), 12.0, None),
         (-10.0, (-3.0,), "unknown", "unknown"),
-        (-10.0, (-3.0, -7.0), 12.0, None),
-        (-10.0, (-3.0, 7.0), "unknown", "unknown"),
         (-10.0, (10.0,), None, 12.0),
-        (-11.4, (-5.8, -5.6), 12.0, None),  # as binary numbers 11.399999999999999
     ],
 )
 def test_a_strategy_with_a_part_of_what_closed_has_an_unknown_part_of_its_profit(
