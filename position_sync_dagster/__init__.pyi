@@ -9,6 +9,8 @@ from position_sync_dagster.domain.position_update import PositionUpdate as Posit
 from position_sync_dagster.domain.position_update import (
     PositionUpdateHandler as PositionUpdateHandler,
 )
+from position_sync_dagster.domain.queue_request import Outcome as Outcome
+from position_sync_dagster.domain.queue_request import ProcessingAttempt as ProcessingAttempt
 from position_sync_dagster.domain.queue_request import QueuedPosition as QueuedPosition
 from position_sync_dagster.domain.queue_request import QueueRequest as QueueRequest
 from position_sync_dagster.domain.queue_request import QueueStatus as QueueStatus

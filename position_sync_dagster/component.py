@@ -99,6 +99,9 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
     gateway_client_id: Annotated[int | None, _setting("gateway_client_id", 17)] = None
     gateways_file: Annotated[str | None, _setting("gateways_file", "gateways.yaml")] = None
     lake: Annotated[str | None, _setting("lake", "data/lake")] = None
+    batch_size: Annotated[int | str | None, _setting("batch_size", "auto")] = None
+    drain_interval_s: Annotated[float | None, _setting("drain_interval_s", 5)] = None
+    history_days: Annotated[int | None, _setting("history_days", 90)] = None
     strategies_file: Annotated[str | None, _setting("strategies_file", "strategies.yaml")] = None
     alert_urls: Annotated[str | None, _setting("alert_urls", "{{ env.ALERT_URLS }}")] = None
     settings: Annotated[

@@ -13,7 +13,7 @@ from datetime import date
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, ClassVar, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from dotenv.parser import Binding, parse_stream
@@ -105,6 +105,7 @@ Port = Annotated[int, Field(ge=1, le=65_535)]
 ClientId = Annotated[int, Field(ge=1, le=2**31 - 1)]
 LineCount = Annotated[int, Field(ge=1, le=100_000)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
+BatchSize = Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"]
 FilePath = Annotated[Path, AfterValidator(_checked_path)]
 LakePath = Annotated[str, AfterValidator(_checked_lake)]
 Day = Annotated[str | None, AfterValidator(_checked_day)]
@@ -313,8 +314,17 @@ class Settings(BaseSettings):
     # Security types that are followed.
     sec_types: SecTypes = ("OPT", "FOP", "STK", "FUT")
 
-    # Requests that one batch claims, at least.
-    batch_size: int = Field(50, ge=1, le=10_000)
+    batch_size: BatchSize = Field(
+        "auto",
+        description="Requests that one batch claims at most; auto: a quarter of what waits, at "
+        "least 50.",
+    )
+    drain_interval_s: float = Field(
+        5.0, ge=5, le=DAY_S, description="Seconds between two drains; Dagster looks every 5 s."
+    )
+    history_days: int = Field(
+        90, ge=1, le=3650, description="Days for which Dagster's runs, events and results are kept."
+    )
     # How often monitored holdings are valued, and streamed rows are committed.
     refresh_interval_s: Seconds = 180.0
     flush_interval_s: Seconds = 1.0
@@ -392,8 +402,8 @@ class Settings(BaseSettings):
     # How often legs of active strategies without a free line are valued, in seconds.
     overflow_interval_s: ClassVar[float] = 30.0
 
-    # Requests that one batch claims, at most: its rows are in memory, and must be written within
-    # the lease.
+    # Requests that a batch claims by itself, at most: its rows are in memory, and must be written
+    # within the lease.
     max_batch_size: ClassVar[int] = 5_000
 
     # A drain begins no further batch after this time: Dagster ends a tick after 60 s, and a lease

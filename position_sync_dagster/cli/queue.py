@@ -1,4 +1,4 @@
-"""The commands `position-sync queue …`: list requests, and retry those that failed."""
+"""The commands `position-sync queue …`: list requests and attempts, retry those that failed."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -22,7 +22,7 @@ app.add_typer(group, name="queue")
 
 @group.callback()
 def queue() -> None:
-    """List requests for position values, and retry failed ones. Without a command: `list`."""
+    """List requests and their attempts, and retry those that failed. Without a command: `list`."""
 
 
 @group.command("list")
@@ -84,6 +84,34 @@ def as_data(request: QueuedPosition, now: datetime) -> dict[str, Any]:
     fields = asdict(request)
     del fields["lease_token"]
     return fields | {"age_s": (now - request.created_at).total_seconds()}
+
+
+@group.command("attempts")
+def list_attempts(
+    request_id: Annotated[
+        str | None, typer.Argument(help="Only requests whose ids begin so.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Show at most this many attempts.")
+    ] = 50,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
+) -> None:
+    """Show each attempt to value a request: its worker, begin, end, outcome and error.
+
+    Those in progress come first, then the newest. RELEASED: the worker gave the request back;
+    EXPIRED: its lease ran out. Of a request, the last 20 before the newest one are kept.
+    """
+    attempts = options.opened(home)[1].queue.sync.attempts(limit, request_id)
+    rows = [asdict(attempt) for attempt in attempts]
+    output.show_rows(rows, _ATTEMPT, json=json, none="No request was processed.")
+
+
+# The columns of an attempt on a terminal.
+_ATTEMPT = (
+    "request_id", "account", "conid", "symbol", "number", "worker", "began_at", "ended_at",
+    "outcome", "error",
+)  # fmt: skip
 
 
 @group.command("retry")

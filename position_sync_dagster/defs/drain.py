@@ -53,6 +53,10 @@ from position_sync_dagster.yaml_file import saved_state
 
 logger = logging.getLogger(__name__)
 
+# How often Dagster's daemon looks whether a sensor is due. A longer interval between drains ends
+# with the look that is nearest.
+LOOK = timedelta(seconds=5)
+
 # How often rows of the stream are reported while nothing is drained.
 STREAMED_EVERY = timedelta(minutes=1)
 
@@ -88,7 +92,7 @@ class TickCursor:
         risk_registry: The Delta version of `active_strategies` that the scenarios of risk had.
         damage: The tables that could not be read when that was last checked; "" when all could.
         at: When each of these was last done: "ledger", "derived" and "all" were reported, requests
-            were "released", and "risk" was recorded.
+            were "drained" and "released", and "risk" was recorded.
     """
 
     registry_version: int | None = None
@@ -246,6 +250,11 @@ class Work:
         """Drain what waits, unless the last drain could not value the same requests."""
         backlog = self.lake.queue.sync.overview()
         claimable = backlog.claimable + backlog.expired + backlog.unreadable
+        interval = timedelta(seconds=self.settings.drain_interval_s)
+        if interval > LOOK and not self._is_due("drained", interval - LOOK / 2):
+            self.said.append(f"next drain within {interval.seconds} s")
+            return drain.NOTHING
+
         counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
 
         is_left = self.cursor.released >= claimable > 0
@@ -256,6 +265,7 @@ class Work:
             return drain.NOTHING
 
         report = asyncio.run(drain.drain(self.lake, self.settings))
+        self._keep("drained")
         self.said.append(
             f"{report.claimed} claimed, {report.rows} rows in {report.duration_s:.1f} s; {counts}"
         )
@@ -451,7 +461,7 @@ def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
 
     Args:
         span: The rows.
-        report: The drain of the same tick, for how long its requests waited.
+        report: The drain of the same tick, for its attempts, and how long its requests waited.
     """
     rows = span.added.rows
     drained = rows.get(Source.QUEUE, 0)
@@ -460,12 +470,25 @@ def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
         rows=sum(rows.values()),
         rows_drained=drained,
         rows_streamed=streamed,
+        **_attempts_in(report),
         oldest_wait_s=report.oldest_wait_s and round(report.oldest_wait_s, 1),
         delta_version_from=span.since,
         delta_version=span.added.version,
         note=report.reason,
     )
     return Derived(metadata=metadata)
+
+
+def _attempts_in(report: drain.DrainReport) -> dict[str, int]:
+    """Return the counts of attempts of a drain; none where it claimed nothing."""
+    if not report.claimed:
+        return {}
+    return {
+        "attempts": report.claimed,
+        "attempts_succeeded": report.succeeded,
+        "attempts_failed": report.failed,
+        "attempts_released": report.released,
+    }
 
 
 def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict[str, str]:

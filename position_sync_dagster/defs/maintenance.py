@@ -1,4 +1,4 @@
-"""The maintenance job: keep the tables fast, and 90 days of Dagster's runs, events and results.
+"""The maintenance job: keep the tables fast, and some of Dagster's runs, events and results.
 
 Dagster deletes a run with its events, but has no call for old events without a run, nor for old
 results of checks. They are deleted here from the tables of its storage, which are the same in
@@ -14,8 +14,6 @@ import sqlalchemy as sql
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.dagster_internals import SqlEventLogStorage, SqliteEventLogStorage
 from position_sync_dagster.lake import schema
-
-KEPT = timedelta(days=90)
 
 # The run id of an event without a run.
 NO_RUN = ""
@@ -129,14 +127,18 @@ def maintain_tables(
 
 
 @dg.op(tags={"domain": "upkeep"}, config_schema={})
-def forget_old_history(context: dg.OpExecutionContext) -> None:
-    """Delete runs, events and results of checks that are older than 90 days; rows are kept."""
-    before = datetime.now(UTC) - KEPT
+@resources.dagster_failures()
+def forget_old_history(
+    context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
+) -> None:
+    """Delete runs, events and results of checks that are older than `history_days`."""
+    kept = position_sync.settings.history_days
+    before = datetime.now(UTC) - timedelta(days=kept)
     deleted = delete_old_runs(context.instance, PRUNED_JOBS, before)
     events = delete_old_events(context.instance, OWN_ASSETS, before)
     context.log.info(
         f"Deleted {deleted} runs, and {events} events and results of checks, that are older than "
-        f"{KEPT.days} days."
+        f"{kept} days."
     )
 
 
@@ -154,6 +156,6 @@ every_four_hours = dg.ScheduleDefinition(
     job=maintain_lake,
     cron_schedule="37 */4 * * *",
     description="Each four hours: merges small files of the tables, and deletes Dagster's runs "
-    "and events that are older than 90 days.",
+    "and events that are older than POSITION_SYNC_HISTORY_DAYS.",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )

@@ -171,6 +171,22 @@ def sensor(
     return define
 
 
+# The settings that the resource has too, by the types that a configuration of Dagster knows.
+IN_RESOURCE: Mapping[str, type] = {
+    "gateway_host": str,
+    "gateway_port": int,
+    "batch_size": str,
+    "drain_interval_s": float,
+    "history_days": int,
+}
+
+
+def _setting(name: str) -> Any:
+    """Return the field of a setting; without a value it is that of the environment."""
+    text = Settings.model_fields[name].description
+    return Field(default=None, description=f"{text} (POSITION_SYNC_{name.upper()})")
+
+
 class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The settings and the tables of a run.
 
@@ -180,9 +196,12 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     remedy (`dagster_failures`).
     """
 
-    path: str | None = Field(
-        default=None, description="Folder or s3:// URI of the tables (POSITION_SYNC_LAKE)."
-    )
+    path: str | None = _setting("lake")
+    gateway_host: str | None = _setting("gateway_host")
+    gateway_port: int | None = _setting("gateway_port")
+    batch_size: str | None = _setting("batch_size")
+    drain_interval_s: float | None = _setting("drain_interval_s")
+    history_days: int | None = _setting("history_days")
 
     @cached_property
     def settings(self) -> Settings:
@@ -206,13 +225,16 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return lake
 
     def read_settings(self) -> Settings:
-        """Read the current settings; a component and `path` take precedence over the environment.
+        """Read the settings; a component and the fields take precedence over the environment.
 
         Raises:
             SettingsError: A value is malformed.
         """
-        overrides = {} if self.path is None else {"lake": self.path}
-        return load_settings(**{**_of_component, **overrides})
+        fields: dict[str, object] = {"lake": self.path}
+        for name in IN_RESOURCE:
+            fields[name] = getattr(self, name)
+        given = {name: value for name, value in fields.items() if value is not None}
+        return load_settings(**{**_of_component, **given})
 
 
 POSITION_SYNC = PositionSyncResource()
@@ -245,5 +267,9 @@ def check_key_of(key: dg.AssetCheckKey) -> dg.AssetCheckKey:
 
 @dg.definitions
 def resources() -> dg.Definitions:
-    """Define the resource of every run."""
-    return dg.Definitions(resources={"position_sync": POSITION_SYNC})
+    """Define the resource of every run, with the values that its page shows."""
+    shown: dict[str, Any] = {}
+    with suppress(PositionSyncError):  # runs and ticks say what is wrong with a setting
+        settings = POSITION_SYNC.read_settings()
+        shown = {name: kind(getattr(settings, name)) for name, kind in IN_RESOURCE.items()}
+    return dg.Definitions(resources={"position_sync": PositionSyncResource(**shown)})

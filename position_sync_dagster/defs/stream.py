@@ -372,7 +372,7 @@ def supervise(
         return Supervision(_describe(in_progress[0], owner, now), lost=lost)
 
     ended = {*lost, *(r.run_id for r in recent if not _in_progress(r))}
-    if owner is not None and owner.owner is Owner.STREAM and owner.run_id not in ended:
+    if owner is not None and owner.owner is not Owner.REFRESH and owner.run_id not in ended:
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(reason, lost=lost)
 

@@ -136,6 +136,8 @@ class Owner(StrEnum):
     """The kind of process that owns the login."""
 
     STREAM = "STREAM"
+    # A program that uses the package as a library. It need not write `broker_positions`.
+    LIBRARY = "LIBRARY"
     # A short refresh by a drain of an earlier release, stored as DRAIN.
     REFRESH = "DRAIN"
 

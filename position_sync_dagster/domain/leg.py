@@ -4,12 +4,13 @@ Its contract is the one of its conid, or the one that its description fits.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Self
 
 from position_sync_dagster.domain import instrument
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import InvalidLegError
@@ -84,7 +85,7 @@ class Membership:
     strike: float | None
     expiry: date | None
     strategy_id: str
-    added_at: datetime
+    added_at: datetime = field(default_factory=utc_now)
     quantity: float | None = None
     account: str | None = None
     priority: int = 1

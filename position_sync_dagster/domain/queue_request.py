@@ -1,5 +1,7 @@
-"""A request to value a position: what a caller asks for, and the row of `position_queue`."""
+"""A request to value a position: what a caller asks for, its row in the queue, its attempts."""
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -93,6 +95,9 @@ class QueuedPosition:
         confirmed_at: Until when the source of that row is known to have confirmed its value (UTC).
         changed_at: When the position changed while the request was PROCESSING (UTC): a new request
             follows it.
+        claimed_at: When its newest attempt began (UTC); null of a request that nobody claimed.
+        earlier_attempts: JSON: the attempts before, at most 20, each as [worker, from, until,
+            outcome, error]; null without any.
     """
 
     request_id: str
@@ -113,3 +118,113 @@ class QueuedPosition:
     update_id: str | None = None
     confirmed_at: datetime | None = None
     changed_at: datetime | None = None
+    claimed_at: datetime | None = None
+    earlier_attempts: str | None = None
+
+
+class Outcome(StrEnum):
+    """How an attempt ended; PROCESSING: it has not.
+
+    RELEASED: the worker gave the request back, as when the broker's answer did not cover it.
+    EXPIRED: the worker's lease ran out before it ended the request.
+    """
+
+    PROCESSING = "PROCESSING"
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+    RELEASED = "RELEASED"
+    EXPIRED = "EXPIRED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessingAttempt:
+    """One attempt of a worker to value a request.
+
+    Attributes:
+        number: Its place among the attempts of the request that are known, from 1.
+        worker: The owner of the lease; None of a request that was ended without a claim.
+        began_at: When it was claimed; None of a request that was ended without a claim.
+        ended_at: None while it is processed.
+    """
+
+    request_id: str
+    account: str | None
+    conid: int
+    symbol: str
+    number: int
+    worker: str | None
+    began_at: datetime | None
+    ended_at: datetime | None
+    outcome: Outcome
+    error: str | None
+
+
+# An attempt in the column `earlier_attempts`: worker, from, until, outcome and error.
+Written = list[str | None]
+
+MOST_EARLIER = 20
+
+
+def _moment(written: str | None) -> datetime | None:
+    return None if written is None else datetime.fromisoformat(written)
+
+
+def _written(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def _earlier(text: str | None) -> list[Written]:
+    with suppress(ValueError):  # another program may have written it
+        return list(json.loads(text or "[]"))
+    return []
+
+
+def with_ended_attempt(
+    earlier: str | None,
+    worker: str | None,
+    began_at: datetime | None,
+    ended_at: datetime | None,
+    error: str | None,
+    outcome: str,
+) -> str:
+    """Return `earlier_attempts` of a request after a further attempt, which does not end it.
+
+    >>> from datetime import UTC
+    >>> at = datetime(2026, 1, 2, tzinfo=UTC)
+    >>> with_ended_attempt(None, "worker", at, at, None, Outcome.EXPIRED)
+    '[["worker", "2026-01-02T00:00:00+00:00", "2026-01-02T00:00:00+00:00", "EXPIRED", null]]'
+    """
+    ended = [worker, _written(began_at), _written(ended_at), outcome, error]
+    return json.dumps([*_earlier(earlier), ended][-MOST_EARLIER:])
+
+
+def attempts_of(request: QueuedPosition) -> list[ProcessingAttempt]:
+    """Return the attempts of a request, the oldest first."""
+    written = _earlier(request.earlier_attempts)
+    if request.status is not QueueStatus.PENDING:
+        is_over = request.status is not QueueStatus.PROCESSING
+        newest = [
+            request.lease_owner,
+            _written(request.claimed_at),
+            _written(request.updated_at) if is_over else None,
+            request.status.value,
+            request.error_message if request.status is QueueStatus.FAILED else None,
+        ]
+        written.append(newest)
+
+    attempts = []
+    for number, (worker, began, ended, outcome, error) in enumerate(written, 1):
+        attempt = ProcessingAttempt(
+            request_id=request.request_id,
+            account=request.account,
+            conid=request.conid,
+            symbol=request.symbol,
+            number=number,
+            worker=worker,
+            began_at=_moment(began),
+            ended_at=_moment(ended),
+            outcome=Outcome(outcome or ""),
+            error=error,
+        )
+        attempts.append(attempt)
+    return attempts

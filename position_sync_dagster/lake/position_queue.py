@@ -24,10 +24,12 @@ from position_sync_dagster.domain.queue_request import (
     LEASE_S,
     MONITORING_PRIORITY,
     Answer,
+    ProcessingAttempt,
     QueuedPosition,
     QueueRequest,
     QueueStatus,
     Reason,
+    attempts_of,
 )
 from position_sync_dagster.domain.retry import RetryPolicy, next_attempt
 from position_sync_dagster.lake import queue_transitions as transitions
@@ -422,7 +424,8 @@ class SyncQueue:
         """
         ids = ids_of(request_ids)
         info = {"action": "release", "reason": storable(reason)[:200]}
-        self._change_claimed(ids, Action.RELEASE, lease_token, transitions.release, info)
+        step = partial(transitions.release, reason=storable(reason))
+        self._change_claimed(ids, Action.RELEASE, lease_token, step, info)
 
     def rescue(self) -> list[str]:
         """Return requests with an expired lease to PENDING, and return their ids.
@@ -471,6 +474,29 @@ class SyncQueue:
         with suppress(errors.LeaseLostError, errors.RequestStateError):
             return not transitions.check_leases(rows, ids, tokens, action=action, now=now)
         return False
+
+    def attempts(self, limit: int = 50, request_id: str | None = None) -> list[ProcessingAttempt]:
+        """Read the attempts of all workers: those in progress first, then the newest.
+
+        Args:
+            limit: Maximum number of attempts.
+            request_id: Only of requests whose ids begin so.
+        """
+        check(limit=limit)
+        if request_id is not None:
+            requests = self.beginning_with(request_id)
+        else:
+            live = self.store.snapshot().live.filter(transitions.WAS_CLAIMED)
+            ended = [
+                self.store.newest_finished(status, IS_REQUEST, limit)
+                for status in (transitions.SUCCESS, FAILED)
+            ]
+            requests = schema.records_of(QueuedPosition, pl.concat([live, *ended]))
+
+        attempts = [attempt for request in requests for attempt in attempts_of(request)]
+        latest = datetime.max.replace(tzinfo=UTC)
+        attempts.sort(key=lambda attempt: attempt.ended_at or latest, reverse=True)
+        return attempts[:limit]
 
     def confirmations(self, since: datetime, until: datetime) -> pl.DataFrame:
         """Return `update_id` and `confirmed_at` of requests inserted and answered in a span.
@@ -622,6 +648,7 @@ class PositionQueue:
     mark_failed = offloaded(SyncQueue.mark_failed)
     release = offloaded(SyncQueue.release)
     rescue = offloaded(SyncQueue.rescue)
+    attempts = offloaded(SyncQueue.attempts)
     retry = offloaded(SyncQueue.retry)
     counts = offloaded(SyncQueue.counts)
     overview = offloaded(SyncQueue.overview)

@@ -15,9 +15,11 @@ from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
     MONITORING_PRIORITY,
     Answer,
+    Outcome,
     QueueRequest,
     QueueStatus,
     Reason,
+    with_ended_attempt,
 )
 from position_sync_dagster.domain.retry import NextAttempt
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
@@ -74,6 +76,11 @@ _READABLE: Mapping[str, pl.Expr] = {
 IS_REQUEST = pl.all_horizontal(
     is_readable.fill_null(value=False) for is_readable in _READABLE.values()
 )
+
+
+# Which live requests have attempts.
+_IS_TRIED = (pl.col("status") == PROCESSING) | pl.col("earlier_attempts").is_not_null()
+WAS_CLAIMED = IS_REQUEST & _IS_TRIED
 
 
 def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.DataFrame:
@@ -170,7 +177,24 @@ def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
         updated_at=schema.moment(now),
         available_at=schema.moment(None),
         changed_at=schema.moment(None),
+        claimed_at=schema.moment(None),
     )
+
+
+def after_attempt(
+    rows: pl.DataFrame, outcome: Outcome, *, ended_at: pl.Expr, error: pl.Expr
+) -> pl.DataFrame:
+    """Return requests with their newest attempt among the earlier ones: another may follow."""
+    attempts = rows.select(
+        "earlier_attempts",
+        "lease_owner",
+        "claimed_at",
+        ended_at=ended_at,
+        error=error,
+        outcome=pl.lit(outcome.value),
+    )
+    texts = [with_ended_attempt(*attempt) for attempt in attempts.iter_rows()]
+    return rows.with_columns(earlier_attempts=pl.Series(texts, dtype=pl.String))
 
 
 # A pending request older than this is claimed as if it had priority 1, in seconds.
@@ -226,6 +250,7 @@ def claim(
     granted = chosen.with_columns(
         status=pl.lit(PROCESSING),
         updated_at=schema.moment(now),
+        claimed_at=schema.moment(now),
         available_at=schema.moment(None),
         **lease,
     )
@@ -298,10 +323,11 @@ def fail(
     finished = _finish(after.filter(is_final), FAILED, now)
     follow_ups = _follow_ups(done.filter(is_final), now, new_ids)
 
-    retried = without_lease(after.filter(~is_final))
-    retried = retried.with_columns(
-        status=pl.lit(PENDING), updated_at=schema.moment(now), changed_at=schema.moment(None)
-    )
+    failed = after.filter(~is_final)
+    message = pl.col("error_message")
+    ended = after_attempt(failed, Outcome.FAILED, ended_at=schema.moment(now), error=message)
+    back_off = failed.get_column("available_at")
+    retried = as_pending(ended, now).with_columns(available_at=back_off)
     live = pl.concat([retried, follow_ups])
     return Change(None, live, finished)
 
@@ -319,6 +345,7 @@ def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl
         attempts=pl.lit(0, pl.Int64),
         created_at=schema.moment(now),
         error_message=pl.lit(None, pl.String),
+        earlier_attempts=pl.lit(None, pl.String),
         reason=pl.lit(Reason.CHANGED.value),
     )
 
@@ -483,9 +510,11 @@ def lease_lost(request_id: str) -> LeaseLostError:
     )
 
 
-def release(claimed: pl.DataFrame, now: datetime) -> Change[None]:
+def release(claimed: pl.DataFrame, now: datetime, *, reason: str) -> Change[None]:
     """Return requests to PENDING at once, without using up an attempt."""
-    return Change(None, as_pending(claimed, now))
+    why = pl.lit(reason or None, pl.String)
+    ended = after_attempt(claimed, Outcome.RELEASED, ended_at=schema.moment(now), error=why)
+    return Change(None, as_pending(ended, now))
 
 
 def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
@@ -499,7 +528,10 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
     ids = rows.get_column("request_id").sort().to_list()
     if not ids:
         return Change(ids)
-    return Change(ids, as_pending(rows, now), replaced=has_expired)
+    ended_at = pl.col("lease_expires_at")
+    no_error = pl.lit(None, pl.String)
+    ended = after_attempt(rows, Outcome.EXPIRED, ended_at=ended_at, error=no_error)
+    return Change(ids, as_pending(ended, now), replaced=has_expired)
 
 
 def retry(
@@ -529,7 +561,12 @@ def retry(
         return Change(result)
 
     is_retried = pl.col("request_id").is_in(retried.implode())
-    pending = as_pending(failed.filter(is_retried), now)
+    ended_at = pl.col("updated_at")
+    message = pl.col("error_message")
+    ended = after_attempt(
+        failed.filter(is_retried), Outcome.FAILED, ended_at=ended_at, error=message
+    )
+    pending = as_pending(ended, now)
     pending = pending.with_columns(*schema.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64))
     parts = in_parts(FAILED, siblings.get_column("part").unique())
     still_failed = siblings.filter(~is_retried)

@@ -306,7 +306,7 @@ ACTIVE_STRATEGIES = TableSpec(
 POSITION_QUEUE = TableSpec(
     "position_queue",
     columns_of(QueuedPosition) | _PARTITION,
-    version=3,
+    version=5,
     partition_by=PARTITION_COLUMNS,
     indexed=("request_id", "created_at", "updated_at"),
     order="updated_at",

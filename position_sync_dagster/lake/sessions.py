@@ -59,7 +59,7 @@ class GatewaySessions:
             if last is not None and last.session_id == session_id:
                 return last  # the answer to the commit was lost
             if last is not None and last.is_alive(now):
-                raise _login_owned(last)
+                raise login_owned(last)
 
             # A refresh looks for a moment only: a restart may go unseen before and after it.
             running_since = None
@@ -259,7 +259,8 @@ class GatewaySessions:
         return self._lifecycle.change(step, commit_info, part)
 
 
-def _login_owned(by: GatewaySession) -> errors.LoginOwnedError:
+def login_owned(by: GatewaySession) -> errors.LoginOwnedError:
+    """Return the error of whoever wants a login that has an owner, with the owner's name."""
     run = f", run {by.run_id}" if by.run_id else ""
     process = f"process {by.pid} on {by.host}{run}"
     until = f"{by.expires_at:%Y-%m-%d %H:%M:%S} UTC"

@@ -14,7 +14,7 @@ import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, is_recent, utc_now
-from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.position_update import (
     ValueOrigin,
@@ -62,7 +62,8 @@ def unavailable_reason(
         confirmed: The newest `confirmed_at` of the rows.
     """
     gateway_id = settings.gateway_id
-    if session is not None and session.is_alive(now):
+    publishes = session is not None and session.owner is not Owner.LIBRARY
+    if session is not None and publishes and session.is_alive(now):
         if session.state is SessionState.LIVE:
             return None
         because = f": {session.detail}" if session.detail else "."

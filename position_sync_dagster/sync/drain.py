@@ -37,7 +37,7 @@ from position_sync_dagster.lake.position_queue import PositionQueue, QueueOvervi
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.settings import BatchSize, Settings, load_settings
 from position_sync_dagster.sync.broker_view import (
     BrokerView,
     ConnectionValues,
@@ -266,22 +266,28 @@ NOT_COVERED = "the broker's answer did not cover every account"
 SHARE = 4
 
 
-def batch_limit(waiting: int, batch_size: int, largest: int) -> int:
-    """Return how many requests to claim at once: a share of those that wait, within bounds.
+# A batch claims at least so many, if they wait.
+LEAST = 50
+
+
+def batch_limit(waiting: int, batch_size: BatchSize, largest: int) -> int:
+    """Return how many requests to claim at once.
 
     Each batch costs three commits, however many rows it has.
 
     Args:
         waiting: Requests that may be claimed now.
-        batch_size: The lower bound.
-        largest: The upper bound; it counts if the lower bound is greater.
+        batch_size: The number; "auto": a share of those that wait, within bounds.
+        largest: The upper bound of the share.
 
-    >>> [batch_limit(waiting, 50, 5_000) for waiting in (20, 200, 1_000, 100_000)]
+    >>> [batch_limit(waiting, "auto", 5_000) for waiting in (20, 200, 1_000, 100_000)]
     [50, 50, 250, 5000]
-    >>> batch_limit(1_000, 50, 20)
-    20
+    >>> batch_limit(100_000, 50, 5_000)
+    50
     """
-    return min(max(batch_size, -(-waiting // SHARE)), largest)
+    if batch_size != "auto":
+        return batch_size
+    return min(max(LEAST, -(-waiting // SHARE)), largest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,8 +356,7 @@ class QueueWorker:
     Args:
         queue: The table of the requests.
         interval: Seconds between drains.
-        batch_size: Minimum size of a batch; batches grow with the queue (`batch_limit`), up to the
-            setting `max_batch_size`.
+        batch_size: Requests that a batch claims at most; "auto": more of them while many wait.
         delta_lake_path: The table `position_updates`.
         values: The source of the values; by default the process's shared connection.
 
@@ -367,7 +372,7 @@ class QueueWorker:
         self,
         queue: PositionQueue,
         interval: float = 5,
-        batch_size: int = 50,
+        batch_size: BatchSize = 50,
         delta_lake_path: str = "data/lake/position_updates",
         *,
         values: ValueSource | None = None,
@@ -376,7 +381,7 @@ class QueueWorker:
         by: Provenance | None = None,
         clock: Clock = utc_now,
     ) -> None:
-        if interval <= 0 or batch_size < 1:
+        if interval <= 0 or (batch_size != "auto" and batch_size < 1):
             raise errors.SettingsError(
                 f"A worker with interval={interval!r} and batch_size={batch_size!r} is invalid.",
                 remedy="Give seconds above 0 and at least one request a batch.",

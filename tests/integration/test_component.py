@@ -145,7 +145,8 @@ def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
     monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", "4002")
     monkeypatch.setenv("POSITION_SYNC_MAX_LINES", "60")
     files = {"lake": "s3://bucket/lake", "strategies_file": "legs.yaml"}
-    others = {"settings": {"batch_size": 70, "flex_folder": "statements"}}
+    others = {"settings": {"flex_folder": "statements"}, "batch_size": 70}
+    others |= {"drain_interval_s": 30, "history_days": 7}
     others |= {"alert_urls": "json://one json://two", "gateway_port": "{{ env.GATEWAY }}"}
     repository = project(component(**files, **others))
     found = POSITION_SYNC.read_settings()
@@ -155,6 +156,10 @@ def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
     assert (len(found.alert_urls), found.batch_size, found.max_lines) == (2, 70, 60)
     gateway = repository.asset_graph.get(dg.AssetKey("gateway"))
     assert gateway.metadata["dagster/uri"] == "tcp://127.0.0.1:4001"
+    numbers = {"batch_size": "70", "drain_interval_s": 30.0, "history_days": 7}
+    resource = repository.get_job("maintain_lake").resource_defs["position_sync"]
+    shown = resource.config_schema.default_value
+    assert shown.items() >= {"gateway_host": "127.0.0.1", "gateway_port": 4001, **numbers}.items()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import inspect
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from types import FunctionType
-from typing import Annotated, Any, Unpack, get_args, get_origin
+from types import FunctionType, NoneType
+from typing import Annotated, Any, Union, Unpack, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -109,6 +109,8 @@ def _type(annotation: Any) -> str:
         annotation = get_args(annotation)[0]  # the rest is documentation
     if get_origin(annotation) is Unpack:
         return f"Unpack[{get_args(annotation)[0].__name__}]"
+    if get_origin(annotation) is Union:  # as Python before 3.14 shows some of `… | …`
+        return " | ".join("None" if one is NoneType else _type(one) for one in get_args(annotation))
     return _plain(inspect.formatannotation(annotation))
 
 

@@ -3,12 +3,14 @@
 import asyncio
 import inspect
 import re
+from datetime import date
 from difflib import unified_diff
 from pathlib import Path
 
 import pytest
 
 import position_sync_dagster as ps
+from position_sync_dagster.domain.clock import utc_now
 from tests.support.public_api import public_api
 
 PROMISED = Path(__file__).with_name("public_api.txt")
@@ -59,6 +61,12 @@ def test_the_arguments_of_a_constructor_can_be_read():
     assert (worker.queue, worker.interval, worker.batch_size) == (queue, 2.0, 7)
     for one in (queue, ps.StrategyRegistry("some/legs"), ps.DeltaLakePositionWriter("some/rows")):
         assert "some/" in one.delta_lake_path
+
+
+def test_a_leg_that_is_made_without_a_time_was_added_now():
+    before = utc_now()
+    leg = ps.ActiveContract(1, "SPY", "PUT", 500.0, date(2027, 1, 15), strategy_id=1)
+    assert before <= leg.added_at <= utc_now()
 
 
 async def test_reconciliation_runs_once_per_interval_and_through_an_outage_until_it_is_stopped(

@@ -211,8 +211,8 @@ def test_the_value_shown_is_the_default(name):
         assert getattr(Settings(_env_file=None, **{name.lower(): text}), name.lower()) == default
 
 
-def test_there_are_at_most_32_settings():
-    assert len(in_example()) <= 32
+def test_there_are_at_most_36_settings():
+    assert len(in_example()) <= 36
 
 
 def test_the_example_can_be_loaded_as_a_whole(tmp_path):

@@ -1,7 +1,8 @@
 """Delivers rows of streamed holdings to the handlers, and the amounts of accounts to their table.
 
-`Flusher` values what changed once per interval. Each handler gets the rows at its own pace: if a
-slow table has not taken rows yet, it later gets only the newest row of each holding.
+`Flusher` values what changed once per interval, or at each tick where a handler wants it at once.
+Each handler gets the rows at its own pace: if a slow table has not taken rows yet, it later gets
+only the newest row of each holding.
 """
 
 import asyncio
@@ -58,11 +59,13 @@ class HandlerDelivery:
     urgent.
 
     Attributes:
+        immediate: Whether it gets the rows of each tick before the flush.
         failures: How often the handler raised.
         refused: The error that ends the stream: nothing more is written.
     """
 
     handler: PositionUpdateHandler
+    immediate: bool = False
 
     def __post_init__(self) -> None:
         self.failures = 0
@@ -84,7 +87,9 @@ class HandlerDelivery:
         if urgent:
             self._urgent.set()
         for update in updates:
-            self._pending[update.account, update.conid] = update
+            key = (update.account, update.conid)
+            self._pending.pop(key, None)  # the newer one comes in its own order
+            self._pending[key] = update
 
         is_running = self._task is not None and not self._task.done()
         if self._pending and not is_running and self.refused is None:
@@ -231,6 +236,9 @@ CLOSE_TIMEOUT_S = 5.0
 class Flusher:
     """Delivers the newest value of each streamed holding to the handlers, once per interval.
 
+    Where a handler is immediate, holdings are valued at their ticks, and that value goes into the
+    next flush.
+
     Args:
         announced: States of holdings with a row or request already; a close is written once.
         account_values: Gets the values of the accounts; with None, they are not subscribed.
@@ -243,18 +251,27 @@ class Flusher:
 
     def __post_init__(self) -> None:
         self._ticks: PendingChanges[int] = PendingChanges()
+        self._live_connection: Callable[[], GatewayConnection | None] = lambda: None
         self._deliveries: list[HandlerDelivery] = []
+        # Rows of ticks that the next flush delivers to the other handlers.
+        self._rows: list[PositionUpdate] = []
+        self._urgent = False
         table = self.account_values
         self._accounts = None if table is None else AccountRecorder(self.context, table)
         self._beside = BackgroundWork(self.context.monotonic)
 
-    def add_handler(self, handler: PositionUpdateHandler) -> None:
-        """Add a handler that gets each flush."""
-        self._deliveries.append(HandlerDelivery(handler))
+    def add_handler(self, handler: PositionUpdateHandler, *, immediate: bool = False) -> None:
+        """Add a handler, or change when one gets its rows: with each tick, or with each flush."""
+        for delivery in self._deliveries:
+            if delivery.handler is handler:
+                delivery.immediate = immediate
+                return
+        self._deliveries.append(HandlerDelivery(handler, immediate))
 
     def watch(self, connection: GatewayConnection) -> None:
         """Collect the ticks of a new connection."""
         self._ticks = connection.lines.watch()
+        connection.ib.pendingTickersEvent += self._on_ticks
 
     async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
         """Flush once per interval, independent of the tables and requests of other steps.
@@ -265,6 +282,7 @@ class Flusher:
         Raises:
             LakeError: A handler raised an error of `ENDS_STREAM`, or the lease is lost.
         """
+        self._live_connection = live_connection
         while True:
             await asyncio.sleep(self.context.settings.flush_interval_s)
             connection = live_connection()
@@ -276,13 +294,22 @@ class Flusher:
 
     async def close(self) -> None:
         """Deliver the remaining updates, and end the deliveries."""
+        self._live_connection = lambda: None
+        self._deliver_rows()
         for delivery in self._deliveries:
             await delivery.close(timeout_s=CLOSE_TIMEOUT_S)
         await self._beside.end(within_s=CLOSE_TIMEOUT_S)
 
-    def _flush(self, connection: GatewayConnection) -> None:
-        self.context.lease.check()
-        valued = self.pricer.flush(connection, self._ticks.take(), connection.pnl.take_valued())
+    def _on_ticks(self, _tickers: object) -> None:
+        """Value what ticked, and deliver it, if a handler wants that at once."""
+        connection = self._live_connection()
+        if connection is None or not any(delivery.immediate for delivery in self._deliveries):
+            return
+        if not self.context.lease.suspended:
+            self._take(self.pricer.value_ticked(connection, self._ticks.take()))
+
+    def _take(self, valued: Iterable[tuple[PositionUpdate, BrokerPosition]]) -> None:
+        """Deliver rows to the immediate handlers, and keep them for the flush."""
         updates: list[PositionUpdate] = []
         holdings: list[BrokerPosition] = []
         urgent = False
@@ -294,8 +321,25 @@ class Flusher:
                 urgent |= not is_announced
 
         self.announced.record(holdings)
+        self._rows += updates
+        self._urgent |= urgent
         for delivery in self._deliveries:
-            delivery.put(updates, urgent=urgent)
+            if delivery.immediate:
+                delivery.put(updates, urgent=True)
+
+    def _deliver_rows(self) -> None:
+        """Deliver the rows since the last flush to the handlers that are not immediate."""
+        for delivery in self._deliveries:
+            if not delivery.immediate:
+                delivery.put(self._rows, urgent=self._urgent)
+        self._rows = []
+        self._urgent = False
+
+    def _flush(self, connection: GatewayConnection) -> None:
+        self.context.lease.check()
+        valued = self.pricer.flush(connection, self._ticks.take(), connection.pnl.take_valued())
+        self._take(valued)
+        self._deliver_rows()
 
         if self._accounts is not None:
             connection.summaries.subscribe()

@@ -38,7 +38,7 @@ from position_sync_dagster.risk.terms import (
 )
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.lines import StreamLines
-from position_sync_dagster.sync.stream.ownership import OwnerContext, Unowned
+from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 logger = logging.getLogger(__name__)
 
@@ -275,12 +275,8 @@ class ModelGreeks:
     dividends: DividendsTable | None = None
 
     def __post_init__(self) -> None:
-        settings = self.context.settings
-        # A streamer that is used alone computes nothing.
-        usual = 0 if isinstance(self.context.lease, Unowned) else settings.max_lines
-        chosen = settings.underlying_lines
-        self._most_lines = usual if chosen is None else chosen
-
+        # None: as many as the allocation grants.
+        self._most_lines = self.context.settings.underlying_lines
         self._clock = self.context.clock
         self._monotonic = self.context.monotonic
         self._look_at = float("-inf")
@@ -311,7 +307,7 @@ class ModelGreeks:
         Args:
             version: Changes with the routes.
         """
-        if not self._most_lines:
+        if self._most_lines == 0:
             return
         now = self._monotonic()
         if now >= self._look_at:

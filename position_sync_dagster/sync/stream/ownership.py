@@ -10,14 +10,15 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Self, TypeVarTuple
+from typing import Any, ClassVar, Self, TypeVarTuple
+from weakref import WeakValueDictionary
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.lake.sessions import GatewaySessions
+from position_sync_dagster.lake.sessions import GatewaySessions, login_owned
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
@@ -63,6 +64,9 @@ class Ownership:
     stop: asyncio.Event | None = None
     clock: Clock = utc_now
     monotonic: Callable[[], float] = time.monotonic
+
+    # Who owns each login in this process: two may use lakes that do not know each other.
+    _owners: ClassVar[WeakValueDictionary[str, "Ownership"]] = WeakValueDictionary()
 
     def __post_init__(self) -> None:
         self.session: GatewaySession
@@ -125,9 +129,12 @@ class Ownership:
 
     async def __aenter__(self) -> Self:
         self.session = await self._acquired()
+        self._owners[self.settings.gateway_id] = self
+        # The handlers of a library may write into another lake, where its token means nothing.
+        token = None if self.owner is Owner.LIBRARY else self.session.fencing_token
         self.provenance = Provenance(
             session_id=self.session.session_id,
-            fencing_token=self.session.fencing_token,
+            fencing_token=token,
             run_id=self.session.run_id,
         )
         self._task = asyncio.create_task(self._heartbeat())
@@ -143,6 +150,7 @@ class Ownership:
         while True:
             self._renewed_s = self.monotonic()
             try:
+                self._require_no_other()
                 return await offload(
                     self.sessions.acquire,
                     self.settings.gateway_id,
@@ -158,11 +166,23 @@ class Ownership:
                     raise
                 await asyncio.sleep(POLL_S)
 
+    def _require_no_other(self) -> None:
+        """Raise an error if this process owns the login already, by another object.
+
+        Raises:
+            LoginOwnedError: Its lease lasts.
+        """
+        other = self._owners.get(self.settings.gateway_id)
+        if other is not None and not other.lost.is_set() and not other._is_over():
+            raise login_owned(other.session)
+
     async def __aexit__(self, kind: type | None, error: object, _trace: object) -> None:
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+        if self._owners.get(self.settings.gateway_id) is self:
+            del self._owners[self.settings.gateway_id]
         if not self.lost.is_set():
             detail = None if kind is None else f"{kind.__name__}: {error}"
             with suppress(errors.LakeError):
@@ -221,7 +241,7 @@ class Ownership:
 
 
 class Unowned:
-    """Replaces the lease if one process alone writes the tables; it is never lost."""
+    """Replaces the lease where a part of the stream is used alone; it is never lost."""
 
     session = None
     suspended = False

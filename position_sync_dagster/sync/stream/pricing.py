@@ -125,20 +125,38 @@ class StreamPricer:
             ticked: The contracts that ticked since the last flush.
             valued: Holdings with a new profit or value by PnLSingle.
         """
+        for key in valued:
+            if key in self._holdings:
+                self._holdings[key].due = True
+        self._note_ticks(ticked)
+        return self._value_due(connection, ticked, list(self._holdings.values()))
+
+    def value_ticked(
+        self, connection: GatewayConnection, ticked: Collection[int]
+    ) -> list[tuple[PositionUpdate, BrokerPosition]]:
+        """Value the holdings that ticked, before the flush; return the rows, as `flush` does."""
+        return self._value_due(connection, ticked, self._note_ticks(ticked))
+
+    def _note_ticks(self, ticked: Collection[int]) -> list[StreamedHolding]:
+        """Make the holdings due that ticked, and return them."""
+        states = [state for key, state in self._holdings.items() if key[1] in ticked]
+        for state in states:
+            state.ticked()
+        return states
+
+    def _value_due(
+        self,
+        connection: GatewayConnection,
+        ticked: Collection[int],
+        states: Iterable[StreamedHolding],
+    ) -> list[tuple[PositionUpdate, BrokerPosition]]:
         now_s = self.context.monotonic()
         at = Moment(now=self.context.clock(), now_s=now_s, by=self.context.lease.provenance)
         quotes = _quotes_of(connection, ticked)
         self.lines.ticked(quotes, now_s)
 
-        for key in valued:
-            if key in self._holdings:
-                self._holdings[key].due = True
-        for key, state in self._holdings.items():
-            if key[1] in ticked:
-                state.ticked()
-
         rows = []
-        for state in list(self._holdings.values()):
+        for state in states:
             if not self._is_due_now(state, now_s):
                 continue
 

@@ -304,7 +304,7 @@ class StreamTables:
         rules: Chooses legs by the rules of the strategies file.
         updates: The ledger. It shows at the start which closes have their row already.
         ownership: The lease, checked before each write; the tables are then those of an initialized
-            lake. None if one process alone writes the tables.
+            lake. None: the streamer takes one of its own.
     """
 
     broker_positions: BrokerPositionsTable | None = None

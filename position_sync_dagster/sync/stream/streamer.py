@@ -18,6 +18,7 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import NEVER, Clock, ClockWatch, utc_now
 from position_sync_dagster.domain.gateway_session import (
     GatewayRun,
+    GatewaySession,
     Owner,
     SessionState,
     UnusableHoldings,
@@ -35,7 +36,9 @@ from position_sync_dagster.gateway.connection import GatewayConnection, IBConnec
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.sessions import login_owned
+from position_sync_dagster.lake.storage.object_store import absolute_path
+from position_sync_dagster.lake.storage.table import Table, offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
@@ -46,7 +49,6 @@ from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
     Ownership,
     StreamCounts,
-    Unowned,
     end_tasks,
 )
 from position_sync_dagster.sync.stream.router import Router, StreamTables
@@ -104,9 +106,13 @@ class BrokerLink:
         self._attempts = 0
         self._random = Random()  # noqa: S311 - jitter of a delay
 
-        session = self.context.lease.session
-        self.gateway_run = GatewayRun() if session is None else session.gateway_run
-        self._ended_at = None if session is None else session.state_since
+        self.gateway_run = GatewayRun()
+        self._ended_at: datetime | None = None
+
+    def follow(self, session: GatewaySession) -> None:
+        """Continue from what the owner before saw of the gateway."""
+        self.gateway_run = session.gateway_run
+        self._ended_at = session.state_since
 
     @property
     def connection(self) -> GatewayConnection | None:
@@ -367,7 +373,8 @@ class IBPositionStreamer:
         registry: Which legs are active; by default the registry at its default path.
         queue: Takes the positions that are not streamed; by default the queue at its default path.
         manager: The shared connection.
-        tables: The other tables to write, and the lease.
+        tables: The other tables to write, and the lease. Without a lease, it takes one beside the
+            table of the queue, and no lines for underlyings unless `underlying_lines` is set.
 
     Attributes:
         counts: What it did so far.
@@ -394,11 +401,9 @@ class IBPositionStreamer:
         self.registry = registry or StrategyRegistry()
         self.queue = queue or PositionQueue()
         self._tables = tables or StreamTables()
+        self._lease = self._tables.ownership or self._own_lease(clock)
         self._context = OwnerContext(
-            settings=self.settings,
-            lease=self._tables.ownership or Unowned(),
-            clock=clock,
-            monotonic=self._monotonic,
+            settings=self.settings, lease=self._lease, clock=clock, monotonic=self._monotonic
         )
         self.counts = self._context.counts
 
@@ -416,6 +421,18 @@ class IBPositionStreamer:
         self._stop = asyncio.Event()
         self._early_step_at = float("-inf")
         self._table_outage = OutageLog(logger)
+
+    def _own_lease(self, clock: Clock) -> Ownership:
+        """Return a lease of the streamer's own, which it holds from its start to its end."""
+        if self.settings.underlying_lines is None:
+            self.settings = self.settings.model_copy(update={"underlying_lines": 0})
+        sessions = Lake(folder_of(self.queue.table), clock=clock).open_sessions()
+        lease = Ownership(
+            sessions, self.settings, owner=Owner.LIBRARY, clock=clock,
+            monotonic=self._monotonic,
+        )  # fmt: skip
+        lease.status = self.status
+        return lease
 
     @staticmethod
     def _monotonic() -> float:
@@ -487,8 +504,15 @@ class IBPositionStreamer:
             "gateway_started_at": gateway_run.started_at,
         }
 
-    def register_handler(self, handler: PositionUpdateHandler) -> None:
-        """Deliver each streamed update to a handler; a failing handler does not affect the others.
+    def register_handler(self, handler: PositionUpdateHandler, *, immediate: bool = False) -> None:
+        """Deliver streamed updates to a handler; a failing handler does not affect the others.
+
+        A handler that is registered again still gets each update once.
+
+        Args:
+            handler: It gets the newest value of each position with every flush.
+            immediate: It gets the value of each tick at once instead, in the order of the ticks; of
+                ticks that come while it is busy, the newest of each position.
 
         Raises:
             TypeError: The object has no method `on_position_update`.
@@ -497,12 +521,13 @@ class IBPositionStreamer:
             raise TypeError(
                 f"{type(handler).__name__} is no handler: it has no method on_position_update."
             )
-        self._flusher.add_handler(handler)
+        self._flusher.add_handler(handler, immediate=immediate)
 
     async def start(self) -> None:
         """Connect, request the positions and the lines, and then stream in the background.
 
         Raises:
+            LoginOwnedError: This or another process streams from the login; the error names it.
             GatewayError: The gateway cannot be used; nothing was started.
         """
         if self._task is not None:
@@ -513,6 +538,7 @@ class IBPositionStreamer:
             await self._link.open()
         except BaseException:
             await self._link.close()
+            await self._end_lease()
             raise
         self._task = asyncio.create_task(self._run())
 
@@ -527,6 +553,7 @@ class IBPositionStreamer:
         """Stream until `stop` is set; while there is no gateway, try again to connect.
 
         Raises:
+            LoginOwnedError: This or another process streams from the login; the error names it.
             ClockSetBackError: The clock was set back; the next stream begins with the right time.
             LeaseLostError: The login belongs to another process now.
             LakeError: The tables cannot be used at the start.
@@ -547,6 +574,31 @@ class IBPositionStreamer:
                     await offload(written.table.initialize)
         await self.registry.refresh()
         await self._router.contracts.load(self.registry.legs)
+        if tables.ownership is None:
+            await self._take_login()
+        self._link.follow(self._lease.session)
+
+    async def _take_login(self) -> None:
+        """Acquire the lease; the lakes of the registry and of the settings may have an owner too.
+
+        Raises:
+            LoginOwnedError: One of them has one.
+        """
+        sessions = self._lease.sessions
+        folders = {folder_of(self.registry.table), absolute_path(self.settings.lake)}
+        for folder in folders - {folder_of(sessions.table)}:
+            others = Lake(folder).sessions
+            if await offload(others.table.exists):
+                owner = await offload(others.current, self.settings.gateway_id)
+                if owner is not None and owner.is_alive(self._context.clock()):
+                    raise login_owned(owner)
+
+        await offload(sessions.table.initialize)
+        await self._lease.__aenter__()
+
+    async def _end_lease(self) -> None:
+        if self._tables.ownership is None:
+            await self._lease.__aexit__(None, None, None)
 
     async def _run(self) -> None:
         tasks = [
@@ -619,6 +671,12 @@ class IBPositionStreamer:
         await self._router.close()
         await self._flusher.close()
         await self._link.close()
+        await self._end_lease()
+
+
+def folder_of(table: Table) -> str:
+    """Return the folder or URI in which a table lies."""
+    return table.path.rpartition("/")[0]
 
 
 # Maximum wait for the present owner of the login to end, in seconds.

@@ -104,6 +104,62 @@ async def test_a_claimed_request_is_granted_again_only_after_its_rescue(queue, c
     assert (again.request_id, again.attempts) == (request_id, 0)
 
 
+async def test_each_attempt_has_its_worker_begin_end_outcome_and_error(queue, clock):
+    """A request that fails, is given back, loses its lease, fails for good, and is tried again."""
+    began = []
+
+    async def claim(worker):
+        clock.advance(20)
+        began.append(clock.now)
+        [request] = await queue.claim_batch(owner=worker, lease_s=5)
+        clock.advance(1)
+        return request.request_id
+
+    request_id = await queue.insert(1, "SPY", account="A")
+    assert await queue.attempts() == []
+    await queue.mark_failed(await claim("one"), "no price")
+    await queue.release(await claim("two"), "not covered")
+    await claim("three")
+    clock.advance(20)
+    await queue.rescue()
+    await queue.mark_failed(await claim("four"), "not held", retryable=False)
+    await queue.retry(request_id)
+    await claim("five")
+
+    running, *ended = await queue.attempts()
+    assert (running.worker, running.outcome, running.ended_at) == ("five", "PROCESSING", None)
+    assert (running.request_id, running.account, running.conid) == (request_id, "A", 1)
+    found = [(a.number, a.worker, a.outcome, a.error) for a in ended]
+    assert found == [
+        (4, "four", "FAILED", "not held"),
+        (3, "three", "EXPIRED", None),
+        (2, "two", "RELEASED", "not covered"),
+        (1, "one", "FAILED", "no price"),
+    ]
+    assert [a.began_at for a in (*reversed(ended), running)] == began
+    lasted_s = [(a.ended_at - a.began_at).total_seconds() for a in ended]
+    assert lasted_s == [1, 5, 1, 1]
+
+    await queue.mark_success(request_id)
+    newest, *_ = await queue.attempts(limit=1)
+    assert (newest.number, newest.outcome, newest.error) == (5, "SUCCESS", None)
+    assert newest.ended_at == clock.now
+    assert len(await queue.attempts(request_id=request_id[:13])) == 5
+
+
+async def test_a_request_keeps_its_last_attempts_and_a_follow_up_begins_without_any(queue, clock):
+    await queue.insert(1, "SPY")
+    for _ in range(25):
+        [request] = await queue.claim_batch()
+        await queue.release(request.request_id, "not covered")
+    assert len(await queue.attempts()) == 20
+    [request] = await queue.claim_batch()
+    await queue.insert_many([QueueRequest(1, "SPY", P2, reason=Reason.CHANGED)])
+    await queue.mark_success(request.request_id)
+    [follow_up] = await queue.get_batch()
+    assert await queue.attempts(request_id=follow_up.request_id) == []
+
+
 @pytest.mark.in_store
 async def test_success_ends_a_request_once(queue):
     await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2, 3)])

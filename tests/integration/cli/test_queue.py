@@ -94,6 +94,16 @@ def test_no_more_than_the_limit_is_shown_and_the_rest_is_counted(queue):
     assert "are shown" not in run("--status", "FAILED")
 
 
+def test_each_attempt_is_shown_with_its_worker_and_error(queue):
+    [request_id] = insert(queue, 1)
+    queue.claim_batch(owner="mine")
+    queue.mark_failed(request_id, ERROR)
+    [shown] = json.loads(run("attempts", request_id[:20], "--json"))
+    assert (shown["worker"], shown["outcome"], shown["error"]) == ("mine", "FAILED", ERROR)
+    assert shown["began_at"] <= shown["ended_at"]
+    assert "mine" in run("attempts")
+
+
 def test_a_request_with_a_live_one_for_its_position_stays_failed(queue):
     one, other = fail(queue, 1, 2)
     [live] = insert(queue, 1)

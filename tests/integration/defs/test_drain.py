@@ -92,6 +92,17 @@ def test_a_tick_drains_what_waits_and_reports_each_row_once(world, tick, lake):
     assert tick.rows() == 3
 
 
+def test_a_tick_drains_again_once_the_interval_of_the_settings_has_passed(world, tick, lake):
+    world.set(drain_interval_s="60")
+    world.hold(1, 2)
+    world.ask(1)
+    tick()
+    world.ask(2)
+    assert "next drain within 60 s" in said(tick())
+    world.later(timedelta(seconds=58))
+    assert "1 claimed" in said(tick())
+
+
 def test_scenarios_are_recorded_after_the_first_rows_and_each_quarter_of_an_hour(world, tick, lake):
     world.hold(1)
     assert RISK not in names(tick())

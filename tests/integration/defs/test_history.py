@@ -113,7 +113,10 @@ def test_old_runs_go_but_those_in_progress_and_those_of_days(instance):
     assert set(instance.get_run_ids()) == kept
 
 
-def test_maintenance_covers_every_table_and_every_asset(settings, instance, lake):
+def test_maintenance_covers_every_table_and_every_asset(settings, instance, lake, monkeypatch):
+    asked: list[datetime] = []
+    monkeypatch.setenv("POSITION_SYNC_HISTORY_DAYS", "7")
+    monkeypatch.setattr(history, "delete_old_runs", lambda *_: asked.append(_[-1]) or 0)
     quick = Lake(settings.lake, fsync=False).queue
     for request_id in quick.sync.insert_many(
         QueueRequest(c, "SPY") for c in range(1, FINISHED + 1)
@@ -123,6 +126,8 @@ def test_maintenance_covers_every_table_and_every_asset(settings, instance, lake
         instance=instance, resources={"position_sync": POSITION_SYNC}
     )
     assert result.success
+    [before] = asked
+    assert timedelta(days=7) <= datetime.now(UTC) - before < timedelta(days=7, hours=1)
     uris = lake.queue.table.snapshot(lambda handle: handle.file_uris())
     assert sum("bucket=SUCCESS" in uri for uri in uris) == 1
     assert lake.queue.sync.counts()[QueueStatus.SUCCESS] == FINISHED

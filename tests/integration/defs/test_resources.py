@@ -37,6 +37,16 @@ def test_the_path_of_the_resource_wins_over_the_environment(steps_of_a_run, sett
     assert (found.lake, found.gateway_id) == ("elsewhere", settings.gateway_id)
 
 
+def test_the_numbers_of_the_resource_win_over_the_environment(steps_of_a_run, settings):
+    given = PositionSyncResource(
+        gateway_host="10.0.0.1", gateway_port=4001, batch_size="70", drain_interval_s=30,
+        history_days=7,
+    )  # fmt: skip
+    found, _ = steps_of_a_run(given, lambda given: given.settings)
+    assert found.gateway_address == "10.0.0.1:4001"
+    assert (found.batch_size, found.drain_interval_s, found.history_days) == (70, 30, 7)
+
+
 def test_every_run_reads_the_settings_anew_and_once(steps_of_a_run, monkeypatch, tmp_path):
     resource = PositionSyncResource()
     for folder in ("monday", "tuesday"):

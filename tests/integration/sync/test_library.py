@@ -1,12 +1,137 @@
 """The package as a library, in one script: 200 legs, 20 lines, one connection."""
 
+import asyncio
 import re
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from importlib.resources import as_file, files
 
+import pytest
+
 import position_sync_dagster as ps
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.lake.strategies_file import load_strategies
-from position_sync_dagster.settings import Settings
+from tests.support.booked_legs import PUT, leg
 from tests.support.streams import eventually, simulate
+
+# A refusal takes some 0.1 s; this bound only a hang reaches.
+SLOW_MACHINE_S = 30.0
+HOLDER = r"is owned by LIBRARY \(process \d+ on .*\) until"
+
+
+@pytest.fixture
+async def sim(monkeypatch):
+    """A simulator with the small book, at the address of the settings."""
+    async with simulate(tick_interval_s=0.2) as sim:
+        monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))
+        yield sim
+
+
+@pytest.mark.parametrize("folder", ["data/lake", "another"])
+async def test_a_second_start_on_a_login_in_the_process_is_refused_at_once_by_name(sim, folder):
+    first = ps.IBPositionStreamer()
+    second = ps.IBPositionStreamer(
+        ps.StrategyRegistry(f"{folder}/active_strategies"), ps.PositionQueue(f"{folder}/queue")
+    )
+    await first.start()
+    with pytest.raises(ps.errors.LoginOwnedError, match=HOLDER):
+        await asyncio.wait_for(second.start(), 1.0 + SLOW_MACHINE_S)
+    assert sim.stats()["connections"]["total"] == 1
+    await first.stop()
+    await second.start()
+    await second.stop()
+
+
+@pytest.mark.parametrize("lake", ["data/lake", "lake_of_the_settings"])
+async def test_a_script_beside_a_stream_of_dagster_is_refused_by_the_name_of_its_run(
+    sim, monkeypatch, lake
+):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", lake)
+    sessions = ps.Lake(lake).sessions
+    sessions.table.initialize()
+    gateway_id = ps.load_settings().gateway_id
+    owner = {"lease_s": 60.0, "run_id": "run-1", "host": "elsewhere", "pid": 7}
+    session = sessions.acquire(gateway_id, Owner.STREAM, **owner)
+    streamer = ps.IBPositionStreamer()
+    with pytest.raises(ps.errors.LoginOwnedError, match="process 7 on elsewhere, run run-1"):
+        await streamer.start()
+    sessions.end(session)
+    await streamer.start()
+    of_queue = ps.Lake("data/lake").sessions
+    assert of_queue.current(gateway_id).owner is Owner.LIBRARY
+    await streamer.stop()
+    assert not of_queue.current(gateway_id).is_alive(utc_now())
+
+
+async def test_a_lease_that_ran_out_goes_on_while_nobody_else_has_the_login(sim, monkeypatch):
+    monkeypatch.setattr(ps.Settings, "heartbeat_s", 0.2)
+    registry = ps.StrategyRegistry()
+    await registry.initialize()
+    await registry.add_active(**leg(PUT))
+    behind = timedelta()
+    streamer = ps.IBPositionStreamer(registry, clock=lambda: utc_now() + behind)
+    await streamer.start()
+    behind = timedelta(minutes=10)  # the machine slept
+    await eventually(lambda: streamer.counts.reconnects)
+    await eventually(lambda: streamer.lines_in_use == 1)
+    await streamer.stop()
+
+
+class Received:
+    """Keeps each update, in order."""
+
+    def __init__(self) -> None:
+        self.updates: list[ps.PositionUpdate] = []
+
+    async def on_position_update(self, update: ps.PositionUpdate) -> None:
+        self.updates.append(update)
+
+
+class Failing:
+    """Raises at each update."""
+
+    async def on_position_update(self, update: ps.PositionUpdate) -> None:
+        raise ValueError("mine")
+
+
+async def test_a_handler_that_is_registered_twice_gets_each_update_once(sim, monkeypatch):
+    monkeypatch.setenv("POSITION_SYNC_FLUSH_INTERVAL_S", "0.2")
+    received = Received()
+    async with streaming_the_put(received, received):
+        await eventually(lambda: len(received.updates) > 5)
+    assert len({id(update) for update in received.updates}) == len(received.updates)
+
+
+async def test_an_immediate_handler_gets_each_tick_before_the_flush_and_that_value_goes_into_it(
+    sim, monkeypatch
+):
+    monkeypatch.setenv("POSITION_SYNC_FLUSH_INTERVAL_S", "3600")
+    at_once, with_the_flush = Received(), Received()
+    async with streaming_the_put(with_the_flush) as streamer:
+        streamer.register_handler(Failing(), immediate=True)
+        streamer.register_handler(at_once, immediate=True)
+        await eventually(lambda: len(at_once.updates) > 5)
+        assert with_the_flush.updates == []
+
+    times = [update.timestamp for update in at_once.updates]
+    assert times == sorted(times)
+    [flushed] = with_the_flush.updates
+    assert flushed is at_once.updates[-1], "it was not valued again"
+
+
+@asynccontextmanager
+async def streaming_the_put(*handlers):
+    """Stream one leg, whose quotes change five times a second, to these handlers."""
+    registry = ps.StrategyRegistry()
+    await registry.initialize()
+    await registry.add_active(**leg(PUT))
+    streamer = ps.IBPositionStreamer(registry)
+    for handler in handlers:
+        streamer.register_handler(handler)
+    await streamer.start()
+    yield streamer
+    await streamer.stop()
 
 
 async def test_registry_queue_streamer_and_worker_in_one_script(monkeypatch, caplog):
@@ -14,14 +139,13 @@ async def test_registry_queue_streamer_and_worker_in_one_script(monkeypatch, cap
     async with simulate("demo", tick_interval_s=0.2) as sim:
         monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))
         monkeypatch.setenv("POSITION_SYNC_FLUSH_INTERVAL_S", "0.2")
-        monkeypatch.setattr(Settings, "max_batch_size", 60)
         registry, queue = ps.StrategyRegistry(), ps.PositionQueue()
         await registry.initialize()
         with as_file(files("ib_gateway_simulator") / "books") as books:
             await registry.add_many(load_strategies(books / "demo_strategies.yaml"))
         streamer = ps.IBPositionStreamer(registry, queue)
         streamer.register_handler(ps.DeltaLakePositionWriter())
-        worker = ps.QueueWorker(queue, interval=0.2, batch_size=50)
+        worker = ps.QueueWorker(queue, interval=0.2, batch_size=40)
         await streamer.start()
         await worker.start()
         table = ps.PositionUpdatesTable()
@@ -39,11 +163,13 @@ async def test_registry_queue_streamer_and_worker_in_one_script(monkeypatch, cap
         assert caplog.messages.count("20 streamed, 180 queued") == 1
         batches = [text for text in caplog.messages if text.startswith("batch of ")]
         assert re.fullmatch(
-            r"batch of 50 in \d+\.\d\d s: 50 succeeded, 0 failed, 0 released", batches[0]
+            r"batch of 40 in \d+\.\d\d s: 40 succeeded, 0 failed, 0 released", batches[0]
         )
-        assert "claimed 50 requests" in caplog.messages
-        assert "marked 50 requests SUCCESS" in caplog.messages
-        assert sum(int(text.split()[2].rstrip(":")) for text in batches) >= 180
+        assert "claimed 40 requests" in caplog.messages
+        assert "marked 40 requests SUCCESS" in caplog.messages
+        sizes = [int(text.split()[2].rstrip(":")) for text in batches]
+        assert sum(sizes) >= 180
+        assert max(sizes) == 40, "the number is a maximum"
         await worker.stop()
         await streamer.stop()
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)

@@ -236,29 +236,6 @@ async def test_a_clock_that_was_set_back_ends_the_stream_and_the_next_one_begins
         await after.stop()
 
 
-async def test_two_streamers_of_one_process_share_connection_lines_and_profit_feeds(lake):
-    async with simulate(pnl_interval_s=0.1) as sim:
-        for conid in (PUT, STOCK):
-            await lake.registry.add_active(**leg(conid))
-        settings = settings_for(sim, max_lines=2, reserved_lines=1, pnl_subscriptions=0)
-        streamers = [
-            IBPositionStreamer(lake.registry, manager=IBConnectionManager(settings))
-            for _ in range(2)
-        ]
-        for streamer in streamers:
-            await streamer.start()
-        await eventually(lambda: sim.stats()["lines_in_use"] == 1)
-        await eventually(lambda: requests(sim, "reqPnLSingle") == 2)
-        assert sim.stats()["connections"]["now"] == 1
-        await streamers[0].stop()
-        assert sim.stats()["lines_in_use"] == 1
-        assert (A, STOCK) in (await connection_of(streamers[1])).pnl.keys
-        await streamers[1].stop()
-        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
-        assert requests(sim, "reqPnLSingle") == 2
-        assert sim.stats()["peak_lines"] == 1
-
-
 async def test_legs_without_a_line_are_valued_by_their_own_profit_and_loss_feed(stream_legs, lake):
     legs = leg(PUT, priority=1), leg(STOCK, priority=2)
     limits = {"max_lines": 1, "reserved_lines": 0, "pnl_subscriptions": 0}
