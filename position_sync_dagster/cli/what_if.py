@@ -125,6 +125,14 @@ def _profit(side: Mapping[str, Any]) -> float | str | None:
     return known_for(side["known"], side["of"])
 
 
+def _greek(side: Mapping[str, Any], name: str) -> float | str | None:
+    """Return a greek for a table, or for how many holdings it is known."""
+    greek: float | None = side.get(name)
+    if greek is not None or name not in side.get("greeks_of", ()):
+        return greek
+    return known_for(side["greeks_known"][name], side["greeks_of"][name])
+
+
 # What names the lines of a table.
 _GROUP = ("name", "strategy", "account", "currency", "days")
 
@@ -169,8 +177,8 @@ def _compared_line(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, Any]:
     line["before"] = _profit(before)
     line["after"] = _profit(after)
     line["realised"] = after.get("realised")
-    line["delta"] = after.get("dollar_delta")
-    line["theta"] = after.get("theta")
+    line["delta"] = _greek(after, "dollar_delta")
+    line["theta"] = _greek(after, "theta")
     return line
 
 

@@ -280,6 +280,10 @@ class WhatIfSide(ApiModel):
     gamma_1pct: float | None = None
     theta: float | None = None
     vega: float | None = None
+    greeks_known: dict[str, int] = {}
+    """Of how many holdings a greek is known, where that is not all; null: they do not carry it."""
+    greeks_of: dict[str, int] = {}
+    """Of how many holdings it is."""
     payoffs: list[PayoffRow] = []
     uncovered: list[UncoveredCall] = []
     limits_broken: list[str] = []

@@ -199,7 +199,11 @@ def _more_by_group(
 
         key = (strategy, strategy or account, account, sums["currency"], None)
         greeks = {name: sums[name] for name in GREEKS}
+        lacking = [name for name in GREEKS if sums[f"without_{name}"]]
+        of = {name: sums[f"of_{name}"] for name in lacking}
         more[key] = greeks | {
+            "greeks_known": {name: of[name] - sums[f"without_{name}"] for name in lacking},
+            "greeks_of": of,
             "payoffs": [payoff.row for payoff in payoffs_of[strategy, account]],
             "uncovered": uncovered_here,
             "limits_broken": broken_here,

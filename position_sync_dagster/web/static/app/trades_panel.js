@@ -4,7 +4,7 @@ import { quoted, showCommand } from "./commands.js";
 import { byId, fit, write } from "./elements.js";
 import { amount, isUnknown } from "./format.js";
 import { choose, chosen } from "./risk_choice.js";
-import { fill, money } from "./table.js";
+import { fill, money, plainMoney } from "./table.js";
 
 const MOVES = "-10,-5,0,5,10";
 const HEADINGS = ["strategy", "account", "move", "profit before", "after", "$ delta before", "after", "theta before", "after"];
@@ -61,16 +61,20 @@ function wordsOf({ trade, close, roll, strategy, account }) {
 function lineOf(row) {
   const before = row.before ?? {};
   const after = row.after ?? {};
-  const both = (name, format) => [format(before[name]), format(after[name])];
+  const greek = (side, name) => {
+    const of = side.greeks_of?.[name];
+    return plainMoney(side[name], of && of - side.greeks_known[name], of);
+  };
+  const both = (name) => [greek(before, name), greek(after, name)];
   return {
     cells: [
       row.name ?? "–",
       `${row.account} ${row.currency ?? ""}`,
       `${row.spot > 0 ? "+" : ""}${amount(row.spot)} %`,
-      money(before.profit, before.left_out),
-      money(after.profit, after.left_out),
-      ...both("dollar_delta", amount),
-      ...both("theta", amount),
+      money(before.profit, before.left_out, before.of),
+      money(after.profit, after.left_out, after.of),
+      ...both("dollar_delta"),
+      ...both("theta"),
     ],
   };
 }
