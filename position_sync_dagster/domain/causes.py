@@ -7,7 +7,6 @@ where it stood, and one option with exactly the delivery of its own multiplier. 
 UNEXPLAINED until the statement; a fact that is missing never makes a cause.
 """
 
-import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -22,21 +21,26 @@ from typing import NamedTuple
 from position_sync_dagster.domain.clock import A_DAY, NEVER
 from position_sync_dagster.domain.closes import (
     BY_DELIVERY,
-    FLEX,
     SLACK,
     TERMS,
     Cause,
     Closure,
-    EventKind,
-    Execution,
     PositionChange,
     Stage,
     StatementEvent,
-    current_executions,
 )
 from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment, parse_trading_hours
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Right, digits
+from position_sync_dagster.domain.movements import (
+    OPTION_ENDS,
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+    codes_of,
+    is_cancellation,
+)
 
 # An option and its delivery are seen within this time of each other.
 ONE_EVENT = timedelta(minutes=15)
@@ -74,17 +78,6 @@ EVENING = timedelta(hours=24 - LAST_TRADES.hour)
 # Types of corporate actions that are splits. Source: ibflex 1.1, `enums.Reorg`.
 SPLITS = frozenset({"FS", "FI", "RS", "CS", "CC"})
 
-EXERCISE_CODES = frozenset({"Ex", "AEx", "MEx"})
-
-CANCELS = frozenset({"TradeCancel", "FracShareCancel"})
-
-CAUSE_OF_OPTION_EVENT = {
-    "assignment": Cause.ASSIGNED,
-    "exercise": Cause.EXERCISED,
-    "expiration": Cause.EXPIRED_WORTHLESS,
-    "cash settlement": Cause.CASH_SETTLED,
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -92,8 +85,8 @@ class Facts:
 
     Attributes:
         changes: All changes of positions near the closes, also those that opened something.
-        executions: Rows of `executions`.
-        events: Rows of `statement_events`.
+        movements: What moved their holdings, without what was inferred.
+        periods: The rows of `statement_events` of the days that statements cover.
         contracts: Contract details, by conid.
         asked: From when and until when the gateway named all executions of an account. Without it
             the absence of an execution proves nothing.
@@ -102,8 +95,8 @@ class Facts:
     """
 
     changes: Sequence[PositionChange]
-    executions: Sequence[Execution] = ()
-    events: Sequence[StatementEvent] = ()
+    movements: Sequence[Movement] = ()
+    periods: Sequence[StatementEvent] = ()
     contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
     asked: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
     prices: Mapping[int, float] = field(default_factory=dict)
@@ -124,16 +117,15 @@ class Moneyness(StrEnum):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Booking:
-    """What the broker names of one holding, an execution or an event, and the cause that it states.
+    """A movement of one holding, and the cause that it states.
 
     Attributes:
-        at: Its time; of an event the beginning of its day in New York.
+        at: Its time; of what is no trade the beginning of its day in New York.
         lead: How much earlier `at` may be than the effect that a gateway shows.
         quantity: By how much it changed the position.
         has_sign: Whether the sign of the quantity is known: of an option's event it differs between
             the statements of accounts, and ends a holding in both cases.
         unclaimed: The part of the quantity that explains no change yet.
-        execution: The execution; None of an event.
     """
 
     at: datetime
@@ -144,11 +136,12 @@ class Booking:
     cause: Cause
     stage: Stage
     detail: str
-    price: float | None
-    realized_pnl: float | None
-    statement: str
-    execution: Execution | None = None
-    event_id: str | None = None
+    movement: Movement
+
+    @property
+    def is_trade(self) -> bool:
+        """Return whether it is in the section of trades, and no event."""
+        return self.movement.section is Section.TRADES
 
     def __post_init__(self) -> None:
         self.unclaimed = self.quantity
@@ -303,16 +296,17 @@ def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None)
         only: Ids of the changes to judge, all by default; the others are facts.
     """
     cases = _cases_of(facts)
-    bookings = bookings_of(facts.executions, facts.events)
+    bookings, taken_back = bookings_of(facts.movements)
     for key, cases_of_holding in cases.items():
         _claim_bookings(cases_of_holding, bookings[key])
+        _mark_strays(cases_of_holding, bookings[key])
+        _claim_bookings(cases_of_holding, taken_back[key])
 
     all_cases = list(chain.from_iterable(cases.values()))
     for under_key, event in _events_of(all_cases):
         _explain_event(event, bookings[under_key])
 
-    periods = [event for event in facts.events if event.kind is EventKind.PERIOD]
-    periods_of = grouped(attrgetter("account"), periods)
+    periods_of = grouped(attrgetter("account"), facts.periods)
     by_id = {case.change.change_id: case for case in all_cases}
     closures: list[Closure] = []
     for change in facts.changes:
@@ -362,191 +356,137 @@ def last_trade(change: PositionChange, details: ContractDetails | None) -> datet
     return expiry_moment(day, clock, zone, usual=USUAL_CLOSE).astimezone(UTC)
 
 
-# ---- what the broker names: executions and events, as bookings
+# ---- what the broker names: movements, as bookings
+
+_Bookings = defaultdict[Key, list["Booking"]]
 
 
-def bookings_of(
-    executions: Iterable[Execution], events: Iterable[StatementEvent]
-) -> defaultdict[Key, list[Booking]]:
-    """Return what the broker names, by holding and in order of time."""
-    newest = _newest(events)
-    settled_in_cash = set()
-    for event in newest:
-        if _option_event(event) == CASH_SETTLEMENT:
-            settled_in_cash.add((event.account, event.conid))
+def bookings_of(movements: Iterable[Movement]) -> tuple[_Bookings, _Bookings]:
+    """Return what explains changes, by holding and in order of time; and what was taken back.
 
-    bookings: defaultdict[Key, list[Booking]] = defaultdict(list)
-    for execution in current_executions(executions):
-        key = (execution.account, execution.conid)
-        bookings[key].append(_booking_of_execution(execution, in_cash=key in settled_in_cash))
+    A booking and its cancellation explain nothing as long as others do: what was booked again in
+    their place is another booking.
+    """
+    standing: _Bookings = defaultdict(list)
+    taken_back: _Bookings = defaultdict(list)
+    of_holdings = grouped(attrgetter("key"), movements)
+    for key, moved in of_holdings.items():
+        cancelled = _cancelled(moved)
+        for movement in moved:
+            stated = _stated_cause(movement)
+            if stated is None or not movement.quantity:
+                continue
+            side = taken_back if movement.movement_id in cancelled else standing
+            side[key].append(_booking_of(movement, *stated))
 
-    for event in newest:
-        if event.conid is None or not event.quantity:
+    for bookings in (*standing.values(), *taken_back.values()):
+        bookings.sort(key=attrgetter("at"))
+    return standing, taken_back
+
+
+def _cancelled(moved: Sequence[Movement]) -> set[str]:
+    """Return the ids of the cancellations of a holding, and of what they cancel."""
+    ids: set[str] = set()
+    for cancels in moved:
+        if not is_cancellation(cancels) or not cancels.quantity:
             continue
-        booking = _booking_of_event(event, bookings[event.account, event.conid])
-        if booking is not None:
-            bookings[event.account, event.conid].append(booking)
 
-    for booked in bookings.values():
-        booked.sort(key=attrgetter("at"))
-    return bookings
-
-
-CASH_SETTLEMENT = "cash settlement"
-
-
-def _newest(events: Iterable[StatementEvent]) -> list[StatementEvent]:
-    """Return the events as the newest statements have them, in order of time."""
-    newest: dict[tuple[str, int | None, str], StatementEvent] = {}
-    for event in sorted(events, key=lambda event: event.stated_at or NEVER):
-        newest[event.account, event.conid, event.event_id] = event
-    return sorted(newest.values(), key=attrgetter("day", "event_id"))
+        pairs = []
+        for booked in moved:
+            is_opposite = booked.quantity == -cancels.quantity and not is_cancellation(booked)
+            is_named = cancels.corrects is None or cancels.corrects == booked.trade_id
+            if is_opposite and is_named and booked.movement_id not in ids:
+                pairs.append(booked.movement_id)
+        if pairs:
+            ids.update((cancels.movement_id, pairs[0]))
+    return ids
 
 
-def _option_event(event: StatementEvent) -> str:
-    """Return the type of an option's event; empty of other events."""
-    return (event.type or "").strip().lower() if event.kind is EventKind.OPTION_EVENT else ""
-
-
-def _booking_of_execution(execution: Execution, *, in_cash: bool) -> Booking:
-    is_of_statement = execution.source == FLEX
-    cause, detail = cause_of_execution(execution)
-    if in_cash and cause in BY_DELIVERY:
-        cause = Cause.CASH_SETTLED
-        detail = "settled in cash"
-    stage = Stage.STATED if is_of_statement else Stage.PROVISIONAL
-    if is_of_statement and execution.codes is None and execution.transaction_type is None:
-        stage = Stage.PROVISIONAL
-        detail = "a trade of a statement without the fields Notes/Codes and Transaction Type"
-
+def _booking_of(movement: Movement, cause: Cause, stage: Stage, detail: str) -> Booking:
+    at = movement.at
+    is_trade = movement.section is Section.TRADES
+    if at is None or not is_trade:
+        at = beginning_of(movement.day if at is None else at.astimezone(NEW_YORK).date())
     return Booking(
-        at=execution.time,
-        lead=_lead_of(execution),
-        quantity=execution.change,
+        at=at,
+        lead=_lead_of(movement),
+        quantity=movement.quantity or 0.0,
+        has_sign=movement.section is not Section.OPTION_EVENTS,
         cause=cause,
         stage=stage,
         detail=detail,
-        price=execution.price,
-        realized_pnl=execution.realized_pnl,
-        statement=execution.statement,
-        execution=execution,
+        movement=movement,
     )
 
 
-def _lead_of(execution: Execution) -> timedelta:
-    if execution.source != FLEX:
+def _lead_of(movement: Movement) -> timedelta:
+    if movement.source is MovementSource.API:
         return timedelta()
-    if execution.transaction_type == "BookTrade" or not execution.price:
+    is_booked = movement.type == "BookTrade" or not movement.price
+    if is_booked or movement.section is not Section.TRADES:
         return BOOKED
     # Without the field Date/Time a statement names the day alone.
-    names_day_alone = execution.time.astimezone(NEW_YORK).time() == time()
-    return A_DAY if names_day_alone else timedelta()
+    return A_DAY if movement.at is None else timedelta()
 
 
-def codes_of(text: str | None) -> frozenset[str]:
-    """Return the codes of a text of the broker.
+# What each kind says of what it ended.
+_OF_KIND = {
+    MovementKind.ASSIGNMENT: (Cause.ASSIGNED, "assigned"),
+    MovementKind.EXERCISE: (Cause.EXERCISED, "exercised"),
+    MovementKind.EXPIRATION: (Cause.EXPIRED_WORTHLESS, "expired worthless"),
+    MovementKind.CASH_SETTLEMENT: (Cause.CASH_SETTLED, "settled in cash"),
+    MovementKind.TRANSFER: (Cause.TRANSFERRED, "transferred"),
+}
 
-    >>> sorted(codes_of("A;C"))
-    ['A', 'C']
+
+def _stated_cause(movement: Movement) -> tuple[Cause, Stage, str] | None:
+    """Return the cause that a movement states of what it closed, and in words; None: it has none.
+
+    A code that has no rule does not make a trade anything else; the reason names it.
     """
-    parts = re.split("[;,]", text or "")
-    return frozenset(part.strip() for part in parts if part.strip())
-
-
-def cause_of_execution(execution: Execution) -> tuple[Cause, str]:
-    """Return the cause that an execution states of what it closed, with the reason in words.
-
-    Sources of the codes: ibflex 1.1, `enums.Code`; IB, "Notes/Legal Notes" of statements (GEA:
-    exercise or assignment that results from offsetting positions). A code that has no rule here
-    does not make a trade anything else; the reason names it.
-    """
-    if execution.source != FLEX:
-        if execution.price:
-            return Cause.TRADED, "traded"
-        return Cause.UNEXPLAINED, "a trade at no price"
-
-    codes = codes_of(execution.codes)
-    kind = execution.transaction_type
-    closes_long = execution.change < 0
-    if "Ca" in codes or kind in CANCELS:
-        return Cause.CORRECTED, "the broker cancelled a trade"
-    if "GEA" in codes:
-        cause = Cause.EXERCISED if closes_long else Cause.ASSIGNED
-        return cause, "offset against another position"
-
-    if "A" in codes:
-        return Cause.ASSIGNED, "assigned"
-    if codes & EXERCISE_CODES:
-        return Cause.EXERCISED, "exercised"
-    if "Ep" in codes:
-        if execution.price:
-            return Cause.CASH_SETTLED, f"expired, settled at {digits(execution.price)}"
-        return Cause.EXPIRED_WORTHLESS, "expired worthless"
-
-    if codes & {"T", "I"} and kind == "BookTrade":
-        return Cause.TRANSFERRED, "transferred"
-    if execution.price or codes:
-        named = f", with the codes {execution.codes}" if codes else ""
-        return Cause.TRADED, f"traded{named}"
-    return Cause.UNEXPLAINED, f"the statement books it as {kind or 'a trade'} at no price"
-
-
-def _booking_of_event(event: StatementEvent, executions: Sequence[Booking]) -> Booking | None:
-    """Return what an event says of its holding; None if an execution says it, or if it is none."""
-    is_among_trades = any(_books_the_same(booking, event) for booking in executions)
-    if event.kind is EventKind.OPTION_EVENT and is_among_trades:
-        return None
-    stated = _cause_of_event(event)
-    if stated is None:
-        return None
-
-    cause, detail = stated
-    return Booking(
-        at=beginning_of(event.day),
-        lead=BOOKED,
-        quantity=_quantity_of_event(event),
-        has_sign=event.kind is not EventKind.OPTION_EVENT,
-        cause=cause,
-        stage=Stage.STATED,
-        detail=detail,
-        price=event.price,
-        realized_pnl=event.realized_pnl,
-        statement=event.statement,
-        event_id=event.event_id,
-    )
-
-
-def _cause_of_event(event: StatementEvent) -> tuple[Cause, str] | None:
-    """Return the cause that an event states, with the reason in words; None of another event."""
-    if event.kind is EventKind.OPTION_EVENT:
-        cause = CAUSE_OF_OPTION_EVENT.get(_option_event(event))
-        if cause is None:  # the row of the shares that came: Buy, Sell
-            return None
-        if cause is Cause.EXPIRED_WORTHLESS and event.price:
-            cause = Cause.CASH_SETTLED
-        return cause, f"the statement says: {event.type}"
-
-    if event.kind is EventKind.TRANSFER:
-        return Cause.TRANSFERRED, f"transferred ({event.type or 'of an unknown type'})"
-    if event.kind is EventKind.CORPORATE_ACTION:
-        cause = Cause.SPLIT if event.type in SPLITS else Cause.CORPORATE_ACTION
-        words = " ".join(filter(None, (event.type, event.description)))
-        return cause, f"corporate action {words[:200] or 'of an unknown type'}"
+    cause, words = _OF_KIND.get(movement.kind, (Cause.TRADED, "traded"))
+    match movement.section:
+        case Section.TRADES:
+            return _cause_of_trade(movement, cause, words)
+        case Section.OPTION_EVENTS if (movement.type or "").strip().lower() not in OPTION_ENDS:
+            return None  # the row of the shares that came: Buy, Sell
+        case Section.OPTION_EVENTS:
+            return cause, Stage.STATED, f"the statement says: {movement.type}"
+        case Section.TRANSFERS:
+            text = f"transferred ({movement.type or 'of an unknown type'})"
+            return Cause.TRANSFERRED, Stage.STATED, text
+        case Section.CORPORATE_ACTIONS:
+            cause = Cause.SPLIT if movement.type in SPLITS else Cause.CORPORATE_ACTION
+            words = " ".join(filter(None, (movement.type, movement.description)))
+            text = f"corporate action {words[:200] or 'of an unknown type'}"
+            return cause, Stage.STATED, text
     return None
 
 
-def _quantity_of_event(event: StatementEvent) -> float:
-    """Return by how much an event changed its holding."""
-    quantity = event.quantity or 0.0
-    if event.kind is not EventKind.TRANSFER or event.direction is None:
-        return quantity
-    is_in = event.direction.strip().upper() == "IN"
-    return abs(quantity) if is_in else -abs(quantity)
+def _cause_of_trade(movement: Movement, cause: Cause, words: str) -> tuple[Cause, Stage, str]:
+    has_price = bool(movement.price)
+    if movement.source is MovementSource.API:
+        if movement.price is None or has_price:
+            return Cause.TRADED, Stage.PROVISIONAL, "traded"
+        return Cause.UNEXPLAINED, Stage.PROVISIONAL, "a trade at no price"
 
-
-def _books_the_same(booking: Booking, event: StatementEvent) -> bool:
-    """Return whether an execution is the broker's own booking of an option's event."""
-    return booking.lead == BOOKED and abs(booking.at - beginning_of(event.day)) <= BOOKED
+    codes = codes_of(movement.codes)
+    if movement.codes is None and movement.type is None:
+        text = "a trade of a statement without the fields Notes/Codes and Transaction Type"
+        return (cause if has_price else Cause.UNEXPLAINED), Stage.PROVISIONAL, text
+    if is_cancellation(movement):
+        return Cause.CORRECTED, Stage.STATED, "the broker cancelled a trade"
+    if "GEA" in codes:
+        return cause, Stage.STATED, "offset against another position"
+    if cause is Cause.CASH_SETTLED and movement.price:
+        return cause, Stage.STATED, f"expired, settled at {digits(movement.price)}"
+    if cause is not Cause.TRADED:
+        return cause, Stage.STATED, words
+    if has_price or codes:
+        named = f", with the codes {movement.codes}" if codes else ""
+        return cause, Stage.STATED, f"traded{named}"
+    text = f"the statement books it as {movement.type or 'a trade'} at no price"
+    return Cause.UNEXPLAINED, Stage.STATED, text
 
 
 def beginning_of(day: date) -> datetime:
@@ -554,7 +494,7 @@ def beginning_of(day: date) -> datetime:
     return datetime.combine(day, time(), NEW_YORK).astimezone(UTC)
 
 
-# ---- executions and events that explain changes
+# ---- bookings that explain changes
 
 
 def _claim_bookings(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
@@ -564,11 +504,14 @@ def _claim_bookings(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
             if case.unexplained:
                 _claim_within(reach, case, bookings)
 
+
+def _mark_strays(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
+    """Mark the changes near which a trade that went the same way explains nothing."""
     for case in cases:
         seen_at = case.change.seen_at
         for booking in _between(bookings, seen_at - A_DAY, seen_at + A_DAY):
             is_same_way = booking.unclaimed * case.change.by > 0
-            if booking.execution is not None and is_same_way:
+            if booking.is_trade and is_same_way:
                 case.has_stray = True
 
 
@@ -708,7 +651,7 @@ def _explain_event(event: Sequence[Case], bookings: Sequence[Booking]) -> None:
     earliest = event[0].change.seen_at - A_DAY
     until = event[-1].change.seen_at + ONE_EVENT
     for booking in bookings:
-        if booking.execution is not None and booking.unclaimed and booking.at >= earliest:
+        if booking.is_trade and booking.unclaimed and booking.at >= earliest:
             return
     if not all(case.is_whole for case in event):
         return
@@ -868,13 +811,13 @@ def _stated_closure(
     statements: list[str | None] = []
 
     for part in evidence:
-        events.append(part.booking.event_id)
-        statements.append(part.booking.statement)
-        execution = part.booking.execution
-        if execution is not None:
-            closed_at.append(execution.time)
-            executions.append(execution.execution_id)
-            orders.append(execution.order_id)
+        moved = part.booking.movement
+        events.append(moved.event_id)
+        statements.append(moved.statement)
+        executions.append(moved.execution_id)
+        if part.booking.is_trade:
+            closed_at.append(part.booking.at)
+            orders.append(moved.order_id)
 
     return Closure(
         **_terms_of(change),  # type: ignore[arg-type]
@@ -917,9 +860,9 @@ def _average_price(evidence: Sequence[Evidence]) -> float | None:
     """Return the average price of bookings; None if one has no price."""
     paid = 0.0
     for part in evidence:
-        if part.booking.price is None:
+        if part.booking.movement.price is None:
             return None
-        paid += part.booking.price * abs(part.quantity)
+        paid += part.booking.movement.price * abs(part.quantity)
     return paid / _size_of(evidence)
 
 
@@ -935,10 +878,10 @@ def _realized(evidence: Sequence[Evidence]) -> float | None:
     """Return the realised profit of parts of bookings; None if that of one is not known."""
     realized = 0.0
     for part in evidence:
-        if part.booking.realized_pnl is None:
+        if part.booking.movement.realized_pnl is None:
             return None
         share = abs(part.quantity / part.booking.quantity)
-        realized += part.booking.realized_pnl * share
+        realized += part.booking.movement.realized_pnl * share
     return realized
 
 

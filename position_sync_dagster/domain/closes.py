@@ -12,7 +12,7 @@ from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import Right, contract_name
-from position_sync_dagster.domain.movements import uncorrected
+from position_sync_dagster.domain.movements import Movement, uncorrected
 
 # The source of rows from a Flex statement.
 FLEX = "FLEX"
@@ -226,6 +226,7 @@ class Statement:
             without positions is not known to be flat.
         accounts: The accounts that it names and that are served.
         events: With that of the PERIOD, if it has the section of trades, and each can be read.
+        movements: What its rows moved, as it states it.
         sections: The sections that it has, by their elements: Trades, Transfers, … It states
             everything of these for its days; it says nothing of a section that is absent.
         foreign_rows: How many rows it has of each account that is not served; they are not read.
@@ -244,6 +245,7 @@ class Statement:
     executions: tuple[Execution, ...] = ()
     cash: tuple[AccountSummary, ...] = ()
     events: tuple[StatementEvent, ...] = ()
+    movements: tuple[Movement, ...] = ()
     sections: frozenset[str] = frozenset()
     foreign_rows: Mapping[str, int] = field(default_factory=dict)
     lacks_positions: bool = False
@@ -251,7 +253,7 @@ class Statement:
 
     def without_rows(self) -> "Statement":
         """Return what it covers, without its rows."""
-        return replace(self, positions=(), executions=(), cash=(), events=())
+        return replace(self, positions=(), executions=(), cash=(), events=(), movements=())
 
 
 def current_executions(executions: Iterable[Execution]) -> list[Execution]:

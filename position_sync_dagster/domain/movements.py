@@ -4,6 +4,7 @@ Several sources name the same trade: the gateway on its day, the statement of th
 statements that correct it. `counting_movements` is the one rule that chooses among them.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +48,34 @@ class MovementKind(StrEnum):
 # The ends of options by delivery: the option has such a movement, and what was delivered another.
 DELIVERIES = frozenset({MovementKind.ASSIGNMENT, MovementKind.EXERCISE})
 
+# The face value of one bill: a statement counts its face value, a gateway its units.
+FACE_OF_BILL = 1000.0
+
+# What the broker writes of a row that takes another one back. Source: ibflex 1.1, `enums.Code`.
+CANCELLED = "Ca"
+CANCELS = frozenset({"TradeCancel", "FracShareCancel"})
+
+EXERCISE_CODES = frozenset({"Ex", "AEx", "MEx"})
+
+
+def codes_of(text: str | None) -> frozenset[str]:
+    """Return the codes of a text of the broker.
+
+    >>> sorted(codes_of("A;C"))
+    ['A', 'C']
+    """
+    parts = re.split("[;,]", text or "")
+    return frozenset(part.strip() for part in parts if part.strip())
+
+
+# What ended an option, by the type of its event; what came with it has the type Buy or Sell.
+OPTION_ENDS = {
+    "assignment": MovementKind.ASSIGNMENT,
+    "exercise": MovementKind.EXERCISE,
+    "expiration": MovementKind.EXPIRATION,
+    "cash settlement": MovementKind.CASH_SETTLEMENT,
+}
+
 # Cash that is profit, and of no quantity.
 INCOME = frozenset({
     MovementKind.DIVIDEND, MovementKind.WITHHOLDING, MovementKind.INTEREST, MovementKind.FEE,
@@ -73,6 +102,23 @@ class Section(StrEnum):
     CORPORATE_ACTIONS = "CORPORATE_ACTIONS"
     TRANSFERS = "TRANSFERS"
     CASH = "CASH"
+
+
+# The sections of elements, and of their rows.
+SECTION_OF = {
+    "OptionEAE": Section.OPTION_EVENTS,
+    "CorporateActions": Section.CORPORATE_ACTIONS,
+    "CorporateAction": Section.CORPORATE_ACTIONS,
+    "Transfers": Section.TRANSFERS,
+    "Transfer": Section.TRANSFERS,
+    "CashTransactions": Section.CASH,
+    "CashTransaction": Section.CASH,
+}
+
+
+def is_cancellation(movement: "Movement") -> bool:
+    """Return whether the broker took another booking back."""
+    return CANCELLED in codes_of(movement.codes) or movement.type in CANCELS
 
 
 # Account, first day, last day and time of a statement: what names it, in whatever file it is.
@@ -192,39 +238,10 @@ class Movement:
         return self.transaction_id or self.trade_id or self.execution_id
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BookedAmounts:
-    """The amounts and ids of one trade or event, as the statement writes them; None: not stated.
-
-    Attributes:
-        report_date: The day on which the broker booked it.
-        multiplier: Units of the underlying in one contract.
-        proceeds: −quantity × price × multiplier, as stated. Unit: the currency of the row.
-        net_cash: Proceeds with commission and taxes. Unit: the currency of the row.
-        amount: Money of a cash transaction or a corporate action.
-        cash_transfer: Money that came with a transfer; negative went out.
-        position_amount: Value of the holding that was transferred.
-        transfer_price: Price at which it was transferred.
-        taxes: Negative was paid.
-        commission: Negative was paid. Unit: `commission_currency`.
-        commission_currency: ISO code.
-        transaction_id: The broker's id of the booking.
-        trade_id: The broker's id of the trade.
-    """
-
-    report_date: date | None
-    multiplier: float | None
-    proceeds: float | None
-    net_cash: float | None
-    amount: float | None
-    cash_transfer: float | None
-    position_amount: float | None
-    transfer_price: float | None
-    taxes: float | None
-    commission: float | None
-    commission_currency: str | None
-    transaction_id: str | None
-    trade_id: str | None
+def named_sections(elements: Iterable[str]) -> list[Section]:
+    """Return the sections that elements of a statement are of, beside that of trades."""
+    sections = {SECTION_OF[element] for element in elements if element in SECTION_OF}
+    return sorted(sections)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -375,6 +392,8 @@ def _without_repeated_ends(stated: Iterable[Movement]) -> list[Movement]:
         for trade in same:
             if abs(trade.day - event.day) <= BOOKED:
                 same.remove(trade)
+                if event.kind is MovementKind.CASH_SETTLEMENT and trade.kind in DELIVERIES:
+                    counting.append(replace(event, quantity=0.0))  # its cash is there alone
                 break
         else:
             counting.append(event)

@@ -21,7 +21,7 @@ from xml.etree import ElementTree as Xml
 
 from position_sync_dagster.domain import closes, instrument
 from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
-from position_sync_dagster.domain.movements import BookedAmounts
+from position_sync_dagster.domain.movements import FACE_OF_BILL, Movement
 from position_sync_dagster.errors import StatementError, shown
 from position_sync_dagster.gateway.flex_fields import (
     DAY,
@@ -34,6 +34,7 @@ from position_sync_dagster.gateway.flex_fields import (
     flaw,
     with_values,
 )
+from position_sync_dagster.gateway.flex_movements import joined, movements_of
 from position_sync_dagster.gateway.flex_service import answer_of, refusal
 
 # The time in New York that the values of a statement's day get: a statement has only the date.
@@ -58,6 +59,10 @@ def position_of(fields: Fields) -> closes.StatementPosition:
     multiplier = fields.get(NUMBER, "multiplier") or 1.0
     if row["sec_type"] in instrument.MULTIPLIED_TYPES:
         multiplier = fields.required(NUMBER, "multiplier")
+
+    if row["sec_type"] == "BILL":
+        row["position"] /= FACE_OF_BILL
+        multiplier *= FACE_OF_BILL
 
     cost = fields.get(NUMBER, "costBasisMoney")
     price = fields.get(NUMBER, "costBasisPrice")
@@ -195,32 +200,6 @@ def cash_of(fields: Fields) -> AccountSummary:
     at = datetime.combine(day, STATED_AT, STATEMENT_ZONE)
     row = fields.row(_CASH)
     return AccountSummary(**row, timestamp=at.astimezone(UTC), source=AccountSource.FLEX)
-
-
-_AMOUNTS = columns_of(
-    BookedAmounts,
-    report_date="reportDate", multiplier="multiplier", proceeds="proceeds", net_cash="netCash",
-    amount="amount", cash_transfer="cashTransfer", position_amount="positionAmount",
-    transfer_price="transferPrice", taxes="taxes", commission="ibCommission",
-    commission_currency="ibCommissionCurrency",
-    transaction_id="transactionID", trade_id="tradeID",
-)  # fmt: skip
-
-
-def booked_amounts(attributes: Mapping[str, str], element: str, file: str) -> BookedAmounts:
-    """Return what a row of `executions` or `statement_events` says of money.
-
-    Args:
-        attributes: As the row has them in its JSON.
-        element: Trade, Transfer, …; for messages.
-        file: For messages.
-
-    Raises:
-        StatementError: A field cannot be read.
-    """
-    fields = Fields(attributes=with_values(attributes), file=file, element=element)
-    row = fields.row(_AMOUNTS)
-    return BookedAmounts(**row)
 
 
 # What an EquitySummaryByReportDateInBase says of where it stands, and the sums of its parts.
@@ -437,6 +416,7 @@ class _StatementReader:
         self._named_twice: dict[_PositionKey, str] = {}
         self._executions: list[closes.Execution] = []
         self._events: list[closes.StatementEvent] = []
+        self._movements: list[Movement] = []
         self._cash: list[AccountSummary] = []
         self._flaws: dict[RowKind, list[StatementError]] = {kind: [] for kind in RowKind}
 
@@ -508,6 +488,7 @@ class _StatementReader:
             executions=tuple(self._executions),
             cash=tuple(self._cash),
             events=tuple(self._events),
+            movements=self._stated_movements(),
             sections=frozenset(self._sections),
             foreign_rows=dict(self._foreign_rows),
             lacks_positions=lacks_positions,
@@ -547,6 +528,7 @@ class _StatementReader:
             case RowKind.EXECUTIONS:
                 execution = execution_of(fields)
                 self._executions.append(execution)
+                self._movements += movements_of(fields, execution)
             case RowKind.CASH:
                 cash = cash_of(fields)
                 self._cash.append(cash)
@@ -561,6 +543,7 @@ class _StatementReader:
             case RowKind.EVENTS:
                 event = event_of(fields)
                 self._events.append(event)
+                self._movements += movements_of(fields, event)
 
     def _add_position(self, fields: Fields) -> None:
         position = position_of(fields)
@@ -592,6 +575,12 @@ class _StatementReader:
                 what = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
                 error = flaw(what, _LEVELS)
                 self._flaws[becomes].append(error)
+
+    def _stated_movements(self) -> tuple[Movement, ...]:
+        """Return what the rows moved, with the days that the statement covers."""
+        period = {"stated_first": self._first, "stated_last": self._last}
+        together = joined(self._movements, self._events)
+        return tuple(replace(movement, **period) for movement in together)
 
     def _states_all_trades(self) -> bool:
         """Return whether what the statement does not name did not happen."""

@@ -214,10 +214,15 @@ class Fields:
         same text in every statement that names it.
         """
         written = dict(self.attributes)
-        is_dated = not written.keys().isdisjoint({"dateTime", "tradeDate", "date"})
-        if is_dated and "reportDate" in self.inherited:
-            del written["reportDate"]
+        if not self.has_report_date:
+            written.pop("reportDate", None)
         return json.dumps(written, sort_keys=True, ensure_ascii=False)
+
+    @property
+    def has_report_date(self) -> bool:
+        """Return whether `reportDate` is of the row: that of the statement, where it has no day."""
+        is_dated = not self.attributes.keys().isdisjoint({"dateTime", "tradeDate", "date"})
+        return "reportDate" in self.attributes and not (is_dated and "reportDate" in self.inherited)
 
     def error(self, what: str, remedy: str = _FIELDS) -> StatementError:
         """Return the error of this row."""

@@ -546,7 +546,7 @@ class _Scenario:
     spot: float
     vol: float
     days: float
-    value: float
+    value: float | None
     profit: float
     left_out: int
     largest_loss: float

@@ -15,11 +15,11 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.risk import model
-from position_sync_dagster.risk.priced_legs import PricedLeg, PricedLegs
+from position_sync_dagster.risk.priced_legs import Assumptions, PricedLeg, PricedLegs
 from position_sync_dagster.risk.terms import (
+    DatedDividend,
     ExerciseTerms,
     NotPriced,
-    OptionTerms,
     expires_at,
     years_between,
 )
@@ -328,7 +328,7 @@ def early_assignments(legs: PricedLegs) -> EarlyAssignments:
         reason = _not_judged(leg)
         if reason is not None:
             result.left_out.append(names | {"in_the_money": _in_the_money(leg), "reason": reason})
-        elif (judged := _judged(leg, legs.given.now)) is not None:
+        elif (judged := _judged(leg, legs.given)) is not None:
             result.likely.append(names | judged)
     return result
 
@@ -341,7 +341,19 @@ def _not_judged(leg: PricedLeg) -> str | None:
         return NotPriced.NO_PRICE.value
     if leg.row["market_value"] is None:
         return "it has no value"
+
+    # What the holder earns by waiting is not known; one who gains nothing by waiting needs no rate.
+    terms = leg.delivered
+    earns_interest = terms is not None and (terms.right == "PUT" or terms.exercise.is_on_future)
+    if earns_interest and leg.priced is None and _in_the_money(leg):
+        return NotPriced.NO_RATE.value if _extrinsic(leg) > NEAR_PARITY else None
     return None
+
+
+def _extrinsic(leg: PricedLeg) -> float:
+    """Return what one unit of an option in the money is worth above its exercise."""
+    worth = leg.delivered.above_strike(leg.row["spot"]) if leg.delivered is not None else 0.0
+    return float(leg.row["market_value"] / leg.size) - worth
 
 
 def _in_the_money(leg: PricedLeg) -> bool | None:
@@ -352,9 +364,10 @@ def _in_the_money(leg: PricedLeg) -> bool | None:
     return leg.delivered.above_strike(spot) > 0
 
 
-def _judged(leg: PricedLeg, now: datetime) -> NewRow | None:
+def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
     """Return why a holder would exercise; None: he would not."""
     terms = leg.delivered
+    now = given.now
     if terms is None:
         return None
     spot = leg.row["spot"]
@@ -362,7 +375,7 @@ def _judged(leg: PricedLeg, now: datetime) -> NewRow | None:
     if worth <= 0:
         return None
 
-    extrinsic = leg.row["market_value"] / leg.size - worth
+    extrinsic = _extrinsic(leg)
     basis = worth if terms.exercise.is_on_future else terms.strike
 
     gain: float | None = 0.0
@@ -376,7 +389,7 @@ def _judged(leg: PricedLeg, now: datetime) -> NewRow | None:
             gain = basis * -math.expm1(-rate * years_between(now, terms.expires_at))
             interest = basis * rate * (WAITING / timedelta(days=model.DAYS_PER_YEAR))
             threshold = max(NEAR_PARITY, interest)
-    elif leg.priced is not None and (dividend := _next_dividend(leg.priced, now, spot)) is not None:
+    elif dividend := _next_dividend(given.dividends.get(leg.row["symbol"]), terms, now, spot):
         ex_date, gain = dividend
         if ex_date - now <= BEFORE_EX_DATE:
             threshold = max(threshold, gain)
@@ -389,7 +402,12 @@ def _judged(leg: PricedLeg, now: datetime) -> NewRow | None:
     return {"extrinsic": extrinsic, "gain": gain, "ex_date": ex_date}
 
 
-def _next_dividend(terms: OptionTerms, now: datetime, spot: float) -> tuple[datetime, float] | None:
+def _next_dividend(
+    dividends: Iterable[DatedDividend] | None, terms: ExerciseTerms, now: datetime, spot: float
+) -> tuple[datetime, float] | None:
     """Return the ex-date and the amount of the next dividend before an expiry; None: none."""
-    dividends = [(dividend.ex_date, dividend.amount_at(spot)) for dividend in terms.until_expiry]
-    return min((coming for coming in dividends if coming[0] > now), default=None)
+    coming = []
+    for dividend in dividends or ():
+        if now < dividend.ex_date <= terms.expires_at:
+            coming.append((dividend.ex_date, dividend.amount_at(spot)))
+    return min(coming, default=None)

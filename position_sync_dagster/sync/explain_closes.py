@@ -31,7 +31,7 @@ from position_sync_dagster.domain.closes import (
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.movements import MovementSource, Section
+from position_sync_dagster.domain.movements import MovementSource
 from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import LookedAt
@@ -111,7 +111,10 @@ class CloseExplainer:
         """
         lake = self.lake
         now = self.clock()
-        new_executions = lake.executions.add(executions, run_id=self.run_id) if executions else 0
+        book = MovementBook(lake, self.calendar, run_id=self.run_id)
+        if executions and lake.executions.add(executions, run_id=self.run_id):
+            first = min(execution.time for execution in executions)
+            book.update(since=(first - BEFORE).date())
 
         looked = self._looked(now)
         since = max(looked.since, now - WINDOW)
@@ -129,13 +132,8 @@ class CloseExplainer:
         replaced = _replacing(judged, counting, now)
 
         closures = list(chain.from_iterable(replaced.values()))
+        book.infer(closures)  # before its cause is stored: then it is not judged again
         rows = lake.closures.add(closures, run_id=self.run_id)
-        if new_executions or rows:
-            times = [closure.closed_at for closure in closures]
-            times += [execution.time for execution in executions]
-            first = min(times, default=now)
-            book = MovementBook(lake, self.calendar, run_id=self.run_id)
-            book.update(since=(first - BEFORE).date())
 
         newest = counting | replaced
         unexplained = self._ask_person(chain.from_iterable(newest.values()), closes, now)
@@ -238,49 +236,18 @@ class CloseExplainer:
         contracts = lake.contracts.get(conids)
         of_contracts = one_of("conid", conids)
         is_period = pl.col("kind") == EventKind.PERIOD.value
-        executions = lake.executions.records(first, of_contracts)
-        standing = self._without_taken_back(executions, first.date())
-        events = lake.statement_events.records(first.date(), of_contracts | is_period)
+        is_fact = pl.col("source") != MovementSource.INFERRED.value
+        movements = lake.movements.records(first.date(), of_contracts & is_fact)
+        periods = lake.statement_events.records(first.date(), is_period)
         prices = self._underlying_prices(changes, contracts)
         return Facts(
             changes=changes,
-            executions=standing,
-            events=events,
+            movements=movements,
+            periods=periods,
             contracts=contracts,
             asked=asked,
             prices=prices,
         )
-
-    def _without_taken_back(self, executions: list[Execution], since: date) -> list[Execution]:
-        """Leave out the trades that a newer statement of their day does not name any more.
-
-        The table `executions` has what several statements name alike once; `movements` has what
-        the newest one of a day names.
-        """
-        if not any(execution.source == FLEX for execution in executions):
-            return executions
-
-        is_of_statement = pl.col("source") == MovementSource.STATEMENT.value
-        is_trade = pl.col("section") == Section.TRADES.value
-        columns = ("account", "execution_id", "at", "stated_at")
-        trades = self.lake.movements.rows(since, is_of_statement & is_trade, columns)
-
-        named: set[tuple[str, str | None]] = set()
-        last_stated: defaultdict[tuple[str, date], datetime] = defaultdict(lambda: NEVER)
-        for account, execution_id, at, stated_at in trades.iter_rows():
-            named.add((account, execution_id))
-            if at is not None and stated_at is not None:
-                day = (account, _day_of(at))
-                last_stated[day] = max(last_stated[day], stated_at)
-
-        standing: list[Execution] = []
-        for execution in executions:
-            is_named = (execution.account, execution.execution_id) in named
-            stated_at = execution.stated_at or NEVER
-            is_newest = last_stated[execution.account, _day_of(execution.time)] <= stated_at
-            if execution.source != FLEX or is_named or is_newest:
-                standing.append(execution)
-        return standing
 
     def _underlying_prices(
         self, changes: Iterable[PositionChange], contracts: Mapping[int, ContractDetails]

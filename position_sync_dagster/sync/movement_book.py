@@ -1,4 +1,4 @@
-"""The table `movements`, derived from executions, statements and the causes of closes."""
+"""The table `movements`: what executions, statements and causes of closes say, each once."""
 
 import json
 from collections import defaultdict
@@ -15,7 +15,6 @@ from position_sync_dagster.domain.closes import (
     Closure,
     EventKind,
     Execution,
-    Stage,
     Statement,
     StatementEvent,
     current_executions,
@@ -27,6 +26,7 @@ from position_sync_dagster.domain.movements import (
     StatedSection,
     StatementName,
     counting_movements,
+    named_sections,
 )
 from position_sync_dagster.lake.contracts import VALUED, magnifiers_of
 from position_sync_dagster.lake.derived import Replaced
@@ -37,10 +37,9 @@ from position_sync_dagster.sync.movement_sources import (
     SessionOf,
     Terms,
     completed,
+    inferred_kind,
     inferred_movements,
-    named_sections,
     reported_movement,
-    stated_movements,
 )
 
 # The longest time without a session of an exchange: Golden Week, Lunar New Year.
@@ -68,6 +67,7 @@ class MovementBook:
         self,
         statements: Collection[Statement] = (),
         *,
+        judged: Collection[Closure] = (),
         since: date | None = None,
     ) -> Replaced:
         """Make the table equal to what the sources say now.
@@ -76,6 +76,8 @@ class MovementBook:
 
         Args:
             statements: New statements, with their rows; or some that are read again.
+            judged: New causes of closes; what followed from earlier ones of the same change is
+                gone.
             since: Movements of earlier days stay as they are; without new statements alone.
 
         Raises:
@@ -83,26 +85,45 @@ class MovementBook:
         """
 
         def counting() -> list[Movement]:
-            return self._counting(statements, since)
+            return self._counting(statements, judged, since)
 
         return self.lake.movements.derive(counting, since=since, run_id=self.run_id)
 
-    def _counting(self, statements: Collection[Statement], since: date | None) -> list[Movement]:
-        sections = self._sections()
-        reported = self._reported(since)
-        closures = self._provisional(since)
-        read_now = {name for statement in statements for name in _names_of(statement)}
-        is_stated = pl.col("source") == MovementSource.STATEMENT.value
-        stored = _with_their_days(self.lake.movements.records(since, is_stated), sections)
-        stored = [movement for movement in stored if movement.stated_by not in read_now]
+    def infer(self, judged: Collection[Closure]) -> None:
+        """Store what follows from new causes of closes, where something does or did."""
+        if not judged:
+            return
+        changes = {closure.change_id for closure in judged}
+        since = min(closure.closed_at for closure in judged).date() - 2 * A_DAY
+        followed = self.lake.movements.rows(since, one_of("change_id", changes), ["change_id"])
+        if not followed.is_empty() or any(map(inferred_kind, judged)):
+            self.update(judged=judged, since=since)
 
-        executions = [execution for statement in statements for execution in statement.executions]
-        events = [event for statement in statements for event in statement.events]
-        terms = self._terms(stored, (*reported, *executions), events, closures)
-        movements = [_again(movement, terms) for movement in stored]
-        movements += _stated_once(statements, terms)
+    def _counting(
+        self,
+        statements: Collection[Statement],
+        judged: Collection[Closure],
+        since: date | None,
+    ) -> list[Movement]:
+        sections = self._sections()
+        for statement in statements:
+            for event in sections_of(statement):
+                sections += _sections_in(event)
+
+        reported = self._reported(since)
+        read_now = {name for statement in statements for name in _names_of(statement)}
+        judged_now = {closure.change_id for closure in judged}
+        is_reported = pl.col("source") == MovementSource.API.value
+        records = self.lake.movements.records(since, ~is_reported)
+        stated = [*_stated_once(statements)]
+        for movement in _with_their_days(records, sections):
+            if movement.stated_by not in read_now and movement.change_id not in judged_now:
+                stated.append(movement)
+
+        terms = self._terms(stated, reported, judged)
+        movements = [_again(movement, terms) for movement in stated]
         movements += [reported_movement(execution, terms) for execution in reported]
-        for closure in closures:
+        for closure in judged:
             movements += inferred_movements(closure, terms)
 
         counting = counting_movements(movements, sections)
@@ -116,19 +137,6 @@ class MovementBook:
         # The day of a movement may differ by one from that of its time in UTC.
         begin = _day_before(since)
         return current_executions(self.lake.executions.records(begin, of_gateways))
-
-    def _provisional(self, since: date | None) -> list[Closure]:
-        """Return the causes of closes that no statement has said.
-
-        A close is judged after it was seen: what was judged before the first day closed before it.
-        """
-        begin = _day_before(since)
-        provisional = []
-        for closure in self.lake.closures.current(since=begin):
-            is_of_time = begin is None or closure.closed_at >= begin
-            if is_of_time and closure.stage is Stage.PROVISIONAL:
-                provisional.append(closure)
-        return provisional
 
     def _sections(self) -> list[StatedSection]:
         """Return the sections of all statements.
@@ -150,19 +158,16 @@ class MovementBook:
 
     def _terms(
         self,
-        stored: Collection[Movement],
+        stated: Collection[Movement],
         executions: Collection[Execution],
-        events: Collection[StatementEvent],
         closures: Collection[Closure],
     ) -> Terms:
         """Return what is known of the contracts of movements, and of the days between them."""
-        days = {movement.day for movement in stored}
+        days = {movement.day for movement in stated}
         days.update(execution.time.date() for execution in executions)
-        days.update(event.day for event in events)
         days.update(closure.closed_at.date() for closure in closures)
 
-        named = {movement.conid for movement in stored} | {event.conid for event in events}
-        conids = {conid for conid in named if conid is not None}
+        conids = {movement.conid for movement in stated if movement.conid is not None}
         conids.update(execution.conid for execution in executions)
         conids.update(closure.conid for closure in closures)
 
@@ -252,13 +257,12 @@ def _names_of(statement: Statement) -> list[StatementName]:
     return [(account, *period) for account in statement.accounts]
 
 
-def _stated_once(statements: Iterable[Statement], terms: Terms) -> Iterator[Movement]:
+def _stated_once(statements: Iterable[Statement]) -> Iterator[Movement]:
     """Return what statements state; one that is there twice, in a file or in two, is read once."""
     parts: dict[tuple[StatementName, Section], list[Movement]] = {}
     for statement in statements:
         part: defaultdict[tuple[StatementName, Section], list[Movement]] = defaultdict(list)
-        for stated in stated_movements(statement.executions, statement.events, terms):
-            movement = replace(stated, stated_first=statement.first, stated_last=statement.last)
+        for movement in statement.movements:
             part[movement.stated_by, movement.section].append(movement)
 
         for name, movements in part.items():

@@ -126,7 +126,7 @@ _INDEX = TypeAdapter(_Index)
 INDEX_FILE = ".position-sync.json"
 
 # Grows with each release that reads more of a file: then all are read again.
-_INDEX_FORMAT = "2"
+_INDEX_FORMAT = "3"
 
 # The largest index, in bytes; a statement takes about a thousand.
 _LARGEST_INDEX = 64 * 2**20
@@ -435,9 +435,8 @@ def download(settings: Settings, served: ServedAccounts) -> int:
 def import_statements(lake: Lake, settings: Settings, run_id: str | None = None) -> Imported:
     """Store what statements say that the lake does not have: of new and of changed files.
 
-    Each table gets one commit. The days that a statement covers are stored after its executions: a
-    day that is covered has no others. Then `movements` follows from all of them, and the index says
-    that the files were read.
+    Each table gets one commit. The days that a statement covers are stored after what it moved: a
+    day that is covered has nothing else. At last the index says that the files were read.
     """
     served = ServedAccounts(lake, settings)
     folder = StatementFolder(settings.flex_folder, served)
@@ -450,13 +449,13 @@ def import_statements(lake: Lake, settings: Settings, run_id: str | None = None)
     events = [event for statement in statements for event in statement.events]
     sections = [row for statement in statements for row in sections_of(statement)]
     values = [_identified(row, run_id) for statement in statements for row in statement.cash]
+    MovementBook(lake, settings.calendar, run_id=run_id).update(statements)
     done = Imported(
         *read,
         executions=lake.executions.add(executions, run_id=run_id),
         events=lake.statement_events.add([*events, *sections], run_id=run_id),
         account_values=lake.account_values.append(values).rows,
     )
-    MovementBook(lake, settings.calendar, run_id=run_id).update(statements)
     folder.remember(served)
     return done
 

@@ -202,11 +202,11 @@ def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Deriv
     rows are kept: of the rows of a change_id those with the greatest judged_at count, and their
     quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
     """
-    explainer = explain_closes.CloseExplainer(lake, run_id=run_id, calendar=settings.calendar)
-    causes = explainer.explain()
     book = movement_book.MovementBook(lake, settings.calendar, run_id=run_id)
     # Of what a process that was killed had stored; the job close_day derives all of them anew.
     movements = book.update(since=(utc_now() - RECENT).date())
+    explainer = explain_closes.CloseExplainer(lake, run_id=run_id, calendar=settings.calendar)
+    causes = explainer.explain()
     rolls = leg_followers.RollFollower(lake, settings).follow()
 
     metadata: dict[str, Any] = {"added": causes.rows}

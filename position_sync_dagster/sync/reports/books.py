@@ -44,7 +44,8 @@ class StatedWorth:
         total: Net liquidation.
         accruals: Dividends and interest that are due and not paid; None: it names no parts.
         statement: The file's name.
-        cash: By currency. Unit: that currency.
+        cash: By currency; it has none of those that are not there. Empty: not stated. Unit: that
+            currency.
         rates: What a unit of a currency is worth; of the base currency 1. Unit: base currency.
     """
 
@@ -171,8 +172,11 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
     if last.currency is None or first.currency != last.currency:
         unknown.append("its base currency")
 
+    if not first.cash:  # a statement without its section Cash Report
+        unknown.append("its cash by currency")
+
     foreign = _foreign_currencies(moved, first, last.currency)
-    without_rates = [code for code in foreign if not _has_rates(code, first, last)]
+    without_rates = [code for code in foreign if code not in first.rates.keys() & last.rates.keys()]
     if without_rates:
         unknown.append(f"the effect of the rates of {', '.join(without_rates)}")
     if moved.explained["profit"].has_nulls():
@@ -227,14 +231,6 @@ def _foreign_currencies(moved: Moved, first: StatedWorth, base: str | None) -> l
     currencies |= {currency for currency, amount in first.cash.items() if amount}
     currencies |= {_bought(symbol) for symbol in moved.conversions["symbol"]}
     return sorted(currencies - {None, base})
-
-
-def _has_rates(currency: str, first: StatedWorth, last: StatedWorth) -> bool:
-    """Return whether both rates of a currency are known, and what the account had of its cash.
-
-    A statement that says the cash of any currency has none of those that it does not name.
-    """
-    return bool(first.cash) and currency in first.rates and currency in last.rates
 
 
 def _effect_of_rates(moved: Moved, first: StatedWorth, last: StatedWorth) -> float:

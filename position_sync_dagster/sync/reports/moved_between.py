@@ -44,11 +44,11 @@ def movements_between(
     """
     included = at_ends(movements, start, end, opening, closing, settings)
     moved = included.filter(col.before_end & ~col.before_start)
-    not_followed = _of_contracts(movements).join(included, on="movement_id", how="anti")
+    elsewhere = not_followed(_of_contracts(movements), start, end, settings)
 
     # What is not followed, and one currency for another, is in no profit; their fees are.
     conversions = movements.filter(kind=MovementKind.CONVERSION)
-    with_fees_alone = pl.concat([not_followed, conversions]).filter(session_date=closing[0])
+    with_fees_alone = pl.concat([elsewhere, conversions]).filter(session_date=closing[0])
     # Without its currency a commission is not known: it leaves the trade's currency unknown.
     currency = pl.coalesce("fee_currency", "currency")
     fees_alone = with_fees_alone.with_columns(
@@ -71,10 +71,8 @@ def at_ends(
     movement is before an end if the quantity of that end has it.
     """
     with_contract = _of_contracts(movements)
-    held = pl.concat([start.select(KEY), end.select(KEY)])
-    is_followed = col.sec_type.is_in(list(settings.sec_types))
-    not_followed = with_contract.join(held, on=KEY, how="anti").filter(~is_followed)
-    of_holdings = with_contract.join(not_followed, on="movement_id", how="anti")
+    elsewhere = not_followed(with_contract, start, end, settings)
+    of_holdings = with_contract.join(elsewhere, on="movement_id", how="anti")
 
     at_start = _included(of_holdings, start, opening, "start")
     at_both = _included(at_start, end, closing, "end")
@@ -84,6 +82,19 @@ def at_ends(
 def _of_contracts(movements: pl.DataFrame) -> pl.DataFrame:
     of_no_holding = col.kind.is_in(_OF_NO_HOLDING)
     return movements.drop_nulls("conid").filter(~of_no_holding)
+
+
+def not_followed(
+    movements: pl.DataFrame, start: pl.DataFrame, end: pl.DataFrame, settings: Settings
+) -> pl.DataFrame:
+    """Return the movements of contracts that have no value at either end: they are in no profit.
+
+    What such a contract pays is none either: the coupon of a bond whose price is not followed.
+    """
+    held = pl.concat([start.select(KEY), end.select(KEY)])
+    is_followed = col.sec_type.is_in(list(settings.sec_types))
+    of_no_holding = movements.join(held, on=KEY, how="anti")
+    return of_no_holding.drop_nulls("conid").filter(~is_followed)
 
 
 def _included(movements: pl.DataFrame, rows: pl.DataFrame, close: _Close, end: str) -> pl.DataFrame:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from polars import col
 
+from position_sync_dagster.domain.closes import EventKind
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.movements import INCOME, MovementKind, Section
@@ -25,7 +26,11 @@ from position_sync_dagster.risk.coverage import carries
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import time_zone_of
 from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.moved_between import at_ends, movements_between
+from position_sync_dagster.sync.reports.moved_between import (
+    at_ends,
+    movements_between,
+    not_followed,
+)
 from position_sync_dagster.sync.reports.owned_parts import (
     deciding_movements,
     legs_ever,
@@ -106,7 +111,8 @@ class _Sources:
 
     Attributes:
         rows: Rows of `daily_positions` of these days and those before, with `magnifier`.
-        accounts: The accounts that have rows of each day, also of earlier ones.
+        accounts: The accounts that have rows of each day, also of earlier ones, or whose statement
+            begins with it: an account without holdings has no rows.
         movements: From some days before the first on.
         legs: All legs that strategies have or had.
         parts: Whose the movements of their contracts are, also earlier ones.
@@ -136,9 +142,12 @@ class _Sources:
         conids = {*rows["conid"], *recent["conid"].drop_nulls()}
         deciding = deciding_movements(movements, legs, conids)
         accounts = table.rows(columns=["session_date", "account"])
+        is_sections = col.kind == EventKind.SECTIONS.value
+        statements = lake.statement_events.rows(None, is_sections, ["first_day", "account"])
+        stated = statements.select(session_date="first_day", account="account")
         return cls(
             rows=rows_to_explain(lake, settings, rows),
-            accounts=accounts.unique(),
+            accounts=pl.concat([accounts, stated]).unique(),
             movements=recent,
             legs=legs,
             parts=owned_parts(deciding, legs, _held_before(deciding, rows, min(days), settings)),
@@ -199,7 +208,10 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     owned_moves = owners.of_movements(moved)
     holdings = explain_holdings(owned_start, owned_end, owned_moves, days=length_days, by=_OWNED)
     fees_elsewhere = _fees_elsewhere(owned_moves)
-    income = _income(owners.of_movements(movements.filter(session_date=day)))
+    of_day = movements.filter(session_date=day)
+    elsewhere = not_followed(of_day, start, end, settings)
+    followed = of_day.join(elsewhere, on="movement_id", how="anti")
+    income = _income(owners.of_movements(followed))
     all_rows = pl.concat([holdings, fees_elsewhere, income], how="diagonal_relaxed")
 
     earlier = sources.accounts.filter(col.session_date < day)

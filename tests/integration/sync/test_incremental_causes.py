@@ -13,6 +13,7 @@ from position_sync_dagster.gateway.connection import day_begin
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from tests.support.extent import EVERYTHING
+from tests.support.facts import facts_of, store_statement
 from tests.unit.domain.test_causes import ACCOUNT, CONTRACTS
 from tests.unit.domain.test_causes_of_histories import (
     LOOKS,
@@ -68,17 +69,15 @@ def test_what_is_judged_when_it_is_due_is_what_a_judgement_of_everything_says(
             known = [replace(one, stated_at=now) for one in executions(days) if one.time <= now]
             explainer.explain([one for one in known if one.time >= day_begin(now)], asked)
             stored: list[Execution] = lake.executions.records()
-            compare(
-                Facts(changes=watcher.changes, executions=stored, contracts=CONTRACTS, asked=asked)
-            )
+            given = {"changes": watcher.changes, "contracts": CONTRACTS, "asked": asked}
+            compare(facts_of(executions=stored, **given))
     rows, events = statement_of(days)
     events = [replace(one, stated_at=MADE) for one in (*events, *PERIODS)]
-    lake.executions.add([replace(one, stated_at=MADE) for one in rows])
-    lake.statement_events.add(events)
+    store_statement(lake, [replace(one, stated_at=MADE) for one in rows], events)
     moment.append(MADE + timedelta(days=random.choice((1, 20, 45))))
     explainer.explain()
     compare(
-        Facts(
+        facts_of(
             changes=watcher.changes,
             executions=lake.executions.records(),
             events=events,

@@ -77,8 +77,8 @@ def closure(conid: int, quantity: float, cause: Cause, **values) -> Closure:
 
 
 def closed(lake, *closures: Closure) -> None:
+    MovementBook(lake, "XNYS").infer(closures)
     lake.closures.add(closures)
-    MovementBook(lake, "XNYS").update()
 
 
 def test_a_trade_counts_with_the_multiplier_of_its_contract_and_its_commission(books, lake, write):

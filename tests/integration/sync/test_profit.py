@@ -85,6 +85,36 @@ def test_an_option_that_expires_loses_its_value_whatever_the_sign_of_its_event(b
     assert books.profit(FRIDAY) == {"USD": cents(40)}
 
 
+@pytest.mark.parametrize(("charged", "fee"), [("-1.5", 1.5), ("", 0.0)])
+def test_an_event_of_an_option_costs_its_commission_and_tax(books, charged, fee):
+    books.state(THURSDAY, Booked(held=[held(SPY_PUT, 1, 2)]))
+    ended = SPY_PUT | {
+        "transactionType": "Expiration", "quantity": "-1", "date": f"{FRIDAY:%Y%m%d}",
+        "tradeID": "9", "commisionsAndTax": charged,
+    }  # fmt: skip
+    books.state(FRIDAY, Booked(trades=None, events=[element("OptionEAE", ended)]))
+    assert books.profit(FRIDAY) == {"USD": cents(-200 - fee)}
+
+
+@pytest.mark.parametrize(
+    ("amounts", "profit"),
+    [
+        ({"amount": "-42.40"}, 42.4 - 40),
+        ({"proceeds": "42.40", "amount": "-42.40"}, 42.4 - 40),
+        ({}, None),
+    ],
+)
+def test_the_amount_of_a_merger_is_minus_what_it_paid(books, amounts, profit):
+    books.state(THURSDAY, Booked(held=[held(STOCK, 10, 4)]))
+    merged = STOCK | {
+        "type": "TC", "quantity": "-10", "reportDate": f"{FRIDAY:%Y%m%d}", "actionID": "5",
+        "dateTime": f"{FRIDAY:%Y%m%d};202500",
+    }  # fmt: skip
+    action = element("CorporateAction", merged | amounts)
+    books.state(FRIDAY, Booked(actions=[action]))
+    assert books.profit(FRIDAY) == {"USD": None if profit is None else cents(profit)}
+
+
 def test_an_index_option_is_settled_at_the_price_that_is_stated(books):
     books.state(THURSDAY, Booked(held=[held(SPX_CALL, 2, 50)]))
     settled = booked(SPX_CALL, -2, 57.25, FRIDAY, "Ep")
@@ -130,6 +160,16 @@ def test_a_fund_and_a_bond_in_percent_of_its_face_have_their_values(books):
     assert books.profit(FRIDAY) == {"USD": cents(42 + 5)}
 
 
+@pytest.mark.parametrize(("followed", "profit"), [(("STK", "BOND"), 100.0), (("STK",), 0.0)])
+def test_the_coupon_of_a_bond_is_profit_where_its_price_is(books, followed, profit):
+    books.settings = books.settings.model_copy(update={"sec_types": followed})
+    rows = [held(BOND, 5000, 98)]
+    books.state(THURSDAY, Booked(held=[*rows, held(STOCK, 1, 220)]))
+    coupon = paid("Bond Interest Received", 100, FRIDAY, **BOND)
+    books.state(FRIDAY, Booked(held=[*rows, held(STOCK, 1, 220)], cash=[coupon]))
+    assert books.profit(FRIDAY) == {"USD": cents(profit)}
+
+
 @pytest.mark.parametrize("codes", ["", "AFx"])
 def test_a_conversion_and_what_is_not_followed_are_in_no_profit_but_their_fees_are(books, codes):
     books.state(THURSDAY, Booked(held=[held(STOCK, 1, 200)]))
@@ -147,6 +187,13 @@ def test_a_commission_in_another_currency_is_in_that_currency(books):
     sold = traded(STOCK, -5, 222, FRIDAY, ibCommission="-4", ibCommissionCurrency="JPY")
     books.state(FRIDAY, Booked(held=[held(STOCK, 5, 221)], trades=[sold]))
     assert books.profit(FRIDAY) == {"USD": cents(15), "JPY": cents(-4)}
+
+
+def test_a_commission_without_its_currency_makes_the_profit_unknown(books):
+    books.state(THURSDAY, Booked(held=[held(STOCK, 10, 220)]))
+    unknown = traded(STOCK, 10, 222, FRIDAY, ibCommission="-1", ibCommissionCurrency="")
+    books.state(FRIDAY, Booked(held=[held(STOCK, 20, 225)], trades=[unknown]))
+    assert books.profit(FRIDAY) == {"USD": None}
 
 
 def test_a_commission_that_is_not_known_makes_the_profit_unknown(books):
@@ -290,6 +337,16 @@ def test_the_first_day_of_what_was_held_before_has_no_profit(books):
     assert books.explained(THURSDAY).is_empty()
 
 
+@pytest.mark.parametrize(("trades", "profit"), [([1], 100.0), (None, None)])
+def test_what_came_to_a_flat_account_without_its_trades_has_an_unknown_profit(
+    books, trades, profit
+):
+    books.state(THURSDAY, Booked())
+    bought = [traded(STOCK, 100, 222, FRIDAY)] if trades else None
+    books.state(FRIDAY, Booked(held=[held(STOCK, 100, 223)], trades=bought))
+    assert books.profit(FRIDAY) == {"USD": profit}
+
+
 def test_an_account_that_begins_with_nothing_has_a_profit_on_its_first_day(books):
     bought = traded(STOCK, 100, 222, THURSDAY)
     books.state(THURSDAY, Booked(held=[held(STOCK, 100, 223)], trades=[bought]))
@@ -309,7 +366,8 @@ def closed_books(books: Books) -> dict[str, object]:
 def test_the_books_close_with_every_part_of_the_change(books):
     """100 shares, 10 bought, a dividend that became due, one that was paid, interest, a deposit."""
     before = worth(32_000, cash=10_000, stock=22_000, dividendAccruals=0)
-    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 220)], worth=before))
+    cash = {"USD": 10_000.0}
+    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 220)], worth=before, balances=cash))
     said = Booked(
         held=[held(STOCK, 110, 225)],
         trades=[traded(STOCK, 10, 222, FRIDAY, ibCommission="-1")],
@@ -362,24 +420,34 @@ def test_the_books_of_several_currencies_close_with_the_effect_of_their_rates(bo
 
 
 @pytest.mark.parametrize(
-    ("missing", "codes"),
+    ("missing", "why"),
     [
-        ({"cash": None}, "EUR, GBP"),
-        ({"last_rates": {"GBP": 1.25}}, "EUR"),
-        ({"rates": None}, "EUR, GBP"),
+        ({"cash": None}, "its cash by currency"),
+        ({"last_rates": {"GBP": 1.25}}, "the effect of the rates of EUR"),
+        ({"rates": None}, "the effect of the rates of EUR, GBP"),
     ],
 )
-def test_without_cash_or_rates_of_a_currency_the_effect_of_its_rate_is_unknown(
-    books, missing, codes
-):
+def test_without_cash_or_rates_of_a_currency_the_books_are_not_judged(books, missing, why):
     given = {"cash": CASH, "last_rates": LAST_RATES, "rates": RATES} | missing
     row = two_days_of_pounds(books, **given)
-    assert row["why_unknown"] == f"the effect of the rates of {codes}"
-    assert row["difference"] is None
+    assert (row["why_unknown"], row["difference"]) == (why, None)
+
+
+def test_books_without_a_cash_report_are_not_judged_though_all_holdings_are_in_one_currency(books):
+    """The account has euros that no section of its statements names."""
+    for day, total in ((THURSDAY, 32_000), (FRIDAY, 32_170)):
+        mark = 220 if day is THURSDAY else 221
+        books.state(day, Booked(held=[held(STOCK, 100, mark)], worth=worth(total)))
+    row = closed_books(books)
+    assert (row["change"], row["difference"]) == (170, None)
+    assert row["why_unknown"] == "its cash by currency"
+    assert is_closed(row)
 
 
 def test_what_no_part_explains_is_the_difference_and_is_named(books):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 220)], worth=worth(22_000)))
+    cash = {"USD": 1.0}
+    before = Booked(held=[held(STOCK, 100, 220)], worth=worth(22_000), balances=cash)
+    books.state(THURSDAY, before)
     books.state(FRIDAY, Booked(held=[held(STOCK, 100, 221)], worth=worth(22_150)))
     row = closed_books(books)
     assert (row["difference"], row["change"]) == (cents(50), cents(150))
@@ -399,7 +467,10 @@ def test_what_no_part_explains_is_the_difference_and_is_named(books):
 )
 def test_books_with_a_part_that_is_not_known_are_not_judged(books, held_there, why):
     for day, total in ((THURSDAY, 22_000), (FRIDAY, 23_000)):
-        books.state(day, Booked(held=[held(STOCK, 100, 220), held_there], worth=worth(total)))
+        said = Booked(
+            held=[held(STOCK, 100, 220), held_there], worth=worth(total), balances={"USD": 1.0}
+        )
+        books.state(day, said)
     row = closed_books(books)
     assert (row["difference"], row["profit"], row["why_unknown"]) == (None, None, why)
     assert is_closed(row)

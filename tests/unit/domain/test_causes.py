@@ -1,15 +1,16 @@
 """The cause of each close, from a table of facts to what it says; never a false one."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from position_sync_dagster.domain import closes
-from position_sync_dagster.domain.causes import Facts, closures_of
+from position_sync_dagster.domain.causes import closures_of
 from position_sync_dagster.domain.closes import FLEX, Cause, EventKind, Execution, PositionChange
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.instrument import ContractDetails, Right
+from tests.support.facts import facts_of
 
 ACCOUNT = "DU1"
 CALL, PUT, OTHER, SHARES, INDEX_CALL, INDEX, NEW_SHARES = 1, 2, 3, 10, 20, 21, 11
@@ -133,6 +134,9 @@ def period(
     )  # fmt: skip
 
 
+GIVEN = ("changes", "executions", "events", "contracts", "asked", "prices")
+
+
 @dataclass
 class Case:
     """The facts, and the cause, stage and quantity of each close."""
@@ -146,8 +150,7 @@ class Case:
     prices: dict[int, float] = field(default_factory=dict)
 
     def found(self) -> list[closes.Closure]:
-        facts = Facts(**{one.name: getattr(self, one.name) for one in fields(Facts)})
-        return closures_of(facts, NIGHT)
+        return closures_of(facts_of(**{name: getattr(self, name) for name in GIVEN}), NIGHT)
 
 
 MIDNIGHT = datetime(2026, 3, 20, tzinfo=NEW_YORK).astimezone(UTC)
@@ -464,6 +467,34 @@ def test_a_trade_has_its_price_its_profit_and_its_evidence() -> None:
     assert (one.price, one.realized_pnl, one.statement, one.order_ids) == (1.5, 12.0, "a.xml", "71")
     assert (one.executions or "").count(",") == 1
     assert one.closed_at == NOON
+
+
+CANCEL: dict[str, object] = {"source": FLEX, "codes": "Ca", "transaction_type": "TradeCancel"}
+SOLD_TWICE = [
+    fill(CALL, -2, execution_id="a", realized_pnl=100.0, **SALE),
+    fill(CALL, 2, execution_id="b", realized_pnl=-100.0, **CANCEL),
+]
+
+
+@pytest.mark.parametrize(
+    ("again", "realized"),
+    [
+        ([fill(CALL, -2, execution_id="c", realized_pnl=100.0, **SALE)], 100.0),
+        ([fill(CALL, -1, execution_id=one, realized_pnl=75.0, **SALE) for one in "cd"], 150.0),
+        ([fill(CALL, -2, execution_id="c", **SALE)], None),
+    ],
+    ids=["as it was", "in two parts", "without its profit"],
+)
+def test_a_booking_and_its_cancellation_explain_no_close(again, realized) -> None:
+    (closure,) = Case([SOLD_AT_NOON], [], [*SOLD_TWICE, *again]).found()
+    assert (closure.cause, closure.quantity, closure.realized_pnl) == (TRADED, 2.0, realized)
+
+
+def test_a_bill_is_counted_in_units_of_a_thousand_of_its_face() -> None:
+    matured = fill(SHARES, -5000, sec_type="BILL", realized_pnl=70.0, **SALE)
+    held = change(SHARES, 5, 0, NOON + timedelta(seconds=1), sec_type="BILL")
+    (closure,) = Case([held], [], [matured]).found()
+    assert (closure.cause, closure.quantity, closure.realized_pnl) == (TRADED, 5.0, 70.0)
 
 
 def test_a_trade_with_a_code_that_nobody_knows_names_it() -> None:

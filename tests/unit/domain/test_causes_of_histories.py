@@ -8,10 +8,11 @@ from random import Random
 import pytest
 
 from position_sync_dagster.domain import closes
-from position_sync_dagster.domain.causes import ONE_EVENT, SLACK, Facts, closures_of
+from position_sync_dagster.domain.causes import ONE_EVENT, SLACK, closures_of
 from position_sync_dagster.domain.closes import Cause, Closure, EventKind, Execution, PositionChange
 from position_sync_dagster.gateway.connection import day_begin
 from tests.support.extent import EVERYTHING
+from tests.support.facts import facts_of
 from tests.unit.domain import test_causes as cases
 from tests.unit.domain.test_causes import ACCOUNT, CALL, CONTRACTS, END, PUT, SHARES, fill, period
 
@@ -154,7 +155,7 @@ class Watcher:
         begin = day_begin(now)
         asked = {ACCOUNT: (begin, now)} if self.answers else {}
         known = [one for one in executions(self.days) if one.time <= now] if self.answers else []
-        facts = Facts(changes=self.changes, executions=known, contracts=CONTRACTS, asked=asked)
+        facts = facts_of(changes=self.changes, executions=known, contracts=CONTRACTS, asked=asked)
         return closures_of(facts, now)
 
 
@@ -272,7 +273,7 @@ def test_a_cause_is_true_or_unexplained_wherever_the_messages_are_cut(block: int
                 total += len(found)
             rows, events = statement_of(days)
             events += PERIODS
-            facts = Facts(
+            facts = facts_of(
                 changes=watcher.changes, executions=rows, events=events, contracts=CONTRACTS
             )
             stated = closures_of(facts, watcher.now)

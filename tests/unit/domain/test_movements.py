@@ -1,5 +1,7 @@
 """Which movements count: one rule for statements, the gateway, and what follows from closes."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -46,6 +48,15 @@ def covered(
 
 def names(movements: list[Movement]) -> list[str]:
     return [one.movement_id for one in movements]
+
+
+def test_what_judges_closes_and_keeps_movements_loads_no_parser_of_statements() -> None:
+    code = (
+        "import sys, position_sync_dagster.sync.explain_closes as _; "
+        "print([name for name in sys.modules if name.startswith('position_sync_dagster.gateway')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_what_the_newest_statement_of_a_day_names_no_more_is_gone() -> None:

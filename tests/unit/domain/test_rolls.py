@@ -5,12 +5,13 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain.causes import Facts, closures_of
+from position_sync_dagster.domain.causes import closures_of
 from position_sync_dagster.domain.closes import Execution, PositionChange
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.rolls import Roll, rolls_of
 from position_sync_dagster.sync.movement_sources import Terms, reported_movement
+from tests.support.facts import facts_of
 from tests.unit.domain.test_causes import CALL, NOON, OTHER, PUT, SHARES, change, fill
 
 WITHIN = timedelta(seconds=60)
@@ -21,7 +22,7 @@ TERMS_OF_ALL = Terms(session_of=lambda day: day, zone=NEW_YORK)
 def told(
     changes: list[PositionChange], executions: list[Execution]
 ) -> tuple[list[Roll], list[str]]:
-    facts = Facts(changes=changes, executions=executions)
+    facts = facts_of(changes=changes, executions=executions)
     movements = [reported_movement(execution, TERMS_OF_ALL) for execution in executions]
     found, unclear = rolls_of(closures_of(facts, NOON), changes, movements, WITHIN)
     return found, [str(one) for one in unclear]
@@ -127,6 +128,6 @@ def test_an_order_that_is_filled_in_parts_is_one_roll() -> None:
 
 
 def test_a_trade_of_which_only_the_day_is_known_makes_no_roll() -> None:
-    facts = Facts(changes=ROLLED, executions=EXECUTED)
+    facts = facts_of(changes=ROLLED, executions=EXECUTED)
     movements = [replace(reported_movement(fill, TERMS_OF_ALL), at=None) for fill in EXECUTED]
     assert rolls_of(closures_of(facts, NOON), ROLLED, movements, WITHIN) == ([], [])

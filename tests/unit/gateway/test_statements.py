@@ -20,10 +20,11 @@ from position_sync_dagster.domain.closes import (
 )
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.movements import Movement
 from position_sync_dagster.errors import StatementError
 from position_sync_dagster.gateway import flex_fields
-from position_sync_dagster.gateway.flex import booked_amounts, read_statements
-from tests.support.flex_files import element, period, position, statement, trade
+from position_sync_dagster.gateway.flex import read_statements
+from tests.support.flex_files import OPTION, element, period, position, statement, trade
 from tests.unit.domain.test_causes import CALL, fill
 
 
@@ -143,17 +144,50 @@ def test_the_parts_of_net_liquidation_are_each_there_once() -> None:
 
 
 def test_what_a_row_says_of_money_is_read_and_nothing_is_filled_in() -> None:
-    sold = one_trade(
-        netCash="248.7", proceeds="250", multiplier="100", reportDate="20260306", taxes="",
-        transactionID="12", ibCommissionCurrency="EUR",
-    )  # fmt: skip
-    booked = booked_amounts(json.loads(sold.attributes or ""), "Trade", "a.xml")
-    assert (booked.net_cash, booked.proceeds, booked.multiplier) == (248.7, 250.0, 100.0)
-    assert (booked.commission, booked.commission_currency) == (-1.3, "EUR")
-    assert (booked.report_date, booked.transaction_id) == (date(2026, 3, 6), "12")
-    assert (booked.taxes, booked.position_amount) == (None, None)
-    with pytest.raises(StatementError, match=r"a.xml: Trade has netCash='much'"):
-        booked_amounts({"netCash": "much"}, "Trade", "a.xml")
+    written = {
+        "netCash": "248.7", "proceeds": "250", "multiplier": "100", "reportDate": "20260306",
+        "taxes": "", "transactionID": "12", "ibCommissionCurrency": "EUR",
+    }  # fmt: skip
+    sold = moved(trade(**written))
+    assert (sold.cash, sold.multiplier, sold.fee, sold.fee_currency) == (250.0, 100.0, -1.3, "EUR")
+    assert (sold.day, sold.transaction_id) == (date(2026, 3, 6), "12")
+    net = {"proceeds": "", "ibCommissionCurrency": "USD"}
+    assert moved(trade(**written | net)).cash == pytest.approx(250.0)
+    for missing in (
+        {"ibCommissionCurrency": ""}, {"ibCommission": ""}, {"netCash": ""}, {"netCash": "much"},
+    ):  # fmt: skip
+        assert moved(trade(**written | net | missing)).cash is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "moved_by"),
+    [
+        ((("OUT", "-58", ""), ("OUT", "58", "")), [-58.0, 58.0]),
+        ((("OUT", "58", ""), ("OUT", "58", "Ca")), [-58.0, 58.0]),
+        ((("IN", "58", ""), ("IN", "-58", "")), [58.0, -58.0]),
+        ((("IN", "58", ""), ("OUT", "58", "")), [58.0, -58.0]),
+        ((("", "58", ""), ("", "-58", "")), [58.0, -58.0]),
+    ],
+)
+def test_a_transfer_has_the_sign_of_its_section_or_of_its_direction(rows, moved_by) -> None:
+    transfers = [
+        element(
+            "Transfer",
+            OPTION | {
+                "conid": "1", "date": "20260305", "type": "ACATS", "direction": way,
+                "quantity": quantity, "code": code, "transactionID": str(number),
+            },
+        )
+        for number, (way, quantity, code) in enumerate(rows)
+    ]  # fmt: skip
+    found = read(statement(more=section("Transfers", *transfers)))
+    assert [one.quantity for one in found.movements] == moved_by
+
+
+def moved(row: str) -> Movement:
+    """Return what a trade moved, as a statement states it."""
+    (movement,) = read(statement(trades=(row,))).movements
+    return movement
 
 
 def test_an_account_without_positions_is_flat_only_where_the_section_is_there() -> None:

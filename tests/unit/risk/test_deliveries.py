@@ -223,11 +223,12 @@ def test_what_a_put_at_parity_gains_is_unknown_without_a_rate_and_nothing_at_a_r
 def test_a_call_is_assigned_in_the_days_before_an_ex_date_whose_dividend_exceeds_its_time_value():
     call = worth(leg(1, "CALL", 89.0, -1.0), 11.5)
 
-    def before(days: int, amount: float) -> list[int]:
+    def before(days: int, amount: float, **given: object) -> list[int]:
         paid = [DatedDividend(ex_date=NOW + timedelta(days=days), amount=amount)]
-        return [*assigned(call, dividends={"IWM": paid})]
+        return [*assigned(call, dividends={"IWM": paid}, **given)]
 
     assert before(1, 1.5) == [1]
+    assert before(1, 1.5, rates={}) == [1]  # the rule needs no rate
     assert before(1, 0.3) == []
     assert before(40, 1.5) == []  # its holder waits
     assert assigned(call) == {}  # no dividend is known
@@ -247,6 +248,9 @@ def test_what_cannot_be_judged_is_listed_and_in_doubt_if_it_may_be_in_the_money(
     out = replace(leg(3, "CALL", 120.0, -1.0), market_value=None, symbol="AAA")
     result = early_assignments(priced(no_value, no_price, out))
     assert result.likely == []
+    no_rate = early_assignments(priced(worth(DEEP_PUT, 59.3), rates={}))
+    assert (no_rate.likely, [row["in_the_money"] for row in no_rate.left_out]) == ([], [True])
+    assert early_assignments(priced(worth(DEEP_PUT, 59.3))).left_out == []
     assert {row["conid"]: row["in_the_money"] for row in result.left_out} == {
         1: True, 2: None, 3: False,
     }  # fmt: skip

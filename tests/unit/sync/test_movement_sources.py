@@ -11,7 +11,7 @@ import time_machine
 from ib_gateway_simulator.clearing.activity_statement import FlexQuery, statement_xml
 from ib_gateway_simulator.clearing.back_office import BackOffice
 from ib_gateway_simulator.clearing.securities import Category, Security
-from position_sync_dagster.domain.closes import Execution, StatementEvent
+from position_sync_dagster.domain.closes import Statement
 from position_sync_dagster.domain.movements import (
     DELIVERIES,
     Movement,
@@ -21,7 +21,7 @@ from position_sync_dagster.domain.movements import (
     counting_movements,
 )
 from position_sync_dagster.gateway.flex import read_statements
-from position_sync_dagster.sync.movement_sources import Terms, stated_movements
+from position_sync_dagster.sync.movement_sources import Terms, completed
 from tests.year.exchanges import NEW_YORK
 
 DAILY = FlexQuery()
@@ -34,7 +34,7 @@ ENDS = DELIVERIES | {MovementKind.CASH_SETTLEMENT}
 
 @pytest.fixture(autouse=True)
 def _friday_is_past() -> Iterator[None]:
-    with time_machine.travel(datetime(2026, 12, 20, tzinfo=UTC)):
+    with time_machine.travel(datetime(2026, 12, 25, tzinfo=UTC)):
         yield
 
 
@@ -47,13 +47,13 @@ INDEX = Security(conid=9, symbol="SPX", category=Category.INDEX, currency="USD")
 
 def movements_of(under: Security, query: FlexQuery = DAILY) -> list[Movement]:
     """Return the movements of an assigned put on a security, as a statement names them."""
-    return stated_movements(*statement_of(under, query), TERMS)
+    return [*statement_of(under, query).movements]
 
 
 def statement_of(
-    under: Security, query: FlexQuery = DAILY, file: str = "friday.xml"
-) -> tuple[list[Execution], list[StatementEvent]]:
-    """Return what a statement names of an assigned put on a security."""
+    under: Security, query: FlexQuery = DAILY, file: str = "friday.xml", made: datetime = EVENING
+) -> Statement:
+    """Return a statement of an assigned put on a security."""
     is_of_future = under.category is Category.FUTURE
     put = Security(
         conid=7, symbol="PUT", currency="USD", multiplier=Decimal(50), underlying=under,
@@ -65,9 +65,9 @@ def statement_of(
     office.end_option(ACCOUNT, put, EVENING, level=Decimal("6602.97"))
     books = office.close(FRIDAY, lambda _security: Decimal("6602.97"))
 
-    content = statement_xml(books, office.securities, made=EVENING, query=query)
+    content = statement_xml(books, office.securities, made=made, query=query)
     (statement,) = read_statements(content, file)
-    return list(statement.executions), list(statement.events)
+    return statement
 
 
 def test_a_future_that_an_option_delivers_is_a_delivery_and_names_its_option():
@@ -79,7 +79,8 @@ def test_a_future_that_an_option_delivers_is_a_delivery_and_names_its_option():
 @pytest.mark.parametrize("is_stated", [True, False], ids=["stated", "stated as 0"])
 def test_a_future_costs_its_notional_also_where_a_query_states_none(*, is_stated: bool):
     moved = movements_of(FUTURE, replace(DAILY, futures_at_notional=is_stated))
-    [traded] = [one for one in moved if one.conid == FUTURE.conid and one.section is Section.TRADES]
+    [read] = [one for one in moved if one.conid == FUTURE.conid and one.section is Section.TRADES]
+    traded = completed(read, TERMS)
     assert traded.cash == -2 * 50 * 6775
 
 
@@ -95,10 +96,9 @@ def test_a_settlement_in_cash_has_the_time_at_which_its_option_ended_and_deliver
 
 
 def test_an_end_that_another_statement_than_that_of_its_settlement_names_delivers_nothing():
-    executions, events = statement_of(INDEX)
-    trades, _events = statement_of(INDEX, file="week.xml")
-    daily = stated_movements(executions, events, TERMS)
-    of_week = [replace(one, stated_at=LATER) for one in stated_movements(trades, [], TERMS)]
+    daily = statement_of(INDEX)
+    week = statement_of(INDEX, file="week.xml", made=LATER)
+    of_week = [one for one in week.movements if one.section is Section.TRADES]
     covered = []
     for section, file, at in (
         (Section.OPTION_EVENTS, "friday.xml", EVENING),
@@ -108,8 +108,7 @@ def test_an_end_that_another_statement_than_that_of_its_settlement_names_deliver
         covered.append(StatedSection(account=ACCOUNT, section=section, first=FRIDAY, last=FRIDAY,
                                      statement=file, stated_at=at))  # fmt: skip
 
-    of_friday = {"stated_first": FRIDAY, "stated_last": FRIDAY}
-    stated = [replace(one, **of_friday) for one in (*daily, *of_week)]
+    stated = [*daily.movements, *of_week]
     counting = [one for one in counting_movements(stated, covered) if one.kind in ENDS]
     assert {(one.kind, one.statement, one.quantity) for one in counting} == {
         (MovementKind.CASH_SETTLEMENT, "week.xml", 2.0),

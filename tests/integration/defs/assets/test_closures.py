@@ -12,6 +12,7 @@ from position_sync_dagster.lake.lake import Past
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
 from position_sync_dagster.sync.reports.closes import read_closes
 from tests.support import money_rows
+from tests.support.facts import store_statement
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.unit.domain import test_causes as cases
@@ -47,7 +48,7 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(world, 
     (asked,) = lake.breaks.open_breaks(BREAKS)
     assert (asked.account, asked.conid, asked.actual) == (ACCOUNT, OTHER, 1.0)
 
-    lake.executions.add([booked(OTHER, -1, "A;C", AT)])
+    store_statement(lake, [booked(OTHER, -1, "A;C", AT, stated_at=AT)])
     result = world.materialize(closures)
     (check,) = result.get_asset_check_evaluations()
     assert check.passed
@@ -115,7 +116,7 @@ def test_a_cause_that_is_judged_after_the_clock_was_set_back_counts(lake):
     ahead = CloseExplainer(lake, clock=lambda: AT + timedelta(days=1))
     ahead.record([change(OTHER, 1, 0, AT)])
     ahead.explain()
-    lake.executions.add([booked(OTHER, -1, "A;C", AT)])
+    store_statement(lake, [booked(OTHER, -1, "A;C", AT, stated_at=AT)])
     assert not CloseExplainer(lake).explain().unexplained
     (counted,) = lake.closures.current()
     assert (counted.cause, counted.stage) == ("ASSIGNED", "STATED")
@@ -140,7 +141,7 @@ def test_a_fact_of_weeks_ago_is_looked_at_although_all_closes_of_its_days_were_s
     explainer.record([change(OTHER, 1, 0, AT)])
     assert explainer.explain().rows == 1
     now[0] += timedelta(days=1)
-    lake.executions.add([booked(OTHER, -1, "A;C", AT, stated_at=now[0])])
+    store_statement(lake, [booked(OTHER, -1, "A;C", AT, stated_at=now[0])])
     assert explainer.explain().rows == 1
     causes = {one.conid: one.cause for one in lake.closures.current()}
     assert causes == {CALL: "TRADED", OTHER: "ASSIGNED"}

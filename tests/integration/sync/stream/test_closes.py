@@ -22,6 +22,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower
+from position_sync_dagster.sync.movement_book import MovementBook
 from position_sync_dagster.sync.stream import publisher
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
@@ -177,6 +178,7 @@ def without_shares(found):
 def import_statements(lake, sim):
     for account, text in sim.statements().items():
         for one in read_statements(text.encode(), f"{account}.xml"):
+            MovementBook(lake, "XNYS").update([one])
             lake.executions.add(one.executions)
             lake.statement_events.add(one.events)
     CloseExplainer(lake).explain()

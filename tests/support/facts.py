@@ -1,0 +1,86 @@
+"""Rows of `executions` and `statement_events` as the movements that their readers make of them."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from position_sync_dagster.domain.causes import Facts
+from position_sync_dagster.domain.closes import (
+    GATEWAY,
+    EventKind,
+    Execution,
+    Statement,
+    StatementEvent,
+)
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.movements import Movement, counting_movements
+from position_sync_dagster.gateway.flex_fields import Fields
+from position_sync_dagster.gateway.flex_movements import joined, movements_of
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.sync.movement_book import MovementBook
+from position_sync_dagster.sync.movement_sources import Terms, reported_movement
+
+_ELEMENTS = {
+    EventKind.OPTION_EVENT: "OptionEAE",
+    EventKind.CORPORATE_ACTION: "CorporateAction",
+    EventKind.TRANSFER: "Transfer",
+    EventKind.CASH: "CashTransaction",
+}
+
+
+def movements_of_rows(
+    executions: Iterable[Execution], events: Iterable[StatementEvent] = ()
+) -> list[Movement]:
+    """Return the movements that count, of all statements and of the gateway."""
+    terms = Terms(session_of=lambda day: day, zone=NEW_YORK)
+    movements: list[Movement] = []
+    rows: defaultdict[object, list[tuple[str, Execution | StatementEvent]]] = defaultdict(list)
+    for execution in executions:
+        if execution.source == GATEWAY:
+            movements.append(reported_movement(execution, terms))
+        else:
+            rows[execution.stated_at].append(("Trade", execution))
+    for event in events:
+        if event.kind in _ELEMENTS:
+            rows[event.stated_at].append((_ELEMENTS[event.kind], event))
+
+    for of_statement in rows.values():
+        stated: list[Movement] = []
+        for element, row in of_statement:
+            written = json.loads(row.attributes or "{}")
+            fields = Fields(attributes=written, file=row.statement, element=element)
+            stated += movements_of(fields, row)
+        directed = [row for _element, row in of_statement if isinstance(row, StatementEvent)]
+        movements += joined(stated, directed)
+    return counting_movements(movements, [])
+
+
+def store_statement(
+    lake: Lake, executions: Iterable[Execution], events: Iterable[StatementEvent] = ()
+) -> None:
+    """Store what a statement names, whose days are not covered."""
+    stated = [*executions]
+    named = [*events]
+    made = max(row.stated_at for row in (*stated, *named) if row.stated_at is not None)
+    movements = tuple(
+        replace(movement, stated_first=made.date(), stated_last=made.date(), stated_at=made)
+        for movement in movements_of_rows(stated, named)
+    )
+    accounts = frozenset(row.account for row in (*stated, *named))
+    statement = Statement(
+        file="a.xml", account=min(accounts), first=made.date(), last=made.date(), days=frozenset(),
+        generated_at=made, accounts=accounts, movements=movements,
+    )  # fmt: skip
+    MovementBook(lake, "XNYS").update([statement])
+    lake.executions.add(stated)
+    lake.statement_events.add(named)
+
+
+def facts_of(
+    *, executions: Iterable[Execution] = (), events: Iterable[StatementEvent] = (), **given: Any
+) -> Facts:
+    """Return the facts with the movements of these rows, and the days of statements."""
+    periods = [event for event in events if event.kind is EventKind.PERIOD]
+    return Facts(movements=movements_of_rows(executions, events), periods=periods, **given)
