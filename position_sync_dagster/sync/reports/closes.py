@@ -173,6 +173,14 @@ class Closes:
         profits = self._profits.get((name, account, currency), nothing_closed)
         return {**profits, "realized_since": max(self.since, first)}
 
+    def owners_since(self, since: datetime) -> Mapping[Key, frozenset[str]]:
+        """Return who had what closed since a time, by holding."""
+        owners: defaultdict[Key, set[str]] = defaultdict(set)
+        for part in self.parts:
+            if part.quantity and not part.opens and part.at >= since:
+                owners[part.key].add(part.owner)
+        return {key: frozenset(names) for key, names in owners.items()}
+
     def end_of(self, leg: ActiveContract) -> str | None:
         """Return how a leg that is not held was closed, such as "expired on 2026-11-20".
 

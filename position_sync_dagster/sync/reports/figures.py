@@ -18,6 +18,7 @@ from polars import col
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER, seconds_since
 from position_sync_dagster.domain.holding import KEY
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.limits import Limit
 from position_sync_dagster.domain.movements import known_sum
 from position_sync_dagster.domain.position_update import ValueOrigin
@@ -127,24 +128,29 @@ class Figures:
         return self._with_owners(positions).sort("timestamp", descending=True)
 
     def _with_owners(self, closed: pl.DataFrame) -> pl.DataFrame:
-        """Return holdings that closed with the one strategy that had their contract today.
+        """Return holdings that closed with the one strategy that had them.
 
-        What is closed is no part of the book any more.
+        The movements say it; before these are there, the legs of the contract. What is closed is no
+        part of the book any more.
         """
-        owners = []
-        for conid, names in self.day.strategies.items():
-            if len(names) == 1:
-                owners.append((conid, list(names), [1.0]))
+        owners_of = self.book.closes.owners_since(self.day.since)
+        rows = []
+        for account, conid in closed.select(KEY).iter_rows():
+            of_contract = self.day.strategies.get(conid, frozenset())
+            names = owners_of.get((account, conid), of_contract)
+            if len(names) == 1 and UNATTRIBUTED not in names:
+                rows.append((account, conid, [*names], [1.0]))
 
         columns = pl.col("strategies", "shares")
         terms = closed.drop("strategies", "shares")
         types = {
+            "account": pl.String(),
             "conid": pl.Int64(),
             "strategies": pl.List(pl.String()),
             "shares": pl.List(pl.Float64()),
         }
-        of_contract = pl.DataFrame(owners, types, orient="row")
-        joined = terms.join(of_contract, on="conid", how="left", maintain_order="left")
+        of_holdings = pl.DataFrame(rows, types, orient="row").unique(KEY)
+        joined = terms.join(of_holdings, on=KEY, how="left", maintain_order="left")
         return joined.with_columns(columns.fill_null([]))
 
     @property

@@ -6,14 +6,18 @@ from datetime import timedelta
 import pytest
 
 from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.attribution import attributed
 from position_sync_dagster.domain.movements import MovementKind
 from position_sync_dagster.lake.schema import broker_rows
 from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.changes import Day, closed_profits, day_began
+from position_sync_dagster.sync.reports.closes import Closes
 from position_sync_dagster.sync.reports.figures import Figures
 from tests.support.holdings import make_holding
 from tests.support.money_rows import book_of, row
 from tests.unit.domain.test_causes import ACCOUNT
+from tests.unit.risk.test_closed_campaigns import PUT, SHARES, A, leg, moved
+from tests.unit.risk.test_open_campaigns import ASSIGNED
 from tests.unit.sync.reports.test_changes import NOW, change, trade
 
 CONTRACT = 1
@@ -112,6 +116,15 @@ def test_an_option_sold_and_bought_between_two_rows_belongs_to_its_strategy() ->
     assert row == {"conid": CONTRACT, "today": 100.0, "strategies": ["0dte"], "shares": [1.0]}
     shared = replace(day, strategies={CONTRACT: frozenset({"0dte", "other"})})
     assert closed_today(shared, book)[0]["strategies"] == []
+
+
+def test_shares_that_a_put_left_and_that_were_sold_belong_to_the_strategy_of_the_put() -> None:
+    """They are no leg of it; of a leg that another strategy has too, the movements say whose."""
+    parts = attributed([*ASSIGNED, moved(SHARES, -100.0, 51.0, 9)], [leg(PUT)], {})
+    gone = row(SHARES, account=A, position=0.0, timestamp=NOW)
+    day = Day(since=day_began(NOW), strategies={SHARES: frozenset({"other"})})
+    book = book_of([gone], [], closes=Closes(parts=parts))
+    assert [closed["strategies"] for closed in closed_today(day, book)] == [["s"]]
 
 
 def test_an_account_without_the_sum_of_its_moment_has_that_of_its_newest_rows() -> None:
