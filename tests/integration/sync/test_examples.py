@@ -1,0 +1,39 @@
+"""The examples of `examples/library` prove what they print, against the simulator's book."""
+
+import inspect
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import position_sync_dagster as ps
+from tests.support.streams import simulate
+
+EXAMPLES = sorted((Path(__file__).parents[3] / "examples" / "library").glob("*.py"))
+
+
+def loaded(path: Path) -> ModuleType:
+    spec = spec_from_file_location(path.stem, path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+async def test_an_example_proves_what_it_prints(path, monkeypatch, capsys):
+    monkeypatch.setenv("POSITION_SYNC_FSYNC", "false")
+    example = loaded(path)
+    if hasattr(example, "WITHIN_S"):
+        monkeypatch.setattr(example, "WITHIN_S", 120.0)  # beside other tests
+    async with simulate("demo", tick_interval_s=0.5) as sim:
+        monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))
+        ended = example.main()
+        if inspect.isawaitable(ended):
+            await ended
+    assert capsys.readouterr().out
+
+
+def test_each_public_class_has_an_example():
+    text = "\n".join(path.read_text(encoding="utf-8") for path in EXAMPLES)
+    assert [name for name in ps.__all__ if f"{name}" not in text] == []
