@@ -70,11 +70,11 @@ def test_a_group_with_an_unknown_age_or_profit_says_so(page):
     page.driver.execute_script(EARLIER_LAYOUT)
     page.driver.refresh()
     wait_for("the strategies", lambda: {"TOTAL", "known", "partly"} <= shown().keys())
-    wait_for("marks", lambda: "known for 1 of 2" in shown()["partly"], told=shown)
+    wait_for("marks", lambda: "1 of 2" in shown()["partly"], told=shown)
     found = shown()
     assert "-7" in found["known"]
-    assert {"known for 2 of 3", "-900"} <= {*found["TOTAL"]}
-    assert found["TOTAL"].count("known for 1 of 3") == 2, "dollar delta and theta"
+    assert {"2 of 3", "-900"} <= {*found["TOTAL"]}
+    assert found["TOTAL"].count("1 of 3") == 2, "dollar delta and theta"
     assert {"60,000", "20.0"} <= {*found["known"]}
     ages = {name: cells[-1] for name, cells in found.items()}
     assert ages["known"].removesuffix("s").isdecimal()

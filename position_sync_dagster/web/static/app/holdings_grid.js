@@ -293,15 +293,19 @@ function addPart(beneath, key, part) {
 
 function markSum(cell, column, inside) {
   if (!column || !cell.textContent) return; // a dash is of the style sheet
-  const text = inside?.lacks.has(column) ? partialText(cell.textContent.replace("*", ""), column, inside.members) : cell.textContent.replace("*", "");
+  const whole = cell.textContent.replace("*", "");
+  const [text, hint] = inside?.lacks.has(column) ? partialText(whole, column, inside.members) : [whole, ""];
   if (cell.textContent !== text) cell.textContent = text;
+  cell.title = hint;
 }
 
-// The server's rule (risk/coverage.py), for groups of which it sends no sums.
+// The server's rule (risk/coverage.py), for groups of which it sends no sums. The whole words are in
+// the hint: columns as wide as these would push the ages off the screen.
 function partialText(text, column, members) {
   const known = members.filter((part) => part[column] !== null);
   const counted = members.filter((part) => part[column] !== null || part.lacks.includes(column));
   const sizeOf = counted.every((part) => part.dollar_delta !== null) ? (part) => Math.abs(part.dollar_delta) : (part) => part.stands_for ?? 0;
   const sum = (of) => of.reduce((total, part) => total + sizeOf(part), 0);
-  return sum(known) >= figures.least_known * sum(counted) ? `${text}*` : knownFor(known.length, counted.length);
+  const hint = knownFor(known.length, counted.length);
+  return [sum(known) >= figures.least_known * sum(counted) ? `${text}*` : hint.replace("known for ", ""), hint];
 }
