@@ -5,7 +5,7 @@ from `daily_positions` and the ledger, where these have them.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from functools import cached_property
@@ -55,7 +55,11 @@ from position_sync_dagster.risk.campaigns import (
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
 from position_sync_dagster.sync.movement_sources import SINGLE_TYPES
-from position_sync_dagster.sync.reports.owned_parts import held_before, legs_ever
+from position_sync_dagster.sync.reports.owned_parts import (
+    deciding_movements,
+    held_before,
+    legs_ever,
+)
 from position_sync_dagster.sync.reports.recorded_values import RecordedValues
 
 DAYS_OF_A_YEAR = 365
@@ -85,7 +89,7 @@ class CampaignBook:
     """All campaigns of a lake, as its tables say them now; blocks.
 
     Args:
-        only: Chooses movements, which must be all of each of their holdings; None: all.
+        conids: Only what decides whose these contracts are; None: all.
 
     Example:
         rows = CampaignBook(lake, settings).rows()
@@ -93,11 +97,14 @@ class CampaignBook:
 
     lake: Lake
     settings: Settings
-    only: pl.Expr | None = None
+    conids: Collection[int] | None = None
 
     @cached_property
     def _rows(self) -> pl.DataFrame:
-        return self.lake.movements.rows(None, self.only)
+        rows = self.lake.movements.rows()
+        if self.conids is None:
+            return rows
+        return deciding_movements(rows, self.conids)
 
     @cached_property
     def movements(self) -> list[Movement]:

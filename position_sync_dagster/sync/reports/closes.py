@@ -25,6 +25,7 @@ from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.risk.campaigns import EarnedMoney, earned_by
 from position_sync_dagster.sync.reports.owned_parts import (
     RememberedParts,
+    contracts_of_strategies,
     deciding_movements,
     held_before,
     remembered_parts,
@@ -274,8 +275,8 @@ def _parts(
     if past is not None:
         movements = _until(movements, past.at)
 
-    conids = set(movements["conid"].drop_nulls())
-    deciding = deciding_movements(movements, contracts, conids)
+    conids = contracts_of_strategies(movements, contracts)
+    deciding = deciding_movements(movements, conids)
     moved_before, costs = held_before(deciding, changes)
     before = _unmoved(lake, contracts, deciding) | moved_before
     memory = remembered_parts(lake) if past is None else RememberedParts()

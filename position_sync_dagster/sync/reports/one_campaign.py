@@ -4,15 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-import polars as pl
-from polars import col
-
 from position_sync_dagster.domain.attribution import OwnedPart
 from position_sync_dagster.domain.closed_campaign import ClosedCampaign
 from position_sync_dagster.domain.movements import MovementKind
 from position_sync_dagster.errors import UnknownIdError, shown
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import one_of
 from position_sync_dagster.risk.campaigns import (
     Contract,
     Contracts,
@@ -105,8 +101,8 @@ def read_campaign(lake: Lake, settings: Settings, campaign_id: str) -> OneCampai
             remedy="Take the name from `position-sync results --list`.",
         )
 
-    of_campaign = _of_contracts(lake, rows[0])
-    book = CampaignBook(lake, settings, only=of_campaign)
+    conids = {int(conid) for conid in rows[0].conids.split(",")}
+    book = CampaignBook(lake, settings, conids)
     campaign = next(each for each in book.campaigns if each.campaign_id == campaign_id)
     contracts = book.contracts_of(campaign)
     legs = [_leg(conid, campaign.parts, contracts[conid]) for conid in campaign.conids]
@@ -121,18 +117,6 @@ def read_campaign(lake: Lake, settings: Settings, campaign_id: str) -> OneCampai
         rolls=tuple(rolls_in(states_of(campaign), contracts)),
         values=tuple(values),
     )
-
-
-def _of_contracts(lake: Lake, row: ClosedCampaign) -> pl.Expr:
-    """Return which movements decide what belongs to a campaign.
-
-    These are those of its contracts, and of options of others that delivered one of them.
-    """
-    conids = {int(conid) for conid in row.conids.split(",")}
-    of_account = col.account == row.account
-    delivered = one_of("counter_conid", conids) | one_of("underlying_conid", conids)
-    others = lake.movements.rows(only=of_account & delivered)["conid"].drop_nulls()
-    return of_account & one_of("conid", conids | set(others))
 
 
 def _leg(conid: int, parts: Sequence[OwnedPart], contract: Contract) -> CampaignLeg:

@@ -35,28 +35,37 @@ def legs_ever(lake: Lake) -> list[ActiveContract]:
     return [leg for leg in history if isinstance(leg, ActiveContract)]
 
 
-def deciding_movements(
-    movements: pl.DataFrame, legs: Iterable[ActiveContract], conids: Collection[int]
-) -> pl.DataFrame:
-    """Return the movements that decide whose some contracts are; pure.
-
-    These are those of the contracts, of options that delivered one of them, and of what corporate
-    actions took for one. Contracts that no strategy can have are left out.
+def contracts_of_strategies(movements: pl.DataFrame, legs: Iterable[ActiveContract]) -> set[int]:
+    """Return the contracts that strategies can have: of legs, delivered ones, and those of actions.
 
     Args:
         movements: All rows of `movements`.
         legs: All legs that strategies have or had.
-        conids: The contracts.
     """
-    acted = set(movements.filter(kind=MovementKind.CORPORATE_ACTION)["conid"])
+    delivered = _deliveries(movements)["delivered"].drop_nulls()
+    return {leg.conid for leg in legs} | _acted(movements) | set(delivered)
+
+
+def deciding_movements(movements: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
+    """Return the movements that decide whose some contracts are; pure.
+
+    These are those of the contracts, of options that delivered one of them, and of contracts that
+    had a corporate action.
+    """
+    wanted = _acted(movements) | set(conids)
+    options = _deliveries(movements).filter(col.delivered.is_in(wanted))["option"]
+    return movements.filter(col.conid.is_in(wanted | set(options)))
+
+
+def _acted(movements: pl.DataFrame) -> set[int]:
+    return set(movements.filter(kind=MovementKind.CORPORATE_ACTION)["conid"].drop_nulls())
+
+
+def _deliveries(movements: pl.DataFrame) -> pl.DataFrame:
+    """Return the options that ended by delivery, with what they delivered."""
     is_end = col.kind.is_in(DELIVERIES) & col.right.is_not_null()
     delivered = pl.coalesce("counter_conid", "underlying_conid")
-    ends = movements.filter(is_end).select(option="conid", delivered=delivered)
-
-    of_strategies = {leg.conid for leg in legs} | acted | set(ends["delivered"])
-    wanted = acted | (of_strategies & set(conids))
-    options = ends.filter(col.delivered.is_in(wanted))["option"]
-    return movements.filter(col.conid.is_in(wanted | set(options)))
+    return movements.filter(is_end).select(option="conid", delivered=delivered)
 
 
 def owned_parts(
@@ -153,9 +162,7 @@ def _connected(movements: pl.DataFrame) -> list[tuple[int, ...]]:
     """Return the contracts in groups: options with what they delivered, and those of one action."""
     numbers = {conid: number for number, conid in enumerate(movements["conid"].unique().sort())}
     groups = Groups(len(numbers))
-    is_end = col.kind.is_in(DELIVERIES) & col.right.is_not_null()
-    delivered = pl.coalesce("counter_conid", "underlying_conid")
-    for option, other in movements.filter(is_end).select("conid", delivered).iter_rows():
+    for option, other in _deliveries(movements).iter_rows():
         if other in numbers:
             groups.join(numbers[option], numbers[other])
 

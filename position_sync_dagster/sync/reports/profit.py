@@ -32,6 +32,7 @@ from position_sync_dagster.sync.reports.moved_between import (
     not_followed,
 )
 from position_sync_dagster.sync.reports.owned_parts import (
+    contracts_of_strategies,
     deciding_movements,
     legs_ever,
     owned_parts,
@@ -140,7 +141,8 @@ class _Sources:
         recent = movements.filter(col.day >= min(sessions) - BOOKED_BEFORE)
         legs = legs_ever(lake)
         conids = {*rows["conid"], *recent["conid"].drop_nulls()}
-        deciding = deciding_movements(movements, legs, conids)
+        of_strategies = contracts_of_strategies(movements, legs) & conids
+        deciding = deciding_movements(movements, of_strategies)
         accounts = table.rows(columns=["session_date", "account"])
         is_sections = col.kind == EventKind.SECTIONS.value
         statements = lake.statement_events.rows(None, is_sections, ["first_day", "account"])
