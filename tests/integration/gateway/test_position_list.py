@@ -16,6 +16,8 @@ from position_sync_dagster.sync.broker_view import ConnectionValues
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, OPENED = 921000001, 921000002, 921000007
 HELD = 9
+# At a price of 0 its portfolio row has no value.
+WORTHLESS = (A, 921000003)
 # The rest of a list comes later than the time limit of the request.
 LATE = {"delay_s": 1.5, "late_rows": 4}
 
@@ -209,7 +211,8 @@ async def test_a_held_leg_whose_quantity_is_none_is_set_aside_and_not_closed(ope
     await feed.download()
     assert len(feed.holdings) == HELD
     assert feed.get((A, CALL)).position == 5.0
-    assert all(h.position and h.market_value is not None for h in feed.holdings)
+    assert {h.key for h in feed.holdings if h.market_value is None} == {WORTHLESS}
+    assert all(h.position for h in feed.holdings)
     (problem,) = feed.problems
     assert problem.startswith("1 holding is set aside: conid 921000001 of DUSIM0001")
     assert feed.completeness[A] is Completeness.PARTIAL
@@ -233,7 +236,7 @@ async def test_a_row_without_sense_is_set_aside_and_the_others_are_complete(
     sim.holding(account, conid, 3, symbol)
     await feed.ensure(timedelta(hours=1))
     assert len(feed.holdings) == HELD
-    assert all(h.market_value is not None for h in feed.holdings)
+    assert {h.key for h in feed.holdings if h.market_value is None} == {WORTHLESS}
     assert all(h.confirmed_at is not None for h in feed.holdings)
     (problem,) = feed.problems
     assert f"conid {conid} of {account or 'no account'}" in problem

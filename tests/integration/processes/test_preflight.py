@@ -70,6 +70,8 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(tmp_path)
         assert set(found) == expected
         unknown = levels(found) | {"disk": {Level.GOOD}}
         assert unknown.pop("read-only") == {Level.INFO}
+        # Of an option that is worth nothing the portfolio row has no value.
+        assert unknown.pop("positions") == {Level.GOOD, Level.WARNING}
         assert set.union(*unknown.values()) == {Level.GOOD}
         [gateway] = found["gateway"]
         assert "server version" in gateway.text
