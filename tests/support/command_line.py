@@ -3,13 +3,20 @@
 import json
 import os
 import sys
+from functools import cache
 from typing import IO, Any
 from unittest.mock import patch
 
 import pytest
+from typer import main, testing
 from typer.testing import CliRunner, Result
 
 from position_sync_dagster import cli
+
+
+def keep_commands() -> None:
+    """Make Typer build the commands of an application once per process, not for each call."""
+    main.get_command = testing._get_command = cache(main.get_command)
 
 
 def call(*arguments: str, typed: str | None = None) -> Result:

@@ -69,6 +69,22 @@ ROWS: tuple[Row, ...] = (
         "Dagster's own command; the same in this process first"),
     Row(r"tests/integration/lake/\S+(_after_many_days|::test_weeks_of)", C, "many days"),
     Row(r"tests/integration/lake/test_broker_positions\.py::test_many_changes", C, "many changes"),
+    Row(r"tests/integration/sync/stream/test_model_greeks\.py::\S+\[(zeros|False)\]", V,
+        "zeros in place of nothing, terms of another change; one of each first"),
+    Row(r"tests/integration/sync/stream/test_account_values\.py::\S+"
+        r"\[(unset|refused|restored_data_kept)\]", V, "other ways in which profits do not come"),
+    Row(r"tests/integration/sync/stream/test_accounts\.py::.+\[two accounts\]", V,
+        "two accounts; an adviser with five first"),
+    Row(r"tests/integration/sync/stream/test_followed_holdings\.py::test_a_message\S+"
+        r"\[(closed|other)\]", V, "other messages that cannot count; one that is unset first"),
+    Row(r"tests/integration/sync/stream/test_service\.py::test_a_stream_of_an_older\S+"
+        r"\[active_strategies\]", V, "another table that is migrated; the ledger first"),
+    Row(r"tests/integration/sync/test_incremental_causes\.py::\S+\[[0-2]\]", V,
+        "other random histories; one first"),
+    Row(r"tests/integration/sync/test_delivery\.py::test_a_receiver_that_cannot_be_reached\S+"
+        r"\[(slack|json|nonsense)", V, "other receivers; by mail and without a scheme first"),
+    Row(r"tests/integration/lake/test_ledger_reads\.py::test_they_are_those\S+\[disk-[1-9]", V,
+        "other random ledgers; one first"),
     Row(r"tests/unit/domain/test_causes_of_histories\.py", C, "random histories of closes"),
     Row(r"tests/unit/sync/reports/test_bridge\.py::\S+\[10000\]", V, "more random days; 300 first"),
 )  # fmt: skip

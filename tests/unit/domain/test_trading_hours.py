@@ -4,10 +4,11 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from position_sync_dagster.domain.exchange_time import parse_trading_hours
+from tests.support.extent import examples
 
 ZONES = ("US/Eastern", "US/Central", "Europe/Berlin", "Asia/Tokyo", "UTC")
 TWO_DAYS = "20260406:0930-20260406:1600;20260407:0930-20260407:1600"
@@ -50,6 +51,7 @@ def test_a_session_is_open_exactly_while_it_is_listed(listing, minutes):
     assert hours.is_open(now) is expected
 
 
+@settings(max_examples=examples(40))
 @given(st.text(alphabet="0123456789:-;,CLOSED ", max_size=60), st.text(max_size=20))
 def test_text_that_is_no_hours_is_not_known_and_raises_nothing(text, zone):
     for name in (zone, "US/Eastern"):

@@ -248,7 +248,7 @@ def books(draw: st.DrawFn) -> tuple[list[ActiveContract], list[PositionUpdate]]:
 
 
 @given(book=books(), wrong=st.sets(st.integers(1, 3), max_size=1))
-@hypothesis.settings(max_examples=examples(150), deadline=None)
+@hypothesis.settings(max_examples=examples(60), deadline=None)
 def test_strategies_and_the_rest_are_all_holdings_nothing_twice_and_nothing_missing(
     book: tuple[list[ActiveContract], list[PositionUpdate]], wrong: set[int]
 ) -> None:
