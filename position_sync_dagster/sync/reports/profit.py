@@ -248,8 +248,9 @@ class _Owners:
     by_claims: pl.DataFrame
 
     def of_rows(self, rows: pl.DataFrame, shares: pl.DataFrame) -> pl.DataFrame:
-        """Return the holdings of each owner."""
-        owned = rows.join(pl.concat([shares, self.by_claims]), on=KEY, how="left")
+        """Return the holdings of each owner; what is gone is of those that had it."""
+        joined = rows.join(pl.concat([shares, self.by_claims]), on=KEY, how="left")
+        owned = joined.filter((col.position != 0) | col.share.is_not_null())
         share = col.share.fill_null(1.0)  # what no leg has belongs to no strategy, as a whole
         amounts = pl.col("position", "market_value") * share
         return owned.with_columns(amounts, col.strategy_id.fill_null(UNATTRIBUTED))
@@ -303,10 +304,12 @@ def _owners_between(
     of_movements = sources.parts.filter(~col.is_prior).join(claimed, on=KEY, how="anti")
     by_movement = of_movements.group_by("movement_id", *_OWNED)
     sums = by_movement.agg(col.by.sum(), col.fraction.sum())
+    of_start = at_start.join(unexplained, on=KEY, how="anti")
+    of_end = at_end.join(unexplained, on=KEY, how="anti")
     return _Owners(
         parts=sums,
-        at_start=at_start.join(unexplained, on=KEY, how="anti"),
-        at_end=at_end.join(unexplained, on=KEY, how="anti"),
+        at_start=pl.concat([of_start, of_end.join(of_start, on=KEY, how="anti")]),
+        at_end=pl.concat([of_end, of_start.join(of_end, on=KEY, how="anti")]),
         by_claims=claimed.select(*KEY, "strategy_id", "share"),
     )
 

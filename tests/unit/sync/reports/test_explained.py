@@ -12,6 +12,7 @@ from position_sync_dagster.lake.schema import DAILY_POSITIONS, MOVEMENTS
 from position_sync_dagster.sync.reports.profit import (
     PARTS,
     _held_or_traded,
+    _Owners,
     by_strategy,
     explain_holdings,
     is_explained,
@@ -193,6 +194,17 @@ def test_one_unknown_holding_makes_its_strategy_unknown_and_no_other() -> None:
     in_strategies = of_strategies(found.sort("conid"), "s", "s", "t")
     rows = by_strategy(in_strategies).select("strategy_id", "profit", "legs", "legs_unknown")
     assert rows.rows() == [("s", None, 2, 1), ("t", 200.0, 1, 0)]
+
+
+def test_what_is_gone_is_of_those_that_had_it_or_of_nobody() -> None:
+    columns = {"account": pl.String, "conid": pl.Int64, "strategy_id": pl.String}
+    shares = pl.DataFrame([("A", 1, "s", 1.0)], {**columns, "share": pl.Float64}, orient="row")
+    owners = _Owners(
+        parts=shares.clear(), at_start=shares, at_end=shares.clear(), by_claims=shares.clear()
+    )
+    rows = pl.DataFrame([held(1, 0.0, 12.0), held(2, 1.0, 12.0)])
+    assert owners.of_rows(rows, owners.at_start)["strategy_id"].to_list() == ["s", UNATTRIBUTED]
+    assert owners.of_rows(rows, owners.at_end)["strategy_id"].to_list() == [UNATTRIBUTED]
 
 
 def test_cash_of_an_account_is_in_no_strategy_and_no_leg() -> None:
