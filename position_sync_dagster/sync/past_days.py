@@ -4,20 +4,15 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import chain
 
 import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.closes import (
-    FLEX,
-    EventKind,
-    Execution,
-    Statement,
-    StatementPosition,
-    current_executions,
-)
+from position_sync_dagster.domain.closes import FLEX, Statement, StatementPosition
 from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.movements import Section, counting_movements
 from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.lake.derived import join_rows, stated_rows, values_at_close
 from position_sync_dagster.lake.lake import Lake
@@ -111,29 +106,17 @@ def _traded(
     statements: Collection[Statement], first: datetime, last: datetime
 ) -> dict[Key, list[float]]:
     """Return by how much what happened between two times changed each holding, in order of time."""
-    executions: list[Execution] = []
-    actions: dict[tuple[str, int], _Change] = {}
-    for statement in statements:
-        executions += statement.executions
-        for event in statement.events:
-            is_action = event.kind is EventKind.CORPORATE_ACTION
-            if is_action and event.time and event.conid and event.quantity:
-                change = (event.time, event.account, event.conid, event.quantity)
-                actions[event.event_id, event.conid] = change
-
-    changes: list[_Change] = list(actions.values())
-    for trade in current_executions(executions):
-        changes.append((trade.time, trade.account, trade.conid, trade.change))
+    stated = chain.from_iterable(statement.movements for statement in statements)
+    changes: list[tuple[datetime, Key, float]] = []
+    for movement in counting_movements(stated, []):
+        is_seen_at_once = movement.section in (Section.TRADES, Section.CORPORATE_ACTIONS)
+        if is_seen_at_once and movement.quantity and movement.at and first < movement.at < last:
+            changes.append((movement.at, movement.key, movement.quantity))
 
     changes_of_holdings: defaultdict[Key, list[float]] = defaultdict(list)
-    for at, account, conid, quantity in sorted(changes):
-        if first < at < last:
-            changes_of_holdings[account, conid].append(quantity)
+    for _at, key, quantity in sorted(changes):
+        changes_of_holdings[key].append(quantity)
     return changes_of_holdings
-
-
-# The time of a change, the account, the conid and the change of the quantity.
-_Change = tuple[datetime, str, int, float]
 
 
 @dataclass(eq=False, repr=False)
