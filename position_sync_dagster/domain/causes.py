@@ -31,7 +31,7 @@ from position_sync_dagster.domain.closes import (
 )
 from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment, parse_trading_hours
 from position_sync_dagster.domain.holding import Key, grouped
-from position_sync_dagster.domain.instrument import ContractDetails, Right, digits
+from position_sync_dagster.domain.instrument import ContractDetails, Right, contract_name, digits
 from position_sync_dagster.domain.movements import (
     OPTION_ENDS,
     Movement,
@@ -698,7 +698,7 @@ def _explain_delivery(option: Case, delivery: Case, until: datetime) -> None:
     )
     delivery.inference = Inference(
         cause=cause,
-        detail=f"with the option {option.change.conid}, without an execution",
+        detail=f"with {contract_name(option.change)}, without an execution",
         counter_conid=option.change.conid,
     )
 

@@ -59,6 +59,10 @@ class Awaited(StrEnum):
     MARKET_DATA = "MARKET_DATA"
 
 
+# What a leg is whose line was refused, in texts for people.
+QUEUED = "now by the queue"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
     """A refusal of live data for one contract.
@@ -67,7 +71,9 @@ class Denial:
         wait: The delays before live data are requested again.
         delayed: Whether delayed data may be requested meanwhile.
         awaits: What lifts it when it arrives.
+        code: The broker's code; None: the gateway did not refuse it.
         times: Number of refusals in a row.
+        since_s: When the first of these came.
         until_s: When live data may be requested again.
     """
 
@@ -75,7 +81,9 @@ class Denial:
     wait: Backoff
     delayed: bool = False
     awaits: Awaited | None = None
+    code: int | None = None
     times: int = 0
+    since_s: float = -math.inf
     until_s: float = -math.inf
 
 
@@ -375,14 +383,17 @@ class Line:
         A refusal long after the one before begins anew: live data were granted meanwhile.
         """
         times = 0
+        since_s = now_s
         before = self.denial
         if before is not None and now_s - before.until_s < DENIAL_REMEMBERED_S:
             times = before.times
+            since_s = before.since_s
         if self.denied(now_s) is None:  # else delayed data were refused too
             times += 1
 
         until_s = now_s + denial.wait.delay_s(times)
-        return replace(self, denial=replace(denial, times=times, until_s=until_s))
+        remembered = replace(denial, times=times, since_s=since_s, until_s=until_s)
+        return replace(self, denial=remembered)
 
     def lifted(self, now_s: float) -> "Line":
         """Return the line without a denial: what it waited for has arrived."""

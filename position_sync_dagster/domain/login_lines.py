@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.domain.leg import few
 from position_sync_dagster.domain.line import Awaited, Denial, Line
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines, rank
 from position_sync_dagster.domain.quote import Quote
@@ -17,9 +16,6 @@ from position_sync_dagster.domain.quote import Quote
 # The number of suspect lines requested again in one step: each takes two of the 50 messages that a
 # gateway takes in a second, and account requests need some of them too.
 RENEWALS_AT_ONCE = 10
-
-# The number of suspect lines that the session's detail and the log name.
-NAMED = 3
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -219,11 +215,7 @@ class LoginLines:
                 denials[conid] = denial
         return denials
 
-    def problems(self) -> list[str]:
-        """Return which lines are suspect and why, a few of them by name."""
+    def suspects(self) -> dict[str, list[int]]:
+        """Return the contracts whose lines are suspect, by the reason."""
         suspect = sorted(conid for conid, line in self._lines.items() if line.suspect)
-        reasons = grouped(lambda conid: self._lines[conid].reason or "", suspect)
-        texts = []
-        for reason, conids in reasons.items():
-            texts.append(f"requested again: {few(conids, NAMED)}: {reason}")
-        return texts
+        return grouped(lambda conid: self._lines[conid].reason or "", suspect)

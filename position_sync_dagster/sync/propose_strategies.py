@@ -10,7 +10,7 @@ import polars as pl
 
 from position_sync_dagster.domain.closes import current_executions
 from position_sync_dagster.domain.holding import BrokerPosition
-from position_sync_dagster.domain.leg import few, leg_of
+from position_sync_dagster.domain.leg import leg_of
 from position_sync_dagster.domain.proposals import SINGLE, Proposal, ProposedStrategy, propose
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.lake.schema import broker_positions_of, one_of
@@ -22,6 +22,13 @@ CHANGE = ("account", "conid", "symbol", "before", "after")
 
 # A holding that was opened within this time, and that no strategy has, is named in a line.
 NEW = timedelta(days=1)
+
+# The proposal of a larger book is of the underlyings alone in which something was opened: each
+# holding takes some 2 ms.
+MOST_HELD = 1000
+
+# Of more kinds than these the number alone is said.
+MOST_KINDS = 3
 
 FIRST_STEP = (
     "No strategy is active, so nothing is streamed: `position-sync strategies propose` shows the "
@@ -163,7 +170,7 @@ def next_step(lake: Lake, settings: Settings, now: datetime) -> str | None:
 def _in_no_strategy(
     lake: Lake, settings: Settings, minute: datetime, _versions: tuple[int, ...]
 ) -> str | None:
-    """Return which structures were opened within a day, and that no strategy has."""
+    """Return how many structures no strategy has, as `propose` lists them, if some are new."""
     changes = lake.position_changes.rows(minute - NEW, columns=CHANGE)
     has_grown = pl.col("after").abs() > pl.col("before").abs()
     has_turned = pl.col("after") * pl.col("before") < 0
@@ -172,9 +179,11 @@ def _in_no_strategy(
         return None
 
     opened_keys = set(opened.select("account", "conid").iter_rows())
-    proposal = read_proposal(lake, settings, underlyings={*opened["symbol"]})
+    is_large = all_broker_rows(lake, settings).height > MOST_HELD
+    underlyings = {*opened["symbol"]} if is_large else None
+    proposed = read_proposal(lake, settings, underlyings=underlyings).strategies
     new_kinds: Counter[str] = Counter()
-    for strategy in proposal.strategies:
+    for strategy in proposed:
         keys = {(strategy.account, leg.conid) for leg in strategy.legs}
         if strategy.kind != SINGLE and not opened_keys.isdisjoint(keys):
             new_kinds[f"{strategy.underlying} {strategy.kind}"] += 1
@@ -185,5 +194,9 @@ def _in_no_strategy(
     for kind, count in new_kinds.items():
         ending = "s" if count > 1 else ""
         counted.append(f"{count} {kind}{ending}")
-    verb = "is" if new_kinds.total() == 1 else "are"
-    return f"{few(counted, 3)} {verb} in no strategy: `position-sync strategies propose`."
+    new = ", ".join(counted) if len(counted) <= MOST_KINDS else f"{new_kinds.total()} structures"
+    text = f"{new} {'is' if new_kinds.total() == 1 else 'are'} in no strategy"
+    if new_kinds.total() < len(proposed):
+        least = "at least " if is_large else ""
+        text = f"{least}{len(proposed)} structures are in no strategy, of which new: {new}"
+    return f"{text}: `position-sync strategies propose`."

@@ -91,7 +91,9 @@ def _lines_used(status: Status) -> str:
 
     in_use = f"{status.lines_text} in use"
     legs_without = status.legs_without_line
-    return f"{in_use}; {printable(legs_without)}" if legs_without else in_use
+    if legs_without is None or legs_without in (status.session_detail or ""):
+        return in_use  # the gateway's line says why
+    return f"{in_use}; {printable(legs_without)}"
 
 
 def _programs(status: Status) -> str:

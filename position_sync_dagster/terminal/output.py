@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
-from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len
@@ -23,14 +22,14 @@ MOST_OF_A_LINE = 4000
 
 
 def as_json(value: Any) -> str:
-    r"""Return a value as JSON: dates in ISO 8601, dataclasses as objects.
+    r"""Return a value as JSON: dates in ISO 8601, dataclasses as objects, money in cents.
 
     Control characters are escaped, because a terminal would obey them. The value stays the same.
 
     >>> as_json("\u00e9 \x9b2J")
     '"é \\u009b2J"'
     """
-    return escaped(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+    return escaped(json.dumps(plain(value), indent=2, ensure_ascii=False))
 
 
 def escaped(text: str) -> str:
@@ -40,10 +39,6 @@ def escaped(text: str) -> str:
     return "".join(
         char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
     )
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else plain(value)
 
 
 def print_json(value: Any) -> None:

@@ -33,7 +33,7 @@ from position_sync_dagster.risk.payoff import payoffs
 from position_sync_dagster.risk.scenario_file import Point, folder_of, read_scenarios
 from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
 from position_sync_dagster.sync.reports.book import COLUMNS, names_ever, open_positions
-from position_sync_dagster.sync.reports.figures import VERSION, Figures
+from position_sync_dagster.sync.reports.figures import VERSION, Figures, amounts_in_cents
 from position_sync_dagster.sync.reports.one_campaign import OneCampaign, read_campaign
 from position_sync_dagster.sync.reports.results import read_campaigns
 from position_sync_dagster.sync.reports.risk import leg_notes
@@ -121,7 +121,7 @@ def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dic
 
 def _positions_csv(source: PageFigures, _query: NoQuery, now: datetime) -> str:
     """Return the open positions as CSV; unknown cells are empty, texts begin no formula."""
-    rows = source.figures(now).positions.select(COLUMNS).unnest("greeks")
+    rows = amounts_in_cents(source.figures(now).positions.select(COLUMNS)).unnest("greeks")
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(rows.columns)

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.cents import split_in_cents
 from position_sync_dagster.lake.derived import newest_day
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import (
@@ -15,8 +16,12 @@ from position_sync_dagster.lake.schema import (
     TableSpec,
 )
 from position_sync_dagster.sync.reports.figures import Figures
+from position_sync_dagster.sync.reports.profit import PARTS
 from position_sync_dagster.sync.reports.todays_profit import TodaysProfit, of_strategy
 from position_sync_dagster.web.api_answers import ApiModel
+
+# The parts of the change of a net liquidation that are known.
+BOOKED_PARTS = ("profit", "income", "fees", "interest", "accruals", "rates", "owner")
 
 
 class ClosedDayAnswer(ApiModel):
@@ -42,10 +47,19 @@ def closed_day(lake: Lake, at: datetime) -> dict[str, Any]:
     return {
         "at": at,
         "explained_day": _day(explained),
-        "explained": explained.to_dicts(),
+        "explained": [_explained_in_cents(row) for row in explained.iter_rows(named=True)],
         "books_day": _day(books),
-        "books": books.to_dicts(),
+        "books": [_booked_in_cents(row) for row in books.iter_rows(named=True)],
     }
+
+
+def _explained_in_cents(row: dict[str, Any]) -> dict[str, Any]:
+    *parts, unexplained = PARTS
+    return split_in_cents(row, "profit", parts, unexplained)
+
+
+def _booked_in_cents(row: dict[str, Any]) -> dict[str, Any]:
+    return split_in_cents(row, "change", BOOKED_PARTS, "difference")
 
 
 def _newest(lake: Lake, spec: TableSpec) -> pl.DataFrame:

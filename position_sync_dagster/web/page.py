@@ -110,7 +110,7 @@ class PageFrame:
 </head>
 <body>
 {_header(self.path)}
-<p id="alert" role="alert" hidden></p>
+<div id="alert" role="alert" hidden></div>
 <p id="notice" role="status">Reading the tables …</p>
 <div id="hints" role="status" hidden></div>
 <p id="said" class="unseen" role="status"></p>

@@ -14,6 +14,7 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.cents import cents
 from position_sync_dagster.domain.clock import A_DAY, SKEW, seconds_since
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY
@@ -269,7 +270,7 @@ class Book:
             realised=realised,
             open=open_now,
             fees=earned.fees,
-            other_fees=earned.other_fees,
+            other_fees={name: cents(fee) for name, fee in earned.other_fees.items()},
             profit=known_sum([realised, open_now]),
         )
 

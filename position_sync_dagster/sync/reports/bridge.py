@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.cents import cents
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.leg import few
 
@@ -86,12 +87,12 @@ def bridge(
         open_sum, open_unknown, at = _sum(opened), len(_unknown(opened)), now
 
     closed_by_then = [leg for leg in closed if leg.closed_at is None or leg.closed_at <= at]
-    open_part = _cents(open_sum)
-    closed_part = _cents(_sum(closed_by_then))
+    open_part = cents(open_sum)
+    closed_part = cents(_sum(closed_by_then))
     today = unexplained = None
     if account.daily_pnl is not None:
-        today = _cents(account.daily_pnl)
-        unexplained = _cents(today - open_part - closed_part - CASH)
+        today = cents(account.daily_pnl)
+        unexplained = cents(today - open_part - closed_part - CASH)
 
     closed_unknown = _unknown(closed_by_then)
     unknown = [f"{name} (open)" for name in _unknown(opened)]
@@ -128,8 +129,3 @@ def _sum(legs: Sequence[Earned]) -> float:
 
 def _unknown(legs: Sequence[Earned]) -> list[str]:
     return [leg.name for leg in legs if leg.profit is None]
-
-
-def _cents(amount: float) -> float:
-    """Return an amount in whole cents; a loss of nothing is 0."""
-    return round(amount, 2) + 0.0

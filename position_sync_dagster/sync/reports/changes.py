@@ -12,6 +12,7 @@ from operator import attrgetter
 
 from polars import col
 
+from position_sync_dagster.domain.cents import cents, in_cents
 from position_sync_dagster.domain.closes import SLACK, Cause, Closure, PositionChange
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
@@ -242,7 +243,7 @@ def _order(trades: Sequence[Movement], day: Day) -> DayChange:
     """Return the line of an order: its strategies, what was traded, and what that gained."""
     executed_at = max(trade.at or day.since for trade in trades)
     profits = [profit for profit in map(_closing_profit, trades) if profit is not None]
-    amount = sum(profits) if profits else None
+    amount = cents(sum(profits)) if profits else None
 
     by_conid = grouped(lambda trade: trade.conid or 0, trades)
     conids = tuple(by_conid)
@@ -329,12 +330,15 @@ def _gain(amount: float | None, currency: str | None) -> str:
 def _moves(day: Day) -> Iterator[DayChange]:
     """Yield the changes of quantities that no trade explains, and why holdings ended."""
     movements_of = grouped(attrgetter("key"), day.movements)
+    changes_of = grouped(attrgetter("key"), day.changes)
     explained = [closure for closure in day.closures if closure.cause is not Cause.UNEXPLAINED]
     closures_of_change = grouped(attrgetter("change_id"), explained)
     for change in day.changes:
         closures = closures_of_change[change.change_id]
         untraded = [closure for closure in closures if closure.cause is not Cause.TRADED]
-        if untraded or not _is_traded(change, movements_of[change.key]):
+        movements = movements_of[change.key]
+        is_traded = _is_traded(change, movements) or _are_traded(changes_of[change.key], movements)
+        if untraded or not is_traded:
             yield _move(change, untraded or closures)
 
 
@@ -350,6 +354,15 @@ def _is_traded(change: PositionChange, movements: Iterable[Movement]) -> bool:
     return False
 
 
+def _are_traded(changes: Iterable[PositionChange], movements: Iterable[Movement]) -> bool:
+    """Return whether trades are all that changed a holding, whenever they were made."""
+    steps = [change.by for change in changes]
+    traded = [movement.quantity or 0.0 for movement in movements if movement.kind in TRADES]
+    bought = sum(max(step, 0.0) for step in steps) - sum(max(size, 0.0) for size in traded)
+    sold = sum(min(step, 0.0) for step in steps) - sum(min(size, 0.0) for size in traded)
+    return abs(bought) < NEGLIGIBLE and abs(sold) < NEGLIGIBLE
+
+
 def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
     """Return the line of a change, such as "assigned: SPY 650C 15Jan27  -2 → 0, +150 USD"."""
     kind = ChangeKind.CLOSE
@@ -358,7 +371,7 @@ def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
     if closures:
         causes = [closure.cause.lower().replace("_", " ") for closure in closures]
         word = " and ".join(dict.fromkeys(causes))
-        amount = known_sum(map(attrgetter("realized_pnl"), closures))
+        amount = in_cents(known_sum(map(attrgetter("realized_pnl"), closures)))
     elif change.after:
         kind = ChangeKind.QUANTITY
         word = "quantity"
@@ -389,10 +402,8 @@ def _history_of(session: GatewaySession) -> Iterator[tuple[datetime, str]]:
     """Yield what happened to a session, with the time."""
     yield session.started_at, "the stream started"
     for began, ended, reason in session.outages_over:
-        begin = began.astimezone()
-        end = ended.astimezone()
-        span = f"outage from {begin:%H:%M:%S} to {end:%H:%M:%S}"
-        yield began, _with_reason(span, reason)
+        lasted_s = (ended - began).total_seconds()
+        yield began, _with_reason(f"outage of {lasted_s:,.0f} s", reason)
 
     if session.state is SessionState.BLIND:
         yield session.state_since, _with_reason("outage, not over yet", session.detail)

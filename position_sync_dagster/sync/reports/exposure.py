@@ -375,7 +375,7 @@ def _legs(
         mismatch = difference = None
         if number in wrong:
             is_held = bool(holdings)
-            mismatch = f"{leg.conid}: {wrong[number]}"
+            mismatch = f"{contract_name(leg)}: {wrong[number]}"
         elif holdings:
             difference = _unmet_claim(leg, sum(quantities.values()))
 

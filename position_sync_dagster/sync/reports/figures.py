@@ -16,6 +16,7 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.cents import MONEY, in_cents
 from position_sync_dagster.domain.clock import NEVER, seconds_since
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import UNATTRIBUTED
@@ -235,7 +236,7 @@ class Figures:
         """Return the figures as JSON, with the positions."""
         text = json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)
         without_nan = pl.col(pl.Float64).fill_nan(None)
-        rows = self.positions.select(COLUMNS).with_columns(without_nan)
+        rows = amounts_in_cents(self.positions.select(COLUMNS).with_columns(without_nan))
         return f'{text[:-1]}, "positions": {rows.write_json()}}}'
 
     @property
@@ -267,9 +268,18 @@ def _earned(rows: pl.DataFrame, account: AccountSummary) -> list[Earned]:
     return [Earned(*row) for row in converted.select(names).iter_rows()]
 
 
+def amounts_in_cents(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows whose sums of money are in whole cents."""
+    amounts = pl.col(sorted(MONEY.intersection(rows.columns)))
+    return rows.with_columns(amounts.round(2) + 0.0)  # a loss of nothing is 0
+
+
 def limit_of(evaluated: Evaluated) -> dict[str, Any]:
     """Return a limit for the JSON."""
     limit = evaluated.limit
+    number = evaluated.reading.number
+    if limit.measure in MONEY:
+        number = in_cents(number)
     return {
         "subject": limit.subject,
         "account": limit.account,
@@ -278,7 +288,7 @@ def limit_of(evaluated: Evaluated) -> dict[str, Any]:
         "currency": limit.currency,
         "strategy": limit.strategy_id,
         "limit": limit.value,
-        "number": evaluated.reading.number,
+        "number": number,
         "state": evaluated.outcome,
         "text": evaluated.text,
     }

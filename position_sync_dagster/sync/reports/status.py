@@ -18,11 +18,13 @@ from pydantic import BaseModel
 from position_sync_dagster import dagster_files
 from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.cents import MONEY, in_cents
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.closes import counted_ends
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
+from position_sync_dagster.domain.line import QUEUED
 from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import StrategiesFileError
@@ -31,6 +33,8 @@ from position_sync_dagster.lake.strategies_file import saved_file
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
 from position_sync_dagster.sync.reports.book import Book, read_book, written_by
+
+NO_FREE_LINE = "no market data line is free, or one is being requested"
 
 NOT_LOOKED_UP = "its contract has not been looked up yet"
 
@@ -160,8 +164,11 @@ class Status(LoginStatus):
         count = self.legs_held - (self.lines_in_use - (self.underlying_lines or 0))
         if count <= 0:
             return None
-        reason = self.session_detail or "none is free, or it is being requested"
-        return f"{count} active held {'leg' if count == 1 else 'legs'} without one: {reason}"
+        # The first sentence of a session says most; the stream has counted what was refused.
+        reason, _separator, _others = (self.session_detail or NO_FREE_LINE).partition("; ")
+        if QUEUED in reason:
+            return reason
+        return f"{count} {'leg' if count == 1 else 'legs'} {QUEUED}: {reason}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; times as ISO 8601."""
@@ -308,9 +315,10 @@ def leg_states(
 
 
 def plain(value: Any) -> Any:
-    """Return a value for JSON: times in ISO 8601, numbers that are not finite as null.
+    """Return a value for JSON: times in ISO 8601, sums of money in cents.
 
-    A record of pydantic has the names that its fields have in the JSON of figures.
+    Numbers that are not finite are null. A record of pydantic has the names that its fields have in
+    the JSON of figures.
     """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -320,13 +328,20 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, datetime | date):
         return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, BaseModel):
         return plain(value.model_dump(by_alias=True))
     if isinstance(value, Mapping):
-        return {name: plain(part) for name, part in value.items()}
+        return {name: _plain_part(name, part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
-    return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    parts = {field.name: getattr(value, field.name) for field in fields(value)}
+    return plain(parts)
+
+
+def _plain_part(name: Any, value: Any) -> Any:
+    return in_cents(plain(value)) if name in MONEY else plain(value)
 
 
 def _login_status(

@@ -17,6 +17,7 @@ import polars as pl
 from polars import col
 from pydantic import BaseModel, ConfigDict
 
+from position_sync_dagster.domain.cents import cents, in_cents
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import UNATTRIBUTED
@@ -478,13 +479,14 @@ def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
     left_out = named.filter(~is_counted)
     unknown = counted.drop_nulls("why_unknown")
 
-    profit = named.select(sum_if_carried(col.daily_pnl)).item()
+    profit = in_cents(named.select(sum_if_carried(col.daily_pnl)).item())
     sums: dict[str, Any] = dict.fromkeys(PARTS)
     largest: dict[str, list[LargestLeg]] = {}
     if profit is not None and unknown.is_empty():
-        for name in PARTS:
-            sums[name] = float(counted[name].sum())
-        sums["unexplained"] += profit - sum(sums.values())
+        *explaining, unexplained = PARTS
+        for name in explaining:
+            sums[name] = cents(float(counted[name].sum()))
+        sums[unexplained] = cents(profit - sum(sums[name] for name in explaining))
         sums |= _greeks_that_carry(counted)
         largest = _largest(counted.select("account", "conid", "leg", *_known_names(sums)))
 
@@ -533,8 +535,9 @@ def _largest(counted: pl.DataFrame) -> dict[str, list[LargestLeg]]:
         by_size = counted.filter(size > AMOUNT_ROUNDING).sort(size, descending=True)
         legs = []
         for row in by_size.head(LARGEST).iter_rows(named=True):
+            amount = cents(row[name])
             leg = LargestLeg(
-                account=row["account"], conid=row["conid"], leg=row["leg"], amount=row[name]
+                account=row["account"], conid=row["conid"], leg=row["leg"], amount=amount
             )
             legs.append(leg)
         if legs:

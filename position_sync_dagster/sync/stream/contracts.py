@@ -14,7 +14,7 @@ from position_sync_dagster.domain.contract_match import (
     problem_of,
 )
 from position_sync_dagster.domain.exchange_time import TradingHours, parse_trading_hours
-from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.instrument import ContractDetails, contract_name, leg_name
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -114,6 +114,15 @@ class ContractCache:
     def of(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
         """Return the details of these contracts that are known."""
         return {conid: self._known[conid] for conid in conids if conid in self._known}
+
+    def name(self, conid: int) -> str:
+        """Return a contract as a trader writes it; its conid where nothing else is known of it."""
+        details = self._known.get(conid)
+        if details is not None:
+            expiry = details.expires_on or details.last_trade_date
+            return leg_name(details.symbol, details.right, details.strike, expiry)
+        named = [contract_name(leg) for leg in self._legs if leg.conid == conid]
+        return next(filter(None, named), f"conid {conid}")
 
     def magnifier(self, conid: int) -> int | None:
         """Return the price magnifier; None while the details are unknown."""
@@ -235,7 +244,7 @@ class ContractCache:
         difference = contract_mismatch(leg, self._known.get(leg.conid))
         if difference is None:
             return None
-        return f"{leg.conid} of strategy {leg.strategy_id} is not streamed: {difference}"
+        return f"{contract_name(leg)} of strategy {leg.strategy_id} is not streamed: {difference}"
 
     def _keep(self, found: Mapping[int, ContractDetails]) -> None:
         for conid, details in found.items():

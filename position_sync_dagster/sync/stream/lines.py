@@ -4,12 +4,13 @@ The set is `domain/login_lines.py`; the requests are those of `gateway/market_da
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
-from position_sync_dagster.domain.line import Awaited, Denial
+from position_sync_dagster.domain.line import QUEUED, Awaited, Denial
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, demands
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.quote import Quote
@@ -249,6 +250,7 @@ class StreamLines:
         is_leg = not self.login.is_underlying(conid)
         denial = Denial(
             reason=text,
+            code=refusal.code,
             wait=RETRY_WAITS.get(refusal.code, OTHER_RETRY_WAIT),
             delayed=may_be_delayed and not was_delayed and is_leg,
             awaits=AWAITED.get(refusal.code),
@@ -258,30 +260,58 @@ class StreamLines:
     def _deny(self, conid: int, denial: Denial) -> None:
         denial = self.login.deny(conid, denial, self.context.monotonic())
         level = logging.WARNING if denial.times == 1 else logging.INFO
-        logger.log(level, "%s", self._text_of(conid, denial))
+        has = "streams delayed data" if denial.delayed else "has no market data"
+        logger.log(level, "%s %s: %s", self.contracts.name(conid), has, denial.reason)
 
     # For people.
 
     def problems(self) -> list[str]:
-        """Return the problems of legs and lines, the first few of each kind."""
+        """Return the problems of legs and lines: of each kind a sentence, then a few names."""
         now_s = self.context.monotonic()
-        denied = []
+        refused = []
         for conid, denial in self.login.denials(now_s).items():
             if conid in self.login.wanted:
-                denied.append((denial.delayed, conid, denial))
-        denied.sort(key=lambda entry: entry[:2])
+                refused.append((conid, denial))
+        refused.sort(key=lambda entry: (entry[1].delayed, entry[0]))
+        alike = grouped(lambda entry: (entry[1].code or entry[1].reason, entry[1].delayed), refused)
 
-        texts = list(self.contracts.mismatches.values())
-        for _delayed, conid, denial in denied:
-            wait = timedelta(seconds=denial.until_s - now_s)
-            again_at = self.context.clock() + wait
-            text = self._text_of(conid, denial)
-            texts.append(f"{text} (requested again at {again_at:%H:%M} UTC)")
+        texts = [few(self.contracts.mismatches.values(), NAMED, "; ")]
+        for of_kind in alike.values():
+            texts += self._refusal_texts(dict(of_kind))
+        for reason, conids in self.login.suspects().items():
+            texts.append(f"requested again: {self._names(conids)}: {reason}")
+        return [text for text in texts if text]
 
-        named = [few(texts, NAMED, "; ")] if texts else []
-        return named + self.login.problems()
+    def _refusal_texts(self, denials: Mapping[int, Denial]) -> list[str]:
+        """Return what lines that were refused for one reason mean, and which they are."""
+        first = next(iter(denials.values()))
+        underlyings = [conid for conid in denials if self.login.is_underlying(conid)]
+        legs = len(denials) - len(underlyings)
+        counted = [_count(legs, "leg", "with delayed data" if first.delayed else QUEUED)]
+        counted.append(_count(len(underlyings), "underlying", "without a price"))
 
-    def _text_of(self, conid: int, denial: Denial) -> str:
-        has = "streams delayed data" if denial.delayed else "has no market data"
-        name = f"underlying {conid}" if self.login.is_underlying(conid) else str(conid)
-        return f"{name} {has}: {denial.reason}"
+        since = self._moment(min(denial.since_s for denial in denials.values()))
+        again_at = self._moment(min(denial.until_s for denial in denials.values()))
+        what, why = "No market data", first.reason
+        if first.code is not None:
+            why = f"IB {first.reason}"
+        if first.code == codes.GatewayCode.COMPETING_SESSION:
+            what, why = "Another session took your lines", f"IB {first.code}"
+        return [
+            f"{what}: {', '.join(filter(None, counted))}, since {since} ({why})",
+            f"{self._names(denials)}, requested again at {again_at}",
+        ]
+
+    def _moment(self, at_s: float) -> str:
+        """Return a time of the monotonic clock as text, with its day if that is another one."""
+        now = self.context.clock()
+        at = now + timedelta(seconds=at_s - self.context.monotonic())
+        return f"{at:%H:%M} UTC" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M} UTC"
+
+    def _names(self, conids: Iterable[int]) -> str:
+        return few(dict.fromkeys(map(self.contracts.name, conids)), NAMED)
+
+
+def _count(number: int, noun: str, state: str) -> str:
+    """Return a number of things in a state: "20 legs now by the queue"; empty without any."""
+    return f"{number} {noun}{'s' if number > 1 else ''} {state}" if number else ""

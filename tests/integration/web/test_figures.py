@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -284,13 +285,13 @@ async def test_no_page_of_another_origin_reads_it_and_nobody_writes(client):
 
 async def test_the_csv_has_the_strategies_and_no_cell_that_a_spreadsheet_runs(client, lake):
     lake.registry.sync.add_many([leg(1, '=HYPERLINK("http://x")')])
-    lake.updates.sync.append([row(1, symbol="@SUM\nforged", market_value=-300.123456789012)])
+    lake.updates.sync.append([row(1, symbol="@SUM\nforged", market_value=-300.126789012)])
     answer = await client.get("/api/v1/positions.csv")
     assert f"{utc_now():%Y}" in answer.headers["content-disposition"]
     (one,) = csv.DictReader(io.StringIO(answer.text))
     assert one["strategies"].startswith("'=HYPERLINK")
     assert one["symbol"] == "'@SUM\\nforged"
-    assert (one["market_value"], one["delta"], one["position"]) == ("-300.1234568", "", "-2")
+    assert (one["market_value"], one["delta"], one["position"]) == ("-300.13", "", "-2")
 
 
 async def test_the_description_names_every_route_and_every_column(client):
@@ -334,6 +335,9 @@ async def test_the_header_of_pages_says_how_old_all_is(client, lake):
     assert (found["current"], found["held"], found["mode"]) == (0, 0, None)
 
 
+TAKEN = "Another session took your lines: 2 legs now by the queue, since 15:10 UTC (IB 10197)"
+
+
 async def test_the_header_names_active_legs_that_have_lost_their_lines(client, lake, settings):
     """Another session of the login has taken the lines: the values stay current by the queue."""
     lake.registry.sync.add_many([leg(1, "a"), leg(2, "a")])
@@ -343,9 +347,36 @@ async def test_the_header_names_active_legs_that_have_lost_their_lines(client, l
         settings.gateway_id, Owner.STREAM, lease_s=60.0, run_id=None, host="here", pid=1
     )
     renew = partial(lake.sessions.renew, session, lease_s=60.0, state=SessionState.LIVE)
-    renew(lines_in_use=0, line_limit=100, underlying_lines=0, detail="10197: another session")
+    renew(lines_in_use=0, line_limit=100, underlying_lines=0, detail=f"{TAKEN}; of SPY")
     found = (await client.get("/api/v1/header")).json()
-    assert found["without_line"] == "2 active held legs without one: 10197: another session"
+    assert found["without_line"] == TAKEN
+
+
+# Each number that is an amount of money, with more than two digits behind the point.
+FRACTION_OF_A_CENT = re.compile(
+    r'"(?:market_value|today|unrealized|realised_today|profit|value|amount)": ?-?'
+    r"(?:\d+\.\d{3,}|[\d.]+e)"
+)
+
+
+async def test_sums_of_money_leave_us_in_cents_and_prices_and_greeks_with_their_digits(
+    client, lake
+):
+    odd = {"market_value": -136.04000000004643, "unrealized_pnl": -1.8e-05, "daily_pnl": 0.1 + 0.2}
+    greeks = {"delta": -0.123456, "underlying_price": 600.0, "implied_vol": 0.2}
+    lake.updates.sync.append([row(1, market_price=1.234567, **odd, **greeks)])
+    for name in ("figures", "strategies", "positions", "what-if", "scenarios", "curve"):
+        text = (await client.get(f"/api/v1/{name}")).text
+        assert not FRACTION_OF_A_CENT.search(text), name
+
+    figures = (await client.get("/api/v1/figures")).json()
+    [position] = figures["positions"]
+    amounts = [position[name] for name in ("market_value", "unrealized", "today")]
+    assert amounts == [-136.04, 0.0, 0.3]
+    assert (position["market_price"], position["greeks"]["delta"]) == (1.234567, -0.123456)
+    csv = (await client.get("/api/v1/positions.csv")).text
+    assert ",-136.04," in csv
+    assert "1.234567" in csv
 
 
 async def test_accounts_strategies_and_positions_have_answers_of_their_own(client, lake):
@@ -427,7 +458,8 @@ async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake, 
     assert (empty["explained_day"], empty["explained"], empty["books_day"]) == (None, [], None)
     day = date(2026, 11, 25)
     usual = {"session_date": day, "account": "A", "currency": "USD"}
-    known = {"strategy_id": "condor", "profit": 40.0} | dict.fromkeys(PARTS, 0.0) | {"cash": 40.0}
+    thirds = {"delta": 13.334, "gamma": 13.333, "vega": 13.333}
+    known = {"strategy_id": "condor", "profit": 40.0} | dict.fromkeys(PARTS, 0.0) | thirds
     unknown = {"strategy_id": "roll", "profit": None} | dict.fromkeys(PARTS)
     session = {"since": utc_now(), "closed_at": utc_now(), "legs": 1}
     session |= {"without_greeks": 0, "legs_unknown": 0}
@@ -442,8 +474,9 @@ async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake, 
 
     found = (await client.get("/api/v1/closed-day")).json()
     assert (found["explained_day"], found["books_day"]) == (f"{day}", f"{day}")
-    rows = [(each["strategy_id"], each["profit"], each["cash"]) for each in found["explained"]]
-    assert sorted(rows) == [("condor", 40.0, 40.0), ("roll", None, None)]
+    names = ("strategy_id", "profit", "delta", "vega", "unexplained")
+    rows = [tuple(each[name] for name in names) for each in found["explained"]]
+    assert sorted(rows, key=str) == [("condor", 40.0, 13.33, 13.33, 0.01), ("roll", *[None] * 4)]
     assert [(each["change"], each["rates"]) for each in found["books"]] == [(70.0, None)]
 
 

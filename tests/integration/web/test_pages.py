@@ -17,10 +17,14 @@ from selenium.webdriver.common.keys import Keys
 from starlette.applications import Starlette
 
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.position_update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.figures import Figures
+from position_sync_dagster.sync.reports.profit import PARTS
+from position_sync_dagster.sync.reports.todays_profit import TodaysProfit
 from position_sync_dagster.web import feed
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
@@ -258,17 +262,25 @@ def test_blind_logins_and_legs_without_a_line_are_red_notices_and_in_the_title(p
         red, green, blue = re.findall(r"\d+", page.driver.execute_script(colour))[:3]
         assert int(red) > max(int(green), int(blue))
 
+    zone = {"timezoneId": "America/New_York"}
+    page.driver.execute_cdp_cmd("Emulation.setTimezoneOverride", zone)
     with serving_app(Starlette(routes=routes)) as port:
         window = Page(page.driver, port)
-        competing = "10197: another session has the market data"
+        began = utc_now().replace(hour=15, minute=10)
+        taken = "Another session took your lines: 20 legs now by the queue, since"
+        competing = f"{taken} {began:%H:%M} UTC (IB 10197); SPY 575P, again at 15:12 UTC"
+        local = f"{taken} {began.astimezone(NEW_YORK):%H:%M} (IB 10197)\ndetails"
         for path in ("/money", "/money/risk"):
             blind = f"{settings.gateway_id} is BLIND"
             shows(path, blind, "BLIND", state=SessionState.BLIND, lines_in_use=5)
-            lost = f"Market data lines: 20 active held legs without one: {competing}"
             live = {"state": SessionState.LIVE, "live_since": utc_now()}
-            shows(path, lost, "LINES MISSING", lines_in_use=5, detail=competing, **live)
-            few = "Market data lines: 5 active held legs without one"
+            shows(path, local, "LINES MISSING", lines_in_use=5, detail=competing, **live)
+            window.driver.find_element("css selector", "#alert summary").click()
+            folded = f"SPY 575P, again at {began.replace(minute=12).astimezone(NEW_YORK):%H:%M}"
+            assert texts(window, "#alert details") == [f"details\n{folded}"]
+            few = "5 legs now by the queue: no market data line is free"
             shows(path, few, "LINES MISSING", lines_in_use=20, **live)
+    page.driver.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
 
 
 class TickingFigures(PageFigures):
@@ -308,6 +320,29 @@ def test_the_memory_of_a_tab_stays_flat_over_many_answers(page, lake, monkeypatc
         later_heap, later_nodes = after(figures.reads + 300)
         assert later_heap - heap < 300 * 1000, "a kilobyte for each answer"
         assert later_nodes - nodes < 300
+
+
+class ExplainedFigures(PageFigures):
+    """Figures whose explanation is of a moment at which less had been lost."""
+
+    def explained(self, now: datetime) -> tuple[Figures, list[TodaysProfit]]:
+        parts = dict.fromkeys(PARTS, 0.0) | {"theta": -4.0, "delta": -2.0, "vega": 1.0}
+        row = TodaysProfit(
+            strategy="known", account="U1", currency="USD", at=now, since=now, profit=-5.0,
+            largest={}, movements=[], revalued=[], without_greeks=[], left_out=0,
+            why_unknown=None, closed=None, closed_legs=[], known=1, of=1, **parts,
+        )  # fmt: skip
+        return self.figures(now), [row]
+
+
+def test_what_a_loss_mostly_is_stands_beside_the_profit_of_the_moment_that_it_explains(page, lake):
+    figures = ExplainedFigures(Settings(lake=str(lake.path)))
+    routes = money_routes(dagster=False, open_figures=lambda: figures)
+    with serving_app(Starlette(routes=routes)) as port:
+        window = opened(Page(page.driver, port))
+        wait_for("why", lambda: "theta −4.00 of −5.00" in texts(window, "#losses-table td"))
+        assert "−7.00" in texts(window, "#losses-table td")
+        assert re.fullmatch(r"mostly, at \d\d:\d\d", texts(window, "#losses-table th")[-1])
 
 
 TRADED = "return [...document.querySelectorAll('#changes-table tr')].map(row => row.className)"

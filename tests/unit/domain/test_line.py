@@ -325,7 +325,7 @@ def test_each_change_of_the_trust_is_seen_by_the_number_of_changes(line):
 def test_the_wait_after_a_denial_grows_and_a_refusal_of_delayed_data_is_the_same_denial(line):
     refused = Denial(reason="354", wait=Backoff(first_s=60.0, longest_s=900.0))
     assert line.deny(0.0, replace(refused, delayed=True)).until_s == 60.0
-    assert line.deny(1.0, refused) == replace(refused, until_s=61.0, times=1)
+    assert line.deny(1.0, refused) == replace(refused, since_s=0.0, until_s=61.0, times=1)
     assert line.denied(61.0) is None
     assert line.deny(61.0, refused).times == 2
     assert line.denied(180.9).until_s == 181.0

@@ -130,16 +130,17 @@ def test_the_board_shows_the_account_and_why_a_held_leg_has_no_line():
         account="DU1", timestamp=NOW, net_liquidation=1000.0, currency="USD", daily_pnl=-5.0,
         values_received_at=NOW, pnl_received_at=NOW,
     )  # fmt: skip
-    problem = "leg 7 has no market data: not subscribed"
+    problem = "No market data: 1 leg now by the queue, since 15:10 UTC (IB 354); SPY"
     status = replace(LIVE, legs_held=21, accounts=(account,), session_detail=problem)
     text = "\n".join(screen(overview(status), 160, 50))
     assert "net liquidation 1,000.00 USD" in text
     whole = " ".join(" ".join(screen(overview(status), 60, 50)).split())
     assert "daily P&L -5.00 USD (0.0 s ago)" in whole
-    assert (
-        f"20 of 100 in use; 1 active held leg without one: {problem}"
-        in dict(describe(status))["lines"]
-    )
+    said = dict(describe(status))
+    assert said["gateway"].endswith(f" – {problem}")
+    assert said["lines"] == "20 of 100 in use", "why is said once"
+    without = dict(describe(replace(status, session_detail=None)))["lines"]
+    assert "; 1 leg now by the queue: no market data line is free" in without
 
 
 def test_a_detail_with_its_remedy_is_shown_whole():

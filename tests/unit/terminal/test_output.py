@@ -110,3 +110,13 @@ def test_a_command_that_an_answer_names_works_on_the_home_of_the_question(monkey
     assert as_typed(text) == typed
     monkeypatch.setattr("sys.argv", ["x", "status", "--home=.demo"])
     assert as_typed("`position-sync breaks`") == "`position-sync breaks --home=.demo`"
+
+
+def test_json_has_money_in_cents_and_prices_with_their_digits():
+    row = {
+        "profit": -136.04000000004643,
+        "price": 1.23456,
+        "delta": -1.8e-05,
+        "profits": [0.1 + 0.2],
+    }
+    assert json.loads(as_json([row])) == [row | {"profit": -136.04, "profits": [0.3]}]

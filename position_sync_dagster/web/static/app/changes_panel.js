@@ -2,7 +2,7 @@
 
 import { byId, element, show } from "./elements.js";
 import { figures } from "./figures.js";
-import { clock } from "./format.js";
+import { clock, local } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { fill, money } from "./table.js";
 
@@ -44,11 +44,12 @@ export function drawChanges() {
 }
 
 function line(change) {
+  const text = local(change.text);
   const mark = isNew(change) ? " new" : "";
   return {
     kind: change.kind.toLowerCase() + mark,
-    hint: change.text,
+    hint: text,
     act: change.conids.length ? () => only("conid", ...change.conids) : null,
-    cells: [clock(change.at) + mark, [change.text, "text"], change.amount === null ? "" : money(change.amount)],
+    cells: [clock(change.at) + mark, [text, "text"], change.amount === null ? "" : money(change.amount)],
   };
 }

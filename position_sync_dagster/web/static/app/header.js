@@ -4,7 +4,7 @@ import { since } from "./clock.js";
 import { withCommands } from "./commands.js";
 import { byId, button, element, facts, show } from "./elements.js";
 import { areLost, figures, older } from "./figures.js";
-import { DASH, amount, clock, duration, isUnknown, percent } from "./format.js";
+import { DASH, amount, clock, duration, isUnknown, local, percent } from "./format.js";
 import { money } from "./table.js";
 
 const LIVE = "LIVE";
@@ -24,7 +24,7 @@ export function drawHeader(notices = []) {
 
   const hints = figures.hints ?? [];
   const attention = figures.attention.filter((text) => !hints.includes(text));
-  say(byId("alert"), alerts(blind));
+  say(byId("alert"), alerts(blind), figures.without_line ? reasons() : []);
   say(byId("notice"), [...attention, ...notices]);
   drawHints(hints);
   facts(byId("accounts"), figures.accounts.flatMap(accountFacts));
@@ -34,12 +34,18 @@ export function drawHeader(notices = []) {
 }
 
 // Texts change rarely, so that a screen reader says each once, and a command stays under the pointer.
-function say(box, texts) {
-  const text = texts.join("\n");
+// What one need not read at once is folded.
+function say(box, texts, folded = []) {
+  const text = local(texts.join("\n"));
+  const details = local(folded.join("\n"));
   box.hidden = text === "";
-  if (box.dataset.text === text) return;
-  box.dataset.text = text;
-  box.replaceChildren(...withCommands(text));
+  if (box.dataset.text === text + details) return;
+
+  const fold = element("details");
+  fold.append(element("summary", "details"), details);
+  fold.open = box.querySelector("details")?.open ?? false;
+  box.dataset.text = text + details;
+  box.replaceChildren(...withCommands(text), ...(details ? [fold] : []));
 }
 
 // --- What hurts, the worst first -----------------------------------------------------------------
@@ -49,8 +55,14 @@ function alerts(blind) {
   if (areLost()) texts.push(`No new figures for ${duration(since(figures.time))}: every value is from ${clock(figures.time)} or before.`);
   texts.push(...blind.map(blindText));
   if (figures.trouble) texts.push(figures.trouble);
-  if (figures.without_line) texts.push(`Market data lines: ${figures.without_line}`);
+  if (figures.without_line) texts.push(figures.without_line);
   return texts;
+}
+
+// All that logins say, without what is said already.
+function reasons() {
+  const texts = figures.gateways.flatMap((login) => (login.state === LIVE && login.reason ? login.reason.split("; ") : []));
+  return texts.filter((text) => !figures.without_line.includes(text));
 }
 
 function blindText(login) {
@@ -120,7 +132,7 @@ function stateFacts(blind) {
     ["oldest price", duration(older(figures.oldest_age_s))],
     ["lines", figures.lines ?? DASH],
     [figures.mode ?? "mode", clock(figures.time), "", "the moment of these figures"],
-    ["last change", newest ? `${clock(newest.at)} ${newest.text}` : DASH, "wide", newest?.text],
+    ["last change", newest ? `${clock(newest.at)} ${local(newest.text)}` : DASH, "wide", newest?.text],
   ];
 }
 

@@ -3,7 +3,7 @@
 import { copyButton } from "./commands.js";
 import { byId, element, facts, show, write } from "./elements.js";
 import { figures } from "./figures.js";
-import { DASH, amount, clock, duration, rounded } from "./format.js";
+import { DASH, amount, clock, duration, local, rounded } from "./format.js";
 import { Panel } from "./panel.js";
 import { plot } from "./plot.js";
 import { fill, money } from "./table.js";
@@ -78,7 +78,7 @@ function fact(label, value) {
 
 function drawEvents(changes) {
   const lines = changes.map((change) => ({
-    cells: [clock(change.at), [change.text, "text"], change.amount === null ? "" : money(change.amount)],
+    cells: [clock(change.at), [local(change.text), "text"], change.amount === null ? "" : money(change.amount)],
   }));
   const none = { cells: [["Nothing has happened to it today.", "text"]] };
   fill(byId("leg-events"), [], lines.length ? lines : [none]);

@@ -23,7 +23,7 @@ export function drawLosses() {
   const none = { cells: [["Nothing has lost today.", "text"]] };
   const isExplained = lines.some((line) => line.cells[2]);
   for (const line of lines) line.cells.splice(isExplained ? 3 : 2, 1); // there is room for one of the two
-  const last = isExplained ? "mostly" : "unrealised";
+  const last = isExplained ? `mostly, at ${clock(why.at).slice(0, 5)}` : "unrealised";
   fill(byId("losses-table"), ["largest losses", "today", last], lines.length ? lines : [none]);
 }
 
@@ -52,13 +52,13 @@ function legLosses() {
   }));
 }
 
-// The part of a profit with the same sign that is largest, as a text; empty while it is not explained.
-function largestPart({ strategy, currency, today }) {
+// The largest part of a profit, beside the profit of the moment at which it was explained; else empty.
+function largestPart({ strategy, currency }) {
   const row = why.rows.find((explained) => explained.strategy === strategy && explained.currency === currency);
-  const names = PARTS.filter((name) => row && row[name] !== null && row[name] * today > 0);
+  const names = PARTS.filter((name) => row && row[name] * row.profit > 0);
   if (!names.length) return "";
   const largest = names.reduce((a, b) => (Math.abs(row[b]) > Math.abs(row[a]) ? b : a));
-  return `${largest} ${money(row[largest])[0]}`;
+  return `${largest} ${money(row[largest])[0]} of ${money(row.profit)[0]}`;
 }
 
 // --- Why -----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ The manager is driven by hand over a simulator, with a clock that only the test 
 
 from collections import Counter
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -24,6 +25,8 @@ from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, boo
 from tests.support.streams import Service, eventually, requests, settings_for, simulate
 
 FUTURE, FUTURE_OPTION, INDEX_OPTION = 920000002, 921000005, 921000006
+INDEX = 920000004
+BEGAN = datetime(2026, 3, 9, 15, 10, tzinfo=UTC)
 ALL = (STOCK, FUTURE, CALL, PUT, WORTHLESS, CENTS, FUTURE_OPTION, INDEX_OPTION)
 
 
@@ -34,7 +37,8 @@ class ManagedLines:
         self.sim, self.connection = sim, connection
         self.now, self.legs = 1000.0, []
         self.contracts = ContractCache(None)
-        context = OwnerContext(settings=settings, monotonic=lambda: self.now)
+        clock = lambda: BEGAN + timedelta(seconds=self.now - 1000.0)  # noqa: E731
+        context = OwnerContext(settings=settings, monotonic=lambda: self.now, clock=clock)
         self.manager = StreamLines(context, self.contracts)
         self.manager.attach(connection.lines)
         self.requests, self.request_ids = Counter(), {}
@@ -120,9 +124,10 @@ async def test_the_line_of_a_leg_without_permission_is_requested_again_after_gro
         for times, wait_s in ((1, first_s), (2, second_s)):
             await managed.tick()
             await eventually(lambda: managed.streams == {CALL})
-            (text,) = managed.manager.problems()
-            assert text.startswith(f"{PUT} has no market data: {code} ")
-            assert text.endswith("UTC)")
+            text, which = managed.manager.problems()
+            assert f": 1 leg now by the queue, since 15:10 UTC (IB {code}" in text
+            assert which.startswith(f"{managed.contracts.name(PUT)}, requested again at ")
+            assert which.endswith(" UTC")
             assert await managed.tick() == await managed.tick(after_s=wait_s - 1) == {CALL}
             assert managed.requests[PUT] == times
             managed.now += 1
@@ -146,8 +151,8 @@ async def test_a_leg_with_delayed_data_is_reported_and_live_data_are_requested_a
         line = managed.manager.login.line(PUT)
         assert (line.state, line.is_awaited) == (LineState.WAITING, True)  # in the same step
         await eventually(lambda: managed.connection.lines.quote(PUT).market_data_type == 3)
-        (text,) = managed.manager.problems()
-        assert text.startswith(f"{PUT} streams delayed data: {code} ")
+        text, _which = managed.manager.problems()
+        assert ": 1 leg with delayed data, since " in text
         assert await managed.tick(after_s=wait_s - 1) == {PUT}
         assert managed.requests[PUT] == 2
         await managed.tick(after_s=1)
@@ -162,6 +167,24 @@ async def test_a_leg_with_delayed_data_is_reported_and_live_data_are_requested_a
         assert managed.manager.problems() == []
         assert managed.sim.stats()["lines_in_use"] == len(managed.manager.held) == 1
         assert managed.sim.stats()["peak_lines"] == 1
+
+
+async def test_that_another_session_took_all_lines_is_said_once_by_symbols_and_with_its_beginning(
+    manage_lines,
+):
+    async with manage_lines() as managed:
+        managed.sim.set_permission(code=10197)
+        managed.add(*ALL)
+        managed.manager.want_underlyings({INDEX: 3})
+        await managed.tick()
+        await eventually(lambda: not managed.manager.held)
+        text, which = managed.manager.problems()
+        assert text == (
+            "Another session took your lines: 8 legs now by the queue, 1 underlying without a "
+            "price, since 15:10 UTC (IB 10197)"
+        )
+        assert which.split(", requested again")[0].endswith(" and 6 more")
+        assert not any(str(conid) in which for conid in (*ALL, INDEX))
 
 
 async def test_on_a_new_connection_every_line_is_requested_again(manage_lines):

@@ -259,7 +259,9 @@ async def test_a_leg_whose_line_is_refused_is_queued_and_the_detail_names_the_re
     refuse = lambda sim: sim.set_permission(PUT, 354)  # noqa: E731
     async with stream_legs(PUT, prepare=refuse, rows=False) as (sim, streamer, _received):
         await eventually(lambda: streamer.routes.get((A, PUT)) is LegState.OVERFLOW)
-        assert f"{PUT} has no market data: 354 Requested market data" in streamer.detail
+        assert "1 leg now by the queue, since " in streamer.detail
+        assert "(IB 354 Requested market data" in streamer.detail
+        assert str(PUT) not in streamer.detail
         assert streamer.lines_in_use == 0
         assert requests(sim, "reqMktData") == 1
 

@@ -65,6 +65,18 @@ def test_an_order_is_one_line_with_its_contract_price_and_profit():
     assert lines(movements=[sold, again]) == ["TRADE sold 2 QQQ 555C 15Dec28 at 41.30, +45 USD"]
 
 
+def test_a_quantity_becomes_its_fill_once_that_is_known_also_without_its_time_or_much_later():
+    more = change(1, 3.0, 4.0)
+    assert lines(changes=[more]) == ["QUANTITY quantity: QQQ 555C  3 → 4"]
+    for at in (None, NOW - timedelta(hours=2)):
+        bought = trade(1, 1.0, 41.2, None, at=at)
+        assert lines(changes=[more], movements=[bought]) == [
+            "TRADE bought 1 QQQ 555C 15Dec28 at 41.20"
+        ]
+        other = replace(bought, quantity=2.0)
+        assert "QUANTITY quantity: QQQ 555C  3 → 4" in lines(changes=[more], movements=[other])
+
+
 def test_a_combo_is_one_line_by_its_strategy():
     legs = [trade(1, -1.0, 41.2, 45.0), trade(2, 1.0, 20.0, None)]
     strategies = {1: frozenset({"ic-1", "other"}), 2: frozenset({"ic-1"})}
@@ -124,7 +136,7 @@ def test_an_outage_that_nobody_watched_is_listed_and_one_that_lasts_says_so():
     assert (began, ended, why) == (NOW, later, "1100")
     found = changes_of(Day(since=day_began(NOW), sessions=[live]))
     assert {one.kind for one in found} == {ChangeKind.GATEWAY}
-    assert any("outage from" in one.text and one.text.endswith("1100") for one in found)
+    assert "gateway g: outage of 300 s – 1100" in [one.text for one in found]
     assert "GATEWAY gateway g: outage, not over yet – 1100" in lines(sessions=[session])
     assert live.outages_after(SessionState.LIVE, later, later) == back, "no second outage"
 

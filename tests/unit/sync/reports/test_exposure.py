@@ -179,7 +179,7 @@ def test_a_leg_that_is_another_contract_than_its_conid_is_in_no_sum_and_is_named
     iron, other = found
     assert (iron.legs, iron.legs_held, iron.market_value) == (2, 2, 600.0)
     assert (iron.legs_without_value, iron.legs_without_greeks) == (1, 1)
-    assert iron.mismatches == "2: its right is PUT, not CALL"
+    assert iron.mismatches == "SPY 500C 17Apr26: its right is PUT, not CALL"
     assert (other.market_value, other.mismatches) == (600.0, None)  # nothing of it is claimed
 
 

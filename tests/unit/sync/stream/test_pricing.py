@@ -155,11 +155,11 @@ def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value(two_lines):
     assert BUSY not in rows  # it has just ticked: the broker's value may be the older one
     assert two_lines.due_for_renewal() == [QUIET]
     assert two_lines.due_for_renewal() == []
-    assert two_lines.lines.problems()[0].startswith("requested again: 1: the broker's newer")
+    assert next(iter(two_lines.lines.suspects())).startswith("the broker's newer")
     two_lines.flush(26, BUSY)
     rows = two_lines.flush(27, QUIET)
     assert (rows[QUIET].value_source, rows[QUIET].note) == ("TICK", None)
-    assert two_lines.lines.problems() == []
+    assert not two_lines.lines.suspects()
 
 
 def test_lines_that_do_not_answer_are_requested_again_a_few_at_once_and_less_often(lines):
