@@ -568,3 +568,13 @@ def test_capital_at_risk_is_unknown_after_an_action_whose_cost_is(paid, risk):
     }
     [campaign] = closed_campaigns(parts_of(movements, leg(SHARES)))
     assert capital_at_risk(states_of(campaign), contracts, "USD")[0] == risk
+
+
+def test_a_quantity_in_any_account_is_claimed_of_what_all_accounts_hold():
+    """Another account has held as much, without any movement: half of the claim is of each."""
+    claim = leg(PUT, quantity=-2.0)
+    parts = attributed([moved(PUT, -2.0, 2.0, 2)], [claim], {("U2", PUT): -2.0})
+    owned = {part.owner: part.quantity for part in parts}
+    assert owned == {"s": -1.0, UNATTRIBUTED: -1.0}
+    alone = attributed([moved(PUT, -2.0, 2.0, 2)], [replace(claim, account=A)], {("U2", PUT): -2.0})
+    assert {part.owner: part.quantity for part in alone} == {"s": -2.0}
