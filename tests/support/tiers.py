@@ -83,8 +83,6 @@ ROWS: tuple[Row, ...] = (
         "other random histories; one first"),
     Row(r"tests/integration/sync/test_delivery\.py::test_a_receiver_that_cannot_be_reached\S+"
         r"\[(slack|json|nonsense)", V, "other receivers; by mail and without a scheme first"),
-    Row(r"tests/integration/lake/test_ledger_reads\.py::test_they_are_those\S+\[disk-[1-9]", V,
-        "other random ledgers; one first"),
     Row(r"tests/unit/domain/test_causes_of_histories\.py", C, "random histories of closes"),
     Row(r"tests/unit/sync/reports/test_bridge\.py::\S+\[10000\]", V, "more random days; 300 first"),
 )  # fmt: skip

@@ -56,7 +56,9 @@ def derive(reader, known, clock):
 
 
 @pytest.mark.parametrize("seed", [0, 1, *[2] * EVERYTHING])
-def test_they_are_those_of_the_whole_ledger(open_ledger, reader, derive, make_update, clock, seed):
+def test_the_newest_rows_are_those_of_the_whole_ledger(
+    open_ledger, reader, derive, make_update, clock, seed
+):
     chance, following, looking = random.Random(seed), reader(), reader()
     for step in range(30 if EVERYTHING else 12):
         clock.advance(chance.choice([0, 1, 60, 600]))
