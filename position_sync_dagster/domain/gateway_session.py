@@ -169,7 +169,8 @@ class GatewaySession:
 
     Attributes:
         gateway_id: The login: its name in the gateways file, or "host:port" without one.
-        owner: STREAM, or DRAIN for a refresh by an earlier release.
+        owner: STREAM, LIBRARY for a program of its own, or DRAIN for a refresh by an earlier
+            release.
         session_id: Unique id of the session.
         run_id: The Dagster run of the owner; null outside Dagster.
         host: Host of the owning process.

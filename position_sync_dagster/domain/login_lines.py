@@ -22,8 +22,8 @@ RENEWALS_AT_ONCE = 10
 class LoginLines:
     """Every line that one stream has on its connection: events come in, decisions come out.
 
-    Silence is a sign of a fault only while the contract of a line trades. Other streams of the
-    process may share the connection, and the lines of one contract.
+    Silence is a sign of a fault only while the contract of a line trades. What else uses the
+    connection, as a trial of a line, may have lines too.
 
     Args:
         silence_s: A line is suspect when it should tick and has not for this long.
@@ -128,7 +128,7 @@ class LoginLines:
         """Return the conids that are to hold a line now.
 
         Args:
-            in_use: The lines of the connection, those of other streams too.
+            in_use: The lines of the connection, also those that are not of this set.
             now_s: The time.
         """
         held = self.held

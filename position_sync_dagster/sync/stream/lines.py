@@ -105,7 +105,7 @@ class StreamLines:
         requests.on_refusal.append(self.refused)
 
     def detach(self, requests: MarketDataRequests) -> None:
-        """Release the lines held here; a line that another streamer shares stays subscribed."""
+        """Release the lines held here."""
         for conid in self.held:
             self._cancel(requests, conid)
         requests.on_refusal.remove(self.refused)
