@@ -37,13 +37,13 @@ def batches(bench: Bench) -> None:
 
 
 async def _in_turns(bench: Bench, rounds: int, many: int) -> dict[int, list[float]]:
-    settings = Settings(lake="unused", max_batch_size=BATCH)
+    settings = Settings(lake="unused")
     lakes, took = {}, {FEW: list[float](), many: list[float]()}
     for legs in took:
         lake = lakes[legs] = Lake(bench.new_folder(f"batches-{legs}"))
         lake.initialize_sync()
         hold(lake, settings, legs)
-    workers = {legs: worker_of(lake, settings) for legs, lake in lakes.items()}
+    workers = {legs: worker_of(lake, settings, BATCH) for legs, lake in lakes.items()}
     for turn in range(WARM + rounds):
         for legs, worker in workers.items():
             began = time.process_time()

@@ -14,7 +14,7 @@ from position_sync_dagster.domain.holding import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.queue_request import QueueRequest, Reason
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.settings import Settings
+from position_sync_dagster.settings import BatchSize, Settings
 from position_sync_dagster.sync.broker_view import LakeValues
 from position_sync_dagster.sync.drain import SHARE, QueueWorker, drain
 from position_sync_dagster.sync.reports.book import open_positions, read_book
@@ -96,11 +96,11 @@ def confirm(lake: Lake, settings: Settings, legs: int) -> None:
     lake.broker_positions.replace(settings.gateway_id, _positions(settings, legs))
 
 
-def worker_of(lake: Lake, settings: Settings) -> QueueWorker:
+def worker_of(lake: Lake, settings: Settings, batch_size: BatchSize = "auto") -> QueueWorker:
     """Return a worker that takes the values from the tables."""
     return QueueWorker(
         lake.queue,
-        batch_size=BATCH,
+        batch_size=batch_size,
         values=LakeValues(lake, settings),
         updates=lake.updates,
         settings=settings,

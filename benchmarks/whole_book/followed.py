@@ -180,6 +180,7 @@ async def measure(run: Running, seconds: float, subscribed: int, *, greeks: int)
     await run.lake.initialize()
     worker = QueueWorker(
         run.lake.queue,
+        batch_size="auto",
         values=LakeValues(run.lake, run.settings),
         updates=run.lake.updates,
         settings=run.settings,
