@@ -134,7 +134,7 @@ class Broker:
         last: date | None = None,
         *,
         query: FlexQuery = DAILY,
-        days_later: int = 1,
+        days_later: float = 1,
         books: Sequence[ClosedBooks] | None = None,
     ) -> Delivery:
         """Return the statement of an account over some sessions, as it is made some days later.
@@ -144,7 +144,7 @@ class Broker:
         """
         last = last or first
         covered = [closed for closed in self.closed[account] if first <= closed.session <= last]
-        made = datetime.combine(last + timedelta(days=days_later), MADE_AT, NEW_YORK)
+        made = datetime.combine(last, MADE_AT, NEW_YORK) + timedelta(days=days_later)
         text = f"{query.name}-{account}-{first:%Y%m%d}-{last:%Y%m%d}-{made:%Y%m%d}"
         content = statement_xml(books or covered, self.office.securities, made=made, query=query)
         return Delivery(name=f"{text}.xml", content=content)

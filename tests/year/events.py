@@ -179,7 +179,7 @@ def delivered(broker: Broker, seed: int) -> list[Delivery]:
     files: list[Delivery] = []
     night_before = night_after(before, seed) if broker.has_closed(before) else Night.USUAL
     if night_before is Night.LATE:
-        files += broker.statements(before, days_later=3)
+        files += broker.statements(before, days_later=2)
     if session == LATE_UNTIL and broker.has_passed(LATE_DAY):
         files += broker.statements(LATE_DAY, days_later=8)
     if night_before is Night.WRONG:
@@ -190,7 +190,7 @@ def delivered(broker: Broker, seed: int) -> list[Delivery]:
         wrong = wrong_books(broker.books(A, session))
         return [*files, broker.statement(A, session, books=[wrong]), broker.statement(B, session)]
     if night is Night.AGAIN and broker.has_closed(before):
-        again = broker.statement(A, before, session, query=SECOND_QUERY, days_later=2)
+        again = broker.statement(A, before, session, query=SECOND_QUERY, days_later=1.02)
         files.append(again)
     return [*files, *broker.statements(session)]
 
