@@ -239,7 +239,9 @@ def test_a_command_is_copied_by_a_click_as_a_shell_takes_it(page):
     assert Path(words[0]).is_file()
 
 
-def test_blind_logins_and_legs_without_a_line_are_red_notices_and_in_the_title(page, tmp_path):
+def test_blind_logins_and_refused_lines_are_red_and_in_the_title_and_more_legs_than_lines_are_not(
+    page, tmp_path
+):
     """A gateway that lost IB, one whose lines another session took, and more legs than lines."""
     settings = Settings(lake=str(tmp_path / "lake"))
     put_tables(tmp_path / "lake")
@@ -256,7 +258,7 @@ def test_blind_logins_and_legs_without_a_line_are_red_notices_and_in_the_title(p
     def shows(path: str, alert: str, title: str, **columns: object) -> None:
         lake.sessions.renew(session, lease_s=600, line_limit=100, underlying_lines=5, **columns)
         opened(window, path)
-        wait_for(alert, lambda: alert in texts(window, "[role=alert]:not([hidden])")[0])
+        wait_for(alert, lambda: alert in "".join(texts(window, "#alert")))
         wait_for(title, lambda: f"{title} · " in window.driver.title)
         colour = "return getComputedStyle(document.querySelector('#alert')).backgroundColor"
         red, green, blue = re.findall(r"\d+", page.driver.execute_script(colour))[:3]
@@ -278,8 +280,12 @@ def test_blind_logins_and_legs_without_a_line_are_red_notices_and_in_the_title(p
             window.driver.find_element("css selector", "#alert summary").click()
             folded = f"SPY 575P, again at {began.replace(minute=12).astimezone(NEW_YORK):%H:%M}"
             assert texts(window, "#alert details") == [f"details\n{folded}"]
+            more = {"line_limit": 100, "underlying_lines": 5, "lines_in_use": 20, "detail": None}
+            lake.sessions.renew(session, lease_s=600, **more, **live)
             few = "5 legs now by the queue: no market data line is free"
-            shows(path, few, "LINES MISSING", lines_in_use=20, **live)
+            wait_for(few, lambda: few in "".join(texts(window, "#notice")))
+            wait_for("no alert", lambda: not texts(window, "[role=alert]:not([hidden])"))
+            assert "· LIVE ·" in window.driver.title
     page.driver.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
 
 

@@ -24,8 +24,9 @@ export function drawHeader(notices = []) {
 
   const hints = figures.hints ?? [];
   const attention = figures.attention.filter((text) => !hints.includes(text));
-  say(byId("alert"), alerts(blind), figures.without_line ? reasons() : []);
-  say(byId("notice"), [...attention, ...notices]);
+  const missing = figures.without_line ? [figures.without_line] : [];
+  say(byId("alert"), [...alerts(blind), ...(areRefused() ? missing : [])], areRefused() ? reasons() : []);
+  say(byId("notice"), [...attention, ...(areRefused() ? [] : missing), ...notices]);
   drawHints(hints);
   facts(byId("accounts"), figures.accounts.flatMap(accountFacts));
   facts(byId("state"), stateFacts(blind));
@@ -55,9 +56,11 @@ function alerts(blind) {
   if (areLost()) texts.push(`No new figures for ${duration(since(figures.time))}: every value is from ${clock(figures.time)} or before.`);
   texts.push(...blind.map(blindText));
   if (figures.trouble) texts.push(figures.trouble);
-  if (figures.without_line) texts.push(figures.without_line);
   return texts;
 }
+
+// More legs than lines are no trouble, since the queue values them; lines that a gateway refuses are.
+const areRefused = () => Boolean(figures.without_line) && figures.gateways.some((login) => login.state === LIVE && login.reason);
 
 // All that logins say, without what is said already.
 function reasons() {
@@ -149,5 +152,5 @@ function worstState() {
   const away = figures.gateways.find((login) => login.state !== LIVE);
   if (away) return away.state ?? "NOT CONNECTED";
   if (figures.limits.some((limit) => limit.state === "BROKEN")) return "LIMIT";
-  return figures.without_line ? "LINES MISSING" : LIVE;
+  return areRefused() ? "LINES MISSING" : LIVE;
 }
