@@ -272,6 +272,7 @@ def test_blind_logins_and_refused_lines_are_red_and_in_the_title_and_more_legs_t
         taken = "Another session took your lines: 20 legs now by the queue, since"
         competing = f"{taken} {began:%H:%M} UTC (IB 10197); SPY 575P, again at 15:12 UTC"
         local = f"{taken} {began.astimezone(NEW_YORK):%H:%M} (IB 10197)\ndetails"
+        few = "5 legs now by the queue: no market data line is free"
         for path in ("/money", "/money/risk"):
             blind = f"{settings.gateway_id} is BLIND"
             shows(path, blind, "BLIND", state=SessionState.BLIND, lines_in_use=5)
@@ -282,7 +283,6 @@ def test_blind_logins_and_refused_lines_are_red_and_in_the_title_and_more_legs_t
             assert texts(window, "#alert details") == [f"details\n{folded}"]
             more = {"line_limit": 100, "underlying_lines": 5, "lines_in_use": 20, "detail": None}
             lake.sessions.renew(session, lease_s=600, **more, **live)
-            few = "5 legs now by the queue: no market data line is free"
             wait_for(few, lambda: few in "".join(texts(window, "#notice")))
             wait_for("no alert", lambda: not texts(window, "[role=alert]:not([hidden])"))
             assert "· LIVE ·" in window.driver.title
