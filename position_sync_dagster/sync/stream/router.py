@@ -237,6 +237,8 @@ class FollowedHoldings:
         queues_legs = bool(self._legs) and may_queue and now >= self._queue_at
         if queues_legs or now >= self._publish_at:
             await self._publish(connection, now, at_once=queues_legs)
+            if may_queue:  # a value that became known needs a row at once
+                await self.publisher.enqueue_changed(routes.states, self._monitored)
         if queues_legs:
             await self.publisher.enqueue(routes.states, self._legs)
             self._queue_at = now + self.context.settings.overflow_interval_s

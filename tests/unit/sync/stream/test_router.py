@@ -65,6 +65,9 @@ class Day:
     async def enqueue_moved(self, _routes):
         self.done.append(("moved", self.second))
 
+    async def enqueue_changed(self, _routes, _keys):
+        self.done.append(("became known", self.second))
+
     async def publish(self, _feed):
         self.done.append(("published", self.second))
 
@@ -108,7 +111,7 @@ async def test_values_are_published_steadily_and_when_the_legs_are_queued(
 async def test_the_newest_values_are_published_before_the_legs_are_queued(routes):
     day = Day(routes, overflow_interval_s=25.0)
     await day.pass_(26)
-    assert day.done[-2:] == [("published", 25), ("queued", 25)]
+    assert day.done[-3:] == [("published", 25), ("became known", 25), ("queued", 25)]
 
 
 async def test_a_slow_commit_is_followed_by_a_rest_of_three_times_its_time(routes):
@@ -180,6 +183,17 @@ async def test_values_that_moved_are_published_steadily_and_queued_together(rout
     await day.pass_(2 * int(MOVED_S) + 1)
     assert day.at("published")[:3] == [0, 4, 8]
     assert day.at("moved") == [0, int(MOVED_S), 2 * int(MOVED_S)]
+
+
+async def test_a_value_that_becomes_known_is_queued_when_it_is_published_and_not_a_minute_later(
+    routes,
+):
+    routes.update({KEY: LegState.MONITORED})
+    day = Day(routes, pnl_subscriptions=9)
+    await day.pass_(9)
+    assert day.at("became known") == [0, 4, 8]
+    await day.pass_(9, may_queue=False)  # a download will queue it
+    assert day.at("became known") == [0, 4, 8]
 
 
 @pytest.mark.parametrize(
