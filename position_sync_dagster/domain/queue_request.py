@@ -174,9 +174,10 @@ def _written(moment: datetime | None) -> str | None:
 
 
 def _earlier(text: str | None) -> list[Written]:
+    written = None
     with suppress(ValueError):  # another program may have written it
-        return list(json.loads(text or "[]"))
-    return []
+        written = json.loads(text or "[]")
+    return written if isinstance(written, list) else []
 
 
 def with_ended_attempt(

@@ -68,6 +68,7 @@ _READABLE: Mapping[str, pl.Expr] = {
     "reason": pl.col("reason").is_in(_REASONS),
     "confirmed_at": _time_or_null("confirmed_at"),
     "changed_at": _time_or_null("changed_at"),
+    "claimed_at": _time_or_null("claimed_at"),
     "lease": pl.col("status").ne_missing(PROCESSING) | _IS_LEASED,
 }
 
@@ -109,6 +110,7 @@ def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.D
         "attempts": pl.lit(0, pl.Int64),
         "reason": pl.lit(Reason.MANUAL.value),
         "confirmed_at": schema.moment(None),
+        "claimed_at": schema.moment(None),
     }
     columns: list[pl.Expr] = []
     for name, value in instead.items():

@@ -258,6 +258,7 @@ async def test_a_zero_row_that_the_stream_writes_meanwhile_is_not_followed_by_an
 async def test_a_drain_of_many_requests_takes_a_few_batches_and_looks_at_the_broker_for_each():
     conids = range(1, 801)
     one = Draining(*conids)
+    one.worker.batch_size = "auto"
     await one.request(*conids)
     result = await one.worker.drain(3600.0)
     assert [batch.claimed for batch in result.batches] == [200, 200, 200, 200]

@@ -190,7 +190,7 @@ async def test_a_handler_that_ends_its_own_delivery_is_served_again(error):
     await eventually(lambda: table.task is not None and table.task.done())
     delivery.put([pending(1, 3.0)])
     await delivery.close(timeout_s=5)
-    assert table.batches == [[(1, 3.0), (2, 2.0)]]
+    assert table.batches == [[(2, 2.0), (1, 3.0)]]
 
 
 @pytest.mark.parametrize("swallowed", [False, True])
@@ -230,7 +230,7 @@ async def test_after_a_slow_flush_values_wait_and_a_fill_does_not(monkeypatch):
     assert len(table.batches) == 1
     delivery.put([pending(1, 1.0, position=2.0)], urgent=True)
     await turns()
-    assert table.batches[1:] == [[(1, 1.0), (2, 2.5)]]
+    assert table.batches[1:] == [[(2, 2.5), (1, 1.0)]]
     delivery.put([pending(2, 3.0)])
     await turns()
     assert len(table.batches) == 2
