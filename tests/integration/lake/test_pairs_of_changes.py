@@ -176,8 +176,8 @@ UPKEEP: dict[str, Callable[[Table], Any]] = {
 # Columns that hold an id, a time or a version: they differ from try to try.
 UNTOLD = {
     "request_id", "update_id", "batch_id", "part", "bucket", "created_at", "updated_at", "added_at",
-    "available_at", "changed_at", "lease_token", "lease_expires_at", "removed_at",
-    "committed_at",
+    "available_at", "changed_at", "claimed_at", "earlier_attempts", "lease_token",
+    "lease_expires_at", "removed_at", "committed_at",
     "ledger_version", "published_version", "session_id", "started_at", "heartbeat_at",
     "expires_at", "ended_at", "run_id", "recorded_at", "break_id", "row_id", "resolved_at",
     "fencing_token",
