@@ -68,8 +68,7 @@ class SeveralLogins:
         """Wait for a stream of a login that has all its lines."""
 
         def has_lines(found: GatewaySession) -> bool:
-            of_legs = (found.lines_in_use or 0) - (found.underlying_lines or 0)
-            return of_legs == login.wanted_lines
+            return found.lines_in_use == login.wanted_lines
 
         return streaming(self.lake, has_lines, name=login.name)
 

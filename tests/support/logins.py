@@ -76,7 +76,7 @@ class Login:
 
     @property
     def wanted_lines(self) -> int:
-        """The lines that its stream uses when every active leg that can has one."""
+        """The lines that its stream uses when all that can have one: underlyings, then legs."""
         return min(len(self.book.active), self.budget)
 
     def post(self, action: str, **arguments: Any) -> None:
