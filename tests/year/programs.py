@@ -64,7 +64,7 @@ TICK = timedelta(seconds=5)
 # So many ticks are enough for any queue of the year.
 MOST_TICKS = 40
 # How long values may take, in seconds of the machine, before the next tick.
-VALUES_WAIT_S = 0.3
+VALUES_WAIT_S = 1.5
 
 LAUNCHER = {
     "module": "dagster._core.launcher.sync_in_memory_run_launcher",
