@@ -150,7 +150,7 @@ bounds-check: $(UV_INSTALLED) ## make test with the lowest and the newest versio
 	  echo "Resolving $$end"; \
 	  $(UV) venv --quiet --clear --python .tools/bin/python ".tools/$$end" && \
 	  $(UV) pip install --quiet --python ".tools/$$end/bin/python" --resolution "$$end" \
-	    --editable '.[alerts,kubernetes,mcp,money,postgres]' && \
+	    --editable '.[alerts,kubernetes,mcp,postgres]' && \
 	  $(UV) pip install --quiet --python ".tools/$$end/bin/python" --group dev && \
 	  ".tools/$$end/bin/python" -m pytest -n 4 -W default -m 'not ($(SECOND_TIER))' $(ARGS) || exit; \
 	done
@@ -213,7 +213,7 @@ endef
 # The programs and the money page; what the tests have beside them stays.
 $(RUNNABLE): $(UV_INSTALLED) pyproject.toml uv.lock
 	@echo 'Installing what the programs need into .venv (700 MB there; the first time takes a minute)'; \
-	$(call install,--no-default-groups --extra money,--inexact,--no-compile) && $(IMPORT) && touch $@
+	$(call install,--no-default-groups,--inexact,--no-compile) && $(IMPORT) && touch $@
 
 $(SYNCED): $(UV_INSTALLED) pyproject.toml uv.lock
 	@echo 'Installing the locked dependencies, those of the tests too, into .venv (1.6 GB there)'; \

@@ -1,7 +1,7 @@
 """The money page at `/money`, its feed, and the routes of all pages.
 
 Nobody can write: the tables that a viewer sorts and groups are in his own browser, and every route
-is for GET alone. Perspective's engine runs in the browser, and is not imported here.
+is for GET alone.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,6 @@ from position_sync_dagster.web.page import (
     Panel,
     html_route,
     packed_answer,
-    perspective_version,
     static_routes,
 )
 from position_sync_dagster.web.results_page import results_html
@@ -54,8 +53,7 @@ PANELS = (
         name="holdings",
         title="Holdings",
         tools='<div id="tools" role="group" aria-label="Holdings"></div>',
-        content='<perspective-viewer id="grid" hidden></perspective-viewer>'
-        '<div id="plain" hidden></div><p id="holdings-note" role="status" hidden></p>',
+        content='<p id="holdings-note" role="status" hidden></p><div id="book"></div>',
     ),
     Panel(
         name="strategies",
@@ -90,9 +88,7 @@ DIALOGS = """
 
 def money_html() -> str:
     """Return the page, without figures: they come by the feed."""
-    version = perspective_version()
-    styles = (f"/money/{version}/perspective.css",) if version else ()
-    frame = PageFrame(title="Money", path="/money", module="money_page", styles=styles)
+    frame = PageFrame(title="Money", path="/money", module="money_page")
     return frame.html("\n".join(panel.html() for panel in PANELS) + DIALOGS)
 
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
-from importlib import metadata, util
 from pathlib import Path
 
 from starlette.requests import Request
@@ -27,12 +26,11 @@ STATIC = Path(__file__).parent / "static"
 KINDS = {
     ".css": "text/css", ".js": "text/javascript", ".json": "application/json", ".txt": "text/plain",
 }  # fmt: skip
-FOR_EVER = "public, max-age=31536000, immutable"
 
-# Perspective and uPlot set sizes in the page: styles are inline.
+# uPlot sets sizes in the page: styles are inline.
 POLICY = (
-    "default-src 'none'; script-src 'self' blob: 'wasm-unsafe-eval'; worker-src 'self' blob:; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src data:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 HEADERS = {
@@ -97,8 +95,7 @@ class PageFrame:
         program = escape(_program())
         home = escape(_option_of_home())
         return f"""<!doctype html>
-<html lang="en" data-page="{self.module}" data-perspective="{perspective_version() or ""}"
-  data-program="{program}" data-home="{home}">
+<html lang="en" data-page="{self.module}" data-program="{program}" data-home="{home}">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -164,19 +161,6 @@ def _header(path: str) -> str:
 </header>"""
 
 
-def perspective_version() -> str | None:
-    """Return the version of Perspective, whose files come from its wheel; None: not installed."""
-    return metadata.version("perspective-python") if perspective_folder() else None
-
-
-def perspective_folder() -> Path | None:
-    """Return the folder of Perspective's files; None: it is not installed. Its engine stays out."""
-    package = util.find_spec("perspective")
-    if package is None or package.origin is None:
-        return None
-    return Path(package.origin).parent / "widget" / "static"
-
-
 @cache
 def _packed_file(path: Path) -> bytes:
     return gzip.compress(path.read_bytes(), 6, mtime=0)
@@ -192,11 +176,11 @@ def packed_answer(
     return Response(content, headers={**HEADERS, **headers, **encoding}, media_type=kind)
 
 
-def file_route(path: str, file: Path, cached: str = "no-cache") -> Route:
+def file_route(path: str, file: Path) -> Route:
     """Return the route of a file; Starlette calls it in a thread, so it blocks no other request."""
 
     def answer(request: Request) -> Response:
-        headers = {"Cache-Control": cached, "Vary": "Accept-Encoding"}
+        headers = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
         return packed_answer(request, _packed_file(file), KINDS[file.suffix], headers)
 
     return Route(path, answer, methods=["GET"])
@@ -214,14 +198,6 @@ def html_route(path: str, text: str) -> Route:
 
 
 def static_routes() -> list[Route]:
-    """Return a route for each file of `static`, and for those of Perspective if it is there."""
+    """Return a route for each file of `static`."""
     files = sorted(path for path in STATIC.rglob("*") if path.suffix in KINDS)
-    routes = [file_route(f"/money/{file.relative_to(STATIC).as_posix()}", file) for file in files]
-
-    folder = perspective_folder()
-    if folder is not None:
-        address = f"/money/{perspective_version()}/perspective"
-        for suffix in (".js", ".css"):
-            file = folder / f"perspective-anywidget{suffix}"
-            routes.append(file_route(address + suffix, file, FOR_EVER))
-    return routes
+    return [file_route(f"/money/{file.relative_to(STATIC).as_posix()}", file) for file in files]

@@ -10,11 +10,11 @@ from threading import Lock
 from typing import Any, Generic, TypeVar
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.clock import NEVER, elapsed
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.risk.coverage import LEAST_KNOWN, stands_for
 from position_sync_dagster.risk.priced_legs import PricedLegs
 from position_sync_dagster.risk.scenario_file import (
     STANDARD,
@@ -25,7 +25,6 @@ from position_sync_dagster.risk.scenario_file import (
 from position_sync_dagster.risk.scenarios import profits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import Book, read_curves
-from position_sync_dagster.sync.reports.exposure import lacks
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.risk import price_legs
 from position_sync_dagster.sync.reports.status import plain
@@ -66,21 +65,16 @@ LONGEST_TEXT = 200
 Row = list[Any]
 Value = TypeVar("Value")
 
-OF_LEG = ("name", "strike", "average_cost", "bid", "ask", "moneyness", "extrinsic", "days")
+OF_LEG = ("name", "average_cost", "bid", "ask", "moneyness", "extrinsic", "days")
 OF_PART = (
-    "account", "conid", "symbol", "right", "expiry", "currency", "sec_type", "market_price",
-    "market_value", "notional", "unrealized_pnl", "daily_pnl", "delta", "gamma_1pct", "theta",
-    "vega", "dollar_delta", "implied_vol", "underlying_price", "run_id",
-)  # fmt: skip
-# The sums of parts that get a star where they leave out a part.
-STARRED = (
-    "market_value", "notional", "unrealized_pnl", "daily_pnl", "delta", "gamma_1pct", "theta",
-    "vega", "dollar_delta",
+    "account", "conid", "symbol", "expiry", "currency", "market_price", "market_value",
+    "unrealized_pnl", "daily_pnl", "delta", "gamma_1pct", "theta", "vega", "dollar_delta",
+    "implied_vol",
 )  # fmt: skip
 # The columns of a part of a holding: times in milliseconds, null for what is unknown.
 COLUMNS = (
-    "key", "strategy", "quantity", "source", "current", "unvalued", "greekless", "lacks",
-    "stands_for", "priced_at", "greeks_at", "written_at", *OF_LEG, *OF_PART,
+    "key", "strategy", "quantity", "source", "current", "unvalued", "greekless", "priced_at",
+    *OF_LEG, *OF_PART,
 )  # fmt: skip
 
 
@@ -261,7 +255,6 @@ def shown(figures: Figures) -> dict[str, Any]:
     """Return what the page shows besides the parts: the JSON of the API without its positions."""
     values = figures.to_dict()
     values["columns"] = COLUMNS
-    values["least_known"] = LEAST_KNOWN
     values["missing"] = not_in_sums(figures.book)
     values["changes"] = values["changes"][:MOST_CHANGES]
     return values
@@ -270,18 +263,15 @@ def shown(figures: Figures) -> dict[str, Any]:
 def parts_of(figures: Figures) -> dict[str, Row]:
     """Return each part of a holding by its key, in the order of COLUMNS."""
     key = ("account", "conid")
-    of_leg = figures.positions.select(*key, *OF_LEG, "current", "confirmed_at", "greeks_at")
+    of_leg = figures.positions.select(*key, *OF_LEG, "current", "confirmed_at")
     parts_of_legs = figures.book.split.parts.select(_columns_of_parts(key))
     with_legs = parts_of_legs.join(of_leg, on=key, how="left", maintain_order="left")
 
-    times = pl.col("confirmed_at", "greeks_at", "timestamp").dt.timestamp("ms")
-    expiry = pl.col("expiry").dt.to_string("iso")
-    as_plain = with_legs.with_columns(times, expiry)
+    priced_at = col.confirmed_at.dt.timestamp("ms")
+    expiry = col.expiry.dt.to_string("iso")
     # As the price: of one share, in the unit of the quotes.
-    average_cost = pl.col("average_cost") / pl.col("multiplier") * pl.col("magnifier")
-    named = as_plain.with_columns(
-        written_at="timestamp", priced_at="confirmed_at", average_cost=average_cost
-    )
+    average_cost = col.average_cost / col.multiplier * col.magnifier
+    named = with_legs.with_columns(expiry, priced_at=priced_at, average_cost=average_cost)
     texts = pl.col(pl.String).str.replace_all(NOT_SHOWN, "�").str.slice(0, LONGEST_TEXT)
     rows = named.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None), texts)
     return {row[0]: list(row) for row in rows.iter_rows()}
@@ -296,18 +286,12 @@ def _columns_of_parts(key: Sequence[str]) -> list[pl.Expr]:
     quantity = pl.col("position") * pl.col("share")
     has_no_greeks = pl.col("is_option") & pl.col("greekless")
 
-    # Which sums leave out this part.
-    unknown = [pl.when(lacks(name)).then(pl.lit(name)) for name in STARRED]
-    lacking = pl.concat_list(unknown).list.drop_nulls()
-
-    columns = [pl.col(name) for name in (*of_part, "timestamp", "multiplier", "magnifier")]
+    columns = [pl.col(name) for name in (*of_part, "multiplier", "magnifier")]
     columns.append(pl.format("{}|{}|{}|{}", *of_part, number).alias("key"))
     columns.append(pl.col("strategy_id").alias("strategy"))
     columns.append(quantity.alias("quantity"))
     columns.append((source + feed).alias("source"))
     columns.append(pl.col("valueless").cast(pl.Int64).alias("unvalued"))
-    columns.append(lacking.alias("lacks"))
-    columns.append(stands_for().alias("stands_for"))
     columns.append(has_no_greeks.cast(pl.Int64).alias("greekless"))
     columns += [pl.col(name) for name in OF_PART if name not in key]
     return columns

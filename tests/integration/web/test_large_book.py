@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.keys import Keys
 from starlette.applications import Starlette
 
@@ -21,9 +20,8 @@ LEGS, NAMES, STRATEGIES = 20_000, 400, 2_000
 # A page that made elements of all rows would have some 300,000.
 MOST_ELEMENTS = 8_000
 
-GRID_ROWS = "return document.querySelector('#grid').getView().then(view => view.num_rows())"
-PLAIN_ROWS = """
-return [...document.querySelectorAll('#plain tbody tr')].map(row => row.innerText.trim())
+ROWS = """
+return [...document.querySelectorAll('#book tbody tr')].map(row => row.innerText.trim())
   .filter(text => text)
 """
 
@@ -43,20 +41,9 @@ def elements(page: Page) -> int:
     return count
 
 
-def plain_rows(page: Page) -> list[str]:
-    rows: list[str] = page.driver.execute_script(PLAIN_ROWS)
-    return rows
-
-
-def test_the_grid_has_a_row_for_each_strategy(page):
-    def rows() -> int:
-        try:
-            return int(page.driver.execute_script(GRID_ROWS))
-        except WebDriverException:  # the grid is not there yet
-            return 0
-
-    wait_for("all strategies", lambda: rows() == STRATEGIES + 1, told=rows)
-    assert elements(page) < MOST_ELEMENTS
+def rows(page: Page) -> list[str]:
+    found: list[str] = page.driver.execute_script(ROWS)
+    return found
 
 
 def test_the_search_finds_a_leg_and_shows_the_legs_of_a_strategy_alone(page):
@@ -65,8 +52,7 @@ def test_the_search_finds_a_leg_and_shows_the_legs_of_a_strategy_alone(page):
         found: list[str] = page.driver.execute_script(script)
         return found
 
-    page.button("Plain table")
-    wait_for("rows", lambda: len(plain_rows(page)) > 20)
+    wait_for("rows", lambda: len(rows(page)) > 20)
     box = page.driver.find_element("css selector", "input[type=search]")
     box.send_keys("sym399 85c")
     wait_for("the legs", lambda: any("SYM399 85C" in text for text in matches()), told=matches)
@@ -74,16 +60,22 @@ def test_the_search_finds_a_leg_and_shows_the_legs_of_a_strategy_alone(page):
     box.clear()
     box.send_keys("SYM399-4", Keys.ENTER)
     its_legs = "the total and its ten legs"
-    wait_for(its_legs, lambda: len(plain_rows(page)) == 11, told=lambda: plain_rows(page))
+    wait_for(its_legs, lambda: len(rows(page)) == 11, told=lambda: rows(page))
     page.button("All")
-    wait_for("all again", lambda: len(plain_rows(page)) > 20)
+    wait_for("all again", lambda: len(rows(page)) > 20)
 
 
 def test_all_legs_scroll_and_only_those_on_the_screen_are_elements(page):
+    count = "return document.querySelector('#book table').ariaRowCount"
+
+    def count_is(expected: int) -> bool:
+        """Return whether there are so many rows beside the headings and the total."""
+        return int(page.driver.execute_script(count)) == expected + 2
+
+    wait_for("all strategies", lambda: count_is(STRATEGIES))
     page.button("Legs")
-    count = "return document.querySelector('#plain table').ariaRowCount"
-    wait_for("all legs", lambda: int(page.driver.execute_script(count)) == LEGS + 2)
-    first = plain_rows(page)
-    page.driver.execute_script("const box = document.querySelector('#plain'); box.scrollTop = 1e9")
-    wait_for("the last ones", lambda: plain_rows(page)[-1] not in first)
+    wait_for("all legs", lambda: count_is(LEGS))
+    first = rows(page)
+    page.driver.execute_script("const box = document.querySelector('#book'); box.scrollTop = 1e9")
+    wait_for("the last ones", lambda: rows(page)[-1] not in first)
     assert elements(page) < MOST_ELEMENTS

@@ -41,12 +41,11 @@ pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 AXE = Path(__file__).parents[2] / "support/axe/axe.min.js"
 LAPTOP, TABLET, PHONE = (1440, 900), (1024, 768), (390, 844)
 
-# The inside of Perspective's grid is not ours: the plain table shows the same to a screen reader.
 RUN_AXE = """
 const done = arguments[0];
 const rules = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
 const shown = rule => [rule.id, rule.nodes.map(node => node.html.slice(0, 160))];
-axe.run({exclude: [['perspective-viewer']]}, {runOnly: rules}).then(
+axe.run({runOnly: rules}).then(
   result => done(result.violations.map(shown)), error => done([String(error)]));
 """
 
@@ -97,7 +96,7 @@ def opened(
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
     page.driver.get(page.address("/money/app.css"))
     page.driver.execute_script("localStorage.clear()")
-    usual = {"holdings": "table", "theme": "dark"}
+    usual = {"theme": "dark"}
     for name, value in (usual | kept).items():
         page.driver.execute_script(f"localStorage.setItem('money.{name}', {json.dumps(value)})")
     page.driver.get(page.address(path))
@@ -139,7 +138,7 @@ def press(page: Page, *keys: str) -> None:
 def test_axe_finds_nothing_on_the_money_page_and_on_an_open_leg(page, theme, size):
     opened(page, theme=theme, size=size)
     wait_for("scenarios", lambda: "account" in texts(page, "#scenarios td:first-child"))
-    wait_for("holdings", lambda: texts(page, "#plain tbody button"))
+    wait_for("holdings", lambda: texts(page, "#book tbody button"))
     assert violations(page) == []
     opened(page, "/money?leg=U1:1", theme=theme, size=size)
     wait_for("its values", lambda: texts(page, "#leg-values tbody tr"))
@@ -174,10 +173,10 @@ def test_no_page_is_wider_than_its_window(page, size):
 
 def test_a_table_is_one_stop_of_the_tab_key_and_arrows_move_in_it(page):
     opened(page)
-    wait_for("holdings", lambda: len(texts(page, "#plain tbody button")) > 3)
-    stops = "return document.querySelectorAll('#plain tbody button[tabindex=\"0\"]').length"
+    wait_for("holdings", lambda: len(texts(page, "#book tbody button")) > 3)
+    stops = "return document.querySelectorAll('#book tbody button[tabindex=\"0\"]').length"
     assert page.driver.execute_script(stops) == 1
-    page.driver.execute_script("document.querySelector('#plain tbody button').focus()")
+    page.driver.execute_script("document.querySelector('#book tbody button').focus()")
     press(page, Keys.ARROW_DOWN)
     assert focused(page) == "▸ known"
     press(page, Keys.ENTER, Keys.ARROW_DOWN)
@@ -191,18 +190,18 @@ def test_a_table_is_one_stop_of_the_tab_key_and_arrows_move_in_it(page):
 
 def test_the_plain_table_has_the_sums_of_the_figures_with_their_stars(page):
     opened(page)
-    wait_for("holdings", lambda: len(texts(page, "#plain tbody button")) > 3)
-    cells = dict(zip(texts(page, "#plain tbody td:first-child"), rows_of(page), strict=True))
+    wait_for("holdings", lambda: len(texts(page, "#book tbody button")) > 3)
+    cells = dict(zip(texts(page, "#book tbody td:first-child"), rows_of(page), strict=True))
     assert cells["▸ partly"][1:4] == ["−600", "known for 1 of 2", "0"]
     assert cells["▸ known"][1:4] == ["−300", "−7", "0"]
     assert cells["total"][1] == "−20,900"
     page.button("Greeks")
-    assert "IV" in texts(page, "#plain th")
+    assert "IV" in texts(page, "#book th")
 
 
 def rows_of(page: Page) -> list[list[str]]:
     script = (
-        "return [...document.querySelectorAll('#plain tbody tr')].map("
+        "return [...document.querySelectorAll('#book tbody tr')].map("
         "row => [...row.cells].map(cell => cell.innerText.trim()))"
     )
     found: list[list[str]] = page.driver.execute_script(script)
@@ -214,7 +213,7 @@ def test_one_search_box_opens_what_it_finds_by_the_keyboard(page):
     press(page, "/", "part")
     wait_for("a match", lambda: any("partly" in text for text in texts(page, "#matches li")))
     press(page, Keys.ENTER)
-    wait_for("its legs alone", lambda: len(texts(page, "#plain tbody button")) == 3)
+    wait_for("its legs alone", lambda: len(texts(page, "#book tbody button")) == 3)
     press(page, "/", "qqq 700p")
     wait_for("a leg", lambda: any("QQQ 700P" in text for text in texts(page, "#matches li")))
     press(page, Keys.ENTER)

@@ -1,4 +1,4 @@
-// The panel of holdings: the grid of Perspective where it is installed, else a plain table; its tools.
+// The panel of holdings: one table, and the tools that group, filter and sort it.
 
 import { COLUMN_SETS, GROUPS, SOON_DAYS } from "./columns.js";
 import { byId, button, element, set, show } from "./elements.js";
@@ -8,60 +8,59 @@ import { HoldingsTable } from "./holdings_table.js";
 import { openLeg } from "./leg_panel.js";
 import { parts } from "./parts.js";
 
-const VIEW = "money.holdings"; // "table": somebody prefers the plain table
-const HAS_GRID = Boolean(document.documentElement.dataset.perspective);
-let view = null; // once it is there; the figures go on meanwhile
-let opening = false;
+let view = null; // once there are holdings
 
-const isGrid = () => HAS_GRID && localStorage.getItem(VIEW) !== "table";
-
-export async function openHoldings() {
-  if (view || opening || !parts.size) return;
-  opening = true;
-  if (isGrid()) show(byId("holdings-note"), "Loading the grid …");
-  byId("grid").hidden = !isGrid();
-  byId("plain").hidden = isGrid();
-  try {
-    view = isGrid() ? await openGrid() : new HoldingsTable(byId("plain"), openLeg);
-  } catch (error) {
-    console.warn(String(error));
-  }
-  opening = false;
-  show(byId("holdings-note"), view ? "" : "The grid could not be loaded. The plain table shows the same.");
+export function openHoldings() {
+  if (view || !parts.size) return;
+  view = new HoldingsTable(byId("book"), openLeg);
   drawTools();
+  showFilter();
 }
 
-// The grid is imported only where it is shown.
-async function openGrid() {
-  const { HoldingsGrid } = await import("./holdings_grid.js");
-  return HoldingsGrid.open(byId("grid"), openLeg);
-}
-
-export const updateHoldings = (changed, message) => view?.update(changed, message);
-export const tickHoldings = () => view?.tick();
+export const updateHoldings = () => view?.draw();
+export const tickHoldings = () => view?.drawRows();
 
 export function only(column, ...values) {
+  view?.only(column, values);
+  showFilter();
+}
+
+function showFilter() {
+  const { column, values } = view?.filter ?? {};
   show(byId("holdings-note"), column ? `Only ${column}: ${values.slice(0, 5).join(", ")}` : "");
-  return view?.only(column, values);
 }
 
 // --- Tools ---------------------------------------------------------------------------------------
 
 function drawTools() {
-  const groups = Object.keys(GROUPS).map((name) => chooser(name, () => view?.group(name), "group"));
-  const sets = Object.keys(COLUMN_SETS).map((name) => chooser(name, () => view?.columns(name), "set"));
+  const groups = GROUPS.map((name) => chooser(name, () => view.group(name), "group"));
+  const sets = Object.keys(COLUMN_SETS).map((name) => chooser(name, () => view.columns(name), "set"));
+  const words = element("input", undefined, { type: "search", placeholder: "Filter legs", "aria-label": "Filter legs by words" });
+  words.addEventListener("input", () => view.matching(words.value));
   byId("tools").replaceChildren(
     ...groups,
+    words,
     button(`Expires ≤ ${SOON_DAYS} d`, onlySoon),
-    button("All", () => only(null), "Remove the filters"),
+    button("All", showAll, "Remove the filters"),
     element("span", "", { class: "space" }),
     ...sets,
-    ...(view?.edit ? [button("Columns", () => view.edit(), "Columns, filters, sorting, charts")] : []),
-    ...(HAS_GRID ? [button(isGrid() ? "Plain table" : "Grid", swapView)] : []),
     button("CSV", () => location.assign("/api/v1/positions.csv"), "Every position, as a file"),
     button("Reset", reset, "The layout of the beginning, and the hints"),
   );
   markChosen();
+
+  function showAll() {
+    words.value = "";
+    view.matching("");
+    only(null);
+  }
+
+  function reset() {
+    showHintsAgain();
+    showAll();
+    view.reset();
+    markChosen();
+  }
 }
 
 function chooser(name, act, kind) {
@@ -73,7 +72,7 @@ function chooser(name, act, kind) {
 }
 
 function markChosen() {
-  const chosen = { group: view?.group_name, set: view?.set_name };
+  const chosen = { group: view.groupName, set: view.setName };
   for (const node of byId("tools").querySelectorAll("button")) {
     if (node.kind) set(node, "aria-pressed", String(node.textContent === chosen[node.kind]));
   }
@@ -83,16 +82,4 @@ export function onlySoon() {
   const days = figures.expiries.filter((sums) => sums.days <= SOON_DAYS).map((sums) => sums.expiry);
   if (days.length) only("expiry", ...days);
   else show(byId("holdings-note"), `Nothing that is held expires within ${SOON_DAYS} days.`);
-}
-
-function reset() {
-  showHintsAgain();
-  only(null);
-  view?.reset();
-  markChosen();
-}
-
-function swapView() {
-  localStorage.setItem(VIEW, isGrid() ? "table" : "grid");
-  location.reload(); // the grid holds an engine of its own, which ends with the page
 }

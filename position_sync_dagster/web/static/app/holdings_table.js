@@ -1,7 +1,7 @@
-// The holdings as a plain table: the same rows and sums as the grid, without Perspective. Only the
-// rows on the screen are elements, so 20,000 legs scroll like 20.
+// The holdings as a table with groups, filters and an order. Only the rows on the screen are elements,
+// so 20,000 legs scroll like 20. What a person chose is there again after a reload.
 
-import { COLUMNS, COLUMN_SETS, GROUPS } from "./columns.js";
+import { COLUMNS, COLUMN_SETS } from "./columns.js";
 import { element, fit, set, write } from "./elements.js";
 import { figures, older } from "./figures.js";
 import { DASH, duration, isUnknown, rounded, sign } from "./format.js";
@@ -26,9 +26,11 @@ const OF_GROUP = {
   "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega", days: "days",
 };
 
+const FIRST = { group: "Strategies", set: "Money", sort: "today", descending: false, filter: null };
+
 export class HoldingsTable {
-  #settings = { group: "Strategies", set: "Money", sort: "today", descending: false };
-  #filter = null; // { column, values }
+  #settings = { ...FIRST };
+  #words = []; // that a leg's texts must have
   #open = new Set();
   #rows = [];
   #active = 0;
@@ -40,19 +42,23 @@ export class HoldingsTable {
     this.table = element("table", undefined, { class: "holdings", "aria-label": "Holdings" });
     this.table.append(element("thead"), element("tbody"));
     box.replaceChildren(this.table);
-    box.addEventListener("scroll", () => this.#drawRows());
+    box.addEventListener("scroll", () => this.drawRows());
     box.addEventListener("keydown", (event) => this.#key(event));
-    this.#draw();
+    this.draw();
   }
 
   // --- What the panel asks for -------------------------------------------------------------------
 
-  get group_name() {
+  get groupName() {
     return this.#settings.group;
   }
 
-  get set_name() {
+  get setName() {
     return this.#settings.set;
+  }
+
+  get filter() {
+    return this.#settings.filter;
   }
 
   group(name) {
@@ -63,53 +69,48 @@ export class HoldingsTable {
     this.#change({ set: name });
   }
 
-  only(column, values = []) {
-    this.#filter = column ? { column: COLUMNS[column][0], values: new Set(values.map(String)) } : null;
-    this.#draw();
+  only(column, values) {
+    this.#change({ filter: column ? { column, values: values.map(String) } : null });
+  }
+
+  matching(text) {
+    this.#words = text.toLowerCase().split(/\s+/).filter(Boolean);
+    this.draw();
   }
 
   reset() {
-    this.#filter = null;
     this.#open.clear();
-    this.#change({ group: "Strategies", set: "Money", sort: "today", descending: false });
-  }
-
-  update() {
-    this.#draw();
-  }
-
-  tick() {
-    this.#drawRows();
-  }
-
-  close() {
-    this.box.replaceChildren();
+    this.#change(FIRST);
   }
 
   #change(settings) {
     Object.assign(this.#settings, settings);
     localStorage.setItem(SETTINGS, JSON.stringify(this.#settings));
-    this.#draw();
+    this.draw();
   }
 
   // --- Which rows there are ----------------------------------------------------------------------
 
-  #draw() {
+  draw() {
     this.#rows = [...figures.totals.map((sums) => ({ kind: "total", sums, name: sums.total })), ...this.#body()];
     set(this.table, "aria-rowcount", String(this.#rows.length + 1));
     this.#active = Math.min(this.#active, this.#rows.length - 1);
     this.#drawHead();
-    this.#drawRows();
+    this.drawRows();
   }
 
   #body() {
     const shown = [...parts.values()].filter((part) => this.#passes(part));
-    const isFlat = this.#settings.group === "Legs" || this.#filter;
+    const isFlat = this.#settings.group === "Legs" || this.filter || this.#words.length;
     return isFlat ? this.#sorted(shown.map(legRow)) : this.#grouped(shown);
   }
 
   #passes(part) {
-    return !this.#filter || this.#filter.values.has(String(part[this.#filter.column]));
+    const { filter } = this;
+    const isChosen = !filter || filter.values.includes(String(part[COLUMNS[filter.column][0]]));
+    if (!isChosen || !this.#words.length) return isChosen;
+    const text = `${part.name} ${part.strategy} ${part.account} ${part.source}`.toLowerCase();
+    return this.#words.every((word) => text.includes(word));
   }
 
   #grouped(shown) {
@@ -164,7 +165,7 @@ export class HoldingsTable {
     this.#change({ sort: name, descending: isSame && !this.#settings.descending });
   }
 
-  #drawRows() {
+  drawRows() {
     const first = Math.max(0, Math.floor(this.box.scrollTop / ROW_PX) - MARGIN_ROWS);
     const room = Math.ceil((this.box.clientHeight || 400) / ROW_PX) + 2 * MARGIN_ROWS;
     const visible = this.#rows.slice(first, first + room);
@@ -213,9 +214,9 @@ export class HoldingsTable {
   #act(row, index) {
     this.#active = index;
     if (row.part) return this.openLeg(row.part);
-    if (row.kind !== "group") return this.#drawRows();
+    if (row.kind !== "group") return this.drawRows();
     if (!this.#open.delete(row.key)) this.#open.add(row.key);
-    return this.#draw();
+    return this.draw();
   }
 
   #key(event) {
@@ -233,7 +234,7 @@ export class HoldingsTable {
     const room = this.box.clientHeight - 2 * ROW_PX; // beneath the headings
     if (top < this.box.scrollTop) this.box.scrollTop = top;
     if (top > this.box.scrollTop + room) this.box.scrollTop = top - room;
-    this.#drawRows();
+    this.drawRows();
     this.table.querySelector("tbody button[tabindex='0']")?.focus();
   }
 }
@@ -270,10 +271,10 @@ function drawCell(cell, row, column) {
 }
 
 function textOf(value, column) {
-  const [, type, , digits = 0] = COLUMNS[column];
+  const [, digits] = COLUMNS[column];
   if (isUnknown(value)) return DASH;
   if (column === "age") return duration(value);
-  return type === "string" || typeof value === "string" ? String(value) : rounded(value, digits);
+  return digits === undefined || typeof value === "string" ? String(value) : rounded(value, digits);
 }
 
 // A star marks a sum that leaves out holdings of which the value is not known.

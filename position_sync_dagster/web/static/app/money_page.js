@@ -18,9 +18,7 @@ import { drawStrategies } from "./strategies_panel.js";
 
 const WAIT_MS = 30000;
 const PANELS = [drawLosses, drawStrategies, drawGreeks, drawScenarios, drawExpiries, drawChanges];
-const GRID_MS = 5000; // a grid that takes longer holds nothing up
 let sequence = 0;
-let isTaking = false;
 
 // What is off the screen is drawn when it comes back; the title of the tab goes on.
 function draw() {
@@ -29,21 +27,16 @@ function draw() {
 
 // Between two answers only ages move.
 function tick() {
-  if (isTaking || !drawHeader() || document.hidden) return;
+  if (!drawHeader() || document.hidden) return;
   drawStrategies();
   tickHoldings();
 }
 
-// The grid computes in a thread of its own: the panels wait for it, so that both show one moment.
-async function take(message) {
+function take(message) {
   sequence = message.sequence;
   takeFigures(message.figures);
-  isTaking = true;
-  try {
-    await Promise.race([updateHoldings(takeParts(message), message), pause(GRID_MS)]);
-  } finally {
-    isTaking = false;
-  }
+  takeParts(message);
+  updateHoldings();
   draw();
   if ("curves" in message.figures) drawCurves();
 }
@@ -54,9 +47,10 @@ async function follow() {
     try {
       const answer = await fetch(`/money/data?after=${sequence}`, { signal: AbortSignal.timeout(WAIT_MS) });
       setClock(answer);
-      if (answer.status === 200) await take(await answer.json());
+      if (answer.status === 200) take(await answer.json());
       else if (answer.status !== 204) throw new Error(`the server answers ${answer.status}`);
-      openHoldings().then(openAddress);
+      openHoldings();
+      openAddress();
     } catch (error) {
       console.warn(String(error));
       await pause(2000);

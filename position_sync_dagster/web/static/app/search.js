@@ -21,7 +21,7 @@ export function openSearch() {
   box.addEventListener("keydown", key);
   box.addEventListener("blur", () => setTimeout(close, WAIT_MS));
   addEventListener("keydown", (event) => {
-    const isTyping = event.target.closest?.("input, select, textarea, [contenteditable], perspective-viewer");
+    const isTyping = event.target.closest?.("input, select, textarea, [contenteditable]");
     if (event.key !== "/" || isTyping) return;
     box.focus();
     event.preventDefault();
