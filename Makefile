@@ -32,12 +32,9 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 # What `make test PART=` runs: who changes the core waits for the core.
 PART_core := tests/contract \
-  $(addprefix tests/unit/,domain gateway lake processes sync/stream sync/test_drain.py) \
+  $(addprefix tests/unit/,domain gateway lake processes sync) \
   $(addprefix tests/integration/,gateway lake sync/stream sync/test_drain.py)
-PART_money := $(addprefix tests/unit/,risk sync/reports terminal web) \
-  $(addprefix tests/integration/,cli defs/assets web) \
-  $(addprefix tests/integration/sync/test_,closed_campaigns.py delivery.py incremental_causes.py \
-    live_profit.py profit.py rules.py statement_import.py today.py)
+PART_money := $(addprefix tests/unit/,money terminal web) $(addprefix tests/integration/,cli money web)
 PART_simulator := ib_gateway_simulator/tests
 
 # Their markers; tests/support/tiers.py says which tests have them, and why.
@@ -120,7 +117,7 @@ year: $(SYNCED) ## a quarter of a year of sessions through the whole program, by
 fuzz: $(SYNCED) ## a gateway and statements that say anything: a million messages, over a night
 	@FUZZ_MESSAGES=$(MESSAGES) FUZZ_SEED=$(or $(SEED),random) \
 	  $(BIN)/pytest -q -s -o timeout=0 $(ARGS) tests/integration/sync/test_fuzz.py \
-	  tests/integration/sync/test_fuzzed_lines.py tests/unit/gateway/test_fuzzed_statements.py
+	  tests/integration/sync/test_fuzzed_lines.py tests/unit/money/past/test_fuzzed_statements.py
 
 .PHONY: bench
 bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minutes)

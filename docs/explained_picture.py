@@ -16,8 +16,8 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.lake.derived import replace, values_at_close
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
-from position_sync_dagster.sync.movement_book import MovementBook
-from position_sync_dagster.sync.reports.profit import explain_day, is_explained
+from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.profit.profit import explain_day, is_explained
 from tests.support.browser import open_page
 from tests.support.demo_program import LEGS, Demo, wait_for
 

@@ -29,7 +29,7 @@ _HOMES = {
     "lake.strategy_registry": ("StrategyRegistry",),
     "lake.position_updates": ("DeltaLakePositionWriter", "PositionUpdatesTable"),
     "settings": ("Settings", "load_settings"),
-    "sync.reports.reconciliation": ("PositionReconciler", "ReconciliationService"),
+    "sync.reconciliation": ("PositionReconciler", "ReconciliationService"),
     "sync.stream.router": ("StreamTables",),
     "sync.stream.streamer": ("IBPositionStreamer",),
     "sync.drain": ("QueueWorker", "WorkerStats"),

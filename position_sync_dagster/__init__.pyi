@@ -39,10 +39,10 @@ from position_sync_dagster.settings import Settings as Settings
 from position_sync_dagster.settings import load_settings as load_settings
 from position_sync_dagster.sync.drain import QueueWorker as QueueWorker
 from position_sync_dagster.sync.drain import WorkerStats as WorkerStats
-from position_sync_dagster.sync.reports.reconciliation import (
+from position_sync_dagster.sync.reconciliation import (
     PositionReconciler as PositionReconciler,
 )
-from position_sync_dagster.sync.reports.reconciliation import (
+from position_sync_dagster.sync.reconciliation import (
     ReconciliationService as ReconciliationService,
 )
 from position_sync_dagster.sync.stream.router import StreamTables as StreamTables

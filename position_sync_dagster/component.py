@@ -13,10 +13,11 @@ from typing import Annotated, Any
 import dagster as dg
 from dagster_shared import record
 
-from position_sync_dagster import defs as package
+from position_sync_dagster import defs as core
 from position_sync_dagster.defs.resources import GATEWAY, key_of, set_component_settings
 from position_sync_dagster.errors import GatewaysFileError, SettingsError
 from position_sync_dagster.lake.storage.object_store import absolute_path
+from position_sync_dagster.money import defs as money
 from position_sync_dagster.settings import Settings, load_settings
 
 # The attributes, and the one of `settings`, that are paths.
@@ -163,18 +164,19 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         return self.definitions(settings)
 
     def definitions(self, settings: Settings) -> dg.Definitions:
-        """Return the definitions of the package `defs`, with the attributes of this component.
+        """Return the definitions of the core and of money, with the attributes of this component.
 
         Args:
             settings: The settings, for the addresses that the assets show.
         """
         # `dg.load_from_defs_folder` needs a pyproject.toml, which a container image lacks. It also
         # describes all component types for the UI: a third of the time to load our definitions.
-        tree = dg.ComponentTree.from_module(package, Path(__file__).parents[1])
+        root = Path(__file__).parents[1]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.BetaWarning)
             warnings.simplefilter("ignore", dg.PreviewWarning)
-            loaded = tree.build_defs(Path())
+            trees = [dg.ComponentTree.from_module(package, root) for package in (core, money)]
+            loaded = dg.Definitions.merge(*(tree.build_defs(Path()) for tree in trees))
             definitions = loaded.map_asset_specs(func=partial(self._completed, settings=settings))
 
         if self._prefix:

@@ -44,6 +44,8 @@ from position_sync_dagster.domain.position_update import (
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.money.profit.todays_profit import day_and_close_before
+from position_sync_dagster.money.reports.figures import Figures, read_figures
 from position_sync_dagster.processes import home as homes
 from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess, StopRequest, StopRequested
@@ -51,8 +53,6 @@ from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, NoAnswer
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
 from position_sync_dagster.sync.exchange_days import session_before
-from position_sync_dagster.sync.reports.figures import Figures, read_figures
-from position_sync_dagster.sync.reports.todays_profit import day_and_close_before
 from position_sync_dagster.terminal.board import Lines, board, figures_of
 from position_sync_dagster.terminal.output import print_table
 from position_sync_dagster.terminal.text import command_as_typed, printable

@@ -14,12 +14,12 @@ from position_sync_dagster.domain.holding import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.queue_request import QueueRequest, Reason
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.reports.book import open_positions, read_book
+from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.settings import BatchSize, Settings
 from position_sync_dagster.sync.broker_view import LakeValues
 from position_sync_dagster.sync.drain import SHARE, QueueWorker, drain
-from position_sync_dagster.sync.reports.book import open_positions, read_book
-from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
-from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.reconciliation import ReconciliationService
 from tests.support.settings import make_settings
 
 SIZES = (200, 1_000, 5_000, 20_000)

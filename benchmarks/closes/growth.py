@@ -10,13 +10,13 @@ from benchmarks.outcome import Line, Target
 from benchmarks.timing import median
 from position_sync_dagster.defs.assets import derived_tables  # noqa: F401 - defines them
 from position_sync_dagster.defs.assets.table_asset import DERIVE
-from position_sync_dagster.domain.closes import GATEWAY, Execution, PositionChange, Side
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.past.closes import GATEWAY, Execution, PositionChange, Side
+from position_sync_dagster.money.past.explain_closes import CloseExplainer
+from position_sync_dagster.money.reports.figures import read_figures
+from position_sync_dagster.money.strategies.leg_followers import RollFollower
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.leg_followers import RollFollower
-from position_sync_dagster.sync.reports.figures import read_figures
 
 SIZES = (1_000, 10_000, 100_000)
 # The number of holdings that close while it is measured.

@@ -9,12 +9,17 @@ from pathlib import Path
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import elapsed_ms, median
-from position_sync_dagster.domain.movements import Movement, MovementKind, MovementSource, Section
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import CLOSED_CAMPAIGNS, frame_of
+from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.past.movements import (
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+)
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.closed_campaigns import CampaignBook
 
 CAMPAIGNS = 5000
 TIMES = 7

@@ -16,9 +16,9 @@ import psutil
 from benchmarks.gateways.work import Work, account_of, name_of
 from benchmarks.timing import median
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import drain
-from position_sync_dagster.sync.reports.status import read_status
 from tests.support.settings import make_settings
 from tests.support.store_proxy import StoreProxy
 

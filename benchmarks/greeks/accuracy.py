@@ -19,8 +19,13 @@ from ib_gateway_simulator.market.underlying import OptionMarket, Underlying
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 from position_sync_dagster.domain.exchange_time import expiry_moment
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.risk.model import Exercise
-from position_sync_dagster.risk.terms import ModelledLeg, OptionTerms, compute, dividends_of_shares
+from position_sync_dagster.money.risk.model import Exercise
+from position_sync_dagster.money.risk.terms import (
+    ModelledLeg,
+    OptionTerms,
+    compute,
+    dividends_of_shares,
+)
 
 RATE = 0.04
 NOW = datetime(2028, 6, 1, 18, 0, tzinfo=UTC)

@@ -13,8 +13,8 @@ from unittest.mock import patch
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.reports.figures import read_figures
 from tests.support import postgres
 from tests.support.hosts import Host
 from tests.support.logins import Login, write_gateways, write_strategies

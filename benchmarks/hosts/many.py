@@ -25,8 +25,8 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.figures import read_figures
 from tests.support import postgres
 from tests.support.hosts import Host
 from tests.support.promises import (

@@ -19,12 +19,12 @@ from position_sync_dagster.demo import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.money.reports.figures import Figures, read_figures
 from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess, StopRequest, StopRequested
 from position_sync_dagster.processes.home import HomeError, exclusive_use
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
 from position_sync_dagster.sync.exchange_days import require_known
-from position_sync_dagster.sync.reports.figures import Figures, read_figures
 
 UI_URL = f"{PREFIX}UI_URL"
 LOG_NAME = "dagster-dev.log"

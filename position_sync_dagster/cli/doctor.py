@@ -11,8 +11,8 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.dagster_files import dagster_home
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.past.statement_folder import forget_files
 from position_sync_dagster.processes.preflight import Level, run_preflight
-from position_sync_dagster.sync.statement_folder import forget_files
 from position_sync_dagster.terminal import output
 
 UI_PORT = 3000

@@ -11,18 +11,18 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.lake import Lake, Past
-from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import (
+from position_sync_dagster.money.campaigns.results import (
+    Grouping,
+)
+from position_sync_dagster.money.reports.book import (
     COLUMNS,
     book_at,
     open_positions,
 )
-from position_sync_dagster.sync.reports.figures import Figures, read_figures
-from position_sync_dagster.sync.reports.results import (
-    Grouping,
-)
-from position_sync_dagster.sync.reports.status import plain
-from position_sync_dagster.sync.reports.what_if import USUAL_MOVES
+from position_sync_dagster.money.reports.figures import Figures, read_figures
+from position_sync_dagster.money.reports.status import plain
+from position_sync_dagster.money.risk.what_if import USUAL_MOVES
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.web.api import ask, known_parameters
 from position_sync_dagster.web.served_figures import PageFigures
 

@@ -15,29 +15,29 @@ from rich.console import Group, RenderableType
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.closes import Closure
 from position_sync_dagster.domain.known_names import KnownNames
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.followed_rows import POLL_S
 from position_sync_dagster.lake.lake import Lake, Past, rows_of_logins
 from position_sync_dagster.lake.schema import UPDATE_COLUMNS
-from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.propose_strategies import next_step
-from position_sync_dagster.sync.reports.book import (
+from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
+from position_sync_dagster.money.past.closes import Closure
+from position_sync_dagster.money.profit.profit import PARTS
+from position_sync_dagster.money.profit.todays_profit import (
+    TodaysProfit,
+)
+from position_sync_dagster.money.reports.book import (
     Book,
     book_at,
     is_leg_of,
     open_positions,
     read_book,
 )
-from position_sync_dagster.sync.reports.changes import ChangeKind
-from position_sync_dagster.sync.reports.closes import read_closes
-from position_sync_dagster.sync.reports.figures import read_figures
-from position_sync_dagster.sync.reports.profit import PARTS
-from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.reports.todays_profit import (
-    TodaysProfit,
-)
+from position_sync_dagster.money.reports.changes import ChangeKind
+from position_sync_dagster.money.reports.figures import read_figures
+from position_sync_dagster.money.reports.status import read_status
+from position_sync_dagster.money.strategies.propose_strategies import next_step
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.text import amount, as_typed, known_for
 

@@ -6,7 +6,7 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.sync.reports.results import (
+from position_sync_dagster.money.campaigns.results import (
     Grouping,
 )
 from position_sync_dagster.terminal import output

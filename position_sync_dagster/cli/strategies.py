@@ -10,18 +10,17 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.domain import rules
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, parse_conid
 from position_sync_dagster.domain.leg import Leg, few
-from position_sync_dagster.domain.proposals import SINGLE, Proposal, ProposedStrategy
 from position_sync_dagster.lake import strategies_file
 from position_sync_dagster.lake.given_leg import ContractTerms, GivenLeg, help_of, make_leg
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.reports.book import read_book
+from position_sync_dagster.money.reports.status import leg_states
+from position_sync_dagster.money.strategies import leg_followers, propose_strategies, rules
+from position_sync_dagster.money.strategies.proposals import SINGLE, Proposal, ProposedStrategy
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import leg_followers, propose_strategies
-from position_sync_dagster.sync.reports.book import read_book
-from position_sync_dagster.sync.reports.status import leg_states
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import as_typed, printable
 

@@ -7,9 +7,9 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.risk.proposed_trade import EXAMPLE
-from position_sync_dagster.risk.scenarios import Breakdown
-from position_sync_dagster.sync.reports.what_if import (
+from position_sync_dagster.money.risk.proposed_trade import EXAMPLE
+from position_sync_dagster.money.risk.scenarios import Breakdown
+from position_sync_dagster.money.risk.what_if import (
     USUAL_MOVES,
 )
 from position_sync_dagster.terminal import output

@@ -24,14 +24,9 @@ from pydantic import AwareDatetime
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import resources
-from position_sync_dagster.defs.assets import (
-    derived_tables,  # noqa: F401 - it defines how the tables are derived
-    queue_and_ledger,
-    statements,  # noqa: F401 - it defines how closures are derived
-    table_asset,
-)
+from position_sync_dagster.defs.assets import queue_and_ledger, table_asset
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
-from position_sync_dagster.defs.checks import evaluation, strategies
+from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks import tables as table_checks
 from position_sync_dagster.domain.clock import SKEW, elapsed
 from position_sync_dagster.domain.gateway_session import SessionState
@@ -47,6 +42,7 @@ from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.position_updates import AddedCounts
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.money.defs import strategy_checks as strategies
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
 from position_sync_dagster.yaml_file import saved_state

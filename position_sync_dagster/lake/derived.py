@@ -14,10 +14,7 @@ from typing import TypeVar
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.causes import rounded
-from position_sync_dagster.domain.closes import FLEX, StatementPosition
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS, Key
-from position_sync_dagster.domain.movements import Movement
 from position_sync_dagster.domain.position_update import (
     GreeksSource,
     PriceKind,
@@ -32,6 +29,9 @@ from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.records import RecordsTable
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, fields_of, frame_of
 from position_sync_dagster.lake.storage.table import EVERY, Table, data_files, write
+from position_sync_dagster.money.past.causes import rounded
+from position_sync_dagster.money.past.closes import FLEX, StatementPosition
+from position_sync_dagster.money.past.movements import Movement
 
 # Maximum age of the value at a close, in days: a long weekend.
 LOOK_BACK_DAYS = 4

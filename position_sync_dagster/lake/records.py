@@ -8,11 +8,11 @@ from typing import Generic
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
-from position_sync_dagster.domain import closes
 from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.money.past import closes
 
 
 def add_unknown(

@@ -14,11 +14,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model, model
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import Leg, strategy_name
-from position_sync_dagster.domain.limits import OF_ACCOUNTS, SUMS_OF_MONEY, Bound, Limit, Measure
-from position_sync_dagster.domain.rules import HoldingSide, Rule
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError, shown
 from position_sync_dagster.lake import strategy_registry
 from position_sync_dagster.lake.given_leg import GivenLeg, Since, read_priority
+from position_sync_dagster.money.strategies.limits import (
+    OF_ACCOUNTS,
+    SUMS_OF_MONEY,
+    Bound,
+    Limit,
+    Measure,
+)
+from position_sync_dagster.money.strategies.rules import HoldingSide, Rule
 from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
 
 

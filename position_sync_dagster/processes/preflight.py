@@ -35,10 +35,10 @@ from position_sync_dagster.lake.storage.object_store import (
 )
 from position_sync_dagster.lake.storage.table import Table, together
 from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.money.reports.alerts import not_understood
 from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import holder_of
 from position_sync_dagster.settings import Settings, warnings_of
-from position_sync_dagster.sync.alerts import not_understood
 from position_sync_dagster.sync.exchange_days import require_known
 
 

@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from position_sync_dagster.sync.reports.status import plain
+from position_sync_dagster.money.reports.status import plain
 from position_sync_dagster.terminal.text import Column, Row, foreign, readable
 
 # Maximum length of a line, in characters: a text of others may have any length.

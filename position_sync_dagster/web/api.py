@@ -28,17 +28,17 @@ from position_sync_dagster.errors import (
     UserError,
     shown,
 )
-from position_sync_dagster.risk.curve import PRICES
-from position_sync_dagster.risk.payoff import payoffs
-from position_sync_dagster.risk.scenario_file import Point, folder_of, read_scenarios
-from position_sync_dagster.risk.scenarios import Breakdown, scenario_rows
-from position_sync_dagster.sync.reports.book import COLUMNS, names_ever, open_positions
-from position_sync_dagster.sync.reports.figures import VERSION, Figures, amounts_in_cents
-from position_sync_dagster.sync.reports.one_campaign import OneCampaign, read_campaign
-from position_sync_dagster.sync.reports.results import read_campaigns
-from position_sync_dagster.sync.reports.risk import leg_notes
-from position_sync_dagster.sync.reports.status import plain
-from position_sync_dagster.sync.reports.what_if import rows_of_choice
+from position_sync_dagster.money.campaigns.one_campaign import OneCampaign, read_campaign
+from position_sync_dagster.money.campaigns.results import read_campaigns
+from position_sync_dagster.money.reports.book import COLUMNS, names_ever, open_positions
+from position_sync_dagster.money.reports.figures import VERSION, Figures, amounts_in_cents
+from position_sync_dagster.money.reports.status import plain
+from position_sync_dagster.money.risk.curve import PRICES
+from position_sync_dagster.money.risk.payoff import payoffs
+from position_sync_dagster.money.risk.recorded_risk import leg_notes
+from position_sync_dagster.money.risk.scenario_file import Point, folder_of, read_scenarios
+from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
+from position_sync_dagster.money.risk.what_if import rows_of_choice
 from position_sync_dagster.terminal.text import cell_text
 from position_sync_dagster.web.api_answers import (
     AccountsAnswer,

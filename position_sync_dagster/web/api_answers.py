@@ -12,18 +12,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from position_sync_dagster.domain.known_names import nearest
 from position_sync_dagster.errors import UserError, shown
-from position_sync_dagster.risk.priced_legs import Choice
-from position_sync_dagster.risk.scenario_file import Point
-from position_sync_dagster.risk.scenarios import Breakdown
-from position_sync_dagster.sync.reports.bridge import Today
-from position_sync_dagster.sync.reports.changes import DayChange
-from position_sync_dagster.sync.reports.money_sums import (
+from position_sync_dagster.money.profit.bridge import Today
+from position_sync_dagster.money.reports.changes import DayChange
+from position_sync_dagster.money.reports.money_sums import (
     ExpirySum,
     StrategySum,
     TotalSum,
     UnderlyingSum,
 )
-from position_sync_dagster.sync.reports.what_if import USUAL_MOVES, Changes, read_changes
+from position_sync_dagster.money.risk.priced_legs import Choice
+from position_sync_dagster.money.risk.scenario_file import Point
+from position_sync_dagster.money.risk.scenarios import Breakdown
+from position_sync_dagster.money.risk.what_if import USUAL_MOVES, Changes, read_changes
 
 
 class ApiModel(BaseModel):

@@ -15,9 +15,9 @@ from position_sync_dagster.lake.schema import (
     ExplainedProfit,
     TableSpec,
 )
-from position_sync_dagster.sync.reports.figures import Figures
-from position_sync_dagster.sync.reports.profit import PARTS
-from position_sync_dagster.sync.reports.todays_profit import TodaysProfit, of_strategy
+from position_sync_dagster.money.profit.profit import PARTS
+from position_sync_dagster.money.profit.todays_profit import TodaysProfit, of_strategy
+from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.web.api_answers import ApiModel
 
 # The parts of the change of a net liquidation that are known.

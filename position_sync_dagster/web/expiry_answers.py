@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import Field
 
-from position_sync_dagster.risk.deliveries import expiry_report
-from position_sync_dagster.risk.priced_legs import PricedLegs
+from position_sync_dagster.money.risk.deliveries import expiry_report
+from position_sync_dagster.money.risk.priced_legs import PricedLegs
 from position_sync_dagster.web.api_answers import ApiModel
 
 # What expires within a week.

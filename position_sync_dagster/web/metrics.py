@@ -27,8 +27,8 @@ from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.position_updates import SyncUpdates
-from position_sync_dagster.sync.reports.figures import Figures
-from position_sync_dagster.sync.reports.status import LoginStatus, Status
+from position_sync_dagster.money.reports.figures import Figures
+from position_sync_dagster.money.reports.status import LoginStatus, Status
 from position_sync_dagster.web.served_figures import Shared
 
 # What stands before the name of each metric.

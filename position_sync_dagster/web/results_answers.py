@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from position_sync_dagster.domain.closed_campaign import ClosedCampaign
 from position_sync_dagster.domain.instrument import parse_day
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.reports.results import (
+from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
+from position_sync_dagster.money.campaigns.results import (
     DayResult,
     Grouping,
     GroupResult,

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from position_sync_dagster.risk.priced_legs import PricedLegs
-from position_sync_dagster.risk.scenario_file import Point
-from position_sync_dagster.risk.scenarios import Breakdown, profits
-from position_sync_dagster.sync.reports.book import Book
-from position_sync_dagster.sync.reports.risk import curves_of_choice
+from position_sync_dagster.money.reports.book import Book
+from position_sync_dagster.money.risk.priced_legs import PricedLegs
+from position_sync_dagster.money.risk.recorded_risk import curves_of_choice
+from position_sync_dagster.money.risk.scenario_file import Point
+from position_sync_dagster.money.risk.scenarios import Breakdown, profits
 from position_sync_dagster.web.api_answers import ApiModel, AtExpiry, LeftOut, TradesQuery
 
 

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from position_sync_dagster.risk.proposed_trade import EXAMPLE
+from position_sync_dagster.money.risk.proposed_trade import EXAMPLE
 from position_sync_dagster.web.page import PageFrame, Panel
 
 _CHOICE = """

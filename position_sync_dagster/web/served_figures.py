@@ -15,21 +15,21 @@ from polars import col
 from position_sync_dagster.domain.clock import NEVER, elapsed
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.risk.priced_legs import PricedLegs
-from position_sync_dagster.risk.scenario_file import (
+from position_sync_dagster.money.profit.todays_profit import TodaysProfit, explain_today
+from position_sync_dagster.money.reports.book import Book, read_curves
+from position_sync_dagster.money.reports.figures import Figures, read_figures
+from position_sync_dagster.money.reports.status import plain
+from position_sync_dagster.money.risk.priced_legs import PricedLegs
+from position_sync_dagster.money.risk.recorded_risk import price_legs
+from position_sync_dagster.money.risk.scenario_file import (
     STANDARD,
     Point,
     folder_of,
     read_scenarios,
 )
-from position_sync_dagster.risk.scenarios import profits
+from position_sync_dagster.money.risk.scenarios import profits
+from position_sync_dagster.money.risk.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import Book, read_curves
-from position_sync_dagster.sync.reports.figures import Figures, read_figures
-from position_sync_dagster.sync.reports.risk import price_legs
-from position_sync_dagster.sync.reports.status import plain
-from position_sync_dagster.sync.reports.todays_profit import TodaysProfit, explain_today
-from position_sync_dagster.sync.reports.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.terminal.money_tables import not_in_sums
 from position_sync_dagster.web.expiry_answers import ExpiryQuery, expiry_of, most_urgent
 from position_sync_dagster.web.turns import Turns

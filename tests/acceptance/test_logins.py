@@ -15,10 +15,10 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.processes.supervisor import is_serving
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.reports.figures import read_figures
 from tests.support.demo_program import LIMIT_S, end_all, processes_of, query_ui, started, wait_for
 from tests.support.logins import Login, write_gateways, write_strategies
 from tests.support.ports import free_port

@@ -10,15 +10,15 @@ import polars as pl
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
+from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.past.statement_folder import import_statements
+from position_sync_dagster.money.profit.profit import TradingDay, explain_days
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import (
     closing_times,
     session_before,
 )
-from position_sync_dagster.sync.movement_book import MovementBook
 from position_sync_dagster.sync.past_days import ClosingService
-from position_sync_dagster.sync.reports.profit import TradingDay, explain_days
-from position_sync_dagster.sync.statement_folder import import_statements
 from tests.support.flex_files import ACCOUNT, element
 
 # Sessions of one week and the Monday after it.

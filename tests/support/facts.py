@@ -6,21 +6,21 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from position_sync_dagster.domain.causes import Facts
-from position_sync_dagster.domain.closes import (
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.past.causes import Facts
+from position_sync_dagster.money.past.closes import (
     GATEWAY,
     EventKind,
     Execution,
     Statement,
     StatementEvent,
 )
-from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.movements import Movement, counting_movements
-from position_sync_dagster.gateway.flex_fields import Fields
-from position_sync_dagster.gateway.flex_movements import joined, movements_of
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.movement_book import MovementBook
-from position_sync_dagster.sync.movement_sources import Terms, reported_movement
+from position_sync_dagster.money.past.flex_fields import Fields
+from position_sync_dagster.money.past.flex_movements import joined, movements_of
+from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.past.movement_sources import Terms, reported_movement
+from position_sync_dagster.money.past.movements import Movement, counting_movements
 
 _ELEMENTS = {
     EventKind.OPTION_EVENT: "OptionEAE",

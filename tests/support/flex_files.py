@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from position_sync_dagster.domain.closes import EventKind, Statement, StatementEvent
+from position_sync_dagster.money.past.closes import EventKind, Statement, StatementEvent
 
 ACCOUNT = "DUSIM0001"
 

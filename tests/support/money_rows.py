@@ -16,10 +16,10 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.lake.lake import NO_HOLDINGS
 from position_sync_dagster.lake.schema import update_rows
+from position_sync_dagster.money.campaigns.closes_of_strategies import NO_CLOSES
+from position_sync_dagster.money.reports.book import Book
+from position_sync_dagster.money.reports.exposure import split
 from position_sync_dagster.sync.confirmations import with_priced
-from position_sync_dagster.sync.reports.book import Book
-from position_sync_dagster.sync.reports.closes import NO_CLOSES
-from position_sync_dagster.sync.reports.exposure import split
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.gateway_session import GatewaySession, Session
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.reports.figures import Figures
+from position_sync_dagster.money.reports.figures import Figures
 from tests.support.demo_program import wait_for
 from tests.support.logins import Login
 

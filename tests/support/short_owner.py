@@ -13,8 +13,8 @@ from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Ownership
 from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher

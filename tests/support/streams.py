@@ -12,8 +12,8 @@ from position_sync_dagster.domain.gateway_session import GatewaySession, Session
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.reports.status import Status, read_status
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.status import Status, read_status
 from position_sync_dagster.sync.stream.streamer import StreamCounts, stream
 from tests.support.booked_legs import A
 from tests.support.settings import make_settings

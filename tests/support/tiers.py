@@ -53,7 +53,7 @@ ROWS: tuple[Row, ...] = (
         "another table that a drain does not need; statements first"),
     Row(r"tests/integration/defs/test_drain\.py::test_a_daemon_killed\S+\[[08]\]", V,
         "killed at other events; after the first one first"),
-    Row(r"tests/unit/domain/test_proposals\.py::test_two_thousand", V, "a large book"),
+    Row(r"tests/unit/money/strategies/test_proposals\.py::test_two_thousand", V, "a large book"),
     Row(r"tests/integration/sync/test_store_outages\.py", V, "outages of an object store"),
     Row(r"tests/integration/lake/test_pairs_of_changes\.py", V,
         "one change inside another; each change alone first"),
@@ -65,11 +65,11 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/integration/cli/test_stopping\.py", P,
         "signals at every moment of every command; the demo is stopped in tests/acceptance"),
     Row(r"tests/integration/sync/test_logins\.py::\S+\[(hung|storm)\]", V, "other troubles"),
-    Row(r"tests/integration/defs/assets/test_statements_in_four_currencies\.py::\S+command", P,
+    Row(r"tests/integration/money/defs/test_statements_in_four_currencies\.py::\S+command", P,
         "Dagster's own command; the same in this process first"),
     Row(r"tests/integration/lake/\S+(_after_many_days|::test_weeks_of)", C, "many days"),
     Row(r"tests/integration/lake/test_broker_positions\.py::test_many_changes", C, "many changes"),
-    Row(r"tests/integration/sync/stream/test_model_greeks\.py::\S+\[(zeros|False)\]", V,
+    Row(r"tests/integration/money/test_model_greeks\.py::\S+\[(zeros|False)\]", V,
         "zeros in place of nothing, terms of another change; one of each first"),
     Row(r"tests/integration/sync/stream/test_account_values\.py::\S+"
         r"\[(unset|refused|restored_data_kept)\]", V, "other ways in which profits do not come"),
@@ -79,12 +79,12 @@ ROWS: tuple[Row, ...] = (
         r"\[(closed|other)\]", V, "other messages that cannot count; one that is unset first"),
     Row(r"tests/integration/sync/stream/test_service\.py::test_a_stream_of_an_older\S+"
         r"\[active_strategies\]", V, "another table that is migrated; the ledger first"),
-    Row(r"tests/integration/sync/test_incremental_causes\.py::\S+\[[0-2]\]", V,
+    Row(r"tests/integration/money/test_incremental_causes\.py::\S+\[[0-2]\]", V,
         "other random histories; one first"),
-    Row(r"tests/integration/sync/test_delivery\.py::test_a_receiver_that_cannot_be_reached\S+"
+    Row(r"tests/integration/money/test_delivery\.py::test_a_receiver_that_cannot_be_reached\S+"
         r"\[(slack|json|nonsense)", V, "other receivers; by mail and without a scheme first"),
-    Row(r"tests/unit/domain/test_causes_of_histories\.py", C, "random histories of closes"),
-    Row(r"tests/unit/sync/reports/test_bridge\.py::\S+\[10000\]", V, "more random days; 300 first"),
+    Row(r"tests/unit/money/past/test_causes_of_histories\.py", C, "random histories of closes"),
+    Row(r"tests/unit/money/profit/test_bridge\.py::\S+\[10000\]", V, "more random days; 300 first"),
 )  # fmt: skip
 
 

@@ -18,10 +18,10 @@ from ib_gateway_simulator.statements import closing_market
 from position_sync_dagster import demo
 from position_sync_dagster.demo import STATED_S, AcceptanceResult, choose_display, expect_paths
 from position_sync_dagster.domain.position_update import Source
+from position_sync_dagster.money.reports.changes import ChangeKind, DayChange
 from position_sync_dagster.processes.child_process import StopRequested
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
-from position_sync_dagster.sync.reports.changes import ChangeKind, DayChange
 from tests.support.legs import leg
 
 START = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)

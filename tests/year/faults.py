@@ -13,10 +13,10 @@ from unittest import mock
 import deltalake
 import polars as pl
 
-from position_sync_dagster.domain.closes import Cause, Closure
 from position_sync_dagster.gateway import translate
-from position_sync_dagster.sync import explain_closes, movement_book
-from position_sync_dagster.sync.reports import book
+from position_sync_dagster.money.past import explain_closes, movement_book
+from position_sync_dagster.money.past.closes import Cause, Closure
+from position_sync_dagster.money.reports import book
 from tests.year.exchanges import session_after
 from tests.year.programs import Program
 

@@ -19,7 +19,7 @@ from matplotlib import pyplot
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.year.programs import Program
 

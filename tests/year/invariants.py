@@ -15,8 +15,8 @@ import polars as pl
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.position_update import Source
-from position_sync_dagster.sync.reports import changes
-from position_sync_dagster.sync.reports.book import Book, open_positions, read_book
+from position_sync_dagster.money.reports import changes
+from position_sync_dagster.money.reports.book import Book, open_positions, read_book
 from tests.year.broker import Broker
 from tests.year.deviations import Deviation
 from tests.year.exchanges import NEW_YORK, sessions_between

@@ -42,8 +42,8 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.reports.book import open_positions, read_book
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.reports.book import open_positions, read_book
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.migrations import keep_migrations
 from tests.support.ports import free_port

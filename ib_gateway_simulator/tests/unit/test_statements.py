@@ -6,7 +6,7 @@ import pytest
 
 from ib_gateway_simulator.books.loader import load_book
 from ib_gateway_simulator.statements import write_statements
-from position_sync_dagster.gateway.flex import read_statements
+from position_sync_dagster.money.past.flex import read_statements
 
 DAYS = [date(2026, 3, 4), date(2026, 3, 5), date(2026, 3, 6)]
 

@@ -15,17 +15,18 @@ import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
-from position_sync_dagster.defs.checks import strategies
 from position_sync_dagster.defs.checks.evaluation import EVALUATE, failed, passed, table_check
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.ledger_rows import newest_version
-from position_sync_dagster.risk.deliveries import early_assignments
+from position_sync_dagster.money.defs import strategy_checks as strategies
+from position_sync_dagster.money.reports import exposure
+from position_sync_dagster.money.reports.book import Book, read_book
+from position_sync_dagster.money.risk import recorded_risk as risk
+from position_sync_dagster.money.risk.deliveries import early_assignments
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
-from position_sync_dagster.sync.reports import exposure, risk
-from position_sync_dagster.sync.reports.book import Book, read_book
 from position_sync_dagster.terminal.money_tables import SUMS, money_lines, sums_table
 from position_sync_dagster.terminal.text import Column, Row
 

@@ -35,18 +35,18 @@ from position_sync_dagster.lake.schema import (
     TableSpec,
 )
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
-from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import exchange_days
-from position_sync_dagster.sync.movement_book import MovementBook
-from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService
-from position_sync_dagster.sync.reports.books import close_books, open_books
-from position_sync_dagster.sync.reports.closed_campaigns import CampaignBook
-from position_sync_dagster.sync.reports.profit import (
+from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.past.statement_folder import StatementFolder
+from position_sync_dagster.money.profit.books import close_books, open_books
+from position_sync_dagster.money.profit.profit import (
     TradingDay,
     explain_days,
     unknown_profits,
 )
-from position_sync_dagster.sync.statement_folder import StatementFolder
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import exchange_days
+from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService
 
 # A trading day is recorded after its close; an exchange is never closed for more than four
 # days.

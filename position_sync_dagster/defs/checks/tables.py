@@ -28,7 +28,7 @@ from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.ledger_rows import rows_between, unreadable_rows
 from position_sync_dagster.lake.storage.table import in_bucket, may_have
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import reconciliation
+from position_sync_dagster.sync import reconciliation
 
 LEDGER = check.WATCH.asset_key.to_user_string()
 

@@ -10,7 +10,6 @@ from datetime import timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.closes import Execution, PositionChange
 from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     BrokerPosition,
@@ -33,10 +32,11 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.table import offload
-from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.leg_followers import RollFollower
+from position_sync_dagster.money.past.closes import Execution, PositionChange
+from position_sync_dagster.money.past.explain_closes import CloseExplainer
+from position_sync_dagster.money.risk.model_greeks import PublishedGreeks
+from position_sync_dagster.money.strategies.leg_followers import RollFollower
 from position_sync_dagster.sync.position_changes import after_changes, changes_between
-from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 # How long a closed holding stays in `broker_positions`; longer if its zero row was not written.

@@ -31,12 +31,12 @@ from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
+from position_sync_dagster.money.past.explain_closes import CloseExplainer
+from position_sync_dagster.money.risk.model_greeks import ModelGreeks, PublishedGreeks
+from position_sync_dagster.money.strategies.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.lines import StreamLines
-from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext, Ownership
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher

@@ -40,10 +40,10 @@ from position_sync_dagster.lake.sessions import login_owned
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.lake.storage.table import Table, offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
+from position_sync_dagster.money.past.explain_closes import CloseExplainer
+from position_sync_dagster.money.strategies.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream.delivery import Flusher
 from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,

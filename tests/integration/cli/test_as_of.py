@@ -14,7 +14,7 @@ from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.lake import Lake
 from tests.support.command_line import call
 from tests.support.holdings import NOT_HELD, make_row
-from tests.unit.domain.test_causes import details
+from tests.unit.money.past.test_causes import details
 
 NOON = datetime(2026, 3, 9, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

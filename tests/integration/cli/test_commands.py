@@ -12,8 +12,8 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.status import read_status
 from tests.support import legs
 from tests.support.command_line import call, json_of, run
 from tests.support.holdings import make_holding, make_row

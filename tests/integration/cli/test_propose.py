@@ -14,7 +14,7 @@ from position_sync_dagster.settings import load_settings
 from tests.support import command_line
 from tests.support.command_line import attention
 from tests.support.option_books import book, contract, order
-from tests.unit.domain.test_causes import change
+from tests.unit.money.past.test_causes import change
 
 CONDOR = {"90P": 2.0, "95P": -2.0, "105C": -2.0, "110C": 2.0}
 COVERED = {"stock": 100.0, "120C": -1.0}

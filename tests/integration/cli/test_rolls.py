@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.sync.explain_closes import CloseExplainer
+from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from tests.support.command_line import json_of, run
 from tests.support.holdings import make_row
-from tests.unit.domain.test_causes import ACCOUNT, CALL, OTHER, change, fill
+from tests.unit.money.past.test_causes import ACCOUNT, CALL, OTHER, change, fill
 
 NOW = datetime.now(UTC)
 AT = NOW - timedelta(minutes=5)

@@ -12,11 +12,11 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.money.risk.recorded_risk import read_risk, risk_rows
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.risk import read_risk, risk_rows
 from tests.support import command_line
 from tests.support.legs import leg
-from tests.unit.risk.test_scenarios import option, share
+from tests.unit.money.risk.test_scenarios import option, share
 
 CALL, SHARE, UNKNOWN = 911, 912, 913
 EXPIRY = (utc_now() + timedelta(days=90)).date()

@@ -25,9 +25,9 @@ from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import TableSpec
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.money.reports import alerts
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync import alerts
-from position_sync_dagster.sync.reports import reconciliation
+from position_sync_dagster.sync import reconciliation
 from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding, make_row
 from tests.support.migrations import keep_migrations

@@ -14,7 +14,6 @@ from deltalake import DeltaTable, Field
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.defs import alerts as alerts_module
 from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.checks import evaluation
@@ -26,6 +25,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage.table import data_files
+from position_sync_dagster.money.defs import alerts as alerts_module
 from position_sync_dagster.processes.preflight import Level, check_lake, check_programs
 
 BASE_TABLES = [spec.name for spec in schema.TABLES]

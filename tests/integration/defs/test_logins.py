@@ -24,9 +24,9 @@ from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.reports.reconciliation import OF_STRATEGIES
-from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.reconciliation import OF_STRATEGIES
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.ownership import StreamCounts
 

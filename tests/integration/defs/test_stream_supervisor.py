@@ -7,7 +7,7 @@ from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import StoreError
-from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.money.reports.status import read_status
 from tests.support.store_proxy import Rule
 
 PAUSED = "paused by a person"

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.instrument import parse_expiry
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.risk.terms import expires_at
+from position_sync_dagster.money.risk.terms import expires_at
 from position_sync_dagster.settings import Settings, load_settings
 from tests.support.settings import make_settings
 from tests.support.waiting import DEADLINE_S

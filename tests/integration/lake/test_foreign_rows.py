@@ -18,8 +18,8 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.table import Table, compact, maintain
 from position_sync_dagster.lake.strategy_registry import IS_LEG, StrategyRegistry
+from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.figures import read_figures
 
 LONG = (None, -(2**63), -1, 0, 2**40, 2**63 - 1)
 TIMES = (date.min, date(1899, 12, 31), date(9999, 12, 31))

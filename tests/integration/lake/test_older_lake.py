@@ -18,9 +18,9 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import VERSION_PROPERTY
+from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.processes.preflight import Level, run_preflight
 from position_sync_dagster.sync.drain import drain
-from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.hosts import ROOT
 from tests.support.ports import free_port

@@ -10,10 +10,10 @@ from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.reports.figures import read_figures
+from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.sync.drain import drain
-from position_sync_dagster.sync.reports.figures import read_figures
-from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
-from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.reconciliation import ReconciliationService
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.booked_legs import CALL, PUT, book_of_one_account, leg
 from tests.support.extent import EVERYTHING

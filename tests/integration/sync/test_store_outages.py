@@ -13,7 +13,7 @@ from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import StoreError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import offload
-from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.money.reports.status import read_status
 from tests.support.booked_legs import PUT, leg
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING

@@ -21,14 +21,14 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED, frame_of
-from position_sync_dagster.risk.terms import NotPriced
-from position_sync_dagster.sync.reports.figures import COLUMNS as REPORTED
-from position_sync_dagster.sync.reports.figures import read_figures
-from position_sync_dagster.sync.reports.profit import PARTS
+from position_sync_dagster.money.profit.profit import PARTS
+from position_sync_dagster.money.reports.figures import COLUMNS as REPORTED
+from position_sync_dagster.money.reports.figures import read_figures
+from position_sync_dagster.money.risk.terms import NotPriced
+from position_sync_dagster.money.strategies.rules import exchange_date
 from position_sync_dagster.web import api, served_figures, turns
 from position_sync_dagster.web.api import ROUTES
 from position_sync_dagster.web.api_answers import WhatIfAnswer

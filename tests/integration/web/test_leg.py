@@ -6,7 +6,7 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.sync.reports.changes import day_began
+from position_sync_dagster.money.reports.changes import day_began
 from tests.integration.web.test_figures import row
 from tests.support.legs import leg
 

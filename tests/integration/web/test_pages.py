@@ -21,10 +21,10 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.position_update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.profit.profit import PARTS
+from position_sync_dagster.money.profit.todays_profit import TodaysProfit
+from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.figures import Figures
-from position_sync_dagster.sync.reports.profit import PARTS
-from position_sync_dagster.sync.reports.todays_profit import TodaysProfit
 from position_sync_dagster.web import feed
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures

@@ -13,7 +13,7 @@ from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED, frame_of
 from tests.support import command_line
 from tests.support.money_rows import row
-from tests.unit.risk.test_closed_campaigns import PUT, leg, moved
+from tests.unit.money.campaigns.test_closed_campaigns import PUT, leg, moved
 
 ACCOUNT = "U1"
 DAYS = [date(2026, 3, day) for day in (2, 3, 4, 5)]

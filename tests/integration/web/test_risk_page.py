@@ -13,12 +13,12 @@ from starlette.applications import Starlette
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import BusyError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.risk.priced_legs import PricedLegs
+from position_sync_dagster.money.reports.book import Book
+from position_sync_dagster.money.risk.priced_legs import PricedLegs
+from position_sync_dagster.money.strategies.rules import exchange_date
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.web import api
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures

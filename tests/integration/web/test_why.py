@@ -14,8 +14,8 @@ from position_sync_dagster.cli.mcp import Tools, assistant_server
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
-from position_sync_dagster.sync.reports.profit import PARTS
-from position_sync_dagster.sync.reports.todays_profit import day_and_close_before
+from position_sync_dagster.money.profit.profit import PARTS
+from position_sync_dagster.money.profit.todays_profit import day_and_close_before
 from position_sync_dagster.web.api import openapi
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.limits import Bound, Measure
-from position_sync_dagster.domain.rules import HoldingSide, Rule
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake import strategies_file
 from position_sync_dagster.lake.strategies_file import (
@@ -19,6 +17,8 @@ from position_sync_dagster.lake.strategies_file import (
     load_strategies,
     saved_limits,
 )
+from position_sync_dagster.money.strategies.limits import Bound, Measure
+from position_sync_dagster.money.strategies.rules import HoldingSide, Rule
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 GOOD = """\

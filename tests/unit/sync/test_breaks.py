@@ -8,8 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from position_sync_dagster.defs.resources import cursor_of, cursor_text
-from position_sync_dagster.sync import alerts
-from position_sync_dagster.sync.alerts import (
+from position_sync_dagster.money.reports import alerts
+from position_sync_dagster.money.reports.alerts import (
     MOST_KEPT,
     RETRY,
     AlertCursor,

@@ -13,11 +13,11 @@ from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.lake.schema import broker_rows
-from position_sync_dagster.sync.reports.book import Book
-from position_sync_dagster.sync.reports.changes import ChangeKind, DayChange
-from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.figures import Figures
-from position_sync_dagster.sync.reports.status import Status
+from position_sync_dagster.money.reports.book import Book
+from position_sync_dagster.money.reports.changes import ChangeKind, DayChange
+from position_sync_dagster.money.reports.exposure import split
+from position_sync_dagster.money.reports.figures import Figures
+from position_sync_dagster.money.reports.status import Status
 from position_sync_dagster.terminal.board import board, current_text, describe
 from tests.support.holdings import make_holding
 from tests.support.legs import leg

@@ -9,8 +9,8 @@ import pytest
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.position_update import PositionUpdate, PriceKind, ValueOrigin
 from position_sync_dagster.lake.schema import broker_rows
-from position_sync_dagster.sync.reports.book import Book, open_positions
-from position_sync_dagster.sync.reports.money_sums import MoneySum
+from position_sync_dagster.money.reports.book import Book, open_positions
+from position_sync_dagster.money.reports.money_sums import MoneySum
 from position_sync_dagster.terminal.money_tables import (
     POSITIONS,
     money_lines,

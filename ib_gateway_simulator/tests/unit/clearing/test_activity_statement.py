@@ -12,7 +12,7 @@ import time_machine
 from ib_gateway_simulator.clearing.activity_statement import CASH, POSITIONS, statement_xml
 from ib_gateway_simulator.clearing.back_office import BackOffice
 from ib_gateway_simulator.clearing.securities import Category, Security
-from position_sync_dagster.gateway.flex import read_statements
+from position_sync_dagster.money.past.flex import read_statements
 from tests.year.actions import MERGER_DAY
 from tests.year.book import Book
 from tests.year.broker import ENDED_AT, A, B, Broker, Delivery

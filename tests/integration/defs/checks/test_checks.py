@@ -20,8 +20,8 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.queue_request import Answer
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import reconciliation
-from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
+from position_sync_dagster.sync import reconciliation
+from position_sync_dagster.sync.reconciliation import ReconciliationService
 from tests.support.holdings import NOT_HELD
 
 ACCOUNT = "DUSIM0001"

@@ -6,7 +6,6 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.checks import tables
-from position_sync_dagster.defs.checks.strategies import legs_are_resolved
 from position_sync_dagster.domain.gateway_session import (
     Owner,
     SessionState,
@@ -18,7 +17,8 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.money.defs.strategy_checks import legs_are_resolved
+from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.terminal.board import describe
 
 

@@ -7,7 +7,7 @@ import pytest
 from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.position_update import PriceKind, ValueOrigin
-from position_sync_dagster.sync.reports.book import open_positions, read_book
+from position_sync_dagster.money.reports.book import open_positions, read_book
 from tests.support.booked_legs import CALL, CENTS, PUT, A
 from tests.support.streams import eventually, requests, settings_for
 

@@ -16,8 +16,9 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError, LakeNotWritableError
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.money.risk import model_greeks
 from position_sync_dagster.sync.broker_view import ConnectionValues
-from position_sync_dagster.sync.stream import delivery, model_greeks
+from position_sync_dagster.sync.stream import delivery
 from position_sync_dagster.sync.stream import streamer as link
 from tests.support.booked_legs import CALL, PUT, A, B, leg
 from tests.support.streams import (

@@ -30,9 +30,9 @@ from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, POSITION_UPDATES, StoredColumn
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import Table, offload
+from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.sync.drain import drain
-from position_sync_dagster.sync.reports.figures import read_figures
-from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
+from position_sync_dagster.sync.reconciliation import ReconciliationService
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.booked_legs import CALL, PUT, A, B, leg

@@ -13,10 +13,10 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.strategies_file import follow_file, load_strategies
-from position_sync_dagster.sync import propose_strategies
-from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.leg_followers import RuleFollower
-from position_sync_dagster.sync.statement_folder import import_statements
+from position_sync_dagster.money.past.explain_closes import CloseExplainer
+from position_sync_dagster.money.past.statement_folder import import_statements
+from position_sync_dagster.money.strategies import propose_strategies
+from position_sync_dagster.money.strategies.leg_followers import RuleFollower
 from tests.support.booked_legs import CALL, PUT, A
 from tests.support.streams import eventually, published
 

@@ -1,0 +1,762 @@
+"""Campaigns, over or open, of the parts of movements that belong to them; pure.
+
+A strategy's campaign begins with its first trade, and ends at the first close at which the strategy
+has nothing of any contract: rolls and what assignments leave belong to it. What is in no strategy
+is divided into structures: contracts that one order traded, that were opened within a minute, or of
+which one took the place of another within a minute, what they delivered, and the options that were
+sold while that was held.
+
+What a strategy has earned so far is what its parts brought, and the value of what is left of them.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from itertools import groupby, pairwise
+from operator import attrgetter
+
+import polars as pl
+
+from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd
+from position_sync_dagster.money.past.attribution import OwnedPart
+from position_sync_dagster.money.past.movements import (
+    DELIVERIES,
+    Movement,
+    MovementKind,
+    first_reasons,
+    known_sum,
+)
+from position_sync_dagster.money.strategies.proposals import TOGETHER, Piece, kind_of, least_worth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TradedCampaign:
+    """The parts of movements of one campaign, in order of time."""
+
+    strategy_id: str
+    account: str
+    parts: Sequence[OwnedPart]
+
+    @property
+    def campaign_id(self) -> str:
+        """Return its name, which does not depend on the source of its movements."""
+        first = self.parts[0]
+        name = f"{self.strategy_id}:{self.account}:{first.movement.session_date}"
+        return name if self.strategy_id != UNATTRIBUTED else f"{name}:{first.key[1]}"
+
+    @property
+    def opened(self) -> date | None:
+        """Return the trading day of its first trade; None: it was held before all movements."""
+        is_prior = any(part.is_prior for part in self.parts)
+        return None if is_prior else self.parts[0].movement.session_date
+
+    @property
+    def closed(self) -> date:
+        """Return the trading day at whose close nothing was left."""
+        moved = [part for part in self.parts if part.quantity]
+        return max(part.movement.session_date for part in moved or self.parts)
+
+    @property
+    def conids(self) -> list[int]:
+        """Return its contracts, the first one first."""
+        return list(dict.fromkeys(part.key[1] for part in self.parts))
+
+    def parts_in(self, currency: str | None) -> list[OwnedPart]:
+        """Return the parts of contracts of one currency."""
+        return [part for part in self.parts if part.movement.currency == currency]
+
+    @property
+    def currencies(self) -> list[str | None]:
+        """Return the currencies of its contracts."""
+        return list(dict.fromkeys(part.movement.currency for part in self.parts))
+
+
+def closed_campaigns(parts: Iterable[OwnedPart]) -> list[TradedCampaign]:
+    """Return the campaigns that are over, in the order in which they closed.
+
+    Args:
+        parts: All parts of movements, in order of time.
+    """
+    of_owners: defaultdict[tuple[str, str], list[OwnedPart]] = defaultdict(list)
+    unattributed = []
+    for part in parts:
+        if part.owner == UNATTRIBUTED:
+            unattributed.append(part)
+        else:
+            account, _conid = part.key
+            of_owners[part.owner, account].append(part)
+
+    campaigns = []
+    for (strategy, account), owned in of_owners.items():
+        for stay in _stays(owned):
+            campaign = TradedCampaign(strategy_id=strategy, account=account, parts=stay)
+            campaigns.append(campaign)
+
+    for structure in _structures(unattributed):
+        account, _conid = structure[0].key
+        campaign = TradedCampaign(strategy_id=UNATTRIBUTED, account=account, parts=structure)
+        campaigns.append(campaign)
+    return sorted(campaigns, key=lambda campaign: (campaign.closed, campaign.campaign_id))
+
+
+def _stays(parts: Iterable[OwnedPart], *, with_open: bool = False) -> list[list[OwnedPart]]:
+    """Return the parts from when something is held until nothing is at a close, each time.
+
+    Cash that comes later belongs to the last one.
+
+    Args:
+        parts: Those of one owner, or of one holding of an owner.
+        with_open: Whether the last one may be held still.
+    """
+    by_session = sorted(parts, key=lambda part: (part.movement.session_date, part.at))
+    stays: list[list[OwnedPart]] = []
+    current: list[OwnedPart] = []
+    for _session, of_session in groupby(by_session, key=lambda part: part.movement.session_date):
+        new = list(of_session)
+        moves_nothing = not any(part.quantity for part in new)
+        if not current and stays and moves_nothing:
+            stays[-1] += new
+            continue
+
+        current += new
+        if not _is_held(current):
+            stays.append(current)
+            current = []
+
+    if current and with_open:
+        stays.append(current)
+    return [stay for stay in stays if any(part.quantity or part.unknown for part in stay)]
+
+
+def _is_held(parts: Iterable[OwnedPart]) -> bool:
+    quantities: defaultdict[Key, float] = defaultdict(float)
+    for part in parts:
+        quantities[part.key] += part.quantity
+    return any(abs(quantity) >= QUANTITY_ROUNDING for quantity in quantities.values())
+
+
+def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
+    """Yield the structures with an option that are over."""
+    stays = []
+    for of_holding in grouped(attrgetter("key", "origin"), parts).values():
+        stays += _stays(of_holding, with_open=True)
+
+    for numbers in _joined(stays):
+        structure = []
+        for number in numbers:
+            structure += stays[number]
+
+        has_option = any(part.is_option for part in structure)
+        if has_option and not _is_held(structure):
+            yield sorted(structure, key=lambda part: (part.at, part.key))
+
+
+_Stay = Sequence[OwnedPart]
+
+# An account and a symbol.
+_Place = tuple[str, str | None]
+
+
+def _place_of(part: OwnedPart) -> _Place:
+    account, _conid = part.key
+    return account, part.movement.symbol
+
+
+def _joined(stays: Sequence[_Stay]) -> list[list[int]]:
+    """Return the numbers of the stays of each structure."""
+    groups = Groups(len(stays))
+    _join_orders(stays, groups)
+    _join_near_trades(stays, groups)
+    _join_deliveries(stays, groups)
+    _join_actions(stays, groups)
+    _join_covered(stays, groups)
+    return groups.members()
+
+
+def _join_orders(stays: Sequence[_Stay], groups: "Groups") -> None:
+    """Join what one order traded."""
+    by_order: dict[tuple[str, str], int] = {}
+    for number, stay in enumerate(stays):
+        for part in stay:
+            account, _conid = part.key
+            order = part.movement.order_id
+            if part.is_trade and order is not None:
+                first = by_order.setdefault((account, order), number)
+                groups.join(first, number)
+
+
+def _join_near_trades(stays: Sequence[_Stay], groups: "Groups") -> None:
+    """Join options that were opened within a minute, or when others of the symbol closed."""
+    of_symbol: dict[_Place, list[tuple[datetime, bool, int]]] = {}
+    for number, stay in enumerate(stays):
+        for part in stay:
+            if part.is_trade and part.is_option:
+                trades = of_symbol.setdefault(_place_of(part), [])
+                trades.append((part.at, part.opens, number))
+
+    for trades in of_symbol.values():
+        trades.sort()
+        for last, (at, opens, number) in enumerate(trades):
+            for earlier in range(last - 1, -1, -1):
+                before, opened_before, number_before = trades[earlier]
+                if at - before > TOGETHER:
+                    break
+                if opens or opened_before:
+                    groups.join(number_before, number)
+
+
+def _join_deliveries(stays: Sequence[_Stay], groups: "Groups") -> None:
+    """Join options with what they delivered."""
+    ends: defaultdict[tuple[str, date, int], list[tuple[int, Movement]]] = defaultdict(list)
+    for number, stay in enumerate(stays):
+        for part in stay:
+            movement = part.movement
+            if part.is_option and movement.kind in DELIVERIES:
+                conid = movement.counter_conid or movement.underlying_conid or 0
+                ends[movement.account, movement.day, conid].append((number, movement))
+
+    for number, stay in enumerate(stays):
+        for part in stay:
+            account, conid = part.key
+            if part.movement.kind in DELIVERIES:
+                for option in _delivering(part, ends[account, part.movement.day, conid]):
+                    groups.join(option, number)
+
+
+def _delivering(part: OwnedPart, ends: Sequence[tuple[int, Movement]]) -> list[int]:
+    """Return the numbers of the options that delivered something: by contract, or by strike."""
+    movement = part.movement
+    option = part.origin if part.opens else movement.counter_conid
+    of_option = [number for number, end in ends if end.conid == option]
+    at_strike = [number for number, end in ends if end.strike == movement.price]
+    return of_option or at_strike or [number for number, _end in ends]
+
+
+def _join_actions(stays: Sequence[_Stay], groups: "Groups") -> None:
+    """Join contracts with what corporate actions brought for them."""
+    taken: defaultdict[tuple[str, date, int], list[int]] = defaultdict(list)
+    for number, stay in enumerate(stays):
+        for part in stay:
+            if part.movement.kind is MovementKind.CORPORATE_ACTION and not part.opens:
+                account, conid = part.key
+                taken[account, part.movement.day, conid].append(number)
+
+    for number, stay in enumerate(stays):
+        for part in stay:
+            account, _conid = part.key
+            for conid in part.came_for:
+                for gone in taken[account, part.movement.day, conid]:
+                    if stays[gone][0].origin == part.origin:
+                        groups.join(gone, number)
+
+
+def _join_covered(stays: Sequence[_Stay], groups: "Groups") -> None:
+    """Join options that were sold while something was held that an option had delivered."""
+    delivered: dict[_Place, list[tuple[datetime, datetime | None, int]]] = {}
+    for number, stay in enumerate(stays):
+        first = stay[0]
+        if not first.is_option and first.movement.kind in DELIVERIES:
+            end = None if _is_held(stay) else stay[-1].at
+            of_symbol = delivered.setdefault(_place_of(first), [])
+            of_symbol.append((first.at, end, number))
+
+    for number, stay in enumerate(stays):
+        first = stay[0]
+        if not first.is_option or first.quantity >= 0:
+            continue
+        for begin, end, holding in delivered.get(_place_of(first), ()):
+            was_held = begin <= first.at and (end is None or first.at <= end)
+            if was_held:
+                groups.join(holding, number)
+
+
+class Groups:
+    """Numbers that are joined to groups."""
+
+    def __init__(self, count: int) -> None:
+        self._group_of = [[number] for number in range(count)]
+
+    def join(self, number: int, partner: int) -> None:
+        """Make two numbers members of one group."""
+        group = self._group_of[number]
+        joined = self._group_of[partner]
+        if group is not joined:
+            group += joined
+            for member in joined:
+                self._group_of[member] = group
+
+    def members(self) -> list[list[int]]:
+        """Return the numbers of each group."""
+        groups = {id(group): group for group in self._group_of}
+        return list(map(sorted, groups.values()))
+
+
+# ---- what it had: its states
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """What is known of a contract.
+
+    Attributes:
+        instrument: Its terms; None: right, strike, expiry or multiplier is not known.
+        magnifier: The divisor of its strike to the major unit; None: not known.
+    """
+
+    name: str
+    instrument: Instrument | None
+    magnifier: float | None
+
+
+Contracts = Mapping[int, Contract]
+
+
+# How much of each contract a campaign has.
+Lots = Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignState:
+    """What a campaign had after trades that belong together.
+
+    Attributes:
+        at: The time of the last of them.
+        lots: What it had, by contract; of what was closed with them the most.
+        brought: What it had brought until then, by currency, without fees; None: not known.
+        is_flat: Whether nothing was left.
+        parts: These trades.
+    """
+
+    session: date
+    at: datetime
+    is_flat: bool
+    lots: Lots
+    brought: Mapping[str | None, float | None]
+    parts: Sequence[OwnedPart]
+
+
+def states_of(campaign: TradedCampaign) -> list[CampaignState]:
+    """Return what a campaign had after each group of trades: of one order, or within a minute.
+
+    Where a group begins and ends with nothing, it is the most that it had meanwhile.
+    """
+    lots: defaultdict[int, float] = defaultdict(float)
+    brought: dict[str | None, float | None] = {}
+    states = []
+    held: Lots = {}
+    for group in _together(campaign.parts):
+        was_flat = not held
+        widest: Lots = {}
+        brought_at_widest = brought
+        for part in group:
+            lots[part.key[1]] += part.quantity
+            held = _held_in(lots)
+            brought = _with_cash(brought, part)
+            if _size_of(held) >= _size_of(widest):
+                widest = held
+                brought_at_widest = brought
+
+        last = group[-1]
+        came_and_went = was_flat and not held
+        state = CampaignState(
+            session=last.movement.session_date,
+            at=last.at,
+            is_flat=not held,
+            lots=widest if came_and_went else held,
+            brought=brought_at_widest if came_and_went else brought,
+            parts=group,
+        )
+        states.append(state)
+    return states
+
+
+def _held_in(lots: Lots) -> Lots:
+    """Return the lots of which something is held."""
+    return {
+        conid: quantity for conid, quantity in lots.items() if abs(quantity) >= QUANTITY_ROUNDING
+    }
+
+
+def _size_of(lots: Lots) -> tuple[int, float]:
+    return len(lots), sum(map(abs, lots.values()))
+
+
+def _with_cash(
+    brought: Mapping[str | None, float | None], part: OwnedPart
+) -> dict[str | None, float | None]:
+    """Return what a campaign has brought with a part; None where its cash is not known."""
+    currency = part.movement.currency
+    return {**brought, currency: known_sum([brought.get(currency, 0.0), part.known_cash])}
+
+
+def _together(parts: Iterable[OwnedPart]) -> list[list[OwnedPart]]:
+    """Return parts in groups of one order, or within a minute, of one trading day."""
+    groups: list[list[OwnedPart]] = []
+    orders: set[str] = set()
+    last = None
+    for part in parts:
+        order = part.movement.order_id
+        if last is None or not _is_with(last, part, orders):
+            groups.append([])
+            orders.clear()
+
+        groups[-1].append(part)
+        if order is not None:
+            orders.add(order)
+        last = part
+    return groups
+
+
+def _is_with(last: OwnedPart, part: OwnedPart, orders: Collection[str]) -> bool:
+    """Return whether a part belongs to the group of the last one, which has some orders."""
+    if part.movement.session_date != last.movement.session_date:
+        return False
+    return part.at - last.at <= TOGETHER or part.movement.order_id in orders
+
+
+def first_state(states: Sequence[CampaignState]) -> CampaignState:
+    """Return the state at the first close; of what was gone then the widest of the day."""
+    first_day = states[0].session
+    of_first_day = [state for state in states if state.session == first_day]
+    if not of_first_day[-1].is_flat:
+        return of_first_day[-1]
+    return max(of_first_day, key=lambda state: len(state.lots))
+
+
+def last_state(states: Sequence[CampaignState]) -> CampaignState:
+    """Return the last state in which something was held."""
+    for state in reversed(states):
+        if state.lots:
+            return state
+    return states[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledContracts:
+    """Options that took the place of others, in one order or within a minute."""
+
+    at: datetime
+    closed: tuple[str, ...]
+    opened: tuple[str, ...]
+
+
+def rolls_in(states: Sequence[CampaignState], contracts: Contracts) -> list[RolledContracts]:
+    """Return the rolls of a campaign."""
+    rolls = []
+    for before, state in pairwise(states):
+        if before.is_flat or state.is_flat:
+            continue
+
+        # In the order in which they were traded, each once.
+        closed: dict[int, None] = {}
+        opened: dict[int, None] = {}
+        for part in state.parts:
+            if part.is_trade and part.is_option:
+                _account, conid = part.key
+                side = opened if part.opens else closed
+                side[conid] = None
+
+        old = tuple(contracts[conid].name for conid in closed)
+        new = tuple(contracts[conid].name for conid in opened if conid not in closed)
+        if old and new:
+            rolls.append(RolledContracts(at=state.at, closed=old, opened=new))
+    return rolls
+
+
+def kind_in(lots: Lots, contracts: Contracts) -> tuple[str | None, str | None]:
+    """Return the kind of a structure, or why it has none."""
+    pieces = []
+    for conid, quantity in lots.items():
+        contract = contracts[conid]
+        if contract.instrument is None:
+            return None, f"the terms of {contract.name} are not known"
+        pieces.append(Piece(contract.instrument, quantity))
+
+    kind = kind_of(pieces) if pieces else None
+    return kind, None if kind else "its contracts are no structure that has a name"
+
+
+def capital_at_risk(
+    states: Iterable[CampaignState], contracts: Contracts, currency: str | None
+) -> tuple[float | None, str | None]:
+    """Return the greatest loss at the next expiry in any state, or why it is not known.
+
+    What the campaign had brought until then is a part of it.
+    """
+    greatest = 0.0
+    is_held = False
+    for state in states:
+        of_underlying: defaultdict[str, dict[int, float]] = defaultdict(dict)
+        for conid, quantity in state.lots.items():
+            instrument = contracts[conid].instrument
+            if instrument is None:
+                return None, f"the terms of {contracts[conid].name} are not known"
+            if instrument.currency == currency:
+                of_underlying[instrument.symbol][conid] = quantity
+        if not of_underlying:
+            continue
+
+        is_held = True
+        brought = state.brought.get(currency, 0.0)
+        if brought is None:
+            return None, f"what it had brought until {state.session} is not known"
+
+        at_risk = -brought
+        for lots in of_underlying.values():
+            least = _least_worth_of(lots, contracts)
+            if isinstance(least, str):
+                return None, f"{least}, on {state.session}"
+            at_risk -= least
+        greatest = max(greatest, at_risk)
+    return (greatest, None) if is_held else (None, "what it had is not known")
+
+
+def _least_worth_of(lots: Lots, contracts: Contracts) -> float | str:
+    """Return what contracts of one underlying are worth at least, or why it is not known."""
+    pieces = []
+    for conid, quantity in lots.items():
+        contract = contracts[conid]
+        if contract.magnifier is None or contract.instrument is None:
+            return f"whether {contract.name} is quoted in cents is not known"
+
+        unit = contract.instrument.multiplier / contract.magnifier
+        in_major_unit = replace(contract.instrument, multiplier=unit)
+        pieces.append(Piece(in_major_unit, quantity))
+
+    least, is_unlimited = least_worth(pieces)
+    if is_unlimited:
+        return "the loss had no bound"
+    return "a short option outlived the next expiry" if least is None else least
+
+
+# ---- what it brought
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignMoney:
+    """What a campaign brought in one currency; None: not known.
+
+    Attributes:
+        unknown: Why profit or fees are not known.
+    """
+
+    profit: float | None
+    fees: float | None
+    received: float | None
+    paid: float | None
+    unknown: str | None
+
+
+def money_of(parts: Sequence[OwnedPart]) -> CampaignMoney:
+    """Return what parts of one currency brought."""
+    fees_of_parts = []
+    for part in parts:
+        is_elsewhere = part.movement.fee_currency != part.movement.currency
+        fees_of_parts.append(None if part.fee and is_elsewhere else part.fee)
+
+    cash = known_sum(part.cash for part in parts)
+    fees = known_sum(fees_of_parts)
+    reasons = dict.fromkeys(part.unknown for part in parts if part.unknown)
+    is_known = not reasons and cash is not None and fees is not None
+
+    received = None
+    paid = None
+    premiums = [part.cash for part in parts if part.is_option and part.is_trade]
+    known_premiums = [cash for cash in premiums if cash is not None]
+    is_whole = not any(part.is_prior for part in parts)
+    if is_whole and len(known_premiums) == len(premiums):
+        received = known_sum(premium for premium in known_premiums if premium > 0)
+        paid = known_sum(-premium for premium in known_premiums if premium < 0)
+    return CampaignMoney(
+        profit=cash - fees if is_known else None,  # type: ignore[operator]
+        fees=fees,
+        received=received,
+        paid=paid,
+        unknown=None if is_known else first_reasons([*reasons]),
+    )
+
+
+class Openings:
+    """The openings of options, to find where a campaign was rolled to."""
+
+    def __init__(self, parts: Iterable[OwnedPart]) -> None:
+        self._parts_of: defaultdict[tuple[str | None, ...], list[OwnedPart]] = defaultdict(list)
+        for part in parts:
+            if part.is_option and part.is_trade and part.opens:
+                movement = part.movement
+                self._parts_of[movement.account, movement.order_id].append(part)
+                self._parts_of[movement.account, movement.symbol, movement.right].append(part)
+
+    def replace(self, closed: OwnedPart) -> bool:
+        """Return whether something of another owner was opened in the place of what closed."""
+        movement = closed.movement
+        candidates = []
+        if movement.order_id is not None:
+            candidates += self._parts_of[movement.account, movement.order_id]
+        if movement.at is not None:
+            for part in self._parts_of[movement.account, movement.symbol, movement.right]:
+                is_near = abs(part.at - closed.at) <= TOGETHER
+                if part.movement.at is not None and is_near:
+                    candidates.append(part)
+        return any(part.owner != closed.owner and part.key != closed.key for part in candidates)
+
+
+def end_of(campaign: TradedCampaign, openings: Openings) -> CampaignEnd:
+    """Return how a campaign ended."""
+    kinds = set()
+    is_rolled = False
+    for part in campaign.parts:
+        is_of_end = part.movement.session_date == campaign.closed
+        if not is_of_end or not part.quantity or part.opens:
+            continue
+        kinds.add(part.movement.kind)
+        if part.is_trade and part.is_option and openings.replace(part):
+            is_rolled = True
+
+    if MovementKind.ASSIGNMENT in kinds:
+        return CampaignEnd.ASSIGNED
+    if MovementKind.EXERCISE in kinds:
+        return CampaignEnd.EXERCISED
+    if kinds and kinds <= {MovementKind.EXPIRATION, MovementKind.CASH_SETTLEMENT}:
+        return CampaignEnd.EXPIRED
+    if MovementKind.TRANSFER in kinds:
+        return CampaignEnd.TRANSFERRED
+
+    return CampaignEnd.ROLLED_AWAY if is_rolled else CampaignEnd.CLOSED
+
+
+# ---- what a strategy has earned so far
+
+
+@dataclass(slots=True)
+class Lot:
+    """What is left of a contract, at its average cost.
+
+    Attributes:
+        quantity: With its sign.
+        cost: What was paid for it, with fees; negative was received; None: not known.
+    """
+
+    quantity: float = 0.0
+    cost: float | None = 0.0
+
+
+@dataclass(slots=True)
+class EarnedMoney:
+    """What the parts of one strategy and currency brought; None: not known.
+
+    Attributes:
+        realised: The profit of what is closed, after fees.
+        fees: All fees in the currency.
+        other_fees: Those in other currencies, by currency; they are in no profit.
+        lots: What is left.
+    """
+
+    realised: float | None = 0.0
+    fees: float | None = 0.0
+    other_fees: dict[str, float] = field(default_factory=dict)
+    lots: dict[Key, Lot] = field(default_factory=dict)
+    _moving: dict[Key, float | None] = field(default_factory=dict)
+
+    def add(self, part: OwnedPart, *, is_replaced: bool) -> None:
+        """Open more of a contract, or close by its average cost.
+
+        Args:
+            is_replaced: Whether a corporate action brought another contract for it.
+        """
+        paid = self._paid_for(part)
+        lot = self.lots.setdefault(part.key, Lot())
+        before = lot.quantity
+        lot.quantity += part.quantity
+        is_gone = abs(lot.quantity) < QUANTITY_ROUNDING
+        is_action = part.movement.kind is MovementKind.CORPORATE_ACTION
+
+        if part.opens:
+            account, _conid = part.key
+            moved = [self._moving.pop((account, conid), 0.0) for conid in part.came_for]
+            lot.cost = known_sum([lot.cost, paid, *moved])
+        elif is_action and is_gone and is_replaced:
+            self._moving[part.key] = known_sum([lot.cost, paid])
+        elif is_action and not is_gone:
+            lot.cost = known_sum([lot.cost, paid])
+        else:
+            closed = -part.quantity / before if before else 0.0
+            cost = lot.cost if closed else 0.0
+            removed = None if cost is None else cost * closed
+            gained = None if paid is None or removed is None else -paid - removed
+            self.realised = known_sum([self.realised, gained])
+            lot.cost = None if lot.cost is None else lot.cost * (1.0 - closed)
+        if is_gone:
+            del self.lots[part.key]
+
+    def _paid_for(self, part: OwnedPart) -> float | None:
+        """Return what was paid for a part with its fee, and add the fee."""
+        fee = part.fee
+        currency = part.movement.fee_currency
+        if fee and currency is not None and currency != part.movement.currency:
+            self.other_fees[currency] = self.other_fees.get(currency, 0.0) + fee
+            fee = 0.0
+        elif fee and currency is None:
+            fee = None
+        self.fees = known_sum([self.fees, fee])
+        return None if part.known_cash is None or fee is None else fee - part.known_cash
+
+
+def earned_by(parts: Iterable[OwnedPart]) -> dict[tuple[str, str | None], EarnedMoney]:
+    """Return what each strategy has earned in each currency.
+
+    Args:
+        parts: Of all movements of their contracts.
+    """
+    of_strategies = [part for part in parts if part.owner != UNATTRIBUTED]
+    replaced = {(part.key[0], conid) for part in of_strategies for conid in part.came_for}
+    earned: defaultdict[tuple[str, str | None], EarnedMoney] = defaultdict(EarnedMoney)
+    # What an action took comes before what it brought for it.
+    for part in sorted(of_strategies, key=lambda part: (part.at, bool(part.came_for))):
+        of_strategy = earned[part.owner, part.movement.currency]
+        of_strategy.add(part, is_replaced=part.key in replaced)
+    return dict(earned)
+
+
+def open_profit(
+    lots: Mapping[Key, Lot], holdings: pl.DataFrame, priced: pl.DataFrame
+) -> float | None:
+    """Return what is open of a strategy in one currency would earn; None: not known.
+
+    Args:
+        lots: What is left of its movements.
+        holdings: Its parts of holdings: account, conid, position, share and unrealized_pnl.
+        priced: All holdings: account, conid, position and market_value.
+    """
+    amounts: list[float | None] = []
+    claimed = {(row["account"], row["conid"]): row for row in holdings.iter_rows(named=True)}
+    keys = pl.DataFrame([*lots], schema=["account", "conid"], orient="row")
+    values = priced.join(keys, on=KEY, how="semi") if lots else priced.clear()
+    whole = {
+        (account, conid): (position, value)
+        for account, conid, position, value in values.select(
+            *KEY, "position", "market_value"
+        ).iter_rows()
+    }
+    for key, lot in lots.items():
+        own = claimed.pop(key, None)
+        position, value = whole.get(key, (0.0, None))
+        held = own["position"] * own["share"] if own is not None else position
+        is_enough = held / lot.quantity >= 1 - QUANTITY_ROUNDING
+        is_same = own is None or abs(held - lot.quantity) <= QUANTITY_ROUNDING
+        if not is_enough:
+            return None
+        if own is not None and (not is_same or lot.cost is None):
+            # A trade that no movement names yet; the broker has its cost.
+            amounts.append(own["unrealized_pnl"])
+        elif value is None or lot.cost is None:
+            return None
+        else:
+            amounts.append(lot.quantity * value / position - lot.cost)
+    # Of what no movement explains the broker says it.
+    amounts += [row["unrealized_pnl"] for row in claimed.values()]
+    return known_sum(amounts)

@@ -1,0 +1,484 @@
+"""The rows of `closed_campaigns`: movements and strategies joined, with the values of past days.
+
+Money comes from `movements` alone. How a campaign stood while it was open, and its greeks, come
+from `daily_positions` and the ledger, where these have them.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from functools import cached_property
+from itertools import pairwise
+from operator import attrgetter
+from typing import Any
+
+import polars as pl
+from polars import col
+
+from position_sync_dagster.domain.clock import A_DAY
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
+from position_sync_dagster.domain.instrument import (
+    OPTION_TYPES,
+    ContractDetails,
+    Instrument,
+    Right,
+    usual_magnifier,
+)
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import legs_of, one_of, records_of
+from position_sync_dagster.money.campaigns.campaigns import (
+    CampaignMoney,
+    CampaignState,
+    Contract,
+    Contracts,
+    Openings,
+    TradedCampaign,
+    capital_at_risk,
+    closed_campaigns,
+    end_of,
+    first_state,
+    kind_in,
+    last_state,
+    money_of,
+    rolls_in,
+    states_of,
+)
+from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
+from position_sync_dagster.money.campaigns.recorded_values import RecordedValues
+from position_sync_dagster.money.past.attribution import (
+    OwnedPart,
+    attributed,
+    name_of,
+)
+from position_sync_dagster.money.past.movement_sources import SINGLE_TYPES
+from position_sync_dagster.money.past.movements import Movement, known_sum
+from position_sync_dagster.money.past.owned_parts import (
+    deciding_movements,
+    held_before,
+    legs_ever,
+)
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
+
+DAYS_OF_A_YEAR = 365
+
+# The least and the most that a campaign stood at the moments at which the ledger knows its value,
+# and how many these are.
+LedgerExtremes = tuple[float, float, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignValue:
+    """How a campaign stood at the close of a trading day; None: not known.
+
+    Attributes:
+        value: The value of what it had.
+        profit: With the money until then, less fees.
+    """
+
+    day: date
+    currency: str | None
+    value: float | None
+    profit: float | None
+
+
+@dataclass(eq=False, repr=False)
+class CampaignBook:
+    """All campaigns of a lake, as its tables say them now; blocks.
+
+    Args:
+        conids: Only what decides whose these contracts are; None: all.
+
+    Example:
+        rows = CampaignBook(lake, settings).rows()
+    """
+
+    lake: Lake
+    settings: Settings
+    conids: Collection[int] | None = None
+
+    @cached_property
+    def _rows(self) -> pl.DataFrame:
+        rows = self.lake.movements.rows()
+        if self.conids is None:
+            return rows
+        return deciding_movements(rows, self.conids)
+
+    @cached_property
+    def movements(self) -> list[Movement]:
+        """All movements."""
+        return records_of(Movement, self._rows)
+
+    @cached_property
+    def parts(self) -> list[OwnedPart]:
+        """The parts of movements with their owners, in order of time."""
+        before, costs = self._held_before()
+        return attributed(self.movements, legs_ever(self.lake), before, costs)
+
+    @cached_property
+    def campaigns(self) -> list[TradedCampaign]:
+        """The campaigns that are over, in the order in which they closed."""
+        return closed_campaigns(self.parts)
+
+    def rows(self) -> list[ClosedCampaign]:
+        """Return the rows of `closed_campaigns`."""
+        if not self.campaigns:
+            return []
+
+        openings = Openings(self.parts)
+        self._recorded.read_moments(_moments_of(self.campaigns))
+        in_currencies: list[tuple[TradedCampaign, str | None]] = []
+        parts = []
+        for campaign in self.campaigns:
+            for currency in campaign.currencies:
+                in_currencies.append((campaign, currency))
+                parts.append(campaign.parts_in(currency))
+
+        extremes = ledger_extremes(parts, self._recorded)
+        rows = []
+        for number, (campaign, currency) in enumerate(in_currencies):
+            rows.append(self._row(campaign, currency, openings, extremes.get(number)))
+        return rows
+
+    def stood(self, campaign: TradedCampaign, currency: str | None) -> list[CampaignValue]:
+        """Return how a campaign stood at each close at which it was held."""
+        if campaign.opened is None:
+            return []
+
+        waiting = deque(campaign.parts_in(currency))
+        held: defaultdict[Key, float] = defaultdict(float)
+        money: float | None = 0.0
+        stood: list[CampaignValue] = []
+        for day in self._trading_days(campaign.opened, campaign.closed - A_DAY):
+            while waiting and waiting[0].movement.session_date <= day:
+                part = waiting.popleft()
+                held[part.key] += part.quantity
+                money = with_money(money, part)
+
+            if any(abs(quantity) >= QUANTITY_ROUNDING for quantity in held.values()):
+                value = self._recorded.value_of(held, day)
+                profit = known_sum([money, value])
+                at_close = CampaignValue(day=day, currency=currency, value=value, profit=profit)
+                stood.append(at_close)
+        return stood
+
+    def contracts_of(self, campaign: TradedCampaign) -> dict[int, Contract]:
+        """Return what is known of the contracts of a campaign."""
+        return {conid: self._contracts[conid] for conid in campaign.conids}
+
+    def _row(
+        self,
+        campaign: TradedCampaign,
+        currency: str | None,
+        openings: Openings,
+        in_ledger: LedgerExtremes | None,
+    ) -> ClosedCampaign:
+        money = money_of(campaign.parts_in(currency))
+        contracts = self.contracts_of(campaign)
+        states = states_of(campaign)
+        kind, why_no_kind = kind_in(first_state(states).lots, contracts)
+        risk, why_no_risk = capital_at_risk(states, contracts, currency)
+        days = None if campaign.opened is None else (campaign.closed - campaign.opened).days
+
+        reasons = {"kind": why_no_kind, "capital_at_risk": why_no_risk}
+        if campaign.opened is None:
+            reasons["opened"] = "it was held before all movements"
+        if not risk and risk is not None:
+            reasons["return_on_risk"] = "nothing was at risk"
+        earned = None if not risk or money.profit is None else money.profit / risk
+        per_year = None
+        if earned is not None and days is not None:
+            per_year = earned * DAYS_OF_A_YEAR / max(days, 1)
+
+        symbols = {part.movement.symbol or "?" for part in campaign.parts}
+        names = [contracts[conid].name for conid in campaign.conids]
+        extremes = _extremes(campaign, money, self.stood(campaign, currency), in_ledger, reasons)
+        greeks = self._greeks_at_ends(states, contracts, reasons)
+        unknown = [f"{column}: {reason}" for column, reason in reasons.items() if reason]
+        return ClosedCampaign(
+            campaign_id=campaign.campaign_id,
+            strategy_id=campaign.strategy_id,
+            account=campaign.account,
+            currency=currency,
+            underlying=",".join(sorted(symbols)),
+            kind=kind,
+            opened=campaign.opened,
+            closed=campaign.closed,
+            days=days,
+            ended=end_of(campaign, openings),
+            legs=len(campaign.conids),
+            contracts="; ".join(names),
+            conids=",".join(map(str, campaign.conids)),
+            rolls=len(rolls_in(states, contracts)),
+            profit=money.profit,
+            fees=money.fees,
+            premium_received=money.received,
+            premium_paid=money.paid,
+            capital_at_risk=risk,
+            return_on_risk=earned,
+            return_per_year=per_year,
+            **extremes,
+            **greeks,
+            profit_unknown=money.unknown,
+            why_unknown="; ".join(unknown) or None,
+        )
+
+    def _greeks_at_ends(
+        self,
+        states: Sequence[CampaignState],
+        contracts: Contracts,
+        reasons: dict[str, str | None],
+    ) -> dict[str, Any]:
+        """Return the greeks at both ends, as columns; add why they are not known."""
+        first = first_state(states)
+        last = last_state(states)
+        account = first.parts[0].key[0]
+        columns = {}
+        for end, state, at in (("entry", first, first.at), ("exit", last, states[-1].at)):
+            greeks = self._recorded.greeks_of(account, state.lots, contracts, at)
+            for name in ("delta", "vega", "theta", "implied_vol", "age_s"):
+                columns[f"{end}_{name}"] = getattr(greeks, name)
+
+            expiry = _next_expiry(state.lots, contracts)
+            days_to_expiry = None if expiry is None else (expiry - at.date()).days
+            columns[f"{end}_days_to_expiry"] = days_to_expiry
+            reasons[f"{end} greeks"] = greeks.why
+            reasons[f"{end}_days_to_expiry"] = None if expiry else "no expiry is known"
+        return columns
+
+    # -- what is read -------------------------------------------------------------------------
+
+    def _held_before(self) -> tuple[dict[Key, float], dict[Key, float]]:
+        """Return what was held before the first movements, and its cost, where tables say it."""
+        names = ["account", "conid", "before", "average_cost", "seen_at", "since"]
+        changes = self.lake.position_changes.table.rows(columns=names)
+        before, costs = held_before(self._rows, changes)
+        held = dict(before)
+        for key, days in self._recorded.quantities.items():
+            sessions = [part.session_date for part in self._of_holding[key] if part.quantity]
+            earlier = [day for day in days if sessions and day < min(sessions)]
+            if earlier:
+                held[key] = days[max(earlier)]
+        costs_of_held = {key: cost for key, cost in costs.items() if held[key] == before[key]}
+        return {key: quantity for key, quantity in held.items() if quantity}, costs_of_held
+
+    @cached_property
+    def _of_holding(self) -> Mapping[Key, list[Movement]]:
+        with_contract = [movement for movement in self.movements if movement.conid is not None]
+        return grouped(attrgetter("key"), with_contract)
+
+    @cached_property
+    def _recorded(self) -> "RecordedValues":
+        conids = {movement.conid for movement in self.movements if movement.conid is not None}
+        return RecordedValues(self.lake, conids)
+
+    @cached_property
+    def _calendar(self) -> ExchangeDays:
+        days = [movement.session_date for movement in self.movements]
+        return exchange_days(self.settings.calendar, min(days), max(days))
+
+    def _trading_days(self, first: date, last: date) -> list[date]:
+        days = _days_between(first, last)
+        return [day for day in days if self._calendar.is_trading_day(day)]
+
+    @cached_property
+    def _contracts(self) -> dict[int, Contract]:
+        """What is known of each contract: from its movements, its details and its legs."""
+        with_contract = [movement for movement in self.movements if movement.conid is not None]
+        by_conid = grouped(lambda movement: movement.key[1], with_contract)
+        details = self.lake.contracts.get(by_conid)
+        history = self.lake.registry.sync.history().filter(one_of("conid", by_conid))
+        legs = {leg.conid: leg for leg in legs_of(history) if isinstance(leg, ActiveContract)}
+        contracts = {}
+        for conid, movements in by_conid.items():
+            contracts[conid] = contract_of(movements, details.get(conid), legs.get(conid))
+        return contracts
+
+
+def _extremes(
+    campaign: TradedCampaign,
+    money: CampaignMoney,
+    stood: Sequence[CampaignValue],
+    in_ledger: LedgerExtremes | None,
+    reasons: dict[str, str | None],
+) -> dict[str, Any]:
+    """Return how it stood while it was open, as columns; add why it is not known."""
+    profits = [at_close.profit for at_close in stood if at_close.profit is not None]
+    closes_known = len(profits)
+    moments_known = 0
+    if in_ledger is not None:
+        *extremes, moments_known = in_ledger
+        profits += extremes
+
+    is_known = bool(profits) and money.profit is not None
+    if is_known:
+        profits.append(money.profit)  # type: ignore[arg-type]
+    else:
+        reasons["worst"] = "its value is known at no moment"
+        reasons["best"] = reasons["worst"]
+
+    profit_at_half = None
+    if campaign.opened is not None:
+        half = campaign.opened + (campaign.closed - campaign.opened) / 2
+        until_half = [at_close for at_close in stood if at_close.day <= half]
+        profit_at_half = until_half[-1].profit if until_half else None
+    if profit_at_half is None:
+        reasons["profit_at_half"] = "its value at that close is not known"
+    return {
+        "closes": len(stood),
+        "closes_known": closes_known,
+        "moments_known": moments_known,
+        "worst": min(profits) if is_known else None,
+        "best": max(profits) if is_known else None,
+        "profit_at_half": profit_at_half,
+    }
+
+
+def _next_expiry(conids: Iterable[int], contracts: Contracts) -> date | None:
+    """Return the first known expiry of contracts; None without any."""
+    instruments = [contracts[conid].instrument for conid in conids]
+    expiries = [instrument.expiry for instrument in instruments if instrument is not None]
+    return min(filter(None, expiries), default=None)
+
+
+def _moments_of(campaigns: Iterable[TradedCampaign]) -> list[tuple[datetime, list[int]]]:
+    """Return the times at which campaigns began and ended, with their contracts."""
+    moments: list[tuple[datetime, list[int]]] = []
+    for campaign in campaigns:
+        states = states_of(campaign)
+        moments.append((first_state(states).at, campaign.conids))
+        moments.append((states[-1].at, campaign.conids))
+    return moments
+
+
+def contract_of(
+    movements: Sequence[Movement], details: ContractDetails | None, leg: ActiveContract | None
+) -> Contract:
+    """Return what is known of a contract; pure."""
+    stated = next((movement for movement in movements if movement.right), movements[0])
+    sources = [source for source in (stated, details, leg) if source is not None]
+    right = next((source.right for source in sources if source.right), None)
+    strike = next((source.strike for source in sources if source.strike is not None), None)
+    expiry = stated.expiry or (leg.expiry if leg is not None else None)
+    if details is not None:
+        expiry = details.expires_on or details.last_trade_date or expiry
+
+    stated_multiplier = None if details is None else details.multiplier
+    multipliers = (movement.multiplier for movement in movements if movement.multiplier)
+    multiplier = next(multipliers, stated_multiplier)
+    if stated.sec_type in SINGLE_TYPES:
+        multiplier = 1.0
+
+    symbol = stated.symbol or f"{stated.conid}"
+    is_option = stated.sec_type in OPTION_TYPES
+    lacks_terms = is_option and None in (right, strike, expiry)
+    instrument = None
+    if multiplier is not None and stated.currency is not None and not lacks_terms:
+        instrument = Instrument(
+            conid=stated.conid or 0,
+            symbol=symbol,
+            sec_type=stated.sec_type or "",
+            currency=stated.currency,
+            multiplier=multiplier,
+            right=Right(right) if right else None,
+            strike=strike if is_option else None,
+            expiry=expiry,
+        )
+    magnifier = usual_magnifier(stated.sec_type, stated.currency)
+    if details is not None and details.price_magnifier:
+        magnifier = float(details.price_magnifier)
+    return Contract(name=name_of(stated), instrument=instrument, magnifier=magnifier)
+
+
+# ---- how campaigns stood between two closes, by the ledger
+
+_SPAN = {
+    "number": pl.Int64(), "begin": pl.Datetime("us", "UTC"), "end": pl.Datetime("us", "UTC"),
+    "money": pl.Float64(), "legs": pl.Int64(), "account": pl.String(), "conid": pl.Int64(),
+    "quantity": pl.Float64(),
+}  # fmt: skip
+
+
+def with_money(money: float | None, part: OwnedPart) -> float | None:
+    """Return what a campaign got until a part, with it, less fees; None: not known."""
+    cash, fee = part.cash, part.fee
+    if money is None or part.unknown or cash is None or fee is None:
+        return None
+    return money + cash - fee
+
+
+def ledger_extremes(
+    parts_of_campaigns: Sequence[Sequence[OwnedPart]], recorded: RecordedValues
+) -> dict[int, LedgerExtremes]:
+    """Return how campaigns stood, by their place in the sequence; blocks.
+
+    Args:
+        parts_of_campaigns: The parts of one currency of each campaign, in order of time.
+    """
+    spans: list[tuple[object, ...]] = []
+    conids_on = defaultdict(set)
+    for number, parts in enumerate(parts_of_campaigns):
+        for begin, end, money, held in _spans_of(parts):
+            for (account, conid), quantity in held.items():
+                spans.append((number, begin, end, money, len(held), account, conid, quantity))
+                for day in _days_between(begin.date(), end.date()):
+                    conids_on[day].add(conid)
+
+    table = pl.DataFrame(spans, schema=_SPAN, orient="row")
+    of_days = [_stood_on_day(table, units) for units in recorded.units_of_days(conids_on)]
+    if not of_days:
+        return {}
+
+    by_campaign = pl.concat(of_days).group_by("number")
+    rows = by_campaign.agg(col.worst.min(), col.best.max(), col.moments.sum())
+    return rows.rows_by_key("number", unique=True)
+
+
+def _stood_on_day(spans: pl.DataFrame, units: pl.DataFrame) -> pl.DataFrame:
+    """Return the extremes of each campaign on one day, where all of its contracts have a value."""
+    is_during = col.timestamp.is_between("begin", "end", closed="left")
+    during = spans.join(units, on=["account", "conid"]).filter(is_during)
+
+    value = col.quantity * col.unit
+    of_span = pl.col("legs", "money").first()
+    by_moment = during.group_by("number", "begin", "slot")
+    of_moments = by_moment.agg(of_span, value=value.sum(), known=pl.len())
+
+    whole = of_moments.filter(col.known == col.legs)
+    profit = col.money + col.value
+    moments = pl.len().cast(pl.Int64)
+    return whole.group_by("number").agg(worst=profit.min(), best=profit.max(), moments=moments)
+
+
+# From when until when a campaign had the same, what it had got until then, and what it had.
+_Span = tuple[datetime, datetime, float, dict[Key, float]]
+
+
+def _spans_of(parts: Sequence[OwnedPart]) -> Iterable[_Span]:
+    """Yield the spans between the trades of a campaign; those without known money are left out."""
+    held: defaultdict[Key, float] = defaultdict(float)
+    money: float | None = 0.0
+    for part, following in pairwise(parts):
+        held[part.key] += part.quantity
+        money = with_money(money, part)
+        _before, begin = _bounds_of(part)
+        end, _after = _bounds_of(following)
+        open_quantities = {key: q for key, q in held.items() if abs(q) >= QUANTITY_ROUNDING}
+        if money is not None and open_quantities and begin < end:
+            yield begin, end, money, open_quantities
+
+
+def _bounds_of(part: OwnedPart) -> tuple[datetime, datetime]:
+    """Return until when it is certain that a part had not happened, and from when that it had."""
+    if not part.is_trade or part.movement.at is not None:
+        return part.at, part.at
+    begin = datetime.combine(part.movement.day, time(), UTC)
+    return begin, begin + A_DAY
+
+
+def _days_between(begin: date, end: date) -> Iterable[date]:
+    while begin <= end:
+        yield begin
+        begin += A_DAY

@@ -1,0 +1,376 @@
+"""What closed: which legs of strategies are gone and why, and the realised profit of closes."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from operator import attrgetter
+from typing import Any
+
+import polars as pl
+
+from position_sync_dagster.domain.holding import KEY, Key, grouped
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.lake import Lake, Past
+from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, earned_by
+from position_sync_dagster.money.past.attribution import OwnedPart, attributed
+from position_sync_dagster.money.past.closes import Closure, end_text
+from position_sync_dagster.money.past.movements import (
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+)
+from position_sync_dagster.money.past.owned_parts import (
+    RememberedParts,
+    contracts_of_strategies,
+    deciding_movements,
+    held_before,
+    remembered_parts,
+)
+
+# By contract, in each account: when a holding ended, and how; None: it is not known.
+Ends = Mapping[int, Mapping[str, tuple[datetime, str | None]]]
+
+# A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency.
+Group = tuple[str | None, str | None, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closes:
+    """The closes of all holdings, as the tables have them.
+
+    They are kept in columns: a book of thousands of legs has tens of thousands of them in a year.
+
+    Attributes:
+        rows: The causes that count, oldest first: rows of the table `closures`.
+        since: When the first change of a quantity was recorded; None before it.
+        ends: How holdings of strategies' legs ended whose last change left nothing.
+        legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
+        before: The changes, with the quantity `before`.
+        parts: Whose the movements of contracts are that strategies may have.
+    """
+
+    rows: pl.DataFrame = field(default_factory=schema.CLOSURES.polars.to_frame)
+    since: datetime | None = None
+    ends: Ends = field(default_factory=dict)
+    legs: pl.DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
+    before: pl.DataFrame = field(default_factory=schema.POSITION_CHANGES.polars.to_frame)
+    parts: Sequence[OwnedPart] = ()
+
+    @cached_property
+    def _first_legs(self) -> Mapping[str, datetime]:
+        added_at = pl.col("added_at").min()
+        first = self.legs.group_by("strategy_id").agg(added_at)
+        return dict(first.iter_rows())
+
+    @cached_property
+    def earned(self) -> Mapping[tuple[str, str | None], EarnedMoney]:
+        """What the movements of each strategy brought, in each currency."""
+        return earned_by(self.parts)
+
+    @cached_property
+    def _with_strategies(self) -> pl.DataFrame:
+        """The rows, with the columns `strategies`, `is_divided` and `is_part`.
+
+        The first has the names of those that had what closed, or null. The profit is divided if
+        several had it, or if a part of it was in no strategy.
+        """
+        rows = self.rows.with_row_index("at")
+        owners = pl.concat([self._named_owners, self._claiming_owners])
+
+        is_nobody = pl.col("owner") == UNATTRIBUTED
+        strategies = pl.col("owner").filter(~is_nobody).unique().sort()
+        several = pl.col("owner").n_unique() > 1
+        is_part = is_nobody.any() & several
+        divided = owners.group_by("at").agg(
+            strategies, is_part=is_part, is_divided=several | pl.col("is_unclear").any()
+        )
+        named = pl.when(pl.col("owner").list.len() > 0).then("owner")
+        of_closes = divided.with_columns(strategies=named).drop("owner")
+        joined = rows.join(of_closes, on="at", how="left", maintain_order="left")
+        return joined.drop("at")
+
+    @cached_property
+    def _named_owners(self) -> pl.DataFrame:
+        """The owners of the closes that movements name, by the number of the row."""
+        ids = ("executions", "events", "change_id")
+        listed = pl.concat_str(*ids, separator=",", ignore_nulls=True)
+        rows = self.rows.with_row_index("at")
+        evidence = rows.select("at", *KEY, evidence=listed.str.split(",")).explode("evidence")
+        named = evidence.join(_owners_of_closes(self.parts), on=[*KEY, "evidence"])
+        return named.select(*_OWNED_CLOSE)
+
+    @cached_property
+    def _claiming_owners(self) -> pl.DataFrame:
+        """The owners of the others, of contracts of legs: those that claimed it then."""
+        rows = self.rows.with_row_index("at")
+        others = rows.join(self._named_owners, on="at", how="anti")
+        of_legs = others.join(self.legs.select("conid").unique(), on="conid")
+        return _owners_by_claims(of_legs, self.before, self.legs)
+
+    @cached_property
+    def unnamed(self) -> set[tuple[str, str]]:
+        """The strategies, and the currencies, of closes that no movement names."""
+        rows = self.rows.with_row_index("at").join(self._claiming_owners, on="at")
+        return set(rows.select("owner", "currency").iter_rows())
+
+    @cached_property
+    def _profits(self) -> Mapping[Group, Mapping[str, Any]]:
+        """The realised profit of each group, with the numbers of its closes."""
+        rows = self._with_strategies
+        nothing = pl.lit(None, pl.String)
+        total = rows.with_columns(name=nothing)
+
+        # The parts of a profit that is divided are not known.
+        is_divided = pl.col("is_divided").fill_null(value=False)
+        profit_of_one = pl.when(~is_divided).then("realized_pnl")
+        undivided = rows.with_columns(realized_pnl=profit_of_one)
+        by_strategy = undivided.rename({"strategies": "name"}).explode("name")
+        named = by_strategy.drop_nulls("name")
+        has_no_strategy = pl.col("strategies").is_null()
+        of_nobody = undivided.filter(has_no_strategy | pl.col("is_part"))
+        unattributed = of_nobody.with_columns(name=pl.lit(UNATTRIBUTED))
+
+        group = ("name", "account", "currency")
+        by_account = pl.concat([total, unattributed, named], how="diagonal").select(
+            *group, "realized_pnl"
+        )
+        everywhere = by_account.with_columns(account=nothing)
+        profit = pl.col("realized_pnl")
+        by_group = pl.concat([by_account, everywhere]).group_by(group)
+        sums = by_group.agg(profit.sum(), closes=pl.len(), unknown=profit.null_count())
+
+        profits: dict[Group, Mapping[str, Any]] = {}
+        for name, account, currency, realized, closes, unknown in sums.iter_rows():
+            profits[name, account, currency] = {
+                "realized_pnl": None if unknown else realized,
+                "closes": closes,
+                "closes_without_profit": unknown,
+            }
+        return profits
+
+    def realized(
+        self, name: str | None, account: str | None, currency: str | None
+    ) -> dict[str, Any] | None:
+        """Return the realised profit of a group; None where no change has been recorded yet.
+
+        Args:
+            name: A strategy, UNATTRIBUTED, or None for all closes.
+            account: None for all accounts.
+            currency: None for legs that were never valued.
+
+        Returns:
+            `realized_pnl`, None if that of one of the closes is not known; the number of `closes`,
+            and of `closes_without_profit`. Closes before `realized_since` are not in it: it is the
+            time of the first change that was recorded, or of the first leg of the strategy.
+        """
+        if self.since is None or currency is None:
+            return None
+        nothing_closed = {"realized_pnl": 0, "closes": 0, "closes_without_profit": 0}
+        first = self.since if name is None else self._first_legs.get(name, self.since)
+        profits = self._profits.get((name, account, currency), nothing_closed)
+        return {**profits, "realized_since": max(self.since, first)}
+
+    def owners_since(self, since: datetime) -> Mapping[Key, frozenset[str]]:
+        """Return who had what closed since a time, by holding."""
+        owners: defaultdict[Key, set[str]] = defaultdict(set)
+        for part in self.parts:
+            if part.quantity and not part.opens and part.at >= since:
+                owners[part.key].add(part.owner)
+        return {key: frozenset(names) for key, names in owners.items()}
+
+    def end_of(self, leg: ActiveContract) -> str | None:
+        """Return how a leg that is not held was closed, such as "expired on 2026-11-20".
+
+        Returns:
+            None if it was not held since it was added, or if a cause is not known.
+        """
+        newest: tuple[datetime, str] | None = None
+        for account, (seen_at, text) in self.ends.get(leg.conid, {}).items():
+            is_of_leg = leg.account in (None, account) and seen_at >= leg.added_at
+            if not is_of_leg:
+                continue
+            if text is None:
+                return None
+
+            end = (seen_at, text)
+            newest = end if newest is None else max(newest, end)
+        return None if newest is None else newest[1]
+
+    def chosen(
+        self, strategy: str | None, underlying: str | None, limit: int | None
+    ) -> tuple[list[tuple[Closure, list[str]]], int]:
+        """Return closes with the strategies that had them, the newest first, and their number.
+
+        Args:
+            strategy: The only strategy of interest; None: all.
+            underlying: The only underlying of interest, in any case; None: all.
+            limit: Maximum number of closes; None for all.
+        """
+        rows = self._with_strategies.reverse()
+        if strategy is not None:
+            has_strategy = pl.col("strategies").list.contains(pl.lit(strategy))
+            rows = rows.filter(has_strategy)
+        if underlying is not None:
+            symbol = pl.col("symbol").str.to_uppercase()
+            rows = rows.filter(symbol == underlying.upper())
+
+        shown = rows[:limit]
+        closures = schema.records_of(Closure, shown)
+        with_names: list[tuple[Closure, list[str]]] = []
+        for closure, names in zip(closures, shown["strategies"], strict=True):
+            with_names.append((closure, [] if names is None else names.to_list()))
+        return with_names, rows.height
+
+
+NO_CLOSES = Closes()
+
+
+def read_closes(lake: Lake, past: Past | None = None) -> Closes:
+    """Read the closes as they are known now, or as they were at a moment; blocks.
+
+    Args:
+        lake: The tables.
+        past: The moment.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    names = ["change_id", *KEY, "before", "after", "seen_at", "since", "average_cost"]
+    changes = lake.position_changes.rows(None, None, names).sort("seen_at")
+    are_known = None
+    if past is not None:
+        at = schema.moment(past.at)
+        changes = changes.filter(pl.col("seen_at") <= at)
+        known_at = pl.coalesce("judged_at", "closed_at")
+        if past.as_known_now:
+            known_at = pl.col("closed_at")
+        are_known = known_at <= at
+
+    legs = lake.registry.sync.history()
+    if changes.is_empty():
+        return Closes(legs=legs)
+
+    rows = lake.closures.current_rows(are_known)
+    since: Any = changes["seen_at"].min()
+    return Closes(
+        rows=rows,
+        since=since,
+        ends=_ends(changes, rows, legs),
+        legs=legs,
+        before=changes,
+        parts=_parts(lake, legs, changes, past),
+    )
+
+
+def _parts(
+    lake: Lake, legs: pl.DataFrame, changes: pl.DataFrame, past: Past | None
+) -> list[OwnedPart]:
+    """Return whose the movements of contracts are that strategies may have."""
+    contracts = [leg for leg in schema.legs_of(legs) if isinstance(leg, ActiveContract)]
+    movements = lake.movements.rows()
+    if past is not None:
+        movements = _until(movements, past.at)
+
+    conids = contracts_of_strategies(movements, contracts)
+    deciding = deciding_movements(movements, conids)
+    moved_before, costs = held_before(deciding, changes)
+    before = _unmoved(lake, contracts, deciding) | moved_before
+    memory = remembered_parts(lake) if past is None else RememberedParts()
+    return memory.parts_of(deciding, contracts, before, costs)
+
+
+def _unmoved(
+    lake: Lake, legs: Iterable[ActiveContract], movements: pl.DataFrame
+) -> dict[Key, float]:
+    """Return what is held without movements, of contracts that legs claim in any account."""
+    conids = {leg.conid for leg in legs if leg.account is None and leg.quantity is not None}
+    is_claimed = schema.one_of("conid", conids)
+    rows = lake.broker_positions.table.rows(is_claimed, columns=[*KEY, "position"])
+    unmoved = rows.filter(pl.col("position") != 0).join(movements, on=KEY, how="anti")
+    held = unmoved.select(*KEY, "position").iter_rows()
+    return {(account, conid): position for account, conid, position in held}
+
+
+def _until(movements: pl.DataFrame, at: datetime) -> pl.DataFrame:
+    """Return the movements until a moment."""
+    is_timed = pl.col("at").is_not_null()
+    has_been = pl.col("at") <= schema.moment(at)
+    day_is_over = pl.col("day") < at.date()
+    return movements.filter(pl.when(is_timed).then(has_been).otherwise(day_is_over))
+
+
+_OWNERS = {
+    "account": pl.String, "conid": pl.Int64, "evidence": pl.String, "owner": pl.String,
+    "is_unclear": pl.Boolean,
+}  # fmt: skip
+
+
+# The number of a close, an owner of it, and whether its part is not known.
+_OWNED_CLOSE = {"at": pl.UInt32, "owner": pl.String, "is_unclear": pl.Boolean}
+
+
+def _owners_of_closes(parts: Iterable[OwnedPart]) -> pl.DataFrame:
+    """Return to whom the parts of movements belong that closed something."""
+    rows = []
+    for part in parts:
+        movement = part.movement
+        if part.quantity and not part.opens:
+            name = movement.execution_id or movement.event_id or movement.change_id
+            rows.append((*part.key, name, part.owner, part.whose_is_unclear is not None))
+    return pl.DataFrame(rows, _OWNERS, orient="row")
+
+
+def _owners_by_claims(
+    closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame
+) -> pl.DataFrame:
+    """Return to whom closes belong that no movement names: to those that claimed it then."""
+    contracts = [leg for leg in schema.legs_of(legs) if isinstance(leg, ActiveContract)]
+    legs_of = grouped(attrgetter("conid"), contracts)
+    before_of = dict(changes.select("change_id", "before").iter_rows())
+    rows = []
+    for close in closes.iter_rows(named=True):
+        before = before_of.get(close["change_id"]) or close["quantity"]
+        movement = _as_movement(close)
+        parts = attributed([movement], legs_of[close["conid"]], {movement.key: before})
+        for part in parts:
+            if not part.opens:
+                rows.append((close["at"], part.owner, part.whose_is_unclear is not None))
+    return pl.DataFrame(rows, _OWNED_CLOSE, orient="row")
+
+
+def _as_movement(close: Mapping[str, Any]) -> Movement:
+    """Return a close as a movement of which nothing but the quantity is known."""
+    day = close["closed_at"].date()
+    return Movement(
+        movement_id=close["change_id"],
+        kind=MovementKind.TRADE,
+        section=Section.TRADES,
+        source=MovementSource.INFERRED,
+        account=close["account"],
+        day=day,
+        session_date=day,
+        at=close["closed_at"],
+        conid=close["conid"],
+        quantity=-close["quantity"],
+    )
+
+
+def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends:
+    """Return how the holdings of legs ended whose last change left nothing."""
+    last = changes.group_by(KEY, maintain_order=True).last()
+    without_rest = last.filter(after=0)
+    closed = without_rest.join(legs, on="conid", how="semi")
+    of_closed = rows.join(closed, on="change_id", how="semi")
+    closures = schema.records_of(Closure, of_closed)
+    closures_of = grouped(attrgetter("change_id"), closures)
+
+    ends: defaultdict[int, dict[str, tuple[datetime, str | None]]] = defaultdict(dict)
+    columns = (*KEY, "change_id", "seen_at")
+    for account, conid, change_id, seen_at in closed.select(columns).iter_rows():
+        text = end_text(closures_of[change_id])
+        ends[conid][account] = (seen_at, text)
+    return ends

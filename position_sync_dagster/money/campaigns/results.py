@@ -1,0 +1,295 @@
+"""The results of campaigns that are over, by group: ten formulas over `closed_campaigns`.
+
+A currency is never added to another. Where the profit of a campaign is not known, no sum of its
+group is.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from enum import StrEnum
+from math import fsum
+from typing import Annotated, Any
+
+import polars as pl
+from polars import col
+from pydantic import Field
+
+from position_sync_dagster.lake.derived import derived_rows
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import (
+    CLOSED_CAMPAIGNS,
+    PROFIT_EXPLAINED,
+    records_of,
+)
+from position_sync_dagster.lake.storage.table import EVERY
+from position_sync_dagster.money.campaigns.closed_campaign import CampaignResult, ClosedCampaign
+from position_sync_dagster.money.past.movements import first_reasons, known_sum
+
+
+class Grouping(StrEnum):
+    """By what campaigns are grouped; month and weekday are those of the close."""
+
+    KIND = "kind"
+    UNDERLYING = "underlying"
+    STRATEGY = "strategy"
+    MONTH = "month"
+    WEEKDAY = "weekday"
+
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+_GROUP_OF: dict[Grouping, Callable[[CampaignResult], str | None]] = {
+    Grouping.KIND: lambda campaign: campaign.kind,
+    Grouping.UNDERLYING: lambda campaign: campaign.underlying,
+    Grouping.STRATEGY: lambda campaign: campaign.strategy_id,
+    Grouping.MONTH: lambda campaign: f"{campaign.closed:%Y-%m}",
+    Grouping.WEEKDAY: lambda campaign: WEEKDAYS[campaign.closed.weekday()],
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupResult:
+    """The result of a group of campaigns in one currency.
+
+    Attributes:
+        group: Its name; None: of campaigns whose kind is not known.
+        currency: Currency of the money.
+        number: The campaigns.
+        wins: Those with a profit above 0.
+        win_rate: Wins as a part of all, 0 to 1.
+        profit: Their profit after fees.
+        fees: Their fees; positive was paid.
+        average_win: The average profit of those above 0; None: there is none.
+        average_loss: The average profit of those below 0, negative; None: there is none.
+        expectancy: The average profit of all.
+        profit_factor: Profits of wins for each unit that was lost; None: nothing was lost.
+        return_on_risk: Profit as a part of the capital at risk of all; `return` in JSON.
+        drawdown: How far their realised profit fell below its highest, at the end of a day.
+        unknown: The campaigns whose profit is not known: then no number of money is.
+        why_unknown: What is not known.
+    """
+
+    group: str | None
+    currency: str | None
+    number: int
+    wins: int | None
+    win_rate: float | None
+    profit: float | None
+    fees: float | None
+    average_win: float | None
+    average_loss: float | None
+    expectancy: float | None
+    profit_factor: float | None
+    return_on_risk: Annotated[float | None, Field(serialization_alias="return")]
+    drawdown: float | None
+    unknown: int
+    why_unknown: str | None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The result for a program."""
+        row = {}
+        for name, value in asdict(self).items():
+            row["return" if name == "return_on_risk" else name] = value
+        return row
+
+
+def results_of(campaigns: Iterable[CampaignResult], by: Grouping) -> list[GroupResult]:
+    """Return the result of each group and currency; pure."""
+    groups: defaultdict[tuple[str | None, str | None], list[CampaignResult]] = defaultdict(list)
+    for campaign in campaigns:
+        group = _GROUP_OF[by](campaign)
+        groups[group, campaign.currency].append(campaign)
+
+    results = [_result(*key, of_group) for key, of_group in groups.items()]
+    return sorted(results, key=lambda result: _place_of(result, by))
+
+
+def _place_of(result: GroupResult, by: Grouping) -> tuple[bool, int, str, str]:
+    weekday = WEEKDAYS.index(result.group or "") if by is Grouping.WEEKDAY else 0
+    return result.group is None, weekday, result.group or "", result.currency or ""
+
+
+def _result(
+    group: str | None, currency: str | None, campaigns: Sequence[CampaignResult]
+) -> GroupResult:
+    number = len(campaigns)
+    known = [campaign.profit for campaign in campaigns if campaign.profit is not None]
+    common: dict[str, Any] = {
+        "group": group,
+        "currency": currency,
+        "number": number,
+        "fees": _exact_sum(campaign.fees for campaign in campaigns),
+        "unknown": number - len(known),
+    }
+    if len(known) < number:
+        common |= dict.fromkeys(_OF_PROFITS)
+        return GroupResult(**common, why_unknown=_why_unknown(campaigns))
+
+    wins = [profit for profit in known if profit > 0]
+    losses = [profit for profit in known if profit < 0]
+    won = fsum(wins)
+    lost = -fsum(losses)
+    profit = fsum(known)
+    at_risk = _exact_sum(campaign.capital_at_risk for campaign in campaigns)
+    why_unknown = None
+    if not at_risk:
+        why_unknown = "return: the capital at risk of a campaign is not known"
+
+    drawdowns = [day.drawdown or 0.0 for day in days_of(campaigns, ())]  # all profits are known
+    return GroupResult(
+        **common,
+        wins=len(wins),
+        win_rate=len(wins) / number,
+        profit=profit,
+        average_win=won / len(wins) if wins else None,
+        average_loss=-lost / len(losses) if losses else None,
+        expectancy=profit / number,
+        profit_factor=won / lost if losses else None,
+        return_on_risk=profit / at_risk if at_risk else None,
+        drawdown=max(drawdowns),
+        why_unknown=why_unknown,
+    )
+
+
+def _exact_sum(amounts: Iterable[float | None]) -> float | None:
+    """Return the sum without rounding on the way; None if one of the amounts is not known."""
+    exact = []
+    for amount in amounts:
+        if amount is None:
+            return None
+        exact.append(amount)
+    return fsum(exact)
+
+
+_OF_PROFITS = (
+    "wins", "win_rate", "profit", "average_win", "average_loss", "expectancy", "profit_factor",
+    "return_on_risk", "drawdown",
+)  # fmt: skip
+
+
+def _why_unknown(campaigns: Iterable[CampaignResult]) -> str:
+    reasons = [
+        f"{campaign.campaign_id}: {campaign.profit_unknown}"
+        for campaign in campaigns
+        if campaign.profit_unknown
+    ]
+    return first_reasons(reasons)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayResult:
+    """The profit of a trading day in one currency.
+
+    Attributes:
+        profit: That of all holdings, as `profit_explained` has it; None: not known, or not
+            recorded.
+        realised: That of the campaigns that closed on it; None: of one it is not known.
+        campaigns: How many closed on it.
+        total: What was realised from the first day to it; None: of a campaign it is not known.
+        drawdown: How far the total is below its highest.
+    """
+
+    day: date
+    currency: str | None
+    profit: float | None
+    realised: float | None
+    campaigns: int
+    total: float | None
+    drawdown: float | None
+
+
+def days_of(
+    campaigns: Iterable[CampaignResult], profits: Iterable[tuple[date, str, float | None]]
+) -> list[DayResult]:
+    """Return each trading day and currency of which something is known, in order; pure.
+
+    Args:
+        campaigns: Those that closed.
+        profits: The profit of days, by currency.
+    """
+    profit_of: dict[tuple[date, str | None], float | None] = {}
+    for day_of_profit, currency_of_profit, amount in profits:
+        profit_of[day_of_profit, currency_of_profit] = amount
+
+    closed: defaultdict[tuple[date, str | None], list[CampaignResult]] = defaultdict(list)
+    for campaign in campaigns:
+        closed[campaign.closed, campaign.currency].append(campaign)
+
+    totals: defaultdict[str | None, _RunningTotal] = defaultdict(_RunningTotal)
+    days = []
+    for day, currency in sorted({*profit_of, *closed}, key=_by_day):
+        of_day = closed[day, currency]
+        realised = _exact_sum(campaign.profit for campaign in of_day)
+        total = totals[currency]
+        total.add(realised)
+        result = DayResult(
+            day=day,
+            currency=currency,
+            profit=profit_of.get((day, currency)),
+            realised=realised,
+            campaigns=len(of_day),
+            total=total.amount,
+            drawdown=total.drawdown,
+        )
+        days.append(result)
+    return days
+
+
+def _by_day(key: tuple[date, str | None]) -> tuple[date, str]:
+    day, currency = key
+    return day, currency or ""
+
+
+@dataclass(slots=True)
+class _RunningTotal:
+    """What was realised until a day; unknown from the first amount on that is not known."""
+
+    amount: float | None = 0.0
+    highest: float = 0.0
+
+    def add(self, realised: float | None) -> None:
+        """Add what was realised on the next day."""
+        self.amount = known_sum([self.amount, realised])
+        self.highest = max(self.highest, self.amount or 0.0)
+
+    @property
+    def drawdown(self) -> float | None:
+        """How far it is below its highest; None: not known."""
+        return None if self.amount is None else self.highest - self.amount
+
+
+# ---- what is read
+
+
+def read_campaigns(
+    lake: Lake, since: date | None = None, strategy: str | None = None
+) -> list[ClosedCampaign]:
+    """Read the campaigns that closed on a day or later, in the order in which they closed; blocks.
+
+    Args:
+        since: The first day; None: any.
+        strategy: The strategy; None: all, and what is in none.
+    """
+    only = EVERY if since is None else col.closed >= since
+    rows = derived_rows(lake.derived_table(CLOSED_CAMPAIGNS), only)
+    if strategy is not None:
+        rows = rows.filter(strategy_id=strategy)
+    return records_of(ClosedCampaign, rows.sort("closed", "campaign_id", "currency"))
+
+
+def read_days(
+    lake: Lake, campaigns: Iterable[CampaignResult], since: date | None = None
+) -> list[DayResult]:
+    """Read the profit of each trading day, with what campaigns realised on it; blocks."""
+    chosen = EVERY if since is None else pl.col("partition.session_date") >= since
+    columns = ["session_date", "currency", "profit"]
+    table = lake.derived_table(PROFIT_EXPLAINED)
+    rows = derived_rows(table, chosen=chosen, columns=columns)
+
+    is_known = col.profit.is_not_null().all()
+    total = pl.when(is_known).then(col.profit.sum())
+    sums = rows.group_by("session_date", "currency").agg(total)
+    return days_of(campaigns, sums.iter_rows())

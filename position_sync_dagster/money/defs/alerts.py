@@ -1,0 +1,120 @@
+"""The sensor `tell_people`: sends one message when a check fails, and one when it passes again."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import dagster as dg
+
+from position_sync_dagster.defs import resources
+from position_sync_dagster.defs.checks import evaluation as checks
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.money.defs import statements
+from position_sync_dagster.money.defs import strategy_checks as strategies
+from position_sync_dagster.money.reports import alerts
+
+# The messages that are on their way to the receivers.
+DELIVERIES = alerts.Deliveries()
+
+# Seconds between two ticks while there is no receiver: a tick costs as much as one of the
+# drain's resources.sensor.
+WITHOUT_RECEIVERS_S = 60
+
+
+def watched() -> list[dg.AssetCheckKey]:
+    """Return every check of the project, without those of limits."""
+    usual = (key for key in checks.EVALUATE if not key.name.startswith(strategies.PREFIX))
+    return [*usual, *statements.imported.check_keys]
+
+
+@resources.sensor(
+    minimum_interval_s=resources.TICK_S
+    if resources.POSITION_SYNC.read_settings().alert_urls
+    else WITHOUT_RECEIVERS_S
+)
+def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Send a message when a check fails, and when it passes again; the cursor keeps unsent ones.
+
+    It looks every 5 s, or each minute while POSITION_SYNC_ALERT_URLS names no receiver.
+    """
+    settings = resources.POSITION_SYNC.read_settings()
+    urls = settings.alert_urls
+    if not urls:
+        return dg.SkipReason("POSITION_SYNC_ALERT_URLS names no receiver")
+    now = utc_now()
+    before = resources.cursor_of(alerts.AlertCursor, context.cursor)
+    own = (*watched(), *strategies.watched_limits(settings, before.breaks))
+    keys = [resources.check_key_of(key) for key in own]
+    cursor = alerts.follow(
+        before,
+        check_states(resources.cached_instance(context), settings.ui_url, keys),
+        now=now,
+        after=timedelta(seconds=settings.alert_after_s),
+        severities=settings.alert_severities,
+        receivers=len(urls),
+    )
+    cursor, sent = DELIVERIES.send_due(cursor, urls, utc_now)
+    unsent = sum(map(len, cursor.outbox.values()))
+    waiting = f"; {unsent} messages wait" if unsent else ""
+
+    return dg.SensorResult(
+        skip_reason=f"{len(cursor.breaks)} checks do not pass; {sent} messages sent{waiting}",
+        cursor=resources.cursor_text(cursor),
+    )
+
+
+def check_states(
+    instance: dg.DagsterInstance, ui_url: str, keys: Sequence[dg.AssetCheckKey]
+) -> Iterator[alerts.CheckState]:
+    """Return the newest result of each check that has one.
+
+    A check that is planned in an unfinished run has no new result. A limit has two states: whether
+    it holds, and whether its number is known. A broken limit whose number becomes unknown is still
+    broken.
+    """
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    for key in keys:
+        if key in records:
+            state = _state_of(instance, key, records[key], ui_url)
+            yield state
+            if key.name.startswith(strategies.PREFIX):
+                evaluation = checks.evaluation_of(records[key])
+                is_known = None if evaluation is None else checks.UNKNOWN not in evaluation.metadata
+                name = f"{state.name}{strategies.OF_VALUE}"
+                yield replace(state, name=name, passed=is_known, what_to_do="")
+
+
+def _state_of(
+    instance: dg.DagsterInstance, key: dg.AssetCheckKey, record: Any, ui_url: str
+) -> alerts.CheckState:
+    asset = key.asset_key.to_user_string()
+    ui = ui_url.rstrip("/")
+    link = f"{ui}/assets/{asset}?view=checks&checkDetail={key.name}"
+    state = partial(alerts.CheckState, name=f"{asset}: {key.name}", link=link)
+
+    evaluation = checks.evaluation_of(record)
+    if evaluation is None or record.event is None:
+        run = instance.get_run_by_id(record.run_id)
+        has_failed = run is not None and run.status is dg.DagsterRunStatus.FAILURE
+        return state(
+            at=datetime.fromtimestamp(record.create_timestamp, UTC),
+            passed=False if has_failed else None,
+            description="The run that should have evaluated the check failed.",
+            what_to_do=f"Read the run's log: {ui}/runs/{record.run_id}",
+        )
+
+    to_do = evaluation.metadata.get(checks.WHAT_TO_DO)
+    # The state of a limit's number says that it is unknown: the limit itself stays as it was.
+    is_broken = checks.UNEVALUATED in evaluation.metadata
+    is_broken &= not key.name.startswith(strategies.PREFIX)
+    is_unknown = checks.UNKNOWN in evaluation.metadata and not is_broken
+
+    return state(
+        at=datetime.fromtimestamp(record.event.timestamp, UTC),
+        passed=None if is_unknown else evaluation.passed,
+        severity=evaluation.severity.value,
+        description=evaluation.description or "",
+        what_to_do="" if to_do is None else str(to_do.value),
+    )

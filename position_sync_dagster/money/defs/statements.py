@@ -1,0 +1,248 @@
+"""The broker's statements, what they name, and why holdings closed.
+
+One step imports `flex_statements`, XML files in a folder, and `executions` and `statement_events`,
+the trades in them and what else they name. `closures` has a check of its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import dagster as dg
+
+from position_sync_dagster.defs.assets import table_asset
+from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
+from position_sync_dagster.defs.resources import (
+    IMPORT_JOB,
+    WRITTEN_BY,
+    PositionSyncResource,
+    dagster_failures,
+    key_of,
+)
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.schema import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
+from position_sync_dagster.money.past import explain_closes, movement_book, statement_folder
+from position_sync_dagster.money.past.closes import Closure, Statement
+from position_sync_dagster.money.strategies import leg_followers
+from position_sync_dagster.settings import Settings
+
+FOLDER = "flex_statements"
+
+# Maximum number of statements that a failing check names.
+FAULTS_SHOWN = 20
+
+# Maximum number of statements listed with an event; the folder has all.
+SHOWN = 400
+
+
+def folder() -> None:
+    """Activity Flex statements of the broker, XML files of a folder: its own record of past days.
+
+    Written by the job import_statements, which downloads the query of the settings, or by a
+    person who puts a file into POSITION_SYNC_FLEX_FOLDER.
+
+    Errors: a download that fails, and a file that cannot be read or is of a foreign account, are
+    left out and named by the check files_are_readable; so is a row. The others are imported.
+
+    How to read it: an event lists the statements and the days that they cover. Net liquidation
+    and cash of each day go to account_values (source FLEX).
+    """
+
+
+def executions() -> None:
+    """The trades in the broker's statements, with commission, realized profit and its codes.
+
+    Written by the job import_statements, each night; executions of the day (source GATEWAY) by the
+    stream, when a holding changes.
+
+    How to read it: an execution is stored once, however many statements name it alike. If a later
+    statement says something else, it has a further row: Lake.executions.read() returns the rows
+    that count. A trade that was cancelled has a row with the opposite quantity (code Ca).
+    """
+
+
+def events() -> None:
+    """What the broker's statements name besides positions and trades, and the days that they cover.
+
+    Written by the job `import_statements`, each night.
+
+    How to read it: one row per event: exercises, assignments and expiries (OPTION_EVENT), corporate
+    actions, transfers, interest, fees and dividends (CASH), and the days whose trades a statement
+    has (PERIOD). `attributes` has everything that the broker wrote. A corrected event has a further
+    row.
+    """
+
+
+_from_statements = partial(
+    table_asset.spec_of_table, deps=[FOLDER], writer=IMPORT_JOB, kinds={"deltalake", "python"}
+)
+
+
+@dg.multi_asset(
+    name="statements",
+    specs=[
+        table_asset.external(
+            FOLDER,
+            kinds={"xml"},
+            metadata={"written_by": table_asset.WRITERS[IMPORT_JOB]},
+            tags={WRITTEN_BY: IMPORT_JOB},
+        )(folder),
+        _from_statements(EXECUTIONS)(executions),
+        _from_statements(STATEMENT_EVENTS)(events),
+    ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "files_are_readable",
+            asset=FOLDER,
+            description="Whether the download succeeded, and each file of the folder is a "
+            "statement of an account of the lake.",
+        )
+    ],
+    can_subset=True,
+    config_schema={},  # without it, Launchpad would take any value
+)
+def imported(
+    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Download the query of the settings, and import the folder, also if that fails."""
+    with dagster_failures():
+        lake = position_sync.lake
+        settings = position_sync.settings
+        run_id = context.run.run_id
+        downloaded, done = statement_folder.download_and_import(lake, settings, run_id)
+    for error in done.unreadable:
+        context.log.warning(f"A statement was left out: {error}")
+
+    listed = [_listed(statement) for statement in done.found[:SHOWN]]
+    of_folder = {
+        "statements": len(done.found),
+        **table_asset.known(downloaded=downloaded),
+        "account_rows": done.account_values,
+        "listed": table_asset.table_of(listed),
+    }
+    metadata_of: dict[str, dict[str, Any]] = {FOLDER: of_folder}
+    added = {lake.executions.table: done.executions, lake.statement_events.table: done.events}
+    for table, rows in added.items():
+        state = table_asset.state_of(table)
+        metadata_of[table.spec.name] = {"added": rows, **state}
+
+    files_check = judge_files(len(done.found), done.unreadable, done.notes)
+    followed = dg.DataVersion(table_asset.FOLLOWED)  # that of the events of ticks
+    for name, metadata in metadata_of.items():
+        key = key_of(name)
+        if key in context.selected_asset_keys:
+            yield dg.MaterializeResult(
+                asset_key=key,
+                metadata=metadata,
+                data_version=followed,
+                check_results=[files_check] if name == FOLDER else (),
+            )
+
+
+def judge_files(
+    found: int, unreadable: Sequence[PositionSyncError], notes: Sequence[str]
+) -> dg.AssetCheckResult:
+    """Return the result of the check for the download and the files of the folder; pure.
+
+    Args:
+        found: The number of statements that can be used.
+        unreadable: What cannot.
+        notes: What is not read or not valued, and is no error.
+    """
+    if not unreadable:
+        sentences = [f"All {found} statements of the folder can be used.", *notes]
+        return passed(" ".join(sentences), notes=list(notes))
+
+    first = unreadable[:FAULTS_SHOWN]
+    causes = " ".join(error.what for error in first)
+    errors = [str(error) for error in first]
+    return failed(
+        f"{len(unreadable)} statements or rows of them are left out: {causes}",
+        what_to_do=first[0].remedy,
+        left_out=len(unreadable),
+        errors=errors,
+    )
+
+
+def _listed(statement: Statement) -> dict[str, table_asset.Cell]:
+    return {
+        "file": statement.file,
+        "account": statement.account,
+        "first": statement.first.isoformat(),
+        "last": statement.last.isoformat(),
+    }
+
+
+# How far back movements are derived each hour.
+RECENT = timedelta(days=7)
+
+# Maximum number of closes that the failing check names.
+MOST_NAMED = 10
+
+
+@derived_asset(CLOSURES, deps=["position_changes", "executions", "statement_events", "contracts"])
+def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+    """Why each holding closed: its cause, with the evidence.
+
+    The causes are traded, expired worthless, assigned, exercised, settled in cash, split,
+    transferred, and unexplained.
+
+    Written by the stream, seconds after a close, and by the sensor drain_queue after each import of
+    statements.
+
+    How to read it: a cause is PROVISIONAL until a statement of the broker says it (STATED). Both
+    rows are kept: of the rows of a change_id those with the greatest judged_at count, and their
+    quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
+    """
+    book = movement_book.MovementBook(lake, settings.calendar, run_id=run_id)
+    # Of what a process that was killed had stored; the job close_day derives all of them anew.
+    movements = book.update(since=(utc_now() - RECENT).date())
+    explainer = explain_closes.CloseExplainer(lake, run_id=run_id, calendar=settings.calendar)
+    causes = explainer.explain()
+    rolls = leg_followers.RollFollower(lake, settings).follow()
+
+    metadata: dict[str, Any] = {"added": causes.rows}
+    metadata |= table_asset.state_of(lake.closures.table)
+    metadata["unexplained"] = len(causes.unexplained)
+    metadata["movements"] = movements.rows
+    if rolls.due:
+        metadata["rolls_followed"] = "; ".join(map(str, rolls.due))
+    if rolls.refused:
+        metadata["rolls_refused"] = "; ".join(rolls.refused)
+
+    result = judge_causes(causes.unexplained)
+    return Derived(metadata=metadata, checks={closes_are_explained.check_key: result})
+
+
+@table_check(CLOSURES.name)
+def closes_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether the cause of each close is known."""
+    derived_table = table_asset.DERIVE[CLOSURES.name](lake, settings, None)
+    return derived_table.checks[closes_are_explained.check_key]
+
+
+def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
+    """Return the result of the check for the closes without a cause; pure."""
+    if not unexplained:
+        return passed("The cause of each close is known.")
+
+    newest = unexplained[-MOST_NAMED:]
+    described = [_described_close(closure) for closure in reversed(newest)]
+    named = "; ".join(described)
+    return failed(
+        f"{len(unexplained)} closes have no known cause. {named}",
+        what_to_do="Look these up in TWS (Trades, Corporate Actions) or the broker's message "
+        "centre. The statement of the next night explains most; accept the others with "
+        "`position-sync breaks accept`.",
+        unexplained=len(unexplained),
+    )
+
+
+def _described_close(closure: Closure) -> str:
+    closed = f"{closure.quantity:+g} {closure.name} of {closure.account}"
+    at = f"{closure.closed_at:%Y-%m-%d %H:%M} UTC"
+    return f"{closed} at {at}: {closure.detail}"

@@ -1,0 +1,198 @@
+"""Checks of the strategies file: its legs, their contracts, rolls, and the limits.
+
+The checks of limits are defined when the definitions are loaded. The file is read again at each
+evaluation: a limit that was added since is evaluated and sent at once, and is shown in the UI
+after the next restart.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import dagster as dg
+import polars as pl
+
+from position_sync_dagster.defs.checks import evaluation as check
+from position_sync_dagster.defs.checks.tables import sees_gateway
+from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.instrument import digits
+from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake import strategies_file
+from position_sync_dagster.lake.schema import STRATEGY_EXPOSURE
+from position_sync_dagster.money.reports.book import Book, read_book
+from position_sync_dagster.money.reports.status import NOT_LOOKED_UP
+from position_sync_dagster.money.strategies import leg_followers, limit_readings
+from position_sync_dagster.money.strategies.limits import Limit, LimitState
+from position_sync_dagster.settings import Settings
+
+
+@check.table_check("active_strategies", driven=True)
+def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether the strategies file, if there is one, can be read; the table follows it."""
+    path = settings.strategies_file
+    if path is None:
+        return check.passed("No file is named: the table rules.")
+    try:
+        legs = list(strategies_file.load_strategies(path))
+    except (StrategiesFileError, InvalidLegError) as error:
+        text = f"The registry stays as it was. {error}"
+        return check.failed(text, what_to_do=error.remedy, error=True)
+    return check.passed(f"{len(legs)} legs.")
+
+
+@check.table_check("active_strategies", driven=True)
+def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether exactly one contract was found for each leg without a conid.
+
+    What to do: Name the conid of one candidate (`position-sync strategies add`), or in the file
+    a field by which they differ (trading_class, multiplier, exchange).
+    """
+    lake.registry.sync.refresh()
+    resolved = len(lake.registry.legs)
+    unresolved = lake.registry.unresolved
+
+    now = datetime.now(UTC)
+    patience = timedelta(seconds=settings.stale_after_s)
+    rows: list[dict[str, str]] = []
+    for leg in unresolved:
+        if leg.problem or now - leg.added_at > patience:
+            row = {
+                "strategy_id": leg.strategy_id,
+                "account": leg.account or "",
+                "leg": leg.described,
+                "problem": leg.problem or NOT_LOOKED_UP,
+            }
+            rows.append(row)
+
+    is_looked_up = any(leg.problem for leg in unresolved)
+    if rows and not is_looked_up and not sees_gateway(lake, settings):
+        return check.unknown_result(f"no gateway, which knows the contracts of {len(rows)} legs.")
+    return check.rows_result(
+        rows,
+        none=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
+        found="legs have no contract, and are not streamed",
+        legs=resolved + len(unresolved),
+    )
+
+
+@check.table_check("active_strategies", driven=True)
+def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether each roll of a strategy with `follow_rolls: true` is clear.
+
+    What to do: Write the legs of these strategies as they are now into the strategies file.
+    """
+    now = datetime.now(UTC)
+    rolls = leg_followers.rolls_to_follow(lake, settings, now)
+    return check.rows_result(
+        pl.DataFrame({"roll": rolls.refused}),
+        none="Nothing is left to a person.",
+        found="rolls are not followed",
+    )
+
+
+EXPOSURE = dg.AssetKey(STRATEGY_EXPOSURE.name)
+
+# The beginning of the name of each check of a limit.
+PREFIX = "limit_"
+
+# The end of a limit's name in messages that say whether its number is known.
+OF_VALUE = " (its value)"
+
+DECIDE = "Decide about the position, or change the limit in the strategies file."
+
+
+def watched_limits(
+    settings: Settings, watched_before: Iterable[str] = ()
+) -> list[dg.AssetCheckKey]:
+    """Return the check of each limit; while the file has a mistake, those watched before.
+
+    Args:
+        settings: The settings that name the file.
+        watched_before: Names of checks as "asset: check".
+    """
+    try:
+        limits = strategies_file.saved_limits(settings.strategies_file)
+        names = [limit.name for limit in limits]
+    except StrategiesFileError:
+        names = []
+        for text in watched_before:
+            name = text.split(": ")[1].removesuffix(OF_VALUE)
+            if name.startswith(PREFIX) and name not in names:
+                names.append(name)
+    return [dg.AssetCheckKey(EXPOSURE, name) for name in names]
+
+
+def result_of(evaluated: limit_readings.Evaluated) -> dg.AssetCheckResult:
+    """Return the result of the check of a limit; pure."""
+    limit = evaluated.limit
+    metadata: dict[str, dg.RawMetadataValue] = {"limit": limit.value, "at": limit.place}
+    if evaluated.reading.number is not None:
+        metadata["number"] = float(evaluated.reading.number)
+    if evaluated.outcome is LimitState.UNKNOWN:
+        return check.unknown_result(evaluated.text, **metadata)
+
+    holds = evaluated.outcome is LimitState.HOLDS
+    advice = None if holds else DECIDE
+    return check.judged(evaluated.text, holds=holds, error=True, what_to_do=advice, **metadata)
+
+
+def evaluated_limits(settings: Settings, book: Book) -> dict[dg.AssetCheckKey, dg.AssetCheckResult]:
+    """Return the result of each limit for the book of an exposure that was just derived."""
+    limits, result_of_file = _read(settings)
+    results = {limits_are_read.check_key: result_of_file}
+    for evaluated in limit_readings.evaluate(limits, book):
+        key = dg.AssetCheckKey(EXPOSURE, evaluated.limit.name)
+        results[key] = result_of(evaluated)
+    return results
+
+
+def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
+    """Return the limits of the strategies file, and the result of the check that reads it."""
+    try:
+        limits = strategies_file.saved_limits(settings.strategies_file)
+    except StrategiesFileError as error:
+        text = f"No limit is evaluated. {error}"
+        return [], check.failed(text, what_to_do=error.remedy, error=True)
+    count = len(limits)
+    return limits, check.passed(f"{count} limits.", limits=count)
+
+
+@check.table_check(STRATEGY_EXPOSURE.name)
+def limits_are_read(_lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether the limits in the strategies file can be read. Without a file there are none."""
+    _limits, result = _read(settings)
+    return result
+
+
+def _evaluate_alone(name: str, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Return the result of one limit with a book that is read for it."""
+    book = read_book(lake, settings, utc_now())
+    results = evaluated_limits(settings, book)
+    key = dg.AssetCheckKey(EXPOSURE, name)
+    if key not in results:
+        return check.unknown_result("the strategies file has no such limit any more.")
+    return results[key]
+
+
+@dg.definitions
+def strategies_checks() -> dg.Definitions:
+    """Define the checks of this module and that of each limit; a file with a mistake has no limits.
+
+    The jobs must load all the same, and `limits_are_read` fails.
+    """
+    limits, _read_result = _read(POSITION_SYNC.read_settings())
+    checks = [file_is_applied, legs_are_resolved, rolls_are_followed, limits_are_read]
+    for limit in limits:
+        checks.append(_check_of(limit))
+    return dg.Definitions(asset_checks=checks)
+
+
+def _check_of(limit: Limit) -> dg.AssetChecksDefinition:
+    amount = digits(limit.value)
+    if limit.currency:
+        amount += f" {limit.currency}"
+    description = f"The {limit.bound} of {limit.measure} of {limit.subject} is {amount}."
+    define = check.table_check(STRATEGY_EXPOSURE.name, limit.name, description=description)
+    return define(partial(_evaluate_alone, limit.name))

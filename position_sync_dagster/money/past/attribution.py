@@ -1,0 +1,801 @@
+"""To which strategy each movement of a holding belongs; pure.
+
+What opens a holding belongs to the strategies that claim the contract then; what an assignment or
+an exercise delivers, to the strategies that had the option, whether or not it is a leg of them;
+what a corporate action brings for a contract that it takes, to those who had that one. What closes
+belongs to who has it. Where several have a part, a trade that closes all of it, or that is one of
+those of a session that do, is divided by what they have; of any other it is not known whose it was,
+and their profit is unknown. Of what is in no strategy, what options delivered closes first.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time
+from functools import cached_property
+from types import MappingProxyType
+from typing import NamedTuple
+
+from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
+from position_sync_dagster.domain.instrument import OPTION_TYPES, leg_name
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.money.past.closes import SLACK
+from position_sync_dagster.money.past.movements import (
+    DELIVERIES,
+    INCOME,
+    OWNERS_CASH,
+    Movement,
+    MovementKind,
+    Section,
+)
+
+# When in its day, in New York, a trade counts as made, and a booking, of which only the day is
+# known.
+TRADED_AT = time(12)
+BOOKED_AT = time(23, 59)
+
+_OF_NO_HOLDING = OWNERS_CASH | {MovementKind.CONVERSION}
+
+# How an option ends that is not traded away.
+_ENDS = DELIVERIES | {MovementKind.EXPIRATION, MovementKind.CASH_SETTLEMENT}
+
+# The type of a corporate action that takes what is worth nothing.
+_WORTHLESS = "DW"
+
+
+class HoldingOwner(NamedTuple):
+    """Whose something is.
+
+    Attributes:
+        strategy: The strategy; UNATTRIBUTED: none.
+        origin: Of what is in none: the option that delivered it.
+    """
+
+    strategy: str
+    origin: int | None = None
+
+
+_NOBODY = HoldingOwner(UNATTRIBUTED)
+
+# What each owner has, or how much of something belongs to each.
+_Shares = dict[HoldingOwner, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnedPart:
+    """The part of a movement that belongs to one strategy.
+
+    Attributes:
+        owner: The strategy; UNATTRIBUTED: none has it.
+        origin: Of what is in no strategy: the option that delivered it.
+        came_for: Of what a corporate action brought: the contracts that it took.
+        movement: The movement, with the sign of its quantity.
+        fraction: Which part of its money belongs to the owner.
+        quantity: By how much it changed what the owner has.
+        opens: Whether it opened something.
+        unclear: Why it is not known whose it was, or what it cost; None: its movement says it.
+        is_prior: Whether it is no movement, but what was held before the first one.
+    """
+
+    owner: str
+    movement: Movement
+    fraction: float
+    quantity: float
+    opens: bool
+    unclear: str | None = None
+    is_prior: bool = False
+    origin: int | None = None
+    came_for: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        """Return account and conid."""
+        return self.movement.key
+
+    @property
+    def at(self) -> datetime:
+        """Return when it happened, as far as that is known."""
+        return moment_of(self.movement)
+
+    @property
+    def is_option(self) -> bool:
+        """Return whether it is of an option."""
+        return self.movement.sec_type in OPTION_TYPES
+
+    @property
+    def is_trade(self) -> bool:
+        """Return whether it was bought or sold."""
+        return self.movement.kind is MovementKind.TRADE and not self.is_prior
+
+    @property
+    def cash(self) -> float | None:
+        """Return what it brought, without fees; None: not known."""
+        movement = self.movement
+        cash = movement.cash
+        if movement.kind is MovementKind.TRANSFER:
+            cash = None if movement.value is None else -movement.value
+        return None if cash is None else cash * self.fraction
+
+    @property
+    def unknown(self) -> str | None:
+        """Return why it is not known what it brought; None: its cash and its fee say it."""
+        return self.unclear or _why_no_money(self.movement)
+
+    @property
+    def whose_is_unclear(self) -> str | None:
+        """Return why it is not known whose it is; None: it is known."""
+        is_of_cost = self.is_prior or self.movement.kind is MovementKind.CORPORATE_ACTION
+        return None if is_of_cost or not self.quantity else self.unclear
+
+    @property
+    def known_cash(self) -> float | None:
+        """Return what it brought to its owner, without fees; None: that is not known."""
+        return None if self.unclear else self.cash
+
+    @property
+    def fee(self) -> float | None:
+        """Return its fee; positive was paid; None: not known."""
+        fee = self.movement.fee
+        return None if fee is None else 0.0 - fee * self.fraction
+
+
+def moment_of(movement: Movement) -> datetime:
+    """Return when a movement happened, as far as that is known."""
+    if movement.at is not None:
+        return movement.at
+    usual = TRADED_AT if movement.kind is MovementKind.TRADE else BOOKED_AT
+    return datetime.combine(movement.day, usual, NEW_YORK).astimezone(UTC)
+
+
+def name_of(movement: Movement) -> str:
+    """Return the contract of a movement as a trader writes it."""
+    symbol = movement.symbol or f"{movement.conid}"
+    return leg_name(symbol, movement.right, movement.strike, movement.expiry)
+
+
+def attributed(
+    movements: Iterable[Movement],
+    legs: Iterable[ActiveContract],
+    held_before: Mapping[Key, float],
+    costs: Mapping[Key, float] = MappingProxyType({}),
+) -> list[OwnedPart]:
+    """Return the parts of all movements of holdings, each with its owner, in order of time.
+
+    Args:
+        movements: Each once; all of each holding.
+        legs: The legs of strategies, also those that were removed.
+        held_before: What was held before the first movement, where that is known not to be 0, also
+            of holdings without any.
+        costs: What one unit of that had cost, where the broker says it.
+    """
+    by_key: defaultdict[Key, list[Movement]] = defaultdict(list)
+    for movement in movements:
+        if movement.conid is not None and movement.kind not in _OF_NO_HOLDING:
+            by_key[movement.key].append(movement)
+
+    legs_of: defaultdict[int, list[ActiveContract]] = defaultdict(list)
+    for leg in legs:
+        legs_of[leg.conid].append(leg)
+
+    sources = _Sources()
+    holdings: list[_Holding] = []
+    for key, of_holding in by_key.items():
+        account, conid = key
+        of_account = [leg for leg in legs_of[conid] if leg.account in (None, account)]
+        before = held_before.get(key, 0.0)
+        holding = _Holding(of_holding, of_account, before, costs.get(key), sources)
+        holdings.append(holding)
+
+    unmoved = [(key, held) for key, held in held_before.items() if key not in by_key]
+    timelines: defaultdict[int, list[_Timeline]] = defaultdict(list)
+    for (_account, conid), held in unmoved:
+        timelines[conid].append([(NEVER, held)])
+    for holding in holdings:
+        timelines[holding.conid].append(holding.timeline)
+    for holding in holdings:
+        others = timelines[holding.conid]
+        holding.elsewhere = [other for other in others if other is not holding.timeline]
+
+    sources.link(holdings)
+    parts: list[OwnedPart] = []
+    # What options deliver, and what actions bring, belongs to the owners of what they took.
+    for holding in sorted(holdings, key=lambda holding: holding.place):
+        parts += holding.parts()
+
+    parts += sources.lost()
+    return sorted(parts, key=lambda part: (part.at, part.movement.movement_id))
+
+
+@dataclass(slots=True, eq=False)
+class _Sources:
+    """The ends of options by delivery, and what corporate actions took: whose is what came for it.
+
+    Attributes:
+        ends: The ends by account, day and the contract that was delivered.
+        arrived: For which of them something arrived.
+        replaced: What actions took, by the id of the movement that brought something for it.
+        taken: The parts of what they took, by the id of its movement.
+    """
+
+    ends: defaultdict[tuple[str, date, int | None], list[OwnedPart]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    arrived: set[tuple[str, date, int | None]] = field(default_factory=set)
+    replaced: dict[str, list[Movement]] = field(default_factory=dict)
+    taken: defaultdict[str, list[OwnedPart]] = field(default_factory=lambda: defaultdict(list))
+
+    def link(self, holdings: Iterable["_Holding"]) -> None:
+        """Find for what contracts corporate actions brought others: those of one day and type."""
+        gone: defaultdict[tuple[object, ...], list[Movement]] = defaultdict(list)
+        came: defaultdict[tuple[object, ...], list[Movement]] = defaultdict(list)
+        grown: defaultdict[tuple[object, ...], list[Movement]] = defaultdict(list)
+        for holding in holdings:
+            for movement, before in holding.actions:
+                action_of_day = (movement.account, movement.day, movement.type, movement.right)
+                is_more = before * (movement.quantity or 0.0) > 0
+                kind = grown if is_more else gone if before else came
+                kind[action_of_day].append(movement)
+
+        for action in gone:
+            arrivals = came[action] or grown[action]
+            symbols = {movement.symbol for movement in arrivals}
+            for arrival in arrivals:
+                of_symbol = [left for left in gone[action] if left.symbol == arrival.symbol]
+                renamed = [left for left in gone[action] if left.symbol not in symbols]
+                siblings = [other for other in arrivals if other.symbol == arrival.symbol]
+                self.replaced[arrival.movement_id] = _in_place_of(
+                    arrival, siblings, of_symbol or renamed
+                )
+
+    def add(self, part: OwnedPart) -> None:
+        """Remember the end of an option, or what an action took."""
+        movement = part.movement
+        if movement.kind is MovementKind.CORPORATE_ACTION:
+            self.taken[movement.movement_id].append(part)
+        elif part.is_option and movement.kind in DELIVERIES and not part.is_prior:
+            delivered = movement.counter_conid or movement.underlying_conid
+            self.ends[movement.account, movement.day, delivered].append(part)
+
+    def taken_for(self, movement: Movement) -> tuple[int, ...]:
+        """Return for which contracts a corporate action brought another one."""
+        gone = self.replaced.get(movement.movement_id, ())
+        return tuple(left.key[1] for left in gone)
+
+    def is_replaced(self, movement: Movement) -> bool:
+        """Return whether something came for what an action took."""
+        return any(movement in gone for gone in self.replaced.values())
+
+    def owners_of(self, movement: Movement) -> _Shares | None:
+        """Return how what came is divided among those who had what it came for; None: not known."""
+        if movement.kind is MovementKind.CORPORATE_ACTION:
+            gone = self.replaced.get(movement.movement_id, ())
+            taken = [part for left in gone for part in self.taken[left.movement_id]]
+            is_clear = len(gone) == 1 or _has_one_owner(taken)
+            return _divided_by(taken) if is_clear else None
+
+        place = (movement.account, movement.day, movement.conid)
+        ends = self.ends.get(place)
+        if ends is None:
+            return None
+
+        self.arrived.add(place)
+        of_option = [end for end in ends if end.movement.conid == movement.counter_conid]
+        at_strike = [end for end in ends if end.movement.strike == movement.price]
+        is_clear = bool(of_option or at_strike) or _has_one_owner(ends)
+        return _divided_by(of_option or at_strike or ends) if is_clear else None
+
+    def lost(self) -> list[OwnedPart]:
+        """Return, for each end of which nothing arrived, that what it left is not known."""
+        lost: list[OwnedPart] = []
+        for place, ends in self.ends.items():
+            if place in self.arrived:
+                continue
+            for end in ends:
+                text = f"what {name_of(end.movement)} delivered is not known"
+                lost.append(replace(end, quantity=0.0, fraction=0.0, unclear=text))
+        return lost
+
+
+def _in_place_of(
+    arrival: Movement, arrivals: Sequence[Movement], gone: Sequence[Movement]
+) -> list[Movement]:
+    """Return for which contracts one came: of as many of both, in the order of their terms."""
+    if len(arrivals) != len(gone):
+        return [*gone]
+    place = sorted(arrivals, key=_terms_of).index(arrival)
+    return [sorted(gone, key=_terms_of)[place]]
+
+
+def _terms_of(movement: Movement) -> tuple[date, float]:
+    return movement.expiry or date.max, movement.strike or 0.0
+
+
+def _has_one_owner(parts: Iterable[OwnedPart]) -> bool:
+    return len({part.owner for part in parts}) == 1
+
+
+def _divided_by(parts: Iterable[OwnedPart]) -> _Shares | None:
+    """Return the share of each owner of some parts; what delivered what nobody has is named."""
+    sizes: _Shares = defaultdict(float)
+    for part in parts:
+        is_delivery = part.is_option and part.movement.kind in DELIVERIES
+        origin = part.key[1] if is_delivery else part.origin
+        owner = HoldingOwner(part.owner, origin if part.owner == UNATTRIBUTED else None)
+        sizes[owner] += abs(part.quantity)
+    total = sum(sizes.values())
+    return {owner: size / total for owner, size in sizes.items()} if total else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Claim:
+    """The claim of a strategy on a contract, while it is a leg of it.
+
+    Attributes:
+        account: The account that its leg names; None: any.
+        quantity: How much of it; None: all.
+        since: The first day; None: `begin` says it.
+        begin: The time from which it counts.
+        end: Until when; None: it goes on.
+        added_at: When the leg was added; of two claims the newer one counts.
+    """
+
+    strategy_id: str
+    account: str | None
+    quantity: float | None
+    since: date | None
+    begin: datetime
+    end: datetime | None
+    added_at: datetime
+
+    def covers(self, movement: Movement) -> bool:
+        """Return whether the contract was a leg at the time of a movement."""
+        at = moment_of(movement)
+        if self.end is not None and at > self.end:
+            return False
+        if self.since is not None and movement.day >= self.since:
+            return True
+        return at >= self.begin
+
+
+# How much was held from each time on.
+_Timeline = list[tuple[datetime, float]]
+
+
+class _Holding:
+    """A holding of an account: its movements in order, and what each owner has of it."""
+
+    def __init__(
+        self,
+        movements: Iterable[Movement],
+        legs: Iterable[ActiveContract],
+        held_before: float,
+        cost: float | None,
+        sources: _Sources,
+    ) -> None:
+        self._cost = cost if held_before else None
+        self._sources = sources
+        self._signed = _with_signs(sorted(movements, key=_order_of), held_before)
+        self._prior = held_before or _prior_of(self._signed)
+        self._claims = _claims_of(legs, self._stays())
+        self._at_end_of = self._quantities_by_session()
+        self.conid = self._signed[0].key[1]
+        self.timeline = self._quantities_by_time()
+        self.elsewhere: Sequence[_Timeline] = ()
+        self._has: _Shares = {}
+        self._last_owners: _Shares = {}
+        self._parts: list[OwnedPart] = []
+
+    def parts(self) -> list[OwnedPart]:
+        """Return the parts of all movements."""
+        if self._prior:
+            self._open_prior(self._signed[0])
+
+        for movement in self._signed:
+            by = movement.quantity
+            if by is None and movement.kind not in INCOME:
+                self._lose_track(movement)
+            elif not by or movement.kind in INCOME:
+                self._pay(movement)
+            elif movement.kind is MovementKind.CORPORATE_ACTION:
+                self._reorganize(movement, by)
+            else:
+                self._move(movement, by)
+        return self._parts
+
+    @cached_property
+    def actions(self) -> list[tuple[Movement, float]]:
+        """The corporate actions that took all that was held, or brought more; with what was."""
+        actions = []
+        total = self._prior
+        for movement in self._signed:
+            before, by = total, movement.quantity or 0.0
+            total += by
+            if abs(before) < QUANTITY_ROUNDING:
+                before = 0.0
+            is_more_or_all = before * by >= 0 or abs(total) < QUANTITY_ROUNDING
+            if movement.kind is MovementKind.CORPORATE_ACTION and by and is_more_or_all:
+                actions.append((movement, before))
+        return actions
+
+    @property
+    def place(self) -> tuple[bool, datetime, Key]:
+        """Return its place in the order: options first, and what an action brought after others."""
+        first = self._signed[0]
+        is_option = any(movement.sec_type in OPTION_TYPES for movement in self._signed)
+        brought_at = (moment_of(action) for action, before in self.actions if not before)
+        return not is_option, min(brought_at, default=NEVER), first.key
+
+    @property
+    def _total(self) -> float:
+        return sum(self._has.values())
+
+    def _stays(self) -> list[tuple[datetime, datetime | None]]:
+        """Return from when until when something was held, each time; None: it still is."""
+        stays: list[tuple[datetime, datetime | None]] = []
+        total = self._prior
+        begin = moment_of(self._signed[0]) if self._prior else None
+        for movement in self._signed:
+            before = total
+            total += movement.quantity or 0.0
+            if abs(before) < QUANTITY_ROUNDING <= abs(total):
+                begin = moment_of(movement)
+            if abs(total) < QUANTITY_ROUNDING <= abs(before) and begin is not None:
+                stays.append((begin, moment_of(movement)))
+                begin = None
+        return stays if begin is None else [*stays, (begin, None)]
+
+    def _quantities_by_session(self) -> dict[date, float]:
+        total = self._prior
+        quantities: dict[date, float] = {}
+        for movement in self._signed:
+            total += movement.quantity or 0.0
+            quantities[movement.session_date] = total
+        return quantities
+
+    def _quantities_by_time(self) -> _Timeline:
+        total = self._prior
+        timeline = [(NEVER, total)]
+        for movement in self._signed:
+            total += movement.quantity or 0.0
+            timeline.append((moment_of(movement), total))
+        return timeline
+
+    def _held_elsewhere(self, movement: Movement, by: float) -> float:
+        """Return what other accounts hold of the contract at the time, on the side of a change."""
+        at = moment_of(movement)
+        total = 0.0
+        for timeline in self.elsewhere:
+            held = [quantity for since, quantity in timeline if since <= at]
+            total += max(0.0, math.copysign(1.0, by) * held[-1])
+        return math.copysign(total, by)
+
+    def _open_prior(self, first: Movement) -> None:
+        """Divide what was held before the first movement to those that claim it."""
+        text = f"what {name_of(first)} cost is not known: it was held before its first movement"
+        cash = None if self._cost is None else -self._prior * self._cost
+        kind = MovementKind.TRADE
+        prior = replace(first, kind=kind, quantity=self._prior, cash=cash, fee=0.0, order_id=None)
+        openers = self._openers(prior, self._prior)
+        unclear = text if cash is None else None
+        self._add_parts(prior, openers, opens=True, unclear=unclear, is_prior=True)
+
+    def _move(self, movement: Movement, by: float) -> None:
+        """Divide a movement: first it closes what is held on the other side, then it opens."""
+        total = self._total
+        delivered_to = self._sources.owners_of(movement) if _is_delivery(movement) else None
+        closed = 0.0
+        if total * by < 0:
+            closed = -total if abs(by) >= abs(total) - QUANTITY_ROUNDING else by
+            self._close(movement, closed, delivered_to)
+
+        opened = by - closed
+        if abs(opened) >= QUANTITY_ROUNDING:
+            self._open(movement, opened, delivered_to)
+
+    def _close(self, movement: Movement, by: float, delivered_to: _Shares | None) -> None:
+        self._last_owners = dict(self._has)
+        closers = self._closers(movement, by, delivered_to)
+        if closers is None:
+            text = f"it is not known whose {name_of(movement)} closed on {movement.day}"
+            self._add_parts(movement, self._divided(by), unclear=text)
+        else:
+            self._add_parts(movement, closers, opens=False)
+
+    def _divided(self, by: float) -> _Shares:
+        """Return a quantity, divided by what the owners have."""
+        total = self._total
+        return {owner: by * held / total for owner, held in self._has.items()}
+
+    def _closers(
+        self, movement: Movement, by: float, delivered_to: _Shares | None
+    ) -> _Shares | None:
+        """Return whose a close was; None: not known."""
+        strategies = {owner.strategy for owner in self._has}
+        if len(strategies) == 1:
+            return self._of_origins({HoldingOwner(strategies.pop()): by})
+
+        is_all = abs(by + self._total) < QUANTITY_ROUNDING
+        ends_flat = abs(self._at_end_of[movement.session_date]) < QUANTITY_ROUNDING
+        if is_all or ends_flat:
+            return self._divided(by)
+
+        if delivered_to is None:
+            return None
+        shares = self._of_origins(_scaled(delivered_to, by))
+        for owner, share in shares.items():
+            held = self._has.get(owner, 0.0)
+            if held * share >= 0 or abs(held) < abs(share) - QUANTITY_ROUNDING:
+                return None
+        return shares
+
+    def _of_origins(self, shares: _Shares) -> _Shares:
+        """Return shares where what is in no strategy is first what options delivered."""
+        of_strategies = {o: share for o, share in shares.items() if o.strategy != UNATTRIBUTED}
+        of_nobody = sum(share for owner, share in shares.items() if owner.strategy == UNATTRIBUTED)
+        delivered = {o: held for o, held in self._has.items() if o.origin is not None}
+        total = sum(delivered.values())
+
+        fraction = min(1.0, abs(of_nobody / total)) if total else 0.0
+        closed = {owner: -held * fraction for owner, held in delivered.items() if fraction}
+        remaining = of_nobody - sum(closed.values())
+        if abs(remaining) >= QUANTITY_ROUNDING:
+            closed[_NOBODY] = remaining
+        return of_strategies | closed
+
+    def _open(self, movement: Movement, by: float, delivered_to: _Shares | None) -> None:
+        if delivered_to is not None:
+            self._add_parts(movement, _scaled(delivered_to, by), opens=True)
+            return
+
+        text = None
+        if _is_delivery(movement):
+            text = f"it is not known which option delivered {name_of(movement)}"
+        self._add_parts(movement, self._openers(movement, by), opens=True, unclear=text)
+
+    def _openers(self, movement: Movement, by: float) -> _Shares:
+        """Return whose an opening is: of those that claim a quantity, as far as they lack it."""
+        claims = _counting(claim for claim in self._claims if claim.covers(movement))
+        wanted: _Shares = defaultdict(float)
+        for claim in claims:
+            if claim.quantity is not None and claim.quantity * by > 0:
+                part = 1.0 if claim.account else self._part_of_accounts(movement, by)
+                wanted[HoldingOwner(claim.strategy_id)] += claim.quantity * part
+
+        missing_of = {owner: claim - self._has.get(owner, 0.0) for owner, claim in wanted.items()}
+        lacking = {owner: missing for owner, missing in missing_of.items() if missing * by > 0}
+        total = sum(lacking.values())
+        if abs(total) > abs(by):
+            for owner, missing in lacking.items():
+                lacking[owner] = missing * by / total
+        unclaimed = by - sum(lacking.values())
+        if lacking and abs(unclaimed) < QUANTITY_ROUNDING:
+            return lacking
+
+        whole = [HoldingOwner(claim.strategy_id) for claim in claims if claim.quantity is None]
+        takers = whole or [_NOBODY]
+        return lacking | {owner: unclaimed / len(takers) for owner in takers}
+
+    def _part_of_accounts(self, movement: Movement, by: float) -> float:
+        """Return which part of what all accounts hold this one has after a change."""
+        held = self._total + by
+        everywhere = held + self._held_elsewhere(movement, by)
+        return held / everywhere if everywhere else 1.0
+
+    def _reorganize(self, movement: Movement, by: float) -> None:
+        """Divide what a corporate action took, brought or changed by what the owners have."""
+        total = self._total
+        after = total + by
+        if abs(total) < QUANTITY_ROUNDING or self._sources.replaced.get(movement.movement_id):
+            self._arrive(movement, by)
+            return
+
+        is_gone = abs(after) < QUANTITY_ROUNDING
+        is_turned = total * after < 0
+        text = None
+        if is_turned or (is_gone and self._is_lost(movement)):
+            text = f"what {name_of(movement)} became by a corporate action is not known"
+        self._last_owners = dict(self._has)
+        self._add_parts(movement, self._divided(-total if is_turned else by), unclear=text)
+        if is_turned:
+            self._add_parts(movement, self._openers(movement, after), opens=True, unclear=text)
+
+    def _arrive(self, movement: Movement, by: float) -> None:
+        """Divide what an action brought: for a contract that it took, or for nothing."""
+        shares = self._sources.owners_of(movement)
+        if shares is not None:
+            self._add_parts(movement, _scaled(shares, by), opens=True)
+            return
+        text = f"what {name_of(movement)} cost is not known: a corporate action brought it"
+        self._add_parts(movement, self._openers(movement, by), opens=True, unclear=text)
+
+    def _is_lost(self, movement: Movement) -> bool:
+        """Return whether it is not known what came for what an action took."""
+        is_paid = bool(movement.cash) or movement.type == _WORTHLESS
+        return not is_paid and not self._sources.is_replaced(movement)
+
+    def _pay(self, movement: Movement) -> None:
+        """Divide cash of a holding among its owners, or the last ones."""
+        owners = self._has or self._last_owners or {_NOBODY: 1.0}
+        total = sum(owners.values())
+        for owner, held in owners.items():
+            self._add(_without_quantity(movement, owner, held / total))
+
+    def _lose_track(self, movement: Movement) -> None:
+        """Make the money of all owners unknown: it is not known what a movement changed."""
+        text = f"the quantity of {name_of(movement)} of {movement.day} is not known"
+        owners = self._has or {HoldingOwner(claim.strategy_id): 0.0 for claim in self._claims}
+        for owner in owners or {_NOBODY: 0.0}:
+            self._add(_without_quantity(movement, owner, 0.0, text))
+
+    def _add_parts(
+        self,
+        movement: Movement,
+        shares: _Shares,
+        *,
+        opens: bool = False,
+        unclear: str | None = None,
+        is_prior: bool = False,
+    ) -> None:
+        whole = movement.quantity or 0.0
+        came_for = self._sources.taken_for(movement)
+        for owner, quantity in shares.items():
+            part = OwnedPart(
+                owner=owner.strategy,
+                origin=owner.origin,
+                came_for=came_for,
+                movement=movement,
+                fraction=quantity / whole if whole else 1.0 / len(shares),
+                quantity=quantity,
+                opens=opens,
+                unclear=unclear,
+                is_prior=is_prior,
+            )
+            self._add(part)
+            self._sources.add(part)
+
+    def _add(self, part: OwnedPart) -> None:
+        self._parts.append(part)
+        owner = HoldingOwner(part.owner, part.origin)
+        self._has[owner] = self._has.get(owner, 0.0) + part.quantity
+        if abs(self._has[owner]) < QUANTITY_ROUNDING:
+            del self._has[owner]
+
+
+def _without_quantity(
+    movement: Movement, owner: HoldingOwner, fraction: float, unclear: str | None = None
+) -> OwnedPart:
+    """Return the part of an owner in the money of a movement that changed no quantity."""
+    return OwnedPart(
+        owner=owner.strategy, origin=owner.origin, movement=movement, fraction=fraction,
+        quantity=0.0, opens=False, unclear=unclear,
+    )  # fmt: skip
+
+
+def _scaled(shares: _Shares, by: float) -> _Shares:
+    """Return how much of a quantity belongs to each, given the share of each."""
+    return {owner: by * share for owner, share in shares.items()}
+
+
+def _order_of(movement: Movement) -> tuple[datetime, bool, str]:
+    """Return the sort key; of trades without times, those that opened come first."""
+    return moment_of(movement), movement.open_close == "C", movement.movement_id
+
+
+def _is_delivery(movement: Movement) -> bool:
+    return movement.kind in DELIVERIES and movement.sec_type not in OPTION_TYPES
+
+
+def _with_signs(movements: Sequence[Movement], held_before: float) -> list[Movement]:
+    """Return movements where the end of an option reduces what was held.
+
+    The option events of statements have either sign.
+    """
+    total = held_before
+    signed: list[Movement] = []
+    for movement in movements:
+        by = movement.quantity
+        if by and movement.section is Section.OPTION_EVENTS and movement.sec_type in OPTION_TYPES:
+            by = -math.copysign(by, total or _usual_side(movement))
+        signed.append(movement if by == movement.quantity else replace(movement, quantity=by))
+        total += by or 0.0
+    return signed
+
+
+def _usual_side(movement: Movement) -> float:
+    """Return the sign of the holding that an event ends, where nothing says what was held."""
+    usual = {MovementKind.ASSIGNMENT: -1.0, MovementKind.EXERCISE: 1.0}
+    return usual.get(movement.kind, -(movement.quantity or 0.0))
+
+
+def _prior_of(movements: Sequence[Movement]) -> float:
+    """Return what was held before the first movement, as far as the movements say it.
+
+    A trade that the broker calls a close, and the end of an option, closed what was held.
+    """
+    total = 0.0
+    missing_long = 0.0
+    missing_short = 0.0
+    for movement in movements:
+        by = movement.quantity or 0.0
+        total += by
+        # The cash of a settlement has a row without quantity, before or after that of its end.
+        if not by or not _closes(movement):
+            continue
+
+        if by > 0:
+            missing_short = max(missing_short, total)
+        else:
+            missing_long = max(missing_long, -total)
+
+    if missing_long >= QUANTITY_ROUNDING and missing_short >= QUANTITY_ROUNDING:
+        return 0.0
+    if missing_long >= QUANTITY_ROUNDING:
+        return missing_long
+    return -missing_short if missing_short >= QUANTITY_ROUNDING else 0.0
+
+
+def _closes(movement: Movement) -> bool:
+    if movement.kind is MovementKind.TRADE:
+        return movement.open_close == "C"
+    return movement.sec_type in OPTION_TYPES and movement.kind in _ENDS
+
+
+def _claims_of(
+    legs: Iterable[ActiveContract], stays: Sequence[tuple[datetime, datetime | None]]
+) -> list[_Claim]:
+    """Return the claims of legs; one on what is held already has it from when it was opened."""
+    claims: list[_Claim] = []
+    for leg in legs:
+        begin = leg.added_at - SLACK
+        for opened, closed in stays:
+            is_during = opened <= leg.added_at + SLACK and (closed is None or closed >= begin)
+            if is_during and leg.since is None:
+                begin = min(begin, opened)
+
+        claim = _Claim(
+            strategy_id=str(leg.strategy_id),
+            account=leg.account,
+            quantity=leg.quantity,
+            since=leg.since,
+            begin=begin,
+            end=None if leg.removed_at is None else leg.removed_at + SLACK,
+            added_at=leg.added_at,
+        )
+        claims.append(claim)
+    return claims
+
+
+def _counting(claims: Iterable[_Claim]) -> list[_Claim]:
+    """Return the newest form of each claim; of those on the whole, those that go on come first."""
+    newest: dict[tuple[str, str | None], _Claim] = {}
+    for claim in sorted(claims, key=lambda claim: claim.added_at):
+        newest[claim.strategy_id, claim.account] = claim
+
+    whole = [claim for claim in newest.values() if claim.quantity is None]
+    present = [claim for claim in whole if claim.end is None] or whole[-1:]
+    return [claim for claim in newest.values() if claim not in whole or claim in present]
+
+
+def _why_no_money(movement: Movement) -> str | None:
+    """Return why it is not known what a movement brought; None: it is known."""
+    is_transfer = movement.kind is MovementKind.TRANSFER
+    amount = movement.value if is_transfer else movement.cash
+    is_fee_elsewhere = bool(movement.fee) and movement.fee_currency != movement.currency
+    if amount is not None and movement.fee is not None and not is_fee_elsewhere:
+        return None
+
+    name = f"{name_of(movement)} of {movement.day}"
+    if amount is not None and movement.fee is None:
+        return f"the fee of {name} is not known"
+    if amount is not None:
+        return f"the fee of {name} was charged in {movement.fee_currency or 'an unknown currency'}"
+    if is_transfer:
+        return f"what was transferred with {name} had no stated value"
+    if movement.kind is MovementKind.CORPORATE_ACTION:
+        return f"what the corporate action on {name} paid is not known"
+    if movement.multiplier is None:
+        return f"the multiplier of {name} is not known"
+    return f"the price of {name} is not known"

@@ -1,0 +1,925 @@
+"""Why a holding closed: from facts to a cause; pure.
+
+The broker announces no assignment and no expiry: the position is just not there any more. A cause
+is PROVISIONAL while it follows from what a gateway says, and STATED when a statement says it.
+Before the statement there are three kinds of evidence: executions, the last day of an option with
+where it stood, and one option with exactly the delivery of its own multiplier. Everything else is
+UNEXPLAINED until the statement; a fact that is missing never makes a cause.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from itertools import chain
+from math import copysign
+from operator import attrgetter
+from typing import NamedTuple
+
+from position_sync_dagster.domain.clock import A_DAY, NEVER
+from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment, parse_trading_hours
+from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.instrument import ContractDetails, Right, contract_name, digits
+from position_sync_dagster.money.past.closes import (
+    BY_DELIVERY,
+    SLACK,
+    TERMS,
+    Cause,
+    Closure,
+    PositionChange,
+    Stage,
+    StatementEvent,
+)
+from position_sync_dagster.money.past.movements import (
+    OPTION_ENDS,
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+    codes_of,
+    is_cancellation,
+)
+
+# An option and its delivery are seen within this time of each other.
+ONE_EVENT = timedelta(minutes=15)
+
+# A price of this time before the end of an option says where it stood.
+LAST_PRICE = timedelta(minutes=15)
+
+# An option that was quoted at this price or below, right before its end, was out of the money,
+# unless that is much for its strike: an option on a currency is quoted at 0.02 for one of 1.05.
+WORTHLESS = 0.05
+
+# An option is clearly in or out of the money if its underlying is at least this far from the
+# strike, as a part of the strike. Options that are settled at the open do not trade in the night
+# before.
+CLEAR = 0.01
+CLEAR_AT_THE_OPEN = 0.05
+
+# When the last session of listed options in the US ends (Cboe, curb session), in New York.
+LAST_TRADES = time(17)
+
+# The time of an option's last trade, if its contract names none; in New York.
+USUAL_CLOSE = time(16, 15)
+
+# The times of executions are cut to whole seconds: a trade may be a part of a second later.
+RESOLUTION = timedelta(seconds=1)
+
+# Maximum time from the broker's booking of a change until the change is seen: an expiry on Friday,
+# a long weekend, and the position is gone on Tuesday.
+BOOKED = timedelta(days=5)
+
+# Time from the end of a day's trades to midnight. Futures, options on them and index options are
+# traded then, as trades of the next day.
+EVENING = timedelta(hours=24 - LAST_TRADES.hour)
+
+# Types of corporate actions that are splits. Source: ibflex 1.1, `enums.Reorg`.
+SPLITS = frozenset({"FS", "FI", "RS", "CS", "CC"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known when a close is judged.
+
+    Attributes:
+        changes: All changes of positions near the closes, also those that opened something.
+        movements: What moved their holdings, without what was inferred.
+        periods: The rows of `statement_events` of the days that statements cover.
+        contracts: Contract details, by conid.
+        asked: From when and until when the gateway named all executions of an account. Without it
+            the absence of an execution proves nothing.
+        prices: The last price of the underlying right before the end of options, by the option's
+            conid.
+    """
+
+    changes: Sequence[PositionChange]
+    movements: Sequence[Movement] = ()
+    periods: Sequence[StatementEvent] = ()
+    contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
+    asked: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
+    prices: Mapping[int, float] = field(default_factory=dict)
+
+
+class Moneyness(StrEnum):
+    """Where an option stood when it was last known.
+
+    QUOTED_OUT: out of the money by its own price alone. Near the strike its holder may exercise it
+    all the same, and its shares come minutes later.
+    """
+
+    IN = "IN"
+    OUT = "OUT"
+    QUOTED_OUT = "QUOTED_OUT"
+    UNCLEAR = "UNCLEAR"
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Booking:
+    """A movement of one holding, and the cause that it states.
+
+    Attributes:
+        at: Its time; of what is no trade the beginning of its day in New York.
+        lead: How much earlier `at` may be than the effect that a gateway shows.
+        quantity: By how much it changed the position.
+        has_sign: Whether the sign of the quantity is known: of an option's event it differs between
+            the statements of accounts, and ends a holding in both cases.
+        unclaimed: The part of the quantity that explains no change yet.
+    """
+
+    at: datetime
+    lead: timedelta
+    quantity: float
+    has_sign: bool = True
+    unclaimed: float = field(init=False)
+    cause: Cause
+    stage: Stage
+    detail: str
+    movement: Movement
+
+    @property
+    def is_trade(self) -> bool:
+        """Return whether it is in the section of trades, and no event."""
+        return self.movement.section is Section.TRADES
+
+    def __post_init__(self) -> None:
+        self.unclaimed = self.quantity
+
+    def claim(self, wanted: float) -> "Evidence":
+        """Take of what is unclaimed as much as is wanted, or all of it."""
+        part = copysign(min(abs(wanted), abs(self.unclaimed)), self.unclaimed)
+        self.unclaimed = rounded(self.unclaimed - part)
+        return Evidence(self, part)
+
+
+class Evidence(NamedTuple):
+    """The part of a booking that explains a change, or a part of it."""
+
+    booking: Booking
+    quantity: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inference:
+    """The cause of what no booking explains.
+
+    Attributes:
+        cost: What one contract had cost, if that is what was realised.
+    """
+
+    cause: Cause
+    stage: Stage = Stage.PROVISIONAL
+    detail: str
+    price: float | None = None
+    cost: float | None = None
+    counter_conid: int | None = None
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Case:
+    """A change, what is known of its contract, and what explains it.
+
+    Attributes:
+        details: The contract details.
+        ended: When it could be traded last; None where it does not expire.
+        asked: From when and until when the gateway named all executions of the account.
+        moneyness: Where an option stood at its end, if it was seen after it.
+        evidence: The bookings that explain it.
+        has_stray: Whether an execution of the day that went the same way explains no change: its
+            time may be wrong, or a message lost.
+        inference: The cause that the last day of options, or a delivery, shows.
+    """
+
+    change: PositionChange
+    details: ContractDetails | None
+    ended: datetime | None
+    asked: tuple[datetime, datetime]
+    moneyness: Moneyness = Moneyness.UNCLEAR
+    evidence: list[Evidence] = field(default_factory=list)
+    has_stray: bool = False
+    inference: Inference | None = None
+
+    @property
+    def unexplained(self) -> float:
+        """Return the part of the change that no booking explains, with its sign."""
+        return rounded(self.change.by - sum(part.quantity for part in self.evidence))
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether it was seen after the last trade of the contract."""
+        return self.ended is not None and self.change.seen_at >= self.ended
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether no trade, known or unknown, may have been a part of it.
+
+        No exercise and no expiry turns a long option into a short one.
+        """
+        has_trades = bool(self.evidence) or self.has_stray or not self.is_covered
+        passes_zero = self.change.is_option and rounded(self.change.by + self.change.closed) != 0
+        return not has_trades and not passes_zero
+
+    @property
+    def is_gap(self) -> bool:
+        """Return whether it may have happened long before it was seen."""
+        since = self.change.since
+        return since is None or self.change.seen_at - since > ONE_EVENT
+
+    @property
+    def under_key(self) -> Key | None:
+        """Return the holding of the underlying: an option's, or its own; None if not known."""
+        if not self.change.is_option:
+            return self.change.key
+        if self.details is None or not self.details.under_conid:
+            return None
+        return self.change.account, self.details.under_conid
+
+    @property
+    def is_covered(self) -> bool:
+        """Return whether every execution that may have made the change would be known.
+
+        That is so if the contract had ended when the previous quantity was confirmed, or if the
+        gateway named all executions from then until the change was seen or the contract ended.
+        """
+        if self.ended is None:
+            return self.named_until(self.change.seen_at)
+        since = self.change.since
+        had_ended = since is not None and since >= self.ended
+        return had_ended or self.named_until(min(self.change.seen_at, self.ended))
+
+    def named_until(self, until: datetime) -> bool:
+        """Return whether the gateway named all executions from the confirmation until a time."""
+        since = self.change.since
+        begin, end = self.asked
+        if since is None or end < until:
+            return False
+        if begin <= since:
+            return True
+
+        # A gateway that restarts at midnight shows an assignment of the night after it: the
+        # executions from before are not named, and there are none if nothing traded then.
+        if self.details is None:
+            return False
+        hours = parse_trading_hours(self.details.trading_hours, self.details.time_zone)
+        if hours is None or not hours.begins <= since <= begin < hours.ends:
+            return False
+        return not any(opens < begin and closes > since for opens, closes in hours.sessions)
+
+
+class Reach(NamedTuple):
+    """How far a booking may be from the change that it explains.
+
+    Attributes:
+        slack: By how much the two clocks may differ.
+        lead: How much earlier the broker may have booked what it does itself.
+    """
+
+    slack: timedelta
+    lead: timedelta
+
+
+# The nearest bookings of every change come first: what is a little off, or was booked days before,
+# may belong to two changes.
+REACHES = (
+    Reach(timedelta(), timedelta()),
+    Reach(SLACK, timedelta()),
+    Reach(SLACK, A_DAY),
+    Reach(SLACK, BOOKED),
+)
+
+
+def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None) -> list[Closure]:
+    """Return the causes of closes among the changes, as far as the facts show them.
+
+    Args:
+        only: Ids of the changes to judge, all by default; the others are facts.
+    """
+    cases = _cases_of(facts)
+    bookings, taken_back = bookings_of(facts.movements)
+    for key, cases_of_holding in cases.items():
+        _claim_bookings(cases_of_holding, bookings[key])
+        _mark_strays(cases_of_holding, bookings[key])
+        _claim_bookings(cases_of_holding, taken_back[key])
+
+    all_cases = list(chain.from_iterable(cases.values()))
+    for under_key, event in _events_of(all_cases):
+        _explain_event(event, bookings[under_key])
+
+    periods_of = grouped(attrgetter("account"), facts.periods)
+    by_id = {case.change.change_id: case for case in all_cases}
+    closures: list[Closure] = []
+    for change in facts.changes:
+        if not change.closed or (only is not None and change.change_id not in only):
+            continue
+
+        case = by_id[change.change_id]
+        is_stated = _is_stated(change, periods_of[change.account])
+        inference = _NOT_NAMED if is_stated else _inferred(case)
+        counter_conid = _underlying_that_moved(case, cases)
+        closures += _closures_of_case(case, inference, counter_conid, now)
+    return closures
+
+
+def _cases_of(facts: Facts) -> defaultdict[Key, list[Case]]:
+    """Return the changes of each holding, oldest first, with what is known of the contract."""
+    cases: defaultdict[Key, list[Case]] = defaultdict(list)
+    for change in sorted(facts.changes, key=attrgetter("seen_at", "change_id")):
+        details = facts.contracts.get(change.conid)
+        never_asked = (change.seen_at, NEVER)
+        case = Case(
+            change=change,
+            details=details,
+            ended=last_trade(change, details),
+            asked=facts.asked.get(change.account, never_asked),
+        )
+        if case.is_over:
+            case.moneyness = moneyness(case, facts.prices.get(change.conid))
+        cases[change.key].append(case)
+    return cases
+
+
+def rounded(quantity: float) -> float:
+    """Return a quantity without the error of a binary sum; fractions of shares have four digits."""
+    return round(quantity, 6) + 0.0
+
+
+def last_trade(change: PositionChange, details: ContractDetails | None) -> datetime | None:
+    """Return when a derivative could be traded last; None where it does not expire."""
+    day = details.last_day if details is not None else None
+    day = day or change.expiry
+    if day is None:
+        return None
+
+    clock = details.last_trade_time if details is not None else None
+    zone = details.time_zone if details is not None else None
+    return expiry_moment(day, clock, zone, usual=USUAL_CLOSE).astimezone(UTC)
+
+
+# ---- what the broker names: movements, as bookings
+
+_Bookings = defaultdict[Key, list["Booking"]]
+
+
+def bookings_of(movements: Iterable[Movement]) -> tuple[_Bookings, _Bookings]:
+    """Return what explains changes, by holding and in order of time; and what was taken back.
+
+    A booking and its cancellation explain nothing as long as others do: what was booked again in
+    their place is another booking.
+    """
+    standing: _Bookings = defaultdict(list)
+    taken_back: _Bookings = defaultdict(list)
+    of_holdings = grouped(attrgetter("key"), movements)
+    for key, moved in of_holdings.items():
+        cancelled = _cancelled(moved)
+        for movement in moved:
+            stated = _stated_cause(movement)
+            if stated is None or not movement.quantity:
+                continue
+            side = taken_back if movement.movement_id in cancelled else standing
+            side[key].append(_booking_of(movement, *stated))
+
+    for bookings in (*standing.values(), *taken_back.values()):
+        bookings.sort(key=attrgetter("at"))
+    return standing, taken_back
+
+
+def _cancelled(moved: Sequence[Movement]) -> set[str]:
+    """Return the ids of the cancellations of a holding, and of what they cancel."""
+    ids: set[str] = set()
+    for cancels in moved:
+        if not is_cancellation(cancels) or not cancels.quantity:
+            continue
+
+        pairs = []
+        for booked in moved:
+            is_opposite = booked.quantity == -cancels.quantity and not is_cancellation(booked)
+            is_named = cancels.corrects is None or cancels.corrects == booked.trade_id
+            if is_opposite and is_named and booked.movement_id not in ids:
+                pairs.append(booked.movement_id)
+        if pairs:
+            ids.update((cancels.movement_id, pairs[0]))
+    return ids
+
+
+def _booking_of(movement: Movement, cause: Cause, stage: Stage, detail: str) -> Booking:
+    at = movement.at
+    is_trade = movement.section is Section.TRADES
+    if at is None or not is_trade:
+        at = beginning_of(movement.day if at is None else at.astimezone(NEW_YORK).date())
+    return Booking(
+        at=at,
+        lead=_lead_of(movement),
+        quantity=movement.quantity or 0.0,
+        has_sign=movement.section is not Section.OPTION_EVENTS,
+        cause=cause,
+        stage=stage,
+        detail=detail,
+        movement=movement,
+    )
+
+
+def _lead_of(movement: Movement) -> timedelta:
+    if movement.source is MovementSource.API:
+        return timedelta()
+    is_booked = movement.type == "BookTrade" or not movement.price
+    if is_booked or movement.section is not Section.TRADES:
+        return BOOKED
+    # Without the field Date/Time a statement names the day alone.
+    return A_DAY if movement.at is None else timedelta()
+
+
+# What each kind says of what it ended.
+_OF_KIND = {
+    MovementKind.ASSIGNMENT: (Cause.ASSIGNED, "assigned"),
+    MovementKind.EXERCISE: (Cause.EXERCISED, "exercised"),
+    MovementKind.EXPIRATION: (Cause.EXPIRED_WORTHLESS, "expired worthless"),
+    MovementKind.CASH_SETTLEMENT: (Cause.CASH_SETTLED, "settled in cash"),
+    MovementKind.TRANSFER: (Cause.TRANSFERRED, "transferred"),
+}
+
+
+def _stated_cause(movement: Movement) -> tuple[Cause, Stage, str] | None:
+    """Return the cause that a movement states of what it closed, and in words; None: it has none.
+
+    A code that has no rule does not make a trade anything else; the reason names it.
+    """
+    cause, words = _OF_KIND.get(movement.kind, (Cause.TRADED, "traded"))
+    match movement.section:
+        case Section.TRADES:
+            return _cause_of_trade(movement, cause, words)
+        case Section.OPTION_EVENTS if (movement.type or "").strip().lower() not in OPTION_ENDS:
+            return None  # the row of the shares that came: Buy, Sell
+        case Section.OPTION_EVENTS:
+            return cause, Stage.STATED, f"the statement says: {movement.type}"
+        case Section.TRANSFERS:
+            text = f"transferred ({movement.type or 'of an unknown type'})"
+            return Cause.TRANSFERRED, Stage.STATED, text
+        case Section.CORPORATE_ACTIONS:
+            cause = Cause.SPLIT if movement.type in SPLITS else Cause.CORPORATE_ACTION
+            words = " ".join(filter(None, (movement.type, movement.description)))
+            text = f"corporate action {words[:200] or 'of an unknown type'}"
+            return cause, Stage.STATED, text
+    return None
+
+
+def _cause_of_trade(movement: Movement, cause: Cause, words: str) -> tuple[Cause, Stage, str]:
+    has_price = bool(movement.price)
+    if movement.source is MovementSource.API:
+        if movement.price is None or has_price:
+            return Cause.TRADED, Stage.PROVISIONAL, "traded"
+        return Cause.UNEXPLAINED, Stage.PROVISIONAL, "a trade at no price"
+
+    codes = codes_of(movement.codes)
+    if movement.codes is None and movement.type is None:
+        text = "a trade of a statement without the fields Notes/Codes and Transaction Type"
+        return (cause if has_price else Cause.UNEXPLAINED), Stage.PROVISIONAL, text
+    if is_cancellation(movement):
+        return Cause.CORRECTED, Stage.STATED, "the broker cancelled a trade"
+    if "GEA" in codes:
+        return cause, Stage.STATED, "offset against another position"
+    if cause is Cause.CASH_SETTLED and movement.price:
+        return cause, Stage.STATED, f"expired, settled at {digits(movement.price)}"
+    if cause is not Cause.TRADED:
+        return cause, Stage.STATED, words
+    if has_price or codes:
+        named = f", with the codes {movement.codes}" if codes else ""
+        return cause, Stage.STATED, f"traded{named}"
+    text = f"the statement books it as {movement.type or 'a trade'} at no price"
+    return Cause.UNEXPLAINED, Stage.STATED, text
+
+
+def beginning_of(day: date) -> datetime:
+    """Return midnight in New York (UTC)."""
+    return datetime.combine(day, time(), NEW_YORK).astimezone(UTC)
+
+
+# ---- bookings that explain changes
+
+
+def _claim_bookings(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
+    """Find for each change of a holding the bookings that explain it, the nearest ones first."""
+    for reach in REACHES:
+        for case in cases:
+            if case.unexplained:
+                _claim_within(reach, case, bookings)
+
+
+def _mark_strays(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
+    """Mark the changes near which a trade that went the same way explains nothing."""
+    for case in cases:
+        seen_at = case.change.seen_at
+        for booking in _between(bookings, seen_at - A_DAY, seen_at + A_DAY):
+            is_same_way = booking.unclaimed * case.change.by > 0
+            if booking.is_trade and is_same_way:
+                case.has_stray = True
+
+
+def _between(bookings: Sequence[Booking], first: datetime, last: datetime) -> Sequence[Booking]:
+    begin = bisect_left(bookings, first, key=attrgetter("at"))
+    return bookings[begin : bisect_right(bookings, last, key=attrgetter("at"))]
+
+
+def _claim_within(reach: Reach, case: Case, bookings: Sequence[Booking]) -> None:
+    """Claim the bookings in reach; of more than the change needs, the oldest of its direction."""
+    near = _unclaimed_near(case.change, bookings, reach)
+    net = rounded(sum(booking.unclaimed for booking in near))
+    unexplained = case.unexplained
+    if net * unexplained <= 0:
+        return
+
+    if abs(net) <= abs(unexplained):
+        for booking in near:
+            case.evidence.append(booking.claim(booking.unclaimed))
+        return
+
+    # One that fits exactly comes before an older one.
+    near.sort(key=lambda booking: (booking.unclaimed != unexplained, booking.at))
+    for booking in near:
+        wanted = case.unexplained
+        if wanted and booking.unclaimed * wanted > 0:
+            case.evidence.append(booking.claim(wanted))
+
+
+def _unclaimed_near(
+    change: PositionChange, bookings: Sequence[Booking], reach: Reach
+) -> list[Booking]:
+    """Return the bookings in reach of a change of which something is unclaimed."""
+    begin = change.since or change.seen_at - BOOKED
+    earliest = begin - max(reach.slack, RESOLUTION)
+    near: list[Booking] = []
+    for booking in _between(bookings, earliest - reach.lead, change.seen_at + reach.slack):
+        is_in_reach = booking.at > earliest - min(reach.lead, booking.lead)
+        if not booking.unclaimed or not is_in_reach:
+            continue
+
+        if not booking.has_sign:
+            booking.unclaimed = copysign(booking.unclaimed, change.by)
+        near.append(booking)
+    return near
+
+
+# ---- the last day of options, and what they deliver
+
+
+def moneyness(case: Case, underlying_price: float | None) -> Moneyness:
+    """Return where an option stood at its end, only if it is clear.
+
+    Args:
+        underlying_price: The last price of the underlying before the end.
+    """
+    change = case.change
+    if change.strike is None or change.right is None:
+        return Moneyness.UNCLEAR
+
+    at_the_open = case.details is not None and case.details.is_settled_at_the_open
+    clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
+    if underlying_price is not None and abs(underlying_price - change.strike) >= clear:
+        is_above = underlying_price > change.strike
+        return Moneyness.IN if is_above is (change.right is Right.CALL) else Moneyness.OUT
+
+    quote = _quote_at_the_end(case)
+    if quote is None:
+        return Moneyness.UNCLEAR
+    if quote >= clear and quote > WORTHLESS:
+        return Moneyness.IN
+    if quote <= min(WORTHLESS, clear) and not at_the_open:
+        return Moneyness.QUOTED_OUT
+    return Moneyness.UNCLEAR
+
+
+def _quote_at_the_end(case: Case) -> float | None:
+    """Return the price of an option right before its end, in the unit of its strike, if known."""
+    change = case.change
+    # Without details its price is in dollars, and its strike perhaps in cents.
+    if case.details is None or case.ended is None:
+        return None
+    if change.market_price is None or change.since is None:
+        return None
+
+    is_of_the_end = change.since >= case.ended - LAST_PRICE
+    return change.market_price * case.details.price_magnifier if is_of_the_end else None
+
+
+def settles_in_cash(details: ContractDetails | None) -> bool | None:
+    """Return whether an option is settled in cash, as all options on an index; None: not known."""
+    if details is None or not details.under_sec_type:
+        return None
+    return details.under_sec_type == "IND"
+
+
+def _events_of(cases: Iterable[Case]) -> list[tuple[Key, list[Case]]]:
+    """Return the unexplained changes that may belong to one event, with the underlying of each.
+
+    These are changes of the underlying, and closes of its options that may be exercised. A change
+    that is seen after a gap may have happened right after the last confirmation.
+    """
+    families: defaultdict[Key, list[Case]] = defaultdict(list)
+    for case in cases:
+        is_candidate = not case.change.is_option or _may_be_exercised(case)
+        if case.under_key is not None and case.unexplained and is_candidate:
+            families[case.under_key].append(case)
+
+    events: list[tuple[Key, list[Case]]] = []
+    for under_key, family in families.items():
+        family.sort(key=attrgetter("change.seen_at"))
+        seen_at = NEVER
+        for case in family:
+            since = case.change.since or NEVER
+            if seen_at is NEVER or since - seen_at > ONE_EVENT:
+                events.append((under_key, []))
+            events[-1][1].append(case)
+            seen_at = case.change.seen_at
+    return events
+
+
+def _may_be_exercised(option: Case) -> bool:
+    """Return whether an option closed that may have been exercised, assigned, or have expired."""
+    is_out = option.moneyness is Moneyness.OUT
+    return bool(option.change.closed) and not is_out and not settles_in_cash(option.details)
+
+
+def _explain_event(event: Sequence[Case], bookings: Sequence[Booking]) -> None:
+    """Explain one option with exactly its delivery, or options that were all quoted at nothing.
+
+    Everything else waits for the statement.
+
+    Args:
+        bookings: Those of the underlying. If a trade of it explains no change, what an option
+            delivered may have come, and have been traded away, while nobody looked.
+    """
+    earliest = event[0].change.seen_at - A_DAY
+    until = event[-1].change.seen_at + ONE_EVENT
+    for booking in bookings:
+        if booking.is_trade and booking.unclaimed and booking.at >= earliest:
+            return
+    if not all(case.is_whole for case in event):
+        return
+
+    options: list[Case] = []
+    deliveries: list[Case] = []
+    for case in event:
+        side = options if case.change.is_option else deliveries
+        side.append(case)
+    if len(options) == 1 and len(deliveries) == 1:
+        _explain_delivery(options[0], deliveries[0], until)
+        return
+    if deliveries:
+        return
+
+    for option in options:
+        is_out = option.moneyness is Moneyness.QUOTED_OUT
+        if not is_out or not option.named_until(until):
+            return
+    for option in options:
+        option.inference = _worthless(option)
+
+
+def _explain_delivery(option: Case, delivery: Case, until: datetime) -> None:
+    """Explain an option and the change of its underlying, if that has exactly its units.
+
+    What changed in a long gap may have come for another reason, and gone again: then only an option
+    that was in the money, or is gone before its last day, is likely enough.
+    """
+    is_likely = option.moneyness is Moneyness.IN or not option.is_over
+    has_gap = option.is_gap or delivery.is_gap
+    if not is_likely and (has_gap or not option.named_until(until)):
+        return
+    if option.change.units != delivery.unexplained:
+        return
+
+    cause = Cause.EXERCISED if option.change.closed > 0 else Cause.ASSIGNED
+    units = f"{option.change.units:+g}"
+    option.inference = Inference(
+        cause=cause,
+        detail=f"{units} of the underlying came without an execution, as the option has them",
+        price=0.0,
+        counter_conid=delivery.change.conid,
+    )
+    delivery.inference = Inference(
+        cause=cause,
+        detail=f"with {contract_name(option.change)}, without an execution",
+        counter_conid=option.change.conid,
+    )
+
+
+def _worthless(option: Case) -> Inference:
+    return Inference(
+        cause=Cause.EXPIRED_WORTHLESS,
+        detail="out of the money at its end, and nothing came of the underlying",
+        price=0.0,
+        cost=option.change.average_cost,
+    )
+
+
+# ---- the causes of one close
+
+
+_NOT_NAMED = Inference(
+    cause=Cause.UNEXPLAINED,
+    stage=Stage.STATED,
+    detail="the statement of these days names no trade, no event and no transfer of it",
+)
+_NOT_COVERED = Inference(
+    cause=Cause.UNEXPLAINED,
+    detail="the executions of the time in which it closed are not known",
+)
+_NOTHING_FITS = Inference(
+    cause=Cause.UNEXPLAINED,
+    detail="no execution, and nothing that came with it, explains it",
+)
+_SETTLED_IN_CASH = Inference(
+    cause=Cause.CASH_SETTLED,
+    detail="an index option, in the money at its end",
+)
+
+
+def _inferred(case: Case) -> Inference:
+    """Return the cause of what no booking explains."""
+    if case.inference is not None:
+        return case.inference
+    if not case.is_covered:
+        return _NOT_COVERED
+
+    is_known_option = case.change.is_option and case.under_key is not None
+    if is_known_option and case.is_over and case.is_whole:
+        if case.moneyness is Moneyness.OUT:
+            return _worthless(case)
+        if case.moneyness is Moneyness.IN and settles_in_cash(case.details):
+            return _SETTLED_IN_CASH
+    return _NOTHING_FITS
+
+
+def _underlying_that_moved(case: Case, cases: Mapping[Key, Sequence[Case]]) -> int | None:
+    """Return the underlying of an option if it changed at about the same time."""
+    if not case.change.is_option or case.under_key is None:
+        return None
+    for moved in cases.get(case.under_key, ()):
+        if abs(moved.change.seen_at - case.change.seen_at) <= ONE_EVENT:
+            return case.under_key[1]
+    return None
+
+
+def _closures_of_case(
+    case: Case, inference: Inference, counter_conid: int | None, now: datetime
+) -> list[Closure]:
+    """Return the causes of one close, whose quantities add up to what was closed.
+
+    Args:
+        inference: The cause of what no booking explains.
+        counter_conid: The underlying, if it changed with the option.
+    """
+    change = case.change
+    by_reason: defaultdict[tuple[Cause, Stage, str], list[Evidence]] = defaultdict(list)
+    for part in case.evidence:
+        if part.quantity * change.closed < 0:  # it reduced the holding
+            booking = part.booking
+            by_reason[booking.cause, booking.stage, booking.detail].append(part)
+
+    closures: list[Closure] = []
+    open_quantity = abs(change.closed)
+    for evidence in by_reason.values():
+        quantity = min(open_quantity, _size_of(evidence))
+        open_quantity = rounded(open_quantity - quantity)
+        if quantity:
+            closures.append(_stated_closure(case, evidence, quantity, counter_conid, now))
+
+    if open_quantity:
+        closures.append(_inferred_closure(change, inference, open_quantity, now))
+    return closures
+
+
+def _terms_of(change: PositionChange) -> dict[str, object]:
+    names = (*TERMS, "currency")
+    return {name: getattr(change, name) for name in names}
+
+
+def _stated_closure(
+    case: Case,
+    evidence: Sequence[Evidence],
+    quantity: float,
+    counter_conid: int | None,
+    now: datetime,
+) -> Closure:
+    """Return the cause of a part of a close, with the bookings as evidence."""
+    change = case.change
+    booking = evidence[0].booking
+    closed_at: list[datetime] = []
+    executions: list[str | None] = []
+    orders: list[str | None] = []
+    events: list[str | None] = []
+    statements: list[str | None] = []
+
+    for part in evidence:
+        moved = part.booking.movement
+        events.append(moved.event_id)
+        statements.append(moved.statement)
+        executions.append(moved.execution_id)
+        if part.booking.is_trade:
+            closed_at.append(part.booking.at)
+            orders.append(moved.order_id)
+
+    return Closure(
+        **_terms_of(change),  # type: ignore[arg-type]
+        closed_at=max(closed_at, default=change.seen_at),
+        quantity=copysign(quantity, change.closed),
+        price=_average_price(evidence),
+        cause=booking.cause,
+        stage=booking.stage,
+        detail=booking.detail,
+        realized_pnl=_realized(evidence),
+        executions=_joined(executions),
+        order_ids=_joined(orders),
+        events=_joined(events),
+        statement=_joined(statements),
+        counter_conid=counter_conid if booking.cause in BY_DELIVERY else None,
+        judged_at=now,
+    )
+
+
+def _inferred_closure(
+    change: PositionChange, inference: Inference, quantity: float, now: datetime
+) -> Closure:
+    """Return the cause of a part of a close that no booking explains."""
+    closed = copysign(quantity, change.closed)
+    return Closure(
+        **_terms_of(change),  # type: ignore[arg-type]
+        closed_at=change.seen_at,
+        quantity=closed,
+        price=inference.price,
+        cause=inference.cause,
+        stage=inference.stage,
+        detail=inference.detail,
+        realized_pnl=None if inference.cost is None else -closed * inference.cost + 0.0,
+        counter_conid=inference.counter_conid,
+        judged_at=now,
+    )
+
+
+def _average_price(evidence: Sequence[Evidence]) -> float | None:
+    """Return the average price of bookings; None if one has no price."""
+    paid = 0.0
+    for part in evidence:
+        if part.booking.movement.price is None:
+            return None
+        paid += part.booking.movement.price * abs(part.quantity)
+    return paid / _size_of(evidence)
+
+
+def _size_of(evidence: Iterable[Evidence]) -> float:
+    """Return how much parts of bookings moved, whatever their signs."""
+    size = 0.0
+    for part in evidence:
+        size += abs(part.quantity)
+    return size
+
+
+def _realized(evidence: Sequence[Evidence]) -> float | None:
+    """Return the realised profit of parts of bookings; None if that of one is not known."""
+    realized = 0.0
+    for part in evidence:
+        if part.booking.movement.realized_pnl is None:
+            return None
+        share = abs(part.quantity / part.booking.quantity)
+        realized += part.booking.movement.realized_pnl * share
+    return realized
+
+
+def _joined(texts: Iterable[str | None]) -> str | None:
+    """Return the texts, each once, separated by commas; None without any."""
+    return ",".join(dict.fromkeys(filter(None, texts))) or None
+
+
+# ---- the days that statements cover
+
+
+def _is_stated(change: PositionChange, periods: Sequence[StatementEvent]) -> bool:
+    """Return whether statements cover every weekday in which the position may have closed.
+
+    The trades of a day end at `LAST_TRADES`, and what is traded in the `EVENING` is a trade of the
+    next one.
+    """
+    if change.since is None or not periods:
+        return False
+
+    day = change.since.astimezone(NEW_YORK).date()
+    last_day = (change.seen_at + EVENING).astimezone(NEW_YORK).date()
+    is_stated = False
+    while day <= last_day:
+        if day.weekday() < 5:
+            until = min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK))
+            if not any(_covers(period, day, until) for period in periods):
+                return False
+            is_stated = True
+        day += A_DAY
+    return is_stated
+
+
+def _covers(period: StatementEvent, day: date, until: datetime) -> bool:
+    """Return whether a statement covers a day until a time.
+
+    A statement that was made on a day covers that day until it was made. One that names no time
+    counts as made at the beginning of its last day.
+    """
+    stated_at = period.stated_at or beginning_of(period.day)
+    return (period.first_day or period.day) <= day <= period.day and stated_at >= until

@@ -1,0 +1,583 @@
+"""Why holdings closed, and what the broker states of it: executions and events."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from operator import attrgetter
+
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.instrument import Right, contract_name
+from position_sync_dagster.money.past.movements import Movement, uncorrected
+
+# The source of rows from a Flex statement.
+FLEX = "FLEX"
+
+# The source of executions that a gateway reported on their day.
+GATEWAY = "GATEWAY"
+
+
+# Maximum delay of the time of an execution after its effect: there are two clocks, and messages
+# wait.
+SLACK = timedelta(minutes=2)
+
+
+class Side(StrEnum):
+    """Whether an execution bought or sold."""
+
+    BUY = "BUY"
+    SELL = "SELL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementPosition:
+    """One holding at the end of a day, as the broker states it.
+
+    Attributes:
+        position: Signed quantity, negative when short.
+        average_cost: Of one contract or share, including the multiplier.
+    """
+
+    account: str
+    day: date
+    conid: int
+    symbol: str
+    sec_type: str
+    right: Right | None
+    strike: float | None
+    expiry: date | None
+    multiplier: float
+    currency: str
+    local_symbol: str | None
+    position: float
+    market_price: float | None
+    market_value: float | None
+    average_cost: float | None
+    unrealized_pnl: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """One trade, or what the broker booked as one; a row of the table `executions`.
+
+    A trade has a row of each source that names it, and a new row where a later statement says
+    something else of it. `current_executions` returns the rows that count.
+
+    Attributes:
+        execution_id: The broker's id of the execution, unique in an account; all of its rows
+            have it.
+        account: IB account that traded.
+        conid: IB's contract id of the instrument.
+        symbol: Symbol of the underlying, as IB writes it.
+        sec_type: IB's security type: OPT, FOP, STK, FUT, …
+        time: When it was executed (UTC).
+        side: BUY or SELL.
+        quantity: How much, without a sign. Unit: contracts or shares.
+        price: Price of one unit. Unit: as quoted.
+        commission: What the broker charged; positive is a cost. Unit: `commission_currency`.
+        commission_currency: ISO code of the commission's currency.
+        realized_pnl: Realized profit and loss of the trade. Unit: `currency`.
+        currency: ISO code of the currency of the contract.
+        source: Where the row came from: GATEWAY (on its day, provisional) or FLEX (a statement).
+        statement: The statement that named it first: the file's name; empty of a gateway.
+        run_id: The Dagster run that wrote the row.
+        codes: The broker's codes as it writes them, separated by semicolons: A, Ex, Ep, Ca, …
+        open_close: Whether it opened or closed, as the broker says: O, C or C;O.
+        transaction_type: The broker's type: ExchTrade, BookTrade, TradeCancel, TradeCorrect, …
+        order_id: The order's permanent id, equal for all legs of a combo order.
+        brokerage_order_id: The order's id at the broker.
+        trade_id: The statement's id of the trade.
+        corrects: The trade_id of the trade that this one cancels or corrects.
+        fx_rate_to_base: Rate of the currency. Unit: base currency of the account per `currency`.
+        underlying_conid: Contract id of the underlying.
+        attributes: JSON: everything that the source said of it, as it wrote it.
+        stated_at: When the statement was made, or the gateway was asked: the later row counts.
+    """
+
+    execution_id: str
+    account: str
+    conid: int
+    symbol: str
+    sec_type: str
+    time: datetime
+    side: Side
+    quantity: float
+    price: float | None
+    commission: float | None
+    commission_currency: str | None
+    realized_pnl: float | None
+    currency: str
+    source: str
+    statement: str
+    run_id: str | None = None
+    codes: str | None = None
+    open_close: str | None = None
+    transaction_type: str | None = None
+    order_id: str | None = None
+    brokerage_order_id: str | None = None
+    trade_id: str | None = None
+    corrects: str | None = None
+    fx_rate_to_base: float | None = None
+    underlying_conid: int | None = None
+    attributes: str | None = None
+    stated_at: datetime | None = None
+
+    @property
+    def change(self) -> float:
+        """Return by how much it changed the position, with a sign."""
+        return self.quantity if self.side is Side.BUY else -self.quantity
+
+
+class EventKind(StrEnum):
+    """What a statement names besides positions and trades.
+
+    OPTION_EVENT: an exercise, an assignment or an expiry (OptionEAE). CASH: interest, a fee, a
+    dividend, a deposit (CashTransaction). PERIOD: the statement itself, where it names the trades
+    of its days: what it does not name did not happen. SECTIONS: the days of a statement and the
+    sections that it has, of whatever kind. NET_LIQUIDATION: the value of the account at the end of
+    a day, in its base currency, with its parts. CASH_BALANCE: its cash of one currency at the end
+    of a day. RATE: what a unit of a currency was worth in its base currency then.
+    """
+
+    OPTION_EVENT = "OPTION_EVENT"
+    CORPORATE_ACTION = "CORPORATE_ACTION"
+    TRANSFER = "TRANSFER"
+    CASH = "CASH"
+    PERIOD = "PERIOD"
+    SECTIONS = "SECTIONS"
+    NET_LIQUIDATION = "NET_LIQUIDATION"
+    CASH_BALANCE = "CASH_BALANCE"
+    RATE = "RATE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementEvent:
+    """One event of a statement, and one row of the table `statement_events`.
+
+    Attributes:
+        event_id: The broker's id of the event; the same in each statement.
+        kind: OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH, PERIOD (the days of a statement),
+            SECTIONS (its days and sections), NET_LIQUIDATION (its total is the amount),
+            CASH_BALANCE, or RATE (it is the amount; `type` is the base currency).
+        account: IB account that it concerns.
+        day: The day that the statement names; of a PERIOD or of SECTIONS the last one.
+        attributes: JSON: every attribute of the element, as written; of SECTIONS their names,
+            of NET_LIQUIDATION its parts.
+        source: Where the row came from: FLEX.
+        statement: The statement that named it first: the file's name.
+        first_day: The first day of a PERIOD, and of SECTIONS.
+        time: When it happened (UTC); null with a day alone.
+        type: What it is, as the broker writes it: Assignment, Expiration, FS (forward split),
+            ACATS, Broker Interest Paid, …
+        conid: IB's contract id; null of money alone.
+        symbol: Symbol of the underlying; null of money alone.
+        sec_type: IB's security type.
+        currency: ISO code of the currency.
+        quantity: By how much the position changed, as stated. Unit: contracts or shares.
+        price: Price of one unit. Unit: as quoted.
+        amount: Money received; negative was paid. Unit: `currency`.
+        realized_pnl: Realized profit and loss. Unit: `currency`.
+        codes: The broker's codes, as it writes them.
+        direction: IN or OUT of a transfer.
+        fx_rate_to_base: Rate of the currency. Unit: base currency of the account per `currency`.
+        description: The broker's words.
+        stated_at: When that statement was made.
+        run_id: The Dagster run that wrote the row.
+    """
+
+    event_id: str
+    kind: EventKind
+    account: str
+    day: date
+    attributes: str
+    source: str
+    statement: str
+    first_day: date | None = None
+    time: datetime | None = None
+    type: str | None = None
+    conid: int | None = None
+    symbol: str | None = None
+    sec_type: str | None = None
+    currency: str | None = None
+    quantity: float | None = None
+    price: float | None = None
+    amount: float | None = None
+    realized_pnl: float | None = None
+    codes: str | None = None
+    direction: str | None = None
+    fx_rate_to_base: float | None = None
+    description: str | None = None
+    stated_at: datetime | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """The content of one file for one account.
+
+    Attributes:
+        file: The name of the file.
+        first, last: The days that it covers.
+        days: The days whose positions it states. Without the section of positions, an account
+            without positions is not known to be flat.
+        accounts: The accounts that it names and that are served.
+        events: With that of the PERIOD, if it has the section of trades, and each can be read.
+        movements: What its rows moved, as it states it.
+        sections: The sections that it has, by their elements: Trades, Transfers, … It states
+            everything of these for its days; it says nothing of a section that is absent.
+        foreign_rows: How many rows it has of each account that is not served; they are not read.
+        lacks_positions: Whether a position cannot be read: what it does not list may be held.
+        left_out: The rows that cannot be read: for each, what is wrong and the remedy.
+    """
+
+    file: str
+    account: str
+    first: date
+    last: date
+    generated_at: datetime | None
+    days: frozenset[date]
+    accounts: frozenset[str]
+    positions: tuple[StatementPosition, ...] = ()
+    executions: tuple[Execution, ...] = ()
+    cash: tuple[AccountSummary, ...] = ()
+    events: tuple[StatementEvent, ...] = ()
+    movements: tuple[Movement, ...] = ()
+    sections: frozenset[str] = frozenset()
+    foreign_rows: Mapping[str, int] = field(default_factory=dict)
+    lacks_positions: bool = False
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    def without_rows(self) -> "Statement":
+        """Return what it covers, without its rows."""
+        return replace(self, positions=(), executions=(), cash=(), events=(), movements=())
+
+
+def current_executions(executions: Iterable[Execution]) -> list[Execution]:
+    """Return, for each execution, the row that counts; in order of time.
+
+    If an execution has several rows, a row of a statement counts before a row of a gateway, and a
+    later row before an earlier one. The answer of a gateway may come before the commission: such a
+    row replaces none that has it. A gateway corrects an execution by another one whose id differs
+    only in its last part: the execution with the greatest last part replaces the others. A
+    statement corrects a trade by further rows: one that cancels it, with the opposite quantity, and
+    one as it should be, which may have the id of the first. All of these count, so that their sum
+    is right. A row without the id of its booking says the same as one that has it.
+    """
+    newest: dict[_Name, Execution] = {}
+    booked: set[tuple[str, str]] = set()
+    for execution in sorted(executions, key=_rank):
+        name = _name(execution)
+        newest[name] = execution
+        account, execution_id, booking = name
+        if booking:
+            booked.add((account, execution_id))
+
+    stated: list[Execution] = []
+    reported: list[Execution] = []
+    for (account, execution_id, booking), execution in newest.items():
+        if execution.source != FLEX:
+            reported.append(execution)
+        elif booking or (account, execution_id) not in booked:
+            stated.append(execution)
+
+    last = {}
+    for execution in sorted(reported, key=_revision):
+        last[_uncorrected(execution)] = execution
+    for execution in stated:  # a statement names only the last revision
+        last.pop(_uncorrected(execution), None)
+    return sorted((*stated, *last.values()), key=attrgetter("time", "execution_id"))
+
+
+_Name = tuple[str, str, str]
+
+
+def _name(execution: Execution) -> _Name:
+    """Return account, id and booking.
+
+    An order that an advisor allocates is executed in several accounts, and a trade that a statement
+    corrects may be booked again with the same id: then its transactionID differs.
+    """
+    _before, _name, after = (execution.attributes or "").partition('"transactionID": "')
+    booking = after.partition('"')[0] if execution.source == FLEX else ""
+    return execution.account, execution.execution_id, booking
+
+
+def _uncorrected(execution: Execution) -> tuple[str, str | None]:
+    """Return account and id without the number of the correction."""
+    return execution.account, uncorrected(execution.execution_id)
+
+
+def _rank(execution: Execution) -> tuple[bool, bool, datetime]:
+    is_stated = execution.source == FLEX
+    has_fee = is_stated or execution.commission is not None
+    return is_stated, has_fee, execution.stated_at or NEVER
+
+
+def _revision(execution: Execution) -> int:
+    last = execution.execution_id.rpartition(".")[2]
+    return int(last) if last.isdecimal() and len(last) < 10 else 0
+
+
+class Cause(StrEnum):
+    """Why a holding, or a part of it, closed.
+
+    CASH_SETTLED: it expired with a value, which was paid. CORPORATE_ACTION: any but a split.
+    CORRECTED: the broker cancelled or corrected the trade that had opened it.
+    """
+
+    TRADED = "TRADED"
+    EXPIRED_WORTHLESS = "EXPIRED_WORTHLESS"
+    ASSIGNED = "ASSIGNED"
+    EXERCISED = "EXERCISED"
+    CASH_SETTLED = "CASH_SETTLED"
+    SPLIT = "SPLIT"
+    CORPORATE_ACTION = "CORPORATE_ACTION"
+    TRANSFERRED = "TRANSFERRED"
+    CORRECTED = "CORRECTED"
+    UNEXPLAINED = "UNEXPLAINED"
+
+
+# The ends of options that bring or take what they are on.
+BY_DELIVERY = frozenset({Cause.ASSIGNED, Cause.EXERCISED})
+
+# Types whose holdings are not valued: a bill that matures, a bond, a currency. A close of one of
+# these needs no person if its cause is not known.
+NOT_VALUED = frozenset({"BILL", "BOND", "CASH"})
+
+
+class Stage(StrEnum):
+    """Whether a cause is provisional, or stated by the broker, which replaces the former."""
+
+    PROVISIONAL = "PROVISIONAL"
+    STATED = "STATED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedHolding:
+    """The holding that a row of `position_changes` or of `closures` is about.
+
+    Attributes:
+        account: IB account.
+        conid: IB's contract id.
+        symbol: Symbol of the underlying, as IB writes it.
+        sec_type: IB's security type.
+        right: CALL or PUT; null of what is no option.
+        strike: Strike of an option. Unit: as quoted.
+        expiry: Expiry of an option or a future.
+    """
+
+    change_id: str
+    account: str
+    conid: int
+    symbol: str
+    sec_type: str
+    right: Right | None
+    strike: float | None
+    expiry: date | None
+
+
+TERMS = tuple(field.name for field in fields(ChangedHolding))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionChange(ChangedHolding):
+    """A change of a quantity, as the owner of the login saw it: a row of `position_changes`.
+
+    Attributes:
+        change_id: Id of the change; the same if it is recorded again.
+        multiplier: Units of the underlying in one contract.
+        currency: ISO code of the currency.
+        before: Signed quantity before. Unit: contracts or shares.
+        after: Signed quantity after. Unit: contracts or shares.
+        average_cost: Average cost of one contract or share before. Unit: `currency`.
+        market_price: Price of one unit by the broker's last value before; null where it sent none.
+            Unit: `currency`, also of what is quoted in cents.
+        daily_pnl: Profit of the day in the message that had this value; null where it was of an
+            earlier day than the change, in New York, or where it is not known. Unit: `currency`.
+        since: Until when the broker is known to have confirmed `before` (UTC).
+        seen_at: When the new quantity was received (UTC).
+        gateway_id: The login that saw it.
+        snapshot_id: The account download that the row was part of.
+        run_id: The Dagster run that wrote the row.
+    """
+
+    multiplier: float
+    currency: str
+    before: float
+    after: float
+    average_cost: float | None
+    market_price: float | None
+    since: datetime | None
+    seen_at: datetime
+    gateway_id: str
+    snapshot_id: str
+    run_id: str | None = None
+    daily_pnl: float | None = None
+
+    @property
+    def key(self) -> Key:
+        """The holding's (account, conid)."""
+        return (self.account, self.conid)
+
+    @property
+    def by(self) -> float:
+        """Return by how much the quantity changed, with a sign."""
+        return self.after - self.before
+
+    @property
+    def closed(self) -> float:
+        """Return the part of `before` that is gone, with its sign; 0 if nothing was closed."""
+        if self.before * self.after < 0:
+            return self.before
+        return self.before - self.after if abs(self.after) < abs(self.before) else 0.0
+
+    @property
+    def is_option(self) -> bool:
+        """Return whether it is an option, on whatever underlying."""
+        return self.right is not None and self.strike is not None
+
+    @property
+    def units(self) -> float | None:
+        """Return the change of the underlying if the closed options were exercised or assigned."""
+        if self.right is None:
+            return None
+        each = 1.0 if self.sec_type == "FOP" else self.multiplier  # one future for an option on it
+        return self.closed * each * (1 if self.right is Right.CALL else -1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closure(ChangedHolding):
+    """The cause of a close, or of a part of it: a row of the table `closures`.
+
+    Of the rows of a change those that were judged last count.
+
+    Attributes:
+        change_id: The change of position_changes that it explains.
+        closed_at: When it was seen to be gone, or was traded (UTC).
+        quantity: What was closed, with the sign it had. Unit: contracts or shares.
+        price: Price of one unit; null where it is not known. Unit: as quoted.
+        cause: TRADED, EXPIRED_WORTHLESS, ASSIGNED, EXERCISED, CASH_SETTLED, SPLIT,
+            CORPORATE_ACTION, TRANSFERRED, CORRECTED or UNEXPLAINED.
+        stage: PROVISIONAL, or STATED by a statement of the broker.
+        detail: Why, in words.
+        realized_pnl: Realized profit of what was closed: as the broker names it, or of a worthless
+            expiry its cost. Unit: `currency`.
+        currency: ISO code of the currency.
+        executions: Evidence: ids of executions, separated by commas.
+        order_ids: Evidence: the permanent ids of their orders, separated by commas.
+        events: Evidence: ids of statement_events, separated by commas.
+        statement: Evidence: the statement that says it.
+        counter_conid: Evidence: the holding that came or went with it, by its conid.
+        judged_at: When it was judged (UTC).
+        run_id: The Dagster run that wrote the row.
+    """
+
+    closed_at: datetime
+    quantity: float
+    price: float | None = None
+    cause: Cause
+    stage: Stage
+    detail: str
+    realized_pnl: float | None = None
+    currency: str
+    executions: str | None = None
+    order_ids: str | None = None
+    events: str | None = None
+    statement: str | None = None
+    counter_conid: int | None = None
+    judged_at: datetime | None = None
+    run_id: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the contract as a trader writes it."""
+        return contract_name(self)
+
+    @property
+    def needs_person(self) -> bool:
+        """Return whether no fact says the cause, and somebody should look it up."""
+        return self.cause is Cause.UNEXPLAINED and self.sec_type not in NOT_VALUED
+
+
+_WORDS = {
+    Cause.TRADED: "traded",
+    Cause.EXPIRED_WORTHLESS: "expired",
+    Cause.CASH_SETTLED: "expired and settled in cash",
+    Cause.ASSIGNED: "assigned",
+    Cause.EXERCISED: "exercised",
+    Cause.SPLIT: "split",
+    Cause.CORPORATE_ACTION: "closed by a corporate action",
+    Cause.TRANSFERRED: "transferred",
+    Cause.CORRECTED: "corrected by the broker",
+}
+_AT_EXPIRY = frozenset({Cause.EXPIRED_WORTHLESS, Cause.CASH_SETTLED})
+
+
+def end_text(closures: Sequence[Closure]) -> str | None:
+    """Return what ended a holding and when, such as "expired on 2026-11-20".
+
+    Args:
+        closures: The causes that count of its last change; none while it is not judged.
+
+    Returns:
+        None while it is not known.
+    """
+    causes = {closure.cause for closure in closures}
+    if not causes or not causes <= _WORDS.keys():
+        return None
+
+    words = [_WORDS[closure.cause] for closure in closures]
+    last = max(closures, key=lambda closure: closure.closed_at)
+    is_at_expiry = causes <= _AT_EXPIRY and last.expiry is not None
+    day = last.expiry if is_at_expiry else last.closed_at.astimezone(NEW_YORK).date()
+    return f"{' and '.join(dict.fromkeys(words))} on {day}"
+
+
+def counted_ends(texts: Iterable[str]) -> str | None:
+    """Return what happened to several legs, with their number; None if there are none.
+
+    >>> counted_ends(["traded on 2026-11-19", "expired on 2026-11-20", "traded on 2026-11-19"])
+    'one expired on 2026-11-20, 2 traded on 2026-11-19'
+    """
+    counted = []
+    for text, count in sorted(Counter(texts).items()):
+        number = "one" if count == 1 else count
+        counted.append(f"{number} {text}")
+    return ", ".join(counted) or None
+
+
+def knows_more(new: Sequence[Closure], old: Sequence[Closure]) -> bool:
+    """Return whether new causes of a close replace the ones that counted.
+
+    A stated cause replaces a provisional one and never the other way round. A provisional cause is
+    not replaced by causes that explain less: the gateway names executions only on their day.
+    """
+    if list(map(_content, new)) == list(map(_content, old)):
+        return False
+    if is_stated(new) or not old:
+        return True
+    return not is_stated(old) and _explained_part(new) >= _explained_part(old)
+
+
+def is_stated(closures: Sequence[Closure]) -> bool:
+    """Return whether a statement says the cause of all that was closed."""
+    return bool(closures) and all(closure.stage is Stage.STATED for closure in closures)
+
+
+def _explained_part(closures: Sequence[Closure]) -> float:
+    """Return of which part of what was closed the cause is known."""
+    explained = 0.0
+    closed = 0.0
+    for closure in closures:
+        closed += abs(closure.quantity)
+        if closure.cause is not Cause.UNEXPLAINED:
+            explained += abs(closure.quantity)
+    return explained / closed if closed else 0.0
+
+
+def _content(closure: Closure) -> Closure:
+    return replace(closure, judged_at=None, run_id=None)

@@ -1,0 +1,422 @@
+"""Closes: their causes by the tables, and a break where none is known."""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, replace
+from datetime import date, datetime, timedelta
+from itertools import chain
+from operator import attrgetter
+
+import polars as pl
+
+from position_sync_dagster.domain.clock import A_DAY, NEVER, Clock, elapsed, utc_now
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.holding import KEY, grouped
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.records import LookedAt
+from position_sync_dagster.lake.schema import moment, one_of, records_of
+from position_sync_dagster.money.past.causes import (
+    BOOKED,
+    LAST_PRICE,
+    Facts,
+    closures_of,
+    last_trade,
+)
+from position_sync_dagster.money.past.closes import (
+    FLEX,
+    SLACK,
+    Cause,
+    Closure,
+    EventKind,
+    Execution,
+    PositionChange,
+    Stage,
+    knows_more,
+)
+from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.past.movements import MovementSource
+
+# Time in which a close is judged again: its statement may come late, and may be corrected.
+WINDOW = timedelta(days=60)
+
+# Maximum age of the executions and events of a change, before the change.
+BEFORE = timedelta(days=7)
+
+# Time in which shares may come after an option, and the gateway is asked for executions.
+AN_HOUR = timedelta(hours=1)
+
+# Time in which a trade that a gateway named is looked for in statements that are older than its
+# cause: statements of a day may be made during it.
+WEEK = timedelta(days=7)
+
+# Minimum age of a close before it counts as unexplained: its executions may still arrive.
+GRACE = timedelta(minutes=2)
+
+# The name under which breaks of closes are recorded, in place of a gateway.
+BREAKS = "closures"
+
+# From when and until when the gateway named all executions of an account.
+Asked = Mapping[str, tuple[datetime, datetime]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """The outcome of one judgement.
+
+    Attributes:
+        rows: How many rows were added to `closures`.
+        unexplained: The closes whose cause is not known after `GRACE`, oldest first, and that need
+            a person.
+    """
+
+    rows: int
+    unexplained: tuple[Closure, ...]
+
+
+@dataclass(eq=False, repr=False)
+class CloseExplainer:
+    """Judges the closes of the last weeks, and keeps `movements`; any process may do it.
+
+    Args:
+        run_id: The Dagster run that is written into the rows.
+        calendar: The exchange whose trading days movements belong to.
+        guard: Checks the lease of the owner that sees the changes, right before they are stored.
+
+    Example:
+        CloseExplainer(lake).explain()
+    """
+
+    lake: Lake
+    _: KW_ONLY
+    clock: Clock = utc_now
+    run_id: str | None = None
+    calendar: str = "XNYS"
+    guard: Callable[[], None] = lambda: None
+
+    def record(self, changes: Iterable[PositionChange]) -> int:
+        """Store changes of quantities; one that is known is not stored again."""
+        return self.lake.position_changes.add(changes, self.run_id, self.guard)
+
+    def explain(
+        self, executions: Collection[Execution] = (), asked: Asked | None = None
+    ) -> Explained:
+        """Store executions of the day, judge the closes that are due, and store what is known now.
+
+        Args:
+            executions: What a gateway named.
+            asked: The span for which the gateway named all executions, by account. Without a span,
+                the absence of an execution proves nothing.
+        """
+        lake = self.lake
+        now = self.clock()
+        book = MovementBook(lake, self.calendar, run_id=self.run_id)
+        if executions and lake.executions.add(executions, run_id=self.run_id):
+            first = min(execution.time for execution in executions)
+            book.update(since=(first - BEFORE).date())
+
+        looked = self._looked(now)
+        since = max(looked.since, now - WINDOW)
+        closes = lake.position_changes.rows(since, IS_CLOSE, _CLOSE)
+        counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
+        judged = self._judged(closes, counted, since, now, asked or {})
+
+        is_unknown = pl.col("cause") == Cause.UNEXPLAINED.value
+        unknown = counted.filter(is_unknown).join(closes, on="change_id", how="semi")
+        open_ids = {*unknown.get_column("change_id"), *judged}
+        are_open = one_of("change_id", open_ids)
+        # Read after the facts: another process may have judged meanwhile, from more facts.
+        stored = lake.closures.current(are_open, since - BEFORE) if open_ids else []
+        counting = grouped(attrgetter("change_id"), stored)
+        replaced = _replacing(judged, counting, now)
+
+        closures = list(chain.from_iterable(replaced.values()))
+        book.infer(closures)  # before its cause is stored: then it is not judged again
+        rows = lake.closures.add(closures, run_id=self.run_id)
+
+        newest = counting | replaced
+        unexplained = self._ask_person(chain.from_iterable(newest.values()), closes, now)
+
+        first_open = closes.filter(are_open).get_column("seen_at").min()
+        next_since = looked.until
+        if isinstance(first_open, datetime):
+            next_since = min(next_since, first_open)
+        lake.closures.looked = replace(looked, since=next_since)
+        return Explained(rows=rows, unexplained=unexplained)
+
+    def _judged(
+        self,
+        closes: pl.DataFrame,
+        counted: pl.DataFrame,
+        since: datetime,
+        now: datetime,
+        asked: Asked,
+    ) -> dict[str, list[Closure]]:
+        """Return the causes of the closes that are due, by the change."""
+        named = self._named(since - BEFORE)
+        due = due_closes(closes, counted, named, now)
+        if not due:
+            return {}
+
+        due_rows = closes.filter(one_of("change_id", due))
+        facts = self._facts(due_rows, asked)
+        closures = closures_of(facts, now, due)
+        return grouped(attrgetter("change_id"), closures)
+
+    def _ask_person(
+        self, closures: Iterable[Closure], closes: pl.DataFrame, now: datetime
+    ) -> tuple[Closure, ...]:
+        """Open a break for each close without a cause, and resolve those of the others.
+
+        Breaks of closes before the window stay as they are.
+        """
+        waiting = []
+        for closure in closures:
+            if closure.needs_person and elapsed(closure.closed_at, now) >= GRACE:
+                waiting.append(closure)
+        waiting.sort(key=attrgetter("closed_at"))
+
+        keys = set(closes.select(KEY).iter_rows())
+
+        def is_compared(difference: Break) -> bool:
+            key = (difference.account, difference.conid)
+            return difference.gateway_id == BREAKS and key in keys
+
+        discrepancies = [_discrepancy(closure) for closure in waiting]
+        self.lake.breaks.record(
+            {BREAKS: discrepancies}, now, compared=is_compared, run_id=self.run_id
+        )
+        return tuple(waiting)
+
+    def _looked(self, now: datetime) -> LookedAt:
+        """Return from when on closes are looked at: from the first that was open at the last look.
+
+        All of the window are looked at again if another file may have a row of the days before, or
+        if a statement came: it may cover any days.
+        """
+        lake = self.lake
+        tables = (lake.position_changes, lake.executions, lake.closures)
+
+        def files(until: datetime) -> frozenset[str]:
+            of_days = [table.files(until) for table in tables]
+            return lake.statement_events.files().union(*of_days)
+
+        last = lake.closures.looked
+        if last is not None and last.files == files(last.until):
+            return last
+        until = now - 2 * A_DAY
+        return LookedAt(since=now - WINDOW, until=until, files=files(until))
+
+    def _named(self, since: datetime) -> pl.DataFrame:
+        """Return which holdings and times executions and statements name, and since when."""
+        columns = (*KEY, "stated_at", "source", "statement")
+        of_executions = (*columns, "time")
+        executions = self.lake.executions.rows(since, columns=of_executions)
+        of_events = (*columns, "first_day", "day")
+        events = self.lake.statement_events.rows(since.date(), columns=of_events)
+        return pl.concat([executions, events], how="diagonal")
+
+    def _facts(self, due: pl.DataFrame, asked: Asked) -> Facts:
+        """Read what may explain the closes that are due: what changed near them, and its facts."""
+        lake = self.lake
+        key = ("account", "symbol")
+        seen_at = pl.col("seen_at")
+        first_confirmed = pl.min_horizontal("since", seen_at).min()
+        last_seen = seen_at.max()
+        spans = due.group_by(key).agg(first=first_confirmed - BEFORE, last=last_seen + A_DAY)
+        first: datetime = spans.get_column("first").min()  # type: ignore[assignment]
+
+        of_symbols = lake.position_changes.rows(first, one_of("symbol", spans["symbol"]))
+        with_spans = of_symbols.join(spans, on=key)
+        near = with_spans.filter(seen_at.is_between("first", "last"))
+        changes = records_of(PositionChange, near.sort("seen_at", "change_id"))
+
+        conids = near.get_column("conid").unique().to_list()
+        contracts = lake.contracts.get(conids)
+        of_contracts = one_of("conid", conids)
+        is_period = pl.col("kind") == EventKind.PERIOD.value
+        is_fact = pl.col("source") != MovementSource.INFERRED.value
+        movements = lake.movements.records(first.date(), of_contracts & is_fact)
+        periods = lake.statement_events.records(first.date(), is_period)
+        prices = self._underlying_prices(changes, contracts)
+        return Facts(
+            changes=changes,
+            movements=movements,
+            periods=periods,
+            contracts=contracts,
+            asked=asked,
+            prices=prices,
+        )
+
+    def _underlying_prices(
+        self, changes: Iterable[PositionChange], contracts: Mapping[int, ContractDetails]
+    ) -> Mapping[int, float]:
+        """Return, by option, the last price of its underlying before the option's end."""
+        ends: defaultdict[datetime, dict[int, int]] = defaultdict(dict)
+        for change in changes:
+            details = contracts.get(change.conid)
+            if details is None or not details.under_conid:
+                continue
+
+            ended = last_trade(change, details)
+            is_close = change.is_option and change.closed
+            if is_close and ended is not None and ended <= change.seen_at:
+                ends[ended][change.conid] = details.under_conid
+
+        prices: dict[int, float] = {}
+        for ended, underlyings in ends.items():
+            last = self._last_prices(set(underlyings.values()), ended)
+            for conid, under_conid in underlyings.items():
+                if under_conid in last:
+                    prices[conid] = last[under_conid]
+        return prices
+
+    def _last_prices(self, under_conids: set[int], ended: datetime) -> dict[int, float]:
+        """Return the last price of each underlying in the minutes before a time.
+
+        The rows of all options on the underlying are searched: an option that ends worthless may
+        have no greeks any more.
+        """
+        contracts = self.lake.contracts.table.rows(columns=["conid", "under_conid"])
+        is_option = pl.col("under_conid").is_in(under_conids)
+        options = contracts.filter(is_option)
+        underlying_of = dict(options.iter_rows())
+
+        begin = ended - LAST_PRICE
+        rows = self.lake.updates.sync.between(begin, ended, underlying_of)
+        is_priced = pl.col("underlying_price").is_not_null()
+        is_of_time = pl.col("greeks_time").is_between(begin, ended)
+        in_order = rows.filter(is_priced, is_of_time).sort("greeks_time")
+
+        last_prices = {}
+        for conid, price in in_order.select("conid", "underlying_price").iter_rows():
+            last_prices[underlying_of[conid]] = price
+        return last_prices
+
+
+def _replacing(
+    judged: Mapping[str, list[Closure]], counting: Mapping[str, list[Closure]], now: datetime
+) -> dict[str, list[Closure]]:
+    """Return the new causes that say more than those that count, by the change."""
+    replacing: dict[str, list[Closure]] = {}
+    for change_id, closures in judged.items():
+        before = counting.get(change_id, [])
+        if knows_more(closures, before):
+            replacing[change_id] = _judged_last(closures, before, now)
+    return replacing
+
+
+def _judged_last(
+    closures: Iterable[Closure], before: Iterable[Closure], now: datetime
+) -> list[Closure]:
+    """Return causes as judged after those before: they count, also after a clock was set back."""
+    last = NEVER
+    for closure in before:
+        last = max(last, closure.judged_at or NEVER)
+    judged_at = max(now, last + timedelta(microseconds=1))
+    return [replace(closure, judged_at=judged_at) for closure in closures]
+
+
+_CLOSE = ("change_id", "account", "conid", "symbol", "since", "seen_at")
+_COUNTED = ("change_id", "cause", "stage", "statement", "judged_at")
+
+# The rows of `position_changes` that closed something, as `PositionChange.closed` says.
+_IS_LESS = pl.col("after").abs() < pl.col("before").abs()
+_CHANGES_SIDE = pl.col("before") * pl.col("after") < 0
+IS_CLOSE = _IS_LESS | _CHANGES_SIDE
+
+
+def _day_of(at: datetime) -> date:
+    return at.astimezone(NEW_YORK).date()
+
+
+def _new_york(at: pl.Expr) -> pl.Expr:
+    return at.dt.convert_time_zone(str(NEW_YORK)).dt.date()
+
+
+def due_closes(
+    closes: pl.DataFrame, counted: pl.DataFrame, named: pl.DataFrame, now: datetime
+) -> set[str]:
+    """Return the closes to judge: those without a cause, and those of which there is more to know.
+
+    The gateway may say more of a close for an hour, and for a day of one without a cause. Later an
+    execution or an event counts that was stated after its cause, or after the statement of its
+    cause, which may arrive later than it was made; and while a statement has not said its cause,
+    any statement of its days.
+
+    Args:
+        closes: Rows of `position_changes`.
+        counted: The causes that count.
+        named: What executions and statements name: account, conid, day or time, stated_at.
+        now: The current time.
+    """
+    seen_at = pl.col("seen_at")
+    is_known = pl.col("cause") != Cause.UNEXPLAINED.value
+    is_traded = pl.col("cause") == Cause.TRADED.value
+    is_stated = is_known & (pl.col("stage") == Stage.STATED.value)
+    is_open = ~is_stated & pl.col("statement").is_null()
+    is_of_week = seen_at >= moment(now - WEEK)
+    is_of_day = seen_at >= moment(now - A_DAY)
+    is_of_hour = seen_at >= moment(now - AN_HOUR)
+
+    waits = is_open & (~is_traded | is_of_week)
+    of_statement = [*KEY, "statement"]
+    told_at = named.group_by(of_statement).agg(told_at=pl.col("stated_at").max())
+    judged = closes.join(counted, on="change_id", how="left")
+    with_times = judged.join(told_at, on=of_statement, how="left")
+    with_cause = with_times.with_columns(begin=_BEGIN, waits=waits)
+
+    is_not_judged = pl.col("judged_at").is_null()
+    may_come_soon = is_open & ~is_traded & is_of_hour
+    may_come_today = is_open & ~is_known & is_of_day
+    by_time = with_cause.filter(is_not_judged | may_come_soon | may_come_today)
+    by_contract = _with_newer_facts(with_cause, named)
+    by_day = _with_statement_of_days(with_cause.filter("waits"), named)
+    return {*by_time["change_id"], *by_contract["change_id"], *by_day["change_id"]}
+
+
+# When a close began, and when a fact was.
+_BEGIN = pl.coalesce("since", "seen_at")
+_AT = pl.coalesce("time", "day")
+
+# Whether a fact may explain a close that began after it was last confirmed.
+_FIRST_NEAR = pl.col("begin") - BOOKED - A_DAY
+_LAST_NEAR = pl.col("seen_at") + SLACK
+IS_NEAR = pl.col("at").is_between(_FIRST_NEAR, _LAST_NEAR)
+
+
+def _with_newer_facts(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
+    """Return the closes with an execution or an event near them that was stated after the cause."""
+    facts = named.select(*KEY, "stated_at", "source", at=_AT)
+    is_newer = pl.col("stated_at") > pl.coalesce("told_at", "judged_at")
+    is_awaited = pl.col("waits") & (pl.col("source") == FLEX)
+    return closes.join(facts, on=KEY).filter(is_newer | is_awaited, IS_NEAR)
+
+
+def _with_statement_of_days(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
+    """Return the closes of whose days a statement has the trades."""
+    begin = _new_york(pl.col("begin"))
+    end = _new_york(pl.col("seen_at"))
+    days = closes.select("change_id", "account", begin=begin, end=end)
+
+    is_period = pl.col("first_day").is_not_null()
+    periods = named.filter(is_period).select("account", "first_day", "day")
+    with_periods = days.join(periods, on="account")
+    begins_in_time = pl.col("first_day") <= pl.col("end")
+    ends_in_time = pl.col("day") >= pl.col("begin")
+    return with_periods.filter(begins_in_time, ends_in_time)
+
+
+def _discrepancy(closure: Closure) -> Discrepancy:
+    when = f"{closure.closed_at:%Y-%m-%d %H:%M} UTC"
+    what = f"{closure.quantity:+g} {closure.name}"
+    return Discrepancy(
+        DiscrepancyType.UNEXPLAINED,
+        closure.account,
+        closure.conid,
+        closure.symbol,
+        None,
+        closure.quantity,
+        f"{what} closed at {when}: {closure.detail}",
+    )

@@ -1,0 +1,681 @@
+"""Flex statements of the broker, read from XML.
+
+Source of the names: IB, "Flex Queries" reference, sections Open Positions, Trades, Option
+Exercises, Assignments and Expirations, Corporate Actions, Transfers, Cash Transactions and Net
+Asset Value in Base. The parser of the package ibflex is not used: it holds a whole file as a tree,
+and refuses one for a code that it does not know, such as GEA.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from datetime import time as clock_time
+from enum import StrEnum
+from hashlib import sha256
+from io import BytesIO
+from typing import IO
+from xml.etree import ElementTree as Xml
+
+from position_sync_dagster.domain import instrument
+from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
+from position_sync_dagster.errors import StatementError, shown
+from position_sync_dagster.money.past import closes
+from position_sync_dagster.money.past.flex_fields import (
+    DAY,
+    NUMBER,
+    STATEMENT_ZONE,
+    TEXT,
+    TIME,
+    Fields,
+    columns_of,
+    flaw,
+    with_values,
+)
+from position_sync_dagster.money.past.flex_movements import joined, movements_of
+from position_sync_dagster.money.past.flex_service import answer_of, refusal
+from position_sync_dagster.money.past.movements import FACE_OF_BILL, Movement
+
+# The time in New York that the values of a statement's day get: a statement has only the date.
+STATED_AT = clock_time(16, 0)
+
+_POSITION = columns_of(
+    closes.StatementPosition,
+    account="accountId", day="reportDate", conid="conid", symbol="underlyingSymbol symbol",
+    sec_type="assetCategory", right="putCall", strike="strike", expiry="expiry",
+    currency="currency", local_symbol="symbol", position="position", market_price="markPrice",
+    market_value="positionValue", unrealized_pnl="fifoPnlUnrealized",
+)  # fmt: skip
+
+
+def position_of(fields: Fields) -> closes.StatementPosition:
+    """Return an OpenPosition.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    row = fields.row(_POSITION)
+    multiplier = fields.get(NUMBER, "multiplier") or 1.0
+    if row["sec_type"] in instrument.MULTIPLIED_TYPES:
+        multiplier = fields.required(NUMBER, "multiplier")
+
+    if row["sec_type"] == "BILL":
+        row["position"] /= FACE_OF_BILL
+        multiplier *= FACE_OF_BILL
+
+    cost = fields.get(NUMBER, "costBasisMoney")
+    price = fields.get(NUMBER, "costBasisPrice")
+    average = None if price is None else price * multiplier
+    if cost is not None and row["position"]:
+        average = abs(cost / row["position"])
+
+    return closes.StatementPosition(**row, multiplier=multiplier, average_cost=average)
+
+
+_EXECUTION = columns_of(
+    closes.Execution,
+    account="accountId", conid="conid", symbol="underlyingSymbol symbol", sec_type="assetCategory",
+    price="tradePrice", commission_currency="ibCommissionCurrency", realized_pnl="fifoPnlRealized",
+    currency="currency", codes="notes code", open_close="openCloseIndicator",
+    transaction_type="transactionType", order_id="ibOrderID",
+    brokerage_order_id="brokerageOrderID", trade_id="tradeID transactionID",
+    corrects="origTradeID origTransactionID", fx_rate_to_base="fxRateToBase",
+    underlying_conid="underlyingConid",
+)  # fmt: skip
+
+
+def execution_of(fields: Fields) -> closes.Execution:
+    """Return a Trade.
+
+    An exercise, an assignment and an expiry have no `ibExecID`: their `tradeID` or
+    `transactionID` names them.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    quantity = fields.required(NUMBER, "quantity")
+    commission = fields.get(NUMBER, "ibCommission")
+
+    if commission is not None:
+        commission = 0.0 - commission
+
+    side = closes.Side.SELL if quantity < 0 else closes.Side.BUY
+    execution_id = fields.get(TEXT, "ibExecID", "tradeID", "transactionID")
+    if not execution_id:
+        raise fields.error("has no ibExecID, tradeID or transactionID", _IDS)
+
+    row = fields.row(_EXECUTION)
+    return closes.Execution(
+        **row,
+        execution_id=execution_id,
+        time=_execution_time(fields),
+        side=side,
+        quantity=abs(quantity),
+        commission=commission,
+        source=closes.FLEX,
+        statement=fields.file,
+        stated_at=fields.stated_at,
+        attributes=fields.as_json(),
+    )
+
+
+def _execution_time(fields: Fields) -> datetime:
+    """Return the time of a Trade, which is in one field or in two.
+
+    Raises:
+        StatementError: It is missing or cannot be read.
+    """
+    written = dict(fields.attributes)
+    if "dateTime" not in written:
+        day = written.get("tradeDate", "")
+        clock = written.get("tradeTime", "")
+        written["dateTime"] = f"{day} {clock}"
+
+    dated = replace(fields, attributes=written)
+    time: datetime = dated.required(TIME, "dateTime")
+    return time
+
+
+_EVENT = columns_of(
+    closes.StatementEvent,
+    account="accountId", type="transactionType type", conid="conid",
+    symbol="underlyingSymbol symbol", sec_type="assetCategory", currency="currency",
+    quantity="quantity", price="tradePrice transferPrice", amount="amount proceeds cashTransfer",
+    realized_pnl="fifoPnlRealized realizedPnl pnl", codes="code notes", direction="direction",
+    fx_rate_to_base="fxRateToBase", description="actionDescription description",
+)  # fmt: skip
+
+# The elements that are events.
+_KINDS = {
+    "OptionEAE": closes.EventKind.OPTION_EVENT,
+    "CorporateAction": closes.EventKind.CORPORATE_ACTION,
+    "Transfer": closes.EventKind.TRANSFER,
+    "CashTransaction": closes.EventKind.CASH,
+}
+
+
+def event_of(fields: Fields) -> closes.StatementEvent:
+    """Return an event.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    at = fields.required(TIME, "dateTime", "date", "reportDate")
+    local = at.astimezone(STATEMENT_ZONE)
+    has_time = local.time() != clock_time()
+
+    attributes = fields.as_json()
+    event_id = fields.get(TEXT, "transactionID", "tradeID", "actionID")
+    if not event_id:
+        digest = sha256(attributes.encode())
+        event_id = digest.hexdigest()[:32]
+
+    row = fields.row(_EVENT)
+    return closes.StatementEvent(
+        **row,
+        event_id=f"{fields.element}:{event_id}",
+        kind=_KINDS[fields.element],
+        day=local.date(),
+        time=at if has_time else None,
+        attributes=attributes,
+        source=closes.FLEX,
+        statement=fields.file,
+        stated_at=fields.stated_at,
+    )
+
+
+_CASH = columns_of(
+    AccountSummary, account="accountId", currency="currency", net_liquidation="total", cash="cash"
+)
+
+
+def cash_of(fields: Fields) -> AccountSummary:
+    """Return net liquidation and cash of an account in its base currency.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    day = fields.required(DAY, "reportDate")
+    at = datetime.combine(day, STATED_AT, STATEMENT_ZONE)
+    row = fields.row(_CASH)
+    return AccountSummary(**row, timestamp=at.astimezone(UTC), source=AccountSource.FLEX)
+
+
+# What an EquitySummaryByReportDateInBase says of where it stands, and the sums of its parts.
+_NO_PART = {
+    "accountId", "acctAlias", "model", "currency", "reportDate", "levelOfDetail", "total",
+}  # fmt: skip
+
+
+class RowKind(StrEnum):
+    """What the rows of an element become."""
+
+    POSITIONS = "positions"
+    EXECUTIONS = "executions"
+    CASH = "cash"
+    BALANCES = "balances"
+    RATES = "rates"
+    EVENTS = "events"
+
+
+def equity_event(fields: Fields) -> closes.StatementEvent:
+    """Return net liquidation and its parts as an event.
+
+    A part that is split again into Long and Short is counted once; brokerCashComponent and the like
+    repeat what another part has.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    parts: dict[str, float] = {}
+    for name in fields.attributes:
+        if name not in _NO_PART and not name.endswith(("Long", "Short", "Component")):
+            parts[name] = fields.required(NUMBER, name)
+
+    day = fields.required(DAY, "reportDate")
+    currency = fields.get(TEXT, "currency")
+    total = fields.get(NUMBER, "total")
+    attributes = json.dumps(parts, sort_keys=True)
+
+    event = _event_of_account(closes.EventKind.NET_LIQUIDATION, fields, day)
+    return replace(event, attributes=attributes, currency=currency, amount=total)
+
+
+def balance_event(fields: Fields) -> closes.StatementEvent:
+    """Return the cash of one currency at the end of a statement.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    currency = fields.required(TEXT, "currency")
+    day = fields.required(DAY, "toDate", "reportDate")
+    amount = fields.required(NUMBER, "endingCash")
+    event = _event_of_account(closes.EventKind.CASH_BALANCE, fields, day, currency)
+    return replace(event, amount=amount)
+
+
+def rate_event(fields: Fields) -> closes.StatementEvent:
+    """Return what a unit of a currency was worth at the end of a day.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    day = fields.required(DAY, "reportDate")
+    currency = fields.required(TEXT, "fromCurrency")
+    rate = fields.required(NUMBER, "rate")
+    to_currency = fields.required(TEXT, "toCurrency")
+    event = _event_of_account(closes.EventKind.RATE, fields, day, currency)
+    return replace(event, amount=rate, type=to_currency)
+
+
+def _event_of_account(
+    kind: closes.EventKind, fields: Fields, day: date, currency: str | None = None
+) -> closes.StatementEvent:
+    account = fields.required(TEXT, "accountId")
+    event_id = f"{kind}:{account}:{day}"
+    if currency is not None:
+        event_id += f":{currency}"
+
+    return closes.StatementEvent(
+        event_id=event_id,
+        kind=kind,
+        account=account,
+        day=day,
+        attributes="{}",
+        source=closes.FLEX,
+        statement=fields.file,
+        currency=currency,
+        stated_at=fields.stated_at,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Element:
+    """An element that is read.
+
+    Attributes:
+        becomes: What its rows become.
+        levels: The levels of detail that are read.
+    """
+
+    becomes: RowKind
+    levels: frozenset[str]
+
+
+# The level, or the currency, of a sum over all currencies.
+_IN_BASE = frozenset({"BASECURRENCY", "BASE_CURRENCY", "BASE_SUMMARY"})
+_LOTS = frozenset({"LOT", "LOTS", "CLOSED_LOT", "CLOSED_LOTS", "WASH_SALE", "WASH_SALES"})
+
+# The levels whose rows say again what others say: in a section that does not have its rows at this
+# level they are not read.
+_REPEATED = (
+    frozenset({"ORDER", "SUMMARY", "SYMBOL_SUMMARY", "ASSET_SUMMARY", "ASSET_CLASS"})
+    | _LOTS
+    | _IN_BASE
+)
+_EVENT_ELEMENT = _Element(
+    becomes=RowKind.EVENTS,
+    levels=frozenset({"DETAIL", "DETAILS", "TRANSFER", "TRANSACTION", "TRANSACTIONS"}),
+)
+_ELEMENTS = {
+    "OpenPosition": _Element(becomes=RowKind.POSITIONS, levels=frozenset({"SUMMARY"})),
+    "Trade": _Element(becomes=RowKind.EXECUTIONS, levels=frozenset({"EXECUTION", "EXECUTIONS"})),
+    "EquitySummaryByReportDateInBase": _Element(
+        becomes=RowKind.CASH, levels=frozenset({"SUMMARY", "DETAIL", "BASE_SUMMARY"})
+    ),
+    "CashReportCurrency": _Element(
+        becomes=RowKind.BALANCES, levels=frozenset({"CURRENCY", "DETAIL", "SUMMARY"})
+    ),
+    "ConversionRate": _Element(becomes=RowKind.RATES, levels=frozenset()),
+    **dict.fromkeys(_KINDS, _EVENT_ELEMENT),
+}
+
+# The attributes that only say where an element belongs: one with no others is a section.
+_PLACE = {"accountId", "acctAlias", "model", "currency", "reportDate", "date", "levelOfDetail"}
+
+# What a lot names and its summary does not. Source: ibflex, Types.py, OpenPosition.
+_LOT = {"openDateTime", "holdingPeriodDateTime", "originatingOrderID", "originatingTransactionID"}
+
+# The elements that state positions and executions, also in the levels of detail that are not read:
+# beside them, none at all does not mean that the account is flat or has not traded.
+_IN_DETAIL = {
+    RowKind.POSITIONS: {"OpenPosition"},
+    RowKind.EXECUTIONS: {"Trade", "Order", "SymbolSummary", "AssetSummary", "Lot"},
+}
+
+# The elements of an activity statement, at least one of which it has.
+_SECTIONS = {
+    "OpenPositions", "Trades", "EquitySummaryInBase", "CorporateActions", "Transfers",
+    "CashTransactions", *_ELEMENTS, *_IN_DETAIL[RowKind.EXECUTIONS],
+}  # fmt: skip
+
+_LEVELS = "In the Flex query choose Summary for Open Positions and Execution for Trades"
+_IDS = (
+    "In the Flex query choose the fields IB Execution ID, Trade ID and Transaction ID, and Level "
+    "of Detail: sums of trades have no id"
+)
+_AS_XML = "In the Flex query choose the format XML, download it again and replace the file."
+_MODELS = (
+    "In the Flex query leave the field Model of Open Positions out: a part in a model has a row of "
+    "its own"
+)
+_ONE_FILE = "Put the XML of an activity Flex query into the folder, and nothing else."
+
+# What is read of a file to tell what it is, in bytes: an answer of the service is shorter.
+_BEGIN = 65_536
+
+
+def every_account(_account: str) -> bool:
+    """Return that each account is served."""
+    return True
+
+
+def level_of(text: str) -> str:
+    """Return a level of detail in one form, whatever letters and separators it is written in.
+
+    >>> level_of("Closed Lots"), level_of("execution")
+    ('CLOSED_LOTS', 'EXECUTION')
+    """
+    joined = re.sub(r"[\s_-]+", "_", text.strip())
+    return joined.upper()
+
+
+_PositionKey = tuple[str, date, int]
+
+
+class _StatementReader:
+    """Reads the elements of one statement.
+
+    Args:
+        fields: Those of the element around them.
+        serves: Whether the rows of an account are read; others are counted.
+    """
+
+    def __init__(self, fields: Fields, serves: Callable[[str], bool]) -> None:
+        self._made = fields.get(TIME, "whenGenerated")
+        self._fields = replace(fields, stated_at=self._made)
+        self._account = fields.required(TEXT, "accountId")
+        self._first = fields.required(DAY, "fromDate")
+        self._last = fields.required(DAY, "toDate")
+        self._inherited = {
+            "accountId": fields.attributes["accountId"],
+            "reportDate": fields.attributes["toDate"],
+        }
+        self._serves = serves
+
+        self._sections: set[str] = set()
+        self._served_elements: set[str] = set()
+        self._accounts: set[str] = set()
+        if serves(self._account):
+            self._accounts.add(self._account)
+
+        self._foreign_rows: Counter[str] = Counter()
+
+        self._positions: dict[_PositionKey, closes.StatementPosition] = {}
+        self._named_twice: dict[_PositionKey, str] = {}
+        self._executions: list[closes.Execution] = []
+        self._events: list[closes.StatementEvent] = []
+        self._movements: list[Movement] = []
+        self._cash: list[AccountSummary] = []
+        self._flaws: dict[RowKind, list[StatementError]] = {kind: [] for kind in RowKind}
+
+    def add(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """Read an element. Where a row names no account or day, they are the statement's.
+
+        A row that names a dash as its account is a sum over several.
+        """
+        element = _ELEMENTS.get(tag)
+        own = with_values(attributes)
+        if element is not None and not own.keys() - _PLACE:
+            return
+
+        self._sections.add(tag)
+        if attributes.get("accountId", "").strip() in ("-", "--"):
+            return
+
+        account = own.get("accountId", self._account).strip()
+        if not self._serves(account):
+            self._foreign_rows[account] += element is not None
+            return
+
+        self._served_elements.add(tag)
+        if element is None:
+            return
+
+        inherited = self._inherited.keys() - own.keys()
+        attributes = self._inherited | own
+        fields = replace(self._fields, attributes=attributes, element=tag, inherited=inherited)
+        try:
+            self._read(fields, element, own)
+        except StatementError as error:
+            self._flaws[element.becomes].append(error)
+
+    def finished(self) -> closes.Statement:
+        """Return the statement, after its last element.
+
+        Raises:
+            StatementError: It is no activity statement.
+        """
+        if not self._sections & _SECTIONS:
+            sections = sorted(self._sections)
+            listed = ", ".join(sections[:5]) or "nothing"
+            message = (
+                f"{self._fields.file} is no activity statement: it has {shown(listed)}, and none "
+                "of Open Positions, Trades and the other sections that are read."
+            )
+            raise StatementError(message, remedy=_ONE_FILE)
+
+        positions = self._single_positions()
+        self._check_that_sections_say_something()
+
+        if self._states_all_trades():
+            period = self._period()
+            self._events.append(period)
+
+        left_out = self._left_out()
+        lacks_positions = bool(self._flaws[RowKind.POSITIONS])
+
+        return closes.Statement(
+            file=self._fields.file,
+            account=self._account,
+            first=self._first,
+            last=self._last,
+            generated_at=self._made,
+            days=self._days_of(positions),
+            accounts=frozenset(self._accounts),
+            positions=tuple(positions),
+            executions=tuple(self._executions),
+            cash=tuple(self._cash),
+            events=tuple(self._events),
+            movements=self._stated_movements(),
+            sections=frozenset(self._sections),
+            foreign_rows=dict(self._foreign_rows),
+            lacks_positions=lacks_positions,
+            left_out=tuple(left_out),
+        )
+
+    def _read(self, fields: Fields, element: _Element, own: Mapping[str, str]) -> None:
+        """Read a row, if its level of detail does not repeat what others say.
+
+        Raises:
+            StatementError: It cannot be read.
+        """
+        level = None
+        is_lot = bool(own.keys() & _LOT)
+        if "levelOfDetail" in own:
+            level = level_of(own["levelOfDetail"])
+            is_lot = level in _LOTS
+
+        is_part = element.becomes is RowKind.POSITIONS and is_lot
+        is_in_base = level_of(own.get("currency", "")) in _IN_BASE
+        if is_part or is_in_base:
+            return
+
+        is_read = level is None or level in element.levels
+        if not is_read and level in _REPEATED:
+            return
+
+        if not is_read:
+            written = shown(own["levelOfDetail"])
+            raise fields.error(f"has levelOfDetail={written}, which is not known", _LEVELS)
+
+        account = fields.attributes["accountId"]
+        self._accounts.add(account.strip())
+        match element.becomes:
+            case RowKind.POSITIONS:
+                self._add_position(fields)
+            case RowKind.EXECUTIONS:
+                execution = execution_of(fields)
+                self._executions.append(execution)
+                self._movements += movements_of(fields, execution)
+            case RowKind.CASH:
+                cash = cash_of(fields)
+                self._cash.append(cash)
+                equity = equity_event(fields)
+                self._events.append(equity)
+            case RowKind.BALANCES:
+                balance = balance_event(fields)
+                self._events.append(balance)
+            case RowKind.RATES:
+                rate = rate_event(fields)
+                self._events.append(rate)
+            case RowKind.EVENTS:
+                event = event_of(fields)
+                self._events.append(event)
+                self._movements += movements_of(fields, event)
+
+    def _add_position(self, fields: Fields) -> None:
+        position = position_of(fields)
+        key = (position.account, position.day, position.conid)
+        if key in self._positions:
+            self._named_twice[key] = str(fields)
+        self._positions[key] = position
+
+    def _single_positions(self) -> list[closes.StatementPosition]:
+        """Return the holdings of each day, without those that are there twice."""
+        flaws = self._flaws[RowKind.POSITIONS]
+        for (account, day, conid), named in self._named_twice.items():
+            twice = flaw(f"{named}: {account} has conid {conid} twice on {day}.", _MODELS)
+            flaws.append(twice)
+
+        single: list[closes.StatementPosition] = []
+        for key, position in self._positions.items():
+            if key not in self._named_twice:
+                single.append(position)
+        return single
+
+    def _check_that_sections_say_something(self) -> None:
+        """Name the sections that have rows, of which none was read."""
+        read = {RowKind.POSITIONS: len(self._positions), RowKind.EXECUTIONS: len(self._executions)}
+        for becomes, tags in _IN_DETAIL.items():
+            present = tags & self._served_elements
+            if present and not read[becomes] and not self._flaws[becomes]:
+                listed = ", ".join(sorted(present))
+                what = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
+                error = flaw(what, _LEVELS)
+                self._flaws[becomes].append(error)
+
+    def _stated_movements(self) -> tuple[Movement, ...]:
+        """Return what the rows moved, with the days that the statement covers."""
+        period = {"stated_first": self._first, "stated_last": self._last}
+        together = joined(self._movements, self._events)
+        return tuple(replace(movement, **period) for movement in together)
+
+    def _states_all_trades(self) -> bool:
+        """Return whether what the statement does not name did not happen."""
+        has_trades = "Trades" in self._sections
+        has_flaws = self._flaws[RowKind.EXECUTIONS] or self._flaws[RowKind.EVENTS]
+        return has_trades and not has_flaws and self._serves(self._account)
+
+    def _period(self) -> closes.StatementEvent:
+        """Return the days whose trades the statement has; one that is made again has another."""
+        period = _event_of_account(closes.EventKind.PERIOD, self._fields, self._last)
+        event_id = f"{closes.EventKind.PERIOD}:{self._account}:{self._first}:{self._last}"
+        if self._made:
+            event_id += f":{self._made.isoformat()}"
+        return replace(period, event_id=event_id, first_day=self._first)
+
+    def _days_of(self, positions: list[closes.StatementPosition]) -> frozenset[date]:
+        days = {position.day for position in positions}
+        if "OpenPositions" in self._sections and not self._flaws[RowKind.POSITIONS]:
+            days.add(self._last)
+        return frozenset(days)
+
+    def _left_out(self) -> Iterator[tuple[str, str]]:
+        """Yield what could not be read, each with its remedy."""
+        for flaws in self._flaws.values():
+            for error in flaws:
+                yield error.what, error.remedy
+
+
+def read_statements(
+    data: bytes | IO[bytes],
+    file: str,
+    *,
+    serves: Callable[[str], bool] = every_account,
+) -> list[closes.Statement]:
+    """Return the statements of a Flex query result, one for each account and period.
+
+    Each element is dropped after it was read, so that a year needs little memory. A row that
+    cannot be read is left out and named with the statement. The standard parser loads no external
+    entities, and expat bounds the growth of others.
+
+    Args:
+        data: The content, or a file that is open at its begin.
+        file: The name of the file, for messages and for the rows.
+        serves: Whether the rows of an account are read. Those of others are counted.
+
+    Raises:
+        StatementError: It is no activity statement, it is cut off, or its days cannot be read.
+        FlexServiceError: It is an answer of the service instead of a statement: an error, or
+            "in progress".
+        OSError: The file cannot be read.
+    """
+    source = BytesIO(data) if isinstance(data, bytes) else data
+    begin = source.read(_BEGIN)
+    source.seek(0)
+    answer = answer_of(begin)
+    if answer:
+        raise refusal(answer, file)
+
+    statements: list[closes.Statement] = []
+    reader: _StatementReader | None = None
+    root = None
+    around: list[Xml.Element] = []
+    try:
+        for event, element in Xml.iterparse(source, ("start", "end")):  # noqa: S314
+            tag = element.tag
+            root = root or tag
+
+            if event == "end":
+                if tag == "FlexStatement" and reader is not None:
+                    statement = reader.finished()
+                    statements.append(statement)
+                    reader = None
+                element.clear()
+                around.pop()
+                if around:
+                    around[-1].remove(element)
+                continue
+
+            around.append(element)
+            if tag == "FlexStatement":
+                fields = Fields(attributes=with_values(element.attrib), file=file, element=tag)
+                reader = _StatementReader(fields, serves)
+            elif reader is not None:
+                reader.add(tag, element.attrib)
+    except (Xml.ParseError, LookupError, ValueError) as error:  # an encoding that Python lacks too
+        reason = str(error)[:80]
+        raise StatementError(
+            f"{file} is not complete XML in UTF-8: {reason}.",
+            remedy=_AS_XML,
+        ) from None
+
+    if not statements:
+        raise StatementError(
+            f"{file} has no statement of an account: its root is {shown(root or '')}.",
+            remedy=f"Choose at least one account in the Flex query. {_ONE_FILE}",
+        )
+    return statements

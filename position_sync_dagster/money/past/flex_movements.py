@@ -1,0 +1,431 @@
+"""The rows of a Flex statement as movements: the one place that interprets what the broker writes.
+
+A multiplier, a unit and an amount are read from the row; what it does not say stays unknown. The
+trading day and what only other sources know of a contract are added where movements are stored.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date, datetime, time
+from math import copysign
+from typing import Any
+
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.instrument import RIGHTS, parse_expiry
+from position_sync_dagster.errors import InvalidLegError, StatementError
+from position_sync_dagster.money.past.closes import EventKind, Execution, StatementEvent
+from position_sync_dagster.money.past.flex_fields import CONID, DAY, NUMBER, TEXT, Fields
+from position_sync_dagster.money.past.movements import (
+    CANCELLED,
+    CANCELS,
+    DELIVERIES,
+    EXERCISE_CODES,
+    FACE_OF_BILL,
+    OPTION_ENDS,
+    SECTION_OF,
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+    codes_of,
+)
+
+# What ends by a delivery or in cash. A future with the code of a delivery was delivered.
+OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
+
+# The sign of what an option event moved, by its type; that of any other type is as stated.
+_SIGNS = {"buy": 1.0, "assignment": 1.0, "sell": -1.0, "exercise": -1.0}
+
+# Corporate actions that change the number of shares alone: a statement that leaves their proceeds
+# out moved no cash. Source: ibflex 1.1, `enums.Reorg`: splits, stock dividend, spin-off.
+_WITHOUT_CASH = frozenset({"FS", "FI", "RS", "CS", "CC", "HD", "SD", "SO", "IC", "NC"})
+
+# Types of cash, as the broker writes them. Source: ibflex 1.1, `enums.CashAction`.
+_OF_CASH = {
+    "dividends": MovementKind.DIVIDEND,
+    "payment in lieu of dividends": MovementKind.DIVIDEND,
+    "withholding tax": MovementKind.WITHHOLDING,
+    "871(m) withholding": MovementKind.WITHHOLDING,
+    "broker interest paid": MovementKind.INTEREST,
+    "broker interest received": MovementKind.INTEREST,
+    "bond interest paid": MovementKind.INTEREST,
+    "bond interest received": MovementKind.INTEREST,
+    "other fees": MovementKind.FEE,
+    "broker fees": MovementKind.FEE,
+    "advisor fees": MovementKind.FEE,
+    "commission adjustments": MovementKind.FEE,
+}
+_OWN_CASH = frozenset({
+    "deposits", "withdrawals", "deposits/withdrawals", "deposits & withdrawals",
+})  # fmt: skip
+
+
+def movements_of(fields: Fields, record: Execution | StatementEvent) -> list[Movement]:
+    """Return what a row moved; a transfer may move a holding and cash.
+
+    Args:
+        fields: The row.
+        record: The same as a row of `executions` or of `statement_events`.
+    """
+    if isinstance(record, Execution):
+        return [_trade(fields, record)]
+
+    base = _event(fields, record)
+    match record.kind:
+        case EventKind.CASH:
+            return [_cash(base, record.amount)]
+        case EventKind.TRANSFER:
+            return _transfers(base, fields, record)
+        case EventKind.CORPORATE_ACTION:
+            return [_corporate_action(base, fields, record)]
+        case _:
+            return [_option_event(base, fields, record)]
+
+
+# What both tables name in the same words as a movement, as far as they have it.
+_SAME = (
+    "account", "conid", "symbol", "sec_type", "currency", "realized_pnl", "fx_rate_to_base",
+    "execution_id", "event_id", "corrects", "order_id", "codes", "open_close", "statement",
+    "stated_at",
+)  # fmt: skip
+
+
+def _moved(fields: Fields, record: Execution | StatementEvent, day: date, **named: Any) -> Movement:
+    """Return the movement of a day that a row is, with what `named` says beside it."""
+    same: dict[str, Any] = {name: getattr(record, name, None) for name in _SAME}
+    if fields.has_report_date:
+        day = _read(fields, DAY, "reportDate") or day
+    return Movement(
+        movement_id="",
+        day=day,
+        session_date=day,
+        source=MovementSource.STATEMENT,
+        **_contract(fields),
+        trade_id=_read(fields, TEXT, "tradeID"),
+        transaction_id=_read(fields, TEXT, "transactionID"),
+        underlying_conid=_read(fields, CONID, "underlyingConid"),
+        **same | named,
+    )
+
+
+def _read(fields: Fields, kind: Any, *names: str) -> Any:
+    """Return a field; None if it is not there, or cannot be read."""
+    try:
+        return fields.get(kind, *names)
+    except StatementError:
+        return None
+
+
+def _contract(fields: Fields) -> dict[str, Any]:
+    """Return right, strike, expiry and multiplier; what cannot be read is not known."""
+    written = fields.attributes
+    right = RIGHTS.get(written.get("putCall", "").upper())
+    strike = _read(fields, NUMBER, "strike")
+    try:
+        expiry = parse_expiry(written["expiry"]) if written.get("expiry") else None
+    except (ValueError, InvalidLegError):
+        expiry = None
+        strike = None
+    return {
+        "right": right,
+        "strike": strike if right is not None else None,
+        "expiry": expiry,
+        "multiplier": _read(fields, NUMBER, "multiplier"),
+    }
+
+
+def _kind_of_trade(execution: Execution) -> MovementKind:
+    """Return what a trade of a statement is, by its codes.
+
+    Sources of the codes: ibflex 1.1, `enums.Code`; IB, "Notes/Legal Notes" of statements (GEA:
+    exercise or assignment that results from offsetting positions).
+    """
+    codes = codes_of(execution.codes)
+    booked_as = execution.transaction_type
+    if execution.sec_type == "CASH":  # however it is booked (also AFx: an automatic conversion)
+        return MovementKind.CONVERSION
+    if CANCELLED in codes or booked_as in CANCELS:
+        return MovementKind.TRADE
+
+    kind = MovementKind.TRADE
+    if "GEA" in codes:
+        kind = MovementKind.EXERCISE if execution.change < 0 else MovementKind.ASSIGNMENT
+    elif "A" in codes:
+        kind = MovementKind.ASSIGNMENT
+    elif codes & EXERCISE_CODES:
+        kind = MovementKind.EXERCISE
+    elif "Ep" in codes:
+        kind = MovementKind.EXPIRATION
+    elif codes & {"T", "I"} and booked_as == "BookTrade":
+        kind = MovementKind.TRANSFER
+
+    is_end = kind is MovementKind.EXPIRATION
+    is_delivery_of_option = kind in DELIVERIES and execution.sec_type in OPTION_TYPES
+    if execution.price and (is_end or is_delivery_of_option):
+        return MovementKind.CASH_SETTLEMENT
+    return kind
+
+
+def _trade(fields: Fields, execution: Execution) -> Movement:
+    kind = _kind_of_trade(execution)
+    fee = None if execution.commission is None else 0.0 - execution.commission
+    if fee is None and kind not in (MovementKind.TRADE, MovementKind.CONVERSION):
+        fee = 0.0  # the broker charges none for what it books by itself
+
+    traded_on = execution.time.astimezone(NEW_YORK).date()
+    movement = _moved(
+        fields,
+        execution,
+        traded_on,
+        kind=kind,
+        section=Section.TRADES,
+        at=_time_of(execution.time),
+        quantity=execution.change,
+        price=execution.price,
+        cash=_cash_of_trade(fields, execution),
+        fee=fee,
+        fee_currency=execution.commission_currency,
+        type=execution.transaction_type,
+    )
+    return _in_units(movement)
+
+
+def _in_units(movement: Movement) -> Movement:
+    """Return a movement of a bill in the units of a gateway: a statement has its face value."""
+    if movement.sec_type != "BILL" or movement.quantity is None:
+        return movement
+    multiplier = movement.multiplier
+    return replace(
+        movement,
+        quantity=movement.quantity / FACE_OF_BILL,
+        multiplier=None if multiplier is None else multiplier * FACE_OF_BILL,
+    )
+
+
+def _time_of(moment: datetime) -> datetime | None:
+    """Return a time of a statement; None if it is the midnight with which a day alone is stored."""
+    local = moment.astimezone(NEW_YORK)
+    return None if local.time() == time() else moment
+
+
+def _cash_of_trade(fields: Fields, execution: Execution) -> float | None:
+    """Return what a trade received, as stated, with its taxes and without its commission.
+
+    Some queries state no notional of a future: its proceeds are 0 there.
+    """
+    proceeds = _read(fields, NUMBER, "proceeds")
+    is_without_notional = execution.sec_type == "FUT" and proceeds == 0
+    if proceeds is not None and not is_without_notional:
+        taxes: float | None = _read(fields, NUMBER, "taxes")
+        return float(proceeds) + (taxes or 0.0)  # a trade without taxes names none
+
+    # The net cash of a future is its commission alone.
+    net_cash = _read(fields, NUMBER, "netCash")
+    if execution.sec_type == "FUT" or net_cash is None or execution.commission is None:
+        return None
+    if execution.commission and execution.commission_currency != execution.currency:
+        return None
+    return float(net_cash) + execution.commission
+
+
+def _event(fields: Fields, event: StatementEvent) -> Movement:
+    return _moved(
+        fields,
+        event,
+        event.day,
+        kind=MovementKind.OTHER,
+        section=SECTION_OF[fields.element],
+        at=event.time,
+        fee=0.0,  # an event is booked without a commission
+        fee_currency=event.currency,
+        type=event.type,
+        description=event.description,
+    )
+
+
+def _cash(base: Movement, amount: float | None) -> Movement:
+    words = (base.type or "").strip().lower()
+    kind = _OF_CASH.get(words, MovementKind.OTHER)
+    if words in _OWN_CASH:
+        is_taken = amount is not None and amount < 0
+        kind = MovementKind.WITHDRAWAL if is_taken else MovementKind.DEPOSIT
+    return replace(base, kind=kind, cash=amount, multiplier=None)
+
+
+def _transfers(base: Movement, fields: Fields, event: StatementEvent) -> list[Movement]:
+    """Return the holding that a transfer brought or took, and the owner's cash in it."""
+    movements: list[Movement] = []
+    if event.quantity and event.sec_type != "CASH":
+        quantity = event.quantity
+        value = _read(fields, NUMBER, "positionAmount")
+        in_kind = replace(
+            base,
+            kind=MovementKind.TRANSFER,
+            quantity=quantity,
+            price=_read(fields, NUMBER, "transferPrice") or None,  # 0 where the broker states none
+            cash=0.0,  # it is not paid for
+            value=None if value is None else copysign(value, quantity),
+        )
+        movements.append(_in_units(in_kind))
+
+    cash = _read(fields, NUMBER, "cashTransfer")
+    if cash:
+        kind = MovementKind.WITHDRAWAL if cash < 0 else MovementKind.DEPOSIT
+        nothing: dict[str, Any] = dict.fromkeys(("conid", "symbol", "sec_type", "multiplier"))
+        movements.append(replace(base, kind=kind, cash=cash, **nothing))
+    return movements
+
+
+def _corporate_action(base: Movement, fields: Fields, event: StatementEvent) -> Movement:
+    cash = _read(fields, NUMBER, "proceeds")
+    if cash is None:
+        amount = _read(fields, NUMBER, "amount")
+        cash = None if amount is None else 0.0 - amount  # it is minus the proceeds
+    if cash is None and event.type in _WITHOUT_CASH:
+        cash = 0.0
+    action = replace(base, kind=MovementKind.CORPORATE_ACTION, quantity=event.quantity, cash=cash)
+    return _in_units(action)
+
+
+def _option_event(base: Movement, fields: Fields, event: StatementEvent) -> Movement:
+    """Return the end of an option, or what came with it (rows of the type Buy and Sell)."""
+    words = (event.type or "").strip().lower()
+    kind = OPTION_ENDS.get(words, MovementKind.EXERCISE)
+    if kind is MovementKind.EXPIRATION and event.price:
+        kind = MovementKind.CASH_SETTLEMENT
+    quantity = event.quantity
+    if quantity is not None and words in _SIGNS:
+        quantity = copysign(quantity, _SIGNS[words])
+
+    cash = _read(fields, NUMBER, "proceeds")
+    if cash is None and words in OPTION_ENDS and kind is not MovementKind.CASH_SETTLEMENT:
+        cash = 0.0  # what it brings has a row of its own
+    # The broker writes it so. A row without it was booked without a commission.
+    fee = _read(fields, NUMBER, "commisionsAndTax", "commissionsAndTax")
+    return replace(base, kind=kind, quantity=quantity, price=event.price, cash=cash, fee=fee or 0.0)
+
+
+def joined(movements: Sequence[Movement], events: Iterable[StatementEvent]) -> tuple[Movement, ...]:
+    """Return what the rows of one statement say together; equal rows are several bookings.
+
+    Args:
+        movements: What each row moved.
+        events: Its events; those of transfers have a direction.
+    """
+    directions: dict[str | None, str] = {}
+    for event in events:
+        if event.direction is not None:
+            directions[event.event_id] = event.direction.strip().upper()
+
+    signed = _with_signs_of_transfers(movements, directions)
+    settled = _with_settlements(signed)
+    return tuple(_with_ids(_with_counterparts(settled)))
+
+
+def _with_signs_of_transfers(
+    movements: Sequence[Movement], directions: Mapping[str | None, str]
+) -> list[Movement]:
+    """Return transfers with the sign of what they moved.
+
+    A section that writes signs gives a transfer that was taken back the sign opposite to its
+    direction. In one that writes none the direction says it, and the code of what is taken back.
+    """
+    ways = {"IN": 1.0, "OUT": -1.0}
+    is_signed = False
+    for movement in movements:
+        way = ways.get(directions.get(movement.event_id, ""), 0.0)
+        is_signed = is_signed or (way != 0 and (movement.quantity or 0.0) < 0)
+
+    signed: list[Movement] = []
+    for movement in movements:
+        way = ways.get(directions.get(movement.event_id, ""), 0.0)
+        if not way or movement.quantity is None or is_signed:
+            signed.append(movement)
+            continue
+
+        is_taken_back = CANCELLED in codes_of(movement.codes)
+        quantity = copysign(movement.quantity, -way if is_taken_back else way)
+        value = None if movement.value is None else copysign(movement.value, quantity)
+        signed.append(replace(movement, quantity=quantity, value=value))
+    return signed
+
+
+# Account and day of an option's end, and the contract.
+_End = tuple[str, date, int | None]
+
+
+def _end_of(movement: Movement, conid: int | None) -> _End:
+    return movement.account, movement.day, conid
+
+
+def _with_settlements(movements: Sequence[Movement]) -> list[Movement]:
+    """Return movements where an option that was settled in cash ends once.
+
+    Where option events name its end as well, that has the quantity; they have no time: that of the
+    end is in the trades.
+    """
+    ended: set[_End] = set()
+    ended_at: dict[_End, datetime | None] = {}
+    for movement in movements:
+        end = _end_of(movement, movement.conid)
+        if movement.section is not Section.OPTION_EVENTS:
+            if movement.kind in DELIVERIES:
+                ended_at[end] = movement.at
+        elif movement.kind is not MovementKind.CASH_SETTLEMENT:
+            ended.add(end)
+
+    single: list[Movement] = []
+    for movement in movements:
+        is_event = movement.section is Section.OPTION_EVENTS
+        if not is_event or movement.kind is not MovementKind.CASH_SETTLEMENT:
+            single.append(movement)
+            continue
+
+        end = _end_of(movement, movement.conid)
+        quantity = 0.0 if end in ended else movement.quantity
+        settled_at = movement.at or ended_at.get(end)
+        single.append(replace(movement, quantity=quantity, at=settled_at))
+    return single
+
+
+def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:
+    """Return movements where deliveries name the other holding, if only one can be meant.
+
+    Of several options that deliver one underlying on a day, the strike says which one did.
+    The rows Buy and Sell of option events get the kind of the option's row.
+    """
+    options: defaultdict[_End, list[Movement]] = defaultdict(list)
+    for movement in movements:
+        if movement.kind in DELIVERIES and movement.underlying_conid:
+            end = _end_of(movement, movement.underlying_conid)
+            options[end].append(movement)
+
+    linked: list[Movement] = []
+    for movement in movements:
+        if movement.kind not in DELIVERIES:
+            linked.append(movement)
+            continue
+
+        ended = options.get(_end_of(movement, movement.conid), [])
+        at_strike = [option for option in ended if option.strike == movement.price]
+        kinds = {option.kind for option in at_strike or ended}
+        conids = {option.conid for option in at_strike or ended}
+        counter_conid = conids.pop() if len(conids) == 1 else movement.underlying_conid
+        kind = kinds.pop() if len(kinds) == 1 else movement.kind
+        linked.append(replace(movement, counter_conid=counter_conid, kind=kind))
+    return linked
+
+
+def _with_ids(movements: Iterable[Movement]) -> list[Movement]:
+    """Return movements with an id each: that of the booking, and a number if it is there again."""
+    counts = Counter[str]()
+    named: list[Movement] = []
+    for movement in movements:
+        booking = movement.booking or movement.event_id
+        name = f"{movement.source}:{movement.account}:{movement.section}:{booking}"
+        counts[name] += 1
+        if counts[name] > 1:
+            name += f"#{counts[name]}"
+        named.append(replace(movement, movement_id=name))
+    return named

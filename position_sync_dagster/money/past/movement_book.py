@@ -1,0 +1,324 @@
+"""The table `movements`: what executions, statements and causes of closes say, each once."""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import chain
+
+import polars as pl
+
+from position_sync_dagster.domain.clock import A_DAY, NEVER
+from position_sync_dagster.lake.contracts import VALUED, magnifiers_of
+from position_sync_dagster.lake.derived import Replaced
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
+from position_sync_dagster.money.past.closes import (
+    FLEX,
+    Closure,
+    EventKind,
+    Execution,
+    Statement,
+    StatementEvent,
+    current_executions,
+)
+from position_sync_dagster.money.past.movement_sources import (
+    SessionOf,
+    Terms,
+    completed,
+    inferred_kind,
+    inferred_movements,
+    reported_movement,
+)
+from position_sync_dagster.money.past.movements import (
+    Movement,
+    MovementSource,
+    Section,
+    StatedSection,
+    StatementName,
+    counting_movements,
+    named_sections,
+)
+from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
+
+# The longest time without a session of an exchange: Golden Week, Lunar New Year.
+LONGEST_HOLIDAYS = timedelta(days=14)
+
+
+@dataclass(eq=False, repr=False)
+class MovementBook:
+    """Keeps the table `movements`; blocks, and may be used by any process.
+
+    Args:
+        lake: The tables.
+        calendar: The exchange whose trading days movements belong to.
+
+    Example:
+        MovementBook(lake, "XNYS").update()
+    """
+
+    lake: Lake
+    calendar: str
+    _: KW_ONLY
+    run_id: str | None = None
+
+    def update(
+        self,
+        statements: Collection[Statement] = (),
+        *,
+        judged: Collection[Closure] = (),
+        since: date | None = None,
+    ) -> Replaced:
+        """Make the table equal to what the sources say now.
+
+        What the table has of other statements stays, as far as no newer one states it newly.
+
+        Args:
+            statements: New statements, with their rows; or some that are read again.
+            judged: New causes of closes; what followed from earlier ones of the same change is
+                gone.
+            since: Movements of earlier days stay as they are; without new statements alone.
+
+        Raises:
+            CommitContentionError: Other writers committed first each time; nothing was changed.
+        """
+
+        def counting() -> list[Movement]:
+            return self._counting(statements, judged, since)
+
+        return self.lake.movements.derive(counting, since=since, run_id=self.run_id)
+
+    def infer(self, judged: Collection[Closure]) -> None:
+        """Store what follows from new causes of closes, where something does or did."""
+        if not judged:
+            return
+        changes = {closure.change_id for closure in judged}
+        since = min(closure.closed_at for closure in judged).date() - 2 * A_DAY
+        followed = self.lake.movements.rows(since, one_of("change_id", changes), ["change_id"])
+        if not followed.is_empty() or any(map(inferred_kind, judged)):
+            self.update(judged=judged, since=since)
+
+    def _counting(
+        self,
+        statements: Collection[Statement],
+        judged: Collection[Closure],
+        since: date | None,
+    ) -> list[Movement]:
+        sections = self._sections()
+        for statement in statements:
+            for event in sections_of(statement):
+                sections += _sections_in(event)
+
+        reported = self._reported(since)
+        read_now = {name for statement in statements for name in _names_of(statement)}
+        judged_now = {closure.change_id for closure in judged}
+        is_reported = pl.col("source") == MovementSource.API.value
+        records = self.lake.movements.records(since, ~is_reported)
+        stated = [*_stated_once(statements)]
+        for movement in _with_their_days(records, sections):
+            if movement.stated_by not in read_now and movement.change_id not in judged_now:
+                stated.append(movement)
+
+        terms = self._terms(stated, reported, judged)
+        movements = [_again(movement, terms) for movement in stated]
+        movements += [reported_movement(execution, terms) for execution in reported]
+        for closure in judged:
+            movements += inferred_movements(closure, terms)
+
+        counting = counting_movements(movements, sections)
+        if since is None:
+            return counting
+        return [movement for movement in counting if movement.day >= since]
+
+    def _reported(self, since: date | None) -> list[Execution]:
+        """Return the executions that gateways reported, each in its newest revision."""
+        of_gateways = pl.col("source") != FLEX
+        # The day of a movement may differ by one from that of its time in UTC.
+        begin = _day_before(since)
+        return current_executions(self.lake.executions.records(begin, of_gateways))
+
+    def _sections(self) -> list[StatedSection]:
+        """Return the sections of all statements.
+
+        Releases that named a statement by its file lost what a file had stated that was replaced.
+        """
+        is_sections = pl.col("kind") == EventKind.SECTIONS.value
+        events = self.lake.statement_events.records(None, is_sections)
+        newest = {}
+        for event in sorted(events, key=lambda event: event.stated_at or NEVER):
+            newest[event.statement, event.account] = event.stated_at
+
+        sections: list[StatedSection] = []
+        for event in events:
+            is_newest = newest[event.statement, event.account] == event.stated_at
+            if is_newest or event.statement not in event.event_id:
+                sections += _sections_in(event)
+        return sections
+
+    def _terms(
+        self,
+        stated: Collection[Movement],
+        executions: Collection[Execution],
+        closures: Collection[Closure],
+    ) -> Terms:
+        """Return what is known of the contracts of movements, and of the days between them."""
+        days = {movement.day for movement in stated}
+        days.update(execution.time.date() for execution in executions)
+        days.update(closure.closed_at.date() for closure in closures)
+
+        conids = {movement.conid for movement in stated if movement.conid is not None}
+        conids.update(execution.conid for execution in executions)
+        conids.update(closure.conid for closure in closures)
+
+        details = self.lake.contracts.get(conids)
+
+        multipliers: dict[int, float] = {}
+        magnifiers: dict[int, float] = {}
+        for conid, contract in details.items():
+            multipliers[conid] = contract.multiplier
+            if contract.price_magnifier:
+                magnifiers[conid] = float(contract.price_magnifier)
+
+        without_details = conids - magnifiers.keys()
+        if without_details:
+            rows = self._valued(without_details)
+            multipliers_of_rows = dict(rows.select("conid", "multiplier").iter_rows())
+            multipliers = multipliers_of_rows | multipliers
+            magnifiers = magnifiers_of(rows) | magnifiers
+
+        calendar = _calendar_of(self.calendar, days)
+        return Terms(
+            session_of=_session_in(calendar),
+            zone=calendar.zone,
+            details=details,
+            multipliers=multipliers,
+            magnifiers=magnifiers,
+        )
+
+    def _valued(self, conids: Collection[int]) -> pl.DataFrame:
+        """Return what the broker said of holdings of these contracts, the newest last."""
+        columns = ["conid", "timestamp", *VALUED]
+        are_named = one_of("conid", conids)
+        latest = self.lake.updates.sync.latest()
+        rows = latest.filter(are_named).select(columns)
+
+        daily = self.lake.derived_table(DAILY_POSITIONS)
+        if daily.exists():
+            daily_rows = daily.rows(are_named).select(columns)
+            rows = pl.concat([rows, daily_rows])
+        return rows.sort("timestamp")
+
+
+def sections_of(statement: Statement) -> list[StatementEvent]:
+    """Return the rows of `statement_events` that say which sections a statement has."""
+    sections = named_sections(statement.sections)
+    # A statement of which a trade cannot be read does not state all trades of its days.
+    if any(event.kind is EventKind.PERIOD for event in statement.events):
+        sections.append(Section.TRADES)
+    return [_sections_row(statement, account, sections) for account in statement.accounts]
+
+
+def _sections_row(
+    statement: Statement, account: str, sections: Iterable[Section]
+) -> StatementEvent:
+    kind = EventKind.SECTIONS
+    made = statement.generated_at.isoformat() if statement.generated_at else ""
+    return StatementEvent(
+        event_id=f"{kind}:{account}:{statement.first}:{statement.last}:{made}",
+        kind=kind,
+        account=account,
+        day=statement.last,
+        first_day=statement.first,
+        attributes=json.dumps(sorted(sections)),
+        source=FLEX,
+        statement=statement.file,
+        stated_at=statement.generated_at,
+    )
+
+
+def _sections_in(event: StatementEvent) -> list[StatedSection]:
+    sections = []
+    for name in json.loads(event.attributes):
+        section = StatedSection(
+            account=event.account,
+            section=Section(name),
+            first=event.first_day or event.day,
+            last=event.day,
+            statement=event.statement,
+            stated_at=event.stated_at,
+        )
+        sections.append(section)
+    return sections
+
+
+def _names_of(statement: Statement) -> list[StatementName]:
+    period = (statement.first, statement.last, statement.generated_at)
+    return [(account, *period) for account in statement.accounts]
+
+
+def _stated_once(statements: Iterable[Statement]) -> Iterator[Movement]:
+    """Return what statements state; one that is there twice, in a file or in two, is read once."""
+    parts: dict[tuple[StatementName, Section], list[Movement]] = {}
+    for statement in statements:
+        part: defaultdict[tuple[StatementName, Section], list[Movement]] = defaultdict(list)
+        for movement in statement.movements:
+            part[movement.stated_by, movement.section].append(movement)
+
+        for name, movements in part.items():
+            if len(movements) > len(parts.get(name, ())):
+                parts[name] = movements
+    return chain.from_iterable(parts.values())
+
+
+def _with_their_days(
+    stored: Iterable[Movement], sections: Collection[StatedSection]
+) -> list[Movement]:
+    """Return movements with the days of their statements, which older releases did not store."""
+    days: defaultdict[tuple[str, str | None, datetime | None], list[StatedSection]]
+    days = defaultdict(list)
+    for section in sections:
+        days[section.account, section.statement, section.stated_at].append(section)
+
+    dated: list[Movement] = []
+    for movement in stored:
+        named = days[movement.account, movement.statement, movement.stated_at]
+        if movement.stated_last is None and named:
+            covering = [part for part in named if part.first <= movement.day <= part.last]
+            part = max(covering or named, key=lambda part: (part.last, part.first))
+            dated.append(replace(movement, stated_first=part.first, stated_last=part.last))
+        else:
+            dated.append(movement)
+    return dated
+
+
+def _again(movement: Movement, terms: Terms) -> Movement:
+    """Return a stored movement with what is known of its contract and its calendar now."""
+    session = terms.session_of(movement.day)
+    return completed(replace(movement, session_date=session), terms)
+
+
+def _day_before(since: date | None) -> datetime | None:
+    """Return when the day before a day begins, in UTC; None: there is no first day."""
+    if since is None:
+        return None
+    return datetime.combine(since, time(), UTC) - A_DAY
+
+
+def _calendar_of(name: str, days: Collection[date]) -> ExchangeDays:
+    """Return the days of an exchange around these days."""
+    first = min(days, default=date(2000, 1, 1)) - LONGEST_HOLIDAYS
+    last = max(days, default=first) + LONGEST_HOLIDAYS
+    return exchange_days(name, first, last)
+
+
+def _session_in(calendar: ExchangeDays) -> SessionOf:
+    """Return what finds the trading day of a day: that day, or the next one with a session."""
+
+    def session_of(day: date) -> date:
+        session = day
+        while not calendar.is_trading_day(session):
+            session += A_DAY
+        return session
+
+    return session_of

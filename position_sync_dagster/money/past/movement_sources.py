@@ -1,0 +1,256 @@
+"""Movements as executions of gateways and causes of closes say them; pure.
+
+A multiplier, a unit and an amount are read from their source; what it does not say stays unknown.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, tzinfo
+from typing import Any
+
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.instrument import (
+    ContractDetails,
+    Right,
+    usual_magnifier,
+)
+from position_sync_dagster.money.past.causes import EVENING
+from position_sync_dagster.money.past.closes import (
+    Cause,
+    Closure,
+    Execution,
+    StatementEvent,
+)
+from position_sync_dagster.money.past.movements import (
+    DELIVERIES,
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+)
+
+# One unit of these is one of what it names: the broker leaves the multiplier empty.
+SINGLE_TYPES = frozenset({"STK", "CASH", "IND"})
+
+# The price of these is in percent of the face value, which is the quantity of a statement.
+# Source: IB, "Flex Queries", bonds; TWS API, "Bonds".
+PERCENT_TYPES = frozenset({"BOND", "BILL"})
+
+_OF_CAUSE = {
+    Cause.ASSIGNED: MovementKind.ASSIGNMENT,
+    Cause.EXERCISED: MovementKind.EXERCISE,
+    Cause.EXPIRED_WORTHLESS: MovementKind.EXPIRATION,
+    Cause.CASH_SETTLED: MovementKind.CASH_SETTLEMENT,
+}
+
+# Returns the trading day to which a day belongs.
+SessionOf = Callable[[date], date]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What is known of contracts beside what a source says of them.
+
+    Attributes:
+        session_of: Returns the trading day to which a day belongs.
+        zone: The zone of the calendar.
+        details: Contract details, by conid.
+        multipliers: As the broker stated them with a holding, by conid.
+        magnifiers: Divisors from quoted prices to the major unit, by conid.
+    """
+
+    session_of: SessionOf
+    zone: tzinfo
+    details: Mapping[int, ContractDetails] = field(default_factory=dict)
+    multipliers: Mapping[int, float] = field(default_factory=dict)
+    magnifiers: Mapping[int, float] = field(default_factory=dict)
+
+    def multiplier_of(self, conid: int, sec_type: str | None) -> float | None:
+        """Return the multiplier of a contract; None where it is not known."""
+        stated = self.multipliers.get(conid)
+        if stated is None and sec_type in SINGLE_TYPES:
+            return 1.0
+        return stated
+
+    def magnifier_of(self, conid: int, sec_type: str | None, currency: str | None) -> float | None:
+        """Return the divisor of a quoted price; None where it is not known."""
+        usual = usual_magnifier(sec_type, currency)
+        return self.magnifiers.get(conid, usual)
+
+
+# What each source names in the same words as a movement, as far as it has it.
+_SAME = (
+    "account", "conid", "symbol", "sec_type", "right", "strike", "expiry", "currency",
+    "realized_pnl", "fx_rate_to_base", "execution_id", "event_id", "change_id", "corrects",
+    "order_id", "underlying_conid", "codes", "open_close", "stated_at",
+)  # fmt: skip
+
+
+def _movement_of(
+    record: Execution | StatementEvent | Closure, day: date, terms: Terms, **named: Any
+) -> Movement:
+    """Return the movement of a day that a record of a source is.
+
+    Args:
+        named: What the record does not have in the same words; these count.
+    """
+    values: dict[str, Any] = {name: getattr(record, name, None) for name in _SAME}
+    values["movement_id"] = ""
+    values["day"] = day
+    values["session_date"] = terms.session_of(day)
+    values.update(named)
+    return Movement(**values)
+
+
+def _fee_of(execution: Execution) -> float | None:
+    """Return what a trade cost; None where its commission is not known."""
+    if execution.commission is None:
+        return None
+    return 0.0 - execution.commission
+
+
+def completed(movement: Movement, terms: Terms) -> Movement:
+    """Return a movement with the multiplier of its contract, and the cash that follows from it."""
+    multiplier = movement.multiplier
+    if multiplier is None and movement.conid is not None:
+        multiplier = terms.multiplier_of(movement.conid, movement.sec_type)
+
+    cash = movement.cash
+    if cash is None and movement.kind is not MovementKind.TRANSFER:
+        cash = _cash_of_trade(movement, multiplier)
+    return replace(movement, multiplier=multiplier, cash=cash)
+
+
+def _cash_of_trade(movement: Movement, multiplier: float | None) -> float | None:
+    """Return what a movement received by its price; None: not known."""
+    if movement.quantity is None or movement.price is None or multiplier is None:
+        return None
+    parts_of_price = 100.0 if movement.sec_type in PERCENT_TYPES else 1.0
+    size = movement.quantity * multiplier
+    return 0.0 - size * movement.price / parts_of_price
+
+
+def reported_movement(execution: Execution, terms: Terms) -> Movement:
+    """Return an execution that a gateway reported on its day."""
+    written = json.loads(execution.attributes or "{}")
+    stated = str(written.get("multiplier") or "")
+    is_number = stated.replace(".", "", 1).isdecimal()
+    multiplier = float(stated) if is_number else None
+    magnifier = terms.magnifier_of(execution.conid, execution.sec_type, execution.currency)
+    price = None
+    if execution.price is not None and magnifier is not None:
+        price = execution.price / magnifier
+
+    is_conversion = execution.sec_type == "CASH"
+    kind = MovementKind.CONVERSION if is_conversion else MovementKind.TRADE
+    local = execution.time.astimezone(terms.zone)
+    day = (local + EVENING).date()
+    movement = _movement_of(
+        execution,
+        day,
+        terms,
+        movement_id=f"{MovementSource.API}:{execution.account}:{execution.execution_id}",
+        kind=kind,
+        section=Section.TRADES,
+        source=MovementSource.API,
+        at=execution.time,
+        quantity=execution.change,
+        price=price,
+        multiplier=multiplier,
+        fee=_fee_of(execution),
+        fee_currency=execution.commission_currency,
+    )
+    return completed(movement, terms)
+
+
+def inferred_kind(closure: Closure) -> MovementKind | None:
+    """Return what follows from a cause; None: nothing, or an execution or a statement says it."""
+    kind = _OF_CAUSE.get(closure.cause)
+    is_option = closure.right is not None and closure.strike is not None
+    if kind in DELIVERIES and not is_option:
+        return None  # of what is delivered the option says it, at its strike
+    return None if closure.executions or closure.events else kind
+
+
+def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
+    """Return what follows from the cause of a close that no execution and no statement says.
+
+    An option on a stock delivers its multiplier in shares, one on a future one future, and one on
+    an index cash.
+    """
+    kind = inferred_kind(closure)
+    if kind is None:
+        return []
+
+    multiplier = terms.multiplier_of(closure.conid, closure.sec_type)
+    magnifier = terms.magnifier_of(closure.conid, closure.sec_type, closure.currency)
+    details = terms.details.get(closure.conid)
+    if kind in DELIVERIES and details is not None and details.under_sec_type == "IND":
+        kind = MovementKind.CASH_SETTLEMENT
+
+    day = closure.closed_at.astimezone(NEW_YORK).date()
+    under_conid = details.under_conid if details is not None else None
+    counter_conid = closure.counter_conid or under_conid
+    base = _movement_of(
+        closure,
+        day,
+        terms,
+        movement_id=f"{MovementSource.INFERRED}:{closure.change_id}:{kind}",
+        kind=kind,
+        section=Section.OPTION_EVENTS,
+        source=MovementSource.INFERRED,
+        at=closure.closed_at,
+        quantity=-closure.quantity,
+        multiplier=multiplier,
+        fee=0.0,  # the broker charges none for what it books by itself
+        fee_currency=closure.currency,
+        underlying_conid=under_conid,
+        stated_at=closure.judged_at,
+    )
+    if kind is MovementKind.EXPIRATION:
+        return [replace(base, price=0.0, cash=0.0)]
+    if kind is MovementKind.CASH_SETTLEMENT:
+        price = None
+        if closure.price is not None and magnifier is not None:
+            price = closure.price / magnifier
+        settled = replace(base, price=price)
+        return [completed(settled, terms)]
+
+    ended = replace(base, price=0.0, cash=0.0, counter_conid=counter_conid)
+    if counter_conid is None:
+        return [ended]
+    delivery = _delivery(ended, counter_conid, magnifier, terms)
+    return [ended, delivery]
+
+
+def _delivery(option: Movement, conid: int, magnifier: float | None, terms: Terms) -> Movement:
+    """Return what an option that was assigned or exercised delivered, at its strike."""
+    is_future = option.sec_type == "FOP"
+    # One future for an option on it, whose multiplier is that of the option.
+    units = 1.0 if is_future else option.multiplier
+    side = 1.0 if option.right == Right.CALL else -1.0
+    # An option that is gone was held with the opposite sign of the change.
+    held = -(option.quantity or 0.0)
+    quantity = None if units is None else side * held * units
+    price = None
+    if option.strike is not None and magnifier is not None:
+        price = option.strike / magnifier
+
+    delivery = replace(
+        option,
+        movement_id=f"{option.movement_id}:{conid}",
+        conid=conid,
+        counter_conid=option.conid,
+        underlying_conid=None,
+        sec_type="FUT" if is_future else "STK",
+        right=None,
+        strike=None,
+        expiry=None,
+        quantity=quantity,
+        price=price,
+        multiplier=option.multiplier if is_future else 1.0,
+        cash=None,
+        realized_pnl=None,
+    )
+    return completed(delivery, terms)

@@ -1,0 +1,201 @@
+"""Whose holdings and movements are, in columns: what `attributed` says of the tables."""
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
+from functools import lru_cache
+from itertools import chain
+from operator import attrgetter
+
+import polars as pl
+from polars import col
+
+from position_sync_dagster.domain.clock import A_DAY
+from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import legs_of, records_of
+from position_sync_dagster.money.campaigns.campaigns import Groups
+from position_sync_dagster.money.past.attribution import OwnedPart, attributed
+from position_sync_dagster.money.past.closes import SLACK
+from position_sync_dagster.money.past.movements import DELIVERIES, Movement, MovementKind
+
+# When in its day, in UTC, a trade without a time counts as made.
+TRADED = timedelta(hours=17)
+
+# By how much a part changed what its owner has, and which part of the movement's money is its.
+_PART = {
+    "movement_id": pl.String, "account": pl.String, "conid": pl.Int64, "strategy_id": pl.String,
+    "by": pl.Float64, "fraction": pl.Float64, "is_prior": pl.Boolean,
+}  # fmt: skip
+
+
+def legs_ever(lake: Lake) -> list[ActiveContract]:
+    """Return the legs of strategies whose contract is known, also those that were removed."""
+    history = legs_of(lake.registry.sync.history())
+    return [leg for leg in history if isinstance(leg, ActiveContract)]
+
+
+def contracts_of_strategies(movements: pl.DataFrame, legs: Iterable[ActiveContract]) -> set[int]:
+    """Return the contracts that strategies can have: of legs, delivered ones, and those of actions.
+
+    Args:
+        movements: All rows of `movements`.
+        legs: All legs that strategies have or had.
+    """
+    delivered = _deliveries(movements)["delivered"].drop_nulls()
+    return {leg.conid for leg in legs} | _acted(movements) | set(delivered)
+
+
+def deciding_movements(movements: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
+    """Return the movements that decide whose some contracts are; pure.
+
+    These are those of the contracts, of options that delivered one of them, and of contracts that
+    had a corporate action.
+    """
+    wanted = _acted(movements) | set(conids)
+    options = _deliveries(movements).filter(col.delivered.is_in(wanted))["option"]
+    return movements.filter(col.conid.is_in(wanted | set(options)))
+
+
+def _acted(movements: pl.DataFrame) -> set[int]:
+    return set(movements.filter(kind=MovementKind.CORPORATE_ACTION)["conid"].drop_nulls())
+
+
+def _deliveries(movements: pl.DataFrame) -> pl.DataFrame:
+    """Return the options that ended by delivery, with what they delivered."""
+    is_end = col.kind.is_in(DELIVERIES) & col.right.is_not_null()
+    delivered = pl.coalesce("counter_conid", "underlying_conid")
+    return movements.filter(is_end).select(option="conid", delivered=delivered)
+
+
+def owned_parts(
+    movements: pl.DataFrame, legs: Iterable[ActiveContract], held_before: Mapping[Key, float]
+) -> pl.DataFrame:
+    """Return a row for each part of some movements, as `attributed`."""
+    parts = attributed(records_of(Movement, movements), legs, held_before)
+    return pl.DataFrame([*map(_row_of, parts)], _PART, orient="row")
+
+
+def held_before(
+    movements: pl.DataFrame, changes: pl.DataFrame
+) -> tuple[dict[Key, float], dict[Key, float]]:
+    """Return what was held before the first movements, by the changes, and what one unit had cost.
+
+    Args:
+        movements: Rows of `movements`.
+        changes: Rows of `position_changes`: account, conid, before, average_cost, seen_at, since.
+    """
+    is_timed = col.at.is_not_null()
+    about = pl.coalesce("at", col.day.cast(pl.Datetime("us", "UTC")) + TRADED)
+    tolerance = pl.when(is_timed).then(SLACK).otherwise(A_DAY)
+    moved = movements.filter(col.quantity != 0).select(*KEY, about=about, tolerance=tolerance)
+    first = moved.sort("about").unique(KEY, keep="first")
+
+    first_changes = changes.sort("seen_at").unique(KEY, keep="first").filter(col.before != 0)
+    joined = first_changes.join(first, on=KEY)
+    held_at = pl.coalesce("since", "seen_at")
+    of_before = joined.filter(col.about >= held_at - col.tolerance)
+
+    held: dict[Key, float] = {}
+    costs: dict[Key, float] = {}
+    for account, conid, before, cost in of_before.select(
+        *KEY, "before", "average_cost"
+    ).iter_rows():
+        held[account, conid] = before
+        if cost is not None:
+            costs[account, conid] = cost
+    return held, costs
+
+
+class RememberedParts:
+    """The parts of movements, made again only of contracts of which something changed."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, ...], tuple[int, list[OwnedPart]]] = {}
+
+    def parts_of(
+        self,
+        movements: pl.DataFrame,
+        legs: Iterable[ActiveContract],
+        before: Mapping[Key, float],
+        costs: Mapping[Key, float],
+    ) -> list[OwnedPart]:
+        """Return what `attributed` says of these movements."""
+        by_conid = movements.select("conid", print=movements.hash_rows()).group_by("conid")
+        prints = dict(by_conid.agg(col.print.sort().implode().hash()).iter_rows())
+        legs_of = grouped(attrgetter("conid"), legs)
+        before_of = grouped(lambda item: item[0][1], (*before.items(), *costs.items()))
+
+        made: dict[tuple[int, ...], tuple[int, list[OwnedPart]]] = {}
+        changed: dict[tuple[int, ...], int] = {}
+        for conids in _connected(movements):
+            facts = [(prints[c], tuple(legs_of[c]), tuple(before_of[c])) for c in conids]
+            known_by = hash(tuple(facts))
+            remembered = self._made.get(conids)
+            if remembered is not None and remembered[0] == known_by:
+                made[conids] = remembered
+            else:
+                changed[conids] = known_by
+
+        of_changed = set(chain.from_iterable(changed))
+        records = records_of(Movement, movements.filter(col.conid.is_in(of_changed)))
+        concerned = [
+            leg for leg in chain.from_iterable(legs_of.values()) if leg.conid in of_changed
+        ]
+        parts = grouped(lambda part: part.key[1], attributed(records, concerned, before, costs))
+        for conids, known_by in changed.items():
+            of_conids = list(chain.from_iterable(parts[conid] for conid in conids))
+            of_conids.sort(key=attrgetter("at"))
+            made[conids] = (known_by, of_conids)
+
+        self._made = made
+        return list(chain.from_iterable(parts for _print, parts in made.values()))
+
+
+@lru_cache(maxsize=2)
+def remembered_parts(_lake: Lake) -> RememberedParts:
+    """Return what is remembered of a lake in this process."""
+    return RememberedParts()
+
+
+def _connected(movements: pl.DataFrame) -> list[tuple[int, ...]]:
+    """Return the contracts in groups: options with what they delivered, and those of one action."""
+    numbers = {conid: number for number, conid in enumerate(movements["conid"].unique().sort())}
+    groups = Groups(len(numbers))
+    for option, other in _deliveries(movements).iter_rows():
+        if other in numbers:
+            groups.join(numbers[option], numbers[other])
+
+    actions = movements.filter(kind=MovementKind.CORPORATE_ACTION)
+    for _action, conids in (
+        actions.group_by("account", "day", "type")
+        .agg("conid")
+        .select("account", "conid")
+        .iter_rows()
+    ):
+        for conid in conids:
+            groups.join(numbers[conids[0]], numbers[conid])
+
+    conid_of = list(numbers)
+    return [tuple(conid_of[number] for number in members) for members in groups.members()]
+
+
+def _row_of(part: OwnedPart) -> tuple[object, ...]:
+    movement_id = part.movement.movement_id
+    return movement_id, *part.key, part.owner, part.quantity, part.fraction, part.is_prior
+
+
+def shares_of(parts: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
+    """Return the share of each owner in holdings; those that the parts do not explain are left out.
+
+    Args:
+        parts: The parts of all movements until a moment.
+        held: The quantities then: account, conid and position.
+    """
+    owned = parts.group_by(*KEY, "strategy_id").agg(col.by.sum())
+    whole = owned.group_by(KEY).agg(whole=col.by.sum())
+    explained = held.select(*KEY, "position").join(whole, on=KEY)
+    is_explained = (col.whole - col.position).abs() < QUANTITY_ROUNDING
+    of_owners = explained.filter(is_explained, col.position != 0).join(owned, on=KEY)
+    with_shares = of_owners.select(*KEY, "strategy_id", share=col.by / col.position)
+    return with_shares.filter(col.share.abs() > QUANTITY_ROUNDING)

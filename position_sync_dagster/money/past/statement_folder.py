@@ -1,0 +1,479 @@
+"""The statements of the broker: downloaded to a folder, read, checked and stored in the tables."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import polars as pl
+from pydantic import TypeAdapter
+
+from position_sync_dagster import errors
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import content_id
+from position_sync_dagster.money.past.closes import Statement
+from position_sync_dagster.money.past.flex import every_account, read_statements
+from position_sync_dagster.money.past.flex_service import LARGEST_STATEMENT, FlexService
+from position_sync_dagster.money.past.movement_book import MovementBook, sections_of
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.yaml_file import first_bytes, open_regular, saved_state
+
+
+def known_accounts(lake: Lake) -> set[str]:
+    """Return the accounts of the broker's holdings, of the ledger and of the gateway's values."""
+    held = lake.broker_positions.table.rows(columns=["account"])
+    recorded = lake.updates.sync.latest().select("account")
+    changed = lake.position_changes.table.rows(columns=["account"])  # also what closed long ago
+    valued = lake.account_values.latest().select("account")
+    accounts = pl.concat([held, recorded, changed, valued]).get_column("account")
+    return set(accounts.unique()) - {""}
+
+
+@dataclass(eq=False, repr=False)
+class ServedAccounts:
+    """Decides of which accounts statements are read: those that the tables know.
+
+    Where the tables know no account yet, the trading mode of the settings decides.
+
+    Example:
+        served = ServedAccounts(lake, settings)
+        served("U1234567")
+    """
+
+    lake: Lake
+    settings: Settings
+
+    def __call__(self, account: str) -> bool:
+        """Return whether the account is served."""
+        mode = self.settings.trading_mode
+        if self._known:
+            return account in self._known
+        return mode is None or trading_mode_of(account) is mode
+
+    @property
+    def reason(self) -> str:
+        """Return why other accounts are not served."""
+        if self._known:
+            return f"the tables hold {', '.join(sorted(self._known))}"
+        mode = self.settings.trading_mode or TradingMode.LIVE
+        return f"the trading mode is {mode.value}"
+
+    @property
+    def name(self) -> str:
+        """Return what names the tables that statements are stored in, and these accounts."""
+        lake = self.lake
+        tables = (lake.executions, lake.statement_events, lake.account_values, lake.movements)
+        ids = [table.table.table_id() for table in tables]
+        return " ".join((_INDEX_FORMAT, *ids, *sorted(self._known)))
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(known_accounts(self.lake))
+
+    def check(self, statements: Sequence[Statement]) -> None:
+        """Refuse a file of which no account is served.
+
+        Raises:
+            ForeignStatementError: It is such a file.
+        """
+        if any(statement.accounts for statement in statements):
+            return
+
+        foreign = sorted({statement.account for statement in statements})
+        listed = ", ".join(foreign[:5])
+        raise errors.ForeignStatementError(
+            f"{statements[0].file} is a statement of the account {listed}, and {self.reason}.",
+            remedy="Remove the file from the folder, or choose this account's lake. If it is the "
+            "account's alias or a masked id, choose in the Flex query not to display it in place "
+            "of the account id.",
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _IndexedFile:
+    """A file as the folder's index has it.
+
+    Attributes:
+        state: Size and time of change of the file.
+        statements: Its statements, without their rows.
+    """
+
+    state: tuple[int, int]
+    statements: list[Statement]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Index:
+    """The files whose rows the tables of a lake have; unchanged ones are not parsed again.
+
+    Attributes:
+        of: Names the tables, and the accounts that were served.
+    """
+
+    of: str = ""
+    files: dict[str, _IndexedFile] = field(default_factory=dict)
+
+
+_INDEX = TypeAdapter(_Index)
+INDEX_FILE = ".position-sync.json"
+
+# Grows with each release that reads more of a file: then all are read again.
+_INDEX_FORMAT = "3"
+
+# The largest index, in bytes; a statement takes about a thousand.
+_LARGEST_INDEX = 64 * 2**20
+
+# The endings of what people download instead of XML.
+_NO_XML = {".csv", ".txt", ".tsv", ".htm", ".html", ".pdf", ".zip", ".gz", ".xls", ".xlsx"}
+
+
+class Statements(NamedTuple):
+    """The statements in the files of a folder, without their rows.
+
+    Attributes:
+        found: The newest first: of two for one day, the one that was made later counts.
+        unreadable: The errors of other files and of rows, which name both. The others are used.
+        notes: What was not read, and is no error.
+    """
+
+    found: tuple[Statement, ...]
+    unreadable: tuple[errors.PositionSyncError, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(eq=False, repr=False)
+class StatementFolder:
+    """Reads statements from the XML files of a folder; a missing folder has none.
+
+    Args:
+        folder: The folder.
+        accounts: Those of which rows are read; None: of every account.
+
+    Example:
+        statements = StatementFolder(Path("data/flex")).read()
+    """
+
+    folder: Path
+    accounts: ServedAccounts | None = None
+    _parsed: dict[str, list[Statement]] = field(default_factory=dict, init=False)
+    _files: dict[str, _IndexedFile] = field(default_factory=dict, init=False)
+
+    def read(self, store: Callable[[Statement], None] | None = None) -> Statements:
+        """Return what the files have; one that cannot be read does not affect the others.
+
+        A file is parsed, one at a time, unless the index of the same tables and accounts has it as
+        it is.
+
+        Args:
+            store: Gets each statement of the files that are parsed, with its rows.
+        """
+        try:
+            paths = sorted(path for path in self.folder.iterdir() if path.name[0] != ".")
+        except FileNotFoundError:
+            paths = []
+        except OSError as error:
+            unreadable_folder = errors.StatementError(
+                f"The folder {self.folder} cannot be read: {error.strerror}.",
+                remedy="Make it readable, or correct POSITION_SYNC_FLEX_FOLDER.",
+            )
+            return Statements((), (unreadable_folder,))
+
+        indexed_files = self._indexed_files()
+        statements: list[Statement] = []
+        unreadable: list[errors.PositionSyncError] = []
+
+        for path in paths:
+            try:
+                if not _is_statement_file(path):
+                    continue
+                state = saved_state(path)[1:]
+                indexed = indexed_files.get(path.name)
+                if indexed is None or indexed.state != state:
+                    with_rows = statements_in(path, self._serves)
+                    without_rows: list[Statement] = []
+                    for statement in with_rows:
+                        if store is not None:
+                            store(statement)
+                        without_rows.append(statement.without_rows())
+                    indexed = _IndexedFile(state=state, statements=without_rows)
+
+                self._files[path.name] = indexed
+                if self.accounts is not None:
+                    self.accounts.check(indexed.statements)
+                statements += indexed.statements
+            except errors.PositionSyncError as error:
+                unreadable.append(error)
+
+        return _newest_first(statements, unreadable)
+
+    def remember(self, accounts: ServedAccounts) -> None:
+        """Store in the index that the tables have the rows of the files that were read.
+
+        In a folder that cannot be written, each read parses all files.
+        """
+        index = _Index(of=accounts.name, files=self._files)
+        with suppress(OSError):
+            self.write(INDEX_FILE, _INDEX.dump_json(index))
+
+    def rows_of(self, file: str) -> list[Statement]:
+        """Return the statements of a file of the folder, with their rows; it is parsed once.
+
+        Raises:
+            PositionSyncError: The file cannot be read, or is no statement.
+        """
+        if file not in self._parsed:
+            self._parsed[file] = statements_in(self.folder / file, self._serves)
+        return self._parsed[file]
+
+    def first_day(self) -> date | None:
+        """Return the first day that a statement covers."""
+        first_days = [statement.first for statement in self.read().found]
+        return min(first_days, default=None)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file of the folder atomically.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        draft = self.folder / f".{name}.{os.getpid()}.draft"
+        try:
+            draft.write_bytes(data)
+            draft.replace(self.folder / name)
+        finally:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+
+    @property
+    def _serves(self) -> Callable[[str], bool]:
+        return self.accounts or every_account
+
+    def _indexed_files(self) -> dict[str, _IndexedFile]:
+        """Return the files of the index; none where it is of other tables or accounts."""
+        try:
+            content = first_bytes(self.folder / INDEX_FILE, _LARGEST_INDEX)
+            index = _INDEX.validate_json(content)
+        except (OSError, ValueError):  # it is made anew
+            return {}
+        is_of_these = self.accounts is None or index.of == self.accounts.name
+        return index.files if is_of_these else {}
+
+
+def _is_statement_file(path: Path) -> bool:
+    """Return whether a file is named as XML.
+
+    Raises:
+        StatementError: It is what people download instead.
+    """
+    ending = path.suffix.lower()
+    if ending in _NO_XML:
+        raise errors.StatementError(
+            f"{_printable(path.name)} is no XML file, and is not read.",
+            remedy="In the Flex query choose the format XML, and download it again; or remove the "
+            "file from the folder.",
+        )
+    return ending == ".xml"
+
+
+def _printable(name: str) -> str:
+    if name.isprintable():
+        return name
+    return name.encode("ascii", "backslashreplace").decode()
+
+
+def _newest_first(
+    statements: Iterable[Statement], unreadable: Iterable[errors.PositionSyncError]
+) -> Statements:
+    """Return the statements of served accounts in order, with what is said of their rows."""
+    foreign_rows: Counter[str] = Counter()
+    served: list[Statement] = []
+    for statement in statements:
+        foreign_rows.update(statement.foreign_rows)
+        if statement.accounts:
+            served.append(statement)
+    served.sort(key=_made_at, reverse=True)
+
+    all_errors = list(unreadable)
+    for statement in served:
+        for fault, remedy in statement.left_out:
+            all_errors.append(errors.StatementError(fault, remedy=remedy))
+
+    notes: tuple[str, ...] = ()
+    if foreign_rows:
+        listed = ", ".join(f"{count} of {name}" for name, count in sorted(foreign_rows.items()))
+        note = (
+            f"Rows of accounts that are not served are not read: {listed}. To make the statements "
+            "shorter, choose in the Flex query only the accounts that are."
+        )
+        notes = (note,)
+    return Statements(tuple(served), tuple(all_errors), notes)
+
+
+def _made_at(statement: Statement) -> tuple[datetime, date, str]:
+    return statement.generated_at or NEVER, statement.last, statement.file
+
+
+def statements_in(path: Path, serves: Callable[[str], bool] = every_account) -> list[Statement]:
+    """Return the statements of a file, with their rows.
+
+    Args:
+        path: The file.
+        serves: Whether the rows of an account are read.
+
+    Raises:
+        PositionSyncError: The file cannot be read, or is no statement.
+    """
+    name = _printable(path.name)
+    try:
+        with _opened(path) as file:
+            return read_statements(file, name, serves=serves)
+    except OSError as error:
+        raise errors.StatementError(
+            f"{name} cannot be read: {error.strerror}.",
+            remedy="Make it a readable file, or remove it from the folder.",
+        ) from None
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file of the folder.
+
+    Raises:
+        OSError: It is no regular file, or it cannot be read.
+        StatementError: It is too large, or its name is not printable.
+    """
+    if not path.name.isprintable():  # rows and messages contain it
+        raise errors.StatementError(
+            f"{_printable(path.name)} has a name with unprintable characters.",
+            remedy="Rename the file.",
+        )
+
+    file = open_regular(path)
+    if os.fstat(file.fileno()).st_size > LARGEST_STATEMENT:
+        file.close()
+        raise errors.StatementError(
+            f"{path.name} has more than {LARGEST_STATEMENT // 2**20} MB.",
+            remedy="Download fewer days at once.",
+        )
+    return file
+
+
+class Imported(NamedTuple):
+    """The statements of the folder, what could not be read, and the rows new in each table."""
+
+    found: tuple[Statement, ...]
+    unreadable: tuple[errors.PositionSyncError, ...]
+    notes: tuple[str, ...] = ()
+    executions: int = 0
+    events: int = 0
+    account_values: int = 0
+
+
+def download_and_import(
+    lake: Lake, settings: Settings, run_id: str | None = None
+) -> tuple[int | None, Imported]:
+    """Download the query, then import the folder, whose files count also if that fails.
+
+    Returns:
+        The number of downloaded statements, None if the download failed; and what was imported,
+        with the error of the download before those of files.
+    """
+    downloaded: int | None = None
+    download_errors: list[errors.PositionSyncError] = []
+    try:
+        downloaded = download(settings, ServedAccounts(lake, settings))
+    except (errors.FlexServiceError, errors.StatementError) as error:
+        download_errors = [error]
+
+    done = import_statements(lake, settings, run_id)
+    return downloaded, done._replace(unreadable=(*download_errors, *done.unreadable))
+
+
+def download(settings: Settings, served: ServedAccounts) -> int:
+    """Download the query of the settings, if any, into the folder, under the query and its days.
+
+    Returns:
+        The number of its statements.
+
+    Raises:
+        PositionSyncError: The service gave no statement, what came cannot be read or is of no
+            account that is served, or the folder cannot be written. The folder is unchanged.
+    """
+    token = settings.flex_token
+    query_id = settings.flex_query_id
+    if token is None or not token.get_secret_value() or not query_id:
+        return 0
+
+    data = FlexService().download(token.get_secret_value(), query_id)
+    statements = read_statements(data, f"query {query_id}", serves=served)
+    served.check(statements)
+
+    first = min(statement.first for statement in statements)
+    last = max(statement.last for statement in statements)
+    letters = "".join(filter(str.isalnum, query_id)) or "query"
+    name = letters.encode()[:100].decode(errors="ignore")
+    try:
+        settings.flex_folder.mkdir(parents=True, exist_ok=True)
+        folder = StatementFolder(settings.flex_folder)
+        folder.write(f"{name}-{first:%Y%m%d}-{last:%Y%m%d}.xml", data)
+    except OSError as error:
+        raise errors.StatementError(
+            f"query {query_id}: the folder {settings.flex_folder} cannot be written: "
+            f"{error.strerror}.",
+            remedy="Make room in it, make it writable, or correct POSITION_SYNC_FLEX_FOLDER.",
+        ) from None
+    return len(statements)
+
+
+def import_statements(lake: Lake, settings: Settings, run_id: str | None = None) -> Imported:
+    """Store what statements say that the lake does not have: of new and of changed files.
+
+    Each table gets one commit. The days that a statement covers are stored after what it moved: a
+    day that is covered has nothing else. At last the index says that the files were read.
+    """
+    served = ServedAccounts(lake, settings)
+    folder = StatementFolder(settings.flex_folder, served)
+    statements: list[Statement] = []
+    read = folder.read(statements.append)
+    if not statements:
+        return Imported(*read)
+
+    executions = [execution for statement in statements for execution in statement.executions]
+    events = [event for statement in statements for event in statement.events]
+    sections = [row for statement in statements for row in sections_of(statement)]
+    values = [_identified(row, run_id) for statement in statements for row in statement.cash]
+    MovementBook(lake, settings.calendar, run_id=run_id).update(statements)
+    done = Imported(
+        *read,
+        executions=lake.executions.add(executions, run_id=run_id),
+        events=lake.statement_events.add([*events, *sections], run_id=run_id),
+        account_values=lake.account_values.append(values).rows,
+    )
+    folder.remember(served)
+    return done
+
+
+def forget_files(settings: Settings) -> bool:
+    """Remove the index, so that the next import reads all files again; return if there was one.
+
+    What statements state is stored anew then: also what a table has lost.
+    """
+    index = settings.flex_folder / INDEX_FILE
+    is_present = index.is_file()
+    if is_present:
+        index.unlink()
+    return is_present
+
+
+def _identified(cash: AccountSummary, run_id: str | None) -> AccountSummary:
+    """Return the row of `account_values`; the same amounts of a day have the same id."""
+    amounts = (cash.currency, cash.net_liquidation, cash.cash)
+    row_id = content_id(cash.timestamp, cash.source.value, cash.account, *amounts)
+    return replace(cash, row_id=row_id, run_id=run_id)

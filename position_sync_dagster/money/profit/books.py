@@ -1,0 +1,325 @@
+"""The books of a day: how net liquidation moved, and what of it nothing explains.
+
+Net liquidation of the statement − that of the statement before = profit of holdings + income + fees
++ interest + accruals + effect of exchange rates + what the owner moved + difference.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import polars as pl
+from polars import col
+
+from position_sync_dagster.lake.derived import derived_rows
+from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.schema import BOOKS, DAILY_POSITIONS, PROFIT_EXPLAINED, frame_of
+from position_sync_dagster.money.past.closes import EventKind
+from position_sync_dagster.money.past.movements import OWNERS_CASH, MovementKind
+from position_sync_dagster.settings import Settings
+
+# A difference is to be explained if it is more than the larger of these: in the base currency, and
+# as a part of net liquidation.
+LARGEST_DIFFERENCE = 1.0
+LARGEST_PART = 0.0001
+
+# What explains a change of net liquidation.
+EXPLAINS = ("profit", "income", "fees", "interest", "accruals", "rates", "owner")
+
+_INCOME = [MovementKind.DIVIDEND.value, MovementKind.WITHHOLDING.value]
+_FEES = [MovementKind.FEE.value, MovementKind.OTHER.value]
+_INTEREST = [MovementKind.INTEREST.value]
+_OWN = [kind.value for kind in OWNERS_CASH]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatedWorth:
+    """What the newest statement says that an account was worth at the end of a day.
+
+    Attributes:
+        currency: Base currency of the account; None: the statement does not say it.
+        total: Net liquidation.
+        accruals: Dividends and interest that are due and not paid; None: it names no parts.
+        statement: The file's name.
+        cash: By currency; it has none of those that are not there. Empty: not stated. Unit: that
+            currency.
+        rates: What a unit of a currency is worth; of the base currency 1. Unit: base currency.
+    """
+
+    currency: str | None
+    total: float
+    accruals: float | None
+    statement: str
+    cash: Mapping[str, float]
+    rates: Mapping[str, float]
+
+
+def close_books(lake: Lake, settings: Settings, day: date, *, before: date) -> pl.DataFrame:
+    """Return the rows of `books` of a trading day: one for each account; blocks.
+
+    Args:
+        lake: The tables; `profit_explained` is filled for the day.
+        settings: Says which logins count.
+        day: The trading day.
+        before: The trading day before it.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    first = _stated_worth(lake, before)
+    last = _stated_worth(lake, day)
+    stated = sorted(first.keys() & last.keys())
+    accounts = pl.DataFrame({"account": stated}, {"account": pl.String})
+    rows = []
+    for account in rows_of_logins(accounts, settings)["account"]:
+        is_of_account = col.account == account
+        is_of_day = col.session_date == day
+        movements = lake.movements.rows(only=is_of_account & is_of_day)
+        moved = Moved(
+            explained=_of_account(lake, PROFIT_EXPLAINED, account, day),
+            movements=movements,
+            held_before=_of_account(lake, DAILY_POSITIONS, account, before),
+            held=_of_account(lake, DAILY_POSITIONS, account, day),
+        )
+        parts = book_parts(first[account], last[account], moved)
+        rows.append(parts | {"session_date": day, "account": account})
+    return frame_of(BOOKS, rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """What the tables have of one account and trading day.
+
+    Attributes:
+        explained: Rows of `profit_explained`.
+        movements: Rows of `movements`.
+        held_before: Rows of `daily_positions` of the trading day before.
+        held: Those of the day.
+    """
+
+    explained: pl.DataFrame
+    movements: pl.DataFrame
+    held_before: pl.DataFrame
+    held: pl.DataFrame
+
+    @property
+    def conversions(self) -> pl.DataFrame:
+        """The movements that are one currency for another."""
+        return self.movements.filter(kind=MovementKind.CONVERSION.value)
+
+
+def _of_account(lake: Lake, spec: Any, account: str, day: date) -> pl.DataFrame:
+    is_of_account = col.account == account
+    is_of_day = pl.col("partition.session_date") == day
+    return derived_rows(lake.derived_table(spec), is_of_account, is_of_day)
+
+
+def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:
+    """Return what the newest statement says of each account at the end of a day."""
+    kinds = [EventKind.NET_LIQUIDATION.value, EventKind.CASH_BALANCE.value, EventKind.RATE.value]
+    is_of_kinds = col.kind.is_in(kinds)
+    is_of_day = col.day == day
+    events = lake.statement_events.rows(day, is_of_kinds & is_of_day).drop_nulls("amount")
+
+    newest = {}
+    cash: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    # By account and base currency.
+    rates: defaultdict[tuple[str, str | None], dict[str, float]] = defaultdict(dict)
+    for event in events.sort("stated_at", nulls_last=False).iter_rows(named=True):
+        account = event["account"]
+        currency = event["currency"]
+        if event["kind"] == EventKind.NET_LIQUIDATION:
+            newest[account] = event
+        elif currency is not None and event["kind"] == EventKind.CASH_BALANCE:
+            cash[account][currency] = event["amount"]
+        elif currency is not None:
+            rates[account, event["type"]][currency] = event["amount"]
+
+    worth = {}
+    for account, event in newest.items():
+        parts = json.loads(event["attributes"])
+        accruals = None
+        if parts:
+            accruals = sum(amount for name, amount in parts.items() if name.endswith("Accruals"))
+
+        base = event["currency"]
+        worth[account] = StatedWorth(
+            currency=base,
+            total=event["amount"],
+            accruals=accruals,
+            statement=event["statement"],
+            cash=cash[account],
+            rates={} if base is None else rates[account, base] | {base: 1.0},
+        )
+    return worth
+
+
+def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str, Any]:
+    """Return what explains the change of net liquidation of one account, and the difference; pure.
+
+    Where a part is not known, the difference is not known either. Amounts of a currency count at
+    its rate of the day; what the account had of it before gained or lost by the change of the rate.
+
+    Args:
+        first: What it was worth at the close before.
+        last: What it was worth at the close.
+        moved: What the tables have of the account and day.
+    """
+    unknown = []
+    if last.currency is None or first.currency != last.currency:
+        unknown.append("its base currency")
+
+    if not first.cash:  # a statement without its section Cash Report
+        unknown.append("its cash by currency")
+
+    foreign = _foreign_currencies(moved, first, last.currency)
+    without_rates = [code for code in foreign if code not in first.rates.keys() & last.rates.keys()]
+    if without_rates:
+        unknown.append(f"the effect of the rates of {', '.join(without_rates)}")
+    if moved.explained["profit"].has_nulls():
+        unknown.append("the profit of its holdings")
+
+    conversions = moved.conversions
+    if conversions["cash"].has_nulls() or conversions["quantity"].has_nulls():
+        unknown.append("what a conversion paid")
+    by_owner = moved.movements.filter(col.kind.is_in(_OWN))
+    if by_owner["cash"].has_nulls():
+        unknown.append("what the owner moved")
+
+    # What has no amount is unknown above, or makes a profit unknown.
+    cash = moved.movements.filter(col.cash != 0)
+    in_kind = _transfers_in_kind(moved)
+    if in_kind["value"].has_nulls():
+        unknown.append("the value of a transfer")
+
+    change = last.total - first.total
+    difference = None
+    parts = dict.fromkeys(EXPLAINS)
+    if not unknown:
+        rates = last.rates
+        commissions = _in_base(moved.explained, "fees", rates)
+        profit = _in_base(moved.explained, "profit", rates)
+        income = _in_base(moved.explained, "cash", rates)
+        parts["profit"] = profit - commissions - income
+        parts["income"] = _sum_of(cash, _INCOME, rates)
+        parts["fees"] = _sum_of(cash, _FEES, rates) + commissions
+        parts["interest"] = _sum_of(cash, _INTEREST, rates)
+        parts["rates"] = _effect_of_rates(moved, first, last)
+        parts["owner"] = _sum_of(cash, _OWN, rates) + _in_base(in_kind, "value", rates)
+        parts["accruals"] = _change_of_accruals(first, last)
+        difference = change - sum(filter(None, parts.values()))
+
+    return {
+        **parts,
+        "currency": last.currency,
+        "net_liquidation_before": first.total,
+        "net_liquidation": last.total,
+        "change": change,
+        "difference": difference,
+        "why_unknown": "; ".join(unknown) or None,
+        "statement": last.statement,
+    }
+
+
+def _foreign_currencies(moved: Moved, first: StatedWorth, base: str | None) -> list[str]:
+    """Return the currencies but the base one in which the account has or had something."""
+    frames = (moved.explained, moved.movements, moved.held_before, moved.held)
+    currencies = {currency for frame in frames for currency in frame["currency"]}
+    currencies |= {currency for currency, amount in first.cash.items() if amount}
+    currencies |= {_bought(symbol) for symbol in moved.conversions["symbol"]}
+    return sorted(currencies - {None, base})
+
+
+def _effect_of_rates(moved: Moved, first: StatedWorth, last: StatedWorth) -> float:
+    """Return what the account gained by rates: on what it had, and by what it converted."""
+    # The value of a future is notional: its profit is in the cash.
+    worth = moved.held_before.filter(col.sec_type != "FUT")
+    had = defaultdict(float, first.cash)
+    for currency, value in worth.group_by("currency").agg(pl.sum("market_value")).iter_rows():
+        had[currency] += value
+
+    effect = 0.0
+    for currency, amount in had.items():
+        if amount:
+            effect += amount * (last.rates[currency] - first.rates[currency])
+
+    # A conversion costs what its own rate differs from that of the day.
+    for conversion in moved.conversions.iter_rows(named=True):
+        effect += conversion["quantity"] * last.rates[_bought(conversion["symbol"])]
+        effect += conversion["cash"] * last.rates[conversion["currency"]]
+    return effect
+
+
+def _bought(symbol: str) -> str:
+    """Return the currency of which a conversion has the quantity: the first of a pair.
+
+    >>> _bought("EUR.USD")
+    'EUR'
+    """
+    return symbol.partition(".")[0]
+
+
+def _sum_of(cash: pl.DataFrame, kinds: Sequence[str], rates: Mapping[str, float]) -> float:
+    of_kinds = cash.filter(col.kind.is_in(list(kinds)))
+    return _in_base(of_kinds, "cash", rates)
+
+
+def _in_base(rows: pl.DataFrame, name: str, rates: Mapping[str, float]) -> float:
+    """Return the sum of amounts that are all known, in the base currency."""
+    total = 0.0
+    amounts = rows.group_by("currency").agg(pl.col(name).sum())
+    for currency, amount in amounts.iter_rows():
+        if amount:
+            total += amount * rates[currency]
+    return total
+
+
+def _change_of_accruals(first: StatedWorth, last: StatedWorth) -> float | None:
+    """Return the change of accruals; None where a statement names no parts.
+
+    What they moved is in the difference then.
+    """
+    if first.accruals is None or last.accruals is None:
+        return None
+    return last.accruals - first.accruals
+
+
+def _transfers_in_kind(moved: Moved) -> pl.DataFrame:
+    """Return what the owner brought or took in kind: `currency`, and `value`, null if unknown."""
+    transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
+    is_held = col.position != 0
+    mark = col.market_value / col.position
+    marks = moved.held.filter(is_held).select("conid", mark=mark)
+
+    at_price = col.quantity * col.price * col.multiplier
+    at_mark = col.quantity * col.mark
+    value = pl.coalesce("value", at_price, at_mark)
+    return transfers.join(marks, on="conid", how="left").select("currency", value=value)
+
+
+def is_closed(row: Mapping[str, Any]) -> bool:
+    """Return whether the books of a row close, or cannot be closed since a part is not known."""
+    if row["difference"] is None:
+        return True
+    allowed: float = max(LARGEST_DIFFERENCE, LARGEST_PART * abs(row["net_liquidation"]))
+    difference: float = row["difference"]
+    return abs(difference) <= allowed
+
+
+def open_books(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each account whose books do not close."""
+    sentences = []
+    for row in rows:
+        if is_closed(row):
+            continue
+
+        sizes = {name: abs(row[name] or 0.0) for name in EXPLAINS}
+        largest = max(EXPLAINS, key=sizes.__getitem__)
+        title = f"{row['account']} on {row['session_date']}"
+        missing = f"{row['difference']:+,.2f} {row['currency']} of {row['change']:+,.2f}"
+        most = f"{largest} with {row[largest] or 0.0:+,.2f}"
+        sentences.append(f"{title}: {missing} are not explained; the largest part is {most}")
+    return sentences

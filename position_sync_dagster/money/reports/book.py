@@ -1,0 +1,671 @@
+"""The holdings and strategies at one moment: positions, and every sum of money and greeks.
+
+The sums are by strategy, account, underlying and expiry. Different currencies are never added: each
+sum has one currency. The curves are the profit of the day over the last hours, from the ledger.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
+
+import polars as pl
+from polars import col
+
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.cents import cents
+from position_sync_dagster.domain.clock import A_DAY, SKEW, seconds_since
+from position_sync_dagster.domain.contract_match import contract_mismatch
+from position_sync_dagster.domain.holding import KEY
+from position_sync_dagster.domain.instrument import ContractDetails, leg_name
+from position_sync_dagster.domain.known_names import KnownNames
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.position_update import Source
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.derived import derived_rows, sum_if_known
+from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake, Past
+from position_sync_dagster.lake.schema import CLOSED_CAMPAIGNS, moment
+from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, open_profit
+from position_sync_dagster.money.campaigns.closes_of_strategies import (
+    NO_CLOSES,
+    Closes,
+    read_closes,
+)
+from position_sync_dagster.money.past.movements import known_sum
+from position_sync_dagster.money.reports import exposure
+from position_sync_dagster.money.reports.exposure import Split
+from position_sync_dagster.money.reports.money_sums import (
+    AMOUNTS,
+    BASE_TOTAL,
+    Campaign,
+    ExpirySum,
+    MoneySum,
+    StrategySum,
+    TotalSum,
+    UnderlyingSum,
+    column_of,
+)
+from position_sync_dagster.money.risk.scenario_file import (
+    ScenariosFileError,
+    folder_of,
+    read_scenarios,
+)
+from position_sync_dagster.money.strategies.rules import exchange_date
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import confirmations
+from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
+
+
+def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
+    """Return the condition that a row belongs to one of these legs, and the leg to the strategy."""
+    legs_of_strategy = [leg for leg in legs if leg.strategy_id == strategy]
+    conids = {leg.conid for leg in legs_of_strategy}
+    contracts = lake.contracts.get(conids)
+
+    is_wanted = pl.lit(value=False)
+    for leg in legs_of_strategy:
+        if contract_mismatch(leg, contracts.get(leg.conid)):
+            continue
+
+        is_of_leg = col.conid == leg.conid
+        if leg.account is not None:
+            is_of_leg &= col.account == leg.account
+        is_wanted |= is_of_leg
+    return is_wanted
+
+
+AnySum = TypeVar("AnySum", bound=MoneySum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Book:
+    """The holdings and the strategies at one moment, as the tables have them.
+
+    Rows stay in columns: those of 20,000 holdings take half a second to become values.
+
+    Attributes:
+        now: The moment.
+        priced: The newest row of each holding, also of closed ones, with its times
+            (`with_priced`).
+        legs: The active legs.
+        split: The parts of all these holdings.
+        reported: What the broker last reported of the followed types: rows of `broker_positions`.
+        live_since: For each connected login: values that their source confirmed since then are
+            current. It is the start of the connection, at most two refresh intervals ago.
+        streamed: The conids whose newest row the stream wrote recently (`written_by`), for logins
+            whose owner is connected; None while none is.
+        accounts: The newest values of the accounts, with their exchange rates.
+        closes: What closed, and why.
+        logins: All logins, connected or not.
+        unresolved: The strategies with a leg whose contract is not found.
+        served: The accounts that the gateways file names.
+        strategy: The only strategy whose parts are summed; None: all.
+    """
+
+    now: datetime
+    priced: pl.DataFrame
+    legs: tuple[ActiveContract, ...]
+    split: Split
+    reported: pl.DataFrame = field(default_factory=lambda: NO_HOLDINGS)
+    live_since: Mapping[str, datetime] = field(default_factory=dict)
+    streamed: frozenset[int] | None = None
+    accounts: tuple[AccountSummary, ...] = ()
+    closes: Closes = NO_CLOSES
+    logins: tuple[str, ...] = ()
+    unresolved: frozenset[str] = frozenset()
+    served: frozenset[str] = frozenset()
+    strategy: str | None = None
+
+    @cached_property
+    def names(self) -> KnownNames:
+        """The names that a person may give."""
+        of_rows = (self.priced, self.reported)
+        accounts = {account for rows in of_rows for account in rows["account"].unique()}
+        symbols = {symbol for rows in of_rows for symbol in rows["symbol"].unique()}
+        symbols |= {leg.symbol for leg in self.legs} | {*self.closes.rows["symbol"].drop_nulls()}
+        return KnownNames(
+            strategies=frozenset({UNATTRIBUTED, *(leg.strategy_id for leg in self.legs)}),
+            unresolved=self.unresolved,
+            accounts=self.served | self.summaries.keys() | accounts,
+            underlyings=frozenset(symbols - {None}),
+        )
+
+    def of_strategy(self, strategy: str | None) -> "Book":
+        """Return the book with the sums of one strategy; None: of all."""
+        if strategy is None:
+            return self
+        of_strategy = self.split.filter(col.strategy_id == strategy)
+        return replace(self, split=of_strategy, strategy=strategy)
+
+    @cached_property
+    def summaries(self) -> dict[str, AccountSummary]:
+        """The newest values of the accounts, by account."""
+        return {summary.account: summary for summary in self.accounts}
+
+    @cached_property
+    def matching(self) -> list[ActiveContract]:
+        """The legs that match the contract of their conid, or whose contract is not known yet."""
+        wrong = set(self.split.legs.drop_nulls("mismatch")["leg"])
+        return [leg for number, leg in enumerate(self.legs) if number not in wrong]
+
+    @cached_property
+    def held(self) -> pl.DataFrame:
+        """The open holdings that the broker last reported, with the times of their newest rows.
+
+        The value of a holding is current if its source confirmed it since `live_since` of its
+        login (`is_current`).
+        """
+        is_open = col.position != 0
+        times = self.priced.filter(is_open).select(*KEY, CONFIRMED, PRICED)
+        open_holdings = self.reported.filter(is_open).select("gateway_id", *KEY)
+        timed = open_holdings.join(times, on=KEY, how="left")
+        return timed.with_columns(is_current=is_current(self.live_since))
+
+    @cached_property
+    def unwritten(self) -> pl.DataFrame:
+        """The reported holdings of which the ledger has another quantity, or no row."""
+        newest = self.priced.select(*KEY, written="position")
+        joined = self.reported.join(newest, on=KEY, how="left")
+        written = col.written.fill_null(0.0)
+        return joined.filter(col.position != written)
+
+    @cached_property
+    def strategies(self) -> list[StrategySum]:
+        """Each strategy by currency."""
+        in_strategies = self.split.filter(col.strategy_id != UNATTRIBUTED)
+        return self._by_strategy(in_strategies, "currency")
+
+    @cached_property
+    def rest(self) -> list[StrategySum]:
+        """What no strategy has, by account and currency (UNATTRIBUTED)."""
+        in_none = self.split.filter(col.strategy_id == UNATTRIBUTED)
+        return self._by_strategy(in_none, "account", "currency")
+
+    @cached_property
+    def totals(self) -> list[TotalSum]:
+        """All holdings: by account and currency if there are several accounts, then by currency."""
+        by_account = self._account_totals
+        accounts = {total.account for total in by_account}
+        by_currency = self._totals_by("currency")
+        return [*by_account, *by_currency] if len(accounts) > 1 else by_currency
+
+    @cached_property
+    def in_base(self) -> list[TotalSum]:
+        """The totals of each account in its base currency, by the broker's exchange rates.
+
+        An account has one only if a holding has another currency.
+        """
+        totals = []
+        for account in self.accounts:
+            total = self._in_base(account)
+            if total is not None:
+                totals.append(total)
+        return totals
+
+    @cached_property
+    def underlyings(self) -> list[UnderlyingSum]:
+        """All holdings by underlying and currency."""
+        parts = self.split.parts.drop_nulls("symbol")
+        sums = exposure.summed(parts, ("symbol", "currency"), self.now)
+        return self._records(UnderlyingSum, sums)
+
+    @cached_property
+    def expiries(self) -> list[ExpirySum]:
+        """All holdings with an expiry by that and currency, the nearest first."""
+        parts = self.split.parts.drop_nulls("expiry")
+        sums = exposure.summed(parts, ("expiry", "currency"), self.now)
+        days = (col.expiry - exchange_date(self.now)).dt.total_days()
+        return self._records(ExpirySum, sums.with_columns(days=days))
+
+    @property
+    def sums(self) -> dict[str, Sequence[MoneySum]]:
+        """All tables by name."""
+        return {
+            "strategies": self.strategies,
+            "rest": self.rest,
+            "totals": self.totals,
+            "in_base": self.in_base,
+            "underlyings": self.underlyings,
+        }
+
+    @cached_property
+    def _account_totals(self) -> list[TotalSum]:
+        return self._totals_by("account", "currency")
+
+    def _totals_by(self, *names: str) -> list[TotalSum]:
+        """Return the sums of all holdings of the book, with the realised profit."""
+        rows = exposure.summed_legs(self.split, names, self.now)
+        totals = self._records(TotalSum, rows.drop_nulls("currency"))
+        return [self._with_profit(total, self.strategy) for total in totals]
+
+    def _by_strategy(self, split: Split, *names: str) -> list[StrategySum]:
+        """Return the sums of strategies, or of UNATTRIBUTED, with the realised profit."""
+        rows = exposure.summed_legs(split, ("strategy_id", *names), self.now)
+        sums = self._records(StrategySum, rows)
+        return [self._with_profit(strategy, strategy.name) for strategy in sums]
+
+    def _records(self, kind: type[AnySum], sums: pl.DataFrame) -> list[AnySum]:
+        """Return a record of each row of sums."""
+        rows = sums.iter_rows(named=True)
+        return [kind.of_row(row, self.now, self.streamed) for row in rows]
+
+    def _with_profit(self, sums: AnySum, name: str | None) -> AnySum:
+        """Return sums with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
+        is_strategy = name is not None and name != UNATTRIBUTED
+        if is_strategy and sums.account is not None:
+            return sums  # the profit of a strategy is not divided among accounts
+
+        realized = self.closes.realized(name, sums.account, sums.currency)
+        if realized is None or sums.currency is None:
+            return sums
+
+        if name is not None and is_strategy:
+            since = realized["realized_since"]
+            realized["campaign"] = self._campaign((name, sums.currency), since)
+        return sums.model_copy(update=realized)
+
+    def _campaign(self, key: tuple[str, str], since: datetime | None) -> Campaign:
+        """Return the campaign of a strategy in a currency."""
+        strategy, currency = key
+        earned = self.closes.earned.get(key, EarnedMoney())
+        # What closed without a movement that names it has no known profit.
+        realised = None if key in self.closes.unnamed else earned.realised
+        holdings = self.split.parts.filter(strategy_id=strategy, currency=currency)
+        open_now = open_profit(earned.lots, holdings, self.priced)
+        return Campaign(
+            since=since,
+            realised=realised,
+            open=open_now,
+            fees=earned.fees,
+            other_fees={name: cents(fee) for name, fee in earned.other_fees.items()},
+            profit=known_sum([realised, open_now]),
+        )
+
+    def _in_base(self, account: AccountSummary) -> TotalSum | None:
+        """Return the total of an account in its base currency, if it holds another one."""
+        base = account.currency
+        totals = [total for total in self._account_totals if total.account == account.account]
+        currencies = {total.currency for total in totals if total.currency is not None}
+        if base is None or currencies <= {base}:
+            return None
+
+        # The lines are in the total of each currency.
+        converted = self._converted(account, base)
+        sums = exposure.summed_legs(converted, ["account", "currency"], self.now)
+        total = TotalSum.of_row(sums.row(0, named=True), self.now, streamed=None)
+
+        without_rate = currencies - account.rates.keys()
+        changed = {
+            "name": BASE_TOTAL,
+            "differences": None,
+            "rates_age_s": seconds_since(account.rates_received_at, self.now),
+            "without_rate": tuple(sorted(without_rate)),
+        }
+        if without_rate:
+            changed |= dict.fromkeys(AMOUNTS)
+        return total.model_copy(update=changed)
+
+    def _converted(self, account: AccountSummary, base: str) -> Split:
+        """Return the parts of an account in its base currency.
+
+        An amount whose rate is missing stays as it is: who asks must leave out the sums of it.
+        """
+        is_of_account = col.account == account.account
+        of_account = self.split.filter(is_of_account, col.currency.is_not_null())
+        rate = col.currency.replace_strict(account.rates, default=1.0, return_dtype=pl.Float64)
+        # A strike weighs the legs of a sum (`risk.coverage`).
+        columns = [*map(column_of, AMOUNTS), "strike"]
+        in_base = pl.lit(base).alias("currency")
+
+        parts = of_account.parts.with_columns(pl.col(columns) * rate, in_base)
+        return Split(parts, of_account.legs.with_columns(in_base))
+
+
+# The closes, and the contracts of legs and of all that are quoted in cents, by conid.
+ClosesAndContracts = tuple[Closes, Mapping[int, ContractDetails]]
+
+
+def versions_of(*tables: Any) -> tuple[int, ...]:
+    """Return the newest version of each table."""
+    return tuple(table.table.version() for table in tables)
+
+
+@lru_cache(maxsize=2)
+def _closes_and_contracts(lake: Lake, _versions: tuple[int, ...]) -> ClosesAndContracts:
+    """Return what changes seldom: it is read again when one of its tables has changed.
+
+    Seconds after a change of a holding that closed, its cause is in `closures`.
+    """
+    legs = lake.registry.sync.get_all_active()
+    return read_closes(lake), _contracts_of(lake, legs)
+
+
+def _contracts_of(lake: Lake, legs: Iterable[ActiveContract]) -> dict[int, ContractDetails]:
+    """Return the contracts of legs, and of all that are quoted in cents."""
+    conids = {leg.conid for leg in legs}
+    return lake.contracts.quoted_in_cents() | lake.contracts.get(conids)
+
+
+def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
+    """Read the holdings and the strategies; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
+    reported = tables.all_broker_rows(lake, settings)
+    newest = confirmations.newest_values(latest, reported)
+    priced = confirmations.with_priced(newest, reported, now, band=settings.value_band)
+
+    live_since = _live_since(lake, settings, now)
+    is_live = col.gateway_id.is_in(list(live_since))
+    by_stream = written_by(Source.STREAM, priced, settings, now).filter(is_live)
+    streamed = frozenset(by_stream["conid"]) if live_since else None
+
+    legs = lake.registry.sync.get_all_active()
+    versions = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
+    closes_and_contracts = _closes_and_contracts(lake, versions)
+    book = _book(now, legs, priced, closes_and_contracts, settings)
+    is_followed = col.sec_type.is_in(settings.sec_types)
+    accounts = lake.account_values.latest_summaries()
+    logins = [login.gateway_id for login in settings.logins]
+    served = [account for login in settings.logins for account in login.accounts or ()]
+    unresolved = {leg.strategy_id for leg in lake.registry.unresolved}
+    return replace(
+        book,
+        reported=reported.filter(is_followed),
+        live_since=live_since,
+        streamed=streamed,
+        accounts=tuple(accounts),
+        logins=tuple(logins),
+        unresolved=frozenset(unresolved),
+        served=frozenset(served),
+    )
+
+
+def _live_since(lake: Lake, settings: Settings, now: datetime) -> dict[str, datetime]:
+    """Return for each connected login from when on a confirmed value is current."""
+    earliest = now - timedelta(seconds=2 * settings.refresh_interval_s)
+    live_since = {}
+    for login in settings.logins:
+        session = lake.sessions.current(login.gateway_id)
+        if session is not None and session.is_live(now):
+            live_since[session.gateway_id] = max(session.state_since, earliest)
+    return live_since
+
+
+def is_current(since: Mapping[str, datetime]) -> pl.Expr:
+    """Return whether the source of each row confirmed it since this time of its login.
+
+    Args:
+        since: The time of each connected login; rows of another one are not current.
+    """
+    kind = pl.Datetime("us", "UTC")
+    of_login = col.gateway_id.replace_strict(dict(since), default=None, return_dtype=kind)
+    return (pl.col(CONFIRMED) >= of_login).fill_null(value=False)
+
+
+def written_by(
+    source: Source, priced: pl.DataFrame, settings: Settings, now: datetime
+) -> pl.DataFrame:
+    """Return the open holdings whose newest row a source wrote, or confirmed, recently.
+
+    That is within two refresh intervals, or two intervals between rows if those are longer.
+    """
+    longest_s = max(settings.refresh_interval_s, settings.row_interval_s)
+    since = now - timedelta(seconds=2 * longest_s)
+    last = pl.max_horizontal("timestamp", CONFIRMED)
+    is_recent = last.is_between(since, now + SKEW)
+    return priced.filter(col.position != 0, col.source == source, is_recent)
+
+
+def _book(
+    now: datetime,
+    legs: Sequence[ActiveContract],
+    priced: pl.DataFrame,
+    closes_and_contracts: ClosesAndContracts,
+    settings: Settings,
+) -> Book:
+    closes, details = closes_and_contracts
+    try:
+        betas = read_scenarios(folder_of(settings.strategies_file)).betas
+    except ScenariosFileError:  # `what-if` names the mistake
+        betas = {}
+    split = exposure.split(legs, priced, details, closes.end_of, betas)
+    return Book(now=now, priced=priced, legs=tuple(legs), split=split, closes=closes)
+
+
+def names_ever(lake: Lake, book: Book) -> KnownNames:
+    """Return the names of a book with those of strategies that ended; blocks."""
+    of_campaigns = derived_rows(lake.derived_table(CLOSED_CAMPAIGNS), columns=["strategy_id"])
+    ended = pl.concat([lake.registry.sync.history()["strategy_id"], of_campaigns["strategy_id"]])
+    return replace(book.names, ended=frozenset(ended.unique()))
+
+
+def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
+    """Read the holdings and the strategies of a moment in the past; blocks.
+
+    It has no totals in a base currency, since those use the exchange rates of now.
+
+    Raises:
+        LakeError: A table cannot be used.
+        MomentError: The moment is in the future, or before the first row.
+    """
+    rows = tables.rows_at(lake, settings, past, now)
+    legs = tables.legs_at(lake, past.at)
+    priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
+    closes_and_contracts = (read_closes(lake, past), _contracts_of(lake, legs))
+    return _book(past.at, legs, priced, closes_and_contracts, settings)
+
+
+GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
+
+# The names of a position in the JSON, in order.
+COLUMNS = (
+    "account", "conid", "name", "symbol", "sec_type", "right", "strike", "expiry", "multiplier",
+    "currency", "position", "market_price", "price_kind", "bid", "ask", "market_value",
+    "average_cost", "unrealized", "today", "realised_today", "moneyness", "extrinsic", "greeks",
+    "greeks_source", "days", "age_s", "greeks_age_s", "feed", "current", "source", "strategies",
+    "shares",
+)  # fmt: skip
+
+# The sign of what an option gains when its underlying rises.
+_SIGNS = {"CALL": 1.0, "PUT": -1.0}
+
+
+def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
+    """Return rows of the ledger with the columns of the JSON, and the times of their ages.
+
+    `strategies` and `shares` name who has which part; what is missing from 1 belongs to nobody.
+    `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit.
+    """
+    named = rows.with_columns(_names(rows))
+    owners = _owners(book.split.parts)
+    joined = named.join(owners, on=KEY, how="left", maintain_order="left")
+    # A holding in no strategy has no row among those of strategies.
+    owners_and_shares = pl.col("strategies", "shares")
+    with_owners = joined.with_columns(owners_and_shares.fill_null([]))
+
+    sign = col.right.replace_strict(_SIGNS, default=None, return_dtype=pl.Float64)
+    inside = sign * (col.underlying_price - col.strike)
+    extrinsic = col.market_price - inside.clip(0.0)
+    days = (col.expiry - exchange_date(book.now)).dt.total_days()
+    has_greeks = col.delta.is_not_null()
+    greeks_at = pl.when(has_greeks).then("greeks_time")
+    feed = col.market_data_type.replace_strict(
+        confirmations.FEEDS, default="live", return_dtype=pl.String
+    )
+    is_tick = col.value_source == "TICK"
+    positions = with_owners.with_columns(
+        unrealized="unrealized_pnl",
+        today="daily_pnl",
+        realised_today="realized_pnl",
+        moneyness=inside / col.strike,
+        extrinsic=extrinsic,
+        greeks=pl.struct(GREEKS),
+        days=days,
+        confirmed_at=PRICED,
+        greeks_at=greeks_at,
+        feed=pl.when(is_tick).then(feed),
+        current=is_current(book.live_since),
+    )
+    price_age = _age_s(col.confirmed_at, book.now)
+    greeks_age = _age_s(col.greeks_at, book.now)
+    return positions.with_columns(age_s=price_age, greeks_age_s=greeks_age)
+
+
+def _names(rows: pl.DataFrame) -> pl.Series:
+    """Return the name of the contract of each row."""
+    terms = rows.select("symbol", "right", "strike", "expiry")
+    names = [leg_name(*row) for row in terms.iter_rows()]
+    return pl.Series("name", names, pl.String)
+
+
+def _owners(parts: pl.DataFrame) -> pl.DataFrame:
+    """Return for each holding the strategies that have a part of it, and their shares."""
+    in_strategies = parts.filter(col.strategy_id != UNATTRIBUTED).sort("strategy_id")
+    by_holding = in_strategies.group_by(KEY, maintain_order=True)
+    return by_holding.agg(strategies="strategy_id", shares="share")
+
+
+def _age_s(at: pl.Expr, now: datetime) -> pl.Expr:
+    """Return the age of what is of a time, in seconds."""
+    age_ms = (moment(now) - at).dt.total_milliseconds()
+    return (age_ms / 1000).clip(0.0)
+
+
+def open_positions(
+    book: Book, strategy: str | None = None, underlying: str | None = None
+) -> pl.DataFrame:
+    """Return the open holdings by account and contract; those without an expiry come last.
+
+    Args:
+        strategy: Only the legs of this strategy.
+        underlying: Only contracts on this symbol, in upper or lower case.
+    """
+    holdings = book.priced.filter(col.position != 0)
+    if underlying is not None:
+        symbol = col.symbol.str.to_uppercase()
+        holdings = holdings.filter(symbol == underlying.upper())
+
+    strike = col.strike.fill_null(0.0)
+    order = ("account", "symbol", "expiry", strike, "conid")
+    rows = position_rows(holdings, book).sort(order, nulls_last=True)
+    if strategy is None:
+        return rows
+    of_strategy = book.split.parts.filter(strategy_id=strategy)
+    return rows.join(of_strategy, on=KEY, how="semi", maintain_order="left")
+
+
+# The time span of the diagram: a trading day with the hours around it.
+SPAN = timedelta(hours=12)
+
+POINTS = 60
+
+# A curve has no line over a longer time without a value.
+LONGEST_STEP = timedelta(minutes=5)
+
+
+def read_curves(lake: Lake, book: Book) -> list[dict[str, Any]]:
+    """Read the daily profit of each strategy, and of each account as the broker sums it; blocks.
+
+    The present legs count for the whole span: a leg that became active at noon is in the points of
+    the morning as well. A profit of more than a day before a point is that of another day: the one
+    of the point is not known. Nor is a sum of which a part is unknown: a curve shows no marks.
+
+    Returns:
+        The name, the currency and the points of each curve; first those of strategies, by name.
+    """
+    first = book.now - SPAN
+    conids = {leg.conid for leg in book.matching}
+    sampled = lake.updates.sync.sampled(conids, first, book.now, POINTS)
+    earlier = book.priced.filter(col.timestamp < first)
+    not_sampled = earlier.filter(col.conid.is_in(conids))
+    at_slots = _newest_at_slots(sampled, not_sampled)
+    curves = _curves_of_strategies(at_slots, book.matching)
+
+    values = lake.account_values.between(first, book.now)
+    profits = values.drop_nulls("daily_pnl")
+    by_account = profits.group_by("account", "currency", maintain_order=True)
+    for (account, currency), of_account in by_account:
+        rows = of_account.select("timestamp", "daily_pnl").rows()
+        points = with_gaps(rows, LONGEST_STEP, every=max(1, len(rows) // POINTS))
+        curves.append({"name": account, "currency": currency, "points": points, "is_account": True})
+    return curves
+
+
+CurvePoint = tuple[datetime, float | None]
+
+
+def with_gaps(points: Sequence[CurvePoint], longest: timedelta, every: int = 1) -> list[CurvePoint]:
+    """Return each of so many points of a curve, and null where nothing is known for a longer time.
+
+    A line over a gap would look like a steady rise. Both ends of a gap are kept.
+    """
+    kept: list[CurvePoint] = []
+    is_after_gap = False
+    for number, point in enumerate(points):
+        at = point[0]
+        next_at = points[number + 1][0] if number + 1 < len(points) else None
+        is_before_gap = next_at is not None and next_at - at > longest
+        is_end = is_after_gap or is_before_gap or next_at is None
+        if is_end or number % every == 0:
+            kept.append(point)
+        if is_before_gap:
+            kept.append((at + longest, None))
+        is_after_gap = is_before_gap
+    return kept
+
+
+def _newest_at_slots(sampled: pl.DataFrame, not_sampled: pl.DataFrame) -> pl.DataFrame:
+    """Return the newest row of each holding at the end of each part of the span.
+
+    Args:
+        sampled: The rows of each part (`SyncUpdates.sampled`).
+        not_sampled: The newest rows of the holdings that have none among them.
+    """
+    columns = (*KEY, "timestamp", "position", "daily_pnl", "currency")
+    earlier = not_sampled.select(*columns, slot="timestamp")
+    in_slots = sampled.select(*columns, "slot")
+    rows = pl.concat([earlier, in_slots]).sort("slot")
+
+    slots = sampled.select("slot").unique()
+    holdings = rows.select(KEY).unique()
+    each = slots.join(holdings, how="cross").sort("slot")
+    newest = each.join_asof(rows, on="slot", by=KEY, check_sortedness=False)
+    return newest.drop_nulls("position")
+
+
+def _curves_of_strategies(
+    holdings: pl.DataFrame, legs: Sequence[ActiveContract]
+) -> list[dict[str, Any]]:
+    """Return the curve of each strategy and currency, with the shares of `claims_of`.
+
+    Args:
+        holdings: The holdings at each slot.
+        legs: The active legs that match their contracts.
+    """
+    if holdings.is_empty():
+        return []
+    parts = []
+    for holdings_of_slot in holdings.partition_by("slot"):
+        held = exposure.quantities_of(holdings_of_slot)
+        claims = exposure.claims_of(dict(enumerate(legs)), held)
+        claimed = exposure.claimed_parts(claims, legs)
+        parts.append(holdings_of_slot.join(claimed, on=KEY))
+
+    is_of_day = col.slot - col.timestamp <= A_DAY
+    profit = pl.when(is_of_day).then(col.daily_pnl * col.share)
+    with_profit = pl.concat(parts).select("currency", "slot", strategy="strategy_id", profit=profit)
+    by_slot = with_profit.group_by("strategy", "currency", "slot")
+    sums = by_slot.agg(sum_if_known(col.profit))
+    in_order = sums.sort("strategy", "currency", "slot")
+    by_strategy = in_order.group_by("strategy", "currency", maintain_order=True)
+    shortest = holdings["slot"].unique().sort().diff().min()
+    slot = shortest if isinstance(shortest, timedelta) else LONGEST_STEP
+    curves = []
+    for name, currency, slots, profits in by_strategy.agg("slot", "profit").iter_rows():
+        points = with_gaps([*zip(slots, profits, strict=True)], max(LONGEST_STEP, 1.5 * slot))
+        curves.append({"name": name, "currency": currency, "points": points})
+    return curves

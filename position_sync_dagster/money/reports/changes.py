@@ -1,0 +1,437 @@
+"""What happened today, from the tables alone: trades, closes, outages and breaks, a line each.
+
+The list is the same after a restart of everything: nothing of it is kept in memory.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from enum import StrEnum
+from operator import attrgetter
+
+from polars import col
+
+from position_sync_dagster.domain.cents import cents, in_cents
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.instrument import contract_name, digits, leg_name
+from position_sync_dagster.domain.leg import NEGLIGIBLE
+from position_sync_dagster.domain.reconciliation import Break
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import moment
+from position_sync_dagster.money.past.closes import SLACK, Cause, Closure, PositionChange
+from position_sync_dagster.money.past.movements import Movement, MovementKind, known_sum
+
+# Maximum number of ended breaks that are looked at.
+MOST_BREAKS = 100
+
+TERMS = ("symbol", "right", "strike", "expiry")
+
+# What an order of the owner makes.
+TRADES = frozenset({MovementKind.TRADE, MovementKind.CONVERSION})
+
+# The broker's code of a trade that opened, and closed nothing.
+OPENED = "O"
+
+
+class ChangeKind(StrEnum):
+    """What changed: an order was executed, a holding ended or moved, a login, or a break."""
+
+    TRADE = "TRADE"
+    CLOSE = "CLOSE"
+    QUANTITY = "QUANTITY"
+    GATEWAY = "GATEWAY"
+    BREAK = "BREAK"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayChange:
+    """One thing that happened.
+
+    Attributes:
+        conids: The contracts that it concerns.
+        text: What happened, for a person.
+        amount: The realised profit; None if there is none, or if it is not known.
+        currency: The currency of `amount`.
+    """
+
+    at: datetime
+    kind: ChangeKind
+    account: str | None = None
+    conids: tuple[int, ...] = ()
+    text: str
+    amount: float | None = None
+    currency: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Day:
+    """What the tables have of a day.
+
+    Attributes:
+        since: Its beginning: midnight in New York.
+        movements: Those that count, of contracts; in order of time.
+        names: The contracts as a trader writes them, by conid.
+        strategies: The strategies that have or had a leg, by conid.
+    """
+
+    since: datetime
+    changes: Sequence[PositionChange] = ()
+    movements: Sequence[Movement] = ()
+    closures: Sequence[Closure] = ()
+    sessions: Sequence[GatewaySession] = ()
+    breaks: Sequence[Break] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
+    strategies: Mapping[int, frozenset[str]] = field(default_factory=dict)
+
+
+def day_began(now: datetime) -> datetime:
+    """Return the last midnight in New York."""
+    day = now.astimezone(NEW_YORK).date()
+    midnight = datetime.combine(day, time(), NEW_YORK)
+    return midnight.astimezone(UTC)
+
+
+def read_day(lake: Lake, since: datetime) -> Day:
+    """Return what the tables have of a day that began then; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    changes = lake.position_changes.records(since)
+    movements = _movements_since(lake, since)
+    conids = set(map(attrgetter("conid"), (*changes, *movements)))
+    of_these = col.conid.is_in(conids)
+
+    legs = lake.registry.sync.history().filter(of_these)  # also removed ones
+    by_conid = legs.group_by("conid").agg("strategy_id")
+    strategies = {conid: frozenset(names) for conid, names in by_conid.iter_rows()}
+
+    names = {}
+    terms = lake.updates.sync.latest().filter(of_these).select("conid", *TERMS)
+    for conid, *terms_of_leg in terms.iter_rows():
+        names[conid] = leg_name(*terms_of_leg)
+    for change in changes:
+        names[change.conid] = contract_name(change)
+
+    breaks = lake.breaks.open_breaks()
+    for ended in lake.breaks.closed_breaks(MOST_BREAKS):
+        if ended.resolved_at and ended.resolved_at >= since:
+            breaks.append(ended)
+
+    closed_since = col.closed_at >= moment(since)
+    return Day(
+        since=since,
+        changes=changes,
+        movements=movements,
+        closures=lake.closures.current(closed_since),
+        breaks=breaks,
+        names=names,
+        strategies=strategies,
+    )
+
+
+def read_sessions(lake: Lake, since: datetime) -> list[GatewaySession]:
+    """Return the sessions of a day that began then; blocks."""
+    was_alive = col.heartbeat_at >= moment(since)
+    return lake.sessions.history(None, was_alive)
+
+
+def _movements_since(lake: Lake, since: datetime) -> list[Movement]:
+    """Return the movements of contracts since a time; one without a time belongs to its day."""
+    day = since.astimezone(NEW_YORK).date()
+    # The day of a calendar further west begins later.
+    first_day = day - timedelta(days=1)
+    is_of_contract = col.conid.is_not_null()
+
+    of_day = []
+    for movement in lake.movements.records(first_day, is_of_contract):
+        is_of_day = movement.day >= day
+        if movement.at is not None:
+            is_of_day = movement.at >= since
+        if is_of_day:
+            of_day.append(movement)
+    return sorted(of_day, key=lambda movement: movement.at or since)
+
+
+def changes_of(day: Day) -> list[DayChange]:
+    """Return everything that happened on a day, the newest first; pure."""
+    changes = [*_trades(day), *_moves(day), *_gateways(day), *_breaks(day)]
+    return sorted(changes, key=attrgetter("at"), reverse=True)
+
+
+def realized_of(day: Day) -> dict[Key, float | None]:
+    """Return the realised profit of each holding that moved today, as the broker states it; pure.
+
+    A holding is left out while its movements do not explain all that it changed by. The profit is
+    None if that of one of them is not known.
+    """
+    unexplained: defaultdict[Key, float] = defaultdict(float)
+    for change in day.changes:
+        unexplained[change.key] += change.by
+
+    realized = {}
+    for key, movements in grouped(attrgetter("key"), day.movements).items():
+        moved = known_sum(map(attrgetter("quantity"), movements))
+        if moved is None:
+            continue
+
+        difference = abs(unexplained[key] - moved)
+        if difference < NEGLIGIBLE:
+            profits = map(attrgetter("realized_pnl"), movements)
+            realized[key] = known_sum(profits)
+    return realized
+
+
+def closed_profits(day: Day) -> dict[Key, float | None]:
+    """Return the profit of the day of each holding that moved today and is gone; pure.
+
+    The broker's own formula of the day, in which commissions are no part, is (TWS Users' Guide,
+    "Profit and Loss"):
+
+        position now × price now − position at the close × price at the close + net amount traded
+
+    Of what is gone the first term is 0, and the amount is in the movements. The second one follows
+    from one message of the broker, which names the value of a holding with its profit of the day:
+    both are of one moment. Where one of these is not known, the profit is not.
+
+    Returns:
+        The profit in the currency of the holding; None if it is not known.
+    """
+    changes_of = grouped(attrgetter("key"), day.changes)
+    movements_of = grouped(attrgetter("key"), day.movements)
+
+    profits = {}
+    for key in changes_of.keys() | movements_of.keys():
+        changes = sorted(changes_of[key], key=lambda change: change.seen_at)
+        is_gone = not changes or changes[-1].after == 0
+        if is_gone:
+            profits[key] = _profit_of(changes, movements_of[key])
+    return profits
+
+
+def _profit_of(changes: Sequence[PositionChange], movements: Sequence[Movement]) -> float | None:
+    """Return the profit of a holding that is gone; without changes it was never seen open."""
+    held = changes[0].before if changes else 0.0
+    moved = known_sum(movement.quantity for movement in movements)
+    if moved is None or abs(held + moved) >= NEGLIGIBLE:
+        return None
+
+    at_close = _value_at_close(changes[0]) if held else 0.0
+    received = known_sum(movement.cash for movement in movements)
+    return None if at_close is None or received is None else received - at_close
+
+
+def _value_at_close(change: PositionChange) -> float | None:
+    """Return the value at the close of yesterday, by the last message before the first change."""
+    if change.market_price is None or change.daily_pnl is None:
+        return None
+    value = change.market_price * change.before * change.multiplier
+    return value - change.daily_pnl
+
+
+def _trades(day: Day) -> Iterator[DayChange]:
+    """Yield a line for each order that was executed."""
+    trades = [movement for movement in day.movements if movement.kind in TRADES]
+    for legs in grouped(_order_of, trades).values():
+        yield _order(legs, day)
+
+
+def _order(trades: Sequence[Movement], day: Day) -> DayChange:
+    """Return the line of an order: its strategies, what was traded, and what that gained."""
+    executed_at = max(trade.at or day.since for trade in trades)
+    profits = [profit for profit in map(_closing_profit, trades) if profit is not None]
+    amount = cents(sum(profits)) if profits else None
+
+    by_conid = grouped(lambda trade: trade.conid or 0, trades)
+    conids = tuple(by_conid)
+    strategies = _common_strategies(day, conids)
+    parts = [_traded(trades_of_leg, day.names) for trades_of_leg in by_conid.values()]
+    traded = ", ".join(parts)
+    first = trades[0]
+    gain = _gain(amount, first.currency)
+    return DayChange(
+        at=executed_at,
+        kind=ChangeKind.TRADE,
+        account=first.account,
+        conids=conids,
+        text=f"{strategies}{traded}{gain}",
+        amount=amount,
+        currency=first.currency,
+    )
+
+
+def _closing_profit(trade: Movement) -> float | None:
+    """Return the realised profit of a trade; None: it opened, or its profit is not known.
+
+    Statements write 0 for what opened. Without a code that says so, a 0 says nothing.
+    """
+    if trade.open_close == OPENED:
+        return None
+    if trade.open_close is None and trade.realized_pnl == 0:
+        return None
+    return trade.realized_pnl
+
+
+def _order_of(trade: Movement) -> tuple[str, str]:
+    return trade.account, trade.order_id or trade.movement_id
+
+
+def _common_strategies(day: Day, conids: Sequence[int]) -> str:
+    """Return the strategies that have all legs of a combo, before what was traded."""
+    if len(conids) < 2:
+        return ""
+    nobody: frozenset[str] = frozenset()
+    common = day.strategies.get(conids[0], nobody)
+    for conid in conids:
+        common &= day.strategies.get(conid, nobody)
+    names = ", ".join(sorted(common))
+    return f"{names}: " if names else ""
+
+
+def _traded(trades: Sequence[Movement], names: Mapping[int, str]) -> str:
+    """Return what was done with one contract: "sold 1 QQQ 555C 15Dec28 at 41.20"."""
+    net = 0.0
+    size = 0.0
+    payments = []
+    for trade in trades:
+        quantity = trade.quantity or 0.0  # one without moved nothing
+        net += quantity
+        size += abs(quantity)
+        payments.append(None if trade.price is None else trade.price * abs(quantity))
+
+    if net > 0:
+        word = "bought"
+    elif net < 0:
+        word = "sold"
+    else:
+        word = "bought and sold"
+    first = trades[0]
+    name = names.get(first.conid or 0, first.symbol or "")
+    number = digits(abs(net) or size / 2)
+    text = f"{word} {number} {name}"
+
+    paid = known_sum(payments)
+    if paid is None or not size:
+        return text
+    price = paid / size
+    return f"{text} at {price:,.2f}"
+
+
+def _gain(amount: float | None, currency: str | None) -> str:
+    if not amount:
+        return ""
+    gain = f", {amount:+,.0f}"
+    return f"{gain} {currency}" if currency else gain
+
+
+def _moves(day: Day) -> Iterator[DayChange]:
+    """Yield the changes of quantities that no trade explains, and why holdings ended."""
+    movements_of = grouped(attrgetter("key"), day.movements)
+    changes_of = grouped(attrgetter("key"), day.changes)
+    explained = [closure for closure in day.closures if closure.cause is not Cause.UNEXPLAINED]
+    closures_of_change = grouped(attrgetter("change_id"), explained)
+    for change in day.changes:
+        closures = closures_of_change[change.change_id]
+        untraded = [closure for closure in closures if closure.cause is not Cause.TRADED]
+        movements = movements_of[change.key]
+        is_traded = _is_traded(change, movements) or _are_traded(changes_of[change.key], movements)
+        if untraded or not is_traded:
+            yield _move(change, untraded or closures)
+
+
+def _is_traded(change: PositionChange, movements: Iterable[Movement]) -> bool:
+    """Return whether a trade of the same direction was made when a quantity changed."""
+    begin = (change.since or change.seen_at) - SLACK
+    end = change.seen_at + SLACK
+    for movement in movements:
+        is_same_way = (movement.quantity or 0.0) * change.by > 0
+        is_near = movement.at is not None and begin <= movement.at <= end
+        if movement.kind in TRADES and is_same_way and is_near:
+            return True
+    return False
+
+
+def _are_traded(changes: Iterable[PositionChange], movements: Iterable[Movement]) -> bool:
+    """Return whether trades are all that changed a holding, whenever they were made."""
+    steps = [change.by for change in changes]
+    traded = [movement.quantity or 0.0 for movement in movements if movement.kind in TRADES]
+    bought = sum(max(step, 0.0) for step in steps) - sum(max(size, 0.0) for size in traded)
+    sold = sum(min(step, 0.0) for step in steps) - sum(min(size, 0.0) for size in traded)
+    return abs(bought) < NEGLIGIBLE and abs(sold) < NEGLIGIBLE
+
+
+def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
+    """Return the line of a change, such as "assigned: SPY 650C 15Jan27  -2 → 0, +150 USD"."""
+    kind = ChangeKind.CLOSE
+    word = "closed"
+    amount = None
+    if closures:
+        causes = [closure.cause.lower().replace("_", " ") for closure in closures]
+        word = " and ".join(dict.fromkeys(causes))
+        amount = in_cents(known_sum(map(attrgetter("realized_pnl"), closures)))
+    elif change.after:
+        kind = ChangeKind.QUANTITY
+        word = "quantity"
+
+    step = f"{contract_name(change)}  {digits(change.before)} → {digits(change.after)}"
+    return DayChange(
+        at=change.seen_at,
+        kind=kind,
+        account=change.account,
+        conids=(change.conid,),
+        text=f"{word}: {step}{_gain(amount, change.currency)}",
+        amount=amount,
+        currency=change.currency,
+    )
+
+
+def _gateways(day: Day) -> Iterator[DayChange]:
+    """Yield when owners of logins started and ended, and each outage."""
+    for session in day.sessions:
+        if session.owner is not Owner.STREAM:
+            continue
+        for at, event in _history_of(session):
+            text = f"gateway {session.gateway_id}: {event}"
+            yield DayChange(at=at, kind=ChangeKind.GATEWAY, text=text)
+
+
+def _history_of(session: GatewaySession) -> Iterator[tuple[datetime, str]]:
+    """Yield what happened to a session, with the time."""
+    yield session.started_at, "the stream started"
+    for began, ended, reason in session.outages_over:
+        lasted_s = (ended - began).total_seconds()
+        yield began, _with_reason(f"outage of {lasted_s:,.0f} s", reason)
+
+    if session.state is SessionState.BLIND:
+        yield session.state_since, _with_reason("outage, not over yet", session.detail)
+    elif session.state in (SessionState.ENDED, SessionState.LOST):
+        yield session.heartbeat_at, _with_reason(session.state, session.detail)
+
+
+def _with_reason(text: str, reason: str | None) -> str:
+    return f"{text} – {reason}" if reason else text
+
+
+def _breaks(day: Day) -> Iterator[DayChange]:
+    """Yield the breaks that are open, and those that ended today."""
+    for (at, state), breaks in grouped(_last_step_of, day.breaks).items():
+        first = breaks[0]
+        text = f"break {state}: {first.symbol} {first.type}: {first.detail}"
+        if len(breaks) > 1:
+            text += f" and {len(breaks) - 1} more"
+        conids = map(attrgetter("conid"), breaks)
+        yield DayChange(
+            at=at,
+            kind=ChangeKind.BREAK,
+            account=first.account,
+            conids=tuple(conids),
+            text=text,
+        )
+
+
+def _last_step_of(difference: Break) -> tuple[datetime, str]:
+    at = difference.resolved_at or difference.confirmed_at or difference.opened_at
+    return at, difference.state

@@ -1,0 +1,572 @@
+"""The exposure of strategies, accounts and underlyings, from the parts of holdings; pure.
+
+Each holding is split once: a strategy has the part that its legs claim, and the rest belongs to no
+strategy (UNATTRIBUTED). All sums are sums of these parts, so that the strategies and the rest
+together are all holdings.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import polars as pl
+import polars.selectors as cs
+from polars import col
+
+from position_sync_dagster.domain.contract_match import contract_mismatch
+from position_sync_dagster.domain.holding import KEY, Key
+from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
+from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.position_update import GreeksSource
+from position_sync_dagster.lake.contracts import magnifier_in
+from position_sync_dagster.lake.schema import STRATEGY_EXPOSURE, moment
+from position_sync_dagster.money.past.closes import counted_ends
+from position_sync_dagster.money.risk.coverage import sum_if_carried
+from position_sync_dagster.money.strategies.rules import exchange_date
+from position_sync_dagster.sync.confirmations import FEEDS, PRICED
+
+
+class Claim(NamedTuple):
+    """What a leg has of one holding.
+
+    Attributes:
+        leg: The number of the leg among those that were given.
+        share: The part of the holding, above 0 and at most 1.
+    """
+
+    leg: int
+    key: Key
+    share: float
+
+
+def claims_of(legs: Mapping[int, ActiveContract], held: Mapping[Key, float]) -> list[Claim]:
+    """Return what each leg has of the holdings; no part of a holding belongs to two legs.
+
+    Legs with an account and a quantity come first, then those with a quantity of any account, which
+    take from each account in proportion to what is left. If legs claim more than is held, they
+    share it by their quantities; a leg of the opposite sign has nothing. What remains belongs to
+    the legs without a quantity, in equal parts if there are several.
+
+    Args:
+        legs: Active legs that match the contract of their conid, by any number.
+        held: The quantity of each holding.
+    """
+    legs_of_conid: defaultdict[int, dict[int, ActiveContract]] = defaultdict(dict)
+    for number, leg in legs.items():
+        legs_of_conid[leg.conid][number] = leg
+
+    holdings_of_conid: defaultdict[int, dict[Key, float]] = defaultdict(dict)
+    for key, quantity in held.items():
+        _account, conid = key
+        if quantity and conid in legs_of_conid:
+            holdings_of_conid[conid][key] = quantity
+
+    claims = []
+    for conid, holdings in holdings_of_conid.items():
+        claims += _claims_of_contract(legs_of_conid[conid], holdings)
+    return claims
+
+
+# What each leg takes of each holding, by the number of the leg.
+_Taken = defaultdict[tuple[int, Key], float]
+
+
+def _claims_of_contract(
+    legs: Mapping[int, ActiveContract], holdings: Mapping[Key, float]
+) -> list[Claim]:
+    """Return what each leg has of the holdings of its contract."""
+    unclaimed = dict(holdings)
+    taken: _Taken = defaultdict(float)
+    accounts = {account for account, _conid in holdings}
+    for account in (*sorted(accounts), None):
+        quantities = {}
+        for number, leg in legs.items():
+            if leg.quantity is not None and leg.account == account:
+                quantities[number] = leg.quantity
+
+        keys = [key for key in holdings if account in (None, key[0])]
+        _take(quantities, 1.0, keys, unclaimed, taken)
+        _take(quantities, -1.0, keys, unclaimed, taken)
+
+    for key, quantity in unclaimed.items():
+        if abs(quantity) <= NEGLIGIBLE * abs(holdings[key]):
+            continue
+
+        claiming = [number for number, leg in legs.items() if leg.quantity is None]
+        takers = [number for number in claiming if legs[number].account in (None, key[0])]
+        for number in takers:
+            taken[number, key] += quantity / len(takers)
+
+    claims = []
+    for (number, key), quantity in taken.items():
+        if quantity:
+            share = quantity / holdings[key]
+            claims.append(Claim(number, key, share))
+    return claims
+
+
+def _take(
+    quantities: Mapping[int, float],
+    sign: float,
+    keys: Sequence[Key],
+    unclaimed: dict[Key, float],
+    taken: _Taken,
+) -> None:
+    """Return what legs of one sign claim, of each holding in proportion to what it has left.
+
+    Args:
+        quantities: What each leg claims.
+        sign: 1 for legs and holdings that are long, −1 for short ones.
+        keys: The holdings of which they may take.
+        unclaimed: What is left of each holding; it gets less.
+        taken: What each leg has; it gets more.
+    """
+    claimed = {number: wanted for number, wanted in quantities.items() if wanted * sign > 0}
+    available = {key: unclaimed[key] for key in keys if unclaimed[key] * sign > 0}
+    if not claimed or not available:
+        return
+    sum_claimed = sum(claimed.values())
+    sum_available = sum(available.values())
+    met = min(1.0, sum_available / sum_claimed)
+    for key, quantity in available.items():
+        for number, wanted in claimed.items():
+            taken[number, key] += wanted * met * quantity / sum_available
+        unclaimed[key] -= sum_claimed * met * quantity / sum_available
+
+
+# Classes of assets with separate sums: a future's value is notional, an option's a premium. The
+# class of other holdings is OTHER, and that of a leg without a holding UNKNOWN.
+_CLASSES = {"OPT": "OPTION", "FOP": "OPTION", "STK": "STOCK", "FUT": "FUTURE"}
+
+# A leg that expires within this time is counted in `legs_expiring`.
+EXPIRES_SOON = timedelta(days=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """All holdings, split between the strategies and the rest.
+
+    Attributes:
+        parts: A row for each part of a holding: to whom it belongs (`strategy_id`, `leg`), and its
+            part of each value and greek. `leg` is negative for what no strategy has.
+        legs: A row for each active leg in each account in which it has a part, and for each part
+            that no strategy has; legs without a part have one row. `closed` says how a leg that is
+            not held was closed.
+    """
+
+    parts: pl.DataFrame
+    legs: pl.DataFrame
+
+    def filter(self, *where: pl.Expr) -> "Split":
+        """Return the parts and the legs for which the given expressions are true."""
+        parts = self.parts.filter(*where)
+        return Split(parts, self.legs.filter(*where))
+
+
+def split(
+    legs: Iterable[ActiveContract],
+    latest: pl.DataFrame,
+    details: Mapping[int, ContractDetails] | None = None,
+    end_of: Callable[[ActiveContract], str | None] = lambda _leg: None,
+    betas: Mapping[str, float] | None = None,
+) -> Split:
+    """Split the holdings between the strategies and the rest.
+
+    A leg whose description does not match the contract of its conid has no part.
+
+    Args:
+        legs: The active legs.
+        latest: The newest row of each holding, with the columns of `with_priced`.
+        details: The known contract details, by conid: of legs, and of all contracts that are quoted
+            in cents. Without them, the price magnifier of a contract is derived from its value.
+        end_of: How a leg that is not held was closed (`Closes.end_of`); None where it is missing.
+        betas: By how much each underlying moves when the index moves by 1.
+    """
+    active = [leg for leg in legs if leg.removed_at is None]
+    contracts = details or {}
+    wrong = _mismatches(active, contracts)
+    matching = {number: leg for number, leg in enumerate(active) if number not in wrong}
+
+    conids = {leg.conid for leg in active}
+    of_legs = latest.filter(col.conid.is_in(conids))
+    held = quantities_of(of_legs)
+    claims = claims_of(matching, held)
+    parts_of_holdings = _parts(latest, claims, active, contracts)
+    beta = col.symbol.replace_strict(dict(betas or {}), default=None, return_dtype=pl.Float64)
+    parts = parts_of_holdings.with_columns(beta_delta=col.dollar_delta * beta)
+
+    rows_of_legs = _legs(active, wrong, of_legs, held, claims)
+    absent = rows_of_legs.filter(~col.is_held)["leg"].unique()
+    ends = {number: end_of(active[number]) for number in absent}
+    closed = col.leg.replace_strict(ends, default=None, return_dtype=pl.String)
+
+    unattributed = parts.filter(col.leg < 0)
+    all_rows = pl.concat([rows_of_legs, _unattributed_rows(unattributed, held)])
+    return Split(parts, all_rows.with_columns(closed=closed))
+
+
+def quantities_of(holdings: pl.DataFrame) -> dict[Key, float]:
+    """Return the quantity of each holding."""
+    held = {}
+    for account, conid, quantity in holdings.select(_HELD).iter_rows():
+        held[account, conid] = quantity
+    return held
+
+
+def _mismatches(
+    legs: Sequence[ActiveContract], contracts: Mapping[int, ContractDetails]
+) -> dict[int, str]:
+    """Return how legs differ from the contract of their conid, by their number."""
+    mismatches = [contract_mismatch(leg, contracts.get(leg.conid)) for leg in legs]
+    return {number: mismatch for number, mismatch in enumerate(mismatches) if mismatch}
+
+
+_HELD = (*KEY, "position")
+_CLAIM_COLUMNS = {
+    "account": pl.String, "conid": pl.Int64, "leg": pl.Int64, "strategy_id": pl.String,
+    "share": pl.Float64,
+}  # fmt: skip
+_MONEY = ("unrealized_pnl", "daily_pnl")
+_GREEKS = ("delta", "gamma", "vega", "theta")
+# The sums of parts. `gamma_1pct` is the change of dollar delta when the underlying moves by 1 %;
+# like dollar delta it may be added over underlyings. `beta_delta` is dollar delta × beta.
+SUMS = ("market_value", "notional", *_MONEY, *_GREEKS, "dollar_delta", "gamma_1pct", "beta_delta")
+
+
+def _parts(
+    latest: pl.DataFrame,
+    claims: Sequence[Claim],
+    legs: Sequence[ActiveContract],
+    contracts: Mapping[int, ContractDetails],
+) -> pl.DataFrame:
+    """Return the parts of the holdings: those of legs, and what no strategy has."""
+    holdings = latest.filter(col.position != 0).with_row_index("holding")
+    claimed = claimed_parts(claims, legs)
+    of_legs = holdings.join(claimed, on=KEY, how="inner")
+
+    # A holding that no leg claims has no row there: nothing of it is claimed.
+    claimed_shares = claimed.group_by(KEY).agg(col.share.sum())
+    with_claims = holdings.join(claimed_shares, on=KEY, how="left")
+    unclaimed_share = 1.0 - col.share.fill_null(0.0)
+    with_rest = with_claims.with_columns(share=unclaimed_share)
+    unclaimed = with_rest.filter(col.share > NEGLIGIBLE).with_row_index("leg", offset=1)
+    number = -col.leg.cast(pl.Int64)
+    of_nobody = unclaimed.with_columns(leg=number, strategy_id=pl.lit(UNATTRIBUTED))
+
+    parts = pl.concat([of_legs, of_nobody], how="diagonal")
+    asset_class = col.sec_type.replace_strict(_CLASSES, default="OTHER")
+    with_classes = parts.with_columns(asset_class=asset_class, magnifier=magnifier_in(contracts))
+    return _with_amounts(_with_marks(with_classes))
+
+
+def claimed_parts(claims: Iterable[Claim], legs: Sequence[ActiveContract]) -> pl.DataFrame:
+    """Return a row for each claim."""
+    rows: list[tuple[Any, ...]] = []
+    for claim in claims:
+        strategy = str(legs[claim.leg].strategy_id)
+        rows.append((*claim.key, claim.leg, strategy, claim.share))
+
+    return pl.DataFrame(rows, _CLAIM_COLUMNS, orient="row")
+
+
+def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
+    """Return parts with what is counted: which greeks they have, how sure their values are."""
+    is_option = col.right.is_not_null()
+    has_greeks = is_option & col.delta.is_not_null()
+    is_computed = col.greeks_source.eq_missing(GreeksSource.MODEL)
+
+    # What is not known is counted by itself, in `short_unknown`.
+    is_call = col.right == "CALL"
+    is_above = col.underlying_price > col.strike
+    is_below = col.underlying_price < col.strike
+    in_money = pl.when(is_call).then(is_above).otherwise(is_below)
+    is_short = is_option & (col.position < 0)
+    is_short_in_money = is_short & in_money.fill_null(value=False)
+
+    is_valueless = col.market_value.is_null()
+    is_undated = ~is_valueless & col.value_time.is_null()
+    is_delayed = (col.value_source == "TICK") & col.market_data_type.is_in(list(FEEDS))
+    return parts.with_columns(
+        is_option=is_option,
+        has_greeks=has_greeks,
+        is_modelled=has_greeks & is_computed,
+        greekless=col.delta.is_null(),
+        short_in_money=is_short_in_money,
+        short_unknown=is_short & in_money.is_null(),
+        valueless=is_valueless,
+        undated=is_undated,
+        delayed=is_delayed,
+    )
+
+
+def _with_amounts(parts: pl.DataFrame) -> pl.DataFrame:
+    """Return parts with their own money and greeks: those of the holding × the share.
+
+    The price of an underlying is in the minor unit where the contract is quoted in cents.
+    """
+    units = col.position * col.multiplier * col.share
+    value = col.market_value * col.share
+    spot = col.underlying_price / col.magnifier
+
+    is_future = col.asset_class == "FUTURE"
+    market_value = pl.when(~is_future).then(value)
+    notional = pl.when(is_future).then(value)
+    money = pl.col(_MONEY) * col.share
+    greeks = pl.col(_GREEKS) * units
+
+    is_its_own_underlying = col.sec_type.is_in(["STK", "FUT"])
+    delta_of_option = col.delta * units * spot
+    dollar_delta = pl.when(is_its_own_underlying).then(value).otherwise(delta_of_option)
+    gamma_1pct = col.gamma * units * spot**2 / 100
+    return parts.with_columns(
+        money,
+        greeks,
+        market_value=market_value,
+        notional=notional,
+        dollar_delta=dollar_delta,
+        gamma_1pct=gamma_1pct,
+    )
+
+
+_LEG_COLUMNS: dict[str, Any] = {
+    "leg": pl.Int64,
+    **dict.fromkeys(("strategy_id", "account", "currency", "asset_class"), pl.String),
+    "is_held": pl.Boolean,
+    **dict.fromkeys(("mismatch", "difference"), pl.String),
+}
+
+
+def _legs(
+    legs: Sequence[ActiveContract],
+    wrong: Mapping[int, str],
+    newest: pl.DataFrame,
+    positions: Mapping[Key, float],
+    claims: Iterable[Claim],
+) -> pl.DataFrame:
+    """Return the rows of legs: where each has a part, and what is wrong with it."""
+    claimed: dict[int, dict[str, float]] = defaultdict(dict)
+    for claim in claims:
+        account = claim.key[0]
+        claimed[claim.leg][account] = claim.share * positions[claim.key]
+
+    columns = (*_HELD, "currency", "sec_type")
+    rows_of_conid = newest.select(columns).rows_by_key("conid", named=True)
+    rows: list[tuple[Any, ...]] = []
+    for number, leg in enumerate(legs):
+        rows_of_leg = rows_of_conid[leg.conid]
+        if leg.account is not None:
+            rows_of_leg = [row for row in rows_of_leg if row["account"] == leg.account]
+        holdings = [row for row in rows_of_leg if row["position"]]
+
+        place = leg.account
+        currency = None
+        asset_class = "UNKNOWN"
+        if rows_of_leg:
+            first = (holdings or rows_of_leg)[0]
+            place = first["account"]
+            currency = first["currency"]
+            asset_class = _CLASSES.get(first["sec_type"], "OTHER")
+
+        quantities = claimed[number]
+        is_held = bool(quantities)
+        mismatch = difference = None
+        if number in wrong:
+            is_held = bool(holdings)
+            mismatch = f"{contract_name(leg)}: {wrong[number]}"
+        elif holdings:
+            difference = _unmet_claim(leg, sum(quantities.values()))
+
+        places = quantities or (place,)
+        for place in places:
+            group = (leg.strategy_id, place, currency, asset_class)
+            rows.append((number, *group, is_held, mismatch, difference))
+    return pl.DataFrame(rows, schema=_LEG_COLUMNS, orient="row")
+
+
+def _unmet_claim(leg: ActiveContract, quantity: float) -> str | None:
+    """Return that a leg has another quantity than it claims; None: it has it, or claims none."""
+    if leg.quantity is None:
+        return None
+    difference = abs(leg.quantity - quantity)
+    if difference <= NEGLIGIBLE * abs(leg.quantity):
+        return None
+    claimed = digits(leg.quantity)
+    return f"{contract_name(leg)}: claims {claimed}, has {digits(quantity)}"
+
+
+def _unattributed_rows(parts: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:
+    """Return a row for each part that no strategy has, with a `difference` for contracts of legs.
+
+    Args:
+        parts: These parts.
+        of_legs: The holdings of the contracts of legs.
+    """
+    conids = {conid for _account, conid in of_legs}
+    differences = {}
+    for row in parts.filter(col.conid.is_in(conids)).iter_rows(named=True):
+        name = leg_name(row["symbol"], row["right"], row["strike"], row["expiry"])
+        held = digits(row["position"])
+        unclaimed = digits(row["position"] * row["share"])
+        differences[row["leg"]] = f"{name}: {unclaimed} of {held} in no strategy"
+
+    difference = col.leg.replace_strict(differences, default=None, return_dtype=pl.String)
+    mismatch = pl.lit(None, pl.String)
+    rows = parts.with_columns(is_held=True, mismatch=mismatch, difference=difference)
+    return rows.select(*_LEG_COLUMNS)
+
+
+def figure_of(name: str) -> pl.Expr:
+    """Return which rows have a figure: an option its greeks, a future a notional and no value."""
+    is_future = col.sec_type == "FUT"
+    if name == "notional":
+        return is_future
+    if name == "market_value":
+        return ~is_future
+    if name in (*_GREEKS, "gamma_1pct"):
+        return col.right.is_not_null()
+    return pl.lit(value=True)
+
+
+def lacks(name: str) -> pl.Expr:
+    """Return which parts have a figure that is not known: a sum leaves them out."""
+    return pl.col(name).is_null() & figure_of(name)
+
+
+# What is counted of the holdings of a group, and of its legs: the column of parts that says so.
+_COUNTS = {
+    "options": "is_option", "options_with_greeks": "has_greeks", "options_modelled": "is_modelled",
+    "delayed": "delayed",
+}  # fmt: skip
+_COUNTS_OF_LEGS: dict[str, pl.Expr | str] = {
+    "legs_without_value": "valueless", "legs_without_greeks": "greekless",
+    "legs_without_value_time": "undated", "short_legs_in_money": "short_in_money",
+    "short_legs_unknown": "short_unknown",
+}  # fmt: skip
+
+
+def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFrame:
+    """Return the sums of each group, in order; null where what is known does not carry the sum.
+
+    Beside each sum is of how many holdings it is (`of_…`), and what it leaves out (`without_…`).
+
+    Args:
+        parts: The parts of holdings.
+        by: The columns that make a group.
+        now: The reference time of days to expiry.
+    """
+    counts = {}
+    for name in SUMS:
+        counts[f"without_{name}"] = _count("holding", lacks(name))
+        counts[f"of_{name}"] = _count("holding", figure_of(name))
+    for name, is_counted in _COUNTS.items():
+        counts[name] = _count("holding", is_counted)
+
+    expires_soon = col.expiry <= exchange_date(now) + EXPIRES_SOON
+    counts_of_legs = _COUNTS_OF_LEGS | {"legs_expiring": expires_soon}
+    for name, is_counted_leg in counts_of_legs.items():
+        counts[name] = _count("leg", is_counted_leg)
+
+    sums_of_known = {name: sum_if_carried(pl.col(name), figure_of(name)) for name in SUMS}
+    priced_at = _oldest(pl.col(PRICED))
+    greeks_times = col.greeks_time.filter("has_greeks")
+    sums = parts.group_by(by).agg(
+        **sums_of_known,
+        **counts,
+        holdings=col.holding.n_unique(),
+        priced_at=priced_at,
+        greeks_at=_oldest(greeks_times),
+        nearest_expiry=col.expiry.min(),
+        conids=col.conid.unique(),
+    )
+    return sums.sort(by, nulls_last=False)
+
+
+def _count(of: str, where: pl.Expr | str) -> pl.Expr:
+    return pl.col(of).filter(where).n_unique()
+
+
+def _oldest(times: pl.Expr) -> pl.Expr:
+    """Return the oldest time; null if one of them is unknown."""
+    unknown_times = times.null_count()
+    return pl.when(unknown_times == 0).then(times.min())
+
+
+def summed_legs(split_holdings: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
+    """Return the sums of each group with the counts of its legs, in order.
+
+    Args:
+        split_holdings: The parts and the legs.
+        by: Some of account, strategy_id, currency and asset_class.
+        now: The reference time of days to expiry.
+    """
+    is_closed = col.closed.is_not_null()
+    is_mismatched = col.mismatch.is_not_null()
+    counts = split_holdings.legs.group_by(by).agg(
+        legs=col.leg.n_unique(),
+        legs_held=_count("leg", "is_held"),
+        legs_closed=_count("leg", is_closed),
+        closed=col.closed.drop_nulls(),
+        mismatched=_count("leg", is_mismatched),
+        mismatches=_joined("mismatch"),
+        differences=_joined("difference"),
+    )
+    ends = [counted_ends(texts) for texts in counts["closed"].to_list()]
+    with_ends = counts.with_columns(pl.Series("closed", ends, pl.String))
+
+    sums = summed(split_holdings.parts, by, now)
+    joined = with_ends.join(sums, on=by, how="left", nulls_equal=True)
+    # A group whose legs have no holding has no sums: its counts are zero, its money is unknown.
+    numbers = sums.drop(by).select(cs.integer()).columns
+    with_zeros = joined.with_columns(pl.col(numbers).fill_null(0))
+
+    # A leg that does not match its contract has no part, and so no value and no greeks.
+    left_out = pl.col("legs_without_value", "legs_without_greeks") + col.mismatched
+    texts_or_null = pl.col("mismatches", "differences").replace("", None)
+    return with_zeros.with_columns(left_out, texts_or_null).sort(by, nulls_last=False)
+
+
+def _joined(name: str) -> pl.Expr:
+    """Return the different texts of a column, in order."""
+    texts = pl.col(name).drop_nulls().unique()
+    return texts.sort().str.join("; ")
+
+
+_GROUP = ("strategy_id", "account", "currency", "asset_class")
+_OF_UNDERLYING = (*_GREEKS, "dollar_delta", "gamma_1pct")
+
+
+def exposures(split_holdings: Split, now: datetime, version: int | None = None) -> pl.DataFrame:
+    """Return the exposure of each strategy, and of the rest, by account, currency and class.
+
+    Args:
+        split_holdings: The parts.
+        now: The reference time of ages and days to expiry.
+        version: The version of the ledger.
+
+    Returns:
+        Rows of the table `strategy_exposure`, which describes its columns. Their sums leave out
+        unknown values.
+    """
+    sums_by_symbol = summed(split_holdings.parts, (*_GROUP, "symbol"), now)
+    by_symbol = sums_by_symbol.select(*_GROUP, "symbol", pl.struct(_OF_UNDERLYING))
+    underlyings = by_symbol.rows_by_key(_GROUP)
+
+    rows = summed_legs(split_holdings, _GROUP, now)
+    texts = []
+    for group in rows.select(_GROUP).iter_rows():
+        sums = underlyings.get(group)
+        texts.append(json.dumps(dict(sums)) if sums else None)
+
+    by_underlying = pl.Series(texts, dtype=pl.String)
+    age = moment(now) - pl.col(PRICED)
+    age_s = age.dt.total_microseconds() / 1e6
+    exposure = rows.with_columns(
+        by_underlying=by_underlying,
+        oldest_value_at=PRICED,
+        worst_value_age_s=age_s,
+        ledger_version=pl.lit(version, pl.Int64),
+    )
+    return exposure.select(*STRATEGY_EXPOSURE.columns)

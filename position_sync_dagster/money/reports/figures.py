@@ -1,0 +1,334 @@
+"""Everything that a person is shown, computed from the tables once.
+
+The page, the board, the commands, Dagster's metadata, HTTP and MCP are views of `Figures`. The
+shape of its JSON has a version: names are added, and none is removed or changed within a version.
+Unknown is null, never zero; a sum that leaves something out says of how many holdings.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property, lru_cache
+from typing import Any
+
+import polars as pl
+from polars import col
+
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.cents import MONEY, in_cents
+from position_sync_dagster.domain.clock import NEVER, seconds_since
+from position_sync_dagster.domain.holding import KEY
+from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.domain.position_update import ValueOrigin
+from position_sync_dagster.errors import StrategiesFileError
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.ledger_rows import newest_version
+from position_sync_dagster.lake.schema import moment
+from position_sync_dagster.lake.strategies_file import saved_limits
+from position_sync_dagster.money.past.movements import known_sum
+from position_sync_dagster.money.profit.bridge import Earned, bridge
+from position_sync_dagster.money.reports.book import (
+    COLUMNS,
+    Book,
+    open_positions,
+    position_rows,
+    read_book,
+    versions_of,
+)
+from position_sync_dagster.money.reports.changes import (
+    Day,
+    DayChange,
+    changes_of,
+    closed_profits,
+    day_began,
+    read_day,
+    read_sessions,
+    realized_of,
+)
+from position_sync_dagster.money.reports.status import Status, plain, read_status
+from position_sync_dagster.money.strategies.limit_readings import Evaluated, evaluate
+from position_sync_dagster.money.strategies.limits import Limit
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.confirmations import PRICED
+
+# The version of the shape of the JSON.
+VERSION = 1
+
+
+# What an account has as the broker reports it, in its base currency. The cushion is the excess
+# liquidity as a part of the net liquidation.
+_REPORTED = (
+    "account", "currency", "net_liquidation", "available_funds", "excess_liquidity",
+    "initial_margin", "maintenance_margin", "cushion",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """The figures of one moment; each part is computed when it is first used.
+
+    Attributes:
+        status: The state of logins, queue and programs.
+        book: The holdings, and how strategies share them.
+        day: What the tables have of the present day.
+        limits: The limits of the strategies file, evaluated.
+        versions: The versions of the tables that were read: figures differ where they differ.
+    """
+
+    status: Status
+    book: Book
+    day: Day = field(default_factory=lambda: Day(since=NEVER))
+    limits: Sequence[Evaluated] = ()
+    versions: tuple[object, ...] = ()
+
+    @property
+    def at(self) -> datetime:
+        """The moment."""
+        return self.book.now
+
+    @cached_property
+    def ledger_version(self) -> int | None:
+        """The newest version of the ledger among the rows."""
+        return newest_version(self.book.priced) or None
+
+    @cached_property
+    def changes(self) -> list[DayChange]:
+        """What happened today, the newest first."""
+        return changes_of(self.day)
+
+    @cached_property
+    def positions(self) -> pl.DataFrame:
+        """The open holdings: the columns of the JSON, and the times that ages count from."""
+        return open_positions(self.book)
+
+    @cached_property
+    def closed_today(self) -> pl.DataFrame:
+        """The holdings that closed today, with what each earned today."""
+        since = moment(self.day.since)
+        is_flat = col.position == 0
+        is_of_today = col.timestamp >= since
+        priced = self.book.priced
+        closed = priced.filter(is_flat & is_of_today)
+
+        # What was opened and closed between two rows was never in the ledger.
+        in_ledger = priced.filter(~is_flat | is_of_today)
+        reported = self.book.reported.filter(is_flat, col.position_time >= since)
+        not_in_ledger = reported.join(in_ledger, on=KEY, how="anti")
+        brief = not_in_ledger.join(self._moved, on=KEY, how="semi")
+        brief = brief.with_columns(timestamp="position_time")
+
+        rows = pl.concat([closed, brief], how="diagonal_relaxed")
+        unvalued = rows.drop("daily_pnl", "realized_pnl")
+        with_moves = unvalued.join(self._moved, on=KEY, how="left")
+        with_stated = with_moves.join(self._stated_at_close, on=KEY, how="left")
+        realized = pl.coalesce("stated", "realized")
+        with_profit = with_stated.with_columns(realized_pnl=realized)
+
+        positions = position_rows(with_profit.select(closed.columns), self.book)
+        return self._with_owners(positions).sort("timestamp", descending=True)
+
+    def _with_owners(self, closed: pl.DataFrame) -> pl.DataFrame:
+        """Return holdings that closed with the one strategy that had them.
+
+        The movements say it; before these are there, the legs of the contract. What is closed is no
+        part of the book any more.
+        """
+        owners_of = self.book.closes.owners_since(self.day.since)
+        rows = []
+        for account, conid in closed.select(KEY).iter_rows():
+            of_contract = self.day.strategies.get(conid, frozenset())
+            names = owners_of.get((account, conid), of_contract)
+            if len(names) == 1 and UNATTRIBUTED not in names:
+                rows.append((account, conid, [*names], [1.0]))
+
+        columns = pl.col("strategies", "shares")
+        terms = closed.drop("strategies", "shares")
+        types = {
+            "account": pl.String(),
+            "conid": pl.Int64(),
+            "strategies": pl.List(pl.String()),
+            "shares": pl.List(pl.Float64()),
+        }
+        of_holdings = pl.DataFrame(rows, types, orient="row").unique(KEY)
+        joined = terms.join(of_holdings, on=KEY, how="left", maintain_order="left")
+        return joined.with_columns(columns.fill_null([]))
+
+    @property
+    def _moved(self) -> pl.DataFrame:
+        """The profit of the day, and the realised one, of each holding that moved and is gone."""
+        schema = {
+            "account": pl.String, "conid": pl.Int64, "daily_pnl": pl.Float64,
+            "realized": pl.Float64,
+        }  # fmt: skip
+        realized = realized_of(self.day)
+        rows: list[tuple[Any, ...]] = []
+        for key, profit in closed_profits(self.day).items():
+            rows.append((*key, profit, realized.get(key)))
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
+    @property
+    def _stated_at_close(self) -> pl.DataFrame:
+        """The realised profit of the broker's portfolio rows that came after a close."""
+        is_of_portfolio = col.value_source == ValueOrigin.PORTFOLIO
+        closed = self.book.reported.filter(col.position == 0, is_of_portfolio)
+        return closed.select(*KEY, stated="realized_pnl")
+
+    @cached_property
+    def accounts(self) -> list[dict[str, Any]]:
+        """The accounts, with the profit of the day in its parts, in their base currencies."""
+        return [self._account(account) for account in self.book.accounts]
+
+    def _account(self, account: AccountSummary) -> dict[str, Any]:
+        reported = {name: getattr(account, name) for name in _REPORTED}
+        opened = _earned(self.positions, account)
+        closed = _earned(self._gone, account)
+        return reported | {
+            "age_s": seconds_since(account.values_received_at, self.at),
+            "today": bridge(account, opened, closed, self.at),
+            "realised_today": account.realized_pnl,
+            "unrealised": account.unrealized_pnl,
+            "total": known_sum([account.unrealized_pnl, account.realized_pnl]),
+        }
+
+    @property
+    def _gone(self) -> pl.DataFrame:
+        """What closed today, with the time from which the account's number has it (`gone_at`)."""
+        last: dict[tuple[str, int], datetime] = {}
+        for change in self.day.changes:
+            last[change.key] = max(change.seen_at, last.get(change.key, change.seen_at))
+
+        closed = self.closed_today
+        seen = [last.get(key) for key in closed.select(KEY).iter_rows()]
+        seen_at = pl.Series(seen, dtype=closed.schema["timestamp"])
+        return closed.with_columns(gone_at=pl.coalesce(seen_at, "timestamp"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain values for JSON, without the positions; see `VERSION`."""
+        status = self.status
+        book = self.book
+        figures = {
+            "version": VERSION,
+            "at": self.at,
+            "ledger_version": self.ledger_version,
+            "gateway": status.gateway,
+            "gateways": [login.gateway for login in status.each_login],
+            "attention": [*status.attention, *status.unresolved_legs],
+            "hints": status.hints,
+            "lines": status.lines_text,
+            "without_line": status.legs_without_line,
+            "mode": status.trading_mode,
+            "oldest_age_s": self.oldest_age_s,
+            "current": self.current,
+            "held": self.held,
+            "accounts": self.accounts,
+            "strategies": [*book.strategies, *book.rest],
+            "underlyings": book.underlyings,
+            "expiries": book.expiries,
+            "totals": [*book.totals, *book.in_base],
+            "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
+            "changes": self.changes,
+            "limits": [limit_of(evaluated) for evaluated in self.limits],
+        }
+        return dict(plain(figures))
+
+    def to_json(self) -> str:
+        """Return the figures as JSON, with the positions."""
+        text = json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)
+        without_nan = pl.col(pl.Float64).fill_nan(None)
+        rows = amounts_in_cents(self.positions.select(COLUMNS).with_columns(without_nan))
+        return f'{text[:-1]}, "positions": {rows.write_json()}}}'
+
+    @property
+    def held(self) -> int:
+        """The number of holdings that the broker reports."""
+        return self.book.held.height
+
+    @property
+    def current(self) -> int:
+        """The number of holdings whose value is current."""
+        is_current = self.book.held["is_current"]
+        return int(is_current.sum())
+
+    @property
+    def oldest_age_s(self) -> float | None:
+        """The age of the oldest price of a holding, in seconds; None if one is unknown."""
+        priced_at = self.book.held[PRICED]
+        if priced_at.null_count():
+            return None
+        return seconds_since(priced_at.min(), self.at)  # type: ignore[arg-type]
+
+
+def _earned(rows: pl.DataFrame, account: AccountSummary) -> list[Earned]:
+    """Return what each holding of an account earned today, in its base currency."""
+    of_account = rows.filter(account=account.account)
+    rate = col.currency.replace_strict(account.rates, default=None, return_dtype=pl.Float64)
+    names = ["name", "profit"] + (["gone_at"] if "gone_at" in rows.columns else [])
+    converted = of_account.with_columns(profit=col.today * rate)
+    return [Earned(*row) for row in converted.select(names).iter_rows()]
+
+
+def amounts_in_cents(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows whose sums of money are in whole cents."""
+    amounts = pl.col(sorted(MONEY.intersection(rows.columns)))
+    return rows.with_columns(amounts.round(2) + 0.0)  # a loss of nothing is 0
+
+
+def limit_of(evaluated: Evaluated) -> dict[str, Any]:
+    """Return a limit for the JSON."""
+    limit = evaluated.limit
+    number = evaluated.reading.number
+    if limit.measure in MONEY:
+        number = in_cents(number)
+    return {
+        "subject": limit.subject,
+        "account": limit.account,
+        "measure": limit.measure,
+        "bound": limit.bound,
+        "currency": limit.currency,
+        "strategy": limit.strategy_id,
+        "limit": limit.value,
+        "number": number,
+        "state": evaluated.outcome,
+        "text": evaluated.text,
+    }
+
+
+def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
+    """Read everything that a person is shown, and each time only the new data; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    book = read_book(lake, settings, now)
+    of_day = (lake.position_changes, lake.movements, lake.closures, lake.breaks)
+    others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
+    versions = versions_of(*of_day, *others, lake.account_values)
+
+    # These tables change seldom, but the sessions every few seconds.
+    versions_of_day = versions[: len(of_day)]
+    day = _day(lake, day_began(now), versions_of_day)
+    sessions = read_sessions(lake, day.since)
+    limits = known_limits(settings)
+    connections = map(str, book.live_since.items())
+    status = read_status(lake, settings, now, book=book)
+    return Figures(
+        status=status,
+        book=book,
+        day=replace(day, sessions=sessions),
+        limits=evaluate(limits, book),
+        versions=(*versions, *connections),
+    )
+
+
+@lru_cache(maxsize=2)
+def _day(lake: Lake, since: datetime, _versions: tuple[int, ...]) -> Day:
+    return read_day(lake, since)
+
+
+def known_limits(settings: Settings) -> list[Limit]:
+    """Return the limits of the strategies file; none while it has a mistake (see `attention`)."""
+    try:
+        return saved_limits(settings.strategies_file)
+    except StrategiesFileError:
+        return []

@@ -1,0 +1,391 @@
+"""The status of the whole product at one moment.
+
+It is read from the tables alone, and includes problems that need attention, such as failed
+requests.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import date, datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from polars import col
+from pydantic import BaseModel
+
+from position_sync_dagster import dagster_files
+from position_sync_dagster.domain import gateway_session
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.cents import MONEY, in_cents
+from position_sync_dagster.domain.clock import seconds_since
+from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession, SessionState
+from position_sync_dagster.domain.holding import KEY
+from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
+from position_sync_dagster.domain.line import QUEUED
+from position_sync_dagster.domain.position_update import Source, TradingMode
+from position_sync_dagster.domain.queue_request import QueueStatus
+from position_sync_dagster.errors import StrategiesFileError
+from position_sync_dagster.lake.lake import Lake, all_broker_rows
+from position_sync_dagster.lake.strategies_file import saved_file
+from position_sync_dagster.money.past.closes import counted_ends
+from position_sync_dagster.money.reports.book import Book, read_book, written_by
+from position_sync_dagster.money.strategies.propose_strategies import next_step
+from position_sync_dagster.settings import Settings
+
+NO_FREE_LINE = "no market data line is free, or one is being requested"
+
+NOT_LOOKED_UP = "its contract has not been looked up yet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginStatus:
+    """The state of a login and its owner.
+
+    Attributes:
+        gateway_id: The login.
+        session_state: The owner's state (STARTING, LIVE, BLIND); ENDED or LOST while there is no
+            owner; None when the login never had an owner.
+        session_since: While LIVE, the start of the connection; `blind_since` while a live owner is
+            not connected to the gateway.
+        blind_since: Since when no owner has been connected; None while the session is LIVE.
+        lines_in_use, line_limit: The lines of the live owner; None without one.
+        underlying_lines: The lines in use that are held for underlyings.
+        greeks: The number of options with computed greeks, and why others have none.
+        login: Until when the login of the week lasts, or that it is due; None for a login without
+            a second factor.
+        login_asks: A person has to confirm the login, now or soon.
+    """
+
+    gateway_id: str
+    session_state: str | None = None
+    session_owner: str | None = None
+    session_since: datetime | None = None
+    session_detail: str | None = None
+    run_id: str | None = None
+    blind_since: datetime | None = None
+    lines_in_use: int | None = None
+    line_limit: int | None = None
+    underlying_lines: int | None = None
+    greeks: str | None = None
+    login: str | None = None
+    login_asks: bool = False
+
+    @property
+    def lines_text(self) -> str | None:
+        """The lines in use, such as "25 of 100 (5 for underlyings)"; None without an owner."""
+        if self.lines_in_use is None or self.line_limit is None:
+            return None
+
+        in_use = f"{self.lines_in_use} of {self.line_limit}"
+        if self.underlying_lines:
+            return f"{in_use} ({self.underlying_lines} for underlyings)"
+        return in_use
+
+    @property
+    def gateway(self) -> dict[str, Any]:
+        """The state of the login in the JSON of figures."""
+        return {
+            "gateway_id": self.gateway_id,
+            "state": self.session_state,
+            "since": self.session_since,
+            "blind_since": self.blind_since,
+            "reason": self.session_detail,
+            "owner": self.session_owner,
+            "run_id": self.run_id,
+            "lines": self.lines_in_use,
+            "line_limit": self.line_limit,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status(LoginStatus):
+    """The state of the logins, the queue and the ledger.
+
+    The fields of a login are those of the only login. With several, they are those of the login
+    that has been without its gateway longest, with the lines of all; `logins` has each.
+
+    Attributes:
+        active_legs: Conids of active strategies; a conid in several strategies counts once.
+        legs_held: The number of these that are held.
+        legs_closed: What happened to the legs that were held and are gone for a known reason, such
+            as "one expired on 2026-11-20".
+        unresolved_legs: Active legs without a conid, each with the reason if it is known.
+        positions: Holdings in the broker's last download.
+        oldest_pending_age_s: Age of the oldest waiting request, in seconds.
+        updates_rows, updates_version: Rows and Delta version of `position_updates`.
+        legs_streamed: Holdings whose newest row the stream wrote recently.
+        legs_queued: Holdings whose newest row the queue wrote, if that was written or confirmed
+            within the last two refresh intervals.
+        last_drained_at: When a request was last answered by a row.
+        accounts: The newest net liquidation and profit of each account.
+        attention: The problems that need attention, and the hints.
+        hints: Those of them that one may leave as they are: what is in no strategy.
+        programs: When each program of Dagster last did its work.
+        logins: Each login, if there are several.
+    """
+
+    at: datetime
+    lake: str
+    active_legs: int
+    legs_held: int
+    unresolved_legs: tuple[str, ...]
+    positions: int
+    queue: dict[str, int]
+    oldest_pending_age_s: float | None
+    updates_rows: int
+    updates_version: int
+    legs_streamed: int
+    legs_queued: int
+    last_drained_at: datetime | None
+    trading_mode: str | None
+    accounts: tuple[AccountSummary, ...]
+    attention: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    programs: dagster_files.Programs = dagster_files.NONE
+    logins: tuple[LoginStatus, ...] = ()
+    legs_closed: str | None = None
+
+    @property
+    def each_login(self) -> tuple[LoginStatus, ...]:
+        """Each login, also if there is only one."""
+        return self.logins or (self,)
+
+    @property
+    def legs_without_line(self) -> str | None:
+        """How many active legs that are held have no line, and why; None: each has one.
+
+        It is not known while no owner is connected.
+        """
+        if self.lines_in_use is None or self.session_state != SessionState.LIVE:
+            return None
+
+        count = self.legs_held - (self.lines_in_use - (self.underlying_lines or 0))
+        if count <= 0:
+            return None
+        # The first sentence of a session says most; the stream has counted what was refused.
+        reason, _separator, _others = (self.session_detail or NO_FREE_LINE).partition("; ")
+        if QUEUED in reason:
+            return reason
+        return f"{count} {'leg' if count == 1 else 'legs'} {QUEUED}: {reason}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; times as ISO 8601."""
+        return dict(plain(self))
+
+
+def read_status(
+    lake: Lake, settings: Settings, now: datetime, *, book: Book | None = None
+) -> Status:
+    """Read the status from the tables, without changing them and without the gateway.
+
+    Args:
+        book: The holdings and the strategies, if the caller has them.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    book = read_book(lake, settings, now) if book is None else book
+    mode = lake.sessions.mode()
+    logins = []
+    for login in settings.logins:
+        session = lake.sessions.current(login.gateway_id)
+        logins.append(_login_status(session, login, mode, now))
+    programs = dagster_files.read()
+    overview = lake.queue.sync.overview()
+    failed = overview.counts.get(QueueStatus.FAILED, 0)
+
+    active = {leg.conid for leg in book.legs}
+    positions = all_broker_rows(lake, settings).filter(col.position != 0)
+    held = set(positions["conid"])
+    unresolved = []
+    for leg in lake.registry.unresolved:
+        problem = leg.problem or NOT_LOOKED_UP
+        unresolved.append(f"{leg.described} of strategy {leg.strategy_id}: {problem}")
+
+    attention = [*programs.problems]
+    for login_status in logins:
+        if login_status.login_asks:
+            attention.append(f"{login_status.gateway_id}: {login_status.login}. {CONFIRM}")
+    attention += _attention(settings.strategies_file, failed, now)
+
+    hint = next_step(lake, settings, now)
+    hints = () if hint is None else (hint,)
+    attention.extend(hints)
+
+    queue = {status.value: overview.counts.get(status, 0) for status in QueueStatus}
+    streamed = written_by(Source.STREAM, book.priced, settings, now)
+    queued = written_by(Source.QUEUE, book.priced, settings, now)
+    updates = lake.updates.sync
+    return Status(
+        at=now,
+        lake=settings.lake,
+        **_of_all_logins(logins, now),
+        active_legs=len(active),
+        legs_held=len(active & held),
+        legs_closed=_closed_legs(book, held),
+        unresolved_legs=tuple(unresolved),
+        positions=positions.height,
+        queue=queue,
+        oldest_pending_age_s=seconds_since(overview.oldest_pending_at, now),
+        updates_rows=updates.count(),
+        updates_version=updates.version(),
+        legs_streamed=streamed.height,
+        legs_queued=queued.height,
+        last_drained_at=overview.last_success_at,
+        trading_mode=mode,
+        accounts=book.accounts,
+        attention=tuple(attention),
+        hints=hints,
+        programs=programs,
+        logins=tuple(logins) if len(logins) > 1 else (),
+    )
+
+
+def _of_all_logins(logins: Sequence[LoginStatus], now: datetime) -> dict[str, Any]:
+    """Return the fields of the login that is worst off, with the lines of all logins."""
+
+    def trouble(login: LoginStatus) -> tuple[bool, float]:
+        return (login.session_state is None, seconds_since(login.blind_since, now) or 0.0)
+
+    worst = asdict(max(logins, key=trouble))
+    lines = {name: _sum(getattr(login, name) for login in logins) for name in _OF_LINES}
+    return worst | lines
+
+
+def _closed_legs(book: Book, held: set[int]) -> str | None:
+    """Return what happened to the active legs that are not held and closed for a known reason."""
+    ends = {}
+    for leg in book.legs:
+        end = None if leg.conid in held else book.closes.end_of(leg)
+        if end is not None:
+            ends[leg.conid] = end
+    return counted_ends(ends.values())
+
+
+def _attention(strategies_file: Path | None, failed: int, now: datetime) -> Iterator[str]:
+    """Yield the problems of the strategies file and of FAILED requests."""
+    if strategies_file is not None:
+        try:
+            saved_file(strategies_file).legs(now)
+        except StrategiesFileError as error:
+            yield f"{error.what} {error.remedy} The active legs stay as they were read last."
+
+    if failed:
+        requests = "1 request is" if failed == 1 else f"{failed:,} requests are"
+        yield (
+            f"{requests} FAILED: `position-sync queue list --status FAILED` shows why, and "
+            "`queue retry` tries again."
+        )
+
+
+def leg_states(
+    legs: Iterable[Leg], lake: Lake, settings: Settings, now: datetime
+) -> list[LegState]:
+    """Return the state of each active leg, in order, as far as the tables show it.
+
+    ARMED: the broker reports no holding of it, in the leg's account if it names one. A leg with a
+    mistyped conid stays ARMED, as does a leg without a conid until its contract is found. STREAMED:
+    the stream wrote the newest row of a holding recently. OVERFLOW: held, and not streamed. CLOSED:
+    it was held, and it is known why it is gone.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    book = read_book(lake, settings, now)
+    opened = all_broker_rows(lake, settings).filter(col.position != 0)
+    held = dict(opened.group_by("conid").agg("account").iter_rows())
+    rows = written_by(Source.STREAM, book.priced, settings, now)
+    streamed = set(rows.select(KEY).iter_rows())
+
+    def state(leg: Leg) -> LegState:
+        if not isinstance(leg, ActiveContract):
+            return LegState.ARMED
+
+        holding = held.get(leg.conid, ())
+        accounts = [account for account in holding if leg.account in (None, account)]
+        if not accounts:
+            return LegState.ARMED if book.closes.end_of(leg) is None else LegState.CLOSED
+
+        is_streamed = any((account, leg.conid) in streamed for account in accounts)
+        return LegState.STREAMED if is_streamed else LegState.OVERFLOW
+
+    return [state(leg) for leg in legs]
+
+
+def plain(value: Any) -> Any:
+    """Return a value for JSON: times in ISO 8601, sums of money in cents.
+
+    Numbers that are not finite are null. A record of pydantic has the names that its fields have in
+    the JSON of figures.
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, str | int) or value is None:
+        return value
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, BaseModel):
+        return plain(value.model_dump(by_alias=True))
+    if isinstance(value, Mapping):
+        return {name: _plain_part(name, part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    parts = {field.name: getattr(value, field.name) for field in fields(value)}
+    return plain(parts)
+
+
+def _plain_part(name: Any, value: Any) -> Any:
+    return in_cents(plain(value)) if name in MONEY else plain(value)
+
+
+def _login_status(
+    session: GatewaySession | None, login: Settings, mode: TradingMode | None, now: datetime
+) -> LoginStatus:
+    if session is None:
+        return LoginStatus(gateway_id=login.gateway_id)
+
+    is_alive = session.is_alive(now)
+    if is_alive:
+        state = session.state
+        since = session.state_since
+    elif session.state not in gateway_session.ALIVE:
+        state = session.state
+        since = session.heartbeat_at
+    else:  # its lease has expired, whatever its row says
+        state = SessionState.LOST
+        since = min(session.expires_at, now)
+
+    of_owner: dict[str, Any] = {}
+    if is_alive:
+        of_owner = {name: getattr(session, name) for name in (*_OF_LINES, "greeks")}
+
+    week = session.login_week(now, mode, login.login_notice_h)
+    if week is not None:
+        of_owner |= {"login": week.text, "login_asks": week.asks}
+
+    blind_since = None if session.is_live(now) else session.seen_until(now)
+    return LoginStatus(
+        gateway_id=login.gateway_id,
+        session_state=state,
+        session_owner=session.owner,
+        session_since=since,
+        session_detail=session.detail,
+        run_id=session.run_id,
+        blind_since=blind_since,
+        **of_owner,
+    )
+
+
+_OF_LINES = ("lines_in_use", "line_limit", "underlying_lines")
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    """Return the sum of the values that are not None; None if all are."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if numbers else None

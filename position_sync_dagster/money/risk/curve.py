@@ -1,0 +1,317 @@
+"""Profit and greeks of legs over the price of their underlying: now, on a day to come, at expiry.
+
+Over one underlying the profit is that since the legs were opened, so that it compares with the
+payoff; a leg without a price of the model makes it unknown. Over several underlyings, which all
+move by the same percentage, it is the change from now; legs that cannot be priced are left out.
+Either way they are listed with the reason.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+import polars as pl
+from polars import col
+
+from position_sync_dagster.money.past.movements import known_sum
+from position_sync_dagster.money.risk import model
+from position_sync_dagster.money.risk.coverage import carries
+from position_sync_dagster.money.risk.payoff import Payoff, payoff_of
+from position_sync_dagster.money.risk.priced_legs import SIZE, PricedLeg, PricedLegs
+from position_sync_dagster.money.risk.scenario_file import Point
+from position_sync_dagster.money.risk.scenarios import changes
+from position_sync_dagster.money.risk.terms import as_options
+
+# The number of prices between the ends of a curve; strikes and break-evens come besides.
+PRICES = 61
+
+# The largest move in percent over several underlyings, and over shares alone.
+USUAL_REACH = 20.0
+
+# A curve over one underlying reaches beyond its strikes by this factor, and at least this many
+# standard deviations until the next expiry; its ends are within these moves in percent.
+BEYOND_STRIKES = 1.25
+DEVIATIONS = 2.5
+LEAST_REACH = 3.0
+MOST_REACH = 60.0
+
+NO_PROFIT = "its profit since it was opened is not known"
+NO_MARK = "what it was worth before it was closed is not known"
+
+GREEKS = ("delta", "dollar_delta", "gamma_1pct", "theta", "vega")
+
+Profits = Sequence[float] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """Profit and greeks of some legs of an account, in one currency.
+
+    Attributes:
+        underlying: Its name; None: several, which all move by the same percentage.
+        legs: The contracts, with their quantities.
+        spot: The price of the underlying now; None: several, or not known.
+        moves: The moves of the underlying in percent, ascending.
+        prices: Its price at each move; None: several.
+        now: The profit at each move at once; None: not known.
+        chosen: The profit on the chosen day, at the chosen volatilities.
+        at_expiry: The profit at the next expiry; None: several underlyings, or not known.
+        greeks: Those on the chosen day, by their names in `GREEKS`; the units are those of the
+            sums of strategies.
+        payoff: The payoff at the next expiry; None: several underlyings.
+        next_expiry: When the next leg expires; None: none does.
+        last_expiry: When the last leg expires.
+        left_out: The legs that cannot be priced, with `leg`, `strategy` and `reason`.
+        known: How many legs can be priced; where these do not carry the sum there is none.
+        of: How many legs there are.
+    """
+
+    account: str
+    currency: str
+    underlying: str | None
+    legs: tuple[str, ...]
+    spot: float | None = None
+    moves: Sequence[float] = ()
+    prices: Sequence[float] | None = None
+    now: Profits = None
+    chosen: Profits = None
+    at_expiry: Profits = None
+    greeks: Mapping[str, Profits] = field(default_factory=dict)
+    payoff: Payoff | None = None
+    next_expiry: datetime | None = None
+    last_expiry: datetime | None = None
+    left_out: Sequence[Mapping[str, Any]] = ()
+    known: int = 0
+    of: int = 0
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The curve for a program."""
+        row = {column.name: getattr(self, column.name) for column in fields(self)}
+        del row["greeks"], row["payoff"]
+        row |= {**dict.fromkeys(GREEKS), **self.greeks}
+        return row | {name: getattr(self.payoff, name, None) for name in _OF_PAYOFF}
+
+
+# What a program gets of a payoff.
+_OF_PAYOFF = ("break_evens", "greatest_profit", "greatest_loss", "why", "note")
+
+
+def curves_of(
+    legs: PricedLegs,
+    shift: Point,
+    *,
+    by_underlying: bool,
+    notes: Sequence[str] = (),
+) -> list[Curve]:
+    """Return the curves of legs, for each account and currency.
+
+    Args:
+        legs: The chosen parts of holdings.
+        shift: The days that have passed, and the change of the volatilities, of `chosen`.
+        by_underlying: Whether there is a curve for each underlying; else there is one over all.
+        notes: What is wrong with the legs of their strategy.
+    """
+    curves = []
+    groups = legs.parts.select("account", "currency", "under").unique().sort(pl.all())
+    for (account, currency), group in groups.group_by(["account", "currency"], maintain_order=True):
+        is_of_account = (col.account == account) & (col.currency == currency)
+        of_account = legs.where(is_of_account)
+        names = group["under"].to_list()
+        if len(names) > 1 and not by_underlying:
+            curves.append(_over_moves(of_account, shift))
+            continue
+
+        for name in names:
+            of_underlying = of_account.where(col.under == name)
+            curves.append(_over_prices(of_underlying, shift, notes))
+    return curves
+
+
+def _over_moves(legs: PricedLegs, shift: Point) -> Curve:
+    """Return the curve of several underlyings, which all move by the same percentage."""
+    left_out = _left_out(legs)
+    curve = Curve(**_described(legs, left_out), underlying=None)
+    is_carried = carries(col.reason.is_null())
+    if not legs.parts.select(is_carried).item():
+        return curve
+
+    moves = np.linspace(-USUAL_REACH, USUAL_REACH, PRICES)
+    now, chosen = _profits(legs, moves, shift)
+    along = _greeks_along(legs, moves, shift)
+    greeks = {name: _sum_of_known(rows) for name, rows in along.items()}
+    del greeks["delta"]  # shares of several underlyings have no sum
+    of_trades = sum(legs.settled["against_mark"].drop_nulls())
+    return replace(
+        curve,
+        moves=moves.tolist(),
+        now=_sum_of_known(now, of_trades),
+        chosen=_sum_of_known(chosen, of_trades),
+        greeks=greeks,
+    )
+
+
+def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
+    """Return the curve of one underlying."""
+    each = list(legs)
+    # All strategies of an underlying may be hundreds of legs that live on.
+    is_of_one = legs.parts["strategy_id"].n_unique() == 1
+    steps = model.FINE if is_of_one else model.COARSE
+    realised = known_sum(legs.settled["realised"])
+    payoff = payoff_of(each, legs.given.now, notes, steps, realised)
+    left_out = _left_out(legs, since_opened=True)
+    curve = Curve(**_described(legs, left_out), underlying=payoff.under, payoff=payoff)
+    spot = legs.parts["spot"].median()
+    if not isinstance(spot, float):
+        return curve
+
+    prices = _prices(each, payoff, spot, legs.given.now)
+    moves = 100 * (prices / spot - 1)
+    curve = replace(curve, spot=spot, moves=moves.tolist(), prices=prices.tolist())
+    if payoff.profit_at is not None:
+        at_expiry = payoff.profit_at(prices)
+        curve = replace(curve, at_expiry=at_expiry.tolist())
+    if left_out or realised is None:
+        return curve
+
+    gained = realised + float(legs.parts["unrealized_pnl"].sum())
+    changed_now, changed_later = _profits(legs, moves, shift)
+    now = gained + changed_now.sum(axis=0)
+    chosen = gained + changed_later.sum(axis=0)
+    along = _greeks_along(legs, moves, shift)
+    greeks = {name: rows.sum(axis=0).tolist() for name, rows in along.items()}
+    return replace(curve, now=now.tolist(), chosen=chosen.tolist(), greeks=greeks)
+
+
+def _described(legs: PricedLegs, left_out: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return whose legs these are, which, when they expire, and which cannot be priced."""
+    account, currency = legs.parts.select("account", "currency").row(0)
+    to_come = []
+    for leg in legs:
+        if leg.delivered is not None and leg.delivered.expires_at > legs.given.now:
+            to_come.append(leg.delivered.expires_at)
+    return {
+        "account": account,
+        "currency": currency,
+        "legs": tuple(leg.text for leg in legs),
+        "next_expiry": min(to_come, default=None),
+        "last_expiry": max(to_come, default=None),
+        "left_out": left_out,
+        "known": legs.parts.height - len(left_out),
+        "of": legs.parts.height,
+    }
+
+
+def _left_out(legs: PricedLegs, *, since_opened: bool = False) -> list[Mapping[str, Any]]:
+    """Return the legs that cannot be priced, or whose profit since they were opened is unknown."""
+    left_out: list[Mapping[str, Any]] = []
+    for leg in legs:
+        reason = leg.row["reason"]
+        if since_opened and reason is None and leg.row["unrealized_pnl"] is None:
+            reason = NO_PROFIT
+        if reason is not None:
+            strategy = leg.row["strategy_id"]
+            left_out.append({"leg": leg.name, "strategy": strategy, "reason": reason})
+
+    for row in legs.settled.filter(col.against_mark.is_null()).iter_rows(named=True):
+        if not since_opened:
+            traded = {"leg": row["name"], "strategy": row["strategy_id"], "reason": NO_MARK}
+            left_out.append(traded)
+    return left_out
+
+
+def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float, now: datetime) -> model.Array:
+    """Return the prices of a curve: even ones, the strikes and the break-evens between them."""
+    strikes = []
+    deviations = []
+    for leg in legs:
+        terms = leg.delivered
+        if terms is None:
+            continue
+        strikes.append(terms.strike)
+        years = (terms.expires_at - now) / timedelta(days=model.DAYS_PER_YEAR)
+        # Without a volatility the strikes alone say how far the curve reaches.
+        volatility = leg.row["implied_vol"] or 0.0
+        deviations.append(volatility * max(0.0, years) ** 0.5)
+
+    reach = USUAL_REACH
+    if strikes:
+        farthest = max(abs(strike / spot - 1) for strike in strikes)
+        reach = 100 * max(BEYOND_STRIKES * farthest, DEVIATIONS * min(deviations))
+    # Whole percents, so that the prices stay where they are while time passes.
+    bounded = min(MOST_REACH, max(LEAST_REACH, reach))
+    part = math.ceil(bounded) / 100
+
+    low = spot * (1 - part)
+    high = spot * (1 + part)
+    even = np.linspace(low, high, PRICES)
+    break_evens = payoff.break_evens or ()
+    prices = np.array([*even, spot, *strikes, *break_evens])
+    is_inside = (prices >= low) & (prices <= high)
+    return np.unique(prices[is_inside])
+
+
+def _profits(legs: PricedLegs, moves: model.Array, shift: Point) -> tuple[model.Array, model.Array]:
+    """Return by how much each part changes at each move, now and later; NaN: not known."""
+    points = [Point(spot=move) for move in moves.tolist()]
+    if shift.vol or shift.days:
+        points += [Point(spot=move, vol=shift.vol, days=shift.days) for move in moves.tolist()]
+
+    sizes = legs.parts.select(SIZE).to_numpy()
+    changed = sizes * changes(legs, points)
+    now = changed[:, : len(moves)]
+    later = changed[:, -len(moves) :]
+    return now, later
+
+
+def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[str, model.Array]:
+    """Return the greeks of each part at each move on the chosen day; NaN: unknown."""
+    parts = legs.parts
+    spot = parts["spot"].fill_null(np.nan).to_numpy()
+    spots = spot[:, None] * (1 + moves / 100)
+
+    # A share or a future moves with its price, and has no other greek.
+    of_parts = {name: np.zeros(spots.shape) for name in ("delta", "gamma", "theta", "vega")}
+    of_parts["delta"] += 1.0
+
+    terms = legs.options
+    options = list(terms)
+    if options:
+        priced = as_options([*terms.values()], repeat(legs.given.now), spot[options].tolist())
+        later = priced.later(shift.days)
+        implied = parts["implied_vol"].to_numpy()[options]
+        shifted = implied + shift.vol / 100
+        volatility = shifted.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
+
+        greeks = model.greeks_along(later, spots[options], volatility, model.COARSE)
+        for name, rows in of_parts.items():
+            rows[options] = getattr(greeks, name)
+
+    known_size = pl.when(col.reason.is_null()).then(SIZE)
+    sizes = parts.select(known_size.fill_null(np.nan)).to_numpy()
+    delta = sizes * of_parts["delta"]
+    return {
+        "delta": delta,
+        "dollar_delta": delta * spots,
+        "gamma_1pct": sizes * of_parts["gamma"] * spots**2 / 100,
+        "theta": sizes * of_parts["theta"],
+        "vega": sizes * of_parts["vega"],
+    }
+
+
+def _sum_of_known(rows: model.Array, more: float = 0.0) -> list[float] | None:
+    """Return the sums at each move without the parts that are listed as left out; None: all are.
+
+    Args:
+        rows: The numbers of each part at each move.
+        more: What is added at each move.
+    """
+    is_known = ~np.isnan(rows).any(axis=1)
+    if not is_known.any():
+        return None
+    sums: list[float] = (rows[is_known].sum(axis=0) + more).tolist()
+    return sums

@@ -1,0 +1,413 @@
+"""What expiring legs leave at the present price, and which short options may be assigned early.
+
+An account delivers from all that it holds: its shares or futures, what its other legs bring at the
+same moment, and the calls that it holds longer. A leg without a price is listed with the reason,
+and its numbers are unknown.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.money.risk import model
+from position_sync_dagster.money.risk.priced_legs import Assumptions, PricedLeg, PricedLegs
+from position_sync_dagster.money.risk.terms import (
+    DatedDividend,
+    ExerciseTerms,
+    NotPriced,
+    expires_at,
+    years_between,
+)
+from position_sync_dagster.money.strategies.rules import exchange_date
+
+# A row for a program.
+NewRow = dict[str, Any]
+
+# An option is pinned whose strike is within this share of the price.
+PINNED = 0.005
+
+# What is smaller than this is the rounding of a sum of quantities.
+NO_UNITS = 1e-9
+
+# The time before an ex-date in which a call is exercised for the dividend.
+BEFORE_EX_DATE = timedelta(days=7)
+
+# A put is near parity whose time value is at most this, or what its strike earns in a week.
+NEAR_PARITY = 0.05
+WAITING = timedelta(days=7)
+
+FUTURE_DELIVERY = "what the future delivers is not known"
+
+
+@dataclass(slots=True, kw_only=True)
+class ExpiringLeg:
+    """What a leg leaves that expires.
+
+    Attributes:
+        units: Shares or futures that come; below 0 they go. 0 of what is settled in cash; None: not
+            known.
+        cash: Money that comes; below 0 it is needed. Of an option on a future its mark: the future
+            comes at the strike. None: not known.
+        missing: Shares or futures that the account does not have; None: not known.
+        reason: Why numbers are not known.
+    """
+
+    leg: PricedLeg
+    expires_at: datetime
+    units: float | None
+    cash: float | None
+    is_pinned: bool | None
+    is_cash_settled: bool | None
+    is_in_the_morning: bool
+    missing: float | None = None
+    reason: str | None = None
+
+    @property
+    def is_uncovered(self) -> bool | None:
+        """Whether the account lacks what goes; None: not known."""
+        return None if self.missing is None else self.missing > NO_UNITS
+
+    @property
+    def row(self) -> NewRow:
+        """The delivery for a program."""
+        return {
+            **self.leg.named,
+            "expires_at": self.expires_at,
+            "position": self.leg.quantity,
+            "units": self.units,
+            "cash": self.cash,
+            "missing": self.missing,
+            "is_pinned": self.is_pinned,
+            "is_cash_settled": self.is_cash_settled,
+            "is_in_the_morning": self.is_in_the_morning,
+            "is_uncovered": self.is_uncovered,
+            "reason": self.reason,
+        }
+
+
+def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> list[NewRow]:
+    """Return what each leg leaves that expires until a day, if it ended at the present price.
+
+    Args:
+        legs: All parts of the holdings: an account covers a leg with any of them.
+        until: The last day, in New York.
+        strategy: The strategy whose legs are returned; None: all.
+
+    Returns:
+        Rows as `ExpiringLeg.row` has them, by their moment in New York.
+    """
+    deliveries = list(_deliveries(legs))
+    _count_all_missing(deliveries, legs)
+
+    chosen = []
+    for delivery in deliveries:
+        is_of_strategy = strategy in (None, delivery.leg.row["strategy_id"])
+        if is_of_strategy and exchange_date(delivery.expires_at) <= until:
+            chosen.append(delivery.row)
+    return sorted(chosen, key=lambda row: (row["expires_at"], row["strategy_id"], row["conid"]))
+
+
+def expiry_report(
+    legs: PricedLegs, *, days: int, strategy: str | None = None
+) -> dict[str, list[NewRow]]:
+    """Return what expires within some days, and what may be assigned early.
+
+    Args:
+        legs: All parts of the holdings.
+        days: Calendar days from today in New York.
+        strategy: The strategy whose legs are returned; None: all.
+
+    Returns:
+        Lists of rows by their names: `expiries`, `early_assignments`, `not_judged` (short options
+        of which nothing can be said) and `undated` (options without a known expiry).
+    """
+    until = exchange_date(legs.given.now) + timedelta(days=days)
+    of_strategy = legs.of_strategy(strategy)
+    early = early_assignments(of_strategy)
+    return {
+        "expiries": expiries(legs, until=until, strategy=strategy),
+        "early_assignments": early.likely,
+        "not_judged": early.left_out,
+        "undated": undated_options(of_strategy),
+    }
+
+
+def uncovered_calls(legs: PricedLegs) -> list[NewRow]:
+    """Return the short calls that their account could not deliver if all calls were exercised.
+
+    Returns:
+        Rows with the leg, `expires_at` and `missing`.
+    """
+    deliveries = []
+    for delivery in _deliveries(legs):
+        terms = delivery.leg.delivered
+        if terms is None or delivery.is_cash_settled:
+            continue
+        delivery.units = _units_delivered(delivery.leg, terms) if terms.right == "CALL" else 0.0
+        deliveries.append(delivery)
+    _count_all_missing(deliveries, legs)
+
+    rows = []
+    for delivery in deliveries:
+        if delivery.is_uncovered:
+            uncovered = {"expires_at": delivery.expires_at, "missing": delivery.missing}
+            rows.append(delivery.leg.named | uncovered)
+    return rows
+
+
+def _count_all_missing(deliveries: Sequence[ExpiringLeg], legs: PricedLegs) -> None:
+    """Set how many units are missing for each delivery, account by account."""
+    held_by = grouped(_account_and_underlying, legs)
+    going_by = grouped(lambda delivery: _account_and_underlying(delivery.leg), deliveries)
+    for key, going in going_by.items():
+        _count_missing(going, held_by[key])
+
+
+def undated_options(legs: PricedLegs) -> list[NewRow]:
+    """Return the options whose expiry is not known, so that no list by days has them."""
+    rows = []
+    for leg in legs:
+        is_option = leg.row["right"] is not None or leg.delivered is not None
+        if is_option and _expires_at(leg, legs) is None:
+            rows.append(leg.named | {"reason": NotPriced.NO_TERMS})
+    return rows
+
+
+def _account_and_underlying(leg: PricedLeg) -> tuple[Any, ...]:
+    return leg.row["account"], leg.row["under"], leg.row["currency"]
+
+
+def _expires_at(leg: PricedLeg, legs: PricedLegs) -> datetime | None:
+    """Return when a leg expires, in New York; None: never, or it is not known."""
+    if leg.delivered is not None:
+        return leg.delivered.expires_at.astimezone(NEW_YORK)
+    details = legs.given.details.get(leg.row["conid"])
+    moment = expires_at(leg.row["expiry"], details)
+    return None if moment is None else moment.astimezone(NEW_YORK)
+
+
+def _deliveries(legs: PricedLegs) -> Iterable[ExpiringLeg]:
+    """Yield what each leg leaves that expires at all."""
+    for leg in legs:
+        expires_at = _expires_at(leg, legs)
+        if expires_at is not None:
+            yield _delivery(leg, expires_at, legs)
+
+
+def _delivery(leg: PricedLeg, expires_at: datetime, legs: PricedLegs) -> ExpiringLeg:
+    """Return what a leg leaves at the present price of its underlying."""
+    details = legs.given.details.get(leg.row["conid"])
+    in_cash = details is not None and details.under_sec_type == "IND"
+    delivery = ExpiringLeg(
+        leg=leg,
+        expires_at=expires_at,
+        units=None,
+        cash=None,
+        is_pinned=None,
+        is_cash_settled=in_cash,
+        is_in_the_morning=details is not None and details.is_settled_at_the_open,
+    )
+
+    terms = leg.terms
+    spot = leg.row["spot"]
+    if terms is None:
+        # A future is marked each day: what it has earned is in the account already.
+        delivery.cash = 0.0
+        delivery.units = 0.0 if in_cash else None
+        delivery.is_cash_settled = in_cash or None
+        delivery.reason = None if in_cash else FUTURE_DELIVERY
+        return delivery
+
+    if not isinstance(terms, ExerciseTerms):
+        delivery.reason = terms.value
+        return delivery
+    if not spot:
+        delivery.reason = NotPriced.NO_PRICE.value
+        return delivery
+
+    worth = terms.intrinsic(spot)
+    delivery.is_pinned = abs(spot - terms.strike) <= PINNED * spot
+    delivery.units = 0.0
+    if worth > 0 and not in_cash:
+        delivery.units = terms.side * _units_delivered(leg, terms)
+    is_marked = in_cash or terms.exercise.is_on_future
+    delivery.cash = leg.size * worth if is_marked else -delivery.units * terms.strike
+    return delivery
+
+
+def _units_delivered(leg: PricedLeg, terms: ExerciseTerms) -> float:
+    """Return the shares that a leg delivers as a call, or the futures: one for each option."""
+    return leg.quantity if terms.exercise.is_on_future else leg.size
+
+
+def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg]) -> None:
+    """Set how many units are missing for each delivery of one account and underlying.
+
+    Moments come in their order. What goes is covered by what is held, by what comes at the same
+    moment, and by the calls that expire later. The option deepest in the money is covered first.
+    """
+    known = [delivery for delivery in deliveries if delivery.units is not None]
+    by_moment = grouped(lambda delivery: delivery.expires_at, known)
+    units = sum(map(_units_held, held))
+    for moment in sorted(by_moment):
+        for delivery in by_moment[moment]:
+            units += max(0.0, delivery.units or 0.0)
+
+        free = units + sum(_units_callable(leg, moment) for leg in held)
+        for delivery in sorted(by_moment[moment], key=_depth, reverse=True):
+            going = max(0.0, -(delivery.units or 0.0))
+            covered = min(going, max(0.0, free))
+            delivery.missing = going - covered
+            free -= covered
+            units -= going
+
+
+def _units_held(leg: PricedLeg) -> float:
+    """Return the shares or futures of a leg; 0 of an option."""
+    return leg.quantity if leg.terms is None else 0.0
+
+
+def _units_callable(leg: PricedLeg, after: datetime) -> float:
+    """Return the shares or futures that a long call brings which expires after a moment."""
+    terms = leg.delivered
+    if terms is None or terms.right != "CALL" or terms.expires_at <= after:
+        return 0.0
+    return max(0.0, _units_delivered(leg, terms))
+
+
+def _depth(delivery: ExpiringLeg) -> float:
+    """Return by how much an option is in the money."""
+    terms = delivery.leg.delivered
+    spot = delivery.leg.row["spot"]
+    return terms.above_strike(spot) if terms is not None and spot else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyAssignments:
+    """Which short options may be assigned early.
+
+    Attributes:
+        likely: Those whose holder gains nothing more by selling: with `leg`, `extrinsic` (what one
+            unit is worth above its exercise; below 0 it is worth less), `gain` (what exercise
+            gives its holder: the dividend, the interest until expiry, or what a sale lacks; None
+            without an interest rate) and `ex_date` (when the dividend goes, of a call).
+        left_out: Those that cannot be judged, with `reason`, and with `in_the_money`: None where
+            the price of the underlying is not known.
+    """
+
+    likely: list[NewRow]
+    left_out: list[NewRow]
+
+    @property
+    def doubtful(self) -> list[NewRow]:
+        """Those left out that are in the money, or may be."""
+        return [row for row in self.left_out if row["in_the_money"] is not False]
+
+
+def early_assignments(legs: PricedLegs) -> EarlyAssignments:
+    """Return the short options that their holders may exercise before the expiry.
+
+    A holder exercises where selling gains nothing more: an option below its intrinsic value, a
+    put whose time value is at most what its strike earns in a week, and a call in the week before
+    an ex-date whose dividend exceeds its time value. It needs no volatility.
+    """
+    result = EarlyAssignments(likely=[], left_out=[])
+    for leg in legs:
+        if leg.row["right"] is None or leg.quantity >= 0:
+            continue
+        if leg.delivered is not None:
+            is_over = leg.delivered.expires_at <= legs.given.now
+            if is_over or not leg.delivered.exercise.is_early:
+                continue
+
+        names = leg.named | {"position": leg.quantity}
+        reason = _not_judged(leg)
+        if reason is not None:
+            result.left_out.append(names | {"in_the_money": _in_the_money(leg), "reason": reason})
+        elif (judged := _judged(leg, legs.given)) is not None:
+            result.likely.append(names | judged)
+    return result
+
+
+def _not_judged(leg: PricedLeg) -> str | None:
+    """Return why nothing can be said of a short option; None: something can."""
+    if isinstance(leg.terms, NotPriced):
+        return leg.terms.value
+    if not leg.row["spot"]:
+        return NotPriced.NO_PRICE.value
+    if leg.row["market_value"] is None:
+        return "it has no value"
+
+    # What the holder earns by waiting is not known; one who gains nothing by waiting needs no rate.
+    terms = leg.delivered
+    earns_interest = terms is not None and (terms.right == "PUT" or terms.exercise.is_on_future)
+    if earns_interest and leg.priced is None and _in_the_money(leg):
+        return NotPriced.NO_RATE.value if _extrinsic(leg) > NEAR_PARITY else None
+    return None
+
+
+def _extrinsic(leg: PricedLeg) -> float:
+    """Return what one unit of an option in the money is worth above its exercise."""
+    worth = leg.delivered.above_strike(leg.row["spot"]) if leg.delivered is not None else 0.0
+    return float(leg.row["market_value"] / leg.size) - worth
+
+
+def _in_the_money(leg: PricedLeg) -> bool | None:
+    """Return whether an option is in the money; None: it is not known."""
+    spot = leg.row["spot"]
+    if leg.delivered is None or not spot:
+        return None
+    return leg.delivered.above_strike(spot) > 0
+
+
+def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
+    """Return why a holder would exercise; None: he would not."""
+    terms = leg.delivered
+    now = given.now
+    if terms is None:
+        return None
+    spot = leg.row["spot"]
+    worth = terms.above_strike(spot)
+    if worth <= 0:
+        return None
+
+    extrinsic = _extrinsic(leg)
+    basis = worth if terms.exercise.is_on_future else terms.strike
+
+    gain: float | None = 0.0
+    ex_date = None
+    threshold = model.ROUNDING
+    if terms.right == "PUT" or terms.exercise.is_on_future:
+        gain = None  # without a rate it is not known what is earned by waiting
+        threshold = NEAR_PARITY
+        if leg.priced is not None:
+            rate = leg.priced.rate
+            gain = basis * -math.expm1(-rate * years_between(now, terms.expires_at))
+            interest = basis * rate * (WAITING / timedelta(days=model.DAYS_PER_YEAR))
+            threshold = max(NEAR_PARITY, interest)
+    elif dividend := _next_dividend(given.dividends.get(leg.row["symbol"]), terms, now, spot):
+        ex_date, gain = dividend
+        if ex_date - now <= BEFORE_EX_DATE:
+            threshold = max(threshold, gain)
+
+    if gain is not None:
+        gain = max(gain, -extrinsic)
+    gains_nothing = gain is not None and gain < model.ROUNDING
+    if extrinsic > threshold or gains_nothing:
+        return None
+    return {"extrinsic": extrinsic, "gain": gain, "ex_date": ex_date}
+
+
+def _next_dividend(
+    dividends: Iterable[DatedDividend] | None, terms: ExerciseTerms, now: datetime, spot: float
+) -> tuple[datetime, float] | None:
+    """Return the ex-date and the amount of the next dividend before an expiry; None: none."""
+    coming = []
+    for dividend in dividends or ():
+        if now < dividend.ex_date <= terms.expires_at:
+            coming.append((dividend.ex_date, dividend.amount_at(spot)))
+    return min(coming, default=None)

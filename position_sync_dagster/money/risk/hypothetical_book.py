@@ -1,0 +1,542 @@
+"""A book to which trades are applied that somebody thinks of; nothing is stored, and none is sent.
+
+A trade closes parts of holdings, and opens a lot of its own. Lots that exist keep their costs, and
+the parts of other strategies stay as they are.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from itertools import chain
+from math import copysign
+from typing import Any
+
+import polars as pl
+from polars import col
+
+from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.instrument import (
+    OPTION_TYPES,
+    Instrument,
+    digits,
+)
+from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
+from position_sync_dagster.money.reports import exposure
+from position_sync_dagster.money.reports.book import Book
+from position_sync_dagster.money.reports.exposure import Split
+from position_sync_dagster.money.risk.priced_legs import SETTLED, PricedLeg, PricedLegs, Row
+from position_sync_dagster.money.risk.proposed_trade import (
+    Fill,
+    ProposedTrade,
+    ProposedTradeError,
+    greeks_of,
+    money_text,
+    volatility_between,
+    volatility_of,
+)
+from position_sync_dagster.money.risk.terms import (
+    CONTRACT_FIELDS,
+    WITHOUT_CARRY,
+    OptionTerms,
+    option_terms,
+)
+from position_sync_dagster.money.strategies.rules import exchange_date
+
+# A row of the ledger that is changed, or one for a program.
+NewRow = dict[str, Any]
+
+# The conid of a contract that is not held.
+NOT_HELD = 0
+
+# What prices a trade, if a person gave its price.
+GIVEN = "the price that was given"
+
+
+@dataclass(kw_only=True)
+class HypotheticalBook:
+    """A book to which trades are applied, one after the other."""
+
+    book: Book
+    legs: PricedLegs
+
+    def __post_init__(self) -> None:
+        self._parts = list(self.legs)
+        # What is left of each part, by its place; and the places of the parts of each holding.
+        self._left = [part.quantity for part in self._parts]
+        self._places = grouped(
+            lambda place: _holding_of(self._parts[place].row), range(len(self._parts))
+        )
+        # The rows of opened lots, each under a conid of its own, and the legs that claim them.
+        self._lots: list[NewRow] = []
+        self._claims: list[ActiveContract] = []
+        # The contract of a lot that is held already, by the conid of the lot.
+        self._held_as: dict[int, int] = {}
+        self._settled: list[NewRow] = []
+        self._texts: list[str] = []
+
+    @property
+    def notes(self) -> list[str]:
+        """What the trades give or cost against the mark, and what priced each."""
+        if len(self._texts) < 2:
+            return self._texts
+        return [_sum_against_mark(self._settled, len(self._texts)), *self._texts]
+
+    def apply_all(self, trades: Iterable[ProposedTrade]) -> None:
+        """Apply trades, as `apply` does each."""
+        for trade in trades:
+            self.apply(trade)
+
+    def apply(self, trade: ProposedTrade) -> None:
+        """Apply a trade.
+
+        Raises:
+            ProposedTradeError: Nothing of the underlying is held, nothing prices it, it expired, or
+                several strategies hold what it closes.
+        """
+        is_written = trade.conid is None
+        if is_written and trade.expiry and trade.expiry < exchange_date(self.book.now):
+            raise _expired(trade)
+
+        account = trade.account or self._account_of(trade)
+        row, source = self._row_of(trade, account)
+        fill = self._fill(trade, row)
+        is_new_option = row["conid"] == NOT_HELD and trade.right is not None
+        if trade.price is not None and not is_new_option:
+            source = GIVEN
+
+        closed = self._close(fill)
+        self._open(fill, trade.quantity - sum(settled["quantity"] for settled in closed))
+        texts = [f"{fill.text}, {source}", *map(_closed_text, closed)]
+        self._texts.append("; ".join(texts))
+
+    def closing_trades(self, strategy: str) -> list[ProposedTrade]:
+        """Return the trades that close what is left of a strategy at its present prices.
+
+        Raises:
+            ProposedTradeError: It holds nothing.
+        """
+        trades = []
+        for part, left in zip(self._parts, self._left, strict=True):
+            row = part.row
+            if not left or row["strategy_id"] != strategy:
+                continue
+            trade = ProposedTrade(
+                quantity=-left,
+                symbol=row["symbol"],
+                expiry=row["expiry"],
+                right=row["right"],
+                strike=row["strike"],
+                strategy=strategy,
+                account=row["account"],
+                conid=row["conid"],
+            )
+            trades.append(trade)
+
+        if not trades:
+            raise ProposedTradeError(
+                f"The strategy {strategy!r} holds nothing.",
+                remedy="`position-sync exposure` lists the strategies.",
+            )
+        return trades
+
+    def rolling_trades(self, strategy: str, expiry: date) -> list[ProposedTrade]:
+        """Return the trades that close the nearest options of a strategy and open a later expiry.
+
+        Raises:
+            ProposedTradeError: It holds no option, or the expiry is not later.
+        """
+        options = [trade for trade in self.closing_trades(strategy) if trade.right is not None]
+        expiries = [trade.expiry for trade in options if trade.expiry is not None]
+        nearest = min(expiries, default=None)
+        if nearest is None or expiry <= nearest:
+            raise ProposedTradeError(
+                f"No option of {strategy!r} expires before {expiry}.",
+                remedy="Name a day after the next expiry of the strategy.",
+            )
+
+        closing = [trade for trade in options if trade.expiry == nearest]
+        opening = [
+            replace(trade, quantity=-trade.quantity, expiry=expiry, conid=None) for trade in closing
+        ]
+        return [*closing, *opening]
+
+    def result(self) -> tuple[Book, PricedLegs]:
+        """Return the book after the trades, and its legs as the option model has them."""
+        split = self._without_what_was_closed()
+        legs = self.book.legs
+        if self._lots:
+            opened = self._opened(split.parts)
+            split = Split(
+                pl.concat([split.parts, opened.parts]), pl.concat([split.legs, opened.legs])
+            )
+            legs = (*legs, *self._claims)
+
+        after = replace(self.book, legs=legs, split=split)
+        settled = pl.DataFrame(self._settled, SETTLED)
+        return after, replace(PricedLegs.of(split.parts, self.legs.given), settled=settled)
+
+    def _without_what_was_closed(self) -> Split:
+        """Return the parts of before, as far as they are left; others keep their very numbers."""
+        before = self.book.split
+        is_left = [left / part.quantity for left, part in zip(self._left, self._parts, strict=True)]
+        parts = before.parts.with_columns(left=pl.Series(is_left, dtype=pl.Float64))
+        scaled = pl.col("share", *exposure.SUMS) * col.left
+        kept = parts.with_columns(scaled).filter(col.left != 0).drop("left")
+
+        # A leg of which a trade left nothing in an account is none that is missing there.
+        place = ["leg", "account"]
+        closed = before.parts.select(place).join(kept, on=place, how="anti")
+        return Split(kept, before.legs.join(closed, on=place, how="anti", maintain_order="left"))
+
+    def _opened(self, parts: pl.DataFrame) -> Split:
+        """Return the lots that were opened, numbered after the parts of before."""
+        given = self.legs.given
+        details = {
+            lot: given.details[held] for lot, held in self._held_as.items() if held in given.details
+        }
+        rows = pl.DataFrame(self._lots, self.book.priced.schema, orient="row")
+        opened = exposure.split(self._claims, rows, details, betas=given.betas)
+
+        unclaimed = parts["leg"].clip(upper_bound=0).min() or 0
+        leg = (
+            pl.when(col.leg < 0).then(col.leg + unclaimed).otherwise(col.leg + len(self.book.legs))
+        )
+        conid = col.conid.replace(self._held_as)
+        holding = (col.holding + self.book.priced.height).cast(parts.schema["holding"])
+        return Split(opened.parts.with_columns(leg, conid, holding), opened.legs.with_columns(leg))
+
+    def _fill(self, trade: ProposedTrade, row: NewRow) -> Fill:
+        """Return a trade with the price at which it is done."""
+        magnifier = self._magnifier(row)
+        mark = _unit_price(row, magnifier)
+        price = mark
+        if trade.price is not None:
+            if magnifier is None:
+                raise _unit_not_known(trade)
+            price = trade.price / magnifier
+        if price is None:
+            example = f"{digits(trade.quantity)} {trade.name} @1.50"
+            raise ProposedTradeError(
+                f"Nothing says what {trade.name} costs.", remedy=f'Give a price: "{example}".'
+            )
+        size = row["multiplier"]
+        mark_of_one = None if mark is None else mark * size
+        return Fill(trade=trade, row=row, price=price * size, mark=mark_of_one)
+
+    def _close(self, fill: Fill) -> list[NewRow]:
+        """Close what a trade closes of the parts that are left; return what that settles."""
+        wanted = fill.trade.quantity
+        closed = []
+        for place in self._closable(fill):
+            part = self._parts[place]
+            size = min(abs(self._left[place]), abs(wanted))
+            if size <= NEGLIGIBLE * abs(part.quantity):
+                continue
+
+            quantity = copysign(size, wanted)
+            wanted -= quantity
+            left = self._left[place] + quantity
+            self._left[place] = 0.0 if abs(left) <= NEGLIGIBLE * abs(part.quantity) else left
+            closed.append(fill.closing(part, quantity))
+
+        self._settled += closed
+        return closed
+
+    def _closable(self, fill: Fill) -> list[int]:
+        """Return the places of the parts that a trade closes: those of its strategy alone.
+
+        A trade of no strategy closes what is in none, then what a single strategy has.
+
+        Raises:
+            ProposedTradeError: Several strategies have it.
+        """
+        trade = fill.trade
+        places = self._places[_holding_of(fill.row)]
+        opposite = [place for place in places if self._left[place] * trade.quantity < 0]
+        places_of = grouped(lambda place: self._parts[place].row["strategy_id"], opposite)
+        if trade.strategy is not None:
+            return places_of.get(trade.strategy, [])
+
+        in_no_strategy = places_of.pop(UNATTRIBUTED, [])
+        available = sum(abs(self._left[place]) for place in in_no_strategy)
+        if abs(trade.quantity) <= available * (1 + NEGLIGIBLE):
+            return in_no_strategy
+        if len(places_of) > 1:
+            raise _several_hold(trade, sorted(places_of))
+        return [*in_no_strategy, *chain.from_iterable(places_of.values())]
+
+    def _open(self, fill: Fill, quantity: float) -> None:
+        """Open a lot of what a trade did not close."""
+        trade = fill.trade
+        if abs(quantity) <= NEGLIGIBLE * abs(trade.quantity):
+            return
+
+        lot = -1 - len(self._lots)
+        conid = fill.row["conid"]
+        if conid == NOT_HELD:
+            conid = lot
+        else:
+            self._held_as[lot] = conid
+        row = fill.opened(quantity) | {"conid": lot}
+        strategy = trade.strategy or UNATTRIBUTED
+        self._lots.append(row)
+        self._settled.append(fill.settled(quantity, strategy, conid))
+        if strategy == UNATTRIBUTED:
+            return
+
+        claim = ActiveContract(
+            conid=lot,
+            symbol=row["symbol"],
+            right=row["right"],
+            strike=row["strike"],
+            expiry=row["expiry"],
+            strategy_id=strategy,
+            added_at=self.book.now,
+            quantity=quantity,
+            account=row["account"],
+        )
+        self._claims.append(claim)
+
+    def _account_of(self, trade: ProposedTrade) -> str:
+        """Return the account that holds most of the underlying."""
+        of_underlying = self.legs.parts.filter(symbol=trade.symbol)
+        if of_underlying.is_empty():
+            raise _nothing_held(trade)
+        return str(of_underlying["account"].mode().min())
+
+    def _row_of(self, trade: ProposedTrade, account: str) -> tuple[NewRow, str]:
+        """Return the row of a contract in an account, and what prices it."""
+        if trade.conid is not None:
+            is_same = col.conid == trade.conid
+        else:
+            terms = {name: getattr(trade, name) for name in ("symbol", "expiry", "right", "strike")}
+            same_terms = [pl.col(name).eq_missing(value) for name, value in terms.items()]
+            is_same = pl.all_horizontal(col.position != 0, *same_terms)
+
+        held = self.book.priced.filter(is_same).to_dicts()
+        for row in held:
+            if row["account"] == account:
+                return row, "the price of the holding"
+        if held:
+            return _without_position(held[0], account), "the price in another account"
+        return self._new_row(trade, account)
+
+    def _new_row(self, trade: ProposedTrade, account: str) -> tuple[NewRow, str]:
+        """Return the row of a contract that is not held, and what prices it."""
+        similar = self._similar(trade)
+        template = _without_position(similar.row, account)
+        row = {name: template[name] for name in self.book.priced.columns} | {
+            "conid": NOT_HELD, "symbol": trade.symbol, "right": trade.right,
+            "strike": trade.strike, "expiry": trade.expiry, "local_symbol": None,
+            "market_price": None, "implied_vol": None, **dict.fromkeys(_GREEK_COLUMNS),
+        }  # fmt: skip
+        if trade.right is not None:
+            return self._priced_option(trade, row, similar)
+        if similar.row["right"] is None:
+            return row, GIVEN
+        return _share_of(similar, row), f"the price of the underlying of {similar.name}"
+
+    def _similar(self, trade: ProposedTrade) -> PricedLeg:
+        """Return a held contract that tells multiplier, currency and underlying of a trade."""
+        wanted = OPTION_TYPES
+        if not trade.right:
+            wanted = frozenset({"FUT"} if trade.expiry else {"OPT"})
+
+        is_like = (col.symbol == trade.symbol) & col.sec_type.is_in(wanted)
+        held = [
+            leg for leg in self.legs.where(is_like) if trade.right or not self._is_of_index(leg)
+        ]
+        if not held:
+            raise _nothing_held(trade)
+        return min(held, key=lambda leg: _days_apart(leg.row["expiry"], trade.expiry))
+
+    def _is_of_index(self, leg: PricedLeg) -> bool:
+        """Return whether a leg is an option on an index, which has no shares."""
+        details = self.legs.given.details.get(leg.row["conid"])
+        return leg.row["symbol"] in WITHOUT_CARRY or (
+            details is not None and details.under_sec_type == "IND"
+        )
+
+    def _priced_option(
+        self, trade: ProposedTrade, row: NewRow, similar: PricedLeg
+    ) -> tuple[NewRow, str]:
+        """Return the row of an option with its price, volatility and greeks."""
+        now = self.book.now
+        spot = similar.row["spot"]
+        magnifier = self._magnifier(similar.row)
+        terms = self._terms_of(trade, row, similar, magnifier)
+        if terms is None or not spot or magnifier is None:
+            return row, GIVEN
+
+        price = None if trade.price is None else trade.price / magnifier
+        volatility, source = self._volatility_of(terms, similar, price)
+        if volatility is None:
+            return row, source
+
+        row["underlying_price"] = spot * magnifier
+        greeks = greeks_of(terms, spot, volatility, now)
+        row |= {name: greeks[name] for name in _GREEK_COLUMNS}
+        row["implied_vol"] = volatility
+        row["market_price"] = greeks["price"] * magnifier
+        return row, source
+
+    def _volatility_of(
+        self, terms: OptionTerms, similar: PricedLeg, price: float | None
+    ) -> tuple[float | None, str]:
+        """Return the volatility that values an option, and what it is from; None: nothing says it.
+
+        Args:
+            similar: A held contract of the same underlying.
+            price: The price that was given, in the major unit; None: none was.
+        """
+        now = self.book.now
+        if price is not None:
+            shown = volatility_of(terms, price, similar.row["spot"], now)
+            if shown is not None:
+                return shown, GIVEN
+
+        same = [leg for leg in self.legs if leg.row["under"] == similar.row["under"]]
+        between = volatility_between(same, terms.strike, terms.expires_at, now)
+        if between is None:
+            return None, GIVEN
+        source = f"a volatility of {between.volatility:.1%} from {between.source}"
+        if price is not None:
+            source = f"{GIVEN}, which shows none; valued with {source}"
+        return between.volatility, source
+
+    def _terms_of(
+        self,
+        trade: ProposedTrade,
+        row: Row,
+        similar: PricedLeg,
+        magnifier: float | None,
+    ) -> OptionTerms | None:
+        """Return what the model prices an option as, at the hour of a similar one."""
+        given = self.legs.given
+        details = given.details.get(similar.row["conid"])
+        if details is not None:
+            details = replace(
+                details, right=trade.right, strike=trade.strike, last_trade_date=trade.expiry,
+                expires_on=trade.expiry,
+            )  # fmt: skip
+
+        fields = {name: row[name] for name in CONTRACT_FIELDS}
+        dividends = given.dividends.get(trade.symbol)
+        terms = option_terms(Instrument(**fields), details, given.rates, dividends, magnifier)
+        if not isinstance(terms, OptionTerms):
+            return None
+        if terms.expires_at <= self.book.now:
+            raise _expired(trade)
+        return terms
+
+    def _magnifier(self, row: Row) -> float | None:
+        """Return the divisor from quoted prices to the currency: that of a held part, if any."""
+        sec_type = row["sec_type"]
+        alike = _QUOTED_ALIKE if sec_type in _QUOTED_ALIKE else {sec_type}
+        parts = self.legs.parts.filter(col.sec_type.is_in(alike), symbol=row["symbol"])
+        magnifiers = parts["magnifier"].drop_nulls().to_list()
+        return magnifiers[0] if magnifiers else None
+
+
+def _holding_of(row: Row) -> Key:
+    return row["account"], row["conid"]
+
+
+def _closed_text(settled: Row) -> str:
+    """Return whose part a trade closes, and what that realises."""
+    realised = settled["realised"]
+    amount = "an unknown amount" if realised is None else money_text(realised, settled["currency"])
+    return (
+        f"closes {digits(abs(settled['quantity']))} of {settled['strategy_id']}: realises {amount}"
+    )
+
+
+def _sum_against_mark(settled: Sequence[Row], trades: int) -> str:
+    """Return what several trades give or cost against the mark, by currency."""
+    sums: dict[str, float] = {}
+    without = 0
+    for row in settled:
+        amount = row["against_mark"]
+        without += amount is None
+        sums[row["currency"]] = sums.get(row["currency"], 0.0) + (amount or 0.0)
+
+    amounts = ", ".join(money_text(amount, currency) for currency, amount in sums.items())
+    unknown = f"; of {without} it is not known" if without else ""
+    return f"{trades} trades against the mark: {amounts}{unknown}"
+
+
+# An option on a share is quoted in the unit of the share.
+_QUOTED_ALIKE = frozenset({"STK", "OPT"})
+
+_GREEK_COLUMNS = ("delta", "gamma", "vega", "theta")
+
+
+def _share_of(option: PricedLeg, row: NewRow) -> NewRow:
+    """Return the row of the share under an option."""
+    spot = option.row["spot"]
+    magnifier = option.row["magnifier"]
+    return row | {
+        "sec_type": "STK",
+        "multiplier": 1.0,
+        "trading_class": None,
+        "market_price": spot * magnifier if spot and magnifier else None,
+        "underlying_price": None,
+    }
+
+
+def _nothing_held(trade: ProposedTrade) -> ProposedTradeError:
+    like = "an option or its share"
+    if trade.expiry is not None:
+        like = "a future" if trade.right is None else "an option"
+    return ProposedTradeError(
+        f"Nothing like {trade.name} is held: its multiplier and currency are not known.",
+        remedy=f"Name a contract of an underlying of which {like} is held.",
+    )
+
+
+def _several_hold(trade: ProposedTrade, strategies: Sequence[str]) -> ProposedTradeError:
+    names = ", ".join(strategies)
+    return ProposedTradeError(
+        f"Several strategies hold the {trade.name} that {trade.text} closes: {names}.",
+        remedy="Name one of them with --strategy; what the others have stays theirs.",
+    )
+
+
+def _expired(trade: ProposedTrade) -> ProposedTradeError:
+    return ProposedTradeError(f"{trade.name} has expired.", remedy="Name a later expiry.")
+
+
+def _unit_not_known(trade: ProposedTrade) -> ProposedTradeError:
+    return ProposedTradeError(
+        f"It is not known whether {trade.symbol} is quoted in its currency or in cents of it.",
+        remedy="Try again once a contract of it that is held has a price and a value.",
+    )
+
+
+def _days_apart(expiry: date | None, wanted: date | None) -> int:
+    if expiry is None or wanted is None:
+        return 0
+    return abs((expiry - wanted).days)
+
+
+def _without_position(row: Row, account: str) -> NewRow:
+    """Return a row of which nothing is held."""
+    return {
+        **row,
+        "account": account,
+        "position": 0.0,
+        "average_cost": None,
+        "market_value": 0.0,
+        "unrealized_pnl": 0.0,
+        "daily_pnl": 0.0,
+    }
+
+
+def _unit_price(row: Row, magnifier: float | None) -> float | None:
+    """Return the price of one unit in the major unit; None: it is not known."""
+    size = row["position"] * row["multiplier"]
+    if size and row["market_value"] is not None:
+        return float(row["market_value"] / size)
+    if row["market_price"] is None or magnifier is None:
+        return None
+    return float(row["market_price"] / magnifier)

@@ -1,0 +1,562 @@
+"""Computed greeks of the stream: which underlyings need a line, what goes in, what comes out.
+
+The gateway sends no greeks for options without a line, and none for some legs with a line. These
+greeks are computed as one batch a few times a minute. A value of the broker and the price of the
+underlying at its time give the volatility; it and the price of the underlying now give the greeks.
+"""
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import chain
+from operator import attrgetter, itemgetter
+
+from position_sync_dagster.domain.dividends import ExpectedDividend
+from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, Key
+from position_sync_dagster.domain.leg import QUEUED, LegState, few
+from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.valuation import price_of
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.holdings import PendingChanges
+from position_sync_dagster.lake.records import DividendsTable
+from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.money.risk.model import Exercise
+from position_sync_dagster.money.risk.terms import (
+    ModelledLeg,
+    NoGreeks,
+    OptionTerms,
+    Reason,
+    compute,
+    dated_dividends,
+    dividend_rows,
+    expires_at,
+    option_terms,
+)
+from position_sync_dagster.sync.stream.contracts import ContractCache
+from position_sync_dagster.sync.stream.lines import StreamLines
+from position_sync_dagster.sync.stream.ownership import OwnerContext
+
+logger = logging.getLogger(__name__)
+
+# Seconds between two batches. One is computed beside the stream, in a thread of its own.
+BATCH_S = 25.0
+
+# Seconds between two batches until the first greeks are known; from then on it doubles.
+FIRST_S = 1.0
+
+# Seconds between two looks at the prices of underlyings: a value is explained by the price at its
+# time.
+PRICES_S = 0.5
+
+# Seconds after which underlyings, sizes and dividends are determined again.
+CHOOSE_S = 60.0
+
+# Seconds between two searches for streamed options without greeks of the gateway.
+LOOK_S = 5.0
+
+# A gateway that sends greeks does so within a second or two after the first price.
+GREEKS_WITHIN_S = 10.0
+
+# Decimals to which dividends, as a share of the price, are rounded: further decimals change with
+# each tick.
+SHARE_DIGITS = 4
+
+# A change of an estimated dividend by less than this part of it is not stored.
+SHARE_MOVE = 0.05
+
+STALE = "the underlying has not ticked for a minute in its session"
+
+# The number of underlyings that the status names for each reason.
+NAMED = 5
+
+
+def underlying_price(
+    quote: Quote, sec_type: str, *, now: datetime, max_last_age: timedelta
+) -> tuple[float, datetime] | None:
+    """Return the price of an underlying for the model, and when quote or mark last came.
+
+    An index has no bid and ask: its last price counts. Delayed data is never the present price, and
+    nobody has to trade at the price of a halted contract.
+
+    Returns:
+        None if it has no present price.
+
+    >>> from datetime import UTC
+    >>> now = datetime(2026, 1, 2, tzinfo=UTC)
+    >>> index = Quote(conid=1, last=6500.0, quote_time=now)
+    >>> underlying_price(index, "IND", now=now, max_last_age=timedelta(60))[0]
+    6500.0
+    >>> underlying_price(index, "STK", now=now, max_last_age=timedelta(60)) is None
+    True
+    """
+    times = [at for at in (quote.quote_time, quote.mark_time) if at is not None]
+    if quote.is_delayed or quote.halted or not times:
+        return None
+    price = price_of(quote, now=now, max_last_age=max_last_age)
+    if price is not None:
+        return price.value, max(times)
+    return (quote.last, max(times)) if sec_type == "IND" and quote.last is not None else None
+
+
+# A price of the underlying that is older counts only while its session is closed.
+OLD = timedelta(minutes=1)
+
+# How long prices of an underlying are kept: account rows arrive every three minutes.
+KEPT = timedelta(minutes=5)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class AccountGreeks:
+    """The options of a login, with the inputs and the results of each batch.
+
+    Args:
+        session_open: Returns whether an underlying trades now, by conid; None: unknown, as open.
+
+    Attributes:
+        legs: The options, by conid.
+    """
+
+    session_open: Callable[[int], bool | None]
+
+    def __post_init__(self) -> None:
+        self.legs: dict[int, ModelledLeg] = {}
+        # The prices of each underlying in the last minutes, each since when it was known.
+        self._prices: dict[int, list[tuple[datetime, float]]] = defaultdict(list)
+
+    def stale(self, now: datetime) -> list[int]:
+        """Return the underlyings whose price is too old although they trade."""
+        stale = []
+        for conid, prices in self._prices.items():
+            if prices and self._is_old(conid, prices[-1][0], now):
+                stale.append(conid)
+        return stale
+
+    @property
+    def without(self) -> dict[int, Reason]:
+        """Why options have no greeks, by conid, as of the last batch."""
+        reasons = ((conid, leg.reason) for conid, leg in self.legs.items())
+        return {conid: reason for conid, reason in reasons if reason is not None}
+
+    def add(self, conid: int, terms: OptionTerms | Reason, underlying: int) -> None:
+        """Follow an option; new terms of a known one are used from now on.
+
+        Args:
+            conid: The option.
+            terms: Its terms, or why the model does not fit it.
+            underlying: The conid of its underlying.
+        """
+        leg = self.legs.get(conid)
+        if leg is None:
+            self.legs[conid] = ModelledLeg(conid=conid, terms=terms, underlying=underlying)
+        elif (leg.terms, leg.underlying) != (terms, underlying):
+            # The present batch goes on with the leg as it was.
+            new = replace(leg, terms=terms, underlying=underlying, volatility=None)
+            self.legs[conid] = new
+
+    def underlying_ticked(self, conid: int, price: float, at: datetime) -> None:
+        """Record the price of an underlying."""
+        prices = self._prices[conid]
+        prices.append((at, price))
+        if at - prices[0][0] > 2 * KEPT:
+            del prices[: bisect_right(prices, at - KEPT, key=itemgetter(0))]
+
+    def valued(self, conid: int, value: float, at: datetime) -> None:
+        """Record the broker's value of an option for one unit of its underlying.
+
+        A value that is older than the last one is not used.
+        """
+        leg = self.legs[conid]
+        if leg.value_at is not None and at <= leg.value_at:
+            return
+
+        leg.value = value
+        leg.value_at = at
+        leg.volatility = None
+        leg.spot_then = None
+        prices = self._prices[leg.underlying]
+        place = bisect_right(prices, at, key=itemgetter(0))
+        if place and not self._is_old(leg.underlying, prices[place - 1][0], at):
+            leg.spot_then = prices[place - 1][1]
+
+    def due(self, now: datetime) -> list[ModelledLeg]:
+        """Return the options whose inputs moved.
+
+        Those with a reason have no greeks, for that reason; the others are to be computed.
+        """
+        due = []
+        for leg in self.legs.values():
+            ready = self._ready(leg, now)
+            if isinstance(ready, OptionTerms):
+                is_new = leg.volatility is None or leg.spot != leg.used
+                if is_new or ready.expires_at <= now:
+                    leg.reason = None
+                    due.append(leg)
+            elif ready != leg.reason or leg.greeks is not None:
+                leg.greeks = None
+                leg.reason = ready
+                leg.used = None
+                due.append(leg)
+        return due
+
+    def _ready(self, leg: ModelledLeg, now: datetime) -> OptionTerms | Reason:
+        """Read the newest price of the underlying; return the terms, or which input is missing."""
+        prices = self._prices[leg.underlying]
+        leg.spot_at, leg.spot = prices[-1] if prices else (None, None)
+        if not isinstance(leg.terms, OptionTerms):
+            return leg.terms
+        if leg.value_at is None:
+            return NoGreeks.NO_VALUE
+        if leg.spot_at is None:
+            return NoGreeks.NO_UNDERLYING_PRICE
+        is_old = self._is_old(leg.underlying, leg.spot_at, now)
+        return NoGreeks.UNDERLYING_OLD if is_old else leg.terms
+
+    def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
+        return now - at > OLD and self.session_open(underlying) is not False
+
+
+class PublishedGreeks:
+    """The greeks that `broker_positions` has, or gets at the next publication, by conid.
+
+    Attributes:
+        changes: The options whose greeks are to be published.
+    """
+
+    def __init__(self) -> None:
+        self._greeks: dict[int, HoldingGreeks] = {}
+        self.changes: PendingChanges[int] = PendingChanges()
+
+    def __len__(self) -> int:
+        return len(self._greeks)
+
+    def take(self, conid: int, greeks: HoldingGreeks | None) -> None:
+        """Publish the new greeks of an option, if they differ from the published ones.
+
+        Args:
+            conid: The option.
+            greeks: Its greeks, with the price of the underlying as its row has it; None: it has
+                none.
+        """
+        before = self._greeks.pop(conid, None)
+        if greeks is not None:
+            self._greeks[conid] = greeks
+        if greeks != before:
+            self.changes.note(conid)
+
+    def of(self, holding: BrokerPosition) -> HoldingGreeks | None:
+        """Return the greeks of a holding; None of a closed one."""
+        return self._greeks.get(holding.instrument.conid) if holding.position else None
+
+    def added_to(self, holding: BrokerPosition) -> BrokerPosition:
+        """Return a holding with its greeks."""
+        greeks = self.of(holding)
+        return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
+
+
+@dataclass(eq=False, repr=False)
+class ModelGreeks:
+    """Follows the options without greeks of the gateway, and publishes computed ones.
+
+    Args:
+        contracts: The details of options and underlyings.
+        lines: Gets the underlyings that need a line.
+        published: Gets the greeks.
+        dividends: Gets the expected dividends; with None, they are not stored.
+    """
+
+    context: OwnerContext
+    contracts: ContractCache
+    lines: StreamLines
+    published: PublishedGreeks
+    dividends: DividendsTable | None = None
+
+    def __post_init__(self) -> None:
+        # None: as many as the allocation grants.
+        self._most_lines = self.context.settings.underlying_lines
+        self._clock = self.context.clock
+        self._monotonic = self.context.monotonic
+        self._look_at = float("-inf")
+        self._choose_at = float("-inf")
+
+        self._greeks = AccountGreeks(session_open=self.contracts.session_open)
+        self._ticks: PendingChanges[int] = PendingChanges()
+        self._silent_since: dict[int, float] = {}
+        self._silent: frozenset[int] = frozenset()
+
+        self._routed: int | None = None
+        self._keys: dict[int, list[Key]] = {}
+        # Options and underlyings without details of the contract.
+        self._unknown: set[int] = set()
+        self._underlyings: set[int] = set()
+        self._dividends: dict[int, list[ExpectedDividend]] = {}
+
+    def attach(self, connection: GatewayConnection) -> None:
+        """Follow the lines and values of a new connection."""
+        self._ticks = connection.lines.watch()
+        self._choose_at = float("-inf")
+
+    async def step(
+        self, connection: GatewayConnection, routes: Mapping[Key, LegState], version: int
+    ) -> None:
+        """Follow the routes; learn the contracts of options, and choose the underlyings.
+
+        Args:
+            version: Changes with the routes.
+        """
+        if self._most_lines == 0:
+            return
+        now = self._monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S
+            self._look(connection)
+        if version != self._routed:
+            self._follow(routes)
+            self._routed = version
+        self._learn(connection)
+        if now >= self._choose_at:
+            self._choose_at = now + CHOOSE_S
+            await self._choose(connection)
+
+    async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
+        """Compute in batches.
+
+        Args:
+            live_connection: Returns the connection, or None while its data do not count.
+        """
+        due_at = self._monotonic()
+        wait_s = FIRST_S
+        while True:
+            await asyncio.sleep(PRICES_S)
+            connection = live_connection()
+            if connection is None or not self._keys:
+                continue
+            self._read_prices(connection)
+            if self._monotonic() >= due_at:
+                await self._compute(connection)
+                due_at = self._monotonic() + wait_s
+                wait_s = min(BATCH_S, 2 * wait_s) if len(self.published) else FIRST_S
+
+    def summary(self) -> str | None:
+        """Return how many options have computed greeks, and why others have none.
+
+        Returns:
+            None if there is no option that needs computed greeks.
+        """
+        if not self._greeks.legs:
+            return None
+        without = self._greeks.without
+        symbols = defaultdict[Reason, list[str]](list)
+        for conid, details in self.contracts.of(without).items():
+            symbols[without[conid]].append(details.symbol)
+
+        reasons = []
+        for reason, of_reason in sorted(symbols.items(), key=lambda item: -len(item[1])):
+            named = few(sorted(set(of_reason)), NAMED)
+            reasons.append(f"{len(of_reason)}: {reason} ({named})")
+        unknown = len(self._unknown & self._keys.keys())
+        if unknown:
+            reasons.append(f"{unknown}: the details of the contract are not known")
+
+        number = len(self._greeks.legs) + unknown
+        computed = f"{len(self.published)} of {number} options without greeks of IB"
+        return "; ".join([f"computed greeks of {computed}", *reasons])
+
+    def _look(self, connection: GatewayConnection) -> None:
+        """Find the streamed legs for which the gateway sends prices and no greeks.
+
+        A line that does not tick says nothing about that.
+        """
+        now = self._monotonic()
+        since: dict[int, float] = {}
+        for conid in self.lines.of_legs:
+            quote = self.lines.counted(connection, conid)
+            if not self.lines.login.line(conid).trusted:
+                quote = None
+            if quote is not None and quote.greeks_time is not None:
+                continue
+            if quote is not None or conid in self._silent_since:
+                since[conid] = self._silent_since.get(conid, now)
+        self._silent_since = since
+
+        silent = frozenset(conid for conid, at in since.items() if now - at >= GREEKS_WITHIN_S)
+        if silent != self._silent:
+            self._silent = silent
+            self._routed = None
+
+    def _follow(self, routes: Mapping[Key, LegState]) -> None:
+        """Record the holdings for which the gateway sends no greeks."""
+        keys: dict[int, list[Key]] = defaultdict(list)
+        for key, state in routes.items():
+            if state in QUEUED or (state is LegState.STREAMED and key[1] in self._silent):
+                keys[key[1]].append(key)
+
+        for conid in self._keys.keys() - keys.keys():
+            self.published.take(conid, None)
+            self._greeks.legs.pop(conid, None)
+            self._unknown.discard(conid)
+        self._unknown |= keys.keys() - self._keys.keys()
+        self._keys = dict(keys)
+
+    def _learn(self, connection: GatewayConnection) -> None:
+        """Look up options and underlyings whose details have been fetched since."""
+        fetched = self.contracts.available(self._unknown)
+        self._unknown -= fetched
+        self._add(connection, sorted(fetched & self._keys.keys()))
+        if not fetched <= self._keys.keys():
+            self._choose_at = float("-inf")
+
+    async def _choose(self, connection: GatewayConnection) -> None:
+        """Determine which underlyings are needed, by how many options, and dividends again."""
+        options = Counter(leg.underlying for leg in self._greeks.legs.values())
+        self._underlyings = set(self.contracts.of(options))
+        of_known = Counter({conid: options[conid] for conid in sorted(self._underlyings)})
+        self.lines.want_underlyings(dict(of_known.most_common(self._most_lines)))
+
+        self.contracts.want(self._unknown)
+        await self._read_dividends(connection)
+        self._add(connection, list(self._greeks.legs))
+
+        for conid in self._greeks.stale(self._clock()):
+            # A new request opens with the present price, or shows that trading is halted.
+            self.lines.doubt(conid, STALE)
+
+    async def _read_dividends(self, connection: GatewayConnection) -> None:
+        """Store what the lines say of dividends: of a stock, or until the expiries of its options.
+
+        An underlying of which no line speaks any more keeps what was known of it.
+        """
+        shares = self._shares_of_price(connection)
+        now = self._clock()
+        changed: dict[int, list[ExpectedDividend]] = {}
+        for conid, details in self.contracts.of(self._underlyings).items():
+            quote = connection.lines.quote(conid)
+            stated = None if quote is None else quote.dividends
+            expected = dividend_rows(details, stated, shares.get(conid, ()), now)
+            if expected and _differ(expected, self._dividends.get(conid, [])):
+                changed[conid] = expected
+
+        if self.dividends is not None and changed:
+            rows = chain.from_iterable(changed.values())
+            await offload(self.dividends.add, rows, None, self.context.lease.check)
+        self._dividends |= changed
+
+    def _shares_of_price(
+        self, connection: GatewayConnection
+    ) -> dict[int, list[tuple[datetime, float]]]:
+        """Return what options say of dividends, by underlying: expiry, and share of the price."""
+        shares = defaultdict[int, list[tuple[datetime, float]]](list)
+        for conid in sorted(self.lines.of_legs):
+            details = self.contracts.known(conid)
+            quote = self.lines.counted(connection, conid)
+            if details is None or details.under_conid is None or quote is None:
+                continue
+            ends = expires_at(None, details)
+            if ends is not None and quote.pv_dividend is not None and quote.underlying_price:
+                share = round(quote.pv_dividend / quote.underlying_price, SHARE_DIGITS)
+                shares[details.under_conid].append((ends, share))
+        return shares
+
+    def _add(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
+        """Follow these options from now on, by their present terms, as far as all is known.
+
+        The row of a holding shows the terms first that change, as after a split.
+        """
+        rates = dict(self.context.settings.interest_rates)
+        dividends = dated_dividends(chain.from_iterable(self._dividends.values()))
+        for conid in conids:
+            details = self.contracts.known(conid)
+            row = connection.feed.book.get(self._keys[conid][0])
+            if details is None or row is None:
+                self._unknown.add(conid)
+                continue
+            if details.under_conid is None:
+                continue
+
+            underlying = self.contracts.known(details.under_conid)
+            if underlying is None:
+                self._unknown.add(details.under_conid)
+                self.contracts.want([details.under_conid], first=True)
+                self._greeks.add(conid, NoGreeks.NO_UNDERLYING_PRICE, details.under_conid)
+                continue
+            if underlying.conid not in self._underlyings:
+                self._choose_at = float("-inf")
+
+            details = replace(details, under_sec_type=underlying.sec_type)
+            of_underlying = dividends.get(underlying.conid)
+            terms: OptionTerms | Reason = option_terms(
+                row.instrument, details, rates, of_underlying
+            )
+            if isinstance(terms, OptionTerms) and terms.exercise is Exercise.EUROPEAN_FUTURE:
+                terms = NoGreeks.FOLLOWS_A_FUTURE
+            self._greeks.add(conid, terms, underlying.conid)
+
+    def _read_prices(self, connection: GatewayConnection) -> None:
+        """Record the newest prices of underlyings."""
+        now = self._clock()
+        max_last_age = timedelta(seconds=self.context.settings.max_last_age_s)
+        for conid, details in self.contracts.of(self._underlyings & self._ticks.take()).items():
+            quote = self.lines.counted(connection, conid)
+            if quote is None:
+                continue
+            priced = underlying_price(quote, details.sec_type, now=now, max_last_age=max_last_age)
+            if priced is not None:
+                price, at = priced
+                self._greeks.underlying_ticked(conid, price / details.price_magnifier, at)
+
+    async def _compute(self, connection: GatewayConnection) -> None:
+        """Read the newest values, compute what moved as one batch, and publish it."""
+        now = self._clock()
+        for conid in self._greeks.legs:
+            value = self._value_of(connection, conid)
+            if value is not None:
+                self._greeks.valued(conid, *value)
+
+        due = self._greeks.due(now)
+        await asyncio.to_thread(compute, [leg for leg in due if leg.reason is None], now)
+
+        options = self.contracts.of(self._greeks.legs)
+        for leg in due:
+            if leg.conid in options:  # it may have left meanwhile
+                magnifier = options[leg.conid].price_magnifier
+                self.published.take(leg.conid, self._as_quoted(leg, magnifier))
+
+    def _as_quoted(self, leg: ModelledLeg, magnifier: int) -> HoldingGreeks | None:
+        """Return the greeks of an option, with the underlying's price as it is quoted."""
+        greeks = leg.greeks
+        if greeks is None or greeks.greeks_time is None:
+            return None
+        hours = self.contracts.hours(leg.underlying)
+        # A line that is requested outside the session opens with a price from before.
+        is_dated = hours is None or hours.is_open(greeks.greeks_time) is not False
+        return replace(
+            greeks,
+            underlying_price=greeks.underlying_price * magnifier,
+            greeks_time=greeks.greeks_time if is_dated else None,
+        )
+
+    def _value_of(self, connection: GatewayConnection, conid: int) -> tuple[float, datetime] | None:
+        """Return the newest value that the broker gave of an option in any account."""
+        newest: tuple[float, datetime] | None = None
+        for key in self._keys.get(conid, ()):
+            value = connection.feed.book.newest_value(key)
+            if value is not None and (newest is None or value[1] > newest[1]):
+                newest = value
+        return newest
+
+
+def _differ(rows: Sequence[ExpectedDividend], before: Sequence[ExpectedDividend]) -> bool:
+    """Return whether dividends changed by more than the rounding of `pvDividend` explains."""
+    if len(rows) != len(before):
+        return True
+
+    terms = attrgetter("source", "ex_date", "amount", "next_year")
+    for row, earlier in zip(rows, before, strict=True):
+        share_before = earlier.share or 0.0
+        has_moved = abs((row.share or 0.0) - share_before) > SHARE_MOVE * share_before
+        if has_moved or terms(row) != terms(earlier):
+            return True
+    return False

@@ -1,0 +1,324 @@
+"""The parts of the holdings with what each is priced as, or why it is not.
+
+A part is what a strategy has of a holding. Its underlying is a share or an index by its symbol, or
+one future: futures of two months are two underlyings. Where a part has no price of its underlying,
+that of another part of the same underlying counts.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+from polars import col
+
+from position_sync_dagster.domain.instrument import (
+    OPTION_TYPES,
+    ContractDetails,
+    Instrument,
+    leg_name,
+    usual_magnifier,
+)
+from position_sync_dagster.money.risk.terms import (
+    CONTRACT_FIELDS,
+    WITHOUT_CARRY,
+    DatedDividend,
+    ExerciseTerms,
+    NotPriced,
+    OptionTerms,
+    exercise_terms,
+    with_rate,
+)
+
+LINEAR_TYPES = frozenset({"STK", "FUT"})
+_IS_LINEAR = col.sec_type.is_in(list(LINEAR_TYPES))
+
+# The number of units of the underlying in a part of a holding.
+SIZE = col.position * col.multiplier * col.share
+
+Row = Mapping[str, Any]
+
+# What an option delivers: as OptionTerms, if the model prices it. Or why that is not known; None of
+# a share or a future.
+Terms = ExerciseTerms | NotPriced | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assumptions:
+    """What the legs are priced with, besides their own rows.
+
+    Attributes:
+        now: The time from which the days of a scenario count.
+        details: The known contract details, by conid.
+        rates: Interest rates per year, by currency.
+        dividends: Those of each underlying, by its symbol; one that is missing is unknown.
+        betas: By how much each underlying moves when the index moves by 1.
+    """
+
+    now: datetime
+    details: Mapping[int, ContractDetails] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+    dividends: Mapping[str, Sequence[DatedDividend]] = field(default_factory=dict)
+    betas: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which holdings are looked at: of a strategy, on an underlying, of an account; None: all."""
+
+    strategy: str | None = None
+    underlying: str | None = None
+    account: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricedLeg:
+    """A part of a holding.
+
+    Attributes:
+        row: Its row, as `PricedLegs.parts` has it.
+        terms: As `PricedLegs.terms` has them.
+    """
+
+    row: Row
+    terms: Terms
+
+    @property
+    def delivered(self) -> ExerciseTerms | None:
+        """What an option delivers; None: it is none, or that is not known."""
+        return self.terms if isinstance(self.terms, ExerciseTerms) else None
+
+    @property
+    def priced(self) -> OptionTerms | None:
+        """What the model prices an option as; None: it does not."""
+        return self.terms if isinstance(self.terms, OptionTerms) else None
+
+    @property
+    def text(self) -> str:
+        """The contract as a trader writes it, with its quantity."""
+        return f"{self.quantity:+.15g} {self.name}"
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """Whose leg it is, and the contract, for a program."""
+        columns = ("strategy_id", "account", "conid", "symbol", "currency")
+        named = {column: self.row[column] for column in columns}
+        named["leg"] = self.name
+        return named
+
+    @property
+    def size(self) -> float:
+        """The number of units of the underlying, negative for a short part."""
+        return float(self.row["position"] * self.row["multiplier"] * self.row["share"])
+
+    @property
+    def quantity(self) -> float:
+        """The number of contracts or shares."""
+        return float(self.row["position"] * self.row["share"])
+
+    @property
+    def name(self) -> str:
+        """The contract as a trader writes it."""
+        return contract_of(self.row)
+
+
+def contract_of(row: Row) -> str:
+    """Return the name of the contract of a row as a trader writes it."""
+    return leg_name(row["symbol"], row["right"], row["strike"], row["expiry"])
+
+
+# What trades that somebody thinks of settle: whose part of which contract they trade, what closing
+# it realises, and what the trade gives against the mark; null: not known.
+SETTLED = {
+    **dict.fromkeys(("strategy_id", "account", "symbol", "sec_type", "currency"), pl.String),
+    "under": pl.String, "expiry": pl.Date, "conid": pl.Int64, "name": pl.String,
+    "quantity": pl.Float64, "realised": pl.Float64, "against_mark": pl.Float64,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class PricedLegs:
+    """The parts of the holdings, ready for scenarios and payoffs.
+
+    Attributes:
+        parts: A row for each part, as `Split.parts` has them, with `under` (the name of the
+            underlying), `spot` (its price in the major unit) and `reason` (why the part is in no
+            scenario).
+        given: What they are priced with.
+        terms: What each part delivers, and is priced as.
+        settled: What trades settled, with the columns of `SETTLED`; of a book as it is, nothing.
+    """
+
+    parts: pl.DataFrame
+    given: Assumptions
+    terms: Sequence[Terms]
+    settled: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SETTLED))
+
+    @classmethod
+    def of(cls, parts: pl.DataFrame, given: Assumptions) -> "PricedLegs":
+        """Return the parts of holdings (`Split.parts`) with what each is priced as."""
+        underlyings = _underlyings(parts, given.details)
+        named = parts.with_columns(magnifier=_magnifiers(parts), under=underlyings)
+        with_own_spot = named.with_columns(spot=_own_spot())
+        with_spot = with_own_spot.with_columns(spot=_spot_of_underlying())
+
+        terms = []
+        reasons = []
+        for row in with_spot.iter_rows(named=True):
+            terms_of_part = _terms_of(row, given)
+            terms.append(terms_of_part)
+            reasons.append(_left_out(row, terms_of_part))
+
+        with_reasons = with_spot.with_columns(reason=pl.Series(reasons, dtype=pl.String))
+        return cls(parts=with_reasons, given=given, terms=terms)
+
+    def of_strategy(self, strategy: str | None) -> "PricedLegs":
+        """Return the parts of one strategy; None: all."""
+        return self.chosen(Choice(strategy=strategy))
+
+    def chosen(self, choice: Choice) -> "PricedLegs":
+        """Return the parts of a strategy, on an underlying, of an account."""
+        condition = pl.lit(value=True)
+        if choice.strategy is not None:
+            condition &= col.strategy_id == choice.strategy
+        if choice.underlying is not None:
+            symbol = col.symbol.str.to_uppercase()
+            condition &= symbol == choice.underlying.upper()
+        if choice.account is not None:
+            condition &= col.account == choice.account
+        return self.where(condition)
+
+    def where(self, condition: pl.Expr) -> "PricedLegs":
+        """Return the parts for which a condition is true."""
+        chosen = self.parts.with_row_index("place").filter(condition)
+        terms = [self.terms[place] for place in chosen["place"]]
+        settled = self.settled.filter(condition)
+        return PricedLegs(
+            parts=chosen.drop("place"), given=self.given, terms=terms, settled=settled
+        )
+
+    @property
+    def options(self) -> dict[int, OptionTerms]:
+        """What the model prices the options as that are in scenarios, by the place of the part."""
+        reasons = self.parts["reason"]
+        options = {}
+        for place, terms in enumerate(self.terms):
+            if isinstance(terms, OptionTerms) and reasons[place] is None:
+                options[place] = terms
+        return options
+
+    def left_out(self) -> dict[str, int]:
+        """Return how many legs are left out of every scenario, by reason."""
+        counts = self.parts.drop_nulls("reason").group_by("reason").len()
+        return dict(counts.sort("len", descending=True).iter_rows())
+
+    def __iter__(self) -> Iterator[PricedLeg]:
+        rows = self.parts.iter_rows(named=True)
+        for row, terms in zip(rows, self.terms, strict=True):
+            yield PricedLeg(row=row, terms=terms)
+
+
+def _terms_of(row: Row, given: Assumptions) -> Terms:
+    """Return what a part delivers; None: a share or a future, which it is itself."""
+    if row["sec_type"] in LINEAR_TYPES:
+        return None
+    if row["sec_type"] not in OPTION_TYPES:
+        return NotPriced.OTHER_TYPE
+
+    fields_of_contract = {name: row[name] for name in CONTRACT_FIELDS}
+    option = Instrument(**fields_of_contract)
+    details = given.details.get(option.conid)
+    delivered = exercise_terms(option, details, row["magnifier"])
+    rate = given.rates.get(option.currency)
+    if isinstance(delivered, NotPriced) or rate is None:
+        return delivered
+    return with_rate(delivered, rate, given.dividends.get(option.symbol))
+
+
+def _left_out(row: Row, terms: Terms) -> NotPriced | None:
+    """Return why a part is in no scenario; None: it is in all."""
+    if isinstance(terms, NotPriced):
+        return terms
+
+    spot = row["spot"]
+    if terms is None:
+        return NotPriced.NO_PRICE if spot is None else None
+    if not isinstance(terms, OptionTerms):
+        return NotPriced.NO_RATE
+
+    volatility = row["implied_vol"]
+    if not volatility or volatility <= 0:
+        return NotPriced.NO_VOLATILITY
+    return None if spot and spot > 0 else NotPriced.NO_PRICE
+
+
+def _magnifiers(parts: pl.DataFrame) -> pl.Series:
+    """Return the divisor of each part's prices; null: in cents or not, nobody knows.
+
+    Most are known from the contract or from its value. Without both, shares of most currencies and
+    options on them are quoted in the major unit.
+    """
+    magnifiers = []
+    for magnifier, sec_type, currency in parts.select("magnifier", "sec_type", "currency").rows():
+        usual = usual_magnifier(sec_type, currency)
+        magnifiers.append(usual if magnifier is None else float(magnifier))
+    return pl.Series(magnifiers, dtype=pl.Float64)
+
+
+def _own_spot() -> pl.Expr:
+    """Return the price that moves, in the major unit: of a share or a future its own.
+
+    It is null where the divisor of the prices is not known.
+    """
+    magnifier = col.magnifier
+    quoted = col.market_price / magnifier
+    implied = pl.coalesce("market_value", "notional") / SIZE  # a value that came without a price
+    price = pl.coalesce(quoted, implied)
+    of_underlying = col.underlying_price / magnifier
+    return pl.when(_IS_LINEAR).then(price).otherwise(of_underlying)
+
+
+def _spot_of_underlying() -> pl.Expr:
+    """Return the price of the underlying, of another part of it where a part has none."""
+    same = ["under", "currency"]
+    spot = col.spot
+    of_holding = spot.filter(_IS_LINEAR).median().over(same)
+    of_options = spot.filter(~_IS_LINEAR).median().over(same)
+    return pl.coalesce("spot", of_holding, of_options)
+
+
+def _underlyings(parts: pl.DataFrame, details: Mapping[int, ContractDetails]) -> pl.Series:
+    """Return the name of the underlying of each part."""
+    rows = parts.select("conid", "symbol", "sec_type", "expiry").rows(named=True)
+    futures = {}
+    futures_of_symbol = defaultdict(set)
+    for row in rows:
+        future = _future_of(row, details)
+        if future:
+            futures[row["conid"]] = future
+            futures_of_symbol[row["symbol"]].add(future)
+
+    names = []
+    for row in rows:
+        name = row["symbol"]
+        if row["sec_type"] in ("FUT", "FOP"):
+            # Where only one future of a symbol is known, it is that of an option without details.
+            of_symbol = list(futures_of_symbol[name])
+            single = of_symbol[0] if len(of_symbol) == 1 else None
+            name = f"{name} future {futures.get(row['conid'], single)}"
+        elif name.upper() in WITHOUT_CARRY and row["sec_type"] == "OPT":
+            name = f"{name} {row['expiry']}"
+        names.append(name)
+    return pl.Series(names, dtype=pl.String)
+
+
+def _future_of(row: Row, details: Mapping[int, ContractDetails]) -> int | None:
+    """Return the conid of the future that a row is of; None: of none, or it is not known."""
+    if row["sec_type"] == "FUT":
+        return int(row["conid"])
+    contract = details.get(row["conid"])
+    if row["sec_type"] != "FOP" or contract is None:
+        return None
+    return contract.under_conid

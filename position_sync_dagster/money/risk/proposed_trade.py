@@ -1,0 +1,304 @@
+"""A trade that somebody thinks of: how it is written, and what prices a contract that is not held.
+
+    QUANTITY SYMBOL [EXPIRY [RIGHT STRIKE]] [@PRICE]      such as   -2 SPY 20281215 C 645 @62.70
+
+A contract that is not held takes the price that is given. Else it takes a volatility between those
+of the nearest held options of its underlying: between two strikes by the strike, and between two
+expiries by the variance until them. Outside of what is held the nearest one counts.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+
+from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.instrument import (
+    Right,
+    digits,
+    finite_number,
+    leg_name,
+    parse_expiry,
+    parse_right,
+)
+from position_sync_dagster.errors import UserError, shown
+from position_sync_dagster.money.risk import model
+from position_sync_dagster.money.risk.priced_legs import PricedLeg
+from position_sync_dagster.money.risk.terms import (
+    FIRST_GUESS,
+    ExerciseTerms,
+    OptionTerms,
+    as_options,
+    years_between,
+)
+from position_sync_dagster.money.strategies.rules import exchange_date
+
+EXAMPLE = "-2 SPY 20281215 C 645 @62.70"
+
+# The largest quantity, price and strike: their product is still a number.
+LARGEST = 1e9
+
+
+class ProposedTradeError(UserError):
+    """A proposed trade cannot be read or priced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposedTrade:
+    """A trade that somebody thinks of.
+
+    Attributes:
+        quantity: Contracts or shares; below 0 they are sold.
+        expiry: That of an option or a future; None: of a share.
+        strike: As quoted.
+        price: As quoted; None: that of the holding, or of the model.
+        strategy: The strategy whose leg it is; None: none.
+        account: None: the account that holds most of the underlying.
+        conid: That of a contract that is held; None: it follows from the terms.
+    """
+
+    quantity: float
+    symbol: str
+    expiry: date | None = None
+    right: Right | None = None
+    strike: float | None = None
+    price: float | None = None
+    strategy: str | None = None
+    account: str | None = None
+    conid: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The contract as a trader writes it."""
+        return leg_name(self.symbol, self.right, self.strike, self.expiry)
+
+    @property
+    def text(self) -> str:
+        """The contract with its quantity."""
+        return f"{self.quantity:+.15g} {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fill:
+    """A trade with its contract and its price.
+
+    Attributes:
+        row: The contract: that of a holding, or of one that could be.
+        price: That of one contract, with its multiplier.
+        mark: What one contract is worth; None: nothing says it.
+    """
+
+    trade: ProposedTrade
+    row: Mapping[str, Any]
+    price: float
+    mark: float | None
+
+    @property
+    def text(self) -> str:
+        """What the trade gives or costs against the mark."""
+        row = self.row
+        verb = "bought" if self.trade.quantity > 0 else "sold"
+        unit_price = self.price / row["multiplier"]
+        price = digits(round(unit_price, PRICE_DIGITS))
+        contract = f"{self.trade.text} in {row['account']} at {price}"
+        against_mark = self.against_mark(self.trade.quantity)
+        if self.mark is None or against_mark is None:
+            return f"{verb} without a mark: {contract}"
+
+        difference = round(unit_price - self.mark / row["multiplier"], PRICE_DIGITS)
+        if not difference:
+            return f"{verb} at the mark: {contract}"
+        side = f"{digits(abs(difference))} {'above' if difference > 0 else 'below'}"
+        return f"{verb} {side} the mark: {money_text(against_mark, row['currency'])}: {contract}"
+
+    def against_mark(self, quantity: float) -> float | None:
+        """Return what a part of the trade gives or, below 0, costs; None: not known."""
+        return None if self.mark is None else quantity * (self.mark - self.price)
+
+    def closing(self, part: PricedLeg, quantity: float) -> dict[str, Any]:
+        """Return what is settled if a part of a holding is closed, or a share of it."""
+        cost = part.row["average_cost"]
+        settled = self.settled(quantity, part.row["strategy_id"], part.row["conid"])
+        realised = None if cost is None else quantity * (cost - self.price)
+        return settled | {"under": part.row["under"], "realised": realised}
+
+    def settled(self, quantity: float, strategy: str, conid: int) -> dict[str, Any]:
+        """Return what a part of the trade settles, as `PricedLegs.settled` has it."""
+        columns = ("account", "symbol", "sec_type", "currency", "expiry")
+        return {name: self.row[name] for name in columns} | {
+            "strategy_id": strategy,
+            "conid": conid,
+            "name": self.trade.name,
+            "under": None,
+            "quantity": quantity,
+            "realised": 0.0,
+            "against_mark": self.against_mark(quantity),
+        }
+
+    def opened(self, quantity: float) -> dict[str, Any]:
+        """Return the row of a lot that is opened; without a mark it is worth what it costs."""
+        value = quantity * (self.price if self.mark is None else self.mark)
+        gain = value - quantity * self.price
+        return {
+            **self.row,
+            "position": quantity,
+            "average_cost": self.price,
+            "market_value": value,
+            "unrealized_pnl": gain,
+            "daily_pnl": gain,
+        }
+
+
+# The digits of a price in a text.
+PRICE_DIGITS = 4
+
+
+def money_text(amount: float, currency: str) -> str:
+    """Return an amount of money to the cent.
+
+    >>> money_text(-11910.0, "USD"), money_text(238.714, "USD")
+    ('-11,910 USD', '238.71 USD')
+    """
+    return f"{amount:,.2f}".removesuffix(".00") + f" {currency}"
+
+
+_TRADE = re.compile(
+    r"(?P<quantity>[+-]?[\d.]+) +(?P<symbol>[A-Za-z][\w.]*(?: [A-Z])?)"
+    r"(?: +(?P<expiry>\d{8}|\d{4}-\d\d-\d\d)(?: +(?P<right>[A-Za-z]+) +(?P<strike>[\d.]+))?)?"
+    r"(?: *@ *(?P<price>[\d.]+))?"
+)
+
+
+def parse_trade(text: str) -> ProposedTrade:
+    """Read a trade as a person writes it.
+
+    Raises:
+        ProposedTradeError: It is none.
+
+    >>> trade = parse_trade("-2 SPY 20281215 C 645 @62.70")
+    >>> trade.quantity, trade.name, trade.price
+    (-2.0, 'SPY 645C 15Dec28', 62.7)
+    """
+    written = _TRADE.fullmatch(" ".join(text.split()))
+    if written is None:
+        remedy = f'Write it as "{EXAMPLE}", or "100 SPY @619" for shares.'
+        raise ProposedTradeError(f"{shown(text)} is no trade.", remedy=remedy)
+
+    quantity = finite_number(
+        written["quantity"], "quantity", "-2", lambda number: 0 < abs(number) <= LARGEST
+    )
+    price = None
+    if written["price"] is not None:
+        price = finite_number(written["price"], "price", "3.20", lambda number: number <= LARGEST)
+    strike = None
+    if written["strike"] is not None:
+        strike = finite_number(written["strike"], "strike", "650", lambda n: 0 < n <= LARGEST)
+    return ProposedTrade(
+        quantity=quantity,
+        symbol=written["symbol"].upper(),
+        expiry=parse_expiry(written["expiry"]) if written["expiry"] else None,
+        right=parse_right(written["right"]) if written["right"] else None,
+        strike=strike,
+        price=price,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interpolated:
+    """A volatility between those of held options.
+
+    Attributes:
+        source: The options that it is of.
+    """
+
+    volatility: float
+    source: str
+
+
+def volatility_between(
+    held: Sequence[PricedLeg], strike: float, expires_at: datetime, now: datetime
+) -> Interpolated | None:
+    """Return the volatility between the nearest strikes and expiries; None: none is held.
+
+    Args:
+        held: Options of one underlying; those without a volatility are not used.
+        strike: In the major unit.
+        expires_at: The expiry.
+        now: The present moment.
+    """
+    usable = []
+    for leg in held:
+        if leg.delivered is not None and leg.row["implied_vol"] and leg.delivered.expires_at > now:
+            usable.append((leg.delivered, leg))
+
+    by_expiry = grouped(lambda option: option[0].expires_at, usable)
+    day = exchange_date(expires_at)
+    for expiry, options in by_expiry.items():
+        if exchange_date(expiry) == day:
+            return _between_strikes(options, strike)
+
+    earlier = max((expiry for expiry in by_expiry if expiry < expires_at), default=None)
+    later = min((expiry for expiry in by_expiry if expiry > expires_at), default=None)
+    if earlier is None or later is None:
+        nearest = earlier or later
+        return None if nearest is None else _between_strikes(by_expiry[nearest], strike)
+
+    low = _between_strikes(by_expiry[earlier], strike)
+    high = _between_strikes(by_expiry[later], strike)
+    years = years_between(now, expires_at)
+    years_low = years_between(now, earlier)
+    years_high = years_between(now, later)
+
+    variance_low = low.volatility**2 * years_low
+    variance_high = high.volatility**2 * years_high
+    part = (years - years_low) / (years_high - years_low)
+    variance = variance_low + part * (variance_high - variance_low)
+    volatility = (variance / years) ** 0.5
+    return Interpolated(volatility=volatility, source=f"{low.source} and {high.source}")
+
+
+def _between_strikes(
+    options: Sequence[tuple[ExerciseTerms, PricedLeg]], strike: float
+) -> Interpolated:
+    """Return the volatility of one expiry at a strike; beyond the last strike that of it."""
+    below = [option for option in options if option[0].strike <= strike]
+    above = [option for option in options if option[0].strike >= strike]
+    lower, low = max(below, key=_strike_of) if below else min(above, key=_strike_of)
+    upper, high = min(above, key=_strike_of) if above else (lower, low)
+
+    volatility = float(low.row["implied_vol"])
+    gap = upper.strike - lower.strike
+    if gap <= 0:
+        return Interpolated(volatility=volatility, source=low.name)
+
+    part = (strike - lower.strike) / gap
+    difference = float(high.row["implied_vol"]) - volatility
+    source = f"{low.name} and {high.name}"
+    return Interpolated(volatility=volatility + part * difference, source=source)
+
+
+def _strike_of(option: tuple[ExerciseTerms, PricedLeg]) -> float:
+    return option[0].strike
+
+
+def volatility_of(terms: OptionTerms, price: float, spot: float, now: datetime) -> float | None:
+    """Return the volatility that a price shows; None: it shows none."""
+    options = as_options([terms], [now], [spot])
+    values = np.array([price])
+    spots = np.array([spot])
+    near = np.array([FIRST_GUESS])
+    volatility, _reasons = model.implied_volatility(options, values, spots, near)
+    return None if np.isnan(volatility[0]) else float(volatility[0])
+
+
+def greeks_of(
+    terms: OptionTerms, spot: float, volatility: float, now: datetime
+) -> dict[str, float]:
+    """Return `price`, `delta`, `gamma`, `vega` and `theta` of one unit, in the major unit."""
+    options = as_options([terms], [now], [spot])
+    greeks = model.greeks(options, np.array([spot]), np.array([volatility]))
+    names = ("price", "delta", "gamma", "vega", "theta")
+    return {name: float(getattr(greeks, name)[0]) for name in names}

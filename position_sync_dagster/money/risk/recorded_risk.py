@@ -1,0 +1,124 @@
+"""Risk, from the tables: a book ready for scenarios, and their recorded results."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from polars import col
+
+from position_sync_dagster.domain.instrument import OPTION_TYPES, contract_name
+from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.reports.book import Book, read_book
+from position_sync_dagster.money.risk.curve import Curve, curves_of
+from position_sync_dagster.money.risk.priced_legs import Assumptions, Choice, PricedLegs
+from position_sync_dagster.money.risk.scenario_file import (
+    OwnScenarios,
+    Point,
+    folder_of,
+    read_scenarios,
+)
+from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
+from position_sync_dagster.money.risk.terms import DatedDividend, dated_dividends
+from position_sync_dagster.settings import Settings
+
+
+def read_risk(
+    lake: Lake, settings: Settings, now: datetime
+) -> tuple[Book, OwnScenarios, PricedLegs]:
+    """Read the holdings, the file of scenarios, and the parts ready for scenarios; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+        ScenariosFileError: The file of scenarios has a mistake.
+    """
+    scenarios = read_scenarios(folder_of(settings.strategies_file))
+    book = read_book(lake, settings, now)
+    return book, scenarios, price_legs(lake, settings, book, scenarios)
+
+
+def price_legs(lake: Lake, settings: Settings, book: Book, scenarios: OwnScenarios) -> PricedLegs:
+    """Return the parts of the holdings of a book, ready for scenarios; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    assumptions = replace(assumptions_of(lake, settings, book), betas=scenarios.betas)
+    return PricedLegs.of(book.split.parts, assumptions)
+
+
+def assumptions_of(lake: Lake, settings: Settings, book: Book) -> Assumptions:
+    """Read what the options of a book are priced with, without betas; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    is_option = col.sec_type.is_in(list(OPTION_TYPES))
+    conids = book.split.parts.filter(is_option)["conid"].unique()
+    return Assumptions(
+        now=book.now,
+        details=lake.contracts.get(conids.to_list()),
+        rates=dict(settings.interest_rates),
+        dividends=_dividends_by_symbol(lake),
+    )
+
+
+def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point) -> list[Curve]:
+    """Return the curves of what is chosen: of a strategy or an underlying, or over all of them.
+
+    Args:
+        book: The book of the legs.
+        legs: All parts of the holdings.
+        choice: Which of them.
+        shift: The days that have passed, and the change of the volatilities, on the chosen day.
+    """
+    by_underlying = choice.strategy is not None or choice.underlying is not None
+    notes = leg_notes(book).get(choice.strategy, ()) if choice.strategy is not None else ()
+    return curves_of(legs.chosen(choice), shift, by_underlying=by_underlying, notes=notes)
+
+
+def _dividends_by_symbol(lake: Lake) -> dict[str, tuple[DatedDividend, ...]]:
+    rows = lake.dividends.current()
+    symbols = {row.conid: row.symbol for row in rows}
+    return {symbols[conid]: dividends for conid, dividends in dated_dividends(rows).items()}
+
+
+def leg_notes(book: Book) -> dict[str, list[str]]:
+    """Return what is wrong with the legs of each strategy: another quantity, or nothing held."""
+    notes: dict[str, list[str]] = {}
+    for row in book.split.legs.iter_rows(named=True):
+        if row["strategy_id"] == UNATTRIBUTED:
+            continue
+        if row["difference"] is not None:
+            notes.setdefault(row["strategy_id"], []).append(row["difference"])
+        elif not row["is_held"] and row["mismatch"] is None:
+            leg = contract_name(book.legs[row["leg"]])
+            end = row["closed"] or "not held"
+            notes.setdefault(row["strategy_id"], []).append(f"{leg}: {end}")
+    return notes
+
+
+def risk_rows(
+    legs: PricedLegs, scenarios: OwnScenarios, run_id: str | None = None
+) -> list[dict[str, Any]]:
+    """Return the rows of `risk_scenarios` for each strategy and each recorded scenario."""
+    now = legs.given.now
+    largest_losses = {point.name: point.largest_loss for point in scenarios.recorded}
+    rows = []
+    for result in scenario_rows(legs, scenarios.recorded, Breakdown.STRATEGY):
+        strategy = result["strategy"]
+        row = {name: result[name] for name in _COLUMNS_OF_RESULTS} | {
+            "made_at": now,
+            "date": now.date(),
+            "strategy_id": strategy,
+            "largest_loss": largest_losses[result["scenario"]].get(strategy),
+            "run_id": run_id,
+        }
+        rows.append(row)
+    return rows
+
+
+# The columns of `risk_scenarios` that a result has under the same names.
+_COLUMNS_OF_RESULTS = (
+    "account", "currency", "scenario", "spot", "vol", "days", "value", "profit", "left_out",
+)  # fmt: skip

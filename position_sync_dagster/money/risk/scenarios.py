@@ -1,0 +1,255 @@
+"""The holdings under other prices, volatilities and days.
+
+Each leg keeps its own volatility, whatever the price of its underlying (sticky strike). Shares and
+futures follow their price. A leg that cannot be priced is left out and counted, never taken as
+zero. The value of a leg is that of the broker, plus what the model says it changes by.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+import polars as pl
+from polars import col
+
+from position_sync_dagster.money.risk import model
+from position_sync_dagster.money.risk.coverage import sum_if_carried
+from position_sync_dagster.money.risk.priced_legs import SIZE, PricedLeg, PricedLegs
+from position_sync_dagster.money.risk.scenario_file import Point
+from position_sync_dagster.money.risk.terms import OptionTerms, as_options
+
+TRADING_DAYS = 252.0
+
+
+class Breakdown(StrEnum):
+    """What the rows of a result are of."""
+
+    ACCOUNT = "account"
+    STRATEGY = "strategy"
+    UNDERLYING = "underlying"
+    EXPIRY = "expiry"
+    LEG = "leg"
+
+
+# The columns that name a row of each level, besides the currency; the first one names it.
+_GROUPS = {
+    Breakdown.ACCOUNT: ["account"],
+    Breakdown.STRATEGY: ["strategy_id", "account"],
+    Breakdown.UNDERLYING: ["symbol", "account"],
+    Breakdown.EXPIRY: ["expiry", "account"],
+    Breakdown.LEG: ["strategy_id", "account", "conid"],
+}
+
+_SUMMED = ("account", "currency", "value", "profit", "left_out", "known", "of")
+
+
+def changes(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
+    """Return by how much one unit of each part changes at each point; NaN: unknown."""
+    parts = legs.parts
+    spots = parts.select(col.spot.fill_null(np.nan)).to_numpy()
+    shifted = _factors(legs, points) * spots
+
+    left_out = parts["reason"].is_not_null().to_numpy()
+    change: model.Array = shifted - spots
+    change[left_out] = np.nan
+
+    options = list(legs.options)
+    if not options:
+        return change
+
+    # Many accounts may hold the same: it is priced once.
+    rows = parts.select("conid", "implied_vol", "spot").rows()
+    place_of = {rows[place]: place for place in options}
+    places = list(place_of.values())
+    change[places] = _option_changes(legs, places, shifted[places], points)
+
+    for place in options:
+        change[place] = change[place_of[rows[place]]]
+    return change
+
+
+def _factors(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
+    """Return what the price of each part's underlying is multiplied by, at each point."""
+    symbols = legs.parts["symbol"].to_list()
+    moves = _moves(legs.parts)
+    betas = legs.given.betas
+
+    factors_of = {}
+    for symbol in set(symbols):
+        factors_of[symbol] = [point.factor(symbol, moves, betas) for point in points]
+
+    factors = [factors_of[symbol] for symbol in symbols]
+    return np.array(factors).reshape(-1, len(points))
+
+
+def _moves(parts: pl.DataFrame) -> dict[str, float]:
+    """Return the move of one day of each underlying: from the median of its volatilities."""
+    volatilities = parts.drop_nulls("implied_vol").unique(["conid", "implied_vol", "spot"])
+    of_a_day = col.implied_vol.median() / TRADING_DAYS**0.5
+    moves = volatilities.group_by("symbol").agg(of_a_day)
+    return dict(moves.iter_rows())
+
+
+def _option_changes(
+    legs: PricedLegs, places: Sequence[int], shifted: model.Array, points: Sequence[Point]
+) -> model.Array:
+    """Return the changes of options, by the places of their parts."""
+    parts = legs.parts[places]
+    spot = parts["spot"].to_numpy()
+    volatility = parts["implied_vol"].to_numpy()
+    terms_of = legs.options
+    terms = [terms_of[place] for place in places]
+    options = as_options(terms, repeat(legs.given.now), spot.tolist())
+
+    def priced(point: Point, prices: model.Array) -> model.Array:
+        """Return the prices of the options at a point."""
+        later = options.later(point.days, point.rate / 100)
+        moved = _moved_volatility(volatility, point)
+        return model.prices(later, prices, moved)
+
+    spots = spot[:, None]
+    base = priced(Point(), spots)
+    change = np.empty(shifted.shape)
+
+    def price(numbers: list[int]) -> None:
+        """Price the points that differ by nothing but the price of the underlying."""
+        prices = shifted[:, numbers]
+        is_unknown = np.isnan(prices)
+        # An unknown price stays unknown; the model is not asked for it.
+        asked = np.where(is_unknown, spots, prices)
+        priced_change = priced(points[numbers[0]], asked) - base
+        change[:, numbers] = np.where(is_unknown, np.nan, priced_change)
+
+    alike: dict[tuple[float, ...], list[int]] = defaultdict(list)
+    for number, point in enumerate(points):
+        alike[point.vol, point.is_ratio, point.days, point.rate].append(number)
+
+    # numpy computes outside the interpreter's lock.
+    threads = min(len(alike), os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(price, alike.values()))
+    return change
+
+
+def _moved_volatility(volatility: model.Array, point: Point) -> model.Array:
+    """Return volatilities at a point, within what the model prices."""
+    moved = volatility * point.vol if point.is_ratio else volatility + point.vol / 100
+    return np.clip(moved, model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
+
+
+def scenarios(legs: PricedLegs, points: Sequence[Point], level: Breakdown) -> pl.DataFrame:
+    """Return value and profit at each point, for each group of a level and each currency.
+
+    Returns:
+        The columns `point` (its number), those that name the group, `currency`, `value`,
+        `profit`, `left_out`, and of how many legs (`of`) how many are `known`. A sum leaves out
+        unknown numbers; it is null if what is known does not carry it.
+    """
+    return _summed(legs, changes(legs, points), level)
+
+
+def _summed(legs: PricedLegs, change: model.Array, level: Breakdown) -> pl.DataFrame:
+    """Return the sums of a level, from the changes of all parts at all points."""
+    names = [*_GROUPS[level], "currency"]
+    # A future has no value of its own: its market value is what it stands for.
+    is_future = col.sec_type == "FUT"
+    value_now = pl.when(is_future).then(0.0).otherwise("market_value")
+    numbers = list(range(change.shape[1]))
+    changes_of_parts = pl.Series(change).arr.to_list()
+    of_parts = legs.parts.with_columns(
+        size=SIZE, value_now=value_now, point=pl.lit(numbers), change=changes_of_parts
+    )
+    at_points = of_parts.explode("point", "change")
+
+    profit = col.change.fill_nan(None) * col.size
+    value = col.value_now + profit
+    sums = at_points.group_by(*names, "point").agg(
+        value=sum_if_carried(value),
+        profit=sum_if_carried(profit),
+        left_out=profit.null_count(),
+        known=profit.count(),
+        of=profit.len(),
+    )
+    return sums.sort(*names, "point", nulls_last=True)
+
+
+def scenario_rows(
+    legs: PricedLegs, points: Sequence[Point], level: Breakdown
+) -> list[dict[str, Any]]:
+    """Return the rows of `scenarios` for a program; those of legs with what prices them."""
+    priced = {}
+    if level is Breakdown.LEG:
+        for leg in legs:
+            priced[leg.row["account"], leg.row["conid"]] = _priced_with(leg)
+
+    result = []
+    for row in scenarios(legs, points, level).iter_rows(named=True):
+        point = points[row["point"]]
+        conid = row.get("conid")
+        of_leg = priced.get((row["account"], conid), {})
+        group = row[_GROUPS[level][0]]
+        name_of_group = None if group is None else str(group)
+        named = {
+            "level": level.value,
+            "name": of_leg.get("leg") or name_of_group,
+            "strategy": row.get("strategy_id"),
+            "conid": conid,
+            "scenario": point.name,
+            "spot": point.spot,
+            "vol": point.vol,
+            "days": point.days,
+        }
+        sums = {column: row[column] for column in _SUMMED}
+        result.append(named | sums | of_leg)
+    return result
+
+
+def profits(legs: PricedLegs, points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Return the profits of accounts, strategies and underlyings, in the order of the points.
+
+    Returns:
+        Rows with `level`, `name`, `account`, `currency`, `profits`, and for each of these
+        `left_out`, `known` and `of`.
+    """
+    change = changes(legs, points)
+    rows = []
+    for level in (Breakdown.ACCOUNT, Breakdown.STRATEGY, Breakdown.UNDERLYING):
+        name = _GROUPS[level][0]
+        by = list(dict.fromkeys((name, "account", "currency")))
+        groups = _summed(legs, change, level).group_by(by, maintain_order=True)
+        lists = groups.agg("left_out", "known", "of", profits="profit").with_columns(name=name)
+        named = lists.select("name", "account", "currency", "profits", "left_out", "known", "of")
+        for row in named.iter_rows(named=True):
+            rows.append({"level": level} | row)
+    return rows
+
+
+def _priced_with(leg: PricedLeg) -> dict[str, Any]:
+    """Return what a leg is priced with."""
+    spot = leg.row["spot"]
+    terms = leg.priced
+    return {
+        "leg": leg.name,
+        "underlying_price": spot,
+        "implied_vol": leg.row["implied_vol"],
+        "rate": terms.rate if terms else None,
+        "dividends": _dividends_until(terms, spot),
+        "exercise": terms.exercise.value if terms else None,
+        "expires_at": terms.expires_at if terms else None,
+        "reason": leg.row["reason"],
+    }
+
+
+def _dividends_until(terms: OptionTerms | None, spot: float | None) -> list[dict[str, Any]] | None:
+    """Return the dividends until an expiry; None: they are not known."""
+    if terms is None or terms.dividends is None or not spot:
+        return None
+    return [
+        {"ex_date": dividend.ex_date, "amount": dividend.amount_at(spot)}
+        for dividend in terms.until_expiry
+    ]

@@ -1,0 +1,306 @@
+"""The book before and after trades that somebody thinks of; nothing is stored, and none is sent.
+
+The book after the trades is summed as ever. What the trades give or cost against the mark is a part
+of the profit after them, and what closing realises a part of the payoffs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.instrument import parse_expiry
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.past.movements import known_sum
+from position_sync_dagster.money.reports import exposure
+from position_sync_dagster.money.reports.book import Book
+from position_sync_dagster.money.reports.figures import known_limits
+from position_sync_dagster.money.risk.deliveries import uncovered_calls
+from position_sync_dagster.money.risk.hypothetical_book import HypotheticalBook
+from position_sync_dagster.money.risk.payoff import payoffs
+from position_sync_dagster.money.risk.priced_legs import PricedLegs, Row
+from position_sync_dagster.money.risk.proposed_trade import (
+    ProposedTrade,
+    ProposedTradeError,
+    parse_trade,
+)
+from position_sync_dagster.money.risk.recorded_risk import leg_notes, read_risk
+from position_sync_dagster.money.risk.scenario_file import Point
+from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
+from position_sync_dagster.money.strategies.limit_readings import evaluate
+from position_sync_dagster.money.strategies.limits import OF_ACCOUNTS, LimitState
+from position_sync_dagster.settings import Settings
+
+# A row of the ledger that is changed, or one for a program.
+NewRow = dict[str, Any]
+
+# The moves of the prices in percent that are shown if none are named.
+USUAL_MOVES = (-10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0)
+
+# The sums of a group that are shown before and after, besides value and profit.
+GREEKS = ("dollar_delta", "delta", "gamma_1pct", "theta", "vega")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What somebody thinks of doing.
+
+    Attributes:
+        trades: Single trades.
+        closed: Strategies that are closed at their present prices.
+        rolled: Strategies whose nearest options are rolled, with the new expiry.
+    """
+
+    trades: Sequence[ProposedTrade] = ()
+    closed: Sequence[str] = ()
+    rolled: Row = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.trades or self.closed or self.rolled)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    """The book before and after some trades.
+
+    Attributes:
+        notes: What priced each trade.
+    """
+
+    before: Book
+    before_legs: PricedLegs
+    after: Book
+    after_legs: PricedLegs
+    settings: Settings
+    notes: Sequence[str]
+
+    def rows(self, points: Sequence[Point], level: Breakdown) -> list[NewRow]:
+        """Return the rows of `scenario_rows`, each with what it is `before` and `after`.
+
+        What a row has of one side (`_SHOWN`) is that after the trades. A group that is not there
+        before or after has null; one that the trades closed has what they brought.
+        """
+        notes = leg_notes(self.before)
+        before = _sides(self.before, self.before_legs, notes, self.settings, points, level)
+        after = _sides(self.after, self.after_legs, notes, self.settings, points, level)
+        settled_of = grouped(partial(_group_of_settled, level), self.after_legs.settled.to_dicts())
+
+        rows = []
+        for group, number in sorted({*before, *after}, key=str):
+            row_before, side_before = before.get((group, number), (None, None))
+            row_after, side_after = after.get((group, number), (None, None))
+            if group in settled_of:
+                side_after = _with_settled(side_after or _NOTHING_HELD, settled_of[group])
+
+            row = dict(row_after or row_before or {})
+            row |= {name: side_after[name] if side_after else None for name in _SHOWN}
+            rows.append(row | {"before": side_before, "after": side_after})
+        return rows
+
+
+# What a row has of each side.
+_SHOWN = ("value", "profit", "left_out", "known", "of")
+
+# What trades brought a side that they did not touch, and a side of which they left nothing.
+_NOTHING_SETTLED = {"realised": 0.0, "against_mark": 0.0}
+_NOTHING_HELD = {"value": 0.0, "profit": 0.0, "left_out": 0, "known": 0, "of": 0}
+
+# What names a row of a level: strategy, name, account, currency and conid.
+_Group = tuple[Any, ...]
+
+
+def _sides(
+    book: Book,
+    legs: PricedLegs,
+    notes: Mapping[str, Sequence[str]],
+    settings: Settings,
+    points: Sequence[Point],
+    level: Breakdown,
+) -> dict[tuple[_Group, int], tuple[NewRow, NewRow]]:
+    """Return each row of scenarios, and what it has of a side, by group and number of the point."""
+    more = _more_by_group(book, legs, notes, settings, level)
+    sides = {}
+    for group, rows in grouped(_GROUP_OF, scenario_rows(legs, points, level)).items():
+        for number, row in enumerate(rows):
+            numbers = {name: row[name] for name in _SHOWN}
+            sides[group, number] = (row, numbers | _NOTHING_SETTLED | more.get(group, {}))
+    return sides
+
+
+def _with_settled(side: NewRow, settled: Sequence[Row]) -> NewRow:
+    """Return a side with what trades brought; what has no mark is left out of the profit."""
+    against_mark = [row["against_mark"] for row in settled]
+    known = [amount for amount in against_mark if amount is not None]
+    profit = side["profit"]
+    return side | {
+        "profit": None if profit is None else profit + sum(known),
+        "left_out": side["left_out"] + len(against_mark) - len(known),
+        "realised": known_sum(row["realised"] for row in settled),
+        "against_mark": known_sum(against_mark),
+    }
+
+
+def _group_of_settled(level: Breakdown, settled: Row) -> _Group:
+    """Return the group to which a row of a level adds what a trade settled."""
+    is_of_leg = level is Breakdown.LEG
+    expiry = settled["expiry"]
+    name = {
+        Breakdown.ACCOUNT: settled["account"],
+        Breakdown.STRATEGY: settled["strategy_id"],
+        Breakdown.UNDERLYING: settled["symbol"],
+        Breakdown.EXPIRY: None if expiry is None else str(expiry),
+        Breakdown.LEG: settled["name"],
+    }[level]
+    strategy = settled["strategy_id"] if is_of_leg or level is Breakdown.STRATEGY else None
+    conid = settled["conid"] if is_of_leg else None
+    return (strategy, name, settled["account"], settled["currency"], conid)
+
+
+_GROUP_OF = itemgetter("strategy", "name", "account", "currency", "conid")
+
+
+def _more_by_group(
+    book: Book,
+    legs: PricedLegs,
+    notes: Mapping[str, Sequence[str]],
+    settings: Settings,
+    level: Breakdown,
+) -> dict[_Group, NewRow]:
+    """Return greeks, payoffs, what is uncovered and broken limits of strategies and accounts."""
+    if level not in (Breakdown.STRATEGY, Breakdown.ACCOUNT):
+        return {}
+    by = ["account", "currency"]
+    if level is Breakdown.STRATEGY:
+        by = ["strategy_id", *by]
+    uncovered = uncovered_calls(legs)
+    payoffs_of = grouped(lambda payoff: (payoff.strategy, payoff.account), payoffs(legs, notes))
+    # What the broker alone knows of an account, such as its margin, is not known after a trade.
+    computed = [limit for limit in known_limits(settings) if limit.measure not in OF_ACCOUNTS]
+    judged = evaluate(computed, book)
+    broken = [evaluated for evaluated in judged if evaluated.outcome is LimitState.BROKEN]
+
+    more = {}
+    for sums in exposure.summed(legs.parts, by, book.now).iter_rows(named=True):
+        strategy = sums.get("strategy_id")
+        account = sums["account"]
+        uncovered_here = []
+        for row in uncovered:
+            if row["account"] == account and strategy in (None, row["strategy_id"]):
+                uncovered_here.append(row)
+
+        broken_here = []
+        for evaluated in broken:
+            limit = evaluated.limit
+            if (limit.account or limit.strategy_id) in (strategy, account):
+                broken_here.append(evaluated.text)
+
+        key = (strategy, strategy or account, account, sums["currency"], None)
+        greeks = {name: sums[name] for name in GREEKS}
+        lacking = [name for name in GREEKS if sums[f"without_{name}"]]
+        of = {name: sums[f"of_{name}"] for name in lacking}
+        more[key] = greeks | {
+            "greeks_known": {name: of[name] - sums[f"without_{name}"] for name in lacking},
+            "greeks_of": of,
+            "payoffs": [payoff.row for payoff in payoffs_of[strategy, account]],
+            "uncovered": uncovered_here,
+            "limits_broken": broken_here,
+        }
+    return more
+
+
+def read_what_if(lake: Lake, settings: Settings, now: datetime, changes: Changes) -> WhatIf:
+    """Read the book, and apply trades to it; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+        ProposedTradeError: A trade names nothing that can be priced.
+    """
+    book, _scenarios, legs = read_risk(lake, settings, now)
+    return what_if_of(book, legs, settings, changes)
+
+
+def what_if_of(book: Book, legs: PricedLegs, settings: Settings, changes: Changes) -> WhatIf:
+    """Return a book before and after trades.
+
+    Raises:
+        ProposedTradeError: A trade names nothing that can be priced.
+        UnknownNameError: There is no such account, or no strategy that is closed or rolled.
+    """
+    for trade in changes.trades:
+        book.names.require(account=trade.account)
+    for strategy in (*changes.closed, *changes.rolled):
+        book.names.require(strategy=strategy)
+
+    after = HypotheticalBook(book=book, legs=legs)
+    after.apply_all(changes.trades)
+    for strategy in changes.closed:
+        after.apply_all(after.closing_trades(strategy))
+    for strategy, expiry in changes.rolled.items():
+        after.apply_all(after.rolling_trades(strategy, expiry))
+
+    after_book, after_legs = after.result()
+    return WhatIf(
+        before=book,
+        before_legs=legs,
+        after=after_book,
+        after_legs=after_legs,
+        settings=settings,
+        notes=after.notes,
+    )
+
+
+def rows_of_choice(
+    rows: Sequence[NewRow], strategy: str | None, account: str | None
+) -> list[NewRow]:
+    """Return the rows of an account, and those of a strategy where rows are of strategies."""
+    chosen = []
+    for row in rows:
+        is_of_strategy = strategy is None or row["strategy"] in (None, strategy)
+        if is_of_strategy and account in (None, row["account"]):
+            chosen.append(row)
+    return chosen
+
+
+def read_changes(
+    trades: Iterable[str],
+    closed: Iterable[str],
+    rolled: Iterable[tuple[str, str]],
+    account: str | None = None,
+    strategy: str | None = None,
+) -> Changes:
+    """Read what somebody thinks of doing, as texts.
+
+    Args:
+        trades: Trades as `parse_trade` reads them.
+        closed: Names of strategies.
+        rolled: Names of strategies and new expiries.
+        account: The account of the trades; None: the one that holds most of each underlying.
+        strategy: The strategy that gets what they open; None: none.
+
+    Raises:
+        ProposedTradeError: A text is no trade, or a strategy is closed or rolled twice.
+        InvalidLegError: A part of a trade, or an expiry, cannot be read.
+    """  # fmt: skip
+    parsed = []
+    for text in trades:
+        trade = parse_trade(text)
+        parsed.append(replace(trade, account=account, strategy=strategy))
+
+    closes = [(name, "closed") for name in closed]
+    expiries = [(name, parse_expiry(expiry)) for name, expiry in rolled]
+    rolls = [(name, f"rolled to {expiry}") for name, expiry in expiries]
+    for name, changes in grouped(itemgetter(0), [*closes, *rolls]).items():
+        if len(changes) > 1:
+            raise _changed_again(name, [change for _name, change in changes])
+    return Changes(trades=parsed, closed=tuple(closed), rolled=dict(expiries))
+
+
+def _changed_again(strategy: str, changes: Sequence[str]) -> ProposedTradeError:
+    both = " and ".join(changes) if len({*changes}) > 1 else f"{changes[0]} twice"
+    return ProposedTradeError(
+        f"The strategy {strategy!r} is {both}.",
+        remedy="Name one of both: a strategy is closed once.",
+    )

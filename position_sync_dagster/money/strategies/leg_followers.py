@@ -1,0 +1,335 @@
+"""Legs that change without a person: those that were rolled, and those that rules choose."""
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from position_sync_dagster import errors
+from position_sync_dagster.domain.clock import A_DAY, Clock, utc_now
+from position_sync_dagster.domain.holding import BrokerPosition, Key
+from position_sync_dagster.domain.instrument import contract_name
+from position_sync_dagster.domain.leg import ActiveContract, Leg
+from position_sync_dagster.lake.lake import Lake, all_broker_rows
+from position_sync_dagster.lake.schema import one_of
+from position_sync_dagster.lake.strategies_file import follow_file, following_rolls, saved_file
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
+from position_sync_dagster.money.past.explain_closes import BEFORE, IS_CLOSE, WINDOW
+from position_sync_dagster.money.strategies.rolls import Roll, UnclearRoll, rolls_of
+from position_sync_dagster.money.strategies.rules import Rule, exchange_date, legs_of_rules
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.yaml_file import saved_state
+
+logger = logging.getLogger(__name__)
+
+# Maximum time between the executions of two orders of a roll.
+WITHIN = timedelta(seconds=60)
+
+# How old the changes of a roll must be before it is followed: those of a combo order arrive one by
+# one, and the last of them may make the roll unclear.
+SETTLED = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegChange:
+    """A leg that was rolled, and the one that replaces it."""
+
+    roll: Roll
+    before: ActiveContract
+    after: ActiveContract
+
+    def __str__(self) -> str:
+        """Return the change as a line."""
+        roll = self.roll
+        opened = f"{roll.opened_name} (conid {self.after.conid})"
+        return (
+            f"{self.before.strategy_id}: {roll.quantity:+g} {roll.closed_name} → {opened}, "
+            f"{roll.at:%Y-%m-%d %H:%M:%S} UTC"
+        )
+
+
+def proposed(lake: Lake, now: datetime) -> list[LegChange]:
+    """Return the legs of strategies that were rolled completely, each with its new contract.
+
+    A leg with a quantity counts as rolled only if exactly that quantity was rolled.
+    """
+    legs = lake.registry.sync.get_all_active()
+    rolls, _unclear = _rolls(lake, legs, now)
+    keys = {leg.key for leg in legs}
+    changes = []
+    for roll in rolls:
+        for leg in legs:
+            if not _is_of(leg, roll) or not _is_whole(leg, roll):
+                continue
+            change = _change(leg, roll, now)
+            if change.after.key not in keys:
+                changes.append(change)
+    return changes
+
+
+def apply(lake: Lake, changes: Sequence[LegChange]) -> list[LegChange]:
+    """Replace the rolled legs in one commit; return those that were replaced.
+
+    A leg that was changed or removed meanwhile is left alone.
+    """
+    pairs = [(change.before, change.after) for change in changes]
+    new = lake.registry.sync.exchange(pairs)
+    return [change for change in changes if change.after in new]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """The rolls of the strategies that follow them.
+
+    Attributes:
+        due: The legs to replace.
+        refused: The rolls that are left to a person, each with the reason.
+    """
+
+    due: tuple[LegChange, ...] = ()
+    refused: tuple[str, ...] = ()
+
+
+def rolls_to_follow(lake: Lake, settings: Settings, now: datetime) -> Followed:
+    """Return what to do about the rolls of strategies with `follow_rolls: true`; blocks.
+
+    Args:
+        settings: They name the strategies file; without one, no strategy follows rolls.
+
+    Raises:
+        LakeError: A table cannot be used.
+        StrategiesFileError: The strategies file cannot be read.
+    """
+    following = following_rolls(settings.strategies_file)
+    if not following:
+        return Followed()
+
+    legs = lake.registry.sync.get_all_active()
+    legs_that_follow = [leg for leg in legs if leg.strategy_id in following]
+    rolls, unclear_rolls = _rolls(lake, legs_that_follow, now)
+    if not rolls and not unclear_rolls:
+        return Followed()
+
+    rows = all_broker_rows(lake, settings).filter(pl.col("position") != 0)
+    held = set(rows.select("account", "conid").iter_rows())
+    due: list[LegChange] = []
+    refused: list[str] = []
+    for leg in legs_that_follow:
+        name = f"{leg.strategy_id}: {contract_name(leg)}"
+        for unclear in unclear_rolls:
+            if _is_among(leg, unclear):
+                refused.append(f"{name}: {unclear}")
+
+        rolls_of_leg = [roll for roll in rolls if _is_of(leg, roll)]
+        if not rolls_of_leg:
+            continue
+        last_seen_at = max(roll.opened.seen_at for roll in rolls_of_leg)
+        if now - last_seen_at < SETTLED:
+            continue
+
+        last_roll = rolls_of_leg[-1]
+        change = _change(leg, last_roll, now)
+        reason = _why_not(change, rolls_of_leg, legs, held)
+        if reason is None:
+            due.append(change)
+        else:
+            refused.append(f"{name} was rolled to {last_roll.opened_name}, but {reason}")
+    return Followed(due=tuple(due), refused=tuple(refused))
+
+
+@dataclass(eq=False, repr=False)
+class RollFollower:
+    """Replaces the legs of strategies that follow rolls; blocks.
+
+    A roll that is left to a person is logged once.
+    """
+
+    lake: Lake
+    settings: Settings
+    _: KW_ONLY
+    clock: Clock = utc_now
+
+    def __post_init__(self) -> None:
+        self._logged: set[str] = set()
+
+    def follow(self) -> Followed:
+        """Apply the rolls that are clear, all in one commit; return what was done.
+
+        Raises:
+            LakeError: A table cannot be used.
+        """
+        try:
+            rolls = rolls_to_follow(self.lake, self.settings, self.clock())
+            replaced = apply(self.lake, rolls.due) if rolls.due else []
+        except (errors.StrategiesFileError, errors.InvalidLegError) as error:
+            rolls = Followed(refused=(f"no roll is followed: {error}",))
+            replaced = []
+
+        for change in replaced:
+            logger.warning("the strategy follows a roll: %s", change)
+        for text in rolls.refused:
+            if text not in self._logged:
+                logger.warning("a roll is not followed: %s. Change the strategies file.", text)
+        self._logged = set(rolls.refused)
+        return Followed(due=tuple(replaced), refused=rolls.refused)
+
+
+def _rolls(
+    lake: Lake, legs: Iterable[ActiveContract], now: datetime
+) -> tuple[list[Roll], list[UnclearRoll]]:
+    """Return the rolls of legs, by all changes of their underlyings since the first leg closed."""
+    table = lake.position_changes
+    of_legs = one_of("conid", [leg.conid for leg in legs])
+    closed = table.rows(now - WINDOW, IS_CLOSE & of_legs, ("symbol", "seen_at"))
+    if closed.is_empty():
+        return [], []
+
+    first: datetime = closed.select(pl.col("seen_at").min()).item() - A_DAY
+    changes = table.records(first, one_of("symbol", closed["symbol"].unique()))
+    conids = {change.conid for change in changes}
+    since = first - BEFORE
+    closures = lake.closures.current(since=since)
+    movements = lake.movements.records(since.date(), one_of("conid", conids))
+    return rolls_of(closures, changes, movements, WITHIN)
+
+
+def _concerns(leg: ActiveContract, conid: int, account: str, at: datetime) -> bool:
+    """Return whether a leg had a contract in an account at a time."""
+    return leg.conid == conid and leg.account in (None, account) and leg.added_at <= at
+
+
+def _is_of(leg: ActiveContract, roll: Roll) -> bool:
+    return _concerns(leg, roll.closed_conid, roll.account, roll.at)
+
+
+def _is_whole(leg: ActiveContract, roll: Roll) -> bool:
+    is_all_of_leg = leg.quantity is None or leg.quantity == roll.quantity
+    return roll.complete and is_all_of_leg
+
+
+def _is_among(leg: ActiveContract, unclear: UnclearRoll) -> bool:
+    return any(
+        _concerns(leg, change.conid, change.account, change.seen_at) for change in unclear.closed
+    )
+
+
+def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:
+    opened = roll.opened
+    earlier_conids = [*leg.replaced, leg.conid]
+    after = ActiveContract(
+        opened.conid, opened.symbol, opened.right, opened.strike, opened.expiry,
+        strategy_id=leg.strategy_id,
+        added_at=now,
+        quantity=leg.quantity,
+        account=leg.account,
+        priority=leg.priority,
+        rolled_from=",".join(map(str, earlier_conids)),
+        since=leg.since,
+    )  # fmt: skip
+    return LegChange(roll=roll, before=leg, after=after)
+
+
+def _why_not(
+    change: LegChange, rolls: Sequence[Roll], legs: Iterable[ActiveContract], held: set[Key]
+) -> str | None:
+    """Return why a person must decide about the roll of a leg; None if it is clear."""
+    leg = change.before
+    new_leg = change.after
+    if len(rolls) > 1 or not _is_whole(leg, change.roll):
+        return "only a part of it at a time"
+
+    accounts = sorted(account for account, conid in held if conid == leg.conid)
+    if accounts and leg.account in (None, *accounts):
+        return f"it is still held in {', '.join(accounts)}"
+    if (change.roll.account, new_leg.conid) not in held:
+        return "the new contract is not held any more"
+
+    for active_leg in legs:
+        names_accounts = leg.account is not None and active_leg.account is not None
+        is_elsewhere = names_accounts and leg.account != active_leg.account
+        if is_elsewhere or active_leg.key == leg.key:
+            continue
+        if active_leg.conid == leg.conid:
+            return f"the strategy {active_leg.strategy_id} has it too"
+        if active_leg.conid == new_leg.conid:
+            return f"the strategy {active_leg.strategy_id} has the new contract already"
+    return None
+
+
+@dataclass(eq=False, repr=False)
+class RuleFollower:
+    """Evaluates the rules for the owner of a login: it alone knows at once what is held.
+
+    A file that was saved is applied as a whole. While it has a mistake, the legs stay as they were.
+    """
+
+    registry: StrategyRegistry
+    file: Path
+    _: KW_ONLY
+    clock: Clock = utc_now
+
+    def __post_init__(self) -> None:
+        self._rules: list[Rule] = []
+        self._saved: object = None
+        self._followed: object = None
+
+    def is_due(self, moves: int, *, first: bool) -> bool:
+        """Return whether the file, the day, the registry or what is held changed.
+
+        Args:
+            moves: How often holdings opened, closed or turned.
+            first: Whether they are those of a new connection.
+        """
+        if first:
+            self._followed = None
+        return self._followed != self._inputs(moves)
+
+    def follow(
+        self, holdings: Iterable[BrokerPosition], accounts: Collection[str], moves: int
+    ) -> None:
+        """Apply the file if it was saved, and its rules to what these accounts hold; blocks.
+
+        Args:
+            holdings: All holdings of the login.
+            accounts: The accounts of the login; what rules chose in others stays.
+            moves: As for `is_due`.
+
+        Raises:
+            LakeError: The table cannot be used.
+        """
+        inputs = self._inputs(moves)
+        saved = inputs[0]
+        if self._saved != saved:
+            self._apply_file()
+            self._saved = saved
+        if self._rules:
+            self._apply_rules(holdings, accounts)
+        self._followed = inputs
+
+    def _apply_file(self) -> None:
+        """Apply what the file lists, and read its rules; a mistake leaves both as they were."""
+        try:
+            # Also what is listed: an older state of the rules may have been written since.
+            follow_file(self.registry.sync, self.file)
+            self._rules = saved_file(self.file).rules
+        except (errors.StrategiesFileError, errors.InvalidLegError) as error:
+            logger.warning("the legs stay as they were read last: %s", error)
+
+    def _apply_rules(self, holdings: Iterable[BrokerPosition], accounts: Collection[str]) -> None:
+        """Replace the legs of the rules by what they choose now."""
+        names = {rule.name for rule in self._rules}
+        active: tuple[Leg, ...] = (*self.registry.legs, *self.registry.unresolved)
+        listed: list[Leg] = [leg for leg in active if leg.strategy_id not in names]
+        legs = legs_of_rules(self._rules, holdings, listed, self.clock())
+        try:
+            if self.registry.sync.follow_rules(names, accounts, legs):
+                logger.info("the rules have %d legs", len(legs))
+        except errors.InvalidLegError as error:  # it must not end the stream, which calls this
+            logger.warning("the legs of the rules stay as they were: %s", error)
+
+    def _inputs(self, moves: int) -> tuple[object, ...]:
+        today = exchange_date(self.clock())
+        return saved_state(self.file), today, self.registry.version, moves

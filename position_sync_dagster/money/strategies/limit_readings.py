@@ -1,0 +1,208 @@
+"""The numbers that limits are compared with, from the parts of holdings.
+
+A number is known if it is known of every holding behind it: each has a value that its source
+confirmed lately, and its login is connected. A sum leaves nothing out.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+from polars import col
+
+from position_sync_dagster.domain.clock import seconds_since
+from position_sync_dagster.domain.leg import few
+from position_sync_dagster.money.reports.book import Book, is_current
+from position_sync_dagster.money.reports.exposure import Split
+from position_sync_dagster.money.strategies.limits import (
+    OF_ACCOUNTS,
+    SUMS_OF_MONEY,
+    Limit,
+    LimitState,
+    Measure,
+    Reading,
+    judge,
+)
+from position_sync_dagster.money.strategies.rules import exchange_date
+from position_sync_dagster.sync.confirmations import PRICED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """A limit and its number, with the outcome and the sentence for a person."""
+
+    limit: Limit
+    reading: Reading
+
+    @property
+    def outcome(self) -> LimitState:
+        """Whether the limit holds, is broken, or is not known."""
+        return judge(self.limit, self.reading)
+
+    @property
+    def text(self) -> str:
+        """The number, and the limit that it is compared with."""
+        limit = self.limit
+        unit = f" {limit.currency}" if limit.currency else ""
+        bound = f"the {limit.bound} is {limit.value:,.10g}{unit}"
+        measure = f"{limit.subject}: {limit.measure}"
+        if self.outcome is LimitState.UNKNOWN:
+            return f"{measure} is not known ({bound}): {self.reading.unknown}."
+
+        number = self.reading.number
+        if number is None:
+            return f"{measure}: nothing to measure ({bound})."
+        at_least = "≥ " if self.reading.unknown else ""
+        return f"{measure} {at_least}{number:,.10g}{unit}; {bound}."
+
+
+def evaluate(limits: Iterable[Limit], book: Book) -> list[Evaluated]:
+    """Return the number and the outcome of each limit, in order; pure."""
+    return [Evaluated(limit=limit, reading=read(limit, book)) for limit in limits]
+
+
+def read(limit: Limit, book: Book) -> Reading:
+    """Return the number that a limit is compared with; pure."""
+    if limit.measure in OF_ACCOUNTS:
+        return _of_account(limit, book)
+
+    is_subject = col.strategy_id.eq_missing(limit.strategy_id)
+    if limit.account is not None:  # a leg without one that is not held is missing in each account
+        is_subject = (col.account == limit.account) | col.account.is_null()
+    subject = book.split.filter(is_subject)
+
+    doubt = _doubt(limit, book, subject)
+    if limit.measure in SUMS_OF_MONEY:
+        return Reading(unknown=doubt) if doubt else _sum(limit, book, subject.parts)
+
+    reading = _number(limit.measure, subject, book.now)
+    if not doubt:
+        return reading
+    # An age only grows while no message arrives: a number beyond the limit stays beyond it.
+    at_least = limit.measure is Measure.VALUE_AGE_S
+    return Reading(number=reading.number, unknown=doubt, at_least=at_least)
+
+
+def _of_account(limit: Limit, book: Book) -> Reading:
+    """Return a number that the broker sends of an account, in the currency of the limit."""
+    summary = book.summaries.get(limit.account or "")
+    if summary is None:
+        return Reading(unknown="nothing is known of this account")
+    if summary.gateway_id not in book.live_since:
+        return Reading(unknown=f"the gateway of {summary.gateway_id} is not connected")
+
+    number = getattr(summary, limit.measure.value)
+    if number is None:
+        return Reading(unknown="the broker has not sent it")
+
+    rate = summary.rates.get(limit.currency) if limit.currency else 1.0
+    if not rate:
+        return Reading(unknown=f"the broker has sent no exchange rate to {limit.currency}")
+    return Reading(number=round(number / rate, 9))
+
+
+def _doubt(limit: Limit, book: Book, subject: Split) -> str:
+    """Return why the numbers of a limit's subject are not certain; "" if they are."""
+    logins = set(subject.parts["gateway_id"].to_list()) or set(book.logins)
+    not_connected = sorted(str(login) for login in logins if login not in book.live_since)
+    if not_connected:
+        return f"the gateway of {', '.join(not_connected)} is not connected"
+
+    return _doubt_of_legs(limit, book, subject) or _doubt_of_values(limit, book, subject.parts)
+
+
+def _doubt_of_legs(limit: Limit, book: Book, subject: Split) -> str:
+    """Return which leg is not certain; "" if all are, or if the limit does not depend on legs."""
+    if limit.account is None or limit.measure is Measure.MISSING_LEGS:
+        is_unresolved = limit.strategy_id in book.unresolved
+        if is_unresolved or (limit.account is not None and book.unresolved):
+            return "the contract of a leg is not found"
+
+        mismatches = subject.legs["mismatch"].drop_nulls().unique().sort().to_list()
+        if mismatches:
+            return f"a leg does not match its contract: {'; '.join(mismatches)}"
+
+    if limit.account is None and subject.legs.is_empty():
+        return "the strategy has no active leg"
+    return ""
+
+
+def _doubt_of_values(limit: Limit, book: Book, parts: pl.DataFrame) -> str:
+    """Return which holding has no value of now; "" if all have one."""
+    if limit.account is None:
+        legs = [leg.conid for leg in book.matching if leg.strategy_id == limit.strategy_id]
+        is_of_subject = col.conid.is_in(legs)
+    else:
+        is_of_subject = col.account == limit.account
+        if parts.is_empty() and limit.account not in book.summaries:
+            return "nothing is known of this account"
+
+    unwritten = book.unwritten.filter(is_of_subject)
+    if not unwritten.is_empty():
+        return f"the quantity has changed, and no row has been written since: {_named(unwritten)}"
+
+    late = parts.filter(~is_current(book.live_since))
+    return "" if late.is_empty() else f"not confirmed lately: {_named(late)}"
+
+
+def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
+    """Return a sum in the currency of the limit; unknown unless every holding has its part."""
+    name = limit.measure.value
+    if limit.measure in (Measure.THETA, Measure.VEGA, Measure.GAMMA_1PCT):
+        parts = parts.filter("is_option")  # nothing else has them
+    without = parts.filter(pl.col(name).is_null() | pl.col(name).is_nan())
+    if not without.is_empty():
+        return Reading(unknown=f"no {limit.measure} is known of {_named(without)}")
+
+    by_currency = parts.group_by("account", "currency").agg(pl.col(name).sum())
+    total = 0.0
+    for account, currency, amount in by_currency.sort("account", "currency").iter_rows():
+        if currency == limit.currency:
+            total += amount
+            continue
+
+        # Units of the base currency of the account for one unit of each currency.
+        summary = book.summaries.get(account)
+        rates = {} if summary is None else summary.rates
+        rate_from = rates.get(currency)
+        rate_to = rates.get(limit.currency or "")
+        if not rate_from or not rate_to:
+            values = f"account {account} has values in {currency}"
+            missing = f"the broker has sent no exchange rate to {limit.currency}"
+            return Reading(unknown=f"{limit.place}: {values}, and {missing}")
+        total += amount * rate_from / rate_to
+    return Reading(number=round(total, 9))
+
+
+def _named(parts: pl.DataFrame) -> str:
+    return f"conid {few(parts.get_column('conid').unique().sort(), 5)}"
+
+
+def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
+    """Return a number that is no sum: days, a count, or an age."""
+    parts = subject.parts
+    if measure is Measure.MISSING_LEGS:
+        is_open = col.closed.is_null()
+        missing = subject.legs.filter(~col.is_held, is_open)
+        return Reading(number=missing["leg"].n_unique())
+    if measure is Measure.DAYS_TO_EXPIRY:
+        until_expiry = col.expiry.min() - exchange_date(now)
+        days = parts.select(until_expiry.dt.total_days()).item()
+        return Reading(number=days)
+
+    number: float | None
+    if measure is Measure.SHORT_IN_MONEY:
+        number = parts.filter("short_in_money").select("account", "conid").n_unique()
+        without = parts.filter("short_unknown")
+        reason = "no price of the underlying is known of"
+    else:
+        oldest = parts.select(pl.col(PRICED).min()).item()
+        number = seconds_since(oldest, now)
+        has_no_price = pl.col(PRICED).is_null() | col.valueless
+        without = parts.filter(has_no_price)
+        reason = "no price of"
+
+    if without.is_empty():
+        return Reading(number=number)
+    return Reading(number=number, unknown=f"{reason} {_named(without)}", at_least=True)

@@ -1,0 +1,929 @@
+"""Strategies proposed from what is held: by the orders that opened it, then by its structure; pure.
+
+The legs of one order come first, then what was opened within a minute, then all that is held of an
+underlying or an expiry, then pairs, and pairs of pairs. A pair that has several equal partners is
+left as it is, with these as alternatives. Every option ends in one structure, alone at least.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import chain, combinations, groupby, pairwise, product
+from operator import attrgetter, itemgetter
+
+from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.holding import BrokerPosition, grouped
+from position_sync_dagster.domain.instrument import OPTION_TYPES, Instrument, Right, contract_name
+from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
+from position_sync_dagster.money.past.closes import Execution
+
+# Orders of one underlying within this time may have opened one structure.
+TOGETHER = timedelta(minutes=1)
+
+# Maximum number of alternatives that a proposal names.
+MOST_ALTERNATIVES = 3
+
+# The kind of an option that is in no structure, and why it is proposed.
+SINGLE = "single"
+ALONE = "nothing else goes with it"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A contract, and how much of it belongs to a structure.
+
+    Attributes:
+        instrument: The contract; its multiplier leads from its prices to `currency`.
+        quantity: Signed contracts or shares.
+        cost: What one contract or share cost, with its multiplier; None: unknown.
+        order_id: The order that opened it; None: unknown, or several.
+        at: When it was opened; NEVER: unknown, or several times.
+    """
+
+    instrument: Instrument
+    quantity: float
+    cost: float | None = None
+    order_id: str | None = None
+    at: datetime = NEVER
+
+    @property
+    def conid(self) -> int:
+        """The contract id."""
+        return self.instrument.conid
+
+    @property
+    def is_option(self) -> bool:
+        """Return whether it is an option with all of its terms."""
+        instrument = self.instrument
+        terms = (instrument.right, instrument.strike, instrument.expiry)
+        return instrument.sec_type in OPTION_TYPES and None not in terms
+
+    @property
+    def strike(self) -> float:
+        """The strike of an option."""
+        return self.instrument.strike or 0.0
+
+    @property
+    def day(self) -> str:
+        """The expiry of an option; empty for anything else."""
+        return str(self.instrument.expiry) if self.is_option else ""
+
+    @property
+    def order(self) -> tuple[str, float, bool, int]:
+        """The sort key of a leg: stocks, then options by expiry and strike, the put first."""
+        return self.day, self.strike, self.instrument.right is Right.CALL, self.conid
+
+
+def _fits_stock(legs: Sequence[Piece]) -> bool:
+    stock, *options = legs
+    for option in options:
+        covered = abs(option.quantity) * _units_of(option, stock)
+        if covered != abs(stock.quantity):
+            return False
+    return True
+
+
+def _units_of(option: Piece, stock: Piece) -> float:
+    """Return how much of its underlying a contract of an option stands for."""
+    return option.instrument.multiplier / stock.instrument.multiplier
+
+
+def _net(legs: Sequence[Piece]) -> float:
+    return sum(leg.quantity for leg in legs)
+
+
+def _is_even(legs: Sequence[Piece]) -> bool:
+    return legs[0].quantity == legs[-1].quantity and not _net(legs)
+
+
+def _has_even_wings(legs: Sequence[Piece]) -> bool:
+    low, middle, high = legs
+    lower_wing = middle.strike - low.strike
+    upper_wing = high.strike - middle.strike
+    return _is_even(legs) and lower_wing == upper_wing
+
+
+def _has_equal_strikes(legs: Sequence[Piece]) -> bool:
+    strikes = [leg.strike for leg in legs]
+    half = len(legs) // 2
+    return strikes[:half] == strikes[half:]
+
+
+def _is_balanced(legs: Sequence[Piece]) -> bool:
+    return _net(legs) == 0
+
+
+def _is_net_short(legs: Sequence[Piece]) -> bool:
+    return _net(legs) < 0
+
+
+def _is_net_long(legs: Sequence[Piece]) -> bool:
+    return _net(legs) > 0
+
+
+def _has_balanced_calls(legs: Sequence[Piece]) -> bool:
+    return _net(legs[1:]) == 0
+
+
+def _has_balanced_puts(legs: Sequence[Piece]) -> bool:
+    return _net(legs[:2]) == 0
+
+
+def _has_one_quantity(legs: Sequence[Piece]) -> bool:
+    quantities = {abs(leg.quantity) for leg in legs}
+    return len(quantities) == 1
+
+
+_Rule = Callable[[Sequence[Piece]], bool]
+# The parts of a shape. A stock or future that is held itself comes first. Options of one expiry
+# follow by strike, the put first where two have the same; those of two by expiry, then by right.
+LONG_STOCK = "long stock"
+SHORT_STOCK = "short stock"
+LONG_PUT = "long put"
+SHORT_PUT = "short put"
+LONG_CALL = "long call"
+SHORT_CALL = "short call"
+
+# How an option lies to the one before it, if not at a higher strike of the same expiry.
+SAME_STRIKE = "same strike"
+LATER = "later"
+
+# The parts of a structure in their order, with the steps between options.
+Shape = tuple[str, ...]
+
+OPPOSITE = {
+    LONG_STOCK: SHORT_STOCK, LONG_PUT: SHORT_PUT, LONG_CALL: SHORT_CALL,
+    SHORT_STOCK: LONG_STOCK, SHORT_PUT: LONG_PUT, SHORT_CALL: LONG_CALL,
+}  # fmt: skip
+
+
+def _opposite(shape: Shape) -> Shape:
+    """Return the shape of whoever has the opposite side of each part."""
+    return tuple(OPPOSITE.get(part, part) for part in shape)
+
+
+# What contracts are together. Of the structures of one shape, the first counts whose quantities and
+# strikes fit.
+_STRUCTURES: defaultdict[Shape, list[tuple[str, _Rule | None]]] = defaultdict(list)
+
+
+def _of_one_side(kind: str, rule: _Rule | None, *shapes: Shape) -> None:
+    """Define a structure."""
+    for shape in shapes:
+        _STRUCTURES[shape].append((kind, rule))
+
+
+def _of_both_sides(kind: str, rule: _Rule | None, *shapes: Shape) -> None:
+    """Define a structure that has the same name for whoever has the opposite side."""
+    _of_one_side(kind, rule, *shapes)
+    _of_one_side(kind, rule, *map(_opposite, shapes))
+
+
+_of_both_sides(SINGLE, None, (LONG_PUT,), (LONG_CALL,))
+
+_of_one_side("covered-call", _fits_stock, (LONG_STOCK, SHORT_CALL))
+_of_one_side("covered-put", _fits_stock, (SHORT_STOCK, SHORT_PUT))
+_of_one_side("protective-put", _fits_stock, (LONG_STOCK, LONG_PUT))
+_of_one_side("protective-call", _fits_stock, (SHORT_STOCK, LONG_CALL))
+_COLLARS = ((LONG_STOCK, LONG_PUT, SHORT_CALL), (LONG_STOCK, SHORT_CALL, LONG_PUT))
+_of_both_sides("collar", _fits_stock, *_COLLARS)
+
+_SPREADS = ((LONG_PUT, SHORT_PUT), (LONG_CALL, SHORT_CALL))
+_of_both_sides("vertical", _is_balanced, *_SPREADS)
+_of_both_sides("ratio-spread", _is_net_short, *_SPREADS)
+_of_both_sides("back-spread", _is_net_long, *_SPREADS)
+
+_of_both_sides("straddle", None, (LONG_PUT, SAME_STRIKE, LONG_CALL))
+_of_both_sides("strangle", None, (LONG_PUT, LONG_CALL), (LONG_CALL, LONG_PUT))
+_of_both_sides("risk-reversal", None, (LONG_PUT, SHORT_CALL), (SHORT_CALL, LONG_PUT))
+_of_both_sides("synthetic", None, (LONG_PUT, SAME_STRIKE, SHORT_CALL))
+
+_OF_TIME = ((SHORT_PUT, LATER, LONG_PUT), (SHORT_CALL, LATER, LONG_CALL))
+_of_both_sides("calendar", _has_equal_strikes, *_OF_TIME)
+_of_both_sides("diagonal", None, *_OF_TIME)
+_DOUBLE = (SHORT_CALL, SHORT_PUT, LATER, LONG_CALL, LONG_PUT)
+_of_both_sides("double-calendar", _has_equal_strikes, _DOUBLE)
+_of_both_sides("double-diagonal", None, _DOUBLE)
+
+_BUTTERFLIES = ((LONG_PUT, SHORT_PUT, LONG_PUT), (LONG_CALL, SHORT_CALL, LONG_CALL))
+_of_both_sides("butterfly", _has_even_wings, *_BUTTERFLIES)
+_of_both_sides("broken-wing-butterfly", _is_balanced, *_BUTTERFLIES)
+
+_CONDOR_OF_PUTS = (LONG_PUT, SHORT_PUT, SHORT_PUT, LONG_PUT)
+_CONDOR_OF_CALLS = (LONG_CALL, SHORT_CALL, SHORT_CALL, LONG_CALL)
+_of_both_sides("condor", _is_even, _CONDOR_OF_PUTS, _CONDOR_OF_CALLS)
+
+_IRON_BUTTERFLY = (LONG_PUT, SHORT_PUT, SAME_STRIKE, SHORT_CALL, LONG_CALL)
+_IRON_CONDOR = (LONG_PUT, SHORT_PUT, SHORT_CALL, LONG_CALL)
+_of_one_side("iron-butterfly", None, _IRON_BUTTERFLY)
+_of_one_side("iron-condor", None, _IRON_CONDOR)
+_of_one_side("reverse-iron-butterfly", None, _opposite(_IRON_BUTTERFLY))
+_of_one_side("reverse-iron-condor", None, _opposite(_IRON_CONDOR))
+
+_JADE_LIZARDS = (
+    (SHORT_PUT, SHORT_CALL, LONG_CALL),
+    (SHORT_PUT, SAME_STRIKE, SHORT_CALL, LONG_CALL),
+)
+_of_one_side("jade-lizard", _has_balanced_calls, *_JADE_LIZARDS)
+_REVERSE_LIZARDS = (
+    (LONG_PUT, SHORT_PUT, SHORT_CALL),
+    (LONG_PUT, SHORT_PUT, SAME_STRIKE, SHORT_CALL),
+)
+_of_one_side("reverse-jade-lizard", _has_balanced_puts, *_REVERSE_LIZARDS)
+
+_BOX = (SHORT_PUT, SAME_STRIKE, LONG_CALL, LONG_PUT, SAME_STRIKE, SHORT_CALL)
+_of_both_sides("box", _has_one_quantity, _BOX)
+
+
+def kind_of(parts: Iterable[Piece]) -> str | None:
+    """Return the kind of structure that some contracts are together; None if they are none.
+
+    Args:
+        parts: Contracts of one underlying, each once.
+    """
+    legs = sorted(parts, key=attrgetter("order"))
+    multipliers = {leg.instrument.multiplier for leg in legs}
+    days = {leg.day for leg in legs}
+    has_stock = any(not leg.is_option for leg in legs)
+    if not has_stock and len(multipliers) > 1:
+        return None
+
+    is_of_time = not has_stock and len(days) > 1
+    if is_of_time:
+        legs.sort(key=lambda leg: (leg.day, str(leg.instrument.right)))
+
+    is_of_one_day = not is_of_time and not has_stock
+    shape = [_part_of(legs[0])]
+    for before, leg in pairwise(legs):
+        if is_of_time and before.day != leg.day:
+            shape.append(LATER)
+        if is_of_one_day and before.strike == leg.strike:
+            shape.append(SAME_STRIKE)
+        shape.append(_part_of(leg))
+
+    for kind, rule in _STRUCTURES.get(tuple(shape), ()):
+        if rule is None or rule(legs):
+            return kind
+    return None
+
+
+def _part_of(leg: Piece) -> str:
+    side = "long" if leg.quantity > 0 else "short"
+    if _is_stock(leg):
+        return f"{side} stock"
+    right = leg.instrument.right
+    if right is None or not leg.is_option:
+        return f"{side} other"
+    return f"{side} {right.lower()}"
+
+
+def _is_stock(piece: Piece) -> bool:
+    """Return whether it is what an option can be an option on, and is held itself."""
+    return piece.instrument.sec_type in ("STK", "FUT")
+
+
+def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
+    """Return credit and greatest loss of a structure, in the currency of its contracts.
+
+    Returns:
+        What was received for it, negative if it was paid, None: unknown; what it loses at most
+        until its first expiry, None: unknown or without bound; and whether it has no bound.
+    """
+    credit = _credit_of(parts)
+    least, is_unlimited = least_worth(parts)
+    if credit is None or least is None:
+        return credit, None, is_unlimited
+    return credit, max(0.0, -credit - least), False
+
+
+def least_worth(parts: Sequence[Piece]) -> tuple[float | None, bool]:
+    """Return what a structure is worth at least until its first expiry, if that is known.
+
+    Options that expire later count with their intrinsic value, which is the least that a long one
+    is worth.
+
+    Returns:
+        The value, None: unknown or without bound; and whether it has no bound.
+    """
+    # The payoff is a line between the strikes, and beyond the highest one.
+    corners = {0.0, *(part.strike for part in parts)}
+    highest = max(corners)
+    slope_beyond = _payoff(parts, highest + 1.0) - _payoff(parts, highest)
+    if slope_beyond < -1e-9:
+        return None, True
+
+    # A short option that expires later may be worth any amount more than its intrinsic value.
+    first_day = _first_expiry(parts)
+    is_short_later = any(part.day > first_day and part.quantity < 0 for part in parts)
+    if is_short_later:
+        return None, False
+    return min(_payoff(parts, price) for price in corners), False
+
+
+def _credit_of(parts: Sequence[Piece]) -> float | None:
+    """Return what was received for a structure; None: the cost of a part is unknown."""
+    paid = 0.0
+    for part in parts:
+        if part.cost is None:
+            return None
+        paid += part.quantity * part.cost
+    return 0.0 - paid
+
+
+def _first_expiry(parts: Iterable[Piece]) -> str:
+    """Return the first expiry of the options; empty without any."""
+    return min((part.day for part in parts if part.is_option), default="")
+
+
+def _payoff(parts: Sequence[Piece], price: float) -> float:
+    total = 0.0
+    for part in parts:
+        worth = price
+        if part.is_option:
+            above = price - part.strike
+            gained = above if part.instrument.right is Right.CALL else -above
+            worth = max(0.0, gained)
+        total += part.quantity * part.instrument.multiplier * worth
+    return total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposedStrategy:
+    """A strategy that some holdings look like.
+
+    Attributes:
+        kind: A structure of the table; "combination": the legs of one order that have no name.
+        why: What shows it.
+        credit: What was received for it, negative if it was paid; None: unknown.
+        greatest_loss: None if it is unknown, or if it has no bound (`unlimited`).
+        alternatives: What else its legs may belong to, where nothing decides it.
+    """
+
+    name: str
+    kind: str
+    account: str
+    underlying: str
+    legs: tuple[Piece, ...]
+    why: str
+    credit: float | None
+    greatest_loss: float | None
+    unlimited: bool
+    alternatives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """The proposed strategies, and what is left over: holdings that are no options."""
+
+    strategies: tuple[ProposedStrategy, ...]
+    left_over: tuple[Piece, ...]
+
+
+@dataclass(eq=False, slots=True)
+class _Group:
+    """Contracts that belong together: `units` times those of `unit`, by expiry and strike.
+
+    Attributes:
+        labels: By what the steps of the matching know it: its kind; the side and the right of a
+            single option; "stock" of the underlying.
+    """
+
+    unit: list[Piece]
+    units: float
+    why: str = ALONE
+    rank: int = 3
+    alternatives: list[str] = field(default_factory=list)
+    kind: str | None = field(init=False)
+    labels: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unit.sort(key=attrgetter("order"))
+        self.kind = kind_of(self.unit)
+        self.labels = {self.kind or "stock"}
+        if self.kind == SINGLE:
+            option = self.unit[0]
+            side = "long" if option.quantity > 0 else "short"
+            self.labels = {side, str(option.instrument.right)}
+
+    @property
+    def whole(self) -> list[Piece]:
+        """All of its contracts."""
+        whole = []
+        for part in self.unit:
+            quantity = part.quantity * self.units
+            whole.append(replace(part, quantity=quantity))
+        return whole
+
+    def kind_with(self, partner: "_Group") -> str | None:
+        """Return the kind that a unit is together with one of another group."""
+        return kind_of(_together([*self.unit, *partner.unit]))
+
+    def add_alternative(self, partner: "_Group") -> None:
+        """Name what it may be together with another group."""
+        if len(self.alternatives) < MOST_ALTERNATIVES:
+            kind = self.kind_with(partner)
+            names = [contract_name(part.instrument) for part in partner.unit]
+            self.alternatives.append(f"{kind} with {' / '.join(names)}")
+
+
+def propose(
+    holdings: Iterable[BrokerPosition],
+    executions: Iterable[Execution] = (),
+    claimed: Iterable[ActiveContract] = (),
+    *,
+    names: Collection[str] = (),
+) -> Proposal:
+    """Propose strategies for what no strategy has; the order of the arguments does not matter.
+
+    Args:
+        holdings: What is held; multipliers lead from prices to the currency.
+        executions: What opened it, as far as it is known; each trade once.
+        claimed: The active legs: what they have stays as it is.
+        names: The names that are taken.
+    """
+    claims = grouped(lambda leg: leg.conid, claimed)
+    in_order = sorted(executions, key=lambda execution: (execution.time, execution.execution_id))
+    executions_of = grouped(lambda execution: (execution.account, execution.conid), in_order)
+    by_underlying = grouped(_underlying_of, sorted(holdings, key=lambda holding: holding.key))
+
+    ranked: list[tuple[int, ProposedStrategy]] = []
+    left_over: list[Piece] = []
+    for (account, symbol, _currency), of_underlying in sorted(by_underlying.items()):
+        lots: list[Piece] = []
+        for holding in of_underlying:
+            legs = claims[holding.instrument.conid]
+            lots += _lots(holding, executions_of[holding.key], legs)
+
+        groups = _structures(lots)
+        for group in groups:
+            strategy = _proposed(group, account, symbol)
+            ranked.append((group.rank, strategy))
+        left_over += _without(lots, groups)
+
+    ranked.sort(key=_place_of)
+    strategies = _named_apart([strategy for _rank, strategy in ranked], names)
+    return Proposal(strategies=tuple(strategies), left_over=tuple(left_over))
+
+
+def _underlying_of(holding: BrokerPosition) -> tuple[str, str, str]:
+    """Return account, symbol and currency of a holding: a structure has one of each."""
+    return holding.account, holding.instrument.symbol, holding.instrument.currency
+
+
+def _place_of(ranked: tuple[int, ProposedStrategy]) -> tuple[object, ...]:
+    """Return the place of a proposal in the list: what shows it best comes first."""
+    rank, strategy = ranked
+    legs = [leg.order for leg in strategy.legs]
+    return rank, strategy.account, strategy.underlying, legs
+
+
+def _named_apart(
+    strategies: Iterable[ProposedStrategy], names: Iterable[str]
+) -> list[ProposedStrategy]:
+    """Return strategies with different names, none of which is taken: "…", "…-2", "…-3"."""
+    taken = set(names)
+    named = []
+    for strategy in strategies:
+        name = strategy.name
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{strategy.name}-{number}"
+        taken.add(name)
+        named.append(replace(strategy, name=name))
+    return named
+
+
+def _lots(
+    holding: BrokerPosition, executions: Sequence[Execution], legs: Iterable[ActiveContract]
+) -> list[Piece]:
+    """Return what is held and claimed by no strategy, by the orders that opened it.
+
+    The oldest lots are closed first, and claimed first. What was held before the first known
+    execution is a lot without an order.
+
+    Args:
+        holding: What is held.
+        executions: The executions of it, the oldest first.
+        legs: The active legs of its contract.
+    """
+    instrument = holding.instrument
+    traded = sum(execution.change for execution in executions)
+    held_before = holding.position - traded
+    lots = [Piece(instrument, held_before, holding.average_cost)]
+    for execution in executions:
+        cost = None if execution.price is None else execution.price * instrument.multiplier
+        lots, opened = _changed(lots, execution.change)
+        lots.append(Piece(instrument, opened, cost, execution.order_id, execution.time))
+
+    for leg in legs:
+        claim = holding.position if leg.quantity is None else leg.quantity
+        is_of_account = leg.account in (None, holding.account)
+        is_of_side = claim * holding.position > 0
+        if is_of_account and is_of_side:
+            lots, _more_than_is_held = _changed(lots, -claim)
+    return [lot for lot in lots if abs(lot.quantity) > NEGLIGIBLE]
+
+
+def _changed(lots: Iterable[Piece], change: float) -> tuple[list[Piece], float]:
+    """Return the lots after a change, which closes the oldest ones first, and what it opens."""
+    after = []
+    for lot in lots:
+        quantity = lot.quantity
+        if quantity * change < 0:
+            size = min(abs(quantity), abs(change))
+            closed = math.copysign(size, quantity)
+            quantity -= closed
+            change += closed
+        if abs(quantity) > NEGLIGIBLE:
+            after.append(replace(lot, quantity=quantity))
+    return after, change
+
+
+def _together(parts: Iterable[Piece]) -> list[Piece]:
+    """Return some contracts, each once, with the average of their costs."""
+    by_conid: dict[int, Piece] = {}
+    for part in parts:
+        earlier = by_conid.get(part.conid)
+        by_conid[part.conid] = part if earlier is None else _sum_of(earlier, part)
+    return [part for part in by_conid.values() if abs(part.quantity) > NEGLIGIBLE]
+
+
+def _sum_of(first: Piece, second: Piece) -> Piece:
+    """Return two lots of a contract as one: the orders are not known any more."""
+    quantity = first.quantity + second.quantity
+    if first.cost is None or second.cost is None or not quantity:
+        return Piece(first.instrument, quantity)
+    if first.cost == second.cost:
+        return Piece(first.instrument, quantity, first.cost)
+
+    paid = first.quantity * first.cost + second.quantity * second.cost
+    return Piece(first.instrument, quantity, paid / quantity)
+
+
+def _without(parts: Iterable[Piece], groups: Iterable[_Group]) -> list[Piece]:
+    """Return contracts without those of some groups."""
+    remaining = list(parts)
+    for group in groups:
+        for part in group.whole:
+            remaining.append(replace(part, quantity=-part.quantity))
+    return _together(remaining)
+
+
+def _structures(lots: Sequence[Piece]) -> list[_Group]:
+    """Return the structures of one underlying: each option is in one."""
+    by_order = grouped(lambda lot: lot.order_id, lots)
+    without_order = by_order.pop(None, [])
+    combos, single_orders = _combos(by_order)
+    near, separate = _opened_together(single_orders)
+
+    has_stock = not all(lot.is_option for lot in lots)
+    opened_alone: list[_Group] = []
+    for group in _matched(separate):
+        # A long option needs no other one; a short one may go with what was opened before, and
+        # either with the underlying.
+        is_long = group.unit[0].quantity > 0
+        if len(group.unit) > 1:
+            opened_alone.append(group)
+        elif is_long and not has_stock:
+            group.why = "opened by an order of its own"
+            group.rank = 1
+            opened_alone.append(group)
+
+    not_in_structures = [*without_order, *_without(separate, opened_alone)]
+    return [*combos, *near, *opened_alone, *_matched(not_in_structures)]
+
+
+def _combos(by_order: Mapping[str | None, list[Piece]]) -> tuple[list[_Group], list[Piece]]:
+    """Return what orders of several legs opened, and the lots of all other orders.
+
+    Orders of the same legs are one group.
+    """
+    orders_of_unit: defaultdict[tuple[tuple[int, float], ...], list[list[Piece]]]
+    orders_of_unit = defaultdict(list)
+    single_orders: list[Piece] = []
+    for order in sorted(by_order, key=str):
+        parts = _together(by_order[order])
+        has_option = any(part.is_option for part in parts)
+        if len(parts) > 1 and has_option:
+            unit = _as_group(parts).unit
+            key = tuple((part.conid, part.quantity) for part in unit)
+            orders_of_unit[key].append(parts)
+        else:
+            single_orders += by_order[order]
+
+    groups = []
+    for orders in orders_of_unit.values():
+        count = len(orders)
+        why = f"opened by {count} orders of the same legs" if count > 1 else "opened by one order"
+        groups.append(_as_group(chain.from_iterable(orders), why, 0))
+    return groups, single_orders
+
+
+def _opened_together(lots: Iterable[Piece]) -> tuple[list[_Group], list[Piece]]:
+    """Return the structures that were opened within a minute, and the lots of all other times."""
+    waiting = sorted(lots, key=lambda lot: (lot.at, lot.conid))
+    groups: list[_Group] = []
+    separate: list[Piece] = []
+    while waiting:
+        last = waiting[0].at + TOGETHER
+        near = [lot for lot in waiting if lot.at <= last]
+        group = _as_group(near, "opened within a minute", 1)
+        if len(group.unit) > 1 and group.kind is not None:
+            groups.append(group)
+            waiting = waiting[len(near) :]
+        else:
+            separate.append(waiting.pop(0))
+    return groups, separate
+
+
+def _as_group(parts: Iterable[Piece], why: str = ALONE, rank: int = 3) -> _Group:
+    """Return all of some contracts as one group, by their greatest common divisor."""
+    whole = _together(parts)
+    sizes = [abs(part.quantity) for part in whole]
+    units = 1
+    if all(size == int(size) for size in sizes):
+        units = math.gcd(*map(int, sizes))
+
+    unit = []
+    for part in whole:
+        quantity = part.quantity / units
+        unit.append(replace(part, quantity=quantity))
+    return _Group(unit, units, why, rank)
+
+
+def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
+    legs = tuple(group.whole)
+    kind = group.kind or "combination"
+    credit, greatest_loss, unlimited = risk_of(legs)
+    return ProposedStrategy(
+        name=f"{underlying}-{kind}-{_first_expiry(legs)}",
+        kind=kind,
+        account=account,
+        underlying=underlying,
+        legs=legs,
+        why=group.why,
+        credit=credit,
+        greatest_loss=greatest_loss,
+        unlimited=unlimited,
+        alternatives=tuple(group.alternatives),
+    )
+
+
+# What all options of one expiry are not at once: each may go with something of the underlying.
+APART = frozenset({"straddle", "strangle", "risk-reversal", "synthetic", None})
+
+# What two spreads are that need no less margin together: it is named, and they stay apart.
+ONLY_NAMED = frozenset({"reverse-iron-butterfly", "reverse-iron-condor"})
+
+# Sorts the pairs of a step, those with the smallest one first; None: they do not go together.
+Score = tuple[float | str | bool, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One way to join pairs of groups, if the two are a structure.
+
+    Attributes:
+        first_labels, second_labels: The labels of the two groups of a pair.
+        key: Only groups whose last contract has an equal one are compared.
+    """
+
+    why: str
+    first_labels: Collection[str]
+    second_labels: Collection[str]
+    key: Callable[[Instrument], object]
+    score: Callable[[_Group, _Group], Score]
+
+
+def _by_strikes(short: _Group, long: _Group) -> Score:
+    """Prefer strikes that are near, which count twice if the long option is behind."""
+    short_option = short.unit[0]
+    long_option = long.unit[0]
+    behind = long_option.strike - short_option.strike
+    if short_option.instrument.right is Right.PUT:
+        behind = -behind
+    distance = abs(behind) + max(0.0, behind)
+    return (distance, long_option.day, long_option.strike)
+
+
+def _by_time(short: _Group, long: _Group) -> Score:
+    is_short_first = short.unit[0].day < long.unit[0].day
+    return _by_strikes(short, long) if is_short_first else None
+
+
+def _by_width(spread: _Group, partner: _Group) -> Score:
+    """Prefer boxes, then what needs the least margin: condors and butterflies."""
+    low, high = spread.unit
+    low_of_partner, high_of_partner = partner.unit
+    is_low_equal = low.strike == low_of_partner.strike
+    is_high_equal = high.strike == high_of_partner.strike
+    is_box = is_low_equal and is_high_equal
+
+    width = high.strike - low.strike
+    width_of_partner = high_of_partner.strike - low_of_partner.strike
+    narrower = min(width, width_of_partner)
+    return (not is_box, spread.units != partner.units, -narrower)
+
+
+def _by_sides(call: _Group, put: _Group) -> Score:
+    """Prefer two short ones, then two long ones."""
+    call_option = call.unit[0]
+    put_option = put.unit[0]
+    has_long = call_option.quantity > 0 or put_option.quantity > 0
+    has_short = call_option.quantity < 0 or put_option.quantity < 0
+    is_mixed = has_long and has_short
+    distance = abs(call_option.strike - put_option.strike)
+    return (is_mixed, has_long, call.units != put.units, distance)
+
+
+def _units_in(groups: Iterable[_Group]) -> float:
+    return sum(group.units for group in groups)
+
+
+def _by_units(group: _Group, partner: _Group) -> Score:
+    return (group.units != partner.units,)
+
+
+def _beside(spread: _Group, single: _Group) -> Score:
+    is_same_right = spread.unit[0].instrument.right == single.unit[0].instrument.right
+    return None if is_same_right else _by_units(spread, single)
+
+
+def _by_day(_: _Group, option: _Group) -> Score:
+    return (option.unit[0].day,)
+
+
+SHORT = {"short"}
+LONG = {"long"}
+STOCK = {"stock"}
+SPREAD = {"vertical"}
+PAIR = {"vertical", "ratio-spread", "back-spread"}
+COVERED = {"covered-call", "covered-put"}
+OF_TIME = {"calendar", "diagonal"}
+
+EXPIRY = attrgetter("expiry")
+ANY = attrgetter("symbol")
+SERIES = attrgetter("expiry", "right", "trading_class", "multiplier")
+
+STEPS = (
+    _Step("same expiry and opposite sides", SHORT, LONG, SERIES, _by_strikes),
+    _Step("two spreads of one expiry", SPREAD, SPREAD, EXPIRY, _by_width),
+    _Step("opposite sides of two expiries", SHORT, LONG, attrgetter("right"), _by_time),
+    _Step("two spreads of the same expiries", OF_TIME, OF_TIME, EXPIRY, _by_units),
+    _Step("the underlying covers it", STOCK, SHORT, ANY, _by_day),
+    _Step("the underlying between a short and a long option", COVERED, LONG, EXPIRY, _by_day),
+    _Step("it protects the underlying", STOCK, LONG, ANY, _by_day),
+    _Step("a short option beside a spread of its expiry", SPREAD, SHORT, EXPIRY, _beside),
+    _Step("a call and a put of one expiry", {Right.CALL}, {Right.PUT}, EXPIRY, _by_sides),
+    _Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES, _by_units),
+    _Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES, _by_units),
+)
+
+
+def _matched(lots: Iterable[Piece]) -> list[_Group]:
+    """Divide contracts of one underlying into structures; a stock or a future alone is none.
+
+    Each option begins as a group of its own; each step joins pairs of groups.
+    """
+    parts = sorted(_together(lots), key=lambda part: part.conid)
+    if len(parts) > 1 and kind_of(parts) is not None:
+        return [_as_group(parts, "all that is held of the underlying", 2)]
+
+    options = [part for part in parts if part.is_option]
+    groups = _groups_of_options(options)
+    for stock in parts:
+        if options and _is_stock(stock):
+            groups.append(_group_of_stock(stock, options))
+
+    _join_balanced(groups, STEPS[0])
+    for step in STEPS:
+        _join(groups, step)
+    return [group for group in groups if group.units > 0 and group.kind is not None]
+
+
+def _groups_of_options(options: Iterable[Piece]) -> list[_Group]:
+    """Return the options of each expiry as one structure, if they are one, or each by itself."""
+    groups: list[_Group] = []
+    by_day = grouped(attrgetter("day"), options)
+    for day in sorted(by_day):
+        of_day = by_day[day]
+        if len(of_day) > 1 and kind_of(of_day) not in APART:
+            groups.append(_as_group(of_day, "all options of the expiry", 2))
+        else:
+            groups += [_as_group([option]) for option in of_day]
+    return groups
+
+
+def _group_of_stock(stock: Piece, options: Iterable[Piece]) -> _Group:
+    """Return a stock in units of what one option stands for; what is over is in no unit."""
+    size = min(_units_of(option, stock) for option in options)
+    unit = replace(stock, quantity=math.copysign(size, stock.quantity))
+    units = math.floor(abs(stock.quantity) / size + 1e-9)
+    return _Group([unit], units)
+
+
+def _with_labels(
+    groups: Iterable[_Group], labels: Collection[str], step: _Step
+) -> defaultdict[object, list[_Group]]:
+    """Return the groups with some label, by what a step compares them by."""
+    fitting = []
+    for group in groups:
+        if group.units > 0 and not group.labels.isdisjoint(labels):
+            fitting.append(group)
+    return grouped(lambda group: step.key(group.unit[-1].instrument), fitting)
+
+
+def _sides(groups: Sequence[_Group], step: _Step) -> list[tuple[list[_Group], list[_Group]]]:
+    """Return the groups that a step compares with each other."""
+    first = _with_labels(groups, step.first_labels, step)
+    second = _with_labels(groups, step.second_labels, step)
+    sides = []
+    for key, of_key in first.items():
+        sides.append((of_key, second[key]))
+    return sides
+
+
+def _joined(group: _Group, partner: _Group, step: _Step) -> _Group:
+    """Return two groups as one, as often as both are there."""
+    count = min(group.units, partner.units)
+    group.units -= count
+    partner.units -= count
+    unit = _together([*group.unit, *partner.unit])
+    return _Group(unit, count, step.why, 2)
+
+
+def _join_balanced(groups: list[_Group], step: _Step) -> None:
+    """Join pairs by strikes where all have one: this has the least sum of margins."""
+    for first, second in _sides(groups, step):
+        if _units_in(first) != _units_in(second):
+            continue
+
+        waiting = sorted(first, key=_order_of)
+        partners = sorted(second, key=_order_of)
+        while waiting and partners:
+            groups.append(_joined(waiting[0], partners[0], step))
+            waiting = [group for group in waiting if group.units]
+            partners = [group for group in partners if group.units]
+
+
+def _order_of(group: _Group) -> tuple[str, float, bool, int]:
+    return group.unit[0].order
+
+
+def _join(groups: list[_Group], step: _Step) -> None:
+    """Join pairs of groups, those with the smallest score first.
+
+    Pairs with equal scores that exclude each other are not joined: each is an alternative.
+    """
+    closed = set[_Group]()
+    for _score, equal in groupby(_scored_pairs(groups, step), key=itemgetter(0)):
+        fitting: list[tuple[_Group, _Group]] = []
+        for _, group, partner in equal:
+            is_free = group.units and partner.units and closed.isdisjoint((group, partner))
+            kind = group.kind_with(partner) if is_free else None
+            if kind in ONLY_NAMED:
+                group.add_alternative(partner)
+                partner.add_alternative(group)
+            elif kind is not None:
+                fitting.append((group, partner))
+
+        contested = _contested(fitting)
+        for group, partner in fitting:
+            if contested & {group, partner}:
+                closed |= {group, partner}
+                group.add_alternative(partner)
+                partner.add_alternative(group)
+            else:
+                groups.append(_joined(group, partner, step))
+
+
+def _contested(pairs: Iterable[tuple[_Group, _Group]]) -> set[_Group]:
+    """Return the groups with several partners, of which they have not enough units for all."""
+    units_of_partners: defaultdict[_Group, list[float]] = defaultdict(list)
+    for group, partner in pairs:
+        units_of_partners[group].append(partner.units)
+        units_of_partners[partner].append(group.units)
+
+    contested = set()
+    for group, units in units_of_partners.items():
+        if len(units) > 1 and sum(units) > group.units:
+            contested.add(group)
+    return contested
+
+
+def _scored_pairs(
+    groups: Sequence[_Group], step: _Step
+) -> list[tuple[tuple[float | str | bool, ...], _Group, _Group]]:
+    """Return the pairs that a step may join, those with the smallest score first."""
+    has_equal_sides = step.first_labels == step.second_labels
+    scored = []
+    for first, second in _sides(groups, step):
+        pairs = combinations(first, 2) if has_equal_sides else product(first, second)
+        for group, partner in pairs:
+            score = step.score(group, partner)
+            if score is not None:
+                scored.append((score, group, partner))
+    return sorted(scored, key=itemgetter(0))

@@ -1,0 +1,441 @@
+"""Reconciliation: compare the broker's holdings with the newest rows and the registry."""
+
+import asyncio
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import polars as pl
+from polars import col
+
+from position_sync_dagster.domain import reconciliation
+from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
+from position_sync_dagster.domain.contract_match import contract_mismatch
+from position_sync_dagster.domain.holding import KEY, BrokerPosition, Key, grouped
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
+from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake.breaks import break_key
+from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.schema import broker_rows, moment, update_rows
+from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.money.reports.exposure import quantities_of
+from position_sync_dagster.outage_log import OutageLog
+from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync import confirmations
+from position_sync_dagster.sync.broker_view import Coverage, LakeValues, ValueSource
+
+logger = logging.getLogger(__name__)
+
+# The gateway_id of breaks of legs without an account, if there are several logins.
+OF_STRATEGIES = "(strategies)"
+
+
+# How long a difference lasts before it is confirmed: a change at the broker becomes a row by one
+# drain, which begins within 5 s and takes some seconds.
+CONFIRM_AFTER = timedelta(seconds=15)
+
+
+class PositionReconciler:
+    """Compares a broker snapshot with the newest rows and the active legs.
+
+    Args:
+        stale_after: Age of a row from which it is STALE.
+
+    Example:
+        result = PositionReconciler().reconcile(snapshot, latest, legs, complete=True)
+        for discrepancy in result.discrepancies:
+            print(discrepancy.type, discrepancy.conid, discrepancy.detail)
+    """
+
+    def __init__(
+        self, *, stale_after: timedelta = timedelta(minutes=10), clock: Clock = utc_now
+    ) -> None:
+        self._stale_after = stale_after
+        self._clock = clock
+
+    def reconcile(
+        self,
+        snapshot: Iterable[BrokerPosition],
+        latest: Iterable[PositionUpdate],
+        legs: Iterable[ActiveContract] = (),
+        *,
+        complete: bool,
+        details: Mapping[int, ContractDetails] | None = None,
+    ) -> reconciliation.ReconciliationResult:
+        """Return every difference between the snapshot, the rows and the legs.
+
+        Args:
+            complete: Whether the snapshot covers every account. If not, a missing holding is no
+                difference.
+            details: The known contract details by conid; each leg is compared with them.
+        """
+        rows = update_rows(list(latest))
+        coverage = Coverage(complete=complete)
+        return self._compare(broker_rows(snapshot, None), rows, legs, coverage, details or {})
+
+    def _compare(
+        self,
+        holdings: pl.DataFrame,
+        latest: pl.DataFrame,
+        legs: Iterable[ActiveContract],
+        coverage: Coverage,
+        details: Mapping[int, ContractDetails],
+    ) -> reconciliation.ReconciliationResult:
+        """Compare what the broker holds with the rows and the registry.
+
+        Args:
+            holdings: Rows of `broker_positions`.
+            latest: The newest row of each holding.
+            legs: The legs of strategies.
+            coverage: Which accounts the holdings cover.
+            details: As in `reconcile`.
+        """
+        now = self._clock()
+        legs = [leg for leg in legs if leg.removed_at is None]
+
+        # An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
+        quantity = col.position.fill_null(math.nan)
+        confirmed = confirmations.with_confirmed(latest, holdings, now)
+        ours = confirmed.select(
+            *KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
+        )
+        of_broker = holdings.select(*KEY, "symbol", held=quantity)
+        joined = of_broker.join(ours, on=KEY, how="full", coalesce=True)
+        symbol = pl.coalesce("symbol", "_symbol")
+        pairs = joined.select(*KEY, symbol, "held", "ours", "confirmed_at").sort(KEY)
+
+        conids = [leg.conid for leg in legs]
+        is_claimed = col.conid.is_in(conids)
+        claimed = pairs.filter(is_claimed).drop_nulls("held")
+        held = quantities_of(claimed.select(*KEY, position="held"))
+        discrepancies = [
+            *_differences(pairs, coverage, now, self._stale_after),
+            *_overclaimed(held, legs, complete=coverage.complete),
+            *_mismatched(legs, details),
+        ]
+        return reconciliation.ReconciliationResult(
+            at=now,
+            complete=coverage.complete,
+            checked=pairs.height,
+            discrepancies=tuple(discrepancies),
+        )
+
+
+class ReconciliationService:
+    """Reconciles the lake with the broker's current data, and records the breaks.
+
+    Args:
+        lake, settings: By default as the environment says.
+        values: The source of the broker's data: by default the tables. In one process with a
+            streamer that writes no tables: `ConnectionValues(manager)`.
+
+        interval: Seconds between two runs after `start`.
+
+    Example:
+        result = await ReconciliationService(lake, settings).run()
+    """
+
+    def __init__(
+        self,
+        lake: Lake | None = None,
+        settings: Settings | None = None,
+        *,
+        values: ValueSource | None = None,
+        interval: float = 300.0,
+        clock: Clock = utc_now,
+    ) -> None:
+        self.interval = interval
+        self._task: asyncio.Task[None] | None = None
+        self._settings = settings = settings or load_settings()
+        self._lake = lake = lake or Lake.of(settings, clock=clock)
+        self._values = values
+        self._published = LakeValues(lake, settings, clock=clock)
+        stale_after = timedelta(seconds=settings.stale_after_s)
+        self._reconciler = PositionReconciler(stale_after=stale_after, clock=clock)
+
+    async def start(self) -> None:
+        """Reconcile in the background, once per interval, until `stop`."""
+        if self._task is None:
+            await self._lake.initialize()
+            self._task = asyncio.create_task(self._run_on())
+
+    async def stop(self) -> None:
+        """End the background task; a comparison in progress records nothing more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run_on(self) -> None:
+        outage = OutageLog(logger)
+        while True:
+            try:
+                result = await self.run()
+                outage.fault = None
+                logger.info("%d differences", len(result.discrepancies))
+            except PositionSyncError as error:
+                outage.report(error.what, text=str(error))
+            await asyncio.sleep(self.interval)
+
+    async def run(self, run_id: str | None = None) -> reconciliation.ReconciliationResult:
+        """Compare, record the breaks of each login in one commit, and return the result.
+
+        Discrepancies that a person has accepted are counted apart; those that were first seen less
+        than CONFIRM_AFTER ago are named as unconfirmed.
+
+        A login without current data is not compared, and its breaks do not change. Neither do
+        those of absent holdings whose account is not covered.
+
+        Raises:
+            BrokerUnavailableError: The broker's data is not current; no break was changed.
+        """
+        result, holdings, coverage = await self._compare()
+        snapshots = holdings.group_by("gateway_id").agg(col.snapshot_id.first())
+        held = set(holdings.select(KEY).iter_rows())
+        await offload(
+            self._lake.breaks.record,
+            _by_login(result.discrepancies, self._settings),
+            result.at,
+            compared=lambda recorded: _is_compared(recorded, held, coverage),
+            snapshots=dict(snapshots.iter_rows()),
+            run_id=run_id,
+        )
+        return self._judged(result)
+
+    async def look(self) -> reconciliation.ReconciliationResult:
+        """Compare as `run` does, without a write.
+
+        Raises:
+            BrokerUnavailableError: The broker's data is not current.
+        """
+        result, _, _ = await self._compare()
+        return self._judged(result)
+
+    async def _compare(
+        self,
+    ) -> tuple[reconciliation.ReconciliationResult, pl.DataFrame, Coverage]:
+        """Return the result, the broker's holdings, and which accounts they cover."""
+        holdings, coverage = await self._holdings()
+        await self._lake.registry.refresh()
+        is_followed = col.sec_type.is_in(self._settings.sec_types)
+        holdings = holdings.filter(is_followed)
+
+        covered_logins = []
+        for login in self._settings.logins:
+            if not login.accounts or not coverage.unavailable.issuperset(login.accounts):
+                covered_logins.append(login.gateway_id)
+
+        newest = rows_of_logins(await self._lake.updates.latest(), self._settings)
+        is_of_covered = col.gateway_id.is_in(covered_logins)
+        is_unavailable = col.account.is_in(list(coverage.unavailable))
+        # Rows of other types are of those that are no longer followed.
+        may_be_followed = is_followed.fill_null(value=True)
+        latest = newest.filter(is_of_covered, ~is_unavailable, may_be_followed)
+
+        legs = self._lake.registry.legs
+        details = await offload(self._lake.contracts.get, {leg.conid for leg in legs})
+        result = self._reconciler._compare(holdings, latest, legs, coverage, details)
+        return result, holdings, coverage
+
+    def _judged(
+        self, result: reconciliation.ReconciliationResult
+    ) -> reconciliation.ReconciliationResult:
+        """Return a result without what a person has accepted, and with what is not confirmed."""
+        open_breaks = {break_key(brk): brk for brk in self._lake.breaks.open_breaks()}
+        discrepancies = []
+        unconfirmed = []
+        accepted = 0
+        for discrepancy in result.discrepancies:
+            brk = open_breaks.get(break_key(discrepancy))
+            if brk is not None and brk.state is reconciliation.BreakState.ACCEPTED:
+                accepted += 1
+                continue
+
+            discrepancies.append(discrepancy)
+            if brk is not None and elapsed(brk.opened_at, result.at) < CONFIRM_AFTER:
+                unconfirmed.append(discrepancy)
+
+        return replace(
+            result,
+            discrepancies=tuple(discrepancies),
+            accepted=accepted,
+            unconfirmed=tuple(unconfirmed),
+        )
+
+    async def _holdings(self) -> tuple[pl.DataFrame, Coverage]:
+        """Return the broker's current holdings, and which accounts they cover."""
+        if self._values is None:
+            return await self._published.rows()
+        view = await self._values.view()
+        return broker_rows(view.holdings.values(), None), view
+
+
+# The types of breaks that other comparisons find.
+_OF_OTHER_COMPARISONS = (DiscrepancyType.STATEMENT, DiscrepancyType.UNEXPLAINED)
+
+
+def _is_compared(brk: reconciliation.Break, held: Collection[Key], coverage: Coverage) -> bool:
+    """Return whether a break would have been found again if it was still there.
+
+    Args:
+        brk: An open break; without an account it is of all accounts together.
+        held: The holdings of the broker.
+        coverage: Which accounts they cover.
+    """
+    if brk.type in _OF_OTHER_COMPARISONS:
+        return False
+    if brk.type is DiscrepancyType.LEG_MISMATCH or (brk.account, brk.conid) in held:
+        return True
+    return coverage.covers(brk.account or None)
+
+
+def _by_login(
+    discrepancies: Iterable[Discrepancy], settings: Settings
+) -> dict[str, list[Discrepancy]]:
+    """Return the discrepancies by login; with several logins, OF_STRATEGIES has the rest."""
+    login_of = {}
+    for login in settings.logins:
+        for account in login.accounts or ():
+            login_of[account] = login.gateway_id
+
+    without_login = OF_STRATEGIES if login_of else settings.logins[0].gateway_id
+    return grouped(
+        lambda discrepancy: login_of.get(discrepancy.account, without_login), discrepancies
+    )
+
+
+_DETAILS = {
+    DiscrepancyType.MISSING: "held at the broker, no row",
+    DiscrepancyType.SURPLUS: "not held at the broker",
+    DiscrepancyType.QUANTITY: "quantities differ",
+}
+
+
+def _differences(
+    pairs: pl.DataFrame, coverage: Coverage, now: datetime, stale_after: timedelta
+) -> Iterable[Discrepancy]:
+    """Yield where a holding of the broker differs from its newest row."""
+    accounts = pairs["account"].unique()
+    covered = [account for account in accounts if coverage.covers(account)]
+    is_absence_known = col.held.is_not_null() | col.account.is_in(covered)
+    is_fresh = col.confirmed_at >= moment(now - stale_after)
+
+    # A holding that the broker does not list has the quantity zero, where its account is covered.
+    held = col.held.fill_null(0.0)
+    ours = col.ours
+    is_missing = ours.is_null() & (held != 0)
+    is_surplus = (held == 0) & (ours != 0)
+    has_another_quantity = (held != ours) | held.is_nan()
+    is_stale = ours.is_not_null() & (held != 0) & ~is_fresh.fill_null(value=False)
+
+    # The first of these that is so.
+    surplus = pl.when(is_absence_known).then(pl.lit("SURPLUS"))
+    kind_of_difference = (
+        pl.when(is_missing)
+        .then(pl.lit("MISSING"))
+        .when(is_surplus)
+        .then(surplus)
+        .when(has_another_quantity)
+        .then(pl.lit("QUANTITY"))
+        .when(is_stale)
+        .then(pl.lit("STALE"))
+    )
+    differing = pairs.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
+    for row in differing.iter_rows(named=True):
+        confirmed_at = row["confirmed_at"]
+        age = "the row's time lies in the future: its age is unknown"
+        if confirmed_at is not None:
+            age = f"the value is {(now - confirmed_at).total_seconds():.0f} s old"
+
+        kind = DiscrepancyType(row["kind"])
+        detail = _DETAILS.get(kind, age)
+        yield Discrepancy(
+            kind, row["account"], row["conid"], row["symbol"], row["held"], row["ours"], detail
+        )
+
+
+def _overclaimed(
+    positions: Mapping[Key, float], legs: Iterable[ActiveContract], *, complete: bool
+) -> Iterable[Discrepancy]:
+    """Yield where strategies claim more than is held: in an account, then in all of them together.
+
+    All accounts together have the name "". They are compared if every account is covered, and only
+    for contracts with a leg without an account; the claims of legs with an account count too.
+    """
+    held = defaultdict[Key, float](float, positions)
+    for (_account, conid), position in positions.items():
+        held[ALL_ACCOUNTS, conid] += position
+
+    claims, symbols = _claims(legs, complete=complete)
+    for key in sorted(claims, key=_accounts_first):
+        quantity = held[key]
+        claimed = claims[key]
+        is_too_much = abs(claimed) > abs(quantity) * (1 + NEGLIGIBLE)
+        is_opposite = claimed * quantity < 0
+        if abs(quantity) <= NEGLIGIBLE or not (is_too_much or is_opposite):
+            continue
+
+        account, conid = key
+        place = "all accounts hold" if account == ALL_ACCOUNTS else "is held"
+        yield Discrepancy(
+            DiscrepancyType.LEG_QUANTITY,
+            account,
+            conid,
+            symbols[key],
+            quantity,
+            claimed,
+            f"strategies claim more than {place}",
+        )
+
+
+# The name of all accounts together.
+ALL_ACCOUNTS = ""
+
+
+def _accounts_first(key: Key) -> tuple[bool, Key]:
+    """Return the place of a claim in the order: each account, then all accounts together."""
+    account, _ = key
+    return (account == ALL_ACCOUNTS, key)
+
+
+def _claims(
+    legs: Iterable[ActiveContract], *, complete: bool
+) -> tuple[dict[Key, float], dict[Key, str]]:
+    """Return the quantities that legs claim in an account and in all of them, and the symbols."""
+    claiming = [leg for leg in legs if leg.quantity is not None]
+    in_any_account = {leg.conid for leg in claiming if complete and leg.account is None}
+
+    claims: defaultdict[Key, float] = defaultdict(float)
+    symbols: dict[Key, str] = {}
+    for leg in claiming:
+        accounts = [] if leg.account is None else [leg.account]
+        if leg.conid in in_any_account:
+            accounts.append(ALL_ACCOUNTS)
+        for account in accounts:
+            claims[account, leg.conid] += leg.quantity or 0.0
+            symbols.setdefault((account, leg.conid), leg.symbol)
+    return claims, symbols
+
+
+def _mismatched(
+    legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
+) -> Iterable[Discrepancy]:
+    """Yield where legs differ from the contract of their conid, once for each contract."""
+    mismatches = defaultdict(list)
+    symbols: dict[Key, str] = {}
+    for leg in legs:
+        mismatch = contract_mismatch(leg, details.get(leg.conid))
+        if mismatch:
+            key = (leg.account or ALL_ACCOUNTS, leg.conid)
+            mismatches[key].append(f"strategy {leg.strategy_id}: {mismatch}")
+            symbols.setdefault(key, leg.symbol)
+
+    kind = DiscrepancyType.LEG_MISMATCH
+    for key, texts in sorted(mismatches.items()):
+        yield Discrepancy(kind, *key, symbols[key], None, None, "; ".join(texts))

@@ -1,0 +1,198 @@
+"""The asset `closures`: its page, its check, and the break that asks a person."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from unittest.mock import patch
+
+import pytest
+
+from position_sync_dagster.lake.lake import Past
+from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
+from position_sync_dagster.money.defs.statements import closures
+from position_sync_dagster.money.past.explain_closes import BREAKS, CloseExplainer
+from tests.support import money_rows
+from tests.support.facts import store_statement
+from tests.support.holdings import make_holding
+from tests.support.legs import leg
+from tests.unit.money.past import test_causes as cases
+from tests.unit.money.past.test_causes import ACCOUNT, ASKED, CALL, END, OTHER, booked, change, fill
+
+AT = datetime.now(UTC) - timedelta(minutes=10)
+
+
+def test_a_close_whose_cause_is_looked_for_fails_no_check_yet(world, lake):
+    CloseExplainer(lake).record([change(OTHER, 1, 0, datetime.now(UTC))])
+    (check,) = world.materialize(closures).get_asset_check_evaluations()
+    assert check.passed
+    assert [one.cause for one in lake.closures.current()] == ["UNEXPLAINED"]
+
+
+def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(world, lake):
+    lake.registry.sync.add_active(
+        conid=CALL, symbol="SPY", right="CALL", strike=575.0, expiry="20260320", strategy_id="ic"
+    )
+    at = datetime.now(UTC) + timedelta(minutes=10)
+    CloseExplainer(lake).record([change(CALL, 2, 0, at), change(OTHER, 1, 0, AT)])
+    lake.executions.add([fill(CALL, -2, at, realized_pnl=40.0)])
+    result = world.materialize(closures)
+    assert result.success
+    causes = {one.name: one.cause for one in lake.closures.current()}
+    assert causes == {"SPY 575C 20Mar26": "TRADED", "SPY 580C 20Mar26": "UNEXPLAINED"}
+    found = read_closes(lake)
+    assert found.realized("ic", None, "USD")["realized_pnl"] == 40.0
+    assert found.realized("UNATTRIBUTED", None, "USD")["realized_pnl"] is None
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed
+    assert "+1 SPY 580C 20Mar26 of DU1" in check.description
+    (asked,) = lake.breaks.open_breaks(BREAKS)
+    assert (asked.account, asked.conid, asked.actual) == (ACCOUNT, OTHER, 1.0)
+
+    store_statement(lake, [booked(OTHER, -1, "A;C", AT, stated_at=AT)])
+    result = world.materialize(closures)
+    (check,) = result.get_asset_check_evaluations()
+    assert check.passed
+    assert not lake.breaks.open_breaks(BREAKS)
+    rows = [(one.cause, one.stage) for one in lake.closures.records() if one.conid == OTHER]
+    assert rows == [("UNEXPLAINED", "PROVISIONAL"), ("ASSIGNED", "STATED")]
+    counted = [one.cause for one in lake.closures.current() if one.conid == OTHER]
+    assert counted == ["ASSIGNED"], "the cause that was judged last"
+    first = min(one.judged_at for one in lake.closures.records() if one.conid == OTHER)
+    for known_now, causes in ((False, {"TRADED", "UNEXPLAINED"}), (True, {"ASSIGNED"})):
+        found = read_closes(lake, Past(at=first, as_known_now=known_now))
+        assert {*found.rows["cause"]} == causes
+    version = lake.closures.table.version()
+    assert world.materialize(closures).success
+    assert lake.closures.table.version() == version
+
+
+@pytest.mark.parametrize("sec_type", ["BILL", "BOND", "CASH"])
+def test_a_bill_that_matured_asks_nobody(world, lake, sec_type):
+    CloseExplainer(lake).record([change(cases.SHARES, 5, 0, AT, sec_type=sec_type)])
+    (check,) = world.materialize(closures).get_asset_check_evaluations()
+    assert check.passed
+    assert not lake.breaks.open_breaks(BREAKS)
+    assert [closure.cause for closure in lake.closures.current()] == ["UNEXPLAINED"]
+
+
+@pytest.mark.parametrize(
+    ("quantities", "elsewhere", "profit"),
+    [
+        ([-10.0], 0.0, 12.0),
+        ([-10.0], -5.0, None),  # 6.7 of the account, which the profit cannot be divided by
+        ([-15.0], -5.0, 12.0),
+        ([-4.0, -11.0], -5.0, 12.0),
+    ],
+)
+def test_a_quantity_in_any_account_is_claimed_of_all_of_them(lake, quantities, elsewhere, profit):
+    lake.registry.sync.add_many(
+        leg(CALL, "ic", quantity=one, account=account)
+        for one, account in zip(quantities, (None, ACCOUNT), strict=False)
+    )
+    published = make_holding(CALL, AT, account="DU2", position=elsewhere)
+    lake.broker_positions.replace("g", [published])
+    explainer = CloseExplainer(lake)
+    explainer.record([change(CALL, -10, 0, datetime.now(UTC))])
+    explainer.explain([fill(CALL, 10, datetime.now(UTC), realized_pnl=12.0)])
+    assert read_closes(lake).realized("ic", None, "USD")["realized_pnl"] == profit
+
+
+def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_last(lake):
+    """As a derivation that read the executions before the stream stored those of the close."""
+    slow = CloseExplainer(lake)
+    slow.record([change(CALL, 2, 0, AT)])
+    judged = []
+    with patch.object(lake.closures, "add", lambda ones, run_id: judged.extend(ones) or 0):
+        slow.explain()
+    stream = CloseExplainer(lake)
+    stream.explain([fill(CALL, -2, AT)])
+    lake.closures.add([replace(one, judged_at=datetime.now(UTC)) for one in judged])
+    assert [one.cause for one in lake.closures.current()] == ["UNEXPLAINED"]
+    assert stream.explain().unexplained == ()
+    assert [one.cause for one in lake.closures.current()] == ["TRADED"]
+
+
+def test_a_cause_that_is_judged_after_the_clock_was_set_back_counts(lake):
+    ahead = CloseExplainer(lake, clock=lambda: AT + timedelta(days=1))
+    ahead.record([change(OTHER, 1, 0, AT)])
+    ahead.explain()
+    store_statement(lake, [booked(OTHER, -1, "A;C", AT, stated_at=AT)])
+    assert not CloseExplainer(lake).explain().unexplained
+    (counted,) = lake.closures.current()
+    assert (counted.cause, counted.stage) == ("ASSIGNED", "STATED")
+
+
+def test_a_person_is_asked_about_a_close_also_after_the_clock_was_set_back(lake):
+    CloseExplainer(lake).record([change(OTHER, 1, 0, AT)])
+    CloseExplainer(lake).explain()
+    (asked,) = lake.breaks.open_breaks(BREAKS)
+    lake.breaks.accept(asked.break_id, by="somebody")
+    CloseExplainer(lake, clock=lambda: AT - timedelta(hours=1)).explain()
+    (accepted,) = lake.breaks.open_breaks(BREAKS)
+    assert (accepted.break_id, accepted.state) == (asked.break_id, "ACCEPTED")
+
+
+def test_a_fact_of_weeks_ago_is_looked_at_although_all_closes_of_its_days_were_settled(lake):
+    now = [AT + timedelta(days=20)]
+    explainer = CloseExplainer(lake, clock=lambda: now[0])
+    explainer.record([change(CALL, 2, 0, AT)])
+    explainer.explain([fill(CALL, -2, AT)])
+    assert explainer.explain().rows == 0
+    explainer.record([change(OTHER, 1, 0, AT)])
+    assert explainer.explain().rows == 1
+    now[0] += timedelta(days=1)
+    store_statement(lake, [booked(OTHER, -1, "A;C", AT, stated_at=now[0])])
+    assert explainer.explain().rows == 1
+    causes = {one.conid: one.cause for one in lake.closures.current()}
+    assert causes == {CALL: "TRADED", OTHER: "ASSIGNED"}
+
+
+def test_an_unexplained_close_of_long_ago_stays_open_until_a_person_accepts_it(lake):
+    CloseExplainer(lake).record([change(OTHER, 1, 0, AT)])
+    CloseExplainer(lake).explain()
+    later = AT + timedelta(days=61)
+    explainer = CloseExplainer(lake, clock=lambda: later)
+    explainer.record([change(CALL, 1, 0, later - timedelta(minutes=5))])
+    assert [one.conid for one in explainer.explain().unexplained] == [CALL]
+    assert {one.conid for one in lake.breaks.open_breaks(BREAKS)} == {OTHER, CALL}
+
+
+def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_ledger(lake):
+    on_index = cases.details(9, under_conid=cases.INDEX)
+    lake.contracts.put([cases.CONTRACTS[cases.INDEX_CALL], on_index])
+    passed, night = count(), cases.NIGHT
+    explainer = CloseExplainer(lake, clock=lambda: night + timedelta(microseconds=next(passed)))
+    explainer.record([cases.worthless(cases.INDEX_CALL, 1)])
+
+    def cause() -> str:
+        explainer.explain(asked=ASKED)
+        (one,) = lake.closures.current()
+        return one.cause
+
+    before = END - timedelta(minutes=1)
+    old = {"underlying_price": 5000.0, "greeks_time": END - timedelta(hours=2)}
+    row = money_rows.row(9, symbol="SPX", timestamp=before, account=ACCOUNT, **old)
+    assert cause() == "UNEXPLAINED"
+    lake.updates.sync.append([row])
+    assert cause() == "UNEXPLAINED", "the price is old"
+    at = before + timedelta(seconds=1)
+    lake.updates.sync.append([replace(row, timestamp=at, underlying_price=5700.0, greeks_time=at)])
+    assert cause() == "EXPIRED_WORTHLESS"
+
+
+def test_a_cause_stays_that_another_process_found_while_this_one_judged_without_it(
+    lake, monkeypatch
+):
+    CloseExplainer(lake).record([change(CALL, 2, 0, AT)])
+    began = datetime.now(UTC)
+    explainer = CloseExplainer(lake, clock=lambda: began)
+    prices = explainer._underlying_prices
+
+    def prices_after_another(*args):  # the executions are read, and the close is not judged yet
+        other = CloseExplainer(lake, clock=lambda: began - timedelta(seconds=1))
+        other.explain([fill(CALL, -2, AT)])
+        return prices(*args)
+
+    monkeypatch.setattr(explainer, "_underlying_prices", prices_after_another)
+    explainer.explain()
+    assert [one.cause for one in lake.closures.current()] == ["TRADED"]

@@ -1,0 +1,156 @@
+"""The Flex Web Service, played by a real HTTP server on this machine."""
+
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from urllib.parse import parse_qs, quote_plus, urlsplit
+
+import pytest
+
+from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.money.past import flex_service
+from position_sync_dagster.money.past.flex_service import FlexService, is_of_broker
+from tests.support.flex_files import position, refused, statement
+from tests.support.receiver import Answer, serving
+
+TOKEN = "-".join(["kept", "to", "itself"])
+ACCEPTED = (
+    b"<FlexStatementResponse><Status>Success</Status><ReferenceCode>4711</ReferenceCode>"
+    b"<Url>http://elsewhere.invalid/GetStatement</Url></FlexStatementResponse>"
+)
+
+
+class FlexServer:
+    """Answers with one answer after the other, the last one for ever; an int is an HTTP status."""
+
+    def __init__(self) -> None:
+        self.answers: list[bytes | int] = []
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.url = ""
+
+    def take(self, request: BaseHTTPRequestHandler) -> Answer:
+        parts = urlsplit(request.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        self.asked.append((parts.path, query | {"agent": request.headers["User-Agent"]}))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, bytes):
+            return 200, {}, answer
+        return answer, {"Location": f"{self.url}/elsewhere?t={query.get('t')}"}, b""
+
+
+@pytest.fixture
+def receiver() -> Iterator[FlexServer]:
+    receiver = FlexServer()
+    with serving(receiver.take) as port:
+        receiver.url = f"http://127.0.0.1:{port}/flex"
+        yield receiver
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def service(receiver: FlexServer, waits: list[float]) -> FlexService:
+    return FlexService(url=receiver.url, sleep=waits.append)
+
+
+def error_of(service: FlexService, token: str = TOKEN) -> PositionSyncError:
+    """Return the error of a download, in which no part of the token is shown."""
+    with pytest.raises(PositionSyncError) as caught:
+        service.download(token, "123456")
+    error = caught.value
+    assert token not in str(error) + repr(error) + repr(error.__cause__)
+    return error
+
+
+def test_a_statement_is_requested_awaited_and_fetched(service, receiver, waits, caplog):
+    caplog.set_level("DEBUG")
+    data = statement(position())
+    busy = refused("1019", "Statement generation in progress.", "Warn")
+    receiver.answers = [503, ACCEPTED, busy, busy, data]
+    assert service.download(TOKEN, "123456") == data
+    asked = [path.removeprefix("/flex/") for path, _ in receiver.asked]
+    assert asked == ["SendRequest"] * 2 + ["GetStatement"] * 3
+    assert receiver.asked[0][1] == {"t": TOKEN, "q": "123456", "v": "3", "agent": "Python/3"}
+    assert receiver.asked[-1][1]["q"] == "4711"
+    assert len(waits) == 3
+    assert TOKEN not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "says", "remedy"),
+    [
+        (refused("1012", "Token has expired."), "answered 1012", "Make a new token"),
+        (302, "a redirect, which is refused 302", "Try again later"),
+        (307, "a redirect, which is refused 307", "Try again later"),
+    ],
+)
+def test_what_does_not_pass_by_waiting_is_not_tried_again(
+    service, receiver, waits, answer, says, remedy
+):
+    receiver.answers = [answer, ACCEPTED]
+    error = error_of(service)
+    assert error.what.startswith("query 123456: ")
+    assert says in error.what
+    assert error.remedy.startswith(remedy)
+    assert (len(receiver.asked), waits) == (1, [])
+
+
+def test_too_many_requests_are_waited_for_and_then_named(receiver):
+    receiver.answers = [refused("1018", "Too many requests.")]
+    error = error_of(FlexService(url=receiver.url, patience_s=0.2, sleep=lambda _s: None))
+    assert "1018" in error.what
+    assert error.remedy.startswith("Wait ten minutes")
+    assert len(receiver.asked) > 1
+
+
+def test_no_answer_is_named():
+    service = FlexService(url="http://127.0.0.1:1/flex", patience_s=0.01, sleep=lambda _s: None)
+    error = error_of(service)
+    assert "query 123456: the Flex service at 127.0.0.1 gave no answer" in error.what
+    assert error.__cause__ is None
+
+
+@pytest.mark.parametrize("token", [TOKEN, "kept/to itself+%"])
+def test_a_token_that_the_service_repeats_is_in_no_error(service, receiver, token):
+    for said in (token, quote_plus(token)):
+        text = f"The token {said} is unknown to /SendRequest?t={said}"
+        receiver.answers = [refused("1015", text)]
+        error = error_of(service, token)
+        assert "The token *** is unknown" in error.what
+        assert said not in str(error) + repr(error)
+    without_reference = f"<Status>Success</Status><ErrorMessage>{token}</ErrorMessage>"
+    receiver.answers = [
+        f"<FlexStatementResponse>{without_reference}</FlexStatementResponse>".encode()
+    ]
+    error_of(service, token)
+
+
+def test_the_address_that_an_answer_names_is_followed_if_it_is_the_broker_s(
+    service, receiver, monkeypatch
+):
+    other = f"{receiver.url}/other/GetStatement"
+    monkeypatch.setattr(flex_service, "is_of_broker", lambda url: url == other)
+    data = statement(position())
+    named = ACCEPTED.replace(b"http://elsewhere.invalid/GetStatement", other.encode())
+    receiver.answers = [named, data]
+    assert service.download(TOKEN, "123456") == data
+    assert [path for path, _ in receiver.asked] == ["/flex/SendRequest", "/flex/other/GetStatement"]
+
+
+@pytest.mark.parametrize(
+    ("url", "is_followed"),
+    [
+        ("https://gdcdyn.interactivebrokers.com/Universal/servlet/FlexStatementService", True),
+        ("http://gdcdyn.interactivebrokers.com/flex", False),
+        ("https://interactivebrokers.com.example/flex", False),
+        ("https://gdcdyn.interactivebrokers.com:8443/flex", False),
+        ("https://ann:pa55word@gdcdyn.interactivebrokers.com/flex", False),
+        ("https://example.invalid/.interactivebrokers.com/flex", False),
+        ("https://[interactivebrokers.com/flex", False),
+        ("", False),
+    ],
+)
+def test_a_token_goes_to_the_broker_s_hosts_over_https_only(url, is_followed):
+    assert is_of_broker(url) is is_followed

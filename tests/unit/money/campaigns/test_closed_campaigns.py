@@ -1,0 +1,580 @@
+"""Campaigns of movements: whose each one is, when a campaign is over, and what is not known."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.money.campaigns.campaigns import (
+    CampaignMoney,
+    Openings,
+    TradedCampaign,
+    capital_at_risk,
+    closed_campaigns,
+    end_of,
+    money_of,
+    states_of,
+)
+from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
+from position_sync_dagster.money.past.attribution import OwnedPart, attributed
+from position_sync_dagster.money.past.movements import (
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+)
+
+A = "U1"
+MONDAY = date(2026, 3, 2)
+EXPIRY = date(2026, 3, 20)
+PUT, CALL, SHARES, OTHER = 11, 12, 99, 13
+TERMS: dict[int, dict[str, Any]] = {
+    PUT: {"sec_type": "OPT", "right": "PUT", "strike": 50.0},
+    CALL: {"sec_type": "OPT", "right": "CALL", "strike": 60.0},
+    OTHER: {"sec_type": "OPT", "right": "PUT", "strike": 45.0},
+    SHARES: {"sec_type": "STK", "multiplier": 1.0, "expiry": None},
+}
+
+
+def moved(
+    conid: int, quantity: float | None, price: float | None, day: int, **more: Any
+) -> Movement:
+    """Return what moved a contract on a day of March 2026, a trade at noon if nothing else."""
+    at = date(2026, 3, day)
+    terms = {"multiplier": 100.0, "expiry": EXPIRY} | TERMS[conid]
+    cash = None
+    if None not in (quantity, price, terms["multiplier"]):
+        cash = -quantity * price * terms["multiplier"]
+    fields = (
+        {"symbol": "XYZ"}
+        | terms
+        | {
+            "movement_id": f"{conid}:{day}:{quantity}:{len(more)}",
+            "kind": MovementKind.TRADE,
+            "section": Section.TRADES,
+            "account": A,
+            "day": at,
+            "session_date": at,
+            "at": datetime(2026, 3, day, 17, tzinfo=UTC),
+            "conid": conid,
+            "quantity": quantity,
+            "price": price,
+            "currency": "USD",
+            "cash": cash,
+            "fee": -1.0,
+            "fee_currency": "USD",
+            "source": MovementSource.STATEMENT,
+            "underlying_conid": SHARES if conid != SHARES else None,
+        }
+    )
+    return Movement(**fields | more)
+
+
+def booked(conid: int, quantity: float, price: float, day: int, kind: MovementKind) -> Movement:
+    """Return what the broker booked: an end of an option, or what it delivered."""
+    return moved(conid, quantity, price, day, kind=kind, fee=0.0, at=None)
+
+
+def leg(conid: int, strategy: str = "s", **more: Any) -> ActiveContract:
+    terms = TERMS[conid]
+    right = Right(terms["right"]) if "right" in terms else None
+    given = {"added_at": datetime(2026, 9, 1, tzinfo=UTC), "since": date(2026, 1, 1)} | more
+    return ActiveContract(
+        conid, "XYZ", right, terms.get("strike"), date(2026, 3, 20), strategy_id=strategy, **given
+    )
+
+
+def parts_of(movements: list[Movement], *legs: ActiveContract, **before: float) -> list[OwnedPart]:
+    held = {(A, int(conid[1:])): quantity for conid, quantity in before.items()}
+    return attributed(movements, legs, held)
+
+
+def over(
+    movements: list[Movement], *legs: ActiveContract, **before: float
+) -> dict[str, CampaignMoney]:
+    """Return the money of each campaign that is over, by its owner."""
+    campaigns = closed_campaigns(parts_of(movements, *legs, **before))
+    return {campaign.strategy_id: money_of(campaign.parts) for campaign in campaigns}
+
+
+SOLD = moved(PUT, -1.0, 2.0, 2)
+BOUGHT = moved(PUT, 1.0, 0.5, 4)
+
+
+def test_a_campaign_is_over_at_the_first_close_at_which_nothing_is_left():
+    again = [moved(PUT, -1.0, 3.0, 5), moved(PUT, 1.0, 1.0, 5), moved(CALL, -1.0, 3.0, 5)]
+    campaigns = closed_campaigns(parts_of([SOLD, BOUGHT, *again], leg(PUT), leg(CALL)))
+    assert [(one.opened, one.closed) for one in campaigns] == [(MONDAY, date(2026, 3, 4))]
+    assert money_of(campaigns[0].parts).profit == 200 - 50 - 2
+
+
+def test_shares_that_an_assignment_left_belong_to_the_strategy_until_they_are_sold():
+    movements = [
+        SOLD,
+        booked(PUT, 1.0, 0.0, 6, MovementKind.ASSIGNMENT),
+        booked(SHARES, 100.0, 50.0, 6, MovementKind.ASSIGNMENT),
+        moved(SHARES, -60.0, 49.0, 9),
+    ]
+    assert over(movements, leg(PUT)) == {}
+    [profit] = over([*movements, moved(SHARES, -40.0, 51.0, 10)], leg(PUT)).values()
+    assert profit.profit == 200 - 60 + 40 - 3
+
+
+@pytest.mark.parametrize("first", ["before", "without"])
+def test_the_cash_of_a_settlement_is_no_close_of_what_is_still_held(first):
+    """The rows of one settlement have one time: their ids order them."""
+    settled = booked(PUT, 0.0, 0.0, 20, MovementKind.CASH_SETTLEMENT)
+    settled = replace(settled, cash=-350.0, movement_id=first)
+    end = booked(PUT, 1.0, 0.0, 20, MovementKind.CASH_SETTLEMENT)
+    end = replace(end, movement_id="of the end")
+    assert over([SOLD, settled, end], leg(PUT))["s"].profit == 200 - 350 - 1
+
+
+def test_shares_of_two_strategies_and_of_nobody_are_told_apart_while_that_is_possible():
+    own = moved(SHARES, 100.0, 40.0, 2)
+    ends = [
+        booked(PUT, 1.0, 0.0, 6, MovementKind.ASSIGNMENT),
+        booked(OTHER, 1.0, 0.0, 6, MovementKind.ASSIGNMENT),
+        booked(SHARES, 100.0, 50.0, 6, MovementKind.ASSIGNMENT),
+        booked(SHARES, 100.0, 45.0, 6, MovementKind.ASSIGNMENT),
+    ]
+    movements = [own, SOLD, moved(OTHER, -1.0, 1.0, 2), *ends]
+    legs = (leg(PUT, "a"), leg(OTHER, "b"))
+
+    sold = over([*movements, moved(SHARES, -300.0, 48.0, 9)], *legs)
+    assert sold["a"].profit == pytest.approx(200 - 200 - 1 - 1 / 3)
+    assert sold["b"].profit == pytest.approx(100 + 300 - 1 - 1 / 3)
+
+    in_parts = [moved(SHARES, -100.0, 48.0, 9), moved(SHARES, -200.0, 48.0, 10)]
+    unclear = over([*movements, *in_parts], *legs)
+    assert unclear["a"].profit is unclear["b"].profit is None
+    assert unclear["a"].unknown == "it is not known whose XYZ closed on 2026-03-09"
+
+
+def test_an_assignment_whose_shares_no_source_names_has_no_profit():
+    end = booked(PUT, 1.0, 0.0, 6, MovementKind.ASSIGNMENT)
+    [money] = over([SOLD, end], leg(PUT)).values()
+    assert money.profit is None
+    assert money.unknown == "what XYZ 50P 20Mar26 delivered is not known"
+
+
+def test_strategies_share_a_contract_by_the_quantities_that_they_claim():
+    movements = [moved(PUT, -3.0, 2.0, 2), moved(PUT, 3.0, 1.0, 4)]
+    shared = over(movements, leg(PUT, "a", quantity=-1.0), leg(PUT, "b", quantity=-2.0))
+    assert shared["a"].profit == pytest.approx(100 - 2 / 3)
+    assert shared["b"].profit == pytest.approx(200 - 4 / 3)
+
+    part = over(movements, leg(PUT, "a", quantity=-1.0))
+    assert part["a"].profit == pytest.approx(100 - 2 / 3)
+    assert part[UNATTRIBUTED].profit == pytest.approx(200 - 4 / 3)
+
+
+def test_trades_before_the_first_day_of_a_leg_belong_to_nobody():
+    late = leg(PUT, since=date(2026, 3, 5))
+    again = [moved(PUT, -1.0, 3.0, 5), moved(PUT, 1.0, 1.0, 6)]
+    found = over([SOLD, BOUGHT, *again], late, leg(CALL))
+    assert found[UNATTRIBUTED].profit == 148
+    assert found["s"].profit == 198
+
+
+def test_a_leg_without_a_first_day_has_what_was_held_when_it_was_added_from_its_opening():
+    added = leg(PUT, since=None, added_at=SOLD.at + timedelta(days=1))
+    assert over([SOLD, BOUGHT], added).keys() == {"s"}
+    too_late = leg(PUT, since=None, added_at=BOUGHT.at + timedelta(days=1))
+    assert over([SOLD, BOUGHT], too_late).keys() == {UNATTRIBUTED}
+
+
+def test_a_leg_that_moved_to_another_strategy_takes_its_history_along():
+    moved_at = SOLD.at + timedelta(days=1)
+    old = leg(PUT, "old", since=None, added_at=SOLD.at, removed_at=moved_at)
+    new = leg(PUT, "new", since=None, added_at=moved_at)
+    assert over([SOLD, BOUGHT], old, new).keys() == {"new"}
+
+
+CLOSING = {"open_close": "C"}
+
+
+@pytest.mark.parametrize(
+    ("movements", "held", "reason"),
+    [
+        ([replace(SOLD, fee=None), BOUGHT], 0.0, "the fee of XYZ 50P 20Mar26 of 2026-03-02"),
+        (
+            [SOLD, replace(BOUGHT, fee_currency="EUR")],
+            0.0,
+            "the fee of XYZ 50P 20Mar26 of 2026-03-04 was charged in EUR",
+        ),
+        (
+            [SOLD, replace(BOUGHT, fee_currency=None)],
+            0.0,
+            "the fee of XYZ 50P 20Mar26 of 2026-03-04 was charged in an unknown currency",
+        ),
+        (
+            [replace(SOLD, cash=None, multiplier=None), BOUGHT],
+            0.0,
+            "the multiplier of XYZ 50P 20Mar26 of 2026-03-02 is not known",
+        ),
+        (
+            [SOLD, replace(BOUGHT, cash=None, price=None)],
+            0.0,
+            "the price of XYZ 50P 20Mar26 of 2026-03-04 is not known",
+        ),
+        ([BOUGHT], -1.0, "what XYZ 50P 20Mar26 cost is not known: it was held before"),
+        ([replace(BOUGHT, **CLOSING)], 0.0, "what XYZ 50P 20Mar26 cost is not known"),
+        (
+            [booked(PUT, 1.0, 0.0, 6, MovementKind.EXPIRATION)],
+            0.0,
+            "what XYZ 50P 20Mar26 cost is not known",
+        ),
+        (
+            [SOLD, replace(BOUGHT, kind=MovementKind.TRANSFER, cash=0.0)],
+            0.0,
+            "what was transferred with XYZ 50P 20Mar26 of 2026-03-04 had no stated value",
+        ),
+        (
+            [SOLD, replace(BOUGHT, kind=MovementKind.CORPORATE_ACTION, cash=0.0)],
+            0.0,
+            "what XYZ 50P 20Mar26 became by a corporate action is not known",
+        ),
+        (
+            [SOLD, replace(BOUGHT, quantity=None, day=date(2026, 3, 3)), BOUGHT],
+            0.0,
+            "the quantity of XYZ 50P 20Mar26 of 2026-03-03 is not known",
+        ),
+    ],
+)
+def test_what_is_not_known_of_one_movement_makes_the_profit_unknown(movements, held, reason):
+    found = over(movements, leg(PUT), **{f"c{PUT}": held} if held else {})
+    money = found["s"]
+    assert money.profit is None
+    assert money.unknown is not None
+    assert reason in money.unknown
+
+
+def test_a_split_changes_no_profit_and_a_dividend_is_part_of_it():
+    movements = [
+        SOLD,
+        booked(PUT, 1.0, 0.0, 6, MovementKind.ASSIGNMENT),
+        booked(SHARES, 100.0, 50.0, 6, MovementKind.ASSIGNMENT),
+        moved(SHARES, 100.0, None, 9, kind=MovementKind.CORPORATE_ACTION, cash=0.0, fee=0.0),
+        moved(SHARES, None, None, 10, kind=MovementKind.DIVIDEND, cash=30.0, fee=0.0),
+        moved(SHARES, -200.0, 26.0, 11),
+        moved(SHARES, None, None, 12, kind=MovementKind.WITHHOLDING, cash=-4.0, fee=0.0),
+    ]
+    [money] = over(movements, leg(PUT)).values()
+    assert money.profit == 200 + 200 + 30 - 4 - 2
+
+
+def test_a_contract_that_one_order_replaces_by_one_of_nobody_was_rolled_away():
+    bought = replace(BOUGHT, order_id="7")
+    parts = parts_of([SOLD, bought, moved(OTHER, -1.0, 2.0, 4, order_id="7")], leg(PUT))
+    [campaign] = closed_campaigns(parts)
+    assert end_of(campaign, Openings(parts)) == "rolled away"
+    alone = parts_of([SOLD, bought], leg(PUT))
+    [campaign] = closed_campaigns(alone)
+    assert end_of(campaign, Openings(alone)) == "closed"
+
+
+def test_what_is_in_no_strategy_is_one_structure_if_one_order_or_one_minute_opened_it():
+    def near(seconds: int) -> list[TradedCampaign]:
+        at = datetime(2026, 3, 2, 17, tzinfo=UTC) + timedelta(seconds=seconds)
+        movements = [SOLD, moved(CALL, -1.0, 2.0, 2, at=at), BOUGHT, moved(CALL, 1.0, 1.0, 6)]
+        return closed_campaigns(parts_of(movements))
+
+    assert [len(campaign.conids) for campaign in near(50)] == [2]
+    assert [len(campaign.conids) for campaign in near(90)] == [1, 1]
+
+
+# ---- corporate actions
+
+NEW_CALL, NEW_SHARES = 14, 98
+TERMS |= {
+    NEW_CALL: {"sec_type": "OPT", "right": "CALL", "strike": 30.0},
+    NEW_SHARES: {"sec_type": "STK", "multiplier": 1.0, "expiry": None, "symbol": "NEW"},
+}
+
+
+def acted(conid: int, quantity: float, day: int, **more: Any) -> Movement:
+    """Return what a corporate action took or brought, without cash if nothing else."""
+    action = {"kind": MovementKind.CORPORATE_ACTION, "section": Section.CORPORATE_ACTIONS}
+    cash: dict[str, Any] = {"cash": 0.0, "fee": 0.0, "type": "FS"}
+    return moved(conid, quantity, None, day, **action | cash | more)
+
+
+ADJUSTED = [
+    moved(CALL, -2.0, 2.2, 2, strike=82.0),
+    acted(CALL, 2.0, 6),
+    acted(NEW_CALL, -2.0, 6, strike=79.0),
+    moved(NEW_CALL, 2.0, 0.8, 10, strike=79.0, fee=-3.0),
+]
+TOGETHER = {"order_id": "1"}
+TWO_FOR_ONE = [
+    moved(SHARES, 100.0, 50.0, 2, **TOGETHER),
+    moved(CALL, -1.0, 1.4, 2, **TOGETHER),
+    acted(SHARES, 100.0, 6),
+    acted(CALL, 1.0, 6),
+    acted(NEW_CALL, -2.0, 6),
+    moved(NEW_CALL, 2.0, 0.4, 10, fee=-2.0),
+    moved(SHARES, -200.0, 25.0, 10),
+]
+THREE_FOR_TWO = [
+    moved(SHARES, 100.0, 60.0, 2, **TOGETHER),
+    moved(CALL, -1.0, 2.0, 2, **TOGETHER),
+    acted(SHARES, 50.0, 6),
+    acted(CALL, 1.0, 6),
+    acted(NEW_CALL, -1.0, 6),
+    moved(NEW_CALL, 1.0, 0.2, 10, multiplier=150.0, cash=-30.0, fee=-2.0),
+    moved(SHARES, -150.0, 40.0, 10, fee=-3.0),
+]
+RENAMED = [
+    moved(SHARES, 100.0, 30.0, 2, **TOGETHER),
+    moved(CALL, -1.0, 1.03, 2, **TOGETHER),
+    acted(CALL, 1.0, 6, type="IC"),
+    acted(NEW_CALL, -1.0, 6, type="IC", symbol="NEW"),
+    acted(SHARES, -100.0, 6, type="IC"),
+    acted(NEW_SHARES, 100.0, 6, type="IC"),
+    moved(NEW_CALL, 1.0, 0.0, 20, symbol="NEW", kind=MovementKind.EXPIRATION, fee=0.0),
+    moved(NEW_SHARES, -100.0, 30.51, 23),
+]
+MERGED = [
+    moved(SHARES, 100.0, 30.0, 2, fee=-0.5, **TOGETHER),
+    moved(CALL, -1.0, 0.8, 2, fee=-0.5, **TOGETHER),
+    acted(SHARES, -100.0, 6, type="TC", cash=3200.0),
+    moved(CALL, 1.0, 1.0, 6),
+]
+ACTIONS = {
+    "adjusted strike": (ADJUSTED, 440 - 160 - 4),
+    "two for one": (TWO_FOR_ONE, 140 - 80 - 5),
+    "three for two": (THREE_FOR_TWO, 200 - 30 - 7),
+    "another ticker": (RENAMED, 103 + 51 - 3),
+    "merger for cash": (MERGED, -3000 + 80 + 3200 - 100 - 2),
+}
+of_actions = pytest.mark.parametrize(("movements", "profit"), ACTIONS.values(), ids=ACTIONS)
+COVERED_CALL = (leg(CALL), leg(SHARES))
+
+
+@of_actions
+@pytest.mark.parametrize("legs", [COVERED_CALL, ()], ids=["of a strategy", "in no strategy"])
+def test_a_campaign_stays_known_through_a_corporate_action(movements, profit, legs):
+    [money] = over(movements, *legs).values()
+    assert money.profit == pytest.approx(profit)
+
+
+@of_actions
+@pytest.mark.parametrize("missing", ["cash", "fee", "row"])
+def test_what_no_source_names_of_a_corporate_action_or_a_trade_is_unknown(
+    movements, profit, missing
+):
+    for place, movement in enumerate(movements):
+        others = [*movements[:place], *movements[place + 1 :]]
+        is_split = movement.kind is MovementKind.CORPORATE_ACTION and movement.quantity > 0
+        if missing == "row" and (movement.kind is MovementKind.TRADE or is_split):
+            continue  # then what is left is open, or was held before
+        told = [] if missing == "row" else [replace(movement, **{missing: None})]
+        profits = {money.profit for money in over([*others, *told], *COVERED_CALL).values()}
+        assert profits <= {None}
+
+
+def test_what_an_action_brings_for_nothing_has_an_unknown_cost():
+    movements = [
+        moved(SHARES, 100.0, 30.0, 2),
+        acted(NEW_SHARES, 10.0, 6, type="SO"),
+        moved(SHARES, -100.0, 29.0, 9),
+        moved(NEW_SHARES, -10.0, 12.0, 9),
+    ]
+    [money] = over(movements, leg(SHARES), leg(NEW_SHARES)).values()
+    assert money.profit is None
+    assert money.unknown == "what NEW cost is not known: a corporate action brought it"
+
+
+def test_what_an_action_takes_belongs_to_those_who_have_what_it_brings():
+    """Two strategies had one call each: of the two that came each has one."""
+    movements = [
+        moved(CALL, -2.0, 2.0, 2, fee=-2.0),
+        acted(CALL, 2.0, 6),
+        acted(NEW_CALL, -2.0, 6),
+        moved(NEW_CALL, 2.0, 0.5, 10, fee=-2.0),
+    ]
+    legs = (leg(CALL, "a", quantity=-1.0), leg(CALL, "b", quantity=-1.0))
+    profits = {owner: money.profit for owner, money in over(movements, *legs).items()}
+    assert profits == {"a": 200 - 50 - 2, "b": 200 - 50 - 2}
+
+
+# ---- what options deliver in no strategy
+
+
+def test_two_puts_in_no_strategy_that_are_assigned_in_one_night_each_have_their_shares():
+    movements = [
+        moved(PUT, -1.0, 2.0, 2),
+        moved(OTHER, -1.0, 1.0, 3),
+        booked(PUT, 1.0, 0.0, 20, MovementKind.ASSIGNMENT),
+        booked(OTHER, 1.0, 0.0, 20, MovementKind.ASSIGNMENT),
+        booked(SHARES, 100.0, 50.0, 20, MovementKind.ASSIGNMENT),
+        booked(SHARES, 100.0, 45.0, 20, MovementKind.ASSIGNMENT),
+        moved(SHARES, -200.0, 40.0, 23),
+    ]
+    campaigns = closed_campaigns(parts_of(movements))
+    profits = [money_of(campaign.parts).profit for campaign in campaigns]
+    assert sorted(profits) == [200 - 1000 - 1.5, 100 - 500 - 1.5]
+
+    for place in range(len(movements)):
+        unpriced = [*movements]
+        unpriced[place] = replace(movements[place], cash=None)
+        unknown = closed_campaigns(parts_of(unpriced))
+        assert None in [money_of(campaign.parts).profit for campaign in unknown]
+
+
+def test_a_wheel_beside_shares_of_its_owner_ends_when_what_it_brought_is_gone():
+    """It is in no strategy, and so are the shares that were held before."""
+    movements = [
+        moved(SHARES, 100.0, 30.0, 2),
+        moved(PUT, -1.0, 2.0, 3),
+        booked(PUT, 1.0, 0.0, 6, MovementKind.ASSIGNMENT),
+        booked(SHARES, 100.0, 50.0, 6, MovementKind.ASSIGNMENT),
+        moved(CALL, -1.0, 1.0, 9),
+        booked(CALL, 1.0, 0.0, 20, MovementKind.ASSIGNMENT),
+        booked(SHARES, -100.0, 60.0, 20, MovementKind.ASSIGNMENT),
+    ]
+    [campaign] = closed_campaigns(parts_of(movements))
+    assert money_of(campaign.parts).profit == 200 - 5000 + 100 + 6000 - 2
+    sold_again = [*movements[:4], moved(SHARES, -100.0, 49.0, 9)]
+    [sold] = closed_campaigns(parts_of(sold_again))
+    assert money_of(sold.parts).profit == 200 - 5000 + 4900 - 2
+
+
+def test_what_the_broker_adjusts_of_a_commission_belongs_to_the_campaign_of_its_contract():
+    adjusted = moved(PUT, None, None, 5, kind=MovementKind.FEE, cash=-0.25, fee=0.0)
+    assert over([SOLD, BOUGHT, adjusted], leg(PUT))["s"].profit == 148 - 0.25
+    unknown = replace(adjusted, cash=None)
+    assert over([SOLD, BOUGHT, unknown], leg(PUT))["s"].profit is None
+
+
+# ---- the greatest loss that was possible, given what the campaign had brought
+
+
+def option(
+    conid: int, quantity: float, price: float, day: int, right: str, strike: float, **more: Any
+) -> Movement:
+    TERMS.setdefault(conid, {"sec_type": "OPT"})
+    return moved(conid, quantity, price, day, right=right, strike=strike, **more)
+
+
+def spread(first: int, quantity: float, credit: float, day: int, right: str) -> list[Movement]:
+    """Return the trades of a spread of five points, sold for a credit by one order."""
+    strikes = (50.0, 45.0) if right == "PUT" else (60.0, 65.0)
+    order = {"order_id": f"{day}"}
+    return [
+        option(first, -quantity, credit + 1, day, right, strikes[0], **order),
+        option(first + 1, quantity, 1.0, day, right, strikes[1], **order),
+    ]
+
+
+def rolled(first: int, day: int, debit: float, credit: float) -> list[Movement]:
+    """Return the roll of a spread of puts to the next two contracts."""
+    return [*spread(first, -1.0, debit, day, "PUT"), *spread(first + 2, 1.0, credit, day, "PUT")]
+
+
+LATER = date(2026, 4, 17)
+AT_RISK = {
+    "a put spread rolled twice": (
+        [
+            *spread(20, 1.0, 1.0, 2, "PUT"),
+            *rolled(20, 4, 1.5, 1.3),
+            *rolled(22, 9, 1.5, 1.3),
+            *spread(24, -1.0, 0.4, 11, "PUT"),
+        ],
+        500 - 100 + 20 + 20,
+    ),
+    "a condor with one side rolled twice": (
+        [
+            *spread(20, 1.0, 0.9, 2, "PUT"),
+            *spread(30, 1.0, 0.5, 2, "CALL"),
+            *rolled(20, 4, 1.2, 0.6),
+            *rolled(22, 9, 1.2, 0.6),
+            *spread(24, -1.0, 0.4, 11, "PUT"),
+            *spread(30, -1.0, 0.1, 11, "CALL"),
+        ],
+        500 - 140 + 60 + 60,
+    ),
+    "a call that was exercised": (
+        [
+            option(20, 1.0, 10.6, 2, "CALL", 70.0),
+            option(20, -1.0, 0.0, 20, "CALL", 70.0, kind=MovementKind.EXERCISE, fee=0.0),
+            booked(SHARES, 100.0, 70.0, 20, MovementKind.EXERCISE),
+            moved(SHARES, -100.0, 75.0, 23),
+        ],
+        1060 + 7000,
+    ),
+    "a calendar whose front expired": (
+        [
+            option(20, -1.0, 2.4, 2, "PUT", 50.0),
+            option(21, 1.0, 5.2, 2, "PUT", 50.0, expiry=LATER),
+            option(20, 1.0, 0.0, 20, "PUT", 50.0, kind=MovementKind.EXPIRATION, fee=0.0),
+            option(21, -1.0, 3.5, 23, "PUT", 50.0, expiry=LATER),
+        ],
+        520 - 240,
+    ),
+    "a wheel": (
+        [
+            option(20, -1.0, 2.15, 2, "PUT", 98.0),
+            option(20, 1.0, 0.0, 6, "PUT", 98.0, kind=MovementKind.ASSIGNMENT, fee=0.0),
+            booked(SHARES, 100.0, 98.0, 6, MovementKind.ASSIGNMENT),
+            moved(SHARES, -100.0, 99.0, 9),
+        ],
+        9800 - 215,
+    ),
+}
+of_risks = pytest.mark.parametrize(("movements", "risk"), AT_RISK.values(), ids=AT_RISK)
+
+
+def risk_of(movements: list[Movement]) -> float | None:
+    legs = [leg(conid) for conid in {movement.conid for movement in movements} - {SHARES}]
+    [campaign] = closed_campaigns(parts_of(movements, *legs))
+    contracts = {
+        conid: contract_of([m for m in movements if m.conid == conid], None, None)
+        for conid in campaign.conids
+    }
+    risk, _why = capital_at_risk(states_of(campaign), contracts, "USD")
+    return risk
+
+
+@of_risks
+def test_capital_at_risk_counts_what_the_campaign_had_brought(movements, risk):
+    assert risk_of(movements) == pytest.approx(risk)
+
+
+@of_risks
+def test_capital_at_risk_is_unknown_without_the_price_of_an_opening_trade(movements, risk):
+    for place, movement in enumerate(movements[:2]):
+        if movement.kind is MovementKind.TRADE:
+            unpriced = [*movements]
+            unpriced[place] = replace(movement, cash=None)
+            assert risk_of(unpriced) is None
+
+
+@pytest.mark.parametrize(("paid", "risk"), [(0.0, 3000.0), (None, None)])
+def test_capital_at_risk_is_unknown_after_an_action_whose_cost_is(paid, risk):
+    movements = [
+        moved(SHARES, 100.0, 30.0, 2),
+        acted(SHARES, -100.0, 6, type="TC", cash=paid),
+        acted(NEW_SHARES, 50.0, 6, type="TC"),
+        moved(NEW_SHARES, -50.0, 70.0, 9),
+    ]
+    contracts = {
+        conid: contract_of([m for m in movements if m.conid == conid], None, None)
+        for conid in (SHARES, NEW_SHARES)
+    }
+    [campaign] = closed_campaigns(parts_of(movements, leg(SHARES)))
+    assert capital_at_risk(states_of(campaign), contracts, "USD")[0] == risk
+
+
+def test_a_quantity_in_any_account_is_claimed_of_what_all_accounts_hold():
+    """Another account has held as much, without any movement: half of the claim is of each."""
+    claim = leg(PUT, quantity=-2.0)
+    parts = attributed([moved(PUT, -2.0, 2.0, 2)], [claim], {("U2", PUT): -2.0})
+    owned = {part.owner: part.quantity for part in parts}
+    assert owned == {"s": -1.0, UNATTRIBUTED: -1.0}
+    alone = attributed([moved(PUT, -2.0, 2.0, 2)], [replace(claim, account=A)], {("U2", PUT): -2.0})
+    assert {part.owner: part.quantity for part in alone} == {"s": -2.0}

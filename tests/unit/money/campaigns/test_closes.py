@@ -1,0 +1,156 @@
+"""What closed of the legs of strategies: how it is said, and its realised profit."""
+
+from dataclasses import asdict, replace
+from datetime import timedelta
+
+import polars as pl
+import pytest
+
+from position_sync_dagster.defs.assets.derived_tables import money_metadata
+from position_sync_dagster.lake.schema import CLOSURES, frame_of, leg_rows
+from position_sync_dagster.money.campaigns.closes_of_strategies import (
+    NO_CLOSES,
+    UNATTRIBUTED,
+    Closes,
+)
+from position_sync_dagster.money.past.closes import Cause, Closure, end_text
+from position_sync_dagster.money.reports.book import Book
+from position_sync_dagster.money.reports.exposure import exposures
+from position_sync_dagster.terminal.money_tables import money_lines, sums_table
+from position_sync_dagster.terminal.output import fitted_table
+from tests.support.legs import ADDED_AT, leg
+from tests.support.money_rows import NOW, book_of, row, shown
+from tests.unit.money.past.test_causes import CALL, CASES, OTHER
+
+ACCOUNT = "DU1"
+LATER = ADDED_AT + timedelta(days=30)
+(EXPIRED,) = CASES["expired worthless"].found()
+(SOLD,) = CASES["sold on its day"].found()
+
+
+def end(*causes: Closure):
+    return LATER, end_text(causes)
+
+
+def closes(*current: Closure, **ends) -> Closes:
+    legs = (leg(CALL, "condor"), leg(OTHER, "condor", added_at=LATER), leg(OTHER, "other"))
+    by_conid = {int(conid[1:]): {ACCOUNT: one} for conid, one in ends.items()}
+    return Closes(
+        rows=frame_of(CLOSURES, map(asdict, current)),
+        since=ADDED_AT + timedelta(days=1),
+        ends=by_conid,
+        legs=leg_rows(legs),
+    )
+
+
+@pytest.mark.parametrize(
+    ("causes", "text"),
+    [
+        ([EXPIRED], "expired on 2026-03-20"),
+        ([replace(EXPIRED, cause=Cause.CASH_SETTLED)], "expired and settled in cash on 2026-03-20"),
+        ([SOLD], "traded on 2026-03-20"),
+        ([replace(SOLD, cause=Cause.ASSIGNED, closed_at=NOW)], "assigned on 2026-03-09"),
+        ([SOLD, replace(SOLD, cause=Cause.ASSIGNED)], "traded and assigned on 2026-03-20"),
+        ([SOLD, replace(SOLD, cause=Cause.UNEXPLAINED)], None),
+        ([], None),
+    ],
+)
+def test_what_happened_to_a_holding_is_said_only_if_all_of_it_is_known(causes, text) -> None:
+    assert end_text(causes) == text
+
+
+def test_a_leg_that_was_held_before_it_was_added_or_elsewhere_is_not_closed() -> None:
+    found = closes(_1=end(EXPIRED))
+    assert found.end_of(leg(CALL)) == "expired on 2026-03-20"
+    assert found.end_of(leg(CALL, account=ACCOUNT)) == "expired on 2026-03-20"
+    assert found.end_of(leg(CALL, account="DU2")) is None
+    assert found.end_of(leg(CALL, added_at=LATER + timedelta(seconds=1))) is None
+    assert found.end_of(leg(OTHER)) is None
+    in_two = replace(found, ends={CALL: {**found.ends[CALL], "DU2": end()}})
+    assert in_two.end_of(leg(CALL)) is None
+
+
+def book(found: Closes, strategy: str | None = None) -> Book:
+    legs = [leg(n, "condor") for n in (CALL, 5, 6, 7)]
+    rows = [*(row(n) for n in (5, 6, 7)), row(CALL, position=0.0)]
+    held = book_of(rows, legs, closes=found)
+    of_table = exposures(held.split, NOW).row(0, named=True)
+    assert (of_table["legs"], of_table["legs_held"]) == (4, 3)
+    assert (of_table["legs_closed"], of_table["closed"]) == (1, "one expired on 2026-03-20")
+    return held.of_strategy(strategy)
+
+
+def test_a_strategy_of_which_a_leg_expired_says_so_and_does_not_miss_it() -> None:
+    found = book(closes(EXPIRED, _1=end(EXPIRED)))
+    said = "condor: 3 of 4 legs, one expired on 2026-03-20"
+    assert said in money_lines(found)
+    assert said in money_metadata(found)["notes"].value
+    found.strategies[0] = found.strategies[0].model_copy(update={"legs": 6})
+    assert f"{said.replace('4', '6')}, 2 missing" in money_lines(found)
+
+
+def realized(found: Closes, name: str | None, account: str | None = None) -> tuple[object, ...]:
+    one = found.realized(name, account, "USD") or {}
+    return one["realized_pnl"], one["closes"], one["closes_without_profit"]
+
+
+def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_is() -> None:
+    elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
+    shared = replace(SOLD, conid=OTHER, closed_at=LATER, realized_pnl=50.0)
+    found = closes(EXPIRED, replace(SOLD, realized_pnl=12.0), elsewhere, shared, _1=end(EXPIRED))
+    assert realized(found, "condor") == (None, 3, 1)
+    of_condor = found.realized("condor", None, "USD") or {}
+    assert of_condor["realized_since"] == ADDED_AT + timedelta(days=1)
+    alone = replace(found, rows=found.rows.head(3))
+    assert realized(alone, "condor") == (-112.0 + 12.0, 2, 0)
+    assert realized(alone, UNATTRIBUTED, ACCOUNT) == (7.0, 1, 0)
+    assert realized(found, None) == (-112.0 + 12.0 + 7.0 + 50.0, 4, 0)
+    assert replace(found, since=None).realized("condor", None, "USD") is None
+    assert found.chosen("other", "spy", None) == ([(shared, ["condor", "other"])], 1)
+    assert found.chosen("condor", None, 0) == ([], 3)
+    listed, count = found.chosen(None, None, 2)
+    assert ([one for one, _strategies in listed], count) == ([shared, elsewhere], 4)
+    assert NO_CLOSES.chosen(None, None, None) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "quantities", "of_condor", "of_rest"),
+    [
+        (-10.0, (None,), 12.0, None),
+        (-10.0, (-10.0,), 12.0, None),
+        (-10.0, (-12.0,), 12.0, None),
+        (-10.0, (-3.0,), "unknown", "unknown"),
+        (-10.0, (10.0,), None, 12.0),
+    ],
+)
+def test_a_strategy_with_a_part_of_what_closed_has_an_unknown_part_of_its_profit(
+    before, quantities, of_condor, of_rest
+) -> None:
+    change = {"change_id": SOLD.change_id, "before": before}
+    found = Closes(
+        rows=frame_of(CLOSURES, [asdict(replace(SOLD, realized_pnl=12.0, quantity=-10.0))]),
+        since=ADDED_AT,
+        legs=leg_rows([leg(SOLD.conid, "condor", quantity=quantity) for quantity in quantities]),
+        before=pl.DataFrame([change]),
+    )
+    profits = {"unknown": (None, 1, 1), None: (0, 0, 0), 12.0: (12.0, 1, 0)}
+    for name, profit in ((UNATTRIBUTED, of_rest), ("condor", of_condor)):
+        assert realized(found, name) == profits[profit]
+
+
+def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
+    legs = [leg(CALL, "total")]
+    elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
+    found = replace(closes(EXPIRED, elsewhere), legs=leg_rows(legs))
+    money = book_of([row(CALL)], legs, closes=found)
+    assert [one.realized_pnl for one in (*money.strategies, *money.totals)] == [-112.0, -105.0]
+
+
+def test_realised_profit_is_a_column() -> None:
+    found = book(closes(EXPIRED, _1=end(EXPIRED)))
+    table = fitted_table(*sums_table("strategy", [*found.strategies, *found.totals]), 160)
+    heading, condor, *_rest = shown(table, 160)
+    assert "realised" in heading.split()
+    assert "-112" in condor.split()
+    (of_one,) = book(closes(EXPIRED, _1=end(EXPIRED)), "condor").totals
+    assert (of_one.realized_pnl, of_one.closes) == (-112.0, 1)

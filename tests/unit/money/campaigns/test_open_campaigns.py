@@ -1,0 +1,163 @@
+"""What a strategy has earned so far: open campaigns, by the engine of those that are over."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.lake.schema import CLOSURES, frame_of, leg_rows
+from position_sync_dagster.money.campaigns.campaigns import closed_campaigns, money_of
+from position_sync_dagster.money.campaigns.closes_of_strategies import Closes
+from position_sync_dagster.money.past.attribution import attributed
+from position_sync_dagster.money.past.movements import Movement, MovementKind
+from position_sync_dagster.money.reports.money_sums import Campaign
+from tests.support.money_rows import NOW, book_of, row
+from tests.unit.money.campaigns.test_closed_campaigns import (
+    ACTIONS,
+    AT_RISK,
+    BOUGHT,
+    CALL,
+    COVERED_CALL,
+    OTHER,
+    PUT,
+    SHARES,
+    SOLD,
+    A,
+    booked,
+    leg,
+    moved,
+)
+from tests.unit.money.past.test_causes import CASES
+
+SOLD_OTHER = moved(OTHER, -1.0, 1.5, 4)
+ASSIGNED = [
+    SOLD,
+    booked(PUT, 1.0, 0.0, 6, MovementKind.ASSIGNMENT),
+    booked(SHARES, 100.0, 50.0, 6, MovementKind.ASSIGNMENT),
+]
+OF_PUTS = (leg(PUT), leg(OTHER))
+
+
+def option(conid: int, quantity: float, value: float, **more: Any) -> PositionUpdate:
+    return row(conid, account=A, position=quantity, market_value=value, **more)
+
+
+def shares(quantity: float, price: float, unrealized: float = -777.0) -> PositionUpdate:
+    """Return a holding whose cost at the broker is not ours."""
+    return row(
+        SHARES, account=A, position=quantity, market_value=quantity * price, right=None,
+        unrealized_pnl=unrealized, strike=None, expiry=None, sec_type="STK", multiplier=1.0,
+    )  # fmt: skip
+
+
+def so_far(
+    movements: Sequence[Movement],
+    held: Sequence[PositionUpdate],
+    legs: Sequence[ActiveContract] = OF_PUTS,
+    before: float = 0.0,
+    cost: float | None = None,
+    **more: Any,
+) -> Campaign:
+    """Return the campaign of the strategy; `before` was held of the put, for `cost` each."""
+    held_before = {(A, PUT): before} if before else {}
+    costs = {} if cost is None else {(A, PUT): cost}
+    parts = attributed(movements, legs, held_before, costs)
+    closes = Closes(since=NOW, legs=leg_rows(legs), parts=parts, **more)
+    gone = {leg.conid for leg in legs} - {holding.conid for holding in held}
+    rows = [*held, *(row(conid, account=A, position=0.0) for conid in gone)]
+    [sums] = [sums for sums in book_of(rows, legs, closes=closes).strategies if sums.currency]
+    assert sums.campaign is not None
+    return sums.campaign
+
+
+def test_a_roll_keeps_the_profit_of_the_leg_that_is_gone():
+    found = so_far([SOLD, BOUGHT, SOLD_OTHER], [option(OTHER, -1.0, -120.0)])
+    assert (found.realised, found.open) == (200 - 50 - 2, 150 - 1 - 120)
+    assert (found.profit, found.fees) == (148 + 29, 3)
+
+
+def test_an_assignment_leaves_its_shares_at_the_strike_and_keeps_the_premium():
+    found = so_far(ASSIGNED, [shares(100, 49.0)])
+    assert (found.realised, found.open) == (199, -100)
+    as_leg = so_far(ASSIGNED, [shares(100, 49.0)], (*OF_PUTS, leg(SHARES)))
+    assert as_leg.profit == found.profit
+    sold = so_far([*ASSIGNED, moved(SHARES, -100.0, 51.0, 9)], [])
+    assert (sold.realised, sold.open, sold.fees) == (199 + 99, 0, 2)
+
+
+@pytest.mark.parametrize("movements", [case[0] for case in (*ACTIONS.values(), *AT_RISK.values())])
+def test_a_campaign_that_is_over_has_realised_the_profit_of_its_row(movements):
+    conids = {movement.conid for movement in movements}
+    legs = [leg(conid) for conid in conids - {SHARES}] if SHARES in conids else []
+    legs = legs or [leg(conid) for conid in conids]
+    if any(movement.kind is MovementKind.CORPORATE_ACTION for movement in movements):
+        legs = [*COVERED_CALL]
+    [campaign] = closed_campaigns(attributed(movements, legs, {}))
+    found = so_far(movements, [], legs)
+    assert (found.realised, found.open) == (pytest.approx(money_of(campaign.parts).profit), 0)
+
+
+def test_what_was_held_before_all_movements_has_the_cost_that_the_broker_says():
+    found = so_far([BOUGHT], [], before=-1.0, cost=180.0)
+    assert (found.realised, found.open) == (180 - 50 - 1, 0)
+    assert so_far([BOUGHT], [], before=-1.0).realised is None
+
+
+def test_what_no_movement_names_yet_has_the_open_profit_of_the_broker():
+    held = [option(PUT, -2.0, -300.0, unrealized_pnl=70.0)]
+    assert (so_far([SOLD], held).open, so_far([], held).open) == (70, 70)
+    unknown = [option(PUT, -2.0, -300.0, unrealized_pnl=None)]
+    assert so_far([SOLD], unknown).profit is None
+
+
+@pytest.mark.parametrize(
+    ("movements", "held"),
+    [
+        ([replace(SOLD, cash=None), BOUGHT], []),
+        ([replace(SOLD, fee=None), BOUGHT], []),
+        ([replace(SOLD, fee_currency=None), BOUGHT], []),
+        ([SOLD, replace(BOUGHT, quantity=None)], []),
+        (ASSIGNED[:2], []),  # what was delivered has no movement
+        (ASSIGNED, []),  # it is not held
+        (ASSIGNED, [shares(60, 49.0)]),
+        ([SOLD], []),  # what closed it has no movement yet
+    ],
+)
+def test_a_part_that_is_not_known_leaves_the_profit_unknown(movements, held):
+    assert so_far(movements, held).profit is None
+
+
+def test_a_value_that_is_not_known_leaves_what_is_open_unknown():
+    holding = replace(shares(100, 49.0), market_value=None)
+    found = so_far(ASSIGNED, [holding])
+    assert (found.realised, found.open, found.profit) == (199, None, None)
+
+
+def test_a_close_that_no_movement_names_leaves_what_is_realised_unknown():
+    (sold,) = CASES["sold on its day"].found()
+    close = replace(sold, account=A, conid=OTHER, closed_at=NOW)
+    found = so_far([SOLD, BOUGHT], [], rows=frame_of(CLOSURES, [asdict(close)]))
+    assert (found.realised, found.profit) == (None, None)
+
+
+def test_a_fee_in_another_currency_stays_in_its_own():
+    in_euros = replace(BOUGHT, fee_currency="EUR")
+    found = so_far([SOLD, in_euros], [])
+    assert (found.realised, found.fees, found.other_fees) == (200 - 50 - 1, 1, {"EUR": 1})
+
+
+def test_an_option_on_a_future_leaves_one_future_at_its_own_multiplier():
+    terms = {"multiplier": 50.0, "symbol": "ES", "sec_type": "FUT"}
+    future = moved(SHARES, 1.0, 6600.0, 6, cash=-330_000.0, fee=0.0, **terms)
+    future = replace(future, kind=MovementKind.ASSIGNMENT, at=None)
+    held = replace(shares(1, 6510.0 * 50), sec_type="FUT", multiplier=50.0)
+    assert so_far([*ASSIGNED[:2], future], [held]).open == 50 * (6510 - 6600)
+
+
+def test_a_split_under_a_covered_call_changes_nothing_that_is_open():
+    movements, _profit = ACTIONS["two for one"]
+    found = so_far(movements[:4], [shares(200, 25.0)], (leg(CALL), leg(SHARES)))
+    assert found.open == 5000 - 5001

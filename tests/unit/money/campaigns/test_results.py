@@ -1,0 +1,98 @@
+"""The ten formulas of results, and what is not known of them."""
+
+from dataclasses import fields
+from datetime import date
+from typing import Any
+
+import pytest
+
+from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd, ClosedCampaign
+from position_sync_dagster.money.campaigns.results import Grouping, days_of, results_of
+
+
+def campaign(profit: float | None, day: int = 2, **more: Any) -> ClosedCampaign:
+    given = dict.fromkeys(field.name for field in fields(ClosedCampaign)) | {
+        "campaign_id": f"s:{day}",
+        "strategy_id": "s",
+        "currency": "USD",
+        "kind": "vertical",
+        "underlying": "SPY",
+        "closed": date(2026, 3, day),
+        "ended": CampaignEnd.CLOSED,
+        "profit": profit,
+        "fees": 2.0,
+        "capital_at_risk": 500.0,
+        "profit_unknown": None if profit is not None else "a fee",
+    }
+    return ClosedCampaign(**given | more)
+
+
+def test_each_formula_is_what_its_name_says():
+    [result] = results_of(
+        [campaign(100.0, 2), campaign(-40.0, 3), campaign(-80.0, 4), campaign(0.0, 5)],
+        Grouping.STRATEGY,
+    )
+    assert result.row == {
+        "group": "s", "currency": "USD", "number": 4, "wins": 1, "win_rate": 0.25,
+        "profit": -20.0, "fees": 8.0, "average_win": 100.0, "average_loss": -60.0,
+        "expectancy": -5.0, "profit_factor": pytest.approx(100 / 120), "return": -0.01,
+        "drawdown": 120.0, "unknown": 0, "why_unknown": None,
+    }  # fmt: skip
+
+
+def test_without_losses_there_is_no_profit_factor_and_without_wins_no_average_win():
+    [won] = results_of([campaign(5.0)], Grouping.KIND)
+    assert (won.profit_factor, won.average_loss, won.win_rate) == (None, None, 1.0)
+    [lost] = results_of([campaign(-5.0)], Grouping.KIND)
+    assert (lost.profit_factor, lost.average_win, lost.drawdown) == (0.0, None, 5.0)
+
+
+def test_currencies_are_groups_of_their_own():
+    found = results_of([campaign(5.0), campaign(7.0, currency="EUR")], Grouping.UNDERLYING)
+    assert [(one.group, one.currency, one.profit) for one in found] == [
+        ("SPY", "EUR", 7.0),
+        ("SPY", "USD", 5.0),
+    ]
+
+
+def test_one_unknown_profit_makes_each_sum_of_its_group_unknown_and_says_whose():
+    [group] = results_of([campaign(5.0), campaign(None, 3)], Grouping.MONTH)
+    assert (group.group, group.number, group.unknown) == ("2026-03", 2, 1)
+    sums = {name: value for name, value in group.row.items() if name not in ("group", "currency")}
+    known = {name for name, value in sums.items() if value is not None}
+    assert known == {"number", "fees", "unknown", "why_unknown"}
+    assert group.why_unknown == "s:3: a fee"
+
+
+def test_an_unknown_capital_leaves_the_return_alone_unknown():
+    [group] = results_of([campaign(5.0, capital_at_risk=None)], Grouping.KIND)
+    assert (group.profit, group.return_on_risk) == (5.0, None)
+    assert group.why_unknown == "return: the capital at risk of a campaign is not known"
+
+
+def test_an_unknown_fee_leaves_the_fees_unknown():
+    [group] = results_of([campaign(None, fees=None), campaign(1.0)], Grouping.KIND)
+    assert group.fees is None
+
+
+def test_a_kind_that_is_not_known_is_a_group_without_a_name():
+    found = results_of([campaign(5.0, kind=None), campaign(7.0)], Grouping.KIND)
+    assert [(one.group, one.profit) for one in found] == [("vertical", 7.0), (None, 5.0)]
+
+
+def test_weekdays_come_in_their_order():
+    found = results_of([campaign(1.0, 6), campaign(2.0, 2), campaign(3.0, 9)], Grouping.WEEKDAY)
+    assert [(one.group, one.profit) for one in found] == [("Monday", 5.0), ("Friday", 1.0)]
+
+
+def test_days_have_the_profit_of_all_and_the_sum_of_what_was_realised():
+    campaigns = [campaign(10.0, 2), campaign(-4.0, 3), campaign(None, 4), campaign(1.0, 5)]
+    profits = [(date(2026, 3, 2), "USD", 6.5), (date(2026, 3, 6), "USD", None)]
+    days = days_of(campaigns, profits)
+    assert [(one.day.day, one.profit, one.realised, one.total, one.drawdown) for one in days] == [
+        (2, 6.5, 10.0, 10.0, 0.0),
+        (3, None, -4.0, 6.0, 4.0),
+        (4, None, None, None, None),
+        (5, None, 1.0, None, None),
+        (6, None, 0.0, None, None),
+    ]

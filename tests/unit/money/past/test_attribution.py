@@ -1,0 +1,92 @@
+"""Whose movements are, over random histories: nothing is lost, and nothing belongs to two."""
+
+from collections import defaultdict
+from random import Random
+
+import pytest
+
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.money.campaigns.campaigns import earned_by
+from position_sync_dagster.money.past.attribution import attributed
+from position_sync_dagster.money.past.movements import Movement, MovementKind
+from tests.unit.money.campaigns.test_closed_campaigns import (
+    CALL,
+    NEW_CALL,
+    NEW_SHARES,
+    OTHER,
+    PUT,
+    SHARES,
+    acted,
+    booked,
+    leg,
+    moved,
+)
+
+STRIKES = {PUT: 50.0, OTHER: 45.0, CALL: 60.0}
+
+
+def history(random: Random) -> list[Movement]:
+    """Return trades of three options and their shares, assignments, and a merger at the end."""
+    movements: list[Movement] = []
+    held: defaultdict[int, float] = defaultdict(float)
+    for day in range(2, 20):
+        conid = random.choice([PUT, OTHER, CALL, SHARES])
+        size = random.choice([-2.0, -1.0, 1.0, 2.0]) * (100 if conid == SHARES else 1)
+        movements.append(moved(conid, size, random.randint(1, 9) * 1.0, day))
+        held[conid] += size
+        if random.random() < 0.3 and held[PUT] < 0:
+            shares = -held[PUT] * 100
+            movements.append(booked(PUT, -held[PUT], 0.0, day, MovementKind.ASSIGNMENT))
+            movements.append(booked(SHARES, shares, 50.0, day, MovementKind.ASSIGNMENT))
+            held[SHARES] += shares
+            held[PUT] = 0.0
+
+    for old, new in ((SHARES, NEW_SHARES), (CALL, NEW_CALL)):
+        if held[old]:
+            movements += [
+                acted(old, -held[old], 20, type="TC"),
+                acted(new, held[old], 20, type="TC"),
+            ]
+    return movements
+
+
+def claims(random: Random) -> list[ActiveContract]:
+    legs = []
+    for conid in (PUT, OTHER, CALL, SHARES):
+        for strategy in ("a", "b")[: random.randint(0, 2)]:
+            quantity = random.choice([-1.0, 1.0]) * (100 if conid == SHARES else 1)
+            legs.append(leg(conid, strategy, quantity=quantity))
+    return legs
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_each_movement_is_divided_among_its_owners_without_a_rest(seed):
+    random = Random(seed)
+    movements, legs = history(random), claims(random)
+    parts = attributed(movements, legs, {})
+
+    quantities: defaultdict[str, float] = defaultdict(float)
+    fractions: defaultdict[str, float] = defaultdict(float)
+    for part in parts:
+        quantities[part.movement.movement_id] += part.quantity
+        fractions[part.movement.movement_id] += part.fraction
+    wanted: defaultdict[str, float] = defaultdict(float)
+    for movement in movements:
+        wanted[movement.movement_id] += movement.quantity or 0.0
+    assert quantities == pytest.approx(wanted)
+    assert all(fraction == pytest.approx(round(fraction)) for fraction in fractions.values())
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_what_strategies_earned_is_their_cash_and_the_cost_of_what_is_left(seed):
+    random = Random(seed)
+    parts = attributed(history(random), claims(random), {})
+    for (strategy, _currency), earned in earned_by(parts).items():
+        of_strategy = [part for part in parts if part.owner == strategy]
+        if any(part.unknown for part in of_strategy):
+            continue
+
+        left = sum(lot.cost for lot in earned.lots.values() if lot.cost is not None)
+        cash = sum((part.cash or 0.0) - (part.fee or 0.0) for part in of_strategy)
+        assert strategy != UNATTRIBUTED
+        assert earned.realised == pytest.approx(cash + left)

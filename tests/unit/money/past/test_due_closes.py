@@ -1,0 +1,106 @@
+"""Which closes are judged: those that are open, and those of which a statement says more."""
+
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from position_sync_dagster.money.past.closes import FLEX, GATEWAY
+from position_sync_dagster.money.past.explain_closes import due_closes
+
+NOW = datetime(2026, 3, 20, 20, tzinfo=UTC)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+TRADED, EXPIRED, UNKNOWN = "TRADED", "EXPIRED_WORTHLESS", "UNEXPLAINED"
+P, S = "PROVISIONAL", "STATED"
+MOMENT = pl.Datetime("us", "UTC")
+TIMES = {"since": MOMENT, "seen_at": MOMENT}
+SAID = {
+    "account": pl.String, "conid": pl.Int64, "time": MOMENT, "stated_at": MOMENT,
+    "source": pl.String, "day": pl.Date, "first_day": pl.Date, "statement": pl.String,
+}  # fmt: skip
+
+
+def execution(ago: timedelta, stated_ago: timedelta, source: str = FLEX) -> dict[str, object]:
+    at = NOW - ago
+    return {
+        "account": "A", "conid": 1, "time": at, "stated_at": NOW - stated_ago, "source": source,
+        "day": at.date(),
+    }  # fmt: skip
+
+
+def period(ago: timedelta, stated_ago: timedelta) -> dict[str, object]:
+    day = (NOW - ago).date()
+    return {
+        "account": "A", "stated_at": NOW - stated_ago, "source": FLEX, "day": day,
+        "first_day": day,
+    }  # fmt: skip
+
+
+NOTHING: list[dict[str, object]] = []
+SOLD = execution(10 * DAY, 9 * DAY)
+CASES = {
+    "without a cause": (40 * DAY, None, NOTHING, True),
+    "expired a quarter of an hour ago: shares may come": (
+        15 * MINUTE, (EXPIRED, P, None), NOTHING, True,
+    ),
+    "unexplained today: the gateway may answer": (5 * HOUR, (UNKNOWN, P, None), NOTHING, True),
+    "unexplained ten days ago, and nothing is new": (10 * DAY, (UNKNOWN, P, None), NOTHING, False),
+    "unexplained, and a statement covers its day": (
+        10 * DAY, (UNKNOWN, P, None), [period(10 * DAY, 9 * DAY)], True,
+    ),
+    "traded, and its statement came": (DAY, (TRADED, P, None), [execution(DAY, HOUR)], True),
+    "traded, and its statement was made before the cause was": (
+        DAY, (TRADED, P, None), [execution(DAY, DAY + MINUTE)], True,
+    ),
+    "traded, and the statement, which has no codes, says no more": (
+        DAY, (TRADED, P, "day.xml"), [execution(DAY, 2 * DAY)], False,
+    ),
+    "stated": (10 * DAY, (TRADED, S, "day.xml"), [execution(10 * DAY, 10 * DAY + MINUTE)], False),
+    "stated, and a newer statement corrects it": (
+        10 * DAY, (TRADED, S, "day.xml"), [execution(10 * DAY, HOUR)], True,
+    ),
+    "stated, and the contract was traded again": (
+        10 * DAY, (TRADED, S, "day.xml"), [execution(2 * HOUR, HOUR, GATEWAY)], False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_close_is_judged_if_it_is_open_or_if_there_is_more_to_know(name: str) -> None:
+    ago, counted, said, is_due = CASES[name]
+    seen = NOW - ago
+    closes = pl.DataFrame(
+        [("c", "A", 1, seen - MINUTE, seen)],
+        {"change_id": pl.String, "account": pl.String, "conid": pl.Int64} | TIMES, orient="row",
+    )  # fmt: skip
+    names = ("change_id", "cause", "stage", "statement")
+    known = pl.DataFrame(
+        [] if counted is None else [("c", *counted, seen + MINUTE)],
+        dict.fromkeys(names, pl.String) | {"judged_at": MOMENT}, orient="row",
+    )  # fmt: skip
+    found = due_closes(closes, known, pl.DataFrame(said, schema=SAID), NOW)
+    assert (found == {"c"}) is is_due
+
+
+@pytest.mark.parametrize(
+    ("corrected_by", "is_due"),
+    [("late.xml", True), ("day.xml", False)],
+    ids=["a statement that was made before the close was judged", "its own statement"],
+)
+def test_a_stated_close_is_judged_again_when_a_later_statement_arrives(
+    corrected_by: str, *, is_due: bool
+) -> None:
+    seen = NOW - DAY
+    closes = pl.DataFrame(
+        [("c", "A", 1, seen - 4 * DAY, seen)],
+        {"change_id": pl.String, "account": pl.String, "conid": pl.Int64} | TIMES, orient="row",
+    )  # fmt: skip
+    counted = pl.DataFrame(
+        [("c", TRADED, S, "day.xml", seen + MINUTE)],
+        ["change_id", "cause", "stage", "statement", "judged_at"], orient="row",
+    )  # fmt: skip
+    first = execution(4 * DAY, 3 * DAY) | {"statement": "day.xml"}
+    second = execution(4 * DAY, 2 * DAY) | {"statement": corrected_by}
+    named = pl.DataFrame([first, second] if is_due else [second], schema=SAID)
+
+    assert (due_closes(closes, counted, named, NOW) == {"c"}) is is_due

@@ -1,0 +1,139 @@
+"""Random statements: nothing counted twice, nothing flat that is held, every refusal named."""
+
+import os
+from collections import Counter
+from random import Random
+
+import pytest
+
+from position_sync_dagster.money.past.closes import EventKind, Statement
+from position_sync_dagster.money.past.flex import read_statements
+from tests.support.flex_files import element, period, position, statement, trade
+
+STATEMENTS = int(os.environ.get("FUZZ_MESSAGES") or 2_000) // 10
+BLOCKS = 4
+# What a field may hold besides its value.
+ODD = ("2,5", "1_0", "much", "0x1p3", "-", "N/A", "")
+FIELDS = {
+    "OpenPosition": ("conid", "position", "multiplier", "currency", "assetCategory", "symbol"),
+    "Trade": ("conid", "quantity", "ibExecID", "tradeID", "dateTime", "tradePrice", "ibOrderID"),
+    "CashTransaction": ("amount", "dateTime", "type"),
+}
+FEE = {"type": "Other Fees", "currency": "USD", "dateTime": "20260305"}
+
+
+class Written:
+    """A statement, and what is true of it: quantities, executions by id, and fees by id."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.held = {n: float(random.choice((-2, -1, 1, 3))) for n in self.numbers(5)}
+        self.executed = {f"e{n}": (n % 3, float(random.choice((-2, 1)))) for n in self.numbers(6)}
+        self.fees = {f"f{n}": -n / 100 for n in self.numbers(4)}
+        self.with_levels = random.random() < 0.5
+
+    def numbers(self, most: int) -> range:
+        return range(1, 1 + self.random.randint(0, most))
+
+    def text(self) -> bytes:
+        """Return the file: rows of all levels of detail, mixed, some of them spoilt."""
+        positions = [row for conid in self.held for row in self.holding(conid)]
+        trades = [self.execution(name) for name in self.executed] + self.orders()
+        fees = [self.fee(name, f"{amount}", "DETAIL") for name, amount in self.fees.items()]
+        fees.append(self.fee("", f"{sum(self.fees.values()):.2f}", "SUMMARY", accountId="-"))
+        for rows in (positions, trades, fees):
+            self.random.shuffle(rows)
+        more = f"<OptionEAE></OptionEAE><CashTransactions>{''.join(fees)}</CashTransactions>"
+        more += element("FxLot", {"conid": "1", "quantity": "1,5"})
+        if self.random.random() < 0.3:
+            positions.append(element("Note", {"position": "7"}))
+        return statement(*positions, trades=tuple(trades), more=more)
+
+    def holding(self, conid: int) -> list[str]:
+        def row(quantity: float, level: str, **more: str) -> str:
+            kind = self.random.choice(("OPT", "FSFOP", "FSOPT"))
+            fields = {"position": f"{quantity:g}", "assetCategory": kind, **self.level(level)}
+            return position(conid, **fields | more)
+
+        held = self.held[conid]
+        lots = self.random.choice(((), (), (held - 1, 1.0), (held,)))
+        summary = self.odd(row(held, "SUMMARY"))
+        return [summary, *(row(one, "LOT", openDateTime="20260102;1000") for one in lots)]
+
+    def execution(self, name: str) -> str:
+        conid, quantity = self.executed[name]
+        fields = {"conid": str(conid + 1), "quantity": f"{quantity:g}", "ibOrderID": f"{conid}"}
+        return self.odd(trade(name, tradeID=f"t{name}", **fields, **self.level("EXECUTION")))
+
+    def orders(self) -> list[str]:
+        sums: Counter[int] = Counter()
+        for conid, quantity in self.executed.values():
+            sums[conid] += quantity  # type: ignore[assignment]
+        return [
+            trade(
+                "", tradeID="", transactionID="", conid=str(conid + 1), quantity=f"{total:g}",
+                ibOrderID=f"{conid}", **self.level("ORDER"),
+            )
+            for conid, total in sums.items()
+            if total and self.random.random() < 0.7
+        ]  # fmt: skip
+
+    def fee(self, name: str, amount: str, level: str, **more: str) -> str:
+        own = {"accountId": "DUSIM0001", "transactionID": name, "amount": amount} | more
+        row = element("CashTransaction", own | FEE | self.level(level))
+        return self.odd(row) if level == "DETAIL" else row
+
+    def level(self, name: str) -> dict[str, str]:
+        written = self.random.choice((name, name.lower(), name.title()))
+        return {"levelOfDetail": written if self.with_levels else ""}
+
+    def odd(self, row: str) -> str:
+        """Return the row, perhaps with one field that holds something else, or without it."""
+        name = self.random.choice(FIELDS[row[1:].split(" ", 1)[0]])
+        before, found, rest = row.partition(f' {name}="')
+        if not found or self.random.random() > 0.15:
+            return row
+        odd = self.random.choice(ODD[-3:] if name.endswith("ID") else ODD)  # an id may be any text
+        after = rest.split('"', 1)[1]
+        return before + self.random.choice(("", f'{found}{odd}"')) + after
+
+
+def check(written: Written, found: Statement) -> None:
+    positions = {one.conid: one.position for one in found.positions}
+    assert len(positions) == len(found.positions), "a holding twice"
+    assert all(written.held[conid] == held for conid, held in positions.items())
+    if found.lacks_positions:
+        assert any("OpenPosition" in what for what, _remedy in found.left_out)
+    else:
+        assert positions == written.held, "flat, and it is held"
+    names = [one.execution_id.lstrip("t") for one in found.executions]
+    assert len(names) == len(set(names)), "a trade twice"
+    for name, one in zip(names, found.executions, strict=True):
+        conid, quantity = written.executed[name]
+        assert (one.conid, one.change) == (conid + 1, quantity)
+    covered = period(found)
+    assert covered is None or len(names) == len(written.executed), "covered, and a trade is missing"
+    fees = {one.event_id: one for one in found.events if one.kind is EventKind.CASH}
+    assert len(fees) == len(found.events) - bool(covered)
+    for name, one in fees.items():
+        assert one.amount in (written.fees[name.rpartition(":")[2]], None)
+    for what, remedy in found.left_out:
+        assert what.startswith("a.xml: ")
+        assert remedy.endswith("download it again.")
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_random_statements_are_read_right_or_their_rows_are_named(block: int) -> None:
+    chosen = os.environ.get("FUZZ_SEED") or "1"
+    first = Random().randrange(10**9) if chosen == "random" else int(chosen) * 10**6
+    left_out = 0
+    for number in range(STATEMENTS // BLOCKS):
+        seed = f"{first + block * 10**5 + number}"
+        written = Written(Random(seed))
+        (found,) = read_statements(written.text(), "a.xml")
+        try:
+            check(written, found)
+        except AssertionError as error:
+            raise AssertionError(f"FUZZ seed {seed}: {error}\n{written.text().decode()}") from error
+        left_out += len(found.left_out)
+    assert left_out, "no row was spoilt"

@@ -1,0 +1,648 @@
+"""Flex statements: what is read of them, of each posted shape, and what is refused."""
+
+import json
+import re
+import tracemalloc
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+
+import pytest
+
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.errors import StatementError
+from position_sync_dagster.money.past import flex_fields
+from position_sync_dagster.money.past.closes import (
+    FLEX,
+    GATEWAY,
+    EventKind,
+    Execution,
+    Side,
+    Statement,
+    StatementEvent,
+    current_executions,
+)
+from position_sync_dagster.money.past.flex import read_statements
+from position_sync_dagster.money.past.movements import Movement
+from tests.support.flex_files import OPTION, element, period, position, statement, trade
+from tests.unit.money.past.test_causes import CALL, fill
+
+
+def read(data: bytes, name: str = "a.xml") -> Statement:
+    """Return the only statement of a file."""
+    (found,) = read_statements(data, name)
+    return found
+
+
+def test_a_position_has_the_broker_s_values_and_its_cost_per_contract() -> None:
+    (one,) = read(statement(position(position="-2", costBasisMoney="-500"))).positions
+    assert (one.conid, one.symbol, one.right, one.strike) == (1, "SPY", Right.CALL, 575.0)
+    assert (one.day, one.expiry) == (date(2026, 3, 5), date(2028, 12, 15))
+    assert (one.position, one.market_price, one.market_value) == (-2.0, 1.5, 150.0)
+    assert (one.average_cost, one.unrealized_pnl) == (250.0, 50.0)
+
+
+@pytest.mark.parametrize("nothing", ["", "-", "N/A"])
+def test_what_a_statement_leaves_out_is_unknown_and_not_zero(nothing: str) -> None:
+    names = ["markPrice", "positionValue", "costBasisMoney", "fifoPnlUnrealized"]
+    empty = dict.fromkeys(names, nothing)
+    (one,) = read(statement(position(**empty))).positions
+    assert (one.market_price, one.market_value, one.average_cost) == (None, None, None)
+    assert one.unrealized_pnl is None
+
+
+def left_out(data: bytes) -> tuple[str, str]:
+    """Return what is wrong with the only row that is left out, and the remedy."""
+    found = read(data, "march.xml")
+    ((what, remedy),) = found.left_out
+    assert what.startswith("march.xml")
+    return what, remedy
+
+
+def test_a_multiplier_is_never_guessed() -> None:
+    for kind in ("OPT", "FUT", "FSFOP"):
+        what, _ = left_out(statement(position(assetCategory=kind, multiplier="")))
+        assert "has no valid multiplier" in what
+    (share,) = read(statement(position(assetCategory="STK", multiplier=""))).positions
+    assert share.multiplier == 1.0
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (statement(position(levelOfDetail="LOT")), "no positions, but OpenPosition"),
+        (statement(trades=(element("Order", {"quantity": "2"}),)), "no executions, but Order"),
+        (statement(trades=(trade(levelOfDetail="SYMBOL_SUMMARY"),)), "no executions, but Trade"),
+    ],
+)
+def test_a_statement_of_lots_or_orders_alone_does_not_make_an_account_flat_or_idle(
+    data: bytes, says: str
+) -> None:
+    what, remedy = left_out(data)
+    assert says in what
+    assert "choose Summary for Open Positions and Execution for Trades" in remedy
+    found = read(data)
+    assert not (found.days and period(found))
+
+
+def test_parts_of_a_holding_are_not_taken_for_holdings() -> None:
+    data = statement(position(model="Growth"), position(2), position(position="3"))
+    what, remedy = left_out(data)
+    assert "DUSIM0001 has conid 1 twice on 2026-03-05" in what
+    assert "leave the field Model of Open Positions out" in remedy
+    assert [one.conid for one in read(data).positions] == [2]
+
+
+def test_a_trade_has_its_time_in_utc_and_its_commission_as_a_cost() -> None:
+    one = one_trade()
+    assert one.execution_id == "0000e1.01"
+    assert one.time == datetime(2026, 3, 5, 20, 30, tzinfo=UTC)
+    assert (one.side, one.quantity, one.price) == (Side.SELL, 2.0, 1.25)
+    assert (one.commission, one.realized_pnl) == (1.3, 12.5)
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"dateTime": "20260305;153000"},
+        {"dateTime": "2026-03-05, 15:30:00"},
+        {"dateTime": "2026-03-05T15:30:00"},
+        {"dateTime": "20260305;203000 GMT"},
+        {"dateTime": "2026-03-05;15:30:00 America/New_York"},
+        {"dateTime": "", "tradeDate": "20260305", "tradeTime": "153000"},
+    ],
+)
+def test_the_usual_formats_of_a_time_are_read(when: dict[str, str]) -> None:
+    assert one_trade(**when).time == datetime(2026, 3, 5, 20, 30, tzinfo=UTC)
+
+
+def test_cash_and_net_liquidation_are_those_of_their_day() -> None:
+    row = {"reportDate": "20260305", "currency": "USD", "cash": "10.5", "total": "99"}
+    data = statement(more=element("EquitySummaryByReportDateInBase", row))
+    (one,) = read(data).cash
+    assert (one.cash, one.net_liquidation, one.source) == (10.5, 99.0, "FLEX")
+    assert one.timestamp == datetime(2026, 3, 5, 21, tzinfo=UTC)
+    assert one.account == "DUSIM0001"
+
+
+def test_the_parts_of_net_liquidation_are_each_there_once() -> None:
+    row = {
+        "reportDate": "20260305", "currency": "USD", "cash": "10.5", "cashLong": "10.5",
+        "cashShort": "0", "stock": "90", "dividendAccruals": "-1.5", "total": "99",
+        "brokerCashComponent": "10.5",
+    }  # fmt: skip
+    found = read(statement(more=element("EquitySummaryByReportDateInBase", row)))
+    (equity,) = [event for event in found.events if event.kind is EventKind.NET_LIQUIDATION]
+    parts = json.loads(equity.attributes)
+    assert (equity.account, equity.day, equity.currency) == (
+        "DUSIM0001", date(2026, 3, 5), "USD",
+    )  # fmt: skip
+    assert parts == {"cash": 10.5, "stock": 90.0, "dividendAccruals": -1.5}
+    assert equity.amount == sum(parts.values())
+    assert found.sections >= {"OpenPositions", "Trades"}
+    assert "Transfers" not in found.sections
+
+
+def test_what_a_row_says_of_money_is_read_and_nothing_is_filled_in() -> None:
+    written = {
+        "netCash": "248.7", "proceeds": "250", "multiplier": "100", "reportDate": "20260306",
+        "taxes": "", "transactionID": "12", "ibCommissionCurrency": "EUR",
+    }  # fmt: skip
+    sold = moved(trade(**written))
+    assert (sold.cash, sold.multiplier, sold.fee, sold.fee_currency) == (250.0, 100.0, -1.3, "EUR")
+    assert (sold.day, sold.transaction_id) == (date(2026, 3, 6), "12")
+    net = {"proceeds": "", "ibCommissionCurrency": "USD"}
+    assert moved(trade(**written | net)).cash == pytest.approx(250.0)
+    for missing in (
+        {"ibCommissionCurrency": ""}, {"ibCommission": ""}, {"netCash": ""}, {"netCash": "much"},
+    ):  # fmt: skip
+        assert moved(trade(**written | net | missing)).cash is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "moved_by"),
+    [
+        ((("OUT", "-58", ""), ("OUT", "58", "")), [-58.0, 58.0]),
+        ((("OUT", "58", ""), ("OUT", "58", "Ca")), [-58.0, 58.0]),
+        ((("IN", "58", ""), ("IN", "-58", "")), [58.0, -58.0]),
+        ((("IN", "58", ""), ("OUT", "58", "")), [58.0, -58.0]),
+        ((("", "58", ""), ("", "-58", "")), [58.0, -58.0]),
+    ],
+)
+def test_a_transfer_has_the_sign_of_its_section_or_of_its_direction(rows, moved_by) -> None:
+    transfers = [
+        element(
+            "Transfer",
+            OPTION | {
+                "conid": "1", "date": "20260305", "type": "ACATS", "direction": way,
+                "quantity": quantity, "code": code, "transactionID": str(number),
+            },
+        )
+        for number, (way, quantity, code) in enumerate(rows)
+    ]  # fmt: skip
+    found = read(statement(more=section("Transfers", *transfers)))
+    assert [one.quantity for one in found.movements] == moved_by
+
+
+def moved(row: str) -> Movement:
+    """Return what a trade moved, as a statement states it."""
+    (movement,) = read(statement(trades=(row,))).movements
+    return movement
+
+
+def test_an_account_without_positions_is_flat_only_where_the_section_is_there() -> None:
+    assert read(statement()).days == {date(2026, 3, 5)}
+    silent = statement().replace(b"<OpenPositions></OpenPositions>", b"")
+    assert read(silent).days == set()
+
+
+@pytest.mark.parametrize(
+    ("row", "says", "remedy"),
+    [
+        (position(position="much"), "position='much', which is no number", "decimal point"),
+        (position(position="2,5"), "position='2,5', which is no number", "decimal point"),
+        (position(markPrice="1_0"), "markPrice='1_0', which is no number", "decimal point"),
+        (position(conid="x"), r"\(conid 'x', .* has no valid conid", "operations.md"),
+        (position(day="05/03/2026"), "reportDate='05/03/2026', which is no day", "yyyyMMdd"),
+        (position(currency=""), "conid '1', symbol .* has no valid currency", "operations.md"),
+        (position(assetCategory=""), "has no valid assetCategory", "operations.md"),
+        (trade(assetCategory=""), "has no valid assetCategory", "operations.md"),
+        (position(position="1e400"), "position='1e400', which is no number", "decimal point"),
+        (trade(ibCommission="-1e999"), "Commission='-1e999', which is no number", "decimal point"),
+        (trade(dateTime="20260305153000"), "which is no time", "; as their separator"),
+        (trade(tradePrice="312,50"), "tradePrice='312,50', which is no number", "decimal point"),
+        (trade(dateTime="20260305;9am"), "which is no time", "HHmmss"),
+        (trade(dateTime="20260305;1530"), "'20260305;1530', which is no time", "HHmmss"),
+        (trade(dateTime="20260305;203000 ABC"), "ABC', which is no time .* zone", "HHmmss"),
+        (trade("N/A", tradeID="", transactionID="N/A"), "has no ibExecID, tradeID", "Trade ID"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_named_and_the_others_are_read(
+    row: str, says: str, remedy: str
+) -> None:
+    is_trade = row.startswith("<Trade")
+    positions, trades = ((), (row,)) if is_trade else ((row,), ())
+    data = statement(position(2), *positions, trades=(trade("e2", conid="2"), *trades))
+    found = read(data, "march.xml")
+    ((what, to_do),) = found.left_out
+    assert re.search(says, what)
+    assert what.startswith("march.xml: Trade" if is_trade else "march.xml: OpenPosition")
+    assert remedy in to_do
+    assert [one.conid for one in found.positions] == [2]
+    assert [one.execution_id for one in found.executions] == ["e2"]
+    assert (not found.lacks_positions, period(found) is not None) == (is_trade, not is_trade)
+
+
+def test_what_a_statement_says_is_from_1990_to_today(monkeypatch) -> None:
+    monkeypatch.setattr(flex_fields, "utc_now", lambda: datetime(2026, 3, 5, 23, tzinfo=UTC))
+    for day, usable in {
+        "19891231": False,
+        "19900101": True,
+        "20260305": True,
+        "20260306": False,
+    }.items():
+        data = statement(position(day=day), first=day, generated="20260305;210000")
+        if usable:
+            assert read_statements(data, "a.xml")[0].positions
+        else:
+            with pytest.raises(StatementError, match="which is no day from 1990 to today"):
+                read_statements(data, "a.xml")
+
+
+def one_trade(**attributes: str) -> Execution:
+    return read(statement(trades=(trade(**attributes),))).executions[0]
+
+
+def test_a_trade_keeps_its_codes_its_order_and_its_rate() -> None:
+    found = one_trade(
+        notes="A;GEA;Zz", openCloseIndicator="C", ibOrderID="71", brokerageOrderID="002a",
+        transactionType="BookTrade", fxRateToBase="0.92", underlyingConid="756733",
+        origTradeID="76", newField="of tomorrow",
+    )  # fmt: skip
+    assert (found.codes, found.open_close, found.transaction_type) == ("A;GEA;Zz", "C", "BookTrade")
+    assert (found.order_id, found.brokerage_order_id) == ("71", "002a")
+    assert (found.fx_rate_to_base, found.underlying_conid) == (0.92, 756733)
+    assert (found.trade_id, found.corrects) == ("77", "76")
+    assert json.loads(found.attributes or "")["newField"] == "of tomorrow"
+    assert found.stated_at == datetime(2026, 3, 6, 6, tzinfo=UTC)
+
+
+EVENTS = {
+    "OptionEAE": (
+        {
+            "transactionType": "Assignment", "conid": "1", "symbol": "SPY  C", "quantity": "1",
+            "underlyingSymbol": "SPY", "date": "20260305", "tradeID": "9", "realizedPnl": "112",
+        },
+        (EventKind.OPTION_EVENT, "Assignment", 1, 1.0, None, 112.0),
+    ),
+    "CorporateAction": (
+        {
+            "type": "FS", "conid": "1", "symbol": "SPY", "dateTime": "20260305;202500",
+            "quantity": "300", "actionDescription": "SPLIT 4 FOR 1", "transactionID": "10",
+        },
+        (EventKind.CORPORATE_ACTION, "FS", 1, 300.0, None, None),
+    ),
+    "Transfer": (
+        {
+            "type": "ACATS", "direction": "OUT", "conid": "1", "date": "20260305",
+            "quantity": "-100", "transactionID": "11",
+        },
+        (EventKind.TRANSFER, "ACATS", 1, -100.0, None, None),
+    ),
+    "CashTransaction": (
+        {
+            "type": "Broker Interest Paid", "amount": "-12.5", "dateTime": "20260305",
+            "conid": "", "transactionID": "12", "levelOfDetail": "DETAIL",
+        },
+        (EventKind.CASH, "Broker Interest Paid", None, None, -12.5, None),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_each_kind_of_event_is_read(name: str) -> None:
+    attributes, expected = EVENTS[name]
+    more = element(name, {"accountId": "DUSIM0001", "currency": "USD"} | attributes)
+    one = read(statement(more=more)).events[0]
+    values = (one.kind, one.type, one.conid, one.quantity, one.amount, one.realized_pnl)
+    assert values == expected
+    assert (one.day, one.account, one.statement) == (date(2026, 3, 5), "DUSIM0001", "a.xml")
+    assert json.loads(one.attributes).items() >= {k: v for k, v in attributes.items() if v}.items()
+
+
+def test_an_event_without_an_id_has_one_of_its_content() -> None:
+    fees = [
+        element("CashTransaction", {"type": "Other Fees", "amount": text}) for text in ("-1", "-2")
+    ]
+    found = read(statement(more="".join(fees)))
+    again = read(statement(more=fees[0]), "b.xml")
+    assert found.events[0].event_id == again.events[0].event_id != found.events[1].event_id
+
+
+def test_only_a_statement_with_its_trades_says_what_did_not_happen() -> None:
+    covered = period(read(statement()))
+    assert covered is not None
+    assert (covered.first_day, covered.day) == (date(2026, 3, 5), date(2026, 3, 5))
+    assert period(read(statement().replace(b"<Trades></Trades>", b""))) is None
+
+
+def test_a_statement_that_is_made_again_has_another_period() -> None:
+    def covered(generated: str) -> StatementEvent:
+        text = statement(first="20260304", last="20260305", generated=generated)
+        made = period(read(text))
+        assert made is not None
+        return made
+
+    early, late = covered("20260305;120000"), covered("20260306;010000")
+    assert early.event_id != late.event_id == covered("20260306;010000").event_id
+    assert late.stated_at == datetime(2026, 3, 6, 1, tzinfo=NEW_YORK)
+
+
+def execution(
+    name: str, source: str = FLEX, price: float = 1.0, hour: int = 1, **values: object
+) -> Execution:
+    at = datetime(2026, 3, 6, hour, tzinfo=UTC)
+    row = fill(CALL, -1.0, price=price, execution_id=name, source=source, stated_at=at)
+    return replace(row, **values)  # type: ignore[arg-type]
+
+
+CHARGED = execution("0001.01", GATEWAY, commission=1.3)
+PARTS = [
+    execution("0001.01.01", source, account=account)
+    for account in ("DU1", "DU2")
+    for source in (GATEWAY, FLEX)
+]
+CURRENT = {
+    "a statement counts before a gateway, whenever it was asked": (
+        [execution("0001.01", hour=1), execution("0001.01", GATEWAY, hour=9, price=2.0)],
+        [0],
+    ),
+    "the later statement counts": (
+        [execution("0001.01", hour=3, price=3.0), execution("0001.01", hour=1)], [0]
+    ),
+    "a statement of the correction replaces what the gateway said before": (
+        [execution("0001.01.01", GATEWAY), execution("0001.01.02", price=4.0)], [1]
+    ),
+    "an id without parts has no correction": (
+        [execution("77"), execution("78", GATEWAY)], [0, 1]
+    ),
+    "a later answer without a commission replaces none that has it": (
+        [CHARGED, execution("0001.01", GATEWAY, hour=2)], [0]
+    ),
+    "a later answer with a commission does": (
+        [execution("0001.01", GATEWAY, hour=2, commission=2.0), CHARGED], [0]
+    ),
+    "a statement without a commission does": ([CHARGED, execution("0001.01")], [1]),
+    "parts of an allocated order with one id count in each account": (PARTS, [1, 3]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CURRENT)
+def test_of_several_rows_of_an_execution_one_counts(name: str) -> None:
+    rows, expected = CURRENT[name]
+    assert current_executions(rows) == [rows[at] for at in expected]
+
+
+def test_a_trade_that_is_cancelled_and_booked_again_with_its_id_counts_once() -> None:
+    cancel = {"tradeID": "", "transactionID": "2", "origTradeID": "77", "notes": "Ca"}
+    rows = (
+        trade("E1", transactionID="1", quantity="2"),
+        trade("", quantity="-2", transactionType="TradeCancel", **cancel),
+        trade("E1", transactionID="3", quantity="1"),
+    )
+    found = read(statement(trades=rows))
+    assert sum(one.change for one in current_executions(found.executions)) == 1.0
+    before = read(statement(trades=(trade("E1", quantity="2"),)), "before.xml")
+    gateway = execution("E1", GATEWAY, account="DUSIM0001")
+    known = [*before.executions, *found.executions, gateway]
+    assert sum(one.change for one in current_executions(known)) == 1.0
+
+
+EAE = {"transactionType": "Expiration", "conid": "1", "quantity": "1", "tradeID": "9"}
+FEE = {"type": "Other Fees", "currency": "USD", "dateTime": "20260305", "amount": "-0.02"}
+LOT = {"openDateTime": "20260102;100000", "originatingOrderID": "5", "levelOfDetail": ""}
+NO_IDS = {"tradeID": "", "transactionID": "N/A"}
+
+
+def section(name: str, *rows: str) -> str:
+    return f"<{name}>{''.join(rows)}</{name}>"
+
+
+MIXED_LEVELS = {
+    "as written": ("SUMMARY", "LOT", "EXECUTION", "CLOSED_LOT", "SYMBOL_SUMMARY", "DETAIL"),
+    "small": ("summary", "lot", "execution", "closed_lot", "symbol_summary", "detail"),
+    "mixed": ("Summary", "Lot", "Execution", "Closed Lots", "Symbol Summary", "Detail"),
+}
+
+
+@pytest.mark.parametrize("letters", MIXED_LEVELS)
+def test_levels_of_detail_are_known_in_whatever_letters_they_are_written(letters: str) -> None:
+    summary, lot, executed, closed, total, detail = MIXED_LEVELS[letters]
+    fees = [
+        element("CashTransaction", FEE | {"transactionID": name, "levelOfDetail": level})
+        for name, level in {"1": detail, "2": summary}.items()
+    ]
+    found = read(
+        statement(
+            position(levelOfDetail=summary),
+            position(levelOfDetail=lot),
+            trades=(
+                trade("e1", levelOfDetail=executed),
+                trade("", levelOfDetail=closed),
+                trade("", levelOfDetail=total),
+            ),
+            more=section("CashTransactions", *fees),
+        )
+    )
+    assert found.left_out == ()
+    assert [one.conid for one in found.positions] == [1]
+    assert [one.execution_id for one in found.executions] == ["e1"]
+    assert [one.event_id for one in found.events if one.kind is EventKind.CASH] == [
+        "CashTransaction:1"
+    ]
+    assert period(found) is not None
+
+
+@pytest.mark.parametrize("name", ["OpenPosition", "Trade", "CashTransaction"])
+def test_what_rows_of_an_unknown_level_may_say_is_not_known(name: str) -> None:
+    unknown = {"levelOfDetail": "Tax Parcel"}
+    rows = {
+        "OpenPosition": statement(position(), position(2, **unknown)),
+        "Trade": statement(trades=(trade(), trade("e2", **unknown))),
+        "CashTransaction": statement(more=element("CashTransaction", FEE | unknown)),
+    }
+    what, remedy = left_out(rows[name])
+    assert what.startswith(f"march.xml: {name} (")
+    assert "has levelOfDetail='Tax Parcel', which is not known" in what
+    assert "Summary for Open Positions" in remedy
+    found = read(rows[name])
+    assert found.lacks_positions is (name == "OpenPosition")
+    assert (period(found) is None) is (name != "OpenPosition")
+
+
+def test_types_are_known_in_whatever_letters() -> None:
+    bill = position(4, assetCategory="Carbon", symbol="EUA DEC26")
+    kinds = {1: "stk", 2: "Opt", 3: "FXCFD"}
+    found = read(statement(*(position(n, assetCategory=t) for n, t in kinds.items()), bill))
+    assert [one.sec_type for one in found.positions] == ["STK", "OPT", "CFD", "CARBON"]
+    assert (found.left_out, found.lacks_positions) == ((), False)
+
+
+def test_rows_of_accounts_that_are_not_served_are_counted_and_not_read() -> None:
+    others = {"accountId": "DUSIM0001-P"}, {"accountId": "Savings"}
+    data = statement(
+        position(),
+        *(position(2, position="much", **other) for other in others),
+        trades=(trade("e1"), trade("e2", **others[0])),
+        more=element("CashTransaction", FEE | others[0]),
+    )
+    (found,) = read_statements(data, "a.xml", serves={"DUSIM0001"}.__contains__)
+    assert [one.conid for one in found.positions] == [1]
+    assert [one.execution_id for one in found.executions] == ["e1"]
+    assert found.foreign_rows == {"DUSIM0001-P": 3, "Savings": 1}
+    assert (found.accounts, found.left_out) == ({"DUSIM0001"}, ())
+    assert period(found) is not None
+
+    (other,) = read_statements(data, "a.xml", serves={"Savings"}.__contains__)
+    assert (period(other), other.accounts) == (None, {"Savings"})
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rows of a statement, and what is read: quantities, executions, events and flaws."""
+
+    positions: tuple[str, ...] = ()
+    trades: tuple[str, ...] = ()
+    more: str = ""
+    held: dict[int, float] = field(default_factory=dict)
+    executed: tuple[str, ...] = ()
+    events: int = 0
+    left_out: tuple[str, ...] = ()
+
+    def read(self) -> Statement:
+        return read(statement(*self.positions, trades=self.trades, more=self.more))
+
+
+SHAPES = {
+    "an empty section with the name of its rows": Shape(more=section("OptionEAE")),
+    "a section with the name of its rows": Shape(
+        more=section("OptionEAE", element("OptionEAE", EAE)), events=1
+    ),
+    "a section that names its account": Shape(
+        more=element("OptionEAE", {"accountId": "DUSIM0001", "currency": "USD"})
+        + element("CorporateAction", {"accountId": "DUSIM0001", "reportDate": "20260305"})
+    ),
+    "an option with the margin of a future": Shape(
+        positions=(position(7, assetCategory="FSFOP", position="3", multiplier="1000"),),
+        held={7: 3},
+    ),
+    "a fee beside its sum, without levels": Shape(
+        more=section(
+            "CashTransactions",
+            element("CashTransaction", FEE | {"accountId": "-", "transactionID": ""}),
+            element("CashTransaction", FEE | {"accountId": "DUSIM0001", "transactionID": "3"}),
+        ),
+        events=1,
+    ),
+    "lots beside their summary, without levels": Shape(
+        positions=(
+            position(1, position="3", levelOfDetail="", openDateTime=""),
+            position(1, position="1", **LOT),
+            position(1, position="2", **LOT),
+        ),
+        held={1: 3},
+    ),
+    "a holding beside the sum over all accounts": Shape(
+        positions=(position(1), position(1, accountId="-", position="1")), held={1: 1}
+    ),
+    "an order beside its executions, without levels": Shape(
+        trades=(
+            trade("", ibOrderID="71", quantity="-5", levelOfDetail="", **NO_IDS),
+            trade("e1", ibOrderID="71", quantity="-2", levelOfDetail=""),
+            trade("e2", ibOrderID="71", quantity="-3", levelOfDetail=""),
+        ),
+        executed=("e1", "e2"),
+        left_out=("Trade (conid '1'",),
+    ),
+    "a contract for difference without an id": Shape(
+        trades=(trade("N/A", assetCategory="CFD", conid="290662729", **NO_IDS), trade("e1")),
+        executed=("e1",),
+        left_out=("Trade (conid '290662729'",),
+    ),
+    "orders and closed lots between executions": Shape(
+        trades=(
+            trade("", levelOfDetail="ORDER"),
+            trade("e1"),
+            element("Lot", {"conid": "1", "quantity": "2", "levelOfDetail": "CLOSED_LOT"}),
+            element("Order", {"conid": "1", "quantity": "2"}),
+        ),
+        executed=("e1",),
+    ),
+    "cash beside its sum in the base currency": Shape(
+        more=section(
+            "CashTransactions",
+            element("CashTransaction", FEE | {"transactionID": "3", "levelOfDetail": "DETAIL"}),
+            element("CashTransaction", FEE | {"levelOfDetail": "BASE_SUMMARY"}),
+            element("CashTransaction", FEE | {"currency": "BASE_SUMMARY"}),
+            element(
+                "CashTransaction", FEE | {"currency": "Base Summary", "levelOfDetail": "DETAIL"}
+            ),
+        )
+        + section("Transfers", element("Transfer", EAE | {"currency": "BASE_SUMMARY"})),
+        events=1,
+    ),
+    "net liquidation and cash as sums in the base currency": Shape(
+        more=element(
+            "EquitySummaryByReportDateInBase",
+            {"reportDate": "20260305", "total": "12", "cash": "12", "levelOfDetail": "SUMMARY"},
+        )
+        + element("CashReportCurrency", {"currency": "USD", "endingCash": "12"})
+        + element("CashReportCurrency", {"currency": "BASE_SUMMARY", "endingCash": "12"})
+        + element(
+            "CashReportCurrency",
+            {"currency": "EUR", "endingCash": "12", "levelOfDetail": "BaseCurrency"},
+        ),
+        events=2,
+    ),
+    "elements that are not read": Shape(
+        positions=(position(1),),
+        more=element("AccountInformation", {"accountId": "DUSIM0001"})
+        + section("SecuritiesInfo", element("SecurityInfo", {"rate": "1,5"})),
+        held={1: 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_nothing_is_counted_twice_and_what_is_left_out_is_named(name: str) -> None:
+    shape = SHAPES[name]
+    found = shape.read()
+    assert {one.conid: one.position for one in found.positions} == shape.held
+    assert tuple(sorted(one.execution_id for one in found.executions)) == shape.executed
+    assert len([one for one in found.events if one is not period(found)]) == shape.events
+    assert len(found.left_out) == len(shape.left_out)
+    for (what, remedy), named in zip(found.left_out, shape.left_out, strict=True):
+        assert what.startswith(f"a.xml: {named}")
+        assert remedy
+    held_unread = any("OpenPosition" in one for one in shape.left_out)
+    assert found.lacks_positions is held_unread
+    trades_unread = any("Trade" in one for one in shape.left_out)
+    assert (period(found) is None) is trades_unread
+
+
+def test_the_types_of_a_statement_are_those_of_a_gateway() -> None:
+    for theirs, ours in {"FSFOP": "FOP", "FSOPT": "OPT", "STK": "STK"}.items():
+        event = element("OptionEAE", EAE | {"assetCategory": theirs})
+        found = Shape(
+            (position(assetCategory=theirs),), (trade(assetCategory=theirs),), event
+        ).read()
+        rows = (*found.positions, *found.executions, found.events[0])
+        assert [one.sec_type for one in rows] == [ours] * 3
+
+
+@pytest.mark.parametrize(
+    "content", ["<TradeConfirms><TradeConfirm conid='1'/></TradeConfirms>", ""]
+)
+def test_a_file_of_another_kind_is_named(content: str) -> None:
+    data = statement().decode()
+    begin, end = data.index("<OpenPositions>"), data.index("</FlexStatement>")
+    with pytest.raises(StatementError, match=r"a.xml is no activity statement") as caught:
+        read_statements(f"{data[:begin]}{content}{data[end:]}".encode(), "a.xml")
+    assert "activity Flex query" in caught.value.remedy
+
+
+def test_elements_without_meaning_take_no_memory() -> None:
+    data = statement(position(), more="<a/>" * 60_000)
+    tracemalloc.start()
+    try:
+        (found,) = read_statements(data, "a.xml")
+        _now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found.positions) == 1
+    assert peak < 2 * 2**20
+
+
+def test_a_file_without_a_statement_is_named() -> None:
+    with pytest.raises(StatementError, match="has no statement of an account"):
+        read_statements(b'<FlexQueryResponse><FlexStatements count="0"/></FlexQueryResponse>', "a")

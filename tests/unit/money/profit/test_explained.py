@@ -1,0 +1,216 @@
+"""Where the profit of a day came from: the parts of a holding's profit, and those of strategies."""
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import polars as pl
+import pytest
+
+from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, MOVEMENTS
+from position_sync_dagster.money.past.movements import MovementKind, Section
+from position_sync_dagster.money.profit.profit import (
+    PARTS,
+    _held_or_traded,
+    _Owners,
+    by_strategy,
+    explain_holdings,
+    is_explained,
+)
+
+DAY = date(2026, 3, 6)
+NOTHING = pl.DataFrame(schema=DAILY_POSITIONS.polars)
+
+
+def held(conid: int, position: float, price: float, **values: Any) -> dict[str, Any]:
+    usual: dict[str, Any] = {
+        "account": "A", "conid": conid, "symbol": "SPY", "currency": "USD", "multiplier": 100.0,
+        "magnifier": 1.0, "underlying_price": 600.0, "implied_vol": 0.2, "delta": 0.5,
+        "gamma": 0.01, "vega": 1.0, "theta": -0.2, "position": position, "right": "CALL",
+    }  # fmt: skip
+    row = usual | values
+    return {"market_value": position * price * row["multiplier"]} | row
+
+
+SHARE: dict[str, Any] = dict.fromkeys(
+    ("underlying_price", "implied_vol", "delta", "gamma", "vega", "theta")
+)
+SHARE |= {"multiplier": 1.0, "right": None}
+
+
+def moved(conid: int, by: float, price: float, **values: Any) -> dict[str, Any]:
+    usual = {
+        "account": "A", "symbol": "SPY", "currency": "USD", "kind": MovementKind.TRADE,
+        "section": Section.TRADES, "conid": conid, "quantity": by, "price": price,
+        "cash": -by * price * 100.0, "fee": -1.0, "fee_currency": "USD", "day": DAY,
+        "at": datetime(2026, 3, 6, 17, tzinfo=UTC),
+    }  # fmt: skip
+    return usual | values
+
+
+def explained(
+    before: list[dict[str, Any]], after: list[dict[str, Any]], movements: list[dict[str, Any]]
+) -> pl.DataFrame:
+    holdings = {**DAILY_POSITIONS.polars, "magnifier": pl.Float64()}
+    return explain_holdings(
+        pl.DataFrame(before, schema=holdings),
+        pl.DataFrame(after, schema=holdings),
+        pl.DataFrame(movements, schema=MOVEMENTS.polars),
+        days=1.0,
+    )
+
+
+def of_strategies(found: pl.DataFrame, *strategies: str) -> pl.DataFrame:
+    """Return the rows of holdings, each with its strategy."""
+    return found.with_columns(strategy_id=pl.Series(strategies))
+
+
+def row_of(frame: pl.DataFrame, conid: int) -> dict[str, Any]:
+    row = frame.row(by_predicate=pl.col("conid") == conid, named=True)
+    assert row["profit"] == pytest.approx(sum(row[name] or 0.0 for name in PARTS))
+    return row
+
+
+def test_a_kept_option_earns_by_its_greeks_and_the_rest_of_its_repricing() -> None:
+    now = held(1, 2.0, 16.0, underlying_price=606.0, implied_vol=0.21)
+    row = row_of(explained([held(1, 2.0, 12.0)], [now], []), 1)
+    assert row["profit"] == pytest.approx(800.0)
+    parts = [row[name] for name in ("delta", "gamma", "vega", "theta", "repricing")]
+    assert parts == pytest.approx([600.0, 36.0, 200.0, -40.0, 4.0])
+
+
+def test_an_underlying_in_pence_moves_by_a_hundredth_and_one_of_unknown_unit_by_nothing() -> None:
+    before = held(1, 1.0, 12.0, underlying_price=600.0, magnifier=100.0)
+    after = held(1, 1.0, 13.0, underlying_price=700.0, magnifier=100.0)
+    assert row_of(explained([before], [after], []), 1)["delta"] == pytest.approx(50.0)
+    unknown = explained([before | {"magnifier": None}], [after], [])
+    assert row_of(unknown, 1)["delta"] is None
+    assert row_of(unknown, 1)["profit"] == pytest.approx(100.0)
+
+
+def test_a_trade_earns_from_its_price_to_the_last_and_costs_its_fee() -> None:
+    row = row_of(explained([], [held(1, 1.0, 13.0)], [moved(1, 1.0, 12.0)]), 1)
+    assert (row["trades"], row["fees"], row["profit"]) == pytest.approx((100.0, -1.0, 99.0))
+    closed = row_of(explained([held(1, 1.0, 12.0)], [], [moved(1, -1.0, 15.0)]), 1)
+    assert closed["profit"] == pytest.approx(299.0)
+
+
+def test_what_was_opened_and_closed_within_the_day_earns_its_cash() -> None:
+    row = row_of(explained([], [], [moved(1, -1.0, 12.0), moved(1, 1.0, 9.0)]), 1)
+    assert (row["trades"], row["profit"]) == pytest.approx((300.0, 298.0))
+
+
+def test_one_contract_under_two_symbols_is_one_holding() -> None:
+    bought, sold = moved(1, 2.0, 9.0, symbol="ESH7"), moved(1, -2.0, 8.0, symbol="ES")
+    passing = _held_or_traded(NOTHING, NOTHING, pl.DataFrame([bought, sold], MOVEMENTS.polars))
+    assert passing.select("conid", "position").rows() == [(1, 2.0)]
+
+    kept = explained([held(1, 1.0, 9.0, symbol="ESH7")], [held(1, 1.0, 8.0, symbol="ES")], [])
+    assert kept.select("conid", "profit").rows() == [(1, -100.0)]
+
+
+def test_an_assignment_earns_what_the_premium_and_the_shares_are_worth() -> None:
+    booked = {"kind": MovementKind.ASSIGNMENT, "fee": 0.0}
+    found = explained(
+        [held(1, -1.0, 11.0)],
+        [held(5, -100.0, 610.0, **SHARE)],
+        [moved(1, 1.0, 0.0, **booked), moved(5, -100.0, 600.0, cash=60_000.0, **booked)],
+    )
+    assert found.get_column("assignments").sum() == pytest.approx(100.0)
+    assert found.get_column("profit").sum() == pytest.approx(1100.0 - 1000.0)
+    assert found.get_column("unexplained").sum() == 0
+
+
+def test_a_share_earns_by_its_price_alone() -> None:
+    ends = [held(5, 100.0, 600.0, **SHARE)], [held(5, 100.0, 582.0, **SHARE)]
+    row = row_of(explained(*ends, []), 5)
+    assert (row["delta"], row["profit"]) == pytest.approx((-1800.0, -1800.0))
+
+
+def test_an_option_without_greeks_earns_by_its_repricing_and_is_counted() -> None:
+    unknown = SHARE | {"multiplier": 100.0, "right": "CALL"}
+    ends = [held(1, 1.0, 12.0, **unknown)], [held(1, 1.0, 9.0, **unknown)]
+    row = row_of(explained(*ends, []), 1)
+    assert (row["delta"], row["theta"], row["repricing"]) == (None, None, pytest.approx(-300.0))
+    assert row["without_greeks"]
+
+
+@pytest.mark.parametrize(("without", "delta"), [(1, 1900.0), (3, None)])
+def test_the_greeks_of_a_day_are_null_where_most_options_have_none(without, delta) -> None:
+    """Twenty options rise by 1.00 as their underlying does by 2; each is as large as the others."""
+    unknown = dict.fromkeys(("delta", "gamma", "vega", "theta"))
+    before = [held(n, 1.0, 12.0, **unknown if n < without else {}) for n in range(20)]
+    after = [held(n, 1.0, 13.0, underlying_price=602.0) for n in range(20)]
+    found = explained(before, [*after, held(99, 100.0, 9.0, **SHARE)], [moved(99, 100.0, 8.0)])
+    (row,) = by_strategy(of_strategies(found, *["s"] * 21)).to_dicts()
+    assert row["delta"] == (None if delta is None else pytest.approx(delta))
+    assert (row["vega"] is None) == (row["repricing"] is None) == (delta is None)
+    assert row["without_greeks"] == without
+    assert None not in (row["profit"], row["trades"], row["fees"], row["gross_move"])
+
+
+@pytest.mark.parametrize(
+    ("missing", "why"),
+    [
+        ({"cash": None}, "what a movement paid"),
+        ({"fee": None}, "a commission"),
+        ({"fee": None, "fee_currency": "EUR"}, "a commission"),
+        ({"quantity": None}, "a quantity that moved"),
+    ],
+)
+def test_a_movement_of_which_a_number_is_not_known_makes_the_profit_unknown(missing, why) -> None:
+    found = explained([], [held(1, 1.0, 13.0)], [moved(1, 1.0, 12.0, **missing)])
+    (row,) = found.to_dicts()
+    assert (row["profit"], row["why_unknown"]) == (None, why)
+
+
+def test_a_commission_of_a_movement_without_a_currency_is_not_lost() -> None:
+    booked = moved(1, 0.0, 0.0, kind=MovementKind.CORPORATE_ACTION, currency=None, cash=5.0)
+    (row,) = explained([], [], [booked]).to_dicts()
+    assert (row["profit"], row["why_unknown"]) == (None, "a commission")
+
+
+@pytest.mark.parametrize("end", ["before", "after"])
+def test_a_value_that_is_not_known_makes_the_profit_and_its_parts_unknown(end) -> None:
+    ends = {name: held(1, 1.0, 12.0) for name in ("before", "after")}
+    ends[end] |= {"market_value": None}
+    (row,) = explained([ends["before"]], [ends["after"]], []).to_dicts()
+    assert {row[name] for name in ("profit", *PARTS[:6], "cash", "gross_move")} == {None}
+
+
+def test_a_quantity_without_a_movement_is_unexplained_and_named() -> None:
+    found = explained([held(1, 1.0, 12.0)], [held(1, 3.0, 12.0)], [])
+    rows = by_strategy(of_strategies(found, "s"))
+    assert rows.get_column("unexplained").to_list() == pytest.approx([2400.0])
+    assert rows.get_column("unexplained_legs").to_list() == ["SPY 1"]
+    assert rows.get_column("why_unknown").to_list() == ["SPY 1: what moved 2.0"]
+    assert rows.get_column("profit").to_list() == [None]
+    assert not is_explained(rows.row(0, named=True))
+
+
+def test_one_unknown_holding_makes_its_strategy_unknown_and_no_other() -> None:
+    after = [held(1, 1.0, 13.0), held(2, 1.0, 13.0, market_value=None), held(3, 1.0, 14.0)]
+    found = explained([held(conid, 1.0, 12.0) for conid in (1, 2, 3)], after, [])
+    in_strategies = of_strategies(found.sort("conid"), "s", "s", "t")
+    rows = by_strategy(in_strategies).select("strategy_id", "profit", "legs", "legs_unknown")
+    assert rows.rows() == [("s", None, 2, 1), ("t", 200.0, 1, 0)]
+
+
+def test_what_is_gone_is_of_those_that_had_it_or_of_nobody() -> None:
+    columns = {"account": pl.String, "conid": pl.Int64, "strategy_id": pl.String}
+    shares = pl.DataFrame([("A", 1, "s", 1.0)], {**columns, "share": pl.Float64}, orient="row")
+    owners = _Owners(
+        parts=shares.clear(), at_start=shares, at_end=shares.clear(), by_claims=shares.clear()
+    )
+    rows = pl.DataFrame([held(1, 0.0, 12.0), held(2, 1.0, 12.0)])
+    assert owners.of_rows(rows, owners.at_start)["strategy_id"].to_list() == ["s", UNATTRIBUTED]
+    assert owners.of_rows(rows, owners.at_end)["strategy_id"].to_list() == [UNATTRIBUTED]
+
+
+def test_cash_of_an_account_is_in_no_strategy_and_no_leg() -> None:
+    found = explained([held(1, 1.0, 12.0)], [held(1, 1.0, 13.0)], [])
+    cash = {"account": ["A"], "currency": ["USD"], "profit": [40.0], "cash": [40.0]}
+    cash |= {"gross_move": [40.0], "strategy_id": [UNATTRIBUTED]}
+    both = pl.concat([of_strategies(found, "s"), pl.DataFrame(cash)], how="diagonal_relaxed")
+    rows = by_strategy(both).select("strategy_id", "profit", "cash", "legs")
+    assert rows.rows() == [("UNATTRIBUTED", 40.0, 40.0, 0), ("s", 100.0, 0.0, 1)]

@@ -1,0 +1,314 @@
+"""Why today's profit is what it is, against numbers by hand and by Black's formula of QuantLib."""
+
+import math
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+import QuantLib as ql
+
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, MOVEMENTS, broker_rows
+from position_sync_dagster.money.past.movements import MovementKind, Section
+from position_sync_dagster.money.profit.profit import PARTS
+from position_sync_dagster.money.profit.todays_profit import (
+    OpeningBook,
+    TodaysProfit,
+    day_and_close_before,
+    explained,
+)
+from position_sync_dagster.money.reports.changes import Day, day_began
+from position_sync_dagster.money.reports.figures import Figures
+from position_sync_dagster.money.risk.priced_legs import Assumptions
+from position_sync_dagster.settings import Settings
+from tests.support.contracts import contract_details
+from tests.support.holdings import make_holding
+from tests.support.legs import leg
+from tests.support.money_rows import book_of, row
+from tests.unit.money.past.test_causes import ACCOUNT as OWNER
+from tests.unit.money.reports.test_changes import trade
+
+NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)  # 11:00 in New York, in daylight saving time
+FRIDAY, MONDAY = date(2026, 3, 6), date(2026, 3, 9)
+CLOSE = datetime(2026, 3, 6, 21, tzinfo=UTC)
+DAYS = 66 / 24
+FAR = date(2026, 6, 19)
+ACCOUNT = "DUSIM0001"
+
+SHARE: dict[str, Any] = dict.fromkeys(("right", "strike", "expiry", "delta", "gamma", "vega"))
+SHARE |= {"theta": None, "underlying_price": None, "implied_vol": None}
+SHARE |= {"sec_type": "STK", "multiplier": 1.0}
+
+
+def at_close(conid: int, position: float, price: float, **values: Any) -> dict[str, Any]:
+    usual: dict[str, Any] = {
+        "account": ACCOUNT, "conid": conid, "symbol": "SPY", "currency": "USD", "sec_type": "OPT",
+        "right": "PUT", "strike": 600.0, "expiry": FAR, "multiplier": 100.0, "position": position,
+        "underlying_price": 600.0, "implied_vol": 0.2, "delta": -0.5, "gamma": 0.01, "vega": 1.0,
+        "theta": -0.2, "source": "STREAM", "market_price": price, "session_date": FRIDAY,
+    }  # fmt: skip
+    chosen = usual | values
+    return {"market_value": position * price * chosen["multiplier"], "magnifier": 1.0} | chosen
+
+
+def held(conid: int, position: float, price: float, today: float | None, **values: Any):
+    usual: dict[str, Any] = {
+        "position": position, "market_price": price, "daily_pnl": today, "strike": 600.0,
+        "expiry": FAR, "implied_vol": 0.2, "source": "STREAM", "sec_type": "OPT",
+    }  # fmt: skip
+    size = values.get("multiplier", 100.0)
+    return row(conid, **usual | {"market_value": position * price * size} | values)
+
+
+def moved(conid: int, by: float, price: float, **values: Any) -> dict[str, Any]:
+    usual = {
+        "movement_id": f"m{conid}{by:+g}", "account": ACCOUNT, "symbol": "SPY", "currency": "USD",
+        "kind": MovementKind.TRADE, "section": Section.TRADES, "conid": conid, "quantity": by,
+        "price": price, "cash": -by * price * 100.0, "fee": -1.0, "fee_currency": "USD",
+        "day": MONDAY, "session_date": MONDAY, "sec_type": "OPT",
+        "at": datetime(2026, 3, 9, 14, tzinfo=UTC),
+    }  # fmt: skip
+    return usual | values
+
+
+def rows_of(
+    before: list[dict[str, Any]],
+    now: list[PositionUpdate],
+    movements: list[dict[str, Any]] = [],  # noqa: B006 - never changed
+    legs: list[ActiveContract] = [],  # noqa: B006
+    rates: dict[str, float] | None = None,
+    details: list[ContractDetails] = [],  # noqa: B006
+    day: Day = Day(since=NOW),  # noqa: B008
+    **of_book: Any,
+) -> list[TodaysProfit]:
+    schema = {**DAILY_POSITIONS.polars, "magnifier": pl.Float64()}
+    opening = OpeningBook(
+        today=MONDAY, session=FRIDAY, closed_at=CLOSE, rows=pl.DataFrame(before, schema=schema)
+    )
+    book = book_of(now, legs, **of_book)
+    figures = Figures(status=None, book=book, day=day)  # type: ignore[arg-type]
+    usual_rates = {"USD": 0.04, "EUR": 0.02}
+    given = Assumptions(
+        now=NOW,
+        rates=usual_rates if rates is None else rates,
+        details={contract.conid: contract for contract in details},
+    )
+    frame = pl.DataFrame(movements, schema=MOVEMENTS.polars)
+    found = explained(figures, opening, frame, given, Settings())
+    for strategy in found:
+        parts = [getattr(strategy, name) for name in PARTS]
+        if None not in parts:
+            assert sum(parts) == pytest.approx(strategy.profit, abs=1e-9)
+        else:
+            assert parts[:5] == [None] * 5
+            assert strategy.why_unknown
+    return found
+
+
+def parts_of(found: TodaysProfit, *names: str) -> list[float]:
+    return [getattr(found, name) for name in names]
+
+
+def test_a_kept_option_is_split_by_the_greeks_of_the_close() -> None:
+    # 594 is 6 below the close, 21 % a point above it, and 1.75 days are over.
+    now = held(1, -2.0, 15.1, -620.0, underlying_price=594.0, implied_vol=0.21)
+    (found,) = rows_of([at_close(1, -2.0, 12.0)], [now])
+    delta, gamma, vega = -200 * -0.5 * -6, -200 * 0.01 * 36 / 2, -200 * 1.0 * 1
+    theta = -200 * -0.2 * DAYS
+    names = ("delta", "gamma", "vega", "theta", "repricing", "unexplained")
+    rest = -620 - delta - gamma - vega - theta
+    assert parts_of(found, *names) == pytest.approx([delta, gamma, vega, theta, rest, 0.0])
+    assert (found.profit, found.strategy) == (-620.0, UNATTRIBUTED)
+    assert (found.revalued, found.without_greeks, found.left_out) == ([], [], 0)
+    (largest,) = found.largest["delta"]
+    assert (largest.leg, largest.amount) == ("SPY 600P 19Jun26", pytest.approx(-600.0))
+
+
+def test_the_broker_counts_from_another_closing_price() -> None:
+    now = held(1, -2.0, 12.0, -30.0)
+    (found,) = rows_of([at_close(1, -2.0, 12.0)], [now])
+    assert found.unexplained == pytest.approx(-30.0)
+
+
+def test_a_leg_opened_today_and_a_part_that_was_sold_earn_from_the_price_of_the_trade() -> None:
+    opened = held(1, -1.0, 9.0, 100.0)
+    reduced = held(2, 1.0, 13.0, 100.0 + 200.0)  # one kept from 12 to 13, one sold at 14
+    trades = [moved(1, -1.0, 10.0), moved(2, -1.0, 14.0)]
+    (found,) = rows_of([at_close(2, 2.0, 12.0)], [opened, reduced], trades)
+    assert found.trades == pytest.approx(100.0 + 100.0)
+    assert (found.fees, found.unexplained) == pytest.approx((0.0, 0.0))
+    assert found.movements == ["m1-1", "m2-1"]
+    assert [leg.conid for leg in found.largest["trades"]] == [1, 2]
+
+
+def test_shares_that_an_assignment_left_earn_from_the_strike() -> None:
+    shares = SHARE | {"cash": -60_000.0, "kind": MovementKind.ASSIGNMENT, "fee": 0.0}
+    now = held(5, 100.0, 594.0, -600.0, **SHARE)
+    booked = [moved(1, 1.0, 0.0, kind=MovementKind.ASSIGNMENT, fee=0.0, cash=0.0)]
+    delivered = {name: shares[name] for name in ("cash", "kind", "fee", "sec_type")}
+    booked.append(moved(5, 100.0, 600.0, **delivered))
+    (found,) = rows_of([at_close(1, -1.0, 5.0)], [now], booked)
+    assert (found.assignments, found.profit) == pytest.approx((-600.0, -600.0))
+    assert found.movements == ["m5+100"]
+
+
+def test_currencies_and_strategies_have_rows_of_their_own_and_a_shared_leg_is_divided() -> None:
+    before = [at_close(1, -2.0, 12.0), at_close(2, 1.0, 12.0, currency="EUR", right="CALL")]
+    now = [held(1, -2.0, 11.0, 200.0), held(2, 1.0, 11.5, -50.0, currency="EUR", right="CALL")]
+    legs = [leg(1, "a", strike=600.0, expiry=FAR, quantity=-0.5)]
+    found = rows_of(before, now, legs=legs)
+    assert [(row.strategy, row.currency, row.profit) for row in found] == [
+        (UNATTRIBUTED, "EUR", -50.0), (UNATTRIBUTED, "USD", 150.0), ("a", "USD", 50.0),
+    ]  # fmt: skip
+    theta = -200 * -0.2 * DAYS
+    assert found[2].theta == pytest.approx(theta / 4)
+
+
+def test_a_weekend_and_a_holiday_count_from_the_last_close() -> None:
+    sunday = datetime(2026, 3, 8, 15, tzinfo=UTC)
+    assert day_and_close_before("XNYS", sunday)[1:] == (FRIDAY, CLOSE)
+    after_christmas = datetime(2026, 12, 26, 3, tzinfo=UTC)  # the evening of Christmas
+    assert day_and_close_before("XNYS", after_christmas)[1] == date(2026, 12, 24)
+    late = datetime(2026, 3, 10, 3, tzinfo=UTC)  # Monday evening in New York
+    assert day_and_close_before("XNYS", late) == (MONDAY, FRIDAY, CLOSE)
+    assert timedelta(days=DAYS) == NOW - CLOSE
+
+
+# The expiry is on Wednesday at 16:00 in New York: five days less an hour of daylight saving time
+# after the close of Friday, and 2.2 days from now.
+NEAR = date(2026, 3, 11)
+YEARS_BEFORE, YEARS_NOW = (119 / 24) / 365, (53 / 24) / 365
+
+
+def black(
+    spot: float, volatility: float, years: float, *, strike: float = 600.0, call: bool = False
+) -> float:
+    """Return the price of a European option at 4 % by Black's formula of QuantLib."""
+    rate = 0.04
+    kind = ql.Option.Call if call else ql.Option.Put
+    payoff = ql.PlainVanillaPayoff(kind, strike)
+    deviation = volatility * math.sqrt(years)
+    forward = spot * math.exp(rate * years)
+    return float(ql.BlackCalculator(payoff, forward, deviation, math.exp(-rate * years)).value())
+
+
+@pytest.mark.parametrize("position", [-3.0, 2.0])
+@pytest.mark.parametrize("call", [False, True])
+def test_near_the_expiry_the_parts_are_those_of_full_revaluation(position, call) -> None:
+    """An option on an index is European: its steps are differences of Black's formula."""
+    first = black(600.0, 0.22, YEARS_BEFORE, call=call)
+    after_spot = black(591.0, 0.22, YEARS_BEFORE, call=call)
+    after_volatility = black(591.0, 0.31, YEARS_BEFORE, call=call)
+    last = black(591.0, 0.31, YEARS_NOW, call=call)
+    units = position * 100
+
+    side = "CALL" if call else "PUT"
+    terms = {"symbol": "SPX", "right": side, "expiry": NEAR}
+    today = units * (last - first)
+    now = held(7, position, last, today, underlying_price=591.0, **terms)
+    details = contract_details(
+        7, symbol="SPX", right=side, strike=600.0, under_sec_type="IND", multiplier=100.0,
+        last_trade_date=NEAR, last_trade_time="16:00:00", time_zone="US/Eastern",
+        trading_class="SPXW",
+    )  # fmt: skip
+    (found,) = rows_of([at_close(7, position, first, **terms)], [now], details=[details])
+    wanted = [units * (after_spot - first), 0.0, units * (after_volatility - after_spot)]
+    wanted += [units * (last - after_volatility), 0.0, 0.0]
+    names = ("delta", "gamma", "vega", "theta", "repricing", "unexplained")
+    assert parts_of(found, *names) == pytest.approx(wanted, abs=0.001 * abs(units))
+    assert [text[:3] for text in found.revalued] == ["SPX"]
+    assert found.without_greeks == []
+
+
+@pytest.mark.parametrize("name", ["delta", "gamma", "vega", "theta", "implied_vol"])
+def test_a_leg_whose_close_lacks_a_greek_is_revalued(name) -> None:
+    before = at_close(1, 2.0, 20.0, **{name: None})
+    (found,) = rows_of([before], [held(1, 2.0, 24.0, 800.0, underlying_price=590.0)])
+    assert len(found.revalued) == 1
+    assert found.delta > 500  # of 200 puts at the money, after 10 points
+    assert found.repricing == pytest.approx(0.0, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("close", "now", "rates"),
+    [
+        ({"underlying_price": None}, {}, None),
+        ({"delta": None}, {"underlying_price": None}, None),
+        ({"delta": None}, {"strike": None}, None),
+        ({"delta": None}, {}, {}),
+    ],
+)
+def test_without_spot_terms_or_a_rate_nothing_says_what_the_change_of_the_price_is(
+    close, now, rates
+) -> None:
+    present = held(1, 2.0, 24.0, 800.0, **{"underlying_price": 590.0} | now)
+    (found,) = rows_of([at_close(1, 2.0, 20.0, **close)], [present], rates=rates)
+    assert parts_of(found, "delta", "vega", "theta", "repricing") == [None] * 4
+    assert parts_of(found, "profit", "trades", "unexplained") == pytest.approx([800, 0, 0])
+    assert len(found.without_greeks) == 1
+    assert "too few legs have greeks" in str(found.why_unknown)
+
+
+@pytest.mark.parametrize(
+    ("position_before", "close", "movements", "why"),
+    [
+        (2.0, {"market_value": None}, [], "its value at the close before"),
+        (1.0, {}, [{"cash": None}], "what a movement paid"),
+        (1.0, {}, [{"quantity": None}], "a quantity that moved"),
+        (1.0, {}, [], "what moved 1.0"),
+    ],
+)
+def test_a_number_that_is_not_known_makes_the_parts_unknown_and_never_the_profit(
+    position_before, close, movements, why
+) -> None:
+    kept = held(1, 2.0, 13.0, 100.0)
+    bought = [moved(1, 1.0, 12.0, **values) for values in movements]
+    before = at_close(1, position_before, 12.0, **close)
+    (found,) = rows_of([before], [kept], bought)
+    assert (found.profit, found.delta) == (100.0, None)
+    assert found.why_unknown == f"SPY 600P 19Jun26: {why}"
+
+
+def test_an_account_without_a_close_says_so_and_leaves_the_others_known() -> None:
+    other = held(2, -1.0, 5.0, 60.0, account="DUSIM0002")
+    found = rows_of([at_close(1, 2.0, 12.0)], [held(1, 2.0, 13.0, 200.0), other])
+    assert [(row.account, row.theta is None) for row in found] == [
+        (ACCOUNT, False), ("DUSIM0002", True),
+    ]  # fmt: skip
+    assert "the close of 2026-03-06 is not recorded" in str(found[1].why_unknown)
+
+
+def test_a_profit_of_the_day_that_is_not_known_is_left_out_of_all_numbers() -> None:
+    before = [at_close(1, 20.0, 12.0), at_close(2, 1.0, 3.0)]
+    (found,) = rows_of(before, [held(1, 20.0, 13.0, 200.0), held(2, 1.0, 4.0, None)])
+    assert (found.profit, found.left_out) == (200.0, 1)
+    (little,) = rows_of(before, [held(1, 1.0, 13.0, 200.0), held(2, 1.0, 4.0, None)])
+    assert (little.profit, little.delta, little.known, little.of) == (None, None, 1, 2)
+    assert "its profit of the day, which is left out" in str(found.why_unknown)
+    (nothing,) = rows_of(before[1:], [held(2, 1.0, 4.0, None)])
+    assert (nothing.profit, nothing.left_out) == (None, 1)
+
+
+def test_what_closed_today_is_named_beside_the_number_by_its_strategy() -> None:
+    """A call of 0dte was sold and bought back between two rows; another leg of it stays open."""
+    sale = trade(2, -1.0, 5.0, None)
+    purchase = trade(2, 1.0, 4.0, None)
+    gone = broker_rows([make_holding(2, NOW, account=OWNER, position=0.0)], None)
+    names = {1: frozenset({"0dte"}), 2: frozenset({"0dte"})}
+    day = Day(since=day_began(NOW), movements=[sale, purchase], strategies=names)
+    listed = [moved(2, -1.0, 5.0, account=OWNER), moved(2, 1.0, 4.0, account=OWNER)]
+    (found,) = rows_of(
+        [at_close(1, 2.0, 12.0, account=OWNER)],
+        [held(1, 2.0, 13.0, 200.0, account=OWNER)],
+        listed,
+        [leg(1, "0dte", strike=600.0, expiry=FAR)],
+        day=day,
+        reported=gone,
+    )
+    assert (found.profit, found.closed) == (200.0, 100.0)
+    assert [leg.conid for leg in found.closed_legs] == [2]
+    assert found.movements == ["m2-1", "m2+1"]
+    assert found.trades == 0.0

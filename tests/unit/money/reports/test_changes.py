@@ -1,0 +1,163 @@
+"""What happened today, a line each, from the records of the tables."""
+
+from dataclasses import fields, replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.money.past.closes import Cause, Closure, PositionChange
+from position_sync_dagster.money.past.movements import (
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+)
+from position_sync_dagster.money.reports.changes import (
+    ChangeKind,
+    Day,
+    changes_of,
+    day_began,
+    realized_of,
+)
+from tests.unit.money.past import test_causes as cases
+
+NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
+NAMES = {1: "QQQ 555C 15Dec28", 2: "QQQ 600C 15Dec28", 3: "QQQ"}
+
+
+def change(conid: int, before: float, after: float, **values) -> PositionChange:
+    right, strike = (None, None) if conid == 3 else (Right.CALL, 555.0)
+    terms = {"symbol": "QQQ", "right": right, "strike": strike, "expiry": None}
+    usual = terms | {"change_id": f"change-{conid}"}
+    return cases.change(conid, before, after, NOW, **usual | values)
+
+
+def trade(conid: int, quantity: float, price: float, profit: float | None, **values) -> Movement:
+    row = Movement(
+        movement_id=f"m{conid}{quantity}", kind=MovementKind.TRADE, section=Section.TRADES,
+        account=cases.ACCOUNT, day=date(2026, 3, 9), session_date=date(2026, 3, 9), at=NOW,
+        conid=conid, symbol="QQQ", sec_type="OPT", quantity=quantity, price=price,
+        multiplier=100.0, currency="USD", cash=-quantity * price * 100.0, fee=-1.0,
+        fee_currency="USD", realized_pnl=profit, source=MovementSource.API, order_id="71",
+    )  # fmt: skip
+    return replace(row, **values)
+
+
+def closure(conid: int, cause: Cause, profit: float | None, **values) -> Closure:
+    (one,) = cases.CASES["sold on its day"].found()
+    usual = {"change_id": f"change-{conid}", "conid": conid, "quantity": -1.0, "closed_at": NOW}
+    return replace(one, cause=cause, realized_pnl=profit, **usual | values)
+
+
+def lines(**values) -> list[str]:
+    day = Day(since=day_began(NOW), names=NAMES, **values)
+    return [f"{one.kind} {one.text}" for one in changes_of(day)]
+
+
+def test_an_order_is_one_line_with_its_contract_price_and_profit():
+    sold = trade(1, -1.0, 41.2, 45.0)
+    again = replace(sold, movement_id="2", price=41.4, realized_pnl=None)
+    assert lines(movements=[sold], changes=[change(1, 1.0, 0.0)]) == [
+        "TRADE sold 1 QQQ 555C 15Dec28 at 41.20, +45 USD"
+    ]
+    assert lines(movements=[sold, again]) == ["TRADE sold 2 QQQ 555C 15Dec28 at 41.30, +45 USD"]
+
+
+def test_a_quantity_becomes_its_fill_once_that_is_known_also_without_its_time_or_much_later():
+    more = change(1, 3.0, 4.0)
+    assert lines(changes=[more]) == ["QUANTITY quantity: QQQ 555C  3 → 4"]
+    for at in (None, NOW - timedelta(hours=2)):
+        bought = trade(1, 1.0, 41.2, None, at=at)
+        assert lines(changes=[more], movements=[bought]) == [
+            "TRADE bought 1 QQQ 555C 15Dec28 at 41.20"
+        ]
+        other = replace(bought, quantity=2.0)
+        assert "QUANTITY quantity: QQQ 555C  3 → 4" in lines(changes=[more], movements=[other])
+
+
+def test_a_combo_is_one_line_by_its_strategy():
+    legs = [trade(1, -1.0, 41.2, 45.0), trade(2, 1.0, 20.0, None)]
+    strategies = {1: frozenset({"ic-1", "other"}), 2: frozenset({"ic-1"})}
+    assert lines(movements=legs, strategies=strategies) == [
+        "TRADE ic-1: sold 1 QQQ 555C 15Dec28 at 41.20, bought 1 QQQ 600C 15Dec28 at 20.00, +45 USD"
+    ]
+
+
+def test_an_assignment_has_a_line_of_the_option_and_one_of_its_shares():
+    cause = closure(1, Cause.ASSIGNED, -55.0, counter_conid=3)
+    both = [change(1, -1.0, 0.0), change(3, 0.0, 100.0)]
+    assert lines(changes=both, closures=[cause]) == [
+        "CLOSE assigned: QQQ 555C  -1 → 0, -55 USD",
+        "QUANTITY quantity: QQQ  0 → 100",
+    ]
+    # Shares that were held are closed by the assignment.
+    gone = [change(1, -1.0, 0.0), change(3, 100.0, 0.0)]
+    of_shares = closure(3, Cause.ASSIGNED, 80.0, counter_conid=1, right=None, strike=None)
+    assert lines(changes=gone, closures=[cause, of_shares]) == [
+        "CLOSE assigned: QQQ 555C  -1 → 0, -55 USD",
+        "CLOSE assigned: QQQ  100 → 0, +80 USD",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "stated", "amount"),
+    [("O", 0.0, None), (None, 0.0, None), ("C", 0.0, 0.0), ("C;O", 4.0, 4.0), (None, 4.0, 4.0)],
+)
+def test_a_trade_that_opens_has_no_profit(code, stated, amount):
+    day = Day(since=day_began(NOW), movements=[trade(1, -1.0, 41.2, stated, open_close=code)])
+    assert [line.amount for line in changes_of(day)] == [amount]
+
+
+@pytest.mark.parametrize(
+    ("after", "causes", "line"),
+    [
+        (-3.0, [], "QUANTITY quantity: QQQ 555C  -1 → -3"),
+        (0.0, [], "CLOSE closed: QQQ 555C  -1 → 0"),
+        (0.0, [Cause.UNEXPLAINED], "CLOSE closed: QQQ 555C  -1 → 0"),
+        (0.0, [Cause.EXPIRED_WORTHLESS], "CLOSE expired worthless: QQQ 555C  -1 → 0, +112 USD"),
+    ],
+)
+def test_a_change_without_an_execution_has_a_line_of_its_own(after, causes, line):
+    closures = [closure(1, cause, 112.0) for cause in causes]
+    assert lines(changes=[change(1, -1.0, after)], closures=closures) == [line]
+
+
+def test_an_outage_that_nobody_watched_is_listed_and_one_that_lasts_says_so():
+    known = {"gateway_id": "g", "owner": Owner.STREAM, "session_id": "s", "detail": "1100"}
+    times = dict.fromkeys(("started_at", "heartbeat_at", "expires_at", "state_since"), NOW)
+    without = dict.fromkeys(field.name for field in fields(GatewaySession))
+    session = GatewaySession(**without | known | times | {"state": SessionState.BLIND})
+    later = NOW + timedelta(minutes=5)
+    back = session.outages_after(SessionState.LIVE, later, later)
+    live = replace(session, state=SessionState.LIVE, state_since=later, outages=back)
+    ((began, ended, why),) = live.outages_over
+    assert (began, ended, why) == (NOW, later, "1100")
+    found = changes_of(Day(since=day_began(NOW), sessions=[live]))
+    assert {one.kind for one in found} == {ChangeKind.GATEWAY}
+    assert "gateway g: outage of 300 s – 1100" in [one.text for one in found]
+    assert "GATEWAY gateway g: outage, not over yet – 1100" in lines(sessions=[session])
+    assert live.outages_after(SessionState.LIVE, later, later) == back, "no second outage"
+
+
+def test_the_realised_profit_of_a_holding_is_known_once_everything_is_explained():
+    sold = trade(1, -1.0, 41.2, 45.0)
+    two = change(1, 2.0, 0.0)
+
+    def realized(*movements: Movement):
+        day = Day(since=NOW, changes=[two], movements=movements)
+        return realized_of(day).get((cases.ACCOUNT, 1), "not yet")
+
+    other = replace(sold, movement_id="2", realized_pnl=5.0)
+    assert realized(sold) == "not yet"
+    assert realized(sold, replace(other, quantity=None)) == "not yet"
+    assert realized(sold, other) == 50.0
+    assert realized(sold, replace(other, realized_pnl=None)) is None
+    expired = replace(other, kind=MovementKind.EXPIRATION, realized_pnl=-9.0)
+    assert realized(sold, expired) == 36.0
+
+
+def test_the_day_begins_at_midnight_in_new_york():
+    assert day_began(NOW) == datetime(2026, 3, 9, 4, 0, tzinfo=UTC)
+    assert day_began(datetime(2026, 1, 5, 4, 59, tzinfo=UTC)).day == 4

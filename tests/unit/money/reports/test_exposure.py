@@ -1,0 +1,280 @@
+"""The exposure of each strategy."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from types import SimpleNamespace
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from position_sync_dagster.domain.instrument import ContractDetails, Right
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.position_update import PositionUpdate, ValueOrigin
+from position_sync_dagster.money.reports import exposure
+from position_sync_dagster.money.reports.exposure import claims_of
+from tests.support import money_rows
+from tests.support.contracts import contract_details
+from tests.support.extent import examples
+from tests.support.legs import leg
+
+PUT = Right.PUT
+NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
+BROKER = ValueOrigin.PORTFOLIO
+
+
+def row(conid: int, position: float = 4.0, **values: object) -> PositionUpdate:
+    usual = {
+        "right": Right.CALL, "position": position, "market_price": 1.5, "daily_pnl": None,
+        "market_value": position * 150.0, "unrealized_pnl": position * 50.0, "timestamp": NOW,
+        "account": "DUSIM1", "strike": None, "expiry": None, "delta": 0.5,
+        "underlying_price": None,
+    }  # fmt: skip
+    return money_rows.row(conid, **usual | values)
+
+
+def exposures(
+    legs: list[ActiveContract],
+    rows: list[PositionUpdate],
+    *,
+    now: datetime = NOW,
+    details: dict[int, ContractDetails] | None = None,
+    every: bool = False,
+) -> list[SimpleNamespace]:
+    """Return the exposure of strategies, or of `every` part, with each column as an attribute."""
+    found = exposure.exposures(exposure.split(legs, money_rows.priced_rows(rows), details), now)
+    rows = found.iter_rows(named=True)
+    return [SimpleNamespace(**one) for one in rows if every or one["strategy_id"] != UNATTRIBUTED]
+
+
+every_part = partial(exposures, every=True)
+
+
+def only(found: list[SimpleNamespace]) -> SimpleNamespace:
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_strategy_sums_its_legs_with_their_signs() -> None:
+    found = only(exposures([leg(1), leg(2)], [row(1, 4.0), row(2, -1.0)]))
+    assert found.market_value == pytest.approx(450.0)
+    assert found.unrealized_pnl == pytest.approx(150.0)
+    assert found.delta == pytest.approx(0.5 * 3 * 100)
+    assert (found.legs, found.legs_held) == (2, 2)
+
+
+def test_a_shared_leg_is_divided_by_quantity_and_the_rest_is_the_open_holders() -> None:
+    found = exposures([leg(1, "a", quantity=1.0), leg(1, "b")], [row(1, 4.0)])
+    assert [(e.strategy_id, e.market_value) for e in found] == [("a", 150.0), ("b", 450.0)]
+
+
+def test_a_leg_in_any_account_takes_its_part_of_all_of_them() -> None:
+    rows = [row(1, 3.0), row(1, 1.0, account="DUSIM2")]
+    found = exposures([leg(1, quantity=2.0)], rows)
+    assert [(one.account, one.market_value) for one in found] == [("DUSIM1", 225), ("DUSIM2", 75)]
+    assert only(exposures([leg(1, account="DUSIM2")], rows)).market_value == pytest.approx(150.0)
+
+
+def test_unknown_values_stay_unknown_and_are_counted() -> None:
+    blank = row(2, market_value=None, unrealized_pnl=None, delta=None, gamma=None, vega=None)
+    found = only(exposures([leg(1), leg(2)], [row(1), blank]))
+    assert (found.market_value, found.delta) == (None, None), "half of it is no sum"
+    assert (found.legs_without_value, found.legs_without_greeks) == (1, 1)
+    alone = only(exposures([leg(2)], [blank]))
+    assert (alone.market_value, alone.unrealized_pnl, alone.delta) == (None, None, None)
+
+
+def test_a_future_counts_as_notional_and_never_as_value() -> None:
+    found = exposures([leg(1), leg(2)], [row(1), row(2, sec_type="FUT", market_value=250_000.0)])
+    option, future = sorted(found, key=lambda e: e.asset_class != "OPTION")
+    assert (option.market_value, option.notional) == (600.0, None)
+    assert (future.market_value, future.notional) == (None, 250_000.0)
+
+
+def test_a_leg_that_is_not_held_is_counted_and_no_more() -> None:
+    found = only(exposures([leg(1)], []))
+    assert (found.currency, found.legs, found.legs_held) == (None, 1, 0)
+    assert found.asset_class == "UNKNOWN"
+
+
+def test_a_leg_that_ended_counts_nowhere() -> None:
+    assert exposures([leg(1).ended(NOW)], [row(1)]) == []
+
+
+def test_greeks_are_summed_per_underlying_and_as_dollar_delta() -> None:
+    spy = row(1, 4.0, underlying_price=500.0)
+    spx = row(2, -1.0, symbol="SPX", underlying_price=5000.0, delta=0.2)
+    found = only(exposures([leg(1), leg(2)], [spy, spx]))
+    assert found.dollar_delta == pytest.approx(0.5 * 4 * 100 * 500 - 0.2 * 100 * 5000)
+    sums = json.loads(found.by_underlying or "")
+    assert sums["SPY"]["delta"] == pytest.approx(200.0)
+    assert sums["SPY"]["dollar_delta"] == pytest.approx(100_000.0)
+    assert sums["SPX"]["delta"] == pytest.approx(-20.0)
+    assert sums["SPX"]["theta"] == pytest.approx(10.0)
+
+
+def test_dollar_delta_of_a_contract_quoted_in_cents_is_in_its_currency() -> None:
+    corn = {"multiplier": 5000.0, "market_price": 12.5, "underlying_price": 450.0}
+    found = only(exposures([leg(1)], [row(1, 2.0, market_value=1250.0, **corn)]))
+    assert found.dollar_delta == pytest.approx(0.5 * 2 * 5000 * 450 / 100)
+    unknown = only(exposures([leg(1)], [row(1, 2.0, market_value=None, **corn)]))
+    assert unknown.dollar_delta is None
+
+
+def test_the_hedge_in_stock_has_its_value_as_dollar_delta() -> None:
+    stock = row(1, -100.0, sec_type="STK", right=None, multiplier=1.0, delta=None)
+    assert only(exposures([leg(1)], [stock])).dollar_delta == stock.market_value
+
+
+def test_the_worst_age_counts_from_now_and_unknown_times_are_counted() -> None:
+    old = NOW - timedelta(minutes=3)
+    rows = [row(1), row(2, value_time=old, value_source=BROKER)]
+    found = only(exposures([leg(1), leg(2)], rows, now=NOW + timedelta(minutes=1)))
+    assert (found.worst_value_age_s, found.legs_without_value_time) == (240.0, 1)
+    assert found.oldest_value_at == old
+
+
+@pytest.mark.parametrize(("days", "soon"), [(-1, 1), (0, 1), (5, 1), (6, 0)])
+def test_held_legs_that_expire_within_five_days_are_counted(days: int, soon: int) -> None:
+    expiry = (NOW + timedelta(days=days)).date()
+    found = only(exposures([leg(1), leg(2)], [row(1, expiry=expiry), row(2)], now=NOW))
+    assert found.legs_expiring == soon
+    assert only(exposures([leg(1)], [row(1, 0.0, expiry=expiry)], now=NOW)).legs_expiring == 0
+    midnight = NOW.replace(hour=3, day=NOW.day + 1)  # it is the evening before in New York
+    at_midnight = only(exposures([leg(1)], [row(1, expiry=expiry)], now=midnight))
+    assert at_midnight.legs_expiring == soon
+
+
+@pytest.mark.parametrize(
+    ("right", "price", "position", "in_money", "unknown"),
+    [
+        (Right.CALL, 501.0, -1.0, 1, 0),
+        (Right.CALL, 499.0, -1.0, 0, 0),
+        (Right.PUT, 499.0, -1.0, 1, 0),
+        (Right.PUT, 501.0, -1.0, 0, 0),
+        (Right.CALL, 501.0, 1.0, 0, 0),
+        (Right.CALL, None, -1.0, 0, 1),
+    ],
+)
+def test_short_legs_in_the_money_are_counted(
+    right: Right, price: float | None, position: float, in_money: int, unknown: int
+) -> None:
+    held = row(1, position, right=right, strike=500.0, underlying_price=price)
+    found = only(exposures([leg(1)], [held]))
+    assert (found.short_legs_in_money, found.short_legs_unknown) == (in_money, unknown)
+
+
+def test_a_leg_that_is_another_contract_than_its_conid_is_in_no_sum_and_is_named() -> None:
+    contract = {"symbol": "SPY", "trading_class": "SPY", "strike": 500.0}
+    day = date(2026, 4, 17)
+    contract |= {"last_trade_date": day, "expires_on": day}
+    details = {1: contract_details(1, **contract), 2: contract_details(2, **contract, right=PUT)}
+    terms = {"right": Right.CALL, "strike": 500.0, "expiry": day}
+    legs = [leg(1, **terms), leg(2, quantity=1.0, **terms), leg(2, "t", **terms)]
+    right = replace(legs[2], right=PUT)
+    found = exposures([*legs[:2], right], [row(1), row(2)], details=details)
+    iron, other = found
+    assert (iron.legs, iron.legs_held, iron.market_value) == (2, 2, 600.0)
+    assert (iron.legs_without_value, iron.legs_without_greeks) == (1, 1)
+    assert iron.mismatches == "SPY 500C 17Apr26: its right is PUT, not CALL"
+    assert (other.market_value, other.mismatches) == (600.0, None)  # nothing of it is claimed
+
+
+def test_a_mismatched_leg_alone_has_no_value_even_where_nothing_is_held() -> None:
+    details = {1: contract_details(1)}
+    for held in ([row(1)], []):
+        found = only(exposures([leg(1)], held, details=details))
+        assert (found.market_value, found.delta, found.oldest_value_at) == (None, None, None)
+        assert (found.legs, found.legs_held, found.legs_without_value) == (1, len(held), 1)
+        assert "its symbol is SPX, not SPY" in found.mismatches
+
+
+def test_legs_that_claim_more_than_is_held_share_it_by_their_quantities_and_are_named() -> None:
+    found = every_part([leg(1, "a", quantity=3.0), leg(1, "b", quantity=1.0)], [row(1, 2.0)])
+    assert [(one.strategy_id, one.market_value) for one in found] == [("a", 225.0), ("b", 75.0)]
+    assert found[0].differences == "SPY 575P 15Dec28: claims 3, has 1.5"
+
+
+def test_what_no_strategy_has_of_a_leg_is_unattributed_and_named() -> None:
+    rest, strategy = every_part([leg(1, "a", quantity=1.0)], [row(1, 4.0), row(2, 2.0)])
+    assert (rest.strategy_id, rest.account, rest.legs) == (UNATTRIBUTED, "DUSIM1", 2)
+    assert (rest.market_value, strategy.market_value) == (450.0 + 300.0, 150.0)
+    assert rest.differences == "SPY: 3 of 4 in no strategy"
+    assert strategy.differences is None
+
+
+def test_gamma_is_the_change_of_dollar_delta_when_the_underlying_moves_by_one_percent() -> None:
+    held = row(1, 4.0, underlying_price=500.0)
+    found = only(exposures([leg(1)], [held]))
+    moved = replace(held, delta=0.5 + 0.01 * 5.0)  # the underlying rises from 500 to 505
+    assert found.gamma_1pct == pytest.approx(0.01 * 4 * 100 * 5.0 * 500.0)
+    change = only(exposures([leg(1)], [moved])).dollar_delta - found.dollar_delta
+    assert found.gamma_1pct == pytest.approx(change)
+
+
+ACCOUNTS = ("DUSIM1", "DUSIM2", "DUSIM3")
+# What is not known may leave a sum without a number; see `money/risk/coverage.py`.
+numbers = st.integers(-50, 50).map(float)
+
+
+@st.composite
+def books(draw: st.DrawFn) -> tuple[list[ActiveContract], list[PositionUpdate]]:
+    rows = [
+        row(
+            conid,
+            draw(st.sampled_from([-5.0, -2.0, 0.0, 1.0, 3.0, 4.0])),
+            account=account,
+            currency=("USD", "EUR", "USD")[conid - 1],
+            symbol=("SPY", "ESTX50", "SPX")[conid - 1],
+            **{name: draw(numbers) for name in ("market_value", "unrealized_pnl", "daily_pnl")},
+            **{name: draw(numbers) for name in ("delta", "gamma", "vega", "theta")},
+            underlying_price=100.0,
+        )
+        for account in ACCOUNTS
+        for conid in (1, 2, 3)
+        if draw(st.booleans())
+    ]
+    terms = st.tuples(
+        st.sampled_from("abc"),
+        st.sampled_from([None, *ACCOUNTS]),
+        st.integers(1, 4),  # the fourth is not held
+        st.none() | st.sampled_from([-3.0, -1.0, 1.0, 2.0, 6.0]),
+    )
+    keys = draw(st.lists(terms, max_size=8, unique_by=lambda one: one[:3]))
+    return [leg(c, s, account=a, quantity=q) for s, a, c, q in keys], rows
+
+
+@given(book=books(), wrong=st.sets(st.integers(1, 3), max_size=1))
+@hypothesis.settings(max_examples=examples(60), deadline=None)
+def test_strategies_and_the_rest_are_all_holdings_nothing_twice_and_nothing_missing(
+    book: tuple[list[ActiveContract], list[PositionUpdate]], wrong: set[int]
+) -> None:
+    legs, rows = book
+    details = {conid: contract_details(conid) for conid in wrong}  # another contract than the leg
+    found = every_part(legs, rows, details=details)
+    whole = every_part([], rows, details=details)
+    assert {one.strategy_id for one in whole} <= {UNATTRIBUTED}
+    names = ("market_value", "unrealized_pnl", "daily_pnl")
+    for one in whole:
+        parts = [
+            e for e in found if (e.account, e.currency) == (one.account, one.currency) and e.options
+        ]
+        for name in (*names, "delta", "gamma", "vega", "theta"):
+            expected, values = getattr(one, name), [getattr(e, name) for e in parts]
+            known = [value for value in values if value is not None]
+            assert (sum(known) if known else None) == pytest.approx(expected, abs=1e-6)
+    held = {(r.account, r.conid): r.position for r in rows}
+    claims = claims_of(dict(enumerate(legs)), held)
+    for key, position in held.items():
+        shares = [claim.share for claim in claims if claim.key == key]
+        assert all(share > 0 for share in shares)
+        assert sum(shares) <= 1 + 1e-9
+        assert not shares or position
+    for n, one_leg in enumerate(legs):
+        has = sum(claim.share * held[claim.key] for claim in claims if claim.leg == n)
+        if one_leg.quantity is not None:
+            assert has * one_leg.quantity >= 0
+            assert abs(has) <= abs(one_leg.quantity) + 1e-9

@@ -1,0 +1,113 @@
+"""Predictions against the simulator's own market, which is then moved as predicted."""
+
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+
+import polars as pl
+import pytest
+import yaml
+
+from ib_gateway_simulator import load_book
+from ib_gateway_simulator.market.market import Market
+from position_sync_dagster.domain.instrument import parse_expiry, parse_right
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.money.risk.priced_legs import Assumptions, PricedLegs
+from position_sync_dagster.money.risk.scenarios import Breakdown, Point, scenarios
+from position_sync_dagster.money.risk.terms import DatedDividend, dividends_stated
+from tests.support import money_rows
+from tests.support.legs import leg
+
+NOW = datetime(2026, 11, 27, 15, 0, tzinfo=UTC)
+BOOK = load_book("demo")
+HELD = {(one.account, one.conid): one.quantity for one in BOOK.openings}
+STRATEGIES = files("ib_gateway_simulator").joinpath("books/demo_strategies.yaml").read_text()
+
+
+def legs() -> list[ActiveContract]:
+    return [
+        leg(
+            one["conid"], strategy["strategy_id"], quantity=one.get("quantity"),
+            symbol=one["symbol"], right=parse_right(one["right"]), strike=float(one["strike"]),
+            expiry=parse_expiry(one["expiry"]),
+        )
+        for strategy in yaml.safe_load(STRATEGIES)["strategies"]
+        for one in strategy["legs"]
+    ]  # fmt: skip
+
+
+def market_now() -> Market:
+    return Market(
+        underlyings=BOOK.underlyings, contracts=BOOK.contracts, as_of=NOW, rate=BOOK.rate, seed=7,
+        options=BOOK.option_market,
+    )  # fmt: skip
+
+
+def row(market: Market, account: str, conid: int, quantity: float) -> PositionUpdate:
+    contract, (greeks, spot) = BOOK.contracts[conid], market.theory(conid)
+    price = spot if greeks is None else greeks.price
+    return money_rows.row(
+        conid, account=account, symbol=contract.symbol, position=quantity,
+        right=parse_right(contract.right), strike=contract.strike,
+        expiry=parse_expiry(contract.expiry), market_price=price,
+        market_value=quantity * price * contract.multiplier,
+        implied_vol=greeks.implied_vol if greeks else None, underlying_price=spot,
+        multiplier=float(contract.multiplier),
+    )  # fmt: skip
+
+
+def dividends(market: Market) -> dict[str, tuple[DatedDividend, ...]]:
+    """Return what tick 456 says of each underlying."""
+    found = {}
+    for symbol in BOOK.underlyings:
+        paid, spot = market.dividends(symbol, 1.0), market.spot(symbol)
+        if paid:
+            (at, share), year = paid[0], sum(part for _at, part in paid) * spot
+            day = NOW + timedelta(days=365 * at)
+            found[symbol] = dividends_stated(day, spot * share, year)
+    return found
+
+
+def predicted_and_moved(points: list[Point]) -> pl.DataFrame:
+    market = market_now()
+    rows = [row(market, *key, quantity) for key, quantity in HELD.items()]
+    parts = money_rows.book_of(rows, legs()).split.parts
+    priced = PricedLegs.of(
+        parts, Assumptions(now=NOW, rates={"USD": BOOK.rate}, dividends=dividends(market))
+    )
+    assert priced.left_out() == {}
+    predicted = scenarios(priced, points, Breakdown.STRATEGY)
+    theory = {conid: market.theory(conid)[0] for conid in parts["conid"].unique()}
+    values: list[dict[str, object]] = []
+    for number, point in enumerate(points):
+        moved = market_now()
+        for symbol in BOOK.underlyings:
+            moved.jump(symbol, 1 + point.spot / 100)
+        moved.shift_volatility(point.vol)
+        for one in parts.iter_rows(named=True):
+            before, (after, _) = theory[one["conid"]], moved.theory(one["conid"])
+            size = one["position"] * one["multiplier"] * one["share"]
+            assert before is not None
+            assert after is not None
+            values.append(
+                {
+                    "strategy_id": one["strategy_id"],
+                    "point": number,
+                    "contracts": abs(one["position"] * one["share"]),
+                    "moved": size * (after.price - before.price),
+                    "gross": abs(size * (after.price - before.price)),
+                }
+            )
+    by = ["strategy_id", "point"]
+    sums = pl.DataFrame(values).group_by(by).agg(pl.col("moved", "gross", "contracts").sum())
+    return predicted.with_columns(pl.col("point").cast(pl.Int64)).join(sums, on=by)
+
+
+def test_each_strategy_and_the_account_are_within_one_percent_of_the_move() -> None:
+    moves = ((-10, -5), (-10, 5), (0, 5), (10, -5), (10, 5))
+    found = predicted_and_moved([Point(spot=spot, vol=vol) for spot, vol in moves])
+    account = found.group_by("point").agg(pl.col("profit", "moved", "gross", "contracts").sum())
+    for row in [*found.iter_rows(named=True), *account.iter_rows(named=True)]:
+        # The simulator's own prices are exact to two cents a share, where moves cancel.
+        allowed = max(0.01 * abs(row["moved"]), 0.003 * row["gross"], 2.5 * row["contracts"])
+        assert row["profit"] == pytest.approx(row["moved"], abs=allowed), row

@@ -1,0 +1,138 @@
+"""Profit and greeks over the price: now, on a chosen day and volatility, and at expiry."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.money.risk.curve import NO_PROFIT, Curve, curves_of
+from position_sync_dagster.money.risk.scenario_file import Point
+from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
+from position_sync_dagster.money.risk.terms import DatedDividend, NotPriced
+from tests.unit.money.risk.quantlib_oracle import Contract, Reference, reference
+from tests.unit.money.risk.test_payoff import leg, priced
+from tests.unit.money.risk.test_scenarios import EXPIRY, NOW, ROWS, share
+from tests.unit.money.risk.test_scenarios import priced as priced_book
+
+DAYS, VOL, RATE = 40, 6.0, 0.04
+DIVIDEND_DAYS, DIVIDEND = 60, 0.8
+AT_EXPIRY_DAYS = (EXPIRY - NOW.date()).days
+
+
+def only(rows: list[PositionUpdate], shift: Point, **given: object) -> Curve:
+    (curve,) = curves_of(priced(rows, **given), shift, by_underlying=True)
+    return curve
+
+
+def spread() -> list[PositionUpdate]:
+    """Return a bull put spread with shares: 3 short at 95, 3 long at 90, 100 shares."""
+    return [
+        leg(1, "PUT", 95.0, -3.0, 2.0, implied_vol=0.22, unrealized_pnl=120.0),
+        leg(2, "PUT", 90.0, 3.0, 1.0, implied_vol=0.25, unrealized_pnl=-45.0),
+        share(3, symbol="IWM", market_price=100.0, average_cost=97.0, unrealized_pnl=300.0),
+    ]
+
+
+def by_quantlib(spot: float, strike: float, volatility: float, days: int) -> Reference:
+    contract = Contract(
+        is_call=False, spot=spot, strike=strike, days=AT_EXPIRY_DAYS - days, rate=RATE,
+        volatility=volatility, dividends=((DIVIDEND_DAYS - days, DIVIDEND),),
+    )  # fmt: skip
+    return reference(contract)
+
+
+def test_the_curve_of_a_chosen_day_and_volatility_is_that_of_quantlib():
+    paid = [DatedDividend(ex_date=NOW + timedelta(days=DIVIDEND_DAYS), amount=DIVIDEND)]
+    shift = Point(vol=VOL, days=DAYS)
+    curve = only(spread(), shift, dividends={"IWM": paid})
+    short_now = by_quantlib(100.0, 95.0, 0.22, 0)
+    long_now = by_quantlib(100.0, 90.0, 0.25, 0)
+
+    for price in (90.0, 95.0, 100.0):
+        place = curve.prices.index(price)
+        short = by_quantlib(price, 95.0, 0.22 + VOL / 100, DAYS)
+        long = by_quantlib(price, 90.0, 0.25 + VOL / 100, DAYS)
+        changed = 300 * (long.price - long_now.price) - 300 * (short.price - short_now.price)
+        profit = 120 - 45 + 300 + changed + 100 * (price - 100.0)
+        assert curve.chosen[place] == pytest.approx(profit, abs=5.0)
+
+        delta = 300 * (long.delta - short.delta) + 100
+        assert curve.greeks["delta"][place] == pytest.approx(delta, abs=1.0)
+        assert curve.greeks["dollar_delta"][place] == pytest.approx(delta * price, abs=100)
+        gamma = 3 * (long.gamma - short.gamma) * price**2
+        assert curve.greeks["gamma_1pct"][place] == pytest.approx(gamma, rel=0.05, abs=15)
+        assert curve.greeks["theta"][place] == pytest.approx(
+            300 * (long.theta - short.theta), abs=0.25
+        )
+        assert curve.greeks["vega"][place] == pytest.approx(300 * (long.vega - short.vega), abs=0.6)
+
+
+def test_without_a_shift_the_curve_begins_at_the_profit_that_is_open():
+    curve = only(spread(), Point())
+    place = curve.prices.index(100.0)
+    assert curve.now[place] == pytest.approx(375.0, abs=1e-9)
+    assert curve.chosen == curve.now
+    assert curve.moves[place] == 0.0
+
+
+def test_on_the_day_of_the_expiry_the_curve_is_what_exercise_gives():
+    rows = [replace(each, unrealized_pnl=None) for each in spread()]
+    costs = [
+        leg(1, "PUT", 95.0, -3.0, 2.0, unrealized_pnl=0.0, market_price=2.0, market_value=-600.0),
+    ]
+    curve = only(costs, Point(days=AT_EXPIRY_DAYS + 1))
+    corners = dict(zip(curve.prices, curve.at_expiry, strict=True))
+    assert corners[95.0] == 600.0
+    slope = np.diff(curve.chosen) / np.diff(curve.prices)
+    assert slope[0] == pytest.approx(300.0)
+    assert slope[-1] == pytest.approx(0.0, abs=1e-9)
+    assert only(rows, Point()).now is None
+
+
+def test_a_leg_that_cannot_be_priced_makes_the_curve_unknown_and_is_listed():
+    rows = [*spread(), leg(4, "CALL", 110.0, -1.0, 1.0, implied_vol=None)]
+    curve = only(rows, Point(vol=5.0))
+    assert (curve.now, curve.chosen, curve.row["theta"]) == (None, None, None)
+    assert [left["reason"] for left in curve.left_out] == [NotPriced.NO_VOLATILITY]
+    assert curve.at_expiry is not None, "exercise needs no volatility"
+    of_unknown = only([replace(spread()[0], unrealized_pnl=None)], Point())
+    assert [left["reason"] for left in of_unknown.left_out] == [NO_PROFIT]
+
+
+def test_the_curve_of_an_account_is_what_single_scenarios_say_and_names_what_it_leaves_out():
+    shift = Point(vol=3.0, days=10)
+    curves = curves_of(priced_book(), shift, by_underlying=False)
+    curve = next(each for each in curves if (each.account, each.currency) == ("DUSIM0001", "USD"))
+    assert (curve.underlying, curve.prices, curve.at_expiry) == (None, None, None)
+    assert [left["strategy"] for left in curve.left_out] == ["other"]
+    for place in (0, 30, 60):
+        point = Point(spot=curve.moves[place], vol=3.0, days=10)
+        single = scenario_rows(priced_book(), [point], Breakdown.ACCOUNT)
+        wanted = next(row["profit"] for row in single if row["currency"] == "USD"
+                      and row["account"] == "DUSIM0001")  # fmt: skip
+        assert curve.chosen[place] == pytest.approx(wanted, rel=1e-12)
+    assert len(curves) == 3, "an account and a currency each"
+    alone = next(each for each in curves if each.currency == "EUR")
+    assert alone.underlying == "SPY"
+
+
+def test_an_account_of_which_nothing_is_priced_has_no_curve():
+    unknown = [replace(ROWS[0], implied_vol=None), replace(ROWS[3], implied_vol=None)]
+    (curve,) = curves_of(priced_book(unknown), Point(), by_underlying=False)
+    assert (curve.now, curve.chosen, curve.row["dollar_delta"]) == (None, None, None)
+    assert {left["leg"][:3] for left in curve.left_out} == {"SPY", "QQQ"}
+
+
+def test_a_curve_reaches_beyond_its_strikes_and_has_corners_and_break_evens_as_prices():
+    strikes = ((90.0, "PUT", 1.0), (95.0, "PUT", -1.0), (105.0, "CALL", -1.0), (110.0, "CALL", 1.0))
+    rows = [leg(n, right, strike, q, 1.0) for n, (strike, right, q) in enumerate(strikes, 61)]
+    rows[1] = replace(rows[1], average_cost=300.0)
+    curve = only(rows, Point())
+    assert {90.0, 95.0, 100.0, 105.0, 110.0} <= set(curve.prices)
+    assert set(curve.payoff.break_evens) <= {round(price, 6) for price in curve.prices}
+    assert len(curve.payoff.break_evens) == 2
+    assert (min(curve.at_expiry), max(curve.at_expiry)) == pytest.approx((-300.0, 200.0))
+    assert curve.prices[0] < 88
+    assert curve.prices[-1] > 112

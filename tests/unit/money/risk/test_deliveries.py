@@ -1,0 +1,265 @@
+"""What expiring legs leave, whether an account can deliver it, and early assignment."""
+
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.money.risk.deliveries import (
+    early_assignments,
+    expiries,
+    uncovered_calls,
+    undated_options,
+)
+from position_sync_dagster.money.risk.priced_legs import Assumptions, PricedLegs
+from position_sync_dagster.money.risk.terms import DatedDividend, NotPriced
+from tests.support import money_rows
+from tests.support.contracts import contract_details
+from tests.support.legs import leg as claim
+from tests.unit.money.risk.test_scenarios import EXPIRY, NOW, RATES, option, share
+
+SOON = NOW.date() + timedelta(days=4)
+
+
+def leg(conid: int, right: str, strike: float, position: float, **values: object) -> PositionUpdate:
+    """Return an option on IWM at 100, with a time value of 1."""
+    spot = values.get("underlying_price", 100.0)
+    intrinsic = 0.0
+    if isinstance(spot, float):
+        intrinsic = max(0.0, spot - strike if right == "CALL" else strike - spot)
+    value = position * 100 * (intrinsic + 1.0)
+    usual = {"symbol": "IWM", "underlying_price": 100.0, "market_value": value}
+    return option(
+        conid, **usual | {"right": right, "strike": strike, "position": position} | values
+    )
+
+
+def shares(position: float, **values: object) -> PositionUpdate:
+    money = {"market_price": 100.0, "market_value": position * 100}
+    return share(50, **{"symbol": "IWM", "position": position} | money | values)
+
+
+def priced(*rows: PositionUpdate, claims: tuple = (), **given: object) -> PricedLegs:
+    parts = money_rows.book_of(list(rows), list(claims)).split.parts
+    assumed = Assumptions(**{"now": NOW, "rates": RATES} | given)  # type: ignore[arg-type]
+    return PricedLegs.of(parts, assumed)
+
+
+def ending(*rows: PositionUpdate, until: date = EXPIRY, **given: object) -> dict[int, dict]:
+    return {row["conid"]: row for row in expiries(priced(*rows, **given), until=until)}
+
+
+def test_a_short_call_in_the_money_takes_shares_and_is_uncovered_beyond_those_held():
+    row = ending(leg(1, "CALL", 95.0, -3.0), shares(200.0))[1]
+    assert (row["units"], row["cash"], row["missing"]) == (-300.0, 28_500.0, 100.0)
+    assert row["is_uncovered"]
+    row = ending(leg(1, "CALL", 95.0, -2.0), shares(200.0))[1]
+    assert (row["units"], row["is_uncovered"], row["is_pinned"]) == (-200.0, False, False)
+    assert ending(leg(1, "CALL", 95.0, -3.0), until=EXPIRY - timedelta(days=1)) == {}
+
+
+def test_two_short_calls_do_not_both_have_the_same_shares():
+    rows = ending(leg(1, "CALL", 95.0, -1.0), leg(2, "CALL", 97.0, -1.0), shares(100.0))
+    assert [rows[conid]["missing"] for conid in (1, 2)] == [0.0, 100.0]
+
+
+def test_a_short_call_is_covered_by_a_long_one_of_the_same_expiry_if_both_are_in_the_money():
+    rows = ending(leg(1, "CALL", 96.0, -1.0), leg(2, "CALL", 99.0, 1.0))
+    assert [rows[conid]["is_uncovered"] for conid in (1, 2)] == [False, False]
+    rows = ending(leg(1, "CALL", 96.0, -1.0), leg(2, "CALL", 105.0, 1.0))
+    assert rows[1]["missing"] == 100.0
+
+
+def test_a_long_call_that_expires_later_covers_and_one_that_expired_before_does_not():
+    later = leg(2, "CALL", 105.0, 1.0, expiry=EXPIRY + timedelta(days=30))
+    assert not ending(leg(1, "CALL", 96.0, -1.0), later)[1]["is_uncovered"]
+    before = replace(later, expiry=EXPIRY - timedelta(days=30))
+    assert ending(leg(1, "CALL", 96.0, -1.0), before)[1]["is_uncovered"]
+
+
+def test_shares_that_an_earlier_expiry_takes_cover_no_later_one():
+    near = leg(1, "CALL", 95.0, -1.0, expiry=SOON)
+    rows = ending(near, leg(2, "CALL", 95.0, -1.0), shares(100.0))
+    assert [rows[conid]["missing"] for conid in (1, 2)] == [0.0, 100.0]
+
+
+def test_shares_of_another_strategy_cover_in_the_same_account_and_in_no_other():
+    claims = (claim(1, "calls", symbol="IWM", right="CALL", strike=95.0, expiry=EXPIRY),)
+    call = leg(1, "CALL", 95.0, -1.0)
+    assert not ending(call, shares(100.0), claims=claims)[1]["is_uncovered"]
+    other = shares(100.0, account="DUSIM0002")
+    assert ending(call, other, claims=claims)[1]["is_uncovered"]
+
+
+def test_a_long_put_in_the_money_without_shares_leaves_them_short():
+    assert ending(leg(1, "PUT", 110.0, 1.0))[1]["missing"] == 100.0
+    rows = ending(leg(1, "PUT", 110.0, 1.0), leg(2, "PUT", 105.0, -1.0))
+    assert rows[1]["missing"] == 0.0
+
+
+def test_an_option_near_its_strike_is_pinned_and_one_on_an_index_is_settled_in_cash():
+    assert ending(leg(1, "CALL", 99.6, -3.0))[1]["is_pinned"]
+    days = {"last_trade_date": EXPIRY - timedelta(days=1), "expires_on": EXPIRY}
+    index = contract_details(1, symbol="IWM", under_sec_type="IND", strike=90.0, **days)
+    row = ending(leg(1, "CALL", 90.0, -3.0), details={1: index})[1]
+    assert (row["units"], row["cash"], row["is_uncovered"]) == (0.0, -3000.0, False)
+    assert (row["is_cash_settled"], row["is_in_the_morning"]) == (True, True)
+
+
+ES = {"symbol": "ES", "multiplier": 50.0, "underlying_price": 6510.0}
+
+
+def of_es(conid: int, right: str, strike: float, position: float) -> PositionUpdate:
+    worth = {"market_price": 110.0, "market_value": position * 50.0 * 110.0}
+    return leg(conid, right, strike, position, sec_type="FOP", **ES, **worth)
+
+
+def future(expiry: date = EXPIRY + timedelta(days=90)) -> PositionUpdate:
+    money = {"market_price": 6510.0, "market_value": 325_500.0, "position": 1.0}
+    return share(51, sec_type="FUT", symbol="ES", multiplier=50.0, expiry=expiry, **money)
+
+
+def test_an_option_on_a_future_leaves_its_mark_and_one_future():
+    row = ending(of_es(1, "PUT", 6600.0, -1.0))[1]
+    assert (row["units"], row["cash"], row["is_uncovered"]) == (1.0, -4500.0, False)
+
+
+def test_a_short_call_on_a_future_is_covered_by_the_future_that_it_is_on():
+    call = of_es(1, "CALL", 6500.0, -1.0)
+    row = ending(call, future())[1]
+    assert (row["units"], row["missing"]) == (-1.0, 0.0)
+    assert ending(call)[1]["missing"] == 1.0
+    of_another_month: dict[int, ContractDetails] = {
+        1: contract_details(1, sec_type="FOP", under_conid=99, strike=6500.0,
+                            last_trade_date=EXPIRY, expires_on=EXPIRY)
+    }  # fmt: skip
+    assert ending(call, future(), details=of_another_month)[1]["missing"] == 1.0
+
+
+def test_a_future_that_expires_is_listed():
+    row = ending(future(expiry=SOON), until=SOON)[51]
+    assert (row["cash"], row["units"]) == (0.0, None)
+    assert "delivers is not known" in row["reason"]
+    days = {"last_trade_date": SOON, "expires_on": SOON, "right": None, "strike": None}
+    details = {51: contract_details(51, sec_type="FUT", under_sec_type="IND", **days)}
+    row = ending(future(expiry=SOON), until=SOON, details=details)[51]
+    assert (row["units"], row["is_cash_settled"], row["reason"]) == (0.0, True, None)
+
+
+def test_a_future_that_is_named_by_its_month_alone_expires_on_the_day_of_its_details():
+    days = {"last_trade_date": None, "expires_on": SOON, "right": None, "strike": None}
+    details = {51: contract_details(51, sec_type="FUT", **days)}
+    (row,) = ending(future(expiry=None), until=SOON, details=details).values()
+    assert row["expires_at"].date() == SOON
+
+
+def test_a_leg_without_a_price_is_listed_with_the_reason():
+    row = ending(leg(1, "CALL", 95.0, -1.0, underlying_price=None))[1]
+    assert (row["units"], row["cash"], row["is_uncovered"]) == (None, None, None)
+    assert row["reason"] == NotPriced.NO_PRICE
+    no_terms = leg(1, "CALL", 95.0, -1.0, expiry=None)
+    assert ending(no_terms) == {}
+    assert [row["reason"] for row in undated_options(priced(no_terms))] == [NotPriced.NO_TERMS]
+
+
+def test_the_price_of_another_leg_of_the_underlying_counts_and_a_volatility_is_not_needed():
+    bare = leg(1, "CALL", 95.0, -1.0, underlying_price=None, implied_vol=None)
+    assert ending(bare, shares(100.0))[1]["units"] == -100.0
+    assert ending(bare, leg(2, "CALL", 105.0, 1.0))[1]["units"] == -100.0
+
+
+def test_days_and_moments_are_those_of_new_york():
+    chicago = contract_details(1, sec_type="OPT", symbol="IWM", right="CALL", strike=95.0,
+                               under_sec_type="STK", trading_class="IWM", time_zone="US/Central",
+                               last_trade_time="15:00:00", last_trade_date=EXPIRY,
+                               expires_on=EXPIRY)  # fmt: skip
+    rows = ending(leg(1, "CALL", 95.0, -1.0), leg(2, "CALL", 95.0, -1.0), details={1: chicago})
+    moment = datetime(2026, 6, 19, 16, 0, tzinfo=ZoneInfo("America/New_York"))
+    assert {row["expires_at"].isoformat() for row in rows.values()} == {moment.isoformat()}
+    tokyo = replace(chicago, time_zone="Asia/Tokyo", last_trade_time="07:00:00")
+    day_before = EXPIRY - timedelta(days=1)
+    assert set(ending(leg(1, "CALL", 95.0, -1.0), until=day_before, details={1: tokyo})) == {1}
+
+
+def assigned(*rows: PositionUpdate, **given: object) -> dict[int, dict]:
+    return {row["conid"]: row for row in early_assignments(priced(*rows, **given)).likely}
+
+
+def worth(row: PositionUpdate, price: float) -> PositionUpdate:
+    return replace(row, market_price=price, market_value=row.position * 100 * price)
+
+
+DEEP_PUT = leg(1, "PUT", 300.0, -1.0, underlying_price=241.0, implied_vol=None)
+
+
+@pytest.mark.parametrize("price", [59.0, 58.9, 59.05, 59.2])
+def test_a_short_put_at_or_near_its_intrinsic_value_may_be_assigned_without_a_volatility(price):
+    row = assigned(worth(DEEP_PUT, price))[1]
+    assert row["extrinsic"] == pytest.approx(price - 59.0)
+    assert row["leg"] == "IWM 300P 19Jun26"
+    assert row["gain"] > 3  # the interest until expiry
+
+
+def test_puts_of_two_years_far_above_parity_are_not_assigned():
+    far = replace(DEEP_PUT, expiry=EXPIRY + timedelta(days=730))
+    assert assigned(worth(far, 88.0)) == {}
+
+
+def test_a_call_without_a_dividend_is_assigned_below_its_intrinsic_value_and_not_at_it():
+    call = leg(1, "CALL", 89.0, -1.0, expiry=SOON, implied_vol=None)
+    assert assigned(worth(call, 10.9))[1]["gain"] == pytest.approx(0.1)
+    assert assigned(worth(call, 11.0)) == {}
+    assert assigned(worth(call, 11.1)) == {}
+
+
+def test_what_a_put_at_parity_gains_is_unknown_without_a_rate_and_nothing_at_a_rate_of_0():
+    assert assigned(worth(DEEP_PUT, 59.0), rates={})[1]["gain"] is None
+    assert assigned(worth(DEEP_PUT, 59.0), rates={"USD": 0.0}) == {}
+
+
+def test_a_call_is_assigned_in_the_days_before_an_ex_date_whose_dividend_exceeds_its_time_value():
+    call = worth(leg(1, "CALL", 89.0, -1.0), 11.5)
+
+    def before(days: int, amount: float, **given: object) -> list[int]:
+        paid = [DatedDividend(ex_date=NOW + timedelta(days=days), amount=amount)]
+        return [*assigned(call, dividends={"IWM": paid}, **given)]
+
+    assert before(1, 1.5) == [1]
+    assert before(1, 1.5, rates={}) == [1]  # the rule needs no rate
+    assert before(1, 0.3) == []
+    assert before(40, 1.5) == []  # its holder waits
+    assert assigned(call) == {}  # no dividend is known
+
+
+def test_an_option_on_an_index_is_never_assigned_early_and_one_on_a_future_may_be():
+    days = {"last_trade_date": EXPIRY, "expires_on": EXPIRY}
+    index = contract_details(1, symbol="IWM", under_sec_type="IND", strike=300.0, **days)
+    assert assigned(worth(DEEP_PUT, 59.0), details={1: index}) == {}
+    put = of_es(1, "PUT", 7000.0, -1.0)
+    assert [*assigned(replace(put, market_price=490.0, market_value=-490.0 * 50))] == [1]
+
+
+def test_what_cannot_be_judged_is_listed_and_in_doubt_if_it_may_be_in_the_money():
+    no_value = replace(DEEP_PUT, market_value=None)
+    no_price = replace(DEEP_PUT, conid=2, symbol="XYZ", underlying_price=None)
+    out = replace(leg(3, "CALL", 120.0, -1.0), market_value=None, symbol="AAA")
+    result = early_assignments(priced(no_value, no_price, out))
+    assert result.likely == []
+    no_rate = early_assignments(priced(worth(DEEP_PUT, 59.3), rates={}))
+    assert (no_rate.likely, [row["in_the_money"] for row in no_rate.left_out]) == ([], [True])
+    assert early_assignments(priced(worth(DEEP_PUT, 59.3))).left_out == []
+    assert {row["conid"]: row["in_the_money"] for row in result.left_out} == {
+        1: True, 2: None, 3: False,
+    }  # fmt: skip
+    assert [row["conid"] for row in result.doubtful] == [1, 2]
+
+
+def test_a_call_sold_above_the_price_without_shares_is_uncovered_if_it_is_exercised():
+    calls = (leg(1, "CALL", 120.0, -2.0), leg(2, "CALL", 130.0, 1.0))
+    assert [(row["conid"], row["missing"]) for row in uncovered_calls(priced(*calls))] == [
+        (1, 100.0)
+    ]
+    assert uncovered_calls(priced(*calls, shares(100.0))) == []

@@ -1,0 +1,213 @@
+"""Fifty strategies of all kinds against an oracle that shares no code with the payoffs.
+
+The oracle knows legs as (kind, strike, quantity, cost of a unit). It looks at the profit at very
+many prices, bisects between those at which its sign changes, and calls a side unbounded that still
+moves at a thousand times the highest strike. Legs that live on are priced by a binomial tree.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.money.risk.payoff import payoffs
+from position_sync_dagster.money.risk.terms import DatedDividend
+from tests.support.contracts import contract_details
+from tests.unit.money.risk.binomial_tree import tree_price
+from tests.unit.money.risk.test_payoff import LATER, leg, priced
+from tests.unit.money.risk.test_scenarios import EXPIRY, NOW, share
+
+# Kind, strike, quantity, cost: C and P expire first, c and p live on, S is a share or a future.
+Leg = tuple[str, float, float, float]
+
+YEARS_LATER = (LATER - EXPIRY).days / 365
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    legs: tuple[Leg, ...]
+    multiplier: float = 100.0
+    sec_type: str = "OPT"
+    currency: str = "USD"
+    index: str = ""
+    dividend: float = 0.0
+
+
+CONDOR = (("P", 90, 1, 0.4), ("P", 95, -1, 1.1), ("C", 105, -1, 1.2), ("C", 110, 1, 0.5))
+FLY = (("C", 95, 1, 6.5), ("C", 100, -2, 3.25), ("C", 105, 1, 1.25))
+VERTICAL = (("P", 95, -2, 1.5), ("P", 90, 2, 0.75))
+STRANGLE = (("P", 92, -3, 0.9), ("C", 108, -3, 1.1))
+CALENDAR = (("C", 100, -1, 3.0), ("c", 100, 1, 5.0))
+SHORT_CALENDAR = (("C", 100, 1, 3.0), ("c", 100, -1, 5.0))
+PUT_CALENDAR = (("P", 95, -1, 1.1), ("p", 95, 1, 2.4))
+CALL_CONDOR = (("C", 90, 1, 11), ("C", 95, -1, 7), ("C", 105, -1, 1.5), ("C", 110, 1, 0.6))
+IRON_FLY = (("P", 90, 1, 0.4), ("P", 100, -1, 2.5), ("C", 100, -1, 2.6), ("C", 110, 1, 0.5))
+DIAGONAL = (("C", 104, -1, 1.5), ("c", 98, 1, 6.0))
+
+CASES = [
+    Case("long call", (("C", 100, 2, 3.1),)),
+    Case("long put", (("P", 100, 2, 2.9),)),
+    Case("naked call", (("C", 105, -4, 1.3),)),
+    Case("naked put", (("P", 95, -10, 6.5),)),
+    Case("call spread", (("C", 100, 1, 3.0), ("C", 110, -1, 0.8))),
+    Case("call credit spread", (("C", 100, -1, 3.0), ("C", 110, 1, 0.8))),
+    Case("put spread", VERTICAL),
+    Case("put debit spread", (("P", 100, 5, 2.5), ("P", 80, -5, 0.1))),
+    Case("straddle", (("P", 100, 1, 2.5), ("C", 100, 1, 2.75))),
+    Case("short straddle", (("P", 100, -1, 2.5), ("C", 100, -1, 2.75))),
+    Case("strangle", STRANGLE),
+    Case("guts", (("C", 95, 1, 6.2), ("P", 105, 1, 6.4))),
+    Case("iron condor", CONDOR),
+    Case("reverse iron condor", tuple((k, s, -q, c) for k, s, q, c in CONDOR)),
+    Case("unbalanced condor", (*CONDOR[:3], ("C", 110, 3, 0.5))),
+    Case("condor a call short", (*CONDOR[:3],)),
+    Case("call condor", CALL_CONDOR),
+    Case("butterfly", FLY),
+    Case("short butterfly", tuple((k, s, -q, c) for k, s, q, c in FLY)),
+    Case("iron butterfly", IRON_FLY),
+    Case("broken wing", (("P", 100, 1, 2.5), ("P", 95, -2, 1.1), ("P", 85, 1, 0.2))),
+    Case("box", (("C", 95, 1, 6.4), ("C", 105, -1, 1.4), ("P", 95, -1, 1.2), ("P", 105, 1, 6.1))),
+    Case("ratio spread", (("C", 100, 1, 3.0), ("C", 105, -2, 1.3))),
+    Case("back spread", (("C", 100, -1, 3.0), ("C", 105, 2, 1.3))),
+    Case("put ratio", (("P", 100, 1, 2.5), ("P", 95, -3, 1.0))),
+    Case("ladder", (("C", 95, 1, 6.3), ("C", 100, -1, 3.0), ("C", 110, -1, 0.6))),
+    Case("covered call", (("S", 0, 100, 98.2), ("C", 105, -1, 1.3))),
+    Case("half covered call", (("S", 0, 100, 98.2), ("C", 105, -2, 1.3))),
+    Case("covered put", (("S", 0, -100, 101.0), ("P", 95, -1, 1.2))),
+    Case("protective put", (("S", 0, 100, 98.2), ("P", 95, 1, 1.2))),
+    Case("collar", (("S", 0, 200, 97.0), ("P", 92, 2, 0.9), ("C", 108, -2, 1.0))),
+    Case("jade lizard", (("P", 92, -1, 1.6), ("C", 105, -1, 1.3), ("C", 110, 1, 0.5))),
+    Case("reverse jade lizard", (("P", 88, 1, 0.3), ("P", 93, -1, 1.0), ("C", 108, -1, 1.1))),
+    Case("risk reversal", (("P", 92, -1, 0.9), ("C", 108, 1, 0.9))),
+    Case("synthetic", (("P", 100, -1, 2.5), ("C", 100, 1, 3.0))),
+    Case("conversion", (("S", 0, 100, 100.0), ("P", 100, 1, 2.5), ("C", 100, -1, 3.0))),
+    Case("seagull", (("P", 90, -1, 0.5), ("C", 100, 1, 3.0), ("C", 110, -1, 0.7))),
+    Case("shares alone", (("S", 0, 150, 99.0),)),
+    Case("shares sold short", (("S", 0, -50, 99.0),)),
+    Case("mini condor", CONDOR, multiplier=10.0),
+    Case("fly of a thousand", FLY, multiplier=1000.0),
+    Case("condor in euros", CONDOR, currency="EUR"),
+    Case("index in the morning", CONDOR, index="AM"),
+    Case("index in the evening", VERTICAL, index="PM"),
+    Case("strangle on a future", STRANGLE, multiplier=50.0, sec_type="FOP"),
+    Case("covered call on a future", (("S", 0, 1, 98.0), ("C", 105, -1, 1.5)), 50.0, "FOP"),
+    Case("calendar", CALENDAR),
+    Case("calendar with a dividend", CALENDAR, dividend=1.0),
+    Case("put calendar", (("P", 98, -2, 2.0), ("p", 98, 2, 4.1))),
+    Case("diagonal", DIAGONAL),
+    Case("double calendar", (*PUT_CALENDAR, ("C", 105, -1, 1.2), ("c", 105, 1, 2.6))),
+    Case("short calendar in euros", SHORT_CALENDAR, currency="EUR"),
+]  # fmt: skip
+
+
+def rows_of(case: Case) -> list[PositionUpdate]:
+    rows = []
+    for number, (kind, strike, quantity, cost) in enumerate(case.legs, 1):
+        if kind == "S":
+            size = case.multiplier if case.sec_type == "FOP" else 1.0
+            sec_type = "FUT" if case.sec_type == "FOP" else "STK"
+            rows.append(
+                share(number, symbol="IWM", sec_type=sec_type, multiplier=size, position=quantity,
+                      average_cost=cost * size, market_price=100.0, currency=case.currency)
+            )  # fmt: skip
+            continue
+        right = "CALL" if kind in "Cc" else "PUT"
+        expiry = LATER if kind in "cp" else EXPIRY
+        # Without contract details the value says that an option on a future is not in cents.
+        value = {"market_price": cost, "market_value": quantity * cost * case.multiplier}
+        rows.append(
+            leg(number, right, strike, quantity, cost, multiplier=case.multiplier, expiry=expiry,
+                sec_type=case.sec_type, currency=case.currency, implied_vol=0.2, **value)
+        )  # fmt: skip
+    return rows
+
+
+def profit_of(case: Case) -> Callable[[float], float]:
+    def worth(kind: str, strike: float, price: float) -> float:
+        if kind == "S":
+            return price
+        if kind in "CP":
+            return max(0.0, price - strike if kind == "C" else strike - price)
+        paid = ((30 / 365, case.dividend),) if case.dividend else ()
+        rate = {"USD": 0.04, "EUR": 0.02}[case.currency]
+        return tree_price(
+            call=kind == "c", spot=price, strike=strike, years=YEARS_LATER, rate=rate,
+            volatility=0.2, dividends=paid, steps=150 if paid else 300,
+        )  # fmt: skip
+
+    def profit(price: float) -> float:
+        total = 0.0
+        for kind, strike, quantity, cost in case.legs:
+            size = 1.0 if kind == "S" and case.sec_type == "OPT" else case.multiplier
+            total += quantity * size * (worth(kind, strike, price) - cost)
+        return total
+
+    return profit
+
+
+def crossing(profit: Callable[[float], float], low: float, high: float) -> float:
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if profit(low) * profit(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_strategy_has_the_payoff_of_the_oracle(case: Case) -> None:
+    details = {}
+    if case.index:
+        days = {"last_trade_date": EXPIRY, "expires_on": EXPIRY}
+        if case.index == "AM":
+            days["last_trade_date"] = EXPIRY - timedelta(days=1)
+        for number, (kind, strike, _quantity, _cost) in enumerate(case.legs, 1):
+            right = "CALL" if kind == "C" else "PUT"
+            details[number] = contract_details(
+                number, symbol="IWM", under_sec_type="IND", strike=strike, right=right, **days
+            )
+    ends = (EXPIRY - NOW.date()).days
+    paid = [DatedDividend(ex_date=NOW + timedelta(days=ends + 30), amount=case.dividend)]
+    given = {"IWM": paid} if case.dividend else {}
+    (payoff,) = payoffs(priced(rows_of(case), details=details, dividends=given))
+
+    profit = profit_of(case)
+    lives_on = any(kind in "cp" for kind, *_terms in case.legs)
+    if lives_on:
+        strikes = [strike for _kind, strike, *_rest in case.legs]
+        prices = [0.01, 60.0, 90.0, 96.0, *strikes, 102.0, 110.0, 140.0, 400.0]
+    else:
+        prices = [number / 2 for number in range(500)]
+    profits = [profit(price) for price in prices]
+
+    close = {"abs": 1e-6} if not lives_on else {"abs": 0.03 * case.multiplier}
+    far = profit(2_000_000.0) - profit(1_000_000.0) if not lives_on else 0.0
+    assert (payoff.greatest_profit is None) == (far > 1)
+    assert (payoff.greatest_loss is None) == (far < -1)
+    if payoff.greatest_profit is not None and not lives_on:
+        assert payoff.greatest_profit == pytest.approx(max(profits), **close)
+    if payoff.greatest_loss is not None and not lives_on:
+        assert payoff.greatest_loss == pytest.approx(min(profits), **close)
+    if lives_on:
+        assert payoff.greatest_profit is not None
+        assert payoff.greatest_loss is not None
+        assert payoff.greatest_profit >= max(profits) - close["abs"]
+        assert payoff.greatest_loss <= min(profits) + close["abs"]
+
+    for corner in payoff.corners:
+        if not lives_on:
+            assert corner.profit == pytest.approx(profit(corner.price), **close)
+    assert payoff.break_evens is not None
+    for price in payoff.break_evens:
+        assert profit(price) == pytest.approx(0.0, **close)
+    if not lives_on:
+        signs = zip(prices, profits, prices[1:], profits[1:], strict=False)
+        expected = [crossing(profit, p, q) for p, a, q, b in signs if a * b < 0]
+        assert all(
+            any(abs(price - even) < 1e-6 for even in payoff.break_evens) for price in expected
+        )
+
+
+def test_there_are_fifty_of_them() -> None:
+    assert len({case.name for case in CASES}) == len(CASES) >= 50

@@ -1,0 +1,181 @@
+"""The option model against a binomial tree of 2,000 steps that shares no code with it."""
+
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from position_sync_dagster.money.risk import model
+from position_sync_dagster.money.risk.model import Exercise, NoVolatility, VanillaOptions
+from tests.support.extent import examples
+from tests.unit.money.risk.binomial_tree import tree_price
+
+NOW = datetime(2028, 6, 1, 15, 0, tzinfo=UTC)
+QUARTERS = (0.03, 0.28, 0.53, 0.78, 1.03, 1.28, 1.53, 1.78)
+
+
+@dataclass(frozen=True)
+class Odd:
+    """An option on an underlying at 100."""
+
+    call: bool
+    strike: float
+    years: float
+    rate: float
+    volatility: float
+    exercise: Exercise = Exercise.AMERICAN
+    dividend: float = 0.0
+
+    @property
+    def dividends(self) -> tuple[tuple[float, float], ...]:
+        is_paid = self.dividend and self.exercise is not Exercise.FUTURE
+        return tuple((at, self.dividend) for at in QUARTERS if at < self.years and is_paid)
+
+    def tree(self, spot: float, *, days: float = 0.0, vol: float = 0.0) -> float:
+        passed = days / 365
+        return tree_price(
+            call=self.call, spot=spot, strike=self.strike, years=self.years - passed,
+            rate=self.rate, volatility=self.volatility + vol,
+            american=self.exercise is not Exercise.EUROPEAN,
+            on_future=self.exercise is Exercise.FUTURE,
+            dividends=tuple((at - passed, amount) for at, amount in self.dividends),
+        )  # fmt: skip
+
+
+def options_of(odd: list[Odd]) -> VanillaOptions:
+    return VanillaOptions.of(
+        [(one.call, one.strike, one.years, one.rate, one.exercise) for one in odd],
+        [[(at, amount, 0.0) for at, amount in one.dividends] for one in odd],
+    )
+
+
+NAMED = [
+    Odd(call=False, strike=130, years=1.0, rate=0.05, volatility=0.2),
+    Odd(call=False, strike=100, years=2 / 365, rate=0.05, volatility=0.3),
+    Odd(call=True, strike=100, years=0.5, rate=0.04, volatility=0.25, dividend=2.0),
+    Odd(call=True, strike=60, years=0.25, rate=0.04, volatility=0.35, dividend=1.5),
+    Odd(call=True, strike=95, years=1.0, rate=-0.01, volatility=0.2),
+    Odd(call=False, strike=105, years=2.0, rate=0.04, volatility=0.3, dividend=1.0),
+    Odd(call=True, strike=105, years=0.5, rate=0.03, volatility=0.15, exercise=Exercise.EUROPEAN),
+    Odd(call=False, strike=110, years=0.7, rate=0.05, volatility=0.4, exercise=Exercise.FUTURE),
+]
+
+
+def more(count: int) -> list[Odd]:
+    """Return odd options: deep, short-dated, high dividends, negative rates, index and future."""
+    draw = random.Random(56)
+    found = []
+    for _ in range(count):
+        years = draw.choice((3 / 365, 10 / 365, 45 / 365, 0.3, 0.6, 1.0, 2.0))
+        volatility = draw.choice((0.1, 0.2, 0.35, 0.8))
+        kinds = [Exercise.AMERICAN] * 4 + [Exercise.FUTURE, Exercise.EUROPEAN]
+        found.append(
+            Odd(
+                call=draw.random() < 0.5,
+                strike=100 * np.exp(draw.uniform(-2, 2) * volatility * years**0.5),
+                years=years,
+                rate=draw.choice((0.05, 0.04, 0.02, 0.0, -0.01)),
+                volatility=volatility,
+                exercise=draw.choice(kinds),
+                dividend=draw.choice((0.0, 0.0, 0.5, 1.5, 3.0)),
+            )
+        )
+    return found
+
+
+ODD = more(200)
+
+
+def check(odd: list[Odd]) -> None:
+    options = options_of(odd)
+    volatility = np.array([one.volatility for one in odd])
+    spots = np.tile([80.0, 90.0, 100.0, 105.0, 120.0], (len(odd), 1))
+    now = model.prices(options, spots, volatility)
+    later = model.prices(options.later(1.5), spots, volatility + 0.05)
+    found = model.greeks(options, spots[:, 2], volatility)
+    for n, one in enumerate(odd):
+        close = 3e-4 * max(100.0, one.strike)
+        base = one.tree(100.0)
+        for m, spot in enumerate(spots[n]):
+            assert now[n, m] == pytest.approx(one.tree(spot), abs=close), one
+            moved = one.tree(spot, days=1.5, vol=0.05) - base
+            assert later[n, m] - now[n, 2] == pytest.approx(moved, rel=0.01, abs=close), one
+        step = max(0.5, 25 * one.volatility * one.years**0.5)
+        up, down = one.tree(100.0 + step), one.tree(100.0 - step)
+        bend = found.gamma[n] * step**2
+        assert bend == pytest.approx(up - 2 * base + down, abs=close, rel=0.15), one
+        assert found.delta[n] == pytest.approx((up - down) / (2 * step), abs=0.02), one
+        vega = (one.tree(100.0, vol=0.01) - one.tree(100.0, vol=-0.01)) / 2
+        assert found.vega[n] == pytest.approx(vega, abs=6e-3, rel=0.02), one
+        hour = one.tree(100.0, days=1 / 24) - base
+        assert found.theta[n] / 24 == pytest.approx(hour, abs=2e-3, rel=0.05), one
+
+
+def test_prices_scenarios_and_greeks_agree_with_the_tree() -> None:
+    check(NAMED)
+
+
+@pytest.mark.variation
+def test_odd_options_agree_with_the_tree_but_for_two_of_two_hundred() -> None:
+    """The two have a volatility of 10 % and a cash dividend that decides about their exercise.
+
+    `TESTS=all` compares all of them.
+    """
+    apart = []
+    for option in ODD[: examples(len(ODD))]:
+        try:
+            check([option])
+        except AssertionError:
+            apart.append(option)
+    assert len(apart) <= 2
+    assert all(option.volatility <= 0.1 and option.dividend for option in apart)
+
+
+def test_an_expired_option_is_worth_its_exercise() -> None:
+    options = options_of([NAMED[0], NAMED[2]]).later(800)
+    found = model.prices(options, np.array([[90.0, 140.0]] * 2), np.array([0.2, 0.2]))
+    assert found.tolist() == [[40.0, 0.0], [0.0, 40.0]]
+
+
+def test_a_share_as_dividend_is_the_same_as_its_amount_at_the_present_price() -> None:
+    option = Odd(call=True, strike=100, years=0.5, rate=0.0, volatility=0.25)
+    terms = [(True, 100.0, 0.5, 0.0, Exercise.AMERICAN)] * 2
+    both = VanillaOptions.of(terms, [[(0.2, 1.0, 0.0)], [(0.2, 0.0, 0.01)]])
+    of_amount, of_share = model.prices(both, np.full((2, 1), 100.0), np.full(2, option.volatility))
+    assert of_amount[0] == pytest.approx(of_share[0], abs=0.04)
+
+
+@settings(max_examples=examples(40), deadline=None)
+@given(st.integers(0, 199), st.floats(0.05, 2.0))
+def test_a_price_gives_back_its_volatility_or_a_reason(number: int, near: float) -> None:
+    one = ODD[number]
+    options = options_of([one])
+    spot, volatility = np.array([100.0]), np.array([one.volatility])
+    value = model.prices(options, spot[:, None], volatility)[:, 0]
+    found, reasons = model.implied_volatility(options, value, spot, np.array([near]))
+    if reasons[0] is not None:
+        assert np.isnan(found[0])
+        return
+    again = model.prices(options, spot[:, None], found)[:, 0]
+    assert again[0] == pytest.approx(value[0], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (4.0, NoVolatility.BELOW_INTRINSIC),
+        (30.003, NoVolatility.NO_VEGA),
+        (129.99, NoVolatility.OUT_OF_RANGE),
+    ],
+)
+def test_a_value_that_shows_no_volatility_has_a_reason(value: float, reason: NoVolatility) -> None:
+    options = options_of([NAMED[0]])
+    found, reasons = model.implied_volatility(
+        options, np.array([value]), np.array([100.0]), np.array([0.3])
+    )
+    assert reasons == [reason]
+    assert np.isnan(found[0])

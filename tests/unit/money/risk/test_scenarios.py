@@ -1,0 +1,187 @@
+"""The holdings under other prices, volatilities and days: scenarios, curves, and what expires."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.money.risk.priced_legs import Assumptions, PricedLegs
+from position_sync_dagster.money.risk.scenario_file import Point
+from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows, scenarios
+from position_sync_dagster.money.risk.terms import DatedDividend, NotPriced
+from tests.support import money_rows
+from tests.support.contracts import contract_details
+from tests.support.legs import leg
+from tests.unit.money.risk.binomial_tree import tree_price
+
+NOW = money_rows.NOW
+EXPIRY = date(2026, 6, 19)
+A, B = "DUSIM0001", "DUSIM0002"
+RATES = {"USD": 0.04, "EUR": 0.02}
+
+
+def option(conid: int, **values: object) -> PositionUpdate:
+    usual = {"implied_vol": 0.2, "strike": 575.0, "expiry": EXPIRY, "market_price": 12.0}
+    return money_rows.row(conid, **usual | {"market_value": -2400.0} | values)
+
+
+def share(conid: int, **values: object) -> PositionUpdate:
+    without = dict.fromkeys(
+        ("right", "strike", "expiry", "implied_vol", "underlying_price", "delta")
+    )
+    usual = {"sec_type": "STK", "multiplier": 1.0, "position": 100.0}
+    price = {"market_price": 600.0, "market_value": 60_000.0}
+    return option(conid, **without | usual | price | values)
+
+
+ROWS = [
+    option(1),
+    option(2, strike=625.0, right="CALL"),
+    option(3, account=B, position=5.0, market_value=6000.0),
+    option(4, symbol="QQQ", underlying_price=500.0, strike=480.0),
+    share(5),
+    option(6, implied_vol=None, delta=None, position=-1.0, market_value=-1200.0),
+    share(7, sec_type="FUT", symbol="ES", multiplier=50.0, position=-1.0, market_price=6000.0,
+          market_value=-300_000.0, expiry=EXPIRY),
+    option(8, currency="EUR"),
+]  # fmt: skip
+LEGS = [
+    leg(1, "condor", quantity=-1.0, expiry=EXPIRY),
+    leg(2, "condor", right="CALL", strike=625.0, expiry=EXPIRY),
+    leg(4, "other", symbol="QQQ", strike=480.0, expiry=EXPIRY),
+    leg(6, "other", expiry=EXPIRY),
+]
+
+
+def priced(rows: list[PositionUpdate] = ROWS, **given: object) -> PricedLegs:
+    parts = money_rows.book_of(rows, LEGS).split.parts
+    return PricedLegs.of(parts, Assumptions(now=NOW, **{"rates": RATES} | given))  # type: ignore[arg-type]
+
+
+POINTS = [Point(spot=s, vol=v, days=d) for s in (-10, 0, 5) for v in (-5, 0) for d in (0, 30)]
+
+
+def test_no_shift_changes_nothing() -> None:
+    found = scenarios(priced(), [Point(), *POINTS], Breakdown.LEG)
+    assert set(found.filter(point=0).get_column("profit").to_list()) == {0.0, None}
+
+
+@pytest.mark.parametrize("level", list(Breakdown))
+def test_the_parts_of_every_level_add_up_to_the_accounts(level: Breakdown) -> None:
+    legs, by = priced([*ROWS[:5], *ROWS[6:]]), ["point", "account", "currency"]
+    sums = [pl.col("profit").sum(), pl.col("value").sum(), pl.col("left_out").sum()]
+    whole = scenarios(legs, POINTS, Breakdown.ACCOUNT).group_by(by).agg(sums).sort(by)
+    found = scenarios(legs, POINTS, level).group_by(by).agg(sums).sort(by)
+    for name in ("profit", "value", "left_out"):
+        np.testing.assert_allclose(found[name], whole[name], rtol=1e-12, atol=1e-9)
+
+
+def test_a_leg_without_a_volatility_is_left_out_and_counted() -> None:
+    rows = scenario_rows(priced(), [Point(spot=-10)], Breakdown.STRATEGY)
+    other = next(one for one in rows if one["name"] == "other")
+    assert (other["left_out"], other["known"], other["of"], other["profit"]) == (1, 1, 2, None)
+    alone = scenario_rows(priced([ROWS[5]]), [Point(spot=-10)], Breakdown.ACCOUNT)[0]
+    assert (alone["profit"], alone["value"], alone["left_out"]) == (None, None, 1)
+    assert list(priced().left_out().values()) == [1]
+
+
+def test_a_share_and_a_future_follow_their_price_and_a_future_has_no_value() -> None:
+    rows = scenario_rows(priced([ROWS[4], ROWS[6]]), [Point(spot=-10, vol=5)], Breakdown.UNDERLYING)
+    assert [(one["name"], one["profit"], one["value"]) for one in rows] == [
+        ("ES", 30_000.0, 30_000.0),
+        ("SPY", -6000.0, 54_000.0),
+    ]
+
+
+def test_a_leg_says_what_it_was_priced_with_and_a_tree_agrees() -> None:
+    paid = [DatedDividend(ex_date=NOW + timedelta(days=40), amount=2.0)]
+    legs = priced(ROWS[:1], dividends={"SPY": paid})
+    row = scenario_rows(legs, [Point(spot=-5, vol=3, days=10)], Breakdown.LEG)[0]
+    years = (row["expires_at"] - NOW) / timedelta(days=365)
+
+    def price(spot: float, volatility: float, days: float) -> float:
+        dates = [((one["ex_date"] - NOW).days - days, one["amount"]) for one in row["dividends"]]
+        return tree_price(
+            call=False, spot=spot, strike=575.0, years=years - days / 365, rate=row["rate"],
+            volatility=volatility, dividends=tuple((days / 365, amount) for days, amount in dates),
+        )  # fmt: skip
+
+    spot, volatility = row["underlying_price"], row["implied_vol"]
+    change = price(0.95 * spot, volatility + 0.03, 10) - price(spot, volatility, 0)
+    assert row["exercise"] == "AMERICAN"
+    assert row["profit"] == pytest.approx(-100 * change, rel=0.002)
+    assert row["value"] == pytest.approx(-1200.0 + row["profit"])
+
+
+def test_the_others_follow_a_named_underlying_by_their_betas() -> None:
+    rows = [share(5), share(9, symbol="AAPL"), share(10, symbol="GLD")]
+    legs = priced(rows, betas={"SPY": 1.0, "AAPL": 1.5})
+    point = Point(spot=-8, underlying="SPY", name="crash")
+    found = {
+        one["name"]: one["profit"] for one in scenario_rows(legs, [point], Breakdown.UNDERLYING)
+    }
+    assert found == {"SPY": pytest.approx(-4800), "AAPL": pytest.approx(-7200), "GLD": None}
+
+
+def test_moves_of_a_day_follow_from_the_volatilities_of_an_underlying() -> None:
+    legs = priced([ROWS[0], ROWS[4]])
+    found = scenarios(legs, [Point(spot=2, in_moves=True)], Breakdown.LEG)
+    of_share = found.filter(pl.col("conid") == 5).get_column("profit").item()
+    assert of_share == pytest.approx(60_000 * 2 * 0.2 / 252**0.5)
+
+
+def test_a_ratio_changes_the_volatility_of_each_option_by_its_part() -> None:
+    points = [Point(vol=1.25, is_ratio=True), Point(vol=5.0)]  # of 20 %
+    by_ratio, by_points = scenario_rows(priced(ROWS[:1]), points, Breakdown.ACCOUNT)
+    assert by_ratio["profit"] == pytest.approx(by_points["profit"])
+    assert by_ratio["profit"] < -100
+
+
+def test_a_change_of_the_rates_changes_options_alone() -> None:
+    legs = priced([ROWS[1], ROWS[4]])
+    found = {
+        row["conid"]: row["profit"] for row in scenario_rows(legs, [Point(rate=1)], Breakdown.LEG)
+    }
+    assert found[5] == 0
+    assert found[2] < -50  # a short call with 0.28 years
+
+
+def test_what_the_model_does_not_fit_is_left_out_with_the_reason() -> None:
+    usual = {"under_sec_type": "STK", "last_trade_date": EXPIRY, "expires_on": EXPIRY}
+    adjusted = option(11, symbol="LCID", trading_class="LCID1", strike=3.0, underlying_price=25.0)
+    details = {11: contract_details(11, symbol="LCID", trading_class="LCID1", strike=3.0, **usual)}
+    assert priced([adjusted], details=details).left_out() == {NotPriced.ADJUSTED.value: 1}
+    foreign = option(2, currency="SEK")
+    assert priced([foreign]).left_out() == {NotPriced.NO_RATE.value: 1}
+
+
+def test_a_price_that_may_be_in_cents_is_left_out_until_a_value_or_the_contract_says_so() -> None:
+    in_pence = option(2, currency="GBP", market_value=None)
+    of_grain = option(3, symbol="ZC", sec_type="FOP", market_value=None)
+    for row in (in_pence, of_grain):
+        legs = priced([row], rates={"USD": 0.04, "GBP": 0.04})
+        assert legs.parts["spot"].to_list() == [None]
+        assert legs.left_out() == {NotPriced.NO_UNIT.value: 1}
+
+    valued = replace(in_pence, market_value=-2 * 12.0)  # 2 x 100 at 12 pence
+    legs = priced([valued], rates={"GBP": 0.04})
+    assert legs.parts["spot"].to_list() == [6.0]
+    assert [leg.terms.strike for leg in legs if leg.terms] == [5.75]
+    in_dollars = option(1, market_value=None)
+    assert set(priced([in_dollars]).parts["spot"]) == {600.0}
+
+
+def test_a_strategy_has_its_share_of_a_holding() -> None:
+    rows = scenario_rows(
+        priced([replace(ROWS[0], position=-4.0)]), [Point(spot=-10)], Breakdown.STRATEGY
+    )
+    found = {one["name"]: one["profit"] for one in rows}
+    assert found[UNATTRIBUTED] == pytest.approx(3 * found["condor"])
+
+
+def test_without_a_holding_there_is_nothing() -> None:
+    assert scenario_rows(priced([]), POINTS, Breakdown.STRATEGY) == []

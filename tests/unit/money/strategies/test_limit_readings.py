@@ -1,0 +1,240 @@
+"""The numbers that limits are compared with; what is not known of one holding is not known."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.lake.schema import broker_rows, update_rows
+from position_sync_dagster.money.reports.book import Book
+from position_sync_dagster.money.reports.exposure import split
+from position_sync_dagster.money.strategies.limit_readings import evaluate
+from position_sync_dagster.money.strategies.limits import (
+    OF_ACCOUNTS,
+    SUMS_OF_MONEY,
+    Bound,
+    Limit,
+    LimitState,
+    Measure,
+)
+from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
+from tests.support import money_rows
+from tests.support.holdings import make_holding
+from tests.support.legs import leg
+
+NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
+LOGIN = "127.0.0.1:4002"
+PUT = Right.PUT
+EURO = AccountSummary(
+    account="DUSIM1", currency="EUR", exchange_rates='{"USD": 0.8}', timestamp=NOW
+)
+HOLDS, BROKEN, UNKNOWN = LimitState.HOLDS, LimitState.BROKEN, LimitState.UNKNOWN
+
+
+def row(conid: int, position: float = 1.0, **values: object) -> PositionUpdate:
+    usual = {
+        "right": Right.CALL, "strike": 450.0, "expiry": date(2026, 3, 20), "position": position,
+        "market_price": 1.5, "market_value": position * 150.0, "unrealized_pnl": position * 50.0,
+        "daily_pnl": position * 5.0, "account": "DUSIM1", "gateway_id": LOGIN, "delta": 0.5,
+        "underlying_price": 440.0,
+    }  # fmt: skip
+    return money_rows.row(conid, **usual | values)
+
+
+def book(
+    legs: Sequence[ActiveContract],
+    rows: Sequence[PositionUpdate],
+    ages: Mapping[int, float | None] | None = None,
+    ends: Mapping[int, str] | None = None,
+    **values: object,
+) -> Book:
+    """Return a book of rows; `ages` are seconds since each conid was confirmed."""
+    frame = update_rows(rows)
+    times = {
+        one.conid: None if (age := (ages or {}).get(one.conid, 1.0)) is None
+        else NOW - timedelta(seconds=age)
+        for one in rows
+    }  # fmt: skip
+    column = pl.Series([times[conid] for conid in frame["conid"]], dtype=pl.Datetime("us", "UTC"))
+    priced = frame.with_columns(column.alias(CONFIRMED), column.alias(PRICED))
+    plain = Book(
+        now=NOW, priced=priced, legs=tuple(legs),
+        split=split(legs, priced, end_of=lambda one: (ends or {}).get(one.conid)),
+        live_since={LOGIN: NOW - timedelta(minutes=6)}, logins=(LOGIN,),
+    )  # fmt: skip
+    return replace(plain, **values)  # type: ignore[arg-type]
+
+
+LEGS = [leg(1, strategy_id="a"), leg(2, strategy_id="a", right=PUT)]
+ROWS = [row(1, -1.0), row(2, 2.0, right=PUT)]
+SHORT = "short_in_money"
+
+
+Answer = tuple[LimitState, float | None, str]
+
+
+def outcome(measure: str, found: Book, **values: object) -> Answer:
+    plain = {"strategy_id": "a", "measure": Measure(measure), "bound": Bound.MAX, "value": 0.0}
+    (one,) = evaluate([Limit(**plain | values)], found)  # type: ignore[arg-type]
+    return one.outcome, one.reading.number, one.text
+
+
+def in_usd(measure: str, found: Book, **values: object) -> Answer:
+    return outcome(measure, found, currency="USD", **values)
+
+
+@pytest.mark.parametrize(
+    ("measure", "currency", "number"),
+    [
+        ("unrealized_pnl", "USD", 50.0),
+        ("daily_pnl", "USD", 5.0),
+        ("dollar_delta", "USD", 0.5 * 100 * 440),
+        ("theta", "USD", -10.0),
+        ("vega", "USD", 20.0),
+        ("unrealized_pnl", "EUR", 40.0),
+        ("days_to_expiry", None, 11),
+        (SHORT, None, 0),
+        ("value_age_s", None, 9.0),
+        ("missing_legs", None, 0),
+    ],
+)
+def test_the_number_of_each_measure(measure, currency, number) -> None:
+    found = book(LEGS, ROWS, {1: 9.0}, accounts=(EURO,))
+    assert outcome(measure, found, currency=currency)[1] == pytest.approx(number)
+    of_account = outcome(measure, found, currency=currency, strategy_id=None, account="DUSIM1")
+    assert of_account[1] == pytest.approx(number)
+
+
+@pytest.mark.parametrize(
+    ("measure", "missing"),
+    [
+        ("unrealized_pnl", "unrealized_pnl"),
+        ("unrealized_pnl", "nan"),
+        ("daily_pnl", "daily_pnl"),
+        ("dollar_delta", "delta"),
+        ("dollar_delta", "underlying_price"),
+        ("theta", "theta"),
+        ("vega", "vega"),
+    ],
+)
+def test_a_sum_without_one_of_its_parts_is_unknown(measure, missing) -> None:
+    values = {"unrealized_pnl": float("nan")} if missing == "nan" else {missing: None}
+    found = book(LEGS, [ROWS[0], row(2, 2.0, right=PUT, **values)])
+    state, number, text = in_usd(measure, found, value=-1e9)
+    assert (state, number) == (UNKNOWN, None)
+    assert "conid 2" in text
+
+
+DOUBTS = {
+    "gateway": (book(LEGS, ROWS, live_since={}), f"the gateway of {LOGIN} is not connected"),
+    "late": (book(LEGS, ROWS, {2: 361.0}), "not confirmed lately: conid 2"),
+    "never": (book(LEGS, ROWS, {2: None}), "not confirmed lately: conid 2"),
+    "contract": (book(LEGS, ROWS, unresolved=frozenset({"a"})), "the contract of a leg"),
+    "legs": (book([], ROWS), "the strategy has no active leg"),
+}
+
+
+@pytest.mark.parametrize("measure", sorted({*Measure} - OF_ACCOUNTS))
+@pytest.mark.parametrize("doubt", DOUBTS)
+def test_nothing_holds_while_something_of_it_is_not_certain(measure, doubt) -> None:
+    found, why = DOUBTS[doubt]
+    state, _number, text = in_usd(measure, found, value=1e9)
+    assert state is UNKNOWN
+    assert why in text
+
+
+@pytest.mark.parametrize("subject", [{}, {"strategy_id": None, "account": "DUSIM1"}])
+@pytest.mark.parametrize(
+    ("conid", "position", "of_strategy"), [(2, 3.0, True), (2, 0.0, True), (9, 1.0, False)]
+)
+def test_nothing_holds_while_the_ledger_lacks_a_quantity_that_the_broker_reports(
+    subject, conid, position, of_strategy
+) -> None:
+    reported = broker_rows([make_holding(conid, NOW, position=position, account="DUSIM1")], None)
+    found = book(LEGS, ROWS, reported=reported)
+    state, _number, text = in_usd("theta", found, value=1e9, **subject)
+    assert state is (UNKNOWN if subject or of_strategy else HOLDS)
+    assert ("no row has been written since" in text) == (state is UNKNOWN)
+    written = broker_rows([make_holding(2, NOW, position=2.0, account="DUSIM1")], None)
+    assert in_usd("theta", book(LEGS, ROWS, reported=written), value=1e9, **subject)[0] is HOLDS
+
+
+def test_an_old_value_is_a_break_also_while_the_gateway_is_away() -> None:
+    away = book(LEGS, ROWS, {1: 500.0}, live_since={})
+    assert outcome("value_age_s", away, value=120.0)[0] is BROKEN
+    assert outcome("value_age_s", away, value=600.0)[0] is UNKNOWN
+
+
+def test_a_short_option_in_the_money_is_a_break_beside_one_that_is_not_known() -> None:
+    in_money = row(1, -1.0, underlying_price=451.0)
+    assert outcome(SHORT, book(LEGS, [in_money, ROWS[1]]))[:2] == (BROKEN, 1)
+    unknown = row(2, -2.0, right=PUT, underlying_price=None)
+    assert outcome(SHORT, book(LEGS, [in_money, unknown]))[:2] == (BROKEN, 1)
+    assert outcome(SHORT, book(LEGS, [ROWS[0], unknown]))[0] is UNKNOWN
+
+
+@pytest.mark.parametrize("bound", list(Bound))
+@pytest.mark.parametrize("measure", sorted(SUMS_OF_MONEY - OF_ACCOUNTS))
+def test_a_limit_in_a_currency_without_a_rate_is_unknown(measure, bound) -> None:
+    in_pounds = {"currency": "GBP", "bound": bound, "value": 0.0, "place": "s.yaml, line 3"}
+    of_account = {"strategy_id": None, "account": "DUSIM1"}
+    for accounts in ((), (EURO,), (replace(EURO, exchange_rates='{"GBP": 1.25}'),)):
+        found = book(LEGS, ROWS, accounts=accounts)
+        for subject in ({}, of_account):
+            state, number, text = outcome(measure, found, **in_pounds, **subject)
+            assert (state, number) == (UNKNOWN, None)
+            assert "s.yaml, line 3: account DUSIM1 has values in USD" in text
+    both = replace(EURO, exchange_rates='{"GBP": 1.25, "USD": 0.8}')
+    known = outcome(measure, book(LEGS, ROWS, accounts=(both,)), **in_pounds)[1]
+    in_dollars = in_usd(measure, book(LEGS, ROWS))[1]
+    assert known == pytest.approx(in_dollars * 0.8 / 1.25)
+
+
+def test_closed_legs_have_no_sums_and_are_missing() -> None:
+    closed = book(LEGS, [row(1, 0.0), row(2, 0.0)])
+    assert in_usd("unrealized_pnl", closed)[:2] == (HOLDS, 0.0)
+    assert outcome("days_to_expiry", closed, bound=Bound.MIN, value=7.0)[:2] == (HOLDS, None)
+    assert outcome("value_age_s", closed)[:2] == (HOLDS, None)
+    assert outcome("missing_legs", closed)[:2] == (BROKEN, 2)
+    known = book(LEGS, [row(1, 0.0), row(2, 0.0)], ends={1: "expired on 2026-03-20"})
+    assert outcome("missing_legs", known)[:2] == (BROKEN, 1)
+    of_account = {"strategy_id": None, "account": "DUSIM1"}
+    assert outcome("missing_legs", book(LEGS, [ROWS[0]]), **of_account)[:2] == (BROKEN, 1)
+
+
+def test_an_account_of_which_nothing_is_known_holds_no_limit() -> None:
+    typo = {"strategy_id": None, "account": "DUSIM11"}
+    assert in_usd("unrealized_pnl", book(LEGS, ROWS), **typo)[0] is UNKNOWN
+    flat = book([], [], accounts=(EURO,))
+    assert in_usd("unrealized_pnl", flat, strategy_id=None, account="DUSIM1")[:2] == (HOLDS, 0.0)
+
+
+MARGINS = replace(
+    EURO, gateway_id=LOGIN, net_liquidation=1000.0, excess_liquidity=80.0, maintenance_margin=400.0
+)
+
+
+@pytest.mark.parametrize(
+    ("measure", "currency", "accounts", "number", "outcome"),
+    [
+        (Measure.CUSHION, None, [MARGINS], 0.08, BROKEN),
+        (Measure.EXCESS_LIQUIDITY, "EUR", [MARGINS], 80.0, HOLDS),
+        (Measure.MAINTENANCE_MARGIN, "USD", [MARGINS], 500.0, HOLDS),
+        (Measure.MAINTENANCE_MARGIN, "GBP", [MARGINS], None, UNKNOWN),
+        (Measure.CUSHION, None, [replace(MARGINS, excess_liquidity=None)], None, UNKNOWN),
+        (Measure.CUSHION, None, [replace(MARGINS, gateway_id="away")], None, UNKNOWN),
+        (Measure.CUSHION, None, [], None, UNKNOWN),
+    ],
+)
+def test_the_margins_of_an_account_are_the_brokers_numbers(
+    measure, currency, accounts, number, outcome
+):
+    limit = Limit(account="DUSIM1", measure=measure, bound=Bound.MIN, value=0.1, currency=currency)
+    (one,) = evaluate([limit], book([], [], accounts=tuple(accounts)))
+    assert (one.reading.number, one.outcome) == (number, outcome)

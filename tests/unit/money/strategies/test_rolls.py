@@ -1,0 +1,133 @@
+"""Rolls: what was closed and opened for it, by one order or one after the other."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.money.past.causes import closures_of
+from position_sync_dagster.money.past.closes import Execution, PositionChange
+from position_sync_dagster.money.past.movement_sources import Terms, reported_movement
+from position_sync_dagster.money.strategies.rolls import Roll, rolls_of
+from tests.support.facts import facts_of
+from tests.unit.money.past.test_causes import CALL, NOON, OTHER, PUT, SHARES, change, fill
+
+WITHIN = timedelta(seconds=60)
+LATER = NOON + timedelta(seconds=90)
+TERMS_OF_ALL = Terms(session_of=lambda day: day, zone=NEW_YORK)
+
+
+def told(
+    changes: list[PositionChange], executions: list[Execution]
+) -> tuple[list[Roll], list[str]]:
+    facts = facts_of(changes=changes, executions=executions)
+    movements = [reported_movement(execution, TERMS_OF_ALL) for execution in executions]
+    found, unclear = rolls_of(closures_of(facts, NOON), changes, movements, WITHIN)
+    return found, [str(one) for one in unclear]
+
+
+def rolls(changes: list[PositionChange], executions: list[Execution]) -> list[Roll]:
+    return told(changes, executions)[0]
+
+
+ROLLED = [change(CALL, -2, 0, NOON), change(OTHER, 0, -2, NOON)]
+EXECUTED = [fill(CALL, 2, NOON), fill(OTHER, -2, NOON)]
+
+
+def test_legs_of_one_order_are_a_roll() -> None:
+    (one,) = rolls(ROLLED, EXECUTED)
+    assert (one.closed_conid, one.opened.conid) == (CALL, OTHER)
+    assert (one.quantity, one.complete, one.opened_name) == (-2, True, "SPY 580C 20Mar26")
+
+
+def test_executions_near_each_other_are_a_roll_in_whatever_order_they_come() -> None:
+    orders = [fill(CALL, 2, NOON), fill(OTHER, -2, NOON + timedelta(seconds=50), order_id="72")]
+    assert rolls(ROLLED, orders) == rolls(ROLLED[::-1], orders[::-1]) != []
+
+
+def opened(
+    conid: int, quantity: float, **values: object
+) -> tuple[list[PositionChange], list[Execution]]:
+    """Return the close of the call beside what one order opened with it."""
+    changes = [ROLLED[0], change(conid, 0, quantity, NOON, **values)]
+    return changes, [EXECUTED[0], fill(conid, quantity, NOON, **values)]
+
+
+OF_ANOTHER_ORDER = replace(EXECUTED[1], order_id="72")
+THIRD = 3_000
+TERMS: dict[str, object] = {
+    "right": Right.CALL, "sec_type": "OPT", "strike": 590.0, "expiry": ROLLED[0].expiry,
+}  # fmt: skip
+NO_ROLLS = {
+    "two orders far from each other": (
+        ROLLED, [EXECUTED[0], replace(OF_ANOTHER_ORDER, time=LATER)],
+    ),
+    "another right": opened(PUT, -2),
+    "another quantity": opened(OTHER, -1),
+    "another side": opened(OTHER, 2),
+    "shares": opened(SHARES, -2),
+    "another account": opened(OTHER, -2, account="DU2"),
+    "a close without an execution": (ROLLED, [EXECUTED[1]]),
+    "two that might be the new leg": (
+        [*ROLLED, change(THIRD, 0, -2, NOON, **TERMS)],
+        [EXECUTED[0], OF_ANOTHER_ORDER, fill(THIRD, -2, NOON, order_id="73")],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_ROLLS)
+def test_what_is_no_roll(name: str) -> None:
+    assert rolls(*NO_ROLLS[name]) == []
+
+
+def test_a_part_that_was_rolled_is_not_the_whole_leg() -> None:
+    changes = [change(CALL, -3, -1, NOON), ROLLED[1]]
+    (one,) = rolls(changes, EXECUTED)
+    assert not one.complete
+
+
+def test_where_two_might_be_the_new_leg_or_the_old_one_both_are_named_and_none_is_chosen() -> None:
+    new = change(THIRD, 0, -2, NOON, **TERMS)
+    found, (text,) = told([*ROLLED, new], [*EXECUTED, fill(THIRD, -2, NOON)])
+    assert found == []
+    assert text == (
+        "it is not clear which of SPY 580C 20Mar26 and SPY 590C 20Mar26 took the place of "
+        "SPY 575C 20Mar26 of DU1"
+    )
+    old = change(THIRD, -2, 0, NOON, **TERMS)
+    found, (text,) = told([*ROLLED, old], [*EXECUTED, fill(THIRD, 2, NOON)])
+    assert found == []
+    assert text == (
+        "it is not clear which of SPY 580C 20Mar26 took the place of SPY 575C 20Mar26 and "
+        "SPY 590C 20Mar26 of DU1"
+    )
+
+
+def test_what_was_traded_near_an_order_does_not_make_it_unclear() -> None:
+    old = change(THIRD, -2, 0, NOON, **TERMS)
+    executions = [*EXECUTED, fill(THIRD, 2, NOON, order_id="72")]
+    found, unclear = told([*ROLLED, old], executions)
+    assert [one.closed_conid for one in found] == [CALL]
+    assert unclear == []
+
+
+def test_an_order_that_is_filled_in_parts_is_one_roll() -> None:
+    later = NOON + timedelta(minutes=1)
+    changes = [
+        change(CALL, -2, -1, NOON), change(OTHER, 0, -1, NOON),
+        change(CALL, -1, 0, later), change(OTHER, -1, -2, later),
+    ]  # fmt: skip
+    executions = [
+        fill(CALL, 1, NOON), fill(OTHER, -1, NOON), fill(CALL, 1, later), fill(OTHER, -1, later),
+    ]  # fmt: skip
+    (one,), unclear = told(changes, executions)
+    assert (one.quantity, one.complete, one.opened.before, one.opened.after) == (-2, True, 0, -2)
+    assert unclear == []
+
+
+def test_a_trade_of_which_only_the_day_is_known_makes_no_roll() -> None:
+    facts = facts_of(changes=ROLLED, executions=EXECUTED)
+    movements = [replace(reported_movement(fill, TERMS_OF_ALL), at=None) for fill in EXECUTED]
+    assert rolls_of(closures_of(facts, NOON), ROLLED, movements, WITHIN) == ([], [])

@@ -1,0 +1,73 @@
+"""Rules choose legs from what is held."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.lake.given_leg import make_leg
+from position_sync_dagster.money.strategies.rules import HoldingSide, Rule, explain, legs_of_rules
+from tests.support.legs import leg
+from tests.support.option_books import book, contract, holding
+
+NOW = datetime(2028, 12, 1, 15, tzinfo=UTC)  # 14 days before the near expiry
+HELD = {"90P": -1.0, "95P": 2.0, "105C": -3.0, "90P+": -1.0, "stock": 100.0}
+RULE = Rule(name="r")
+
+
+def chosen(*rules: Rule, listed: tuple = (), held: dict[str, float] | None = None) -> list[tuple]:
+    names = {contract(name).conid: name for name in HELD}
+    found = legs_of_rules(rules, book(HELD if held is None else held), listed, NOW)
+    return [(one.strategy_id, names[one.conid]) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("rule", "names"),
+    [
+        (RULE, ["90P", "95P", "105C", "90P+", "stock"]),
+        (replace(RULE, right=Right.PUT, side=HoldingSide.SHORT), ["90P", "90P+"]),
+        (replace(RULE, days=(0, 14)), ["90P", "95P", "105C"]),
+        (replace(RULE, days=(15, 60)), ["90P+"]),
+        (replace(RULE, side=HoldingSide.LONG), ["95P", "stock"]),
+        (replace(RULE, underlyings=frozenset({"ES", "SPX"})), []),
+        (replace(RULE, underlyings=frozenset({"SPY"}), right=Right.CALL), ["105C"]),
+        (replace(RULE, accounts=frozenset({"B"})), []),
+    ],
+)
+def test_a_rule_takes_what_meets_each_of_its_conditions(rule: Rule, names: list[str]) -> None:
+    assert {name for _rule, name in chosen(rule)} == set(names)
+
+
+def test_the_first_rule_takes_a_leg_up_to_its_limit_and_the_next_one_takes_the_rest() -> None:
+    puts = Rule(name="puts", right=Right.PUT, limit=2)
+    found = chosen(puts, Rule(name="rest", days=(0, 365)))
+    assert [name for rule, name in found if rule == "rest"] == ["105C", "90P+"]
+    assert {name for rule, name in found if rule == "puts"} == {"90P", "95P"}
+
+
+def test_no_rule_takes_a_leg_that_the_file_lists_by_conid_or_by_description() -> None:
+    by_conid = leg(contract("90P").conid, "mine")
+    described = make_leg(
+        symbol="SPY", right="P", strike=95, expiry="20281215", strategy_id="x", added_at=NOW
+    )
+    elsewhere = leg(contract("105C").conid, "mine", account="B")
+    found = chosen(RULE, listed=(by_conid, described, elsewhere))
+    assert {name for _rule, name in found} == {"105C", "90P+", "stock"}
+
+
+def test_a_leg_has_the_name_and_the_priority_of_its_rule() -> None:
+    [one] = legs_of_rules([Rule(name="hedges", priority=3)], [holding("90P", -1)], [], NOW)
+    assert (one.strategy_id, one.priority, one.account, one.quantity) == ("hedges", 3, "A", None)
+    assert (one.symbol, one.right, one.strike) == ("SPY", Right.PUT, 90.0)
+
+
+def test_a_contract_is_explained_by_the_rule_that_takes_it_or_by_why_none_does() -> None:
+    rules = [Rule(name="hedges", right=Right.CALL), Rule(name="few", limit=1, right=Right.PUT)]
+    conid, held = contract("90P").conid, book(HELD)
+    [said] = explain(conid, rules, held, [leg(conid, "hedges")], NOW)
+    assert said == f"SPY 90P 15Dec28 ({conid}) in A: it belongs to the rule hedges."
+    [said] = explain(conid, rules, held, [leg(1)], NOW)
+    assert "no strategy has it. hedges does not take it: its right is PUT." in said
+    assert "few does not take it: its limit is reached." in said
+    assert "No account holds the contract 5" in explain(5, rules, held, [], NOW)[0]
