@@ -1,6 +1,6 @@
 # Position Sync for Interactive Brokers. `make` alone lists what there is.
 #
-# Each target works as the first command on a machine that has Python 3.11.2 to 3.14, pip and venv,
+# Each target works as the first command on a machine that has Python 3.11 to 3.14, pip and venv,
 # and make: what it needs is installed into .tools and .venv of this folder, nowhere else.
 
 .DEFAULT_GOAL := help
@@ -25,6 +25,9 @@ IMPORT := $(BIN)/python -W ignore -c 'import dagster._cli, dagster._daemon.cli, 
 
 # Earlier locks had eventkit too, which shares its files with aeventkit: it takes them along.
 OWN_FILES := --reinstall-package aeventkit
+
+# What is installed from this folder: the package and the simulator, of which no index is asked.
+OURS := --editable . --editable ./ib_gateway_simulator
 
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
@@ -147,7 +150,7 @@ bounds-check: $(UV_INSTALLED) ## make test with the lowest and the newest versio
 	  echo "Resolving $$end"; \
 	  $(UV) venv --quiet --clear --python .tools/bin/python ".tools/$$end" && \
 	  $(UV) pip install --quiet --python ".tools/$$end/bin/python" --resolution "$$end" \
-	    --editable '.[alerts,kubernetes,mcp,postgres]' && \
+	    --editable '.[alerts,demo,kubernetes,mcp,postgres]' && \
 	  $(UV) pip install --quiet --python ".tools/$$end/bin/python" --group dev && \
 	  ".tools/$$end/bin/python" -m pytest -n 4 -W default -m 'not ($(SECOND_TIER))' $(ARGS) || exit; \
 	done
@@ -167,7 +170,7 @@ setup: $(SYNCED) ## install the tools and the locked dependencies only
 $(UV_INSTALLED):
 	@found=; novenv=; others=; \
 	for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
-	  if ! "$$python" -c 'import sys; sys.exit(not (3, 11, 2) <= sys.version_info < (3, 15))' \
+	  if ! "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' \
 	    >/dev/null 2>&1; then \
 	    version=$$("$$python" --version 2>/dev/null) && others="$$others $$python is $$version."; \
 	    continue; \
@@ -179,7 +182,7 @@ $(UV_INSTALLED):
 	  if [ -n "$$novenv" ]; then \
 	    echo "$$novenv has no venv and pip. Install them (on Debian and Ubuntu: apt install python3-venv)." >&2; \
 	  else \
-	    echo "No Python 3.11.2 to 3.14 was found.$$others Install one, or name it: make PYTHON=/path/to/python3 ..." >&2; \
+	    echo "No Python 3.11 to 3.14 was found.$$others Install one, or name it: make PYTHON=/path/to/python3 ..." >&2; \
 	  fi; \
 	  exit 1; \
 	fi; \
@@ -196,23 +199,23 @@ python=.venv/bin/python; "$$python" -c '' >/dev/null 2>&1 || python=.tools/bin/p
 own=$$(.tools/bin/python -m pip config list 2>/dev/null | sed -n "s/.*[.]\(index-url\|no-index\)='\(.*\)'/--default-index=\2/p" | tail -n 1); \
 if [ -n "$$own" ] || \
   ! $(UV) sync --quiet --frozen $(1) $(2) $(OWN_FILES) --python "$$python"; then \
-  $(UV) export --quiet --frozen $(1) --no-emit-project --output-file .tools/requirements.txt >/dev/null && \
+  $(UV) export --quiet --frozen $(1) --no-emit-workspace --output-file .tools/requirements.txt >/dev/null && \
   "$$python" -m venv .venv && \
   if ! $(UV) pip install --quiet --no-deps --require-hashes --python $(BIN)/python $$own -r .tools/requirements.txt; then \
     echo 'uv could not install them: trying pip' >&2; \
     $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes $(3) -r .tools/requirements.txt; \
   fi && \
-  { $(UV) pip install --quiet --python $(BIN)/python $$own --no-deps --editable . || \
-    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .; }; \
+  { $(UV) pip install --quiet --python $(BIN)/python $$own --no-deps $(OURS) || \
+    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(OURS); }; \
 fi && $(COMPILE)
 endef
 
-# The programs and the money page; what the tests have beside them stays.
-$(RUNNABLE): $(UV_INSTALLED) pyproject.toml uv.lock
+# The programs, the simulator and the money page; what the tests have beside them stays.
+$(RUNNABLE): $(UV_INSTALLED) pyproject.toml ib_gateway_simulator/pyproject.toml uv.lock
 	@echo 'Installing what the programs need into .venv (700 MB there; the first time takes a minute)'; \
-	$(call install,--no-default-groups,--inexact,--no-compile) && $(IMPORT) && touch $@
+	$(call install,--no-default-groups --extra demo,--inexact,--no-compile) && $(IMPORT) && touch $@
 
-$(SYNCED): $(UV_INSTALLED) pyproject.toml uv.lock
+$(SYNCED): $(UV_INSTALLED) pyproject.toml ib_gateway_simulator/pyproject.toml uv.lock
 	@echo 'Installing the locked dependencies, those of the tests too, into .venv (1.6 GB there)'; \
 	$(call install,,--compile-bytecode,) && touch $(RUNNABLE) $@
 

@@ -8,21 +8,21 @@
 `@pytest.mark.ib_book("demo")` chooses the book, and options of the simulator;
 `@pytest.mark.ib_recording("session.ibrec")` plays a recording instead. A test in which a client
 sent an order fails, and so does one that asked a recording for what it does not have.
+
+Each run of pytest beside this package loads the plugin, which imports the server when it is needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ib_gateway_simulator.books.book import Book
-from ib_gateway_simulator.in_thread import RunningGateway, RunningReplay
-from ib_gateway_simulator.recordings.recording import load_recording
-from ib_gateway_simulator.replay.server import Replay
-from ib_gateway_simulator.server import SimulatedGateway
+if TYPE_CHECKING:
+    from ib_gateway_simulator.books.book import Book
+    from ib_gateway_simulator.in_thread import RunningGateway, RunningReplay
 
 DEFAULT_BOOK = "small"
 
@@ -33,7 +33,7 @@ MARKERS = (
     "options are those of Replay, such as speed=10",
 )
 
-_GATEWAY = pytest.StashKey[RunningGateway | RunningReplay]()
+_GATEWAY: pytest.StashKey[RunningGateway | RunningReplay] = pytest.StashKey()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,6 +60,10 @@ def ib_gateway(
 
 def _replay_of(marker: pytest.Mark, folder: Path) -> RunningReplay:
     """Return the replay of the recording that a marker names."""
+    from ib_gateway_simulator.in_thread import RunningReplay
+    from ib_gateway_simulator.recordings.recording import load_recording
+    from ib_gateway_simulator.replay.server import Replay
+
     (file,) = marker.args
     return RunningReplay(Replay(load_recording(folder / file), **marker.kwargs))
 
@@ -68,6 +72,9 @@ def _gateway_of(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> RunningGateway:
     """Return a gateway with the book that a marker names, or with the default one."""
+    from ib_gateway_simulator.in_thread import RunningGateway
+    from ib_gateway_simulator.server import SimulatedGateway
+
     marker = request.node.get_closest_marker("ib_book")
     options: dict[str, Any] = {} if marker is None else marker.kwargs
     book: Book | str | Path = DEFAULT_BOOK
@@ -100,7 +107,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     if orders:
         pytest.fail("An order was sent. " + "; ".join(orders), pytrace=False)
 
-    missing = gateway.unanswered if isinstance(gateway, RunningReplay) else []
+    missing = getattr(gateway, "unanswered", ())
     if missing:
         pytest.fail("\n".join(missing), pytrace=False)
     return result

@@ -4,8 +4,8 @@ The exit code is 0 for a run without a time limit, however it is stopped. A run 
 ends with 0 if all figures of the acceptance test are met and with 1 if not. If it is stopped
 before its time, nothing was tested, and the code says what stopped it: 128 + n for signal n.
 
-The output is a live table on a terminal, lines in a log, or JSON for a program. The module may
-import `processes`, `terminal`, `sync` and what is below them; `position-sync dev` shows its screen.
+This module and the commands in `cli/simulated.py` need the simulator, a distribution of its own;
+nothing else of the package does.
 """
 
 import json
@@ -13,17 +13,14 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import polars as pl
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from ib_gateway_simulator.books.book import Book, Opening
 from ib_gateway_simulator.books.loader import BOOKS, load_book
@@ -44,6 +41,13 @@ from position_sync_dagster.domain.position_update import (
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.live_status import (
+    LOOK_INTERVAL_S,
+    AcceptanceResult,
+    Display,
+    choose_display,
+    frames,
+)
 from position_sync_dagster.money.profit.todays_profit import day_and_close_before
 from position_sync_dagster.money.reports.figures import Figures, read_figures
 from position_sync_dagster.processes import home as homes
@@ -53,8 +57,6 @@ from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, NoAnswer
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
 from position_sync_dagster.sync.exchange_days import session_before
-from position_sync_dagster.terminal.board import Lines, board, figures_of
-from position_sync_dagster.terminal.output import print_table
 from position_sync_dagster.terminal.text import command_as_typed, printable
 
 # The number of past trading days that have a statement.
@@ -173,16 +175,6 @@ TIME_LIMIT_S = 60.0
 Paths = Mapping[Key, str]
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptanceResult:
-    """One figure of the acceptance test: the wanted value and the value found."""
-
-    name: str
-    wanted: str
-    found: str
-    met: bool
-
-
 def expect_paths(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Paths:
     """Return the path that must value each leg held: an active conid streams in each account."""
     active = {leg.conid for leg in legs if leg.removed_at is None}
@@ -268,181 +260,6 @@ def evaluate(
     orders = len(counts["orders_received"])
     add("order messages at the broker", 0, orders, met=not orders)
     return tuple(results)
-
-
-# Seconds between two reads of the tables, which take a quarter of a second of a processor each:
-# while a person watches or figures are still missing, and otherwise.
-LOOK_INTERVAL_S = 2.0
-QUIET_INTERVAL_S = 10.0
-
-
-class Display:
-    """Writes a line for each read, for a log; the base of the other displays.
-
-    Each method raises `StopRequested` if the output was closed, so that the demo ends.
-
-    Attributes:
-        interval_s: Seconds between two reads of the tables once each leg has a current row.
-    """
-
-    interval_s = QUIET_INTERVAL_S
-    _addresses: Lines = ()
-
-    def note(self, text: str) -> None:
-        """Show a message."""
-        _write_line(text)
-
-    def event(self, name: str, values: Mapping[str, Any]) -> None:
-        """Report an event to a program that reads the output."""
-
-    def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
-        """Show the current state.
-
-        Args:
-            overview: What the tables have; None where they could not be read.
-            addresses: Addresses, folders and commands, with their labels.
-            notes: Why they could not be read.
-        """
-        if addresses != self._addresses:
-            self._addresses = addresses
-            self.note("\n".join(_labelled(addresses)))
-
-        figures = notes if overview is None else figures_of(overview)
-        self.note("; ".join(_labelled(figures)))
-
-    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        """Show the results of the acceptance test, as a table."""
-        rows = []
-        for result in results:
-            outcome = "met" if result.met else "missed"
-            rows.append(asdict(result) | {"outcome": outcome})
-
-        with stop_if_closed():
-            print_table(rows, ("name", "wanted", "found", "outcome"))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-def _labelled(lines: Lines) -> list[str]:
-    return [f"{label}: {value}" for label, value in lines]
-
-
-class JsonDisplay(Display):
-    """Writes one JSON object per line."""
-
-    def note(self, text: str) -> None: ...
-
-    def event(self, name: str, values: Mapping[str, Any]) -> None:
-        _write_line(json.dumps({"event": name, **values}))
-
-    def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
-        if overview is not None:
-            values = overview.status.to_dict()
-            values["current"] = overview.current
-            self.event("status", values)
-
-    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        figures: list[dict[str, Any]] = []
-        for result in results:
-            figure = asdict(result)
-            figure["name"] = result.name.strip()
-            figures.append(figure)
-
-        # Other programs read these names: keep them.
-        is_met = all(result.met for result in results)
-        self.event("verdict", {"met": is_met, "figures": figures})
-
-
-class LiveDisplay(Display):
-    """Redraws the board in place on a terminal."""
-
-    interval_s = LOOK_INTERVAL_S
-
-    def __init__(self) -> None:
-        self._console = Console()
-        self._live = Live(console=self._console, auto_refresh=False)
-
-    def note(self, text: str) -> None:
-        with stop_if_closed():
-            self._console.print(Text(text))
-
-    def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
-        changes = () if overview is None else overview.changes
-        with stop_if_closed():
-            shown = board(overview, changes, notes, addresses, self._console)
-            self._live.update(shown, refresh=True)
-
-    def __enter__(self) -> Self:
-        with stop_if_closed():
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._live.stop()
-
-
-def choose_display(*, as_json: bool) -> Display:
-    """Return the display that suits the standard output."""
-    if as_json:
-        return JsonDisplay()
-    return LiveDisplay() if sys.stdout.isatty() else Display()
-
-
-def _write_line(text: str) -> None:
-    with stop_if_closed():
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-
-
-@contextmanager
-def stop_if_closed() -> Iterator[None]:
-    """Raise `StopRequested` if the output, to which the block writes, was closed."""
-    try:
-        yield
-    except OSError as error:
-        raise StopRequested("the output was closed", 1) from error
-
-
-def frames(
-    check: Callable[[], None],
-    ui_port: int,
-    screen: Display,
-    read: Callable[[], Figures | None],
-    addresses: Lines,
-) -> Iterator[bool]:
-    """Show the state of Dagster's programs again and again; yield whether their pages answer.
-
-    Args:
-        check: Raises if a program has ended.
-        read: Reads the tables; after an error, which is shown, the next read may succeed.
-        addresses: What is shown below the addresses of the pages.
-
-    Raises:
-        StopRequested: The output was closed.
-        ChildEndedError: One of the programs has ended.
-    """
-    serving = False
-    url = supervisor.url(ui_port)
-    while True:
-        check()
-        serving = serving or supervisor.is_serving(ui_port)
-        pages = [("Dagster UI", "starting"), ("money page", "starting")]
-        if serving:
-            pages = [("Dagster UI", url), ("money page", f"{url}/money")]
-
-        try:
-            figures = read()
-            screen.show(figures, [*pages, *addresses])
-        except PositionSyncError as error:
-            trouble: list[tuple[str, str]] = []
-            for line in str(error).splitlines():
-                trouble.append(("trouble", printable(line)))
-            screen.show(None, [*pages, *addresses], trouble)
-        yield serving
 
 
 # The programs of a demo, the simulator and Dagster, and its history.

@@ -22,9 +22,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster.processes.child_process import MARKER
 from position_sync_dagster.settings import warnings_of
+from position_sync_dagster.web.loopback_guard import LoopbackGuard
 from position_sync_dagster.web.money_page import money_routes
 
 # The UI's largest requests have some 100 kB; JSON takes four times its size in memory.

@@ -1,10 +1,11 @@
 """What a release is, as somebody without a checkout gets it: `make release-check`.
 
-It builds sdist and wheel, looks into them, and installs both into an empty environment in an empty
-folder, for the oldest and the newest Python of this machine. There it runs `doctor` and the example
-of docs/library.md against `position-sync simulate`; with the first Python also the demo by `uvx`,
-and a Dagster project made by `create-dagster` that has the component. It needs the standard library
-and uv.
+It builds sdist and wheel of both distributions, the simulator's first, and looks into them. It
+installs the simulator alone, the package alone, and the package with the extra `demo`, which has
+the simulator, into empty environments in empty folders, for the oldest and the newest Python of
+this machine. There it runs `doctor` and the example of docs/library.md against `position-sync
+simulate`; with the first Python also the demo by `uvx`, and a Dagster project made by
+`create-dagster` that has the component. It needs the standard library and uv.
 """
 
 import argparse
@@ -25,12 +26,9 @@ ROOT = Path(__file__).parents[1]
 UV = ROOT / ".tools/bin/uv"
 VERSION = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)[1]
 
-CODE = ("ib_gateway_simulator", "position_sync_dagster")
 NEEDED = (
     "position_sync_dagster/__init__.pyi",
     "position_sync_dagster/py.typed",
-    "ib_gateway_simulator/py.typed",
-    "ib_gateway_simulator/books/demo.yaml",
     "position_sync_dagster/instance/dagster.yaml",
     "position_sync_dagster/instance/workspace.yaml",
     "position_sync_dagster/web/static/app/money_page.js",
@@ -129,6 +127,14 @@ def files_of(archive: Path) -> dict[str, bytes]:
         return {name.partition("/")[2]: file.read() for name, file in members.items()}
 
 
+def installed_files(wheel: Path) -> set[str]:
+    """Return what a wheel puts into an environment, its commands too."""
+    files = files_of(wheel)
+    (points,) = (text.decode() for name, text in files.items() if name.endswith("entry_points.txt"))
+    commands = re.search(r"\[console_scripts\]\n([^\[]*)", points)[1].splitlines()
+    return {*files, *(f"bin/{line.partition(' ')[0]}" for line in commands if line)}
+
+
 def installed(python: str, folder: Path, *packages: str | Path) -> Path:
     """Install packages into an empty environment for a Python; return its bin."""
     env = outside(folder)
@@ -139,7 +145,14 @@ def installed(python: str, folder: Path, *packages: str | Path) -> Path:
     return folder / "env/bin"
 
 
-def build(folder: Path, sources: Path) -> Path:
+def build_simulator(folder: Path, sources: Path) -> Path:
+    """Build sdist and wheel of the simulator; return the wheel."""
+    built_by_each(folder, sources / "ib_gateway_simulator")
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def build(folder: Path, sources: Path, simulator_wheel: Path) -> Path:
     """Build sdist and wheel, and raise an error about their contents; return the wheel."""
     built_by_each(folder, sources)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
@@ -151,7 +164,11 @@ def build(folder: Path, sources: Path) -> Path:
     wrong += [
         f"the wheel has {name}"
         for name in sorted(names)
-        if name.split("/")[0] not in (*CODE, info) or "__pycache__" in name
+        if name.split("/")[0] not in ("position_sync_dagster", info) or "__pycache__" in name
+    ]
+    wrong += [
+        f"both wheels have {name}"
+        for name in installed_files(wheel) & installed_files(simulator_wheel)
     ]
     if "LICENSE" not in files_of(sdist):
         wrong.append("the sdist lacks LICENSE")
@@ -162,11 +179,10 @@ def build(folder: Path, sources: Path) -> Path:
     return wheel
 
 
-def check_simulator(folder: Path, sources: Path, python: str) -> None:
-    """Build the distribution of the simulator alone, install it, and see that it serves a port."""
+def check_simulator(wheel: Path, python: str, folder: Path) -> None:
+    """Install the simulator alone, and see that it serves a port, and that its plugin works."""
     folder.mkdir()
-    built_by_each(folder, sources / "ib_gateway_simulator")
-    (wheel,), env = folder.glob("*.whl"), outside(folder)
+    env = outside(folder)
     bin_folder = installed(python, folder, wheel)
     listed = run(UV, "pip", "list", "--python", bin_folder / "python", cwd=folder, env=env)
     heavy = re.findall(r"^(dagster|deltalake|polars|ib-async)\b", listed, re.M)
@@ -185,13 +201,48 @@ def check_simulator(folder: Path, sources: Path, python: str) -> None:
     print(f"  its pytest plugin: {said.splitlines()[-1]}")
 
 
-def install(wheel: Path, python: str, folder: Path) -> Path:
-    """Install the wheel, with the locked versions, into an empty environment; return its bin."""
-    locked = folder.parent / "locked.txt"
+def with_locked_versions(folder: Path) -> tuple[str | Path, ...]:
+    """Return the words for the locked versions, and for the simulator that was built."""
+    locked = folder / "locked.txt"
     if not locked.exists():
-        run(UV, "export", "--quiet", "--frozen", "--no-hashes", "--no-emit-project", "--all-extras",
-            "--output-file", locked, cwd=ROOT, env=os.environ)  # fmt: skip
-    return installed(python, folder, "--constraints", locked, wheel)
+        run(UV, "export", "--quiet", "--frozen", "--no-hashes", "--no-emit-workspace",
+            "--all-extras", "--output-file", locked, cwd=ROOT, env=os.environ)  # fmt: skip
+    return "--constraints", locked, "--find-links", folder / "simulator-dist"
+
+
+def with_demo(wheel: Path) -> str:
+    """Return what is asked for: the wheel with the extra `demo`."""
+    return f"position-sync-dagster[demo] @ {wheel.as_uri()}"
+
+
+def install(wheel: Path, python: str, folder: Path) -> Path:
+    """Install the wheel and what a demo needs into an empty environment; return its bin."""
+    return installed(python, folder, *with_locked_versions(folder.parent), with_demo(wheel))
+
+
+def check_alone(wheel: Path, python: str, folder: Path) -> None:
+    """Install the wheel without extras: its commands work, and what needs an extra names it."""
+    folder.mkdir()
+    bin_folder = installed(python, folder, *with_locked_versions(folder.parent), wheel)
+    env = outside(folder)
+    listed = run(UV, "pip", "list", "--python", bin_folder / "python", cwd=folder, env=env)
+    strange = re.findall(r"^(ib-gateway-simulator|dagster-webserver)\b", listed, re.M)
+    if strange:
+        raise ReleaseError(f"without extras, it installs {strange}:\n{listed}")
+
+    run(bin_folder / "position-sync", "positions", "--help", cwd=folder, env=env)
+    for command, extra in (("demo", "demo"), ("dev", "webserver")):
+        done = subprocess.run([bin_folder / "position-sync", command], cwd=folder, env=env,
+                              text=True, capture_output=True, check=False)  # fmt: skip
+        if f"position-sync-dagster[{extra}]" not in done.stderr:
+            raise ReleaseError(f"{command} names no extra {extra}:\n{done.stderr}")
+    print(f"  {len(listed.splitlines()) - 2} packages, {megabytes(folder):,.0f} MB")
+
+
+def megabytes(folder: Path) -> float:
+    """Return the size of what is installed in the environment of a folder."""
+    files = (path for path in folder.glob("env/lib/**/*") if path.is_file())
+    return sum(path.stat().st_size for path in files) / 1e6
 
 
 def check_sdist(sdist: Path, programs: Path, folder: Path) -> None:
@@ -229,8 +280,7 @@ def check_commands(programs: Path, folder: Path) -> None:
     version, file = run(programs / "python", "-c", code, cwd=empty, env=env).split()
     if not file.startswith(str(folder)):
         raise ReleaseError(f"position_sync_dagster is imported from {file}")
-    used = sum(one.stat().st_size for one in folder.glob("env/lib/**/*") if one.is_file())
-    print(f"  Python {version}, {said}, {used / 1e6:,.0f} MB installed")
+    print(f"  Python {version}, {said}, {megabytes(folder):,.0f} MB installed")
 
 
 @contextmanager
@@ -272,8 +322,8 @@ def check_gateway(programs: Path, folder: Path) -> None:
 def check_demo(python: Path, folder: Path, wheel: Path, seconds: float) -> None:
     """Run the demo from the wheel alone, as `uvx` does; it fails unless its figures are met."""
     said = run(
-        UV, "tool", "run", "--quiet", "--python", python, "--constraints",
-        folder.parent / "locked.txt", "--from", wheel, "position-sync", "demo", "--for",
+        UV, "tool", "run", "--quiet", "--python", python, *with_locked_versions(folder.parent),
+        "--from", with_demo(wheel), "position-sync", "demo", "--for",
         f"{seconds:g}", cwd=folder / "empty", env=outside(folder), within_s=seconds + 600,
     )  # fmt: skip
     print("\n".join(f"  {line}" for line in said.splitlines()[-12:]))
@@ -326,8 +376,9 @@ def dagster_project(programs: Path, folder: Path, wheel: Path) -> Path:
         cwd=folder, env=env)  # fmt: skip
 
     project = folder / "trading"
-    run(UV, "pip", "install", "--quiet", "--python", programs / "python", "--constraints", locked,
-        "dagster-dg-cli", "--editable", project, wheel, cwd=folder, env=env)  # fmt: skip
+    run(UV, "pip", "install", "--quiet", "--python", programs / "python",
+        *with_locked_versions(folder.parent), "dagster-dg-cli", "--editable", project, wheel,
+        cwd=folder, env=env)  # fmt: skip
     return project
 
 
@@ -367,7 +418,8 @@ class Steps:
 def check_wheel(steps: Steps, wheel: Path, python: str, folder: Path) -> Path | None:
     """Install the wheel for a Python, run what needs no gateway; return its bin."""
     folder.mkdir()
-    programs = steps.run(f"Installing the wheel with {python}", install, wheel, python, folder)
+    title = f"Installing the wheel and what a demo needs with {python}"
+    programs = steps.run(title, install, wheel, python, folder)
     if programs is not None:
         steps.run("Running it outside of the checkout", check_commands, programs, folder)
     return programs
@@ -385,12 +437,18 @@ def check(
         seconds: How long the demo runs.
     """
     sources = checkout(folder)
-    wheel = steps.run("Building sdist and wheel", build, folder / "dist", sources)
+    title = "Building sdist and wheel of the simulator"
+    simulator_wheel = steps.run(title, build_simulator, folder / "simulator-dist", sources)
+    if simulator_wheel is None:
+        return
+    title = "Building sdist and wheel"
+    wheel = steps.run(title, build, folder / "dist", sources, simulator_wheel)
     if wheel is None:
         return
     (sdist,) = (folder / "dist").glob("*.tar.gz")
-    simulator_folder = folder / "simulator"
-    steps.run("The simulator alone", check_simulator, simulator_folder, sources, sys.executable)
+    alone = folder / "simulator"
+    steps.run("The simulator alone", check_simulator, simulator_wheel, sys.executable, alone)
+    steps.run("The wheel without extras", check_alone, wheel, pythons[0], folder / "alone")
 
     for number, python in enumerate(pythons):
         home = folder / str(number)

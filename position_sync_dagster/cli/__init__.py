@@ -77,6 +77,13 @@ def commands() -> Any:
         strategies,
         what_if,
     )
-    from position_sync_dagster.cli.app import app
+    from position_sync_dagster.cli.app import app, need_simulator
+
+    try:
+        from position_sync_dagster.cli import simulated  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "ib_gateway_simulator":
+            raise
+        need_simulator(app, "demo", "record", "simulate")
 
     return app

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.errors import MissingExtraError, PositionSyncError
 from position_sync_dagster.terminal.text import as_typed, printable
 
 app = typer.Typer(
@@ -34,6 +34,16 @@ def options(
     ] = False,
 ) -> None:
     """Value every option leg of an Interactive Brokers account into Delta tables."""
+
+
+def need_simulator(commands: typer.Typer, *names: str) -> None:
+    """Add commands that say how the simulator, which they need, is installed."""
+
+    def refuse() -> None:
+        raise MissingExtraError("The simulator", "demo")
+
+    for name in names:
+        commands.command(name, help="Not installed: it needs the extra `demo`.")(refuse)
 
 
 def print_error(error: PositionSyncError) -> int:

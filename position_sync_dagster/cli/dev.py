@@ -1,4 +1,4 @@
-"""The commands that run programs: `dev` for your own gateway, `demo`, `record` and `money`."""
+"""The commands that run programs on what you have: `dev` for your own gateway, and `money`."""
 
 import os
 import shutil
@@ -9,16 +9,13 @@ from typing import Annotated
 
 import typer
 
-from ib_gateway_simulator.command_line import simulate
-from ib_gateway_simulator.recording import program
 from position_sync_dagster import dagster_files
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.demo import LOOK_INTERVAL_S, LiveDisplay, Options, frames
-from position_sync_dagster.demo import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.live_status import LOOK_INTERVAL_S, LiveDisplay, frames
 from position_sync_dagster.money.reports.figures import Figures, read_figures
 from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess, StopRequest, StopRequested
@@ -28,8 +25,6 @@ from position_sync_dagster.sync.exchange_days import require_known
 
 UI_URL = f"{PREFIX}UI_URL"
 LOG_NAME = "dagster-dev.log"
-
-app.command()(simulate)
 
 
 @app.command()
@@ -45,6 +40,7 @@ def dev(
     It runs until you stop it: with Ctrl-C, SIGTERM, or by closing the terminal. The exit code is
     then 0.
     """
+    options.require_extra("dagster_webserver", "webserver")
     settings = load_settings()
     options.warn_of_unknown_settings()
     _ = settings.logins  # reads the gateways file
@@ -122,102 +118,6 @@ def watch(dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopReq
 
 
 @app.command()
-def demo(
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            "--for",
-            min=1,
-            metavar="SECONDS",
-            help="Run unattended for this time, then compare the figures with the wanted ones.",
-        ),
-    ] = None,
-    ui_port: Annotated[
-        int, options.port("Port of the Dagster UI.", least=0, default="3000 or the next free")
-    ] = 0,
-    gateway_port: Annotated[
-        int,
-        options.port(
-            "Port of the simulated gateway.",
-            least=0,
-            default="that of the start before, 17497, or the next free",
-        ),
-    ] = 0,
-    control_port: Annotated[
-        int, options.port("Port of the simulator's controls.", least=0, default="any free")
-    ] = 0,
-    home: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder of the demo's tables and settings.",
-            show_default=".demo; of an installed package, where the platform keeps data",
-        ),
-    ] = None,
-    calm: Annotated[
-        bool, typer.Option("--calm", help="Without fills, rolls and outages; only prices move.")
-    ] = False,
-    empty: Annotated[
-        bool, typer.Option("--empty", help="Begin a new home without a strategy.")
-    ] = False,
-    json: options.Json = False,
-    end_with: options.EndWith = None,
-) -> None:
-    """Run the whole system on a simulated gateway: 200 option legs, 20 of them streamed.
-
-    After 40 s the simulated market has events: fills, rolls, an outage of some seconds every
-    10 min.
-
-    Without --for it runs until you stop it: with Ctrl-C, SIGTERM, or by closing the terminal. The
-    exit code is then 0.
-
-    With --for the exit code is 0 if all figures are met and 1 if not. If it is stopped before its
-    time, the code is 128 plus the number of the signal: 130 after Ctrl-C.
-    """
-    chosen = Options(
-        home=home or dagster_files.demo_home(),
-        seconds=seconds,
-        ui_port=ui_port,
-        gateway_port=gateway_port,
-        control_port=control_port,
-        calm=calm,
-        empty=empty,
-        json=json,
-        end_with=end_with,
-    )
-    sys.exit(run_demo(chosen))
-
-
-@app.command()
-def record(
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The recording; a new file.")],
-    minutes: Annotated[
-        float, typer.Option(min=0.01, max=1440, help="How long to record; Ctrl-C ends it earlier.")
-    ] = 30.0,
-    port: Annotated[
-        int, options.port("Port for the client, on 127.0.0.1; 0: any free.", least=0)
-    ] = 0,
-    login: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which login of the gateways file.")
-    ] = None,
-    keep_quantities: Annotated[
-        bool, typer.Option("--keep-quantities", help="Write quantities and amounts as they are.")
-    ] = False,
-    home: options.HomeFolder = None,
-) -> None:
-    """Record what a client and the gateway of the settings say to each other.
-
-    The client connects to the printed port instead of the gateway's. Account ids, names,
-    quantities and amounts are replaced before they are written; orders are never passed on.
-    """
-    settings = options.settings_for(home).for_login(login)
-    gateway = (settings.gateway_host, settings.gateway_port)
-    raise typer.Exit(
-        program.run(out, gateway, port=port, minutes=minutes, keep_quantities=keep_quantities)
-    )
-
-
-@app.command()
 def money(
     port: Annotated[int, options.port("Port of the page.")] = 3001,
     home: options.HomeFolder = None,
@@ -231,7 +131,7 @@ def money(
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
 
-    from ib_gateway_simulator.loopback_guard import LoopbackGuard
+    from position_sync_dagster.web.loopback_guard import LoopbackGuard
     from position_sync_dagster.web.money_page import money_routes
     from position_sync_dagster.web.served_figures import PageFigures
 

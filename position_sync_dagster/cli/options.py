@@ -2,6 +2,7 @@
 
 import os
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.errors import LakeError
+from position_sync_dagster.errors import LakeError, MissingExtraError
 from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.processes.home import Home, adopt_environment
 from position_sync_dagster.settings import Settings, load_settings, warnings_of
@@ -28,6 +29,16 @@ def port(text: str, *, least: int = 1, default: str | bool = True) -> Any:
         default: The default as the help shows it.
     """
     return typer.Option(min=least, max=65535, help=text, show_default=default)
+
+
+def require_extra(module: str, extra: str) -> None:
+    """Raise if a module of an extra is not installed.
+
+    Raises:
+        MissingExtraError: It names the extra.
+    """
+    if find_spec(module) is None:
+        raise MissingExtraError(module, extra)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]

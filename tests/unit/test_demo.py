@@ -1,8 +1,5 @@
-"""The demo: its acceptance test over rows made by hand, its output, its day and its history."""
+"""The demo: its acceptance test over rows made by hand, its day and its history."""
 
-import errno
-import io
-import json
 from datetime import UTC, date, datetime, timedelta
 from unittest.mock import Mock
 
@@ -16,10 +13,8 @@ from ib_gateway_simulator.control.scenario import load_scenario
 from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.statements import closing_market
 from position_sync_dagster import demo
-from position_sync_dagster.demo import STATED_S, AcceptanceResult, choose_display, expect_paths
+from position_sync_dagster.demo import STATED_S, expect_paths
 from position_sync_dagster.domain.position_update import Source
-from position_sync_dagster.money.reports.changes import ChangeKind, DayChange
-from position_sync_dagster.processes.child_process import StopRequested
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
 from tests.support.legs import leg
@@ -98,67 +93,6 @@ def test_a_row_of_an_earlier_run_counts_once_the_broker_has_confirmed_it():
         for conid in range(3, 11)
     ]
     assert current(old) == {(ACCOUNT, 3): Source.QUEUE}
-
-
-RESULTS = [
-    AcceptanceResult(name="legs", wanted="2", found="2", met=True),
-    AcceptanceResult(name="  by QUEUE", wanted="1", found="0", met=False),
-]
-AT = datetime(2026, 3, 9, 14, 30, tzinfo=UTC)
-CHANGE = DayChange(at=AT, kind=ChangeKind.GATEWAY, text="gateway: connected")
-ADDRESSES = [("Dagster UI", "starting")]
-
-
-@pytest.fixture
-def overview(monkeypatch):
-    """Return what the tables have, as far as the displays look at it."""
-    monkeypatch.setattr(demo, "figures_of", lambda seen: [("lines", "20 of 100 in use")])
-    status = Mock(to_dict=lambda: {"lines_in_use": 20})
-    return Mock(status=status, current=7, changes=[CHANGE])
-
-
-class Closed(io.StringIO):
-    """A terminal that was closed."""
-
-    def isatty(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        raise OSError(errno.EIO, "Input/output error")
-
-
-def test_a_program_reads_one_json_object_per_line(capsys, overview):
-    with choose_display(as_json=True) as display:
-        display.event("started", {"ui": "here"})
-        display.note("not for a program")
-        display.show(overview, ADDRESSES)
-        display.show_acceptance(RESULTS)
-    legs = {"name": "legs", "wanted": "2", "found": "2", "met": True}
-    queued = {"name": "by QUEUE", "wanted": "1", "found": "0", "met": False}
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
-        {"event": "started", "ui": "here"},
-        {"event": "status", "lines_in_use": 20, "current": 7},
-        {"event": "verdict", "met": False, "figures": [legs, queued]},
-    ]
-
-
-def test_a_log_has_the_addresses_once_and_then_the_figures(capsys, overview):
-    with choose_display(as_json=False) as display:
-        display.event("started", {"ui": "here"})
-        for _ in range(2):
-            display.show(overview, ADDRESSES)
-        display.show_acceptance(RESULTS)
-    *lines, _heading, first, second = capsys.readouterr().out.splitlines()
-    assert lines == ["Dagster UI: starting", *["lines: 20 of 100 in use"] * 2]
-    assert [line.split()[-1] for line in (first, second)] == ["met", "missed"]
-
-
-@pytest.mark.parametrize("kind", [demo.JsonDisplay, demo.Display, demo.LiveDisplay])
-def test_a_closed_output_stops_the_demo(kind, monkeypatch, overview):
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr("sys.stdout", Closed())
-    with pytest.raises(StopRequested, match="the output was closed"), kind() as display:
-        display.show(overview, ADDRESSES)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
+from packaging.requirements import Requirement
 from pydantic import SecretStr
 
+from position_sync_dagster.cli import options
+from position_sync_dagster.cli.app import need_simulator
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
@@ -305,13 +309,39 @@ def test_the_simulator_alone_has_the_bounds_of_the_project_and_a_version_of_its_
     alone = tomllib.loads((ROOT / "ib_gateway_simulator/pyproject.toml").read_text())["project"]
     for name in ("requires-python", "license"):
         assert alone[name] == PROJECT[name]
+    asked = Requirement(PROJECT["optional-dependencies"]["demo"][0])
+    assert asked.name == alone["name"]
+    assert asked.specifier.contains(alone["version"]), "it is released first"
     changes = (ROOT / "ib_gateway_simulator/CHANGELOG.md").read_text()
     assert re.findall(r"^## (\d\S*)$", changes, re.MULTILINE)[0] == alone["version"]
     assert set(alone["dependencies"]) <= set(PROJECT["dependencies"])
 
 
+def test_package_and_simulator_own_no_file_and_no_command_in_common():
+    hatch = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert hatch["only-include"] == ["position_sync_dagster"]
+    assert list(PROJECT["scripts"]) == ["position-sync"]
+
+
+def test_what_needs_an_extra_is_not_installed_without_it():
+    needed = {Requirement(each).name for each in PROJECT["dependencies"]}
+    assert needed.isdisjoint({"dagster-webserver", "ib-gateway-simulator"})
+
+
 def test_what_is_not_released_yet_stands_above_the_releases():
     assert re.findall(r"^## \[(.*?)\]", changelog(), re.MULTILINE)[0] == "Unreleased"
+
+
+def test_commands_without_the_simulator_or_the_webserver_name_their_extras(monkeypatch, refuse):
+    without = typer.Typer()
+    need_simulator(without, "demo", "record")
+    for command in without.registered_commands:
+        with pytest.raises(MissingExtraError, match=r"position-sync-dagster\[demo\]"):
+            command.callback()
+
+    monkeypatch.setattr(options, "find_spec", lambda _module: None)
+    _code, said = refuse("dev")
+    assert "pip install 'position-sync-dagster[webserver]'" in said
 
 
 def test_an_extra_that_is_not_installed_is_named_where_it_is_needed(monkeypatch):

@@ -60,13 +60,7 @@ def test_an_action_that_does_not_exist(ib_gateway):
 def run_pytest(folder: Path) -> tuple[int, str]:
     """Run the tests of a folder with the plugin, without this project's settings."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "ib_gateway_simulator.pytest_plugin",
-    ]
+    command: list[str | Path] = [sys.executable, "-m", "pytest"]
     command += ["-c", "/dev/null", "--rootdir", folder, "-p", "no:cacheprovider"]
     command += ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
     done = subprocess.run(
@@ -79,6 +73,17 @@ def run_pytest(folder: Path) -> tuple[int, str]:
         timeout=300,
     )
     return done.returncode, done.stdout + done.stderr
+
+
+def test_a_run_of_pytest_that_asks_for_no_gateway_imports_no_server():
+    code = "import sys, ib_gateway_simulator.pytest_plugin as _; print(*sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    ours = {name for name in done.stdout.split() if name.startswith("ib_gateway_simulator")}
+    assert ours == {"ib_gateway_simulator", "ib_gateway_simulator.pytest_plugin"}
+    assert {"pydantic", "starlette", "uvicorn"}.isdisjoint(done.stdout.split())
 
 
 def test_the_examples_pass():

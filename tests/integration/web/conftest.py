@@ -8,11 +8,11 @@ from jsonschema import Draft202012Validator
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.web import served_figures
 from position_sync_dagster.web.api import openapi
+from position_sync_dagster.web.loopback_guard import LoopbackGuard
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.support.empty_lakes import put_tables

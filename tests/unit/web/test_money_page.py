@@ -14,10 +14,10 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.web import feed as feed_module
 from position_sync_dagster.web.feed import Feed, next_state
+from position_sync_dagster.web.loopback_guard import LoopbackGuard
 from position_sync_dagster.web.money_page import money_routes
 from tests.support.ports import NO_CERTIFICATES
 from tests.support.receiver import serving_app

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster import webserver
 from position_sync_dagster.processes.child_process import MARKER
+from position_sync_dagster.web.loopback_guard import LoopbackGuard
 from position_sync_dagster.webserver import LARGEST_BODY, BodyLimit, GuardedWebserver
 
 
