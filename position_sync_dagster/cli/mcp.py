@@ -14,6 +14,7 @@ from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.money.campaigns.results import (
     Grouping,
 )
+from position_sync_dagster.money.profit.returns import Period
 from position_sync_dagster.money.reports.book import (
     COLUMNS,
     book_at,
@@ -104,6 +105,14 @@ class Tools:
         """
         return self._ask("results", "results", by=by, since=since)
 
+    def returns(self, by: str = Period.ALL.value, since: str | None = None) -> list[dict[str, Any]]:
+        """Return what each account returned, time-weighted and money-weighted (XIRR, for a year).
+
+        `by` is all, year, month or day; `since` the first trading day. A part of one, with the
+        extreme days. A day that is not known breaks the chain: `why_unknown` names it.
+        """
+        return self._ask("returns", "returns", by=by, since=since)
+
     def campaigns(
         self, strategy: str | None = None, since: str | None = None
     ) -> list[dict[str, Any]]:
@@ -135,7 +144,7 @@ def mcp(home: options.HomeFolder = None) -> None:
     """Serve the figures to an assistant by the Model Context Protocol, over stdio, read only.
 
     It needs the extra `mcp`. The tools are figures, positions, changes, why, as_of, what_if,
-    results and campaigns.
+    results, returns and campaigns.
     """
     assistant_server(Tools(*options.opened(home))).run("stdio")
 
@@ -166,6 +175,7 @@ def assistant_server(tools: Tools) -> Any:
 
     server = Assistant("position-sync", log_level="WARNING")
     of_now = (tools.figures, tools.positions, tools.changes, tools.why)
-    for tool in (*of_now, tools.as_of, tools.what_if, tools.results, tools.campaigns):
+    of_past = (tools.as_of, tools.results, tools.returns, tools.campaigns)
+    for tool in (*of_now, *of_past, tools.what_if):
         server.add_tool(tool, annotations=ToolAnnotations(readOnlyHint=True))
     return server

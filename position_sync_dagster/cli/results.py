@@ -1,4 +1,4 @@
-"""The commands `results` and `campaign`: what campaigns that are over brought."""
+"""The commands `results`, `campaign` and `returns`: what was earned."""
 
 from typing import Annotated
 
@@ -9,6 +9,7 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.money.campaigns.results import (
     Grouping,
 )
+from position_sync_dagster.money.profit.returns import Period
 from position_sync_dagster.terminal import output
 
 Since = Annotated[
@@ -70,6 +71,27 @@ def campaign(
     output.show_rows(over.rolls, _ROLL_COLUMNS, json=False, none="Nothing was rolled.")
 
 
+@app.command()
+def returns(
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DAY", help="Only trading days from this one on: 2026-01-02."),
+    ] = None,
+    by: Annotated[Period, typer.Option(help="The periods.")] = Period.ALL,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
+) -> None:
+    """Show what each account returned, by time and by money, from the books of its days.
+
+    Time-weighted: the returns of the days, chained, whatever the owner brought or took.
+    Money-weighted: the rate for a year of what was brought (XIRR). Numbers other than money are
+    parts of one. A day that is not known breaks the chain: then no number is shown, and why.
+    """
+    rows = options.asked(home, "returns", since=since, by=by)["returns"]
+    none = "No day has books yet: they are made of the statements of two trading days."
+    output.show_rows(rows, _RETURN_COLUMNS, json=json, none=none)
+
+
 _NONE = "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns."
 
 _GROUP_COLUMNS = (
@@ -83,4 +105,9 @@ _CAMPAIGN_COLUMNS = (
 )  # fmt: skip
 _FILL_COLUMNS = ("day", "contract", "kind", "quantity", "price", "cash", "fee", "currency")
 _ROLL_COLUMNS = ("at", "closed", "opened")
+_RETURN_COLUMNS = (
+    "account", "period", "currency", "days_known", "days", "time_weighted", "money_weighted",
+    "deepest_fall", "volatility", "worst_return", "worst_on", "best_return", "best_on", "brought",
+    "profit", "net_liquidation", "why_unknown",
+)  # fmt: skip
 _DAY_COLUMNS = ("day", "currency", "profit", "realised", "campaigns", "total", "drawdown")

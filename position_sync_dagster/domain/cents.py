@@ -12,7 +12,7 @@ MONEY = frozenset(
         "daily_pnl", "value", "profit", "profits", "open", "closed", "realised",
         "fees", "fee", "cash", "commission", "premium_received", "premium_paid", "capital_at_risk",
         "credit", "worst", "best", "profit_at_half", "average_win", "average_loss", "expectancy",
-        "drawdown", "greatest_profit", "greatest_loss", "against_mark", "now", "chosen",
+        "drawdown", "brought", "greatest_profit", "greatest_loss", "against_mark", "now", "chosen",
         "at_expiry",
     )
 )  # fmt: skip

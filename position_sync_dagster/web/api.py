@@ -30,6 +30,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.money.campaigns.one_campaign import OneCampaign, read_campaign
 from position_sync_dagster.money.campaigns.results import read_campaigns
+from position_sync_dagster.money.profit.returns import read_returns
 from position_sync_dagster.money.reports.book import COLUMNS, names_ever, open_positions
 from position_sync_dagster.money.reports.figures import VERSION, Figures, amounts_in_cents
 from position_sync_dagster.money.reports.status import plain
@@ -77,6 +78,8 @@ from position_sync_dagster.web.results_answers import (
     CampaignsQuery,
     ResultsAnswer,
     ResultsQuery,
+    ReturnsAnswer,
+    ReturnsQuery,
     answer_results,
 )
 from position_sync_dagster.web.risk_answers import (
@@ -213,6 +216,11 @@ def _results(source: PageFigures, query: ResultsQuery, _now: datetime) -> dict[s
 
 def _campaigns(source: PageFigures, query: CampaignsQuery, _now: datetime) -> dict[str, Any]:
     return {"campaigns": read_campaigns(source.lake, query.since, query.strategy)}
+
+
+def _returns(source: PageFigures, query: ReturnsQuery, _now: datetime) -> dict[str, Any]:
+    returns = read_returns(source.lake, source.settings, query.by, query.since)
+    return {"since": query.since, "by": query.by, "returns": returns}
 
 
 # How many prices of legs a route takes.
@@ -371,6 +379,9 @@ ROUTES = {
         ResultsQuery,
         ResultsAnswer,
         _results,
+    ),
+    "returns": ApiRoute(
+        "What accounts returned, by time and by money", ReturnsQuery, ReturnsAnswer, _returns
     ),
     "campaigns": ApiRoute(
         "Campaigns that are over", CampaignsQuery, CampaignsAnswer, _campaigns, _names_ever

@@ -17,6 +17,7 @@ from position_sync_dagster.money.campaigns.results import (
     read_days,
     results_of,
 )
+from position_sync_dagster.money.profit.returns import Period, PeriodReturn
 from position_sync_dagster.web.api_answers import ApiModel
 
 
@@ -28,6 +29,14 @@ class ResultsAnswer(ApiModel):
     results: list[GroupResult]
     days: list[DayResult]
     """For a calendar of the profit of days, and a curve of the realised profit (`total`)."""
+
+
+class ReturnsAnswer(ApiModel):
+    """What accounts returned."""
+
+    since: date | None
+    by: Period
+    returns: list[PeriodReturn]
 
 
 class CampaignsAnswer(ApiModel):
@@ -53,6 +62,15 @@ class ResultsQuery(ApiModel):
     """Only what closed on this day or later, such as 2026-01-02."""
     by: Grouping = Grouping.STRATEGY
     """How they are grouped; month and weekday are those of the close."""
+
+
+class ReturnsQuery(ApiModel):
+    """Which days, and the periods of which returns are told."""
+
+    since: Day = None
+    """Only trading days from this one on, such as 2026-01-02."""
+    by: Period = Period.ALL
+    """all, year, month or day."""
 
 
 class CampaignsQuery(ApiModel):

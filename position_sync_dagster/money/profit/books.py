@@ -8,7 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import polars as pl
@@ -18,7 +18,7 @@ from position_sync_dagster.lake.derived import derived_rows
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import BOOKS, DAILY_POSITIONS, PROFIT_EXPLAINED, frame_of
 from position_sync_dagster.money.past.closes import EventKind
-from position_sync_dagster.money.past.movements import OWNERS_CASH, MovementKind
+from position_sync_dagster.money.past.movements import OWNERS_CASH, MovementKind, known_sum
 from position_sync_dagster.settings import Settings
 
 # A difference is to be explained if it is more than the larger of these: in the base currency, and
@@ -185,15 +185,12 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
     conversions = moved.conversions
     if conversions["cash"].has_nulls() or conversions["quantity"].has_nulls():
         unknown.append("what a conversion paid")
-    by_owner = moved.movements.filter(col.kind.is_in(_OWN))
-    if by_owner["cash"].has_nulls():
+    by_owner = owner_flows(moved, last.rates)
+    if any(flow.amount is None for flow in by_owner):
         unknown.append("what the owner moved")
 
     # What has no amount is unknown above, or makes a profit unknown.
     cash = moved.movements.filter(col.cash != 0)
-    in_kind = _transfers_in_kind(moved)
-    if in_kind["value"].has_nulls():
-        unknown.append("the value of a transfer")
 
     change = last.total - first.total
     difference = None
@@ -208,7 +205,7 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
         parts["fees"] = _sum_of(cash, _FEES, rates) + commissions
         parts["interest"] = _sum_of(cash, _INTEREST, rates)
         parts["rates"] = _effect_of_rates(moved, first, last)
-        parts["owner"] = _sum_of(cash, _OWN, rates) + _in_base(in_kind, "value", rates)
+        parts["owner"] = known_sum(flow.amount for flow in by_owner)
         parts["accruals"] = _change_of_accruals(first, last)
         difference = change - sum(filter(None, parts.values()))
 
@@ -287,8 +284,52 @@ def _change_of_accruals(first: StatedWorth, last: StatedWorth) -> float | None:
     return last.accruals - first.accruals
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerFlow:
+    """What the owner brought, in cash or in kind; negative was taken out.
+
+    Attributes:
+        at: When; None: only the day is known.
+        amount: In the base currency; None: not known, or its rate is not.
+    """
+
+    at: datetime | None
+    amount: float | None
+
+
+def owner_flows(moved: Moved, rates: Mapping[str, float]) -> list[OwnerFlow]:
+    """Return what the owner of an account moved on a day; pure.
+
+    Args:
+        moved: What the tables have of the account and day; its profit is not needed.
+        rates: What a unit of a currency is worth in the base currency.
+    """
+    by_owner = moved.movements.filter(col.kind.is_in(_OWN))
+    cash = by_owner.select("at", "currency", value="cash")
+    flows = []
+    for at, currency, value in pl.concat([cash, _transfers_in_kind(moved)]).iter_rows():
+        rate = rates.get(currency)
+        amount = None if value is None or rate is None else value * rate
+        flows.append(OwnerFlow(at=at, amount=amount))
+    return flows
+
+
+def read_owner_flows(lake: Lake, day: date, movements: pl.DataFrame) -> list[OwnerFlow]:
+    """Read what the owner of an account moved on a day, as the books of the day have it; blocks.
+
+    Args:
+        movements: All rows of `movements` of that account and day by the owner.
+    """
+    account = movements["account"][0]
+    nothing = PROFIT_EXPLAINED.empty
+    held = _of_account(lake, DAILY_POSITIONS, account, day)
+    moved = Moved(explained=nothing, movements=movements, held_before=held.clear(), held=held)
+    worth = _stated_worth(lake, day).get(account)
+    return owner_flows(moved, {} if worth is None else worth.rates)
+
+
 def _transfers_in_kind(moved: Moved) -> pl.DataFrame:
-    """Return what the owner brought or took in kind: `currency`, and `value`, null if unknown."""
+    """Return what the owner moved in kind: `at`, `currency` and `value`, null if unknown."""
     transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
     is_held = col.position != 0
     mark = col.market_value / col.position
@@ -297,7 +338,7 @@ def _transfers_in_kind(moved: Moved) -> pl.DataFrame:
     at_price = col.quantity * col.price * col.multiplier
     at_mark = col.quantity * col.mark
     value = pl.coalesce("value", at_price, at_mark)
-    return transfers.join(marks, on="conid", how="left").select("currency", value=value)
+    return transfers.join(marks, on="conid", how="left").select("at", "currency", value=value)
 
 
 def is_closed(row: Mapping[str, Any]) -> bool:

@@ -1,0 +1,438 @@
+"""What accounts returned, by time and by money, from the books of their days.
+
+The return of a day is what the account gained for each unit that was in it. What the owner brings
+or takes divides the day where recorded values show it; else what was brought counts from the start
+of the day, and what was taken until its end. A day of which one of these is not known breaks every
+chain that it is in.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from itertools import accumulate, pairwise
+from operator import attrgetter, itemgetter, mul
+from statistics import stdev
+from typing import Any
+
+import polars as pl
+from polars import col
+
+from position_sync_dagster.domain.account_values import AccountSource
+from position_sync_dagster.domain.clock import A_DAY, NEVER
+from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.lake.derived import derived_rows
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import BOOKS
+from position_sync_dagster.lake.storage.table import EVERY
+from position_sync_dagster.money.past.movement_book import LONGEST_HOLIDAYS
+from position_sync_dagster.money.past.movements import (
+    OWNERS_CASH,
+    MovementKind,
+    first_reasons,
+    known_sum,
+)
+from position_sync_dagster.money.profit.books import OwnerFlow, read_owner_flows
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import exchange_days
+
+TRADING_DAYS_OF_A_YEAR = 252
+DAYS_OF_A_YEAR = 365
+
+# A rate for a year from less time than this says nothing.
+LEAST_DAYS_OF_A_RATE = 28
+
+# How near to a flow recorded values must be, and by which part of it their change may differ: a
+# statement may name another time than that at which the gateway booked it.
+NEAR = timedelta(minutes=15)
+LARGEST_ERROR = 0.5
+
+
+class Period(StrEnum):
+    """The periods of which returns are told."""
+
+    ALL = "all"
+    YEAR = "year"
+    MONTH = "month"
+    DAY = "day"
+
+    def of(self, day: date) -> str:
+        """Return the name of the period of a day.
+
+        >>> Period.MONTH.of(date(2026, 3, 2)), Period.ALL.of(date(2026, 3, 2))
+        ('2026-03', 'all')
+        """
+        letters = {Period.YEAR: 4, Period.MONTH: 7, Period.DAY: 10}
+        return day.isoformat()[: letters[self]] if self in letters else self.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DividingFlow:
+    """What the owner moved at a moment, and what the account was worth right before."""
+
+    amount: float
+    worth_before: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountDay:
+    """An account, or all of one base currency, on a trading day.
+
+    Attributes:
+        account: IB account; None: all.
+        since: The trading day before, from whose close the day counts.
+        before: What it was worth then; None: not stated.
+        after: What it is worth at the close.
+        flows: What the owner moved.
+        dividing: The same, where recorded values show all of it; else empty.
+    """
+
+    account: str | None
+    currency: str | None
+    day: date
+    since: date
+    before: float | None
+    after: float | None
+    flows: tuple[OwnerFlow, ...] = ()
+    dividing: tuple[DividingFlow, ...] = ()
+
+    @property
+    def owner(self) -> float | None:
+        """What the owner moved; None: not known."""
+        return known_sum(flow.amount for flow in self.flows)
+
+    @property
+    def why_unknown(self) -> str | None:
+        """Why the return is not known."""
+        if self.before is None or self.after is None:
+            return "no statement says its worth"
+        if self.owner is None:
+            return "what the owner moved has no known value"
+        return "nothing was in it" if self.returned is None else None
+
+    @property
+    def returned(self) -> float | None:
+        """What it gained for each unit that was in it; None: not known, or nothing was."""
+        if self.before is None or self.after is None or self.owner is None:
+            return None
+
+        start = self.before
+        end = self.after
+        growth = 1.0
+        if self.dividing:
+            for flow in self.dividing:
+                if start <= 0:
+                    return None
+                growth *= flow.worth_before / start
+                start = flow.worth_before + flow.amount
+        else:
+            amounts = [flow.amount or 0.0 for flow in self.flows]  # all are known
+            start += sum(amount for amount in amounts if amount > 0)
+            end -= sum(amount for amount in amounts if amount < 0)
+
+        if start == end == 0:
+            return 0.0  # an account in which nothing is yet, or any more, neither gains nor loses
+        return growth * end / start - 1 if start > 0 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodReturn:
+    """What an account, or all of one base currency, returned in a period.
+
+    Attributes:
+        account: IB account; None: all.
+        period: Its name: all, 2026, 2026-03 or 2026-03-02.
+        currency: Base currency, in which all amounts are.
+        days: The trading days.
+        days_known: Those whose return is known: if one is not, no number below is.
+        since: The close from which it counts.
+        until: Its last day.
+        net_liquidation_before, net_liquidation: What it was worth at both ends.
+        brought: What the owner brought less what was taken.
+        profit: The change without what the owner brought.
+        time_weighted: The returns of the days, chained: a part of one, as those below.
+        money_weighted: The rate for a year at which what was brought, what was taken and what is
+            there are worth nothing together, as XIRR of spreadsheets has it.
+        deepest_fall: How far the chain fell below its highest.
+        volatility: The standard deviation of the days, for a year.
+        worst_return, worst_on, best_return, best_on: The extreme days.
+        why_unknown: Why numbers are null.
+    """
+
+    account: str | None
+    period: str
+    currency: str | None
+    days: int
+    days_known: int
+    since: date
+    until: date
+    net_liquidation_before: float | None
+    net_liquidation: float | None
+    brought: float | None
+    profit: float | None
+    time_weighted: float | None
+    money_weighted: float | None
+    deepest_fall: float | None
+    volatility: float | None
+    worst_return: float | None
+    worst_on: date | None
+    best_return: float | None
+    best_on: date | None
+    why_unknown: str | None
+
+
+def returns_of(days: Iterable[AccountDay], by: Period) -> list[PeriodReturn]:
+    """Return what each account returned in each period; pure.
+
+    Args:
+        days: The days of accounts; all accounts of a currency that has several are added.
+    """
+    of_accounts = [*days]
+    periods: defaultdict[tuple[str, str, str], list[AccountDay]] = defaultdict(list)
+    for day in [*of_accounts, *_added(of_accounts)]:
+        periods[day.currency or "", day.account or "", by.of(day.day)].append(day)
+
+    returns = []
+    for (_currency, _account, period), of_period in sorted(periods.items()):
+        in_order = sorted(of_period, key=attrgetter("day"))
+        returns.append(_returned(period, in_order))
+    return returns
+
+
+def _added(days: Sequence[AccountDay]) -> list[AccountDay]:
+    """Return the days of all accounts of each currency that has several."""
+    accounts = grouped(attrgetter("currency"), days)
+    added = []
+    for currency, of_currency in accounts.items():
+        if len({day.account for day in of_currency}) < 2:
+            continue
+        for day, of_day in grouped(attrgetter("day"), of_currency).items():
+            # From one account to another is no flow.
+            owner = known_sum(each.owner for each in of_day)
+            together = AccountDay(
+                account=None,
+                currency=currency,
+                day=day,
+                since=of_day[0].since,
+                before=known_sum(each.before for each in of_day),
+                after=known_sum(each.after for each in of_day),
+                flows=(OwnerFlow(at=None, amount=owner),),
+            )
+            added.append(together)
+    return added
+
+
+def _returned(period: str, days: Sequence[AccountDay]) -> PeriodReturn:
+    first = days[0]
+    last = days[-1]
+    returns = [(day.returned, day.day) for day in days if day.returned is not None]
+    unknown = [f"{day.day}: {day.why_unknown}" for day in days if day.returned is None]
+    numbers: dict[str, float | date | None] = dict.fromkeys(_NUMBERS)
+    if not unknown:
+        parts = [part for part, _day in returns]
+        numbers["time_weighted"] = math.prod(1 + part for part in parts) - 1
+        numbers["deepest_fall"] = deepest_fall(parts)
+        numbers["worst_return"], numbers["worst_on"] = min(returns)
+        numbers["best_return"], numbers["best_on"] = max(returns)
+        numbers["brought"] = known_sum(day.owner for day in days)
+        numbers["profit"] = known_sum(_profit_of(day) for day in days)
+        if len(parts) > 1:
+            numbers["volatility"] = stdev(parts) * math.sqrt(TRADING_DAYS_OF_A_YEAR)
+        else:
+            unknown.append("volatility: it is one day")
+
+        if last.day - first.since < LEAST_DAYS_OF_A_RATE * A_DAY:
+            unknown.append(f"money_weighted: it is less than {LEAST_DAYS_OF_A_RATE} days")
+        else:
+            numbers["money_weighted"] = rate_for_a_year(_payments(days))
+            if numbers["money_weighted"] is None:
+                unknown.append("money_weighted: no rate, or more than one, solves it")
+
+    return PeriodReturn(
+        account=first.account,
+        period=period,
+        currency=first.currency,
+        days=len(days),
+        days_known=len(returns),
+        since=first.since,
+        until=last.day,
+        net_liquidation_before=first.before,
+        net_liquidation=last.after,
+        why_unknown=first_reasons(unknown) or None,
+        **numbers,  # type: ignore[arg-type]
+    )
+
+
+_NUMBERS = (
+    "brought", "profit", "time_weighted", "money_weighted", "deepest_fall", "volatility",
+    "worst_return", "worst_on", "best_return", "best_on",
+)  # fmt: skip
+
+
+def _profit_of(day: AccountDay) -> float | None:
+    change = (day.after or 0.0) - (day.before or 0.0)  # its return is known, and so are these
+    return None if day.owner is None else change - day.owner
+
+
+def deepest_fall(returns: Iterable[float]) -> float:
+    """Return how far a chain of returns fell below its highest, as a part of that.
+
+    >>> round(deepest_fall([0.1, -0.2, 0.1, -0.1]), 4)
+    0.208
+    """
+    growth = [*accumulate((1 + part for part in returns), mul, initial=1.0)]
+    highest = accumulate(growth, max)
+    return max(1 - now / most for now, most in zip(growth, highest, strict=True))
+
+
+def _payments(days: Sequence[AccountDay]) -> list[tuple[date, float]]:
+    """Return what was paid in, negative, and out: what was there at first, flows, and what is."""
+    payments = []
+    worth = 0.0
+    for day in days:
+        before = day.before or 0.0  # known, as above
+        payments.append((day.since, worth - before))  # an account that joins brings what it has
+        payments.append((day.day, -(day.owner or 0.0)))
+        worth = day.after or 0.0
+    return [*payments, (days[-1].day, worth)]
+
+
+# The logarithms of the growth of a year among which a rate is looked for, and the steps.
+_GROWTHS = [step / 20 for step in range(-240, 241)]
+
+
+def rate_for_a_year(payments: Sequence[tuple[date, float]]) -> float | None:
+    """Return the rate at which payments are worth nothing together; None: none, or several are.
+
+    >>> day, later = date(2025, 1, 1), date(2026, 1, 1)
+    >>> round(rate_for_a_year([(day, -100.0), (later, 110.0)]), 6)
+    0.1
+    """
+    first = payments[0][0]
+    timed = [((day - first) / A_DAY / DAYS_OF_A_YEAR, paid) for day, paid in payments if paid]
+
+    def is_below(growth: float) -> bool:
+        return sum(paid * math.exp(-growth * years) for years, paid in timed) < 0
+
+    turns = [(low, high) for low, high in pairwise(_GROWTHS) if is_below(low) != is_below(high)]
+    if len(turns) != 1:
+        return None
+
+    low, high = turns[0]
+    for _halving in range(60):
+        middle = (low + high) / 2
+        if is_below(low) == is_below(middle):
+            low = middle
+        else:
+            high = middle
+    return math.expm1(low)
+
+
+# ---- what is read
+
+
+def read_returns(
+    lake: Lake, settings: Settings, by: Period, since: date | None = None
+) -> list[PeriodReturn]:
+    """Read what each account returned in each period; blocks.
+
+    Args:
+        since: The first day; None: any.
+    """
+    chosen = EVERY if since is None else pl.col("partition.session_date") >= since
+    books = derived_rows(lake.derived_table(BOOKS), chosen=chosen).sort("session_date")
+    if books.is_empty():
+        return []
+
+    kinds = [MovementKind.TRANSFER.value, *(kind.value for kind in OWNERS_CASH)]
+    first = books["session_date"][0]
+    last = books["session_date"][-1]
+    by_owner = lake.movements.rows(first - LONGEST_HOLIDAYS, col.kind.is_in(kinds))
+    sessions = _trading_days(settings.calendar, first - LONGEST_HOLIDAYS, last)
+
+    days: list[AccountDay] = []
+    for row_of_day in _booked(books):
+        for since_day, day in pairwise(sessions):
+            if min(row_of_day) <= day <= max(row_of_day):
+                days.append(_day_of(lake, row_of_day, day, since_day, by_owner))
+    return returns_of(days, by)
+
+
+def _booked(books: pl.DataFrame) -> list[dict[date, Mapping[str, Any]]]:
+    """Return the rows of each account by their day."""
+    accounts = grouped(itemgetter("account"), books.iter_rows(named=True))
+    return [{row["session_date"]: row for row in rows} for rows in accounts.values()]
+
+
+def _trading_days(calendar: str, first: date, last: date) -> list[date]:
+    exchange = exchange_days(calendar, first, last)
+    days = [first + number * A_DAY for number in range((last - first).days + 1)]
+    return [day for day in days if exchange.is_trading_day(day)]
+
+
+def _day_of(
+    lake: Lake,
+    booked: Mapping[date, Mapping[str, Any]],
+    day: date,
+    since: date,
+    by_owner: pl.DataFrame,
+) -> AccountDay:
+    """Return a day of an account; a day without its books has no known worth."""
+    account = next(iter(booked.values()))
+    if day not in booked:
+        named = {"account": account["account"], "currency": account["currency"]}
+        return AccountDay(**named, day=day, since=since, before=None, after=None)
+
+    row = booked[day]
+    moved = by_owner.filter(account=row["account"], session_date=day)
+    flows = [] if moved.is_empty() else read_owner_flows(lake, day, moved)
+    return AccountDay(
+        account=row["account"],
+        currency=row["currency"],
+        day=day,
+        since=since,
+        before=row["net_liquidation_before"],
+        after=row["net_liquidation"],
+        flows=tuple(flows),
+        dividing=tuple(_dividing(lake, row["account"], flows)),
+    )
+
+
+def _dividing(lake: Lake, account: str, flows: Iterable[OwnerFlow]) -> list[DividingFlow]:
+    """Return flows where recorded values show each of them; else none."""
+    sums: defaultdict[datetime | None, list[float | None]] = defaultdict(list)
+    for flow in flows:
+        sums[flow.at].append(flow.amount)
+
+    dividing = []
+    for at, amounts in sorted(sums.items(), key=lambda item: item[0] or NEVER):
+        amount = known_sum(amounts)
+        worth_before = None
+        if at is not None and amount is not None:
+            around = lake.account_values.between(at - NEAR, at + NEAR)
+            worth_before = worth_before_flow(around.filter(account=account), at, amount)
+        if amount is None or worth_before is None:
+            return []
+        dividing.append(DividingFlow(amount=amount, worth_before=worth_before))
+    return dividing
+
+
+def worth_before_flow(recorded: pl.DataFrame, at: datetime, amount: float) -> float | None:
+    """Return what an account was worth right before a flow; None: the values do not show it; pure.
+
+    Args:
+        recorded: Rows of `account_values` of the account around the moment, in order of time.
+    """
+    of_gateway = recorded.filter(source=AccountSource.GATEWAY.value)
+    known = of_gateway.drop_nulls("net_liquidation")
+    is_before = col.timestamp < at
+    before = known.filter(is_before)["net_liquidation"]
+    after = known.filter(~is_before)["net_liquidation"]
+    if before.is_empty() or after.is_empty():
+        return None
+
+    worth_before: float = before[-1]
+    shown = (after[0] - worth_before) / amount if amount else 0.0
+    return worth_before if abs(shown - 1) <= LARGEST_ERROR else None

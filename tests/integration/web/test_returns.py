@@ -1,0 +1,73 @@
+"""What accounts returned, from statements: by the command, HTTP and an assistant alike."""
+
+import json
+
+import pytest
+from mcp.shared.memory import create_connected_server_and_client_session
+
+from position_sync_dagster.cli.mcp import Tools, assistant_server
+from position_sync_dagster.lake import derived
+from position_sync_dagster.lake.schema import BOOKS
+from position_sync_dagster.money.profit.books import close_books
+from position_sync_dagster.settings import Settings
+from tests.support import command_line
+from tests.support.booked_days import FRIDAY, MONDAY, STOCK, THURSDAY, Booked, Books, held, paid
+
+
+@pytest.fixture
+def closed(lake, tmp_path, monkeypatch):
+    """100 shares at 220, 225 and 216; 500 dollars come on Friday, 100 pounds go on Monday."""
+    folder = tmp_path / "flex"
+    folder.mkdir()
+    monkeypatch.setenv("POSITION_SYNC_LAKE", lake.path)
+    books = Books(lake, Settings(lake=lake.path, flex_folder=folder), folder)
+    rates = {"GBP": 1.25}
+
+    def state(day, price, cash, pounds, *moved):
+        total = {"total": 100 * price + cash + 1.25 * pounds, "cash": cash, "stock": 100 * price}
+        booked = Booked(
+            held=[held(STOCK, 100, price)], worth=total, cash=moved, rates=rates,
+            balances={"USD": cash, "GBP": pounds},
+        )  # fmt: skip
+        books.state(day, booked)
+
+    state(THURSDAY, 220, 1_000, 400)
+    state(FRIDAY, 225, 1_500, 400, paid("Deposits/Withdrawals", 500, FRIDAY))
+    state(MONDAY, 216, 1_500, 300, paid("Deposits/Withdrawals", -100, MONDAY, currency="GBP"))
+    for before, day in ((THURSDAY, FRIDAY), (FRIDAY, MONDAY)):
+        books.explained(day)
+        rows = close_books(lake, books.settings, day, before=before)
+        derived.replace(lake.derived_table(BOOKS), {day: rows})
+    return books
+
+
+async def test_every_face_says_what_the_books_say(closed, client, settings, lake):
+    [returned] = command_line.json_of("returns")
+    first, second = (24_500 / 24_000 - 1), ((23_475 + 125) / 24_500 - 1)
+    assert returned["time_weighted"] == pytest.approx((1 + first) * (1 + second) - 1)
+    assert (returned["brought"], returned["profit"]) == (375.0, -400.0)
+    assert (returned["days_known"], returned["days"]) == (2, 2)
+    assert returned["money_weighted"] is None
+    assert returned["why_unknown"] == "money_weighted: it is less than 28 days"
+
+    books = derived.derived_rows(lake.derived_table(BOOKS))
+    assert books["difference"].abs().max() < 0.005
+    assert books["owner"].sum() == pytest.approx(returned["brought"])
+    assert (books["change"] - books["owner"]).sum() == pytest.approx(returned["profit"])
+
+    answer = (await client.get("/api/v1/returns")).json()
+    assert answer["returns"] == [returned]
+    days = (await client.get("/api/v1/returns", params={"by": "day", "since": f"{MONDAY}"})).json()
+    assert [(row["period"], row["time_weighted"]) for row in days["returns"]] == [
+        (f"{MONDAY}", pytest.approx(second))
+    ]
+    server = assistant_server(Tools(settings, lake))
+    async with create_connected_server_and_client_session(server) as session:
+        answer = await session.call_tool("returns", {})
+    assert [json.loads(content.text) for content in answer.content] == [returned]
+    assert "-400" in command_line.run("returns", "--by", "month")
+
+
+def test_without_books_a_person_reads_what_makes_them(lake, settings, monkeypatch):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+    assert "statements of two trading days" in command_line.run("returns")
