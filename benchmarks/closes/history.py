@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.execution import FLEX, GATEWAY, Side
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import Table, write
-from position_sync_dagster.money.past.closes import FLEX, GATEWAY, Cause, EventKind, Side, Stage
+from position_sync_dagster.money.past.closes import Cause, EventKind, Stage
 
 ACCOUNT = "DU1"
 SYMBOLS = 50

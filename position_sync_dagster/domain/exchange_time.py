@@ -265,3 +265,8 @@ def _at(day: date, clock: str, zone: tzinfo) -> datetime:
         clock = "0000"
     local = datetime.combine(day, time(int(clock[:2]), int(clock[2:])), zone)
     return local.astimezone(UTC)
+
+
+def exchange_date(now: datetime) -> date:
+    """Return the date from which the days to an expiry count: that in New York."""
+    return now.astimezone(NEW_YORK).date()

@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+# Minimum tolerance for the value of one unit, in currency: half the spread of a cheap option.
+LEAST_DIFFERENCE = 0.05
+
 
 class DiscrepancyType(StrEnum):
     """The kinds of difference between the tables and the broker.

@@ -22,6 +22,7 @@ from ib_async import Execution as IBExecution
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.exchange_time import UnknownZoneError
+from position_sync_dagster.domain.execution import GATEWAY, Execution, Side
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
@@ -31,7 +32,6 @@ from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.login import Login, log_in
 from position_sync_dagster.gateway.translate import details_of, instrument_of, known
-from position_sync_dagster.money.past.closes import GATEWAY, Execution, Side
 from position_sync_dagster.outage_log import LimitedLog
 from position_sync_dagster.settings import Settings, load_settings
 

@@ -9,6 +9,8 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.dividends import ExpectedDividend
+from position_sync_dagster.domain.execution import FLEX, Execution
+from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
@@ -75,7 +77,7 @@ def _said_again(rows: pl.DataFrame, stored: pl.DataFrame, same: list[str]) -> pl
     is_newest = pl.col("stated_at") == newest_time
 
     def newest_of(statements: pl.DataFrame) -> pl.DataFrame:
-        of_broker = statements.filter(pl.col("source") == closes.FLEX)
+        of_broker = statements.filter(pl.col("source") == FLEX)
         return of_broker.with_columns(_booking=booking).filter(is_newest)
 
     newest = newest_of(rows)
@@ -168,11 +170,11 @@ class RecordsTable(Generic[schema.Record]):
         return schema.records_of(self._kind, in_order)
 
 
-class ExecutionsTable(RecordsTable[closes.Execution]):
+class ExecutionsTable(RecordsTable[Execution]):
     """The table `executions`: a row of each source, and of each correction, of an execution."""
 
     def __init__(self, table: Table) -> None:
-        super().__init__(table, closes.Execution, ("run_id", "statement", "stated_at"))
+        super().__init__(table, Execution, ("run_id", "statement", "stated_at"))
 
     def read(self) -> pl.DataFrame:
         """Return, for each execution, the row that counts; oldest first."""
@@ -185,10 +187,10 @@ def events_table(table: Table) -> RecordsTable[closes.StatementEvent]:
     return RecordsTable(table, closes.StatementEvent, ("run_id", "statement", "stated_at"))
 
 
-def changes_table(table: Table) -> RecordsTable[closes.PositionChange]:
+def changes_table(table: Table) -> RecordsTable[PositionChange]:
     """Return the table `position_changes`, which has each change of a quantity once, by its id."""
-    names = {field.name for field in fields(closes.PositionChange)} - {"change_id"}
-    return RecordsTable(table, closes.PositionChange, names)
+    names = {field.name for field in fields(PositionChange)} - {"change_id"}
+    return RecordsTable(table, PositionChange, names)
 
 
 class DividendsTable(RecordsTable[ExpectedDividend]):

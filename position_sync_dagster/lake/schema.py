@@ -28,10 +28,12 @@ from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.dividends import ExpectedDividend
+from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS, BrokerPosition, HoldingGreeks
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
+from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.position_update import (
     PositionUpdate,
     trading_mode_of,
@@ -41,12 +43,7 @@ from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.given_leg import TEXTS
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
-from position_sync_dagster.money.past.closes import (
-    Closure,
-    Execution,
-    PositionChange,
-    StatementEvent,
-)
+from position_sync_dagster.money.past.closes import Closure, StatementEvent
 from position_sync_dagster.money.past.movements import Movement
 
 # How a value of each type is stored: its type in Delta, and in a frame.

@@ -10,12 +10,14 @@ import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.execution import FLEX
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.reconciliation import Discrepancy
-from position_sync_dagster.lake.derived import join_rows, stated_rows, values_at_close
+from position_sync_dagster.lake.derived import values_at_close
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.money.past.closes import FLEX, Statement, StatementPosition
+from position_sync_dagster.money.past.closes import Statement, StatementPosition
 from position_sync_dagster.money.past.movements import Section, counting_movements
+from position_sync_dagster.money.past.stated_days import join_rows, stated_rows
 from position_sync_dagster.money.past.statement_folder import ServedAccounts, StatementFolder
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import closing_times, time_zone_of

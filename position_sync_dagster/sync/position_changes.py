@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.lake.schema import content_id
-from position_sync_dagster.money.past.closes import PositionChange
-from position_sync_dagster.money.strategies.rules import exchange_date
 
 _TERMS = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
 

@@ -24,7 +24,6 @@ from position_sync_dagster.lake.breaks import break_key
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import broker_rows, moment, update_rows
 from position_sync_dagster.lake.storage.table import offload
-from position_sync_dagster.money.reports.exposure import quantities_of
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync import confirmations
@@ -113,7 +112,10 @@ class PositionReconciler:
         conids = [leg.conid for leg in legs]
         is_claimed = col.conid.is_in(conids)
         claimed = pairs.filter(is_claimed).drop_nulls("held")
-        held = quantities_of(claimed.select(*KEY, position="held"))
+        held = {
+            (account, conid): quantity
+            for account, conid, quantity in claimed.select(*KEY, "held").iter_rows()
+        }
         discrepancies = [
             *_differences(pairs, coverage, now, self._stale_after),
             *_overclaimed(held, legs, complete=coverage.complete),

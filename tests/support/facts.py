@@ -7,15 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.execution import GATEWAY, Execution
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.past.causes import Facts
-from position_sync_dagster.money.past.closes import (
-    GATEWAY,
-    EventKind,
-    Execution,
-    Statement,
-    StatementEvent,
-)
+from position_sync_dagster.money.past.closes import EventKind, Statement, StatementEvent
 from position_sync_dagster.money.past.flex_fields import Fields
 from position_sync_dagster.money.past.flex_movements import joined, movements_of
 from position_sync_dagster.money.past.movement_book import MovementBook

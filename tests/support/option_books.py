@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from zlib import crc32
 
+from position_sync_dagster.domain.execution import Execution, Side
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument, Right
-from position_sync_dagster.money.past.closes import Execution, Side
 from tests.support.holdings import make_holding
 
 AT = datetime(2028, 11, 1, 15, tzinfo=UTC)

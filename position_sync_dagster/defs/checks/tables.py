@@ -18,13 +18,14 @@ from position_sync_dagster.domain.holding import KEY, Completeness
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.domain.reconciliation import (
+    LEAST_DIFFERENCE,
     Break,
     BreakState,
     DiscrepancyType,
     ReconciliationResult,
 )
-from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.ledger_rows import rows_between, unreadable_rows
 from position_sync_dagster.lake.storage.table import in_bucket, may_have
 from position_sync_dagster.settings import Settings
@@ -475,7 +476,7 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     multiplier = pl.col.multiplier.fill_null(1.0)
     units = pl.col.position.abs() * multiplier
     of_value = band * pl.col.market_value_broker.abs()
-    allowed = pl.max_horizontal(of_value, derived.LEAST_DIFFERENCE * units)
+    allowed = pl.max_horizontal(of_value, LEAST_DIFFERENCE * units)
 
     difference = (pl.col.market_value - pl.col.market_value_broker).abs()
     time_apart = (pl.col.timestamp - pl.col.received_at).abs()

@@ -22,13 +22,12 @@ from position_sync_dagster.domain.clock import A_DAY, NEVER
 from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment, parse_trading_hours
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Right, contract_name, digits
+from position_sync_dagster.domain.position_change import TERMS, PositionChange
 from position_sync_dagster.money.past.closes import (
     BY_DELIVERY,
     SLACK,
-    TERMS,
     Cause,
     Closure,
-    PositionChange,
     Stage,
     StatementEvent,
 )

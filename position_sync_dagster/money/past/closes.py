@@ -1,36 +1,23 @@
-"""Why holdings closed, and what the broker states of it: executions and events."""
+"""Why holdings closed, and what the broker states of it."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from operator import attrgetter
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.exchange_time import exchange_date
+from position_sync_dagster.domain.execution import FLEX, Execution
 from position_sync_dagster.domain.instrument import Right, contract_name
+from position_sync_dagster.domain.position_change import ChangedHolding
 from position_sync_dagster.money.past.movements import Movement, uncorrected
-
-# The source of rows from a Flex statement.
-FLEX = "FLEX"
-
-# The source of executions that a gateway reported on their day.
-GATEWAY = "GATEWAY"
-
 
 # Maximum delay of the time of an execution after its effect: there are two clocks, and messages
 # wait.
 SLACK = timedelta(minutes=2)
-
-
-class Side(StrEnum):
-    """Whether an execution bought or sold."""
-
-    BUY = "BUY"
-    SELL = "SELL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,78 +45,6 @@ class StatementPosition:
     market_value: float | None
     average_cost: float | None
     unrealized_pnl: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    """One trade, or what the broker booked as one; a row of the table `executions`.
-
-    A trade has a row of each source that names it, and a new row where a later statement says
-    something else of it. `current_executions` returns the rows that count.
-
-    Attributes:
-        execution_id: The broker's id of the execution, unique in an account; all of its rows
-            have it.
-        account: IB account that traded.
-        conid: IB's contract id of the instrument.
-        symbol: Symbol of the underlying, as IB writes it.
-        sec_type: IB's security type: OPT, FOP, STK, FUT, …
-        time: When it was executed (UTC).
-        side: BUY or SELL.
-        quantity: How much, without a sign. Unit: contracts or shares.
-        price: Price of one unit. Unit: as quoted.
-        commission: What the broker charged; positive is a cost. Unit: `commission_currency`.
-        commission_currency: ISO code of the commission's currency.
-        realized_pnl: Realized profit and loss of the trade. Unit: `currency`.
-        currency: ISO code of the currency of the contract.
-        source: Where the row came from: GATEWAY (on its day, provisional) or FLEX (a statement).
-        statement: The statement that named it first: the file's name; empty of a gateway.
-        run_id: The Dagster run that wrote the row.
-        codes: The broker's codes as it writes them, separated by semicolons: A, Ex, Ep, Ca, …
-        open_close: Whether it opened or closed, as the broker says: O, C or C;O.
-        transaction_type: The broker's type: ExchTrade, BookTrade, TradeCancel, TradeCorrect, …
-        order_id: The order's permanent id, equal for all legs of a combo order.
-        brokerage_order_id: The order's id at the broker.
-        trade_id: The statement's id of the trade.
-        corrects: The trade_id of the trade that this one cancels or corrects.
-        fx_rate_to_base: Rate of the currency. Unit: base currency of the account per `currency`.
-        underlying_conid: Contract id of the underlying.
-        attributes: JSON: everything that the source said of it, as it wrote it.
-        stated_at: When the statement was made, or the gateway was asked: the later row counts.
-    """
-
-    execution_id: str
-    account: str
-    conid: int
-    symbol: str
-    sec_type: str
-    time: datetime
-    side: Side
-    quantity: float
-    price: float | None
-    commission: float | None
-    commission_currency: str | None
-    realized_pnl: float | None
-    currency: str
-    source: str
-    statement: str
-    run_id: str | None = None
-    codes: str | None = None
-    open_close: str | None = None
-    transaction_type: str | None = None
-    order_id: str | None = None
-    brokerage_order_id: str | None = None
-    trade_id: str | None = None
-    corrects: str | None = None
-    fx_rate_to_base: float | None = None
-    underlying_conid: int | None = None
-    attributes: str | None = None
-    stated_at: datetime | None = None
-
-    @property
-    def change(self) -> float:
-        """Return by how much it changed the position, with a sign."""
-        return self.quantity if self.side is Side.BUY else -self.quantity
 
 
 class EventKind(StrEnum):
@@ -357,99 +272,6 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChangedHolding:
-    """The holding that a row of `position_changes` or of `closures` is about.
-
-    Attributes:
-        account: IB account.
-        conid: IB's contract id.
-        symbol: Symbol of the underlying, as IB writes it.
-        sec_type: IB's security type.
-        right: CALL or PUT; null of what is no option.
-        strike: Strike of an option. Unit: as quoted.
-        expiry: Expiry of an option or a future.
-    """
-
-    change_id: str
-    account: str
-    conid: int
-    symbol: str
-    sec_type: str
-    right: Right | None
-    strike: float | None
-    expiry: date | None
-
-
-TERMS = tuple(field.name for field in fields(ChangedHolding))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PositionChange(ChangedHolding):
-    """A change of a quantity, as the owner of the login saw it: a row of `position_changes`.
-
-    Attributes:
-        change_id: Id of the change; the same if it is recorded again.
-        multiplier: Units of the underlying in one contract.
-        currency: ISO code of the currency.
-        before: Signed quantity before. Unit: contracts or shares.
-        after: Signed quantity after. Unit: contracts or shares.
-        average_cost: Average cost of one contract or share before. Unit: `currency`.
-        market_price: Price of one unit by the broker's last value before; null where it sent none.
-            Unit: `currency`, also of what is quoted in cents.
-        daily_pnl: Profit of the day in the message that had this value; null where it was of an
-            earlier day than the change, in New York, or where it is not known. Unit: `currency`.
-        since: Until when the broker is known to have confirmed `before` (UTC).
-        seen_at: When the new quantity was received (UTC).
-        gateway_id: The login that saw it.
-        snapshot_id: The account download that the row was part of.
-        run_id: The Dagster run that wrote the row.
-    """
-
-    multiplier: float
-    currency: str
-    before: float
-    after: float
-    average_cost: float | None
-    market_price: float | None
-    since: datetime | None
-    seen_at: datetime
-    gateway_id: str
-    snapshot_id: str
-    run_id: str | None = None
-    daily_pnl: float | None = None
-
-    @property
-    def key(self) -> Key:
-        """The holding's (account, conid)."""
-        return (self.account, self.conid)
-
-    @property
-    def by(self) -> float:
-        """Return by how much the quantity changed, with a sign."""
-        return self.after - self.before
-
-    @property
-    def closed(self) -> float:
-        """Return the part of `before` that is gone, with its sign; 0 if nothing was closed."""
-        if self.before * self.after < 0:
-            return self.before
-        return self.before - self.after if abs(self.after) < abs(self.before) else 0.0
-
-    @property
-    def is_option(self) -> bool:
-        """Return whether it is an option, on whatever underlying."""
-        return self.right is not None and self.strike is not None
-
-    @property
-    def units(self) -> float | None:
-        """Return the change of the underlying if the closed options were exercised or assigned."""
-        if self.right is None:
-            return None
-        each = 1.0 if self.sec_type == "FOP" else self.multiplier  # one future for an option on it
-        return self.closed * each * (1 if self.right is Right.CALL else -1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Closure(ChangedHolding):
     """The cause of a close, or of a part of it: a row of the table `closures`.
 
@@ -533,7 +355,7 @@ def end_text(closures: Sequence[Closure]) -> str | None:
     words = [_WORDS[closure.cause] for closure in closures]
     last = max(closures, key=lambda closure: closure.closed_at)
     is_at_expiry = causes <= _AT_EXPIRY and last.expiry is not None
-    day = last.expiry if is_at_expiry else last.closed_at.astimezone(NEW_YORK).date()
+    day = last.expiry if is_at_expiry else exchange_date(last.closed_at)
     return f"{' and '.join(dict.fromkeys(words))} on {day}"
 
 

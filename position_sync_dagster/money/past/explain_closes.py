@@ -11,8 +11,10 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.execution import FLEX, Execution
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import LookedAt
@@ -25,13 +27,10 @@ from position_sync_dagster.money.past.causes import (
     last_trade,
 )
 from position_sync_dagster.money.past.closes import (
-    FLEX,
     SLACK,
     Cause,
     Closure,
     EventKind,
-    Execution,
-    PositionChange,
     Stage,
     knows_more,
 )

@@ -21,6 +21,7 @@ from xml.etree import ElementTree as Xml
 
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
+from position_sync_dagster.domain.execution import FLEX, Execution, Side
 from position_sync_dagster.errors import StatementError, shown
 from position_sync_dagster.money.past import closes
 from position_sync_dagster.money.past.flex_fields import (
@@ -75,7 +76,7 @@ def position_of(fields: Fields) -> closes.StatementPosition:
 
 
 _EXECUTION = columns_of(
-    closes.Execution,
+    Execution,
     account="accountId", conid="conid", symbol="underlyingSymbol symbol", sec_type="assetCategory",
     price="tradePrice", commission_currency="ibCommissionCurrency", realized_pnl="fifoPnlRealized",
     currency="currency", codes="notes code", open_close="openCloseIndicator",
@@ -86,7 +87,7 @@ _EXECUTION = columns_of(
 )  # fmt: skip
 
 
-def execution_of(fields: Fields) -> closes.Execution:
+def execution_of(fields: Fields) -> Execution:
     """Return a Trade.
 
     An exercise, an assignment and an expiry have no `ibExecID`: their `tradeID` or
@@ -101,20 +102,20 @@ def execution_of(fields: Fields) -> closes.Execution:
     if commission is not None:
         commission = 0.0 - commission
 
-    side = closes.Side.SELL if quantity < 0 else closes.Side.BUY
+    side = Side.SELL if quantity < 0 else Side.BUY
     execution_id = fields.get(TEXT, "ibExecID", "tradeID", "transactionID")
     if not execution_id:
         raise fields.error("has no ibExecID, tradeID or transactionID", _IDS)
 
     row = fields.row(_EXECUTION)
-    return closes.Execution(
+    return Execution(
         **row,
         execution_id=execution_id,
         time=_execution_time(fields),
         side=side,
         quantity=abs(quantity),
         commission=commission,
-        source=closes.FLEX,
+        source=FLEX,
         statement=fields.file,
         stated_at=fields.stated_at,
         attributes=fields.as_json(),
@@ -180,7 +181,7 @@ def event_of(fields: Fields) -> closes.StatementEvent:
         day=local.date(),
         time=at if has_time else None,
         attributes=attributes,
-        source=closes.FLEX,
+        source=FLEX,
         statement=fields.file,
         stated_at=fields.stated_at,
     )
@@ -284,7 +285,7 @@ def _event_of_account(
         account=account,
         day=day,
         attributes="{}",
-        source=closes.FLEX,
+        source=FLEX,
         statement=fields.file,
         currency=currency,
         stated_at=fields.stated_at,
@@ -415,7 +416,7 @@ class _StatementReader:
 
         self._positions: dict[_PositionKey, closes.StatementPosition] = {}
         self._named_twice: dict[_PositionKey, str] = {}
-        self._executions: list[closes.Execution] = []
+        self._executions: list[Execution] = []
         self._events: list[closes.StatementEvent] = []
         self._movements: list[Movement] = []
         self._cash: list[AccountSummary] = []

@@ -12,9 +12,10 @@ from math import copysign
 from typing import Any
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.instrument import RIGHTS, parse_expiry
 from position_sync_dagster.errors import InvalidLegError, StatementError
-from position_sync_dagster.money.past.closes import EventKind, Execution, StatementEvent
+from position_sync_dagster.money.past.closes import EventKind, StatementEvent
 from position_sync_dagster.money.past.flex_fields import CONID, DAY, NUMBER, TEXT, Fields
 from position_sync_dagster.money.past.movements import (
     CANCELLED,

@@ -10,15 +10,14 @@ from itertools import chain
 import polars as pl
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER
+from position_sync_dagster.domain.execution import FLEX, Execution
 from position_sync_dagster.lake.contracts import VALUED, magnifiers_of
 from position_sync_dagster.lake.derived import Replaced
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
 from position_sync_dagster.money.past.closes import (
-    FLEX,
     Closure,
     EventKind,
-    Execution,
     Statement,
     StatementEvent,
     current_executions,

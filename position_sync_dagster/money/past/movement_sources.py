@@ -10,18 +10,14 @@ from datetime import date, tzinfo
 from typing import Any
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
     Right,
     usual_magnifier,
 )
 from position_sync_dagster.money.past.causes import EVENING
-from position_sync_dagster.money.past.closes import (
-    Cause,
-    Closure,
-    Execution,
-    StatementEvent,
-)
+from position_sync_dagster.money.past.closes import Cause, Closure, StatementEvent
 from position_sync_dagster.money.past.movements import (
     DELIVERIES,
     Movement,

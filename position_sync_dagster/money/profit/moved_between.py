@@ -8,8 +8,8 @@ from datetime import date, datetime, timedelta
 import polars as pl
 from polars import col
 
+from position_sync_dagster.domain.execution import FLEX
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
-from position_sync_dagster.money.past.closes import FLEX
 from position_sync_dagster.money.past.movements import INCOME, OWNERS_CASH, MovementKind
 from position_sync_dagster.settings import Settings
 

@@ -17,6 +17,7 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.cents import cents
 from position_sync_dagster.domain.clock import A_DAY, SKEW, seconds_since
 from position_sync_dagster.domain.contract_match import contract_mismatch
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.known_names import KnownNames
@@ -51,7 +52,6 @@ from position_sync_dagster.money.risk.scenario_file import (
     folder_of,
     read_scenarios,
 )
-from position_sync_dagster.money.strategies.rules import exchange_date
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED

@@ -18,10 +18,11 @@ from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, 
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE
+from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import moment
-from position_sync_dagster.money.past.closes import SLACK, Cause, Closure, PositionChange
+from position_sync_dagster.money.past.closes import SLACK, Cause, Closure
 from position_sync_dagster.money.past.movements import Movement, MovementKind, known_sum
 
 # Maximum number of ended breaks that are looked at.

@@ -17,6 +17,7 @@ import polars.selectors as cs
 from polars import col
 
 from position_sync_dagster.domain.contract_match import contract_mismatch
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import KEY, Key
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
@@ -25,7 +26,6 @@ from position_sync_dagster.lake.contracts import magnifier_in
 from position_sync_dagster.lake.schema import STRATEGY_EXPOSURE, moment
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.risk.coverage import sum_if_carried
-from position_sync_dagster.money.strategies.rules import exchange_date
 from position_sync_dagster.sync.confirmations import FEEDS, PRICED
 
 
@@ -210,10 +210,8 @@ def split(
 
 def quantities_of(holdings: pl.DataFrame) -> dict[Key, float]:
     """Return the quantity of each holding."""
-    held = {}
-    for account, conid, quantity in holdings.select(_HELD).iter_rows():
-        held[account, conid] = quantity
-    return held
+    quantities = holdings.select(_HELD).iter_rows()
+    return {(account, conid): quantity for account, conid, quantity in quantities}
 
 
 def _mismatches(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.exchange_time import NEW_YORK, exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.priced_legs import Assumptions, PricedLeg, PricedLegs
@@ -22,7 +22,6 @@ from position_sync_dagster.money.risk.terms import (
     expires_at,
     years_between,
 )
-from position_sync_dagster.money.strategies.rules import exchange_date
 
 # A row for a program.
 NewRow = dict[str, Any]

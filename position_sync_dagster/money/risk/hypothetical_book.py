@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 from polars import col
 
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
@@ -40,7 +41,6 @@ from position_sync_dagster.money.risk.terms import (
     OptionTerms,
     option_terms,
 )
-from position_sync_dagster.money.strategies.rules import exchange_date
 
 # A row of the ledger that is changed, or one for a program.
 NewRow = dict[str, Any]

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.priced_legs import PricedLeg, PricedLegs
 from position_sync_dagster.money.risk.terms import ExerciseTerms, NotPriced, OptionTerms, as_options
-from position_sync_dagster.money.strategies.rules import exchange_date
 
 # Amounts and prices below this are the rounding of sums.
 ROUNDING_DIGITS = 6

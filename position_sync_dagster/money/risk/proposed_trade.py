@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import (
     Right,
@@ -34,7 +35,6 @@ from position_sync_dagster.money.risk.terms import (
     as_options,
     years_between,
 )
-from position_sync_dagster.money.strategies.rules import exchange_date
 
 EXAMPLE = "-2 SPY 20281215 C 645 @62.70"
 

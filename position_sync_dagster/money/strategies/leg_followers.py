@@ -10,6 +10,7 @@ import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import A_DAY, Clock, utc_now
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract, Leg
@@ -19,7 +20,7 @@ from position_sync_dagster.lake.strategies_file import follow_file, following_ro
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.money.past.explain_closes import BEFORE, IS_CLOSE, WINDOW
 from position_sync_dagster.money.strategies.rolls import Roll, UnclearRoll, rolls_of
-from position_sync_dagster.money.strategies.rules import Rule, exchange_date, legs_of_rules
+from position_sync_dagster.money.strategies.rules import Rule, legs_of_rules
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.yaml_file import saved_state
 

@@ -12,6 +12,7 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.clock import seconds_since
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.money.reports.book import Book, is_current
 from position_sync_dagster.money.reports.exposure import Split
@@ -24,7 +25,6 @@ from position_sync_dagster.money.strategies.limits import (
     Reading,
     judge,
 )
-from position_sync_dagster.money.strategies.rules import exchange_date
 from position_sync_dagster.sync.confirmations import PRICED
 
 

@@ -14,10 +14,10 @@ from itertools import chain, combinations, groupby, pairwise, product
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.holding import BrokerPosition, grouped
 from position_sync_dagster.domain.instrument import OPTION_TYPES, Instrument, Right, contract_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
-from position_sync_dagster.money.past.closes import Execution
 
 # Orders of one underlying within this time may have opened one structure.
 TOGETHER = timedelta(minutes=1)

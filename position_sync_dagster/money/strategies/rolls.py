@@ -9,7 +9,8 @@ from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import contract_name
-from position_sync_dagster.money.past.closes import SLACK, Cause, Closure, PositionChange
+from position_sync_dagster.domain.position_change import PositionChange
+from position_sync_dagster.money.past.closes import SLACK, Cause, Closure
 from position_sync_dagster.money.past.movements import Movement, MovementKind
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
-from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import HasTerms, Right, contract_name
 from position_sync_dagster.domain.leg import ActiveContract, Leg, few, leg_of
@@ -63,11 +63,6 @@ class Rule:
         days = (expiry - today).days
         least, greatest = self.days or (days, days)
         return None if least <= days <= greatest else f"it expires in {days} days"
-
-
-def exchange_date(now: datetime) -> date:
-    """Return the date from which the days to an expiry count: that in New York."""
-    return now.astimezone(NEW_YORK).date()
 
 
 def legs_of_rules(

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import polars as pl
 
+from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     BrokerPosition,
@@ -18,6 +19,7 @@ from position_sync_dagster.domain.holding import (
     is_repeated,
 )
 from position_sync_dagster.domain.leg import QUEUED, LegState
+from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
@@ -32,7 +34,6 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.table import offload
-from position_sync_dagster.money.past.closes import Execution, PositionChange
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.risk.model_greeks import PublishedGreeks
 from position_sync_dagster.money.strategies.leg_followers import RollFollower

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
+from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.position_update import PositionUpdate
@@ -29,7 +30,6 @@ from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.money.past.closes import Execution
 from tests.support.contracts import contract_details
 from tests.support.extent import part_of
 from tests.support.holdings import make_holding

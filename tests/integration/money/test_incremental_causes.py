@@ -7,10 +7,11 @@ from random import Random
 
 import pytest
 
+from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.gateway.connection import day_begin
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.past.causes import Facts, closures_of
-from position_sync_dagster.money.past.closes import Closure, Execution, knows_more
+from position_sync_dagster.money.past.closes import Closure, knows_more
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from tests.support.extent import EVERYTHING
 from tests.support.facts import facts_of, store_statement

@@ -18,6 +18,7 @@ from starlette.datastructures import QueryParams
 
 from position_sync_dagster.cli.mcp import Tools, assistant_server
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
@@ -28,7 +29,6 @@ from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.reports.figures import COLUMNS as REPORTED
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.risk.terms import NotPriced
-from position_sync_dagster.money.strategies.rules import exchange_date
 from position_sync_dagster.web import api, served_figures, turns
 from position_sync_dagster.web.api import ROUTES
 from position_sync_dagster.web.api_answers import WhatIfAnswer

@@ -10,8 +10,8 @@ from httpx import AsyncClient
 from position_sync_dagster.cli.mcp import Tools
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.money.strategies.rules import exchange_date
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.integration.web.test_figures import row
 from tests.support import command_line

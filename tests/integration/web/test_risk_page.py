@@ -11,13 +11,13 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from starlette.applications import Starlette
 
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import BusyError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.risk.priced_legs import PricedLegs
-from position_sync_dagster.money.strategies.rules import exchange_date
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.web import api
 from position_sync_dagster.web.money_page import money_routes

@@ -6,16 +6,12 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.execution import FLEX, GATEWAY, Execution, Side
 from position_sync_dagster.domain.instrument import ContractDetails, Right
+from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.money.past import closes
 from position_sync_dagster.money.past.causes import closures_of
-from position_sync_dagster.money.past.closes import (
-    FLEX,
-    Cause,
-    EventKind,
-    Execution,
-    PositionChange,
-)
+from position_sync_dagster.money.past.closes import Cause, EventKind
 from tests.support.facts import facts_of
 
 ACCOUNT = "DU1"
@@ -74,8 +70,8 @@ def fill(
     row = Execution(
         execution_id=f"e{conid}.{quantity:g}{at:%d%H%M}.01", account=ACCOUNT, conid=conid,
         symbol="SPY", sec_type="OPT", time=at, quantity=abs(quantity), price=price,
-        side=closes.Side.BUY if quantity > 0 else closes.Side.SELL, commission=None,
-        commission_currency=None, realized_pnl=None, currency="USD", source=closes.GATEWAY,
+        side=Side.BUY if quantity > 0 else Side.SELL, commission=None,
+        commission_currency=None, realized_pnl=None, currency="USD", source=GATEWAY,
         statement="", order_id="71",
     )  # fmt: skip
     return replace(row, **values)  # type: ignore[arg-type]

@@ -7,16 +7,12 @@ from random import Random
 
 import pytest
 
+from position_sync_dagster.domain.execution import FLEX, Execution
+from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.gateway.connection import day_begin
 from position_sync_dagster.money.past import closes
 from position_sync_dagster.money.past.causes import ONE_EVENT, SLACK, closures_of
-from position_sync_dagster.money.past.closes import (
-    Cause,
-    Closure,
-    EventKind,
-    Execution,
-    PositionChange,
-)
+from position_sync_dagster.money.past.closes import Cause, Closure, EventKind
 from tests.support.extent import EVERYTHING
 from tests.support.facts import facts_of
 from tests.unit.money.past import test_causes as cases
@@ -249,7 +245,7 @@ def statement_of(days: Days) -> tuple[list[Execution], list[closes.StatementEven
         if one.cause is Cause.TRADED:
             rows.append(
                 fill(
-                    one.conid, one.by, at, execution_id=name, source=closes.FLEX, codes="C",
+                    one.conid, one.by, at, execution_id=name, source=FLEX, codes="C",
                     transaction_type="ExchTrade",
                 )
             )  # fmt: skip

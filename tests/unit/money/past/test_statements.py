@@ -9,15 +9,12 @@ from datetime import UTC, date, datetime
 import pytest
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.execution import FLEX, GATEWAY, Execution, Side
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import StatementError
 from position_sync_dagster.money.past import flex_fields
 from position_sync_dagster.money.past.closes import (
-    FLEX,
-    GATEWAY,
     EventKind,
-    Execution,
-    Side,
     Statement,
     StatementEvent,
     current_executions,

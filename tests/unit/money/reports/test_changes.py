@@ -7,7 +7,8 @@ import pytest
 
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.money.past.closes import Cause, Closure, PositionChange
+from position_sync_dagster.domain.position_change import PositionChange
+from position_sync_dagster.money.past.closes import Cause, Closure
 from position_sync_dagster.money.past.movements import (
     Movement,
     MovementKind,

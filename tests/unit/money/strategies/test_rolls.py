@@ -6,9 +6,10 @@ from datetime import timedelta
 import pytest
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.money.past.causes import closures_of
-from position_sync_dagster.money.past.closes import Execution, PositionChange
 from position_sync_dagster.money.past.movement_sources import Terms, reported_movement
 from position_sync_dagster.money.strategies.rolls import Roll, rolls_of
 from tests.support.facts import facts_of

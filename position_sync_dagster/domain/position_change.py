@@ -1,0 +1,100 @@
+"""A change of a quantity, and the holding that it is about."""
+
+from dataclasses import dataclass, fields
+from datetime import date, datetime
+
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.instrument import Right
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedHolding:
+    """The holding that a row of `position_changes` or of `closures` is about.
+
+    Attributes:
+        account: IB account.
+        conid: IB's contract id.
+        symbol: Symbol of the underlying, as IB writes it.
+        sec_type: IB's security type.
+        right: CALL or PUT; null of what is no option.
+        strike: Strike of an option. Unit: as quoted.
+        expiry: Expiry of an option or a future.
+    """
+
+    change_id: str
+    account: str
+    conid: int
+    symbol: str
+    sec_type: str
+    right: Right | None
+    strike: float | None
+    expiry: date | None
+
+
+TERMS = tuple(field.name for field in fields(ChangedHolding))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionChange(ChangedHolding):
+    """A change of a quantity, as the owner of the login saw it: a row of `position_changes`.
+
+    Attributes:
+        change_id: Id of the change; the same if it is recorded again.
+        multiplier: Units of the underlying in one contract.
+        currency: ISO code of the currency.
+        before: Signed quantity before. Unit: contracts or shares.
+        after: Signed quantity after. Unit: contracts or shares.
+        average_cost: Average cost of one contract or share before. Unit: `currency`.
+        market_price: Price of one unit by the broker's last value before; null where it sent none.
+            Unit: `currency`, also of what is quoted in cents.
+        daily_pnl: Profit of the day in the message that had this value; null where it was of an
+            earlier day than the change, in New York, or where it is not known. Unit: `currency`.
+        since: Until when the broker is known to have confirmed `before` (UTC).
+        seen_at: When the new quantity was received (UTC).
+        gateway_id: The login that saw it.
+        snapshot_id: The account download that the row was part of.
+        run_id: The Dagster run that wrote the row.
+    """
+
+    multiplier: float
+    currency: str
+    before: float
+    after: float
+    average_cost: float | None
+    market_price: float | None
+    since: datetime | None
+    seen_at: datetime
+    gateway_id: str
+    snapshot_id: str
+    run_id: str | None = None
+    daily_pnl: float | None = None
+
+    @property
+    def key(self) -> Key:
+        """The holding's (account, conid)."""
+        return (self.account, self.conid)
+
+    @property
+    def by(self) -> float:
+        """Return by how much the quantity changed, with a sign."""
+        return self.after - self.before
+
+    @property
+    def closed(self) -> float:
+        """Return the part of `before` that is gone, with its sign; 0 if nothing was closed."""
+        if self.before * self.after < 0:
+            return self.before
+        return self.before - self.after if abs(self.after) < abs(self.before) else 0.0
+
+    @property
+    def is_option(self) -> bool:
+        """Return whether it is an option, on whatever underlying."""
+        return self.right is not None and self.strike is not None
+
+    @property
+    def units(self) -> float | None:
+        """Return the change of the underlying if the closed options were exercised or assigned."""
+        if self.right is None:
+            return None
+        each = 1.0 if self.sec_type == "FOP" else self.multiplier  # one future for an option on it
+        return self.closed * each * (1 if self.right is Right.CALL else -1)
