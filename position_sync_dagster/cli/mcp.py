@@ -1,15 +1,20 @@
 """The command `mcp`: the figures for an assistant, by the Model Context Protocol."""
 
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import import_module
-from inspect import signature
-from typing import Any
+from importlib import import_module, metadata
+from inspect import Parameter, signature
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.errors import MissingExtraError
+from position_sync_dagster.domain.known_names import nearest
+from position_sync_dagster.errors import MissingExtraError, UserError, shown
 from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.money.campaigns.results import (
     Grouping,
@@ -143,10 +148,131 @@ class Tools:
 def mcp(home: options.HomeFolder = None) -> None:
     """Serve the figures to an assistant by the Model Context Protocol, over stdio, read only.
 
-    It needs the extra `mcp`. The tools are figures, positions, changes, why, as_of, what_if,
+    It needs the extra `mcp`. An answer has at most some 4,000 characters, and the cursor of the
+    rows that are left. The tools are figures, positions, changes, why, as_of, what_if,
     results, returns and campaigns.
     """
     assistant_server(Tools(*options.opened(home))).run("stdio")
+
+
+# Assistants refuse or cut what is much longer.
+MOST_CHARACTERS = 4_000
+
+INSTRUCTIONS = f"""\
+The option positions of accounts at Interactive Brokers, read only: nothing is traded.
+Null is unknown, never zero. Money is in the currency that is named beside it.
+An answer has at most some {MOST_CHARACTERS:,} characters. `more` has the cursor of each list that
+goes on: ask the same tool again with this `cursor`, and with the name of the list as `part` if the
+tool has parts. `fields` names the fields of rows that you need: with fewer, more rows fit."""
+
+# The fields of a position, if an assistant names none: whole ones have 900 characters each.
+USUAL_FIELDS = (
+    *("account", "name", "currency", "position", "market_value", "today", "unrealized"),
+    *("age_s", "strategies"),
+)
+
+_CURSOR = Annotated[int, Field(ge=0, description="The cursor in `more` of the answer before.")]
+_FIELDS = Annotated[
+    list[str] | None,
+    Field(description=f"Fields of the rows. Those of a position: {', '.join(COLUMNS)}."),
+]
+_PART = Annotated[str | None, Field(description="The list that is read on; null: all lists.")]
+
+
+def page_of(
+    answer: Mapping[str, Any], *, part: str | None, cursor: int, fields: Sequence[str] | None
+) -> str:
+    """Return an answer as JSON of some MOST_CHARACTERS: of each list the rows that fit.
+
+    Args:
+        answer: Lists of rows, and values, by their names.
+        part: The only list that is wanted; None: all, and the values.
+        cursor: How many rows of each list to leave out.
+        fields: The fields of rows that are wanted; None: all, of positions the usual ones.
+
+    Raises:
+        UserError: There is no such list or field.
+    """
+    lists = {name: value for name, value in answer.items() if isinstance(value, list)}
+    values = {name: value for name, value in answer.items() if name not in lists}
+    if part is not None:
+        if part not in lists:
+            raise UserError(f"There is no part {shown(part)}.", remedy=nearest(part, lists))
+        lists, values = {part: lists[part]}, {}
+
+    texts: dict[str, list[str]] = {}
+    for name, rows in lists.items():
+        chosen = fields or (USUAL_FIELDS if name in ("positions", "closed_today") else None)
+        texts[name] = [_text(_fields_of(row, chosen)) for row in rows[cursor:]]
+
+    left = MOST_CHARACTERS - len(_text(values))
+    fitting: dict[str, str] = {}
+    more: dict[str, int] = {}
+    shortest_first = sorted(texts, key=lambda name: sum(map(len, texts[name])))
+    for place, name in enumerate(shortest_first):
+        count = _fit(texts[name], left // (len(texts) - place), least=len(texts) == 1)
+        fitting[name] = ",".join(texts[name][:count])
+        left -= len(fitting[name])
+        if count < len(texts[name]):
+            more[name] = cursor + count
+
+    parts = [f'"{name}":[{fitting[name]}]' for name in lists]
+    members = [_text(values | {"more": more})[1:-1], *parts]
+    return f"{{{','.join(members)}}}"
+
+
+def _fit(texts: Sequence[str], characters: int, *, least: int) -> int:
+    """Return how many texts fit into so many characters, but `least` where there are so many."""
+    for count, text in enumerate(texts):
+        characters -= len(text) + 1
+        if characters < 0:
+            return max(count, min(least, len(texts)))
+    return len(texts)
+
+
+def _fields_of(row: Any, fields: Sequence[str] | None) -> Any:
+    if fields is None or not isinstance(row, dict):
+        return row
+    for name in fields:
+        if name not in row:
+            raise UserError(f"A row has no field {shown(name)}.", remedy=nearest(name, row))
+    return {name: row[name] for name in fields}
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def served(tool: Callable[..., Any]) -> Callable[..., str]:
+    """Return a tool that takes a cursor and fields too, and answers a page as text."""
+    asked = signature(tool)
+    has_parts = asked.return_annotation == dict[str, Any]
+
+    def page(
+        *,
+        part: str | None = None,
+        cursor: int = 0,
+        fields: list[str] | None = None,
+        **arguments: Any,
+    ) -> str:
+        answer = tool(**arguments)
+        lists = answer if has_parts else {tool.__name__: answer}
+        return page_of(lists, part=part, cursor=cursor, fields=fields)
+
+    annotations: dict[str, Any] = {"part": _PART} if has_parts else {}
+    annotations |= {"cursor": _CURSOR, "fields": _FIELDS}
+    added = []
+    for name, annotation in annotations.items():
+        default = 0 if name == "cursor" else None
+        keyword = Parameter.KEYWORD_ONLY
+        added.append(Parameter(name, keyword, default=default, annotation=annotation))
+
+    page.__name__, page.__doc__ = tool.__name__, tool.__doc__
+    parameters = [*asked.parameters.values(), *added]
+    page.__signature__ = asked.replace(  # type: ignore[attr-defined]
+        parameters=parameters, return_annotation=str
+    )
+    return page
 
 
 def assistant_server(tools: Tools) -> Any:
@@ -164,18 +290,27 @@ def assistant_server(tools: Tools) -> Any:
     except ImportError:
         server_class = import_module("mcp.server.fastmcp").FastMCP
 
+    of_now = (tools.figures, tools.positions, tools.changes, tools.why)
+    of_past = (tools.as_of, tools.results, tools.returns, tools.campaigns)
+    pages = {tool.__name__: served(tool) for tool in (*of_now, *of_past, tools.what_if)}
+
     class Assistant(server_class):  # type: ignore[misc, valid-type]
         """The server; it refuses a parameter that a tool does not have."""
 
         async def call_tool(self, name: str, arguments: dict[str, Any], **more: Any) -> Any:
-            tool = getattr(tools, name, None)
-            if tool is not None:
-                known_parameters(arguments, signature(tool).parameters)
+            if name in pages:
+                known_parameters(arguments, signature(pages[name]).parameters)
             return await super().call_tool(name, arguments, **more)
 
-    server = Assistant("position-sync", log_level="WARNING")
-    of_now = (tools.figures, tools.positions, tools.changes, tools.why)
-    of_past = (tools.as_of, tools.results, tools.returns, tools.campaigns)
-    for tool in (*of_now, *of_past, tools.what_if):
-        server.add_tool(tool, annotations=ToolAnnotations(readOnlyHint=True))
+    version = metadata.version("position-sync-dagster")
+    names_version = "version" in signature(server_class).parameters
+    options_of_class = {"version": version} if names_version else {}
+    server = Assistant(
+        "position-sync", instructions=INSTRUCTIONS, log_level="WARNING", **options_of_class
+    )
+    if not names_version:  # mcp 1 would say its own
+        server._mcp_server.version = version
+    for page in pages.values():
+        read_only = ToolAnnotations(readOnlyHint=True)
+        server.add_tool(page, annotations=read_only, structured_output=False)
     return server

@@ -13,12 +13,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, Response
 
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.known_names import KnownNames, nearest
 from position_sync_dagster.errors import (
     BusyError,
@@ -44,12 +45,14 @@ from position_sync_dagster.terminal.text import cell_text
 from position_sync_dagster.web.api_answers import (
     AccountsAnswer,
     ApiModel,
+    FeedAnswer,
+    FeedQuery,
     FiguresAnswer,
     HeaderAnswer,
     NoQuery,
     PayoffAnswer,
     PayoffQuery,
-    PositionsAnswer,
+    PositionsPage,
     PositionsQuery,
     Problem,
     StrategiesAnswer,
@@ -98,6 +101,8 @@ MOST_POINTS = 500
 MOST_LEG_POINTS = 1_000_000
 MOST_LEG_ROWS = 100_000
 
+Query = TypeVar("Query", bound=ApiModel)
+
 # When whoever was refused because others wait may ask again, in seconds.
 RETRY_AFTER_S = 5
 
@@ -119,7 +124,19 @@ def _part(shape: type[ApiModel]) -> Callable[[PageFigures, NoQuery, datetime], d
 def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dict[str, Any]:
     book = source.figures(now).book
     rows = open_positions(book, query.strategy, query.underlying)
-    return {"at": book.now, "positions": rows.select(COLUMNS).to_dicts()}
+    keys = [f"{account}:{conid}" for account, conid in rows.select(KEY).iter_rows()]
+    if query.cursor is not None and query.cursor not in keys:
+        what = f"No open position is that of the cursor {shown(query.cursor)}."
+        raise UserError(what, remedy="It may be closed: begin again, without a cursor.")
+
+    begin = 0 if query.cursor is None else keys.index(query.cursor) + 1
+    end = len(keys) if query.limit is None else begin + query.limit
+    chosen = rows[begin:end].select(query.fields or COLUMNS)
+    return {
+        "at": book.now,
+        "positions": chosen.to_dicts(),
+        "next_cursor": keys[end - 1] if end < len(keys) else None,
+    }
 
 
 def _positions_csv(source: PageFigures, _query: NoQuery, now: datetime) -> str:
@@ -319,7 +336,9 @@ ROUTES = {
         _part(StrategiesAnswer),
         is_tagged=True,
     ),
-    "positions": ApiRoute("Open positions", PositionsQuery, PositionsAnswer, _positions),
+    "positions": ApiRoute(
+        "Open positions", PositionsQuery, PositionsPage, _positions, is_tagged=True
+    ),
     "positions.csv": ApiRoute(
         "Open positions as CSV", NoQuery, None, _positions_csv, is_tagged=True
     ),
@@ -411,14 +430,24 @@ def _understood(
 ) -> tuple[ApiModel, int]:
     """Return the query of a route, in which all names are known, and how many prices it takes."""
     route = ROUTES[name]
-    known_parameters(parameters, route.query.model_fields)
-    query = route.query(**parameters)
+    query = query_of(route.query, parameters)
 
     kinds = ("strategy", "account", "underlying")
     given = {kind: getattr(query, kind, None) for kind in kinds}
     if any(text is not None for text in given.values()):
         route.names(source, now).require(**given)
     return query, route.size(source, query, now)
+
+
+def query_of(shape: type[Query], parameters: Mapping[str, Any]) -> Query:
+    """Return parameters as a query.
+
+    Raises:
+        ValidationError: A parameter is not usable.
+        UserError: There is no such parameter.
+    """
+    known_parameters(parameters, shape.model_fields)
+    return shape(**parameters)
 
 
 def known_parameters(given: Iterable[str], known: Collection[str]) -> None:
@@ -463,17 +492,23 @@ def answer(
         with source.turns.of(size):
             content = route.read(source, query, now)
             return _response(route, content, headers, f"{now:%Y-%m-%d}-{name}")
-    except ValidationError as error:
+    except (PositionSyncError, ValidationError) as error:
+        return refusal(error)
+
+
+def refusal(error: PositionSyncError | ValidationError) -> Response:
+    """Return the answer to a request that cannot be answered."""
+    if isinstance(error, ValidationError):
         return problem(422, invalid(error), "See /api/v1/openapi.json for the parameters.")
-    except BusyError as error:
+    if isinstance(error, BusyError):
         busy = problem(503, error.what, error.remedy, title="Busy")
         busy.headers["Retry-After"] = f"{RETRY_AFTER_S}"
         return busy
-    except PositionSyncError as error:
-        status = 422 if isinstance(error, UserError) else 503
-        if isinstance(error, UnknownNameError | UnknownIdError):
-            status = 404
-        return problem(status, error.what, error.remedy)
+
+    status = 422 if isinstance(error, UserError) else 503
+    if isinstance(error, UnknownNameError | UnknownIdError):
+        status = 404
+    return problem(status, error.what, error.remedy)
 
 
 def _response(route: ApiRoute, content: Any, headers: dict[str, str], file: str) -> Response:
@@ -529,7 +564,8 @@ def etag_of(figures: Figures) -> str:
 def openapi() -> dict[str, Any]:
     """Return the description of all routes (OpenAPI 3.1)."""
     shapes: list[tuple[str, Literal["serialization"], TypeAdapter[Any]]] = [
-        ("problem", "serialization", TypeAdapter(Problem))
+        ("problem", "serialization", TypeAdapter(Problem)),
+        ("feed", "serialization", TypeAdapter(FeedAnswer)),
     ]
     paths: dict[str, Any] = {}
     for name, route in ROUTES.items():
@@ -544,6 +580,7 @@ def openapi() -> dict[str, Any]:
         if schema["type"] == "object":
             schema["additionalProperties"] = False
 
+    paths["/money/data"] = {"get": _operation_of_feed()}
     info = {"title": "Position Sync", "version": f"{VERSION}"}
     components = {"schemas": schemas["$defs"]}
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": components}
@@ -572,6 +609,22 @@ def _operation(name: str) -> dict[str, Any]:
         "summary": route.summary,
         "parameters": _parameters(route.query),
         "responses": responses,
+    }
+
+
+def _operation_of_feed() -> dict[str, Any]:
+    """Return the description of what the pages are drawn from."""
+    content = {"application/json": {"schema": _reference(FeedAnswer)}}
+    error = {"application/problem+json": {"schema": _reference(Problem)}}
+    return {
+        "operationId": "feed",
+        "summary": "What the pages are drawn from, once it changed; any release may change it",
+        "parameters": _parameters(FeedQuery),
+        "responses": {
+            "200": {"description": "The state after that of the query.", "content": content},
+            "204": {"description": "Nothing came for ten seconds: ask again."},
+            "422": {"description": _TITLES[422], "content": error},
+        },
     }
 
 

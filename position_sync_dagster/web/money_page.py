@@ -7,13 +7,16 @@ is for GET alone.
 from collections.abc import Callable
 from functools import cache
 
+from pydantic import ValidationError
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.errors import UserError
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.web.api import answer, openapi
+from position_sync_dagster.web.api import answer, openapi, query_of, refusal
+from position_sync_dagster.web.api_answers import FeedQuery
 from position_sync_dagster.web.feed import Feed
 from position_sync_dagster.web.metrics import MetricsPage
 from position_sync_dagster.web.page import (
@@ -123,11 +126,14 @@ def _milliseconds_now() -> str:
 
 def _feed_route(feed: Feed) -> Route:
     async def data(request: Request) -> Response:
-        after = request.query_params.get("after", "0")
-        if not after.isdecimal() or len(after) > 16:
-            return PlainTextResponse("`after` is no number of a state.", 400, HEADERS)
+        try:
+            query = query_of(FeedQuery, dict(request.query_params))
+        except (UserError, ValidationError) as error:
+            refused = refusal(error)
+            refused.headers.update(HEADERS)
+            return refused
 
-        packed = await feed.after(int(after))
+        packed = await feed.after(query.after)
         headers = {"Server-Time": _milliseconds_now(), "Cache-Control": "no-store"}
         if packed is None:
             return Response(status_code=204, headers={**HEADERS, **headers})

@@ -46,6 +46,8 @@ ROWS: tuple[Row, ...] = (
         "demos for their verdict; its rules are in tests/unit/test_demo.py"),
     Row(r"tests/integration/sync/test_fuzz(ed_lines)?\.py", C, "a gateway that sends anything"),
     Row(r"tests/integration/sync/stream/test_large_books\.py", V, "larger books"),
+    Row(r"tests/integration/web/test_description\.py", V,
+        "queries that a program makes up; a wrong one of each kind first"),
     Row(r"tests/integration/web/test_large_book\.py", V, "a larger book in the browser"),
     Row(r"tests/integration/defs/test_damaged_tables\.py::test_no_check\S+\["
         r"(?!position_queue)", V, "other tables; the requests first"),

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -16,7 +17,7 @@ import pytest
 from mcp.shared.memory import create_connected_server_and_client_session
 from starlette.datastructures import QueryParams
 
-from position_sync_dagster.cli.mcp import Tools, assistant_server
+from position_sync_dagster.cli.mcp import MOST_CHARACTERS, Tools, assistant_server
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
@@ -296,7 +297,7 @@ async def test_the_csv_has_the_strategies_and_no_cell_that_a_spreadsheet_runs(cl
 
 async def test_the_description_names_every_route_and_every_column(client):
     description = (await client.get("/api/v1/openapi.json")).json()
-    assert [*description["paths"]] == [f"/api/v1/{name}" for name in ROUTES]
+    assert [*description["paths"]] == [*(f"/api/v1/{name}" for name in ROUTES), "/money/data"]
     schemas = description["components"]["schemas"]
     assert [*schemas["Position"]["properties"]] == [*REPORTED]
     assert {"today", "unrealized", "unknown"} <= set(schemas["StrategySum"]["required"])
@@ -388,6 +389,34 @@ async def test_accounts_strategies_and_positions_have_answers_of_their_own(clien
     assert await conids() == [2, 1, 3]
     assert await conids(strategy="a") == [1]
     assert await conids(underlying="qqq") == [2]
+
+
+async def test_positions_are_read_in_pages_and_only_the_fields_that_are_asked_for(client, lake):
+    lake.updates.sync.append([row(conid) for conid in range(1, 8)])
+    pages, cursor = [], ""
+    while cursor is not None:
+        query = {"limit": 3, "fields": "conid,today"} | ({"cursor": cursor} if cursor else {})
+        page = (await client.get("/api/v1/positions", params=query)).json()
+        pages.append(page["positions"])
+        cursor = page["next_cursor"]
+    assert [len(page) for page in pages] == [3, 3, 1]
+    assert pages[0][0] == {"conid": 1, "today": -7.0}
+    assert [each["conid"] for page in pages for each in page] == [*range(1, 8)]
+
+    whole = await client.get("/api/v1/positions")
+    assert (len(whole.json()["positions"]), whole.json()["next_cursor"]) == (7, None)
+    known = {"If-None-Match": whole.headers["etag"]}
+    assert (await client.get("/api/v1/positions", headers=known)).status_code == 304
+    wrong = {
+        "limit=0": "limit=",
+        "fields=strik": "'strik'",
+        "cursor=U1:9": "'U1:9'",
+        "nope=1": "nope",
+    }
+    for query, said in wrong.items():
+        refused = await client.get(f"/api/v1/positions?{query}")
+        assert refused.status_code == 422
+        assert said in refused.json()["detail"]
 
 
 async def test_what_if_and_payoff_answer_as_the_commands_do(client, lake, monkeypatch, tmp_path):
@@ -618,6 +647,42 @@ async def test_a_trade_that_is_thought_of_is_answered_over_http_and_for_an_assis
     wrong = await client.get("/api/v1/what-if", params={"trade": "<b>"})
     assert wrong.status_code == 422
     assert "is no trade" in wrong.json()["detail"]
+
+
+async def test_an_answer_for_an_assistant_is_short_and_says_how_to_ask_on(lake, settings):
+    lake.registry.sync.add_many([leg(conid, f"strategy-{conid}") for conid in range(1, 60)])
+    lake.updates.sync.append([row(conid) for conid in range(1, 60)])
+    async with create_connected_server_and_client_session(
+        assistant_server(Tools(settings, lake))
+    ) as session:
+        greeting = await session.initialize()
+        assert greeting.serverInfo.version == metadata.version("position-sync-dagster")
+        assert "ask the same tool again" in greeting.instructions
+
+        async def told(tool: str, **arguments: object) -> Any:
+            [content] = (await session.call_tool(tool, arguments)).content
+            assert 0 < len(content.text) <= MOST_CHARACTERS + 100, tool
+            return json.loads(content.text)
+
+        conids: list[int] = []
+        cursor = 0
+        while cursor is not None:
+            page = await told("positions", cursor=cursor, fields=["conid", "market_value"])
+            conids += [each["conid"] for each in page["positions"]]
+            cursor = page["more"].get("positions")
+        assert conids == [*range(1, 60)]
+
+        figures = await told("figures")
+        cursor = figures["more"]["strategies"]
+        rest = await told("figures", part="strategies", cursor=cursor, fields=["strategy"])
+        names = [each["strategy"] for each in figures["strategies"] + rest["strategies"]]
+        assert len(set(names)) == len(names) == 59
+
+        assert await told("campaigns") == {"more": {}, "campaigns": []}
+        for arguments in ({"part": "strategys"}, {"fields": ["strik"]}):
+            answer = await session.call_tool("figures", arguments)
+            assert answer.isError
+            assert "The nearest are" in answer.content[0].text
 
 
 def test_an_assistant_gets_the_same_figures(lake, settings):

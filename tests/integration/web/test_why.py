@@ -67,9 +67,9 @@ async def test_an_assistant_answers_why_i_am_down_with_the_numbers_of_command_an
         answer = await session.call_tool("why", {"strategy": "condor"})
     assert not answer.isError
     text = answer.content[0].text
-    assert '"profit": -1200.0' in text
-    assert '"leg": "SPY 600P' in text
-    condor = json.loads(text)
+    assert '"profit":-1200.0' in text
+    assert '"leg":"SPY 600P' in text
+    [condor] = json.loads(text)["why"]
     # 12 points down at a delta of -0.5 are 1,200 of the two short puts.
     assert (condor["delta"], condor["unexplained"]) == pytest.approx((-1200.0, 0.0))
 

@@ -199,4 +199,4 @@ async def test_an_error_of_the_tables_is_shown_with_the_values_from_before(figur
 
 @pytest.mark.parametrize("after", ["x", "-1", "1" * 17, ""])
 def test_a_state_that_is_no_number_is_refused(client, after):
-    assert client.get("/money/data", params={"after": after}).status_code == 400
+    assert client.get("/money/data", params={"after": after}).status_code == 422

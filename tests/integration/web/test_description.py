@@ -1,0 +1,73 @@
+"""The description of the API, asked by a program that believes it: schemathesis."""
+
+import hypothesis
+import pytest
+import schemathesis
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.web.api import openapi
+from position_sync_dagster.web.loopback_guard import LoopbackGuard
+from position_sync_dagster.web.money_page import money_routes
+from position_sync_dagster.web.served_figures import PageFigures
+from tests.integration.web.test_figures import row
+from tests.support.empty_lakes import put_tables
+from tests.support.extent import examples
+from tests.support.legs import leg
+from tests.support.receiver import serving_app
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+    unsupported_method,
+]
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("described") / "lake"
+    put_tables(folder)
+    served = Settings(lake=str(folder), gateway_id="gate")
+    lake = Lake.of(served)
+    lake.registry.sync.add_many([leg(1, "condor")])
+    lake.updates.sync.append([row(conid) for conid in range(1, 5)])
+    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(served))
+    app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
+    with serving_app(app) as port:
+        yield schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/api/v1/openapi.json")
+
+
+# Nothing can be wrong about a query of a route without parameters.
+ASKED = [
+    (path, mode)
+    for path, methods in openapi()["paths"].items()
+    for mode in GenerationMode
+    if mode is GenerationMode.POSITIVE or methods["get"]["parameters"]
+]
+
+
+@pytest.mark.parametrize(("path", "mode"), ASKED)
+def test_each_route_answers_what_its_description_says(described, path, mode):
+    operation = described[path]["GET"]
+    queries = operation.as_strategy(generation_mode=mode)
+
+    @hypothesis.settings(max_examples=examples(40), deadline=None)
+    @hypothesis.given(case=queries)
+    def asked(case: schemathesis.Case) -> None:
+        case.call_and_validate(checks=CHECKS, timeout=60)
+
+    asked()
