@@ -93,35 +93,3 @@ def expiry_of(legs: PricedLegs, query: ExpiryQuery) -> dict[str, Any]:
     """Return what expires within some days, as `position-sync expiry` lists it."""
     report = expiry_report(legs, days=query.days, strategy=query.strategy)
     return {"at": legs.given.now, "days": query.days} | report
-
-
-# How many rows of a list have room beside a book.
-MOST_LISTED = 40
-
-
-def most_urgent(expiry: dict[str, Any]) -> dict[str, Any]:
-    """Return what matters most of an answer, and how many rows of each list are not in it."""
-    expiring = sorted(expiry["expiries"], key=_urgency)
-    likely = expiry["early_assignments"]
-    doubtful = []
-    for row in expiry["not_judged"]:
-        if row["in_the_money"] is not False:
-            doubtful.append(row)
-
-    return {
-        "expiries": expiring[:MOST_LISTED],
-        "more_expiries": len(expiring[MOST_LISTED:]),
-        "early_assignments": likely[:MOST_LISTED],
-        "more_early_assignments": len(likely[MOST_LISTED:]),
-        "not_judged": doubtful[:MOST_LISTED],
-        "more_not_judged": len(doubtful[MOST_LISTED:]),
-    }
-
-
-def _urgency(row: dict[str, Any]) -> tuple[bool, bool, bool, bool]:
-    """Return the place of a row: what is uncovered, not known, pinned, has a delivery, or none."""
-    is_covered = row["is_uncovered"] is not True
-    is_known = row["is_uncovered"] is not None
-    is_clear = row["is_pinned"] is not True
-    brings_nothing = not row["units"] and not row["cash"]
-    return is_covered, is_known, is_clear, brings_nothing

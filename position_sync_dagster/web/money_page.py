@@ -33,18 +33,25 @@ from position_sync_dagster.web.served_figures import PageFigures
 
 PANELS = (
     Panel(
+        name="decisions",
+        title="Needs a decision",
+        content='<table id="decisions-table"></table>',
+    ),
+    Panel(
         name="losses",
         title="Profit of the day",
         tools='<button type="button" id="why-open">Why</button>',
         content='<svg id="curves" role="img" aria-label="Profit of the day by strategy"></svg>'
         '<p id="legend"></p><table id="losses-table"></table>',
     ),
-    Panel(name="risk", title="If prices moved", content='<table id="scenarios"></table>'),
     Panel(
-        name="expiries",
-        title="Expires this week, may be assigned",
-        content='<table id="ending-table"></table><table id="expiries-table"></table>',
+        name="holdings",
+        title="Book",
+        tools='<div id="tools" role="group" aria-label="Book"></div>',
+        content='<p id="holdings-note" role="status" hidden></p><div id="book"></div>'
+        '<p id="missing" hidden></p>',
     ),
+    Panel(name="risk", title="If prices moved", content='<table id="scenarios"></table>'),
     Panel(
         name="changes",
         title="What changed",
@@ -52,18 +59,6 @@ PANELS = (
         '<button type="button" id="looked" title="Mark as seen" hidden></button>',
         content='<table id="changes-table"></table>',
     ),
-    Panel(
-        name="holdings",
-        title="Holdings",
-        tools='<div id="tools" role="group" aria-label="Holdings"></div>',
-        content='<p id="holdings-note" role="status" hidden></p><div id="book"></div>',
-    ),
-    Panel(
-        name="strategies",
-        title="Strategies",
-        content='<table id="strategies-table"></table><p id="missing" hidden></p>',
-    ),
-    Panel(name="greeks", title="Greeks", content='<table id="underlyings"></table>'),
 )
 
 DIALOGS = """

@@ -156,8 +156,10 @@ def _header(path: str) -> str:
     <ul id="matches" role="listbox" aria-label="Matches" hidden></ul></search>
     <button type="button" id="theme">Light / dark</button>
   </div>
+  <dl id="numbers" aria-label="The day"></dl>
+  <details id="more-numbers"><summary>All numbers</summary>
   <dl id="accounts" aria-label="Accounts"></dl>
-  <dl id="state" aria-label="State"></dl>
+  <dl id="state" aria-label="State"></dl></details>
 </header>"""
 
 

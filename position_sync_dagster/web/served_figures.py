@@ -16,9 +16,11 @@ from position_sync_dagster.domain.clock import NEVER, elapsed
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit, explain_today
-from position_sync_dagster.money.reports.book import Book, read_curves
+from position_sync_dagster.money.reports.book import Book, margins_of, read_curves
+from position_sync_dagster.money.reports.decisions import MOVES, decisions
 from position_sync_dagster.money.reports.figures import Figures, read_figures
 from position_sync_dagster.money.reports.status import plain
+from position_sync_dagster.money.risk.deliveries import expiry_report
 from position_sync_dagster.money.risk.priced_legs import PricedLegs
 from position_sync_dagster.money.risk.recorded_risk import price_legs
 from position_sync_dagster.money.risk.scenario_file import (
@@ -31,7 +33,7 @@ from position_sync_dagster.money.risk.scenarios import profits
 from position_sync_dagster.money.risk.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.terminal.money_tables import not_in_sums
-from position_sync_dagster.web.expiry_answers import ExpiryQuery, expiry_of, most_urgent
+from position_sync_dagster.web.expiry_answers import SOON_DAYS
 from position_sync_dagster.web.turns import Turns
 
 # How often the curves of the day, which read half a day of the ledger, and scenarios are computed;
@@ -52,8 +54,13 @@ MOST_CHANGES = 200
 # How many scenarios have room beside a strategy, and the largest move of the usual ones.
 MOST_SCENARIOS, MOST_SHOWN_PERCENT = 6, 10
 
-NO_SCENARIOS: dict[str, Any] = {"at": None, "names": [], "rows": [], "expiry": None}
-NO_SLOW_FIGURES: dict[str, Any] = {"curves": [], "curves_hidden": 0, "scenarios": NO_SCENARIOS}
+# How many decisions are sent.
+MOST_DECISIONS = 100
+
+NO_SCENARIOS: dict[str, Any] = {"at": None, "names": [], "rows": []}
+NO_SLOW_FIGURES: dict[str, Any] = {
+    "curves": [], "curves_hidden": 0, "margins": {}, "scenarios": NO_SCENARIOS, "decisions": None,
+}  # fmt: skip
 
 # How many of the strategies that lose most have a curve, and how many of those that gain most.
 MOST_CURVES = 8
@@ -131,31 +138,35 @@ class PageFigures:
             LakeError: A table cannot be used.
         """
         figures = self.figures(now)
-        return parts_of(figures), shown(figures) | self._slow_of(figures.book)
+        return parts_of(figures), shown(figures) | self._slow_of(figures)
 
-    def _slow_of(self, book: Book) -> dict[str, Any]:
+    def _slow_of(self, figures: Figures) -> dict[str, Any]:
         """Return the newest curves and scenarios; they are computed beside the reads."""
         if self._computing is not None and self._computing.done():
             computed = self._computing
             self._computing = None  # after an error they are computed anew
             self._slow = computed.result()
 
-        is_due = elapsed(self._slow_since, book.now) >= self._slow.until_next
+        is_due = elapsed(self._slow_since, figures.at) >= self._slow.until_next
         if self._computing is None and is_due:
-            self._computing = self._thread.submit(self._compute_slow, book)
-            self._slow_since = book.now
+            self._computing = self._thread.submit(self._compute_slow, figures)
+            self._slow_since = figures.at
         return self._slow.shown
 
-    def _compute_slow(self, book: Book) -> SlowFigures:
-        """Return the curves of the day, and what would be gained if prices moved; blocks."""
-        began = time.thread_time()
-        curves = shown_curves(read_curves(self.lake, book))
-        try:
-            scenarios = _scenarios_of(self.settings, *self.risk(book.now))
-        except PositionSyncError as error:
-            scenarios = NO_SCENARIOS | {"at": book.now, "trouble": str(error)}
+    def _compute_slow(self, figures: Figures) -> SlowFigures:
+        """Return the curves of the day, what would be gained if prices moved, and what to decide.
 
-        shown = plain(curves | {"scenarios": scenarios})
+        It blocks.
+        """
+        began = time.thread_time()
+        curves = shown_curves(read_curves(self.lake, figures.book))
+        try:
+            moved = _scenarios_of(self.settings, figures, self.risk(figures.at)[1])
+        except PositionSyncError as error:
+            scenarios = NO_SCENARIOS | {"at": figures.at, "trouble": str(error)}
+            moved = {"scenarios": scenarios, "decisions": []}
+
+        shown = plain(curves | moved | {"margins": margins_of(self.lake, figures.at)})
         has_line = any(len(curve["points"]) > 1 for curve in curves["curves"])
         every = SLOW_EVERY if has_line else BEGINNING
         worked = timedelta(seconds=time.thread_time() - began)
@@ -231,8 +242,8 @@ def shown_curves(curves: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"curves": [*by_profit, *accounts], "curves_hidden": hidden}
 
 
-def _scenarios_of(settings: Settings, book: Book, legs: PricedLegs) -> dict[str, Any]:
-    """Return what would be gained if prices moved, and what expires soon; blocks.
+def _scenarios_of(settings: Settings, figures: Figures, legs: PricedLegs) -> dict[str, Any]:
+    """Return what would be gained if prices moved, and what needs a decision; blocks.
 
     Raises:
         PositionSyncError: The file of scenarios has a mistake.
@@ -245,10 +256,14 @@ def _scenarios_of(settings: Settings, book: Book, legs: PricedLegs) -> dict[str,
     points += from_file.points.values()
     points = points[:MOST_SCENARIOS]
 
-    names = [point.name for point in points]
     rows = profits(legs, points)
-    expiry = expiry_of(legs, ExpiryQuery())
-    return {"at": book.now, "names": names, "rows": rows, "expiry": most_urgent(expiry)}
+    names = [point.name for point in points]
+    moves = [points.index(point) for point in STANDARD if not point.vol and point.spot in MOVES]
+    expiry = expiry_report(legs, days=SOON_DAYS)
+    return {
+        "scenarios": {"at": figures.at, "names": names, "rows": rows},
+        "decisions": decisions(figures, rows, moves, expiry)[:MOST_DECISIONS],
+    }
 
 
 def shown(figures: Figures) -> dict[str, Any]:

@@ -595,6 +595,16 @@ def read_curves(lake: Lake, book: Book) -> list[dict[str, Any]]:
     return curves
 
 
+def margins_of(lake: Lake, now: datetime) -> dict[str, list[tuple[datetime, float | None]]]:
+    """Read the initial margin of each account over the day; blocks."""
+    values = lake.account_values.between(now - SPAN, now).drop_nulls("initial_margin")
+    margins = {}
+    for (account,), of_account in values.group_by(["account"], maintain_order=True):
+        rows = of_account.select("timestamp", "initial_margin").rows()
+        margins[str(account)] = with_gaps(rows, LONGEST_STEP, every=max(1, len(rows) // POINTS))
+    return margins
+
+
 CurvePoint = tuple[datetime, float | None]
 
 

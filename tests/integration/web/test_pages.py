@@ -145,15 +145,22 @@ def test_axe_finds_nothing_on_the_money_page_and_on_an_open_leg(page, theme, siz
     assert violations(page) == []
 
 
+NUMBERS = ["current legs", "gateway"]  # no account is known
+
+
 def test_the_first_screen_answers_without_scrolling_and_the_title_says_number_and_state(page):
     opened(page)
     wait_for("scenarios", lambda: "account" in texts(page, "#scenarios td:first-child"))
-    wait_for("losses", lambda: "−7.00" in texts(page, "#losses-table td"))
+    wait_for("losses", lambda: "−7" in texts(page, "#losses-table td"))
     assert "LIVE" not in page.driver.title
     assert page.driver.title.endswith("NOT CONNECTED · Money")
     assert "is not connected yet: its values are from before." in texts(page, "#alert")[0]
     assert "−5 %" in " ".join(texts(page, "#scenarios th")).replace("-", "−")
-    assert "may be assigned early" in " ".join(texts(page, "#ending-table td"))
+    assert texts(page, "#numbers dt") == NUMBERS
+    reasons = texts(page, "#decisions-table td.reason")
+    assert len(reasons) == 3
+    assert reasons[0].startswith("may be assigned: -2 QQQ 700P")
+    assert reasons[1].startswith("expires: ")
     bottoms = page.driver.execute_script(
         "return [...document.querySelectorAll('.panel')]"
         ".map(panel => panel.getBoundingClientRect().bottom)"
@@ -345,8 +352,8 @@ def test_what_a_loss_mostly_is_stands_beside_the_profit_of_the_moment_that_it_ex
     routes = money_routes(dagster=False, open_figures=lambda: figures)
     with serving_app(Starlette(routes=routes)) as port:
         window = opened(Page(page.driver, port))
-        wait_for("why", lambda: "theta −4.00 of −5.00" in texts(window, "#losses-table td"))
-        assert "−7.00" in texts(window, "#losses-table td")
+        wait_for("why", lambda: "theta −4 of −5" in texts(window, "#losses-table td"))
+        assert "−7" in texts(window, "#losses-table td")
         assert re.fullmatch(r"mostly, at \d\d:\d\d", texts(window, "#losses-table th")[-1])
 
 

@@ -36,7 +36,7 @@ def test_days_groups_and_the_curve_are_shown_and_a_line_opens_its_campaign(page)
     """Two puts brought 2 × 300 less 2.60; on the second day the holdings lost 300."""
     page.open("/money/results", size=(1440, 900))
     wait_for("the groups", lambda: "csp" in cells(page, "#groups-table"), told=page.text)
-    assert {"1", "100.0 %", "597", "2.60"} <= {*cells(page, "#groups-table")}
+    assert {"1", "100.0 %", "597", "3"} <= {*cells(page, "#groups-table")}
     assert "3\n−300" in cells(page, "#calendar-table")
     assert "realised since the first day 597" in first(page, "#realised-chart .reading").text
     Select(first(page, "#of-day")).select_by_visible_text("realised")

@@ -1,7 +1,7 @@
 // What expires soon, what it leaves at the present price, and what may be assigned early.
 
 import { byId, write } from "./elements.js";
-import { amount, rounded } from "./format.js";
+import { cents, rounded, whole } from "./format.js";
 import { fill, money } from "./table.js";
 
 const EXPIRING = ["New York", "strategy", "leg", "qty", "units", "cash", "notes"];
@@ -26,13 +26,13 @@ function endingLine(row) {
   if (row.reason) marks.push(row.reason);
   return {
     kind: row.is_uncovered || row.is_pinned ? "soon" : "",
-    cells: [row.expires_at.slice(0, 16).replace("T", " "), row.strategy_id, row.leg, rounded(row.position, 0), amount(row.units), money(row.cash), [marks.join(", "), "text"]],
+    cells: [row.expires_at.slice(0, 16).replace("T", " "), row.strategy_id, row.leg, rounded(row.position, 0), whole(row.units), money(row.cash), [marks.join(", "), "text"]],
   };
 }
 
 function earlyLine(row) {
   return {
     kind: "soon",
-    cells: [row.strategy_id, row.leg, rounded(row.position, 0), amount(row.extrinsic), amount(row.gain), row.ex_date?.slice(0, 10) ?? ""],
+    cells: [row.strategy_id, row.leg, rounded(row.position, 0), cents(row.extrinsic), cents(row.gain), row.ex_date?.slice(0, 10) ?? ""],
   };
 }

@@ -1,7 +1,7 @@
 // The profit of each day of a month, or what was realised on it.
 
 import { byId, element, fit, set, write } from "./elements.js";
-import { amount, isUnknown, sign, whole } from "./format.js";
+import { cents, isUnknown, sign, whole } from "./format.js";
 import { ofCurrency } from "./results_choice.js";
 
 const DAY_MS = 86400000;
@@ -90,7 +90,7 @@ function drawDay(cell, day, result, column, largest) {
   const value = result?.[column];
   const strength = isUnknown(value) ? 0 : (STRONGEST * Math.abs(value)) / largest;
   const text = result ? whole(value) : "";
-  const hint = result ? `${day}: profit ${amount(result.profit)}, realised ${amount(result.realised)} by ${whole(result.campaigns)} campaigns` : "";
+  const hint = result ? `${day}: profit ${cents(result.profit)}, realised ${cents(result.realised)} by ${whole(result.campaigns)} campaigns` : "";
   return drawCell(cell, String(Number(day.slice(8))), text, sign(value), hint, strength);
 }
 

@@ -3,10 +3,10 @@
 import { Chart } from "./chart.js";
 import { quoted, showCommand } from "./commands.js";
 import { byId, facts, write } from "./elements.js";
-import { amount, isUnknown, percent, rounded, sign, whole } from "./format.js";
+import { cents, isUnknown, percent, rounded, sign, whole } from "./format.js";
 import { timeScale } from "./realised_panel.js";
 import { choose } from "./results_choice.js";
-import { fill, money } from "./table.js";
+import { fill, moneyInCents } from "./table.js";
 
 const LEGS = ["leg", "from", "until", "qty", "profit", "fees"];
 const FILLS = ["day", "leg", "what", "qty", "price", "cash", "fee", "not known"];
@@ -30,22 +30,22 @@ export function drawCampaign(found) {
 function factsOf(row) {
   const vol = isUnknown(row.entry_implied_vol) ? "–" : percent(row.entry_implied_vol);
   return [
-    ["profit", amount(row.profit), `large ${sign(row.profit)}`],
+    ["profit", cents(row.profit), `large ${sign(row.profit)}`],
     ["currency", row.currency ?? "–"],
     ["opened", row.opened ?? "–"],
     ["closed", `${row.closed}, ${row.ended}`],
     ["days", whole(row.days)],
     ["kind", row.kind ?? "–"],
-    ["fees", amount(row.fees)],
-    ["premium received / paid", `${amount(row.premium_received)} / ${amount(row.premium_paid)}`],
-    ["capital at risk", amount(row.capital_at_risk)],
+    ["fees", cents(row.fees)],
+    ["premium received / paid", `${cents(row.premium_received)} / ${cents(row.premium_paid)}`],
+    ["capital at risk", cents(row.capital_at_risk)],
     ["return", percent(row.return_on_risk)],
     ["per year", percent(row.return_per_year)],
-    ["worst / best", `${amount(row.worst)} / ${amount(row.best)}`],
-    ["at half its life", amount(row.profit_at_half)],
-    ["delta at entry / exit", `${amount(row.entry_delta)} / ${amount(row.exit_delta)}`],
-    ["theta at entry / exit", `${amount(row.entry_theta)} / ${amount(row.exit_theta)}`],
-    ["vega at entry / exit", `${amount(row.entry_vega)} / ${amount(row.exit_vega)}`],
+    ["worst / best", `${cents(row.worst)} / ${cents(row.best)}`],
+    ["at half its life", cents(row.profit_at_half)],
+    ["delta at entry / exit", `${cents(row.entry_delta)} / ${cents(row.exit_delta)}`],
+    ["theta at entry / exit", `${cents(row.entry_theta)} / ${cents(row.exit_theta)}`],
+    ["vega at entry / exit", `${cents(row.entry_vega)} / ${cents(row.exit_vega)}`],
     ["volatility at entry / exit", `${vol} / ${percent(row.exit_implied_vol)}`],
     ["days to expiry at entry / exit", `${whole(row.entry_days_to_expiry)} / ${whole(row.exit_days_to_expiry)}`],
   ];
@@ -73,12 +73,12 @@ function drawStanding(found) {
 }
 
 function legLine(leg) {
-  return { cells: [leg.contract, leg.opened, leg.closed, rounded(leg.quantity, 0), money(leg.profit), amount(leg.fees)] };
+  return { cells: [leg.contract, leg.opened, leg.closed, rounded(leg.quantity, 0), moneyInCents(leg.profit), cents(leg.fees)] };
 }
 
 function fillLine(row) {
   const price = isUnknown(row.price) ? "–" : rounded(row.price, 2);
-  return { cells: [row.day, row.contract, row.kind.toLowerCase(), rounded(row.quantity, 0), price, money(row.cash), amount(row.fee), [row.unknown ?? "", "text"]] };
+  return { cells: [row.day, row.contract, row.kind.toLowerCase(), rounded(row.quantity, 0), price, moneyInCents(row.cash), cents(row.fee), [row.unknown ?? "", "text"]] };
 }
 
 const rollText = (roll) => `Rolled on ${roll.at.slice(0, 10)}: ${roll.closed.join(", ")} to ${roll.opened.join(", ")}.`;

@@ -3,13 +3,13 @@
 import { byId, write } from "./elements.js";
 import { percent, whole } from "./format.js";
 import { choose } from "./results_choice.js";
-import { endLines, fill, money } from "./table.js";
+import { openedLines, fill, money } from "./table.js";
 
 const HEADINGS = ["strategy", "closed", "kind", "underlying", "days", "rolls", "ended", "profit", "fees", "at risk", "return", "worst", "best", "not known"];
 
 export function drawCampaigns(campaigns) {
   const newest = [...campaigns].reverse();
-  const shown = endLines("campaigns", newest, lineOf, HEADINGS.length, () => drawCampaigns(campaigns));
+  const shown = openedLines("campaigns", newest, 16, lineOf, HEADINGS.length, () => drawCampaigns(campaigns));
   fill(byId("campaigns-table"), campaigns.length ? HEADINGS : [], shown);
   write(byId("campaigns-none"), campaigns.length ? "" : "None.");
 }

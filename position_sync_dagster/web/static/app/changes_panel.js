@@ -4,9 +4,10 @@ import { byId, element, show } from "./elements.js";
 import { figures } from "./figures.js";
 import { clock, local } from "./format.js";
 import { only } from "./holdings_panel.js";
-import { fill, money } from "./table.js";
+import { fill, money, openedLines } from "./table.js";
 
 const KINDS = ["all", "TRADE", "CLOSE", "QUANTITY", "GATEWAY", "BREAK"];
+const MOST = 6;
 const LOOKED = "money.looked_at";
 let lookedAt = Number(localStorage.getItem(LOOKED)) || null; // when somebody last saw the page
 
@@ -35,7 +36,8 @@ const isNew = (change) => lookedAt !== null && Date.parse(change.at) > lookedAt;
 
 export function drawChanges() {
   const kind = byId("kind").value;
-  const lines = figures.changes.filter((change) => kind === "all" || change.kind === kind).map(line);
+  const chosen = figures.changes.filter((change) => kind === "all" || change.kind === kind);
+  const lines = openedLines("changes", chosen, MOST, line, 3, drawChanges);
   const none = { cells: [["Nothing of this kind has happened today.", "text"]] };
   fill(byId("changes-table"), [], lines.length ? lines : [none]);
 

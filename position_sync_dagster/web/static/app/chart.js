@@ -9,7 +9,7 @@
 
 import uPlot from "../vendor/uplot/uPlot.js";
 import { element, fit, set, write } from "./elements.js";
-import { amount } from "./format.js";
+import { upTo } from "./format.js";
 import { fill } from "./table.js";
 
 const HEIGHT = 260;
@@ -124,7 +124,8 @@ export class Chart {
 
 const lookOf = ({ x, lines, unit }) => JSON.stringify([x.label, unit, lines.map((line) => [line.label, line.look])]);
 const dataOf = ({ x, lines }) => [x.values, ...lines.map((line) => line.values)];
-const textAt = (line, n) => (line.format ?? amount)(line.values[n]);
+const short = (value) => upTo(value, Math.abs(value) < 99.5 ? 2 : 0);
+const textAt = (line, n) => (line.format ?? short)(line.values[n]);
 
 // The place of the mark that is named first, such as the price now; else the last.
 function startOf({ x, marks }) {
@@ -153,7 +154,7 @@ function optionsOf(chart) {
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
     scales: { x: { time: Boolean(x.isTime) }, y: { range: rangeWithZero } },
-    axes: [x.isTime ? ofDays : ofNumbers, axis(described.unit, (value) => amount(value), AXIS_WIDTH)],
+    axes: [x.isTime ? ofDays : ofNumbers, axis(described.unit, (value) => upTo(value, 2), AXIS_WIDTH)],
     series: [{}, ...lines.map(seriesOf)],
     hooks: {
       drawAxes: [drawZero],

@@ -8,9 +8,12 @@ export const COLUMNS = {
   value: ["market_value", 0],
   today: ["daily_pnl", 0],
   unrealised: ["unrealized_pnl", 0],
-  qty: ["quantity", 0],
+  realised: [null, 0],
+  campaign: [null, 0],
+  qty: ["quantity"],
   price: ["market_price", 2],
   "$ delta": ["dollar_delta", 0],
+  "β $ delta": [null, 0],
   "$ gamma 1%": ["gamma_1pct", 0],
   delta: ["delta", 1],
   theta: ["theta", 1],
@@ -31,8 +34,8 @@ export const COLUMNS = {
 };
 
 export const COLUMN_SETS = {
-  Money: ["value", "today", "unrealised", "qty", "price", "days", "$ delta", "theta", "age"],
-  Greeks: ["$ delta", "$ gamma 1%", "delta", "theta", "vega", "IV", "moneyness", "extrinsic", "days", "no greeks"],
+  Money: ["value", "today", "unrealised", "realised", "campaign", "qty", "price", "days", "age"],
+  Greeks: ["$ delta", "β $ delta", "$ gamma 1%", "delta", "theta", "vega", "IV", "moneyness", "extrinsic", "days", "no greeks"],
   Evidence: ["value", "price", "average cost", "bid", "ask", "age", "source", "no value", "account", "conid"],
 };
 

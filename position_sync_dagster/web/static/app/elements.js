@@ -41,14 +41,17 @@ export function show(node, text) {
   node.hidden = text === "";
 }
 
-// A list of facts: [label, text, class, hint].
+// A list of facts: [label, text, class, hint, note]; the note is a line of its own.
 export function facts(list, pairs) {
   fit(list, pairs.length, "div").forEach((node, n) => {
-    const [label, text, style, hint] = pairs[n];
+    const [label, text, style, hint, note] = pairs[n];
     set(node, "class", style);
     set(node, "title", hint);
     if (!node.firstElementChild) node.append(element("dt"), element("dd"));
     write(node.firstElementChild, label);
-    write(node.lastElementChild, text);
+    write(node.querySelector("dd"), text);
+    if (note === undefined) return;
+    if (!node.querySelector(".note")) node.append(element("dd", "", { class: "note" }));
+    write(node.querySelector(".note"), note);
   });
 }

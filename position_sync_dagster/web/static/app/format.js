@@ -3,7 +3,7 @@
 export const DASH = "–";
 const MINUS = "−";
 const wholeNumber = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
-const cents = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+const twoDigits = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 
 function signed(text) {
   if (/^-[0.,]*$/.test(text)) return text.slice(1); // a rounded loss of nothing
@@ -13,9 +13,12 @@ function signed(text) {
 export const whole = (value) => (isUnknown(value) ? DASH : signed(wholeNumber.format(value)));
 export const isUnknown = (value) => value === null || value === undefined;
 
-export function amount(value) {
+export const cents = (value) => (isUnknown(value) ? DASH : signed(twoDigits.format(value)));
+
+// With at most so many decimals, but those that it has.
+export function upTo(value, most) {
   if (isUnknown(value)) return DASH;
-  return Math.abs(value) >= 99.5 ? whole(value) : signed(cents.format(value));
+  return signed(value.toLocaleString("en-US", { maximumFractionDigits: most }));
 }
 
 export function rounded(value, digits) {

@@ -4,7 +4,7 @@ import { showCommand } from "./commands.js";
 import { byId, write } from "./elements.js";
 import { percent, rounded, whole } from "./format.js";
 import { choice } from "./results_choice.js";
-import { endLines, fill, money } from "./table.js";
+import { openedLines, fill, money } from "./table.js";
 
 const HEADINGS = ["currency", "number", "win rate", "profit", "fees", "average win", "average loss", "expectancy", "profit factor", "return", "drawdown", "not known"];
 
@@ -13,7 +13,7 @@ let newest = null;
 export function drawGroups(answer) {
   newest = answer;
   showCommand(byId("groups-command"), "results", `--by ${choice.by}`, choice.since && `--since ${choice.since}`);
-  const lines = endLines("groups", answer.results, lineOf, HEADINGS.length + 1, () => drawGroups(newest));
+  const lines = openedLines("groups", answer.results, 16, lineOf, HEADINGS.length + 1, () => drawGroups(newest));
   fill(byId("groups-table"), [choice.by, ...HEADINGS], lines);
   write(byId("groups-none"), answer.results.length ? "" : "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns.");
 }

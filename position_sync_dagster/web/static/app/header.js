@@ -4,8 +4,9 @@ import { since } from "./clock.js";
 import { withCommands } from "./commands.js";
 import { byId, button, element, facts, show } from "./elements.js";
 import { areLost, figures, older } from "./figures.js";
-import { DASH, amount, clock, duration, isUnknown, local, percent } from "./format.js";
-import { money } from "./table.js";
+import { DASH, cents, clock, duration, isUnknown, local, percent, sign, whole } from "./format.js";
+import { drawTrend } from "./plot.js";
+import { moneyInCents } from "./table.js";
 
 const LIVE = "LIVE";
 const LITTLE_CUSHION = 0.1;
@@ -28,8 +29,10 @@ export function drawHeader(notices = []) {
   say(byId("alert"), [...alerts(blind), ...(areRefused() ? missing : [])], areRefused() ? reasons() : []);
   say(byId("notice"), [...attention, ...(areRefused() ? [] : missing), ...notices]);
   drawHints(hints);
+  facts(byId("numbers"), [...figures.accounts.flatMap(numbersOf), ...stateNumbers(blind)]);
+  drawTrends();
   facts(byId("accounts"), figures.accounts.flatMap(accountFacts));
-  facts(byId("state"), stateFacts(blind));
+  facts(byId("state"), stateFacts());
   document.title = tabTitle();
   return true;
 }
@@ -94,45 +97,70 @@ export const showHintsAgain = () => localStorage.removeItem(HINTS);
 
 // --- Facts ---------------------------------------------------------------------------------------
 
-function accountFacts(account) {
+// The five numbers: today with what it is made of, net liquidation, margin, current legs, gateway.
+function numbersOf(account) {
   const { today } = account;
   const name = figures.accounts.length > 1 ? `${account.account} ` : "";
-  const currency = account.currency ? ` ${account.currency}` : "";
   const values = `received ${duration(older(account.age_s))} ago`;
-  const profits = `the account's own number, received ${duration(older(today.age_s))} ago`;
-  const margins = `${amount(account.initial_margin)} / ${amount(account.maintenance_margin)}`;
+  const part = isUnknown(account.net_liquidation) || isUnknown(account.initial_margin) ? null : account.initial_margin / account.net_liquidation;
   const isTight = !isUnknown(account.cushion) && account.cushion < LITTLE_CUSHION;
   return [
-    profitFact(`${name}today${currency}`, today.account, "large", profits),
-    [`${name}net liquidation`, amount(account.net_liquidation), "large", values],
-    profitFact("open", today.open, "", today.reasons.open, today.open_unknown),
-    profitFact("closed today", today.closed, "", today.reasons.closed, today.closed_unknown),
-    profitFact("fees and cash", today.cash, "", today.reasons.cash),
-    profitFact("not explained", today.unexplained, "", today.reasons.unexplained),
-    profitFact("unrealised", account.unrealised, "", profits),
-    profitFact("realised today", account.realised_today, "", profits),
-    profitFact("total", account.total, "", "unrealised and realised today"),
-    ["available", amount(account.available_funds), "", values],
-    ["excess liquidity", amount(account.excess_liquidity), "", values],
-    ["margin initial / maintenance", margins, "", values],
-    ["cushion", percent(account.cushion), isTight ? "down" : "", values],
+    [`${name}today ${account.currency ?? ""}`, cents(today.account), `large today ${sign(today.account)}`, `the account's own number, received ${duration(older(today.age_s))} ago`, bridgeOf(today)],
+    [`${name}net liquidation`, whole(account.net_liquidation), "large", values, `available ${whole(account.available_funds)}`],
+    [`${name}margin used`, percent(part), `large margin ${isTight ? "down" : ""}`, values, `${whole(account.initial_margin)}, cushion ${percent(account.cushion)}`],
   ];
 }
 
-function profitFact(label, value, size, hint, unknown) {
-  const [text, style, partial] = money(value, unknown);
-  return [label, text, `${size} ${style}`.trim(), [partial, hint].filter(Boolean).join("; ")];
+function bridgeOf({ open, closed, cash, unexplained }) {
+  return `= open ${cents(open)} + closed ${cents(closed)} + fees and cash ${cents(cash)} + not explained ${cents(unexplained)}`;
 }
 
-function stateFacts(blind) {
-  const states = figures.gateways.map((login) => `${login.state ?? "none"} ${duration(since(login.since))}`);
+function stateNumbers(blind) {
+  const states = figures.gateways.map((login) => login.state ?? "none");
+  const times = figures.gateways.map((login) => `for ${duration(since(login.since))}`);
   const names = figures.gateways.map((login) => login.gateway_id).join(", ");
-  const areAllCurrent = figures.current === figures.held;
+  const isStale = figures.current !== figures.held;
+  return [
+    ["current legs", `${figures.current} of ${figures.held}`, `large ${isStale ? "down" : ""}`, "", `oldest price ${duration(older(figures.oldest_age_s))}`],
+    ["gateway", [...new Set(states)].join(", "), `large ${blind.length ? "down" : "up"}`, names, [...new Set(times)].join(", ")],
+  ];
+}
+
+// The margin over the day, beside its number; on pages without a feed there is none.
+function drawTrends() {
+  const boxes = document.querySelectorAll("#numbers .margin");
+  figures.accounts.forEach(({ account }, n) => {
+    const points = (figures.margins?.[account] ?? []).map(([at, value]) => [Date.parse(at), value]);
+    drawTrend(boxes[n], points, "margin of the day");
+  });
+}
+
+function accountFacts(account) {
+  const { today } = account;
+  const name = figures.accounts.length > 1 ? `${account.account} ` : "";
+  const values = `received ${duration(older(account.age_s))} ago`;
+  const profits = `the account's own number, received ${duration(older(today.age_s))} ago`;
+  return [
+    profitFact(`${name}open`, today.open, today.reasons.open, today.open_unknown),
+    profitFact("closed today", today.closed, today.reasons.closed, today.closed_unknown),
+    profitFact("fees and cash", today.cash, today.reasons.cash),
+    profitFact("not explained", today.unexplained, today.reasons.unexplained),
+    profitFact("unrealised", account.unrealised, profits),
+    profitFact("realised today", account.realised_today, profits),
+    profitFact("total", account.total, "unrealised and realised today"),
+    ["excess liquidity", cents(account.excess_liquidity), "", values],
+    ["maintenance margin", cents(account.maintenance_margin), "", values],
+  ];
+}
+
+function profitFact(label, value, hint, unknown) {
+  const [text, style, partial] = moneyInCents(value, unknown);
+  return [label, text, style, [partial, hint].filter(Boolean).join("; ")];
+}
+
+function stateFacts() {
   const newest = figures.changes[0];
   return [
-    ["gateway", states.join(", "), blind.length ? "down" : "up", names],
-    ["current legs", `${figures.current} of ${figures.held}`, areAllCurrent ? "" : "down"],
-    ["oldest price", duration(older(figures.oldest_age_s))],
     ["lines", figures.lines ?? DASH],
     [figures.mode ?? "mode", clock(figures.time), "", "the moment of these figures"],
     ["last change", newest ? `${clock(newest.at)} ${local(newest.text)}` : DASH, "wide", newest?.text],
@@ -143,7 +171,7 @@ function stateFacts(blind) {
 
 // The number and the state come first: a tab shows little more.
 function tabTitle() {
-  const profits = figures.accounts.map((account) => amount(account.today.account));
+  const profits = figures.accounts.map((account) => cents(account.today.account));
   return `${profits.join(" ")} · ${worstState()} · ${title}`;
 }
 

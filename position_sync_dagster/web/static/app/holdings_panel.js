@@ -1,6 +1,6 @@
 // The panel of holdings: one table, and the tools that group, filter and sort it.
 
-import { COLUMN_SETS, GROUPS, SOON_DAYS } from "./columns.js";
+import { COLUMN_SETS, GROUPS } from "./columns.js";
 import { byId, button, element, set, show } from "./elements.js";
 import { figures } from "./figures.js";
 import { showHintsAgain } from "./header.js";
@@ -17,7 +17,11 @@ export function openHoldings() {
   showFilter();
 }
 
-export const updateHoldings = () => view?.draw();
+export function updateHoldings() {
+  view?.draw();
+  show(byId("missing"), figures.missing.join("\n"));
+}
+
 export const tickHoldings = () => view?.drawRows();
 
 export function only(column, ...values) {
@@ -40,7 +44,6 @@ function drawTools() {
   byId("tools").replaceChildren(
     ...groups,
     words,
-    button(`Expires ≤ ${SOON_DAYS} d`, onlySoon),
     button("All", showAll, "Remove the filters"),
     element("span", "", { class: "space" }),
     ...sets,
@@ -76,10 +79,4 @@ function markChosen() {
   for (const node of byId("tools").querySelectorAll("button")) {
     if (node.kind) set(node, "aria-pressed", String(node.textContent === chosen[node.kind]));
   }
-}
-
-export function onlySoon() {
-  const days = figures.expiries.filter((sums) => sums.days <= SOON_DAYS).map((sums) => sums.expiry);
-  if (days.length) only("expiry", ...days);
-  else show(byId("holdings-note"), `Nothing that is held expires within ${SOON_DAYS} days.`);
 }

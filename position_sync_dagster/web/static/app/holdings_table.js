@@ -1,10 +1,10 @@
 // The holdings as a table with groups, filters and an order. Only the rows on the screen are elements,
 // so 20,000 legs scroll like 20. What a person chose is there again after a reload.
 
-import { COLUMNS, COLUMN_SETS } from "./columns.js";
+import { COLUMNS, COLUMN_SETS, SOON_DAYS } from "./columns.js";
 import { element, fit, set, write } from "./elements.js";
 import { figures, older } from "./figures.js";
-import { DASH, duration, isUnknown, rounded, sign } from "./format.js";
+import { DASH, cents, duration, isUnknown, rounded, sign, upTo } from "./format.js";
 import { ageOf, currencyOf, parts } from "./parts.js";
 import { knownFor } from "./table.js";
 
@@ -20,11 +20,14 @@ const SUMS = {
   Expiries: ["expiries", "expiry", "expiry"],
 };
 
-// The names of the sums of a group, by column.
+// The sums of a group, by column.
 const OF_GROUP = {
-  value: "market_value", today: "today", unrealised: "unrealized", "$ delta": "dollar_delta",
-  "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega", days: "days",
+  value: "market_value", today: "today", unrealised: "unrealized", realised: "realised", "$ delta": "dollar_delta",
+  "β $ delta": "beta_delta", "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega", days: "days",
 };
+const SIGNED = new Set(["today", "unrealised", "realised", "campaign"]);
+const NARROW = matchMedia("(max-width: 699px)");
+const MOST_NARROW = 3; // columns
 
 const FIRST = { group: "Strategies", set: "Money", sort: "today", descending: false, filter: null };
 
@@ -92,7 +95,8 @@ export class HoldingsTable {
   // --- Which rows there are ----------------------------------------------------------------------
 
   draw() {
-    this.#rows = [...figures.totals.map((sums) => ({ kind: "total", sums, name: sums.total })), ...this.#body()];
+    const totals = figures.totals.map((sums) => ({ kind: "total", sums, name: sums.account ? `${sums.total} ${sums.account}` : sums.total }));
+    this.#rows = [...totals, ...figures.accounts.filter(hasClosed).map(closedRow), ...this.#body()];
     set(this.table, "aria-rowcount", String(this.#rows.length + 1));
     this.#active = Math.min(this.#active, this.#rows.length - 1);
     this.#drawHead();
@@ -144,7 +148,12 @@ export class HoldingsTable {
   // --- Drawing -----------------------------------------------------------------------------------
 
   get #columns() {
-    return COLUMN_SETS[this.#settings.set];
+    const columns = COLUMN_SETS[this.#settings.set].filter((name) => name !== "β $ delta" || this.#haveBetas);
+    return NARROW.matches ? columns.slice(0, MOST_NARROW) : columns;
+  }
+
+  get #haveBetas() {
+    return figures.underlyings.some((sums) => sums.beta_delta !== null);
   }
 
   #drawHead() {
@@ -155,7 +164,7 @@ export class HoldingsTable {
       set(cell, "scope", "col");
       set(cell, "aria-sort", isSorted ? (this.#settings.descending ? "descending" : "ascending") : "");
       if (!cell.firstElementChild) cell.append(element("button", "", { type: "button" }));
-      write(cell.firstElementChild, n ? names[n] : "leg");
+      write(cell.firstElementChild, names[n]);
       cell.firstElementChild.onclick = () => this.#sortBy(names[n]);
     });
   }
@@ -190,6 +199,7 @@ export class HoldingsTable {
     set(node, "aria-hidden", "");
     set(node, "aria-rowindex", String(index + 2));
     set(node, "class", ["act", row.kind, row.part && !row.part.current && "old"].filter(Boolean).join(" "));
+    set(node, "title", row.sums?.note ?? row.hint);
     const act = () => this.#act(row, index);
     node.onclick = act;
     const columns = this.#columns;
@@ -254,32 +264,59 @@ function compare(a, b, direction) {
   return direction * (typeof a === "string" ? a.localeCompare(b) : a - b);
 }
 
+const closedOf = ({ account }) => figures.closed_today.filter((leg) => leg.account === account);
+const hasClosed = (account) => closedOf(account).length > 0;
+
+// What closed today is in no other row.
+function closedRow(account) {
+  const name = figures.accounts.length > 1 ? `closed today ${account.account}` : "closed today";
+  const hint = closedOf(account).map((leg) => `${leg.name}  ${cents(leg.today)}`).join("\n");
+  const { closed, closed_unknown: unknown } = account.today;
+  return { kind: "total", name, hint, sums: { today: closed, realised: account.realised_today, unknown: unknown ? { today: unknown } : {}, known: {}, of: {} } };
+}
+
 // --- Cells ---------------------------------------------------------------------------------------
 
 function numberOf(row, column) {
   if (column === "age") return row.part ? ageOf(row.part) : older(row.sums?.age_s);
+  if (column === "campaign") return row.sums?.campaign?.profit;
   if (row.part) return row.part[COLUMNS[column][0]];
   return row.sums?.[OF_GROUP[column]];
 }
 
 function drawCell(cell, row, column) {
   const value = numberOf(row, column);
-  set(cell, "class", ["today", "unrealised"].includes(column) ? sign(value) : "");
-  const isOfGroup = column === "age" || (row.sums && OF_GROUP[column] in row.sums);
-  const text = row.part || (row.sums && isOfGroup) ? textOf(value, column) : "";
-  write(cell, markedSum(text, value, row, column));
+  set(cell, "class", SIGNED.has(column) ? sign(value) : column === "days" && value <= SOON_DAYS ? "soon" : "");
+  set(cell, "title", column === "campaign" ? campaignHint(row.sums?.campaign) : "");
+  write(cell, hasColumn(row, column) ? markedSum(textOf(value, column), value, row, column) : "");
+}
+
+// A group has no price, and a leg no campaign: nothing is there, where a dash would mean that it is unknown.
+function hasColumn({ part, sums }, column) {
+  if (part) return column !== "campaign" && column !== "realised";
+  if (column === "campaign") return Boolean(sums?.campaign);
+  if (column === "age") return sums?.age_s !== undefined;
+  return Boolean(sums) && OF_GROUP[column] in sums;
+}
+
+// What a strategy has earned since its first leg, through rolls and assignments.
+function campaignHint(campaign) {
+  if (!campaign) return "";
+  const since = campaign.since?.slice(0, 10) ?? DASH;
+  return `since ${since}: realised ${cents(campaign.realised)}, open ${cents(campaign.open)}, fees ${cents(campaign.fees)}`;
 }
 
 function textOf(value, column) {
-  const [, digits] = COLUMNS[column];
   if (isUnknown(value)) return DASH;
   if (column === "age") return duration(value);
+  if (column === "qty") return upTo(value, 4);
+  const [, digits] = COLUMNS[column];
   return digits === undefined || typeof value === "string" ? String(value) : rounded(value, digits);
 }
 
 // A star marks a sum that leaves out holdings of which the value is not known.
 function markedSum(text, value, { sums }, column) {
   const name = OF_GROUP[column];
-  if (!sums?.unknown[name]) return text;
+  if (!sums?.unknown?.[name]) return text;
   return isUnknown(value) ? knownFor(sums.known[name], sums.of[name]) : `${text}*`;
 }

@@ -3,10 +3,10 @@
 import { copyButton } from "./commands.js";
 import { byId, element, facts, show, write } from "./elements.js";
 import { figures } from "./figures.js";
-import { DASH, amount, clock, duration, local, rounded } from "./format.js";
+import { DASH, cents, clock, duration, local, rounded } from "./format.js";
 import { Panel } from "./panel.js";
 import { plot } from "./plot.js";
-import { fill, money } from "./table.js";
+import { fill, moneyInCents } from "./table.js";
 
 const MOST_LISTED = 40;
 const EVERY_MS = 5000;
@@ -57,8 +57,8 @@ function drawFacts(position) {
     ["account", position.account],
     ["conid", String(position.conid)],
     ["quantity", rounded(position.position, 0)],
-    ["price", amount(position.market_price)],
-    ["value", amount(position.market_value)],
+    ["price", cents(position.market_price)],
+    ["value", cents(position.market_value)],
     fact("today", position.today),
     fact("unrealised", position.unrealized),
     ["price from", priced],
@@ -72,13 +72,13 @@ function drawFacts(position) {
 }
 
 function fact(label, value) {
-  const [text, style] = money(value);
+  const [text, style] = moneyInCents(value);
   return [label, text, style];
 }
 
 function drawEvents(changes) {
   const lines = changes.map((change) => ({
-    cells: [clock(change.at), [local(change.text), "text"], change.amount === null ? "" : money(change.amount)],
+    cells: [clock(change.at), [local(change.text), "text"], change.amount === null ? "" : moneyInCents(change.amount)],
   }));
   const none = { cells: [["Nothing has happened to it today.", "text"]] };
   fill(byId("leg-events"), [], lines.length ? lines : [none]);
@@ -90,9 +90,9 @@ function drawValues(values) {
     hint: value.note,
     cells: [
       clock(value.timestamp),
-      amount(value.market_price),
-      amount(value.market_value),
-      money(value.daily_pnl),
+      cents(value.market_price),
+      cents(value.market_value),
+      moneyInCents(value.daily_pnl),
       rounded(value.delta, 3),
       `${value.source}${value.value_source ? ` ${value.value_source}` : ""}`,
       value.value_time ? duration((Date.parse(value.timestamp) - Date.parse(value.value_time)) / 1000) : DASH,

@@ -9,9 +9,9 @@ import { only } from "./holdings_panel.js";
 import { openLeg } from "./leg_panel.js";
 import { Panel } from "./panel.js";
 import { currencyOf, parts } from "./parts.js";
-import { fill, money, sumOf } from "./table.js";
+import { fill, money, moneyInCents, sumOf } from "./table.js";
 
-const MOST = 5;
+const MOST = 3;
 const PARTS = ["delta", "gamma", "vega", "theta", "repricing", "trades", "fees", "assignments", "cash", "unexplained"];
 const WHY_EVERY_MS = 60000;
 const whyPanel = new Panel("why");
@@ -82,8 +82,8 @@ function drawWhy(answer) {
     hint: row.why_unknown,
     cells: [
       `${row.strategy} ${row.account}${currencyOf(row)}`,
-      money(row.profit, row.left_out, row.of),
-      ...PARTS.map((name) => money(row[name])),
+      moneyInCents(row.profit, row.left_out, row.of),
+      ...PARTS.map((name) => moneyInCents(row[name])),
       [row.why_unknown ?? "", "text"],
     ],
   }));

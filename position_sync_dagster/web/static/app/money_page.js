@@ -6,18 +6,16 @@ import { figures, takeFigures } from "./figures.js";
 import { drawHeader } from "./header.js";
 import { drawChanges, openChanges } from "./changes_panel.js";
 import { drawCurves } from "./curves.js";
-import { drawExpiries } from "./expiries_panel.js";
-import { drawGreeks } from "./greeks_panel.js";
+import { drawDecisions } from "./decisions_panel.js";
 import { openLeg, openLegPanel } from "./leg_panel.js";
 import { drawLosses, openWhy } from "./losses_panel.js";
 import { openSearch } from "./search.js";
 import { only, openHoldings, tickHoldings, updateHoldings } from "./holdings_panel.js";
 import { takeParts } from "./parts.js";
 import { drawScenarios } from "./scenarios_panel.js";
-import { drawStrategies } from "./strategies_panel.js";
 
 const WAIT_MS = 30000;
-const PANELS = [drawLosses, drawStrategies, drawGreeks, drawScenarios, drawExpiries, drawChanges];
+const PANELS = [drawDecisions, drawLosses, drawScenarios, drawChanges];
 let sequence = 0;
 
 // What is off the screen is drawn when it comes back; the title of the tab goes on.
@@ -28,7 +26,6 @@ function draw() {
 // Between two answers only ages move.
 function tick() {
   if (!drawHeader() || document.hidden) return;
-  drawStrategies();
   tickHoldings();
 }
 

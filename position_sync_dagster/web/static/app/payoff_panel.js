@@ -2,7 +2,7 @@
 
 import { Chart } from "./chart.js";
 import { byId, element, facts, fit, write } from "./elements.js";
-import { amount, isUnknown, rounded } from "./format.js";
+import { isUnknown, rounded, whole } from "./format.js";
 import { quoted, showCommand } from "./commands.js";
 
 const GREEKS = { dollar_delta: "$ delta", delta: "delta in units", gamma_1pct: "$ delta by 1 %", theta: "theta, a day", vega: "vega, a point" };
@@ -159,7 +159,7 @@ function evensText(evens) {
 }
 
 function boundText(curve, bound) {
-  if (!isUnknown(bound)) return amount(bound);
+  if (!isUnknown(bound)) return whole(bound);
   return isUnknown(curve.break_evens) ? "not known" : "unbounded";
 }
 
@@ -167,7 +167,7 @@ function boundText(curve, bound) {
 function lossFact(curve) {
   const lowest = curve.greatest_loss;
   if (isUnknown(lowest)) return ["greatest loss", boundText(curve, lowest), isUnknown(curve.break_evens) ? "" : "down"];
-  return lowest < 0 ? ["greatest loss", amount(lowest), "down"] : ["no loss at expiry: at least", amount(lowest), "up"];
+  return lowest < 0 ? ["greatest loss", whole(lowest), "down"] : ["no loss at expiry: at least", whole(lowest), "up"];
 }
 
 function remarks(curve) {

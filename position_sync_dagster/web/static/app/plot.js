@@ -15,6 +15,21 @@ export function plot(box, lines, none, zero = true) {
   box.replaceChildren(...(points.length ? picture(lines, spanOf(points, zero), size) : [empty]));
 }
 
+// A small line beside a number, without axes.
+export function drawTrend(box, points, name) {
+  const known = points.filter(([, value]) => value !== null);
+  if (known.length < 2) return;
+  let picture = box.querySelector("svg");
+  if (!picture) {
+    picture = shape("svg", { class: "trend", role: "img", viewBox: "0 0 100 24", preserveAspectRatio: "none", "aria-label": name });
+    box.querySelector("dd").after(picture);
+  }
+  const span = spanOf(known, false);
+  const x = (at) => (100 * (at - span.first)) / Math.max(1, span.last - span.first);
+  const y = (value) => 2 + (20 * (span.high - value)) / (span.high - span.low || 1);
+  picture.replaceChildren(path({ points, look: "", name }, span, x, y));
+}
+
 function spanOf(points, zero) {
   const times = points.map(([at]) => at);
   const values = points.map(([, value]) => value);

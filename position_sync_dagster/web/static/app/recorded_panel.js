@@ -2,7 +2,7 @@
 
 import { byId, write } from "./elements.js";
 import { choose } from "./risk_choice.js";
-import { byWorst, endLines, fill, money } from "./table.js";
+import { byWorst, fill, money, openedLines } from "./table.js";
 
 const LEVELS = ["account", "strategy", "underlying"];
 let newest = null;
@@ -17,7 +17,7 @@ export function drawRecorded(answer) {
 
 function linesOf(level, rows, columns) {
   const worstFirst = byWorst(rows.filter((row) => row.level === level));
-  return endLines(`recorded ${level}`, worstFirst, lineOf, columns, () => drawRecorded());
+  return openedLines(`recorded ${level}`, worstFirst, 16, lineOf, columns, () => drawRecorded());
 }
 
 function lineOf(row) {

@@ -1,4 +1,4 @@
-// What would be gained if prices moved: accounts first, then strategies and underlyings, the worst first.
+// What would be gained if prices moved: accounts first, then strategies, the worst first.
 
 import { since } from "./clock.js";
 import { byId } from "./elements.js";
@@ -6,27 +6,31 @@ import { figures } from "./figures.js";
 import { duration } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { currencyOf } from "./parts.js";
-import { byWorst, endLines, fill, money } from "./table.js";
+import { byWorst, fill, money, openedLines } from "./table.js";
 
-const LEVELS = ["account", "strategy", "underlying"];
+const MOST = { account: 2, strategy: 4 }; // the risk page has underlyings too
+const NARROW = matchMedia("(max-width: 699px)");
+const OF_NARROW = new Set(["-10 %", "-5 %", "+5 %", "+10 %"]);
 
 export function drawScenarios() {
   const { names, trouble } = figures.scenarios;
-  const lines = LEVELS.flatMap((level) => linesOf(level, names.length + 1));
+  const shown = [...names.keys()].filter((n) => !NARROW.matches || OF_NARROW.has(names[n]));
+  const lines = Object.keys(MOST).flatMap((level) => linesOf(level, shown));
   const none = { cells: [[trouble ?? "Not computed yet.", "text"]] };
-  fill(byId("scenarios"), names.length ? ["name", ...names] : [], lines.length ? lines : [none]);
+  fill(byId("scenarios"), names.length ? ["of", ...shown.map((n) => names[n].replace("-", "−"))] : [], lines.length ? lines : [none]);
 }
 
-function linesOf(level, columns) {
+function linesOf(level, shown) {
   const { rows } = figures.scenarios;
   const accounts = new Set(rows.map((row) => row.account).filter(Boolean));
   const worstFirst = byWorst(rows.filter((row) => row.level === level));
-  return endLines(`scenarios ${level}`, worstFirst, (row) => lineOf(row, accounts), columns, drawScenarios);
+  const lineOf = (row) => line(row, accounts, shown);
+  return openedLines(`scenarios ${level}`, worstFirst, MOST[level], lineOf, shown.length + 1, drawScenarios);
 }
 
 const accountName = (row, accounts) => (accounts.size > 1 ? row.name : "account");
 
-function lineOf(row, accounts) {
+function line(row, accounts, shown) {
   const isAccount = row.level === "account";
   const account = accounts.size > 1 && !isAccount ? ` ${row.account}` : "";
   return {
@@ -35,7 +39,7 @@ function lineOf(row, accounts) {
     act: isAccount ? null : () => only(row.level, row.name),
     cells: [
       (isAccount ? accountName(row, accounts) : row.name) + account + currencyOf(row),
-      ...row.profits.map((value, n) => money(value, row.left_out[n], row.of[n])),
+      ...shown.map((n) => money(row.profits[n], row.left_out[n], row.of[n])),
     ],
   };
 }

@@ -2,23 +2,26 @@
 // A line with `act` has a button in its first cell. The buttons of a table are one stop of the tab
 // key; the arrow keys move between them.
 
-import { DASH, amount, isUnknown, sign } from "./format.js";
+import { DASH, cents, isUnknown, sign, whole } from "./format.js";
 import { element, fit, set, write } from "./elements.js";
 
 // A star marks a sum that leaves out holdings, and its hint says how many; where those that are known
 // do not carry the sum, the server sends none, and the text says of how many it is known.
-export function plainMoney(value, unknown, of) {
+// Overviews have whole units, details cents.
+export function plainMoney(value, unknown, of, textOf = whole) {
   const hint = unknown ? `leaves out ${unknown} of which it is not known` : "";
   if (unknown && isUnknown(value)) return [knownFor(of - unknown, of), "", hint];
-  return [amount(value) + (unknown ? "*" : ""), "", hint];
+  return [textOf(value) + (unknown ? "*" : ""), "", hint];
 }
 
 export const knownFor = (known, of) => (known > 0 ? `known for ${known} of ${of}` : DASH);
 
-export function money(value, unknown, of) {
-  const [text, , hint] = plainMoney(value, unknown, of);
+export function money(value, unknown, of, textOf = whole) {
+  const [text, , hint] = plainMoney(value, unknown, of, textOf);
   return [text, sign(value), hint];
 }
+
+export const moneyInCents = (value, unknown, of) => money(value, unknown, of, cents);
 
 // The cell of a sum by its name in the figures.
 export const sumOf = (sums, name) => money(sums[name], sums.unknown[name], sums.of[name]);
@@ -97,22 +100,20 @@ export function byWorst(rows) {
   return [...rows].sort((a, b) => worst.get(a) - worst.get(b));
 }
 
-// A long table shows its two ends, and more of its beginning each time somebody asks: what is below
-// must stay on the screen, and of 2,000 rows only those that are shown become lines.
-const ENDS = 8;
+// A long table shows its beginning, and more of it each time somebody asks: what is below must stay on
+// the screen, and of 2,000 rows only those that are shown become lines.
 const MORE = 200;
-const opened = new Map(); // how many rows of the beginning are shown besides, by table
+const opened = new Map(); // how many rows are shown besides, by table
 
-export function endLines(name, rows, lineOf, columns, redraw) {
-  const begin = ENDS + (opened.get(name) ?? 0);
-  const hidden = rows.length - begin - ENDS;
+export function openedLines(name, rows, most, lineOf, columns, redraw) {
+  const count = most + (opened.get(name) ?? 0);
+  const hidden = rows.length - count;
   if (hidden <= 1) return rows.map(lineOf);
 
   const act = () => {
-    opened.set(name, begin - ENDS + MORE);
+    opened.set(name, count - most + MORE);
     redraw();
   };
   const blanks = Array(columns - 1).fill("");
-  const more = { kind: "more", act, cells: [`… and ${hidden} more`, ...blanks] };
-  return [...rows.slice(0, begin).map(lineOf), more, ...rows.slice(-ENDS).map(lineOf)];
+  return [...rows.slice(0, count).map(lineOf), { kind: "more", act, cells: [`… and ${hidden} more`, ...blanks] }];
 }

@@ -2,7 +2,7 @@
 
 import { quoted, showCommand } from "./commands.js";
 import { byId, fit, write } from "./elements.js";
-import { amount, isUnknown } from "./format.js";
+import { isUnknown, upTo, whole } from "./format.js";
 import { choose, chosen } from "./risk_choice.js";
 import { fill, money, plainMoney } from "./table.js";
 
@@ -70,7 +70,7 @@ function lineOf(row) {
     cells: [
       row.name ?? "–",
       `${row.account} ${row.currency ?? ""}`,
-      `${row.spot > 0 ? "+" : ""}${amount(row.spot)} %`,
+      `${row.spot > 0 ? "+" : ""}${upTo(row.spot, 1)} %`,
       money(before.profit, before.left_out, before.of),
       money(after.profit, after.left_out, after.of),
       ...both("dollar_delta"),
@@ -84,14 +84,14 @@ function warningsOf(rows) {
   const texts = new Set();
   for (const { after } of rows) {
     for (const payoff of after?.payoffs ?? []) texts.add(payoffText(payoff));
-    for (const leg of after?.uncovered ?? []) texts.add(`${leg.strategy_id}: ${leg.leg} would miss ${amount(leg.missing)}`);
+    for (const leg of after?.uncovered ?? []) texts.add(`${leg.strategy_id}: ${leg.leg} would miss ${whole(leg.missing)}`);
     for (const text of after?.limits_broken ?? []) texts.add(text);
   }
   return [...texts];
 }
 
 function payoffText(payoff) {
-  const bound = (value) => (isUnknown(value) ? (payoff.break_evens ? "unbounded" : "not known") : amount(value));
+  const bound = (value) => (isUnknown(value) ? (payoff.break_evens ? "unbounded" : "not known") : whole(value));
   return `${payoff.strategy} ${payoff.underlying} at expiry: at best ${bound(payoff.greatest_profit)}, at worst ${bound(payoff.greatest_loss)}`;
 }
 
