@@ -152,7 +152,7 @@ WINDOWS = {
     "": (*LAPTOP, "dark"),
 }
 
-ADDRESSES = {"money": "", "risk": "/risk?strategy=iron-condor-2", "results": "/results"}
+ADDRESSES = {"money": "", "risk": "/risk?strategy=qqq-condor", "results": "/results"}
 
 # What another program of the same user does to the lines of this one (IB, "Message codes").
 COMPETING_SESSION = 10197
@@ -164,7 +164,7 @@ const done = arguments[0];
 (async () => {
   const { parts } = await import('/money/app/parts.js');
   const { openLeg } = await import('/money/app/leg_panel.js');
-  await openLeg([...parts.values()].find(part => part.strategy === 'iron-condor-1'));
+  await openLeg([...parts.values()].find(part => part.strategy === 'spy-weekly-condor'));
 })().then(done, done);
 """
 AGED = "return document.body.classList.contains('aged')"
@@ -172,7 +172,7 @@ AGED = "return document.body.classList.contains('aged')"
 OPEN_STRATEGY = """
 const done = arguments[0];
 const names = [...document.querySelectorAll('#book td.group button')];
-const strategy = names.find(name => name.innerText.includes('iron-condor-1'));
+const strategy = names.find(name => name.innerText.includes('spy-weekly-condor'));
 if (strategy?.getAttribute('aria-expanded') === 'false') strategy.click();
 done(Boolean(strategy));
 """

@@ -22,6 +22,7 @@ DEFAULT_BOOK = "demo"
 MOST_OF_AN_ERROR = 500
 
 PARENT_LOOK_S = 0.5
+CLIENT_LOOK_S = 0.1
 
 
 def run(
@@ -39,7 +40,7 @@ def run(
     Args:
         book: The name of a book of this package, or the path of a YAML file.
         options: How the gateway listens and behaves.
-        scenario: The path of a YAML list of actions with their times.
+        scenario: The path of a YAML list of actions; their times count from the first client on.
         end_with: The process id of a parent. When it ends, the program ends.
     """
     try:
@@ -102,6 +103,13 @@ def _print_trouble(error: Exception) -> None:
     print(f"simulator: {shown}", file=sys.stderr, flush=True)  # noqa: T201 - a program's output
 
 
+async def _play_to_a_client(simulator: SimulatedGateway, events: list[Event]) -> None:
+    """Play a scenario once a client has logged in: however late it comes, it sees all of it."""
+    while not simulator.stats()["connections"]["total"]:  # noqa: ASYNC110 - no event comes
+        await asyncio.sleep(CLIENT_LOOK_S)
+    await play(simulator, events)
+
+
 async def _serve(
     simulator: SimulatedGateway, events: list[Event], end_with: int | None = None
 ) -> None:
@@ -109,7 +117,7 @@ async def _serve(
     async with simulator as sim:
         ready = {"port": sim.port, "control_port": sim.control_port, "host": sim.host}
         print(json.dumps(ready), flush=True)  # noqa: T201 - the process that started us reads this
-        tasks = [asyncio.create_task(play(sim, events))]
+        tasks = [asyncio.create_task(_play_to_a_client(sim, events))]
         if end_with is not None:
             tasks.append(asyncio.create_task(_stop_with(end_with, stop)))
         await stop.wait()

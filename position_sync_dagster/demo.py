@@ -23,13 +23,14 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from ib_gateway_simulator.books.book import Book, Opening
+from ib_gateway_simulator.books.dates import dated
 from ib_gateway_simulator.books.loader import BOOKS, load_book
 from ib_gateway_simulator.market.market import Market
-from ib_gateway_simulator.statements import closing_market, write_statements
+from ib_gateway_simulator.past_sessions import PastLeg, PastSessions, closing_market, play_sessions
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import RIGHTS, parse_expiry
-from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.domain.position_update import (
     GreeksSource,
     PositionUpdate,
@@ -39,6 +40,7 @@ from position_sync_dagster.domain.position_update import (
     trading_mode_of,
 )
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.live_status import (
@@ -48,6 +50,8 @@ from position_sync_dagster.live_status import (
     choose_display,
     frames,
 )
+from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.past.statement_folder import import_statements
 from position_sync_dagster.money.profit.todays_profit import day_and_close_before
 from position_sync_dagster.money.reports.figures import Figures, read_figures
 from position_sync_dagster.processes import home as homes
@@ -56,17 +60,20 @@ from position_sync_dagster.processes.child_process import ChildProcess, StopRequ
 from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, NoAnswerError, exchange_json
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
-from position_sync_dagster.sync.exchange_days import session_before
+from position_sync_dagster.sync.exchange_days import exchange_days, session_before
 from position_sync_dagster.terminal.text import command_as_typed, printable
 
 # The number of past trading days that have a statement.
-SESSIONS = 10
+SESSIONS = 40
 
 # The exchange whose closes the simulator counts from.
 CALENDAR = "XNYS"
 
 # How long before the close the last rows of the day were written.
 BEFORE_CLOSE = timedelta(seconds=5)
+
+# For how many days ahead the expiries of the book are looked up.
+DAYS_AHEAD = timedelta(days=90)
 
 
 def past_sessions(calendar: str, now: datetime) -> list[date]:
@@ -93,19 +100,69 @@ def days_since_close(now: datetime) -> float:
     return (now - last_close(CALENDAR, now)) / timedelta(days=1)
 
 
-def write_history(settings: Settings, now: datetime) -> None:
-    """Write the statements of the last sessions into the folder of the settings, and the close."""
-    book = load_book("demo")
-    closed_at = last_close(settings.calendar, now)
-    days = past_sessions(settings.calendar, now)
-    market = closing_market(book, closed_at)
-    write_statements(book, days, settings.flex_folder, closing=market)
+def book_of(home: homes.Home) -> Path:
+    """Return the file of the book of a home, whose expiries are those of its first start."""
+    return home.path / "book.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What was before the first start of a home."""
+
+    book: Book
+    closed_at: datetime
+    closing: Market
+    past: PastSessions
+
+
+def prepare_book(home: homes.Home, now: datetime) -> History:
+    """Write the book of a home and its strategies, and return what was before them."""
+    today, _session, closed_at = day_and_close_before(CALENDAR, now)
+    days = past_sessions(CALENDAR, now)
+    trades = exchange_days(CALENDAR, today, today + DAYS_AHEAD).is_trading_day
+    text = dated((BOOKS / "demo.yaml").read_text("utf-8"), today, trades)
+    strategies = dated((BOOKS / "demo_strategies.yaml").read_text("utf-8"), today, trades)
+    strategies_of(home).write_text(strategies.replace("history", f"{days[0]}"), "utf-8")
+
+    book_of(home).write_text(text, "utf-8")
+    book = load_book(book_of(home))
+    closing = closing_market(book, closed_at)
+    past = play_sessions(book, days, closing)
+    costs = ", ".join(f"{conid}: {cost:.4f}" for conid, cost in past.costs.items())
+    book_of(home).write_text(f"{text}\ncosts: {{{costs}}}\n", "utf-8")
+    return History(book=load_book(book_of(home)), closed_at=closed_at, closing=closing, past=past)
+
+
+def require_living_book(home: homes.Home, today: date) -> None:
+    """Raise if the first options of a home's book have expired, or if it has none.
+
+    Raises:
+        HomeError: A new home is needed.
+    """
+    if book_of(home).exists():
+        contracts = load_book(book_of(home)).contracts.values()
+        if f"{today:%Y%m%d}" <= min(contract.expiry for contract in contracts if contract.expiry):
+            return
+    raise homes.HomeError(
+        f"The options of the demo in {home.path} have expired, or an older version made it.",
+        remedy="Remove this folder, or name another one with --home (make demo HOME_DIR=...).",
+    )
+
+
+def write_history(settings: Settings, history: History) -> None:
+    """Write and import the statements of the past sessions, and the rows of the last close."""
+    settings.flex_folder.mkdir(exist_ok=True)
+    for name, content in history.past.statements():
+        (settings.flex_folder / name).write_bytes(content)
 
     lake = Lake.of(settings)
     updates = []
-    for row in closing_rows(book, market, closed_at):
+    for row in closing_rows(history.book, history.closing, history.closed_at):
         updates.append(PositionUpdate(**row, gateway_id=settings.gateway_id))
     lake.updates.sync.append(updates)
+
+    import_statements(lake, settings)
+    MovementBook(lake, settings.calendar).update()
 
 
 def closing_rows(book: Book, market: Market, closed_at: datetime) -> Iterator[dict[str, Any]]:
@@ -275,7 +332,7 @@ STATED_S = 215.0
 
 # The number of these days, the newest ones, that the first start records in `daily_positions`. The
 # others are left for a backfill by the user.
-RECORDED = 5
+RECORDED = 35
 
 
 def record(demo_run: "DemoRun") -> None:
@@ -379,8 +436,8 @@ def start_simulator(home: homes.Home, options: Options, gateway_port: int) -> Ch
         gateway_port: The simulator listens there, or at the next free port. It binds the port
             itself, so that two demos that start together get different ones.
     """
-    command = [sys.executable, "-m", "ib_gateway_simulator", "--book", "demo", "--host", LOOPBACK]
-    command += ["--port", str(gateway_port), "--next-ports", str(NEXT_PORTS)]
+    command = [sys.executable, "-m", "ib_gateway_simulator", "--book", str(book_of(home))]
+    command += ["--host", LOOPBACK, "--port", str(gateway_port), "--next-ports", str(NEXT_PORTS)]
     command += ["--control-port", str(options.control_port), "--end-with", str(os.getpid())]
     closed_days = days_since_close(utc_now())
     command += ["--closed-days", f"{closed_days:.4f}"]
@@ -555,9 +612,15 @@ def start(
     settings = {} if is_first else home.read_settings()
     before = int(settings.get(f"{PREFIX}GATEWAY_PORT", GATEWAY_PORT))
 
+    history = None
+    if is_first:
+        history = prepare_book(home, since)
+    else:
+        require_living_book(home, since.date())
     with start_simulator(home, options, options.gateway_port or before) as gateway:
-        if is_first:
-            import_strategies(home.lake, empty=options.empty)
+        if history is not None:
+            strategies = None if options.empty else strategies_of(home)
+            import_strategies(home.lake, strategies, history.past.legs)
 
         gateway_port, control_port = wait_until_ready(gateway, stop)
         settings = home.update_settings(
@@ -570,8 +633,8 @@ def start(
         )
         homes.adopt_environment(settings, home.dagster_home)
         loaded = load_settings(_env_file=None)
-        if is_first:
-            write_history(loaded, utc_now())
+        if history is not None:
+            write_history(loaded, history)
 
         stop.check()
         with supervisor.start(
@@ -592,12 +655,41 @@ def start(
             )
 
 
-def import_strategies(lake_path: Path, *, empty: bool = False) -> None:
-    """Make the tables, with the demo's strategies unless `empty`: changes by the user stay."""
+def strategies_of(home: homes.Home) -> Path:
+    """Return the file of the strategies with which a home began."""
+    return home.path / "strategies.yaml"
+
+
+def import_strategies(
+    lake_path: Path, strategies: Path | None, past_legs: Iterable[PastLeg] = ()
+) -> None:
+    """Make the tables with the strategies of a file: changes by the user stay.
+
+    Args:
+        lake_path: The folder of the tables.
+        strategies: The file; None: there are no strategies.
+        past_legs: What they had before, and have no longer.
+    """
     lake = Lake(lake_path)
     lake.initialize_sync()
-    if not empty:
-        lake.registry.sync.replace_all(load_strategies(BOOKS / "demo_strategies.yaml"))
+    if strategies is not None:
+        lake.registry.sync.add_many(map(_leg_of, past_legs))
+        lake.registry.sync.replace_all(load_strategies(strategies))
+
+
+def _leg_of(leg: PastLeg) -> Leg:
+    contract = leg.contract
+    return make_leg(
+        strategy_id=leg.strategy,
+        added_at=utc_now(),
+        conid=contract.conid,
+        symbol=contract.symbol,
+        right=contract.right,
+        strike=contract.strike,
+        expiry=contract.expiry,
+        account=leg.account,
+        since=leg.since,
+    )
 
 
 UI_PORT = 3000
@@ -645,7 +737,7 @@ def choose_ports(options: Options, screen: Display) -> int:
 
 
 class Deed(NamedTuple):
-    """What is done once, so many seconds after the start, when the pages answer."""
+    """What is done once, so many seconds after the start, when the first screen is full."""
 
     after_s: float
     name: str
@@ -663,9 +755,12 @@ def planned_deeds(demo_run: DemoRun, options: Options) -> list[Deed]:
 
 
 def act_if_due(deeds: list[Deed], demo_run: DemoRun, screen: Display) -> None:
-    """Do the first deed if it is due; what it cannot do is shown."""
+    """Do the first deed if it is due; what it cannot do is shown.
+
+    None is before each leg was current: runs would delay the first screen.
+    """
     running_s = time.time() - demo_run.since.timestamp()
-    if not deeds or running_s < deeds[0].after_s:
+    if not deeds or demo_run.complete_after_s is None or running_s < deeds[0].after_s:
         return
 
     deed = deeds.pop(0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from ib_gateway_simulator.books.loader import load_book
-from ib_gateway_simulator.statements import write_statements
+from ib_gateway_simulator.past_sessions import closing_market, play_sessions
 from position_sync_dagster.sync.exchange_days import exchange_days
 
 YEAR = 252
@@ -25,8 +25,12 @@ def backfill(bench: Bench) -> None:
     span = (first + timedelta(days=n) for n in range((today - first).days))
     days = [day for day in span if exchange.is_trading_day(day)][-count:]
     folder = bench.new_folder("year")
-    write_statements(load_book("demo"), days, folder / "flex")
     (folder / "home").mkdir()
+    (folder / "flex").mkdir()
+    book = load_book("demo")
+    closing = closing_market(book, datetime.combine(days[-1], exchange.closes_at, exchange.zone))
+    for name, content in play_sessions(book, days, closing).statements():
+        (folder / "flex" / name).write_bytes(content)
     state = f"{count} days × 200 legs of statements"
     bench.report.add(
         "One run over all days, from the start of its process to its end",

@@ -8,7 +8,7 @@ from datetime import date
 
 from position_sync_dagster import ActiveContract, PositionSyncError, StrategyRegistry
 
-PUT, CALL = 911000003, 911000010
+PUT, CALL = 911000018, 911000037
 
 
 async def main() -> None:
@@ -16,10 +16,10 @@ async def main() -> None:
     registry = StrategyRegistry()
     await registry.initialize()
 
-    put = {"conid": PUT, "symbol": "SPY", "right": "PUT", "strike": 585.0, "expiry": "20281215"}
+    put = {"conid": PUT, "symbol": "SPY", "right": "PUT", "strike": 600.0, "expiry": "20290119"}
     await registry.add_active(strategy_id="condor", **put, quantity=-1)
     await registry.add_active(strategy_id="hedge", **put, quantity=2)
-    call = ActiveContract(CALL, "SPY", "CALL", 625.0, date(2028, 12, 15), strategy_id="condor")
+    call = ActiveContract(CALL, "SPY", "CALL", 640.0, date(2029, 1, 19), strategy_id="condor")
     await registry.add_many([call])
 
     legs = await registry.get_all_active()

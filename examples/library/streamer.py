@@ -15,8 +15,8 @@ from position_sync_dagster import (
     StrategyRegistry,
 )
 
-CONID = 911000003
-LEG = {"conid": CONID, "symbol": "SPY", "right": "PUT", "strike": 585.0, "expiry": "20281215"}
+CONID = 911000018
+LEG = {"conid": CONID, "symbol": "SPY", "right": "PUT", "strike": 600.0, "expiry": "20290119"}
 
 # Seconds within which the first value is there.
 WITHIN_S = 5.0

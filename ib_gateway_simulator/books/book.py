@@ -43,6 +43,41 @@ class OpeningOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignLeg:
+    """A leg that is chosen by the price at the opening.
+
+    Attributes:
+        percent: The strike in percent of the price of the underlying.
+        more_weeks: How much later than the others it expires.
+    """
+
+    right: str
+    percent: float
+    quantity: float
+    more_weeks: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastCampaign:
+    """What a strategy opened in a past session, and is over; times are in sessions before today.
+
+    Attributes:
+        rolled: When its legs were replaced by such that the rule chooses then; None: never.
+        closed: None: its options were held until they expired.
+        weeks: The Fridays between opening and expiry.
+    """
+
+    strategy: str
+    account: str
+    underlying: str
+    opened: int
+    rolled: int | None
+    closed: int | None
+    weeks: int
+    legs: tuple[CampaignLeg, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Book:
     """Everything that a simulated login knows at the start.
 
@@ -60,6 +95,8 @@ class Book:
     # The orders of today, and of past sessions, that opened or closed positions, oldest first; they
     # change none.
     orders: tuple[OpeningOrder, ...] = ()
+    # What is over, in statements alone.
+    campaigns: tuple[PastCampaign, ...] = ()
     # Conid to the code of a missing market data permission.
     permissions: dict[int, Code] = field(default_factory=dict)
     # Conid to the values at which its quote is held.

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
-from ib_gateway_simulator.books.book import Account, Book, Opening, OpeningOrder
+from ib_gateway_simulator.books.book import (
+    Account,
+    Book,
+    CampaignLeg,
+    Opening,
+    OpeningOrder,
+    PastCampaign,
+)
 from ib_gateway_simulator.books.listing import (
     FARMS,
     derived_contract,
@@ -40,8 +48,12 @@ def shipped_books() -> list[str]:
     return sorted(path.stem for path in BOOKS.glob("*.yaml") if "_" not in path.stem)
 
 
-def load_book(book: str | Path) -> Book:
+def load_book(book: str | Path, day: date | None = None) -> Book:
     """Read a book: the name of one in this folder (`demo`, `small`) or the path of a YAML file.
+
+    Args:
+        book: The name or the path.
+        day: The day from which the weeks of expiries are counted; by default today.
 
     Raises:
         BookError: The file has a mistake; it names file, line and column, cause and remedy.
@@ -55,7 +67,7 @@ def load_book(book: str | Path) -> Book:
                 path, 0, 0, "there is no such book", f"use one of {names}, or a path to a YAML file"
             )
         path = shipped
-    source = Source.read(path)
+    source = Source.read(path, day)
     return _Builder(source, source.parse(BookPart)).build()
 
 
@@ -74,47 +86,65 @@ class _Builder:
         for index, account in enumerate(part.accounts):
             if account.name in {other.name for other in part.accounts[:index]}:
                 raise self._error(("accounts", index, "name"), "this account is defined twice")
+
         for index, underlying in enumerate(part.underlyings):
             self._add_underlying(("underlyings", index), underlying)
         for index, contract in enumerate(part.contracts):
             self._add_contract(("contracts", index), contract)
         for index, chain in enumerate(part.chains):
             self._add_chain(("chains", index), chain)
+
         openings = tuple(self._openings())
-        held = {(one.account, one.conid) for one in openings}
-        for index, order in enumerate(part.orders):
+        self._check_orders({(opening.account, opening.conid) for opening in openings})
+        self._check_conids()
+
+        market = part.option_market
+        return Book(
+            name=part.name or self._source.path.stem,
+            as_of=part.as_of,
+            rate=part.rate,
+            accounts=tuple(Account(**account.model_dump()) for account in part.accounts),
+            underlyings=self._underlyings,
+            contracts=self._contracts,
+            openings=openings,
+            orders=tuple(OpeningOrder(**order.model_dump()) for order in part.orders),
+            campaigns=tuple(self._campaigns()),
+            permissions={permission.conid: permission.code for permission in part.permissions},
+            pins={entry.conid: Pin(ask=entry.ask, last=entry.last) for entry in part.no_bid},
+            hours=part.hours,
+            halted=frozenset(part.halted),
+            option_market=None if market is None else OptionMarket(**market.model_dump()),
+        )
+
+    def _check_orders(self, held: set[tuple[str, int]]) -> None:
+        for index, order in enumerate(self._part.orders):
             for conid in order.legs:
                 if order.sessions_ago:
                     self._check_known(("orders", index), conid)
                 elif (order.account, conid) not in held:
                     raise self._error(("orders", index), f"{order.account} holds no conid {conid}")
-        pins: dict[int, Pin] = {}
+
+    def _check_conids(self) -> None:
+        part = self._part
         for index, entry in enumerate(part.no_bid):
             self._check_known(("no_bid", index, "conid"), entry.conid)
-            pins[entry.conid] = Pin(ask=entry.ask, last=entry.last)
         for index, permission in enumerate(part.permissions):
             self._check_known(("permissions", index, "conid"), permission.conid)
         for index, conid in enumerate(part.halted):
             self._check_known(("halted", index), conid)
-        return Book(
-            name=part.name or self._source.path.stem,
-            as_of=part.as_of,
-            rate=part.rate,
-            accounts=tuple(
-                Account(name=a.name, currency=a.currency, cash=a.cash) for a in part.accounts
-            ),
-            underlyings=self._underlyings,
-            contracts=self._contracts,
-            openings=openings,
-            orders=tuple(OpeningOrder(**order.model_dump()) for order in part.orders),
-            permissions={p.conid: p.code for p in part.permissions},
-            pins=pins,
-            hours=self._part.hours,
-            halted=frozenset(part.halted),
-            option_market=None
-            if part.option_market is None
-            else OptionMarket(**part.option_market.model_dump()),
-        )
+        for conid in part.costs:
+            self._check_known(("costs",), conid)
+
+    def _campaigns(self) -> Iterator[PastCampaign]:
+        account = self._part.accounts[0].name
+        for index, part in enumerate(self._part.campaigns):
+            self._underlying(("campaigns", index, "underlying"), part.underlying)
+            fields = part.model_dump(exclude={"legs"})
+            legs = tuple(
+                CampaignLeg(right=right, percent=percent, quantity=quantity, more_weeks=sum(more))
+                for right, percent, quantity, *more in part.legs
+            )
+            yield PastCampaign(**fields, account=account, legs=legs)
 
     def _error(self, location: Location, cause: str, remedy: str = "correct it") -> BookError:
         return self._source.error(location, cause, remedy)
@@ -155,6 +185,8 @@ class _Builder:
             sec_type=part.sec_type,
             name=part.name,
             dividend_yield=part.dividend_yield,
+            ex_dividend=date.fromisoformat(part.ex_dividend) if part.ex_dividend else None,
+            earnings_move=part.earnings_move,
         )
         future = part.sec_type is SecType.FUT
         self._add(
@@ -287,5 +319,7 @@ class _Builder:
                     account=part.account,
                     conid=conid,
                     quantity=quantities[offset % len(quantities)],
-                    average_cost=part.average_cost,
+                    average_cost=part.average_cost
+                    if part.average_cost is not None
+                    else self._part.costs.get(conid),
                 )

@@ -109,6 +109,10 @@ class UnderlyingPart(ListedPart):
     name: str = ""
     # Dividends per year as a share of the price, paid each quarter; a future has none.
     dividend_yield: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    # The next ex-date; without one it follows from the conid.
+    ex_dividend: Expiry | None = None
+    # By which share the price is expected to move, besides, before the first expiry.
+    earnings_move: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     price_magnifier: PositiveInt = 1
     min_tick: PositiveFloat = 0.01
     # For an underlying that is a future.
@@ -209,6 +213,34 @@ class OrderPart(Part):
     sessions_ago: NonNegativeInt = 0
 
 
+# Right, strike in percent of the price, quantity, and how many weeks after the others it expires.
+CampaignLegPart = (
+    tuple[Right, PositiveFloat, float] | tuple[Right, PositiveFloat, float, NonNegativeInt]
+)
+
+
+class CampaignPart(Part):
+    """What a strategy opened in a past session, and is over: times are in sessions before today.
+
+    Without `closed` its options are held until they expire.
+    """
+
+    strategy: str
+    underlying: str
+    opened: PositiveInt
+    rolled: PositiveInt | None = None
+    closed: PositiveInt | None = None
+    weeks: NonNegativeInt
+    legs: Annotated[list[CampaignLegPart], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        times = [at for at in (self.opened, self.rolled, self.closed) if at is not None]
+        if times != sorted(set(times), reverse=True):
+            raise ValueError("a campaign is opened, then rolled, then closed")
+        return self
+
+
 class PermissionPart(Part):
     conid: Conid
     code: PermissionCode
@@ -249,6 +281,9 @@ class BookPart(Part):
     chains: list[ChainPart] = []
     positions: list[PositionPart] = []
     orders: list[OrderPart] = []
+    campaigns: list[CampaignPart] = []
+    # What a contract had cost, for positions that name no cost.
+    costs: dict[Conid, float] = {}
     permissions: list[PermissionPart] = []
     no_bid: list[NoBidPart] = []
     halted: list[Conid] = []

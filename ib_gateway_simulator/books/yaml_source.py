@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from ib_gateway_simulator.books.dates import dated, today
 from ib_gateway_simulator.errors import BookError
 
 Location = tuple[int | str, ...]
@@ -27,14 +29,14 @@ class Source:
         self._root = root
 
     @classmethod
-    def read(cls, path: Path) -> Source:
-        """Read a file.
+    def read(cls, path: Path, day: date | None = None) -> Source:
+        """Read a file; the names of weeks in it are counted from a day, by default today.
 
         Raises:
             BookError: The file is missing, unreadable or malformed.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            text = dated(path.read_text(encoding="utf-8"), day or today())
         except (OSError, UnicodeDecodeError) as error:
             raise BookError(
                 path, 0, 0, f"cannot be read: {error}", "give the path of a readable YAML file"

@@ -320,9 +320,9 @@ class BackOffice:
         for entry in due:
             self._apply(books, entry, price_of, by_owner, converted)
 
-        marks = {conid: price_of(self.securities[conid]) for conid in books.quantities}
-        self._settle_futures(books, marks)
         quantities = {conid: held for conid, held in books.quantities.items() if held}
+        marks = {conid: price_of(self.securities[conid]) for conid in quantities}
+        self._settle_futures(books, marks)
         wealth = no_money()
         for currency, amount in books.cash.items():
             wealth[currency] += amount
@@ -342,7 +342,7 @@ class BackOffice:
             moved_by_owner=dict(by_owner),
             converted=dict(converted),
             quantities=quantities,
-            marks={conid: marks[conid] for conid in quantities},
+            marks=marks,
             costs={conid: books.costs[conid] for conid in quantities},
             accruals=dict(books.accruals),
             rates={name: self._rate_of(name, books.base, session) for name in sorted(currencies)},

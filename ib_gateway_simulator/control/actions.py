@@ -41,6 +41,11 @@ class Fill(Arguments):
     parts: Annotated[int, Field(ge=1)] = 1
 
 
+class Order(Arguments):
+    account: str
+    legs: Annotated[dict[int, float], Field(min_length=1)]
+
+
 class HeldPosition(Arguments):
     account: str
     conid: int
@@ -305,6 +310,7 @@ class Action:
 # Every action, by the name of its `POST` path and of `do` in a scenario.
 ACTIONS: dict[str, Action] = {
     "fill": Action(arguments=Fill, method="fill"),
+    "order": Action(arguments=Order, method="order"),
     "close": Action(arguments=HeldPosition, method="close_position"),
     "assign": Action(arguments=HeldPosition, method="assign"),
     "exercise": Action(arguments=HeldPosition, method="exercise"),

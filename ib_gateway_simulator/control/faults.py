@@ -79,6 +79,16 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         ]
         return rows[-1][0]
 
+    def order(self, account: str, legs: dict[int, float]) -> list[dict[str, Any]]:
+        """Trade signed quantities of several contracts, by conid, by one combo order."""
+        ledger = self._gateway.ledger
+        for conid, quantity in legs.items():
+            ledger.check_change(account, conid, quantity)
+        return self._booked(
+            lambda: [ledger.fill(account, conid, quantity) for conid, quantity in legs.items()],
+            EXECUTED,
+        )
+
     def execute(self, entry: TradeEntry) -> dict[str, Any]:
         """Trade what a back office booked as an execution, with its id, order and commission.
 
@@ -102,11 +112,8 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
 
     def roll(self, account: str, conid: int, to: int) -> list[dict[str, Any]]:
         """Close a position and open as much of another contract, by one combo order."""
-        quantity, ledger = self._quantity(account, conid), self._gateway.ledger
-        return self._booked(
-            lambda: [ledger.fill(account, conid, -quantity), ledger.fill(account, to, quantity)],
-            EXECUTED,
-        )
+        quantity = self._quantity(account, conid)
+        return self.order(account, {conid: -quantity, to: quantity})
 
     def assign(self, account: str, conid: int) -> list[dict[str, Any]]:
         """Assign a short option: it goes to 0, and its underlying is traded at the strike."""

@@ -151,7 +151,7 @@ class Market:
         """Return the dividends of some years: the time until each, and its share of the price."""
         underlying = self._underlyings[symbol]
         share = underlying.dividend_yield / DIVIDENDS_PER_YEAR
-        usual = [(at, share) for at in underlying.ex_dates(years)]
+        usual = [(at, share) for at in underlying.ex_dates(years, self._as_of)]
         extra = (one for one in self._dividends.get(symbol, ()) if one[0] <= years)
         jumped = self._jumped.get(symbol, 1.0)
         return tuple(sorted([*usual, *((at, share / jumped) for at, share in extra)]))
@@ -231,7 +231,7 @@ class Market:
             bid=bid,
             ask=ask,
             last=trade.price,
-            mark=round(fair, 4),
+            mark=max(round(fair, 4), self._least_mark(contract)),
             bid_size=noise % 90 + 1,
             ask_size=(noise >> 8) % 90 + 1,
             last_size=mix(contract.conid, trade.step) % 9 + 1,
@@ -247,6 +247,10 @@ class Market:
         pin = self._pins.get(contract.conid)
         return quote if pin is None else pin.applied_to(quote)
 
+    def _least_mark(self, contract: Contract) -> float:
+        """Return the middle between no bid and the least ask, in a realistic market."""
+        return contract.min_tick / 2 if self._american and contract.is_option else 0.0
+
     def _theory(self, contract: Contract, spot: float, steps_back: int = 0) -> Greeks | None:
         """Return the theoretical price of an option in the major unit; None for other kinds."""
         if not contract.is_option:
@@ -256,7 +260,7 @@ class Market:
             terms = self._terms[contract.conid] = self._new_terms(contract)
         walk = self._volatilities[contract.underlying]
         level, tilt = walk.level_and_tilt(steps_back)
-        usual = self._underlyings[contract.underlying].volatility
+        usual = self._underlyings[contract.underlying].volatility_until(terms.years)
         volatility = max(0.01, skewed(level * usual, terms.moneyness, tilt) + walk.shifted)
         return self._priced(contract, spot, volatility, terms)
 
@@ -291,7 +295,7 @@ class Market:
         if terms is None:
             terms = self._new_terms(contract, self._closed_years)
             self._closing_terms[contract.conid] = terms
-        usual = self._underlyings[contract.underlying].volatility
+        usual = self._underlyings[contract.underlying].volatility_until(terms.years)
         volatility = max(0.01, skewed(usual, terms.moneyness, 0.0))
         return self._priced(contract, spot, volatility, terms)
 
@@ -324,12 +328,15 @@ class Market:
             years = (expiry - self._as_of).days / DAYS_PER_YEAR
         years += more_years
         dividends = self.dividends(contract.underlying, years)
+        on_future = contract.sec_type is SecType.FOP
+        # Nobody exercises a call early for whose underlying no dividend is paid.
+        may_pay = contract.right == "P" or on_future or bool(dividends)
+        is_american = self._american and underlying.sec_type is not SecType.IND
         early = None
-        if self._american and underlying.sec_type is not SecType.IND and years > 0:
+        if is_american and may_pay and years > 0:
             key = (contract.underlying, contract.expiry, contract.right, more_years)
             early = self._early.get(key)
             if early is None:
-                on_future = contract.sec_type is SecType.FOP
                 early = self._early[key] = EarlyExercise(
                     years=years,
                     rate=self._rate,
@@ -370,6 +377,6 @@ class Market:
             day = self._days[contract.conid] = _Day(
                 half_spread=max(open_price * share / 2, tick / 2),
                 open=round_to(open_price, tick, up=False),
-                close=round_to(close_price, tick, up=False),
+                close=max(round_to(close_price, tick, up=False), self._least_mark(contract)),
             )
         return day

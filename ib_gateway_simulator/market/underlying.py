@@ -6,8 +6,11 @@ import math
 import random
 from collections import deque
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 from ib_gateway_simulator.market.noise import mix
+from ib_gateway_simulator.market.pricing import DAYS_PER_YEAR
 from ib_gateway_simulator.protocol.contract import SecType
 
 # Trading time that passes in one step, so that a demo moves visibly.
@@ -18,6 +21,10 @@ TRADING_SECONDS_PER_YEAR = 252 * 6.5 * 3600
 PULL = 2e-4
 
 DIVIDENDS_PER_YEAR = 4
+
+# When a stock trades without its dividend for the first time.
+OPENING = time(9, 30)
+NEW_YORK = ZoneInfo("America/New_York")
 
 # A contract trades every fourth step; which one depends on its conid.
 TRADE_EVERY = 4
@@ -37,15 +44,37 @@ class Underlying:
     name: str = ""
     # Dividends per year as a share of the price; each quarter pays the same.
     dividend_yield: float = 0.0
+    # The next ex-date; None: it follows from the conid.
+    ex_dividend: date | None = None
+    # By which share the price is expected to move, besides, before the first expiry.
+    earnings_move: float = 0.0
 
-    def ex_dates(self, years: float) -> tuple[float, ...]:
-        """Return when the dividends of this time are deducted from the price, in years from now."""
+    def volatility_until(self, years: float) -> float:
+        """Return the volatility per year of the time to an expiry, with the move of the earnings.
+
+        What is expected of one day counts more, the shorter the time is.
+        """
+        if not self.earnings_move or years <= 0:
+            return self.volatility
+        return math.sqrt(self.volatility**2 + self.earnings_move**2 / years)
+
+    def ex_dates(self, years: float, now: date) -> tuple[float, ...]:
+        """Return when the dividends of this time are deducted from the price, in years from now.
+
+        Args:
+            years: The time.
+            now: A moment, or a day.
+        """
         if not self.dividend_yield:
             return ()
         quarter = 1 / DIVIDENDS_PER_YEAR
         first = quarter * (mix(self.conid) % 90 + 1) / 91
+        if self.ex_dividend is not None:
+            first = _days_until(self.ex_dividend, now) / DAYS_PER_YEAR
         return tuple(
-            first + n * quarter for n in range(math.ceil(max(0.0, years - first) / quarter))
+            first + n * quarter
+            for n in range(math.ceil(max(0.0, years - first) / quarter))
+            if first + n * quarter > 0
         )
 
 
@@ -61,6 +90,12 @@ class OptionMarket:
     volatility_walk: float = 0.8
     skew_walk: float = 0.3
     seed: int = 1
+
+
+def _days_until(day: date, now: date) -> float:
+    if isinstance(now, datetime):
+        return (datetime.combine(day, OPENING, NEW_YORK) - now) / timedelta(days=1)
+    return float((day - now).days)
 
 
 class VolatilityWalk:

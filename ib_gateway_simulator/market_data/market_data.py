@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from ib_gateway_simulator.books.book import Book
 from ib_gateway_simulator.clients.connection import ClientConnection
 from ib_gateway_simulator.errors import ActionError
 from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.market.sessions import Sessions
+from ib_gateway_simulator.market.underlying import NEW_YORK
 from ib_gateway_simulator.market_data import generic_ticks, ticks
 from ib_gateway_simulator.market_data.admission import refusal
 from ib_gateway_simulator.market_data.lines import Line, Lines
@@ -152,10 +153,8 @@ class MarketDataService:
 
     def _dividends(self, line: Line) -> Fields:
         symbol, market = line.contract.underlying, self._market
-        today = datetime.fromtimestamp(self._now(), UTC).date()
-        return ticks.dividends(
-            line.req_id, market.spot(symbol), market.dividends(symbol, 1.0), today
-        )
+        now = datetime.fromtimestamp(self._now(), NEW_YORK)
+        return ticks.dividends(line.req_id, market.spot(symbol), market.dividends(symbol, 1.0), now)
 
     def send_dividends(self) -> None:
         """Send the dividends to each line that requested them, as after an announcement."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from datetime import date, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
-from ib_gateway_simulator.market.pricing import NOT_COMPUTED
+from ib_gateway_simulator.market.pricing import DAYS_PER_YEAR, NOT_COMPUTED
 from ib_gateway_simulator.market.quote import Quote
 from ib_gateway_simulator.protocol import messages
 from ib_gateway_simulator.protocol.contract import SecType
@@ -78,7 +78,7 @@ def is_of(kinds: Collection[Kind], fields: Fields) -> bool:
 
 
 def dividends(
-    req_id: int, price: float, paid: Sequence[tuple[float, float]], today: date
+    req_id: int, price: float, paid: Sequence[tuple[float, float]], now: datetime
 ) -> Fields:
     """Return the tick of the dividends of a stock.
 
@@ -89,13 +89,13 @@ def dividends(
         req_id: The request of the line.
         price: The price of the stock.
         paid: The years until each dividend of the next 12 months, and its share of the price.
-        today: The present day.
+        now: The present time, in New York.
     """
     if not paid:
         return messages.tick_string(req_id, DIVIDENDS, ",,,")
     year = price * sum(share for _at, share in paid)
     at, share = paid[0]
-    day = today + timedelta(days=round(at * 365))
+    day = now + timedelta(days=at * DAYS_PER_YEAR)
     value = f"{year:.4f},{year:.4f},{day:%Y%m%d},{price * share:.4f}"
     return messages.tick_string(req_id, DIVIDENDS, value)
 

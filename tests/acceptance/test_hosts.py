@@ -16,6 +16,7 @@ from position_sync_dagster.demo import import_strategies
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake.lake import Lake
 from tests.support import demo_program, postgres
+from tests.support.demo_book import strategies_text
 from tests.support.demo_program import LIMIT_S, LINES, wait_for
 from tests.support.hosts import Host
 from tests.support.ports import free_port
@@ -60,7 +61,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     gateway_port, control_port = free_port(), free_port()
     words = ["-m", "ib_gateway_simulator", "--book", "demo", "--host", "127.0.0.1"]
     words += ["--port", str(gateway_port), "--control-port", str(control_port)]
-    import_strategies(folder / "lake")
+    strategies = folder / "strategies.yaml"
+    strategies.write_text(strategies_text())
+    import_strategies(folder / "lake", strategies)
     with postgres.running() as database:
         files = {"cwd": folder, "output": folder / "simulator.log"}
         simulator = demo_program.started(*words, program=sys.executable, env={}, **files)

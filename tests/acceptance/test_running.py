@@ -33,10 +33,10 @@ from tests.support.ports import NO_CERTIFICATES
 from tests.unit.test_house import DOCUMENTS, FENCE, commands
 
 STREAMED_CONID = 911000001
-STREAMED_TO_CLOSE = 912000003
+STREAMED_TO_CLOSE = 912000009
 TO_FILL = 915000030
 # A leg that no strategy of the demo holds.
-TO_ACTIVATE = ("915000033", "NVDA", "P", "167.5", "20290119")
+TO_ACTIVATE = ("915000037", "NVDA", "C", "167.5", "20290119")
 
 WATCHED = "a_stream_watches FAILED"
 ENDED = {"SUCCESS", "CANCELED", "FAILURE"}
@@ -180,7 +180,7 @@ def test_the_command_line_sees_the_same(demo):
     assert (told["legs_streamed"], told["underlying_lines"]) == (STREAMED, LINES - STREAMED)
     assert told["session_state"] == "LIVE"
     assert len(json_of("positions", "--home", str(demo.home))) == demo_program.LEGS
-    one = json_of("positions", "--strategy", "calendar-1", "--home", str(demo.home))
+    one = json_of("positions", "--strategy", "spy-calendar", "--home", str(demo.home))
     assert [row["source"] for row in one] == ["STREAM", "STREAM"]
 
 

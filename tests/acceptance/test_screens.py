@@ -144,7 +144,7 @@ def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
         return len(values) > 10 and values == sorted(values)
 
     wait_for("legs, the worst first", are_sorted)
-    money.driver.execute_script(ONLY, "iron-condor-1")
+    money.driver.execute_script(ONLY, "spy-weekly-condor")
     wait_for("the legs of one strategy", lambda: len(book(money, "leg")) == 4)
     money.driver.refresh()
     wait_for("the same after a reload", lambda: len(book(money, "leg")) == 4, told=money.text)

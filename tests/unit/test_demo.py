@@ -1,25 +1,33 @@
 """The demo: its acceptance test over rows made by hand, its day and its history."""
 
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from unittest.mock import Mock
 
 import polars as pl
 import pytest
+import yaml
 
 from ib_gateway_simulator import SimulatedGateway
+from ib_gateway_simulator.books.dates import dated
 from ib_gateway_simulator.books.loader import BOOKS, load_book
 from ib_gateway_simulator.control.actions import perform
 from ib_gateway_simulator.control.scenario import load_scenario
 from ib_gateway_simulator.market.market import Market
-from ib_gateway_simulator.statements import closing_market
+from ib_gateway_simulator.protocol.codes import Code
 from position_sync_dagster import demo
 from position_sync_dagster.demo import STATED_S, expect_paths
 from position_sync_dagster.domain.position_update import Source
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.processes.home import Home, HomeError
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
+from tests.support.demo_book import strategies_text
 from tests.support.legs import leg
 
 START = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
+AT = datetime(2026, 3, 9, 14, 30, tzinfo=UTC)
 ACCOUNT = "DUSIM0001"
 HELD = frozenset((ACCOUNT, conid) for conid in range(1, 11))
 
@@ -100,23 +108,49 @@ def day():
     return load_scenario(BOOKS / "demo_day.yaml")
 
 
-def test_no_leg_of_the_book_opens_closes_or_turns_and_nothing_happens_while_the_demo_starts(day):
-    held = {one.conid: one.quantity for one in load_book("demo").openings}
-    filled = [e.arguments for e in day if e.do == "fill" and e.arguments.conid in held]
-    for one in filled * 2:
-        before = held[one.conid]
-        held[one.conid] += one.quantity
-        assert before * held[one.conid] > 0
-    assert held == {one.conid: one.quantity for one in load_book("demo").openings}
+def held_by_strategy(sim):
+    """Return what is held of the legs of each strategy, by its name."""
+    quantities = {row["conid"]: row["quantity"] for row in sim.positions()}
+    return {
+        strategy["strategy_id"]: {
+            leg["conid"]: quantities.get(leg["conid"], 0.0) for leg in strategy["legs"]
+        }
+        for strategy in yaml.safe_load(strategies_text(AT.date()))["strategies"]
+    }
+
+
+async def test_the_day_opens_rolls_and_closes_whole_strategies_and_ends_as_it_began(day):
+    book = load_book("demo", AT.date())
+    sim = SimulatedGateway(book, control_port=None, autostep=False, now=AT.timestamp)
+    before = held_by_strategy(sim)
+    sizes = []
+    for event in [event for event in day if event.do == "order"]:
+        await perform(sim, event.do, event.arguments)
+        after = held_by_strategy(sim)
+        [name] = [name for name in after if set(event.arguments.legs) <= set(after[name])]
+        quantities = {abs(quantity) for quantity in after[name].values() if quantity}
+        assert len(quantities) <= 1, "a strategy is torn"
+        sizes.append((name, *quantities))
+    assert sizes[:4] == [
+        ("spy-weekly-condor", 3.0), ("nvda-earnings",), ("aapl-put-spread", 1.0),
+        ("nvda-earnings", 5.0),
+    ]  # fmt: skip
+    assert held_by_strategy(sim) == before
+
+
+def test_nothing_happens_while_the_demo_starts_and_no_leg_comes_or_goes_in_the_first_minute(day):
     assert min(event.at_s for event in day) >= 40
-    strategies = (BOOKS / "demo_strategies.yaml").read_text()
-    assert sum(str(conid) in strategies for conid in {one.conid for one in filled}) >= 5
+    held = {opening.conid: opening.quantity for opening in load_book("demo").openings}
+    first_minute = [event.arguments for event in day if event.at_s <= 60]
+    for order in first_minute:
+        assert all(held[conid] * quantity > 0 for conid, quantity in order.legs.items())
 
 
 async def test_an_expiry_an_assignment_and_a_roll_come_after_the_first_minute_and_leave_nothing(
     day,
 ):
-    sim = SimulatedGateway("demo", control_port=None, autostep=False, now=lambda: 1_800_000_000.0)
+    book = load_book("demo", AT.date())
+    sim = SimulatedGateway(book, control_port=None, autostep=False, now=AT.timestamp)
     before = {row["conid"] for row in sim.positions() if row["quantity"]}
     own = [event for event in day if event.every_s is None]
     assert min(event.at_s for event in own) > 60
@@ -131,7 +165,10 @@ async def test_an_expiry_an_assignment_and_a_roll_come_after_the_first_minute_an
 
 def test_each_outage_ends_after_some_seconds_and_the_first_minutes_have_one(day):
     lost, back = (event for event in day if event.do == "connectivity")
+    taken, given_back = (event for event in day if event.do == "permissions")
     assert lost.at_s < 300
+    assert taken.arguments.code == Code.COMPETING_SESSION
+    assert given_back.at_s > taken.at_s
     assert 2 < back.at_s - lost.at_s < 15
     assert lost.every_s == back.every_s
 
@@ -147,28 +184,91 @@ def test_each_outage_ends_after_some_seconds_and_the_first_minutes_have_one(day)
 )
 def test_the_last_session_is_the_last_one_before_today_in_new_york(now: str, last: date) -> None:
     found = demo.past_sessions("XNYS", datetime.fromisoformat(now).replace(tzinfo=UTC))
-    assert len(found) == 10
+    assert len(found) == demo.SESSIONS == 40
     assert found[-1] == last
     assert found == sorted(set(found))
 
 
-def test_the_simulator_counts_from_the_prices_of_the_last_close() -> None:
-    now = datetime(2026, 11, 21, 15, tzinfo=UTC)
-    closed_at = demo.last_close("XNYS", now)
-    book = load_book("demo")
-    at_close = closing_market(book, closed_at)
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Return a home before its first start, on a Saturday, and what was before it."""
+    home = Home.at(tmp_path_factory.mktemp("home"))
+    return home, demo.prepare_book(home, SATURDAY)
+
+
+SATURDAY = datetime(2026, 11, 21, 15, tzinfo=UTC)
+
+
+def test_the_simulator_counts_from_the_prices_of_the_last_close(prepared) -> None:
+    home, history = prepared
+    book = load_book(demo.book_of(home))
     running = Market(
-        underlyings=book.underlyings, contracts=book.contracts, as_of=now, rate=book.rate, seed=7,
-        options=book.option_market, closed_days=demo.days_since_close(now),
+        underlyings=book.underlyings, contracts=book.contracts, as_of=SATURDAY, rate=book.rate,
+        seed=7, options=book.option_market, closed_days=demo.days_since_close(SATURDAY),
     )  # fmt: skip
     put = 911000003
     running.step()
-    assert running.close_price(put) == at_close.close_price(put)
-    assert running.opening_cost(put) == at_close.opening_cost(put)
-    rows = demo.closing_rows(book, at_close, closed_at)
+    assert running.close_price(put) == history.closing.close_price(put)
+    rows = demo.closing_rows(history.book, history.closing, history.closed_at)
     row = next(row for row in rows if row["conid"] == put)
-    assert row["market_value"] == -100 * running.close_price(put)
-    assert row["underlying_price"] == at_close.at_close(put)[1]
+    assert row["market_value"] == -200 * running.close_price(put)
+    assert row["underlying_price"] == history.closing.at_close(put)[1]
+    [opening] = [opening for opening in book.openings if opening.conid == put]
+    assert opening.average_cost == row["average_cost"] == round(history.past.costs[put], 4)
+
+
+def test_an_expiry_on_a_holiday_is_the_trading_day_before(prepared) -> None:
+    home, history = prepared
+    expiries = {contract.expiry for contract in history.book.contracts.values()}
+    assert {"20261127", "20261204", "20261218", "20290119"} <= expiries
+    december = demo.prepare_book(home, datetime(2026, 12, 19, 15, tzinfo=UTC)).book
+    assert "20261224" in {contract.expiry for contract in december.contracts.values()}
+
+
+def test_the_past_of_the_strategies_is_in_the_lake_with_their_campaigns(tmp_path) -> None:
+    home = Home.at(tmp_path / "home")
+    home.prepare()
+    history = demo.prepare_book(home, SATURDAY)
+    demo.import_strategies(home.lake, demo.strategies_of(home), history.past.legs)
+    settings = Settings(lake=str(home.lake), flex_folder=home.path / "flex")
+    demo.write_history(settings, history)
+
+    campaigns = CampaignBook(Lake.of(settings), settings).rows()
+    assert len(campaigns) == 25
+    assert Counter(campaign.strategy_id for campaign in campaigns) == {
+        "spy-weekly-condor": 6, "aapl-short-put": 4, "qqq-condor": 3, "aapl-put-spread": 3,
+        "nvda-earnings": 3, "spy-calendar": 2, "msft-diagonal": 2, "qqq-diagonal": 2,
+    }  # fmt: skip
+    assert {campaign.ended for campaign in campaigns} >= {"closed", "expired"}
+    assert len({campaign.kind for campaign in campaigns}) >= 8
+    assert None not in {campaign.kind for campaign in campaigns}
+    profits = [campaign.profit for campaign in campaigns]
+    assert min(profits) < 0 < max(profits)
+
+    # Their money, counted from the entries of the back office alone.
+    strategy_of = {leg.contract.conid: leg.strategy for leg in history.past.legs}
+    brought = Counter()
+    for books in history.past.books:
+        for entry in books.entries:
+            strategy = strategy_of.get(entry.security.conid) if entry.kind else None
+            shares = entry.security.category == "STK"
+            if strategy or shares:
+                brought[strategy or "aapl-short-put"] += entry.proceeds - entry.commission
+    of_strategies = Counter()
+    for campaign in campaigns:
+        of_strategies[campaign.strategy_id] += campaign.profit
+    assert of_strategies == {name: pytest.approx(float(money)) for name, money in brought.items()}
+
+
+def test_a_home_whose_options_have_expired_says_to_start_a_new_one(tmp_path) -> None:
+    home = Home.at(tmp_path)
+    demo.book_of(home).write_text(dated((BOOKS / "demo.yaml").read_text(), date(2026, 3, 9)))
+    demo.require_living_book(home, date(2026, 3, 13))
+    with pytest.raises(HomeError, match=r"have expired.* Remove this folder"):
+        demo.require_living_book(home, date(2026, 3, 14))
+    demo.book_of(home).unlink()
+    with pytest.raises(HomeError, match="an older version"):
+        demo.require_living_book(home, date(2026, 3, 9))
 
 
 def test_an_outage_after_each_leg_was_current_takes_nothing_back(monkeypatch, tmp_path) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import re
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from importlib.resources import as_file, files
 
 import pytest
 
@@ -13,6 +12,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.lake.strategies_file import load_strategies
 from tests.support.booked_legs import PUT, leg
+from tests.support.demo_book import strategies_text
 from tests.support.streams import eventually, simulate
 
 # A refusal takes some 0.1 s; this bound only a hang reaches.
@@ -134,15 +134,16 @@ async def streaming_the_put(*handlers):
     await streamer.stop()
 
 
-async def test_registry_queue_streamer_and_worker_in_one_script(monkeypatch, caplog):
+async def test_registry_queue_streamer_and_worker_in_one_script(monkeypatch, caplog, tmp_path):
     caplog.set_level("INFO", logger=ps.__name__)
     async with simulate("demo", tick_interval_s=0.2) as sim:
         monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))
         monkeypatch.setenv("POSITION_SYNC_FLUSH_INTERVAL_S", "0.2")
         registry, queue = ps.StrategyRegistry(), ps.PositionQueue()
         await registry.initialize()
-        with as_file(files("ib_gateway_simulator") / "books") as books:
-            await registry.add_many(load_strategies(books / "demo_strategies.yaml"))
+        strategies = tmp_path / "strategies.yaml"
+        strategies.write_text(strategies_text())
+        await registry.add_many(load_strategies(strategies))
         streamer = ps.IBPositionStreamer(registry, queue)
         streamer.register_handler(ps.DeltaLakePositionWriter())
         worker = ps.QueueWorker(queue, interval=0.2, batch_size=40)

@@ -1,11 +1,13 @@
 """Books: the shipped ones, how chains become contracts, and how errors name their place."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
 import yaml
 
 from ib_gateway_simulator import BookError, load_book
+from ib_gateway_simulator.books.dates import dated
 from ib_gateway_simulator.books.loader import BOOKS
 from ib_gateway_simulator.control.scenario import load_scenario
 from ib_gateway_simulator.protocol.codes import Code
@@ -40,21 +42,31 @@ def test_the_demo_book_has_200_option_legs_in_one_account():
     held = [book.contracts[opening.conid] for opening in book.openings]
     assert {contract.sec_type for contract in held} == {SecType.OPT}
     assert {contract.right for contract in held} == {"C", "P"}
-    assert {contract.expiry for contract in held} == {"20281215", "20290119"}
     assert len({contract.symbol for contract in held}) == 5
     assert min(o.quantity for o in book.openings) < 0 < max(o.quantity for o in book.openings)
     assert all(opening.quantity for opening in book.openings)
 
 
+def test_the_demo_book_expires_this_week_in_9_23_and_44_days_and_in_two_years():
+    wednesday = date(2026, 3, 11)
+    book = load_book("demo", wednesday)
+    expiries = {book.contracts[opening.conid].expiry for opening in book.openings}
+    days = [(date.fromisoformat(expiry) - wednesday).days for expiry in sorted(expiries)]
+    assert days == [2, 9, 23, 44, 1045]
+
+
 def test_the_demo_strategies_hold_20_contracts_of_the_book_and_share_one():
-    book = load_book("demo")
-    strategies = yaml.safe_load((BOOKS / "demo_strategies.yaml").read_text())["strategies"]
-    legs = [leg for strategy in strategies for leg in strategy["legs"]]
+    day = date(2026, 3, 11)
+    book = load_book("demo", day)
+    text = dated((BOOKS / "demo_strategies.yaml").read_text(), day)
+    strategies = yaml.safe_load(text)["strategies"]
+    held = {opening.conid: opening.quantity for opening in book.openings}
+    listed = [leg for strategy in strategies for leg in strategy["legs"]]
+    legs = [leg for leg in listed if leg["conid"] in held]
     conids = [leg["conid"] for leg in legs]
     assert len(set(conids)) == 20
     assert len(conids) == 21
-    held = {opening.conid: opening.quantity for opening in book.openings}
-    for leg in legs:
+    for leg in listed:
         contract = book.contracts[leg["conid"]]
         assert leg["symbol"] == contract.symbol
         assert {"CALL": "C", "PUT": "P"}[leg["right"]] == contract.right
