@@ -26,6 +26,7 @@ from position_sync_dagster.money.reports.book import (
     open_positions,
 )
 from position_sync_dagster.money.reports.figures import Figures, read_figures
+from position_sync_dagster.money.reports.fill_costs import FillGrouping
 from position_sync_dagster.money.reports.status import plain
 from position_sync_dagster.money.risk.what_if import USUAL_MOVES
 from position_sync_dagster.settings import Settings
@@ -118,6 +119,16 @@ class Tools:
         """
         return self._ask("returns", "returns", by=by, since=since)
 
+    def fills(
+        self, by: str = FillGrouping.STRATEGY.value, since: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return what fills cost against the middle of the quote before them, with fees, by group.
+
+        `by` is order, strategy, hour, underlying or month. Slippage, fees and cost are of the
+        `known` fills of all `fills`: those with a quote; `why_unknown` says why others have none.
+        """
+        return self._ask("fills", "groups", by=by, since=since)
+
     def campaigns(
         self, strategy: str | None = None, since: str | None = None
     ) -> list[dict[str, Any]]:
@@ -150,7 +161,7 @@ def mcp(home: options.HomeFolder = None) -> None:
 
     It needs the extra `mcp`. An answer has at most some 4,000 characters, and the cursor of the
     rows that are left. The tools are figures, positions, changes, why, as_of, what_if,
-    results, returns and campaigns.
+    results, returns, fills and campaigns.
     """
     assistant_server(Tools(*options.opened(home))).run("stdio")
 
@@ -291,7 +302,7 @@ def assistant_server(tools: Tools) -> Any:
         server_class = import_module("mcp.server.fastmcp").FastMCP
 
     of_now = (tools.figures, tools.positions, tools.changes, tools.why)
-    of_past = (tools.as_of, tools.results, tools.returns, tools.campaigns)
+    of_past = (tools.as_of, tools.results, tools.returns, tools.fills, tools.campaigns)
     pages = {tool.__name__: served(tool) for tool in (*of_now, *of_past, tools.what_if)}
 
     class Assistant(server_class):  # type: ignore[misc, valid-type]

@@ -1,4 +1,4 @@
-"""The commands `results`, `campaign` and `returns`: what was earned."""
+"""The commands `results`, `campaign`, `returns` and `fills`: what was earned, and what it cost."""
 
 from typing import Annotated
 
@@ -10,6 +10,7 @@ from position_sync_dagster.money.campaigns.results import (
     Grouping,
 )
 from position_sync_dagster.money.profit.returns import Period
+from position_sync_dagster.money.reports.fill_costs import FillGrouping
 from position_sync_dagster.terminal import output
 
 Since = Annotated[
@@ -71,12 +72,15 @@ def campaign(
     output.show_rows(over.rolls, _ROLL_COLUMNS, json=False, none="Nothing was rolled.")
 
 
+SinceTrade = Annotated[
+    str | None,
+    typer.Option(metavar="DAY", help="Only trading days from this one on: 2026-01-02."),
+]
+
+
 @app.command()
 def returns(
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="DAY", help="Only trading days from this one on: 2026-01-02."),
-    ] = None,
+    since: SinceTrade = None,
     by: Annotated[Period, typer.Option(help="The periods.")] = Period.ALL,
     json: options.Json = False,
     home: options.HomeFolder = None,
@@ -90,6 +94,30 @@ def returns(
     rows = options.asked(home, "returns", since=since, by=by)["returns"]
     none = "No day has books yet: they are made of the statements of two trading days."
     output.show_rows(rows, _RETURN_COLUMNS, json=json, none=none)
+
+
+@app.command()
+def fills(
+    since: SinceTrade = None,
+    by: Annotated[FillGrouping, typer.Option(help="How fills are grouped.")] = (
+        FillGrouping.STRATEGY
+    ),
+    executions: Annotated[
+        bool, typer.Option("--list", help="Show each fill, with the quote before it.")
+    ] = False,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
+) -> None:
+    """Show what fills cost: slippage against the middle of the quote before them, and fees.
+
+    A fill has a quote where a market data line of its leg had one: `known` of `fills`, and all but
+    fees_without_quote is of those. A combination counts as one. Below 0 a fill was better than mid;
+    0.5 of the spread is the other side of the market.
+    """
+    answer = options.asked(home, "fills", since=since, by=by)
+    rows = answer["fills"] if executions else answer["groups"]
+    columns = _FILL_COST_COLUMNS if executions else _GROUP_COST_COLUMNS
+    output.show_rows(rows, columns, json=json, none="Nothing was traded, as far as is known.")
 
 
 _NONE = "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns."
@@ -109,5 +137,13 @@ _RETURN_COLUMNS = (
     "account", "period", "currency", "days_known", "days", "time_weighted", "money_weighted",
     "deepest_fall", "volatility", "worst_return", "worst_on", "best_return", "best_on", "brought",
     "profit", "net_liquidation", "why_unknown",
+)  # fmt: skip
+_GROUP_COST_COLUMNS = (
+    "group", "currency", "known", "fills", "slippage", "part_of_spread", "fees", "cost",
+    "fees_without_quote", "why_unknown",
+)  # fmt: skip
+_FILL_COST_COLUMNS = (
+    "at", "contract", "strategy", "quantity", "price", "bid", "ask", "slippage", "part_of_spread",
+    "fee", "cost", "currency", "why_unknown",
 )  # fmt: skip
 _DAY_COLUMNS = ("day", "currency", "profit", "realised", "campaigns", "total", "drawdown")

@@ -12,8 +12,8 @@ MONEY = frozenset(
         "daily_pnl", "value", "profit", "profits", "open", "closed", "realised",
         "fees", "fee", "cash", "commission", "premium_received", "premium_paid", "capital_at_risk",
         "credit", "worst", "best", "profit_at_half", "average_win", "average_loss", "expectancy",
-        "drawdown", "brought", "greatest_profit", "greatest_loss", "against_mark", "now", "chosen",
-        "at_expiry",
+        "drawdown", "brought", "slippage", "spread", "cost", "fees_without_quote",
+        "greatest_profit", "greatest_loss", "against_mark", "now", "chosen", "at_expiry",
     )
 )  # fmt: skip
 

@@ -490,18 +490,23 @@ class SyncUpdates:
         return self.table.read(lambda files: added_after(self.table, files, version).collect())
 
     def between(
-        self, first: datetime, last: datetime, conids: Collection[int] | None = None
+        self,
+        first: datetime,
+        last: datetime,
+        conids: Collection[int] | None = None,
+        columns: Collection[str] = tuple(POSITION_UPDATES.columns),
     ) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time.
 
         Args:
             conids: The contracts that are wanted; None: all.
+            columns: Names of columns, all by default; those of the order come too.
         """
         wanted = storage.EVERY if conids is None else one_of("conid", conids)
 
         def step(files: pl.DataFrame) -> pl.DataFrame:
             rows = rows_between(self.table, files, first, last)
-            return rows.filter(wanted).collect()
+            return rows.filter(wanted).select(*dict.fromkeys((*columns, *BY_TIME))).collect()
 
         return self.table.read(step).sort(BY_TIME)
 

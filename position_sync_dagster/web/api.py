@@ -79,10 +79,13 @@ from position_sync_dagster.web.results_answers import (
     CampaignQuery,
     CampaignsAnswer,
     CampaignsQuery,
+    FillsAnswer,
+    FillsQuery,
     ResultsAnswer,
     ResultsQuery,
     ReturnsAnswer,
     ReturnsQuery,
+    answer_fills,
     answer_results,
 )
 from position_sync_dagster.web.risk_answers import (
@@ -238,6 +241,10 @@ def _campaigns(source: PageFigures, query: CampaignsQuery, _now: datetime) -> di
 def _returns(source: PageFigures, query: ReturnsQuery, _now: datetime) -> dict[str, Any]:
     returns = read_returns(source.lake, source.settings, query.by, query.since)
     return {"since": query.since, "by": query.by, "returns": returns}
+
+
+def _fills(source: PageFigures, query: FillsQuery, _now: datetime) -> dict[str, Any]:
+    return answer_fills(source.lake, source.settings, query)
 
 
 # How many prices of legs a route takes.
@@ -401,6 +408,9 @@ ROUTES = {
     ),
     "returns": ApiRoute(
         "What accounts returned, by time and by money", ReturnsQuery, ReturnsAnswer, _returns
+    ),
+    "fills": ApiRoute(
+        "What fills cost against the quote before them, with fees", FillsQuery, FillsAnswer, _fills
     ),
     "campaigns": ApiRoute(
         "Campaigns that are over", CampaignsQuery, CampaignsAnswer, _campaigns, _names_ever

@@ -18,6 +18,14 @@ from position_sync_dagster.money.campaigns.results import (
     results_of,
 )
 from position_sync_dagster.money.profit.returns import Period, PeriodReturn
+from position_sync_dagster.money.reports.fill_costs import (
+    FillCost,
+    FillGrouping,
+    GroupCost,
+    grouped_costs,
+    read_fill_costs,
+)
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.web.api_answers import ApiModel
 
 
@@ -37,6 +45,15 @@ class ReturnsAnswer(ApiModel):
     since: date | None
     by: Period
     returns: list[PeriodReturn]
+
+
+class FillsAnswer(ApiModel):
+    """What fills cost, in groups and by themselves."""
+
+    since: date | None
+    by: FillGrouping
+    groups: list[GroupCost]
+    fills: list[FillCost]
 
 
 class CampaignsAnswer(ApiModel):
@@ -73,6 +90,15 @@ class ReturnsQuery(ApiModel):
     """all, year, month or day."""
 
 
+class FillsQuery(ApiModel):
+    """Which fills, and how they are grouped."""
+
+    since: Day = None
+    """Only those of this trading day or later, such as 2026-01-02."""
+    by: FillGrouping = FillGrouping.STRATEGY
+    """How they are grouped; hours are those of the exchange."""
+
+
 class CampaignsQuery(ApiModel):
     """Which campaigns."""
 
@@ -95,3 +121,10 @@ def answer_results(lake: Lake, query: ResultsQuery) -> dict[str, Any]:
     results = [result.row for result in results_of(campaigns, query.by)]
     days = read_days(lake, campaigns, query.since)
     return {"since": query.since, "by": query.by, "results": results, "days": days}
+
+
+def answer_fills(lake: Lake, settings: Settings, query: FillsQuery) -> dict[str, Any]:
+    """Return the answer of `fills`."""
+    fills = read_fill_costs(lake, settings, query.since)
+    groups = grouped_costs(fills, query.by)
+    return {"since": query.since, "by": query.by, "groups": groups, "fills": fills}

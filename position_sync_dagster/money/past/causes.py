@@ -370,7 +370,7 @@ def bookings_of(movements: Iterable[Movement]) -> tuple[_Bookings, _Bookings]:
     taken_back: _Bookings = defaultdict(list)
     of_holdings = grouped(attrgetter("key"), movements)
     for key, moved in of_holdings.items():
-        cancelled = _cancelled(moved)
+        cancelled = cancelled_ids(moved)
         for movement in moved:
             stated = _stated_cause(movement)
             if stated is None or not movement.quantity:
@@ -383,7 +383,7 @@ def bookings_of(movements: Iterable[Movement]) -> tuple[_Bookings, _Bookings]:
     return standing, taken_back
 
 
-def _cancelled(moved: Sequence[Movement]) -> set[str]:
+def cancelled_ids(moved: Sequence[Movement]) -> set[str]:
     """Return the ids of the cancellations of a holding, and of what they cancel."""
     ids: set[str] = set()
     for cancels in moved:

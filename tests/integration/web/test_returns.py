@@ -64,7 +64,7 @@ async def test_every_face_says_what_the_books_say(closed, client, settings, lake
     server = assistant_server(Tools(settings, lake))
     async with create_connected_server_and_client_session(server) as session:
         answer = await session.call_tool("returns", {})
-    assert [json.loads(content.text) for content in answer.content] == [returned]
+    assert json.loads(answer.content[0].text)["returns"] == [returned]
     assert "-400" in command_line.run("returns", "--by", "month")
 
 

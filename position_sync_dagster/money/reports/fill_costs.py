@@ -1,0 +1,333 @@
+"""What fills cost: each price against the quote right before it, and the fees beside it.
+
+A fill has a quote where a trusted line had one: of what closes or scales a holding. What opens a
+leg without a line has none. A combination counts as one: without the quote of one of its legs, the
+prices of the others say nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from operator import attrgetter
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+from polars import col
+
+from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.position_update import Source, ValueOrigin
+from position_sync_dagster.lake.contracts import VALUED, magnifier_in
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.past.attribution import OwnedPart, name_of
+from position_sync_dagster.money.past.causes import cancelled_ids
+from position_sync_dagster.money.past.movements import known_sum
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import exchange_days
+
+# A streamed holding has a row at least this often, with a moment for its flush: what is older is no
+# quote of a line that was there.
+OLDEST_QUOTE = timedelta(seconds=Settings.row_interval_s + 10)
+
+NO_QUOTE = "no line had a quote right before it"
+
+# The type of market data that is not delayed.
+LIVE_DATA = 1
+
+
+# A contract, and when it was filled.
+_Moment = tuple[int, datetime | None]
+
+
+class FillGrouping(StrEnum):
+    """By what fills are grouped; hours are those of the exchange."""
+
+    ORDER = "order"
+    STRATEGY = "strategy"
+    HOUR = "hour"
+    UNDERLYING = "underlying"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuoteBefore:
+    """The quote of a trusted line right before a fill.
+
+    Attributes:
+        at: When its row was written.
+        bid, ask: In the major unit of the currency.
+        multiplier: Units of the underlying in one contract.
+    """
+
+    at: datetime
+    bid: float
+    ask: float
+    multiplier: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillCost:
+    """An execution, or the part of it that one strategy has, and what it cost.
+
+    Attributes:
+        order: The order; an execution without one is its own.
+        hour: The hour at which it was made; None: its time is not known.
+        price, bid, ask, mid: Of one unit, in the major unit of the currency.
+        quoted_at: When the row with the quote was written.
+        slippage: What was paid above mid, or received below it; negative was better. Unit:
+            `currency`.
+        spread: What the whole width of the quote would have cost. Unit: `currency`.
+        part_of_spread: The first as a part of the second: 0.5 is the other side of the market;
+            None also of a quote without a width.
+        fee: Positive was paid; None: not known.
+        cost: Slippage and fee.
+        opens: Whether it opened something.
+        why_unknown: Why slippage is null.
+    """
+
+    at: datetime | None
+    day: date
+    hour: str | None
+    account: str
+    conid: int
+    contract: str
+    underlying: str
+    strategy: str
+    order: str
+    movement_id: str
+    currency: str
+    quantity: float
+    price: float | None
+    bid: float | None = None
+    ask: float | None = None
+    mid: float | None = None
+    quoted_at: datetime | None = None
+    slippage: float | None = None
+    spread: float | None = None
+    part_of_spread: float | None = None
+    fee: float | None
+    cost: float | None = None
+    opens: bool
+    why_unknown: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupCost:
+    """What the fills of a group cost, in one currency.
+
+    Attributes:
+        known: How many of them have a quote: slippage, part_of_spread, fees and cost are of these.
+        fills: How many there are.
+        fees: Fees of those with a quote; None: one is not known.
+        cost: Slippage and fees of those.
+        fees_without_quote: Fees of the others; None: one is not known.
+        why_unknown: Why the others have no quote, or no fee, and how many.
+    """
+
+    group: str | None
+    currency: str
+    known: int
+    fills: int
+    slippage: float | None
+    part_of_spread: float | None
+    fees: float | None
+    cost: float | None
+    fees_without_quote: float | None
+    why_unknown: str | None
+
+
+_GROUP_OF: dict[FillGrouping, Callable[[FillCost], str | None]] = {
+    FillGrouping.ORDER: lambda fill: fill.order,
+    FillGrouping.STRATEGY: lambda fill: fill.strategy,
+    FillGrouping.HOUR: lambda fill: fill.hour,
+    FillGrouping.UNDERLYING: lambda fill: fill.underlying,
+    FillGrouping.MONTH: lambda fill: f"{fill.day:%Y-%m}",
+}
+
+
+def grouped_costs(fills: Iterable[FillCost], by: FillGrouping) -> list[GroupCost]:
+    """Return what the fills of each group and currency cost; pure."""
+    groups = grouped(lambda fill: (_GROUP_OF[by](fill), fill.currency), fills)
+    costs = [_group_cost(*key, of_group) for key, of_group in groups.items()]
+    return sorted(costs, key=lambda cost: (cost.group or "", cost.currency))
+
+
+def _group_cost(group: str | None, currency: str, fills: Sequence[FillCost]) -> GroupCost:
+    with_quote = [fill for fill in fills if fill.slippage is not None]
+    without = [fill for fill in fills if fill.slippage is None]
+    slippage = known_sum(fill.slippage for fill in with_quote) if with_quote else None
+    spread = known_sum(fill.spread for fill in with_quote)
+    fees = known_sum(fill.fee for fill in with_quote)
+
+    reasons = Counter(fill.why_unknown for fill in without)
+    reasons.update("the fee is not known" for fill in fills if fill.fee is None)
+    return GroupCost(
+        group=group,
+        currency=currency,
+        known=len(with_quote),
+        fills=len(fills),
+        slippage=slippage,
+        part_of_spread=None if slippage is None or not spread else slippage / spread,
+        fees=fees if with_quote else None,
+        cost=known_sum([slippage, fees]),
+        fees_without_quote=known_sum(fill.fee for fill in without),
+        why_unknown="; ".join(f"{count}: {why}" for why, count in reasons.most_common()) or None,
+    )
+
+
+def fill_cost(fill: FillCost, quote: QuoteBefore | str) -> FillCost:
+    """Return a fill with what it cost against the quote before it; pure.
+
+    Args:
+        fill: What was filled.
+        quote: The quote; a text: why there is none.
+    """
+    if fill.at is None or fill.price is None:
+        return replace(fill, why_unknown="its time, or its price, is not known")
+    if isinstance(quote, str):
+        return replace(fill, why_unknown=quote)
+
+    mid = (quote.bid + quote.ask) / 2
+    slippage = fill.quantity * (fill.price - mid) * quote.multiplier
+    spread = abs(fill.quantity) * (quote.ask - quote.bid) * quote.multiplier
+    return replace(
+        fill,
+        bid=quote.bid,
+        ask=quote.ask,
+        mid=mid,
+        quoted_at=quote.at,
+        slippage=slippage,
+        spread=spread,
+        part_of_spread=slippage / spread if spread else None,
+        cost=known_sum([slippage, fill.fee]),
+    )
+
+
+def combinations_as_one(fills: Sequence[FillCost]) -> list[FillCost]:
+    """Return fills where those of a combination have a slippage only if each of its legs has; pure.
+
+    How the broker divides the price of a combination among its legs says nothing.
+    """
+    incomplete: dict[str, FillCost] = {}
+    for order, of_order in grouped(lambda fill: fill.order, fills).items():
+        without = [fill for fill in of_order if fill.slippage is None]
+        if without and len({fill.conid for fill in of_order}) > 1:
+            incomplete[order] = without[0]
+
+    costs = []
+    for fill in fills:
+        missing = incomplete.get(fill.order)
+        if missing is not None and fill.slippage is not None:
+            why = f"another leg of its order has no quote: {missing.contract}"
+            fill = replace(fill, slippage=None, cost=None, part_of_spread=None, why_unknown=why)
+        costs.append(fill)
+    return costs
+
+
+# ---- what is read
+
+
+def read_fill_costs(lake: Lake, settings: Settings, since: date | None = None) -> list[FillCost]:
+    """Read what each execution cost, in order of time; blocks.
+
+    Args:
+        since: The first trading day; None: any.
+    """
+    zone = exchange_days(settings.calendar, date.min, date.min).zone
+    trades = grouped(attrgetter("key"), filter(_is_trade, CampaignBook(lake, settings).parts))
+    fills = []
+    for parts in trades.values():
+        taken_back = cancelled_ids([part.movement for part in parts])
+        for part in parts:
+            is_wanted = since is None or part.movement.session_date >= since
+            if is_wanted and part.movement.movement_id not in taken_back:
+                fills.append(_fill(part, zone))
+
+    quotes = _read_quotes(lake, fills)
+    costs = [fill_cost(fill, quotes.get((fill.conid, fill.at), NO_QUOTE)) for fill in fills]
+    in_order = sorted(costs, key=lambda fill: (fill.day, fill.at or NEVER, fill.movement_id))
+    return combinations_as_one(in_order)
+
+
+def _is_trade(part: OwnedPart) -> bool:
+    return part.is_trade and bool(part.quantity)
+
+
+def _fill(part: OwnedPart, zone: ZoneInfo) -> FillCost:
+    movement = part.movement
+    at = movement.at
+    fee = part.fee
+    if fee and movement.fee_currency not in (None, movement.currency):
+        fee = None  # of another currency, which is never added
+    return FillCost(
+        at=at,
+        day=movement.session_date,
+        hour=None if at is None else f"{at.astimezone(zone):%H}:00",
+        account=movement.account,
+        conid=part.key[1],
+        contract=name_of(movement),
+        underlying=movement.symbol or "",
+        strategy=part.owner,
+        order=movement.order_id or movement.movement_id,
+        movement_id=movement.movement_id,
+        currency=movement.currency or "",
+        quantity=part.quantity,
+        price=movement.price,
+        fee=fee,
+        opens=part.opens,
+    )
+
+
+_QUOTED = ["conid", "source", "bid", "ask", "value_source", "market_data_type", *VALUED]
+
+
+def _read_quotes(lake: Lake, fills: Iterable[FillCost]) -> dict[_Moment, QuoteBefore | str]:
+    """Read the last row of a line before each fill, day by day; blocks."""
+    moments = {(fill.conid, fill.at) for fill in fills if fill.at is not None}
+    if not moments:
+        return {}
+
+    in_order = pl.DataFrame([*moments], ["conid", "at"], orient="row").sort("at")
+    recorded = lake.updates.sync.days()
+    in_cents = lake.contracts.quoted_in_cents()
+
+    quotes: dict[_Moment, QuoteBefore | str] = {}
+    for (day,), of_day in in_order.group_by(col.at.dt.date(), maintain_order=True):
+        if day not in recorded:
+            continue
+        first: datetime = of_day["at"][0]
+        last: datetime = of_day["at"][-1]
+        between = lake.updates.sync.between(
+            first - OLDEST_QUOTE, last, of_day["conid"].to_list(), _QUOTED
+        )
+        of_lines = between.filter(col.position != 0, source=Source.STREAM.value)
+        before = of_day.join_asof(
+            of_lines.with_columns(magnifier=magnifier_in(in_cents)),
+            left_on="at", right_on="timestamp", by="conid", tolerance=OLDEST_QUOTE, coalesce=False,
+        )  # fmt: skip
+        for row in before.drop_nulls("timestamp").iter_rows(named=True):
+            quotes[row["conid"], row["at"]] = _quote_in(row)
+    return quotes
+
+
+def _quote_in(row: Mapping[str, Any]) -> QuoteBefore | str:
+    """Return the quote of a row of the ledger; a text: why it has none."""
+    bid = row["bid"]
+    ask = row["ask"]
+    if row["value_source"] != ValueOrigin.TICK or bid is None or ask is None:
+        return "its line was not trusted, or had no quote with two sides"
+    if row["market_data_type"] not in (None, LIVE_DATA):
+        return "its market data was delayed or frozen"
+    if bid > ask:
+        return "its quote was crossed"
+
+    unit = row["magnifier"]
+    if unit is None:
+        return "the unit of its quote is not known"
+    return QuoteBefore(
+        at=row["timestamp"], bid=bid / unit, ask=ask / unit, multiplier=row["multiplier"]
+    )
