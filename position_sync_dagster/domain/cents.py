@@ -14,6 +14,7 @@ MONEY = frozenset(
         "credit", "worst", "best", "profit_at_half", "average_win", "average_loss", "expectancy",
         "drawdown", "brought", "slippage", "spread", "cost", "fees_without_quote",
         "greatest_profit", "greatest_loss", "against_mark", "now", "chosen", "at_expiry",
+        "expected_value",
     )
 )  # fmt: skip
 

@@ -44,6 +44,14 @@ class CurveRow(AtExpiry):
     spot: float | None
     next_expiry: datetime | None
     last_expiry: datetime | None
+    expected_move: float | None
+    """One standard deviation of the price until the next expiry, by our model."""
+    probability_of_profit: float | None
+    """Of a profit at the next expiry, by the distribution of our model."""
+    expected_value: float | None
+    """The mean profit at the next expiry, by the same distribution."""
+    reached: float | None
+    """The profit now as a part of the greatest profit; null: not known, or unbounded."""
     moves: list[float]
     """In percent, ascending; the other lists have a number for each."""
     prices: list[float] | None

@@ -9,7 +9,7 @@ Either way they are listed with the reason.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import repeat
 from typing import Any
 
@@ -20,6 +20,11 @@ from polars import col
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.coverage import carries
+from position_sync_dagster.money.risk.distribution import (
+    Odds,
+    distribution_at_expiry,
+    odds_of,
+)
 from position_sync_dagster.money.risk.payoff import Payoff, payoff_of
 from position_sync_dagster.money.risk.priced_legs import SIZE, PricedLeg, PricedLegs
 from position_sync_dagster.money.risk.scenario_file import Point
@@ -32,12 +37,10 @@ PRICES = 61
 # The largest move in percent over several underlyings, and over shares alone.
 USUAL_REACH = 20.0
 
-# A curve over one underlying reaches beyond its strikes by this factor, and at least this many
-# standard deviations until the next expiry; its ends are within these moves in percent.
-BEYOND_STRIKES = 1.25
-DEVIATIONS = 2.5
-LEAST_REACH = 3.0
-MOST_REACH = 60.0
+# A curve over one underlying has its strikes, and around the price so many expected moves until the
+# next expiry; but beyond the strikes at most their span, or this part of the price.
+EXPECTED_MOVES = 2.0
+LEAST_SPAN = 0.1
 
 NO_PROFIT = "its profit since it was opened is not known"
 NO_MARK = "what it was worth before it was closed is not known"
@@ -65,6 +68,9 @@ class Curve:
         payoff: The payoff at the next expiry; None: several underlyings.
         next_expiry: When the next leg expires; None: none does.
         last_expiry: When the last leg expires.
+        expected_move: One standard deviation of the price until the next expiry, by our model.
+        odds: What the distribution of our model says of the payoff; None: not known.
+        reached: The profit now as a part of the greatest profit; None: not known, or unbounded.
         left_out: The legs that cannot be priced, with `leg`, `strategy` and `reason`.
         known: How many legs can be priced; where these do not carry the sum there is none.
         of: How many legs there are.
@@ -84,6 +90,9 @@ class Curve:
     payoff: Payoff | None = None
     next_expiry: datetime | None = None
     last_expiry: datetime | None = None
+    expected_move: float | None = None
+    odds: Odds | None = None
+    reached: float | None = None
     left_out: Sequence[Mapping[str, Any]] = ()
     known: int = 0
     of: int = 0
@@ -92,13 +101,17 @@ class Curve:
     def row(self) -> dict[str, Any]:
         """The curve for a program."""
         row = {column.name: getattr(self, column.name) for column in fields(self)}
-        del row["greeks"], row["payoff"]
+        del row["greeks"], row["payoff"], row["odds"]
         row |= {**dict.fromkeys(GREEKS), **self.greeks}
-        return row | {name: getattr(self.payoff, name, None) for name in _OF_PAYOFF}
+        row |= {name: getattr(self.payoff, name, None) for name in _OF_PAYOFF}
+        return row | {name: getattr(self.odds, name, None) for name in _OF_ODDS}
 
 
 # What a program gets of a payoff.
 _OF_PAYOFF = ("break_evens", "greatest_profit", "greatest_loss", "why", "note")
+
+# And of its odds.
+_OF_ODDS = ("probability_of_profit", "expected_value")
 
 
 def curves_of(
@@ -169,9 +182,14 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     if not isinstance(spot, float):
         return curve
 
-    prices = _prices(each, payoff, spot, legs.given.now)
+    distribution = distribution_at_expiry(each, spot, legs.given.now)
+    move = spot * distribution.deviation if distribution else None
+    prices = _prices(each, payoff, spot, move)
     moves = 100 * (prices / spot - 1)
-    curve = replace(curve, spot=spot, moves=moves.tolist(), prices=prices.tolist())
+    curve = replace(
+        curve, spot=spot, moves=moves.tolist(), prices=prices.tolist(), expected_move=move,
+        odds=odds_of(payoff, distribution) if distribution else None,
+    )  # fmt: skip
     if payoff.profit_at is not None:
         at_expiry = payoff.profit_at(prices)
         curve = replace(curve, at_expiry=at_expiry.tolist())
@@ -179,6 +197,8 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
         return curve
 
     gained = realised + float(legs.parts["unrealized_pnl"].sum())
+    if payoff.greatest_profit is not None and payoff.greatest_profit > 0:
+        curve = replace(curve, reached=gained / payoff.greatest_profit)
     changed_now, changed_later = _profits(legs, moves, shift)
     now = gained + changed_now.sum(axis=0)
     chosen = gained + changed_later.sum(axis=0)
@@ -224,30 +244,31 @@ def _left_out(legs: PricedLegs, *, since_opened: bool = False) -> list[Mapping[s
     return left_out
 
 
-def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float, now: datetime) -> model.Array:
-    """Return the prices of a curve: even ones, the strikes and the break-evens between them."""
-    strikes = []
-    deviations = []
-    for leg in legs:
-        terms = leg.delivered
-        if terms is None:
-            continue
-        strikes.append(terms.strike)
-        years = (terms.expires_at - now) / timedelta(days=model.DAYS_PER_YEAR)
-        # Without a volatility the strikes alone say how far the curve reaches.
-        volatility = leg.row["implied_vol"] or 0.0
-        deviations.append(volatility * max(0.0, years) ** 0.5)
+def _prices(
+    legs: Iterable[PricedLeg], payoff: Payoff, spot: float, move: float | None
+) -> model.Array:
+    """Return the prices of a curve: even ones, the strikes and the break-evens between them.
 
-    reach = USUAL_REACH
+    Args:
+        legs: The legs of the curve.
+        payoff: Their payoff.
+        spot: The price of the underlying.
+        move: Its expected move until the next expiry; None: not known, the strikes alone count.
+    """
+    strikes = [leg.delivered.strike for leg in legs if leg.delivered is not None]
     if strikes:
-        farthest = max(abs(strike / spot - 1) for strike in strikes)
-        reach = 100 * max(BEYOND_STRIKES * farthest, DEVIATIONS * min(deviations))
-    # Whole percents, so that the prices stay where they are while time passes.
-    bounded = min(MOST_REACH, max(LEAST_REACH, reach))
-    part = math.ceil(bounded) / 100
+        lowest, highest = min(*strikes, spot), max(*strikes, spot)
+        span = max(highest - lowest, LEAST_SPAN * spot)
+        around = EXPECTED_MOVES * (move or span)
+        low = min(lowest - span / 4, max(spot - around, lowest - span))
+        high = max(highest + span / 4, min(spot + around, highest + span))
+    else:
+        low, high = (spot * (1 + reach / 100) for reach in (-USUAL_REACH, USUAL_REACH))
 
-    low = spot * (1 - part)
-    high = spot * (1 + part)
+    # To a part of the price, so that the prices stay where they are while time passes.
+    step = spot / 100
+    low = max(step, math.floor(low / step) * step)
+    high = math.ceil(high / step) * step
     even = np.linspace(low, high, PRICES)
     break_evens = payoff.break_evens or ()
     prices = np.array([*even, spot, *strikes, *break_evens])

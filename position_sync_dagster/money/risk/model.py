@@ -571,7 +571,7 @@ def _may_gain(options: VanillaOptions) -> Flags:
     return may_be_early & (earns | takes_dividends)
 
 
-def _normal(x: Array) -> Array:
+def normal(x: Array) -> Array:
     """Return the distribution function of the normal distribution; numpy has none."""
     scaled = (-x / math.sqrt(2)).ravel().tolist()
     complement = np.fromiter(map(math.erfc, scaled), float, x.size)
@@ -596,8 +596,8 @@ def _european(options: VanillaOptions, spots: Array, volatility: Array) -> Array
     moneyness = np.log(forward / strike)
     d1 = moneyness / spread + spread / 2
     d2 = d1 - spread
-    on_forward = forward * _normal(side * d1)
-    on_strike = strike * _normal(side * d2)
+    on_forward = forward * normal(side * d1)
+    on_strike = strike * normal(side * d2)
     price = discount * side * (on_forward - on_strike)
     return np.maximum(0.0, price)
 

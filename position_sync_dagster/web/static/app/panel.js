@@ -5,6 +5,8 @@
 import { getJson, reasonOf } from "./api.js";
 import { byId, element, set, write } from "./elements.js";
 
+const LATE_MS = 200; // an answer that comes sooner changes nothing but the numbers
+
 export class Panel {
   #asking = null; // the newest question while it has no answer: its key, what ends it, its promise
   #drawn = null; // the key of the question whose answer is drawn
@@ -29,7 +31,7 @@ export class Panel {
     this.#asking?.end.abort();
     const asking = { key, end: new AbortController() };
     this.#asking = asking;
-    if (key !== this.#drawn) this.#say("computing …", true);
+    if (key !== this.#drawn) setTimeout(() => asking === this.#asking && this.#say("computing …", true), LATE_MS);
     asking.done = this.#answer(asking, read, draw);
     return asking.done;
   }

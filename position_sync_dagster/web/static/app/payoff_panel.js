@@ -2,10 +2,14 @@
 
 import { Chart } from "./chart.js";
 import { byId, element, facts, fit, write } from "./elements.js";
-import { isUnknown, rounded, whole } from "./format.js";
+import { isUnknown, percent, rounded, sign, whole } from "./format.js";
+import { SOON_DAYS } from "./columns.js";
 import { quoted, showCommand } from "./commands.js";
 
 const GREEKS = { dollar_delta: "$ delta", delta: "delta in units", gamma_1pct: "$ delta by 1 %", theta: "theta, a day", vega: "vega, a point" };
+const OF_MODEL = "by our model: a lognormal price around the forward, with the volatility nearest to the money";
+const DAY_MS = 86400000;
+const LATER_DAYS = 21;
 const charts = new Map();
 let greek = "dollar_delta";
 let newest = { before: null, after: null }; // the answers, with the day and volatility that they are of
@@ -113,7 +117,12 @@ const short = (value) => rounded(value, Number.isInteger(value) ? 0 : 1);
 function marksOf(curve) {
   if (!curve.prices) return [{ x: 0, label: "now", colour: "--dim" }];
   const evens = (curve.break_evens ?? []).map((price) => ({ x: price, label: `break-even ${rounded(price, 2)}` }));
-  return [{ x: curve.spot, label: `now ${rounded(curve.spot, 2)}`, colour: "--link" }, ...evens];
+  return [{ x: curve.spot, label: `now ${rounded(curve.spot, 2)}`, colour: "--link" }, ...evens, ...movesOf(curve)];
+}
+
+function movesOf({ spot, expected_move: move }) {
+  if (isUnknown(move)) return [];
+  return [-1, 1].map((side) => ({ x: spot + side * move, label: `${side < 0 ? "−" : "+"}1 move`, colour: "--dim" }));
 }
 
 export function chosenLabel({ days, vol }) {
@@ -145,12 +154,23 @@ function factsOf(curve) {
   const legs = ["legs", curve.legs.length > 6 ? `${curve.legs.length}` : curve.legs.join(", "), "wrap"];
   if (!curve.prices) return [legs];
   return [
-    ["next expiry", dayOf(curve.next_expiry) || "none"],
+    expiryFact(curve),
     ["break-even", evensText(curve.break_evens)],
     ["greatest profit", boundText(curve, curve.greatest_profit), curve.greatest_profit < 0 ? "down" : ""],
     lossFact(curve),
+    ["of it reached", percent(curve.reached), sign(curve.reached), "the profit now, as a part of the greatest profit"],
+    ["probability of profit", percent(curve.probability_of_profit), "", OF_MODEL],
+    ["expected value", whole(curve.expected_value), sign(curve.expected_value), OF_MODEL],
+    ["expected move", isUnknown(curve.expected_move) ? "not known" : `±${rounded(curve.expected_move, 1)}`, "", `one standard deviation until the next expiry, ${OF_MODEL}`],
     legs,
   ];
+}
+
+// Days of the calendar; a week and three weeks before the end are marked.
+function expiryFact({ next_expiry: at }) {
+  if (!at) return ["next expiry", "none"];
+  const days = Math.max(0, Math.ceil((Date.parse(at) - Date.now()) / DAY_MS));
+  return ["next expiry", `${dayOf(at)}, ${days} d`, days <= SOON_DAYS ? "down" : days <= LATER_DAYS ? "soon" : ""];
 }
 
 function evensText(evens) {

@@ -27,7 +27,7 @@ export function choose(changes) {
   Object.assign(choice, changes);
   const shown = new URLSearchParams({ ...chosen(), ...(choice.days && { days: choice.days }), ...(choice.vol && { vol: choice.vol }) });
   history.replaceState(null, "", shown.size ? `?${shown}` : location.pathname);
-  for (const act of listeners) act();
+  for (const act of listeners) act(changes);
 }
 
 // --- The field -------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ const SHARE = 12; // of a large book an answer takes long: it is asked for so mu
 const RECORDED_MS = 60000;
 const CLOSED_DAY_MS = 600000;
 const OLD_S = 60;
-const SETTLE_MS = 120; // a slider is moved in steps: the last one is asked for
+const SETTLE_MS = 120; // a slider is moved in steps: the curve follows each, the others the last one
 const SOON_DAYS = 7;
 const MOST_DAYS = 365;
 
@@ -39,13 +39,31 @@ function ask() {
   const asked = { ...choice };
   const question = hasTrades(asked) ? tradesQuestion(asked) : null;
   return Promise.all([
-    payoffs.show(asked, (get) => readCurves(get, asked), ([before, after]) => drawCurves(before, after, asked)),
+    askCurves(asked),
     askMatrix(asked),
     trades.show(question, (get) => question && get("what-if", question), (answer) => drawTrades(answer, question)),
     assignments.show(chosen(asked), (get) => get("expiry", { days: SOON_DAYS }), (answer) => drawAssignments(answer, SOON_DAYS, isOf(asked))),
     recorded.isOlderThan(RECORDED_MS) && recorded.show({}, (get) => get("scenarios"), drawScenarios),
     closedDay.isOlderThan(CLOSED_DAY_MS) && closedDay.show({}, (get) => get("closed-day"), drawClosedDay),
   ]);
+}
+
+function askCurves(asked) {
+  return payoffs.show(asked, (get) => readCurves(get, asked), ([before, after]) => drawCurves(before, after, asked));
+}
+
+// While a slider is dragged, one question follows the other: none is given up for the next one.
+let isMoved = false;
+let isFollowing = false;
+async function followSlider() {
+  isMoved = true;
+  if (isFollowing) return;
+  isFollowing = true;
+  while (isMoved) {
+    isMoved = false;
+    await askCurves({ ...choice });
+  }
+  isFollowing = false;
 }
 
 // The curves before and after the trades. What is wrong with these stands beside their form.
@@ -114,8 +132,9 @@ function drawAges() {
 // --- The beginning -----------------------------------------------------------------------------------
 
 let waiting = null;
-onChoice(() => {
+onChoice(({ days, vol }) => {
   showFields();
+  if (days !== undefined || vol !== undefined) followSlider();
   clearTimeout(waiting);
   waiting = setTimeout(ask, SETTLE_MS);
 });
