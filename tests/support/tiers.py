@@ -42,6 +42,7 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/\S+\[(.*-)?store(-.*)?\]", V, "in an object store; on a disk first"),
     Row(r"tests/\S+\[(.*-)?postgres(-.*)?\]", V, "in Postgres; in tables first"),
     Row(r"tests/acceptance/test_(dev|hosts|logins)\.py", P, "other ways to start the demo's parts"),
+    Row(r"tests/acceptance/test_backup\.py", P, "a Postgres, copied as deploy.md prints it"),
     Row(r"tests/acceptance/test_stopping\.py::test_(by_itself|a_verdict)", P,
         "demos for their verdict; its rules are in tests/unit/test_demo.py"),
     Row(r"tests/integration/sync/test_fuzz(ed_lines)?\.py", C, "a gateway that sends anything"),
