@@ -5,6 +5,7 @@ It is for the tests of both packages: `tests`, and `ib_gateway_simulator/tests`.
 
 import gc
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -35,6 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the recorded day run on another recording."""
     parser.addoption("--recording", metavar="FILE", help="what test_recorded_day.py plays")
 
+
+# The texts of tests that skip without a program that CI has to have.
+NEEDED_IN_CI = re.compile("apt install (chromium|jq|postgresql)")
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - each test has a folder of its own in it
 # Free bytes, several times what all tests write.
@@ -83,6 +87,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         place = {nodeid: place for place, nodeid in enumerate(mixed(one.nodeid for one in items))}
         items.sort(key=lambda item: place[item.nodeid])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Fail in CI what a missing browser, Postgres or jq lets skip elsewhere."""
+    report = yield
+    if "CI" in os.environ and report.skipped and NEEDED_IN_CI.search(str(report.longrepr)):
+        report.outcome = "failed"
+    return report
 
 
 def pytest_collection_finish() -> None:

@@ -40,7 +40,8 @@ def test_a_restore_brings_back_what_the_backup_has(tmp_path, server_has_it):
         def run(commands: list[str]) -> None:
             for command in commands:
                 done = subprocess.run(
-                    ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False,
+                    ["sh", "-c", command],
+                    cwd=tmp_path, capture_output=True, text=True, check=False,
                     env=os.environ | server.environment | {"PATH": path},
                 )  # fmt: skip
                 assert done.returncode == 0, (command, done.stderr)

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -17,6 +18,8 @@ import yaml
 from packaging.requirements import Requirement
 from pydantic import SecretStr
 
+from conftest import pytest_runtest_makereport
+from hatch_build import addresses, with_absolute_links
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import need_simulator
 from position_sync_dagster.errors import MissingExtraError
@@ -326,6 +329,37 @@ def test_package_and_simulator_own_no_file_and_no_command_in_common():
 def test_what_needs_an_extra_is_not_installed_without_it():
     needed = {Requirement(each).name for each in PROJECT["dependencies"]}
     assert needed.isdisjoint({"dagster-webserver", "ib-gateway-simulator"})
+
+
+def test_links_of_the_readme_are_absolute_where_a_repository_is_named():
+    readme = (ROOT / "README.md").read_text()
+    assert with_absolute_links(readme, None) == readme
+    absolute = with_absolute_links(readme, "https://code.example/us/")
+    assert "](https://code.example/us/blob/main/docs/tables.md)" in absolute
+    assert "![The money page](https://code.example/us/raw/main/docs/" in absolute
+    assert re.findall(r"\]\((?!https?://)[^)]*\)", absolute) == []
+    assert addresses("https://code.example/us")["Issues"] == "https://code.example/us/issues"
+    assert addresses(None)["Homepage"].startswith("https://pypi.org/")
+
+
+def test_actions_are_pinned_by_digest():
+    for workflow in (ROOT / ".github/workflows").glob("*.yml"):
+        used = re.findall(r"uses: (\S+)", workflow.read_text())
+        assert [action for action in used if not re.search(r"@[0-9a-f]{40}$", action)] == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [("no Chromium here: `apt install chromium`", "failed"), ("no Docker here", "skipped")],
+)
+def test_in_ci_a_missing_program_fails_a_test(monkeypatch, reason, outcome):
+    monkeypatch.setenv("CI", "true")
+    report = Mock(skipped=True, longrepr=("file", 1, f"Skipped: {reason}"), outcome="skipped")
+    hook = pytest_runtest_makereport(Mock(), Mock())
+    next(hook)
+    with pytest.raises(StopIteration):
+        hook.send(report)
+    assert report.outcome == outcome
 
 
 def test_what_is_not_released_yet_stands_above_the_releases():
