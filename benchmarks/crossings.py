@@ -19,6 +19,7 @@ from typing import Any
 
 from ib_gateway_simulator import SimulatedGateway, load_book
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.stream_parts import with_money
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.stream.streamer import stream
@@ -69,7 +70,7 @@ async def measured(folder: Path) -> dict[str, list[set[str]]]:
     async with SimulatedGateway(book="small", seed=7) as gateway:
         settings = Settings(_env_file=None, lake=str(folder), gateway_port=gateway.port)
         stop = asyncio.Event()
-        running = asyncio.create_task(stream(lake, settings, stop=stop))
+        running = asyncio.create_task(stream(lake, settings, stop=stop, complete=with_money))
         async for _rows in lake.updates.follow("start"):
             if await lake.updates.count():
                 break

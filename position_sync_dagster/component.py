@@ -18,6 +18,7 @@ from position_sync_dagster.defs.resources import GATEWAY, key_of, set_component_
 from position_sync_dagster.errors import GatewaysFileError, SettingsError
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.money import defs as money
+from position_sync_dagster.money.defs import parts
 from position_sync_dagster.settings import Settings, load_settings
 
 # The attributes, and the one of `settings`, that are paths.
@@ -175,6 +176,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.BetaWarning)
             warnings.simplefilter("ignore", dg.PreviewWarning)
+            parts.add_to_core()
             trees = [dg.ComponentTree.from_module(package, root) for package in (core, money)]
             loaded = dg.Definitions.merge(*(tree.build_defs(Path()) for tree in trees))
             definitions = loaded.map_asset_specs(func=partial(self._completed, settings=settings))

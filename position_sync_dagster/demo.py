@@ -53,6 +53,7 @@ from position_sync_dagster.live_status import (
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.past.statement_folder import import_statements
 from position_sync_dagster.money.profit.todays_profit import day_and_close_before
+from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.money.reports.figures import Figures, read_figures
 from position_sync_dagster.processes import home as homes
 from position_sync_dagster.processes import ports, supervisor
@@ -61,7 +62,7 @@ from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, NoAnswer
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
 from position_sync_dagster.sync.exchange_days import exchange_days, session_before
-from position_sync_dagster.terminal.text import command_as_typed, printable
+from position_sync_dagster.terminal.text import command_as_typed
 
 # The number of past trading days that have a statement.
 SESSIONS = 40

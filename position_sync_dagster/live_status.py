@@ -15,12 +15,12 @@ from rich.live import Live
 from rich.text import Text
 
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.processes import supervisor
 from position_sync_dagster.processes.child_process import StopRequested
 from position_sync_dagster.terminal.board import Lines, board, figures_of
 from position_sync_dagster.terminal.output import print_table
-from position_sync_dagster.terminal.text import printable
 
 
 @dataclass(frozen=True, slots=True)

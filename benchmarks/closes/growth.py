@@ -8,12 +8,12 @@ from benchmarks.bench import Bench
 from benchmarks.closes.history import ACCOUNT, FIRST_CONID, write_history
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import median
-from position_sync_dagster.defs.assets import derived_tables  # noqa: F401 - defines them
 from position_sync_dagster.defs.assets.table_asset import DERIVE
 from position_sync_dagster.domain.execution import GATEWAY, Execution, Side
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.defs import exposure  # noqa: F401 - defines it
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.strategies.leg_followers import RollFollower

@@ -15,6 +15,7 @@ from ib_gateway_simulator import SimulatedGateway
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.money.stream_parts import with_money
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.object_store import ObjectStore, running_store
@@ -115,7 +116,7 @@ async def _counted(bench: Bench, hours: str | None, more: dict[str, float]) -> C
             await lake.registry.replace_all(load_strategies(book.strategies))
             store.proxy.change(latency_s=LATENCY_S)
             stop = asyncio.Event()
-            task = asyncio.create_task(stream(lake, settings, stop=stop, report=lambda _: None))
+            task = asyncio.create_task(stream(lake, settings, stop=stop, complete=with_money))
             try:
                 await _live(store, settings)
                 await asyncio.sleep(settled_s)

@@ -9,6 +9,7 @@ import json
 import sys
 
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.stream_parts import with_money
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.settings import make_settings
 
@@ -20,7 +21,7 @@ async def main(lake: str, port: str, seconds: str, *legs: str) -> None:
     await opened.initialize()
     for leg in legs:
         await opened.registry.add_active(**json.loads(leg))
-    await stream(opened, settings, stop=asyncio.Event(), report=lambda _: None, run_id="trust")
+    await stream(opened, settings, stop=asyncio.Event(), complete=with_money, run_id="trust")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from position_sync_dagster.errors import MissingExtraError, PositionSyncError
-from position_sync_dagster.terminal.text import as_typed, printable
+from position_sync_dagster.money.reports.columns import printable
+from position_sync_dagster.terminal.text import as_typed
 
 app = typer.Typer(
     name="position-sync",

@@ -21,8 +21,8 @@ from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
 from position_sync_dagster.lake.ledger_rows import LedgerProvenance
 from position_sync_dagster.lake.schema import legs_of
+from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import printable
 
 # Maximum number of ids in the error about an ambiguous prefix.
 CANDIDATES = 5

@@ -13,9 +13,9 @@ from typer.core import TyperGroup
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import LakeError, MissingExtraError
 from position_sync_dagster.lake.lake import Lake, Past
+from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.processes.home import Home, adopt_environment
 from position_sync_dagster.settings import Settings, load_settings, warnings_of
-from position_sync_dagster.terminal.text import printable
 from position_sync_dagster.web.api import ask, invalid
 from position_sync_dagster.web.served_figures import PageFigures
 

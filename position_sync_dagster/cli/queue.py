@@ -13,8 +13,8 @@ from position_sync_dagster.domain.clock import seconds_since, utc_now
 from position_sync_dagster.domain.queue_request import QueuedPosition, QueueStatus
 from position_sync_dagster.errors import RequestStateError
 from position_sync_dagster.lake.position_queue import SyncQueue
+from position_sync_dagster.money.reports.columns import duration
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import duration
 
 group = typer.Typer(cls=options.ListByDefault)
 app.add_typer(group, name="queue")

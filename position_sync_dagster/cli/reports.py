@@ -26,6 +26,7 @@ from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.todays_profit import (
     TodaysProfit,
 )
+from position_sync_dagster.money.reports import money_tables
 from position_sync_dagster.money.reports.book import (
     Book,
     book_at,
@@ -34,12 +35,13 @@ from position_sync_dagster.money.reports.book import (
     read_book,
 )
 from position_sync_dagster.money.reports.changes import ChangeKind
+from position_sync_dagster.money.reports.columns import amount, known_for
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.money.strategies.propose_strategies import next_step
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.terminal import board, money_tables, output
-from position_sync_dagster.terminal.text import amount, as_typed, known_for
+from position_sync_dagster.terminal import board, output
+from position_sync_dagster.terminal.text import as_typed
 
 
 @app.command()

@@ -17,12 +17,13 @@ from position_sync_dagster.lake import strategies_file
 from position_sync_dagster.lake.given_leg import ContractTerms, GivenLeg, help_of, make_leg
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.reports.book import read_book
+from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.money.reports.status import leg_states
 from position_sync_dagster.money.strategies import leg_followers, propose_strategies, rules
 from position_sync_dagster.money.strategies.proposals import SINGLE, Proposal, ProposedStrategy
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import as_typed, printable
+from position_sync_dagster.terminal.text import as_typed
 
 group = typer.Typer(no_args_is_help=True)
 app.add_typer(group, name="strategies")

@@ -7,13 +7,13 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
+from position_sync_dagster.money.reports.columns import known_for
 from position_sync_dagster.money.risk.proposed_trade import EXAMPLE
 from position_sync_dagster.money.risk.scenarios import Breakdown
 from position_sync_dagster.money.risk.what_if import (
     USUAL_MOVES,
 )
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import known_for
 
 _NOTHING = "Nothing is held."
 _USUAL_SPOT = ",".join(f"{move:g}" for move in USUAL_MOVES)

@@ -24,7 +24,11 @@ from pydantic import AwareDatetime
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import resources
-from position_sync_dagster.defs.assets import queue_and_ledger, table_asset
+from position_sync_dagster.defs.assets import (
+    latest_positions,  # noqa: F401 - defines what a tick derives
+    queue_and_ledger,
+    table_asset,
+)
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks import tables as table_checks

@@ -32,7 +32,8 @@ from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import streamer
-from position_sync_dagster.sync.stream.ownership import StreamCounts
+from position_sync_dagster.sync.stream.ownership import Ownership, StreamCounts
+from position_sync_dagster.sync.stream.router import StreamTables
 
 PACKAGE = "position_sync_dagster"
 
@@ -55,6 +56,19 @@ CLEAN_END_S = 10.0
 LOOK_S = 5.0
 
 
+# Adds further parts to those of a stream; definitions above the core fill it as they are loaded.
+COMPLETE: list[streamer.Complete] = []
+
+
+def _complete(
+    parts: StreamTables, lake: tables.Lake, settings: Settings, own: Ownership
+) -> StreamTables:
+    """Return the parts of a stream with all that others add."""
+    for complete in COMPLETE:
+        parts = complete(parts, lake, settings, own)
+    return parts
+
+
 class StreamThread:
     """Runs the stream in a thread with its own event loop.
 
@@ -70,7 +84,9 @@ class StreamThread:
 
     def __init__(self, lake: tables.Lake, settings: Settings, *, run_id: str | None) -> None:
         self._asked = asyncio.Event()
-        self._stream = partial(streamer.stream, lake, settings, run_id=run_id, stop=self._asked)
+        self._stream = partial(
+            streamer.stream, lake, settings, run_id=run_id, stop=self._asked, complete=_complete
+        )
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
         self._ended: Future[StreamCounts] = Future()

@@ -11,11 +11,11 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.gateway_session import PAUSED, SessionState
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.changes import DayChange
+from position_sync_dagster.money.reports.columns import age, duration, number, printable
 from position_sync_dagster.money.reports.figures import Figures
+from position_sync_dagster.money.reports.money_tables import sums_table
 from position_sync_dagster.money.reports.status import LoginStatus, Status
-from position_sync_dagster.terminal.money_tables import sums_table
 from position_sync_dagster.terminal.output import fitted_table
-from position_sync_dagster.terminal.text import age, duration, number, printable
 
 
 def paused(login: LoginStatus) -> bool:

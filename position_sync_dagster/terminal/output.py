@@ -14,8 +14,8 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from position_sync_dagster.money.reports.columns import Column, Row, foreign, readable
 from position_sync_dagster.money.reports.status import plain
-from position_sync_dagster.terminal.text import Column, Row, foreign, readable
 
 # Maximum length of a line, in characters: a text of others may have any length.
 MOST_OF_A_LINE = 4000

@@ -1,42 +1,13 @@
-"""Values as text for a terminal, and the commands in hints as the user can type them."""
+"""Cells of CSV, and the commands in hints as the user can type them."""
 
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
-from datetime import datetime, timedelta
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-Row = Mapping[str, Any]
-
-
-def printable(text: str) -> str:
-    r"""Return text with its control characters escaped, which a terminal would obey.
-
-    >>> printable("AAPL\x1b[2J")
-    'AAPL\\x1b[2J'
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-
-
-# Maximum length of a text of others, such as a symbol or an argument, in characters.
-MOST_FOREIGN = 200
-
-
-def foreign(text: str, most: int = MOST_FOREIGN) -> str:
-    r"""Return a text of others for a person: on one line, without control characters, cut.
-
-    >>> foreign("AAPL\nforged"), foreign("x" * 9, 4)
-    ('AAPL\\nforged', 'xxx…')
-    """
-    if len(text) > most:
-        text = f"{text[: most - 1]}…"
-    return text if text.isprintable() else printable(text)
+from position_sync_dagster.money.reports.columns import foreign
 
 
 def cell_text(value: object) -> str:
@@ -54,133 +25,6 @@ def cell_text(value: object) -> str:
     text = foreign(str(value))
     is_formula = isinstance(value, str) and text.startswith(("=", "+", "-", "@"))
     return f"'{text}" if is_formula else text
-
-
-def number(value: float | None) -> str:
-    """Return a number for a table. An unknown number is a dash, never a zero.
-
-    >>> number(1234.5), number(None)
-    ('1,234.50', '–')
-    """
-    return "–" if value is None else f"{value:,.2f}"
-
-
-def amount(value: float | None) -> str:
-    """Return an amount of money or a greek in few characters; an unknown one is a dash.
-
-    >>> amount(-12345.6), amount(12.34), amount(23456789.0), amount(0.004), amount(None)
-    ('-12,346', '12.3', '23.46m', '0.004', '–')
-    """
-    if value is None:
-        return "–"
-
-    size = abs(value)
-    if size >= 1e7:
-        return f"{value / 1e6:,.2f}m"
-    if size >= 99.95:
-        return f"{value:,.0f}"
-    if size >= 0.95 or value == 0:
-        return f"{value:.1f}"
-    return f"{value:.2g}"
-
-
-def readable(value: Any) -> str:
-    """Return a value of any type for a person; an unknown one is a dash.
-
-    >>> readable(-2.0), readable(1234.567), readable(0.00123), readable(["a", "b"]), readable(True)
-    ('-2', '1,234.57', '0.0012', 'a, b', 'yes')
-    """
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(readable, value))
-    if not isinstance(value, float):
-        return str(value)
-
-    if value.is_integer():
-        return f"{value + 0.0:,.0f}"  # no "-0"
-    return f"{value:,.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table of texts; one without any text is not shown.
-
-    Attributes:
-        name: A row that lacks this name has an empty cell.
-        text: Returns the cell of a row. None: the name is that of an amount, with a star in the
-            rows that have it in `unknown`; one that is null there says of how many it is known.
-        rank: 0 for a column that is always shown; the others are shown if they fit, lowest rank
-            first.
-        left: Whether the cells are aligned to the left.
-        signed: Whether a negative number is red and a positive one green.
-        most: The most characters of a cell in a narrow table; None for no limit.
-    """
-
-    heading: str
-    name: str
-    rank: int = 0
-    text: Callable[[Row], str] | None = None
-    _: KW_ONLY
-    left: bool = False
-    signed: bool = False
-    most: int | None = None
-
-    def cells(self, rows: Sequence[Row]) -> list[str]:
-        """Return the cell of each row, without control characters."""
-        return [self._cell(row) if self.name in row else "" for row in rows]
-
-    def _cell(self, row: Row) -> str:
-        if self.text is not None:
-            return foreign(self.text(row))
-        value = row[self.name]
-        if self.name not in row.get("unknown", ()):
-            return amount(value)
-        if value is None:
-            return known_for(row["known"][self.name], row["of"][self.name])
-        return f"{amount(value)}*"
-
-
-def known_for(known: int, of: int) -> str:
-    """Return what stands in place of a sum that what is known does not carry.
-
-    >>> known_for(2, 40), known_for(0, 40)
-    ('known for 2 of 40', '–')
-    """
-    return f"known for {known} of {of}" if known else "–"
-
-
-def age(since: datetime | None, now: datetime) -> str:
-    """Return the time from `since` to `now`; an unknown one is a dash."""
-    return "–" if since is None else duration((now - since).total_seconds())
-
-
-def duration(seconds: float | None) -> str:
-    """Return a length of time: in seconds up to two minutes, then in whole minutes.
-
-    >>> duration(0.42), duration(119), duration(120), duration(7300), duration(200000)
-    ('0.4 s', '119 s', '2 min', '2 h 1 min', '2 d 7 h')
-    """
-    if seconds is None:
-        return "–"
-
-    seconds = max(seconds, 0.0)
-    whole = round(seconds)
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if whole < 120:
-        return f"{whole} s"
-
-    length = timedelta(seconds=whole)
-    hours = length.seconds // 3600
-    minutes = length.seconds % 3600 // 60
-    if length.days:
-        return f"{length.days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 NAME = "position-sync"

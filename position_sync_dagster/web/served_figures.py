@@ -19,6 +19,7 @@ from position_sync_dagster.money.profit.todays_profit import TodaysProfit, expla
 from position_sync_dagster.money.reports.book import Book, margins_of, read_curves
 from position_sync_dagster.money.reports.decisions import MOVES, decisions
 from position_sync_dagster.money.reports.figures import Figures, read_figures
+from position_sync_dagster.money.reports.money_tables import not_in_sums
 from position_sync_dagster.money.reports.status import plain
 from position_sync_dagster.money.risk.deliveries import expiry_report
 from position_sync_dagster.money.risk.priced_legs import PricedLegs
@@ -32,7 +33,6 @@ from position_sync_dagster.money.risk.scenario_file import (
 from position_sync_dagster.money.risk.scenarios import profits
 from position_sync_dagster.money.risk.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.terminal.money_tables import not_in_sums
 from position_sync_dagster.web.expiry_answers import SOON_DAYS
 from position_sync_dagster.web.turns import Turns
 

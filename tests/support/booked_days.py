@@ -11,6 +11,7 @@ from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
 from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.past.statement_folder import import_statements
 from position_sync_dagster.money.profit.profit import TradingDay, explain_days
 from position_sync_dagster.settings import Settings
@@ -178,7 +179,11 @@ class Books:
         import_statements(self.lake, self.settings)
 
     def fill(self, *days: date) -> None:
-        filled = ClosingService(self.lake, self.settings).collect(days).filled
+        filled = (
+            ClosingService(self.lake, self.settings, stated=StatementDays(self.settings, self.lake))
+            .collect(days)
+            .filled
+        )
         table = self.lake.derived_table(DAILY_POSITIONS)
         derived.replace(table, {day: closed.rows for day, closed in filled.items()})
 

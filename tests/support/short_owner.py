@@ -17,7 +17,7 @@ from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Ownership
-from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
+from position_sync_dagster.sync.stream.publisher import Announcements, ChangeWatcher, Publisher
 
 
 class RefreshReport(NamedTuple):
@@ -44,7 +44,7 @@ async def refresh(lake: Lake, settings: Settings) -> RefreshReport:
 async def _download_and_enqueue(lake: Lake, settings: Settings, own: Ownership) -> AccountFeed:
     """Return the account feed, after its connection is closed."""
     context = OwnerContext(settings=settings, lease=own)
-    watcher = CloseWatcher(context, CloseExplainer(lake, guard=own.check))
+    watcher = ChangeWatcher(context, lake.position_changes, [CloseExplainer(lake)])
     publisher = Publisher(
         context, lake.queue, lake.broker_positions, Announcements(lake.updates), watcher=watcher
     )

@@ -43,6 +43,7 @@ from position_sync_dagster.domain.gateway_session import GatewaySession, Session
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.reports.book import open_positions, read_book
+from position_sync_dagster.money.stream_parts import with_money
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.migrations import keep_migrations
@@ -266,7 +267,9 @@ class Program:
                 if entry.at < at:
                     gateway.list_executed(entry)
             stop = asyncio.Event()
-            task = asyncio.create_task(stream(self.lake, self.settings, stop=stop))
+            task = asyncio.create_task(
+                stream(self.lake, self.settings, stop=stop, complete=with_money)
+            )
             worth = {closed.account: float(closed.net_liquidation) for closed in books}
             watched = Watched(
                 program=self, gateway=gateway, task=task, net_liquidation=worth, began=utc_now()

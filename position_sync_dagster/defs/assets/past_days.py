@@ -1,11 +1,7 @@
-"""The assets of past days, with their checks.
+"""The asset `daily_positions` with its check: every holding at the close of each trading day.
 
-They are `daily_positions`, `profit_explained`, `books` and `closed_campaigns`.
-
-The first has every holding at the close of each trading day, the second where the profit of the
-day came from, the third why net liquidation moved. The trading days of an exchange are the
-partitions of all; each exists from its close on. The job `close_day` records them after the close,
-and again at night.
+The trading days of an exchange are the partitions of all assets of past days; each exists from its
+close on. The job `close_day` records them after the close, and again at night.
 """
 
 import inspect
@@ -20,39 +16,42 @@ import polars as pl
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.assets.derived_tables import plotted, seldom
-from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.dagster_internals import WITHOUT_EVENTS
-from position_sync_dagster.defs.resources import CLOSE_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.lake import derived, schema
+from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.schema import (
-    BOOKS,
-    DAILY_POSITIONS,
-    PROFIT_EXPLAINED,
-    TableSpec,
-)
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, TableSpec
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
-from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
-from position_sync_dagster.money.past.movement_book import MovementBook
-from position_sync_dagster.money.past.statement_folder import StatementFolder
-from position_sync_dagster.money.profit.books import close_books, open_books
-from position_sync_dagster.money.profit.profit import (
-    TradingDay,
-    explain_days,
-    unknown_profits,
-)
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
-from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService
+from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService, StatedDays
 
 # A trading day is recorded after its close; an exchange is never closed for more than four
 # days.
 CLOSED_DAYS = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=5), warn_window=timedelta(days=4)
 )
+
+# Makes the source of stated positions for a lake; definitions above the core fill it as they are
+# loaded. It has the days of every account where no lake is named.
+STATED: list[Callable[[Settings, tables.Lake | None], StatedDays]] = []
+
+# The assets that this source reads.
+STATED_BY: list[str] = []
+
+
+def stated_days(settings: Settings, lake: tables.Lake | None = None) -> StatedDays | None:
+    """Return the source of stated positions, if there is one."""
+    return STATED[0](settings, lake) if STATED else None
+
+
+def closing_service(
+    lake: tables.Lake, settings: Settings, clock: Clock = utc_now
+) -> ClosingService:
+    """Return what collects the rows of past days of a lake."""
+    return ClosingService(lake, settings, stated=stated_days(settings, lake), clock=clock)
+
 
 MADE_OF = {"session_date": "timestamp", "closed_at": "timestamp", "age_s": "value_time timestamp"}
 
@@ -109,7 +108,7 @@ def daily_asset(
     @over_trading_days(
         DAILY_POSITIONS,
         partitions,
-        deps=["position_updates", "flex_statements"],
+        deps=["position_updates", *STATED_BY],
         freshness_policy=CLOSED_DAYS,
         metadata=table_asset.column_lineage(DAILY_POSITIONS, MADE_OF),
     )
@@ -131,9 +130,9 @@ def daily_asset(
         """
         lake = position_sync.lake
         run_id = context.run.run_id
-        service = ClosingService(lake, position_sync.settings, clock=clock)
 
         def make() -> tuple[ClosedDays, dict[date, pl.DataFrame]]:
+            service = closing_service(lake, position_sync.settings, clock)
             closed_days = service.collect(days_of(context))
             # A day that has rows is not filled again: they come last.
             service.record_differences(closed_days.filled, run_id=run_id)
@@ -178,7 +177,7 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day: counts, and the profit and loss by currency."""
     rows = closed.rows
     held = rows.filter(pl.col.position != 0)
-    without = seldom(
+    without = table_asset.seldom(
         without_value=rows["market_value"].null_count(),
         without_daily_pnl=held["daily_pnl"].null_count(),
         rows_left_out=len(closed.left_out),
@@ -197,7 +196,7 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
         "dagster/partition_row_count": rows.height,
         "held": held.height,
         **without,
-        **plotted(numbers),
+        **table_asset.plotted(numbers),
         "closed_at": dg.MetadataValue.timestamp(closed.closed_at),
         "from_statement": closed.stated,
         "differences": len(closed.differences),
@@ -260,9 +259,13 @@ def _first_day(settings: Settings) -> date:
         return date.fromisoformat(settings.daily_start)
 
     of_ledger = first_ledger_day(settings.table("position_updates"))
-    of_statements = StatementFolder(settings.flex_folder).first_day()
-    first_days = [day for day in (of_ledger, of_statements) if day is not None]
+    first_days = filter(None, (of_ledger, _first_stated_day(settings)))
     return min(first_days, default=datetime.now(UTC).date())
+
+
+def _first_stated_day(settings: Settings) -> date | None:
+    stated = stated_days(settings)
+    return None if stated is None else min(stated.days(), default=None)
 
 
 # Number of trading days recorded again at night: rows may come late, and statements a week later.
@@ -272,58 +275,23 @@ RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 
 
-@derived_asset(
-    schema.CLOSED_CAMPAIGNS,
-    # Not the strategies and daily_positions, which it reads too: they change all day, and it would
-    # be shown as stale until the next close.
-    deps=["executions", "statement_events", "closures"],
-    writer=CLOSE_JOB,
-)
-def closed_campaigns(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
-    """What each campaign of a strategy brought from its first trade until nothing was left of it.
-
-    Written by the job close_day, after daily_positions, with the strategies as they are then.
-
-    How to read it: one row for each campaign that is over, and for each structure of options that
-    was in no strategy. Rolls, and what assignments left, belong to it. Profit is after fees. What
-    is null, and why, is in profit_unknown and why_unknown. position-sync results has the sums.
-    """
-    rows = CampaignBook(lake, settings).rows()
-    table = lake.derived_table(schema.CLOSED_CAMPAIGNS)
-    frame = schema.frame_of(table.spec, rows)
-    result = derived.replace(table, frame, run_id=run_id)
-
-    metadata = table_asset.replacement_metadata(result)
-    unknown = frame["profit"].null_count()
-    metadata["profits_unknown"] = str(unknown)
-    return Derived(metadata=metadata, version=str(result.version))
-
-
 @dg.definitions
 def daily() -> dg.Definitions:
-    """Build asset, check, jobs and schedules for the exchange in the settings."""
+    """Build asset, check, job and schedules for the exchange in the settings."""
     days, first = known_days(resources.POSITION_SYNC.read_settings())
-    partitions = exchange_partitions(days, first)
-    asset = daily_asset(partitions)
-    explained = explained_asset(partitions)
-    books = books_asset(partitions)
-    closing = _job_of(
+    closing = job_of(
         resources.CLOSE_JOB,
         "Record every holding at the close of a trading day, or of a range of them.",
     )
-    importing = _job_of(
-        resources.IMPORT_JOB,
-        "Download the Flex query of the settings, and store trades and cash of all statements.",
-    )
     return dg.Definitions(
-        assets=[asset, explained, books, closed_campaigns],
-        asset_checks=[days_are_complete, profits_are_explained, books_close],
-        jobs=[closing, importing],
+        assets=[daily_asset(exchange_partitions(days, first))],
+        asset_checks=[days_are_complete],
+        jobs=[closing],
         schedules=schedules_of(days, first),
     )
 
 
-def _job_of(name: str, description: str) -> Any:
+def job_of(name: str, description: str) -> Any:
     """Return the job that materializes the assets which it writes."""
     selection = dg.AssetSelection.tag(resources.WRITTEN_BY, name)
     return dg.define_asset_job(
@@ -334,8 +302,24 @@ def _job_of(name: str, description: str) -> Any:
     )
 
 
+def scheduled(job: str, cron: str, timezone: str) -> Callable[[Any], dg.ScheduleDefinition]:
+    """Return the decorator of a schedule that runs from the start; its docstring describes it."""
+
+    def decorate(evaluate: Any) -> dg.ScheduleDefinition:
+        define = dg.schedule(
+            job_name=job,
+            cron_schedule=cron,
+            execution_timezone=timezone,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description=inspect.getdoc(evaluate),
+        )
+        return define(evaluate)
+
+    return decorate
+
+
 def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.ScheduleDefinition]:
-    """Build the schedules, which run from the start, in the time zone of the exchange.
+    """Build the schedules, in the time zone of the exchange.
 
     Dagster's own schedule for partitions would also run on holidays, for the previous trading day,
     unless the job got its partitions in a deprecated way. At night, statements are imported before
@@ -345,20 +329,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
     zone = ZoneInfo(days.timezone)
     at = days.settled_at
 
-    def scheduled(job: str, cron: str) -> Callable[[Any], dg.ScheduleDefinition]:
-        def decorate(evaluate: Any) -> dg.ScheduleDefinition:
-            define = dg.schedule(
-                job_name=job,
-                cron_schedule=cron,
-                execution_timezone=days.timezone,
-                default_status=dg.DefaultScheduleStatus.RUNNING,
-                description=inspect.getdoc(evaluate),
-            )
-            return define(evaluate)
-
-        return decorate
-
-    @scheduled(resources.CLOSE_JOB, f"{at.minute} {at.hour} * * 1-5")
+    @scheduled(resources.CLOSE_JOB, f"{at.minute} {at.hour} * * 1-5", days.timezone)
     def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Shortly after the usual close of the exchange, on its trading days."""
         day = context.scheduled_execution_time.astimezone(zone).date()
@@ -366,7 +337,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
             return dg.SkipReason(f"{days.calendar} is closed on {day}.")
         return dg.RunRequest(partition_key=day.isoformat())
 
-    @scheduled(resources.CLOSE_JOB, "15 6 * * 2-6")
+    @scheduled(resources.CLOSE_JOB, "15 6 * * 2-6", days.timezone)
     def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """At night: the last eight trading days again, for late rows and statements."""
         today = context.scheduled_execution_time.astimezone(zone).date()
@@ -376,18 +347,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
         day_range = {RANGE_START: over[0].isoformat(), RANGE_END: over[-1].isoformat()}
         return dg.RunRequest(tags=day_range)
 
-    @scheduled(resources.IMPORT_JOB, "0 6 * * 2-6")
-    def nightly_statements(_context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        """At night: download and import the broker's statements, if there are any."""
-        settings = resources.POSITION_SYNC.read_settings()
-        if settings.flex_token is None and not settings.flex_folder.is_dir():
-            return dg.SkipReason(
-                "No statements: POSITION_SYNC_FLEX_FOLDER is no folder, and no "
-                "POSITION_SYNC_FLEX_TOKEN is set."
-            )
-        return dg.RunRequest()
-
-    return [after_the_close, late_rows, nightly_statements]
+    return [after_the_close, late_rows]
 
 
 def last_days(days: exchange_days.ExchangeDays, number: int, *, before: date) -> list[date]:
@@ -422,7 +382,7 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         return passed("No trading day is over yet.")
 
     without = over - last_values.keys()
-    missing = without - ClosingService(lake, settings).flat_days(without)
+    missing = without - closing_service(lake, settings).flat_days(without)
     older: set[date] = set()
     for day in over:
         newest_value = last_values.get(day)
@@ -449,7 +409,7 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
 
 def _begins_after_close(lake: tables.Lake, settings: Settings, first: date) -> bool:
     """Return whether the ledger begins after the close of the first day, so that it misses none."""
-    if settings.daily_start or StatementFolder(settings.flex_folder).first_day() == first:
+    if settings.daily_start or _first_stated_day(settings) == first:
         return False
     closed = exchange_days.closing_times(settings.calendar, [first])[first]
     return lake.updates.sync.last_before(closed).is_empty()
@@ -461,133 +421,3 @@ def _last_values(lake: tables.Lake, timezone: str) -> dict[date, date]:
     newest = rows.group_by("session_date").agg(pl.col.timestamp.max())
     day = pl.col.timestamp.dt.convert_time_zone(timezone).dt.date()
     return dict(newest.select("session_date", day).iter_rows())
-
-
-# Maximum number of strategies that the check names.
-STRATEGIES_SHOWN = 5
-
-
-def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
-    """Build the asset over the trading days of an exchange."""
-
-    @over_trading_days(
-        PROFIT_EXPLAINED,
-        partitions,
-        deps=["daily_positions", "position_updates", "executions", "closures"],
-    )
-    def profit_explained(
-        context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
-    ) -> dg.MaterializeResult[None]:
-        """Where the profit of each trading day came from, by strategy and account.
-
-        Written by the job close_day, after daily_positions, and by backfills of any range.
-
-        How to read it: profit is the sum of the parts: the move of the underlyings (delta, gamma),
-        of the volatilities (vega), time (theta), the rest of the repricing, trades and their fees,
-        assignments, cash of statements, and what no trade explains. A day is replaced whole.
-        """
-        lake = position_sync.lake
-        settings = position_sync.settings
-        days = days_of(context)
-        days_before = [exchange_days.session_before(settings.calendar, day) for day in days]
-        closes = exchange_days.closing_times(settings.calendar, [*days, *days_before])
-        # What the new rows of daily_positions say of contracts may make a movement's cash known.
-        MovementBook(lake, settings.calendar, run_id=context.run.run_id).update()
-
-        trading_days: list[TradingDay] = []
-        for day, before in zip(days, days_before, strict=True):
-            trading_days.append(TradingDay(day, before, closes[before], closes[day]))
-        frames = explain_days(lake, settings, trading_days)
-
-        result = replaced_days(context, lake, PROFIT_EXPLAINED, frames)
-        for day, rows in frames.items():
-            profits = rows["profit"]
-            legs_unknown = int(rows["legs_unknown"].sum())
-            numbers: dict[str, float] = {
-                "dagster/partition_row_count": rows.height,
-                "legs_unknown": legs_unknown,
-            }
-            if not profits.has_nulls():
-                numbers["profit"] = float(profits.sum())
-            context.add_asset_metadata(numbers, partition_key=day.isoformat())
-        return result
-
-    return profit_explained
-
-
-def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
-    """Build the asset over the trading days of an exchange."""
-
-    @over_trading_days(BOOKS, partitions, deps=["profit_explained", "statement_events"])
-    def books(
-        context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
-    ) -> dg.MaterializeResult[None]:
-        """Why the net liquidation of each account moved on each trading day.
-
-        Written by the job close_day, after profit_explained, and by backfills of any range.
-
-        How to read it: change = profit + income + fees + interest + accruals + rates + owner +
-        difference, in the base currency of the account, by the statements of the day and of the
-        day before. Where a part is not known, so is the difference.
-        """
-        lake = position_sync.lake
-        settings = position_sync.settings
-        frames: dict[date, pl.DataFrame] = {}
-        for day in days_of(context):
-            before = exchange_days.session_before(settings.calendar, day)
-            frames[day] = close_books(lake, settings, day, before=before)
-        return replaced_days(context, lake, BOOKS, frames)
-
-    return books
-
-
-@table_check(BOOKS.name)
-def books_close(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether the change of net liquidation of each account is explained on the newest day.
-
-    It fails where more than 1 unit of the base currency, and more than 0.01 % of net liquidation,
-    is not explained. An account of which a part is not known is not judged.
-
-    What to do: Compare the largest part with the statement: a booking that no section of the Flex
-    query has, or a holding of a type that is not followed, is missing.
-    """
-    newest = derived.newest_day(lake.derived_table(BOOKS))
-    not_known = newest["difference"].null_count()
-    differences = open_books(newest.to_dicts())
-    if not differences:
-        return passed("", accounts=newest.height, not_known=not_known)
-
-    named = "; ".join(differences[:ACCOUNTS_SHOWN])
-    return failed(
-        f"Not explained: {named}.",
-        open=len(differences),
-        accounts=newest.height,
-        not_known=not_known,
-    )
-
-
-# Maximum number of accounts that the check of the books names.
-ACCOUNTS_SHOWN = 5
-
-
-@table_check(PROFIT_EXPLAINED.name)
-def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether the profit of each strategy is known: what moved its holdings, and both values.
-
-    It looks at the newest recorded day. A profit is not known if a quantity came or went without a
-    movement, beyond a value of 25 units, or if a value, a price paid or a commission is not known.
-
-    What to do: Import the statement of the day, which names trades and bookings, and fill the
-    day again; compare the quantities with TWS.
-    """
-    newest = derived.newest_day(lake.derived_table(PROFIT_EXPLAINED))
-    unknown = unknown_profits(newest.iter_rows(named=True))
-    if not unknown:
-        return passed("", strategies=newest.height)
-
-    named = "; ".join(unknown[:STRATEGIES_SHOWN])
-    return failed(
-        f"Not known: {named}.",
-        strategies=newest.height,
-        unexplained=len(unknown),
-    )

@@ -11,10 +11,12 @@ from datetime import timedelta
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 
@@ -236,6 +238,35 @@ def replacement_metadata(result: derived.Replaced) -> "dict[str, dg.RawMetadataV
         "delta_version": str(result.version),
         "changed": result.changed,
     }
+
+
+def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
+    """Return the known numbers as metadata that the UI plots."""
+    metadata: dict[str, dg.MetadataValue] = {}
+    for name, value in numbers.items():
+        if value is not None:
+            rounded = round(float(value), 4)
+            metadata[name] = dg.MetadataValue.float(rounded)
+    return metadata
+
+
+def seldom(**counts: int) -> dict[str, int]:
+    """Return the counts that are not zero, since a plot of zeros alone has no use."""
+    return {name: count for name, count in counts.items() if count}
+
+
+def counted(**counts: Any) -> dict[str, str]:
+    """Return counts as texts: the UI would plot numbers, beside those of money."""
+    return {name: f"{count:,}" for name, count in counts.items()}
+
+
+def replaced_whole(
+    result: derived.Replaced, made_of: pl.DataFrame
+) -> "dict[str, dg.RawMetadataValue]":
+    """Return the metadata of a table that was made of rows of the ledger, and replaced whole."""
+    version = newest_version(made_of) or "unknown"
+    counts = {"dagster/row_count": result.rows, "ledger_version": str(version)}
+    return {**counts, **replacement_metadata(result)}
 
 
 # The assets from which each asset is made, and the version of its code.

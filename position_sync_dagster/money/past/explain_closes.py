@@ -1,7 +1,7 @@
 """Closes: their causes by the tables, and a break where none is known."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import date, datetime, timedelta
 from itertools import chain
@@ -36,6 +36,7 @@ from position_sync_dagster.money.past.closes import (
 )
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.past.movements import MovementSource
+from position_sync_dagster.sync.stream.parts import Asked
 
 # Time in which a close is judged again: its statement may come late, and may be corrected.
 WINDOW = timedelta(days=60)
@@ -55,9 +56,6 @@ GRACE = timedelta(minutes=2)
 
 # The name under which breaks of closes are recorded, in place of a gateway.
 BREAKS = "closures"
-
-# From when and until when the gateway named all executions of an account.
-Asked = Mapping[str, tuple[datetime, datetime]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +79,6 @@ class CloseExplainer:
     Args:
         run_id: The Dagster run that is written into the rows.
         calendar: The exchange whose trading days movements belong to.
-        guard: Checks the lease of the owner that sees the changes, right before they are stored.
 
     Example:
         CloseExplainer(lake).explain()
@@ -92,11 +89,6 @@ class CloseExplainer:
     clock: Clock = utc_now
     run_id: str | None = None
     calendar: str = "XNYS"
-    guard: Callable[[], None] = lambda: None
-
-    def record(self, changes: Iterable[PositionChange]) -> int:
-        """Store changes of quantities; one that is known is not stored again."""
-        return self.lake.position_changes.add(changes, self.run_id, self.guard)
 
     def explain(
         self, executions: Collection[Execution] = (), asked: Asked | None = None
@@ -143,6 +135,8 @@ class CloseExplainer:
             next_since = min(next_since, first_open)
         lake.closures.looked = replace(looked, since=next_since)
         return Explained(rows=rows, unexplained=unexplained)
+
+    follow_changes = explain
 
     def _judged(
         self,

@@ -16,7 +16,7 @@ from itertools import chain
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.dividends import ExpectedDividend
-from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, Key
+from position_sync_dagster.domain.holding import HoldingGreeks, Key
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import price_of
@@ -39,6 +39,7 @@ from position_sync_dagster.money.risk.terms import (
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.parts import PublishedGreeks
 
 logger = logging.getLogger(__name__)
 
@@ -217,44 +218,6 @@ class AccountGreeks:
 
     def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
         return now - at > OLD and self.session_open(underlying) is not False
-
-
-class PublishedGreeks:
-    """The greeks that `broker_positions` has, or gets at the next publication, by conid.
-
-    Attributes:
-        changes: The options whose greeks are to be published.
-    """
-
-    def __init__(self) -> None:
-        self._greeks: dict[int, HoldingGreeks] = {}
-        self.changes: PendingChanges[int] = PendingChanges()
-
-    def __len__(self) -> int:
-        return len(self._greeks)
-
-    def take(self, conid: int, greeks: HoldingGreeks | None) -> None:
-        """Publish the new greeks of an option, if they differ from the published ones.
-
-        Args:
-            conid: The option.
-            greeks: Its greeks, with the price of the underlying as its row has it; None: it has
-                none.
-        """
-        before = self._greeks.pop(conid, None)
-        if greeks is not None:
-            self._greeks[conid] = greeks
-        if greeks != before:
-            self.changes.note(conid)
-
-    def of(self, holding: BrokerPosition) -> HoldingGreeks | None:
-        """Return the greeks of a holding; None of a closed one."""
-        return self._greeks.get(holding.instrument.conid) if holding.position else None
-
-    def added_to(self, holding: BrokerPosition) -> BrokerPosition:
-        """Return a holding with its greeks."""
-        greeks = self.of(holding)
-        return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
 
 
 @dataclass(eq=False, repr=False)

@@ -177,6 +177,10 @@ class RollFollower:
         self._logged = set(rolls.refused)
         return Followed(due=tuple(replaced), refused=rolls.refused)
 
+    def follow_changes(self, *_of_gateway: object) -> Followed:
+        """Follow the rolls among the changes; what the gateway named is in the tables."""
+        return self.follow()
+
 
 def _rolls(
     lake: Lake, legs: Iterable[ActiveContract], now: datetime

@@ -17,9 +17,9 @@ from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
 from position_sync_dagster.domain.valuation import Moment
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.money.risk.model_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.parts import PublishedGreeks
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """What an owner writes of the broker's holdings: `broker_positions` and requests of the queue.
 
-`CloseWatcher` stores changes of quantities before, and looks for the causes of closes.
+`ChangeWatcher` stores changes of quantities before, and calls those who follow them.
 `Announcements` remembers which state of a holding was last written as a row or queued.
 """
 
@@ -10,7 +10,6 @@ from datetime import timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     BrokerPosition,
@@ -33,12 +32,11 @@ from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
+from position_sync_dagster.lake.records import RecordsTable
 from position_sync_dagster.lake.storage.table import offload
-from position_sync_dagster.money.past.explain_closes import CloseExplainer
-from position_sync_dagster.money.risk.model_greeks import PublishedGreeks
-from position_sync_dagster.money.strategies.leg_followers import RollFollower
 from position_sync_dagster.sync.position_changes import after_changes, changes_between
 from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.parts import Asked, ChangeFollower, PublishedGreeks
 
 # How long a closed holding stays in `broker_positions`; longer if its zero row was not written.
 CLOSED_KEPT = timedelta(days=2)
@@ -50,18 +48,19 @@ LOOKS_S = (0.0, 5.0, 60.0, 960.0)
 
 
 @dataclass(eq=False, repr=False)
-class CloseWatcher:
-    """Stores changes before they are published, then looks for their causes in the background.
+class ChangeWatcher:
+    """Stores changes before they are published, then calls their followers in the background.
 
-    After a start it looks for the causes that an earlier process did not find.
+    After a start it calls them too, for what an earlier process left.
 
     Args:
-        rolls: Replaces the legs of strategies that follow rolls, after the causes were judged.
+        changes: Gets the changes.
+        followers: Are called in this order, such as for causes, and then for rolls.
     """
 
     context: OwnerContext
-    explainer: CloseExplainer
-    rolls: RollFollower | None = None
+    changes: RecordsTable[PositionChange]
+    followers: Sequence[ChangeFollower] = ()
 
     def __post_init__(self) -> None:
         self._due = self._looks()
@@ -74,7 +73,8 @@ class CloseWatcher:
         """
         self.context.lease.check()
         self._due = sorted({*self._due, *self._looks()})
-        await offload(self.explainer.record, changes)
+        lease = self.context.lease
+        await offload(self.changes.add, changes, lease.provenance.run_id, lease.check)
 
     async def unpublished(
         self, published: Mapping[Key, BrokerPosition]
@@ -89,7 +89,7 @@ class CloseWatcher:
         """
         times = [holding.confirmed_at or holding.received_at for holding in published.values()]
         since = max(times) - CLOSED_KEPT if times else None
-        changes = await offload(self.explainer.lake.position_changes.records, since)
+        changes = await offload(self.changes.records, since)
         gateway_id = self.context.settings.gateway_id
         of_login = [change for change in changes if change.gateway_id == gateway_id]
         return after_changes(published, of_login)
@@ -99,13 +99,13 @@ class CloseWatcher:
         return [now_s + delay for delay in LOOKS_S]
 
     async def look_if_due(self, connection: GatewayConnection) -> None:
-        """Ask the gateway for the executions of the day if a look is due, and judge the closes.
+        """Ask the gateway for the executions of the day if a look is due; call the followers.
 
         Raises:
             LakeError: A table cannot be used; the look is due again.
         """
         now_s = self.context.monotonic()
-        if not self._due or self._due[0] > now_s:
+        if not self.followers or not self._due or self._due[0] > now_s:
             return
         answer = await connection.executions()
         await self.look(connection.accounts, answer)
@@ -114,18 +114,18 @@ class CloseWatcher:
             self._due = [self.context.monotonic() + LOOKS_S[-1]]
 
     async def look(self, accounts: Iterable[str], answer: DayExecutions | None) -> None:
-        """Judge the closes by what the gateway answered; None if it did not answer.
+        """Call the followers with what the gateway answered; None if it did not answer.
 
         Raises:
             LakeError: A table cannot be used.
         """
         self.context.lease.check()
-        executions: Sequence[Execution] = () if answer is None else answer.executions
-        span = None if answer is None else (answer.begin, answer.end)
-        asked = {} if span is None else dict.fromkeys(accounts, span)
-        await offload(self.explainer.explain, executions, asked)
-        if self.rolls is not None:
-            await offload(self.rolls.follow)
+        asked: Asked = {}
+        if answer is not None:
+            asked = dict.fromkeys(accounts, (answer.begin, answer.end))
+        executions = () if answer is None else answer.executions
+        for follower in self.followers:
+            await offload(follower.follow_changes, executions, asked)
 
 
 class Announcements:
@@ -223,7 +223,7 @@ class Publisher:
     announced: Announcements
     _: KW_ONLY
     greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
-    watcher: CloseWatcher | None = None
+    watcher: ChangeWatcher | None = None
 
     def __post_init__(self) -> None:
         self._published: dict[Key, BrokerPosition] = {}

@@ -17,6 +17,7 @@ from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.leg import QUEUED, LegState, route
 from position_sync_dagster.domain.line import Awaited
 from position_sync_dagster.domain.line_allocation import largest
+from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.domain.retry import rest_s
 from position_sync_dagster.errors import LakeError, NewerTableError
@@ -28,18 +29,21 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.records import DividendsTable
+from position_sync_dagster.lake.records import DividendsTable, RecordsTable
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
-from position_sync_dagster.money.past.explain_closes import CloseExplainer
-from position_sync_dagster.money.risk.model_greeks import ModelGreeks, PublishedGreeks
-from position_sync_dagster.money.strategies.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext, Ownership
+from position_sync_dagster.sync.stream.parts import (
+    ChangeFollower,
+    MakesGreeks,
+    PublishedGreeks,
+    RulesOfLegs,
+)
 from position_sync_dagster.sync.stream.pricing import StreamPricer
-from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
+from position_sync_dagster.sync.stream.publisher import Announcements, ChangeWatcher, Publisher
 
 logger = logging.getLogger(__name__)
 
@@ -294,16 +298,18 @@ class FollowedHoldings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamTables:
-    """The tables that a stream uses besides the registry and the queue.
+    """The tables that a stream uses besides the registry and the queue, and its further parts.
 
     Attributes:
         broker_positions, contracts: Keep the positions and the contract details of the broker.
         dividends: Gets the dividends that are expected of underlyings.
         account_values: Gets the net liquidation and profit of the accounts; with None, they are not
             subscribed.
-        closes: Judges why holdings close; with None, no change of a quantity is stored.
+        position_changes: Gets each change of a quantity, before that is published.
+        closes: Judges why holdings close, by the stored changes.
         rolls: Replaces the legs of strategies that follow rolls, after closes were judged.
         rules: Chooses legs by the rules of the strategies file.
+        greeks: Makes what computes greeks for options without any; with None, they have none.
         updates: The ledger. It shows at the start which closes have their row already.
         ownership: The lease, checked before each write; the tables are then those of an initialized
             lake. None: the streamer takes one of its own.
@@ -313,9 +319,11 @@ class StreamTables:
     contracts: ContractsTable | None = None
     account_values: AccountValuesTable | None = None
     dividends: DividendsTable | None = None
-    closes: CloseExplainer | None = None
-    rolls: RollFollower | None = None
-    rules: RuleFollower | None = None
+    position_changes: RecordsTable[PositionChange] | None = None
+    closes: ChangeFollower | None = None
+    rolls: ChangeFollower | None = None
+    rules: RulesOfLegs | None = None
+    greeks: MakesGreeks | None = None
     updates: PositionUpdatesTable | None = None
     ownership: Ownership | None = None
 
@@ -340,9 +348,10 @@ class Router:
         tables = self.tables
         greeks = PublishedGreeks()
         self.announced = Announcements(tables.updates)
-        self._watcher: CloseWatcher | None = None
-        if tables.closes is not None:
-            self._watcher = CloseWatcher(context, tables.closes, tables.rolls)
+        self._watcher: ChangeWatcher | None = None
+        if tables.position_changes is not None:
+            followers = [part for part in (tables.closes, tables.rolls) if part is not None]
+            self._watcher = ChangeWatcher(context, tables.position_changes, followers)
         self._publisher = Publisher(
             context,
             self.queue,
@@ -355,7 +364,11 @@ class Router:
         self.contracts = ContractCache(tables.contracts, clock=context.clock)
         self.lines = StreamLines(context, self.contracts)
         self.pricer = StreamPricer(context, self.lines.login, self.contracts, greeks)
-        self.greeks = ModelGreeks(context, self.contracts, self.lines, greeks, tables.dividends)
+        self.greeks = None
+        if tables.greeks is not None:
+            self.greeks = tables.greeks(
+                context, self.contracts, self.lines, greeks, tables.dividends
+            )
         self.account_refresh = AccountRefresh(context, self._publisher)
         self._resolver = LegResolver(context, self.registry, self.contracts)
         self._followed = FollowedHoldings(context, self._publisher)
@@ -412,7 +425,8 @@ class Router:
             self.contracts.definitions_restored()
         self._publisher.follow(connection.feed)
         self.lines.attach(connection.lines)
-        self.greeks.attach(connection)
+        if self.greeks is not None:
+            self.greeks.attach(connection)
         self._changes = book.watch()
 
     async def step(self, connection: GatewayConnection, *, first: bool = False) -> None:
@@ -436,9 +450,10 @@ class Router:
         begin = self._beside.begin
         if self.registry.unresolved:
             begin("looking up the contracts of legs", self._resolver.resolve_due, connection)
-        await self.greeks.step(connection, self.routes.states, self.routes.version)
+        if self.greeks is not None:
+            await self.greeks.step(connection, self.routes.states, self.routes.version)
         if self._watcher is not None:
-            begin("looking for the causes of closes", self._watcher.look_if_due, connection)
+            begin("following changes of quantities", self._watcher.look_if_due, connection)
         begin("contract details", self.contracts.fetch_due, connection, self.lines.held)
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
@@ -40,8 +40,6 @@ from position_sync_dagster.lake.sessions import login_owned
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.lake.storage.table import Table, offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
-from position_sync_dagster.money.past.explain_closes import CloseExplainer
-from position_sync_dagster.money.strategies.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.stream.delivery import Flusher
@@ -481,7 +479,8 @@ class IBPositionStreamer:
     @property
     def greeks(self) -> str | None:
         """How many options without greeks of IB have computed ones, and why others have none."""
-        return self._router.greeks.summary()
+        greeks = self._router.greeks
+        return None if greeks is None else greeks.summary()
 
     @property
     def routes(self) -> dict[Key, LegState]:
@@ -601,10 +600,9 @@ class IBPositionStreamer:
             await self._lease.__aexit__(None, None, None)
 
     async def _run(self) -> None:
-        tasks = [
-            asyncio.create_task(self._flusher.run(self._link.live_connection)),
-            asyncio.create_task(self._router.greeks.run(self._link.live_connection)),
-        ]
+        parts = (self._flusher, self._router.greeks)
+        live = self._link.live_connection
+        tasks = [asyncio.create_task(part.run(live)) for part in parts if part is not None]
         clock = ClockWatch(self._context.clock)
         try:
             while not self._stop.is_set():
@@ -683,14 +681,26 @@ def folder_of(table: Table) -> str:
 LOGIN_WAIT_S = 60.0
 
 
+# Returns the parts of a stream with those of somebody above it.
+Complete = Callable[[StreamTables, Lake, Settings, Ownership], StreamTables]
+
+
 async def stream(
-    lake: Lake, settings: Settings, *, run_id: str | None = None, stop: asyncio.Event
+    lake: Lake,
+    settings: Settings,
+    *,
+    run_id: str | None = None,
+    stop: asyncio.Event,
+    complete: Complete | None = None,
 ) -> StreamCounts:
     """Stream until `stop` is set, and return what was written.
 
     It is set here when the run's time is up.
 
     While there is no gateway, the stream tries again to connect, and its session is BLIND.
+
+    Args:
+        complete: Adds further parts; None: the stream has those of the core alone.
 
     Raises:
         LoginOwnedError: Another process owns the login and did not end.
@@ -707,7 +717,12 @@ async def stream(
             offload(lake.updates.table.fence, settings.gateway_id, token),
             offload(lake.account_values.table.fence, settings.gateway_id, token),
         )
-        streamer = _streamer_of(lake, settings, own)
+        parts = _parts_of(lake, own)
+        if complete is not None:
+            parts = complete(parts, lake, settings, own)
+        streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings, tables=parts)
+        streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
+        own.status = streamer.status
         rotation = asyncio.get_running_loop().call_later(settings.rotate_after_s, stop.set)
         try:
             await streamer.run(stop)
@@ -717,30 +732,17 @@ async def stream(
         return streamer.counts
 
 
-def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionStreamer:
-    """Return the streamer that writes the tables of a lake, and reports its status to the lease."""
-    file = settings.strategies_file
-    streamer = IBPositionStreamer(
-        lake.registry,
-        lake.queue,
-        settings=settings,
-        tables=StreamTables(
-            broker_positions=lake.broker_positions,
-            updates=lake.updates,
-            contracts=lake.contracts,
-            account_values=lake.account_values,
-            dividends=lake.dividends,
-            closes=CloseExplainer(
-                lake, run_id=own.session.run_id, calendar=settings.calendar, guard=own.check
-            ),
-            rolls=RollFollower(lake, settings),
-            rules=None if file is None else RuleFollower(lake.registry, file),
-            ownership=own,
-        ),
+def _parts_of(lake: Lake, own: Ownership) -> StreamTables:
+    """Return the tables of a lake that a stream writes while it owns the login."""
+    return StreamTables(
+        broker_positions=lake.broker_positions,
+        updates=lake.updates,
+        contracts=lake.contracts,
+        account_values=lake.account_values,
+        dividends=lake.dividends,
+        position_changes=lake.position_changes,
+        ownership=own,
     )
-    streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
-    own.status = streamer.status
-    return streamer
 
 
 @dataclass(eq=False, repr=False)

@@ -27,7 +27,7 @@ def rolled(lake) -> None:
         )  # fmt: skip
     at = datetime.now(UTC) + timedelta(seconds=1)
     explainer = CloseExplainer(lake)
-    explainer.record([change(CALL, -2, 0, at), change(OTHER, 0, -2, at)])
+    lake.position_changes.add([change(CALL, -2, 0, at), change(OTHER, 0, -2, at)])
     explainer.explain([fill(CALL, 2, at, realized_pnl=112.0), fill(OTHER, -2, at)])
 
 

@@ -25,6 +25,12 @@ from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import TableSpec
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.money.defs import (  # noqa: F401 - what ticks derive
+    exposure,
+    parts,
+    risk,
+    statements,
+)
 from position_sync_dagster.money.reports import alerts
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync import reconciliation
@@ -36,6 +42,9 @@ from tests.support.receiver import Receiver, running_receiver
 ACCOUNT = "DUSIM0001"
 # Nothing listens there: a connection that is made by mistake is refused at once.
 CLOSED_PORT = 1
+
+
+parts.add_to_core()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -306,7 +306,7 @@ def test_the_stream_of_a_login_that_is_removed_or_changed_ends_by_itself(
 ):
     served = []
 
-    async def play(_lake, login, *, run_id, stop):
+    async def play(_lake, login, *, run_id, stop, **_parts):
         served.append((login.gateway_id, login.gateway_port, run_id))
         text = file.read_text()
         file.write_text("gateways: [")  # being edited: no reason to end

@@ -48,7 +48,7 @@ def test_a_stream_whose_run_was_deleted_or_ended_ends_as_if_asked(
     monkeypatch.setattr(stream_job_module, "LOOK_S", 0.05)
     ended = []
 
-    async def stream(lake, settings, *, run_id, stop):
+    async def stream(lake, settings, *, run_id, stop, **_parts):
         end(instance, run_id)
         await asyncio.wait_for(stop.wait(), 60)
         ended.append(run_id)
@@ -78,7 +78,7 @@ def test_a_storage_that_is_away_ends_no_stream(instance, monkeypatch, error):
 
 
 def interrupted(instance: dg.DagsterInstance, ended: list[bool], *, by_a_person: bool) -> Stream:
-    async def stream(lake, settings, *, run_id, stop):
+    async def stream(lake, settings, *, run_id, stop, **_parts):
         if by_a_person:
             instance.report_run_canceling(instance.get_run_by_id(run_id))
         signal.raise_signal(signal.SIGINT)
@@ -121,7 +121,7 @@ def test_a_termination_that_does_not_reach_the_process_ends_the_stream_as_cancel
     monkeypatch.setattr(stream_job_module, "LOOK_S", 0.05)
     ended = []
 
-    async def stream(lake, settings, *, run_id, stop):
+    async def stream(lake, settings, *, run_id, stop, **_parts):
         terminate(instance, run_id)
         await asyncio.wait_for(stop.wait(), 60)
         ended.append(run_id)
@@ -136,7 +136,7 @@ def test_a_termination_that_does_not_reach_the_process_ends_the_stream_as_cancel
 
 @pytest.mark.parametrize("kind", [LoginOwnedError, LeaseLostError])
 def test_an_error_of_the_stream_fails_the_run_with_what_and_remedy(play, run, kind):
-    async def stream(lake, settings, *, run_id, stop):
+    async def stream(lake, settings, *, run_id, stop, **_parts):
         raise kind("The login is taken.", remedy="Wait for it.")
 
     play(stream)
@@ -151,7 +151,7 @@ def test_the_stream_gets_the_id_of_its_run_and_its_log_is_the_output_of_its_proc
 ):
     run_ids = []
 
-    async def stream(lake, settings, *, run_id, stop):
+    async def stream(lake, settings, *, run_id, stop, **_parts):
         logging.getLogger("position_sync_dagster.x").info("a leg gained a line")
         run_ids.append(run_id)
         return StreamCounts()
@@ -165,7 +165,7 @@ def test_a_stream_that_does_not_end_in_time_is_an_error(play, lake, settings, mo
     monkeypatch.setattr(stream_job_module, "CLEAN_END_S", 0.01)
     release = threading.Event()
 
-    async def stream(lake, settings, *, run_id, stop):
+    async def stream(lake, settings, *, run_id, stop, **_parts):
         await asyncio.to_thread(release.wait)
         return StreamCounts()
 
@@ -188,7 +188,7 @@ def test_a_storage_that_does_not_answer_holds_up_no_line_of_the_stream(play, run
             waiting.wait(60)
             raise OperationalError("insert", {}, OSError("no database"))
 
-    async def stream(lake, settings, *, run_id, stop):
+    async def stream(lake, settings, *, run_id, stop, **_parts):
         logging.getLogger("position_sync_dagster.x").info("first")
         logging.getLogger("position_sync_dagster.x").info("second")
         waiting.set()

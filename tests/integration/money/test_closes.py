@@ -25,7 +25,7 @@ from position_sync_dagster.money.strategies.leg_followers import RollFollower
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import publisher
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
+from position_sync_dagster.sync.stream.publisher import Announcements, ChangeWatcher, Publisher
 from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, B, leg
 from tests.support.short_owner import refresh
 from tests.support.streams import eventually, settings_for, simulate
@@ -324,7 +324,7 @@ async def test_a_quantity_that_moves_again_after_a_failed_write_is_recorded_from
     context = OwnerContext(settings=Settings(), clock=lambda: NOW)
     held = replace(HELD, gateway_id=context.settings.gateway_id)
     feed = Feed(held)
-    watcher = CloseWatcher(context, CloseExplainer(lake))
+    watcher = ChangeWatcher(context, lake.position_changes, [CloseExplainer(lake)])
     publisher = Publisher(
         context, lake.queue, lake.broker_positions, Announcements(), watcher=watcher
     )

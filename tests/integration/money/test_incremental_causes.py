@@ -62,7 +62,7 @@ def test_what_is_judged_when_it_is_due_is_what_a_judgement_of_everything_says(
         assert told(by_change(lake.closures.current())) == told(counted)
 
     for watcher in watched(days, None, timedelta(), answers=True):
-        explainer.record(watcher.changes)
+        lake.position_changes.add(watcher.changes)
         for look in LOOKS if random.random() < 0.5 else LOOKS[:1]:
             now = watcher.now + look
             moment.append(now)

@@ -43,6 +43,7 @@ def computing(stream_legs, monkeypatch):
     async def run(*legs, prepare=None, simulator=None, **settings):
         book = replace(load_book("small"), as_of=None, option_market=OptionMarket())
         usual = {"underlying_lines": 10, "account_quiet_s": 0.5, "reserved_lines": 0}
+        usual["greeks"] = model_greeks.ModelGreeks
         simulator = {"pnl_interval_s": 0.05} | (simulator or {})
         legs = stream_legs(
             *legs, book=book, prepare=prepare, simulator=simulator, rows=False, **usual | settings

@@ -38,7 +38,7 @@ def streaming(lake, monkeypatch):
     @asynccontextmanager
     async def run(
         sim, *, to=lake, updates=None, account_values=None, closes=None, rolls=None, rules=None,
-        **more,
+        greeks=None, **more,
     ):  # fmt: skip
         settings = settings_for(sim, **more)
         if not settings.pnl_subscriptions:
@@ -48,6 +48,7 @@ def streaming(lake, monkeypatch):
             tables=StreamTables(
                 broker_positions=to.broker_positions, contracts=to.contracts, updates=updates,
                 account_values=account_values, closes=closes, rolls=rolls, rules=rules,
+                position_changes=to.position_changes if closes else None, greeks=greeks,
             ),
         )  # fmt: skip
         received = Recorder()

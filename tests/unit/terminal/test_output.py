@@ -7,14 +7,9 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.lake.given_leg import make_leg
+from position_sync_dagster.money.reports.columns import age, duration
 from position_sync_dagster.terminal.output import as_json, print_table
-from position_sync_dagster.terminal.text import (
-    age,
-    as_typed,
-    command_as_typed,
-    duration,
-    program_as_typed,
-)
+from position_sync_dagster.terminal.text import as_typed, command_as_typed, program_as_typed
 
 NOW = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
 

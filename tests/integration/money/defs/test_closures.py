@@ -22,7 +22,7 @@ AT = datetime.now(UTC) - timedelta(minutes=10)
 
 
 def test_a_close_whose_cause_is_looked_for_fails_no_check_yet(world, lake):
-    CloseExplainer(lake).record([change(OTHER, 1, 0, datetime.now(UTC))])
+    lake.position_changes.add([change(OTHER, 1, 0, datetime.now(UTC))])
     (check,) = world.materialize(closures).get_asset_check_evaluations()
     assert check.passed
     assert [one.cause for one in lake.closures.current()] == ["UNEXPLAINED"]
@@ -33,7 +33,7 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(world, 
         conid=CALL, symbol="SPY", right="CALL", strike=575.0, expiry="20260320", strategy_id="ic"
     )
     at = datetime.now(UTC) + timedelta(minutes=10)
-    CloseExplainer(lake).record([change(CALL, 2, 0, at), change(OTHER, 1, 0, AT)])
+    lake.position_changes.add([change(CALL, 2, 0, at), change(OTHER, 1, 0, AT)])
     lake.executions.add([fill(CALL, -2, at, realized_pnl=40.0)])
     result = world.materialize(closures)
     assert result.success
@@ -68,7 +68,7 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(world, 
 
 @pytest.mark.parametrize("sec_type", ["BILL", "BOND", "CASH"])
 def test_a_bill_that_matured_asks_nobody(world, lake, sec_type):
-    CloseExplainer(lake).record([change(cases.SHARES, 5, 0, AT, sec_type=sec_type)])
+    lake.position_changes.add([change(cases.SHARES, 5, 0, AT, sec_type=sec_type)])
     (check,) = world.materialize(closures).get_asset_check_evaluations()
     assert check.passed
     assert not lake.breaks.open_breaks(BREAKS)
@@ -92,7 +92,7 @@ def test_a_quantity_in_any_account_is_claimed_of_all_of_them(lake, quantities, e
     published = make_holding(CALL, AT, account="DU2", position=elsewhere)
     lake.broker_positions.replace("g", [published])
     explainer = CloseExplainer(lake)
-    explainer.record([change(CALL, -10, 0, datetime.now(UTC))])
+    lake.position_changes.add([change(CALL, -10, 0, datetime.now(UTC))])
     explainer.explain([fill(CALL, 10, datetime.now(UTC), realized_pnl=12.0)])
     assert read_closes(lake).realized("ic", None, "USD")["realized_pnl"] == profit
 
@@ -100,7 +100,7 @@ def test_a_quantity_in_any_account_is_claimed_of_all_of_them(lake, quantities, e
 def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_last(lake):
     """As a derivation that read the executions before the stream stored those of the close."""
     slow = CloseExplainer(lake)
-    slow.record([change(CALL, 2, 0, AT)])
+    lake.position_changes.add([change(CALL, 2, 0, AT)])
     judged = []
     with patch.object(lake.closures, "add", lambda ones, run_id: judged.extend(ones) or 0):
         slow.explain()
@@ -114,7 +114,7 @@ def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_
 
 def test_a_cause_that_is_judged_after_the_clock_was_set_back_counts(lake):
     ahead = CloseExplainer(lake, clock=lambda: AT + timedelta(days=1))
-    ahead.record([change(OTHER, 1, 0, AT)])
+    lake.position_changes.add([change(OTHER, 1, 0, AT)])
     ahead.explain()
     store_statement(lake, [booked(OTHER, -1, "A;C", AT, stated_at=AT)])
     assert not CloseExplainer(lake).explain().unexplained
@@ -123,7 +123,7 @@ def test_a_cause_that_is_judged_after_the_clock_was_set_back_counts(lake):
 
 
 def test_a_person_is_asked_about_a_close_also_after_the_clock_was_set_back(lake):
-    CloseExplainer(lake).record([change(OTHER, 1, 0, AT)])
+    lake.position_changes.add([change(OTHER, 1, 0, AT)])
     CloseExplainer(lake).explain()
     (asked,) = lake.breaks.open_breaks(BREAKS)
     lake.breaks.accept(asked.break_id, by="somebody")
@@ -135,10 +135,10 @@ def test_a_person_is_asked_about_a_close_also_after_the_clock_was_set_back(lake)
 def test_a_fact_of_weeks_ago_is_looked_at_although_all_closes_of_its_days_were_settled(lake):
     now = [AT + timedelta(days=20)]
     explainer = CloseExplainer(lake, clock=lambda: now[0])
-    explainer.record([change(CALL, 2, 0, AT)])
+    lake.position_changes.add([change(CALL, 2, 0, AT)])
     explainer.explain([fill(CALL, -2, AT)])
     assert explainer.explain().rows == 0
-    explainer.record([change(OTHER, 1, 0, AT)])
+    lake.position_changes.add([change(OTHER, 1, 0, AT)])
     assert explainer.explain().rows == 1
     now[0] += timedelta(days=1)
     store_statement(lake, [booked(OTHER, -1, "A;C", AT, stated_at=now[0])])
@@ -148,11 +148,11 @@ def test_a_fact_of_weeks_ago_is_looked_at_although_all_closes_of_its_days_were_s
 
 
 def test_an_unexplained_close_of_long_ago_stays_open_until_a_person_accepts_it(lake):
-    CloseExplainer(lake).record([change(OTHER, 1, 0, AT)])
+    lake.position_changes.add([change(OTHER, 1, 0, AT)])
     CloseExplainer(lake).explain()
     later = AT + timedelta(days=61)
     explainer = CloseExplainer(lake, clock=lambda: later)
-    explainer.record([change(CALL, 1, 0, later - timedelta(minutes=5))])
+    lake.position_changes.add([change(CALL, 1, 0, later - timedelta(minutes=5))])
     assert [one.conid for one in explainer.explain().unexplained] == [CALL]
     assert {one.conid for one in lake.breaks.open_breaks(BREAKS)} == {OTHER, CALL}
 
@@ -162,7 +162,7 @@ def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_le
     lake.contracts.put([cases.CONTRACTS[cases.INDEX_CALL], on_index])
     passed, night = count(), cases.NIGHT
     explainer = CloseExplainer(lake, clock=lambda: night + timedelta(microseconds=next(passed)))
-    explainer.record([cases.worthless(cases.INDEX_CALL, 1)])
+    lake.position_changes.add([cases.worthless(cases.INDEX_CALL, 1)])
 
     def cause() -> str:
         explainer.explain(asked=ASKED)
@@ -183,7 +183,7 @@ def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_le
 def test_a_cause_stays_that_another_process_found_while_this_one_judged_without_it(
     lake, monkeypatch
 ):
-    CloseExplainer(lake).record([change(CALL, 2, 0, AT)])
+    lake.position_changes.add([change(CALL, 2, 0, AT)])
     began = datetime.now(UTC)
     explainer = CloseExplainer(lake, clock=lambda: began)
     prices = explainer._underlying_prices

@@ -44,7 +44,7 @@ def roll(lake, *, after: float = 0, held: tuple[int, ...] = (OTHER,)) -> None:
     """Roll two short calls, or a part of them, to others; they are what is held then."""
     at = datetime.now(UTC) + timedelta(seconds=1)
     explainer = CloseExplainer(lake)
-    explainer.record([change(CALL, -2, after, at), change(OTHER, 0, -2 - after, at)])
+    lake.position_changes.add([change(CALL, -2, after, at), change(OTHER, 0, -2 - after, at)])
     explainer.explain([fill(CALL, 2 + after, at), fill(OTHER, -2 - after, at)])
     rows = [make_holding(conid, at, account=ACCOUNT, position=-2.0) for conid in held]
     lake.broker_positions.replace(load_settings().gateway_id, rows)
@@ -129,7 +129,7 @@ def test_two_positions_that_might_be_the_new_one_are_named(world, lake, file, fo
     roll(lake)
     at = datetime.now(UTC) + timedelta(seconds=1)
     third = replace(change(OTHER, 0, -2, at), conid=9, strike=590.0, change_id="9")
-    CloseExplainer(lake).record([third])
+    lake.position_changes.add([third])
     CloseExplainer(lake).explain([fill(9, -2, at)])
     (text,) = follower.follow().refused
     assert "it is not clear which of" in text

@@ -18,6 +18,7 @@ from position_sync_dagster.money.past import statement_folder
 from position_sync_dagster.money.past.closes import Statement
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.past.flex import read_statements
+from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.past.statement_folder import (
     INDEX_FILE,
     ServedAccounts,
@@ -181,7 +182,7 @@ def test_nothing_of_a_statement_of_a_foreign_account_is_written(world, fill, fol
 
 
 def test_an_account_whose_holdings_closed_long_ago_is_no_foreign_one(lake):
-    CloseExplainer(lake).record([change(CALL, 2, 0, account="DUSIM0002")])
+    lake.position_changes.add([change(CALL, 2, 0, account="DUSIM0002")])
     assert known_accounts(lake) == {"DUSIM0002"}
 
 
@@ -201,7 +202,7 @@ def test_rows_of_accounts_that_are_not_served_are_left_out_and_said_once(world, 
     assert "4 of DUSIM0009" in check.description
     assert "choose in the Flex query only the accounts that are" in check.description
 
-    CloseExplainer(lake).record([change(CALL, 2, 0, account="DUSIM0009")])
+    lake.position_changes.add([change(CALL, 2, 0, account="DUSIM0009")])
     assert world.materialize(imported).success
     assert set(lake.executions.read()["execution_id"]) == {"a1", "a2", "b1", "b2"}
 
@@ -300,7 +301,7 @@ def test_a_close_of_a_gap_is_explained_by_what_the_newest_statement_names(
     since, seen_at = utc("2026-03-04T21:00:00"), utc("2026-03-10T15:00:00")
     closed = change(CALL, 2, 0, seen_at, since=since, account="DUSIM0001")
     explainer = CloseExplainer(lake, clock=lambda: utc("2026-03-10T16:00:00"))
-    explainer.record([closed])
+    lake.position_changes.add([closed])
     explainer.explain()
     (found,) = lake.closures.current()
     assert (found.cause, found.quantity, found.executions) == ("TRADED", 2.0, "e1")
@@ -313,7 +314,7 @@ def test_a_day_is_covered_only_with_the_trades_of_its_statement(world, folder, l
     at = utc("2026-03-05T20:30:05")
     closed = change(CALL, 2, 0, at, account="DUSIM0001")
     explainer = CloseExplainer(lake, clock=lambda: utc("2026-03-06T12:00:00"))
-    explainer.record([closed])
+    lake.position_changes.add([closed])
     explainer.explain()
     assert [one.cause for one in lake.closures.current()] == ["TRADED"]
     assert world.materialize(imported).success
@@ -362,13 +363,17 @@ def test_a_day_with_a_position_that_cannot_be_read_is_never_flat(
     fill, folder, lake, settings, world
 ):
     (folder / "a.xml").write_bytes(statement(SPOILT))
-    service = ClosingService(lake, settings)
-    assert service.flat_days([date(2026, 3, 5)]) == set()
+
+    def flat_days():
+        stated = StatementDays(settings, lake)
+        return ClosingService(lake, settings, stated=stated).flat_days([date(2026, 3, 5)])
+
+    assert flat_days() == set()
     message = world.failure(fill(), "daily_positions")
     assert "a.xml: OpenPosition (conid '1'" in message
     assert "which is no number" in message
     (folder / "a.xml").write_bytes(statement())
-    assert service.flat_days([date(2026, 3, 5)]) == {date(2026, 3, 5)}
+    assert flat_days() == {date(2026, 3, 5)}
 
 
 def test_an_incomplete_statement_adds_what_it_has_and_contradicts_nothing(

@@ -8,13 +8,13 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.definitions import defs as definitions
-from position_sync_dagster.defs.assets.derived_tables import strategy_exposure
 from position_sync_dagster.defs.assets.queue_and_ledger import active_strategies
 from position_sync_dagster.defs.checks.tables import requests_are_answered
 from position_sync_dagster.defs.resources import cursor_of
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.money.defs import alerts as alerts_module
 from position_sync_dagster.money.defs.alerts import check_states, tell_people, watched
+from position_sync_dagster.money.defs.exposure import strategy_exposure
 from position_sync_dagster.money.defs.strategy_checks import OF_VALUE, strategies_checks
 from position_sync_dagster.money.reports import alerts
 from position_sync_dagster.money.reports.alerts import AlertCursor

@@ -14,7 +14,6 @@ from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.model import Exercise, NoVolatility
 from position_sync_dagster.money.risk.model_greeks import (
     AccountGreeks,
-    PublishedGreeks,
     underlying_price,
 )
 from position_sync_dagster.money.risk.terms import (
@@ -26,6 +25,7 @@ from position_sync_dagster.money.risk.terms import (
     as_options,
     compute,
 )
+from position_sync_dagster.sync.stream.parts import PublishedGreeks
 from tests.support.holdings import make_holding
 
 NOW = datetime(2028, 6, 1, 14, 0, tzinfo=UTC)

@@ -20,7 +20,7 @@ from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.publisher import (
     LOOKS_S,
     Announcements,
-    CloseWatcher,
+    ChangeWatcher,
     Publisher,
 )
 from tests.support.holdings import make_book, make_holding
@@ -312,11 +312,14 @@ class Gateway:
         return self.answer
 
 
+FOLLOWER = SimpleNamespace(follow_changes=lambda *_: None)
+
+
 async def requests_of_a_start(*, answer=None, later_s=()):
     gateway, now_s = Gateway(), 50.0
     gateway.answer = answer
     context = OwnerContext(settings=Settings(), monotonic=lambda: now_s)
-    watcher = CloseWatcher(context, SimpleNamespace(explain=lambda *_: None))
+    watcher = ChangeWatcher(context, SimpleNamespace(), [FOLLOWER])
     for delay_s in (0.0, 1.0, *LOOKS_S[1:], *later_s):
         now_s = 50.0 + delay_s
         await watcher.look_if_due(gateway)
@@ -328,13 +331,12 @@ async def test_what_a_process_left_without_a_cause_is_looked_at_after_the_next_s
 
 
 async def test_a_close_is_looked_at_although_its_table_did_not_confirm_it():
-    gateway, explainer = Gateway(), SimpleNamespace(explain=lambda *_: None)
-    watcher = CloseWatcher(OwnerContext(settings=Settings(), monotonic=lambda: 50.0), explainer)
-
-    def fail(_changes):
+    def fail(*_changes):
         raise LakeNotWritableError("The disk did not confirm it.", remedy="Check it.")
 
-    explainer.record = fail
+    gateway, table = Gateway(), SimpleNamespace(add=fail)
+    context = OwnerContext(settings=Settings(), monotonic=lambda: 50.0)
+    watcher = ChangeWatcher(context, table, [FOLLOWER])
     with pytest.raises(LakeNotWritableError):
         await watcher.record(changes_between({KEY: HELD}, {KEY: CLOSED}, {}))
     await watcher.look_if_due(gateway)

@@ -8,9 +8,9 @@ import pytest
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.money.risk.model_greeks import PublishedGreeks
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.parts import PublishedGreeks
 from position_sync_dagster.sync.stream.router import (
     CHOOSE_S,
     MANY,

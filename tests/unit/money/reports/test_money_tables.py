@@ -11,7 +11,7 @@ from position_sync_dagster.domain.position_update import PositionUpdate, PriceKi
 from position_sync_dagster.lake.schema import broker_rows
 from position_sync_dagster.money.reports.book import Book, open_positions
 from position_sync_dagster.money.reports.money_sums import MoneySum
-from position_sync_dagster.terminal.money_tables import (
+from position_sync_dagster.money.reports.money_tables import (
     POSITIONS,
     money_lines,
     positions_table,

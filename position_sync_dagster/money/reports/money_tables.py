@@ -10,9 +10,9 @@ import polars as pl
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.money.reports.book import Book
+from position_sync_dagster.money.reports.columns import Column, Row, duration, number, readable
 from position_sync_dagster.money.reports.exposure import figure_of, summed
 from position_sync_dagster.money.reports.money_sums import MoneySum
-from position_sync_dagster.terminal.text import Column, Row, duration, number, readable
 
 
 def _currency(sums: Row) -> str:

@@ -1,0 +1,73 @@
+"""The asset `latest_positions`: the newest rows of the ledger, replaced whole by the tick."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+
+from position_sync_dagster.defs.assets import table_asset
+from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.lake import derived, schema
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import confirmations
+
+# How long a closed holding stays in the table. Its cost must not grow with the history: the table
+# is replaced whole, and each process that asks for the newest rows begins with it.
+CLOSED_KEPT = timedelta(days=14)
+
+
+@derived_asset(
+    schema.LATEST_POSITIONS,
+    deps=["position_updates", "broker_positions"],
+    metadata=table_asset.column_lineage(
+        schema.LATEST_POSITIONS,
+        {"confirmed_at": "broker_positions.confirmed_at value_time timestamp"},
+    ),
+    money_first=True,
+    freshness_policy=table_asset.QUARTER_HOURLY,
+)
+def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+    """The newest row of every holding that is open or closed lately, for readers without code.
+
+    Written by the sensor drain_queue after each report of the ledger; the table is replaced whole.
+
+    How to read it: one row per account and contract, with the columns of position_updates, and
+    when its price arrived or the broker last confirmed it. A closed holding stays for 14 days, that
+    of an active leg as long as the leg. PositionUpdatesTable.latest() returns the rows as they are
+    now.
+
+    Live: `position-sync money` shows these figures as they move, second by second.
+    """
+    now = datetime.now(UTC)
+    table = lake.derived_table(schema.LATEST_POSITIONS)
+
+    def make() -> tuple[tuple[pl.DataFrame, pl.DataFrame], pl.DataFrame]:
+        legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
+        listing = listed(lake.updates.sync.latest(), legs, now)
+        holdings = tables.all_broker_rows(lake, settings)
+        priced = confirmations.with_priced(listing, holdings, now, band=settings.value_band)
+        rows = priced.select(*listing.columns, confirmed_at=confirmations.PRICED)
+        return (listing, rows), rows
+
+    (latest, rows), result = derived.derive_whole(table, make, run_id=run_id)
+    held = rows.filter(pl.col.position != 0)
+    without_value = rows["market_value"].null_count()
+    counts = table_asset.counted(held=held.height, without_value=without_value)
+    return Derived(metadata=counts | table_asset.replaced_whole(result, latest))
+
+
+def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataFrame:
+    """Return the rows that the table has of the newest rows of the ledger; pure.
+
+    Reports take account and currency of a leg that is not held from its closed holding.
+
+    Args:
+        rows: The newest row of each holding.
+        legs: The conids of the active legs.
+        now: The current time.
+    """
+    is_old = pl.col.timestamp < now - CLOSED_KEPT
+    closed_long_ago = (pl.col.position == 0) & is_old
+    is_of_leg = pl.col.conid.is_in(legs)
+    return rows.filter(is_of_leg | ~closed_long_ago.fill_null(value=False))

@@ -1,0 +1,14 @@
+"""What money adds to the definitions of the core: parts of the stream, and stated positions."""
+
+from position_sync_dagster.defs import stream
+from position_sync_dagster.defs.assets import past_days
+from position_sync_dagster.money.defs.statements import FOLDER
+from position_sync_dagster.money.past.statement_days import StatementDays
+from position_sync_dagster.money.stream_parts import with_money
+
+
+def add_to_core() -> None:
+    """Fill the ports of the core, before its definitions are loaded."""
+    stream.COMPLETE[:] = [with_money]
+    past_days.STATED[:] = [StatementDays]
+    past_days.STATED_BY[:] = [FOLDER]

@@ -1,0 +1,224 @@
+"""The assets `profit_explained`, `books` and `closed_campaigns`, with their checks.
+
+The first says where the profit of a trading day came from, the second why net liquidation moved.
+The job `close_day` records them after `daily_positions`.
+"""
+
+from datetime import date
+
+import dagster as dg
+import polars as pl
+
+from position_sync_dagster.defs import resources
+from position_sync_dagster.defs.assets import table_asset
+from position_sync_dagster.defs.assets.past_days import (
+    days_of,
+    exchange_partitions,
+    job_of,
+    known_days,
+    over_trading_days,
+    replaced_days,
+    scheduled,
+)
+from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
+from position_sync_dagster.defs.resources import CLOSE_JOB
+from position_sync_dagster.lake import derived, schema
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED
+from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.profit.books import close_books, open_books
+from position_sync_dagster.money.profit.profit import (
+    TradingDay,
+    explain_days,
+    unknown_profits,
+)
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import exchange_days
+
+
+@derived_asset(
+    schema.CLOSED_CAMPAIGNS,
+    # Not the strategies and daily_positions, which it reads too: they change all day, and it would
+    # be shown as stale until the next close.
+    deps=["executions", "statement_events", "closures"],
+    writer=CLOSE_JOB,
+)
+def closed_campaigns(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+    """What each campaign of a strategy brought from its first trade until nothing was left of it.
+
+    Written by the job close_day, after daily_positions, with the strategies as they are then.
+
+    How to read it: one row for each campaign that is over, and for each structure of options that
+    was in no strategy. Rolls, and what assignments left, belong to it. Profit is after fees. What
+    is null, and why, is in profit_unknown and why_unknown. position-sync results has the sums.
+    """
+    rows = CampaignBook(lake, settings).rows()
+    table = lake.derived_table(schema.CLOSED_CAMPAIGNS)
+    frame = schema.frame_of(table.spec, rows)
+    result = derived.replace(table, frame, run_id=run_id)
+
+    metadata = table_asset.replacement_metadata(result)
+    unknown = frame["profit"].null_count()
+    metadata["profits_unknown"] = str(unknown)
+    return Derived(metadata=metadata, version=str(result.version))
+
+
+@dg.definitions
+def explained_days() -> dg.Definitions:
+    """Build the assets over the trading days of the exchange, and the import of statements."""
+    days, first = known_days(resources.POSITION_SYNC.read_settings())
+    partitions = exchange_partitions(days, first)
+    importing = job_of(
+        resources.IMPORT_JOB,
+        "Download the Flex query of the settings, and store trades and cash of all statements.",
+    )
+
+    @scheduled(resources.IMPORT_JOB, "0 6 * * 2-6", days.timezone)
+    def nightly_statements(_context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        """At night: download and import the broker's statements, if there are any."""
+        settings = resources.POSITION_SYNC.read_settings()
+        if settings.flex_token is None and not settings.flex_folder.is_dir():
+            return dg.SkipReason(
+                "No statements: POSITION_SYNC_FLEX_FOLDER is no folder, and no "
+                "POSITION_SYNC_FLEX_TOKEN is set."
+            )
+        return dg.RunRequest()
+
+    return dg.Definitions(
+        assets=[explained_asset(partitions), books_asset(partitions), closed_campaigns],
+        asset_checks=[profits_are_explained, books_close],
+        jobs=[importing],
+        schedules=[nightly_statements],
+    )
+
+
+# Maximum number of strategies that the check names.
+STRATEGIES_SHOWN = 5
+
+
+def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+    """Build the asset over the trading days of an exchange."""
+
+    @over_trading_days(
+        PROFIT_EXPLAINED,
+        partitions,
+        deps=["daily_positions", "position_updates", "executions", "closures"],
+    )
+    def profit_explained(
+        context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
+    ) -> dg.MaterializeResult[None]:
+        """Where the profit of each trading day came from, by strategy and account.
+
+        Written by the job close_day, after daily_positions, and by backfills of any range.
+
+        How to read it: profit is the sum of the parts: the move of the underlyings (delta, gamma),
+        of the volatilities (vega), time (theta), the rest of the repricing, trades and their fees,
+        assignments, cash of statements, and what no trade explains. A day is replaced whole.
+        """
+        lake = position_sync.lake
+        settings = position_sync.settings
+        days = days_of(context)
+        days_before = [exchange_days.session_before(settings.calendar, day) for day in days]
+        closes = exchange_days.closing_times(settings.calendar, [*days, *days_before])
+        # What the new rows of daily_positions say of contracts may make a movement's cash known.
+        MovementBook(lake, settings.calendar, run_id=context.run.run_id).update()
+
+        trading_days: list[TradingDay] = []
+        for day, before in zip(days, days_before, strict=True):
+            trading_days.append(TradingDay(day, before, closes[before], closes[day]))
+        frames = explain_days(lake, settings, trading_days)
+
+        result = replaced_days(context, lake, PROFIT_EXPLAINED, frames)
+        for day, rows in frames.items():
+            profits = rows["profit"]
+            legs_unknown = int(rows["legs_unknown"].sum())
+            numbers: dict[str, float] = {
+                "dagster/partition_row_count": rows.height,
+                "legs_unknown": legs_unknown,
+            }
+            if not profits.has_nulls():
+                numbers["profit"] = float(profits.sum())
+            context.add_asset_metadata(numbers, partition_key=day.isoformat())
+        return result
+
+    return profit_explained
+
+
+def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+    """Build the asset over the trading days of an exchange."""
+
+    @over_trading_days(BOOKS, partitions, deps=["profit_explained", "statement_events"])
+    def books(
+        context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
+    ) -> dg.MaterializeResult[None]:
+        """Why the net liquidation of each account moved on each trading day.
+
+        Written by the job close_day, after profit_explained, and by backfills of any range.
+
+        How to read it: change = profit + income + fees + interest + accruals + rates + owner +
+        difference, in the base currency of the account, by the statements of the day and of the
+        day before. Where a part is not known, so is the difference.
+        """
+        lake = position_sync.lake
+        settings = position_sync.settings
+        frames: dict[date, pl.DataFrame] = {}
+        for day in days_of(context):
+            before = exchange_days.session_before(settings.calendar, day)
+            frames[day] = close_books(lake, settings, day, before=before)
+        return replaced_days(context, lake, BOOKS, frames)
+
+    return books
+
+
+@table_check(BOOKS.name)
+def books_close(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether the change of net liquidation of each account is explained on the newest day.
+
+    It fails where more than 1 unit of the base currency, and more than 0.01 % of net liquidation,
+    is not explained. An account of which a part is not known is not judged.
+
+    What to do: Compare the largest part with the statement: a booking that no section of the Flex
+    query has, or a holding of a type that is not followed, is missing.
+    """
+    newest = derived.newest_day(lake.derived_table(BOOKS))
+    not_known = newest["difference"].null_count()
+    differences = open_books(newest.to_dicts())
+    if not differences:
+        return passed("", accounts=newest.height, not_known=not_known)
+
+    named = "; ".join(differences[:ACCOUNTS_SHOWN])
+    return failed(
+        f"Not explained: {named}.",
+        open=len(differences),
+        accounts=newest.height,
+        not_known=not_known,
+    )
+
+
+# Maximum number of accounts that the check of the books names.
+ACCOUNTS_SHOWN = 5
+
+
+@table_check(PROFIT_EXPLAINED.name)
+def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether the profit of each strategy is known: what moved its holdings, and both values.
+
+    It looks at the newest recorded day. A profit is not known if a quantity came or went without a
+    movement, beyond a value of 25 units, or if a value, a price paid or a commission is not known.
+
+    What to do: Import the statement of the day, which names trades and bookings, and fill the
+    day again; compare the quantities with TWS.
+    """
+    newest = derived.newest_day(lake.derived_table(PROFIT_EXPLAINED))
+    unknown = unknown_profits(newest.iter_rows(named=True))
+    if not unknown:
+        return passed("", strategies=newest.height)
+
+    named = "; ".join(unknown[:STRATEGIES_SHOWN])
+    return failed(
+        f"Not known: {named}.",
+        strategies=newest.height,
+        unexplained=len(unknown),
+    )

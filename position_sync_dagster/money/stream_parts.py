@@ -1,0 +1,30 @@
+"""What money adds to a stream: causes of closes, rolls, rules of legs, and computed greeks."""
+
+from dataclasses import replace
+
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.past.explain_closes import CloseExplainer
+from position_sync_dagster.money.risk.model_greeks import ModelGreeks
+from position_sync_dagster.money.strategies.leg_followers import RollFollower, RuleFollower
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream.ownership import Ownership
+from position_sync_dagster.sync.stream.router import StreamTables
+
+
+def with_money(
+    tables: StreamTables, lake: Lake, settings: Settings, own: Ownership
+) -> StreamTables:
+    """Return the parts of a stream with those of money.
+
+    Example:
+        await stream(lake, settings, stop=stop, complete=with_money)
+    """
+    file = settings.strategies_file
+    run_id = own.session.run_id
+    return replace(
+        tables,
+        closes=CloseExplainer(lake, run_id=run_id, calendar=settings.calendar),
+        rolls=RollFollower(lake, settings),
+        rules=None if file is None else RuleFollower(lake.registry, file),
+        greeks=ModelGreeks,
+    )

@@ -1,0 +1,109 @@
+"""What a stream is given by those above it: followers of changes, rules for legs, and greeks."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol
+
+from position_sync_dagster.domain.execution import Execution
+from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, Key
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.holdings import PendingChanges
+from position_sync_dagster.lake.records import DividendsTable
+from position_sync_dagster.sync.stream.contracts import ContractCache
+from position_sync_dagster.sync.stream.lines import StreamLines
+from position_sync_dagster.sync.stream.ownership import OwnerContext
+
+# From when and until when the gateway named all executions of an account.
+Asked = Mapping[str, tuple[datetime, datetime]]
+
+
+class ChangeFollower(Protocol):
+    """Follows the stored changes of quantities, such as for their causes; blocks."""
+
+    def follow_changes(self, executions: Collection[Execution], asked: Asked) -> object:
+        """Look at the changes that are due.
+
+        Args:
+            executions: What the gateway named of the day.
+            asked: The span for which it named all executions, by account.
+
+        Raises:
+            LakeError: A table cannot be used; the look is due again.
+        """
+
+
+class RulesOfLegs(Protocol):
+    """Chooses legs by what is held."""
+
+    def is_due(self, moves: int, *, first: bool) -> bool:
+        """Return whether something changed that legs are chosen by; as `RuleFollower` says."""
+
+    def follow(
+        self, holdings: Iterable[BrokerPosition], accounts: Collection[str], moves: int
+    ) -> None:
+        """Write the legs that are chosen now into the registry; blocks."""
+
+
+class PublishedGreeks:
+    """The greeks that `broker_positions` has, or gets at the next publication, by conid.
+
+    Attributes:
+        changes: The options whose greeks are to be published.
+    """
+
+    def __init__(self) -> None:
+        self._greeks: dict[int, HoldingGreeks] = {}
+        self.changes: PendingChanges[int] = PendingChanges()
+
+    def __len__(self) -> int:
+        return len(self._greeks)
+
+    def take(self, conid: int, greeks: HoldingGreeks | None) -> None:
+        """Publish the new greeks of an option, if they differ from the published ones.
+
+        Args:
+            conid: The option.
+            greeks: Its greeks, with the price of the underlying as its row has it; None: it has
+                none.
+        """
+        before = self._greeks.pop(conid, None)
+        if greeks is not None:
+            self._greeks[conid] = greeks
+        if greeks != before:
+            self.changes.note(conid)
+
+    def of(self, holding: BrokerPosition) -> HoldingGreeks | None:
+        """Return the greeks of a holding; None of a closed one."""
+        return self._greeks.get(holding.instrument.conid) if holding.position else None
+
+    def added_to(self, holding: BrokerPosition) -> BrokerPosition:
+        """Return a holding with its greeks."""
+        greeks = self.of(holding)
+        return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
+
+
+class ComputedGreeks(Protocol):
+    """Publishes greeks for the options for which the gateway sends none."""
+
+    def attach(self, connection: GatewayConnection) -> None:
+        """Follow the lines and values of a new connection."""
+
+    async def step(
+        self, connection: GatewayConnection, routes: Mapping[Key, LegState], version: int
+    ) -> None:
+        """Follow the routes, whose version changes with them."""
+
+    async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
+        """Compute until it is cancelled, while the data of a connection count."""
+
+    def summary(self) -> str | None:
+        """Return how many options have computed greeks, and why others have none."""
+
+
+# Makes what computes greeks: it gets the contracts, the lines, and where greeks are published.
+MakesGreeks = Callable[
+    [OwnerContext, ContractCache, StreamLines, PublishedGreeks, DividendsTable | None],
+    ComputedGreeks,
+]
