@@ -1,17 +1,22 @@
-"""The commands `results`, `campaign`, `returns` and `fills`: what was earned, and what it cost."""
+"""What was earned, what it cost, and the way out: `results`, `returns`, `fills`, `export`."""
 
+import sys
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.money.campaigns.results import (
-    Grouping,
-)
+from position_sync_dagster.domain.instrument import parse_day
+from position_sync_dagster.lake.schema import CLOSED_CAMPAIGNS, frame_of
+from position_sync_dagster.money.campaigns.lots import LOTS, read_lots
+from position_sync_dagster.money.campaigns.results import Grouping, read_campaigns
 from position_sync_dagster.money.profit.returns import Period
 from position_sync_dagster.money.reports.fill_costs import FillGrouping
 from position_sync_dagster.terminal import output
+from position_sync_dagster.terminal.text import csv_of
 
 Since = Annotated[
     str | None,
@@ -118,6 +123,64 @@ def fills(
     rows = answer["fills"] if executions else answer["groups"]
     columns = _FILL_COST_COLUMNS if executions else _GROUP_COST_COLUMNS
     output.show_rows(rows, columns, json=json, none="Nothing was traded, as far as is known.")
+
+
+class Exported(StrEnum):
+    """What can be exported."""
+
+    MOVEMENTS = "movements"
+    CAMPAIGNS = "campaigns"
+    LOTS = "lots"
+
+
+class ExportFormat(StrEnum):
+    """The formats of an export."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+@app.command()
+def export(
+    what: Annotated[Exported, typer.Argument(help="What to export.")],
+    file_format: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.CSV,
+    output_file: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; else stdout.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DAY", help="Only what moved or closed on this day or later."),
+    ] = None,
+    home: options.HomeFolder = None,
+) -> None:
+    """Write movements, campaigns that are over, or lots, for a ledger or another program.
+
+    Lots are first in, first out, or as the broker matched them where a statement has closed lots,
+    through assignments and corporate actions, with those that are held. They are no tax form.
+    Unknown is empty, and why_unknown says why.
+    """
+    if file_format is ExportFormat.PARQUET and output_file is None:
+        raise typer.BadParameter("--format parquet needs --output FILE.")
+
+    first = None if since is None else parse_day(since, "day")
+    settings, lake = options.opened(home)
+    match what:
+        case Exported.MOVEMENTS:
+            rows = lake.movements.rows(first)
+        case Exported.CAMPAIGNS:
+            rows = frame_of(CLOSED_CAMPAIGNS, read_campaigns(lake, first))
+        case Exported.LOTS:
+            rows = frame_of(LOTS, read_lots(lake, settings, first))
+
+    if file_format is ExportFormat.PARQUET and output_file is not None:
+        rows.write_parquet(output_file)
+        return
+
+    text = csv_of(rows.columns, rows.iter_rows())
+    if output_file is None:
+        sys.stdout.write(text)
+    else:
+        output_file.write_text(text, encoding="utf-8")
 
 
 _NONE = "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns."

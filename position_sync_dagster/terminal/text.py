@@ -1,10 +1,12 @@
 """Cells of CSV, and the commands in hints as the user can type them."""
 
+import csv
+import io
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from position_sync_dagster.money.reports.columns import foreign
@@ -25,6 +27,19 @@ def cell_text(value: object) -> str:
     text = foreign(str(value))
     is_formula = isinstance(value, str) and text.startswith(("=", "+", "-", "@"))
     return f"'{text}" if is_formula else text
+
+
+def csv_of(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    r"""Return rows as CSV with a heading; unknown cells are empty.
+
+    >>> csv_of(["a", "b"], [[1.5, None]])
+    'a,b\n1.5,\n'
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows(map(cell_text, row) for row in rows)
+    return text.getvalue()
 
 
 NAME = "position-sync"

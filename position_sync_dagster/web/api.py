@@ -5,9 +5,7 @@ Each route has a query and an answer in `api_answers.py`; the description at
 header allows pages of other origins.
 """
 
-import csv
 import hashlib
-import io
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -41,7 +39,7 @@ from position_sync_dagster.money.risk.recorded_risk import leg_notes
 from position_sync_dagster.money.risk.scenario_file import Point, folder_of, read_scenarios
 from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
 from position_sync_dagster.money.risk.what_if import rows_of_choice
-from position_sync_dagster.terminal.text import cell_text
+from position_sync_dagster.terminal.text import csv_of
 from position_sync_dagster.web.api_answers import (
     AccountsAnswer,
     ApiModel,
@@ -145,11 +143,7 @@ def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dic
 def _positions_csv(source: PageFigures, _query: NoQuery, now: datetime) -> str:
     """Return the open positions as CSV; unknown cells are empty, texts begin no formula."""
     rows = amounts_in_cents(source.figures(now).positions.select(COLUMNS)).unnest("greeks")
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(rows.columns)
-    table.writerows(map(cell_text, row) for row in rows.iter_rows())
-    return text.getvalue()
+    return csv_of(rows.columns, rows.iter_rows())
 
 
 def _points_of(source: PageFigures, query: WhatIfQuery) -> list[Point]:

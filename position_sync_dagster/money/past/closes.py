@@ -55,7 +55,8 @@ class EventKind(StrEnum):
     of its days: what it does not name did not happen. SECTIONS: the days of a statement and the
     sections that it has, of whatever kind. NET_LIQUIDATION: the value of the account at the end of
     a day, in its base currency, with its parts. CASH_BALANCE: its cash of one currency at the end
-    of a day. RATE: what a unit of a currency was worth in its base currency then.
+    of a day. RATE: what a unit of a currency was worth in its base currency then. CLOSED_LOT: what
+    a close closed of what was opened at once (Lot).
     """
 
     OPTION_EVENT = "OPTION_EVENT"
@@ -67,6 +68,7 @@ class EventKind(StrEnum):
     NET_LIQUIDATION = "NET_LIQUIDATION"
     CASH_BALANCE = "CASH_BALANCE"
     RATE = "RATE"
+    CLOSED_LOT = "CLOSED_LOT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,8 @@ class StatementEvent:
         event_id: The broker's id of the event; the same in each statement.
         kind: OPTION_EVENT, CORPORATE_ACTION, TRANSFER, CASH, PERIOD (the days of a statement),
             SECTIONS (its days and sections), NET_LIQUIDATION (its total is the amount),
-            CASH_BALANCE, or RATE (it is the amount; `type` is the base currency).
+            CASH_BALANCE, RATE (it is the amount; `type` is the base currency), or CLOSED_LOT
+            (`time` is when it was opened, the amount what that cost or brought).
         account: IB account that it concerns.
         day: The day that the statement names; of a PERIOD or of SECTIONS the last one.
         attributes: JSON: every attribute of the element, as written; of SECTIONS their names,

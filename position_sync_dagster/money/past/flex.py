@@ -219,6 +219,7 @@ class RowKind(StrEnum):
     BALANCES = "balances"
     RATES = "rates"
     EVENTS = "events"
+    LOTS = "lots"
 
 
 def equity_event(fields: Fields) -> closes.StatementEvent:
@@ -269,6 +270,40 @@ def rate_event(fields: Fields) -> closes.StatementEvent:
     to_currency = fields.required(TEXT, "toCurrency")
     event = _event_of_account(closes.EventKind.RATE, fields, day, currency)
     return replace(event, amount=rate, type=to_currency)
+
+
+_CLOSED_LOT = columns_of(
+    closes.StatementEvent,
+    account="accountId", conid="conid", symbol="underlyingSymbol symbol", sec_type="assetCategory",
+    currency="currency", quantity="quantity", price="tradePrice", time="openDateTime",
+    amount="cost", realized_pnl="fifoPnlRealized", codes="notes code",
+)  # fmt: skip
+
+
+def closed_lot_event(fields: Fields) -> closes.StatementEvent | None:
+    """Return a closed lot, with the sign of what was held; None if it does not say what it cost.
+
+    Its side is that of the close, its quantity and cost are of the opening and may have no sign.
+    Its profit is after fees. Source: closed lots beside the executions of the same statements.
+
+    Raises:
+        StatementError: A field cannot be read.
+    """
+    row = fields.row(_CLOSED_LOT)
+    signs = {"BUY": -1.0, "SELL": 1.0}
+    side = signs.get((fields.get(TEXT, "buySell") or "").upper())
+    names = ("quantity", "time", "amount", "realized_pnl")
+    if side is None or any(row[name] is None for name in names):
+        return None
+
+    row["quantity"] = side * abs(row["quantity"])
+    row["amount"] = abs(row["amount"])
+    day = fields.required(DAY, "reportDate") if fields.has_report_date else None
+    day = day or fields.required(TIME, "dateTime", "tradeDate").astimezone(STATEMENT_ZONE).date()
+    content = "|".join(map(str, (day, *row.values())))
+    digest = sha256(content.encode()).hexdigest()[:32]
+    event = _event_of_account(closes.EventKind.CLOSED_LOT, fields, day)
+    return replace(event, **row, event_id=f"Lot:{digest}", attributes=fields.as_json())
 
 
 def _event_of_account(
@@ -330,6 +365,7 @@ _ELEMENTS = {
         becomes=RowKind.BALANCES, levels=frozenset({"CURRENCY", "DETAIL", "SUMMARY"})
     ),
     "ConversionRate": _Element(becomes=RowKind.RATES, levels=frozenset()),
+    "Lot": _Element(becomes=RowKind.LOTS, levels=frozenset({"CLOSED_LOT", "CLOSED_LOTS"})),
     **dict.fromkeys(_KINDS, _EVENT_ELEMENT),
 }
 
@@ -542,6 +578,10 @@ class _StatementReader:
             case RowKind.RATES:
                 rate = rate_event(fields)
                 self._events.append(rate)
+            case RowKind.LOTS:
+                closed_lot = closed_lot_event(fields)
+                if closed_lot is not None:
+                    self._events.append(closed_lot)
             case RowKind.EVENTS:
                 event = event_of(fields)
                 self._events.append(event)

@@ -1,5 +1,6 @@
 """A year of statements with forty campaigns, by Dagster and the command, against sums by hand."""
 
+import csv
 from collections import defaultdict
 from datetime import date
 from decimal import Decimal
@@ -7,9 +8,10 @@ from itertools import accumulate
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
-from tests.support.command_line import json_of
+from tests.support.command_line import call, json_of, run
 from tests.support.traded_year import NOBODY, Told, traded_year
 
 STEPS = (
@@ -84,7 +86,7 @@ def assert_alike(found: dict[str, Any], expected: dict[str, Any], where: Any) ->
             assert found[name] == pytest.approx(float(value), abs=1e-6), (where, name)
 
 
-def test_a_year_of_forty_campaigns_is_what_a_sum_by_hand_says(results_of_the_year):
+def test_a_year_of_forty_campaigns_is_what_a_sum_by_hand_says(results_of_the_year, folder):
     assert len(YEAR.told) == 40
     for by, group_of in GROUPS.items():
         groups = defaultdict(list)
@@ -116,3 +118,22 @@ def test_a_year_of_forty_campaigns_is_what_a_sum_by_hand_says(results_of_the_yea
         if told.risk is None:
             assert "capital_at_risk: the loss had no bound" in row["why_unknown"]
     assert {row["strategy_id"] for row in rows.values()} >= {NOBODY, "wheel-2"}
+
+    # Each of its lots is closed, and all of them together brought what the year did.
+    lots = [*csv.DictReader(run("export", "lots").splitlines())]
+    assert all(lot["closed"] and lot["profit"] and not lot["why_unknown"] for lot in lots)
+    for currency in ("USD", "EUR"):
+        in_currency = [lot for lot in lots if lot["currency"] == currency]
+        for name, amount_of in (("profit", lambda one: one.profit), ("fees", lambda one: one.fees)):
+            by_hand = sum(amount_of(told) for told in YEAR.told if told.currency == currency)
+            total = sum(Decimal(lot[name]) for lot in in_currency)
+            assert total == pytest.approx(by_hand, abs=Decimal("0.005"))
+    kinds = {(lot["opened_by"], lot["closed_by"]) for lot in lots}
+    assert {("ASSIGNMENT", "TRADE"), ("TRADE", "EXPIRATION"), ("EXERCISE", "TRADE")} <= kinds
+
+    written = folder / "campaigns.parquet"
+    run("export", "campaigns", "--format", "parquet", "--output", str(written))
+    assert pl.read_parquet(written).height == 40
+    moved = [*csv.DictReader(run("export", "movements", "--since", "2025-12-01").splitlines())]
+    assert {row["day"][:7] for row in moved} <= {"2025-12", "2026-01"}
+    assert call("export", "lots", "--format", "parquet").exit_code == 2

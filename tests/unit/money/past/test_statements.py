@@ -643,3 +643,32 @@ def test_elements_without_meaning_take_no_memory() -> None:
 def test_a_file_without_a_statement_is_named() -> None:
     with pytest.raises(StatementError, match="has no statement of an account"):
         read_statements(b'<FlexQueryResponse><FlexStatements count="0"/></FlexQueryResponse>', "a")
+
+
+LOT = {
+    "conid": "1", "levelOfDetail": "CLOSED_LOT", "buySell": "BUY", "quantity": "2",
+    "dateTime": "20260305;153000", "openDateTime": "20260212;101500", "tradePrice": "2.5",
+    "cost": "498.7", "fifoPnlRealized": "245.4",
+}  # fmt: skip
+
+
+def lots_in(*lots: dict[str, str]) -> list[StatementEvent]:
+    more = [element("Lot", OPTION | lot) for lot in lots]
+    [read] = read_statements(statement(trades=(trade(), *more)), "s.xml")
+    assert not read.left_out
+    return [event for event in read.events if event.kind is EventKind.CLOSED_LOT]
+
+
+def test_a_closed_lot_is_an_event_with_the_sign_of_what_was_held():
+    [short] = lots_in(LOT, LOT)[:1]
+    assert (short.quantity, short.amount, short.realized_pnl) == (-2.0, 498.7, 245.4)
+    assert (short.day, short.conid) == (date(2026, 3, 5), 1)
+    assert short.time == datetime(2026, 2, 12, 15, 15, tzinfo=UTC)
+    [long] = lots_in(LOT | {"buySell": "SELL", "quantity": "-2", "cost": "-498.7"})
+    assert (long.quantity, long.amount) == (2.0, 498.7)
+    assert long.event_id != short.event_id
+
+
+@pytest.mark.parametrize("missing", ["cost", "openDateTime", "fifoPnlRealized", "buySell"])
+def test_a_closed_lot_that_does_not_say_all_is_left_to_first_in_first_out(missing):
+    assert lots_in({name: text for name, text in LOT.items() if name != missing}) == []
