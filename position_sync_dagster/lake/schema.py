@@ -615,8 +615,8 @@ class _Exposure:
         strategy_id: The strategy; UNATTRIBUTED for what no strategy has of the account.
         currency: Currency of the sums; null for legs that were never valued.
         asset_class: OPTION, STOCK, FUTURE, OTHER, or UNKNOWN without a holding.
-        legs: Active legs of the strategy in this account, currency and class; of UNATTRIBUTED its
-            holdings.
+        legs: Active legs of the strategy in this account, currency and class, and what it holds
+            without a leg; of UNATTRIBUTED its holdings.
         legs_held: Legs of these with a holding.
         market_value: Sum of the market values; null for futures. Unit: `currency`.
         notional: Sum of the notional values of futures. Unit: `currency`.

@@ -69,10 +69,17 @@ class TradedCampaign:
         """Return the parts of contracts of one currency."""
         return [part for part in self.parts if part.movement.currency == currency]
 
+    def fees_beside(self, currency: str | None) -> float:
+        """Return what was charged in a currency for contracts of others."""
+        others = [part for part in self.parts if part.movement.currency != currency]
+        return sum(part.fee_in(currency) or 0.0 for part in others)
+
     @property
     def currencies(self) -> list[str | None]:
-        """Return the currencies of its contracts."""
-        return list(dict.fromkeys(part.movement.currency for part in self.parts))
+        """Return the currencies of its contracts, and those of fees beside them."""
+        currencies = dict.fromkeys(part.movement.currency for part in self.parts)
+        of_fees = [part.movement.fee_currency for part in self.parts if part.fee]
+        return list(currencies | dict.fromkeys(filter(None, of_fees)))
 
 
 def closed_campaigns(parts: Iterable[OwnedPart]) -> list[TradedCampaign]:
@@ -551,15 +558,10 @@ class CampaignMoney:
     unknown: str | None
 
 
-def money_of(parts: Sequence[OwnedPart]) -> CampaignMoney:
-    """Return what parts of one currency brought."""
-    fees_of_parts = []
-    for part in parts:
-        is_elsewhere = part.movement.fee_currency != part.movement.currency
-        fees_of_parts.append(None if part.fee and is_elsewhere else part.fee)
-
+def money_of(parts: Sequence[OwnedPart], fees_beside: float = 0.0) -> CampaignMoney:
+    """Return what parts of one currency brought, less what was charged in it for others."""
     cash = known_sum(part.cash for part in parts)
-    fees = known_sum(fees_of_parts)
+    fees = known_sum([fees_beside, *(part.fee_in(part.movement.currency) for part in parts)])
     reasons = dict.fromkeys(part.unknown for part in parts if part.unknown)
     is_known = not reasons and cash is not None and fees is not None
 
@@ -695,13 +697,10 @@ class EarnedMoney:
 
     def _paid_for(self, part: OwnedPart) -> float | None:
         """Return what was paid for a part with its fee, and add the fee."""
-        fee = part.fee
-        currency = part.movement.fee_currency
-        if fee and currency is not None and currency != part.movement.currency:
-            self.other_fees[currency] = self.other_fees.get(currency, 0.0) + fee
-            fee = 0.0
-        elif fee and currency is None:
-            fee = None
+        fee = part.fee_in(part.movement.currency)
+        charged_in = part.movement.fee_currency
+        if part.fee and charged_in is not None and charged_in != part.movement.currency:
+            self.other_fees[charged_in] = self.other_fees.get(charged_in, 0.0) + part.fee
         self.fees = known_sum([self.fees, fee])
         return None if part.known_cash is None or fee is None else fee - part.known_cash
 

@@ -28,7 +28,8 @@ class CampaignResult:
     Attributes:
         campaign_id: Names it; the same each time it is computed.
         strategy_id: The strategy; UNATTRIBUTED of a structure that was in none.
-        currency: ISO code of the currency of the money; a campaign in two currencies has two rows.
+        currency: ISO code of the currency of the money; a campaign in two currencies has two rows,
+            also if the second is that of fees alone.
         underlying: Symbol of the underlying; several are separated by commas.
         kind: The structure that it was when it began, as `strategies propose` names it; null where
             that has no name.

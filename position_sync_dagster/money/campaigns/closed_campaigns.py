@@ -175,7 +175,7 @@ class CampaignBook:
         openings: Openings,
         in_ledger: LedgerExtremes | None,
     ) -> ClosedCampaign:
-        money = money_of(campaign.parts_in(currency))
+        money = money_of(campaign.parts_in(currency), campaign.fees_beside(currency))
         contracts = self.contracts_of(campaign)
         states = states_of(campaign)
         kind, why_no_kind = kind_in(first_state(states).lots, contracts)
@@ -403,7 +403,7 @@ _SPAN = {
 
 def with_money(money: float | None, part: OwnedPart) -> float | None:
     """Return what a campaign got until a part, with it, less fees; None: not known."""
-    cash, fee = part.cash, part.fee
+    cash, fee = part.cash, part.fee_in(part.movement.currency)
     if money is None or part.unknown or cash is None or fee is None:
         return None
     return money + cash - fee

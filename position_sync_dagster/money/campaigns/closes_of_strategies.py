@@ -15,19 +15,16 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, earned_by
-from position_sync_dagster.money.past.attribution import OwnedPart, attributed
+from position_sync_dagster.money.past.attribution import OwnedPart
 from position_sync_dagster.money.past.closes import Closure, end_text
-from position_sync_dagster.money.past.movements import (
-    Movement,
-    MovementKind,
-    MovementSource,
-    Section,
-)
 from position_sync_dagster.money.past.owned_parts import (
     RememberedParts,
+    claims_of,
     contracts_of_strategies,
     deciding_movements,
     held_before,
+    legs_ever,
+    part_rows,
     remembered_parts,
 )
 
@@ -70,6 +67,11 @@ class Closes:
     def earned(self) -> Mapping[tuple[str, str | None], EarnedMoney]:
         """What the movements of each strategy brought, in each currency."""
         return earned_by(self.parts)
+
+    @cached_property
+    def owned(self) -> pl.DataFrame:
+        """The parts, in rows."""
+        return part_rows(self.parts)
 
     @cached_property
     def _with_strategies(self) -> pl.DataFrame:
@@ -262,15 +264,13 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
         ends=_ends(changes, rows, legs),
         legs=legs,
         before=changes,
-        parts=_parts(lake, legs, changes, past),
+        parts=_parts(lake, changes, past),
     )
 
 
-def _parts(
-    lake: Lake, legs: pl.DataFrame, changes: pl.DataFrame, past: Past | None
-) -> list[OwnedPart]:
+def _parts(lake: Lake, changes: pl.DataFrame, past: Past | None) -> list[OwnedPart]:
     """Return whose the movements of contracts are that strategies may have."""
-    contracts = [leg for leg in schema.legs_of(legs) if isinstance(leg, ActiveContract)]
+    contracts = legs_ever(lake)
     movements = lake.movements.rows()
     if past is not None:
         movements = _until(movements, past.at)
@@ -333,30 +333,13 @@ def _owners_by_claims(
     before_of = dict(changes.select("change_id", "before").iter_rows())
     rows = []
     for close in closes.iter_rows(named=True):
+        conid = close["conid"]
         before = before_of.get(close["change_id"]) or close["quantity"]
-        movement = _as_movement(close)
-        parts = attributed([movement], legs_of[close["conid"]], {movement.key: before})
-        for part in parts:
-            if not part.opens:
-                rows.append((close["at"], part.owner, part.whose_is_unclear is not None))
+        holding = (close["account"], conid, before)
+        owners = claims_of(tuple(legs_of[conid]), (holding,), at=close["closed_at"])
+        is_unclear = len(owners) > 1 and abs(close["quantity"]) < abs(before)
+        rows += [(close["at"], owner, is_unclear) for _account, _conid, owner, _share in owners]
     return pl.DataFrame(rows, _OWNED_CLOSE, orient="row")
-
-
-def _as_movement(close: Mapping[str, Any]) -> Movement:
-    """Return a close as a movement of which nothing but the quantity is known."""
-    day = close["closed_at"].date()
-    return Movement(
-        movement_id=close["change_id"],
-        kind=MovementKind.TRADE,
-        section=Section.TRADES,
-        source=MovementSource.INFERRED,
-        account=close["account"],
-        day=day,
-        session_date=day,
-        at=close["closed_at"],
-        conid=close["conid"],
-        quantity=-close["quantity"],
-    )
 
 
 def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends:

@@ -5,7 +5,8 @@ an exercise delivers, to the strategies that had the option, whether or not it i
 what a corporate action brings for a contract that it takes, to those who had that one. What closes
 belongs to who has it. Where several have a part, a trade that closes all of it, or that is one of
 those of a session that do, is divided by what they have; of any other it is not known whose it was,
-and their profit is unknown. Of what is in no strategy, what options delivered closes first.
+their profit is unknown, and what is left belongs to those that claim it. Of what is in no strategy,
+what options delivered closes first.
 """
 
 import math
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from functools import cached_property
+from itertools import groupby
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -29,7 +31,6 @@ from position_sync_dagster.money.past.movements import (
     OWNERS_CASH,
     Movement,
     MovementKind,
-    Section,
 )
 
 # When in its day, in New York, a trade counts as made, and a booking, of which only the day is
@@ -140,6 +141,13 @@ class OwnedPart:
         """Return its fee; positive was paid; None: not known."""
         fee = self.movement.fee
         return None if fee is None else 0.0 - fee * self.fraction
+
+    def fee_in(self, currency: str | None) -> float | None:
+        """Return its fee in a currency, 0 if it was charged in another one; None: not known."""
+        charged_in = self.movement.fee_currency
+        if self.fee and charged_in != currency:
+            return None if charged_in is None else 0.0
+        return self.fee
 
 
 def moment_of(movement: Movement) -> datetime:
@@ -377,11 +385,11 @@ class _Holding:
     ) -> None:
         self._cost = cost if held_before else None
         self._sources = sources
-        self._signed = _with_signs(sorted(movements, key=_order_of), held_before)
-        self._prior = held_before or _prior_of(self._signed)
+        self._movements = sorted(movements, key=_order_of)
+        self._prior = held_before or _prior_of(self._movements)
         self._claims = _claims_of(legs, self._stays())
         self._at_end_of = self._quantities_by_session()
-        self.conid = self._signed[0].key[1]
+        self.conid = self._movements[0].key[1]
         self.timeline = self._quantities_by_time()
         self.elsewhere: Sequence[_Timeline] = ()
         self._has: _Shares = {}
@@ -391,9 +399,9 @@ class _Holding:
     def parts(self) -> list[OwnedPart]:
         """Return the parts of all movements."""
         if self._prior:
-            self._open_prior(self._signed[0])
+            self._open_prior(self._movements[0])
 
-        for movement in self._signed:
+        for movement in self._movements:
             by = movement.quantity
             if by is None and movement.kind not in INCOME:
                 self._lose_track(movement)
@@ -410,7 +418,7 @@ class _Holding:
         """The corporate actions that took all that was held, or brought more; with what was."""
         actions = []
         total = self._prior
-        for movement in self._signed:
+        for movement in self._movements:
             before, by = total, movement.quantity or 0.0
             total += by
             if abs(before) < QUANTITY_ROUNDING:
@@ -423,8 +431,8 @@ class _Holding:
     @property
     def place(self) -> tuple[bool, datetime, Key]:
         """Return its place in the order: options first, and what an action brought after others."""
-        first = self._signed[0]
-        is_option = any(movement.sec_type in OPTION_TYPES for movement in self._signed)
+        first = self._movements[0]
+        is_option = any(movement.sec_type in OPTION_TYPES for movement in self._movements)
         brought_at = (moment_of(action) for action, before in self.actions if not before)
         return not is_option, min(brought_at, default=NEVER), first.key
 
@@ -436,8 +444,8 @@ class _Holding:
         """Return from when until when something was held, each time; None: it still is."""
         stays: list[tuple[datetime, datetime | None]] = []
         total = self._prior
-        begin = moment_of(self._signed[0]) if self._prior else None
-        for movement in self._signed:
+        begin = moment_of(self._movements[0]) if self._prior else None
+        for movement in self._movements:
             before = total
             total += movement.quantity or 0.0
             if abs(before) < QUANTITY_ROUNDING <= abs(total):
@@ -450,7 +458,7 @@ class _Holding:
     def _quantities_by_session(self) -> dict[date, float]:
         total = self._prior
         quantities: dict[date, float] = {}
-        for movement in self._signed:
+        for movement in self._movements:
             total += movement.quantity or 0.0
             quantities[movement.session_date] = total
         return quantities
@@ -458,7 +466,7 @@ class _Holding:
     def _quantities_by_time(self) -> _Timeline:
         total = self._prior
         timeline = [(NEVER, total)]
-        for movement in self._signed:
+        for movement in self._movements:
             total += movement.quantity or 0.0
             timeline.append((moment_of(movement), total))
         return timeline
@@ -500,7 +508,7 @@ class _Holding:
         closers = self._closers(movement, by, delivered_to)
         if closers is None:
             text = f"it is not known whose {name_of(movement)} closed on {movement.day}"
-            self._add_parts(movement, self._divided(by), unclear=text)
+            self._add_parts(movement, self._as_claimed(movement, by), unclear=text)
         else:
             self._add_parts(movement, closers, opens=False)
 
@@ -508,6 +516,13 @@ class _Holding:
         """Return a quantity, divided by what the owners have."""
         total = self._total
         return {owner: by * held / total for owner, held in self._has.items()}
+
+    def _as_claimed(self, movement: Movement, by: float) -> _Shares:
+        """Return a close of unknown owner so that what it leaves is as it is claimed, if it can."""
+        left = self._openers(movement, self._total + by, {})
+        closed = {owner: left.get(owner, 0.0) - held for owner, held in self._has.items()}
+        can_be = left.keys() <= closed.keys() and all(part * by >= 0 for part in closed.values())
+        return closed if can_be else self._divided(by)
 
     def _closers(
         self, movement: Movement, by: float, delivered_to: _Shares | None
@@ -555,33 +570,47 @@ class _Holding:
             text = f"it is not known which option delivered {name_of(movement)}"
         self._add_parts(movement, self._openers(movement, by), opens=True, unclear=text)
 
-    def _openers(self, movement: Movement, by: float) -> _Shares:
-        """Return whose an opening is: of those that claim a quantity, as far as they lack it."""
+    def _openers(self, movement: Movement, by: float, has: _Shares | None = None) -> _Shares:
+        """Return whose an opening is: of those that claim a quantity, as far as they lack it.
+
+        Claims that go on come before those that ended, and those that name the account before
+        others; of one rank, they share what is there by their quantities.
+
+        Args:
+            has: What each owner has before; None: what it has now.
+        """
+        before = self._has if has is None else has
         claims = _counting(claim for claim in self._claims if claim.covers(movement))
-        wanted: _Shares = defaultdict(float)
-        for claim in claims:
-            if claim.quantity is not None and claim.quantity * by > 0:
-                part = 1.0 if claim.account else self._part_of_accounts(movement, by)
-                wanted[HoldingOwner(claim.strategy_id)] += claim.quantity * part
+        sized = [
+            claim for claim in claims if claim.quantity is not None and claim.quantity * by > 0
+        ]
+        held = sum(before.values()) + by
+        openers: _Shares = defaultdict(float)
+        claimed: _Shares = defaultdict(float)
+        unclaimed = by
+        for _rank, of_rank in groupby(sorted(sized, key=_rank_of), _rank_of):
+            for claim in of_rank:
+                part = 1.0 if claim.account else self._part_of_accounts(movement, held)
+                claimed[HoldingOwner(claim.strategy_id)] += (claim.quantity or 0.0) * part
 
-        missing_of = {owner: claim - self._has.get(owner, 0.0) for owner, claim in wanted.items()}
-        lacking = {owner: missing for owner, missing in missing_of.items() if missing * by > 0}
-        total = sum(lacking.values())
-        if abs(total) > abs(by):
+            missing_of = {o: size - before.get(o, 0.0) - openers[o] for o, size in claimed.items()}
+            lacking = {owner: missing for owner, missing in missing_of.items() if missing * by > 0}
+            total = sum(lacking.values())
+            fraction = min(1.0, unclaimed / total) if total else 0.0
             for owner, missing in lacking.items():
-                lacking[owner] = missing * by / total
-        unclaimed = by - sum(lacking.values())
-        if lacking and abs(unclaimed) < QUANTITY_ROUNDING:
-            return lacking
+                openers[owner] += missing * fraction
+            unclaimed -= total * fraction
 
-        whole = [HoldingOwner(claim.strategy_id) for claim in claims if claim.quantity is None]
-        takers = whole or [_NOBODY]
-        return lacking | {owner: unclaimed / len(takers) for owner in takers}
+        if abs(unclaimed) >= QUANTITY_ROUNDING:
+            whole = [HoldingOwner(claim.strategy_id) for claim in claims if claim.quantity is None]
+            takers = whole or [_NOBODY]
+            for owner in takers:
+                openers[owner] += unclaimed / len(takers)
+        return {owner: quantity for owner, quantity in openers.items() if quantity}
 
-    def _part_of_accounts(self, movement: Movement, by: float) -> float:
-        """Return which part of what all accounts hold this one has after a change."""
-        held = self._total + by
-        everywhere = held + self._held_elsewhere(movement, by)
+    def _part_of_accounts(self, movement: Movement, held: float) -> float:
+        """Return which part of what all accounts hold this one has, which then holds so much."""
+        everywhere = held + self._held_elsewhere(movement, held)
         return held / everywhere if everywhere else 1.0
 
     def _reorganize(self, movement: Movement, by: float) -> None:
@@ -688,28 +717,6 @@ def _is_delivery(movement: Movement) -> bool:
     return movement.kind in DELIVERIES and movement.sec_type not in OPTION_TYPES
 
 
-def _with_signs(movements: Sequence[Movement], held_before: float) -> list[Movement]:
-    """Return movements where the end of an option reduces what was held.
-
-    The option events of statements have either sign.
-    """
-    total = held_before
-    signed: list[Movement] = []
-    for movement in movements:
-        by = movement.quantity
-        if by and movement.section is Section.OPTION_EVENTS and movement.sec_type in OPTION_TYPES:
-            by = -math.copysign(by, total or _usual_side(movement))
-        signed.append(movement if by == movement.quantity else replace(movement, quantity=by))
-        total += by or 0.0
-    return signed
-
-
-def _usual_side(movement: Movement) -> float:
-    """Return the sign of the holding that an event ends, where nothing says what was held."""
-    usual = {MovementKind.ASSIGNMENT: -1.0, MovementKind.EXERCISE: 1.0}
-    return usual.get(movement.kind, -(movement.quantity or 0.0))
-
-
 def _prior_of(movements: Sequence[Movement]) -> float:
     """Return what was held before the first movement, as far as the movements say it.
 
@@ -768,6 +775,10 @@ def _claims_of(
     return claims
 
 
+def _rank_of(claim: _Claim) -> tuple[bool, bool]:
+    return claim.end is not None, claim.account is None
+
+
 def _counting(claims: Iterable[_Claim]) -> list[_Claim]:
     """Return the newest form of each claim; of those on the whole, those that go on come first."""
     newest: dict[tuple[str, str | None], _Claim] = {}
@@ -783,15 +794,15 @@ def _why_no_money(movement: Movement) -> str | None:
     """Return why it is not known what a movement brought; None: it is known."""
     is_transfer = movement.kind is MovementKind.TRANSFER
     amount = movement.value if is_transfer else movement.cash
-    is_fee_elsewhere = bool(movement.fee) and movement.fee_currency != movement.currency
-    if amount is not None and movement.fee is not None and not is_fee_elsewhere:
+    is_of_unknown_currency = bool(movement.fee) and movement.fee_currency is None
+    if amount is not None and movement.fee is not None and not is_of_unknown_currency:
         return None
 
     name = f"{name_of(movement)} of {movement.day}"
     if amount is not None and movement.fee is None:
         return f"the fee of {name} is not known"
     if amount is not None:
-        return f"the fee of {name} was charged in {movement.fee_currency or 'an unknown currency'}"
+        return f"the fee of {name} was charged in an unknown currency"
     if is_transfer:
         return f"what was transferred with {name} had no stated value"
     if movement.kind is MovementKind.CORPORATE_ACTION:

@@ -122,15 +122,12 @@ class Booking:
         at: Its time; of what is no trade the beginning of its day in New York.
         lead: How much earlier `at` may be than the effect that a gateway shows.
         quantity: By how much it changed the position.
-        has_sign: Whether the sign of the quantity is known: of an option's event it differs between
-            the statements of accounts, and ends a holding in both cases.
         unclaimed: The part of the quantity that explains no change yet.
     """
 
     at: datetime
     lead: timedelta
     quantity: float
-    has_sign: bool = True
     unclaimed: float = field(init=False)
     cause: Cause
     stage: Stage
@@ -410,7 +407,6 @@ def _booking_of(movement: Movement, cause: Cause, stage: Stage, detail: str) -> 
         at=at,
         lead=_lead_of(movement),
         quantity=movement.quantity or 0.0,
-        has_sign=movement.section is not Section.OPTION_EVENTS,
         cause=cause,
         stage=stage,
         detail=detail,
@@ -549,12 +545,8 @@ def _unclaimed_near(
     near: list[Booking] = []
     for booking in _between(bookings, earliest - reach.lead, change.seen_at + reach.slack):
         is_in_reach = booking.at > earliest - min(reach.lead, booking.lead)
-        if not booking.unclaimed or not is_in_reach:
-            continue
-
-        if not booking.has_sign:
-            booking.unclaimed = copysign(booking.unclaimed, change.by)
-        near.append(booking)
+        if booking.unclaimed and is_in_reach:
+            near.append(booking)
     return near
 
 

@@ -35,8 +35,10 @@ from position_sync_dagster.money.past.movements import (
 # What ends by a delivery or in cash. A future with the code of a delivery was delivered.
 OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
 
-# The sign of what an option event moved, by its type; that of any other type is as stated.
-_SIGNS = {"buy": 1.0, "assignment": 1.0, "sell": -1.0, "exercise": -1.0}
+# The sign of what came with the end of an option, and of an end that says who held it: who was
+# assigned was short, and who exercised was long. That of others follows from what was held.
+_SIGNS = {"buy": 1.0, "sell": -1.0}
+_SIGNS_OF_ENDS = {MovementKind.ASSIGNMENT: 1.0, MovementKind.EXERCISE: -1.0}
 
 # Corporate actions that change the number of shares alone: a statement that leaves their proceeds
 # out moved no cash. Source: ibflex 1.1, `enums.Reorg`: splits, stock dividend, spin-off.
@@ -296,8 +298,9 @@ def _option_event(base: Movement, fields: Fields, event: StatementEvent) -> Move
     if kind is MovementKind.EXPIRATION and event.price:
         kind = MovementKind.CASH_SETTLEMENT
     quantity = event.quantity
-    if quantity is not None and words in _SIGNS:
-        quantity = copysign(quantity, _SIGNS[words])
+    sign = _SIGNS.get(words, _SIGNS_OF_ENDS.get(kind) if base.right else None)
+    if quantity is not None and sign is not None:
+        quantity = copysign(quantity, sign)
 
     cash = _read(fields, NUMBER, "proceeds")
     if cash is None and words in OPTION_ENDS and kind is not MovementKind.CASH_SETTLEMENT:

@@ -11,8 +11,9 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER
 from position_sync_dagster.domain.execution import FLEX, Execution
+from position_sync_dagster.domain.holding import KEY, Key
 from position_sync_dagster.lake.contracts import VALUED, magnifiers_of
-from position_sync_dagster.lake.derived import Replaced
+from position_sync_dagster.lake.derived import Replaced, derived_rows
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
 from position_sync_dagster.money.past.closes import (
@@ -37,7 +38,10 @@ from position_sync_dagster.money.past.movements import (
     StatedSection,
     StatementName,
     counting_movements,
+    is_unsigned,
+    moved_of,
     named_sections,
+    with_signs,
 )
 from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
 
@@ -126,9 +130,33 @@ class MovementBook:
             movements += inferred_movements(closure, terms)
 
         counting = counting_movements(movements, sections)
-        if since is None:
+        if since is not None:
+            counting = [movement for movement in counting if movement.day >= since]
+        unsigned = {movement.key for movement in counting if is_unsigned(movement)}
+        if not unsigned:
             return counting
-        return [movement for movement in counting if movement.day >= since]
+
+        held = self._held_last(unsigned)
+        # Movements of some days alone do not say what was held.
+        return with_signs(counting, held if since else moved_of(counting) | held)
+
+    def _held_last(self, keys: Collection[Key]) -> dict[Key, float]:
+        """Return what was held last of some holdings, where a gateway or a statement says it."""
+        are_named = one_of("conid", {conid for _account, conid in keys})
+        of_days = derived_rows(
+            self.lake.derived_table(DAILY_POSITIONS),
+            are_named,
+            columns=[*KEY, "position", "session_date"],
+        )
+        held = of_days.filter(pl.col("position") != 0).sort("session_date")
+
+        names = [*KEY, "before", "after", "seen_at"]
+        changes = self.lake.position_changes.rows(None, are_named, names).sort("seen_at")
+        is_gone = pl.col("after") == 0
+        last = pl.when(is_gone).then("before").otherwise("after")
+        # The later of two rows of a holding counts: a gateway knows it of any moment.
+        rows = pl.concat([held.select(*KEY, "position"), changes.select(*KEY, position=last)])
+        return {(account, conid): position for account, conid, position in rows.iter_rows()}
 
     def _reported(self, since: date | None) -> list[Execution]:
         """Return the executions that gateways reported, each in its newest revision."""

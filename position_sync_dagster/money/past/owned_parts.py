@@ -1,38 +1,56 @@
 """Whose holdings and movements are, in columns: what `attributed` says of the tables."""
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
+from typing import Any
 
 import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.clock import A_DAY
+from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
-from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import legs_of, records_of
 from position_sync_dagster.money.campaigns.campaigns import Groups
 from position_sync_dagster.money.past.attribution import OwnedPart, attributed
 from position_sync_dagster.money.past.closes import SLACK
-from position_sync_dagster.money.past.movements import DELIVERIES, Movement, MovementKind
+from position_sync_dagster.money.past.movements import (
+    DELIVERIES,
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+)
 
 # When in its day, in UTC, a trade without a time counts as made.
 TRADED = timedelta(hours=17)
 
 # By how much a part changed what its owner has, and which part of the movement's money is its.
-_PART = {
+PART_COLUMNS: dict[str, Any] = {
     "movement_id": pl.String, "account": pl.String, "conid": pl.Int64, "strategy_id": pl.String,
     "by": pl.Float64, "fraction": pl.Float64, "is_prior": pl.Boolean,
+    "at": pl.Datetime("us", "UTC"),
+}  # fmt: skip
+
+_SHARE = {
+    "account": pl.String, "conid": pl.Int64, "strategy_id": pl.String, "share": pl.Float64,
 }  # fmt: skip
 
 
 def legs_ever(lake: Lake) -> list[ActiveContract]:
-    """Return the legs of strategies whose contract is known, also those that were removed."""
+    """Return the legs of strategies whose contract is known, also those that were removed.
+
+    A leg whose description does not match the contract of its conid claims nothing.
+    """
     history = legs_of(lake.registry.sync.history())
-    return [leg for leg in history if isinstance(leg, ActiveContract)]
+    resolved = [leg for leg in history if isinstance(leg, ActiveContract)]
+    contracts = lake.contracts.get({leg.conid for leg in resolved})
+    return [leg for leg in resolved if not contract_mismatch(leg, contracts.get(leg.conid))]
 
 
 def contracts_of_strategies(movements: pl.DataFrame, legs: Iterable[ActiveContract]) -> set[int]:
@@ -72,8 +90,12 @@ def owned_parts(
     movements: pl.DataFrame, legs: Iterable[ActiveContract], held_before: Mapping[Key, float]
 ) -> pl.DataFrame:
     """Return a row for each part of some movements, as `attributed`."""
-    parts = attributed(records_of(Movement, movements), legs, held_before)
-    return pl.DataFrame([*map(_row_of, parts)], _PART, orient="row")
+    return part_rows(attributed(records_of(Movement, movements), legs, held_before))
+
+
+def part_rows(parts: Iterable[OwnedPart]) -> pl.DataFrame:
+    """Return a row for each part."""
+    return pl.DataFrame([*map(_row_of, parts)], PART_COLUMNS, orient="row")
 
 
 def held_before(
@@ -182,7 +204,98 @@ def _connected(movements: pl.DataFrame) -> list[tuple[int, ...]]:
 
 def _row_of(part: OwnedPart) -> tuple[object, ...]:
     movement_id = part.movement.movement_id
-    return movement_id, *part.key, part.owner, part.quantity, part.fraction, part.is_prior
+    amounts = (part.quantity, part.fraction)
+    return movement_id, *part.key, part.owner, *amounts, part.is_prior, part.at
+
+
+def owners_of(
+    held: pl.DataFrame, parts: pl.DataFrame, legs: Iterable[ActiveContract]
+) -> pl.DataFrame:
+    """Return the share of each owner in holdings, UNATTRIBUTED among them; pure.
+
+    They belong to whom their movements say. What these do not explain, such as a holding that has
+    none, belongs to those that claim it.
+
+    Args:
+        held: The quantities at a moment: account, conid and position.
+        parts: The parts of all movements until then.
+        legs: The legs that are active then.
+    """
+    by_parts = shares_of(parts, held)
+    return pl.concat([by_parts, claimed_shares(held, by_parts, legs)])
+
+
+def claimed_shares(
+    held: pl.DataFrame,
+    explained: pl.DataFrame,
+    legs: Iterable[ActiveContract],
+    at: datetime | None = None,
+) -> pl.DataFrame:
+    """Return the share of each in holdings, as they are claimed, UNATTRIBUTED among them; pure.
+
+    Args:
+        held: The quantities at a moment: account, conid and position.
+        explained: The holdings that are left out.
+        legs: Those that claim them.
+        at: Legs that ended before claim nothing; None: when the last leg was added.
+    """
+    legs_of = grouped(attrgetter("conid"), legs)
+    keys = {*explained.select(KEY).iter_rows()}
+    quantities = held.filter(col.position != 0).select(*KEY, "position")
+    are_claimed = col.conid.is_in([*legs_of])
+    of_nobody = quantities.filter(~are_claimed).join(explained, on=KEY, how="anti")
+
+    rows: list[tuple[Any, ...]] = []
+    holdings_of = quantities.filter(are_claimed).rows_by_key("conid", include_key=True)
+    for conid, holdings in holdings_of.items():
+        others = tuple(holding for holding in holdings if holding[:2] not in keys)
+        elsewhere = tuple(holding for holding in holdings if holding[:2] in keys)
+        rows += claims_of(tuple(legs_of[conid]), others, elsewhere, at)
+    shares = pl.DataFrame(rows, _SHARE, orient="row")
+    nobody = {"strategy_id": pl.lit(UNATTRIBUTED), "share": pl.lit(1.0)}
+    return pl.concat([shares, of_nobody.select(*KEY, **nobody)])
+
+
+# Each holding, with its quantity.
+_Held = tuple[tuple[str, int, float], ...]
+
+
+@lru_cache(maxsize=50_000)
+def claims_of(
+    legs: tuple[ActiveContract, ...],
+    held: _Held,
+    elsewhere: _Held = (),
+    at: datetime | None = None,
+) -> list[tuple[str, int, str, float]]:
+    """Return account, contract, owner and share of holdings of one contract, as legs claim them.
+
+    Args:
+        legs: The legs of the contract.
+        held: The holdings.
+        elsewhere: Those that are not asked for, of which a leg of any account has its part.
+        at: Legs that ended before claim nothing; None: when the last leg was added.
+    """
+    at = at or max(leg.added_at for leg in legs)
+    openings = [_opening(account, conid, quantity, at) for account, conid, quantity in held]
+    others = {(account, conid): quantity for account, conid, quantity in elsewhere}
+    parts = attributed(openings, legs, others)
+    return [(part.key[0], part.key[1], part.owner, part.fraction) for part in parts]
+
+
+def _opening(account: str, conid: int, quantity: float, at: datetime) -> Movement:
+    """Return a movement of which nothing but the quantity is known."""
+    return Movement(
+        movement_id=account,
+        kind=MovementKind.TRADE,
+        section=Section.TRADES,
+        source=MovementSource.INFERRED,
+        account=account,
+        day=at.date(),
+        session_date=at.date(),
+        at=at,
+        conid=conid,
+        quantity=quantity,
+    )
 
 
 def shares_of(parts: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:

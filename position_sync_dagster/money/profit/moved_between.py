@@ -4,6 +4,7 @@ The rows of a statement have the quantities of the end of its day, our own those
 """
 
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 
 import polars as pl
 from polars import col
@@ -24,6 +25,21 @@ _OF_NO_HOLDING = {*INCOME, *OWNERS_CASH, MovementKind.CONVERSION}
 _Close = tuple[date, datetime]
 
 
+class MovedBetween(NamedTuple):
+    """What moved holdings between two closes.
+
+    Attributes:
+        moved: What moved each holding, and fees of what is not followed.
+        included: The movements of holdings with `before_start` and `before_end`: a movement is
+            before an end if the quantity of that end has it.
+        followed: The movements of these holdings, and of cash.
+    """
+
+    moved: pl.DataFrame
+    included: pl.DataFrame
+    followed: pl.DataFrame
+
+
 def movements_between(
     movements: pl.DataFrame,
     start: pl.DataFrame,
@@ -31,8 +47,8 @@ def movements_between(
     opening: _Close,
     closing: _Close,
     settings: Settings,
-) -> pl.DataFrame:
-    """Return what moved each holding between two closes, and fees of what is not followed; pure.
+) -> MovedBetween:
+    """Return what moved holdings between two closes; pure.
 
     Args:
         movements: Rows of `movements`.
@@ -42,41 +58,24 @@ def movements_between(
         closing: The same of the close.
         settings: Says which types of holdings are followed.
     """
-    included = at_ends(movements, start, end, opening, closing, settings)
+    elsewhere = _not_followed(movements, start, end, settings)
+    followed = movements.join(elsewhere, on="movement_id", how="anti")
+    at_start = _included(_of_contracts(followed), start, opening, "start")
+    at_both = _included(at_start, end, closing, "end")
+    included = _as_quantities_say(at_both, start, end)
     moved = included.filter(col.before_end & ~col.before_start)
-    elsewhere = not_followed(_of_contracts(movements), start, end, settings)
 
     # What is not followed, and one currency for another, is in no profit; their fees are.
     conversions = movements.filter(kind=MovementKind.CONVERSION)
-    with_fees_alone = pl.concat([elsewhere, conversions]).filter(session_date=closing[0])
+    without_value = pl.concat([_of_contracts(elsewhere), conversions])
+    with_fees_alone = without_value.filter(session_date=closing[0])
     # Without its currency a commission is not known: it leaves the trade's currency unknown.
     currency = pl.coalesce("fee_currency", "currency")
     fees_alone = with_fees_alone.with_columns(
         kind=pl.lit(MovementKind.TRADE), currency=currency, quantity=0.0, cash=0.0
     )
-    return pl.concat([moved.select(movements.columns), fees_alone])
-
-
-def at_ends(
-    movements: pl.DataFrame,
-    start: pl.DataFrame,
-    end: pl.DataFrame,
-    opening: _Close,
-    closing: _Close,
-    settings: Settings,
-) -> pl.DataFrame:
-    """Return movements of holdings with `before_start` and `before_end`; as `movements_between`.
-
-    The rows of a statement have the quantities of the end of its day, our own those of the close. A
-    movement is before an end if the quantity of that end has it.
-    """
-    with_contract = _of_contracts(movements)
-    elsewhere = not_followed(with_contract, start, end, settings)
-    of_holdings = with_contract.join(elsewhere, on="movement_id", how="anti")
-
-    at_start = _included(of_holdings, start, opening, "start")
-    at_both = _included(at_start, end, closing, "end")
-    return _as_quantities_say(at_both, start, end)
+    every_move = pl.concat([moved.select(movements.columns), fees_alone])
+    return MovedBetween(every_move, included, followed)
 
 
 def _of_contracts(movements: pl.DataFrame) -> pl.DataFrame:
@@ -84,7 +83,7 @@ def _of_contracts(movements: pl.DataFrame) -> pl.DataFrame:
     return movements.drop_nulls("conid").filter(~of_no_holding)
 
 
-def not_followed(
+def _not_followed(
     movements: pl.DataFrame, start: pl.DataFrame, end: pl.DataFrame, settings: Settings
 ) -> pl.DataFrame:
     """Return the movements of contracts that have no value at either end: they are in no profit.

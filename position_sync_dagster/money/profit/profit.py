@@ -21,8 +21,9 @@ from position_sync_dagster.lake.derived import sum_if_known
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
 from position_sync_dagster.money.past.closes import EventKind
-from position_sync_dagster.money.past.movements import INCOME, MovementKind, Section
+from position_sync_dagster.money.past.movements import INCOME, MovementKind
 from position_sync_dagster.money.past.owned_parts import (
+    claimed_shares,
     contracts_of_strategies,
     deciding_movements,
     legs_ever,
@@ -30,11 +31,9 @@ from position_sync_dagster.money.past.owned_parts import (
     shares_of,
 )
 from position_sync_dagster.money.profit.moved_between import (
-    at_ends,
+    MovedBetween,
     movements_between,
-    not_followed,
 )
-from position_sync_dagster.money.reports.exposure import split
 from position_sync_dagster.money.risk.coverage import carries
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import time_zone_of
@@ -164,7 +163,8 @@ def _held_before(
     end = rows.filter(session_date=first.day)
     opening = (first.before, first.since)
     closing = (first.day, first.closed)
-    until = at_ends(movements, start, end, opening, closing, settings).filter("before_start")
+    between = movements_between(movements, start, end, opening, closing, settings)
+    until = between.included.filter("before_start")
     moved = until.group_by(KEY).agg(col.quantity.sum())
     held = start.filter(col.position != 0).join(moved, on=KEY, how="left")
     unmoved_or_less = col.position - col.quantity.fill_null(0.0)  # without a movement nothing moved
@@ -199,21 +199,16 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     movements = sources.movements.filter(col.day >= before - BOOKED_BEFORE)
     opening = (before, since)
     closing = (day, closed)
-    moved = movements_between(movements, start, end, opening, closing, settings)
-
-    included = at_ends(movements, start, end, opening, closing, settings)
-    owners = _owners_between(sources, included, start, end, moved, trading_day)
+    between = movements_between(movements, start, end, opening, closing, settings)
+    owners = _owners_between(sources, between, start, end, trading_day)
 
     length_days = (closed - since) / timedelta(days=1)
     owned_start = owners.of_rows(start, owners.at_start)
     owned_end = owners.of_rows(end, owners.at_end)
-    owned_moves = owners.of_movements(moved)
+    owned_moves = owners.of_movements(between.moved)
     holdings = explain_holdings(owned_start, owned_end, owned_moves, days=length_days, by=_OWNED)
     fees_elsewhere = _fees_elsewhere(owned_moves)
-    of_day = movements.filter(session_date=day)
-    elsewhere = not_followed(of_day, start, end, settings)
-    followed = of_day.join(elsewhere, on="movement_id", how="anti")
-    income = _income(owners.of_movements(followed))
+    income = _income(owners.of_movements(between.followed.filter(session_date=day)))
     all_rows = pl.concat([holdings, fees_elsewhere, income], how="diagonal_relaxed")
 
     earlier = sources.accounts.filter(col.session_date < day)
@@ -270,19 +265,18 @@ class _Owners:
 
 def _owners_between(
     sources: _Sources,
-    included: pl.DataFrame,
+    between: MovedBetween,
     start: pl.DataFrame,
     end: pl.DataFrame,
-    moved: pl.DataFrame,
     trading_day: TradingDay,
 ) -> _Owners:
     """Return whose holdings are at two closes, and what moved them meanwhile.
 
     Args:
-        included: Movements with `before_start` and `before_end`.
+        between: What moved them.
         start, end: The holdings at both ends.
-        moved: What moved them.
     """
+    included = between.included
     not_at_start = included.filter(~col.before_start)["movement_id"].to_list()
     not_at_end = included.filter(~col.before_end)["movement_id"].to_list()
     is_later = ~col.is_prior & col.movement_id.is_in(not_at_start)
@@ -295,11 +289,11 @@ def _owners_between(
     lacks_end = end.filter(col.position != 0).join(at_end, on=KEY, how="anti")
     unexplained = pl.concat([lacks_start.select(KEY), lacks_end.select(KEY)]).unique()
 
-    legs = _legs_during(sources.legs, trading_day)
-    others = _held_or_traded(start, end, moved)
     explained = held.join(unexplained, on=KEY, how="anti")
     attributed = pl.concat([explained, sources.parts.join(held, on=KEY, how="anti").select(KEY)])
-    claimed = split(legs, others.join(attributed, on=KEY, how="anti")).parts
+    legs = _legs_until(sources.legs, trading_day)
+    held_or_traded = _held_or_traded(start, end, between.moved)
+    claimed = claimed_shares(held_or_traded, attributed, legs, trading_day.since)
 
     of_movements = sources.parts.filter(~col.is_prior).join(claimed, on=KEY, how="anti")
     by_movement = of_movements.group_by("movement_id", *_OWNED)
@@ -310,7 +304,7 @@ def _owners_between(
         parts=sums,
         at_start=pl.concat([of_start, of_end.join(of_start, on=KEY, how="anti")]),
         at_end=pl.concat([of_end, of_start.join(of_end, on=KEY, how="anti")]),
-        by_claims=claimed.select(*KEY, "strategy_id", "share"),
+        by_claims=claimed,
     )
 
 
@@ -346,7 +340,7 @@ def explain_holdings(
         A greek that is not known is null; what it would explain is in `repricing`.
     """
     both_ends = _both_ends(start, end, by)
-    movements = _sums_of_movements(_with_signs(moved, start), by)
+    movements = _sums_of_movements(moved, by)
     with_movements = _with_movements(both_ends, movements, by)
 
     with_values = _with_values(with_movements)
@@ -375,21 +369,6 @@ def _joined(rows: pl.DataFrame, more: pl.DataFrame, by: Sequence[str]) -> pl.Dat
     joined = rows.join(more, on=on, how="full", coalesce=True, suffix="_of_more")
     symbol = pl.coalesce("symbol", "symbol_of_more")
     return joined.with_columns(symbol=symbol).drop("symbol_of_more")
-
-
-def _with_signs(moved: pl.DataFrame, start: pl.DataFrame) -> pl.DataFrame:
-    """Return movements where the end of an option reduces what was held.
-
-    The option events of statements have either sign.
-    """
-    held = start.select(*KEY, held="position").unique(KEY)
-    with_held = moved.join(held, on=KEY, how="left")
-
-    is_event = col.section == Section.OPTION_EVENTS
-    ends_option = is_event & col.right.is_not_null() & (col.held != 0)
-    reduced = -col.held.sign() * col.quantity.abs()
-    quantity = pl.when(ends_option).then(reduced).otherwise("quantity")
-    return with_held.with_columns(quantity=quantity).drop("held")
 
 
 def _sums_of_movements(moved: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
@@ -636,17 +615,12 @@ def _of_known_ends(
     return rows.filter(~is_left_out).with_columns(known_numbers, why_unknown=reason)
 
 
-def _legs_during(legs: Iterable[ActiveContract], trading_day: TradingDay) -> list[ActiveContract]:
-    """Return the legs that were active at any time of a day, each once, in its newest form."""
-    active: dict[tuple[str, str | None, int], ActiveContract] = {}
-    for leg in sorted(legs, key=lambda leg: leg.added_at):
-        is_since_earlier = leg.since is not None and leg.since <= trading_day.day
-        was_added = is_since_earlier or leg.added_at <= trading_day.closed
-        was_removed = leg.removed_at is not None and leg.removed_at <= trading_day.since
-        if was_added and not was_removed:
-            key = (str(leg.strategy_id), leg.account, leg.conid)
-            active[key] = replace(leg, removed_at=None)
-    return [*active.values()]
+def _legs_until(legs: Iterable[ActiveContract], trading_day: TradingDay) -> list[ActiveContract]:
+    """Return the legs that were added until the close of a day, or that count since it."""
+    closed, day = trading_day.closed, trading_day.day
+    counting = [leg for leg in legs if leg.added_at <= closed or (leg.since or date.max) <= day]
+    # What a leg counts for within the day, it counts for from its beginning on.
+    return [replace(leg, since=None) for leg in counting]
 
 
 def _held_or_traded(start: pl.DataFrame, end: pl.DataFrame, moved: pl.DataFrame) -> pl.DataFrame:

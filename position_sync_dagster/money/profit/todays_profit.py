@@ -261,11 +261,11 @@ def explained(
     present = _present_rows(book)
     close_before = (opening.session, opening.closed_at)
     now = (opening.today, book.now)
-    moved = movements_between(movements, opening.rows, present, close_before, now, settings)
+    between = movements_between(movements, opening.rows, present, close_before, now, settings)
 
-    holdings = _explained_holdings(opening, present, moved, book, given)
+    holdings = _explained_holdings(opening, present, between.moved, book, given)
     parts = _parts_of(book, holdings)
-    return _rows_of_groups(figures, opening, moved, parts)
+    return _rows_of_groups(figures, opening, between.moved, parts)
 
 
 def _present_rows(book: Book) -> pl.DataFrame:

@@ -34,6 +34,7 @@ from position_sync_dagster.money.campaigns.closes_of_strategies import (
     read_closes,
 )
 from position_sync_dagster.money.past.movements import known_sum
+from position_sync_dagster.money.past.owned_parts import owners_of
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.exposure import Split
 from position_sync_dagster.money.reports.money_sums import (
@@ -432,7 +433,7 @@ def _book(
         betas = read_scenarios(folder_of(settings.strategies_file)).betas
     except ScenariosFileError:  # `what-if` names the mistake
         betas = {}
-    split = exposure.split(legs, priced, details, closes.end_of, betas)
+    split = exposure.split(legs, priced, details, closes.end_of, betas, closes.owned)
     return Book(now=now, priced=priced, legs=tuple(legs), split=split, closes=closes)
 
 
@@ -578,12 +579,13 @@ def read_curves(lake: Lake, book: Book) -> list[dict[str, Any]]:
         The name, the currency and the points of each curve; first those of strategies, by name.
     """
     first = book.now - SPAN
-    conids = {leg.conid for leg in book.matching}
+    of_strategies = book.split.parts.filter(col.strategy_id != UNATTRIBUTED)
+    conids = {leg.conid for leg in book.matching} | {*of_strategies["conid"]}
     sampled = lake.updates.sync.sampled(conids, first, book.now, POINTS)
     earlier = book.priced.filter(col.timestamp < first)
     not_sampled = earlier.filter(col.conid.is_in(conids))
     at_slots = _newest_at_slots(sampled, not_sampled)
-    curves = _curves_of_strategies(at_slots, book.matching)
+    curves = _curves_of_strategies(at_slots, book)
 
     values = lake.account_values.between(first, book.now)
     profits = values.drop_nulls("daily_pnl")
@@ -647,23 +649,22 @@ def _newest_at_slots(sampled: pl.DataFrame, not_sampled: pl.DataFrame) -> pl.Dat
     return newest.drop_nulls("position")
 
 
-def _curves_of_strategies(
-    holdings: pl.DataFrame, legs: Sequence[ActiveContract]
-) -> list[dict[str, Any]]:
-    """Return the curve of each strategy and currency, with the shares of `claims_of`.
+def _curves_of_strategies(holdings: pl.DataFrame, book: Book) -> list[dict[str, Any]]:
+    """Return the curve of each strategy and currency, by whose each holding was at each slot.
 
     Args:
         holdings: The holdings at each slot.
-        legs: The active legs that match their contracts.
+        book: The present book.
     """
     if holdings.is_empty():
         return []
     parts = []
-    for holdings_of_slot in holdings.partition_by("slot"):
-        held = exposure.quantities_of(holdings_of_slot)
-        claims = exposure.claims_of(dict(enumerate(legs)), held)
-        claimed = exposure.claimed_parts(claims, legs)
-        parts.append(holdings_of_slot.join(claimed, on=KEY))
+    owned = book.closes.owned.filter(col.conid.is_in(holdings["conid"].unique().implode()))
+    for (slot_end,), holdings_of_slot in holdings.partition_by("slot", as_dict=True).items():
+        until_slot = owned.filter(col.at <= slot_end)
+        shares = owners_of(holdings_of_slot, until_slot, book.matching)
+        in_strategies = shares.filter(col.strategy_id != UNATTRIBUTED)
+        parts.append(holdings_of_slot.join(in_strategies, on=KEY))
 
     is_of_day = col.slot - col.timestamp <= A_DAY
     profit = pl.when(is_of_day).then(col.daily_pnl * col.share)

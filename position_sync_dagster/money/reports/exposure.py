@@ -1,16 +1,15 @@
 """The exposure of strategies, accounts and underlyings, from the parts of holdings; pure.
 
-Each holding is split once: a strategy has the part that its legs claim, and the rest belongs to no
-strategy (UNATTRIBUTED). All sums are sums of these parts, so that the strategies and the rest
-together are all holdings.
+Each holding is split once: it belongs to whom `owners_of` says, and what no strategy has is
+UNATTRIBUTED. All sums are sums of these parts, so that the strategies and the rest together are all
+holdings.
 """
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 import polars.selectors as cs
@@ -25,117 +24,9 @@ from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.lake.contracts import magnifier_in
 from position_sync_dagster.lake.schema import STRATEGY_EXPOSURE, moment
 from position_sync_dagster.money.past.closes import counted_ends
+from position_sync_dagster.money.past.owned_parts import PART_COLUMNS, owners_of
 from position_sync_dagster.money.risk.coverage import sum_if_carried
 from position_sync_dagster.sync.confirmations import FEEDS, PRICED
-
-
-class Claim(NamedTuple):
-    """What a leg has of one holding.
-
-    Attributes:
-        leg: The number of the leg among those that were given.
-        share: The part of the holding, above 0 and at most 1.
-    """
-
-    leg: int
-    key: Key
-    share: float
-
-
-def claims_of(legs: Mapping[int, ActiveContract], held: Mapping[Key, float]) -> list[Claim]:
-    """Return what each leg has of the holdings; no part of a holding belongs to two legs.
-
-    Legs with an account and a quantity come first, then those with a quantity of any account, which
-    take from each account in proportion to what is left. If legs claim more than is held, they
-    share it by their quantities; a leg of the opposite sign has nothing. What remains belongs to
-    the legs without a quantity, in equal parts if there are several.
-
-    Args:
-        legs: Active legs that match the contract of their conid, by any number.
-        held: The quantity of each holding.
-    """
-    legs_of_conid: defaultdict[int, dict[int, ActiveContract]] = defaultdict(dict)
-    for number, leg in legs.items():
-        legs_of_conid[leg.conid][number] = leg
-
-    holdings_of_conid: defaultdict[int, dict[Key, float]] = defaultdict(dict)
-    for key, quantity in held.items():
-        _account, conid = key
-        if quantity and conid in legs_of_conid:
-            holdings_of_conid[conid][key] = quantity
-
-    claims = []
-    for conid, holdings in holdings_of_conid.items():
-        claims += _claims_of_contract(legs_of_conid[conid], holdings)
-    return claims
-
-
-# What each leg takes of each holding, by the number of the leg.
-_Taken = defaultdict[tuple[int, Key], float]
-
-
-def _claims_of_contract(
-    legs: Mapping[int, ActiveContract], holdings: Mapping[Key, float]
-) -> list[Claim]:
-    """Return what each leg has of the holdings of its contract."""
-    unclaimed = dict(holdings)
-    taken: _Taken = defaultdict(float)
-    accounts = {account for account, _conid in holdings}
-    for account in (*sorted(accounts), None):
-        quantities = {}
-        for number, leg in legs.items():
-            if leg.quantity is not None and leg.account == account:
-                quantities[number] = leg.quantity
-
-        keys = [key for key in holdings if account in (None, key[0])]
-        _take(quantities, 1.0, keys, unclaimed, taken)
-        _take(quantities, -1.0, keys, unclaimed, taken)
-
-    for key, quantity in unclaimed.items():
-        if abs(quantity) <= NEGLIGIBLE * abs(holdings[key]):
-            continue
-
-        claiming = [number for number, leg in legs.items() if leg.quantity is None]
-        takers = [number for number in claiming if legs[number].account in (None, key[0])]
-        for number in takers:
-            taken[number, key] += quantity / len(takers)
-
-    claims = []
-    for (number, key), quantity in taken.items():
-        if quantity:
-            share = quantity / holdings[key]
-            claims.append(Claim(number, key, share))
-    return claims
-
-
-def _take(
-    quantities: Mapping[int, float],
-    sign: float,
-    keys: Sequence[Key],
-    unclaimed: dict[Key, float],
-    taken: _Taken,
-) -> None:
-    """Return what legs of one sign claim, of each holding in proportion to what it has left.
-
-    Args:
-        quantities: What each leg claims.
-        sign: 1 for legs and holdings that are long, −1 for short ones.
-        keys: The holdings of which they may take.
-        unclaimed: What is left of each holding; it gets less.
-        taken: What each leg has; it gets more.
-    """
-    claimed = {number: wanted for number, wanted in quantities.items() if wanted * sign > 0}
-    available = {key: unclaimed[key] for key in keys if unclaimed[key] * sign > 0}
-    if not claimed or not available:
-        return
-    sum_claimed = sum(claimed.values())
-    sum_available = sum(available.values())
-    met = min(1.0, sum_available / sum_claimed)
-    for key, quantity in available.items():
-        for number, wanted in claimed.items():
-            taken[number, key] += wanted * met * quantity / sum_available
-        unclaimed[key] -= sum_claimed * met * quantity / sum_available
-
 
 # Classes of assets with separate sums: a future's value is notional, an option's a premium. The
 # class of other holdings is OTHER, and that of a leg without a holding UNKNOWN.
@@ -151,10 +42,11 @@ class Split:
 
     Attributes:
         parts: A row for each part of a holding: to whom it belongs (`strategy_id`, `leg`), and its
-            part of each value and greek. `leg` is negative for what no strategy has.
+            part of each value and greek. `leg` is negative for what is no leg of its owner: all of
+            what no strategy has, and shares that an option of a strategy delivered.
         legs: A row for each active leg in each account in which it has a part, and for each part
-            that no strategy has; legs without a part have one row. `closed` says how a leg that is
-            not held was closed.
+            without a leg; legs without a part have one row. `closed` says how a leg that is not
+            held was closed.
     """
 
     parts: pl.DataFrame
@@ -172,6 +64,7 @@ def split(
     details: Mapping[int, ContractDetails] | None = None,
     end_of: Callable[[ActiveContract], str | None] = lambda _leg: None,
     betas: Mapping[str, float] | None = None,
+    owned: pl.DataFrame | None = None,
 ) -> Split:
     """Split the holdings between the strategies and the rest.
 
@@ -184,6 +77,7 @@ def split(
             in cents. Without them, the price magnifier of a contract is derived from its value.
         end_of: How a leg that is not held was closed (`Closes.end_of`); None where it is missing.
         betas: By how much each underlying moves when the index moves by 1.
+        owned: The parts of movements (`part_rows`); without them, all is as legs claim it.
     """
     active = [leg for leg in legs if leg.removed_at is None]
     contracts = details or {}
@@ -192,19 +86,19 @@ def split(
 
     conids = {leg.conid for leg in active}
     of_legs = latest.filter(col.conid.is_in(conids))
-    held = quantities_of(of_legs)
-    claims = claims_of(matching, held)
-    parts_of_holdings = _parts(latest, claims, active, contracts)
+    no_parts = pl.DataFrame(schema=PART_COLUMNS)
+    shares = owners_of(latest, no_parts if owned is None else owned, matching.values())
+    parts_of_holdings = _parts(latest, _with_legs(shares, matching), contracts)
     beta = col.symbol.replace_strict(dict(betas or {}), default=None, return_dtype=pl.Float64)
     parts = parts_of_holdings.with_columns(beta_delta=col.dollar_delta * beta)
 
-    rows_of_legs = _legs(active, wrong, of_legs, held, claims)
+    rows_of_legs = _legs(active, wrong, of_legs, parts)
     absent = rows_of_legs.filter(~col.is_held)["leg"].unique()
     ends = {number: end_of(active[number]) for number in absent}
     closed = col.leg.replace_strict(ends, default=None, return_dtype=pl.String)
 
-    unattributed = parts.filter(col.leg < 0)
-    all_rows = pl.concat([rows_of_legs, _unattributed_rows(unattributed, held)])
+    legless = parts.filter(col.leg < 0)
+    all_rows = pl.concat([rows_of_legs, _legless_rows(legless, conids)])
     return Split(parts, all_rows.with_columns(closed=closed))
 
 
@@ -223,9 +117,9 @@ def _mismatches(
 
 
 _HELD = (*KEY, "position")
-_CLAIM_COLUMNS = {
-    "account": pl.String, "conid": pl.Int64, "leg": pl.Int64, "strategy_id": pl.String,
-    "share": pl.Float64,
+# The leg of a strategy in a contract, in one account or in any.
+_NUMBER = {
+    "account": pl.String, "conid": pl.Int64, "strategy_id": pl.String, "leg": pl.Int64,
 }  # fmt: skip
 _MONEY = ("unrealized_pnl", "daily_pnl")
 _GREEKS = ("delta", "gamma", "vega", "theta")
@@ -234,40 +128,28 @@ _GREEKS = ("delta", "gamma", "vega", "theta")
 SUMS = ("market_value", "notional", *_MONEY, *_GREEKS, "dollar_delta", "gamma_1pct", "beta_delta")
 
 
+def _with_legs(shares: pl.DataFrame, legs: Mapping[int, ActiveContract]) -> pl.DataFrame:
+    """Return shares with the number of the leg; negative where the owner has none there."""
+    rows = [(leg.account, leg.conid, str(leg.strategy_id), leg_n) for leg_n, leg in legs.items()]
+    numbers = pl.DataFrame(rows, _NUMBER, orient="row")
+    contract = ["conid", "strategy_id"]
+    of_account = numbers.drop_nulls("account").unique(["account", *contract], keep="first")
+    of_any = numbers.filter(col.account.is_null()).unique(contract, keep="first").drop("account")
+    numbered = shares.join(of_account, on=["account", *contract], how="left")
+    numbered = numbered.join(of_any, on=contract, how="left", suffix="_any")
+    without = -(pl.int_range(pl.len()) + 1)
+    return numbered.with_columns(leg=pl.coalesce("leg", "leg_any", without)).drop("leg_any")
+
+
 def _parts(
-    latest: pl.DataFrame,
-    claims: Sequence[Claim],
-    legs: Sequence[ActiveContract],
-    contracts: Mapping[int, ContractDetails],
+    latest: pl.DataFrame, shares: pl.DataFrame, contracts: Mapping[int, ContractDetails]
 ) -> pl.DataFrame:
-    """Return the parts of the holdings: those of legs, and what no strategy has."""
+    """Return the parts of the holdings."""
     holdings = latest.filter(col.position != 0).with_row_index("holding")
-    claimed = claimed_parts(claims, legs)
-    of_legs = holdings.join(claimed, on=KEY, how="inner")
-
-    # A holding that no leg claims has no row there: nothing of it is claimed.
-    claimed_shares = claimed.group_by(KEY).agg(col.share.sum())
-    with_claims = holdings.join(claimed_shares, on=KEY, how="left")
-    unclaimed_share = 1.0 - col.share.fill_null(0.0)
-    with_rest = with_claims.with_columns(share=unclaimed_share)
-    unclaimed = with_rest.filter(col.share > NEGLIGIBLE).with_row_index("leg", offset=1)
-    number = -col.leg.cast(pl.Int64)
-    of_nobody = unclaimed.with_columns(leg=number, strategy_id=pl.lit(UNATTRIBUTED))
-
-    parts = pl.concat([of_legs, of_nobody], how="diagonal")
+    parts = holdings.join(shares, on=KEY)
     asset_class = col.sec_type.replace_strict(_CLASSES, default="OTHER")
     with_classes = parts.with_columns(asset_class=asset_class, magnifier=magnifier_in(contracts))
     return _with_amounts(_with_marks(with_classes))
-
-
-def claimed_parts(claims: Iterable[Claim], legs: Sequence[ActiveContract]) -> pl.DataFrame:
-    """Return a row for each claim."""
-    rows: list[tuple[Any, ...]] = []
-    for claim in claims:
-        strategy = str(legs[claim.leg].strategy_id)
-        rows.append((*claim.key, claim.leg, strategy, claim.share))
-
-    return pl.DataFrame(rows, _CLAIM_COLUMNS, orient="row")
 
 
 def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
@@ -341,15 +223,11 @@ def _legs(
     legs: Sequence[ActiveContract],
     wrong: Mapping[int, str],
     newest: pl.DataFrame,
-    positions: Mapping[Key, float],
-    claims: Iterable[Claim],
+    parts: pl.DataFrame,
 ) -> pl.DataFrame:
     """Return the rows of legs: where each has a part, and what is wrong with it."""
-    claimed: dict[int, dict[str, float]] = defaultdict(dict)
-    for claim in claims:
-        account = claim.key[0]
-        claimed[claim.leg][account] = claim.share * positions[claim.key]
-
+    quantity = col.share * col.position
+    quantities_of_leg = parts.select("leg", "account", quantity).rows_by_key("leg")
     columns = (*_HELD, "currency", "sec_type")
     rows_of_conid = newest.select(columns).rows_by_key("conid", named=True)
     rows: list[tuple[Any, ...]] = []
@@ -368,7 +246,7 @@ def _legs(
             currency = first["currency"]
             asset_class = _CLASSES.get(first["sec_type"], "OTHER")
 
-        quantities = claimed[number]
+        quantities = dict(quantities_of_leg.get(number, ()))
         is_held = bool(quantities)
         mismatch = difference = None
         if number in wrong:
@@ -395,16 +273,16 @@ def _unmet_claim(leg: ActiveContract, quantity: float) -> str | None:
     return f"{contract_name(leg)}: claims {claimed}, has {digits(quantity)}"
 
 
-def _unattributed_rows(parts: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:
-    """Return a row for each part that no strategy has, with a `difference` for contracts of legs.
+def _legless_rows(parts: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
+    """Return a row for each part without a leg, with a `difference` where it is in no strategy.
 
     Args:
         parts: These parts.
-        of_legs: The holdings of the contracts of legs.
+        conids: The contracts of legs; only these have differences.
     """
-    conids = {conid for _account, conid in of_legs}
     differences = {}
-    for row in parts.filter(col.conid.is_in(conids)).iter_rows(named=True):
+    unattributed = parts.filter(col.conid.is_in(conids), strategy_id=UNATTRIBUTED)
+    for row in unattributed.iter_rows(named=True):
         name = leg_name(row["symbol"], row["right"], row["strike"], row["expiry"])
         held = digits(row["position"])
         unclaimed = digits(row["position"] * row["share"])

@@ -1,6 +1,8 @@
 """Whose movements are, over random histories: nothing is lost, and nothing belongs to two."""
 
 from collections import defaultdict
+from dataclasses import replace
+from datetime import UTC, datetime
 from random import Random
 
 import pytest
@@ -21,6 +23,8 @@ from tests.unit.money.campaigns.test_closed_campaigns import (
     leg,
     moved,
 )
+
+LATER = datetime(2026, 3, 9, tzinfo=UTC)
 
 STRIKES = {PUT: 50.0, OTHER: 45.0, CALL: 60.0}
 
@@ -90,3 +94,19 @@ def test_what_strategies_earned_is_their_cash_and_the_cost_of_what_is_left(seed)
         cash = sum((part.cash or 0.0) - (part.fee or 0.0) for part in of_strategy)
         assert strategy != UNATTRIBUTED
         assert earned.realised == pytest.approx(cash + left)
+
+
+def test_a_leg_that_moves_to_another_strategy_while_it_is_held_takes_its_holding_along():
+    movements = [moved(PUT, -2.0, 2.0, 2)]
+    removed = replace(leg(PUT, "a", quantity=-2.0), removed_at=LATER)
+    added = replace(leg(PUT, "b", quantity=-2.0), added_at=LATER)
+    assert [part.owner for part in attributed(movements, [removed], {})] == ["a"]
+    assert [part.owner for part in attributed(movements, [removed, added], {})] == ["b"]
+
+
+def test_what_is_left_after_a_close_of_unknown_owner_belongs_to_those_that_claim_it():
+    movements = [moved(PUT, -5.0, 2.0, 2), moved(PUT, 1.0, 1.0, 3)]
+    parts = attributed(movements, [leg(PUT, "a", quantity=-2.0)], {})
+    held = sum(part.quantity for part in parts if part.owner == "a")
+    assert held == -2.0
+    assert all(part.unclear for part in parts if not part.opens)

@@ -7,15 +7,17 @@ from functools import partial
 from types import SimpleNamespace
 
 import hypothesis
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, Right
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate, ValueOrigin
+from position_sync_dagster.money.past.owned_parts import PART_COLUMNS, owners_of
 from position_sync_dagster.money.reports import exposure
-from position_sync_dagster.money.reports.exposure import claims_of
 from tests.support import money_rows
 from tests.support.contracts import contract_details
 from tests.support.extent import examples
@@ -267,14 +269,36 @@ def test_strategies_and_the_rest_are_all_holdings_nothing_twice_and_nothing_miss
             known = [value for value in values if value is not None]
             assert (sum(known) if known else None) == pytest.approx(expected, abs=1e-6)
     held = {(r.account, r.conid): r.position for r in rows}
-    claims = claims_of(dict(enumerate(legs)), held)
-    for key, position in held.items():
-        shares = [claim.share for claim in claims if claim.key == key]
-        assert all(share > 0 for share in shares)
-        assert sum(shares) <= 1 + 1e-9
-        assert not shares or position
-    for n, one_leg in enumerate(legs):
-        has = sum(claim.share * held[claim.key] for claim in claims if claim.leg == n)
-        if one_leg.quantity is not None:
-            assert has * one_leg.quantity >= 0
-            assert abs(has) <= abs(one_leg.quantity) + 1e-9
+    no_parts = pl.DataFrame(schema=PART_COLUMNS)
+    shares = owners_of(money_rows.priced_rows(rows), no_parts, legs).rows_by_key(KEY)
+    assert shares.keys() == {key for key, position in held.items() if position}
+    for key, owners in shares.items():
+        assert all(share > 0 for _strategy, share in owners)
+        assert sum(share for _strategy, share in owners) == pytest.approx(1.0)
+        for strategy, share in owners:
+            of_strategy = [
+                leg for leg in legs if (leg.strategy_id, leg.conid) == (strategy, key[1])
+            ]
+            sizes = [leg.quantity for leg in of_strategy if leg.account in (None, key[0])]
+            if sizes and None not in sizes:
+                claimed = sum(max(0.0, (size or 0.0) * held[key]) for size in sizes)
+                assert share * held[key] ** 2 <= claimed + 1e-6
+
+
+def test_what_a_strategy_traded_is_its_own_until_it_closes_also_without_a_leg() -> None:
+    put, shares = 1, 2
+    parts = [("m1", "DUSIM1", shares, "wheel", 100.0, 1.0, False, NOW)]
+    parts += [("m2", "DUSIM1", shares, UNATTRIBUTED, 300.0, 1.0, True, NOW)]
+    owned = pl.DataFrame(parts, PART_COLUMNS, orient="row")
+    stock = {"sec_type": "STK", "right": None, "multiplier": 1.0, "delta": None}
+    rows = [row(shares, 400.0, market_value=20_000.0, **stock)]
+    split = exposure.split([leg(put, "wheel")], money_rows.priced_rows(rows), owned=owned)
+
+    found = exposure.exposures(split, NOW).filter(asset_class="STOCK")
+    assert dict(found.select("strategy_id", "market_value").iter_rows()) == {
+        UNATTRIBUTED: 15_000.0,
+        "wheel": 5_000.0,
+    }
+    moved = [row(shares, 300.0, market_value=15_000.0, **stock)]
+    later = exposure.split([leg(put, "wheel")], money_rows.priced_rows(moved), owned=owned)
+    assert set(later.parts["strategy_id"]) == {UNATTRIBUTED}, "its movement is not known yet"
