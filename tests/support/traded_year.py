@@ -51,6 +51,7 @@ class TradedYear:
 
     rows: dict[date, list[str]] = field(default_factory=dict)
     told: list[Told] = field(default_factory=list)
+    fills: list[tuple[date, Contract, int]] = field(default_factory=list)
     conid: int = 1000
     orders: int = 0
 
@@ -84,6 +85,7 @@ class TradedYear:
             told.received += max(cash, D(0))
             told.paid += max(-cash, D(0))
         told.days.append(day)
+        self.fills.append((day, contract, quantity))
         legs = told.legs if is_option else told.shares
         if contract not in legs:
             legs.append(contract)
@@ -127,6 +129,16 @@ class TradedYear:
             xml = Booked(trades=trades).xml(first, last, made, ACCOUNT)
             files[f"{month}.xml"] = xml.encode()
         return files
+
+    def held_on(self, day: date) -> list[tuple[Contract, int]]:
+        """Return what was held at the end of a day."""
+        quantities: dict[str, int] = {}
+        contracts = {contract["conid"]: contract for _day, contract, _quantity in self.fills}
+        for traded_on, contract, quantity in self.fills:
+            if traded_on <= day:
+                conid = contract["conid"]
+                quantities[conid] = quantities.get(conid, 0) + quantity
+        return [(contracts[conid], quantity) for conid, quantity in quantities.items() if quantity]
 
     def strategies(self) -> str:
         """Return the strategies file: legs by conid, the first day as a date or as text."""

@@ -1,17 +1,28 @@
 """The profit of a day from statements, to the cent: each kind of movement and of contract."""
 
+from collections import defaultdict
+from datetime import date, timedelta
+from itertools import pairwise
+
 import polars as pl
 import pytest
 
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
+from position_sync_dagster.lake.strategies_file import follow_file
+from position_sync_dagster.money.campaigns.campaigns import earned_by
+from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.profit.books import (
     EXPLAINS,
     close_books,
     is_closed,
     open_books,
 )
+from position_sync_dagster.money.profit.profit import TradingDay, explain_days
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import closing_times
 from tests.support.booked_days import (
     BOND,
     ES,
@@ -35,6 +46,7 @@ from tests.support.booked_days import (
     traded,
 )
 from tests.support.flex_files import element
+from tests.support.traded_year import traded_year
 
 
 @pytest.fixture
@@ -474,3 +486,71 @@ def test_books_with_a_part_that_is_not_known_are_not_judged(books, held_there, w
     row = closed_books(books)
     assert (row["difference"], row["profit"], row["why_unknown"]) == (None, None, why)
     assert is_closed(row)
+
+
+YEAR = traded_year()
+SHARES = {int(leg["conid"]) for told in YEAR.told for leg in told.shares}
+
+# Every fourth Monday: the profit of four weeks is that of their days.
+MONDAYS = [date(2024, 12, 30) + timedelta(weeks=week) for week in range(0, 56, 4)]
+
+
+def mark_on(day: date) -> float:
+    return 1 + day.toordinal() % 11 / 4
+
+
+def rounded(sums: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    return {group: round(amount, 2) for group, amount in sums.items() if round(amount, 2)}
+
+
+def test_over_a_year_profits_of_days_closed_and_open_campaigns_agree_by_strategy_and_currency(
+    books, tmp_path
+):
+    """What a strategy gained until a day is what its campaigns brought, and what they have left."""
+    lake = books.lake
+    positions = [
+        held(contract, quantity, mark_on(day), reportDate=f"{day:%Y%m%d}")
+        for day in MONDAYS
+        for contract, quantity in YEAR.held_on(day)
+    ]
+    trades = [row for day in sorted(YEAR.rows) for row in YEAR.rows[day]]
+    last = max(YEAR.rows)
+    books.state(last, Booked(held=positions, trades=trades), first=MONDAYS[0])
+    strategies = tmp_path / "strategies.yaml"
+    strategies.write_text(YEAR.strategies())
+    follow_file(lake.registry.sync, strategies)
+    books.fill(*MONDAYS)
+    MovementBook(lake, books.settings.calendar).update()
+
+    closes = closing_times(books.settings.calendar, MONDAYS)
+    months = [
+        TradingDay(day=day, before=before, since=closes[before], closed=closes[day])
+        for before, day in pairwise(MONDAYS)
+    ]
+    explained = explain_days(lake, books.settings, months)
+    campaigns = CampaignBook(lake, books.settings)
+
+    gained: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for day, rows in explained.items():
+        assert rows["why_unknown"].null_count() == rows.height, rows
+        for strategy, currency, profit in rows.select(
+            "strategy_id", "currency", "profit"
+        ).iter_rows():
+            gained[strategy, currency] += profit
+
+        until = [part for part in campaigns.parts if part.movement.day <= day]
+        brought = {}
+        for group, earned in earned_by(until).items():
+            size = {conid: 1.0 if conid in SHARES else 100.0 for _account, conid in earned.lots}
+            brought[group] = earned.realised + sum(
+                lot.quantity * size[key[1]] * mark_on(day) - lot.cost
+                for key, lot in earned.lots.items()
+            )
+        of_strategies = {group: gain for group, gain in gained.items() if group[0] != UNATTRIBUTED}
+        assert rounded(of_strategies) == rounded(brought), day
+
+    of_closed: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for campaign in campaigns.rows():
+        of_closed[campaign.strategy_id, campaign.currency] += campaign.profit
+    assert len(of_closed) == 34
+    assert rounded(gained) == rounded(of_closed)
