@@ -11,7 +11,7 @@ one and then its cursor: a crash in between repeats nothing.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -46,7 +46,6 @@ from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.position_updates import AddedCounts
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.money.defs import strategy_checks as strategies
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
 from position_sync_dagster.yaml_file import saved_state
@@ -87,21 +86,19 @@ class TickCursor:
         strategies_mark: Fingerprint of the strategies file that was last applied or refused.
         ledger_version: The `ledger_version` through which rows were reported.
         states: The state of each login that was last reported.
-        statements: The Delta version of `statement_events` that the causes of closes follow.
         released: The requests that the last drain released without a value.
-        risk_registry: The Delta version of `active_strategies` that the scenarios of risk had.
+        versions: The Delta version that a part followed last, by the name of its table.
         damage: The tables that could not be read when that was last checked; "" when all could.
         at: When each of these was last done: "ledger", "derived" and "all" were reported, requests
-            were "drained" and "released", and "risk" was recorded.
+            were "drained" and "released"; of further parts, by the names of their tables.
     """
 
     registry_version: int | None = None
     strategies_mark: str | None = None
     ledger_version: int | None = None
     states: dict[str, str] | None = None
-    statements: int | None = None
     released: int = 0
-    risk_registry: int | None = None
+    versions: dict[str, int | None] = field(default_factory=dict)
     damage: str = ""
     at: dict[str, AwareDatetime] = field(default_factory=dict)
 
@@ -111,11 +108,12 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Value the waiting requests, derive what follows from the rows, and report both.
 
     Each tick applies a changed strategies file, drains the queue for at most 20 s, derives
-    latest_positions and strategy_exposure when rows came, records risk_scenarios each quarter of an
-    hour, and evaluates the checks that are due. The result has a materialization for what was
-    written, and a skip reason with the numbers. Each part fails alone: the checks of a table that
-    cannot be read become unknown, and the skip reason names it. Requests of a drain that failed
-    have leases that expire; a later tick goes on.
+    latest_positions and strategy_exposure when rows came, explains closes after an import of
+    statements, records risk_scenarios each quarter of an hour, and evaluates the checks that are
+    due. What takes longer than a second is computed beside the ticks. The result has a
+    materialization for what was written, and a skip reason with the numbers. Each part fails alone:
+    the checks of a table that cannot be read become unknown, and the skip reason names it. Requests
+    of a drain that failed have leases that expire; a later tick goes on.
     """
     began = time.monotonic()
     settings = resources.POSITION_SYNC.read_settings()
@@ -143,14 +141,28 @@ def _checks_of(_lake: tables.Lake) -> evaluation.CheckDriver:
     return evaluation.CheckDriver()
 
 
-# How long a tick waits for the scenarios of risk: those of a large book end during later ticks.
-RISK_WAIT_S = 0.5
+# How long a tick waits for a table that is derived beside it: of a large book it ends during later
+# ticks, and no drain waits for it.
+BESIDE_WAIT_S = 1.0
 
-_BACKGROUND = ThreadPoolExecutor(1, thread_name_prefix="risk")
+_BESIDE = ThreadPoolExecutor(thread_name_prefix="derive")
 
 
-# The scenarios of each lake that are being computed.
-_RECORDING: dict[tables.Lake, Future[Derived]] = {}
+@dataclass(slots=True, kw_only=True)
+class _Deriving:
+    """A table of a lake that is being derived beside the ticks.
+
+    Attributes:
+        is_shown: Whether its event is stored.
+        again: It is due again, since its sources changed after it began.
+    """
+
+    result: Future[Derived]
+    is_shown: bool
+    again: bool = False
+
+
+_DERIVING: dict[tuple[tables.Lake, str], _Deriving] = {}
 
 
 @dataclass(eq=False)
@@ -161,6 +173,9 @@ class Work:
         cursor: What the tick before kept; after the tick, what the next one gets.
         said: What the tick did, with numbers, for its skip reason.
         problems: What it could not do, and why; also in `said`.
+        all_due: Whether all tables are reported in this tick.
+        rows_reported: Whether rows of the ledger were; None: it cannot be read.
+        all_derived: Whether what is derived from them is shown, too.
         failing: The checks that fail, once the tick is over.
     """
 
@@ -174,6 +189,9 @@ class Work:
         self.said: list[str] = []
         self.problems: list[str] = []
         self.failing: list[dagster_files.FailingCheck] = []
+        self.all_due = False
+        self.rows_reported: bool | None = False
+        self.all_derived = False
         # Why the object store of all tables cannot be used: no other request waits for it.
         self._outage: str | None = None
         self._events: list[Event] = []
@@ -185,18 +203,18 @@ class Work:
         Each part fails alone, so that a table that cannot be read keeps no event and no result of
         the others back.
         """
-        states = self._alone("The state of the gateways is unknown", self._states)
-        is_changed = self._alone("The strategies are not read", self._apply_strategies)
+        states = self.alone("The state of the gateways is unknown", self._states)
+        is_changed = self.alone("The strategies are not read", self._apply_strategies)
         has_news = bool(is_changed) or (states is not None and states != self.cursor.states)
-        all_due = has_news or self._is_due("all", ALL_EVERY)
-        drained = self._alone("Nothing is drained", self._drain) or drain.NOTHING
+        self.all_due = has_news or self.is_due("all", ALL_EVERY)
+        drained = self.alone("Nothing is drained", self._drain) or drain.NOTHING
 
-        if all_due:
+        if self.all_due:
             self._report_tables(states)
-            self._keep("all", states=states)
-        self._report_rows(drained, all_due=all_due, states=states or {})
-        self._explain_closes(all_due=all_due)
-        self._record_risk()
+            self.keep("all", states=states)
+        self._report_rows(drained, states or {})
+        for part in PARTS:
+            part(self)
 
         self._evaluate_checks()
         self.failing = _checks_of(self.lake).failing(self._results)
@@ -210,7 +228,8 @@ class Work:
         if self._outage is not None:
             unknown = evaluation.unevaluated(self._outage)
             self._results += [(key, unknown) for key in evaluation.DRIVEN]
-            self._cannot_evaluate(schema.RISK_SCENARIOS.name)
+            for name in DERIVE:
+                self.cannot_evaluate(name)
             return
 
         results = dict(_checks_of(self.lake).results(self.lake, self.settings))
@@ -222,13 +241,17 @@ class Work:
         if damage != self.cursor.damage:
             self.cursor = replace(self.cursor, damage=damage, at={})
 
-    def _is_due(self, part: str, every: timedelta) -> bool:
+    def is_due(self, part: str, every: timedelta) -> bool:
         last = self.cursor.at.get(part)
         return last is None or elapsed(last, self.now) >= every
 
-    def _keep(self, *done: str, **changes: Any) -> None:
+    def keep(self, *done: str, **changes: Any) -> None:
         at = self.cursor.at | dict.fromkeys(done, self.now)
         self.cursor = replace(self.cursor, at=at, **changes)
+
+    def follow(self, name: str, version: int | None) -> None:
+        """Keep the Delta version of another table that a table follows now."""
+        self.keep(versions=self.cursor.versions | {name: version})
 
     def _apply_strategies(self) -> bool:
         """Make the registry equal to a file that changed; return whether the registry changed."""
@@ -240,10 +263,10 @@ class Work:
             except (StrategiesFileError, InvalidLegError) as error:
                 self.said.append(str(error))
                 logger.error("The strategies file is refused, and the registry stays: %s", error)
-            self._keep(strategies_mark=mark)
+            self.keep(strategies_mark=mark)
         before = self.cursor.registry_version
         version = self.lake.registry.table.version()
-        self._keep(registry_version=version)
+        self.keep(registry_version=version)
         return version != before
 
     def _drain(self) -> drain.DrainReport:
@@ -251,26 +274,26 @@ class Work:
         backlog = self.lake.queue.sync.overview()
         claimable = backlog.claimable + backlog.expired + backlog.unreadable
         interval = timedelta(seconds=self.settings.drain_interval_s)
-        if interval > LOOK and not self._is_due("drained", interval - LOOK / 2):
+        if interval > LOOK and not self.is_due("drained", interval - LOOK / 2):
             self.said.append(f"next drain within {interval.seconds} s")
             return drain.NOTHING
 
         counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
 
         is_left = self.cursor.released >= claimable > 0
-        is_left = is_left and not self._is_due("released", RELEASED_FOR)
+        is_left = is_left and not self.is_due("released", RELEASED_FOR)
         if not claimable or is_left:
             why = f"; released without a value, next within {RELEASED_FOR.seconds} s"
             self.said.append(f"{counts}{why if is_left else ''}")
             return drain.NOTHING
 
         report = asyncio.run(drain.drain(self.lake, self.settings))
-        self._keep("drained")
+        self.keep("drained")
         self.said.append(
             f"{report.claimed} claimed, {report.rows} rows in {report.duration_s:.1f} s; {counts}"
         )
         self.said += [str(why) for why in (report.reason, report.error) if why is not None]
-        self._keep("released", released=report.released)
+        self.keep("released", released=report.released)
 
         return report
 
@@ -287,17 +310,15 @@ class Work:
             if table.spec.name not in DERIVE and table is not lake.breaks.table:
                 self._report(table.spec.name, partial(followed_state, table))
 
-    def _report_rows(
-        self, report: drain.DrainReport, *, all_due: bool, states: Mapping[str, str]
-    ) -> None:
-        """Report the rows that no event has yet; derive what follows from them."""
+    def _report_rows(self, report: drain.DrainReport, states: Mapping[str, str]) -> None:
+        """Report the rows that no event has yet, and the newest ones of all."""
         reported = self.cursor.ledger_version
 
         count = partial(unreported, self.lake, self.instance, reported)
-        span = self._alone(f"{schema.POSITION_UPDATES.name} is not reported", count)
+        span = self.alone(f"{schema.POSITION_UPDATES.name} is not reported", count)
         if span is None:
-            for name in (schema.LATEST_POSITIONS.name, schema.STRATEGY_EXPOSURE.name):
-                self._cannot_evaluate(name)
+            self.rows_reported = None
+            self.cannot_evaluate(schema.LATEST_POSITIONS.name)
             return
 
         is_live = SessionState.LIVE in states.values()
@@ -305,53 +326,50 @@ class Work:
 
         went_back = span.since < (reported or 0)
         every = STREAMED_EVERY if came else QUIET_EVERY
-        is_old = (came or is_live) and self._is_due("ledger", every)
-        if not (all_due or report.claimed or "QUEUE" in came or went_back or is_old):
+        is_old = (came or is_live) and self.is_due("ledger", every)
+        if not (self.all_due or report.claimed or "QUEUE" in came or went_back or is_old):
             return
 
-        all_derived = all_due or self._is_due("derived", DERIVED_EVERY)
-        if all_derived:
+        self.rows_reported = True
+        self.all_derived = self.all_due or self.is_due("derived", DERIVED_EVERY)
+        if self.all_derived:
             queue_state = partial(queue_and_ledger.queue_state, self.lake)
             self._report(schema.POSITION_QUEUE.name, queue_state)
-            self._keep("derived")
+            self.keep("derived")
 
         self._report(schema.POSITION_UPDATES.name, partial(ledger_state, span, report))
-        self._keep("ledger", ledger_version=span.added.version)
-        self._report(schema.LATEST_POSITIONS.name, is_shown=all_derived)
-        self._report(schema.STRATEGY_EXPOSURE.name, is_shown=all_derived)
+        self.keep("ledger", ledger_version=span.added.version)
+        self._report(schema.LATEST_POSITIONS.name, is_shown=self.all_derived)
 
-    def _explain_closes(self, *, all_due: bool) -> None:
-        """Explain closes after an import of statements, and each hour."""
-        name = schema.CLOSURES.name
-        statement_events = self.lake.statement_events.table
-        version = self._alone(f"{name} is not reported", statement_events.version)
-        if version is None:
-            self._cannot_evaluate(name)
-        elif version != self.cursor.statements or all_due:
-            self._report(name)
-            self._keep(statements=version)
+    def report_beside(self, name: str, *, due: bool, is_shown: bool = True) -> bool | None:
+        """Derive a table that is due in a thread; report it once that has ended.
 
-    def _record_risk(self) -> None:
-        """Record the scenarios, in a thread: no drain waits for those of a large book."""
-        cursor = self.cursor
-        registry = self.cursor.registry_version
-        every = DERIVED_EVERY if registry == cursor.risk_registry else STREAMED_EVERY
-        if not cursor.ledger_version or not self._is_due("risk", every):
-            return
-        name = schema.RISK_SCENARIOS.name
-        lake = self.lake
-        recording = _RECORDING.pop(lake, None) or _BACKGROUND.submit(
-            DERIVE[name], lake, self.settings, None
-        )
-        wait([recording], RISK_WAIT_S)
+        Returns:
+            Whether that succeeded; None while nothing has ended.
+        """
+        if self._outage is not None:
+            return False
+        key = (self.lake, name)
+        deriving = _DERIVING.pop(key, None)
+        if deriving is not None:
+            deriving.again |= due
+            deriving.is_shown |= is_shown
+        elif due:
+            deriving = self._derive_beside(name, is_shown=is_shown)
+        else:
+            return None
 
-        if not recording.done():
-            _RECORDING[lake] = recording
-            return
+        wait([deriving.result], BESIDE_WAIT_S)
+        if not deriving.result.done():
+            _DERIVING[key] = deriving
+            return None
+        if deriving.again:
+            _DERIVING[key] = self._derive_beside(name, is_shown=deriving.is_shown)
+        return self._report(name, deriving.result.result, is_shown=deriving.is_shown)
 
-        if not self._report(name, recording.result):
-            registry = None  # it is tried again in a minute
-        self._keep("risk", risk_registry=registry)
+    def _derive_beside(self, name: str, *, is_shown: bool) -> _Deriving:
+        result = _BESIDE.submit(DERIVE[name], self.lake, self.settings, None)
+        return _Deriving(result=result, is_shown=is_shown)
 
     def _report(
         self, name: str, make: Callable[[], Derived] | None = None, *, is_shown: bool = True
@@ -362,9 +380,9 @@ class Work:
             Whether that succeeded; otherwise the checks that come with the table become unknown.
         """
         derive = partial(DERIVE[name], self.lake, self.settings, None) if make is None else make
-        derived_table = self._alone(f"{name} is not reported", derive)
+        derived_table = self.alone(f"{name} is not reported", derive)
         if derived_table is None:
-            self._cannot_evaluate(name)
+            self.cannot_evaluate(name)
             return False
         self._results += derived_table.checks.items()
         if is_shown:
@@ -372,15 +390,13 @@ class Work:
             self._events.append(table_asset.runless(name, derived_table, registry))
         return True
 
-    def _cannot_evaluate(self, name: str) -> None:
+    def cannot_evaluate(self, name: str, further: Iterable[dg.AssetCheckKey] = ()) -> None:
         """Make the checks that come with a table unknown, for the problem that was found last."""
         unknown = evaluation.unevaluated(self.problems[-1])
-        keys = evaluation.evaluated_with(name)
-        if name == schema.STRATEGY_EXPOSURE.name:
-            keys |= set(strategies.watched_limits(self.settings))
+        keys = evaluation.evaluated_with(name).union(further)
         self._results += [(key, unknown) for key in keys]
 
-    def _alone(self, failure: str, make: Callable[[], T]) -> T | None:
+    def alone(self, failure: str, make: Callable[[], T]) -> T | None:
         """Keep an error of one part to itself: it is logged, and named in the skip reason.
 
         While an object store is away nothing else is asked of it: each request would wait in vain.
@@ -401,6 +417,10 @@ class Work:
         self.said.append(problem)
         self.problems.append(problem)
         return None
+
+
+# What each tick does after the core's part; definitions above the core fill it as they are loaded.
+PARTS: list[Callable[[Work], None]] = []
 
 
 # Number of newest events in which the last reported version is looked for: those of runs, which

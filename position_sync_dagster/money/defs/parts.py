@@ -1,7 +1,8 @@
-"""What money adds to the definitions of the core: parts of the stream, and stated positions."""
+"""What money adds to the core: parts of the stream and of ticks, and stated positions."""
 
-from position_sync_dagster.defs import stream
+from position_sync_dagster.defs import drain, stream
 from position_sync_dagster.defs.assets import past_days
+from position_sync_dagster.money.defs import tick_parts
 from position_sync_dagster.money.defs.statements import FOLDER
 from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.stream_parts import with_money
@@ -12,3 +13,4 @@ def add_to_core() -> None:
     stream.COMPLETE[:] = [with_money]
     past_days.STATED[:] = [StatementDays]
     past_days.STATED_BY[:] = [FOLDER]
+    drain.PARTS[:] = [tick_parts.derive_exposure, tick_parts.explain_closes, tick_parts.record_risk]

@@ -25,12 +25,7 @@ from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import TableSpec
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.money.defs import (  # noqa: F401 - what ticks derive
-    exposure,
-    parts,
-    risk,
-    statements,
-)
+from position_sync_dagster.money.defs import parts
 from position_sync_dagster.money.reports import alerts
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync import reconciliation

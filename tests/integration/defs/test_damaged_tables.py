@@ -74,7 +74,7 @@ def tick(
 ) -> Callable[[], dg.SensorResult]:
     """Return what evaluates the sensor, with every check due, and stores what it returns."""
     resources.cached_lake.cache_clear()
-    monkeypatch.setattr(defs_drain, "RISK_WAIT_S", 60.0)
+    monkeypatch.setattr(defs_drain, "BESIDE_WAIT_S", 60.0)
     monkeypatch.setattr(evaluation, "ALL_EVERY_S", 0.0)
     monkeypatch.setattr(evaluation, "FAILED_EVERY_S", 0.0)
     monkeypatch.setattr(opening, "REOPEN_AFTER_S", 0.0)

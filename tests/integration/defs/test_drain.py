@@ -61,7 +61,7 @@ class Ticks:
 @pytest.fixture
 def tick(instance: dg.DagsterInstance, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Ticks:
     resources.cached_lake.cache_clear()
-    monkeypatch.setattr(defs_drain, "RISK_WAIT_S", 60.0)
+    monkeypatch.setattr(defs_drain, "BESIDE_WAIT_S", 60.0)
     return Ticks(instance)
 
 
@@ -131,25 +131,29 @@ def test_a_mistake_in_the_file_of_scenarios_is_said_by_the_tick_and_makes_its_ch
     assert RISK in names(tick())
 
 
-def test_a_drain_does_not_wait_for_the_scenarios_of_a_large_book(world, tick, lake, monkeypatch):
+@pytest.mark.parametrize(("name", "times"), [(RISK, 1), ("strategy_exposure", 2)])
+def test_a_drain_does_not_wait_for_what_a_large_book_takes_and_newer_rows_follow(
+    world, tick, monkeypatch, name, times
+):
     def record(*_: object) -> Derived:
         calls.append(may_end.wait(60))
         return Derived(metadata={})
 
     may_end, calls = threading.Event(), []
-    monkeypatch.setattr(defs_drain, "RISK_WAIT_S", 0.0)
-    monkeypatch.setitem(DERIVE, RISK, record)
+    monkeypatch.setattr(defs_drain, "BESIDE_WAIT_S", 0.0)
+    monkeypatch.setitem(DERIVE, name, record)
     world.hold(1, 2)
     world.ask(1)
-    assert RISK not in names(tick())
+    assert name not in names(tick())
     world.ask(2)
     result = tick()
     assert "1 claimed" in said(result)
-    assert RISK not in names(result)
+    assert name not in names(result)
     may_end.set()
-    monkeypatch.setattr(defs_drain, "RISK_WAIT_S", 60.0)
-    assert RISK in names(tick())
-    assert calls == [True]
+    monkeypatch.setattr(defs_drain, "BESIDE_WAIT_S", 60.0)
+    assert name in names(tick())
+    tick()
+    assert calls == [True] * times
 
 
 def test_rows_of_the_stream_are_reported_once_a_minute_and_drained_ones_at_once(world, tick):
