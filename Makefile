@@ -55,11 +55,20 @@ PYTHON ?=
 PYTHONS ?=
 VERSION ?=
 
+FOR_USERS := demo dev setup test bench
+# $(1): targets; each with what is written behind it.
+listed = for target in $(1); do \
+  sed -n "s/^$$target:.*\#\# \(.*\)/\1/p" Makefile | { read -r text; printf '  make %-13s %s\n' "$$target" "$$text"; }; done
+
 .PHONY: help
 help: ## list the targets
 	@echo 'Position Sync for Interactive Brokers'
 	@echo
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
+	@$(call listed,$(FOR_USERS))
+	@echo
+	@echo 'To work on it:'
+	@echo
+	@$(call listed,$(filter-out $(FOR_USERS),$(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' Makefile)))
 	@echo
 	@echo '  demo takes FOR=60 (seconds, unattended; fails unless its figures are met),'
 	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test takes PART=core,'

@@ -726,8 +726,8 @@ def choose_ports(options: Options, screen: Display) -> int:
     """
     for port, purpose, option in (
         (options.gateway_port, "gateway", "--gateway-port"),
-        (options.control_port, "control port", "--control-port"),
-        (options.ui_port, "Dagster UI", "--ui-port"),
+        (options.control_port, "control port", "--control-port (make: CONTROL_PORT=)"),
+        (options.ui_port, "Dagster UI", "--ui-port (make: UI_PORT=)"),
     ):
         if port:
             ports.require_free(port, purpose=purpose, option=option)

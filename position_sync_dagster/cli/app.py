@@ -2,15 +2,46 @@
 
 import sys
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from position_sync_dagster.errors import MissingExtraError, PositionSyncError
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.terminal.text import as_typed
 
+# The commands by task, those of a trader first: the order of the help.
+TASKS = {
+    "The book now": ("figures", "exposure", "positions", "why", "changes", "status", "follow"),
+    "What may happen": ("expiry", "what-if", "payoff", "curve"),
+    "What it brought": ("results", "campaign", "returns", "fills", "export"),
+    "Strategies": ("strategies",),
+    "Run it": ("demo", "dev", "money", "mcp", "doctor", "maintain"),
+    "Records and differences": ("breaks", "queue", "reconcile", "history", "trace"),
+    "A gateway for tests": ("simulate", "record"),
+}
+_TASK_OF = {name: task for task, names in TASKS.items() for name in names}
+
+
+class ByTask(TyperGroup):
+    """A group whose help lists its commands under their tasks."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands, in the order of the help."""
+        in_order = [name for name in _TASK_OF if name in self.commands]
+        return [*in_order, *(self.commands.keys() - _TASK_OF.keys())]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, with the heading of its task."""
+        command: Any = super().get_command(ctx, cmd_name)
+        if command is not None:
+            command.rich_help_panel = _TASK_OF.get(cmd_name)
+        return command
+
+
 app = typer.Typer(
+    cls=ByTask,
     name="position-sync",
     help="Every option leg of an Interactive Brokers account, valued into Delta tables.",
     no_args_is_help=True,

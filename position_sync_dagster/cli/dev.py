@@ -47,7 +47,7 @@ def dev(
     if settings.strategies_file is not None:
         load_strategies(settings.strategies_file)  # else the stream followed an older registry
     require_known(settings.calendar)
-    ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
+    ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port (make: UI_PORT=)")
 
     home = dagster_files.dagster_home()
     stop = StopRequest(end_with=end_with)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import polars as pl
 import typer
-from rich.console import Group, RenderableType
+from rich.text import Text
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
@@ -139,7 +139,7 @@ def exposure(
         output.print_json({name: [row.model_dump() for row in tables[name]] for name in tables})
         return
 
-    def render(width: int) -> Iterator[RenderableType]:
+    def render(width: int) -> Iterator[Text | str]:
         book = _read(opened, past, utc_now(), strategy).of_strategy(strategy)
         totals = [*book.rest, *book.totals, *book.in_base]
         if not book.strategies and not totals:
@@ -155,7 +155,7 @@ def exposure(
             columns, rows = money_tables.sums_table("underlying", book.underlyings)
             yield from output.fitted_table(columns, rows, width)
 
-    output.print_or_watch(lambda width: Group(*render(width)), watch=watch)
+    output.print_or_watch(render, watch=watch)
 
 
 def _read(
@@ -231,7 +231,7 @@ def positions(
         output.print_json(rows.select(*UPDATE_COLUMNS, *_MORE).to_dicts())
         return
 
-    def render(width: int) -> Iterator[RenderableType]:
+    def render(width: int) -> Iterator[Text | str]:
         book = _read(opened, past, utc_now(), strategy, underlying)
         rows = open_positions(book, strategy, underlying)
         shown = rows[:limit]
@@ -249,7 +249,7 @@ def positions(
             counts = f"{shown.height:,} of {rows.height:,} positions"
             yield f"{counts} are shown; the totals are of those shown."
 
-    output.print_or_watch(lambda width: Group(*render(width)), watch=watch)
+    output.print_or_watch(render, watch=watch)
 
 
 def _print_closes(

@@ -1,6 +1,7 @@
 """Print the result of a command: JSON or a table, once or again and again until Ctrl-C."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
@@ -126,7 +127,9 @@ def _columns_that_fit(columns: list[_FilledColumn], width: int, gap: int) -> lis
 def _cut(column: Column, text: str, width: int) -> str:
     if column.most is None or width >= WIDE or len(text) <= column.most:
         return text
-    return text[: column.most - 1] + "…"
+    # Names of strategies begin alike: what tells them apart is at their end.
+    end = column.most // 2
+    return f"{text[: column.most - 1 - end]}…{text[-end:]}"
 
 
 def _colour(column: Column, text: str) -> str:
@@ -198,22 +201,38 @@ PIPE_WIDTH = 200
 INTERVAL_S = 2.0
 
 
-def print_or_watch(render: Callable[[int], RenderableType], *, watch: bool) -> None:
-    """Print what `render` returns for the width of the output; with `watch`, until Ctrl-C.
+def in_view(lines: Sequence[Text | str], height: int) -> list[Text | str]:
+    """Return what a screen of so many lines shows: headings and totals stay, the last rows go."""
+    if len(lines) <= height:
+        return [*lines]
 
-    In a pipe each result is printed below the one before.
+    rows = [
+        number for number, line in enumerate(lines) if isinstance(line, Text) and not line.style
+    ]
+    surplus = len(lines) - height + 1
+    hidden = rows[-surplus:]
+    shown = [line for number, line in enumerate(lines) if number not in hidden]
+    return [*shown, dim_line(f"{len(hidden)} rows have no place on this screen")]
+
+
+def print_or_watch(render: Callable[[int], Iterable[Text | str]], *, watch: bool) -> None:
+    """Print the lines that `render` returns for a width; with `watch`, until Ctrl-C.
+
+    The width is that of the terminal, or that of the variable COLUMNS. In a pipe each result is
+    printed below the one before.
     """
-    output = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    output = Console(width=None if has_width else PIPE_WIDTH)
     if not watch:
-        output.print(render(output.width))
+        output.print(Group(*render(output.width)))
         return
 
     live = Live(console=output, auto_refresh=False, vertical_overflow="crop", screen=True)
     with suppress(KeyboardInterrupt), live if output.is_terminal else nullcontext():
         while True:
-            rendered = render(output.width)
+            lines = [*render(output.width)]
             if live.is_started:
-                live.update(rendered, refresh=True)
+                live.update(Group(*in_view(lines, output.height)), refresh=True)
             else:
-                output.print(rendered)
+                output.print(Group(*lines))
             time.sleep(INTERVAL_S)

@@ -238,7 +238,7 @@ def _legs(
         holdings = [row for row in rows_of_leg if row["position"]]
 
         place = leg.account
-        currency = None
+        currency = leg.currency
         asset_class = "UNKNOWN"
         if rows_of_leg:
             first = (holdings or rows_of_leg)[0]

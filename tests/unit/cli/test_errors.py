@@ -1,8 +1,10 @@
-"""Errors on the command line."""
+"""Errors on the command line, and its help."""
 
 import errno
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -10,9 +12,10 @@ from typer.testing import CliRunner
 
 from position_sync_dagster import errors
 from position_sync_dagster.cli import commands
-from position_sync_dagster.cli.app import print_error
+from position_sync_dagster.cli.app import TASKS, print_error
 from tests.support.command_line import ended, run
 
+ROOT = Path(__file__).parents[3]
 BY_THE_USER = (errors.SettingsError, errors.InvalidLegError, errors.InvalidRequestError)
 
 
@@ -98,3 +101,21 @@ def test_a_report_imports_what_it_uses_alone():
     code += f"; import sys; print([name for name in {libraries} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert printed.stdout.strip() == "[]", printed.stderr
+
+
+def test_the_help_lists_each_command_once_under_its_task_those_of_a_trader_first() -> None:
+    listed = CliRunner().invoke(commands(), ["--help"], env={"COLUMNS": "200"}).output
+    headings = [line.split("─ ")[1].split(" ─")[0] for line in listed.splitlines() if "╭─ " in line]
+    assert headings == ["Options", *TASKS]
+    names = re.findall(r"^│ ([a-z][a-z-]*) {2,}", listed, re.MULTILINE)
+    assert names == [name for task in TASKS.values() for name in task]
+    assert names[0] == "figures"
+
+
+def test_make_help_begins_with_five_targets_for_users() -> None:
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    first, rest = listed.stdout.split("To work on it:")
+    targets = re.findall(r"^  make ([a-z-]+) +[^ ]", first, re.MULTILINE)
+    assert targets == ["demo", "dev", "setup", "test", "bench"]
+    every = set(re.findall(r"^([a-z-]+):[^\n]*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^  make ([a-z-]+) +[^ ]", rest, re.MULTILINE)) == every - {*targets}

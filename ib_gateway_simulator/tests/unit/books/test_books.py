@@ -47,12 +47,12 @@ def test_the_demo_book_has_200_option_legs_in_one_account():
     assert all(opening.quantity for opening in book.openings)
 
 
-def test_the_demo_book_expires_this_week_in_9_23_and_44_days_and_in_two_years():
+def test_the_demo_book_expires_this_week_in_9_16_23_and_44_days_and_in_two_years():
     wednesday = date(2026, 3, 11)
     book = load_book("demo", wednesday)
     expiries = {book.contracts[opening.conid].expiry for opening in book.openings}
     days = [(date.fromisoformat(expiry) - wednesday).days for expiry in sorted(expiries)]
-    assert days == [2, 9, 23, 44, 1045]
+    assert days == [2, 9, 16, 23, 44, 1045]
 
 
 def test_the_demo_strategies_hold_20_contracts_of_the_book_and_share_one():
