@@ -40,6 +40,14 @@ PANELS = (
         '<p id="calendar-none"></p>',
     ),
     Panel(
+        name="day",
+        title="Day",
+        tools='<button type="button" id="close-day">Close</button>',
+        content='<table id="day-trades"></table><h3>Campaigns that ended</h3>'
+        '<table id="day-campaigns"></table>',
+        is_hidden=True,
+    ),
+    Panel(
         name="realised",
         title="Realised profit",
         content='<div id="realised-chart" class="chart" hidden></div><p id="realised-none"></p>',

@@ -156,7 +156,7 @@ def _assignments(rows: Iterable[Row], at_stake: _AtStake) -> Iterable[Decision]:
         reasons = []
         for leg in legs:
             dividend = f", ex-date {leg['ex_date']:%d %b}" if leg["ex_date"] else ""
-            worth = f"worth {leg['extrinsic']:.2f} above its exercise"
+            worth = f"worth {round(leg['extrinsic'], 2) + 0.0:.2f} above its exercise"
             reasons.append(f"{leg['position']:+g} {leg['leg']} is {worth}{dividend}")
         step = "close or roll it, or take the delivery"
         said = {"is_urgent": True, "reason": few(reasons, MOST_NAMED, "; "), "step": step}
@@ -164,34 +164,41 @@ def _assignments(rows: Iterable[Row], at_stake: _AtStake) -> Iterable[Decision]:
 
 
 def _expiries(rows: Iterable[Row], at_stake: _AtStake) -> Iterable[Decision]:
-    delivery_of = itemgetter("strategy_id", "currency", "symbol", "expires_at")
-    for (strategy, currency, symbol, moment), legs in grouped(delivery_of, rows).items():
+    expiry_of = itemgetter("strategy_id", "currency", "expires_at")
+    for (strategy, currency, moment), legs in grouped(expiry_of, rows).items():
+        by_symbol = grouped(itemgetter("symbol"), legs)
+        left = [text for symbol in by_symbol if (text := _left_by(by_symbol[symbol], symbol))]
+        said = left or ["worthless at this price"]
         lacking = [leg["leg"] for leg in legs if leg["is_uncovered"]]
         open_ended = [leg["leg"] for leg in legs if leg["is_pinned"]]
-        left, step = _left_by(legs, symbol, currency)
         if open_ended:
-            left += f"; at the strike: {few(open_ended, MOST_NAMED)}"
-            step = "close or roll it before then"
+            said.append(f"at the strike: {few(open_ended, MOST_NAMED)}")
         if lacking:
-            left += f"; uncovered: {few(lacking, MOST_NAMED)}"
+            said.append(f"uncovered: {few(lacking, MOST_NAMED)}")
+
+        step = "let it expire"
+        if left:
+            step = "close or roll it, or take what it leaves"
+        if open_ended or lacking:
             step = "close or roll it before then"
-        reason = f"{_count(legs)} at {_moment(moment)}: {left}"
-        said = {"is_urgent": bool(lacking), "reason": reason, "step": step}
-        yield _of_strategy(Kind.EXPIRY, strategy, currency, at_stake, **said)
+        reason = f"{_count(legs)} at {_moment(moment)}: {few(said, MOST_NAMED, '; ')}"
+        yield _of_strategy(
+            Kind.EXPIRY, strategy, currency, at_stake,
+            is_urgent=bool(lacking), reason=reason, step=step,
+        )  # fmt: skip
 
 
-def _left_by(legs: Sequence[Row], symbol: str, currency: str) -> tuple[str, str]:
-    """Return what legs leave at the present price, and what one can do."""
+def _left_by(legs: Sequence[Row], symbol: str) -> str | None:
+    """Return what legs on one underlying leave at the present price; None: nothing."""
     units = known_sum(leg["units"] for leg in legs)
     cash = known_sum(leg["cash"] for leg in legs)
     if units is None or cash is None:
         reasons = [leg["reason"] for leg in legs if leg["reason"]]
-        return f"what is left is not known ({few(dict.fromkeys(reasons), 1)})", "look at its legs"
+        return f"{symbol} is not known ({few(dict.fromkeys(reasons), 1)})"
     if not units and not cash:
-        return "worthless at this price", "let it expire, if the price stays"
+        return None
     delivered = f"{units:+,.0f} {symbol} and " if units else ""
-    step = "close or roll it, or take the delivery" if units else "let it settle, or close it"
-    return f"{delivered}{cash:+,.0f} {currency} at this price", step
+    return f"{delivered}{cash:+,.0f} {legs[0]['currency']}"
 
 
 def _count(legs: Sequence[Row]) -> str:

@@ -48,14 +48,28 @@ def test_days_groups_and_the_curve_are_shown_and_a_line_opens_its_campaign(page)
     page.click("//table[@id='campaigns-table']//button[text()='csp']")
     wait_for("its fills", lambda: len(cells(page, "#campaign-fills")) == 16, told=page.text)
     assert "campaign=" in page.driver.current_url
-    assert "1,000 / 400" in first(page, "#campaign-facts").text
+    assert "1,000.00 / 400.00" in first(page, "#campaign-facts").text
     standing = first(page, "#campaign-chart .reading").text
     assert standing == "day 2026-03-05: profit 399 · value of what it held −600"
     page.driver.refresh()
     wait_for("the address opens it", lambda: len(cells(page, "#campaign-fills")) == 16)
+
+    wait_for("the sixth", lambda: page.driver.execute_script(OPEN_DAY, "6"))
+    wait_for("the day", lambda: first(page, "#day").text.startswith("2026-03-06: "), told=page.text)
+    assert "csp" in cells(page, "#day-campaigns")
+    assert "closes" in cells(page, "#day-trades")
 
     phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     wide = "return document.documentElement.scrollWidth"
     wait_for("nothing is wider", lambda: page.driver.execute_script(wide) == 390)
     wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))
+
+
+OPEN_DAY = """
+const cells = [...document.querySelectorAll('#calendar-table td')];
+const day = cells.find(cell => cell.querySelector('span')?.innerText === arguments[0]);
+const button = day?.querySelector('button');
+button?.click();
+return Boolean(button);
+"""

@@ -1,8 +1,8 @@
-// The profit of each day of a month, or what was realised on it.
+// The profit of each day of a month, or what was realised on it; a click opens a day.
 
 import { byId, element, fit, set, write } from "./elements.js";
 import { cents, isUnknown, sign, whole } from "./format.js";
-import { ofCurrency } from "./results_choice.js";
+import { choose, ofCurrency } from "./results_choice.js";
 
 const DAY_MS = 86400000;
 const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
@@ -55,7 +55,7 @@ function drawMonth(table, byDay, column) {
     write(cell, WEEKDAYS.slice(0, columns)[n] ?? "week");
   });
 
-  const weeks = weeksOf(month);
+  const weeks = weeksOf(month).filter((week) => week.slice(0, columns).some(Boolean));
   const largest = Math.max(1, ...[...byDay.values()].map((day) => Math.abs(day[column] ?? 0)));
   fit(table.tBodies[0], weeks.length, "tr").forEach((line, n) => drawWeek(line, weeks[n].slice(0, columns), byDay, column, largest));
 }
@@ -87,15 +87,18 @@ function drawWeek(line, week, byDay, column, largest) {
 
 function drawDay(cell, day, result, column, largest) {
   if (!day) return drawCell(cell, "", "", "", "", 0);
+  cell.onclick = result ? () => choose({ day }) : null;
   const value = result?.[column];
   const strength = isUnknown(value) ? 0 : (STRONGEST * Math.abs(value)) / largest;
   const text = result ? whole(value) : "";
   const hint = result ? `${day}: profit ${cents(result.profit)}, realised ${cents(result.realised)} by ${whole(result.campaigns)} campaigns` : "";
-  return drawCell(cell, String(Number(day.slice(8))), text, sign(value), hint, strength);
+  return drawCell(cell, String(Number(day.slice(8))), text, sign(value), hint, strength, result ? "button" : "b");
 }
 
-function drawCell(cell, number, text, style, hint, strength) {
-  if (!cell.firstElementChild) cell.append(element("span", undefined, { class: "dim" }), element("b"));
+function drawCell(cell, number, text, style, hint, strength, tag = "b") {
+  if (cell.lastElementChild?.localName !== tag) {
+    cell.replaceChildren(element("span", undefined, { class: "dim" }), element(tag, "", tag === "button" ? { type: "button" } : {}));
+  }
   write(cell.firstElementChild, number);
   write(cell.lastElementChild, text);
   set(cell, "class", style);

@@ -7,13 +7,14 @@ import { only } from "./holdings_panel.js";
 import { openedLines, fill } from "./table.js";
 
 const HEADINGS = ["what", "at stake", "why", "next step"];
-const MOST = 6;
+const NARROW = matchMedia("(max-width: 699px)");
+const mostShown = () => (NARROW.matches ? 2 : 5); // what stands below must be on a phone's screen too
 
 export function drawDecisions() {
   const table = byId("decisions-table");
   const { decisions, scenarios } = figures;
   const none = decisions ? (scenarios.trouble ?? "Nothing: no limit is broken, and nothing expires this week or may be assigned.") : "Not computed yet.";
-  const shown = openedLines("decisions", decisions ?? [], MOST, lineOf, HEADINGS.length, drawDecisions);
+  const shown = openedLines("decisions", decisions ?? [], mostShown(), lineOf, HEADINGS.length, drawDecisions);
   fill(table, shown.length ? HEADINGS : [], shown.length ? shown : [{ cells: [[none, "text"]] }]);
   shown.forEach((line, n) => line.decision && drawStep(table.tBodies[0].rows[n].cells[3], line.decision));
 }

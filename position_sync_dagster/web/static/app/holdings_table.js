@@ -23,7 +23,7 @@ const SUMS = {
 // The sums of a group, by column.
 const OF_GROUP = {
   value: "market_value", today: "today", unrealised: "unrealized", realised: "realised", "$ delta": "dollar_delta",
-  "β $ delta": "beta_delta", "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega", days: "days",
+  "β $ delta": "beta_delta", "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega",
 };
 const SIGNED = new Set(["today", "unrealised", "realised", "campaign"]);
 const NARROW = matchMedia("(max-width: 699px)");
@@ -281,6 +281,7 @@ function numberOf(row, column) {
   if (column === "age") return row.part ? ageOf(row.part) : older(row.sums?.age_s);
   if (column === "campaign") return row.sums?.campaign?.profit;
   if (row.part) return row.part[COLUMNS[column][0]];
+  if (column === "days") return daysOf(row.sums);
   return row.sums?.[OF_GROUP[column]];
 }
 
@@ -296,8 +297,12 @@ function hasColumn({ part, sums }, column) {
   if (part) return column !== "campaign" && column !== "realised";
   if (column === "campaign") return Boolean(sums?.campaign);
   if (column === "age") return sums?.age_s !== undefined;
+  if (column === "days") return Boolean(sums?.nearest_expiry);
   return Boolean(sums) && OF_GROUP[column] in sums;
 }
+
+// Until the nearest expiry, as the server counts them.
+const daysOf = (sums) => figures.expiries.find(({ expiry }) => expiry === sums?.nearest_expiry)?.days;
 
 // What a strategy has earned since its first leg, through rolls and assignments.
 function campaignHint(campaign) {

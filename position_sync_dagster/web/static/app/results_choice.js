@@ -1,9 +1,9 @@
-// What the results page shows: since when, by what, in which currency, and which campaign is open.
+// What the results page shows: since when, by what, in which currency, and which campaign or day is open.
 // The address of the page says it.
 
 import { byId, fit, write } from "./elements.js";
 
-const NAMES = ["since", "by", "currency", "campaign"];
+const NAMES = ["since", "by", "currency", "campaign", "day"];
 const query = new URLSearchParams(location.search);
 
 export const choice = Object.fromEntries(NAMES.map((name) => [name, query.get(name)]));

@@ -4,6 +4,7 @@ import { followHeader, pause } from "./api.js";
 import { drawCalendar, openCalendar } from "./calendar_panel.js";
 import { drawCampaign, openCampaign } from "./campaign_panel.js";
 import { drawCampaigns } from "./campaigns_panel.js";
+import { drawDay, openDay } from "./day_panel.js";
 import { byId } from "./elements.js";
 import { drawGroups } from "./groups_panel.js";
 import { drawHeader } from "./header.js";
@@ -16,6 +17,7 @@ import { openSearch } from "./search.js";
 const EVERY_MS = 300000;
 const results = new Panel("groups", "calendar", "realised", "campaigns");
 const campaign = new Panel("campaign");
+const dayPanel = new Panel("day");
 
 function ask() {
   const { since, by } = choice;
@@ -31,6 +33,14 @@ function askCampaign() {
   campaign.show({ id }, (get) => get("campaign", { id }), drawCampaign);
 }
 
+function askDay() {
+  const { day } = choice;
+  byId("day").hidden = !day;
+  if (!day) return;
+  byId("day").scrollIntoView({ block: "nearest" });
+  dayPanel.show({ day }, (get) => Promise.all([get("fills", { since: day }), get("campaigns", { since: day })]), drawDay);
+}
+
 function drawAll([results, list]) {
   listCurrencies(results.days);
   drawGroups(results);
@@ -39,7 +49,11 @@ function drawAll([results, list]) {
   drawCampaigns(list.campaigns);
 }
 
-onChoice((changes) => ("campaign" in changes ? askCampaign() : ask()));
+onChoice((changes) => {
+  if ("campaign" in changes) askCampaign();
+  else if ("day" in changes) askDay();
+  else ask();
+});
 
 async function follow() {
   for (;;) {
@@ -52,10 +66,12 @@ openSearch();
 openFields();
 openCalendar();
 openCampaign();
+openDay();
 setInterval(() => {
   drawHeader();
   keepScrollable();
 }, 1000);
 followHeader();
 askCampaign();
+askDay();
 follow();

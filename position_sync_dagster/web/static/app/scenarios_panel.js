@@ -10,7 +10,7 @@ import { byWorst, fill, money, openedLines } from "./table.js";
 
 const MOST = { account: 2, strategy: 4 }; // the risk page has underlyings too
 const NARROW = matchMedia("(max-width: 699px)");
-const OF_NARROW = new Set(["-10 %", "-5 %", "+5 %", "+10 %"]);
+const OF_NARROW = new Set(["-10 %", "-5 %", "+5 %"]);
 
 export function drawScenarios() {
   const { names, trouble } = figures.scenarios;

@@ -95,11 +95,15 @@ def test_a_limit_of_an_account_has_the_loss_of_the_account_at_stake():
     ("legs", "said", "step"),
     [
         ([{}, {}], "2 legs at Fri 04 Dec 16:00 New York: worthless at this price", "let it expire"),
-        ([{"units": 100.0, "cash": -57_500.0}], "+100 SPY and -57,500 USD", "take the delivery"),
-        ([{"cash": -230.0}], "-230 USD at this price", "let it settle"),
+        ([{"units": 100.0, "cash": -57_500.0}], "+100 SPY and -57,500 USD", "take what it leaves"),
+        (
+            [{"cash": -230.0}, {"symbol": "QQQ"}],
+            "2 legs at Fri 04 Dec 16:00 New York: -230 USD",
+            "",
+        ),
         ([{"units": -100.0, "cash": 1.0, "is_uncovered": True}], "uncovered: leg 0", "before then"),
         ([{"is_pinned": True}], "at the strike: leg 0", "before then"),
-        ([{"units": None, "cash": None, "reason": "no price"}], "not known (no price)", "look at"),
+        ([{"units": None, "cash": None, "reason": "no price"}], "not known (no price)", "close or"),
     ],
 )
 def test_what_expires_says_what_it_leaves_and_what_can_be_done(legs, said, step):

@@ -1,0 +1,37 @@
+// A day of the calendar: its trades, and the campaigns that ended on it; a line opens one.
+
+import { byId, write } from "./elements.js";
+import { cents, clock, isUnknown, rounded, upTo, whole } from "./format.js";
+import { choice, choose } from "./results_choice.js";
+import { fill, moneyInCents, openedLines } from "./table.js";
+
+const TRADES = ["time", "strategy", "leg", "qty", "price", "fee", "what", "not known"];
+const ENDED = ["strategy", "kind", "underlying", "days", "ended", "profit"];
+const MOST = 20;
+
+export function openDay() {
+  byId("close-day").addEventListener("click", () => choose({ day: null }));
+}
+
+export function drawDay([{ fills }, { campaigns }]) {
+  const { day } = choice;
+  const trades = fills.filter((trade) => trade.day === day);
+  const ended = campaigns.filter((campaign) => campaign.closed === day);
+  write(byId("day-title"), `${day}: ${whole(trades.length)} trades, ${whole(ended.length)} campaigns ended`);
+  const lines = openedLines(`day ${day}`, trades, MOST, tradeLine, TRADES.length, () => drawDay([{ fills }, { campaigns }]));
+  fill(byId("day-trades"), trades.length ? TRADES : [], trades.length ? lines : [{ cells: [["No trade is known.", "text"]] }]);
+  fill(byId("day-campaigns"), ended.length ? ENDED : [], ended.length ? ended.map(campaignLine) : [{ cells: [["No campaign ended.", "text"]] }]);
+}
+
+function tradeLine(trade) {
+  const price = isUnknown(trade.price) ? "–" : rounded(trade.price, 2);
+  const why = [trade.why_unknown ?? "", "text"];
+  return { cells: [trade.at ? clock(trade.at) : "–", trade.strategy, trade.contract, upTo(trade.quantity, 4), price, cents(trade.fee), trade.opens ? "opens" : "closes", why] };
+}
+
+function campaignLine(row) {
+  return {
+    act: () => choose({ campaign: row.campaign_id }),
+    cells: [row.strategy_id, row.kind ?? "–", row.underlying, whole(row.days), row.ended, moneyInCents(row.profit)],
+  };
+}
