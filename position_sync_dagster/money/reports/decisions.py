@@ -156,7 +156,8 @@ def _assignments(rows: Iterable[Row], at_stake: _AtStake) -> Iterable[Decision]:
         reasons = []
         for leg in legs:
             dividend = f", ex-date {leg['ex_date']:%d %b}" if leg["ex_date"] else ""
-            worth = f"worth {round(leg['extrinsic'], 2) + 0.0:.2f} above its exercise"
+            side = "above" if leg["extrinsic"] > -0.005 else "below"
+            worth = f"worth {abs(leg['extrinsic']):.2f} {side} its exercise"
             reasons.append(f"{leg['position']:+g} {leg['leg']} is {worth}{dividend}")
         step = "close or roll it, or take the delivery"
         said = {"is_urgent": True, "reason": few(reasons, MOST_NAMED, "; "), "step": step}

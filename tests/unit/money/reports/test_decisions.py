@@ -117,5 +117,7 @@ def test_what_expires_says_what_it_leaves_and_what_can_be_done(legs, said, step)
 def test_what_may_be_assigned_names_the_leg_its_time_value_and_the_dividend():
     row = {"strategy_id": "call", "currency": "USD", "position": -2.0, "leg": "SPY 575C",
            "extrinsic": 0.05, "ex_date": FRIDAY}  # fmt: skip
-    (decision,) = decided(early_assignments=[row])
-    assert decision.reason == "-2 SPY 575C is worth 0.05 above its exercise, ex-date 04 Dec"
+    cheap = row | {"strategy_id": "put", "extrinsic": -0.34, "ex_date": None}
+    first, second = decided(early_assignments=[row, cheap])
+    assert first.reason == "-2 SPY 575C is worth 0.05 above its exercise, ex-date 04 Dec"
+    assert second.reason == "-2 SPY 575C is worth 0.34 below its exercise"
