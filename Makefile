@@ -14,6 +14,7 @@ RUNNABLE := .venv/.runnable
 SYNCED := .venv/.synced
 TESTS_COMPILED := .venv/.tests-compiled
 BENCH_SYNCED := .venv/.bench-synced
+DOCS_SYNCED := .venv/.docs-synced
 BIN := .venv/bin
 # The package is used where it lies, by a dozen processes at once.
 COMPILE := $(BIN)/python -m compileall -q ib_gateway_simulator position_sync_dagster
@@ -139,6 +140,14 @@ bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minu
 screenshots: $(SYNCED) ## take the pictures of the documents from a running demo (needs Chromium)
 	@$(BIN)/python -m docs.screenshots
 
+.PHONY: docs
+docs: $(DOCS_SYNCED) ## the documents as a site, served at 127.0.0.1:8000
+	@$(BIN)/mkdocs serve $(ARGS)
+
+.PHONY: docs-check
+docs-check: $(DOCS_SYNCED) ## the same built strictly, into .tools/site: each link and anchor leads somewhere
+	@$(BIN)/mkdocs build --quiet --clean $(ARGS)
+
 # As somebody without a checkout gets it: nothing of this folder is used after the build.
 .PHONY: release-check
 release-check: $(UV_INSTALLED) ## sdist and wheel; the wheel, installed elsewhere, runs demo, doctor, library, component
@@ -229,9 +238,9 @@ $(SYNCED): $(UV_INSTALLED) pyproject.toml ib_gateway_simulator/pyproject.toml uv
 	$(call install,,--compile-bytecode,) && touch $(RUNNABLE) $@
 
 # Beside what the tests need, and lost when that is installed anew.
-$(BENCH_SYNCED): $(SYNCED)
-	@echo 'Installing what the benchmarks compare with into .venv'; \
-	$(UV) export --quiet --frozen --only-group bench --output-file .tools/bench.txt >/dev/null && \
+$(BENCH_SYNCED) $(DOCS_SYNCED): .venv/.%-synced: $(SYNCED)
+	@echo 'Installing what $* needs into .venv'; \
+	$(UV) export --quiet --frozen --only-group $* --output-file .tools/$*.txt >/dev/null && \
 	.tools/bin/python -m pip --python $(BIN)/python install --quiet --disable-pip-version-check \
-	  --no-deps --require-hashes -r .tools/bench.txt && \
+	  --no-deps --require-hashes -r .tools/$*.txt && \
 	touch $@

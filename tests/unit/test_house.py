@@ -151,6 +151,12 @@ def commands(text: str) -> list[str]:
     return [found[1].strip() for line in lines if (found := COMMAND.match(line.strip()))]
 
 
+def test_each_document_is_a_page_of_the_site():
+    pages = re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text().partition("nav:")[2])
+    documents = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert documents - set(pages) == set()
+
+
 def each_link_leads_to_a_file(document: Path) -> None:
     links = [target for target, _ in LINK.findall(document.read_text())]
     local = [link for link in links if "://" not in link and not link.startswith("mailto:")]

@@ -1,0 +1,116 @@
+"""The site of the documents: pages that are made of other files, and links that lead somewhere.
+
+A hook of MkDocs (`mkdocs.yml`). README and the other documents of the root become pages, beside
+the API of `/api/v1` and the reference of the public names. A link to a file that is no page leads
+to the repository that `REPOSITORY_URL` names; without it the text of the link stays.
+
+MkDocs reads the Markdown that a repository shows; Sphinx would need another markup, or a parser.
+"""
+
+import json
+import os
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+import position_sync_dagster
+from position_sync_dagster.web.api import openapi
+
+ROOT = Path(__file__).parents[1]
+
+# The documents of the checkout that are pages besides those of docs/, by their place on the site.
+PAGES = {
+    "index.md": "README.md",
+    "simulator.md": "ib_gateway_simulator/README.md",
+    "security.md": "SECURITY.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "conduct.md": "CODE_OF_CONDUCT.md",
+    "changelog.md": "CHANGELOG.md",
+    "simulator_changelog.md": "ib_gateway_simulator/CHANGELOG.md",
+}
+
+LINK = re.compile(r"(!?\[)([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made of something else."""
+    made = {place: (ROOT / name).read_text(encoding="utf-8") for place, name in PAGES.items()}
+    made |= {
+        "api.md": api_page(openapi()),
+        "openapi.json": json.dumps(openapi(), indent=1),
+        "reference.md": reference_page(),
+    }
+    for place, content in made.items():
+        files.append(File.generated(config, place, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Return a page whose links lead to pages, or to files of the repository."""
+    place = page.file.src_uri
+    source = PAGES.get(place, f"docs/{place}")
+    return with_links(markdown, place, source, os.environ.get("REPOSITORY_URL"))
+
+
+def with_links(markdown: str, place: str, source: str, repository: str | None) -> str:
+    """Return the text of a page with links as they are on the site.
+
+    Args:
+        markdown: The text as in the checkout.
+        place: Its place on the site.
+        source: Its place in the checkout.
+        repository: The address of the repository, if there is one.
+    """
+    place_of = {name: page for page, name in PAGES.items()}
+
+    def linked(link: re.Match[str]) -> str:
+        opening, text, target, anchor = link.groups()
+        file = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
+        on_site = place_of.get(file) or (file.removeprefix("docs/") if is_page(file) else None)
+        if on_site is not None:
+            relative = posixpath.relpath(on_site, posixpath.dirname(place) or ".")
+            return f"{opening}{text}]({relative}{anchor or ''})"
+        if repository:
+            return f"{opening}{text}]({repository.rstrip('/')}/blob/main/{file})"
+        return text
+
+    return LINK.sub(linked, markdown)
+
+
+def is_page(file: str) -> bool:
+    """Return whether a file of the checkout is on the site."""
+    return file.startswith("docs/") and not file.endswith(".py") and (ROOT / file).is_file()
+
+
+def reference_page() -> str:
+    """Return the public names of the package, for mkdocstrings."""
+    homes = position_sync_dagster._HOMES.items()
+    names = [
+        f"{position_sync_dagster.__name__}.{home}.{each}" for home, them in homes for each in them
+    ]
+    return "\n\n".join(["# Reference", *(f"::: {name}" for name in sorted(names))])
+
+
+def api_page(description: dict[str, Any]) -> str:
+    """Return the routes of the API, their parameters, and the fields of their answers."""
+    lines = ["# API", "", "Of the [description](openapi.json) (OpenAPI 3.1).", ""]
+    for path, methods in description["paths"].items():
+        operation = methods["get"]
+        lines += [f"## {path}", "", f"{operation['summary']}.", ""]
+        for parameter in operation["parameters"]:
+            lines.append(f"- `{parameter['name']}`: {parameter['description']}")
+        answer = json.dumps(operation["responses"]["200"]["content"])
+        for name in re.findall(r"schemas/(\w+)", answer):
+            lines += ["", f"Answers [{name}](#{name.lower()}).", ""]
+
+    for name, schema in description["components"]["schemas"].items():
+        lines += [f"## {name}", "", schema.get("description", ""), ""]
+        for field, of_field in schema.get("properties", {}).items():
+            lines.append(f"- `{field}` {of_field.get('description', '')}".rstrip())
+        lines.append("")
+    return "\n".join(lines)
