@@ -159,7 +159,7 @@ def _change(parts: Sequence[OwnedPart]) -> HoldingChange:
     why_unknown = next(filter(None, reasons), None)
 
     cash = known_sum(part.cash for part in parts)
-    fees = known_sum(part.fee for part in parts)
+    fees = known_sum(part.fee_in(part.movement.currency) for part in parts)
     is_known = why_unknown is None and cash is not None and fees is not None
     return HoldingChange(
         movement=largest.movement,

@@ -60,6 +60,11 @@ def test_what_was_sold_first_has_a_negative_quantity_and_fees_are_in_both_sides(
     assert lot.fees == 2.0
 
 
+def test_a_fee_in_another_currency_is_in_no_lot():
+    [lot] = lots(moved(PUT, -2, 5, 2, fee_currency="EUR"), moved(PUT, 2, 3, 6))
+    assert (money(lot), lot.fees) == ((-2, 601, 1000, 399), 1.0)
+
+
 def test_a_trade_through_zero_closes_and_opens():
     closed, held = lots(shares(100, 10, 2), shares(-150, 12, 3))
     assert money(closed) == (100, 1000, 1200, 200)
