@@ -52,7 +52,7 @@ def book_of(rows: Sequence[PositionUpdate], legs: Sequence[ActiveContract], **va
     priced, active = priced_rows(rows), tuple(legs)
     closes = values.get("closes", NO_CLOSES)
     betas = values.pop("betas", None)
-    found = split(active, priced, end_of=closes.end_of, betas=betas)
+    found = split(active, priced, end_of=closes.end_of, betas=betas, owned=closes.owned)
     return Book(now=NOW, priced=priced, legs=active, split=found, **values)
 
 

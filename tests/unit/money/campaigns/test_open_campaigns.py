@@ -79,6 +79,18 @@ def test_a_roll_keeps_the_profit_of_the_leg_that_is_gone():
     assert (found.profit, found.fees) == (148 + 29, 3)
 
 
+def test_the_sums_of_a_strategy_have_what_its_campaign_has():
+    """Shares of an assignment that are no leg, and a leg that was removed while it was held."""
+    parts = attributed([*ASSIGNED, SOLD_OTHER], OF_PUTS, {})
+    removed = [replace(leg, removed_at=NOW) for leg in OF_PUTS]
+    closes = Closes(since=NOW, legs=leg_rows(removed), parts=parts)
+    book = book_of([shares(100, 49.0), option(OTHER, -1.0, -120.0)], [], closes=closes)
+    [sums] = book.strategies
+    assert sums.value == 4900 - 120
+    assert sums.campaign.open == (4900 - 5000) + (149 - 120)
+    assert book.rest == []
+
+
 def test_an_assignment_leaves_its_shares_at_the_strike_and_keeps_the_premium():
     found = so_far(ASSIGNED, [shares(100, 49.0)])
     assert (found.realised, found.open) == (199, -100)
