@@ -53,27 +53,30 @@ class Tools:
         answer = ask(PageFigures(self.settings), route, utc_now(), **parameters)
         return list(plain(answer[part]))
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self, at: str | None = None) -> dict[str, Any]:
         """Return accounts, strategies, underlyings, expiries, changes, limits and the gateway.
 
-        The positions are left out: `positions` has them.
+        The positions are left out: `positions` has them. `at` is a past time with its zone, such as
+        2026-03-09T15:30Z: what was known then, with the ages of then; `not_kept` is not known.
         """
-        return self._read().to_dict()
+        figures = json.loads(ask(PageFigures(self.settings), "figures", utc_now(), at=at))
+        return {name: value for name, value in figures.items() if name != "positions"}
 
     def positions(
-        self, strategy: str | None = None, symbol: str | None = None
+        self, strategy: str | None = None, symbol: str | None = None, at: str | None = None
     ) -> list[dict[str, Any]]:
         """Return the open positions, all or those of a strategy or an underlying.
 
-        A strategy that is not active is an error, which names those that are.
+        A strategy that is not active is an error, which names those that are. `at`: as in figures.
         """
-        return self._ask("positions", "positions", strategy=strategy, underlying=symbol)
+        named = {"strategy": strategy, "underlying": symbol}
+        return self._ask("positions", "positions", **named, at=at)
 
     def changes(self) -> list[dict[str, Any]]:
         """Return what happened today: trades, closes, outages and breaks, the newest first."""
         return list(plain(self._read().changes))
 
-    def why(self, strategy: str | None = None) -> list[dict[str, Any]]:
+    def why(self, strategy: str | None = None, at: str | None = None) -> list[dict[str, Any]]:
         """Return why today's profit of each strategy is what it is: answers "why am I down today?".
 
         Each row has the profit of the day of what is open, and the parts that add up to it: delta,
@@ -81,7 +84,7 @@ class Tools:
         largest legs of each part, `movements` the ids of what moved them, `closed_legs` what closed
         today, which is not in the profit. Null is not known, and `why_unknown` says why.
         """
-        return self._ask("why", "rows", strategy=strategy)
+        return self._ask("why", "rows", strategy=strategy, at=at)
 
     def what_if(
         self,
@@ -89,6 +92,7 @@ class Tools:
         close: list[str] | None = None,
         roll: dict[str, str] | None = None,
         spot: list[float] | None = None,
+        at: str | None = None,
     ) -> list[dict[str, Any]]:
         """Return value, profit and greeks of each strategy before and after trades; none is sent.
 
@@ -99,7 +103,7 @@ class Tools:
         """
         rolls = [f"{strategy}:{expiry}" for strategy, expiry in (roll or {}).items()]
         query = {"trade": trades or [], "close": close or [], "roll": rolls}
-        return self._ask("what-if", "rows", **query, spot=spot or [*USUAL_MOVES])
+        return self._ask("what-if", "rows", **query, spot=spot or [*USUAL_MOVES], at=at)
 
     def results(
         self, by: str = Grouping.STRATEGY.value, since: str | None = None

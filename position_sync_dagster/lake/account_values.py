@@ -89,6 +89,14 @@ class AccountValuesTable:
         """Return the newest row of each account as values; see `latest`."""
         return schema.records_of(AccountSummary, self.latest())
 
+    def summaries_at(self, moment: datetime) -> list[AccountSummary]:
+        """Return the newest row of each account that was made by a moment; see `latest`."""
+
+        def step(files: pl.DataFrame) -> pl.DataFrame:
+            return _newest(ledger_rows.rows_between(self.table, files, moment - LOOK_BACK, moment))
+
+        return schema.records_of(AccountSummary, self.table.read(step))
+
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
 

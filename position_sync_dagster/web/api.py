@@ -47,6 +47,7 @@ from position_sync_dagster.web.api_answers import (
     FeedQuery,
     FiguresAnswer,
     HeaderAnswer,
+    MomentQuery,
     NoQuery,
     PayoffAnswer,
     PayoffQuery,
@@ -108,7 +109,7 @@ Query = TypeVar("Query", bound=ApiModel)
 RETRY_AFTER_S = 5
 
 
-def _figures(source: PageFigures, _query: NoQuery, now: datetime) -> str:
+def _figures(source: PageFigures, _query: MomentQuery, now: datetime) -> str:
     return source.figures(now).to_json()
 
 
@@ -319,7 +320,7 @@ class ApiRoute:
 # What is served below /api/v1/, by its name there. The header is untagged: its moment is what a
 # page counts from, also where nothing changed.
 ROUTES = {
-    "figures": ApiRoute("All figures", NoQuery, FiguresAnswer, _figures, is_tagged=True),
+    "figures": ApiRoute("All figures", MomentQuery, FiguresAnswer, _figures, is_tagged=True),
     "header": ApiRoute(
         "What the header of a page says", NoQuery, HeaderAnswer, _part(HeaderAnswer)
     ),
@@ -425,22 +426,23 @@ def ask(source: PageFigures, name: str, now: datetime, /, **parameters: Any) -> 
         ValidationError: A parameter is not usable.
         UserError: There is no such parameter, account, underlying or strategy; or it is too large.
     """
-    query, _size = _understood(source, name, now, parameters)
-    return ROUTES[name].read(source, query, now)
+    query, asked, _size = _understood(source, name, now, parameters)
+    return ROUTES[name].read(asked, query, now)
 
 
 def _understood(
     source: PageFigures, name: str, now: datetime, parameters: Mapping[str, Any]
-) -> tuple[ApiModel, int]:
-    """Return the query of a route, in which all names are known, and how many prices it takes."""
+) -> tuple[ApiModel, PageFigures, int]:
+    """Return the query of a route, in which all names are known, what it asks, and its size."""
     route = ROUTES[name]
     query = query_of(route.query, parameters)
+    asked = source.played_back(getattr(query, "at", None), now)
 
     kinds = ("strategy", "account", "underlying")
     given = {kind: getattr(query, kind, None) for kind in kinds}
     if any(text is not None for text in given.values()):
-        route.names(source, now).require(**given)
-    return query, route.size(source, query, now)
+        route.names(asked, now).require(**given)
+    return query, asked, route.size(asked, query, now)
 
 
 def query_of(shape: type[Query], parameters: Mapping[str, Any]) -> Query:
@@ -486,7 +488,7 @@ def answer(
     # What is there several times is a list, as with commas.
     given = {each: ",".join(parameters.getlist(each)) for each in parameters}
     try:
-        query, size = _understood(source, name, now, given)
+        query, source, size = _understood(source, name, now, given)
         headers: dict[str, str] = {}
         if route.is_tagged:
             headers["ETag"] = etag_of(source.figures(now))

@@ -8,7 +8,15 @@ from datetime import date, datetime
 from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    field_validator,
+)
 
 from position_sync_dagster.domain.known_names import nearest
 from position_sync_dagster.errors import UserError, shown
@@ -232,6 +240,9 @@ class FeedAnswer(ApiModel):
 class FiguresAnswer(HeaderAnswer, StrategiesAnswer, PositionsAnswer):
     """All figures of a moment."""
 
+    not_kept: list[str]
+    """Of a past moment: the names whose tables are replaced, so that nobody knows them."""
+
     version: Literal[1]
     ledger_version: int | None
     gateway: Gateway
@@ -418,7 +429,14 @@ class NoQuery(ApiModel):
     """The query of what takes none."""
 
 
-class PositionsQuery(ApiModel):
+class MomentQuery(ApiModel):
+    """Of which moment."""
+
+    at: AwareDatetime | None = None
+    """As it was known at this past time with its zone, such as 2026-03-09T15:30:00Z."""
+
+
+class PositionsQuery(MomentQuery):
     """Which positions."""
 
     strategy: str | None = None
@@ -490,7 +508,7 @@ class TradesQuery(ApiModel):
         return read_changes(self.trade, self.close, rolled, self.account, self.strategy)
 
 
-class WhatIfQuery(TradesQuery):
+class WhatIfQuery(MomentQuery, TradesQuery):
     """The scenarios: each move with each change of volatility and each number of days."""
 
     spot: Numbers = [*USUAL_MOVES]

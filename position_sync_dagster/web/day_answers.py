@@ -18,7 +18,7 @@ from position_sync_dagster.lake.schema import (
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit, of_strategy
 from position_sync_dagster.money.reports.figures import Figures
-from position_sync_dagster.web.api_answers import ApiModel
+from position_sync_dagster.web.api_answers import ApiModel, MomentQuery
 
 # The parts of the change of a net liquidation that are known.
 BOOKED_PARTS = ("profit", "income", "fees", "interest", "accruals", "rates", "owner")
@@ -72,7 +72,7 @@ def _day(rows: pl.DataFrame) -> date | None:
     return None if rows.is_empty() else rows.get_column("session_date")[0]
 
 
-class WhyQuery(ApiModel):
+class WhyQuery(MomentQuery):
     """Which strategies."""
 
     strategy: str | None = None

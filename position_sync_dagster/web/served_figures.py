@@ -14,11 +14,11 @@ from polars import col
 
 from position_sync_dagster.domain.clock import NEVER, elapsed
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.lake import Lake, Past, require_past
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit, explain_today
 from position_sync_dagster.money.reports.book import Book, margins_of, read_curves
 from position_sync_dagster.money.reports.decisions import MOVES, decisions
-from position_sync_dagster.money.reports.figures import Figures, read_figures
+from position_sync_dagster.money.reports.figures import Figures, read_figures, read_figures_at
 from position_sync_dagster.money.reports.money_tables import not_in_sums
 from position_sync_dagster.money.reports.status import plain
 from position_sync_dagster.money.risk.deliveries import expiry_report
@@ -50,6 +50,9 @@ FRESH = timedelta(seconds=0.9)
 RISK_FRESH = timedelta(seconds=5)
 
 MOST_CHANGES = 200
+
+# The most past moments that are remembered.
+MOST_MOMENTS = 4
 
 # How many scenarios have room beside a strategy, and the largest move of the usual ones.
 MOST_SCENARIOS, MOST_SHOWN_PERCENT = 6, 10
@@ -117,11 +120,20 @@ class Shared(Generic[Value]):
 
 
 class PageFigures:
-    """Reads the figures repeatedly, and each time only the new data."""
+    """Reads the figures repeatedly, and each time only the new data.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        lake: The tables; None: those of the settings.
+        past: The only moment whose figures are read; None: that at which they are asked for.
+    """
+
+    def __init__(
+        self, settings: Settings, lake: Lake | None = None, past: Past | None = None
+    ) -> None:
         self.settings = settings
-        self.lake = Lake.of(settings)
+        self.lake = lake or Lake.of(settings)
+        self.past = past
+        self._moments: dict[datetime, PageFigures] = {}
         self._figures = Shared(self._read_figures, FRESH)
         self._risk = Shared(self._price, RISK_FRESH)
         self._explained = Shared(self._explain, SLOW_EVERY)
@@ -178,10 +190,33 @@ class PageFigures:
         Raises:
             LakeError: A table cannot be used.
         """
-        return self._figures.at(now)
+        return self._figures.at(self._time_of(now))
 
     def _read_figures(self, now: datetime) -> Figures:
+        if self.past is not None:
+            return read_figures_at(self.lake, self.settings, self.past, now)
         return read_figures(self.lake, self.settings, now)
+
+    def played_back(self, at: datetime | None, now: datetime) -> "PageFigures":
+        """Return what reads the figures of a past moment; None: these.
+
+        Raises:
+            MomentError: The moment is in the future.
+        """
+        if at is None:
+            return self
+
+        require_past(at, now)
+        figures = self._moments.get(at)
+        if figures is None:
+            figures = PageFigures(self.settings, self.lake, Past(at=at))
+            figures.turns = self.turns
+            self._moments = {**dict([*self._moments.items()][1 - MOST_MOMENTS :]), at: figures}
+        return figures
+
+    def _time_of(self, now: datetime) -> datetime:
+        """Return the moment that is read: what is past does not change."""
+        return now if self.past is None else self.past.at
 
     def risk(self, now: datetime) -> tuple[Book, PricedLegs]:
         """Return a book at most RISK_FRESH old with its legs as the option model has them; blocks.
@@ -190,7 +225,7 @@ class PageFigures:
             LakeError: A table cannot be used.
             ScenariosFileError: The file of scenarios has a mistake.
         """
-        return self._risk.at(now)
+        return self._risk.at(self._time_of(now))
 
     def _price(self, now: datetime) -> tuple[Book, PricedLegs]:
         scenarios = read_scenarios(folder_of(self.settings.strategies_file))
@@ -212,7 +247,7 @@ class PageFigures:
         Raises:
             LakeError: A table cannot be used.
         """
-        return self._explained.at(now)
+        return self._explained.at(self._time_of(now))
 
     def _explain(self, now: datetime) -> tuple[Figures, list[TodaysProfit]]:
         figures = self.figures(now)

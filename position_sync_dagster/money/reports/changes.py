@@ -5,11 +5,12 @@ The list is the same after a restart of everything: nothing of it is kept in mem
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from operator import attrgetter
 
+import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.cents import cents, in_cents
@@ -19,9 +20,9 @@ from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.position_change import PositionChange
-from position_sync_dagster.domain.reconciliation import Break
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import moment
+from position_sync_dagster.domain.reconciliation import Break, BreakState
+from position_sync_dagster.lake.lake import Lake, breaks_at
+from position_sync_dagster.lake.schema import TIMES, moment
 from position_sync_dagster.money.past.closes import SLACK, Cause, Closure
 from position_sync_dagster.money.past.movements import Movement, MovementKind, known_sum
 
@@ -95,14 +96,22 @@ def day_began(now: datetime) -> datetime:
     return midnight.astimezone(UTC)
 
 
-def read_day(lake: Lake, since: datetime) -> Day:
+def read_day(lake: Lake, since: datetime, until: datetime | None = None) -> Day:
     """Return what the tables have of a day that began then; blocks.
+
+    Args:
+        until: What was known by a moment of it; None: all. The words of a movement may be newer.
 
     Raises:
         LakeError: A table cannot be used.
     """
-    changes = lake.position_changes.records(since)
-    movements = _movements_since(lake, since)
+    known_by = until or TIMES[1]
+    changes = lake.position_changes.records(since, col.seen_at <= moment(known_by))
+    movements = [
+        movement
+        for movement in _movements_since(lake, since)
+        if until is None or (movement.at or known_by) < known_by
+    ]
     conids = set(map(attrgetter("conid"), (*changes, *movements)))
     of_these = col.conid.is_in(conids)
 
@@ -122,16 +131,28 @@ def read_day(lake: Lake, since: datetime) -> Day:
         if ended.resolved_at and ended.resolved_at >= since:
             breaks.append(ended)
 
-    closed_since = col.closed_at >= moment(since)
+    judged_at = pl.coalesce("judged_at", "closed_at")
+    is_known = (col.closed_at >= moment(since)) & (judged_at <= moment(known_by))
     return Day(
         since=since,
         changes=changes,
         movements=movements,
-        closures=lake.closures.current(closed_since),
-        breaks=breaks,
+        closures=lake.closures.current(is_known),
+        breaks=breaks if until is None else _open_then(breaks, until),
         names=names,
         strategies=strategies,
     )
+
+
+def _open_then(breaks: Iterable[Break], at: datetime) -> list[Break]:
+    """Return the breaks that were open at a moment, as they were then."""
+    opened = []
+    for difference in breaks_at(breaks, at):
+        is_confirmed = difference.confirmed_at is not None and difference.confirmed_at <= at
+        state = BreakState.CONFIRMED if is_confirmed else BreakState.OPENED
+        confirmed_at = difference.confirmed_at if is_confirmed else None
+        opened.append(replace(difference, state=state, confirmed_at=confirmed_at, resolved_at=None))
+    return opened
 
 
 def read_sessions(lake: Lake, since: datetime) -> list[GatewaySession]:

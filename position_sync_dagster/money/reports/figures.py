@@ -22,7 +22,7 @@ from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
@@ -31,6 +31,7 @@ from position_sync_dagster.money.profit.bridge import Earned, bridge
 from position_sync_dagster.money.reports.book import (
     COLUMNS,
     Book,
+    book_at,
     open_positions,
     position_rows,
     read_book,
@@ -46,7 +47,7 @@ from position_sync_dagster.money.reports.changes import (
     read_sessions,
     realized_of,
 )
-from position_sync_dagster.money.reports.status import Status, plain, read_status
+from position_sync_dagster.money.reports.status import Status, plain, read_status, status_not_kept
 from position_sync_dagster.money.strategies.limit_readings import Evaluated, evaluate
 from position_sync_dagster.money.strategies.limits import Limit
 from position_sync_dagster.settings import Settings
@@ -74,6 +75,7 @@ class Figures:
         day: What the tables have of the present day.
         limits: The limits of the strategies file, evaluated.
         versions: The versions of the tables that were read: figures differ where they differ.
+        not_kept: Names in the JSON that tables of a past moment do not say.
     """
 
     status: Status
@@ -81,6 +83,7 @@ class Figures:
     day: Day = field(default_factory=lambda: Day(since=NEVER))
     limits: Sequence[Evaluated] = ()
     versions: tuple[object, ...] = ()
+    not_kept: tuple[str, ...] = ()
 
     @property
     def at(self) -> datetime:
@@ -229,6 +232,7 @@ class Figures:
             "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
             "changes": self.changes,
             "limits": [limit_of(evaluated) for evaluated in self.limits],
+            "not_kept": self.not_kept,
         }
         return dict(plain(figures))
 
@@ -318,6 +322,31 @@ def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
         day=replace(day, sessions=sessions),
         limits=evaluate(limits, book),
         versions=(*versions, *connections),
+    )
+
+
+# What figures have of tables that are replaced: of a past moment nobody knows it.
+NOT_KEPT = (
+    "gateway", "gateways", "attention", "hints", "lines", "without_line", "mode", "current",
+    "limits",
+)  # fmt: skip
+
+
+def read_figures_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Figures:
+    """Read what a person was shown at a past moment, with the ages of then; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+        MomentError: The moment is in the future, or before the first row.
+    """
+    book = book_at(lake, settings, past, now)
+    accounts = lake.account_values.summaries_at(past.at)
+    return Figures(
+        status=status_not_kept(settings, past.at),
+        book=replace(book, accounts=tuple(accounts)),
+        day=read_day(lake, day_began(past.at), past.at),
+        versions=(past.at,),
+        not_kept=NOT_KEPT,
     )
 
 

@@ -314,6 +314,17 @@ def leg_states(
     return [state(leg) for leg in legs]
 
 
+def status_not_kept(settings: Settings, at: datetime) -> Status:
+    """Return the state at a past moment: tables that are replaced do not say it."""
+    logins = tuple(LoginStatus(gateway_id=login.gateway_id) for login in settings.logins)
+    return Status(
+        gateway_id=logins[0].gateway_id, at=at, lake=settings.lake, active_legs=0, legs_held=0,
+        unresolved_legs=(), positions=0, queue={}, oldest_pending_age_s=None, updates_rows=0,
+        updates_version=0, legs_streamed=0, legs_queued=0, last_drained_at=None,
+        trading_mode=None, accounts=(), logins=logins,
+    )  # fmt: skip
+
+
 def plain(value: Any) -> Any:
     """Return a value for JSON: times in ISO 8601, sums of money in cents.
 

@@ -1,0 +1,148 @@
+"""A played-back day is what figures showed then: recorded moment by moment, compared afterwards."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from position_sync_dagster.cli.mcp import Tools
+from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.lake.given_leg import make_leg
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.reports.figures import NOT_KEPT, read_figures
+from position_sync_dagster.web import api
+from position_sync_dagster.web.served_figures import PageFigures
+from tests.support.holdings import make_row
+from tests.unit.money.past.test_causes import change, details
+
+MORNING = datetime(2026, 3, 9, 14, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+ACCOUNT = "DUSIM0001"
+
+
+class LiveDay:
+    """A lake that lives through a day, with what figures showed at some moments of it."""
+
+    def __init__(self, path: str, settings: Any) -> None:
+        self.now = MORNING
+        self.lake = Lake(path, fsync=False, clock=lambda: self.now)
+        self.settings = settings
+        self.recorded: dict[datetime, Any] = {}
+
+    def live(self) -> None:
+        legs = [make_leg(conid=1, symbol="SPY", strategy_id="a", added_at=MORNING)]
+        self.lake.registry.sync.replace_all(legs)
+        for minute, (value, worth) in enumerate([(100.0, 9e3), (140.0, 9.1e3), (90.0, 8.8e3)]):
+            self.now = MORNING + minute * 10 * MINUTE
+            rows = [self._row(1, value), self._row(2, 7.0)] if minute < 2 else [self._row(1, value)]
+            self.lake.updates.sync.append(rows)
+            self.lake.account_values.append([self._account(worth, value)])
+            self.record(self.now + MINUTE)
+
+        # A leg is closed, a strategy ends, and the cause comes later than the close.
+        self.now = MORNING + 40 * MINUTE
+        closed = replace(self._row(2, 0.0), position=0.0)
+        self.lake.updates.sync.append([closed])
+        closing = change(2, -2.0, 0.0, seen_at=self.now, since=self.now - MINUTE)
+        self.lake.position_changes.add([closing])
+        self.lake.contracts.put([details(2)])  # live figures read the closes again with others
+        self.record(self.now + MINUTE)
+        self.now += MINUTE
+        self.lake.registry.sync.replace_all([])
+        self.record(self.now + 30 * MINUTE)
+
+    def _row(self, conid: int, value: float) -> Any:
+        greeks = {"delta": 0.4, "gamma": 0.01, "vega": 0.2, "theta": -0.1}
+        priced = {"market_value": value, "daily_pnl": value - 100, "underlying_price": 600.0}
+        return make_row(
+            conid, self.now, currency="USD", value_time=self.now, greeks_time=self.now,
+            **priced, **greeks,
+        )  # fmt: skip
+
+    def _account(self, worth: float, profit: float) -> AccountSummary:
+        return AccountSummary(
+            account=ACCOUNT, currency="USD", net_liquidation=worth, daily_pnl=profit,
+            timestamp=self.now, values_received_at=self.now, pnl_received_at=self.now,
+        )  # fmt: skip
+
+    def record(self, at: datetime) -> None:
+        self.now = at
+        self.recorded[at] = json.loads(read_figures(self.lake, self.settings, at).to_json())
+
+    def played_back(self, at: datetime) -> Any:
+        source = PageFigures(self.settings)
+        return json.loads(api.ask(source, "figures", self.now, at=at.isoformat()))
+
+
+@pytest.fixture
+def day(lake, settings) -> Iterator[LiveDay]:
+    day = LiveDay(lake.path, settings)
+    day.live()
+    day.now += timedelta(days=1)
+    return day
+
+
+def test_each_moment_is_what_it_was(day):
+    assert len(day.recorded) == 5
+    values = []
+    for at, recorded in day.recorded.items():
+        shown = day.played_back(at)
+        assert shown["not_kept"] == [*NOT_KEPT]
+        kept = recorded.keys() - {*NOT_KEPT, "not_kept"}
+        for position in (*recorded["positions"], *shown["positions"]):
+            del position["current"]  # a connection that is not kept
+        assert {name: shown[name] for name in kept} == {name: recorded[name] for name in kept}
+        values.append([row["market_value"] for row in shown["strategies"]])
+    assert [value[0] for value in values] == [100.0, 140.0, 90.0, 90.0, 90.0]
+    assert [row["strategy"] for row in shown["strategies"]] == ["UNATTRIBUTED"]
+
+
+def test_what_came_later_is_not_shown_as_known(day):
+    before = day.played_back(MORNING + 30 * MINUTE)
+    assert (before["changes"], before["closed_today"]) == ([], [])
+    assert len(before["positions"]) == 2
+    after = day.played_back(MORNING + 41 * MINUTE)
+    assert [change["kind"] for change in after["changes"]] == ["CLOSE"]
+    assert len(after["positions"]) == 1
+
+
+def test_positions_reasons_and_what_if_are_of_the_moment_too(day, settings):
+    at = (MORNING + 11 * MINUTE).isoformat()
+    source = PageFigures(settings)
+    positions = api.ask(source, "positions", day.now, at=at, underlying="SPY")["positions"]
+    assert [row["market_value"] for row in positions] == [140.0, 7.0]
+    assert {row["age_s"] for row in positions} == {60.0}
+    explained = api.ask(source, "why", day.now, at=at)
+    assert explained["at"] == MORNING + 11 * MINUTE
+    assert {row.strategy for row in explained["rows"]} == {"a", "UNATTRIBUTED"}
+    moved = api.ask(source, "what-if", day.now, at=at, spot="0,-5")
+    assert moved["at"] == MORNING + 11 * MINUTE
+
+    tools = Tools(settings, day.lake)
+    assert tools.figures(at=at)["strategies"][0]["market_value"] == 140.0
+    assert [row["market_value"] for row in tools.positions(at=at)] == [140.0, 7.0]
+
+
+async def test_http_refuses_a_moment_that_is_none(day, client):
+    first = MORNING + MINUTE
+    answer = await client.get("/api/v1/figures", params={"at": first.isoformat()})
+    assert answer.json()["at"].startswith("2026-03-09T14:01:00")
+    for refused in ("soon", "2026-03-09T14:01:00", "2090-01-01T00:00Z", "2020-01-01T00:00Z"):
+        answer = await client.get("/api/v1/figures", params={"at": refused})
+        assert answer.status_code in (422, 503), refused
+
+
+def test_a_moment_is_read_once_and_few_are_remembered(day, settings, monkeypatch):
+    source = PageFigures(settings)
+    moments = [MORNING + second * timedelta(seconds=1) for second in range(60, 70)]
+    for at in moments:
+        source.played_back(at, day.now).figures(day.now)
+    assert len(source._moments) == 4
+    last = source.played_back(moments[-1], day.now)
+    began = time.monotonic()
+    assert last.figures(day.now) is last.figures(day.now + timedelta(hours=1))
+    assert time.monotonic() - began < 1
